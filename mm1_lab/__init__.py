@@ -1,0 +1,1 @@
+"""mm1-lab: ablations of multimodal language models, one YAML file a question."""

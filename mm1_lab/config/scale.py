@@ -1,0 +1,117 @@
+"""A scale: how big. It turns a recipe in the paper's units into layers, widths, pixels, steps, batch and resources."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mm1_lab.config.base import Config
+
+
+class Size(Config):
+    """A transformer's table entry. Non-embedding parameters are 12 · layers · width² (a 4 · width feed-forward)."""
+
+    layers: int = Field(gt=0)
+    width: int = Field(gt=0)
+    heads: int = Field(gt=0)
+
+
+class Optimiser(Config):
+    """AdamW with linear warm-up and cosine decay (section 4; see docs/architecture.md for what the paper leaves open)."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak rate."""
+    steps: int = Field(gt=0)
+    warmup_fraction: float = Field(0.01, ge=0, lt=1)
+    """The paper warms up for 2,000 of 200,000 steps."""
+    final_fraction: float = Field(0.1, ge=0, le=1)
+    """The cosine ends at this share of the peak."""
+    weight_decay: float = Field(0.1, ge=0)
+    """torch's AdamW multiplies it by the rate, so 0.1 is the paper's λ = 0.1 η."""
+    clip: float = Field(1.0, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+class EncoderTraining(Optimiser):
+    """Contrastive pre-training of the encoder."""
+
+    batch: int = Field(gt=1)
+    """Image-caption pairs a step."""
+    text: Size
+    """The text tower."""
+    dense_share: float = Field(0.5, ge=0, le=1)
+    """Share of the pairs with a dense caption where the recipe's encoder data is `dfn+vecap`."""
+
+
+class Phase(Config):
+    """A stretch of the decoder's pre-training with rows of one length."""
+
+    share: float = Field(gt=0, le=1)
+    """Of the stage's steps."""
+    sequence: int = Field(gt=0)
+    rows: int = Field(gt=0)
+
+
+class DecoderTraining(Optimiser):
+    """Language-model pre-training of the decoder on text alone."""
+
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    elsewhere_weight: float = Field(1.0, ge=0, le=1)
+    """Loss weight of tokens that are not part of an answer, in text that marks answers."""
+
+
+class MultimodalTraining(Optimiser):
+    """Multimodal pre-training; `steps` stand for the paper's 200,000."""
+
+    rows: int = Field(gt=0)
+    """Packed rows a step."""
+
+
+class EvaluationSettings(Config):
+    """Few-shot evaluation."""
+
+    shots: tuple[int, ...] = (0, 4, 8)
+    questions: int = Field(gt=0)
+    """Questions a benchmark."""
+    blocks: int = Field(8, ge=8)
+    """Blocks of questions; a block shares its demonstrations, and intervals resample blocks."""
+    batch: int = Field(gt=0)
+    """Sequences decoded at a time."""
+
+
+class Resources(Config):
+    """What one stage occupies."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+
+
+class Scale(Config):
+    """The concrete side of a recipe; `--set` speaks these fields."""
+
+    encoders: dict[str, Size]
+    decoders: dict[str, Size]
+    base_decoder: str
+    """The size that stands for the paper's 1.2B."""
+    resolutions: dict[int, int]
+    """The paper's image side → pixels here."""
+    patch: int = Field(gt=0)
+    image_tokens: dict[int, int]
+    """The paper's count → tokens here; each a square number."""
+    connector_width: int = Field(gt=0)
+    """Width inside the C-Abstractor (Honeybee: 1024)."""
+    vocabulary: int = Field(gt=0)
+    """Entries of the byte-level BPE that is trained on users' text; the world has its own words."""
+    sequence: int = Field(gt=0)
+    max_images: int = Field(16, gt=0)
+    """Images in a row at most (section 4)."""
+    encoder: EncoderTraining
+    decoder: DecoderTraining
+    train: MultimodalTraining
+    evaluate: EvaluationSettings
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
+    resources: Resources = Resources()
+    retries: int = Field(1, ge=0)
+    """How often a failed stage is tried again."""
+    reuse_processes: bool = False
+    """One process works through many stages; right where stages are short."""

@@ -1,0 +1,104 @@
+"""A sweep: one question. A base recipe, named arms (each a small change to it), panels, and contrasts stated beforehand."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mm1_lab.config.base import Config, RequestError, nearest, override, read_yaml
+from mm1_lab.config.recipe import Recipe
+from mm1_lab.config.scale import Scale
+
+Measure = str
+"""`0-shot`, `4-shot`, …, `text-core`, or one of those within a family: `captioning 0-shot`, `vqa 4-shot`."""
+
+
+class Panel(Config):
+    """A part of the figure: labels, in order, and the arm behind each."""
+
+    title: str
+    arms: dict[str, str] = Field(min_length=1)
+
+
+class Contrast(Config):
+    """A claim about two arms, written before the runs that judge it."""
+
+    claim: str
+    first: str
+    second: str
+    """The difference is `first` − `second`, in points."""
+    measure: Measure
+    expect: Literal["greater", "less", "equivalent"]
+    margin: float = Field(0.0, ge=0)
+    """Points: `greater` by more than it, `less` by more than it, `equivalent` within it."""
+
+
+class Sweep(Config):
+    """One question about a recipe, as a file of `sweeps/` holds it."""
+
+    name: str
+    """The file's name without its ending."""
+    title: str
+    reproduces: str
+    """The paper's table or figure."""
+    axis: str
+    """The factor that varies."""
+    base: Recipe
+    arms: dict[str, Recipe] = Field(min_length=1)
+    panels: dict[str, Panel] = {}
+    contrasts: tuple[Contrast, ...] = ()
+
+
+class _SweepFile(Config):
+    """The spelling of a sweep in YAML; arms are changes to the base, or come from a full grid."""
+
+    title: str
+    reproduces: str
+    axis: str
+    recipe: str
+    arms: dict[str, dict[str, Any]] = {}
+    grid: dict[str, list[Any]] = {}
+    panels: dict[str, Panel] = {}
+    contrasts: tuple[Contrast, ...] = ()
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it. Raises RequestError."""
+    file = _SweepFile.parse(read_yaml(path), str(path))
+    recipe_path = path.parent / "recipes" / f"{file.recipe}.yaml"
+    base = Recipe.parse(read_yaml(recipe_path), str(recipe_path))
+    changes = dict(file.arms)
+    for values in product(*file.grid.values()) if file.grid else ():
+        changes[" ".join(map(str, values))] = dict(zip(file.grid, values, strict=True))
+    if not changes:
+        raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
+    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
+    for label, panel in file.panels.items():
+        for arm in panel.arms.values():
+            if arm not in arms:
+                raise RequestError(f"{path}: panel {label!r} shows an unknown arm {arm!r}{nearest(arm, arms)}")
+    for contrast in file.contrasts:
+        for arm in (contrast.first, contrast.second):
+            if arm not in arms:
+                raise RequestError(f"{path}: contrast {contrast.claim!r} names an unknown arm {arm!r}{nearest(arm, arms)}")
+    values = file.model_dump(exclude={"recipe", "arms", "grid"})
+    return Sweep(name=path.stem, base=base, arms=arms, **values)
+
+
+def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
+    """The base with the change laid over it, group by group."""
+    values = base.model_dump()
+    for key, value in change.items():
+        inner = values.get(key)
+        values[key] = inner | value if isinstance(inner, dict) and isinstance(value, dict) else value
+    return Recipe.parse(values, where)
+
+
+def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale:
+    """Reads `FOLDER/NAME.yaml` and applies `--set` settings. Raises RequestError."""
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise RequestError(f"there is no scale {name!r}{nearest(name, sorted(p.stem for p in folder.glob('*.yaml')))}")
+    scale = Scale.parse(read_yaml(path), str(path))
+    return override(scale, settings, "--set") if settings else scale

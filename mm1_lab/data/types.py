@@ -1,0 +1,102 @@
+"""What flows from every kind of data to the model: documents of text and pictures, and rows of sources."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mm1_lab.config import DataIdentity
+
+Pixels = NDArray[np.uint8]
+"""(side, side, 3), RGB."""
+
+
+class Picture(Protocol):
+    """An image that is not yet drawn or decoded, so that what needs no pixels pays for none."""
+
+    def pixels(self, side: int) -> Pixels:
+        """The image at `side` × `side` pixels. Raises BrokenPicture if it cannot be decoded."""
+
+
+class BrokenPicture(Exception):
+    """An image of the user's that cannot be decoded; the message names it."""
+
+
+class Answer(str):
+    """Text of a document that answers a question; the decoder's pre-training may weigh it more than the rest."""
+
+
+Part = str | Picture
+"""An Answer is a str."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Text and pictures in reading order. A packed document sees only itself."""
+
+    key: str
+    """Unique within its source."""
+    parts: tuple[Part, ...]
+
+
+class Source(Protocol):
+    """One kind of training data as rows: random access, so that a position in the data is just a number."""
+
+    name: str
+
+    def documents(self, row: int) -> Iterable[Document]:
+        """Candidates for row number `row`, in order; the packer takes those that fit. A pure function of `row`."""
+
+    def epochs(self, rows: int) -> float:
+        """How often the data were seen after `rows` rows; 0 for a source without end."""
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back."""
+
+    size: int
+    """Entries, the special ones included."""
+    pad: int
+    begin: int
+    end: int
+    image: int
+    """Holds the place of one image token."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without special ones."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; special ones are left out."""
+
+
+class TextCurriculum(Protocol):
+    """Text for the decoder's own pre-training."""
+
+    def documents(self, row: int, progress: float) -> Iterable[Document]:
+        """Candidates for row number `row` when `progress` (0 to 1) of the pre-training is done."""
+
+
+class Pairs(Protocol):
+    """Image-caption pairs for the encoder's pre-training."""
+
+    def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
+        """Pair number `index`; `dense` asks for a dense caption."""
+
+
+class Data(Protocol):
+    """All data of a run: the miniature world, or a user's shards."""
+
+    identity: DataIdentity
+    tokenizer: Tokenizer
+
+    def source(self, name: str, seed: int) -> Source:
+        """A training source: captions, synthetic, interleaved or text. Raises RequestError if the data lack it."""
+
+    def pretraining_text(self, seed: int) -> TextCurriculum: ...
+
+    def pairs(self, seed: int) -> Pairs: ...
+
+    def held_out(self, name: str, count: int) -> list[Document]:
+        """Up to `count` documents of a source that training never sees, the same for every trial."""

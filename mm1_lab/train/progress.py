@@ -1,0 +1,19 @@
+"""What a running stage tells whoever started it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A stage's position, sent a few times a second at most."""
+
+    step: int
+    steps: int
+    losses: dict[str, float] = field(default_factory=dict)
+    """`loss`, and `loss/SOURCE` where there are several; means since the last report."""
+    tokens_per_second: float = 0.0
+    """Real ones: text and image tokens, padding left out."""
+
+
+Report = Callable[[Progress], None]
