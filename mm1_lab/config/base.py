@@ -81,7 +81,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise RequestError(f"{path}, line {line}: only plain YAML is read here; remove the tag ({error.problem})") from None
+        message = f"{path}, line {line}: only plain YAML is read here; remove the tag ({error.problem})"
+        raise RequestError(message) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -20,7 +20,7 @@ class DataMix(Config):
     interleaved: float = Field(ge=0)
     text: float = Field(ge=0)
     synthetic_share: float = Field(0.07, ge=0, le=1)
-    """Share of the caption rows that hold synthetic captions; the paper's VeCap is 7 % of caption data (section 3.3)."""
+    """Share of the caption rows with synthetic captions; the paper's VeCap is 7 % of caption data (section 3.3)."""
 
     @model_validator(mode="after")
     def _not_all_zero(self) -> "DataMix":

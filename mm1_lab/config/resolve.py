@@ -1,4 +1,4 @@
-"""Recipe × scale × seed → a trial: a chain of stages in concrete units. Feasibility is checked here, before any work."""
+"""Recipe × scale × seed → a trial: a chain of stages in concrete units. Whether it can be built is checked here."""
 
 import math
 from typing import TypeVar
@@ -75,7 +75,7 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
     if math.isqrt(image_tokens) ** 2 != image_tokens:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens are not a square number")
     if image_tokens + 2 > scale.sequence:
-        raise RequestError(f"arm {arm!r}: an image of {image_tokens} tokens does not fit a sequence of {scale.sequence}")
+        raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence}")
 
     shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
     encoder = EncoderStage(

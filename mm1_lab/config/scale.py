@@ -16,7 +16,7 @@ class Size(Config):
 
 
 class Optimiser(Config):
-    """AdamW with linear warm-up and cosine decay (section 4; see docs/architecture.md for what the paper leaves open)."""
+    """AdamW with linear warm-up and cosine decay."""
 
     learning_rate: float = Field(gt=0)
     """Peak rate."""

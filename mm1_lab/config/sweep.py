@@ -1,4 +1,4 @@
-"""A sweep: one question. A base recipe, named arms (each a small change to it), panels, and contrasts stated beforehand."""
+"""A sweep: one question. A base recipe, named arms (each a small change to it), panels, contrasts stated beforehand."""
 
 from itertools import product
 from pathlib import Path
@@ -46,7 +46,7 @@ class Sweep(Config):
     """The factor that varies."""
     base: Recipe
     arms: dict[str, Recipe] = Field(min_length=1)
-    panels: dict[str, Panel] = {}
+    panels: dict[str, Panel] = Field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
 
 
@@ -57,9 +57,9 @@ class _SweepFile(Config):
     reproduces: str
     axis: str
     recipe: str
-    arms: dict[str, dict[str, Any]] = {}
-    grid: dict[str, list[Any]] = {}
-    panels: dict[str, Panel] = {}
+    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    panels: dict[str, Panel] = Field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
 
 
@@ -69,8 +69,8 @@ def load_sweep(path: Path) -> Sweep:
     recipe_path = path.parent / "recipes" / f"{file.recipe}.yaml"
     base = Recipe.parse(read_yaml(recipe_path), str(recipe_path))
     changes = dict(file.arms)
-    for values in product(*file.grid.values()) if file.grid else ():
-        changes[" ".join(map(str, values))] = dict(zip(file.grid, values, strict=True))
+    for cell in product(*file.grid.values()) if file.grid else ():
+        changes[" ".join(map(str, cell))] = dict(zip(file.grid, cell, strict=True))
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
@@ -81,7 +81,8 @@ def load_sweep(path: Path) -> Sweep:
     for contrast in file.contrasts:
         for arm in (contrast.first, contrast.second):
             if arm not in arms:
-                raise RequestError(f"{path}: contrast {contrast.claim!r} names an unknown arm {arm!r}{nearest(arm, arms)}")
+                where = f"{path}: contrast {contrast.claim!r}"
+                raise RequestError(f"{where} names an unknown arm {arm!r}{nearest(arm, arms)}")
     values = file.model_dump(exclude={"recipe", "arms", "grid"})
     return Sweep(name=path.stem, base=base, arms=arms, **values)
 

@@ -44,7 +44,8 @@ class Document:
 class Source(Protocol):
     """One kind of training data as rows: random access, so that a position in the data is just a number."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def documents(self, row: int) -> Iterable[Document]:
         """Candidates for row number `row`, in order; the packer takes those that fit. A pure function of `row`."""
@@ -56,13 +57,22 @@ class Source(Protocol):
 class Tokenizer(Protocol):
     """Text to ids and back."""
 
-    size: int
-    """Entries, the special ones included."""
-    pad: int
-    begin: int
-    end: int
-    image: int
-    """Holds the place of one image token."""
+    @property
+    def size(self) -> int:
+        """Entries, the special ones included."""
+
+    @property
+    def pad(self) -> int: ...
+
+    @property
+    def begin(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def image(self) -> int:
+        """Holds the place of one image token."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without special ones."""
@@ -74,8 +84,11 @@ class Tokenizer(Protocol):
 class TextCurriculum(Protocol):
     """Text for the decoder's own pre-training."""
 
-    def documents(self, row: int, progress: float) -> Iterable[Document]:
-        """Candidates for row number `row` when `progress` (0 to 1) of the pre-training is done."""
+    def documents(self, row: int, progress: float, longest: int) -> Iterable[Document]:
+        """Candidates for row number `row` when `progress` (0 to 1) of the pre-training is done.
+
+        None has more than `longest` tokens, begin and end included.
+        """
 
 
 class Pairs(Protocol):
@@ -88,8 +101,11 @@ class Pairs(Protocol):
 class Data(Protocol):
     """All data of a run: the miniature world, or a user's shards."""
 
-    identity: DataIdentity
-    tokenizer: Tokenizer
+    @property
+    def identity(self) -> DataIdentity: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
     def source(self, name: str, seed: int) -> Source:
         """A training source: captions, synthetic, interleaved or text. Raises RequestError if the data lack it."""

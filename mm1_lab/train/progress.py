@@ -17,3 +17,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+
+
+class Diverged(Exception):
+    """The loss of a step is not a finite number; the message names the step."""

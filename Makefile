@@ -1,0 +1,50 @@
+# Every target that needs it first makes .venv from requirements.lock, if it is missing or stale.
+PYTHON ?= python3
+SCALE ?= mini
+SEEDS ?= 1
+RESULTS ?=
+ARGS ?=
+
+RUN = .venv/bin/mm1-lab
+RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
+SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
+
+.PHONY: help sweep-all figures dashboard test check
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make sweep-NAME      run what is missing of sweeps/NAME.yaml:$(foreach s,$(SWEEPS), sweep-$(subst _,-,$(s)))'
+	@echo 'make sweep-all       run all of them'
+	@echo 'make figures         redraw tables and figures from the results, in seconds'
+	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
+	@echo 'make test            run the tests'
+	@echo 'make check           lint, format, types and the direction of imports'
+	@echo
+	@echo 'Variables: SCALE=mini|smoke  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
+	@echo 'Example:   make sweep-data-mix SCALE=smoke'
+
+# Written last, so that an interrupted installation is taken up again.
+.venv/.stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@echo 'Installing into .venv, once: this takes minutes.'
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --requirement requirements.lock
+	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+sweep-%: .venv/.stamp
+	$(RUN) run sweeps/$(subst -,_,$*).yaml --scale $(SCALE) --seeds $(SEEDS) $(RESULTS_OPTION) $(ARGS)
+
+sweep-all: $(foreach s,$(SWEEPS),sweep-$(subst _,-,$(s)))
+
+figures dashboard: .venv/.stamp
+	$(RUN) $@ $(RESULTS_OPTION) $(ARGS)
+
+test: .venv/.stamp
+	.venv/bin/python -m pytest $(ARGS)
+
+check: .venv/.stamp
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports

@@ -1,0 +1,96 @@
+"""How every figure looks: colours that the colour-blind can tell apart, one colour an arm, and files that are
+the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm1_lab.config import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 7.2
+"""Inches; a page's text width."""
+
+PALETTE = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#CC79A7", "#8C6D31", "#9467BD", "#882255", "#332288")
+"""Okabe and Ito's colours, in an order that runs from warm to cold, and four more."""
+BASE = "#000000"
+GREY = "#8A8A8A"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+
+RULES: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "figure.dpi": 100,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The rules of every figure, whatever the user's own settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RULES)
+        yield
+
+
+def arm_colours(sweep: Sweep) -> dict[str, str]:
+    """A colour an arm, the same in every panel and figure: black for the base, grey for a blind control.
+
+    Arms take the palette's colours in the panels' order; where it runs out, an arm takes the first colour that no other
+    arm of its panels has.
+    """
+    panels = [list(panel.arms.values()) for panel in sweep.panels.values()] or [list(sweep.arms)]
+    colours: dict[str, str] = {}
+    for name, recipe in sweep.arms.items():
+        if recipe == sweep.base:
+            colours[name] = BASE
+        elif recipe.images == "blind":
+            colours[name] = GREY
+    for arm in [*(arm for panel in panels for arm in panel), *sweep.arms]:
+        if arm not in colours:
+            beside = {colours.get(other) for panel in panels if arm in panel for other in panel}
+            unused = [c for c in PALETTE if c not in colours.values()] or [c for c in PALETTE if c not in beside]
+            colours[arm] = (unused or [PALETTE[len(colours) % len(PALETTE)]])[0]
+    return colours
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Writes `path` with the endings .png and .pdf, without dates or names of programs."""
+    written = save_png(figure, path)
+    figure.set_layout_engine("none")  # the layout stands; working it out again takes a second
+    written.append(path.with_suffix(".pdf"))
+    figure.savefig(written[-1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return written
+
+
+def save_png(figure: Figure, path: Path) -> list[Path]:
+    """Writes `path` with the ending .png."""
+    figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
+    return [path.with_suffix(".png")]

@@ -1,0 +1,43 @@
+"""The mixture: which source each row of a run comes from, exact and without state.
+
+Two sources are mixed like a line drawn on a grid: after n rows the first has round(n · share) of them. More sources
+are mixed as a balanced tree of such pairs. So row n is a formula, at any n, and after any number of rows each source is
+less than one row away from its share (for up to four sources; half a row more for each doubling beyond). Rows of a
+source are counted by themselves: its k-th row is the same in every arm, whatever the shares.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Mixture:
+    """Sources by their shares of rows. The seed decides in which order equal claims are served."""
+
+    def __init__(self, shares: Mapping[str, float], seed: int) -> None:
+        if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
+            raise ValueError(f"shares must not be negative, nor all zero: {dict(shares)}")
+        names = [name for name, share in shares.items() if share > 0]
+        order = np.random.default_rng(seed).permutation(len(names))
+        self._names = [names[i] for i in order]
+        self._shares = [shares[name] for name in self._names]
+
+    def rows(self, start: int, count: int) -> list[tuple[str, int]]:
+        """For rows `start` … `start + count - 1` of the run: the source, and the row's number within that source."""
+        source, number = self._split(np.arange(start, start + count, dtype=np.int64), 0, len(self._names))
+        return [(self._names[i], k) for i, k in zip(source.tolist(), number.tolist(), strict=True)]
+
+    def _split(self, rows: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sources and numbers for `rows` of the subtree that holds the sources `first` … `last - 1`."""
+        if last - first == 1:
+            return np.full(len(rows), first, np.int64), rows
+        middle = (first + last) // 2
+        share = sum(self._shares[first:middle]) / sum(self._shares[first:last])
+        before = np.floor(rows * share + 0.5).astype(np.int64)
+        is_left = np.floor((rows + 1) * share + 0.5).astype(np.int64) > before
+        source = np.empty(len(rows), np.int64)
+        number = np.empty(len(rows), np.int64)
+        source[is_left], number[is_left] = self._split(before[is_left], first, middle)
+        source[~is_left], number[~is_left] = self._split((rows - before)[~is_left], middle, last)
+        return source, number

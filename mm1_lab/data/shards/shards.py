@@ -1,0 +1,199 @@
+"""Users' data as `Data`: files named by a `data.yaml`, indexed once, read at random."""
+
+import hashlib
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mm1_lab.config import DataIdentity, RequestError, Scale
+from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.shards.datafile import read_data_file
+from mm1_lab.data.shards.pictures import PixelCache
+from mm1_lab.data.shards.pieces import Limits
+from mm1_lab.data.shards.plan import Plan
+from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
+from mm1_lab.data.types import BrokenPicture, Document, Picture
+
+CHECKED_SIDE = 1
+"""Held-out images are decoded once, at this size, to leave out those that are broken."""
+
+
+class Shards:
+    """Users' data. What takes long (tokenizer, cutting) is done when first needed and kept in the cache."""
+
+    def __init__(
+        self, path: Path, cache: Path, scale: Scale, folder: Path | None, files: dict[str, list[Path]]
+    ) -> None:
+        self._path = path
+        self._cache = cache
+        self._scale = scale
+        pixels = PixelCache()
+        self._collections = {name: Collection(name, paths, cache, pixels) for name, paths in files.items()}
+        self._limits = Limits(scale.sequence, max(scale.image_tokens.values()), scale.max_images)
+        self._folder_tokenizer = None if folder is None else folder_tokenizer(folder)
+        contents = {name: collection.digest_parts() for name, collection in self._collections.items()}
+        digest = hashlib.sha256(repr([sorted(contents.items()), self._limits.image_tokens]).encode()).hexdigest()[:16]
+        named = self._folder_tokenizer.digest if self._folder_tokenizer else f"bpe-{scale.vocabulary}"
+        self.identity = DataIdentity(kind="shards", digest=digest, tokenizer=named)
+
+    @classmethod
+    def open(cls, path: Path, cache: Path, scale: Scale) -> "Shards":
+        """Reads the `data.yaml` at `path` and indexes its files into `cache`.
+
+        Rows are planned for the scale's sequence, its largest number of image tokens and its images a row, so that
+        every arm of a scale sees the same rows. Raises RequestError for anything wrong in the file or what it names.
+        """
+        content, files = read_data_file(path)
+        folder = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
+        return cls(path, cache, scale, folder, files)
+
+    @cached_property
+    def tokenizer(self) -> BackendTokenizer:
+        """The folder's, or byte-level BPE trained on all training text of all sources."""
+        if self._folder_tokenizer is not None:
+            return self._folder_tokenizer
+        folder = self._cache / "tokenizers" / f"{self.identity.digest}-{self._scale.vocabulary}"
+        return bpe_tokenizer(self._training_text(), self._scale.vocabulary, folder)
+
+    def _training_text(self) -> Iterator[str]:
+        for collection in self._collections.values():
+            for sample in collection.train.tolist():
+                yield from collection.texts(sample)
+
+    def source(self, name: str, seed: int) -> "ShardSource":
+        """A training source; its pieces are cut when its first row is asked for."""
+        return ShardSource(self, name, self._limits, seed)
+
+    def pretraining_text(self, seed: int) -> "ShardText":
+        return ShardText(self, seed)
+
+    def pairs(self, seed: int) -> "ShardPairs":
+        """Captioned images; dense captions are the synthetic ones where there are any, else the captions."""
+        has_dense = "synthetic" in self._collections
+        usual = self.collection("synthetic" if has_dense and "captions" not in self._collections else "captions")
+        return ShardPairs(usual, self.collection("synthetic") if has_dense else usual, seed)
+
+    def held_out(self, name: str, count: int) -> list[Document]:
+        """The first piece of each held-out sample, then the second of each, and so on; none with broken images."""
+        collection = self.collection(name)
+        entries = self.pieces(name, self._limits, held_out=True)
+        rounds = _place_in_sample(entries[:, 0])
+        documents: list[Document] = []
+        for index in np.argsort(rounds, kind="stable").tolist():
+            if len(documents) == count:
+                break
+            document = collection.document(entries[index])
+            if all(_is_sound(part) for part in document.parts if not isinstance(part, str)):
+                documents.append(document)
+        return documents
+
+    def collection(self, name: str) -> Collection:
+        """The source's samples. Raises RequestError if the data file names no files for it."""
+        if name not in self._collections:
+            has = ", ".join(self._collections)
+            raise RequestError(
+                f"{self._path}: names no {name} (it has {has}); add `{name}: [FILES]` or leave it out of the mix"
+            )
+        return self._collections[name]
+
+    def pieces(self, name: str, limits: Limits, held_out: bool = False) -> NDArray[np.int64]:
+        """The source's pieces for rows of `limits`, as `Collection.pieces` gives them; kept in the cache."""
+        collection = self.collection(name)
+        recipe = repr([self.identity, self.tokenizer.digest, name, tuple(limits), held_out])
+        path = self._cache / "pieces" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:24]}.npy"
+        if not path.exists():
+            samples = collection.held_out if held_out else collection.train
+            entries = collection.pieces(samples, self.tokenizer, limits)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{uuid.uuid4().hex}.npy")
+            np.save(temporary, entries, allow_pickle=False)
+            temporary.replace(path)
+        entries = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not len(entries) and not held_out:
+            raise RequestError(f"{self._path}: {name}: no text is left to train on; name more files")
+        return entries
+
+
+def _place_in_sample(samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each piece, how many pieces of its sample stand before it; pieces of a sample are neighbours."""
+    places = np.arange(len(samples))
+    is_first = np.append(True, samples[1:] != samples[:-1])[: len(samples)]
+    return places - np.maximum.accumulate(np.where(is_first, places, 0))
+
+
+def _is_sound(picture: Picture) -> bool:
+    try:
+        picture.pixels(CHECKED_SIDE)
+    except BrokenPicture:
+        return False
+    return True
+
+
+def _stream(name: str, seed: int) -> int:
+    """A seed of its own for each use of the data."""
+    return zlib.crc32(name.encode()) << 32 | seed
+
+
+class ShardSource:
+    """Rows of one source, one epoch after another."""
+
+    def __init__(self, shards: Shards, name: str, limits: Limits, seed: int) -> None:
+        self.name = name
+        self._shards = shards
+        self._collection = shards.collection(name)
+        self._limits = limits
+        self._seed = seed
+
+    @cached_property
+    def _entries(self) -> NDArray[np.int64]:
+        return self._shards.pieces(self.name, self._limits)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        tokens, images = np.ascontiguousarray(self._entries[:, -2:].T)
+        return Plan(tokens, images, self._limits, _stream(f"{self.name} {self._limits.sequence}", self._seed))
+
+    def documents(self, row: int) -> Iterable[Document]:
+        return [self._collection.document(self._entries[piece]) for piece in self._plan.row(row)]
+
+    def epochs(self, rows: int) -> float:
+        return self._plan.epochs(rows)
+
+
+class ShardText:
+    """Text for the decoder's pre-training, cut anew for each length of row; it is the same from start to end."""
+
+    def __init__(self, shards: Shards, seed: int) -> None:
+        self._shards = shards
+        self._seed = seed
+        self._sources: dict[int, ShardSource] = {}
+
+    def documents(self, row: int, progress: float, longest: int) -> Iterable[Document]:
+        if longest not in self._sources:
+            self._sources[longest] = ShardSource(self._shards, "text", Limits(longest, 0, 0), self._seed)
+        return self._sources[longest].documents(row)
+
+
+class ShardPairs:
+    """Image-caption pairs, each epoch in a new order."""
+
+    def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
+        self._collections = {False: usual, True: dense}
+        self._seed = seed
+        self._order = lru_cache(maxsize=4)(self._permute)
+
+    def _permute(self, dense: bool, epoch: int) -> NDArray[np.int64]:
+        use = _stream("dense pairs" if dense else "pairs", self._seed)
+        return np.random.default_rng([use, epoch]).permutation(self._collections[dense].train)
+
+    def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
+        collection = self._collections[dense]
+        epoch, place = divmod(index, len(collection.train))
+        picture, caption = collection.parts(int(self._order(dense, epoch)[place]))
+        assert isinstance(caption, str) and not isinstance(picture, str)
+        return picture, caption

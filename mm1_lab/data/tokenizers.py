@@ -1,0 +1,120 @@
+"""Tokenizers for users' text: byte-level BPE trained on it, or any Hugging Face tokenizer from a folder.
+
+Text never turns into a special token, even where it spells one, so that a row holds exactly the images it says.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from mm1_lab.config import RequestError, canonical_json
+
+IMAGE = "<image>"
+SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
+SMALLEST = 256 + len(SPECIAL)
+"""Every byte needs an entry."""
+
+
+class BackendTokenizer:
+    """Fulfils `Tokenizer` with a tokenizer of the `tokenizers` library."""
+
+    def __init__(self, backend: Backend, pad: int, begin: int, end: int, image: int) -> None:
+        backend.encode_special_tokens = True
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self.size: int = backend.get_vocab_size(with_added_tokens=True)
+        self.pad = pad
+        self.begin = begin
+        self.end = end
+        self.image = image
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        special = {self.pad, self.begin, self.end, self.image}
+        text: str = self._backend.decode([i for i in ids if i not in special], skip_special_tokens=True)
+        return text
+
+    @property
+    def digest(self) -> str:
+        """Identity by content: 16 hexadecimal digits."""
+        ids = [self.pad, self.begin, self.end, self.image]
+        return hashlib.sha256((canonical_json(ids) + self._backend.to_str()).encode()).hexdigest()[:16]
+
+
+def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:
+    """Byte-level BPE of `size` entries at most, from `folder/tokenizer.json`, or trained on `texts` and saved there.
+
+    The same texts give the same tokenizer. Raises RequestError if `size` leaves no room for all bytes.
+    """
+    if size < SMALLEST:
+        raise RequestError(f"vocabulary: {size} entries are too few; byte-level BPE needs at least {SMALLEST}")
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        backend = Backend(BPE())
+        backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        backend.decoder = ByteLevelDecoder()
+        trainer = BpeTrainer(
+            vocab_size=size,
+            special_tokens=list(SPECIAL.values()),
+            initial_alphabet=sorted(ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"tokenizer.{uuid.uuid4().hex}"
+        backend.save(str(temporary))
+        temporary.replace(path)
+    backend = Backend.from_file(str(path))
+    return BackendTokenizer(backend, **{name: backend.get_vocab()[token] for name, token in SPECIAL.items()})
+
+
+def folder_tokenizer(folder: Path) -> BackendTokenizer:
+    """A Hugging Face tokenizer from `folder`; nothing is fetched and no code of the folder runs.
+
+    An image token is added if there is none. Where there is no begin or padding token, the end token serves: padding
+    is told apart by its place, not by its id. Raises RequestError if the folder holds no tokenizer that can be used.
+    """
+    from transformers import AutoTokenizer
+
+    if not folder.is_dir():
+        raise RequestError(
+            f"tokenizer: {folder} is not a folder; write `bpe` or the folder of a Hugging Face tokenizer"
+        )
+    try:
+        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RequestError(f"tokenizer: {folder} holds no Hugging Face tokenizer that loads ({reason})") from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, Backend):
+        raise RequestError(f"tokenizer: {folder} has no tokenizer.json; save its fast version there")
+    end = _first(loaded.eos_token_id, loaded.sep_token_id)
+    if end is None:
+        raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
+    begin = _first(loaded.bos_token_id, loaded.cls_token_id)
+    backend = Backend.from_str(backend.to_str())
+    if backend.token_to_id(IMAGE) is None:
+        backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
+    return BackendTokenizer(
+        backend,
+        pad=end if loaded.pad_token_id is None else loaded.pad_token_id,
+        begin=end if begin is None else begin,
+        end=end,
+        image=backend.get_vocab()[IMAGE],
+    )
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((number for number in ids if number is not None), None)

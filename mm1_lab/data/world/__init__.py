@@ -1,0 +1,33 @@
+"""The miniature world: a procedural stand-in for web-scale data, with known truth, of any amount, on any machine."""
+
+from mm1_lab.config import SOURCES, DataIdentity, RequestError, nearest
+from mm1_lab.data.types import Document
+from mm1_lab.data.world.sources import WorldCurriculum, WorldPairs, WorldSource
+from mm1_lab.data.world.words import WorldTokenizer
+
+__all__ = ["World"]
+
+_HELD_OUT_SEED = 0
+
+
+class World:
+    """The world as `Data`; see mm1_lab.data.types."""
+
+    def __init__(self) -> None:
+        self.identity = DataIdentity()
+        self.tokenizer = WorldTokenizer()
+
+    def source(self, name: str, seed: int) -> WorldSource:
+        if name not in SOURCES:
+            raise RequestError(f"the world has no source {name!r}{nearest(name, SOURCES)}")
+        return WorldSource(name, seed)
+
+    def pretraining_text(self, seed: int) -> WorldCurriculum:
+        return WorldCurriculum(seed)
+
+    def pairs(self, seed: int) -> WorldPairs:
+        return WorldPairs(seed)
+
+    def held_out(self, name: str, count: int) -> list[Document]:
+        source = WorldSource(name, _HELD_OUT_SEED, "test")
+        return [source.document(index) for index in range(count)]

@@ -1,0 +1,123 @@
+"""Scenes: what is where. Drawing, describing and asking about them is elsewhere.
+
+A scene belongs to one split by a hash of its content, so that no benchmark scene can occur in training, told or drawn.
+A quarter of the colour-shape combinations is held out of everything but the benchmark of novel combinations.
+"""
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import Literal
+
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
+
+Split = Literal["train", "test"]
+
+_TEST_SHARE = 8
+"""One content in so many is for benchmarks."""
+_COLOURS = tuple(COLOURS)
+NOVEL = frozenset(
+    (colour, shape)
+    for row, colour in enumerate(_COLOURS)
+    for column, shape in enumerate(SHAPES)
+    if (row + column) % 4 == 1 and (row * column) % 5 != 4
+)
+"""Colour-shape combinations that training never shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A coloured shape or letter at one of four places."""
+
+    name: str
+    """One of SHAPES or LETTERS (in words alone also of SPARE_NOUNS)."""
+    colour: str
+    size: str
+    place: int
+    """Index into PLACES."""
+
+    @property
+    def is_letter(self) -> bool:
+        return self.name in LETTERS
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One to three things in reading order, with different names; `look` seeds tint, jitter and noise."""
+
+    things: tuple[Thing, ...]
+    look: int = 0
+
+    @cached_property
+    def split(self) -> Split:
+        content = ";".join(f"{t.name},{t.colour},{t.size},{t.place}" for t in self.things)
+        return "test" if zlib.crc32(content.encode()) % _TEST_SHARE == 0 else "train"
+
+    @property
+    def is_novel(self) -> bool:
+        return any((thing.colour, thing.name) in NOVEL for thing in self.things)
+
+    def at(self, place: int) -> Thing | None:
+        return next((thing for thing in self.things if thing.place == place), None)
+
+
+def sample_scene(
+    random: Random,
+    split: Split,
+    *,
+    counts: tuple[float, ...] = (0.3, 0.4, 0.3),
+    letters: float = 0.25,
+    novel: bool = False,
+    spare: bool = False,
+    like: "Theme | None" = None,
+) -> Scene:
+    """A scene of `split`.
+
+    `counts`: odds of 1, 2, 3 things; `letters`: chance that one thing is a letter; `novel`: with a held-out
+    combination; `spare`: nouns and colours that only text knows; `like`: at least one thing fits the theme.
+    """
+    while True:
+        scene = _draw(random, counts, letters, spare, like)
+        if scene.split == split and scene.is_novel == novel:
+            return scene
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """What the pictures of a page have in common: one attribute of one thing."""
+
+    attribute: Literal["name", "colour", "size", "place"]
+    value: str | int
+
+
+def sample_theme(random: Random) -> Theme:
+    attribute = random.choice(("name", "colour", "size", "place"))
+    values: dict[str, tuple[str, ...] | range] = {
+        "name": SHAPES,
+        "colour": _COLOURS,
+        "size": SIZES,
+        "place": range(len(PLACES)),
+    }
+    return Theme(attribute, random.choice(values[attribute]))  # type: ignore[arg-type]
+
+
+def _draw(random: Random, counts: tuple[float, ...], letters: float, spare: bool, like: Theme | None) -> Scene:
+    count = random.choices(range(1, len(counts) + 1), counts)[0]
+    nouns = SHAPES + SPARE_NOUNS if spare else SHAPES
+    colours = _COLOURS + SPARE_COLOURS if spare else _COLOURS
+    names = random.sample(nouns, count)
+    if random.random() < letters:
+        names[random.randrange(count)] = random.choice(LETTERS)
+    places = random.sample(range(len(PLACES)), count)
+    things = [
+        Thing(name, colours[int(random.random() * len(colours))], SIZES[random.random() < 0.5], place)
+        for name, place in zip(names, places, strict=True)
+    ]
+    if like is not None and all(getattr(thing, like.attribute) != like.value for thing in things):
+        first = {"name": things[0].name, "colour": things[0].colour, "size": things[0].size, "place": things[0].place}
+        things[0] = Thing(**{**first, like.attribute: like.value})  # type: ignore[arg-type]
+        if like.attribute == "place":
+            things = [things[0], *(thing for thing in things[1:] if thing.place != like.value)]
+    things.sort(key=lambda thing: thing.place)
+    return Scene(tuple(things), look=random.getrandbits(30))

@@ -1,0 +1,80 @@
+"""The words of the miniature world, its vocabulary and its tokenizer: one id a word."""
+
+from collections.abc import Iterable
+
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 180, 60),
+    "blue": (50, 80, 230),
+    "yellow": (235, 215, 50),
+    "purple": (165, 60, 200),
+    "white": (245, 245, 245),
+}
+"""Name → RGB."""
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
+LETTERS = ("a", "c", "e", "h", "l", "t", "u", "z")
+SIZES = ("large", "small")
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+"""Index = 2 · row + column."""
+
+ANIMALS = ("fox", "owl", "bear", "crab", "deer", "wolf")
+TOWNS = ("oslo", "lima", "cairo", "paris", "tokyo", "delhi")
+OWNERS = dict(zip(SHAPES, ("owl", "crab", "fox", "wolf", "deer", "bear"), strict=True))
+"""Facts that no picture shows: which animal owns which shape."""
+LIKED = dict(zip(COLOURS, ("lima", "delhi", "oslo", "cairo", "tokyo", "paris"), strict=True))
+"""Facts that no picture shows: which town likes which colour."""
+
+SPARE_NOUNS = ("cup", "hat", "book", "lamp", "boat", "shoe", "key", "door", "ball", "coin", "leaf", "drum")
+SPARE_COLOURS = ("black", "pink", "brown", "gold")
+"""Words of text alone, so that looking up by key is learnt for more than what pictures show."""
+
+NUMBERS = tuple(str(number) for number in range(19))
+UNANSWERABLE = "unanswerable"
+
+_GRAMMAR = """
+. , : ? ; - question answer what which where how is are was there the a an at of in on it its this that these one two
+color shape size letter letters place many left right above below top bottom yes no shapes things thing written
+photo picture pictures image stock img view shows show shown see seen with and next to here some first second then last
+more another also both all same different like but not has have had big little upper lower corner scene contains sits
+stands lies lone we look now page about collection gallery find found read reads says printed sign word
+plus minus equals after comes before again say list owns likes animal town who does ? tell told story went came home saw
+took gave friend day night far near liked because so only every always never other between total count counted
+each begin end beside so page about pictures
+"""
+
+SPECIAL = ("<pad>", "<begin>", "<end>", "<image>")
+VOCABULARY = tuple(
+    dict.fromkeys(
+        [
+            *SPECIAL,
+            *_GRAMMAR.split(),
+            *COLOURS,
+            *SHAPES,
+            *LETTERS,
+            *SIZES,
+            *ANIMALS,
+            *TOWNS,
+            *SPARE_NOUNS,
+            *SPARE_COLOURS,
+            *NUMBERS,
+            UNANSWERABLE,
+        ]
+    )
+)
+
+
+class WorldTokenizer:
+    """Words separated by spaces. Every text of the world is made of its words; another word is a KeyError."""
+
+    pad, begin, end, image = range(4)
+    size = len(VOCABULARY)
+
+    def __init__(self) -> None:
+        self._ids = {word: number for number, word in enumerate(VOCABULARY)}
+
+    def encode(self, text: str) -> list[int]:
+        ids = self._ids
+        return [ids[word] for word in text.split()]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return " ".join(VOCABULARY[number] for number in ids if number >= len(SPECIAL))

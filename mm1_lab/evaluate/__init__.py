@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, few-shot prompts, greedy generation, metrics; `run.evaluate` is the stage."""

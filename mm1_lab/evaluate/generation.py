@@ -1,0 +1,188 @@
+"""Greedy generation where many questions share a prefix.
+
+The questions of a block share their demonstrations, which are most of a prompt. So a block is one sequence of the
+decoder's batch: the prefix, computed once, then its questions side by side, each of which sees the prefix and itself
+alone (a 4-D attention mask and explicit positions say so). Nothing is computed twice, and no key or value of the
+prefix is copied for each question, which is what decoding would spend its time on.
+
+    keys of one block:   [ prefix | question 1 | question 2 | … | word 1 of each answer | word 2 of each answer | … ]
+
+Blocks are batched together. Questions are padded on the left, so that all of them end at the same place; what is
+padding is seen by nobody, so that logits do not depend on what is batched with what.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from mm1_lab.data.types import Tokenizer
+from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.prompts import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Questions that are asked after the same prefix."""
+
+    prefix: Segment
+    questions: tuple[Segment, ...]
+
+
+@torch.inference_mode()
+def generate(
+    decoder: PreTrainedModel,
+    embedder: PromptEmbedder,
+    groups: Sequence[Group],
+    tokenizer: Tokenizer,
+    stop: Sequence[str],
+    new_tokens: int,
+    batch: int,
+) -> list[list[str]]:
+    """The text that follows each question of each group, decoded greedily, at most `batch` questions at a time.
+
+    A text ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
+    """
+    segments = [segment for group in groups for segment in (group.prefix, *group.questions)]
+    embedder.see(picture for segment in segments for picture in segment.pictures)
+    texts: list[list[str]] = [[] for _ in groups]
+    for part in _batches(groups, batch):
+        prefixes = [embedder.embed(group.prefix) for _, group in part]
+        questions = [[embedder.embed(question) for question in group.questions] for _, group in part]
+        answers = _decode(SharedPrefixDecoding(decoder, prefixes, questions), tokenizer, stop, new_tokens)
+        for (index, _), rows in zip(part, answers, strict=True):
+            texts[index] += [tokenizer.decode(ids) for ids in rows]
+    return texts
+
+
+def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:
+    """(number of the group, part of it), with at most `batch` questions in all at a time."""
+    part: list[tuple[int, Group]] = []
+    free = batch
+    for index, group in enumerate(groups):
+        for start in range(0, len(group.questions), batch):
+            chunk = Group(group.prefix, group.questions[start : start + batch])
+            if len(chunk.questions) > free:
+                yield part
+                part, free = [], batch
+            part.append((index, chunk))
+            free -= len(chunk.questions)
+    if part:
+        yield part
+
+
+def _decode(
+    decoding: "SharedPrefixDecoding", tokenizer: Tokenizer, stop: Sequence[str], new_tokens: int
+) -> list[list[list[int]]]:
+    """Ids that follow each question of each group, without the end token."""
+    # A stop word of n bytes is complete within the last n tokens, because a token is at least one byte.
+    tail = max((len(word.encode()) for word in stop), default=0)
+    logits = decoding.start()
+    answers: list[list[list[int]]] = [[[] for _ in range(count)] for count in decoding.counts]
+    going = [(group, question) for group, count in enumerate(decoding.counts) for question in range(count)]
+    for step in range(new_tokens):
+        best = logits.argmax(dim=-1)
+        tokens = best.tolist()
+        still_going = []
+        for group, question in going:
+            ids, token = answers[group][question], tokens[group][question]
+            if token == tokenizer.end:
+                continue
+            ids.append(token)
+            if not (tail and any(word in tokenizer.decode(ids[-tail:]) for word in stop)):
+                still_going.append((group, question))
+        going = still_going
+        if not going or step == new_tokens - 1:
+            break
+        logits = decoding.advance(best)
+    return answers
+
+
+class SharedPrefixDecoding:
+    """The keys and values of a batch of groups while their answers grow by one token a step.
+
+    Shapes: G groups, Q questions in the largest, P and L tokens in the longest prefix and question. Smaller groups are
+    filled with copies of their last question.
+    """
+
+    def __init__(
+        self, decoder: PreTrainedModel, prefixes: Sequence[torch.Tensor], questions: Sequence[Sequence[torch.Tensor]]
+    ) -> None:
+        """`prefixes` are decoder inputs (length, width), one a group; `questions` the same, several a group."""
+        self._decoder = decoder
+        self._prefixes = prefixes
+        self.counts = [len(group) for group in questions]
+        """Questions in each group."""
+        most = max(self.counts)
+        self._questions = [[*group, *[group[-1]] * (most - len(group))] for group in questions]
+        self._cache = DynamicCache(config=decoder.config)
+        device = prefixes[0].device
+        self._prefix_lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)
+        self._lengths = torch.tensor(
+            [[len(question) for question in group] for group in self._questions], device=device
+        )
+        self._seen: torch.Tensor = torch.empty(0)
+        """bool (G, Q, keys): what the next token of each question may attend to, itself left out."""
+        self._same = torch.eye(most, dtype=torch.bool, device=device).expand(len(prefixes), -1, -1)
+        """(G, Q, Q)"""
+
+    def start(self) -> torch.Tensor:
+        """Reads prefixes and questions. Returns the logits (G, Q, vocabulary) of the first new token."""
+        in_prefix = self._read_prefixes()
+        longest = int(self._lengths.max())
+        most = self._lengths.shape[1]
+        device = in_prefix.device
+        inputs = torch.stack([_pad_left(group, longest).flatten(0, 1) for group in self._questions])
+        places = torch.arange(longest, device=device) - (longest - self._lengths)[:, :, None]
+        valid = places >= 0
+        positions = self._prefix_lengths[:, None, None] + places.clamp(min=0)
+        # (G, Q, L queries, Q, L keys): a token sees its own question, up to itself.
+        causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+        among = self._same[:, :, None, :, None] & causal[:, None, :] & valid[:, None, None, :, :]
+        among = among.flatten(3, 4).flatten(1, 2)
+        among |= torch.eye(most * longest, dtype=torch.bool, device=device)
+        mask = torch.cat([in_prefix[:, None, :].expand(-1, most * longest, -1), among], dim=2)
+        ends = torch.arange(1, most + 1, device=device) * longest - 1
+        own = (self._same[:, :, :, None] & valid[:, None, :, :]).flatten(2, 3)
+        self._seen = torch.cat([in_prefix[:, None, :].expand(-1, most, -1), own], dim=2)
+        return self._run(inputs, mask, positions.flatten(1, 2), ends)
+
+    def advance(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Reads the next token (G, Q) of each answer. Returns the logits (G, Q, vocabulary) of the one after it."""
+        self._seen = torch.cat([self._seen, self._same], dim=2)
+        positions = self._prefix_lengths[:, None] + self._lengths
+        self._lengths = self._lengths + 1
+        return self._run(self._decoder.get_input_embeddings()(tokens), self._seen, positions, None)
+
+    def _read_prefixes(self) -> torch.Tensor:
+        """Fills the cache with the prefixes, padded on the right. Returns bool (G, P): what is no padding."""
+        inputs = torch.nn.utils.rnn.pad_sequence(list(self._prefixes), batch_first=True)
+        places = torch.arange(inputs.shape[1], device=inputs.device)
+        in_prefix = places < self._prefix_lengths[:, None]
+        mask = (places <= places[:, None]) & in_prefix[:, None, :] | torch.eye(
+            len(places), dtype=torch.bool, device=inputs.device
+        )
+        self._run(inputs, mask, places.expand(len(inputs), -1), places[-1:])
+        return in_prefix
+
+    def _run(
+        self, inputs: torch.Tensor, allowed: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The decoder over `inputs`; `allowed` is bool (G, queries, keys), logits come for the places `keep` or all."""
+        mask = torch.zeros(allowed.shape, dtype=inputs.dtype, device=inputs.device)
+        mask.masked_fill_(~allowed, torch.finfo(inputs.dtype).min)
+        output = self._decoder(
+            inputs_embeds=inputs,
+            attention_mask=mask[:, None],
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=0 if keep is None else keep,
+        )
+        return output.logits
+
+
+def _pad_left(inputs: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """(length of each, width) → (n, `length`, width)"""
+    return torch.stack([torch.nn.functional.pad(one, (0, 0, length - len(one), 0)) for one in inputs])

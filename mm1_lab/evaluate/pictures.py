@@ -1,0 +1,62 @@
+"""Decoder inputs of prompts, where each distinct picture goes through encoder and connector once."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from mm1_lab.data.batches import MEAN_COLOUR
+from mm1_lab.data.types import Picture
+from mm1_lab.evaluate.prompts import Segment
+from mm1_lab.model import MM1
+
+
+class PromptEmbedder:
+    """Turns segments of prompts into decoder inputs and remembers what it has seen.
+
+    A blind model reads one flat mean colour for every picture, and none is drawn.
+    """
+
+    def __init__(self, model: MM1, image_tokens: int, side: int, blind: bool, batch: int) -> None:
+        """`side` is that of the images in pixels; `batch` images are encoded at a time."""
+        self._model = model
+        self._image_tokens = image_tokens
+        self._side = side
+        self._blind = blind
+        self._batch = batch
+        self._features: dict[int, torch.Tensor] = {}
+        self._pictures: list[Picture] = []
+        """Kept, because an object's id is only its own while it lives."""
+        self._blind_features = self._encode([np.full((side, side, 3), MEAN_COLOUR, np.uint8)])[0] if blind else None
+
+    def see(self, pictures: Iterable[Picture]) -> None:
+        """Encodes those of `pictures` that are new."""
+        if self._blind:
+            return
+        new = {id(picture): picture for picture in pictures if id(picture) not in self._features}
+        self._pictures += new.values()
+        waiting = list(new.items())
+        for start in range(0, len(waiting), self._batch):
+            chunk = waiting[start : start + self._batch]
+            features = self._encode([picture.pixels(self._side) for _, picture in chunk])
+            self._features |= {key: tokens for (key, _), tokens in zip(chunk, features, strict=True)}
+
+    def embed(self, segment: Segment) -> torch.Tensor:
+        """Decoder inputs (length, width) of a segment whose pictures have been seen."""
+        tokens = torch.tensor(segment.tokens, device=self._model.decoder.device)
+        embedded = self._model.decoder.get_input_embeddings()(tokens)
+        if segment.pictures:
+            features = torch.cat([self._of(picture) for picture in segment.pictures])
+            embedded[tokens == self._model.image_id] = features.to(embedded.dtype)
+        return embedded
+
+    def _of(self, picture: Picture) -> torch.Tensor:
+        """(image_tokens, width)"""
+        return self._features[id(picture)] if self._blind_features is None else self._blind_features
+
+    def _encode(self, images: list[np.ndarray]) -> torch.Tensor:
+        """uint8 (side, side, 3) each → (n, image_tokens, width): what the decoder reads in their places."""
+        device = self._model.decoder.device
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().to(device)
+        places = torch.full((len(images), self._image_tokens), self._model.image_id, device=device)
+        return self._model.embed(places, pixels)

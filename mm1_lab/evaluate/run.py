@@ -1,0 +1,199 @@
+"""The evaluation stage: a trained model's answer to every question of every benchmark, and its held-out losses."""
+
+import io
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from mm1_lab.config import EvaluationStage
+from mm1_lab.data.types import Data, Picture
+from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
+from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.held_out import held_out_losses
+from mm1_lab.evaluate.metrics import majority_score, score
+from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.model import MM1, build_mm1, load_weights
+from mm1_lab.train.progress import Progress, Report
+
+SAMPLE_SHOTS = (0, 4)
+SAMPLE_BLOCKS = 3
+"""Samples are the first question of so many blocks, at SAMPLE_SHOTS."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionScore:
+    """One answer to one question at one number of shots."""
+
+    benchmark: str
+    family: str
+    metric: str
+    shots: int
+    block: int
+    question: str
+    """Its key."""
+    kind: str
+    score: float
+    """Points."""
+    prediction: str
+    parsed: bool
+    """Whether the prediction has the form of an answer to this kind of question, right or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A question with its answer, to be looked at."""
+
+    benchmark: str
+    shots: int
+    question: str
+    kind: str
+    prompt: str
+    references: tuple[str, ...]
+    prediction: str
+    score: float
+    png: bytes | None
+    """The picture as a seeing model gets it, at the model's resolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation stage finds out."""
+
+    scores: list[QuestionScore] = field(default_factory=list)
+    majority: dict[str, float] = field(default_factory=dict)
+    """By benchmark, captioning left out: points of the best constant answer for each kind of question."""
+    held_out_loss: dict[str, float] = field(default_factory=dict)
+    """By source, in nats a text token."""
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def unparsed(self) -> dict[tuple[str, int], float]:
+        """By (benchmark, shots): the share of predictions that have not the form of an answer."""
+
+        def key(row: QuestionScore) -> tuple[str, int]:
+            return row.benchmark, row.shots
+
+        groups = {name: list(rows) for name, rows in groupby(sorted(self.scores, key=key), key=key)}
+        return {name: sum(not row.parsed for row in rows) / len(rows) for name, rows in groups.items()}
+
+
+def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Report) -> Evaluation:
+    """Scores the model in `model_folder` at every number of shots. `report` hears of each benchmark × shots done.
+
+    Raises RequestError if the data hold nothing to evaluate on.
+    """
+    settings = stage.settings
+    benchmarks = benchmarks_for(data, settings)
+    model = _load_model(stage, model_folder, data)
+    result = Evaluation()
+    done, steps = 0, len(benchmarks) * len(settings.shots) + 1
+    with _precision(stage, model):
+        for benchmark in benchmarks:
+            majority = majority_score(benchmark)
+            if majority is not None:
+                result.majority[benchmark.name] = majority
+            answering = _Answering(stage, model, data)
+            for shots in settings.shots:
+                predictions = answering.predict(benchmark, shots)
+                _record(result, benchmark, shots, predictions, stage.model.image_size)
+                done += 1
+                report(Progress(step=done, steps=steps))
+        result.held_out_loss.update(held_out_losses(model, stage.model, data))
+    report(Progress(step=steps, steps=steps))
+    return result
+
+
+def _load_model(stage: EvaluationStage, folder: Path, data: Data) -> MM1:
+    model = build_mm1(stage.model, data.tokenizer)
+    load_weights(model, folder)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _precision(stage: EvaluationStage, model: MM1) -> AbstractContextManager[object]:
+    if stage.precision == "bf16-mixed":
+        return torch.autocast(model.decoder.device.type, torch.bfloat16)
+    return nullcontext()
+
+
+class _Answering:
+    """A model that answers a benchmark; pictures that come again at other numbers of shots are not encoded again."""
+
+    def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
+        trained = stage.model
+        tokens = trained.connector.image_tokens
+        self._settings = stage.settings
+        self._decoder = model.decoder
+        self._tokenizer = data.tokenizer
+        self._writer = PromptWriter(data.tokenizer, tokens)
+        with torch.inference_mode():
+            self._embedder = PromptEmbedder(model, tokens, trained.image_size, trained.blind, stage.settings.batch)
+
+    def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
+        """An answer to each question, block after block."""
+        groups = [
+            Group(self._writer.prefix(benchmark, block, shots), tuple(map(self._writer.question, questions)))
+            for block, questions in enumerate(benchmark.blocks)
+        ]
+        texts = generate(
+            self._decoder,
+            self._embedder,
+            groups,
+            self._tokenizer,
+            benchmark.stop,
+            benchmark.new_tokens,
+            self._settings.batch,
+        )
+        return [cut_answer(text, benchmark.stop) for block in texts for text in block]
+
+
+def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: list[str], side: int) -> None:
+    """Adds scores and samples of a benchmark at a number of shots."""
+    words = answer_words(benchmark)
+    blocks = [block for block, questions in enumerate(benchmark.blocks) for _ in questions]
+    previous = -1
+    rows = zip(blocks, questions_of(benchmark), predictions, score(benchmark, predictions), strict=True)
+    for block, question, prediction, points in rows:
+        result.scores.append(
+            QuestionScore(
+                benchmark=benchmark.name,
+                family=benchmark.family,
+                metric=benchmark.metric,
+                shots=shots,
+                block=block,
+                question=question.key,
+                kind=question.kind,
+                score=points,
+                prediction=prediction,
+                parsed=is_parsed(prediction, question, benchmark, words),
+            )
+        )
+        if block != previous and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:
+            result.samples.append(_sample(benchmark, shots, question, prediction, points, side))
+        previous = block
+
+
+def _sample(benchmark: Benchmark, shots: int, question: Question, prediction: str, points: float, side: int) -> Sample:
+    return Sample(
+        benchmark=benchmark.name,
+        shots=shots,
+        question=question.key,
+        kind=question.kind,
+        prompt=question.prompt,
+        references=question.references,
+        prediction=prediction,
+        score=points,
+        png=None if question.picture is None else _png(question.picture, side),
+    )
+
+
+def _png(picture: Picture, side: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture.pixels(side)).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,92 @@
+"""The benchmark of users' own captioned images: describe those that training never saw."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from mm1_lab.config import EvaluationSettings, RequestError
+from mm1_lab.data.types import BrokenPicture, Data, Document, Picture
+from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.held_out import held_out_documents
+
+CAPTIONED = ("captions", "synthetic")
+"""The first of these sources that holds any is the benchmark's."""
+LONGEST_CAPTION = 48
+"""Tokens of a caption that is written at most; longer references are still scored whole."""
+ROWS_TRIED = 4096
+"""Rows of the training source that are searched for demonstrations."""
+CANDIDATES = 4
+"""Demonstrations taken from one row, so that they come from all over the shards."""
+
+
+def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
+    """One captioning benchmark on held-out captioned images, or none where there are none.
+
+    There are as many blocks as the settings say, or as images if those are fewer. Demonstrations are training images.
+    Raises RequestError if training has too few of them for one block.
+    """
+    # Some may be without words or broken, so more are asked for than needed.
+    name = next((name for name in CAPTIONED if held_out_documents(data, name, 1)), None)
+    documents = held_out_documents(data, name, 2 * settings.questions) if name else []
+    questions = list(islice(_questions(documents), settings.questions))
+    if not name or not questions:
+        return []
+    count = min(settings.blocks, len(questions))
+    most_shots = max(settings.shots, default=0)
+    shown = _demonstrations(data, name, count * most_shots, at_least=most_shots)
+    lengths = [len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown)]
+    return [
+        Benchmark(
+            name="held-out-captions",
+            family="captioning",
+            mirrors="COCO",
+            metric="cider",
+            blocks=tuple(
+                tuple(questions[len(questions) * block // count : len(questions) * (block + 1) // count])
+                for block in range(count)
+            ),
+            demonstrations=tuple(
+                tuple(shown[(block * most_shots + at) % len(shown)] for at in range(most_shots))
+                for block in range(count)
+            ),
+            stop=("\n",),
+            new_tokens=min(max(lengths) + 1, LONGEST_CAPTION),
+        )
+    ]
+
+
+def _questions(documents: Iterable[Document]) -> Iterator[Question]:
+    """Captioned images as questions without a prompt, as in training; without a picture or words they drop out."""
+    for document in documents:
+        pictures = [part for part in document.parts if not isinstance(part, str)]
+        caption = " ".join(" ".join(part for part in document.parts if isinstance(part, str)).split())
+        if pictures and caption and _is_whole(pictures[0]):
+            yield Question(document.key, "caption", pictures[0], "", (caption,), caption)
+
+
+def _is_whole(picture: Picture) -> bool:
+    """Whether the picture can be decoded: an evaluation must not break in the middle."""
+    try:
+        picture.pixels(1)
+    except BrokenPicture:
+        return False
+    return True
+
+
+def _demonstrations(data: Data, name: str, wanted: int, at_least: int) -> list[Question]:
+    """Up to `wanted` different captioned images of the training split."""
+    if not wanted:
+        return []
+    # The benchmark is the same for every seed of training, so the order in which it meets the images has its own.
+    source = data.source(name, seed=0)
+    found: dict[str, Question] = {}
+    for row in range(ROWS_TRIED):
+        documents = islice(source.documents(row), CANDIDATES)
+        found |= {question.key: question for question in _questions(documents) if question.key not in found}
+        if len(found) >= wanted or (len(found) >= at_least and source.epochs(row) > 1):
+            break
+    if len(found) < at_least:
+        raise RequestError(
+            f"the training data hold {len(found)} captioned images, but {at_least}-shot prompts need as many; "
+            "add captioned images or ask for fewer shots (--set evaluate.shots=[0])"
+        )
+    return list(found.values())[:wanted]

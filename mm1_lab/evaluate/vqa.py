@@ -1,0 +1,91 @@
+"""VQA accuracy (Antol et al., ICCV 2015; Goyal et al., CVPR 2017), with the normalisation of its official evaluation.
+
+An answer is right as far as at least three of ten people gave it. Each of the ten is left out in turn, so that a
+prediction is judged as a person is: against the other nine. Both sides are normalised in the same way first.
+
+Two things differ from the official program, which can only miss matches there: it leaves the people's answers as they
+are where all ten agree, and it makes nothing of an answer that is an article, as a printed letter "a" is.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+AGREEING = 3
+"""So many of the other people make an answer fully right."""
+ARTICLES = frozenset({"a", "an", "the"})
+NUMBERS = {
+    word: str(value)
+    for value, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    )
+} | {"none": "0"}
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+
+_SHORTENED = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd've
+    how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
+    o'clock oughtn't shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
+    someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're
+    there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've
+    when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't
+    wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+_DECIMAL_COMMA = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+
+
+def _without_apostrophes(word: str) -> list[str]:
+    """The spellings of `word` that lack one or more of its apostrophes."""
+    places = [at for at, letter in enumerate(word) if letter == "'"]
+    left_out = [set(some) for count in range(1, len(places) + 1) for some in combinations(places, count)]
+    return ["".join(letter for at, letter in enumerate(word) if at not in gone) for gone in left_out]
+
+
+CONTRACTIONS = {spelling: word for word in _SHORTENED.split() for spelling in _without_apostrophes(word)}
+"""`dont` → `don't`. Spellings that are words of their own (`well`, `shed`, `were`) are not in it."""
+
+
+def normalise(answer: str) -> str:
+    """`answer` in the form in which answers are compared.
+
+    In this order: line ends and tabs become spaces; punctuation goes; letters become lower case; number words up to
+    ten become digits; articles go, unless there is nothing else; contractions get their apostrophes.
+    """
+    words = _without_punctuation(re.sub(r"\s", " ", answer).strip()).lower().split()
+    numbered = [NUMBERS.get(word, word) for word in words]
+    kept = [word for word in numbered if word not in ARTICLES] or numbered
+    return " ".join(CONTRACTIONS.get(word, word) for word in kept)
+
+
+def _without_punctuation(text: str) -> str:
+    """A mark with a space before or after it falls away, any other becomes a space.
+
+    Where a comma stands between digits (`1,000`), every mark falls away. A period goes unless a digit follows it.
+    """
+    has_decimal_comma = _DECIMAL_COMMA.search(text) is not None
+    result = text
+    for mark in PUNCTUATION:
+        falls_away = has_decimal_comma or f"{mark} " in text or f" {mark}" in text
+        result = result.replace(mark, "" if falls_away else " ")
+    return _PERIOD.sub("", result)
+
+
+def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Points, 0 to 100: the mean over the people of min(matches among the others / 3, 1).
+
+    Raises ValueError for fewer than four answers, of which none could ever be fully right.
+    """
+    if len(answers) <= AGREEING:
+        raise ValueError(f"VQA accuracy needs ten people's answers (at least {AGREEING + 1}), not {len(answers)}")
+    given = normalise(prediction)
+    matches = [normalise(answer) == given for answer in answers]
+    total = sum(matches)
+    shares = [min((total - match) / AGREEING, 1.0) for match in matches]
+    return 100.0 * sum(shares) / len(shares)
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """100 points where the normalised prediction is one of the normalised answers, else 0 (as GQA counts)."""
+    given = normalise(prediction)
+    return 100.0 if any(normalise(answer) == given for answer in answers) else 0.0

@@ -1,0 +1,141 @@
+"""The nine benchmarks of the miniature world, on scenes that training never shows; each mirrors one of the paper's."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Literal
+
+from mm1_lab.config import EvaluationSettings
+from mm1_lab.data.world.drawing import Flaw, ScenePicture
+from mm1_lab.data.world.language import references, telling
+from mm1_lab.data.world.questions import Asked, ask
+from mm1_lab.data.world.scenes import Split, sample_scene
+from mm1_lab.data.world.text import handover, repetition, sum_of_two
+from mm1_lab.data.world.words import LIKED, OWNERS
+from mm1_lab.evaluate.benchmark import Benchmark, Metric, Question
+
+_STOP = (".",)
+_CAREFUL = 0.9
+"""Chance that an annotator gives the right answer."""
+_MOST_CARELESS = 3
+"""Annotators that may differ from the others at most; so the right answer always scores full marks."""
+
+Make = Callable[[Random, Split, str], Question | None]
+"""A question of a kind on a scene of a split, or None where the scene drawn does not allow one."""
+
+
+def world_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
+    """All nine. Questions depend on their number alone: the same in every trial, seed and arm."""
+    caption = ("caption",)
+    visual = ("colour", "shape", "place", "size", "count", "yes-no")
+    flawed = ("colour", "place", "unanswerable")
+    textual = ("fact", "arithmetic", "pattern", "story", "scene")
+    return [
+        _benchmark(settings, "captions", "captioning", "COCO", "cider", caption, _captioning()),
+        _benchmark(settings, "novel-captions", "captioning", "NoCaps", "cider", caption, _captioning(novel=True)),
+        _benchmark(settings, "text-captions", "captioning", "TextCaps", "cider", caption, _captioning(letters=1.0)),
+        _benchmark(settings, "vqa", "vqa", "VQAv2", "vqa", visual, _asking()),
+        _benchmark(settings, "text-vqa", "vqa", "TextVQA", "vqa", ("letter",), _asking(letters=1.0)),
+        _benchmark(settings, "degraded-vqa", "vqa", "VizWiz", "vqa", flawed, _asking(flawed=True)),
+        _benchmark(settings, "relation-vqa", "vqa", "GQA", "exact", ("relation",), _relating),
+        _benchmark(settings, "knowledge-vqa", "vqa", "OK-VQA", "vqa", ("owner", "town"), _asking(counts=(1,))),
+        _benchmark(settings, "text-core", "text", "TextCore", "exact", textual, _text),
+    ]
+
+
+def _benchmark(
+    settings: EvaluationSettings,
+    name: str,
+    family: Literal["captioning", "vqa", "text"],
+    mirrors: str,
+    metric: Metric,
+    kinds: Sequence[str],
+    make: Make,
+) -> Benchmark:
+    size = max(1, settings.questions // settings.blocks)
+    shots = max(settings.shots)
+    numbers = range(settings.blocks * size)
+    questions = [_made(make, name, "test", number, kinds[number % len(kinds)]) for number in numbers]
+    shown = [
+        _made(make, name, "train", number, kinds[number % len(kinds)]) for number in range(settings.blocks * shots)
+    ]
+    return Benchmark(
+        name=name,
+        family=family,
+        mirrors=mirrors,
+        metric=metric,
+        blocks=tuple(tuple(questions[block * size : (block + 1) * size]) for block in range(settings.blocks)),
+        demonstrations=tuple(tuple(shown[block * shots : (block + 1) * shots]) for block in range(settings.blocks)),
+        stop=_STOP,
+        new_tokens=26 if metric == "cider" else 4,
+    )
+
+
+def _made(make: Make, name: str, split: Split, number: int, kind: str) -> Question:
+    random = Random(f"{name}/{split}/{number}")
+    while True:
+        question = make(random, split, kind)
+        if question is not None:
+            return _keyed(question, f"{split}-{number}")
+
+
+def _keyed(question: Question, key: str) -> Question:
+    return Question(key, question.kind, question.picture, question.prompt, question.references, question.shown)
+
+
+def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
+    def make(random: Random, split: Split, kind: str) -> Question | None:
+        """Demonstrations never hold a novel combination."""
+        scene = sample_scene(random, split, counts=(0.4, 0.6), letters=letters, novel=novel and split == "test")
+        texts = references(scene)
+        return Question("", kind, ScenePicture(scene), "", texts, random.choice(texts))
+
+    return make
+
+
+def _asking(counts: tuple[float, ...] = (0.3, 0.4, 0.3), letters: float = 0.0, flawed: bool = False) -> Make:
+    def make(random: Random, split: Split, kind: str) -> Question | None:
+        scene = sample_scene(random, split, counts=counts, letters=letters)
+        asked = ask(random, scene, kind)
+        if asked is None:
+            return None
+        flaw: Flaw | None = random.choice(("blurred", "dark", "cropped")) if flawed else None
+        return Question("", kind, ScenePicture(scene, flaw), asked.prompt, _annotate(random, asked), asked.answer)
+
+    return make
+
+
+def _relating(random: Random, split: Split, kind: str) -> Question | None:
+    """One right answer, as in GQA."""
+    scene = sample_scene(random, split, counts=(0, 0.5, 0.5), letters=0.0)
+    asked = ask(random, scene, kind)
+    if asked is None:
+        return None
+    return Question("", kind, ScenePicture(scene), asked.prompt, (asked.answer,), asked.answer)
+
+
+def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:
+    """Ten annotators' answers; at most three are careless, so the right answer scores full marks."""
+    others = [choice for choice in asked.choices if choice != asked.answer] or [asked.answer]
+    careless = min(sum(random.random() > _CAREFUL for _ in range(10)), _MOST_CARELESS)
+    return tuple([asked.answer] * (10 - careless) + [random.choice(others) for _ in range(careless)])
+
+
+def _text(random: Random, split: Split, kind: str) -> Question | None:
+    if kind == "scene":
+        scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4))
+        asked = ask(random, scene, random.choice(("colour", "place", "size", "shape")))
+        if asked is None:
+            return None
+        return _text_question(kind, f"{telling(random, scene)} {asked.prompt}", asked.answer)
+    if kind == "fact":
+        if random.random() < 0.5:
+            shape, animal = random.choice(list(OWNERS.items()))
+            return _text_question(kind, f"question : which animal owns the {shape} ? answer :", animal)
+        colour, town = random.choice(list(LIKED.items()))
+        return _text_question(kind, f"question : which town likes {colour} ? answer :", town)
+    prompt, answer = {"arithmetic": sum_of_two, "pattern": repetition, "story": handover}[kind](random)
+    return _text_question(kind, prompt, answer)
+
+
+def _text_question(kind: str, prompt: str, answer: str) -> Question:
+    return Question("", kind, None, prompt, (answer,), answer)

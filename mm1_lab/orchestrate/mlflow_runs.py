@@ -1,0 +1,226 @@
+"""What MLflow shows of a sweep: an experiment a sweep, a parent run a variant and scale, a child a trial or stage.
+
+Runs are found again by their tags, and everything logged of a finished trial carries the trial's own date, so that
+logging it a second time changes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.orchestrate.request import LOCAL
+from mm1_lab.orchestrate.samples import samples_page
+from mm1_lab.results import Ledger, Manifest
+from mm1_lab.results.files import locked
+from mm1_lab.results.reading import read_table
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS
+from mm1_lab.results.summary import benchmark_scores, measures
+
+METRICS_A_BATCH = 1000
+COMPLETE = "mm1.complete"
+PARENT = "mlflow.parentRunId"
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the database in results/local."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(LOCAL / 'mlflow.db').absolute()}"
+
+
+class SweepRuns:
+    """The runs of one sweep variant at one scale in one results folder. Only one process writes them."""
+
+    def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
+        """Finds or makes the experiment and the parent run; what MLflow raises goes through."""
+        self.manifest = manifest
+        self.ledger = ledger
+        self.key = {
+            "mm1.results": str(ledger.results),
+            "mm1.variant": manifest.variant,
+            "mm1.scale": manifest.scale,
+        }
+        self.client = _client()
+        LOCAL.mkdir(parents=True, exist_ok=True)
+        with locked(LOCAL / ".mlflow.lock"):
+            self.experiment = self._experiment(manifest.sweep.name)
+            self.runs = {self._identity(run): run for run in self._search()}
+            self.parent = self._open("sweep", "", f"{manifest.variant} at {manifest.scale}", parent=None)
+
+    def start_trial(
+        self, fingerprint: str, names: Iterable[str], recipe: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None:
+        """Opens the trial's run, or a new one where the last was complete (its results were removed since)."""
+        self._start("trial", fingerprint, _trial_name(names))
+        self.client.log_batch(self._id("trial", fingerprint), params=self._parameters(recipe, config))
+
+    def start_stage(self, kind: str, fingerprint: str, seed: int) -> None:
+        """Opens the run of an encoder or a decoder."""
+        self._start(kind, fingerprint, f"{kind} / seed {seed}")
+
+    def log_trial(self, fingerprint: str, names: Iterable[str]) -> None:
+        """Logs a finished trial from the results folder, unless that is done."""
+        if self._is_complete("trial", fingerprint):
+            return
+        from mlflow.entities import RunTag
+
+        run_id = self._open("trial", fingerprint, _trial_name(names), self.parent)
+        folder = self.ledger.trial_folder(fingerprint)
+        record = self.ledger.record(fingerprint)
+        date = _milliseconds(record["environment"]["date"])
+        self.client.log_batch(run_id, params=self._parameters(record["recipe"], record["config"]))
+        self._log_metrics(run_id, _final_metrics(folder), date)
+        self._log_curves(run_id, folder / "training.csv", date)
+        self.client.log_text(run_id, samples_page(folder, self.ledger.results / "pictures"), "samples.html")
+        tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
+        self.client.log_batch(run_id, tags=[*tags, RunTag(COMPLETE, "yes")])
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
+        """Logs a finished encoder or decoder from the store, unless that is done."""
+        if self._is_complete(kind, fingerprint):
+            return
+        run_id = self._open(kind, fingerprint, f"{kind} / seed {seed}", self.parent)
+        curve = self.ledger.stage_folder(fingerprint) / "training.csv"
+        self._log_curves(run_id, curve, int(curve.stat().st_mtime * 1000))
+        self.client.set_tag(run_id, COMPLETE, "yes")
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def end(self, kind: str, fingerprint: str, status: str) -> None:
+        """Closes a run that is not finished: FAILED or KILLED."""
+        if (kind, fingerprint) in self.runs:
+            self.client.set_terminated(self._id(kind, fingerprint), status)
+
+    def close_strays(self, status: str = "KILLED") -> None:
+        """Closes every child that is still RUNNING: what it did was killed."""
+        for run in self._search():
+            if run.info.status == "RUNNING" and run.info.run_id != self.parent:
+                self.client.set_terminated(run.info.run_id, status)
+
+    def close(self, status: str, artifacts: Iterable[Path]) -> None:
+        """Closes the parent, with the sweep's figures and tables."""
+        for path in artifacts:
+            self.client.log_artifact(self.parent, str(path))
+        self.client.set_terminated(self.parent, status)
+
+    def _start(self, kind: str, fingerprint: str, name: str) -> None:
+        if self._is_complete(kind, fingerprint):
+            self.client.delete_run(self._id(kind, fingerprint))
+            del self.runs[kind, fingerprint]
+        self.client.update_run(self._open(kind, fingerprint, name, self.parent), status="RUNNING")
+
+    def _open(self, kind: str, fingerprint: str, name: str, parent: str | None) -> str:
+        """The id of the run with this identity; a new one is RUNNING."""
+        if (kind, fingerprint) not in self.runs:
+            tags = self.key | {"mm1.kind": kind, "mm1.fingerprint": fingerprint}
+            tags |= {PARENT: parent} if parent else {}
+            run = self.client.create_run(self.experiment, tags=tags, run_name=name)
+            self.runs[kind, fingerprint] = run
+            return str(run.info.run_id)
+        run_id = self._id(kind, fingerprint)
+        self.client.update_run(run_id, status="RUNNING" if kind == "sweep" else None, name=name)
+        return run_id
+
+    def _id(self, kind: str, fingerprint: str) -> str:
+        return str(self.runs[kind, fingerprint].info.run_id)
+
+    def _is_complete(self, kind: str, fingerprint: str) -> bool:
+        run = self.runs.get((kind, fingerprint))
+        return run is not None and COMPLETE in run.data.tags
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        local = None if os.environ.get("MLFLOW_TRACKING_URI") else (LOCAL / "mlartifacts").absolute().as_uri()
+        return str(self.client.create_experiment(name, artifact_location=local))
+
+    def _search(self) -> Iterator[Any]:
+        """All runs with this sweep's key."""
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in self.key.items())
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    @staticmethod
+    def _identity(run: Any) -> tuple[str, str]:
+        return run.data.tags["mm1.kind"], run.data.tags.get("mm1.fingerprint", "")
+
+    def _parameters(self, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
+        """The recipe in the paper's words; the rate as it was resolved."""
+        from mlflow.entities import Param
+
+        mix = recipe["data_mix"]
+        values = {
+            "encoder": f"{recipe['encoder']['size']}, {recipe['encoder']['data']}",
+            "resolution": recipe["resolution"],
+            "connector": recipe["connector"],
+            "image_tokens": recipe["image_tokens"],
+            "decoder": recipe["decoder"],
+            "data_mix": f"captions {mix['captions']:g} / interleaved {mix['interleaved']:g} / text {mix['text']:g}, "
+            f"synthetic {100 * mix['synthetic_share']:g} % of captions",
+            "steps": recipe["steps"],
+            "learning_rate": config["model"]["training"]["learning_rate"],
+            "images": recipe["images"],
+            "seed": config["seed"],
+            "scale": self.manifest.scale,
+            "data": self.manifest.data_name,
+        }
+        return [Param(name, str(value)) for name, value in values.items()]
+
+    def _log_metrics(self, run_id: str, values: Iterable[tuple[str, float, int]], date: int) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(name, value, date, step) for name, value, step in values]
+        for start in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
+
+    def _log_curves(self, run_id: str, path: Path, date: int) -> None:
+        with path.open(encoding="utf-8", newline="") as file:
+            points = [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in csv.DictReader(file)]
+        self._log_metrics(run_id, points, date)
+
+
+def _client() -> Any:
+    """An MLflow client that is quiet, and gives up on a server that is away after seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+
+
+def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
+    """`captions/0-shot`, …, the means that stand for the trial, and `held-out/captions`, …; (name, value, step 0)."""
+    scores = read_table(folder / "scores.csv", SCORE_COLUMNS).assign(trial="")
+    held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
+    means = benchmark_scores(scores, ["trial"])
+    overall = measures(scores, ["trial"])
+    names = [
+        *(f"{name}/{shots}-shot" for name, shots in zip(means["benchmark"], means["shots"], strict=True)),
+        *overall["measure"],
+        *(f"held-out/{source}" for source in held_out["source"]),
+    ]
+    values = [*means["score"], *overall["value"], *held_out["loss"]]
+    return [(name, float(value), 0) for name, value in zip(names, values, strict=True)]
+
+
+def _trial_name(names: Iterable[str]) -> str:
+    """`base / seed 0`; arms of one recipe share a run, which names them all."""
+    return ", ".join(names)
+
+
+def _milliseconds(date: str) -> int:
+    return int(datetime.fromisoformat(date).timestamp() * 1000)

@@ -1,0 +1,137 @@
+"""The plan: which trials and stages are done, which are missing, and the units of work that would finish them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mm1_lab.config import EvaluationStage, Stage, Trial
+from mm1_lab.orchestrate.cost import Speeds, flops
+from mm1_lab.results import Ledger
+
+State = Literal["done", "run", "wait", "not needed"]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage and what becomes of it."""
+
+    stage: Stage
+    fingerprint: str
+    state: State
+    why: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work for one process: an encoder, a decoder, or a trial's multimodal stage with its evaluation."""
+
+    key: str
+    """Fingerprint of its last stage."""
+    stages: tuple[Stage, ...]
+    """In order; those that are already done are left out."""
+    needs: tuple[str, ...]
+    """Keys of the units that must be done before."""
+    names: tuple[str, ...]
+    """Trials that it works for."""
+
+    @property
+    def kind(self) -> str:
+        return "trial" if isinstance(self.stages[-1], EvaluationStage) else self.stages[-1].KIND
+
+    @property
+    def label(self) -> str:
+        """For people: `base / seed 0`, or `encoder for base / seed 0 and 11 more`."""
+        name = self.names[0] if self.kind == "trial" else f"{self.kind} for {self.names[0]}"
+        return name if len(self.names) == 1 else f"{name} and {len(self.names) - 1} more"
+
+
+@dataclass
+class Plan:
+    """Trials, stages and the work that is missing."""
+
+    trials: tuple[Trial, ...]
+    stages: dict[str, PlannedStage]
+    units: dict[str, Unit] = field(default_factory=dict)
+
+    def trial_state(self, fingerprint: str) -> State:
+        return self.stages[fingerprint].state
+
+
+def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
+    """Looks into the ledger; opens no file and imports nothing heavy, so ten thousand trials take seconds."""
+    plan = Plan(tuple(trials), {})
+    owners: dict[str, list[str]] = {}
+    wanted: list[tuple[EvaluationStage, str]] = []
+    for trial in plan.trials:
+        fingerprint = trial.fingerprint
+        if fingerprint not in owners:
+            wanted.append((trial.evaluation, fingerprint))
+        owners.setdefault(fingerprint, []).append(trial.name)
+    for evaluation, fingerprint in wanted:
+        _plan_trial(plan, ledger, evaluation, fingerprint, owners[fingerprint])
+    return plan
+
+
+def _plan_trial(plan: Plan, ledger: Ledger, evaluation: EvaluationStage, fingerprint: str, names: list[str]) -> None:
+    """Adds a trial's stages, and the units that are missing for its scores."""
+    model = evaluation.model
+    model_print = model.fingerprint
+    if ledger.has_scores(fingerprint):
+        plan.stages[fingerprint] = PlannedStage(evaluation, fingerprint, "done", "scores are in the results folder")
+        for stage, print_ in ((model, model_print), *((s, s.fingerprint) for s in model.inputs().values())):
+            if print_ not in plan.stages:
+                done = ledger.has_weights(print_)
+                state: State = "done" if done else "not needed"
+                why = "weights are in the store" if done else "no missing trial needs it"
+                plan.stages[print_] = PlannedStage(stage, print_, state, why)
+        return
+    needs: list[str] = []
+    stages: tuple[Stage, ...] = (evaluation,)
+    if not ledger.has_weights(model_print):
+        stages = (model, evaluation)
+        for stage in model.inputs().values():
+            print_ = stage.fingerprint
+            if not ledger.has_weights(print_):
+                needs.append(print_)
+                unit = plan.units.get(print_)
+                earlier = unit.names if unit else ()
+                plan.units[print_] = Unit(print_, (stage,), (), (*earlier, *names))
+                plan.stages[print_] = PlannedStage(stage, print_, "run", _why(ledger, print_))
+            else:
+                plan.stages[print_] = PlannedStage(stage, print_, "done", "weights are in the store")
+        state = "wait" if needs else "run"
+        why = "waits for " + " and ".join(plan.stages[need].stage.KIND for need in needs) if needs else ""
+        plan.stages[model_print] = PlannedStage(model, model_print, state, why or _why(ledger, model_print))
+    else:
+        plan.stages[model_print] = PlannedStage(model, model_print, "done", "weights are in the store")
+    plan.units[fingerprint] = Unit(fingerprint, stages, tuple(needs), tuple(names))
+    waits = len(stages) > 1
+    plan.stages[fingerprint] = PlannedStage(
+        evaluation, fingerprint, "wait" if waits else "run", "waits for multimodal" if waits else "new"
+    )
+
+
+def _why(ledger: Ledger, fingerprint: str) -> str:
+    if ledger.failure_file(fingerprint).exists():
+        return "failed before"
+    return "was interrupted, goes on" if ledger.partial_folder(fingerprint).exists() else "new"
+
+
+def path_lengths(units: dict[str, Unit], speeds: Speeds) -> dict[str, float]:
+    """For each unit the seconds (or, where nothing was measured yet, FLOPs) until all that needs it is done."""
+    own = {key: unit_cost(unit, speeds) for key, unit in units.items()}
+    longest = dict(own)
+    for key, unit in units.items():
+        for need in unit.needs:
+            longest[need] = max(longest[need], own[need] + own[key])
+    return longest
+
+
+def unit_cost(unit: Unit, speeds: Speeds) -> float:
+    """Seconds of a unit; in FLOPs at a nominal 10 billion a second where its kind was never measured."""
+    costs = (speeds.seconds(stage) for stage in unit.stages)
+    return sum(
+        cost if cost is not None else flops(stage) / 1e10 for cost, stage in zip(costs, unit.stages, strict=True)
+    )

@@ -1,0 +1,175 @@
+"""Plans and states as text: what `mm1-lab plan` and `mm1-lab status` print."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from mm1_lab.config import (
+    DecoderStage,
+    EncoderStage,
+    EvaluationStage,
+    MultimodalStage,
+    RequestError,
+    Stage,
+    canonical_json,
+)
+from mm1_lab.data.types import Tokenizer
+from mm1_lab.orchestrate.cost import disk_bytes, flops, measured_speeds, memory_bytes, parameters, training_tokens
+from mm1_lab.orchestrate.display import duration
+from mm1_lab.orchestrate.plan import Plan, PlannedStage
+from mm1_lab.orchestrate.request import Request
+from mm1_lab.results import Ledger, TrialRow
+
+STATES = {"done": "done", "run": "to run", "wait": "to run", "not needed": "not needed"}
+
+
+def plan_text(plan: Plan, request: Request, tokenizer: Tokenizer | None, slots: int) -> str:
+    """Trials and stages, what runs and why, and what it costs. With a tokenizer, parameters are counted exactly."""
+    speeds = measured_speeds(request.ledger)
+    trials = [
+        (trial.arm, trial.seed, trial.fingerprint, STATES[plan.trial_state(trial.fingerprint)]) for trial in plan.trials
+    ]
+    missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
+    known = list(_known_stages(request.ledger)) if missing else []
+    counts = _counts([planned.stage for planned in missing], tokenizer)
+    rows, seconds = [], 0.0
+    for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
+        stage = planned.stage
+        row: list[object] = [stage.KIND, planned.fingerprint, stage.seed, STATES[planned.state]]
+        if planned.state in ("run", "wait"):
+            expected = speeds.seconds(stage)
+            seconds = seconds + expected if expected is not None else float("nan")
+            count = counts.get(planned.fingerprint, parameters(stage))
+            row += [_why(planned, known), _short(count), _short(training_tokens(stage)), _short(flops(stage))]
+            row += [_bytes(memory_bytes(stage)), duration(expected) if expected is not None else "unknown"]
+        else:
+            row += [planned.why, "", "", "", "", ""]
+        rows.append(row)
+    heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "tokens", "FLOPs", "memory", "time")
+    lines = [f"{request.variant} at {request.scale_name}: {len(trials)} trials, {len(missing)} stages to run", ""]
+    lines += [*table(("arm", "seed", "fingerprint", "state"), trials), "", *table(heading, rows), ""]
+    if missing:
+        total = sum(flops(planned.stage) for planned in missing)
+        disk = sum(disk_bytes(planned.stage) for planned in missing)
+        time = "time unknown (some kind of stage was never measured here)"
+        if not math.isnan(seconds):
+            time = f"about {duration(seconds / slots)} with {slots} at a time"
+        lines += [
+            f"In all {_short(total)} FLOPs, {_bytes(disk)} of weights, {time}.",
+            "FLOPs are 6 (evaluation: 2) · parameters without embeddings · tokens, roughly; tokens of an encoder are",
+            "image patches; memory is weights, gradients and Adam's moments, without activations.",
+        ]
+    else:
+        lines.append("Nothing to run.")
+    return "\n".join(lines)
+
+
+def status_text(rows: Iterable[TrialRow], title: str, ledger: Ledger) -> str:
+    """A line a trial: done, missing, or failed and why; and what failed upstream of them."""
+    lines, counts = [], {"done": 0, "missing": 0, "failed": 0}
+    for row in rows:
+        failure = ledger.failure(row.fingerprint)
+        state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
+        counts[state] += 1
+        why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})" if failure else ""
+        lines.append((row.arm, row.seed, row.fingerprint, state, why if state == "failed" else ""))
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return "\n".join([f"{title}: {summary}", *table(("arm", "seed", "fingerprint", "state", "why"), lines)])
+
+
+def upstream_failures(ledger: Ledger, trials: Iterable[TrialRow]) -> list[str]:
+    """Failures of shared stages, on which trials wait."""
+    own = {row.fingerprint for row in trials}
+    texts = []
+    for path in sorted((ledger.results / "failures").glob("*.json")):
+        failure = ledger.failure(path.stem)
+        if path.stem not in own and failure:
+            texts.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
+    return texts
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table with columns as wide as they need."""
+    cells = [[str(cell) for cell in row] for row in (heading, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _counts(stages: Iterable[Stage], tokenizer: Tokenizer | None) -> dict[str, int]:
+    """Parameters by fingerprint, embeddings included, counted on the meta device: no memory, whatever the size."""
+    if tokenizer is None:
+        return {}
+    import torch
+
+    from mm1_lab.model import build_decoder, build_encoder, build_mm1
+
+    counts: dict[str, int] = {}
+    by_fingerprint: dict[str, int] = {}
+    for stage in stages:
+        trained = stage.model if isinstance(stage, EvaluationStage) else stage
+        same = canonical_json(trained.model_dump(mode="json", exclude={"seed": True, "training": True}))
+        if same not in counts:
+            with torch.device("meta"):
+                if isinstance(trained, EncoderStage):
+                    model: Any = build_encoder(trained.size, trained.patch, trained.image_size)
+                elif isinstance(trained, MultimodalStage):
+                    model = build_mm1(trained, tokenizer)
+                else:
+                    assert isinstance(trained, DecoderStage)
+                    longest = max(phase.sequence for phase in trained.training.phases)
+                    model = build_decoder(trained.size, tokenizer.size, longest)
+            counts[same] = sum(parameter.numel() for parameter in model.parameters())
+        by_fingerprint[stage.fingerprint] = counts[same]
+    return by_fingerprint
+
+
+def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Flat configurations of the stages that are in the store."""
+    for path in ledger.store.glob("*/stage.json"):
+        if ledger.has_weights(path.parent.name):
+            try:
+                values = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise RequestError(f"{path}: cannot be read ({error}); delete its folder") from None
+            yield {"kind": values["kind"], "version": values["version"]} | dict(_flat(values["stage"]))
+
+
+def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
+    """`new`, with what changed where a finished stage differs in one or two settings only."""
+    if planned.why != "new":
+        return planned.why
+    stage = planned.stage
+    own = {"kind": stage.KIND, "version": stage.VERSION} | dict(_flat(stage.model_dump(mode="json")))
+    for other in known:
+        if other["kind"] != stage.KIND or other["seed"] != stage.seed:
+            continue
+        changed = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+        if 1 <= len(changed) <= 2:
+            return "new: " + ", ".join(f"{name} {other.get(name)} → {own.get(name)}" for name in changed)
+    return planned.why
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _short(value: float) -> str:
+    """`1.2M`."""
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"

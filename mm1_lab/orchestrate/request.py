@@ -1,0 +1,149 @@
+"""A request, resolved: which trials at which scale on which data, with results where. Every arm is resolved here,
+before anything is spent."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mm1_lab.config import (
+    DataIdentity,
+    RequestError,
+    Scale,
+    Sweep,
+    Trial,
+    load_scale,
+    load_sweep,
+    nearest,
+    resolve,
+    resolve_sweep,
+)
+from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
+from mm1_lab.results.manifest import merge_manifest
+
+LOCAL = Path("results/local")
+"""This machine's results, store and MLflow database, below the working directory."""
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `mm1-lab run` is asked for."""
+
+    sweep: Sweep
+    scale: Scale
+    scale_name: str
+    overrides: tuple[str, ...]
+    data_path: Path | None
+    data: DataIdentity
+    ledger: Ledger
+    trials: tuple[Trial, ...]
+
+    @property
+    def data_name(self) -> str:
+        return self.data_path.stem if self.data_path else "world"
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.sweep.name, self.overrides, self.data_name)
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's manifest, tables and figures go."""
+        return self.ledger.results / self.scale_name / self.variant
+
+    def write_manifest(self) -> list[TrialRow]:
+        """Enters the trials into the sweep's manifest; returns all its trials, those of earlier runs included."""
+        manifest = Manifest(
+            variant=self.variant,
+            sweep=self.sweep,
+            scale=self.scale_name,
+            overrides=self.overrides,
+            data=self.data,
+            data_name=self.data_name,
+            shots=self.scale.evaluate.shots,
+        )
+        rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
+        return merge_manifest(self.folder, manifest, rows, self._is_current)
+
+    def _is_current(self, row: TrialRow) -> bool:
+        trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data)
+        return trial.fingerprint == row.fingerprint
+
+
+def load_request(
+    sweep: str,
+    scale: str,
+    seeds: str,
+    only: tuple[str, ...],
+    overrides: tuple[str, ...],
+    data: Path | None,
+    results: Path,
+    store: Path,
+) -> Request:
+    """Reads and resolves everything. Raises RequestError at the first thing that cannot be done."""
+    path = find_sweep(sweep)
+    loaded = load_sweep(path)
+    for arm in only:
+        if arm not in loaded.arms:
+            raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
+    scales = path.parent / "scales"
+    numbers = load_scale(scale, scales if scales.is_dir() else REPOSITORY / "sweeps" / "scales", overrides)
+    ledger = Ledger(results, store)
+    chosen = parse_seeds(seeds)
+    # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
+    resolve_sweep(loaded, numbers, chosen[:1], DataIdentity())
+    identity = data_identity(data, ledger, numbers) if data else DataIdentity()
+    trials = [trial for trial in resolve_sweep(loaded, numbers, chosen, identity) if not only or trial.arm in only]
+    return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials))
+
+
+def data_identity(path: Path, ledger: Ledger, scale: Scale) -> DataIdentity:
+    """Opens (and at first, indexes) the user's data. Raises RequestError for data that cannot be used."""
+    from mm1_lab.data import open_data
+
+    ledger.check_writable()
+    return open_data(path, data_cache(ledger), scale).identity
+
+
+def machine_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_slots(scale: Scale) -> int:
+    """How many stages fit on this machine's cores at a time."""
+    return max(1, int(machine_cpus() / scale.resources.cpus))
+
+
+def data_cache(ledger: Ledger) -> Path:
+    """Where the index of the user's data is kept."""
+    return ledger.store / "data"
+
+
+def find_sweep(name: str) -> Path:
+    """A path to a YAML file, or the bare name of a sweep in `sweeps/`. Raises RequestError."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    folders = [Path("sweeps"), REPOSITORY / "sweeps"]
+    for folder in folders:
+        if (folder / f"{name}.yaml").exists():
+            return folder / f"{name}.yaml"
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    raise RequestError(f"there is no sweep {name!r}{nearest(name, known)}")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`3` is a count: seeds 0, 1, 2. `5,6,7` are the seeds themselves; `100,` is one. Raises RequestError."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise RequestError(f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,)")
+    numbers = [int(part) for part in parts]
+    if "," in text:
+        return tuple(dict.fromkeys(numbers))
+    if numbers[0] < 1:
+        raise RequestError("--seeds 0: at least one seed is needed")
+    return tuple(range(numbers[0]))

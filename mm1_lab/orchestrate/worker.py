@@ -1,0 +1,232 @@
+"""One unit of work in a process: trains the missing stages of a unit, evaluates, and enters results into the ledger.
+
+Processes are reused where stages are short, so everything that a stage could have left behind is reset before the next.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm1_lab.config import EvaluationStage, MultimodalStage, RequestError, Scale, Stage
+from mm1_lab.data.types import Data
+from mm1_lab.orchestrate.cost import flops
+from mm1_lab.orchestrate.plan import Unit
+from mm1_lab.orchestrate.request import REPOSITORY, data_cache
+from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow
+from mm1_lab.results.files import write_json
+from mm1_lab.train.progress import Progress, Report
+
+if TYPE_CHECKING:
+    from mm1_lab.evaluate.run import Sample
+
+StageReport = Callable[[str, Progress], None]
+"""Told the kind of stage and its progress."""
+
+STAND_BY_SECONDS = 0.1
+"""Between two looks for the inputs."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a unit works: the ledger's folders, the data, the scale."""
+
+    results: Path
+    store: Path
+    data_path: Path | None
+    scale: Scale
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.results, self.store)
+
+
+def run_unit(unit: Unit, recipes: dict[str, Any], site: Site, report: StageReport) -> None:
+    """Works through the unit's stages; what another command finished meanwhile is left alone.
+
+    A traceback is left beside the failures before an exception goes on.
+    """
+    ledger = site.ledger
+    try:
+        for stage in unit.stages:
+            reset_process(stage.seed, site.scale)
+
+            def tell(progress: Progress, kind: str = stage.KIND) -> None:
+                report(kind, progress)
+
+            if isinstance(stage, EvaluationStage):
+                _evaluate(stage, unit, recipes, site, tell)
+            else:
+                _train(stage, site, tell)
+    except Exception:
+        log = ledger.failure_file(unit.key, "log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    ledger.clear_failure(unit.key)
+
+
+def await_inputs(unit: Unit, site: Site) -> None:
+    """Returns when the units that this one needs are done. Raises RuntimeError once one of them has failed for good."""
+    ledger = site.ledger
+    while missing := [key for key in unit.needs if not ledger.has_weights(key)]:
+        for key in missing:
+            failure = ledger.failure(key)
+            if failure:
+                raise RuntimeError(f"{failure['stage']} failed")
+        time.sleep(STAND_BY_SECONDS)
+
+
+def reset_process(seed: int, scale: Scale) -> None:
+    """Puts everything back that a stage before could have changed in this process."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device("cpu")
+    torch.set_grad_enabled(True)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(max(1, int(scale.resources.cpus)))
+
+
+@lru_cache(maxsize=1)
+def _open_data(path: Path | None, cache: Path, scale: str) -> Data:
+    """The data, opened once a process; `scale` as JSON, for the cache's sake."""
+    from mm1_lab.data import open_data
+
+    return open_data(path, cache, Scale.model_validate_json(scale))
+
+
+def _data(stage: Stage, site: Site) -> Data:
+    data = _open_data(site.data_path, data_cache(site.ledger), site.scale.model_dump_json())
+    if data.identity != stage.data:
+        raise RequestError(f"{site.data_path}: the data changed while the sweep was running; run it again")
+    return data
+
+
+def _train(stage: Stage, site: Site, report: Report) -> None:
+    from mm1_lab.train.stages import run_stage
+
+    ledger = site.ledger
+    fingerprint = stage.fingerprint
+    with ledger.stage_lock(fingerprint):
+        folder = ledger.begin_stage(fingerprint)
+        if folder is None:
+            return
+        fresh = not any(folder.iterdir())
+        started = time.monotonic()
+        inputs = {name: ledger.stage_folder(needed.fingerprint) for name, needed in stage.inputs().items()}
+        run_stage(stage, folder, inputs, _data(stage, site), report)
+        if fresh:
+            write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
+        ledger.finish_stage(fingerprint)
+
+
+def _evaluate(stage: EvaluationStage, unit: Unit, recipes: dict[str, Any], site: Site, report: Report) -> None:
+    from mm1_lab.evaluate.run import evaluate
+
+    ledger = site.ledger
+    fingerprint = stage.fingerprint
+    with ledger.stage_lock(fingerprint):
+        if ledger.has_scores(fingerprint):
+            return
+        started = time.monotonic()
+        model = ledger.stage_folder(stage.model.fingerprint)
+        evaluation = evaluate(stage, model, _data(stage, site), report)
+        timings = {stage.KIND: _timing(stage, started)}
+        trained = model / "timings.json"
+        if trained.exists():
+            timings |= json.loads(trained.read_text(encoding="utf-8"))
+        record = {
+            "trials": list(unit.names),
+            "recipe": recipes,
+            "config": stage.model_dump(mode="json"),
+            "fingerprints": _chain(stage),
+            "summaries": _summaries(stage.model, ledger),
+            "majority": evaluation.majority,
+            "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
+            "environment": environment(site.scale),
+            "timings": timings,
+        }
+        ledger.write_scores(
+            fingerprint,
+            (ScoreRow(**asdict(row)) for row in evaluation.scores),
+            (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
+            (_sample_row(sample) for sample in evaluation.samples),
+            record,
+            model / "training.csv",
+        )
+
+
+def _sample_row(sample: Sample) -> SampleRow:
+    values = asdict(sample)
+    return SampleRow(picture=values.pop("png"), **values)
+
+
+def _timing(stage: Stage, started: float) -> dict[str, float]:
+    return {"seconds": round(time.monotonic() - started, 3), "flops": flops(stage)}
+
+
+def _chain(stage: EvaluationStage) -> dict[str, str]:
+    """Fingerprints of all stages behind a score, by kind."""
+    inputs = {needed.KIND: needed.fingerprint for needed in stage.model.inputs().values()}
+    return {**inputs, stage.model.KIND: stage.model.fingerprint, stage.KIND: stage.fingerprint}
+
+
+def _summaries(model: MultimodalStage, ledger: Ledger) -> dict[str, Any]:
+    """Of the stages behind a model, by kind; one whose weights have been deleted tells nothing."""
+    stages = (*model.inputs().values(), model)
+    return {s.KIND: ledger.summary(s.fingerprint) for s in stages if ledger.has_weights(s.fingerprint)}
+
+
+def environment(scale: Scale) -> dict[str, Any]:
+    """The machine and libraries that a score was made with."""
+    packages = ("torch", "transformers", "lightning", "numpy")
+    return {
+        "processor": _processor(),
+        "threads": max(1, int(scale.resources.cpus)),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """The processor's name, and the accelerator's if there is one."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return f"{name} + {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    """The repository's commit, if the package runs from one."""
+    if not (REPOSITORY / ".git").exists():
+        return None
+    command = ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

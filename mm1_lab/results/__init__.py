@@ -1,0 +1,16 @@
+"""What is known: the ledger's files, one schema, one version. `reading` gives tables, `summary` the means."""
+
+from mm1_lab.results.ledger import Ledger
+from mm1_lab.results.manifest import Manifest, variant_name
+from mm1_lab.results.schema import SCHEMA, HeldOutRow, SampleRow, ScoreRow, TrialRow
+
+__all__ = [
+    "SCHEMA",
+    "HeldOutRow",
+    "Ledger",
+    "Manifest",
+    "SampleRow",
+    "ScoreRow",
+    "TrialRow",
+    "variant_name",
+]

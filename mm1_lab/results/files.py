@@ -1,0 +1,77 @@
+"""Writing so that a kill at any instant leaves either the old state or the new one."""
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DONE = "DONE"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file in one step; leaves one alone that holds this text already."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file in one step; keys stay in their order, which may mean something (arms)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Replaces a CSV file in one step; lines end as in Unix."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder was committed."""
+    return (folder / DONE).exists()
+
+
+def commit(partial: Path, folder: Path) -> None:
+    """Makes `partial` the complete `folder`: DONE, with a digest a file, is written last, then the folder is renamed.
+
+    Files reach the disk before the rename, so that a power cut cannot leave a complete folder with cut-off files.
+    """
+    digests = {}
+    for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name != DONE):
+        with path.open("rb") as file:
+            digests[path.relative_to(partial).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            os.fsync(file.fileno())
+    write_json(partial / DONE, {"files": digests})
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.rename(partial, folder)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock between processes, on a file or a folder, while the block runs.
+
+    The system gives it back when the process dies, so that there are no stale locks.
+    """
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

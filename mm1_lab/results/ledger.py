@@ -1,0 +1,170 @@
+"""The ledger: what is done, per fingerprint. It alone decides what runs next.
+
+Scores are in the results folder, weights in the store. A trial whose scores are in the results folder is done, even
+where its weights have been deleted; a folder without DONE is not there.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.config import RequestError
+from mm1_lab.results import files
+from mm1_lab.results.schema import (
+    HELD_OUT_COLUMNS,
+    SCHEMA,
+    SCORE_COLUMNS,
+    HeldOutRow,
+    SampleRow,
+    ScoreRow,
+    number,
+)
+
+
+class Ledger:
+    """A results folder and a store of weights."""
+
+    def __init__(self, results: Path, store: Path) -> None:
+        self.results = results.absolute()
+        self.store = store.absolute()
+
+    def check_writable(self) -> None:
+        """Raises RequestError unless both folders can be written to; makes them if need be."""
+        for folder in (self.results, self.store):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                reason = error.strerror or error
+                raise RequestError(f"{folder}: cannot be written to ({reason}); choose another folder") from None
+
+    # Weights
+
+    def stage_folder(self, fingerprint: str) -> Path:
+        return self.store / fingerprint
+
+    def partial_folder(self, fingerprint: str) -> Path:
+        """Where a stage works until it is complete; its checkpoint is in there."""
+        return self.store / f"{fingerprint}.partial"
+
+    def has_weights(self, fingerprint: str) -> bool:
+        return files.is_complete(self.stage_folder(fingerprint))
+
+    @contextmanager
+    def stage_lock(self, fingerprint: str) -> Iterator[None]:
+        """Keeps every other command from running the same stage; waits while another one does."""
+        with files.locked(self.store / ".locks" / fingerprint):
+            yield
+
+    def begin_stage(self, fingerprint: str) -> Path | None:
+        """The folder to work in, or None if the stage is done after all. Call it with the stage's lock held."""
+        partial = self.partial_folder(fingerprint)
+        if self.has_weights(fingerprint):
+            return None
+        if files.is_complete(partial):
+            files.commit(partial, self.stage_folder(fingerprint))
+            return None
+        partial.mkdir(parents=True, exist_ok=True)
+        return partial
+
+    def finish_stage(self, fingerprint: str) -> None:
+        """Makes the partial folder the stage's, without its checkpoint."""
+        partial = self.partial_folder(fingerprint)
+        (partial / "last.ckpt").unlink(missing_ok=True)
+        files.commit(partial, self.stage_folder(fingerprint))
+
+    def summary(self, fingerprint: str) -> dict[str, Any]:
+        """What a finished stage tells of itself: tokens, epochs, seconds, parameters."""
+        return _read_object(self.stage_folder(fingerprint) / "summary.json")
+
+    # Scores
+
+    def trial_folder(self, fingerprint: str) -> Path:
+        return self.results / "trials" / fingerprint
+
+    def has_scores(self, fingerprint: str) -> bool:
+        return files.is_complete(self.trial_folder(fingerprint))
+
+    def record(self, fingerprint: str) -> dict[str, Any]:
+        return _read_object(self.trial_folder(fingerprint) / "record.json")
+
+    def write_scores(
+        self,
+        fingerprint: str,
+        scores: Iterable[ScoreRow],
+        held_out: Iterable[HeldOutRow],
+        samples: Iterable[SampleRow],
+        record: Mapping[str, Any],
+        training: Path | None,
+    ) -> None:
+        """Writes all that is kept of a trial; it is done when this returns. `training` is the stage's training.csv."""
+        folder = self.trial_folder(fingerprint)
+        partial = folder.with_name(f"{fingerprint}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        rows = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in scores)
+        files.write_csv(partial / "scores.csv", SCORE_COLUMNS, rows)
+        files.write_csv(
+            partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
+        )
+        files.write_json(partial / "samples.json", [self._sample(sample) for sample in samples])
+        files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
+        if training is not None:
+            shutil.copyfile(training, partial / "training.csv")
+        files.commit(partial, folder)
+        self.clear_failure(fingerprint)
+
+    def _sample(self, sample: SampleRow) -> dict[str, Any]:
+        values = {name: getattr(sample, name) for name in SampleRow.__slots__ if name != "picture"}
+        picture = None
+        if sample.picture is not None:
+            picture = f"{hashlib.sha256(sample.picture).hexdigest()[:16]}.png"
+            path = self.results / "pictures" / picture
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(f".{picture}.{os.getpid()}")
+                temporary.write_bytes(sample.picture)
+                os.replace(temporary, path)
+        return values | {"score": float(number(sample.score)), "picture": picture}
+
+    # Failures
+
+    def failure_file(self, fingerprint: str, ending: str = "json") -> Path:
+        return self.results / "failures" / f"{fingerprint}.{ending}"
+
+    def record_failure(self, fingerprint: str, what: str, attempts: int, reason: str) -> None:
+        """`what` names the stage for people; a traceback, if there is one, is beside it as `.log`."""
+        log = self.failure_file(fingerprint, "log")
+        values = {"stage": what, "attempts": attempts, "reason": reason, "log": str(log) if log.exists() else None}
+        files.write_json(self.failure_file(fingerprint), values)
+
+    def failure(self, fingerprint: str) -> dict[str, Any] | None:
+        path = self.failure_file(fingerprint)
+        return _read_object(path) if path.exists() else None
+
+    def clear_failure(self, fingerprint: str) -> None:
+        for ending in ("json", "log"):
+            self.failure_file(fingerprint, ending).unlink(missing_ok=True)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return int(value)
+    return number(value) if isinstance(value, float) else value
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
+    if not isinstance(value, dict):
+        raise RequestError(f"{path}: must hold a JSON object; delete its folder and run the sweep again")
+    return value

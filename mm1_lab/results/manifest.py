@@ -1,0 +1,91 @@
+"""A sweep's entry in a results folder: what was asked, and which trials answer it."""
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pydantic import Field
+
+from mm1_lab.config import Config, DataIdentity, RequestError, Sweep
+from mm1_lab.results.files import locked, write_csv, write_json
+from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow
+
+
+class Manifest(Config):
+    """What `sweep.json` holds."""
+
+    schema_version: int = SCHEMA
+    variant: str
+    """The sweep's name, with overrides and data where there are any."""
+    sweep: Sweep
+    scale: str
+    overrides: tuple[str, ...] = ()
+    data: DataIdentity = DataIdentity()
+    data_name: str = "world"
+    shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
+
+
+def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
+    """The folder of a sweep run with these overrides and data: `data_mix,train.steps=200,data=books`.
+
+    The order of overrides does not matter. Names that had to be changed for the file system end with a hash.
+    """
+    settings = dict(setting.partition("=")[::2] for setting in overrides)
+    parts = [sweep, *(f"{key.strip()}={value.strip()}" for key, value in sorted(settings.items()))]
+    if data_name != "world":
+        parts.append(f"data={data_name}")
+    name = ",".join(parts)
+    safe = re.sub(r"[^A-Za-z0-9._=+,-]", "_", name)[:100]
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises RequestError if the folder holds none, or one of another version."""
+    path = folder / "sweep.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)") from None
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: cannot be read ({error})") from None
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA:
+        raise RequestError(
+            f"{path}: written with results schema {version}, this version reads {SCHEMA}; run the sweep again"
+        )
+    return Manifest.parse(values, str(path))
+
+
+def read_trials(folder: Path) -> list[TrialRow]:
+    """The trials of a sweep, in its order; empty if it never ran. Raises RequestError for other columns."""
+    path = folder / "trials.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != TRIAL_COLUMNS:
+            raise RequestError(
+                f"{path}: the columns must be {', '.join(TRIAL_COLUMNS)}; delete it and run the sweep again"
+            )
+        return [TrialRow(row["arm"], int(row["seed"]), row["fingerprint"]) for row in reader]
+
+
+def merge_manifest(
+    folder: Path, manifest: Manifest, trials: Iterable[TrialRow], current: Callable[[TrialRow], bool]
+) -> list[TrialRow]:
+    """Writes the manifest; trials of earlier runs stay if `current` still finds them in the sweep.
+
+    Returns all trials, by seed and then in the order of the sweep's arms.
+    """
+    order = {arm: place for place, arm in enumerate(manifest.sweep.arms)}
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        rows = {(row.arm, row.seed): row for row in read_trials(folder) if row.arm in order and current(row)}
+        rows |= {(row.arm, row.seed): row for row in trials}
+        merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
+        write_json(folder / "sweep.json", manifest.model_dump(mode="json"))
+        write_csv(folder / "trials.csv", TRIAL_COLUMNS, ((row.arm, row.seed, row.fingerprint) for row in merged))
+    return merged

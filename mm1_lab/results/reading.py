@@ -1,0 +1,107 @@
+"""Results as tables for analysis. pandas is imported here, and only when something is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm1_lab.config import RequestError
+from mm1_lab.results.ledger import Ledger
+from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, TRAINING_COLUMNS, TRIAL_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT = dict.fromkeys(("benchmark", "family", "metric", "question", "kind", "prediction", "source", "name"), "string")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One sweep at one scale, with its overrides and data."""
+
+    folder: Path
+    manifest: Manifest
+    trials: pd.DataFrame
+    """Columns arm, seed, fingerprint, done; by seed and in the order of the sweep's arms."""
+
+    @property
+    def results(self) -> Path:
+        """The results folder that holds it."""
+        return self.folder.parents[1]
+
+
+def list_variants(results: Path) -> list[Path]:
+    """The folders of all sweeps in a results folder, in order. Raises RequestError if there is none."""
+    folders = sorted(path.parent for path in results.glob("*/*/sweep.json"))
+    if not folders:
+        raise RequestError(f"{results}: there are no results here; run a sweep first: mm1-lab run sweeps/data_mix.yaml")
+    return folders
+
+
+def read_variant(folder: Path) -> Variant:
+    """Raises RequestError for a folder that holds no results, or results of another schema."""
+    import pandas as pd
+
+    manifest = read_manifest(folder)
+    ledger = Ledger(folder.parents[1], folder)
+    rows = [(row.arm, row.seed, row.fingerprint, ledger.has_scores(row.fingerprint)) for row in read_trials(folder)]
+    return Variant(folder, manifest, pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]))
+
+
+def read_scores(variant: Variant) -> pd.DataFrame:
+    """arm, seed, fingerprint and the score's columns: a row a question and number of shots of each finished trial."""
+    return _read(variant, "scores.csv", SCORE_COLUMNS)
+
+
+def read_held_out(variant: Variant) -> pd.DataFrame:
+    """arm, seed, fingerprint, source, loss."""
+    return _read(variant, "held_out.csv", HELD_OUT_COLUMNS)
+
+
+def read_training(variant: Variant) -> pd.DataFrame:
+    """arm, seed, fingerprint, step, name, value: the curves of multimodal pre-training."""
+    return _read(variant, "training.csv", TRAINING_COLUMNS)
+
+
+def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
+    """record.json of every finished trial, by fingerprint."""
+    done = variant.trials[variant.trials["done"]]
+    ledger = Ledger(variant.results, variant.results)
+    return {fingerprint: ledger.record(fingerprint) for fingerprint in done["fingerprint"]}
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A CSV file of the ledger. Raises RequestError if it lacks a column or cannot be read."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise RequestError(f"{path}: lacks the column {missing[0]!r}; delete its folder and run the sweep again")
+    if "parsed" in table:
+        table["parsed"] = table["parsed"].astype(bool)
+    return table
+
+
+def _read(variant: Variant, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    import pandas as pd
+
+    done = variant.trials[variant.trials["done"]]
+    ledger = Ledger(variant.results, variant.results)
+    tables = []
+    for arm, seed, fingerprint in zip(done["arm"], done["seed"], done["fingerprint"], strict=True):
+        table = read_table(ledger.trial_folder(fingerprint) / name, columns)
+        table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
+        tables.append(table[["arm", "seed", "fingerprint", *columns]])
+    if not tables:
+        raise RequestError(
+            f"{variant.folder}: no trial is finished; run it: mm1-lab run {variant.manifest.sweep.name} "
+            f"--scale {variant.manifest.scale}"
+        )
+    return pd.concat(tables, ignore_index=True)

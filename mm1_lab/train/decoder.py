@@ -1,0 +1,79 @@
+"""Language-model pre-training of the decoder on text alone, in phases of rows of different lengths."""
+
+from bisect import bisect_right
+from pathlib import Path
+
+import torch
+
+from mm1_lab.config import DecoderStage, DecoderTraining
+from mm1_lab.data.batches import Batch, make_batch
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Data
+from mm1_lab.model import build_decoder, count_parameters, hidden_states, save_weights
+from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.module import Tally
+from mm1_lab.train.objective import language_loss
+from mm1_lab.train.progress import Report
+
+NAMES = ("text",)
+
+
+class TextBatches:
+    """The batches of a decoder's pre-training by step. Row numbers go on counting from phase to phase."""
+
+    def __init__(self, training: DecoderTraining, data: Data, seed: int) -> None:
+        self._training = training
+        self._text = data.pretraining_text(seed)
+        self._packers = [
+            Packer(data.tokenizer, phase.sequence, 1, 0, training.elsewhere_weight) for phase in training.phases
+        ]
+        self._starts = phase_starts(training)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of `step`, a pure function of it."""
+        progress = step / self._training.steps
+        phase = bisect_right(self._starts, step) - 1
+        first = self._row_before(step)
+        length = self._training.phases[phase].sequence
+        rows = [
+            self._packers[phase].pack(self._text.documents(number, progress, length))
+            for number in range(first, first + self._training.phases[phase].rows)
+        ]
+        return make_batch(rows, NAMES * len(rows), side=1, blind=True)
+
+    def _row_before(self, step: int) -> int:
+        """Rows that all steps before `step` took."""
+        ends = [*self._starts[1:], self._training.steps]
+        return sum(
+            phase.rows * max(0, min(end, step) - start)
+            for phase, start, end in zip(self._training.phases, self._starts, ends, strict=True)
+        )
+
+
+def phase_starts(training: DecoderTraining) -> list[int]:
+    """The first step of each phase; shares are of their sum."""
+    total = sum(phase.share for phase in training.phases)
+    starts, share = [], 0.0
+    for phase in training.phases:
+        starts.append(round(share / total * training.steps))
+        share += phase.share
+    return starts
+
+
+def train_decoder(stage: DecoderStage, folder: Path, data: Data, report: Report) -> None:
+    """Pre-trains a decoder."""
+    seed_everything(stage)
+    sequence = max(phase.sequence for phase in stage.training.phases)
+    decoder = build_decoder(stage.size, data.tokenizer.size, sequence)
+    if stage.compile:
+        decoder.model.compile()
+
+    def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
+        embedded = decoder.get_input_embeddings()(batch.tokens)
+        hidden = hidden_states(decoder, embedded, batch.documents, batch.positions)
+        return language_loss(decoder, hidden, batch, NAMES)
+
+    batches = TextBatches(stage.training, data, stage.seed)
+    recorder = fit(stage, folder, decoder, objective, stage.training, NAMES, batches, report)
+    save_weights(decoder, folder, stage)
+    write_summary(folder, stage, recorder, NAMES, count_parameters(decoder), {})

@@ -1,0 +1,123 @@
+"""One stage's training from its first step, or from its last checkpoint, to its last step."""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from mm1_lab.config import Optimiser, RequestError, Stage
+from mm1_lab.data.batches import DataModule
+from mm1_lab.train.module import Objective, Training
+from mm1_lab.train.progress import Report
+from mm1_lab.train.recorder import CHECKPOINT, Recorder
+
+SUMMARY = "summary.json"
+REMARKS = (
+    "does not have many workers",
+    "`IterableDataset` has `__len__` defined",
+    "your dataloader is not resumable",  # its data module is
+    "isinstance\\(treespec, LeafSpec\\)",
+)
+"""Warnings of Lightning's that do not apply here, as regular expressions."""
+
+
+def seed_everything(stage: Stage) -> None:
+    """Sets torch's generators from the seed and kind of `stage`, so that stages of one seed start differently."""
+    digest = hashlib.sha256(f"{stage.KIND} {stage.seed}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def fit(
+    stage: Stage,
+    folder: Path,
+    network: nn.Module,
+    objective: Objective,
+    optimiser: Optimiser,
+    names: Sequence[str],
+    batch: Callable[[int], Any],
+    report: Report,
+) -> Recorder:
+    """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
+
+    Goes on from `folder/last.ckpt` where there is one: the weights come out the same bit for bit. Raises Diverged for
+    a loss that is not finite, RequestError for a checkpoint of another stage.
+    """
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists():
+        _check_owner(checkpoint, stage)
+    recorder = Recorder(folder, names, optimiser.steps, report)
+    module = Training(network, objective, optimiser, stage.fingerprint)
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="cuda" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            precision=stage.precision,  # type: ignore[arg-type]
+            max_steps=optimiser.steps,
+            max_epochs=-1,
+            gradient_clip_val=optimiser.clip,
+            callbacks=[recorder],
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(
+            module,
+            datamodule=DataModule(batch, optimiser.steps),
+            ckpt_path=checkpoint if checkpoint.exists() else None,
+            weights_only=True,
+        )
+    return recorder
+
+
+def _check_owner(checkpoint: Path, stage: Stage) -> None:
+    owner = torch.load(checkpoint, map_location="cpu", weights_only=True)["fingerprint"]
+    if owner != stage.fingerprint:
+        raise RequestError(
+            f"{checkpoint}: belongs to stage {owner}, not to {stage.fingerprint}; remove it to start anew"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Lightning's remarks on devices, tips and loaders."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for remark in REMARKS:
+                warnings.filterwarnings("ignore", message=f".*{remark}")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def write_summary(
+    folder: Path,
+    stage: Stage,
+    recorder: Recorder,
+    names: Sequence[str],
+    parameters: dict[str, int],
+    more: dict[str, Any],
+) -> None:
+    """Writes `summary.json`: real tokens and rows a source, seconds, parameters a part, final losses, and `more`."""
+    total = recorder.total.cpu().tolist()
+    summary = {
+        "fingerprint": stage.fingerprint,
+        "tokens": {name: int(row[2]) for name, row in zip(names, total, strict=True)},
+        "rows": {name: int(row[3]) for name, row in zip(names, total, strict=True)},
+        "seconds": round(recorder.seconds, 3),
+        "parameters": parameters,
+        "losses": recorder.final_losses(),
+    }
+    (folder / SUMMARY).write_text(json.dumps(summary | more, indent=1) + "\n", encoding="utf-8")

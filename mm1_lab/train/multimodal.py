@@ -1,0 +1,51 @@
+"""Multimodal pre-training: encoder, connector and decoder together, on the mixture (section 3.1)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from mm1_lab.config import MultimodalStage
+from mm1_lab.data.batches import Batch, MixtureBatches
+from mm1_lab.data.mixture import Mixture
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Data
+from mm1_lab.model import build_mm1, count_parameters, load_weights, save_weights
+from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.module import Tally
+from mm1_lab.train.objective import language_loss
+from mm1_lab.train.progress import Report
+
+
+def train_multimodal(
+    stage: MultimodalStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report
+) -> None:
+    """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`; nothing is frozen."""
+    seed_everything(stage)
+    model = build_mm1(stage, data.tokenizer)
+    load_weights(model.encoder, inputs["encoder"])
+    load_weights(model.decoder, inputs["decoder"])
+    if stage.compile:
+        model.encoder.compile()
+        model.connector.compile()
+        model.decoder.model.compile()
+
+    names = list(stage.shares)
+    sources = {name: data.source(name, stage.seed) for name in names}
+    batches = MixtureBatches(
+        sources,
+        Mixture(stage.shares, stage.seed),
+        Packer(data.tokenizer, stage.sequence, stage.connector.image_tokens, stage.max_images),
+        stage.training.rows,
+        stage.image_size,
+        stage.blind,
+    )
+
+    def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
+        return language_loss(model.decoder, model.hidden(batch), batch, names)
+
+    recorder = fit(stage, folder, model, objective, stage.training, names, batches, report)
+    save_weights(model, folder, stage)
+    rows = [int(row[3]) for row in recorder.total.tolist()]
+    epochs = {name: sources[name].epochs(count) for name, count in zip(names, rows, strict=True)}
+    write_summary(folder, stage, recorder, names, count_parameters(model), {"epochs": epochs})

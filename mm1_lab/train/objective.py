@@ -1,0 +1,58 @@
+"""What the stages minimise: the language-model loss on text, and the contrastive loss on image-caption pairs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import Qwen2ForCausalLM
+
+from mm1_lab.data.batches import Batch
+from mm1_lab.train.module import Tally
+
+
+def language_loss(
+    decoder: Qwen2ForCausalLM, hidden: torch.Tensor, batch: Batch, names: Sequence[str]
+) -> tuple[torch.Tensor, Tally]:
+    """The weighted mean cross-entropy over all text tokens of `batch`, and a tally with a row for each of `names`.
+
+    `hidden` (rows, sequence, width) are the decoder's last states. Only positions whose next token counts go through
+    the vocabulary projection, which saves it on images and padding.
+    """
+    rows, sequence = batch.tokens.shape
+    weights = batch.weights[:, 1:]
+    row, place = (weights > 0).nonzero(as_tuple=True)
+    states = hidden.flatten(0, 1).index_select(0, row * sequence + place)
+    loss_weights = weights[row, place]
+    losses = nn.functional.cross_entropy(
+        decoder.lm_head(states).float(), batch.tokens[row, place + 1].long(), reduction="none"
+    )
+    weighted = losses * loss_weights
+    loss = weighted.sum() / loss_weights.sum().clamp_min(1e-8)
+
+    device = hidden.device
+    by_row = torch.zeros(rows, 4, dtype=torch.float64, device=device)
+    by_row.index_add_(0, row, _columns(weighted.detach(), loss_weights))
+    by_row[:, 2] = (batch.documents > 0).sum(dim=1)
+    by_row[:, 3] = 1
+    source = torch.tensor([names.index(name) for name in batch.sources], device=device)
+    return loss, torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, by_row)
+
+
+def _columns(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return nn.functional.pad(torch.stack([losses, weights], dim=1).double(), (0, 2))
+
+
+def contrastive_loss(
+    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, groups: torch.Tensor
+) -> torch.Tensor:
+    """Symmetric InfoNCE between unit vectors `images` and `texts` (pairs, width), whose cosines `scale` multiplies.
+
+    Pairs of one group (pairs,) have the same caption word for word: they are left out of each other's negatives, since
+    such a caption is as true of one image as of the other.
+    """
+    others = groups[:, None] == groups[None, :]
+    others.fill_diagonal_(False)
+    scores = (scale * images @ texts.T).float().masked_fill(others, -torch.inf)
+    own = torch.arange(len(images), device=images.device)
+    both = nn.functional.cross_entropy(scores, own) + nn.functional.cross_entropy(scores.T, own)
+    return both / 2

@@ -1,0 +1,49 @@
+"""AdamW and its schedule: linear warm-up, then a cosine to a share of the peak (section 4)."""
+
+import math
+from functools import partial
+
+import torch
+from torch import nn
+
+from mm1_lab.config import Optimiser
+
+DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+
+
+def rate_factor(step: int, config: Optimiser) -> float:
+    """The share of the peak rate that the update after `step` finished ones uses.
+
+    Warm-up reaches the peak with its last step, the cosine `final_fraction` with the last step of all.
+    """
+    warmup = round(config.warmup_fraction * config.steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, config.steps - 1 - warmup))
+    return config.final_fraction + (1 - config.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def build_optimiser(
+    module: nn.Module, config: Optimiser
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW over the parameters of `module`, and its schedule.
+
+    Only matrices and convolutions decay: embeddings, learnt positions and queries, norms, biases and single numbers
+    would only be pulled to 0, which is not where they are at rest.
+    """
+    decayed = [
+        parameter
+        for part in module.modules()
+        if isinstance(part, DECAYED)
+        for parameter in part.parameters(recurse=False)
+        if parameter.ndim >= 2 and parameter.requires_grad
+    ]
+    chosen = {id(parameter) for parameter in decayed}
+    others = [p for p in module.parameters() if id(p) not in chosen and p.requires_grad]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rate_factor, config=config))
+    return optimiser, schedule

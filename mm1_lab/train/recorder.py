@@ -1,0 +1,110 @@
+"""Keeps the losses of a running stage: for `training.csv`, for whoever watches, and across interruptions."""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from mm1_lab.train.module import Tally, Training
+from mm1_lab.train.progress import Progress, Report
+
+CURVE = "training.csv"
+CHECKPOINT = "last.ckpt"
+POINTS = 100
+"""Points of a loss curve, about."""
+REPORT_SECONDS = 0.35
+CHECKPOINT_SECONDS = 60.0
+
+
+class Recorder(pl.Callback):
+    """Adds up tallies; a few times a second it reports, a hundred times a stage it writes a point of each curve.
+
+    Every minute it writes a checkpoint of everything, itself included. A point of a curve is the mean over the tokens
+    since the point before.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:
+        self._folder = folder
+        self._names = list(names)
+        self._steps = steps
+        self._every = max(1, steps // POINTS)
+        self._report = report
+        self.seconds = 0.0
+        self.points: list[tuple[int, str, float]] = []
+        self.total = torch.zeros(len(names), 4, dtype=torch.float64)
+        self._since_point = self.total.clone()
+        self._since_report = self.total.clone()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name in ("total", "_since_point", "_since_report"):
+            setattr(self, name, getattr(self, name).to(pl_module.device))
+        self._clock = self._reported = self._saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, Training)
+        step = trainer.global_step
+        self._since_point += pl_module.tally
+        self._since_report += pl_module.tally
+        is_last = step == self._steps
+        if step % self._every == 0 or is_last:
+            self._write_point(step)
+        now = time.monotonic()
+        if is_last or now - self._reported >= REPORT_SECONDS:
+            self._send_report(step, now)
+        if not is_last and now - self._saved >= CHECKPOINT_SECONDS:
+            self._save(trainer, now)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._count_seconds(time.monotonic())
+
+    def final_losses(self) -> dict[str, float]:
+        """The last point of each curve."""
+        return {name: value for _, name, value in self.points}
+
+    def _write_point(self, step: int) -> None:
+        self.points += [(step, name, value) for name, value in self._losses(self._since_point).items()]
+        self.total += self._since_point
+        self._since_point.zero_()
+        with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("step", "name", "value"), *self.points])
+
+    def _send_report(self, step: int, now: float) -> None:
+        tokens = float(self._since_report[:, 2].sum())
+        speed = tokens / max(now - self._reported, 1e-9)
+        losses = self._losses(self._since_report)
+        self._since_report.zero_()
+        self._reported = now
+        self._report(Progress(step, self._steps, losses, speed))
+
+    def _losses(self, tally: Tally) -> dict[str, float]:
+        """`loss` over all, and `loss/SOURCE` where there are several; without those that had no text."""
+        rows = {"loss": tally.sum(dim=0).tolist()}
+        if len(self._names) > 1:
+            rows |= {f"loss/{name}": row for name, row in zip(self._names, tally.tolist(), strict=True)}
+        return {name: row[0] / row[1] for name, row in rows.items() if row[1] > 0}
+
+    def _save(self, trainer: pl.Trainer, now: float) -> None:
+        self._saved = now
+        self._count_seconds(now)
+        unfinished = self._folder / (CHECKPOINT + ".part")
+        trainer.save_checkpoint(unfinished)
+        os.replace(unfinished, self._folder / CHECKPOINT)
+
+    def _count_seconds(self, now: float) -> None:
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def state_dict(self) -> dict[str, Any]:
+        points = [list(point) for point in self.points]
+        return {"seconds": self.seconds, "points": points, "total": self.total, "since_point": self._since_point}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = state_dict["seconds"]
+        self.points = [(step, name, value) for step, name, value in state_dict["points"]]
+        self.total = state_dict["total"]
+        self._since_point = state_dict["since_point"]

@@ -1,0 +1,164 @@
+"""From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from analysis import draw
+from analysis.figures import draw_panels
+from analysis.study import read_study
+from analysis.tables import write_tables
+from mm1_lab.config import Panel, RequestError, Sweep
+from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_results
+
+NAMES = [
+    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "figure.pdf", "figure.png"),
+    *("predictions.html", "predictions.png", "table.csv", "table.md"),
+]
+
+
+@pytest.fixture(scope="module")
+def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Path:
+    results = tmp_path_factory.mktemp("three")
+    missing = "captions-33/0 captions-33/1 captions-33/2 base/1"
+    folder = write_results(results, data_mix, data_mix.arms, (0, 1, 2), missing=missing)
+    study = read_study(folder)
+    draw_panels(study, folder / "figure")
+    write_tables(study, folder)
+    return results
+
+
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Path:
+    results = tmp_path_factory.mktemp("one")
+    write_results(results, data_mix, data_mix.arms, (0,))
+    assert sorted(path.name for path in draw(results)) == NAMES
+    return results
+
+
+def test_everything_is_written_beside_the_sweep(one_seed: Path) -> None:
+    folder = one_seed / "mini" / "data_mix"
+    assert all((folder / name).stat().st_size > 100 for name in NAMES)
+    with Image.open(folder / "figure.png") as picture:
+        assert picture.size[0] == 1440
+
+
+def test_table_holds_the_mean_of_seeds_beside_the_papers_number(three_seeds: Path) -> None:
+    table = pd.read_csv(three_seeds / "mini" / "data_mix" / "table.csv")
+    row = table[(table["panel"] == "a") & (table["label"] == "100/0") & (table["measure"] == "captioning 4-shot")].iloc[
+        0
+    ]
+    rows = [r for seed in range(3) for r in score_rows("captions", seed) if r.family == "captioning" and r.shots == 4]
+    assert row["value"] == pytest.approx(sum(r.score for r in rows) / len(rows), abs=1e-3)
+    assert row["low"] < row["value"] < row["high"] and row["seeds"] == 3 and row["interval"] == "seeds"
+    known = table[(table["label"] == "100/0") & (table["panel"] == "a") & (table["measure"] == "8-shot")].iloc[0]
+    assert known["paper"] == 45
+    assert table[table["panel"] == "b"]["paper"].isna().all()
+
+
+def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
+    folder = three_seeds / "mini" / "data_mix"
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    assert "| 33/66 | – | – |" in text
+    assert "base / seed 1" in text and "captions-33 / seed 2" in text
+    table = pd.read_csv(folder / "table.csv")
+    assert table[table["arm"] == "captions-33"]["value"].isna().all()
+    assert table[table["arm"] == "base"]["value"].notna().all()
+
+
+def test_rows_stand_in_the_sweeps_order(three_seeds: Path, data_mix: Sweep) -> None:
+    table = pd.read_csv(three_seeds / "mini" / "data_mix" / "table.csv")
+    for key, panel in data_mix.panels.items():
+        assert list(dict.fromkeys(table[table["panel"] == key]["label"])) == list(panel.arms)
+
+
+def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds: Path) -> None:
+    table = pd.read_csv(three_seeds / "mini" / "data_mix" / "contrasts.csv").set_index("claim")
+    lift = table.loc["captions lift zero-shot"]
+    assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
+    text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
+    assert "3 training seeds" in text and "conditional on these models" not in text
+
+
+def test_one_seed_is_labelled_as_conditional_on_its_models(one_seed: Path) -> None:
+    for name in ("table.md", "contrasts.md"):
+        assert "conditional on these models" in (one_seed / "mini" / "data_mix" / name).read_text(encoding="utf-8")
+
+
+def test_controls_and_majority_answers_stand_below(one_seed: Path) -> None:
+    controls = (one_seed / "mini" / "data_mix" / "table.md").read_text(encoding="utf-8").split("## Controls")[1]
+    assert "| blind |" in controls
+    majority = next(line for line in controls.splitlines() if line.startswith("| majority answer"))
+    assert majority.count("25.0") == 4  # text-core and the three VQA columns: captions have no majority answer
+
+
+def test_every_benchmark_and_shot_count_has_a_row(one_seed: Path, data_mix: Sweep) -> None:
+    table = pd.read_csv(one_seed / "mini" / "data_mix" / "benchmarks.csv")
+    assert len(table) == len(data_mix.arms) * len(BENCHMARKS) * 3
+    assert table["unparsed_percent"].between(10, 11).all()
+
+
+def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
+    page = (one_seed / "mini" / "data_mix" / "predictions.html").read_text(encoding="utf-8")
+    assert page.count("<img") == page.count('src="data:image/png;base64,') == 15
+    assert "http" not in page and "<square>" not in page and "&lt;square&gt;" in page
+    assert all(f"<th>{arm}</th>" in page for arm in ("base", "captions", "interleaved", "blind"))
+
+
+def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep) -> None:
+    plain = data_mix.model_copy(update={"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1"})
+    write_results(tmp_path, plain, plain.arms, (0,))
+    assert "figure.png" in {path.name for path in draw(tmp_path)}
+    assert "| base |" in (tmp_path / "mini" / "plain" / "table.md").read_text(encoding="utf-8")
+
+
+def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
+    kept = ("base", "captions", "interleaved")
+    arms = {name: data_mix.arms[name] for name in kept} | {"twin": data_mix.arms["base"]}
+    panel = {"a": Panel(title="t", arms={name: name for name in arms})}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": panel, "contrasts": ()})
+    with_twin, without = tmp_path / "with", tmp_path / "without"
+    write_results(with_twin, sweep, arms, (0, 1))
+    write_results(without, sweep, kept, (0, 1))
+    studies = [read_study(results / "mini" / "data_mix") for results in (with_twin, without)]
+    assert studies[0].difference("captions", "base", "0-shot") == studies[1].difference("captions", "base", "0-shot")
+    assert studies[0].mean("twin", "0-shot") == studies[0].mean("base", "0-shot")
+    assert studies[0].difference("twin", "base", "0-shot") is None
+
+
+def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
+    folder = one_seed / "mini" / "data_mix"
+    first = {name: (folder / name).read_bytes() for name in NAMES}
+    command = "import sys, pathlib, analysis; analysis.draw(pathlib.Path(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONHASHSEED": "1234"}
+    subprocess.run([sys.executable, "-c", command, str(one_seed)], check=True, cwd=ROOT, env=environment)
+    assert {name: (folder / name).read_bytes() for name in NAMES} == first
+
+
+def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
+    with pytest.raises(RequestError, match="run a sweep first"):
+        draw(tmp_path)
+    folder = write_results(tmp_path, data_mix, ["base"], (0,), missing="base/0")
+    with pytest.raises(RequestError, match="no trial is finished"):
+        draw(tmp_path)
+    write_results(tmp_path, data_mix, ["base"], (1,))
+    scores = next((tmp_path / "trials").glob("*/scores.csv"))
+    good = scores.read_text(encoding="utf-8")
+    scores.write_text(good.replace("parsed", "parsd", 1), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"scores\.csv: lacks the column 'parsed'"):
+        draw(tmp_path)
+    scores.write_text(good, encoding="utf-8")
+    samples = scores.with_name("samples.json")
+    samples.write_text('[{"benchmark": "vqa"}]', encoding="utf-8")
+    with pytest.raises(RequestError, match=r"samples\.json: a sample lacks"):
+        draw(tmp_path)
+    manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8")) | {"schema_version": 99}
+    (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(RequestError, match="schema 99"):
+        draw(tmp_path)

@@ -1,0 +1,192 @@
+"""Recipes, scales, sweeps, trials and fingerprints."""
+
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.config import (
+    DataIdentity,
+    DataMix,
+    Recipe,
+    RequestError,
+    Scale,
+    Sweep,
+    load_scale,
+    load_sweep,
+    non_embedding_parameters,
+    paper_learning_rate,
+    resolve,
+    resolve_sweep,
+)
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+WORLD = DataIdentity()
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    return load_sweep(SWEEPS / "data_mix.yaml")
+
+
+@pytest.fixture(scope="module")
+def mini() -> Scale:
+    return load_scale("mini", SWEEPS / "scales")
+
+
+def write_sweep(folder: Path, text: str) -> Path:
+    (folder / "recipes").mkdir(exist_ok=True)
+    (folder / "recipes" / "base.yaml").write_text((SWEEPS / "recipes" / "base.yaml").read_text())
+    path = folder / "question.yaml"
+    path.write_text("title: T\nreproduces: Fig. 5\naxis: data_mix\nrecipe: base\n" + text)
+    return path
+
+
+def test_weights_are_ratios() -> None:
+    shares = DataMix(captions=5, interleaved=5, text=1).shares()
+    assert shares == DataMix(captions=45, interleaved=45, text=9).shares()
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["captions"] + shares["synthetic"] == pytest.approx(5 / 11)
+    assert shares["synthetic"] / (shares["captions"] + shares["synthetic"]) == pytest.approx(0.07)
+    assert list(DataMix(captions=0, interleaved=3, text=0).shares()) == ["interleaved"]
+
+
+def test_the_paper_s_rate_at_its_own_sizes() -> None:
+    """Values of Eq. 1 worked out by hand: exp(-0.4214 ln N - 0.5535)."""
+    assert paper_learning_rate(30_000_000_000) == 2.21e-5
+    assert paper_learning_rate(9_000_000) == 6.75e-4
+    assert paper_learning_rate(1_200_000_000) == 8.58e-5
+
+
+def test_every_arm_of_a_seed_shares_encoder_and_decoder(sweep: Sweep, mini: Scale) -> None:
+    trials = resolve_sweep(sweep, mini, (0, 1), WORLD)
+    for seed in (0, 1):
+        models = [trial.evaluation.model for trial in trials if trial.seed == seed]
+        assert len({model.encoder.fingerprint for model in models}) == 1
+        assert len({model.decoder.fingerprint for model in models}) == 1
+        assert len({trial.fingerprint for trial in trials if trial.seed == seed}) == len(sweep.arms)
+    assert trials[0].evaluation.model.encoder.fingerprint != trials[-1].evaluation.model.encoder.fingerprint
+
+
+def test_the_same_recipe_under_two_names_is_one_trial(tmp_path: Path, mini: Scale) -> None:
+    path = write_sweep(tmp_path, "arms:\n  a: {data_mix: {text: 2, captions: 10, interleaved: 10}}\n  b: {}\n")
+    first, second = resolve_sweep(load_sweep(path), mini, (0,), WORLD)
+    assert first.fingerprint == second.fingerprint
+
+
+def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
+    path = write_sweep(tmp_path, "grid:\n  resolution: [224, 336]\n  image_tokens: [64, 144]\n")
+    trials = resolve_sweep(load_sweep(path), mini, (0,), WORLD)
+    models = [trial.evaluation.model for trial in trials]
+    assert [(m.image_size, m.connector.image_tokens) for m in models] == [(24, 4), (24, 9), (36, 4), (36, 9)]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.steps=7",
+        "encoder.learning_rate=0.5",
+        "decoder.steps=9",
+        "evaluate.questions=8",
+        "precision=bf16-mixed",
+        "evaluate.batch=7",
+    ],
+)
+def test_what_moves_the_numbers_changes_the_fingerprint(setting: str, sweep: Sweep, mini: Scale) -> None:
+    changed = load_scale("mini", SWEEPS / "scales", (setting,))
+    fingerprints = {resolve("base", sweep.base, scale, 0, WORLD).fingerprint for scale in (mini, changed)}
+    assert len(fingerprints) == 2
+
+
+@pytest.mark.parametrize("setting", ["resources.cpus=2", "retries=5", "reuse_processes=false"])
+def test_what_moves_no_number_does_not(setting: str, sweep: Sweep, mini: Scale) -> None:
+    changed = load_scale("mini", SWEEPS / "scales", (setting,))
+    fingerprints = {resolve("base", sweep.base, scale, 0, WORLD).fingerprint for scale in (mini, changed)}
+    assert len(fingerprints) == 1
+
+
+def test_evaluation_settings_keep_the_trained_model(sweep: Sweep, mini: Scale) -> None:
+    changed = load_scale("mini", SWEEPS / "scales", ("evaluate.questions=8",))
+    first, second = (resolve("base", sweep.base, scale, 0, WORLD).evaluation for scale in (mini, changed))
+    assert first.model.fingerprint == second.model.fingerprint
+
+
+def test_steps_are_in_the_paper_s_count(sweep: Sweep, mini: Scale) -> None:
+    half = Recipe.model_validate({**sweep.base.model_dump(), "steps": 100_000})
+    assert resolve("half", half, mini, 0, WORLD).evaluation.model.training.steps * 2 == mini.train.steps
+
+
+def test_size_counts() -> None:
+    mini = load_scale("mini", SWEEPS / "scales")
+    for name, millions in {"9M": 9, "85M": 85, "302M": 302, "1.2B": 1200, "2.9B": 2900}.items():
+        assert non_embedding_parameters(mini.decoders[name]) == pytest.approx(millions * 1000, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arms:\n  a: {data_mx: {captions: 1}}\n", "unknown key 'data_mx'; did you mean 'data_mix'?"),
+        ("arms:\n  a: {data_mix: {caption: 1}}\n", "unknown key 'data_mix.caption'; did you mean 'captions'?"),
+        ("arms:\n  a: {data_mix: {captions: -1}}\n", "data_mix.captions: Input should be greater than or equal to 0"),
+        ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
+        ("arms:\n  a: {connector: mlp}\n", "connector: Input should be"),
+        ("arms:\n  a: !!python/object:os.system {}\n", "line 6: only plain YAML"),
+        ("arms: [1, 2\n", "this is not YAML"),
+        ("arms: {}\n", "has no arms"),
+        ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
+        (
+            "arms: {a: {}}\ncontrasts: [{claim: c, first: a, second: q, measure: 0-shot, expect: less}]\n",
+            "unknown arm 'q'",
+        ),
+    ],
+)
+def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, text)
+    with pytest.raises(RequestError) as error:
+        load_sweep(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1\n- 2\n")
+    with pytest.raises(RequestError, match="must hold keys and values, but holds a list"):
+        load_sweep(path)
+    with pytest.raises(RequestError, match="there is no such file"):
+        load_sweep(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.step=3", "there is no 'step' here; did you mean 'steps'?"),
+        ("train.steps=0", "Input should be greater than 0"),
+        ("train.steps", "write PATH=VALUE"),
+        ("trains.steps=3", "did you mean 'train'?"),
+        ("evaluate.blocks=7", "Input should be greater than or equal to 8"),
+    ],
+)
+def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        load_scale("mini", SWEEPS / "scales", (setting,))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({"resolution": 448}, (), "this scale has no resolution 448"),
+        ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
+        ({"decoder": "7B"}, (), "this scale has no decoder '7B'"),
+        ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
+        ({"image_tokens": 100}, (), "no number of image tokens 100"),
+    ],
+)
+def test_an_impossible_combination_is_refused(
+    change: dict[str, object], settings: tuple[str, ...], message: str, sweep: Sweep
+) -> None:
+    scale = load_scale("mini", SWEEPS / "scales", settings)
+    recipe = Recipe.model_validate({**sweep.base.model_dump(), **change})
+    with pytest.raises(RequestError) as error:
+        resolve("base", recipe, scale, 0, WORLD)
+    assert message in str(error.value)

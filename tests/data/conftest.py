@@ -1,0 +1,108 @@
+"""Users' files, as small as they can be: made where a test runs."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from mm1_lab.config import Scale, override, read_yaml
+from mm1_lab.data.shards import Shards
+
+SMOKE = Path(__file__).parents[2] / "sweeps" / "scales" / "smoke.yaml"
+WORDS = ["river", "stone", "lantern", "orchard", "copper", "window", "feather", "market", "harbour", "winter"]
+
+
+class Files:
+    """Writes shards into a folder and opens them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def colour(self, number: int) -> tuple[int, int, int]:
+        return (number * 4 % 256, 255 - number * 4 % 256, 60)
+
+    def png(self, number: int) -> bytes:
+        """A picture whose colour tells its number."""
+        stream = io.BytesIO()
+        Image.new("RGB", (10, 8), self.colour(number)).save(stream, "PNG")
+        return stream.getvalue()
+
+    def prose(self, words: int, start: int = 0) -> str:
+        """Sentences of eight words, no two alike."""
+        made = [f"{WORDS[(start + i) * 7 % 10]}{start + i}" for i in range(words)]
+        return " ".join(word + ("." if i % 8 == 7 else "") for i, word in enumerate(made))
+
+    def tar(self, name: str, members: Mapping[str, bytes]) -> Path:
+        with tarfile.open(self.folder / name, "w") as archive:
+            for member, content in members.items():
+                described = tarfile.TarInfo(member)
+                described.size = len(content)
+                archive.addfile(described, io.BytesIO(content))
+        return self.folder / name
+
+    def captions(self, name: str, numbers: Sequence[int], words: str = "picture") -> Path:
+        members: dict[str, bytes] = {}
+        for number in numbers:
+            described = {"caption": f"{words} {number}", "status": "success"}
+            members[f"{number:06}.png"] = self.png(number)
+            members[f"{number:06}.txt"] = f"{words} {number}\n".encode()
+            members[f"{number:06}.json"] = json.dumps(described).encode()
+        return self.tar(name, members)
+
+    def parquet(self, name: str, columns: Mapping[str, Any]) -> Path:
+        pq.write_table(pa.table(dict(columns)), self.folder / name)
+        return self.folder / name
+
+    def jsonl(self, name: str, texts: Sequence[str]) -> Path:
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        (self.folder / name).write_text(lines, encoding="utf-8")
+        return self.folder / name
+
+    def yaml(self, **content: Any) -> Path:
+        (self.folder / "data.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return self.folder / "data.yaml"
+
+    def scale(self, *settings: str) -> Scale:
+        smoke: Scale = override(Scale.parse(read_yaml(SMOKE), str(SMOKE)), settings, "--set")
+        return smoke
+
+    def open(self, *settings: str, cache: str = "cache", **content: Any) -> Shards:
+        return Shards.open(self.yaml(**content), self.folder / cache, self.scale(*settings))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def everything(files: Files) -> Callable[..., Shards]:
+    """Opens data of every kind; settings override the scale."""
+    files.captions("captions-0.tar", range(25))
+    files.captions("captions-1.tar", range(25, 60))
+    files.captions("dense.tar", range(60), words="a long and dense description of picture")
+    pages = [[files.png(n), None, None, files.png(n + 1), None] for n in range(30)]
+    prose = [[None, files.prose(6 + n * 5, n), files.prose(3, 900 + n), None, f"end of page {n}."] for n in range(30)]
+    files.parquet("pages.parquet", {"id": [f"page {n}" for n in range(30)], "images": pages, "texts": prose})
+    files.parquet("text.parquet", {"text": [files.prose(20 + 30 * n, 1000 + n) for n in range(15)]})
+    files.jsonl("more.jsonl", [f"Line {n} says: {files.prose(9, n)}" for n in range(15)])
+
+    def open_everything(*settings: str, cache: str = "cache") -> Shards:
+        return files.open(
+            *settings,
+            cache=cache,
+            captions=["captions-*.tar"],
+            synthetic="dense.tar",
+            interleaved=["pages.parquet"],
+            text=["text.parquet", "more.jsonl"],
+        )
+
+    return open_everything

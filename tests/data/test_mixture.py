@@ -1,0 +1,56 @@
+"""The mixture's promises, over many shares."""
+
+import numpy as np
+import pytest
+
+from mm1_lab.data.mixture import Mixture
+
+PAPER = {"captions": 0.4227, "synthetic": 0.0318, "interleaved": 0.4545, "text": 0.0909}
+
+
+def random_shares(seed: int) -> dict[str, float]:
+    draw = np.random.default_rng(seed)
+    shares = draw.dirichlet(np.full(draw.integers(1, 5), draw.choice([0.2, 1.0, 5.0])))
+    return dict(zip("abcd", shares.tolist(), strict=False))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_prefix_holds_each_source_to_within_a_row_of_its_share(seed: int) -> None:
+    shares = random_shares(seed)
+    names = np.array([name for name, _ in Mixture(shares, seed).rows(0, 1500)])
+    for name, share in shares.items():
+        counts = np.cumsum(names == name)
+        assert np.abs(counts - share * np.arange(1, 1501)).max() < 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_of_a_source_are_counted_without_gaps(seed: int) -> None:
+    seen: dict[str, int] = {}
+    for name, number in Mixture(random_shares(seed), seed).rows(0, 1000):
+        assert number == seen.get(name, 0)
+        seen[name] = number + 1
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 993, 10**9])
+def test_any_start_gives_what_counting_from_elsewhere_gives(start: int) -> None:
+    mixture = Mixture(PAPER, 3)
+    before = max(0, start - 500)
+    assert Mixture(PAPER, 3).rows(start, 40) == mixture.rows(before, start - before + 40)[-40:]
+
+
+def test_far_along_the_shares_still_hold() -> None:
+    rows = Mixture(PAPER, 0).rows(10**9, 1)
+    name, number = rows[0]
+    assert abs(number - PAPER[name] / sum(PAPER.values()) * 10**9) <= 1
+
+
+def test_ratios_need_not_sum_to_one_and_sources_without_a_share_are_left_out() -> None:
+    ratios = Mixture({"a": 10.0, "b": 5.0, "c": 0.0}, 1).rows(0, 90)
+    assert ratios == Mixture({"a": 2 / 3, "b": 1 / 3}, 1).rows(0, 90)
+    assert {name for name, _ in ratios} == {"a", "b"}
+
+
+@pytest.mark.parametrize("shares", [{}, {"a": 0.0}, {"a": 1.0, "b": -0.1}])
+def test_impossible_shares_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="shares"):
+        Mixture(shares, 0)

@@ -1,0 +1,102 @@
+"""Packing, against rows written out by hand."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Answer, Document, Picture, Pixels
+
+PAD, BEGIN, END, IMAGE = 0, 1, 2, 3
+
+
+class Digits:
+    """A digit d is token 10 + d."""
+
+    size, pad, begin, end, image = 20, PAD, BEGIN, END, IMAGE
+
+    def encode(self, text: str) -> list[int]:
+        return [10 + int(digit) for digit in text]
+
+    def decode(self, ids: object) -> str:
+        raise NotImplementedError
+
+
+class Blank:
+    def pixels(self, side: int) -> Pixels:
+        return np.zeros((side, side, 3), np.uint8)
+
+
+def packer(sequence: int, max_images: int = 16, elsewhere: float = 1.0) -> Packer:
+    return Packer(Digits(), sequence, image_tokens=2, max_images=max_images, elsewhere_weight=elsewhere)
+
+
+def text(length: int, key: str = "d") -> Document:
+    """A document of `length` tokens in all."""
+    return Document(key, ("7" * (length - 2),))
+
+
+def test_a_row_holds_documents_images_and_padding_in_their_places() -> None:
+    first, second = Blank(), Blank()
+    pictures: tuple[Picture, ...] = (first, second)
+    row = packer(16).pack([Document("a", ("1", first, "23")), Document("b", (second, "4"))])
+    assert row.tokens.tolist() == [1, 11, 3, 3, 12, 13, 2, 1, 3, 3, 14, 2, 0, 0, 0, 0]
+    assert row.weights.tolist() == [0, 1, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0]
+    assert row.documents.tolist() == [1] * 7 + [2] * 5 + [0] * 4
+    assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 0, 0, 0, 0]
+    assert all(a is b for a, b in zip(row.pictures, pictures, strict=True))
+    assert row.owners == (1, 2)
+
+
+def test_answers_and_the_token_after_them_weigh_more_than_the_rest() -> None:
+    asked = Document("a", ("12", Answer("3"), "45", Answer("6")))
+    plain = Document("b", ("12",))
+    row = packer(16, elsewhere=0.1).pack([asked, plain])
+    expected = [0, 0.1, 0.1, 1, 1, 0.1, 1, 1] + [0, 1, 1, 1] + [0] * 4
+    np.testing.assert_allclose(row.weights, np.array(expected, np.float32))
+
+
+def test_the_weight_after_an_answer_skips_an_empty_part_but_never_falls_on_an_image() -> None:
+    row = packer(10, elsewhere=0.5).pack([Document("a", (Answer("3"), "", "4", Answer("5"), Blank(), "6"))])
+    assert row.weights.tolist() == [0, 1, 1, 1, 0, 0, 0.5, 0.5, 0, 0]
+
+
+def test_a_row_is_closed_after_four_misfits_in_a_row() -> None:
+    misfit, small = text(25), text(4)
+    three = packer(40).pack([text(20), misfit, misfit, misfit, small, misfit, misfit, misfit, small])
+    four = packer(40).pack([text(20), misfit, misfit, misfit, misfit, small])
+    assert three.documents.max() == 3
+    assert four.documents.max() == 1
+
+
+def test_no_candidate_is_asked_for_once_the_row_is_nearly_full() -> None:
+    asked = []
+
+    def candidates() -> Iterator[Document]:
+        for number in range(9):
+            asked.append(number)
+            yield text(11)
+
+    packer(40).pack(candidates())
+    assert asked == [0, 1, 2]
+
+
+def test_a_row_holds_no_more_images_than_it_may() -> None:
+    pair = Document("pair", (Blank(), "1", Blank()))
+    row = packer(64, max_images=3).pack([pair, pair, Document("one", (Blank(), "2")), text(5)])
+    assert len(row.pictures) == 3
+    assert row.owners == (1, 1, 2)
+    assert row.documents.max() == 3
+
+
+@pytest.mark.parametrize("document", [text(41, "too long"), Document("too long", (Blank(),) * 3)])
+def test_a_document_that_no_row_can_hold_is_named(document: Document) -> None:
+    with pytest.raises(ValueError, match="'too long'"):
+        packer(40, max_images=2).pack([text(4), document])
+
+
+def test_length_is_what_a_document_takes() -> None:
+    document = Document("a", ("123", Blank(), "4"))
+    row = packer(32).pack([document])
+    assert packer(32).length(document) == (row.documents == 1).sum() == 8

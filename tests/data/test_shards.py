@@ -1,0 +1,383 @@
+"""Users' data: every sample is found, in an order that is a formula, and nothing held out is trained on."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.data import open_data
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.shards import Shards, index
+from mm1_lab.data.shards.pieces import Limits, cut
+from mm1_lab.data.shards.plan import pack_epoch
+from mm1_lab.data.types import BrokenPicture, Document
+
+BOOKS = Path(__file__).parents[3] / "shared" / "data" / "books"
+
+Open = Callable[..., Shards]
+
+
+def epoch(source: Any, number: int) -> list[list[Document]]:
+    """All rows of an epoch, by asking when it ends."""
+    rows = []
+    row = 0
+    while source.epochs(row) < number + 1:
+        if source.epochs(row) >= number:
+            rows.append(list(source.documents(row)))
+        row += 1
+    return rows
+
+
+def keys(rows: list[list[Document]]) -> list[str]:
+    return [document.key for row in rows for document in row]
+
+
+def text_of(document: Document) -> str:
+    return " ".join(part for part in document.parts if isinstance(part, str))
+
+
+def test_an_epoch_shows_every_training_caption_once_with_its_own_picture(everything: Open, files: Any) -> None:
+    data = everything()
+    documents = [document for row in epoch(data.source("captions", 1), 0) for document in row]
+    held = data.held_out("captions", 100)
+    numbers = []
+    for document in documents + held:
+        picture, caption = document.parts
+        word, number = str(caption).split()
+        assert word == "picture"
+        assert tuple(picture.pixels(4)[2, 1]) == files.colour(int(number))  # type: ignore[union-attr]
+        numbers.append(int(number))
+    assert sorted(numbers) == list(range(60))
+    assert len(held) == 8, "a handful of few samples"
+
+
+@pytest.mark.parametrize("name", ["captions", "synthetic", "interleaved", "text"])
+def test_what_is_held_out_is_never_trained_on(everything: Open, name: str) -> None:
+    data = everything()
+    trained = {key.split("@")[0] for key in keys(epoch(data.source(name, 0), 0))}
+    held = {document.key.split("@")[0] for document in data.held_out(name, 10_000)}
+    assert held and not trained & held
+    assert len(trained | held) == {"captions": 60, "synthetic": 60, "interleaved": 30, "text": 30}[name]
+
+
+def test_the_same_sample_is_held_out_of_captions_and_of_their_dense_version(everything: Open) -> None:
+    data = everything()
+    plain, dense = ({text_of(d).split()[-1] for d in data.held_out(n, 99)} for n in ("captions", "synthetic"))
+    assert plain == dense
+
+
+def test_rows_are_a_formula_of_seed_and_number(everything: Open) -> None:
+    forwards = everything().source("captions", 3)
+    backwards = everything().source("captions", 3)
+    rows = [keys([list(forwards.documents(row))]) for row in range(30)]
+    assert rows == [keys([list(backwards.documents(row))]) for row in reversed(range(30))][::-1]
+    assert rows != [keys([list(everything().source("captions", 4).documents(row))]) for row in range(30)]
+    assert forwards.epochs(0) == 0
+
+
+def test_each_epoch_is_a_new_order_of_the_same_samples(everything: Open) -> None:
+    source = everything().source("interleaved", 0)
+    first, second = keys(epoch(source, 0)), keys(epoch(source, 1))
+    assert first != second
+    assert sorted(first) == sorted(second)
+    assert len(set(first)) == len(first)
+
+
+@pytest.mark.parametrize("name", ["captions", "interleaved", "text"])
+def test_planned_rows_are_what_the_packer_packs(everything: Open, name: str) -> None:
+    data = everything("sequence=96", "max_images=8")
+    packer = Packer(data.tokenizer, 96, 9, 8)
+    rows = epoch(data.source(name, 2), 0)
+    packed = [packer.pack(row) for row in rows]
+    assert [row.documents.max() for row in packed] == [len(row) for row in rows]
+    assert np.mean([(row.documents > 0).mean() for row in packed]) > 0.75
+
+
+def place_in_page(document: Document) -> list[int]:
+    """Part and character at which a piece begins."""
+    return [int(number) for number in document.key.split("@")[1].split(".")]
+
+
+def test_long_documents_are_cut_without_loss_and_in_order(everything: Open, files: Any) -> None:
+    data = everything("sequence=96")
+    pieces = [document for row in epoch(data.source("interleaved", 0), 0) for document in row]
+    by_page: dict[str, list[Document]] = {}
+    for document in sorted(pieces, key=place_in_page):
+        by_page.setdefault(document.key.split("@")[0], []).append(document)
+    whole = 0
+    for documents in by_page.values():
+        parts = [part for document in documents for part in document.parts]
+        number = int(str(parts[-1]).removesuffix(".").split()[-1])
+        shown = [tuple(part.pixels(2)[0, 0]) for part in parts if not isinstance(part, str)]
+        words = " ".join(part for part in parts if isinstance(part, str)).split()
+        spoken = f"{files.prose(6 + number * 5, number)} {files.prose(3, 900 + number)} end of page {number}."
+        assert words == spoken.split()
+        assert shown == [files.colour(number), files.colour(number + 1)]
+        whole += len(documents) == 1
+    assert 0 < whole < len(by_page), "some pages are cut and some are not"
+
+
+class Letters:
+    """A letter is a token."""
+
+    size, pad, begin, end, image = 300, 0, 1, 2, 3
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: Any) -> str:
+        raise NotImplementedError
+
+
+def cut_text(text: str, sequence: int) -> list[str]:
+    limits = Limits(sequence, 4, 2)
+    return [str(piece.parts([text])[0]) for piece in cut([text], Letters(), limits)]
+
+
+def test_cuts_prefer_paragraphs_to_sentences_and_sentences_to_words() -> None:
+    assert cut_text("a" * 40 + "\n\n" + "b. c" + "d" * 30, 50) == ["a" * 40, "b. c" + "d" * 30]
+    assert cut_text("a" * 40 + ". " + "b c " + "d" * 30, 50) == ["a" * 40 + ".", "b c " + "d" * 30]
+    assert all(set(piece.split()) == {"aa"} and len(piece) > 32 for piece in cut_text("aa " * 40, 50)[:2])
+    assert "".join(cut_text("a" * 200, 50)) == "a" * 200
+
+
+@pytest.mark.parametrize("sequence", [10, 33, 64])
+def test_pieces_fit_and_lose_no_word(sequence: int, files: Any) -> None:
+    text = files.prose(300)
+    pieces = cut_text(text, sequence)
+    assert max(map(len, pieces)) + 2 <= sequence
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+
+
+def test_an_image_stays_with_the_text_after_it() -> None:
+    picture: Any = object()
+    limits = Limits(60, 4, 2)
+    pages = cut(["a" * 30, picture, "b" * 50], Letters(), limits)
+    assert [piece.images for piece in pages] == [1, 0]
+    assert pages[0].last_part == 2, "the text after the image begins beside it"
+    pages = cut(["a" * 45, picture, "b" * 30], Letters(), limits)
+    assert [(piece.first_part, piece.images) for piece in pages] == [(0, 0), (1, 1)]
+
+
+def test_no_piece_holds_more_images_than_a_row_may_nor_images_alone() -> None:
+    picture: Any = object()
+    pages = cut([picture, picture, picture, "text", picture], Letters(), Limits(100, 4, 2))
+    assert [(piece.first_part, piece.last_part, piece.images) for piece in pages] == [(2, 4, 2)]
+
+
+def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
+    draw = np.random.default_rng(0)
+    tokens, images = draw.integers(3, 100, 500), draw.integers(0, 4, 500)
+    order = draw.permutation(500).tolist()
+    rows = pack_epoch(order, tokens, images, Limits(100, 9, 4))
+    assert sorted(piece for row in rows for piece in row) == list(range(500))
+    assert max(tokens[row].sum() for row in rows) <= 100
+    assert max(images[row].sum() for row in rows) <= 4
+    assert rows[0][0] == order[0]
+    text_only = pack_epoch(order, tokens, np.zeros_like(images), Limits(100, 9, 4))
+    assert len(text_only) < 1.1 * tokens.sum() / 100
+
+
+@pytest.mark.parametrize("longest", [32, 64, 200])
+def test_pretraining_text_fits_rows_of_any_length(everything: Open, longest: int) -> None:
+    data = everything()
+    text = data.pretraining_text(0)
+    packer = Packer(data.tokenizer, longest, 1, 0)
+    fill = [(packer.pack(text.documents(row, 0.5, longest)).documents > 0).mean() for row in range(40)]
+    assert np.mean(fill) > 0.75
+
+
+def test_pairs_show_every_training_image_once_an_epoch(everything: Open, files: Any) -> None:
+    data = everything()
+    pairs = data.pairs(7)
+    count = 52
+    for dense in (False, True):
+        shown = []
+        for number in range(2 * count):
+            picture, caption = pairs.pair(number, dense)
+            assert caption.startswith("a long and dense" if dense else "picture")
+            shown.append(int(caption.split()[-1]))
+            assert tuple(picture.pixels(1)[0, 0]) == files.colour(shown[-1])
+        first, second = shown[:count], shown[count:]
+        assert len(set(first)) == count and sorted(first) == sorted(second) and first != second
+    held = {int(text_of(document).split()[-1]) for document in data.held_out("captions", 99)}
+    assert not held & set(shown)
+
+
+def test_without_dense_captions_the_usual_ones_serve(files: Any) -> None:
+    files.captions("a.tar", range(20))
+    files.jsonl("t.jsonl", ["some text"] * 3)
+    data = files.open(captions=["a.tar"], text=["t.jsonl"])
+    assert data.pairs(0).pair(0, dense=True)[1].startswith("picture")
+
+
+def test_moving_and_renaming_files_changes_nothing(everything: Open, files: Any, tmp_path: Path) -> None:
+    before = everything()
+    rows = keys(epoch(before.source("captions", 0), 0))
+    (tmp_path / "captions-0.tar").rename(tmp_path / "captions-9.tar")
+    (tmp_path / "elsewhere").mkdir()
+    for path in tmp_path.glob("*.*"):
+        path.rename(tmp_path / "elsewhere" / path.name)
+    files.folder = tmp_path / "elsewhere"
+    after = everything(cache="another cache")
+    assert after.identity == before.identity
+    assert keys(epoch(after.source("captions", 0), 0)) == rows
+
+
+def test_a_changed_file_is_other_data(everything: Open, files: Any) -> None:
+    before = everything().identity
+    files.captions("captions-1.tar", range(25, 61))
+    changed = everything()
+    assert changed.identity.digest != before.digest
+    assert len(keys(epoch(changed.source("captions", 0), 0))) + len(changed.held_out("captions", 99)) == 61
+
+
+def test_a_change_in_the_middle_of_a_large_file_is_noticed(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "WHOLE", 1000)
+    monkeypatch.setattr(index, "EDGE", 100)
+    texts = [files.prose(30, n) for n in range(9)]
+    path = files.jsonl("t.jsonl", texts)
+    before = files.open(text=["t.jsonl"]).identity
+    files.jsonl("t.jsonl", [*texts[:4], texts[4].replace("river", "RIVER"), *texts[5:]])
+    os.utime(path, ns=(1, 1))
+    after = files.open(text=["t.jsonl"])
+    assert after.identity.digest != before.digest
+    assert any("RIVER" in text for sample in range(9) for text in after.collection("text").texts(sample))
+
+
+def test_vocabulary_and_tokenizer_are_part_of_the_identity(everything: Open) -> None:
+    assert everything().identity.tokenizer == "bpe-512"
+    assert everything("vocabulary=300").identity.tokenizer == "bpe-300"
+    assert everything("vocabulary=300").tokenizer.size == 300
+
+
+def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, files: Any) -> None:
+    alone = everything(cache="elsewhere")
+
+    def read(_: int) -> list[str]:
+        data = Shards.open(files.folder / "data.yaml", files.folder / "cache", files.scale())
+        return keys(epoch(data.source("text", 0), 0))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(read, range(4))) == [keys(epoch(alone.source("text", 0), 0))] * 4
+    left_over = [path for path in (files.folder / "cache").rglob("*") if path.name.count(".") > path.is_file()]
+    assert not left_over
+
+
+def test_the_index_is_made_once(everything: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = everything()
+    rows = keys(epoch(first.source("text", 0), 0))
+
+    def fail(*arguments: Any) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(index, "_build", fail)
+    monkeypatch.setattr("mm1_lab.data.shards.collection.cut", fail)
+    assert keys(epoch(everything().source("text", 0), 0)) == rows
+
+
+def test_captions_from_json_and_failed_downloads(files: Any) -> None:
+    files.tar(
+        "c.tar",
+        {
+            "a.png": files.png(1),
+            "a.json": b'{"caption": "from JSON", "status": "success"}',
+            "b.png": files.png(2),
+            "b.txt": b"failed",
+            "b.json": b'{"caption": "failed", "status": "failed_to_resize"}',
+            "c.txt": b"no image",
+            "d.png": files.png(3),
+            "d.json": b'{"caption": null}',
+        },
+    )
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions=["c.tar"], text=["t.jsonl"])
+    assert [text_of(document) for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
+
+
+def test_images_may_stand_beside_the_parquet_file(files: Any) -> None:
+    for number in range(8):
+        if number != 5:
+            (files.folder / f"{number}.png").write_bytes(files.png(number))
+    images = [[f"{n}.png", None] for n in range(8)]
+    texts = [[None, f"page {n}"] for n in range(8)]
+    files.parquet("p.parquet", {"images": images, "texts": texts})
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(interleaved=["p.parquet"], text=["t.jsonl"])
+    for row in epoch(data.source("interleaved", 0), 0):
+        for document in row:
+            picture, text = document.parts
+            number = int(str(text).split()[-1])
+            if number == 5:
+                with pytest.raises(BrokenPicture, match=r"p\.parquet: document 5, place 0"):
+                    picture.pixels(2)  # type: ignore[union-attr]
+            else:
+                assert tuple(picture.pixels(2)[0, 0]) == files.colour(number)  # type: ignore[union-attr]
+
+    (files.folder / "2.png").write_bytes(files.png(2) + b"more")
+    assert files.open(interleaved=["p.parquet"], text=["t.jsonl"]).identity != data.identity
+
+
+def test_broken_images_are_named_and_never_held_out(files: Any) -> None:
+    members: dict[str, bytes] = {}
+    for number in range(40):
+        torn = files.png(number)[:40] if number % 2 else files.png(number)
+        members |= {f"{number}.png": torn, f"{number}.txt": f"picture {number}".encode()}
+    files.tar("c.tar", members)
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions=["c.tar"], text=["t.jsonl"])
+    held = [int(text_of(document).split()[-1]) for document in data.held_out("captions", 99)]
+    assert 0 < len(held) < 8 and all(number % 2 == 0 for number in held)
+    picture = data.collection("captions").parts(1)[0]
+    with pytest.raises(BrokenPicture, match=r"c\.tar: 1 \("):
+        picture.pixels(4)
+
+
+def test_a_source_that_the_data_lack_is_named(files: Any) -> None:
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(text=["t.jsonl"])
+    for ask in (lambda: data.source("interleaved", 0), lambda: data.held_out("interleaved", 1)):
+        with pytest.raises(RequestError, match=r"data\.yaml: names no interleaved \(it has text\); add"):
+            ask()
+    with pytest.raises(RequestError, match="names no captions"):
+        data.pairs(0)
+
+
+def test_a_tokenizer_from_a_folder(files: Any, everything: Open) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    backend = everything().tokenizer._backend
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(files.folder / "hf")
+    data = files.open(text=["text.parquet"], tokenizer="hf")
+    assert data.tokenizer.encode("copper window") == everything().tokenizer.encode("copper window")
+    assert data.identity.tokenizer == data.tokenizer.digest
+
+
+@pytest.mark.parametrize("books", [BOOKS] if BOOKS.exists() else [])
+def test_three_real_books(books: Path, files: Any) -> None:
+    path = files.yaml(
+        captions=[str(books / "captions-*.tar")],
+        interleaved=[str(books / "interleaved.parquet")],
+        text=[str(books / "text.parquet")],
+    )
+    data = open_data(path, files.folder / "cache", files.scale())
+    packer = Packer(data.tokenizer, 256, 9, 16)
+    source = data.source("captions", 0)
+    row = packer.pack(source.documents(3))
+    assert row.documents.max() > 2 and len(row.pictures) == row.documents.max()
+    assert all(picture.pixels(36).std() > 0 for picture in row.pictures)
+    assert len(data.held_out("captions", 500)) == 22
+    assert "vase" in " ".join(text_of(document).lower() for document in data.held_out("captions", 500))
+    assert len(data.held_out("interleaved", 5)) == 5
+
+
+def test_too_few_samples_leave_nothing_held_out(files: Any) -> None:
+    files.jsonl("t.jsonl", ["one text", "another text", "a third text"])
+    data = files.open(text=["t.jsonl"])
+    assert data.held_out("text", 5) == []
+    assert len(keys(epoch(data.source("text", 0), 0))) == 3

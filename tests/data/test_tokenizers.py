@@ -1,0 +1,95 @@
+"""Tokenizers: nothing is lost on the way to ids and back, and text never turns into an image."""
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from mm1_lab.config import RequestError
+from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
+
+TEXTS = [f"The {colour} vase of Chiriqui, plate {n}.\n" for n in range(40) for colour in ("red", "black", "painted")]
+ODD = "Vase—½.  two  spaces\n\ntabs\tand 漢字 🙂 <image> <pad> <end>"
+
+
+def saved(folder: Path, **special: str) -> Path:
+    """A Hugging Face tokenizer in a folder, with the special tokens named."""
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    names = list(dict.fromkeys(special.values()))
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(TEXTS, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+    return folder
+
+
+def test_bpe_gives_back_every_text_and_keeps_its_promised_size(tmp_path: Path) -> None:
+    tokenizer = bpe_tokenizer(TEXTS, 320, tmp_path)
+    assert tokenizer.size == 320
+    assert tokenizer.decode(tokenizer.encode(ODD)) == ODD
+    assert len({tokenizer.pad, tokenizer.begin, tokenizer.end, tokenizer.image}) == 4
+    assert len(tokenizer.encode("The red vase")) < len(b"The red vase") / 2
+
+
+def test_bpe_is_the_same_for_the_same_text_and_is_trained_once(tmp_path: Path) -> None:
+    first = bpe_tokenizer(TEXTS, 320, tmp_path / "a")
+    again = bpe_tokenizer(TEXTS, 320, tmp_path / "b")
+    other = bpe_tokenizer([text.upper() for text in TEXTS], 320, tmp_path / "c")
+    kept = bpe_tokenizer(iter(()), 320, tmp_path / "a")
+    assert first.digest == again.digest == kept.digest != other.digest
+
+
+def test_bpe_refuses_a_vocabulary_without_room_for_all_bytes(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"259 entries are too few.* 260"):
+        bpe_tokenizer(TEXTS, 259, tmp_path)
+
+
+def special_ids(tokenizer: BackendTokenizer) -> set[int]:
+    return {tokenizer.pad, tokenizer.begin, tokenizer.end, tokenizer.image}
+
+
+def test_text_that_spells_a_special_token_stays_text(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "hf", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    for tokenizer in (bpe_tokenizer(TEXTS, 320, tmp_path / "bpe"), folder_tokenizer(folder)):
+        assert not special_ids(tokenizer) & set(tokenizer.encode("<image> <pad> <s> </s> <begin> <end>"))
+
+
+def test_decoding_leaves_special_tokens_out(tmp_path: Path) -> None:
+    tokenizer = bpe_tokenizer(TEXTS, 320, tmp_path)
+    ids = [tokenizer.begin, tokenizer.image, *tokenizer.encode("a vase"), tokenizer.end, tokenizer.pad]
+    assert tokenizer.decode(ids) == "a vase"
+
+
+def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: Path) -> None:
+    folder = saved(tmp_path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    ours = folder_tokenizer(folder)
+    assert ours.encode("The red vase") == theirs.encode("The red vase", add_special_tokens=False)
+    assert (ours.begin, ours.end, ours.pad) == (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id)
+    assert (ours.image, ours.size) == (len(theirs), len(theirs) + 1)
+    assert ours.digest == folder_tokenizer(folder).digest
+
+
+def test_an_image_token_that_is_there_is_used(tmp_path: Path) -> None:
+    folder = saved(tmp_path, eos_token="</s>", unk_token="<image>")
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    ours = folder_tokenizer(folder)
+    assert (ours.image, ours.size) == (theirs.convert_tokens_to_ids("<image>"), len(theirs))
+
+
+def test_the_end_token_stands_in_for_a_missing_begin_or_padding(tmp_path: Path) -> None:
+    ours = folder_tokenizer(saved(tmp_path, eos_token="</s>"))
+    assert ours.begin == ours.pad == ours.end
+
+
+def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError, match="holds no Hugging Face tokenizer"):
+        folder_tokenizer(tmp_path / "empty")
+    with pytest.raises(RequestError, match="is not a folder"):
+        folder_tokenizer(tmp_path / "nowhere")
+    with pytest.raises(RequestError, match="has no end token"):
+        folder_tokenizer(saved(tmp_path / "endless", bos_token="<s>"))

@@ -1,0 +1,185 @@
+"""The miniature world: deterministic, without leaks between splits, and fit for the rows of the scales."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mm1_lab.config import SOURCES
+from mm1_lab.data.types import Answer, Document
+from mm1_lab.data.world import World, text
+from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.questions import KINDS, ask
+from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
+from mm1_lab.data.world.sources import WorldPairs
+from mm1_lab.data.world.words import COLOURS, PLACES, SHAPES
+
+
+def first_documents(name: str, count: int, seed: int = 7) -> list[Document]:
+    source = World().source(name, seed)
+    return [source.document(index) for index in range(count)]
+
+
+def scenes(documents: list[Document]) -> Iterator[Scene]:
+    for document in documents:
+        for part in document.parts:
+            if isinstance(part, ScenePicture):
+                yield part.scene
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_sample_is_a_function_of_seed_source_and_number(name: str) -> None:
+    documents = first_documents(name, 30)
+    assert documents == first_documents(name, 30)
+    assert documents != first_documents(name, 30, seed=8)
+    assert documents[17] == World().source(name, 7).document(17)
+
+
+def test_training_pictures_never_show_benchmark_scenes_or_novel_combinations() -> None:
+    shown = [scene for name in ("captions", "synthetic", "interleaved") for scene in scenes(first_documents(name, 800))]
+    pairs = WorldPairs(3)
+    pictures = [pairs.pair(index, dense=index % 2 == 0)[0] for index in range(800)]
+    shown += [picture.scene for picture in pictures if isinstance(picture, ScenePicture)]
+    assert len(shown) > 4000
+    assert {scene.split for scene in shown} == {"train"}
+    assert not any((thing.colour, thing.name) in NOVEL for scene in shown for thing in scene.things)
+
+
+def test_a_fifth_to_a_quarter_of_the_combinations_is_held_out_and_every_colour_and_shape_is_seen() -> None:
+    assert 0.2 <= len(NOVEL) / (len(COLOURS) * len(SHAPES)) <= 0.25
+    for colour in COLOURS:
+        assert any((colour, shape) not in NOVEL for shape in SHAPES)
+    for shape in SHAPES:
+        assert any((colour, shape) not in NOVEL for colour in COLOURS)
+
+
+def test_no_document_with_a_picture_asks_a_question() -> None:
+    for name in ("captions", "synthetic", "interleaved"):
+        for document in first_documents(name, 500):
+            text = " ".join(part for part in document.parts if isinstance(part, str))
+            assert "question" not in text and "answer" not in text
+            assert not any(isinstance(part, Answer) for part in document.parts)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_documents_fit_a_row_and_use_known_words_only(name: str) -> None:
+    tokenizer = World().tokenizer
+    for document in first_documents(name, 600):
+        texts = [part for part in document.parts if isinstance(part, str)]
+        words = sum(len(tokenizer.encode(text)) for text in texts)
+        assert all(tokenizer.decode(tokenizer.encode(text)) == " ".join(text.split()) for text in texts)
+        assert words + 9 * (len(document.parts) - len(texts)) + 2 <= 256
+
+
+def test_pages_hold_two_to_nine_pictures() -> None:
+    counts = {sum(not isinstance(part, str) for part in page.parts) for page in first_documents("interleaved", 600)}
+    assert min(counts) == 2 and max(counts) == 9
+
+
+def test_the_curriculum_begins_with_bare_pairs_and_keeps_to_the_length_asked_for() -> None:
+    curriculum = World().pretraining_text(0)
+    early, late = ([d for row in range(20) for d in curriculum.documents(row, progress, 64)] for progress in (0.0, 0.9))
+    questions = [
+        sum("question :" in " ".join(d.parts) for d in documents) / len(documents) for documents in (early, late)
+    ]
+    assert questions[0] < 0.1 < questions[1]
+    assert max(len(" ".join(d.parts).split()) + 2 for d in early + late) <= 64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_true(kind: str) -> None:
+    """Each answer is worked out again here from the question's words."""
+    random = Random(kind)
+    checked = 0
+    while checked < 50:
+        scene = sample_scene(random, "train", counts=(0.4, 0.3, 0.3), letters=0.4)
+        asked = ask(random, scene, kind)
+        if asked is None:
+            continue
+        checked += 1
+        assert asked.answer == _answer(scene, asked.text)
+
+
+def _answer(scene: Scene, question: str) -> str:
+    words = question.split()
+    by_name = {thing.name: thing for thing in scene.things}
+    subject = by_name.get(words[-1])
+    if question.startswith("what is at the"):
+        return next(thing.name for thing in scene.things if question.endswith(PLACES[thing.place]))
+    if question.startswith("how many"):
+        return str(len(scene.things))
+    if question.startswith("which letter"):
+        return next(thing.name for thing in scene.things if thing.is_letter)
+    if question.startswith("which"):
+        only = scene.things[0]
+        facts = {
+            "circle": "owl",
+            "square": "crab",
+            "triangle": "fox",
+            "cross": "wolf",
+            "ring": "deer",
+            "diamond": "bear",
+        }
+        towns = {
+            "red": "lima",
+            "green": "delhi",
+            "blue": "oslo",
+            "yellow": "cairo",
+            "purple": "tokyo",
+            "white": "paris",
+        }
+        return facts[only.name] if "owns" in question else towns[only.colour]
+    if words[0] == "is":
+        return "yes" if by_name[words[-2]].colour == words[-1] else "no"
+    if question.startswith(("what is left", "what is right", "what is above", "what is below")):
+        assert subject is not None
+        row, column = divmod(subject.place, 2)
+        row, column = {
+            "left": (row, column - 1),
+            "right": (row, column + 1),
+            "above": (row - 1, column),
+            "below": (row + 1, column),
+        }[words[2]]
+        return next(thing.name for thing in scene.things if divmod(thing.place, 2) == (row, column))
+    if subject is None:
+        return "unanswerable"
+    if question.startswith("what color"):
+        return subject.colour
+    return PLACES[subject.place] if question.startswith("where") else subject.size
+
+
+@pytest.mark.parametrize("side", [24, 36])
+def test_a_smaller_picture_is_the_large_one_averaged_over_areas(side: int) -> None:
+    scene = Scene((Thing("ring", "red", "large", 0), Thing("e", "white", "small", 3)), look=11)
+    factor = 72 // side
+    large, small = (ScenePicture(scene).pixels(size).astype(float) for size in (72, side))
+    averaged = large.reshape(side, factor, side, factor, 3).mean((1, 3))
+    noise = 8.0
+    assert np.abs(averaged - small).mean() < 1.5 * noise
+    smooth = Scene(scene.things, look=12)
+    assert np.abs(averaged - ScenePicture(smooth).pixels(side)).mean() > np.abs(averaged - small).mean()
+
+
+@pytest.mark.parametrize("flaw", ["blurred", "dark", "cropped"])
+def test_a_flaw_changes_the_picture(flaw: str) -> None:
+    scene = sample_scene(Random(1), "test")
+    good, bad = ScenePicture(scene).pixels(36), ScenePicture(scene, flaw).pixels(36)  # type: ignore[arg-type]
+    assert good.shape == bad.shape == (36, 36, 3) and np.abs(good.astype(int) - bad).mean() > 3
+
+
+def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Scene] = []
+
+    def recorded(*arguments: Any, **options: Any) -> Scene:
+        told.append(sample_scene(*arguments, **options))
+        return told[-1]
+
+    monkeypatch.setattr(text, "sample_scene", recorded)
+    random = Random(0)
+    for _ in range(500):
+        text.pretraining_document(random, 0.9)
+    assert len(told) > 500
+    assert {scene.split for scene in told} == {"train"}
+    assert not any(scene.is_novel for scene in told)

@@ -1,0 +1,84 @@
+"""A tiny vocabulary, pictures, and benchmarks made of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from mm1_lab.data.types import Pixels
+from mm1_lab.evaluate.benchmark import Benchmark, Question
+
+SPECIAL = ("<pad>", "<begin>", "<end>", "<image>")
+PLAIN = ". question : ? answer what color is it red blue green circle square ring a the"
+WORDS = [*SPECIAL, *PLAIN.split()]
+
+
+class Words:
+    """A tokenizer of one id a word."""
+
+    pad, begin, end, image = range(4)
+    size = len(WORDS)
+
+    def encode(self, text: str) -> list[int]:
+        return [WORDS.index(word) for word in text.split()]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return " ".join(WORDS[number] for number in ids if number > 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """A picture of coloured squares of its own."""
+
+    number: int
+
+    def pixels(self, side: int) -> Pixels:
+        squares = np.random.default_rng(self.number).choice([0, 255], (3, 3, 3)).astype(np.uint8)
+        return squares.repeat(side // 3, axis=0).repeat(side // 3, axis=1)
+
+
+def make_benchmark(metric: str = "vqa", blocks: int = 4, questions: int = 3, most_shots: int = 4) -> Benchmark:
+    """Questions of unequal length about pictures; every block has demonstrations of its own."""
+    family = {"cider": "captioning", "vqa": "vqa", "exact": "text"}[metric]
+    prompts = (
+        ("", "")
+        if metric == "cider"
+        else ("question : what color is it ? answer :", "question : what is it ? answer :")
+    )
+    colours, things = ("red", "blue", "green"), ("circle", "ring", "square")
+
+    def question(number: int, split: str) -> Question:
+        kind = number % 2
+        answer = (colours, things)[kind][number // 2 % 3]
+        name = ("color", "thing")[kind]
+        if metric == "cider":
+            name = "caption"
+            answer = f"a {colours[number % 3]} {things[number // 3 % 3]}"
+        references = (answer,) * (10 if metric == "vqa" else 1)
+        picture = None if metric == "exact" else Noise(number)
+        return Question(f"{split}-{number}", name, picture, prompts[kind], references, answer)
+
+    return Benchmark(
+        name=f"{metric}-test",
+        family=family,  # type: ignore[arg-type]
+        mirrors="none",
+        metric=metric,  # type: ignore[arg-type]
+        blocks=tuple(tuple(question(b * questions + q, "test") for q in range(questions)) for b in range(blocks)),
+        demonstrations=tuple(
+            tuple(question(100 + 7 * b + d, "train") for d in range(most_shots)) for b in range(blocks)
+        ),
+        stop=(".",),
+        new_tokens=6,
+    )
+
+
+@pytest.fixture
+def tokenizer() -> Words:
+    return Words()
+
+
+@pytest.fixture
+def benchmark_of() -> Callable[..., Benchmark]:
+    """`make_benchmark(metric, blocks, questions, most_shots)`."""
+    return make_benchmark

@@ -1,0 +1,98 @@
+"""CIDEr-D against its published definition, written out slowly here, and against numbers worked out by hand."""
+
+import math
+from random import Random
+
+import pytest
+
+from mm1_lab.evaluate.cider import cider, tokenize
+
+
+def slow_cider(predictions: list[str], references: list[list[str]]) -> list[float]:
+    """The definition with explicit loops: g_k = h_k · log(|I| / images whose references hold k), clipped, n = 1 … 4."""
+
+    def grams(text: str, n: int) -> list[tuple[str, ...]]:
+        words = text.split()
+        return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+    def images_with(gram: tuple[str, ...]) -> int:
+        return max(1, sum(any(gram in grams(text, len(gram)) for text in texts) for texts in references))
+
+    def vector(text: str, n: int) -> dict[tuple[str, ...], float]:
+        found = grams(text, n)
+        return {gram: found.count(gram) * math.log(len(references) / images_with(gram)) for gram in found}
+
+    scores = []
+    for prediction, texts in zip(predictions, references, strict=True):
+        over_n = []
+        for n in (1, 2, 3, 4):
+            total = 0.0
+            for text in texts:
+                candidate, reference = vector(prediction, n), vector(text, n)
+                product = sum(
+                    min(candidate[gram], reference[gram]) * reference[gram] for gram in candidate if gram in reference
+                )
+                norms = math.sqrt(sum(v * v for v in candidate.values())) * math.sqrt(
+                    sum(v * v for v in reference.values())
+                )
+                difference = len(prediction.split()) - len(text.split())
+                if norms > 0:
+                    total += math.exp(-(difference**2) / (2 * 36)) * product / norms
+            over_n.append(10 * total / len(texts))
+        scores.append(100 * sum(over_n) / 4)
+    return scores
+
+
+def test_agrees_with_the_definition_on_random_captions() -> None:
+    random = Random(3)
+    words = ["red", "blue", "circle", "square", "large", "small", "left", "of", "and"]
+
+    def caption() -> str:
+        return " ".join(random.choices(words, k=random.randint(0, 14)))
+
+    references = [[caption() or "red" for _ in range(random.randint(1, 5))] for _ in range(12)]
+    predictions = [random.choice([caption(), random.choice(texts), texts[0] + " red red"]) for texts in references]
+    expected = slow_cider(predictions, references)
+    assert max(expected) > 300
+    assert cider(predictions, references) == pytest.approx(expected, abs=1e-9)
+
+
+def test_two_captions_by_hand() -> None:
+    # Two images, so each n-gram of one image alone weighs ln 2, and "red", which both have, weighs 0.
+    # Prediction "red circle", reference "red ring circle" (one word longer: exp(-1/72) = 0.986207).
+    # n = 1: candidate {circle: ln 2}, reference {ring: ln 2, circle: ln 2}: cosine 1/√2 = 0.707107.
+    # n = 2: candidate {red circle}, reference {red ring, ring circle}: 0.  n = 3, 4: the candidate has none: 0.
+    # 1000 · 0.986207 · 0.707107 / 4 = 174.3384
+    scores = cider(["red circle", "nothing"], [["red ring circle"], ["red square"]])
+    assert scores == pytest.approx([174.3384, 0.0], abs=1e-3)
+
+
+def test_repeating_a_word_earns_nothing_more() -> None:
+    # "ring" thrice against "ring" once, n = 1: clipped product 1·1 over norms 3·1 = 1/3; the length differs by 2.
+    references = [["ring"], ["square"]]
+    assert cider(["ring ring ring", ""], references)[0] == pytest.approx(1000 * math.exp(-4 / 72) / 3 / 4)
+    assert cider(["ring", ""], references)[0] == pytest.approx(250.0)
+
+
+def test_a_perfect_unique_copy_scores_1000_and_other_references_share() -> None:
+    references = [
+        ["a large red circle top left", "two blue squares and one small ring"],
+        ["a white cross lies alone here"],
+    ]
+    scores = cider([references[0][0], references[1][0]], references)
+    assert scores == pytest.approx([500.0, 1000.0])
+
+
+def test_case_and_punctuation_do_not_count() -> None:
+    references = [["A man, riding a T-shirt!"], ['It\'s 3.5 (or 1,000) km: $5 "more"...']]
+    same = ["a man riding a t-shirt", "it 's 3.5 or 1,000 km $ 5 more"]
+    assert cider(same, references) == pytest.approx([1000.0, 1000.0])
+    assert tokenize(references[1][0]) == ["it", "'s", "3.5", "or", "1,000", "km", "$", "5", "more"]
+
+
+def test_empty_captions_and_bad_input() -> None:
+    assert cider(["", " . "], [["red ring here now"], ["blue cross over there"]]) == [0.0, 0.0]
+    with pytest.raises(ValueError, match="1 predictions for 2"):
+        cider(["red"], [["red"], ["blue"]])
+    with pytest.raises(ValueError, match="at least one reference"):
+        cider(["red"], [[]])

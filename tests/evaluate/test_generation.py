@@ -1,0 +1,163 @@
+"""Generation with shared prefixes against `generate` of transformers, one whole prompt at a time."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from mm1_lab.config import ConnectorConfig, Size
+from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
+from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.model import MM1, build_connector, build_decoder, build_encoder
+
+SIDE, IMAGE_TOKENS = 12, 4
+
+
+@pytest.fixture
+def model(tokenizer) -> MM1:
+    """Random weights, with a sharp head, so that what it writes depends on what it reads."""
+    torch.manual_seed(5)
+    encoder = build_encoder(Size(layers=1, width=16, heads=2), patch=6, image_size=SIDE)
+    connector_config = ConnectorConfig(kind="average-pooling", image_tokens=IMAGE_TOKENS, width=16)
+    connector = build_connector(connector_config, 16, 24, patches=4)
+    decoder = build_decoder(Size(layers=2, width=24, heads=2), tokenizer.size, 256)
+    with torch.no_grad():
+        decoder.lm_head.weight.mul_(30)
+    return MM1(encoder, connector, decoder, tokenizer.image).eval()
+
+
+@pytest.fixture
+def groups(tokenizer, benchmark_of: Callable[..., Benchmark]) -> list[Group]:
+    """Blocks of unequal size, shots, and lengths of question, with pictures and without."""
+    writer = PromptWriter(tokenizer, IMAGE_TOKENS)
+    result = []
+    for metric, shots in (("vqa", 3), ("exact", 4), ("cider", 0), ("vqa", 0)):
+        benchmark = benchmark_of(metric, blocks=2, questions=5)
+        result += [
+            Group(writer.prefix(benchmark, block, shots), tuple(map(writer.question, questions[: 5 - 2 * block])))
+            for block, questions in enumerate(benchmark.blocks)
+        ]
+    return result
+
+
+def embedder_of(model: MM1, blind: bool = False) -> PromptEmbedder:
+    return PromptEmbedder(model, IMAGE_TOKENS, SIDE, blind, batch=3)
+
+
+def whole_prompt(model: MM1, segment: Segment) -> torch.Tensor:
+    """(1, length, width): the model's own embedding of a prompt with all its pictures."""
+    pixels = [picture.pixels(SIDE) for picture in segment.pictures]
+    images = np.stack(pixels) if pixels else np.zeros((0, SIDE, SIDE, 3), np.uint8)
+    return model.embed(torch.tensor([segment.tokens]), torch.from_numpy(images).permute(0, 3, 1, 2))
+
+
+@torch.inference_mode()
+def library_text(model: MM1, tokenizer, segment: Segment, new_tokens: int, stop_id: int) -> str:
+    ids = model.decoder.generate(
+        inputs_embeds=whole_prompt(model, segment),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=[tokenizer.end, stop_id],
+        pad_token_id=tokenizer.pad,
+    )
+    return tokenizer.decode(ids[0].tolist())
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 100])
+def test_same_words_as_generate_one_question_at_a_time(model: MM1, groups: list[Group], tokenizer, batch: int) -> None:
+    stop_id = tokenizer.encode("is")[0]
+    expected = [
+        [library_text(model, tokenizer, group.prefix + question, 8, stop_id) for question in group.questions]
+        for group in groups
+    ]
+    lengths = {len(text.split()) for texts in expected for text in texts}
+    assert len(lengths) > 3 and 8 in lengths, "the test needs answers that end early and others that do not"
+    assert generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch) == expected
+
+
+@torch.inference_mode()
+def test_logits_do_not_depend_on_what_is_batched(model: MM1, groups: list[Group], tokenizer) -> None:
+    """Four given tokens after every question: all groups at once, each question alone, and whole prompts uncached."""
+    given = torch.tensor(tokenizer.encode("red . the ring"))
+    embedder = embedder_of(model)
+    embedder.see(picture for group in groups for part in (group.prefix, *group.questions) for picture in part.pictures)
+
+    def read(batch: list[Group]) -> torch.Tensor:
+        """(groups, questions, 5, vocabulary)"""
+        decoding = SharedPrefixDecoding(
+            model.decoder,
+            [embedder.embed(group.prefix) for group in batch],
+            [[embedder.embed(question) for question in group.questions] for group in batch],
+        )
+        logits = [decoding.start()]
+        logits += [decoding.advance(token.expand(logits[0].shape[:2])) for token in given]
+        return torch.stack(logits, dim=2)
+
+    together = read(groups)
+    for number, group in enumerate(groups):
+        for at, question in enumerate(group.questions):
+            alone = read([Group(group.prefix, (question,))])[0, 0]
+            segment = group.prefix + question + Segment(tuple(given.tolist()))
+            plain = model.decoder(inputs_embeds=whole_prompt(model, segment)).logits[0, -5:]
+            torch.testing.assert_close(together[number, at], plain, atol=1e-4, rtol=0)
+            torch.testing.assert_close(alone, plain, atol=1e-4, rtol=0)
+
+
+def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer) -> None:
+    encoded: list[int] = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
+    embedder = embedder_of(model)
+    for _ in range(2):
+        generate(model.decoder, embedder, groups, tokenizer, ["."], 2, 100)
+    pictures = [p for group in groups for part in (group.prefix, *group.questions) for p in part.pictures]
+    assert sum(encoded) == len({id(picture) for picture in pictures}) < len(pictures) * 2
+
+
+def test_a_blind_model_reads_grey_and_draws_nothing(model: MM1, groups: list[Group], tokenizer) -> None:
+    class Grey:
+        def pixels(self, side: int) -> np.ndarray:
+            return np.full((side, side, 3), 128, np.uint8)
+
+    class Undrawable:
+        def pixels(self, side: int) -> np.ndarray:
+            raise AssertionError("drawn")
+
+    def with_pictures(picture: object) -> list[Group]:
+        def change(segment: Segment) -> Segment:
+            return Segment(segment.tokens, (picture,) * len(segment.pictures))  # type: ignore[arg-type]
+
+        return [Group(change(group.prefix), tuple(map(change, group.questions))) for group in groups]
+
+    def run(groups: list[Group], blind: bool) -> list[list[str]]:
+        return generate(model.decoder, embedder_of(model, blind), groups, tokenizer, ["."], 6, 100)
+
+    blind = run(with_pictures(Undrawable()), blind=True)
+    assert blind == run(with_pictures(Grey()), blind=False)
+    assert blind != run(groups, blind=False), "the test needs a model that looks at pictures"
+
+
+def test_a_stop_word_may_span_tokens(model: MM1, groups: list[Group]) -> None:
+    """With a tokenizer of characters, an answer ends with the token that completes `ab`, and not with `a`."""
+
+    class Characters:
+        pad, begin, end, image = range(4)
+        size = 24
+
+        def encode(self, text: str) -> list[int]:
+            return [4 + "abcdefghijklmnopqrst".index(letter) for letter in text]
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join("abcdefghijklmnopqrst"[number - 4] for number in ids if number > 3)
+
+    characters = Characters()
+    free = [
+        text for texts in generate(model.decoder, embedder_of(model), groups, characters, [], 12, 100) for text in texts
+    ]
+    word = next(text[at : at + 2] for text in free for at in range(1, len(text) - 3) if text[at] != text[at + 1])
+    stopped = generate(model.decoder, embedder_of(model), groups, characters, [word], 12, 100)
+    ends = [text.find(word) for text in free]
+    expected = [text if at < 0 else text[: at + 2] for text, at in zip(free, ends, strict=True)]
+    assert [text for texts in stopped for text in texts] == expected != free

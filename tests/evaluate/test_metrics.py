@@ -1,0 +1,70 @@
+"""From written text to points: cutting answers, telling answers from other text, metrics by benchmark, the majority."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
+from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.cider import cider
+from mm1_lab.evaluate.metrics import majority_score, score
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (" red . blue", "red"),
+        ("red", "red"),
+        (". red", ""),
+        ("red question : blue . ", "red"),
+        ("red\x00\rcircle\n", "red  circle"),
+        ("", ""),
+    ],
+)
+def test_an_answer_ends_at_the_first_stop_word(text: str, answer: str) -> None:
+    assert cut_answer(text, (".", "question")) == answer
+
+
+def test_an_answer_of_another_kind_is_not_parsed(benchmark_of: Callable[..., Benchmark]) -> None:
+    benchmark = benchmark_of("vqa")
+    words = answer_words(benchmark)
+    colour = benchmark.blocks[0][0]
+    assert colour.kind == "color"
+    assert is_parsed("The Blue.", colour, benchmark, words)
+    assert not is_parsed("circle", colour, benchmark, words)
+    assert not is_parsed("", colour, benchmark, words)
+    captions = benchmark_of("cider")
+    assert is_parsed("anything", captions.blocks[0][0], captions, answer_words(captions))
+    assert not is_parsed(" .", captions.blocks[0][0], captions, answer_words(captions))
+
+
+def test_each_metric_judges_in_the_order_of_the_questions(benchmark_of: Callable[..., Benchmark]) -> None:
+    for metric in ("vqa", "exact"):
+        benchmark = benchmark_of(metric)
+        right = [question.references[0] for question in questions_of(benchmark)]
+        wrong_second = [right[0], "nonsense", *right[2:]]
+        assert score(benchmark, wrong_second) == [100.0, 0.0, *[100.0] * (len(right) - 2)]
+    captions = benchmark_of("cider")
+    references = [question.references for question in questions_of(captions)]
+    said = [texts[0] for texts in references]
+    assert score(captions, said) == cider(said, references)
+    with pytest.raises(ValueError, match="cider-test: 1 predictions for 12"):
+        score(captions, ["red"])
+
+
+def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
+    def question(number: int, kind: str, *answers: str) -> Question:
+        return Question(str(number), kind, None, "?", answers, answers[0])
+
+    # count: "2" earns 100 on two of three. color: answers differ within the ten; "blue" earns 100 + 30, "red" 100 + 0.
+    questions = (
+        question(0, "count", *["2"] * 10),
+        question(1, "count", *["two"] * 10),
+        question(2, "count", *["3"] * 10),
+        question(3, "color", *["red"] * 5, *["blue"] * 5),
+        question(4, "color", "blue", *["green"] * 9),
+    )
+    benchmark = Benchmark("x", "vqa", "VQAv2", "vqa", (questions,), ((),), (".",), 3)
+    assert majority_score(benchmark) == pytest.approx((100 + 100 + 0 + 100 + 30) / 5)
+    assert majority_score(replace(benchmark, family="captioning", metric="cider")) is None

@@ -1,0 +1,66 @@
+"""The layout of few-shot prompts."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mm1_lab.data.types import Tokenizer
+from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.prompts import PromptWriter, Segment
+
+
+def read(segment: Segment, words: Tokenizer) -> str:
+    """A prompt as text, with its special tokens."""
+    special = {words.begin: "<begin>", words.end: "<end>", words.image: "<image>"}
+    return " ".join(special.get(token) or words.decode([token]) for token in segment.tokens)
+
+
+def test_two_shots_are_one_document(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
+    benchmark = benchmark_of("vqa")
+    writer = PromptWriter(tokenizer, image_tokens=2)
+    prefix = writer.prefix(benchmark, 1, shots=2)
+    first, second = benchmark.demonstrations[1][:2]
+    assert (first.shown, second.shown) == ("square", "red")
+    assert read(prefix, tokenizer) == (
+        "<begin> <image> <image> question : what is it ? answer : square . "
+        "<image> <image> question : what color is it ? answer : red ."
+    )
+    assert prefix.pictures == (first.picture, second.picture)
+    question = benchmark.blocks[1][0]
+    assert read(writer.question(question), tokenizer) == "<image> <image> question : what is it ? answer :"
+    assert writer.question(question).pictures == (question.picture,)
+
+
+def test_zero_shot_has_no_demonstration(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
+    writer = PromptWriter(tokenizer, image_tokens=4)
+    assert writer.prefix(benchmark_of("vqa"), 0, shots=0) == Segment((tokenizer.begin,))
+
+
+def test_captions_and_text_alone(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
+    writer = PromptWriter(tokenizer, image_tokens=1)
+    assert read(writer.prefix(benchmark_of("cider"), 0, 1), tokenizer) == "<begin> <image> a blue circle ."
+    text = benchmark_of("exact")
+    assert tokenizer.image not in writer.prefix(text, 0, 4).tokens
+    assert writer.question(text.blocks[0][0]).pictures == ()
+
+
+def test_an_answer_stands_behind_a_space_after_its_prompt(benchmark_of: Callable[..., Benchmark]) -> None:
+    class Characters:
+        pad, begin, end, image = range(4)
+        size = 1 << 20
+
+        def encode(self, text: str) -> list[int]:
+            return [ord(letter) for letter in text]
+
+        def decode(self, ids: object) -> str:
+            raise AssertionError
+
+    writer = PromptWriter(Characters(), image_tokens=1)
+    for metric, written in (("vqa", "answer : green."), ("cider", "\x03a blue circle.")):
+        tokens = writer.demonstration(benchmark_of(metric).demonstrations[0][0], ".").tokens
+        assert "".join(map(chr, tokens)).endswith(written)
+
+
+def test_too_few_demonstrations_are_refused(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
+    with pytest.raises(ValueError, match="block 0 has 4 demonstrations, not 8"):
+        PromptWriter(tokenizer, 1).prefix(benchmark_of("vqa"), 0, 8)

@@ -1,0 +1,221 @@
+"""The whole evaluation stage on a tiny model with random weights."""
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mm1_lab.config import DataIdentity, EvaluationStage, Recipe, RequestError, load_scale, resolve
+from mm1_lab.data.batches import make_batch
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Document
+from mm1_lab.data.world import World
+from mm1_lab.evaluate import benchmarks, metrics
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.run import Evaluation, evaluate
+from mm1_lab.model import MM1, build_mm1, save_weights
+from mm1_lab.train.progress import Progress
+
+SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+
+
+class TinyData:
+    """Held-out documents of two sources; the others are missing, in both ways in which data may say so."""
+
+    identity = DataIdentity()
+
+    def __init__(self, tokenizer, picture: Callable[[int], object]) -> None:
+        self.tokenizer = tokenizer
+        self.picture = picture
+
+    def source(self, name: str, seed: int):
+        raise AssertionError
+
+    pretraining_text = pairs = source
+
+    def held_out(self, name: str, count: int) -> list[Document]:
+        if name == "captions":
+            texts = ("a red circle .", "blue", "a green ring is it ?")
+            return [Document(str(n), (self.picture(n), texts[n % 3])) for n in range(count)]
+        if name == "text":
+            return [Document(str(n), ("question : what color ? " * (1 + n % 4),)) for n in range(count)]
+        if name == "synthetic":
+            raise RequestError("there are no synthetic captions")
+        return []
+
+
+@pytest.fixture
+def picture(benchmark_of: Callable[..., Benchmark]) -> Callable[[int], object]:
+    return type(benchmark_of("vqa").blocks[0][0].picture)
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch, benchmark_of: Callable[..., Benchmark]) -> list[Benchmark]:
+    """Three small benchmarks in the registry, one a metric."""
+    made = [benchmark_of(metric, blocks=4, questions=2) for metric in ("cider", "vqa", "exact")]
+    monkeypatch.setitem(benchmarks.BUILDERS, "world", tuple(lambda *_, one=one: [one] for one in made))
+    return made
+
+
+def make_stage(*settings: str, recipe: Recipe | None = None) -> EvaluationStage:
+    scale = load_scale("smoke", SCALES, ("evaluate.batch=5", "evaluate.shots=[0, 2, 4]", *settings))
+    return resolve("arm", recipe or Recipe(), scale, 0, DataIdentity()).evaluation
+
+
+def make_model(stage: EvaluationStage, tokenizer, folder: Path) -> MM1:
+    """Random weights, scaled so that what the model writes depends on what it reads and sees."""
+    torch.manual_seed(2)
+    model = build_mm1(stage.model, tokenizer).eval()
+    with torch.no_grad():
+        model.decoder.lm_head.weight.mul_(40)
+        model.connector.project[-1].weight.mul_(40)
+    save_weights(model, folder, stage.model)
+    return model
+
+
+def run(stage: EvaluationStage, folder: Path, data: object) -> tuple[Evaluation, list[Progress]]:
+    reports: list[Progress] = []
+    return evaluate(stage, folder, data, reports.append), reports  # type: ignore[arg-type]
+
+
+def test_every_question_is_scored_at_every_number_of_shots(
+    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+) -> None:
+    stage = make_stage()
+    model = make_model(stage, tokenizer, tmp_path)
+    result, reports = run(stage, tmp_path, TinyData(tokenizer, picture))
+    expected = [
+        (b.name, b.family, b.metric, shots, at, question.key, question.kind)
+        for b in chosen
+        for shots in (0, 2, 4)
+        for at, block in enumerate(b.blocks)
+        for question in block
+    ]
+    assert [
+        (row.benchmark, row.family, row.metric, row.shots, row.block, row.question, row.kind) for row in result.scores
+    ] == expected
+    writer = PromptWriter(tokenizer, stage.model.connector.image_tokens)
+    for benchmark in chosen:
+        for shots in (0, 4):
+            rows = [row for row in result.scores if (row.benchmark, row.shots) == (benchmark.name, shots)]
+            predictions = []
+            for row, question in zip(rows, questions_of(benchmark), strict=True):
+                segment = writer.prefix(benchmark, row.block, shots) + writer.question(question)
+                pixels = [p.pixels(stage.model.image_size) for p in segment.pictures]
+                images = np.stack(pixels) if pixels else np.zeros((0, 6, 6, 3), np.uint8)
+                ids = model.decoder.generate(
+                    inputs_embeds=model.embed(
+                        torch.tensor([segment.tokens]), torch.from_numpy(images).permute(0, 3, 1, 2)
+                    ),
+                    max_new_tokens=6,
+                    do_sample=False,
+                    eos_token_id=tokenizer.end,
+                    pad_token_id=tokenizer.pad,
+                )
+                predictions.append(tokenizer.decode(ids[0].tolist()).split(".")[0].strip())
+            assert [row.prediction for row in rows] == predictions
+            assert [row.score for row in rows] == metrics.score(benchmark, predictions)
+    assert set(result.majority) == {"vqa-test", "exact-test"}
+    assert len({row.prediction for row in result.scores}) > 10
+    shares = [1 - row.parsed for row in result.scores if (row.benchmark, row.shots) == ("vqa-test", 2)]
+    assert result.unparsed[("vqa-test", 2)] == sum(shares) / len(shares)
+    assert [report.step for report in reports] == list(range(1, 11))
+    assert {report.steps for report in reports} == {10}
+
+
+def test_held_out_loss_is_that_of_each_document_alone(
+    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+) -> None:
+    stage = make_stage()
+    model = make_model(stage, tokenizer, tmp_path)
+    data = TinyData(tokenizer, picture)
+    result, _ = run(stage, tmp_path, data)
+    assert set(result.held_out_loss) == {"captions", "text"}
+    for name, loss in result.held_out_loss.items():
+        total = tokens = 0.0
+        for document in data.held_out(name, 64):
+            packer = Packer(tokenizer, 64, stage.model.connector.image_tokens, 16)
+            row = packer.pack([document])
+            with torch.no_grad():
+                chances = model(make_batch([row], [name], stage.model.image_size, blind=False))[0].log_softmax(-1)
+            for at, (token, weight) in enumerate(zip(row.tokens, row.weights, strict=True)):
+                if weight:
+                    total -= float(chances[at - 1, token])
+                    tokens += 1
+        assert loss == pytest.approx(total / tokens, rel=1e-4)
+
+
+def test_samples_show_the_first_questions_of_three_blocks(
+    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+) -> None:
+    stage = make_stage()
+    make_model(stage, tokenizer, tmp_path)
+    result, _ = run(stage, tmp_path, TinyData(tokenizer, picture))
+    assert [(s.benchmark, s.shots, s.question) for s in result.samples] == [
+        (b.name, shots, b.blocks[block][0].key) for b in chosen for shots in (0, 4) for block in range(3)
+    ]
+    rows = {(row.benchmark, row.shots, row.question): row for row in result.scores}
+    for sample in result.samples:
+        row = rows[sample.benchmark, sample.shots, sample.question]
+        assert (sample.prediction, sample.score) == (row.prediction, row.score)
+        question = next(
+            q for b in chosen if b.name == sample.benchmark for q in questions_of(b) if q.key == row.question
+        )
+        assert (sample.prompt, sample.references) == (question.prompt, question.references)
+        if question.picture is None:
+            assert sample.png is None
+        else:
+            shown = np.asarray(Image.open(io.BytesIO(sample.png or b"")))
+            assert np.array_equal(shown, question.picture.pixels(stage.model.image_size))
+
+
+def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
+    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+) -> None:
+    stage = make_stage(recipe=Recipe(images="blind"))
+    make_model(stage, tokenizer, tmp_path)
+    result, _ = run(stage, tmp_path, TinyData(tokenizer, picture))
+    seeing, _ = run(make_stage(), tmp_path, TinyData(tokenizer, picture))
+
+    zero_shot: dict[tuple[str, str], set[str]] = {}
+    for row in result.scores:
+        if row.shots == 0 and row.family != "text":
+            zero_shot.setdefault((row.benchmark, row.kind), set()).add(row.prediction)
+    assert [len(different) for different in zero_shot.values()] == [1, 1, 1]
+    assert result.held_out_loss["text"] == seeing.held_out_loss["text"]
+    assert result.held_out_loss["captions"] != pytest.approx(seeing.held_out_loss["captions"], rel=1e-3)
+    pictures = {sample.png for sample in result.samples}
+    assert len(pictures) == 4, "three real pictures, and none for text"
+
+
+def test_half_precision_moves_the_numbers_a_little(
+    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+) -> None:
+    stage = make_stage()
+    make_model(stage, tokenizer, tmp_path)
+    data = TinyData(tokenizer, picture)
+    full = run(stage, tmp_path, data)[0].held_out_loss
+    half = run(make_stage("precision=bf16-mixed"), tmp_path, data)[0].held_out_loss
+    assert half != full
+    assert half == pytest.approx(full, rel=0.05)
+
+
+def test_the_world_is_evaluated_whole(tmp_path: Path) -> None:
+    world = World()
+    stage = make_stage("evaluate.batch=16", "evaluate.shots=[0, 4]")
+    make_model(stage, world.tokenizer, tmp_path)
+    result, _ = run(stage, tmp_path, world)
+    assert len({row.benchmark for row in result.scores}) == 9
+    assert len(result.scores) == 9 * 2 * 16
+    assert len({(row.benchmark, row.shots, row.question) for row in result.scores}) == len(result.scores)
+    assert set(result.held_out_loss) == {"captions", "synthetic", "interleaved", "text"}
+    assert all(math.isfinite(loss) for loss in result.held_out_loss.values())
+    assert len(result.majority) == 6
+    assert all(0 < points <= 100 for points in result.majority.values())

@@ -1,0 +1,122 @@
+"""The captioning benchmark made of users' own held-out captioned images."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from mm1_lab.config import DataIdentity, EvaluationSettings, RequestError
+from mm1_lab.data.types import BrokenPicture, Document, Pixels
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.shards import LONGEST_CAPTION, held_out_captions
+
+SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch=4)
+
+
+class Shown:
+    def pixels(self, side: int) -> Pixels:
+        return np.zeros((side, side, 3), np.uint8)
+
+
+class Broken:
+    def pixels(self, side: int) -> Pixels:
+        raise BrokenPicture("x.jpg")
+
+
+def caption(key: str, text: str, picture: object = None) -> Document:
+    return Document(key, (picture or Shown(), text))  # type: ignore[arg-type]
+
+
+class Captions:
+    """Shards with a few captions; every row of training offers all of them, each row from another start."""
+
+    identity = DataIdentity(kind="shards", digest="x", tokenizer="bpe-64")
+
+    def __init__(self, tokenizer, held_out: list[Document], training: list[Document], name: str) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self._held_out = held_out
+        self._training = training
+
+    def held_out(self, name: str, count: int) -> list[Document]:
+        if name != self.name:
+            raise RequestError(f"there are no {name}")
+        return self._held_out[:count]
+
+    def source(self, name: str, seed: int) -> "Captions":
+        assert name == self.name
+        return self
+
+    def documents(self, row: int) -> Iterable[Document]:
+        start = row % len(self._training)
+        yield from self._training[start:] + self._training[:start]
+
+    def epochs(self, rows: int) -> float:
+        return rows / len(self._training)
+
+    pretraining_text = pairs = source
+
+
+@pytest.fixture
+def captions(tokenizer) -> Callable[..., Captions]:
+    return lambda held_out, training, name="captions": Captions(tokenizer, held_out, training, name)
+
+
+def many(start: str, count: int) -> list[Document]:
+    return [caption(f"{start}-{number}", "a red circle " + "ring " * (number % 5)) for number in range(count)]
+
+
+def test_enough_captions(captions) -> None:
+    data = captions(many("held", 50), many("train", 100))
+    (benchmark,) = benchmarks_for(data, SETTINGS)
+    assert (benchmark.name, benchmark.family, benchmark.metric) == ("held-out-captions", "captioning", "cider")
+    assert [len(block) for block in benchmark.blocks] == [2, 3, 2, 3, 2, 3, 2, 3]
+    keys = [question.key for question in questions_of(benchmark)]
+    assert keys == [f"held-{number}" for number in range(20)]
+    shown = [question for block in benchmark.demonstrations for question in block]
+    assert [len(block) for block in benchmark.demonstrations] == [2] * 8
+    assert len({question.key for question in shown}) == 16, "each block has its own demonstrations"
+    assert all(question.key.startswith("train") for question in shown)
+    assert benchmark.blocks[0][1].references == ("a red circle ring",)
+    assert benchmark.new_tokens == 8, "the longest caption and the end of it"
+    assert benchmarks_for(data, SETTINGS) == [benchmark]
+
+
+def test_few_captions_make_fewer_blocks_of_one_question(captions) -> None:
+    (benchmark,) = held_out_captions(captions(many("held", 3), many("train", 3)), SETTINGS)
+    assert [len(block) for block in benchmark.blocks] == [1, 1, 1]
+    for block in benchmark.demonstrations:
+        assert len({question.key for question in block}) == 2
+
+
+def test_broken_pictures_and_captions_without_words_drop_out(captions) -> None:
+    bad = [caption("broken", "a red ring", Broken()), caption("empty", " \n"), Document("text", ("a ring",))]
+    data = captions([*bad, caption("good", "a \n red   ring")], [*bad, *many("train", 4)])
+    (benchmark,) = held_out_captions(data, SETTINGS)
+    assert [question.references for question in questions_of(benchmark)] == [("a red ring",)]
+    assert all(question.key.startswith("train") for block in benchmark.demonstrations for question in block)
+
+
+def test_synthetic_captions_serve_where_there_are_no_others(captions) -> None:
+    (benchmark,) = held_out_captions(captions(many("held", 9), many("train", 4), "synthetic"), SETTINGS)
+    assert len(questions_of(benchmark)) == 9
+
+
+def test_very_long_captions_do_not_make_generation_endless(captions) -> None:
+    data = captions([caption("long", "ring " * 500)], many("train", 4))
+    assert held_out_captions(data, SETTINGS)[0].new_tokens == LONGEST_CAPTION
+
+
+def test_nothing_held_out_is_an_error_a_user_can_act_on(captions) -> None:
+    assert held_out_captions(captions([], many("train", 4)), SETTINGS) == []
+    with pytest.raises(RequestError, match="no captioned image is held out"):
+        benchmarks_for(captions([], many("train", 4)), SETTINGS)
+
+
+def test_too_few_training_captions_for_a_prompt(captions) -> None:
+    with pytest.raises(RequestError, match="hold 1 captioned images, but 2-shot"):
+        held_out_captions(captions(many("held", 9), many("train", 1)), SETTINGS)
+    zero_shot = SETTINGS.model_copy(update={"shots": (0,)})
+    (benchmark,) = held_out_captions(captions(many("held", 9), many("train", 1)), zero_shot)
+    assert benchmark.demonstrations == ((),) * 8

@@ -1,0 +1,55 @@
+"""VQA accuracy and its normalisation, by hand from the published rules."""
+
+import pytest
+
+from mm1_lab.evaluate.vqa import exact_match, normalise, vqa_accuracy
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "points"),
+    # Left out one by one: each who agrees leaves n − 1 matches, each who does not leaves n.
+    # n = 1: (1·0 + 9·1/3) / 10;  2: (2·1/3 + 8·2/3) / 10;  3: (3·2/3 + 7·1) / 10;  4: all at least 3/3.
+    [(0, 0.0), (1, 30.0), (2, 60.0), (3, 90.0), (4, 100.0), (10, 100.0)],
+)
+def test_leave_one_out_over_ten_answers(agreeing: int, points: float) -> None:
+    answers = ["Red."] * agreeing + ["blue"] * (10 - agreeing)
+    assert vqa_accuracy("the red", answers) == pytest.approx(points)
+
+
+def test_too_few_answers_are_refused() -> None:
+    with pytest.raises(ValueError, match="ten people's answers"):
+        vqa_accuracy("red", ["red"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "normal"),
+    [
+        ("  A Red\tCar\n", "red car"),
+        ("Two dogs and an owl", "2 dogs and owl"),
+        ("none", "0"),
+        ("eleven", "eleven"),
+        ("dont", "don't"),
+        ("couldn'tve", "couldn't've"),
+        ("shed", "shed"),  # a word of its own
+        ("yes.", "yes"),
+        ("3.5", "3.5"),
+        ("5. 1", "5 1"),
+        ("1,000", "1000"),
+        ("t-shirt", "t shirt"),  # no space beside the mark: a space takes its place
+        ("red, blue", "red blue"),
+        ("black/white", "black white"),
+        ("what?!", "what"),
+        ("1,000 t-shirts", "1000 tshirts"),  # a comma between digits: every mark falls away
+        ("o'clock", "o'clock"),
+        ("a", "a"),  # nothing else is left: a printed letter
+        ("", ""),
+    ],
+)
+def test_normalisation(answer: str, normal: str) -> None:
+    assert normalise(answer) == normal
+
+
+def test_exact_match_is_all_or_nothing() -> None:
+    assert exact_match("The ring.", ["ring"]) == 100.0
+    assert exact_match("ring left", ["ring"]) == 0.0
+    assert exact_match("", ["a"]) == 0.0

@@ -1,0 +1,90 @@
+"""The world's benchmarks: fixed blocks, demonstrations from the training split, prompts that fit a row."""
+
+from collections import Counter
+
+import pytest
+
+from mm1_lab.config import EvaluationSettings
+from mm1_lab.data.world import World
+from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.scenes import Scene
+from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.world import world_benchmarks
+
+SETTINGS = EvaluationSettings(questions=96, blocks=12, batch=8)
+BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
+everything = pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
+
+
+def questions(benchmark: Benchmark) -> list[Question]:
+    return [question for block in benchmark.blocks for question in block]
+
+
+def demonstrations(benchmark: Benchmark) -> list[Question]:
+    return [question for block in benchmark.demonstrations for question in block]
+
+
+def scenes(asked: list[Question]) -> list[Scene]:
+    return [question.picture.scene for question in asked if isinstance(question.picture, ScenePicture)]
+
+
+def test_the_paper_s_eight_and_its_text_suite_are_mirrored() -> None:
+    assert [benchmark.mirrors for benchmark in BENCHMARKS.values()] == (
+        ["COCO", "NoCaps", "TextCaps", "VQAv2", "TextVQA", "VizWiz", "GQA", "OK-VQA", "TextCore"]
+    )
+    assert Counter(b.family for b in BENCHMARKS.values()) == {"captioning": 3, "vqa": 5, "text": 1}
+
+
+def test_questions_are_always_the_same() -> None:
+    assert list(BENCHMARKS.values()) == world_benchmarks(SETTINGS)
+
+
+@everything
+def test_questions_are_of_the_test_split_and_demonstrations_of_training(benchmark: Benchmark) -> None:
+    assert {scene.split for scene in scenes(questions(benchmark))} <= {"test"}
+    assert {scene.split for scene in scenes(demonstrations(benchmark))} <= {"train"}
+    assert not any(scene.is_novel for scene in scenes(demonstrations(benchmark)))
+    novel = {scene.is_novel for scene in scenes(questions(benchmark))}
+    assert novel <= {benchmark.name == "novel-captions"}
+
+
+@everything
+def test_blocks_have_their_own_demonstrations(benchmark: Benchmark) -> None:
+    assert len(benchmark.blocks) == len(benchmark.demonstrations) == 12
+    assert all(len(block) == 8 for block in benchmark.blocks + benchmark.demonstrations)
+    assert len({question.key for question in questions(benchmark)}) == 96
+    assert len({question.key for question in demonstrations(benchmark)}) == 96
+
+
+@everything
+def test_eight_shots_fit_a_row_of_the_scales(benchmark: Benchmark) -> None:
+    tokenizer = World().tokenizer
+
+    def length(question: Question, *texts: str) -> int:
+        return 9 * (question.picture is not None) + len(tokenizer.encode(" ".join([question.prompt, *texts])))
+
+    for block, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):
+        prefix = 1 + sum(length(question, question.shown, benchmark.stop[0]) for question in shown)
+        assert prefix + max(map(length, block)) + benchmark.new_tokens <= 256
+
+
+@everything
+def test_references_fit_the_metric(benchmark: Benchmark) -> None:
+    wanted = {"cider": 5, "vqa": 10, "exact": 1}[benchmark.metric]
+    for question in questions(benchmark):
+        assert len(question.references) == wanted
+        most_common = Counter(question.references).most_common(1)[0][0]
+        assert benchmark.metric != "vqa" or most_common == question.shown
+        assert benchmark.metric != "cider" or len(set(question.references)) == 5
+    assert all(len(World().tokenizer.encode(q.shown)) < benchmark.new_tokens for q in demonstrations(benchmark))
+
+
+def test_no_reference_caption_is_a_training_text() -> None:
+    references = {
+        text for b in BENCHMARKS.values() if b.metric == "cider" for q in questions(b) for text in q.references
+    }
+    world = World()
+    for name in ("captions", "synthetic", "interleaved"):
+        source = world.source(name, 0)
+        texts = {part for n in range(1500) for part in source.document(n).parts if isinstance(part, str)}
+        assert not references & {text.removesuffix(" .") for text in texts}

@@ -1,0 +1,78 @@
+"""The decoder: counted parameters, initialisation, heads that look back."""
+
+import math
+
+import pytest
+import torch
+
+from mm1_lab.config import Size, non_embedding_parameters
+from mm1_lab.model import build_decoder, count_parameters
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "heads", "paper"),
+    [
+        (12, 768, 12, 84.9e6),
+        (24, 1024, 16, 302e6),
+        (24, 2048, 32, 1.208e9),
+        (26, 3072, 24, 2.944e9),
+        (32, 4096, 32, 6.442e9),
+    ],
+)
+def test_counts_at_the_papers_sizes(layers: int, width: int, heads: int, paper: float) -> None:
+    size = Size(layers=layers, width=width, heads=heads)
+    with torch.device("meta"):
+        counted = count_parameters(build_decoder(size, 32_000, 4096))
+    assert counted["decoder"] == pytest.approx(paper, rel=0.01)
+    assert counted["decoder"] == pytest.approx(non_embedding_parameters(size), rel=0.01)
+    assert counted["embedding"] == 2 * 32_000 * width
+
+
+def attention_weights(size: Size, length: int) -> torch.Tensor:
+    """(layers, heads, length, length): where each head looks when content says nothing, RoPE worked out by hand."""
+    torch.manual_seed(0)
+    decoder = build_decoder(size, 50, length)
+    assert isinstance(decoder.model.layers[0].self_attn.q_proj.bias, torch.Tensor)
+    decoder.config._attn_implementation = "eager"
+    with torch.no_grad():
+        for layer in decoder.model.layers:
+            layer.self_attn.q_proj.weight.zero_()
+            layer.self_attn.k_proj.weight.zero_()
+    tokens = torch.randint(50, (1, length))
+    return torch.stack(decoder.model(tokens, output_attentions=True).attentions)[:, 0]
+
+
+@pytest.mark.parametrize(("width", "heads"), [(80, 4), (128, 4), (96, 3), (48, 2)])
+def test_heads_look_back(width: int, heads: int) -> None:
+    """With query and key weights of zero, a head looks mostly at the position `distance` before."""
+    weights = attention_weights(Size(layers=3, width=width, heads=heads), 24)
+    distances = (1, 1, 2, 3)
+    for head in range(heads):
+        assert _looks_back(weights[0, head]) == {distances[head % 4]}
+    for layer in (1, 2):
+        assert _looks_back(weights[layer, 0]) == {1}
+        # the other heads of later layers look everywhere alike
+        torch.testing.assert_close(weights[layer, 1, 20, :21], torch.full((21,), 1 / 21))
+
+
+def _looks_back(weights: torch.Tensor) -> set[int]:
+    """How far from each position (the first few left out) its most attended one is; that one has the most by far."""
+    for position in range(4, len(weights)):
+        first, second = weights[position].topk(2).values.tolist()
+        assert first > 1.3 * second
+    return {position - int(weights[position].argmax()) for position in range(4, len(weights))}
+
+
+def test_first_loss_and_scales() -> None:
+    """Untied N(0, 1) embeddings, and a first loss near log(vocabulary), at a narrow and a wide size."""
+    for width in (48, 256):
+        torch.manual_seed(0)
+        decoder = build_decoder(Size(layers=4, width=width, heads=4), 400, 128)
+        embedding = decoder.get_input_embeddings().weight
+        assert embedding.std().item() == pytest.approx(1.0, abs=0.02)
+        assert decoder.lm_head.weight.data_ptr() != embedding.data_ptr()
+        tokens = torch.randint(400, (4, 128))
+        assert decoder(tokens, labels=tokens).loss.item() == pytest.approx(math.log(400), abs=0.1)
+        states = decoder.model(tokens, output_hidden_states=True).hidden_states
+        assert states[-2].std().item() < 3
+    assert decoder.config.rope_parameters["rope_theta"] == 500

@@ -1,0 +1,118 @@
+"""MM1: images take their places, a packed document sees only itself, generation agrees with training."""
+
+import pytest
+import torch
+
+from mm1_lab.config import ConnectorConfig, Size
+from mm1_lab.data.batches import Batch, make_batch
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Data, Document
+from mm1_lab.model import MM1, build_connector, build_decoder, build_encoder, count_parameters
+
+SIZE = Size(layers=2, width=32, heads=2)
+
+
+@pytest.fixture
+def model(squares: Data) -> MM1:
+    torch.manual_seed(0)
+    encoder = build_encoder(SIZE, 6, 24)
+    connector = build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=8), 32, 32, 16)
+    return MM1(encoder, connector, build_decoder(SIZE, squares.tokenizer.size, 64), squares.tokenizer.image).eval()
+
+
+def documents(squares: Data) -> list[Document]:
+    captions, text = squares.held_out("captions", 9), squares.held_out("text", 2)
+    return [captions[0], text[0], captions[1], captions[2]]
+
+
+def pack(squares: Data, rows: list[list[Document]], sequence: int = 64) -> Batch:
+    packer = Packer(squares.tokenizer, sequence, 4, 4)
+    return make_batch([packer.pack(row) for row in rows], ["captions"] * len(rows), 24, blind=False)
+
+
+def test_logits_and_counts(model: MM1, squares: Data) -> None:
+    batch = pack(squares, [documents(squares), documents(squares)[:2]])
+    logits = model(batch)
+    assert logits.shape == (2, 64, squares.tokenizer.size)
+    assert bool(torch.isfinite(logits).all())
+    counts = count_parameters(model)
+    assert sum(counts.values()) == sum(parameter.numel() for parameter in model.parameters())
+    assert counts["embedding"] == 2 * 32 * squares.tokenizer.size
+
+
+def test_image_features_stand_where_image_tokens_do(model: MM1, squares: Data) -> None:
+    batch = pack(squares, [documents(squares)])
+    embedded = model.embed(batch.tokens, batch.images)
+    features = model.connector(model.encoder((batch.images.float() - 128) / 64))
+    # begin, four image tokens, …; the second caption follows a caption and a text of ten tokens each
+    torch.testing.assert_close(embedded[0, 1:5], features[0])
+    torch.testing.assert_close(embedded[0, 21:25], features[1])
+    words = batch.tokens[0] != squares.tokenizer.image
+    torch.testing.assert_close(embedded[0, words], model.decoder.get_input_embeddings()(batch.tokens[0, words]))
+
+
+@pytest.mark.parametrize(("images", "found"), [(0, "no images"), (2, "2 images give 8"), (4, "4 images give 16")])
+def test_too_few_or_too_many_images(model: MM1, squares: Data, images: int, found: str) -> None:
+    batch = pack(squares, [documents(squares)])
+    with pytest.raises(ValueError, match=f"12 image tokens in the text, but {found}"):
+        model.embed(batch.tokens, batch.images[[0, 1, 2, 0][:images]])
+
+
+def test_a_packed_document_sees_only_itself(model: MM1, squares: Data) -> None:
+    """Each document gets the logits that it gets alone; what padding holds does not matter."""
+    packed = model(pack(squares, [documents(squares)]))[0]
+    start = 0
+    for document in documents(squares):
+        alone = model(pack(squares, [[document]], sequence=16))[0, :10]
+        torch.testing.assert_close(packed[start : start + 10], alone, rtol=1e-4, atol=1e-5)
+        start += 10
+
+
+def test_nothing_sees_what_follows(model: MM1, squares: Data) -> None:
+    batch = pack(squares, [documents(squares)])
+    before = model(batch)
+    batch.tokens[0, 9] = squares.tokenizer.begin
+    after = model(batch)
+    torch.testing.assert_close(after[0, :9], before[0, :9])
+    assert not torch.allclose(after[0, 9], before[0, 9])
+
+
+def test_a_picture_reaches_the_text_after_it(model: MM1, squares: Data) -> None:
+    batch = pack(squares, [documents(squares)])
+    before = model(batch)
+    batch.images[0] = 255 - batch.images[0]
+    after = model(batch)
+    changed = (after != before).any(dim=2)[0]
+    assert changed.nonzero().flatten().tolist() == list(range(1, 10))
+
+
+def test_generation_with_a_cache_agrees_with_training(model: MM1, squares: Data) -> None:
+    """Prompt with an image first, then token by token from the cache; left padding does not matter."""
+    batch = pack(squares, [documents(squares)[:1]], sequence=16)
+    expected = model(batch)[0, :10]
+    tokens = torch.cat([torch.zeros(1, 3, dtype=torch.long), batch.tokens[:, :10]], dim=1)
+    seen = torch.ones(1, 13, dtype=torch.long)
+    seen[0, :3] = 0
+    positions = torch.cat([torch.zeros(3, dtype=torch.long), torch.arange(10)])[None]
+    embedded = model.embed(tokens, batch.images)
+    outputs = model.decoder(
+        inputs_embeds=embedded[:, :8], attention_mask=seen[:, :8], position_ids=positions[:, :8], use_cache=True
+    )
+    torch.testing.assert_close(outputs.logits[0, 3:], expected[:5], rtol=1e-4, atol=1e-5)
+    for place in range(8, 13):
+        outputs = model.decoder(
+            inputs_embeds=embedded[:, place : place + 1],
+            attention_mask=seen[:, : place + 1],
+            position_ids=positions[:, place : place + 1],
+            past_key_values=outputs.past_key_values,
+            use_cache=True,
+        )
+        torch.testing.assert_close(outputs.logits[0, 0], expected[place - 3], rtol=1e-4, atol=1e-5)
+
+
+def test_padding_gives_finite_gradients(model: MM1, squares: Data) -> None:
+    batch = pack(squares, [documents(squares)[:1]])
+    assert int((batch.documents == 0).sum()) == 54
+    model(batch)[batch.weights > 0].sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)

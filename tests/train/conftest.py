@@ -1,0 +1,76 @@
+"""Stages of a few steps on the squares."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.config import (
+    ConnectorConfig,
+    DataIdentity,
+    DecoderStage,
+    DecoderTraining,
+    EncoderStage,
+    EncoderTraining,
+    MultimodalStage,
+    MultimodalTraining,
+    Phase,
+    Size,
+    Stage,
+)
+from mm1_lab.data.types import Data
+from mm1_lab.train.progress import Progress
+from mm1_lab.train.stages import run_stage
+
+TINY = Size(layers=1, width=16, heads=2)
+
+
+@pytest.fixture
+def encoder_stage() -> EncoderStage:
+    training = EncoderTraining(learning_rate=3e-3, steps=6, batch=8, text=TINY)
+    return EncoderStage(**_SHARED, size=TINY, patch=6, image_size=24, dense_share=0.5, training=training)
+
+
+@pytest.fixture
+def decoder_stage() -> DecoderStage:
+    phases = (Phase(share=0.5, sequence=24, rows=4), Phase(share=0.5, sequence=64, rows=2))
+    training = DecoderTraining(learning_rate=3e-3, steps=6, phases=phases, elsewhere_weight=0.5)
+    return DecoderStage(**_SHARED, size=TINY, training=training)
+
+
+@pytest.fixture
+def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -> MultimodalStage:
+    return MultimodalStage(
+        **_SHARED,
+        encoder=encoder_stage,
+        decoder=decoder_stage,
+        image_size=24,
+        connector=ConnectorConfig(kind="c-abstractor", image_tokens=4, width=16),
+        shares={"captions": 0.5, "text": 0.5},
+        sequence=64,
+        max_images=4,
+        blind=False,
+        training=MultimodalTraining(learning_rate=3e-3, steps=6, rows=4),
+    )
+
+
+_SHARED = {"seed": 1, "data": DataIdentity(digest="squares"), "precision": "32-true", "compile": False}
+
+
+@pytest.fixture
+def finished(tmp_path: Path, squares: Data) -> Callable[[Stage], Path]:
+    """Runs a stage, with its inputs before it, and gives its folder."""
+
+    def run(stage: Stage) -> Path:
+        folder = tmp_path / stage.fingerprint
+        if not folder.exists():
+            inputs = {name: run(needed) for name, needed in stage.inputs().items()}
+            folder.mkdir()
+            run_stage(stage, folder, inputs, squares, _ignore)
+        return folder
+
+    return run
+
+
+def _ignore(progress: Progress) -> None:
+    pass

@@ -1,0 +1,116 @@
+"""The losses against plain computations."""
+
+import math
+
+import pytest
+import torch
+
+from mm1_lab.config import DecoderTraining, Phase, Size
+from mm1_lab.data.batches import Batch, make_batch
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Data
+from mm1_lab.model import build_decoder, hidden_states
+from mm1_lab.train.decoder import TextBatches, phase_starts
+from mm1_lab.train.encoder import is_dense, pair_batch
+from mm1_lab.train.objective import contrastive_loss, language_loss
+
+
+def make_text_batch(squares: Data) -> Batch:
+    packer = Packer(squares.tokenizer, 32, 1, 1, elsewhere_weight=0.25)
+    names = ["text", "captions", "text"]
+    rows = [packer.pack(squares.source("text", seed).documents(seed)) for seed in range(3)]
+    return make_batch(rows, names, side=1, blind=True)
+
+
+def test_language_loss_is_the_weighted_mean_over_text(squares: Data) -> None:
+    torch.manual_seed(0)
+    decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
+    batch = make_text_batch(squares)
+    hidden = hidden_states(decoder, decoder.get_input_embeddings()(batch.tokens), batch.documents, batch.positions)
+    loss, tally = language_loss(decoder, hidden, batch, ["captions", "text", "interleaved"])
+
+    chances = decoder.lm_head(hidden).log_softmax(dim=2)
+    sums = {"captions": [0.0, 0.0], "text": [0.0, 0.0]}
+    for row in range(3):
+        for place in range(1, 32):
+            weight = batch.weights[row, place].item()
+            sums[batch.sources[row]][0] -= weight * chances[row, place - 1, batch.tokens[row, place]].item()
+            sums[batch.sources[row]][1] += weight
+    assert sums["text"][1] == pytest.approx(2 * 3 * (6 * 0.25 + 4 * 1 - 0.25))
+    total = [sum(values) for values in zip(*sums.values(), strict=True)]
+    assert loss.item() == pytest.approx(total[0] / total[1], rel=1e-5)
+    assert tally[0].tolist() == pytest.approx([*sums["captions"], 30, 1], rel=1e-5)
+    assert tally[1].tolist() == pytest.approx([*sums["text"], 60, 2], rel=1e-5)
+    assert tally[2].tolist() == [0, 0, 0, 0]
+
+
+def test_language_loss_without_text_is_zero(squares: Data) -> None:
+    decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
+    batch = make_text_batch(squares)
+    batch.weights.zero_()
+    hidden = hidden_states(decoder, decoder.get_input_embeddings()(batch.tokens), batch.documents, batch.positions)
+    loss, _ = language_loss(decoder, hidden, batch, ["text", "captions"])
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_contrastive_loss_by_hand() -> None:
+    """Two orthogonal pairs at scale s: −log(e^s / (e^s + 1)), in both directions."""
+    vectors = torch.eye(2)
+    scale = torch.tensor(3.0)
+    loss = contrastive_loss(vectors, vectors, scale, torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-5)
+    swapped = contrastive_loss(vectors, vectors.flip(0), scale, torch.tensor([0, 1]))
+    assert swapped.item() == pytest.approx(math.log(1 + math.exp(3)), rel=1e-5)
+
+
+def test_equal_captions_are_no_negatives() -> None:
+    """A third pair with the first one's caption changes neither of the two as the other's negative."""
+    images, texts = torch.eye(3), torch.eye(3)[[0, 1, 0]]
+    images[2] = images[0]
+    loss = contrastive_loss(images, texts, torch.tensor(3.0), torch.tensor([0, 1, 0]))
+    one, two = math.log(1 + math.exp(-3)), math.log(1 + 2 * math.exp(-3))
+    assert loss.item() == pytest.approx((one + two + one) / 3, rel=1e-5)
+
+
+def test_dense_captions_have_their_share() -> None:
+    for share in (0.0, 0.3, 0.5, 1.0):
+        for count in (1, 7, 100):
+            assert sum(is_dense(index, share) for index in range(count)) == math.floor(count * share)
+
+
+def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares: Data) -> None:
+    tokenizer = squares.tokenizer
+    images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 3  # type: ignore[union-attr]
+    batch = pair_batch(images, ["a square", "is " * 100, "a square"], tokenizer)
+    assert batch.tokens.shape == (3, 77)
+    assert batch.tokens[1, -1] == tokenizer.end
+    assert batch.ends.tolist() == [3, 76, 3]
+    assert batch.groups.tolist() == [0, 1, 0]
+    assert batch.images.shape == (3, 3, 12, 12)
+
+
+def test_phases_have_their_steps_and_rows_go_on(squares: Data) -> None:
+    phases = (Phase(share=0.5, sequence=24, rows=4), Phase(share=0.5, sequence=64, rows=2))
+    training = DecoderTraining(learning_rate=1e-3, steps=7, phases=phases)
+    assert phase_starts(training) == [0, 4]
+    asked: list[tuple[int, float, int]] = []
+
+    class Text:
+        def documents(self, row: int, progress: float, longest: int) -> object:
+            asked.append((row, progress, longest))
+            return squares.source("text", 0).documents(row)
+
+    class Recording:
+        tokenizer = squares.tokenizer
+
+        def pretraining_text(self, seed: int) -> Text:
+            return Text()
+
+    batches = TextBatches(training, Recording(), 0)  # type: ignore[arg-type]
+    shapes = [tuple(batches(step).tokens.shape) for step in range(7)]
+    assert shapes == [(4, 24)] * 4 + [(2, 64)] * 3
+    assert [row for row, _, _ in asked] == list(range(4 * 4 + 3 * 2))
+    assert [progress for _, progress, _ in asked[::4]][:4] == [step / 7 for step in range(4)]
+    assert {longest for row, _, longest in asked if row >= 16} == {64}
+    assert asked[-1] == (21, 6 / 7, 64)

@@ -1,0 +1,58 @@
+"""The schedule, and what decays."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from mm1_lab.config import ConnectorConfig, Optimiser, Size
+from mm1_lab.model import MM1, build_connector, build_decoder, build_encoder
+from mm1_lab.train.optimiser import build_optimiser, rate_factor
+
+
+def test_warm_up_then_cosine() -> None:
+    config = Optimiser(learning_rate=1.0, steps=101, warmup_fraction=0.1, final_fraction=0.1)
+    factors = [rate_factor(step, config) for step in range(101)]
+    assert factors[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[55] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * 45 / 90)) / 2)
+    assert factors[100] == pytest.approx(0.1)
+    assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_few_steps_have_a_rate(steps: int) -> None:
+    config = Optimiser(learning_rate=1.0, steps=steps)
+    assert all(0.1 <= rate_factor(step, config) <= 1 for step in range(steps))
+
+
+def test_only_matrices_decay() -> None:
+    size = Size(layers=1, width=16, heads=2)
+    for kind in ("c-abstractor", "attention-pooling"):
+        connector = build_connector(ConnectorConfig(kind=kind, image_tokens=4, width=16), 16, 16, 16)
+        model = MM1(build_encoder(size, 6, 24), connector, build_decoder(size, 10, 16), 3)
+        optimiser, _ = build_optimiser(model, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
+        decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+        assert len(decay) == len(list(model.parameters()))
+        for name, parameter in model.named_parameters():
+            is_free = parameter.ndim < 2 or "embed_tokens" in name or "position" in name or "queries" in name
+            assert decay[id(parameter)] == (0.0 if is_free else 0.05), name
+
+
+def test_one_update_by_hand() -> None:
+    """With betas (b1, b2) the first AdamW update is −rate · (sign of the gradient + decay · weight)."""
+    linear = nn.Linear(1, 1)
+    with torch.no_grad():
+        linear.weight.fill_(2.0)
+        linear.bias.fill_(2.0)
+    config = Optimiser(learning_rate=0.01, steps=10, warmup_fraction=0.2, weight_decay=0.5)
+    optimiser, schedule = build_optimiser(linear, config)
+    linear(torch.ones(1, 1)).sum().backward()
+    optimiser.step()
+    rate = 0.01 / 2  # first of two warm-up steps
+    assert linear.weight.item() == pytest.approx(2 - rate * (1 + 0.5 * 2), abs=1e-6)
+    assert linear.bias.item() == pytest.approx(2 - rate, abs=1e-6)
+    schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.01, 0.01])

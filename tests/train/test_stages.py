@@ -1,0 +1,217 @@
+"""Stages from their first step to their files: what they write, how they resume, how they fail."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Stage
+from mm1_lab.config.stage import EvaluationSettings
+from mm1_lab.data.types import Data
+from mm1_lab.model import build_encoder, load_weights
+from mm1_lab.train import recorder
+from mm1_lab.train.progress import Diverged, Progress
+from mm1_lab.train.stages import run_stage
+
+Finished = Callable[[Stage], Path]
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(step: int) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            raise Killed
+
+    return report
+
+
+def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, steps: list[int]) -> None:
+    """Runs `stage`, killed after each of `steps`, to its end."""
+    folder.mkdir()
+    for step in steps:
+        with pytest.raises(Killed):
+            run_stage(stage, folder, inputs, data, kill_at(step))
+        assert (folder / "last.ckpt").exists()
+    run_stage(stage, folder, inputs, data, lambda progress: None)
+    assert not (folder / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "multimodal"])
+@pytest.mark.parametrize("steps", [[4], [2, 5]], ids=["once", "twice"])
+def test_a_killed_stage_ends_as_if_undisturbed(
+    kind: str,
+    steps: list[int],
+    request: pytest.FixtureRequest,
+    finished: Finished,
+    squares: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage: Stage = request.getfixturevalue(f"{kind}_stage")
+    straight = finished(stage)
+    inputs = {name: finished(needed) for name, needed in stage.inputs().items()}
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    run_killed(stage, tmp_path / "killed", inputs, squares, steps)
+
+    expected, actual = (load_file(folder / "model.safetensors") for folder in (straight, tmp_path / "killed"))
+    assert expected.keys() == actual.keys()
+    for name, weights in expected.items():
+        assert torch.equal(weights, actual[name]), name
+    assert (straight / "training.csv").read_text() == (tmp_path / "killed" / "training.csv").read_text()
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (straight, tmp_path / "killed")]
+    for summary in summaries:
+        assert summary.pop("seconds") > 0
+    assert summaries[0] == summaries[1]
+
+
+def test_the_last_checkpoint_is_taken_at_the_killed_step(
+    decoder_stage: DecoderStage, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        run_stage(decoder_stage, tmp_path, {}, squares, kill_at(4))
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3  # step 4 was reported, and the run killed, before its checkpoint
+    seen: list[int] = []
+    run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: seen.append(progress.step))
+    assert seen == [4, 5, 6]
+
+
+def test_a_checkpoint_of_another_stage_is_refused(
+    decoder_stage: DecoderStage, squares: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        run_stage(decoder_stage, tmp_path, {}, squares, kill_at(4))
+    other = decoder_stage.model_copy(update={"seed": 2})
+    with pytest.raises(RequestError, match=f"belongs to stage {decoder_stage.fingerprint}"):
+        run_stage(other, tmp_path, {}, squares, lambda progress: None)
+
+
+def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished: Finished) -> None:
+    folder = finished(multimodal_stage)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model.safetensors",
+        "stage.json",
+        "summary.json",
+        "training.csv",
+    ]
+    described = json.loads((folder / "stage.json").read_text())
+    assert described["fingerprint"] == multimodal_stage.fingerprint
+    assert MultimodalStage.model_validate(described["stage"]) == multimodal_stage
+
+    with (folder / "training.csv").open() as file:
+        points = [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+    assert {name for _, name, _ in points} == {"loss", "loss/captions", "loss/text"}
+    assert {step for step, _, _ in points} == set(range(1, 7))
+
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["rows"] == {"captions": 12, "text": 12}
+    assert summary["epochs"] == {"captions": 12 / 50, "text": 12 / 50}
+    # a caption is begin, 4 image tokens, 4 words, end: four of them, a row's images, leave 24 positions empty
+    assert summary["tokens"]["captions"] == 12 * 4 * 10
+    # a text is begin, 5 + 3 words, end: six fill 60 of 64
+    assert summary["tokens"]["text"] == 12 * 6 * 10
+    assert summary["parameters"].keys() == {"encoder", "connector", "decoder", "embedding"}
+    assert summary["losses"].keys() == {"loss", "loss/captions", "loss/text"}
+
+
+def test_a_multimodal_stage_starts_from_its_inputs(
+    multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path
+) -> None:
+    inputs = {name: finished(stage) for name, stage in multimodal_stage.inputs().items()}
+    training = multimodal_stage.training.model_copy(update={"learning_rate": 1e-12, "steps": 1})
+    still = multimodal_stage.model_copy(update={"training": training})
+    run_stage(still, tmp_path, inputs, squares, lambda progress: None)
+    weights = load_file(tmp_path / "model.safetensors")
+    for part, folder in inputs.items():
+        for name, value in load_file(folder / "model.safetensors").items():
+            torch.testing.assert_close(weights[f"{part}.{name}"], value, rtol=0, atol=1e-9)
+
+
+def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finished: Finished) -> None:
+    def last_loss(stage: Stage) -> float:
+        loss: float = json.loads((finished(stage) / "summary.json").read_text())["losses"]["loss"]
+        return loss
+
+    mixed = multimodal_stage.model_copy(
+        update={"precision": "bf16-mixed"}
+        | {name: s.model_copy(update={"precision": "bf16-mixed"}) for name, s in multimodal_stage.inputs().items()}
+    )
+    full, half = last_loss(multimodal_stage), last_loss(mixed)
+    assert full != half
+    assert half == pytest.approx(full, rel=0.02)
+
+
+def test_gradients_are_clipped(decoder_stage: DecoderStage, finished: Finished) -> None:
+    """Adam is blind to a gradient's scale down to its epsilon; a norm of 1e-9 is below that, so little moves."""
+    clipped = decoder_stage.training.model_copy(update={"clip": 1e-9})
+    weights = [
+        load_file(finished(decoder_stage.model_copy(update={"training": training})) / "model.safetensors")
+        for training in (decoder_stage.training, clipped)
+    ]
+    moved = [(weights[0][name] - value).abs().max().item() for name, value in weights[1].items()]
+    assert max(moved) > 1e-3
+
+
+def test_everything_trains(multimodal_stage: MultimodalStage, finished: Finished) -> None:
+    trained = load_file(finished(multimodal_stage) / "model.safetensors")
+    for part, stage in multimodal_stage.inputs().items():
+        before = load_file(finished(stage) / "model.safetensors")
+        moved = {name: not torch.equal(value, trained[f"{part}.{name}"]) for name, value in before.items()}
+        assert moved.pop("vision.embeddings.class_embedding", True)
+        still = [name for name, has_moved in moved.items() if not has_moved]
+        assert not still, f"{part} does not train: {still}"
+
+
+def test_the_encoder_is_saved_alone_and_loads_at_another_resolution(
+    encoder_stage: EncoderStage, finished: Finished
+) -> None:
+    encoder = build_encoder(encoder_stage.size, encoder_stage.patch, 36)
+    load_weights(encoder, finished(encoder_stage))
+    assert encoder(torch.zeros(2, 3, 36, 36)).shape == (2, 36, 16)
+
+
+def test_retrieval_is_learnt(encoder_stage: EncoderStage, finished: Finished) -> None:
+    """Four colours, four captions: after enough steps each image finds a caption of its colour among held-out ones."""
+    training = encoder_stage.training.model_copy(update={"steps": 60})
+    folder = finished(encoder_stage.model_copy(update={"training": training}))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["retrieval"]["pairs"] == 256
+    assert summary["retrieval"]["image_to_text"] > 0.9
+    assert summary["retrieval"]["text_to_image"] > 0.9
+
+
+def test_text_is_learnt(decoder_stage: DecoderStage, finished: Finished) -> None:
+    training = decoder_stage.training.model_copy(update={"steps": 150, "learning_rate": 1e-2})
+    folder = finished(decoder_stage.model_copy(update={"training": training}))
+    with (folder / "training.csv").open() as file:
+        losses = [float(row["value"]) for row in csv.DictReader(file)]
+    assert losses[0] > 2.0
+    # of eleven predictions only the colour, first told, cannot be known: log 4 of it, half weighted
+    assert losses[-1] < 0.4
+
+
+def test_a_loss_that_is_not_finite_names_its_step(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
+    training = decoder_stage.training.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(Diverged, match=r"the loss of step 2 is (nan|inf)"):
+        run_stage(decoder_stage.model_copy(update={"training": training}), tmp_path, {}, squares, lambda progress: None)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_an_evaluation_is_not_trained(multimodal_stage: MultimodalStage, squares: Data, tmp_path: Path) -> None:
+    settings = EvaluationSettings(questions=8, batch=8)
+    shared = multimodal_stage.model_dump(include={"seed", "data", "precision", "compile"})
+    stage = EvaluationStage(**shared, model=multimodal_stage, settings=settings)
+    with pytest.raises(TypeError, match="'evaluation' is not trained"):
+        run_stage(stage, tmp_path, {}, squares, lambda progress: None)
