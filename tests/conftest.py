@@ -1,7 +1,12 @@
-"""Data small enough to know by heart: coloured squares and their names, the same on every machine and for ever."""
+"""Shared by all tests: data small enough to know by heart, and places in which the real command runs."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from mm1_lab.config import DataIdentity
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
 
+REPOSITORY = Path(__file__).parents[1]
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (128, 128, 128)}
 WORDS = ("a", "square", "is", "the", "?", ".", *COLOURS)
 
@@ -92,3 +98,65 @@ class Curriculum:
 @pytest.fixture
 def squares() -> Squares:
     return Squares()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A working directory in which the command is run, with sweeps of its own."""
+
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / "local"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command in a process of its own."""
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        return subprocess.Popen(
+            [sys.executable, "-m", "mm1_lab.cli", *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What the command prints; it must end with `code`."""
+        process = self.start(*arguments)
+        output, _ = process.communicate()
+        assert process.returncode == code, output
+        return output
+
+    def done(self) -> dict[str, int]:
+        """When each finished stage and trial was finished, by folder."""
+        marks = [*self.results.glob("store/*/DONE"), *self.results.glob("trials/*/DONE")]
+        return {str(path.parent.relative_to(self.results)): path.stat().st_mtime_ns for path in marks}
+
+    def tables(self) -> dict[str, bytes]:
+        """Everything that must not depend on how a sweep was interrupted."""
+        names = ("scores.csv", "held_out.csv", "training.csv", "samples.json")
+        trials = [path for name in names for path in self.results.glob(f"trials/*/{name}")]
+        drawn = [path for path in self.results.glob("smoke/*/*") if path.suffix in (".md", ".csv", ".json")]
+        return {str(path.relative_to(self.results)): path.read_bytes() for path in [*trials, *drawn]}
+
+
+def make_place(folder: Path) -> Place:
+    shutil.copytree(REPOSITORY / "sweeps", folder / "sweeps")
+    return Place(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return make_place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Where two arms of the data-mix sweep were run at smoke scale; not to be changed."""
+    finished = make_place(tmp_path_factory.mktemp("finished"))
+    finished.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+    return finished

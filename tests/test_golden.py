@@ -61,6 +61,7 @@ MULTIMODAL = MultimodalStage(
     shares={"captions": 0.6, "text": 0.4},
     sequence=48,
     max_images=3,
+    frozen=(),
     blind=False,
     training=MultimodalTraining(**RATE, rows=3),
 )

@@ -64,11 +64,15 @@ class Recipe(Config):
     """Optimiser steps in the paper's count; a scale says how many of its own 200,000 are."""
     learning_rate: float | Literal["scale", "paper"] = "scale"
     """Peak rate: a number, `scale` (the scale's own), or `paper` (Eq. 1 at the counted parameters)."""
+    frozen: tuple[Literal["encoder", "connector", "decoder"], ...] = ()
+    """Parts that multimodal pre-training leaves as they are; the paper freezes none (section 4)."""
     images: Literal["shown", "blind"] = "shown"
     """`blind`: every image, in training and in evaluation, is one flat mean colour (a control)."""
 
     @model_validator(mode="after")
-    def _positive_rate(self) -> "Recipe":
+    def _trainable(self) -> "Recipe":
         if isinstance(self.learning_rate, float) and self.learning_rate <= 0:
             raise ValueError("learning_rate must be above 0")
+        if len(set(self.frozen)) == 3:
+            raise ValueError("frozen names every part; leave one to be trained")
         return self

@@ -77,13 +77,14 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
     if image_tokens + 2 > scale.sequence:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence}")
 
+    dense = recipe.encoder.data == "dfn+vecap" and "synthetic" in data.sources
     shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
     encoder = EncoderStage(
         **shared,
         size=encoder_size,
         patch=scale.patch,
         image_size=image_size,
-        dense_share=scale.encoder.dense_share if recipe.encoder.data == "dfn+vecap" else 0.0,
+        dense_share=scale.encoder.dense_share if dense else 0.0,
         training=scale.encoder,
     )
     decoder = DecoderStage(**shared, size=decoder_size, training=scale.decoder)
@@ -102,14 +103,26 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
         decoder=decoder,
         image_size=image_size,
         connector=ConnectorConfig(kind=recipe.connector, image_tokens=image_tokens, width=scale.connector_width),
-        shares={name: float(f"{share:.9g}") for name, share in recipe.data_mix.shares().items()},
+        shares=_shares(arm, recipe, data),
         sequence=scale.sequence,
         max_images=scale.max_images,
+        frozen=tuple(sorted(set(recipe.frozen))),
         blind=recipe.images == "blind",
         training=training,
     )
     evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
+
+
+def _shares(arm: str, recipe: Recipe, data: DataIdentity) -> dict[str, float]:
+    """Rounded shares of rows. Where the data have no synthetic captions, the others take their rows."""
+    shares = recipe.data_mix.shares()
+    if "synthetic" not in data.sources and shares.get("captions"):
+        shares["captions"] += shares.pop("synthetic", 0.0)
+    for name in shares:
+        if name not in data.sources:
+            raise RequestError(f"arm {arm!r} needs {name} data, but the data have only {', '.join(data.sources)}")
+    return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
 
 def resolve_sweep(sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity) -> list[Trial]:

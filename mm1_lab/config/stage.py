@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from mm1_lab.config.base import Config, canonical_json
+from mm1_lab.config.recipe import SOURCES
 from mm1_lab.config.scale import (
     DecoderTraining,
     EncoderTraining,
@@ -34,6 +35,8 @@ class DataIdentity(Config):
     """For shards: a hash of their index, so that moving the files changes nothing."""
     tokenizer: str = "world"
     """`world`, `bpe-N` (trained on the data's text, N entries), or the digest of a Hugging Face tokenizer."""
+    sources: tuple[str, ...] = SOURCES
+    """The kinds of training data there are."""
 
 
 class Stage(Config):
@@ -111,6 +114,8 @@ class MultimodalStage(Stage):
     """Share of packed rows a source."""
     sequence: int
     max_images: int
+    frozen: tuple[str, ...]
+    """Parts that are not trained, in alphabetical order."""
     blind: bool
     training: MultimodalTraining
 

@@ -60,9 +60,11 @@ class WorkList:
         ready = [key for key in self.waiting if self.done.issuperset(self.units[key].needs)]
         if ready:
             return self._take(ready[0])
-        if self.waiting and self.may_stand_by:
-            self.standing_by.add(self.waiting[0])
-            return self._take(self.waiting[0])
+        coming = self.done | (self.running - self.standing_by)
+        soon = [key for key in self.waiting if coming.issuperset(self.units[key].needs)]
+        if soon and self.may_stand_by:
+            self.standing_by.add(soon[0])
+            return self._take(soon[0])
         return None
 
     def _take(self, key: str) -> Unit:
@@ -83,12 +85,19 @@ class WorkList:
         cause = next((need for need in self.units[key].needs if need in self.failed), None)
         if cause:
             self.blocked[key] = cause
+            self._block(key, cause)
             return False
         if self.attempts[key] <= self.retries:
             self.waiting.insert(0, key)
             return True
         self.failed[key] = reason
-        for other in [k for k in self.waiting if key in self.units[k].needs]:
-            self.waiting.remove(other)
-            self.blocked[other] = key
+        self._block(key, cause=key)
         return False
+
+    def _block(self, key: str, cause: str) -> None:
+        """Everything that waits for `key`, and what waits for that."""
+        for other in [waiting for waiting in self.waiting if key in self.units[waiting].needs]:
+            if other not in self.blocked:
+                self.waiting.remove(other)
+                self.blocked[other] = cause
+                self._block(other, cause)

@@ -20,11 +20,13 @@ from mm1_lab.train.progress import Report
 def train_multimodal(
     stage: MultimodalStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report
 ) -> None:
-    """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`; nothing is frozen."""
+    """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`."""
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
     load_weights(model.encoder, inputs["encoder"])
     load_weights(model.decoder, inputs["decoder"])
+    for part in stage.frozen:
+        getattr(model, part).requires_grad_(False)
     if stage.compile:
         model.encoder.compile()
         model.connector.compile()

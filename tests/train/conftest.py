@@ -49,6 +49,7 @@ def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -
         shares={"captions": 0.5, "text": 0.5},
         sequence=64,
         max_images=4,
+        frozen=(),
         blind=False,
         training=MultimodalTraining(learning_rate=3e-3, steps=6, rows=4),
     )

@@ -174,6 +174,15 @@ def test_everything_trains(multimodal_stage: MultimodalStage, finished: Finished
         assert not still, f"{part} does not train: {still}"
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_frozen_part_stays_bit_identical(part: str, multimodal_stage: MultimodalStage, finished: Finished) -> None:
+    frozen = multimodal_stage.model_copy(update={"frozen": (part,)})
+    trained = load_file(finished(frozen) / "model.safetensors")
+    for name, stage in frozen.inputs().items():
+        before = load_file(finished(stage) / "model.safetensors")
+        assert all(torch.equal(value, trained[f"{name}.{key}"]) for key, value in before.items()) == (name == part)
+
+
 def test_the_encoder_is_saved_alone_and_loads_at_another_resolution(
     encoder_stage: EncoderStage, finished: Finished
 ) -> None:

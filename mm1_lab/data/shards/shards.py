@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.config import DataIdentity, RequestError, Scale
+from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.datafile import read_data_file
 from mm1_lab.data.shards.pictures import PixelCache
@@ -39,7 +39,9 @@ class Shards:
         contents = {name: collection.digest_parts() for name, collection in self._collections.items()}
         digest = hashlib.sha256(repr([sorted(contents.items()), self._limits.image_tokens]).encode()).hexdigest()[:16]
         named = self._folder_tokenizer.digest if self._folder_tokenizer else f"bpe-{scale.vocabulary}"
-        self.identity = DataIdentity(kind="shards", digest=digest, tokenizer=named)
+        self.identity = DataIdentity(
+            kind="shards", digest=digest, tokenizer=named, sources=tuple(name for name in SOURCES if name in files)
+        )
 
     @classmethod
     def open(cls, path: Path, cache: Path, scale: Scale) -> "Shards":

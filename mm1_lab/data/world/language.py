@@ -83,18 +83,26 @@ def telling(random: Random, scene: Scene) -> str:
     return " ".join(f"one {noun(t)} , {t.colour} , {t.size} , lies {PLACES[t.place]} ." for t in things)
 
 
+def in_other_words(text: str) -> str:
+    """`text` with big and little for large and small, upper and lower for top and bottom."""
+    return " ".join(_SYNONYMS.get(word, word) for word in text.split())
+
+
+_SYNONYMS = {"large": "big", "small": "little", "top": "upper", "bottom": "lower"}
+
+
 def references(scene: Scene) -> tuple[str, ...]:
     """Five captions of the scene by five hands, in the benchmarks' own style."""
-    return tuple(_REFERENCE_STYLES[hand](scene) for hand in range(5))
+    return tuple(hand(scene) for hand in _HANDS)
 
 
 def _in_the(thing: Thing) -> str:
     return f"in the {PLACES[thing.place]}"
 
 
-_REFERENCE_STYLES: tuple[Callable[[Scene], str], ...] = (
-    lambda scene: " and ".join(f"a {_phrase(t)} {_in_the(t)}" for t in scene.things),
-    lambda scene: "there is " + " and ".join(f"a {_phrase(t)}" for t in scene.things),
+_HANDS: tuple[Callable[[Scene], str], ...] = (
+    lambda scene: in_other_words(" and ".join(f"a {_phrase(t)} {_in_the(t)}" for t in scene.things)),
+    lambda scene: in_other_words("there is " + " and ".join(f"a {_phrase(t)}" for t in scene.things)),
     lambda scene: " and ".join(f"the {PLACES[t.place]} has a {_phrase(t)}" for t in scene.things),
     lambda scene: " next to ".join(f"one {_phrase(t)}" for t in scene.things),
     lambda scene: "we see the " + " and the ".join(f"{_phrase(t, size=False)} {_in_the(t)}" for t in scene.things),

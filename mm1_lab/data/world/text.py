@@ -9,7 +9,7 @@ from collections.abc import Callable
 from random import Random
 
 from mm1_lab.data.types import Answer, Part
-from mm1_lab.data.world.language import Voice, alt_text, dense_caption, page_voice, telling
+from mm1_lab.data.world.language import Voice, alt_text, dense_caption, in_other_words, page_voice, telling
 from mm1_lab.data.world.questions import Asked, ask
 from mm1_lab.data.world.scenes import Scene, sample_scene
 from mm1_lab.data.world.words import (
@@ -42,7 +42,6 @@ _ASKED = {
     "letter": 1,
     "owner": 1,
     "town": 1,
-    "unanswerable": 0.7,
 }
 """How often each kind is asked; the hard ones more."""
 
@@ -88,9 +87,10 @@ def many_shots(random: Random) -> Parts:
 
 
 def retold(random: Random) -> Parts:
-    """The same scene in two voices."""
+    """The same scene in two voices, the second often in other words."""
     scene = sample_scene(random, "train", counts=(0.5, 0.4, 0.1), spare=random.random() < 0.2)
-    return (_tell(random, scene), "that is :", Answer(_tell(random, scene)))
+    first, second = _tell(random, scene), _tell(random, scene)
+    return (first, "that is :", Answer(in_other_words(second) if random.random() < 0.5 else second))
 
 
 def facts(random: Random) -> Parts:
@@ -162,20 +162,42 @@ def handover(random: Random) -> tuple[str, str]:
     )
 
 
+def medley(random: Random) -> Parts:
+    """Short documents of several kinds in one."""
+    parts: list[Part] = []
+    words = 0
+    for _ in range(random.randint(3, 10)):
+        piece = random.choices(list(_SHORT), list(_SHORT.values()))[0](random)
+        words += sum(len(str(part).split()) for part in piece)
+        if words > _LONGEST:
+            break
+        parts += piece
+    return tuple(parts)
+
+
+_SHORT: dict[Callable[[Random], Parts], float] = {
+    told_and_asked: 2,
+    retold: 1,
+    facts: 1,
+    arithmetic: 1,
+    pattern: 1,
+    story: 1,
+}
 _DOCUMENTS: dict[Callable[[Random], Parts], float] = {
     told_and_asked: 9,
     many_shots: 4,
+    medley: 2,
     retold: 2,
     facts: 2,
     arithmetic: 1.5,
-    pattern: 1,
+    pattern: 1.5,
     story: 1.5,
 }
 
 
 def text_document(random: Random, long: bool = True) -> Parts:
-    """A document of the text-only kind; `long` ones hold many shots too."""
-    makers = {maker: weight for maker, weight in _DOCUMENTS.items() if long or maker is not many_shots}
+    """A document of the text-only kind; `long` ones hold many shots or many kinds too."""
+    makers = {maker: weight for maker, weight in _DOCUMENTS.items() if long or maker not in (many_shots, medley)}
     return random.choices(list(makers), list(makers.values()))[0](random)
 
 

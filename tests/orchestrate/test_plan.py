@@ -1,0 +1,81 @@
+from pathlib import Path
+
+from mm1_lab.config import EvaluationStage, Trial
+from mm1_lab.orchestrate.cost import Speeds
+from mm1_lab.orchestrate.plan import Plan, make_plan, path_lengths
+from mm1_lab.orchestrate.request import load_request
+from mm1_lab.results import Ledger
+
+
+def ask(
+    tmp_path: Path, seeds: str = "1", only: tuple[str, ...] = ("base", "captions")
+) -> tuple[tuple[Trial, ...], Ledger]:
+    request = load_request("data_mix", "smoke", seeds, only, (), None, tmp_path / "results", tmp_path / "store")
+    return request.trials, request.ledger
+
+
+def finish(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "DONE").write_text("{}", encoding="utf-8")
+
+
+def kinds(plan: Plan) -> list[str]:
+    return sorted(unit.kind for unit in plan.units.values())
+
+
+def test_shared_stages_are_one_piece_of_work(tmp_path: Path) -> None:
+    trials, ledger = ask(tmp_path, seeds="2")
+    plan = make_plan(trials, ledger)
+    assert kinds(plan) == ["decoder"] * 2 + ["encoder"] * 2 + ["trial"] * 4
+    for trial in trials:
+        model = trial.evaluation.model
+        unit = plan.units[trial.fingerprint]
+        assert unit.stages == (model, trial.evaluation)
+        assert set(unit.needs) == {model.encoder.fingerprint, model.decoder.fingerprint}
+        assert plan.units[model.encoder.fingerprint].names == tuple(t.name for t in trials if t.seed == trial.seed)
+
+
+def test_scores_without_weights_are_done(tmp_path: Path) -> None:
+    trials, ledger = ask(tmp_path)
+    for trial in trials:
+        finish(ledger.trial_folder(trial.fingerprint))
+    plan = make_plan(trials, ledger)
+    assert not plan.units
+    assert {planned.state for planned in plan.stages.values()} == {"done", "not needed"}
+
+
+def test_only_what_a_missing_trial_needs_runs(tmp_path: Path) -> None:
+    trials, ledger = ask(tmp_path)
+    base, captions = (trial.evaluation for trial in trials)
+    finish(ledger.trial_folder(base.fingerprint))
+    finish(ledger.stage_folder(captions.model.encoder.fingerprint))
+    plan = make_plan(trials, ledger)
+    assert set(plan.units) == {captions.model.decoder.fingerprint, captions.fingerprint}
+    assert plan.units[captions.fingerprint].needs == (captions.model.decoder.fingerprint,)
+
+
+def test_with_its_weights_only_the_evaluation_is_missing(tmp_path: Path) -> None:
+    trials, ledger = ask(tmp_path, only=("base",))
+    evaluation = trials[0].evaluation
+    finish(ledger.stage_folder(evaluation.model.fingerprint))
+    plan = make_plan(trials, ledger)
+    assert list(plan.units) == [evaluation.fingerprint]
+    unit = plan.units[evaluation.fingerprint]
+    assert unit.needs == () and [type(stage) for stage in unit.stages] == [EvaluationStage]
+
+
+def test_a_partial_folder_is_taken_up(tmp_path: Path) -> None:
+    trials, ledger = ask(tmp_path, only=("base",))
+    decoder = trials[0].evaluation.model.decoder.fingerprint
+    ledger.partial_folder(decoder).mkdir(parents=True)
+    plan = make_plan(trials, ledger)
+    assert plan.stages[decoder].state == "run" and "interrupted" in plan.stages[decoder].why
+
+
+def test_the_longest_path_counts_what_waits(tmp_path: Path) -> None:
+    trials, ledger = ask(tmp_path)
+    plan = make_plan(trials, ledger)
+    lengths = path_lengths(plan.units, Speeds({}))
+    for unit in plan.units.values():
+        for need in unit.needs:
+            assert lengths[need] > lengths[unit.key]

@@ -1,0 +1,109 @@
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab.config import Trial
+from mm1_lab.orchestrate.mlflow_runs import SweepRuns
+from mm1_lab.orchestrate.plan import make_plan
+from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
+from mm1_lab.orchestrate.request import Request, load_request
+from mm1_lab.results import HeldOutRow, ScoreRow
+from mm1_lab.results.manifest import read_manifest
+
+
+@pytest.fixture
+def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """Two trials, of which the first is done."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    only = ("base", "captions")
+    request = load_request("data_mix", "smoke", "1", only, (), None, Path("results/local"), Path("results/local/store"))
+    request.write_manifest()
+    write(request, request.trials[0])
+    return request
+
+
+def write(request: Request, trial: Trial) -> None:
+    Path("training.csv").write_text("step,name,value\n1,loss,3\n2,loss,2\n", encoding="utf-8")
+    chain = {"encoder": "e", "decoder": "d", "evaluation": trial.fingerprint}
+    record = {
+        "recipe": trial.recipe.model_dump(mode="json"),
+        "config": trial.evaluation.model_dump(mode="json"),
+        "fingerprints": chain,
+        "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": None},
+    }
+    scores = [ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 40.0, "red", True)]
+    request.ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.5)], [], record, Path("training.csv"))
+
+
+def runs_of(request: Request) -> tuple[Any, dict[str, Any]]:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{Path('results/local/mlflow.db').absolute()}")
+    runs = client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
+    assert len({run.info.run_name for run in runs}) == len(runs), "a run is there twice"
+    return client, {run.info.run_name: run for run in runs}
+
+
+def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Request) -> None:
+    sync(request_.folder, request_.ledger)
+    unfinished = SweepRuns(read_manifest(request_.folder), request_.ledger)
+    trial = request_.trials[1]
+    unfinished.start_trial(
+        trial.fingerprint, [trial.name], trial.recipe.model_dump(mode="json"), trial.evaluation.model_dump(mode="json")
+    )
+    _, runs = runs_of(request_)
+    assert runs["captions / seed 0"].info.status == "RUNNING"
+    sync(request_.folder, request_.ledger)
+    client, runs = runs_of(request_)
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "base / seed 0": "FINISHED",
+        "captions / seed 0": "KILLED",
+        "data_mix at smoke": "KILLED",
+    }
+    base = runs["base / seed 0"]
+    assert base.data.metrics == {
+        "vqa/0-shot": 40,
+        "0-shot": 40,
+        "vqa 0-shot": 40,
+        "held-out/text": 1.5,
+        "train/loss": 2,
+    }
+    assert [point.value for point in client.get_metric_history(base.info.run_id, "train/loss")] == [3, 2]
+    write(request_, trial)
+    sync(request_.folder, request_.ledger)
+    client, runs = runs_of(request_)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
+
+
+def test_logging_that_was_cut_off_is_done_again_without_doubles(request_: Request) -> None:
+    runs = SweepRuns(read_manifest(request_.folder), request_.ledger)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(runs.client, "log_text", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        runs.log_trial(request_.trials[0].fingerprint, ["base / seed 0"])
+    sync(request_.folder, request_.ledger)
+    client, found = runs_of(request_)
+    base = found["base / seed 0"].info
+    assert base.status == "FINISHED"
+    assert len(client.get_metric_history(base.run_id, "train/loss")) == 2
+    assert [item.path for item in client.list_artifacts(base.run_id)] == ["samples.html"]
+
+
+def test_a_sweep_goes_on_without_mlflow_and_a_note_remains(
+    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    recorder = Recorder(request_.folder, request_.ledger, request_.trials)
+    unit = next(iter(make_plan(request_.trials, request_.ledger).units.values()))
+    recorder.started(unit)
+    recorder.close("FINISHED")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
+    assert behind_note(request_.folder).exists()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    sync(request_.folder, request_.ledger)
+    assert not behind_note(request_.folder).exists()
+    assert "base / seed 0" in runs_of(request_)[1]

@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.orchestrate.request import load_request
+from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
+from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
+from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
+
+TRICKY = ("NA", "None", "", 'say "red", then\nblue', "1e5")
+"""Predictions that a careless reader would turn into something else."""
+
+
+def scores() -> list[ScoreRow]:
+    return [
+        ScoreRow("vqa", "vqa", "vqa", 0, index % 2, f"q{index}", "colour", 100 * index / 3, prediction, index != 2)
+        for index, prediction in enumerate(TRICKY)
+    ]
+
+
+def write(ledger: Ledger, fingerprint: str, folder: Path) -> None:
+    training = folder / "training.csv"
+    training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
+    sample = SampleRow("vqa", 0, "q0", "colour", "what ?", ("red",), "NA", 1 / 3, b"picture")
+    ledger.write_scores(fingerprint, scores(), [HeldOutRow("text", 2 / 3)], [sample], {"seed": 0}, training)
+
+
+def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]]:
+    request = load_request("data_mix", "smoke", seeds, (), (), None, tmp_path / "results", tmp_path / "store")
+    rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
+    return Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows
+
+
+def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    folder = ledger.results / "smoke" / "data_mix"
+    sweep, rows = manifest(tmp_path)
+    merge_manifest(folder, sweep, rows, lambda row: True)
+    write(ledger, rows[1].fingerprint, tmp_path)
+    assert list_variants(ledger.results) == [folder]
+    variant = read_variant(folder)
+    table = read_scores(variant)
+    assert tuple(table["prediction"]) == TRICKY
+    assert table["score"].tolist() == pytest.approx([100 * i / 3 for i in range(5)], rel=1e-8)
+    assert table["parsed"].tolist() == [True, True, False, True, True]
+    assert set(table["arm"]) == {rows[1].arm} and set(table["seed"]) == {0}
+    assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)
+    sample = json.loads((ledger.trial_folder(rows[1].fingerprint) / "samples.json").read_text(encoding="utf-8"))[0]
+    assert (ledger.results / "pictures" / sample["picture"]).read_bytes() == b"picture"
+
+
+def test_equal_results_are_equal_bytes(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    for fingerprint in ("a", "b"):
+        write(ledger, fingerprint, tmp_path)
+    for name in ("scores.csv", "held_out.csv", "samples.json", "training.csv", "DONE"):
+        assert (ledger.trial_folder("a") / name).read_bytes() == (ledger.trial_folder("b") / name).read_bytes()
+
+
+def test_a_stage_is_done_only_when_it_was_finished(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    partial = ledger.begin_stage("f")
+    assert partial is not None
+    (partial / "model.safetensors").write_bytes(b"weights")
+    (partial / "last.ckpt").write_bytes(b"state")
+    assert not ledger.has_weights("f")
+    assert ledger.begin_stage("f") == partial and (partial / "last.ckpt").exists()
+    ledger.finish_stage("f")
+    assert ledger.has_weights("f") and ledger.begin_stage("f") is None and not partial.exists()
+    assert sorted(path.name for path in ledger.stage_folder("f").iterdir()) == ["DONE", "model.safetensors"]
+
+
+def test_killed_between_done_and_rename_nothing_runs_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    ledger.begin_stage("f")
+    (ledger.partial_folder("f") / "DONE").write_text("{}", encoding="utf-8")
+    assert ledger.begin_stage("f") is None and ledger.has_weights("f")
+
+
+def test_a_half_written_trial_is_not_there_and_is_written_over(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    for name in ("f", "f.partial"):
+        (ledger.results / "trials" / name).mkdir(parents=True)
+        (ledger.results / "trials" / name / "scores.csv").write_text("benchm", encoding="utf-8")
+    assert not ledger.has_scores("f")
+    write(ledger, "f", tmp_path)
+    assert ledger.has_scores("f") and not (ledger.results / "trials" / "f.partial").exists()
+
+
+def test_success_clears_an_earlier_failure(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    ledger.record_failure("f", "base / seed 0", 2, "loss is nan")
+    failure = ledger.failure("f")
+    assert failure is not None and failure["reason"] == "loss is nan" and failure["attempts"] == 2
+    write(ledger, "f", tmp_path)
+    assert ledger.failure("f") is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(RequestError, match="file/results: cannot be written to"):
+        Ledger(tmp_path / "file" / "results", tmp_path / "store").check_writable()
+
+
+def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(tmp_path: Path) -> None:
+    folder = tmp_path / "smoke" / "data_mix"
+    sweep, first = manifest(tmp_path)
+    _, both = manifest(tmp_path, seeds="2")
+    merge_manifest(folder, sweep, first, lambda row: True)
+    merge_manifest(folder, sweep, [row for row in both if row.seed == 1], lambda row: row.arm != "blind")
+    assert read_trials(folder) == [row for row in both if (row.arm, row.seed) != ("blind", 0)]
+    assert list(read_manifest(folder).sweep.panels["a"].arms) == ["100/0", "66/33", "50/50", "33/66", "0/100"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "data", "name"),
+    [
+        ((), "world", "data_mix"),
+        (("train.steps=200",), "world", "data_mix,train.steps=200"),
+        (("train.steps=200", "patch=4", "train.steps=300"), "books", "data_mix,patch=4,train.steps=300,data=books"),
+    ],
+)
+def test_overrides_and_data_name_the_variant(overrides: tuple[str, ...], data: str, name: str) -> None:
+    assert variant_name("data_mix", overrides, data) == name
+
+
+def test_variants_that_differ_have_folders_that_differ() -> None:
+    names = {variant_name("s", (f"evaluate.shots={value}",), "world") for value in ("[0, 4]", "[0,_4]", "[0/4]")}
+    assert len(names) == 3 and not any(set(name) & set("/ []") for name in names)
+
+
+def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no results here; run a sweep first: mm1-lab run"):
+        list_variants(tmp_path)
+    folder = tmp_path / "results" / "smoke" / "data_mix"
+    sweep, rows = manifest(tmp_path)
+    merge_manifest(folder, sweep, rows, lambda row: True)
+    with pytest.raises(RequestError, match="no trial is finished"):
+        read_scores(read_variant(folder))
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    write(ledger, rows[0].fingerprint, tmp_path)
+    path = ledger.trial_folder(rows[0].fingerprint) / "scores.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("block", "blok"), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"scores\.csv: lacks the column 'block'"):
+        read_scores(read_variant(folder))
+    other = folder / "sweep.json"
+    other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 1', '"schema_version": 0'), "utf-8")
+    with pytest.raises(RequestError, match="results schema 0, this version reads 1"):
+        read_variant(folder)

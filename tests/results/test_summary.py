@@ -1,0 +1,33 @@
+import pandas as pd
+import pytest
+
+from mm1_lab.results.summary import benchmark_scores, measures
+
+
+def test_means_are_plain_means_over_benchmarks_not_over_questions() -> None:
+    rows = [
+        ("base", 0, "captions", "captioning", 0, 90.0),
+        ("base", 0, "captions", "captioning", 0, 70.0),
+        ("base", 0, "captions", "captioning", 0, 50.0),
+        ("base", 0, "vqa", "vqa", 0, 10.0),
+        ("base", 0, "relation-vqa", "vqa", 0, 40.0),
+        ("base", 0, "vqa", "vqa", 4, 30.0),
+        ("base", 0, "text-core", "text", 0, 100.0),
+        ("base", 0, "text-core", "text", 4, 50.0),
+        ("blind", 0, "vqa", "vqa", 0, 1.0),
+    ]
+    scores = pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "family", "shots", "score"])
+    table = measures(scores).set_index(["arm", "measure"])["value"].to_dict()
+    assert table == pytest.approx(
+        {
+            ("base", "0-shot"): (70 + 10 + 40) / 3,
+            ("base", "4-shot"): 30,
+            ("base", "captioning 0-shot"): 70,
+            ("base", "vqa 0-shot"): 25,
+            ("base", "vqa 4-shot"): 30,
+            ("base", "text-core"): 75,
+            ("blind", "0-shot"): 1,
+            ("blind", "vqa 0-shot"): 1,
+        }
+    )
+    assert len(benchmark_scores(scores)) == 7

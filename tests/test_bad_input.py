@@ -1,0 +1,141 @@
+"""Wrong requests: one clear line, exit code 2, nothing lost, nothing trained."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.cli import main
+
+Check = Callable[..., str]
+
+
+@pytest.fixture
+def sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The repository's sweeps in a working directory of their own."""
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(__file__).parents[1] / "sweeps", tmp_path / "sweeps")
+    return tmp_path / "sweeps"
+
+
+@pytest.fixture
+def refused(sweeps: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Runs `mm1-lab run`, which must refuse; returns its one line."""
+
+    def check(*options: str, sweep: str = "sweeps/data_mix.yaml") -> str:
+        assert main(["run", sweep, "--scale", "smoke", *options]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("mm1-lab: ") and captured.err.count("\n") == 1
+        assert not list(Path("results").glob("**/sweep.json")) if Path("results").is_dir() else True
+        return captured.err
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fragments"),
+    [
+        ("panels:", "panel:", ["data_mix.yaml", "unknown key 'panel'", "did you mean 'panels'"]),
+        ("captions: 2,", "capitons: 2,", ["captions-66", "capitons", "did you mean 'captions'"]),
+        ("captions: 2,", "captions: -2,", ["captions-66", "greater than or equal to 0", "-2"]),
+        (
+            "{captions: 43, interleaved: 43, text: 14}",
+            "{captions: 0, interleaved: 0, text: 0}",
+            ["text-14", "all zero"],
+        ),
+        ("title:", "title: !!python/object/apply:os.system [ls] #", ["data_mix.yaml", "plain YAML"]),
+        ("arms:", "arms: [", ["data_mix.yaml", "not YAML"]),
+    ],
+)
+def test_a_wrong_sweep_file(sweeps: Path, refused: Check, old: str, new: str, fragments: list[str]) -> None:
+    path = sweeps / "data_mix.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    error = refused()
+    assert all(fragment in error for fragment in fragments), error
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "just words\n", "", "encoder: {size: ViT-L}\n"])
+def test_a_file_that_is_no_sweep(sweeps: Path, refused: Check, content: str) -> None:
+    (sweeps / "other.yaml").write_text(content, encoding="utf-8")
+    assert "sweeps/other.yaml" in refused(sweep="sweeps/other.yaml")
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (["--set", "patch=5"], ["36 pixels", "not divisible by the patch of 5"]),
+        (["--set", "train.step=9"], ["train.step=9", "did you mean 'steps'"]),
+        (["--set", "train.steps"], ["PATH=VALUE"]),
+        (["--only", "bas"], ["no arm 'bas'", "did you mean 'base'"]),
+        (["--seeds", "three"], ["--seeds 'three'", "count"]),
+        (["--seeds", "0"], ["at least one"]),
+        (["--scale", "smok"], ["no scale 'smok'", "did you mean 'smoke'"]),
+        (["--data", "none.yaml"], ["none.yaml", "no such file"]),
+    ],
+)
+def test_a_wrong_option(refused: Check, options: list[str], fragments: list[str]) -> None:
+    error = refused(*options)
+    assert all(fragment in error for fragment in fragments), error
+
+
+def test_a_sweep_that_is_not_there(refused: Check) -> None:
+    assert "did you mean 'data_mix'" in refused(sweep="data_mxi")
+    assert "no such file" in refused(sweep="nowhere/data_mix.yaml")
+
+
+def test_a_results_folder_that_cannot_be_written(refused: Check) -> None:
+    Path("file").write_text("precious", encoding="utf-8")
+    assert "file/results: cannot be written to" in refused("--results", "file/results")
+    assert "file/store: cannot be written to" in refused("--store", "file/store")
+    assert Path("file").read_text(encoding="utf-8") == "precious"
+
+
+def shard(path: Path, described: bytes, keep: int | None = None) -> None:
+    """A tar with one captioned image, cut off after `keep` bytes."""
+    from PIL import Image
+
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for name, content in {"0.png": picture.getvalue(), "0.json": described}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    path.write_bytes(whole.getvalue()[:keep])
+
+
+@pytest.mark.parametrize(
+    ("data", "fragments"),
+    [
+        ("captions: [good.tar]", ["data.yaml", "text"]),
+        ("captions: [gone.tar]\ntext: [text.jsonl]", ["gone.tar"]),
+        ("captions: [cut.tar]\ntext: [text.jsonl]", ["cut.tar", "cut off"]),
+        ("captions: [list.tar]\ntext: [text.jsonl]", ["list.tar", "object"]),
+        ("text: [list.jsonl]", ["list.jsonl", "object"]),
+        ("texts: [text.jsonl]", ["data.yaml", "'texts'", "'text'"]),
+    ],
+)
+def test_wrong_data(refused: Check, data: str, fragments: list[str]) -> None:
+    shard(Path("good.tar"), b'{"caption": "red"}')
+    shard(Path("cut.tar"), b'{"caption": "red"}', keep=700)
+    shard(Path("list.tar"), b'["red"]')
+    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
+    Path("list.jsonl").write_text('["red"]\n', encoding="utf-8")
+    Path("data.yaml").write_text(data + "\n", encoding="utf-8")
+    error = refused("--data", "data.yaml")
+    assert all(fragment in error for fragment in fragments), error
+
+
+def test_an_error_shows_its_traceback_on_request(sweeps: Path) -> None:
+    from mm1_lab.config import RequestError
+
+    with pytest.raises(RequestError):
+        main(["run", "data_mxi", "--debug"])

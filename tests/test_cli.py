@@ -1,0 +1,103 @@
+"""The command as a user types it, at smoke scale."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.orchestrate.request import parse_seeds
+
+RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+
+
+def test_help_is_there_for_every_command_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("plan", "run", "status", "figures", "dashboard", "sync-mlflow"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"example: mm1-lab {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_and_a_finished_sweep_need_nothing_heavy(finished: Any) -> None:
+    script = f"""
+import sys
+from mm1_lab.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+assert main({list(RUN)}) == 0
+heavy = {{"torch", "ray", "mlflow", "transformers", "lightning", "matplotlib", "pandas"}} & set(sys.modules)
+sys.exit(f"imported {{heavy}}" if heavy else 0)
+"""
+    before = finished.done()
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=finished.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "nothing ran" in result.stdout
+    assert finished.done() == before
+
+
+def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> None:
+    import mlflow
+
+    folder = finished.results / "smoke" / "data_mix"
+    assert (folder / "figure.png").stat().st_size > 10_000 and "Captions / interleaved" in (
+        folder / "table.md"
+    ).read_text()
+    assert "2 done, 0 missing, 0 failed" in finished.run("status")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{finished.results / 'mlflow.db'}")
+    runs = {
+        run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
+    }
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    parent, child = runs["data_mix at smoke"], runs["captions / seed 0"]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.params["data_mix"].startswith("captions 1 / interleaved 0 / text 0")
+    assert {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss"} <= set(child.data.metrics)
+    assert len(client.get_metric_history(runs["base / seed 0"].info.run_id, "train/loss/interleaved")) > 1
+    assert [item.path for item in client.list_artifacts(child.info.run_id)] == ["samples.html"]
+    assert {"figure.png", "table.md"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+
+
+@pytest.mark.slow
+def test_one_more_arm_runs_alone(finished: Any, place: Any) -> None:
+    import shutil
+
+    shutil.copytree(finished.results, place.results)
+    before = place.done()
+    sweep = place.folder / "sweeps" / "data_mix.yaml"
+    sweep.write_text(sweep.read_text().replace("  blind:", "  more: {data_mix: {captions: 3}}\n  blind:", 1))
+    output = place.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--only", "more")
+    after = place.done()
+    assert before.items() <= after.items() and len(after) == len(before) + 2
+    assert "done      more / seed 0" in output and "base / seed 0 in" not in output
+    assert "3 done, 0 missing, 0 failed" in place.run("status")
+
+
+def test_a_setting_makes_new_trials_beside_the_old(
+    finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    assert main(["plan", "data_mix", "--scale", "smoke", "--only", "base"]) == 0
+    assert "Nothing to run." in capsys.readouterr().out
+    assert main(["plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", "train.steps=7"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("data_mix,train.steps=7 at smoke: 1 trials, 2 stages to run")
+    assert "new: training.steps 6 → 7" in output
+
+
+def test_seeds_are_a_count_or_a_list() -> None:
+    assert parse_seeds("3") == (0, 1, 2)
+    assert parse_seeds("5,6,7") == (5, 6, 7)
+    assert parse_seeds("100,") == (100,)
