@@ -9,7 +9,7 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help sweep-all figures dashboard test check
+.PHONY: help sweep-all figures dashboard test check bench
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests'
 	@echo 'make check           lint, format, types and the direction of imports'
+	@echo 'make bench           measure speed beside references, half an hour alone on the machine; ARGS=--quick'
 	@echo
 	@echo 'Variables: SCALE=mini|smoke  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'
@@ -48,3 +49,6 @@ check: .venv/.stamp
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+bench: .venv/.stamp
+	.venv/bin/python -m benchmarks.run $(ARGS)

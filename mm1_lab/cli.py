@@ -9,8 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.config import RequestError
+
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.request import Request
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all done; a trial failed; the request was wrong; stopped by Ctrl-C."""
@@ -186,7 +190,7 @@ def dashboard_command(options: argparse.Namespace) -> int:
     return subprocess.run([*command, "--port", str(options.port)], check=False).returncode
 
 
-def _request(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _request(options: argparse.Namespace) -> Request:
     from mm1_lab.orchestrate.request import load_request
 
     only = tuple(getattr(options, "only", ()))

@@ -30,7 +30,9 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise RequestError(f"{where}: {_explain(error.errors()[0], cls)}") from None
+            errors = error.errors()
+            unknown = [found for found in errors if found["type"] == "extra_forbidden"]
+            raise RequestError(f"{where}: {_explain((unknown or errors)[0], cls)}") from None
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:

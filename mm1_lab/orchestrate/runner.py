@@ -6,21 +6,21 @@ the ledger's. Tune's own experiment state is never read: it lies in a temporary 
 
 from __future__ import annotations
 
+import gc
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import RequestError, Resources, Trial
+from mm1_lab.config import RequestError, Resources
 from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.plan import Plan, Unit, path_lengths
 from mm1_lab.orchestrate.request import REPOSITORY, machine_cpus
 from mm1_lab.orchestrate.worker import Site, StageReport, await_inputs, run_unit
 from mm1_lab.orchestrate.worklist import Observer, WorkList
+from mm1_lab.results.files import scratch_folder
 from mm1_lab.train.progress import Progress
 
 Work = Callable[[Unit, dict[str, Any], Site, StageReport], None]
@@ -34,12 +34,13 @@ def run_plan(
 ) -> WorkList:
     """Runs every unit of the plan; returns which are done, failed (recorded in the ledger too) and blocked.
 
-    `scratch` is a folder for Tune's own files. Raises RequestError if the machine lacks what a stage occupies.
+    `scratch` is where a folder for Tune's own files is made. Raises RequestError if the machine lacks what a stage
+    occupies.
     """
     priority = path_lengths(plan.units, measured_speeds(site.ledger))
     work_list = WorkList(plan.units, priority, site.scale.retries, may_stand_by=site.scale.reuse_processes)
-    with _cluster(site.scale.resources, address) as slots:
-        _tune(work_list, plan, site, observers, slots, scratch, work)
+    with scratch_folder(scratch) as storage, _cluster(site.scale.resources, address) as slots:
+        _tune(work_list, plan, site, observers, slots, storage, work)
     return work_list
 
 
@@ -80,7 +81,23 @@ def _cluster(resources: Resources, address: str | None) -> Iterator[int]:
     try:
         yield _slots(resources, ray.cluster_resources())
     finally:
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """Ends Ray, with the garbage collector at rest.
+
+    While Ray shuts down, an object of its own that is collected (in the recorder's thread, say) makes it end this
+    process at once with exit code 1.
+    """
+    import ray
+
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _slots(resources: Resources, available: dict[str, float]) -> int:
@@ -102,40 +119,29 @@ def _tune(
     site: Site,
     observers: Sequence[Observer],
     slots: int,
-    scratch: Path,
+    storage: Path,
     work: Work,
 ) -> None:
-    """One Tune run over the work list."""
+    """One Tune run over the work list; `storage` is a folder for Tune's own files."""
     from ray import tune
 
     from mm1_lab.orchestrate.tuning import Relay, UnitSearcher
 
-    scratch.mkdir(parents=True, exist_ok=True)
-    storage = Path(tempfile.mkdtemp(prefix="tune-", dir=scratch.absolute()))
-    recipes = {key: _recipe(plan, key) for key in plan.units}
-    resources = site.scale.resources
+    recipes = {trial.fingerprint: trial.recipe.model_dump(mode="json") for trial in plan.trials}
     trainable = tune.with_parameters(_trainable, units=plan.units, recipes=recipes, site=site, work=work)
-    searcher = UnitSearcher(work_list, site.ledger, observers)
-    try:
-        tune.Tuner(
-            tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=-1,
-                max_concurrent_trials=slots,
-                reuse_actors=site.scale.reuse_processes,
-            ),
-            run_config=tune.RunConfig(
-                name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[Relay(work_list, observers)]
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-
-
-def _recipe(plan: Plan, key: str) -> dict[str, Any]:
-    trials: list[Trial] = [trial for trial in plan.trials if trial.fingerprint == key]
-    return trials[0].recipe.model_dump(mode="json") if trials else {}
+    resources = site.scale.resources
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=UnitSearcher(work_list, site.ledger, observers),
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=site.scale.reuse_processes,
+        ),
+        run_config=tune.RunConfig(
+            name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[Relay(work_list, observers)]
+        ),
+    ).fit()
 
 
 def _trainable(config: dict[str, Any], units: dict[str, Unit], recipes: dict[str, Any], site: Site, work: Work) -> None:
@@ -163,4 +169,4 @@ def _trainable(config: dict[str, Any], units: dict[str, Unit], recipes: dict[str
     if config["stands_by"]:
         await_inputs(unit, site)
         tune.report({"ready": True})
-    work(unit, recipes[unit.key], site, report)
+    work(unit, recipes.get(unit.key, {}), site, report)

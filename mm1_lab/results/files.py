@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,3 +76,31 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder of this process' own below `parent`, removed at the end; those of processes that were killed go too."""
+    with locked(parent / ".lock"):
+        for folder in parent.glob("scratch-*"):
+            _remove_if_abandoned(folder)
+        own = Path(tempfile.mkdtemp(prefix="scratch-", dir=parent.absolute()))
+        held = os.open(own, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        yield own
+    finally:
+        os.close(held)
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Whoever works in the folder holds a lock on it; one that was killed does not."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(held)

@@ -83,8 +83,10 @@ def merge_manifest(
     order = {arm: place for place, arm in enumerate(manifest.sweep.arms)}
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        rows = {(row.arm, row.seed): row for row in read_trials(folder) if row.arm in order and current(row)}
-        rows |= {(row.arm, row.seed): row for row in trials}
+        rows = {(row.arm, row.seed): row for row in trials}
+        for row in read_trials(folder):
+            if (row.arm, row.seed) not in rows and row.arm in order and current(row):
+                rows[row.arm, row.seed] = row
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
         write_json(folder / "sweep.json", manifest.model_dump(mode="json"))
         write_csv(folder / "trials.csv", TRIAL_COLUMNS, ((row.arm, row.seed, row.fingerprint) for row in merged))

@@ -6,6 +6,7 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
+from mm1_lab.results.files import scratch_folder
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
 
@@ -149,3 +150,10 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
     other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 1', '"schema_version": 0'), "utf-8")
     with pytest.raises(RequestError, match="results schema 0, this version reads 1"):
         read_variant(folder)
+
+
+def test_scratch_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "scratch-killed").mkdir()
+    with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
+        assert sorted(tmp_path.glob("scratch-*")) == sorted([first, second])
+    assert not list(tmp_path.glob("scratch-*"))

@@ -44,7 +44,7 @@ def page_voice(random: Random, interest: str | None = None) -> Voice:
     `interest`: all, colour, place or size; drawn if not given.
     """
     frame = random.choice(_PAGE_FRAMES)
-    interest = interest or random.choice(("all", "all", "all", "colour", "place", "size"))
+    interest = interest or random.choices(("all", "colour", "place", "size"), (6, 1, 1, 1))[0]
     joint = random.choice((" and ", " with ", " , "))
 
     def speak(random: Random, scene: Scene) -> str:

@@ -41,13 +41,13 @@ def page(random: Random, split: Split) -> tuple[Part, ...]:
     """A page about a theme: two to nine pictures in the flow of a text that speaks of each in one voice."""
     theme, voice = sample_theme(random), page_voice(random)
     parts: list[Part] = [f"a page about {_name(theme)} ."] if random.random() < 0.7 else []
-    wanted, before = random.randint(2, 9), random.random() < 0.2
+    wanted, before = random.randint(2, 9), random.random() < 0.1
     used, seen, matching = 12, 0, 0
     last: Scene | None = None
     while seen < wanted:
         scene = sample_scene(random, split, counts=(0.5, 0.4, 0.1), like=theme if random.random() < 0.7 else None)
         text = voice(random, scene)
-        if last is not None and random.random() < 0.15:
+        if last is not None and random.random() < 0.1:
             text += " " + _comparison(last, scene)
         used += 9 + len(text.split())
         if used > _PAGE_BUDGET:

@@ -1,0 +1,113 @@
+"""The reference for training: LLaVA from `transformers`, of the base's sizes, on padded batches of the same documents.
+
+LLaVA makes a token of every patch. So that an image takes as many tokens as in ours, either its features are averaged
+before its projector (the same encoder, and a connector far smaller than ours), or its patches are as large as that
+needs (a fraction of our encoder's work). What else differs from the usual way favours LLaVA: pictures come without an
+image processor, there is no trainer around the loop, and the documents a padded batch are the fastest of several.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from mm1_lab.config import MultimodalStage
+from mm1_lab.data.batches import Batch
+from mm1_lab.data.types import Tokenizer
+from mm1_lab.model import build_decoder, normalise
+
+IGNORED = -100
+"""Labels that do not count, as `transformers` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedDocument:
+    """One document by itself."""
+
+    tokens: torch.Tensor
+    """(length,)"""
+    labels: torch.Tensor
+    """(length,)"""
+    images: torch.Tensor
+    """uint8 (n, 3, side, side)"""
+
+
+class PooledProjector(nn.Module):
+    """LLaVA's projector behind an average over the patch grid, to `tokens` tokens."""
+
+    def __init__(self, projector: nn.Module, tokens: int) -> None:
+        super().__init__()
+        self.projector = projector
+        self.pool = nn.AdaptiveAvgPool2d(math.isqrt(tokens))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, patches, encoder width) → (n, tokens, decoder width)."""
+        side = math.isqrt(features.shape[1])
+        pooled: torch.Tensor = self.projector(
+            self.pool(features.transpose(1, 2).unflatten(2, (side, side))).flatten(2).transpose(1, 2)
+        )
+        return pooled
+
+
+def build_llava(stage: MultimodalStage, tokenizer: Tokenizer, pooled: bool) -> LlavaForConditionalGeneration:
+    """LLaVA with the encoder's and the decoder's layers, widths and heads; `pooled`, or else with large patches."""
+    size = stage.encoder.size
+    tokens = stage.connector.image_tokens
+    vision = CLIPVisionConfig(
+        hidden_size=size.width,
+        intermediate_size=4 * size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        image_size=stage.image_size,
+        patch_size=stage.encoder.patch if pooled else stage.image_size // math.isqrt(tokens),
+        hidden_act="gelu",
+    )
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=vision,
+            text_config=build_decoder(stage.decoder.size, tokenizer.size, stage.sequence).config,
+            image_token_index=tokenizer.image,
+            image_seq_length=tokens,
+            vision_feature_layer=-1,
+        )
+    )
+    if pooled:
+        model.model.multi_modal_projector = PooledProjector(model.model.multi_modal_projector, tokens)
+    return model.train()
+
+
+def unpack(batch: Batch, image_id: int, image_tokens: int) -> list[PaddedDocument]:
+    """The documents of packed rows, each by itself, in the order in which they stand."""
+    documents = []
+    at = 0
+    for tokens, weights, numbers in zip(batch.tokens, batch.weights, batch.documents, strict=True):
+        for number in range(1, int(numbers.max()) + 1):
+            own = numbers == number
+            labels = tokens[own].masked_fill(weights[own] == 0, IGNORED)
+            count = int((tokens[own] == image_id).sum()) // image_tokens
+            documents.append(PaddedDocument(tokens[own], labels, batch.images[at : at + count]))
+            at += count
+    return documents
+
+
+def shuffled(documents: Sequence[PaddedDocument], seed: int) -> list[PaddedDocument]:
+    """As a shuffling loader gives them: a row's documents are of one source, those of a padded batch are not."""
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
+    return [documents[index] for index in order.tolist()]
+
+
+def padded_loss(
+    model: LlavaForConditionalGeneration, documents: Sequence[PaddedDocument], pad: int
+) -> tuple[torch.Tensor, int]:
+    """The mean loss of the documents as one batch, padded to the longest; and how many tokens count in it."""
+    sequences = nn.utils.rnn.pad_sequence
+    tokens = sequences([document.tokens for document in documents], batch_first=True, padding_value=pad)
+    labels = sequences([document.labels for document in documents], batch_first=True, padding_value=IGNORED)
+    real = sequences([torch.ones_like(document.tokens) for document in documents], batch_first=True)
+    images = torch.cat([document.images for document in documents])
+    pixels = normalise(images) if len(images) else None
+    loss = model(input_ids=tokens, attention_mask=real, labels=labels, pixel_values=pixels, use_cache=False).loss
+    return loss, int((labels[:, 1:] != IGNORED).sum())

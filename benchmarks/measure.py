@@ -1,0 +1,116 @@
+"""What a measurement is: two sides that take turns, their medians, and the budget that ours must keep."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMMAND = (sys.executable, "-m", "mm1_lab.cli")
+"""The command mm1-lab, of the repository that the benchmarks are in."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long something took."""
+
+    core: float
+    """This process' time on a processor, in all its threads; what other programs take does not count."""
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What must be reached; one of the two is set."""
+
+    ours_at_most: float | None = None
+    """In the row's unit."""
+    ratio_at_least: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: medians over the rounds."""
+
+    what: str
+    unit: str
+    ours: float
+    reference: float
+    reference_is: str
+    budget: Budget | None
+    note: str
+    rounds: tuple[tuple[float, float], ...]
+    """(ours, reference) of each round."""
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the reference, of the medians."""
+        return self.ours / self.reference
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the budget is kept; None without one."""
+        if self.budget is None:
+            return None
+        if self.budget.ours_at_most is not None:
+            return self.ours <= self.budget.ours_at_most
+        assert self.budget.ratio_at_least is not None
+        return self.ratio >= self.budget.ratio_at_least
+
+
+def compare(
+    what: str,
+    unit: str,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    reference_is: str,
+    budget: Budget | None = None,
+    note: str = "",
+) -> Row:
+    """The row of two sides measured in the same rounds."""
+    rounds = tuple(zip(ours, reference, strict=True))
+    return Row(what, unit, median(ours), median(reference), reference_is, budget, note, rounds)
+
+
+def seconds(work: Callable[[], object]) -> Seconds:
+    """Times one call."""
+    core, wall = time.process_time(), time.perf_counter()
+    work()
+    return Seconds(time.process_time() - core, time.perf_counter() - wall)
+
+
+def alternate(sides: Mapping[str, Callable[[int], Result]], rounds: int) -> dict[str, list[Result]]:
+    """Calls every side once a round with the round's number, in turn and every other time backwards."""
+    results: dict[str, list[Result]] = {name: [] for name in sides}
+    for number in range(rounds):
+        names = list(sides) if number % 2 == 0 else list(reversed(sides))
+        for name in names:
+            results[name].append(sides[name](number))
+    return results
+
+
+def process_variables() -> dict[str, str]:
+    """The environment of measured processes: the package of this repository, one thread a computation."""
+    variables = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    return variables
+
+
+def timed_process(command: Sequence[str], folder: Path) -> float:
+    """Wall seconds of a process that works in `folder`.
+
+    Raises RuntimeError with the end of its output if it fails.
+    """
+    started = time.perf_counter()
+    result = subprocess.run(command, cwd=folder, env=process_variables(), capture_output=True, text=True, check=False)
+    wall = time.perf_counter() - started
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(result.stdout + result.stderr)[-2000:]}")
+    return wall

@@ -1,0 +1,85 @@
+"""What is measured: how much of it, the base trial's stages, and weights to begin with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import REPOSITORY
+from mm1_lab.config import EvaluationStage, MultimodalStage, load_scale, load_sweep, resolve
+from mm1_lab.data.batches import MixtureBatches
+from mm1_lab.data.mixture import Mixture
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Data
+from mm1_lab.data.world import World
+from mm1_lab.orchestrate.request import LOCAL
+from mm1_lab.results import Ledger
+
+SWEEP = REPOSITORY / "sweeps" / "data_mix.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How much is measured; every side of a comparison gets the same."""
+
+    rounds: int
+    scale: str
+    settings: tuple[str, ...]
+    """Changes to the scale, as `--set` takes them."""
+    warmup_steps: int
+    steps: int
+    """Training steps that are timed."""
+    trials: int
+    """Trials a processor of the long sweep; the short one has one a processor."""
+    seeds: int
+    """Seeds of the finished sweep; it has twelve arms."""
+
+
+FULL = Amounts(3, "mini", (), warmup_steps=20, steps=200, trials=12, seeds=834)
+QUICK = Amounts(1, "mini", ("evaluate.questions=8", "evaluate.blocks=8"), warmup_steps=2, steps=8, trials=3, seeds=10)
+
+
+def base_evaluation(amounts: Amounts, data: Data) -> EvaluationStage:
+    """The last stage of the base trial, seed 0; it holds the others."""
+    scale = load_scale(amounts.scale, SWEEP.parent / "scales", amounts.settings)
+    return resolve("base", load_sweep(SWEEP).base, scale, 0, data.identity).evaluation
+
+
+def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
+    """The batches that training reads."""
+    return MixtureBatches(
+        {name: data.source(name, stage.seed) for name in stage.shares},
+        Mixture(stage.shares, stage.seed),
+        Packer(data.tokenizer, stage.sequence, stage.connector.image_tokens, stage.max_images),
+        stage.training.rows,
+        stage.image_size,
+        stage.blind,
+    )
+
+
+def untrained_inputs(stage: MultimodalStage, data: Data, folder: Path) -> dict[str, Path]:
+    """Folders of an encoder and a decoder as they are made: how long training takes does not depend on the values."""
+    from mm1_lab.model import build_decoder, build_encoder, save_weights
+
+    encoder, decoder = stage.encoder, stage.decoder
+    folders = {"encoder": folder / "encoder", "decoder": folder / "decoder"}
+    for path in folders.values():
+        path.mkdir()
+    save_weights(build_encoder(encoder.size, encoder.patch, encoder.image_size), folders["encoder"], encoder)
+    save_weights(build_decoder(decoder.size, data.tokenizer.size, stage.sequence), folders["decoder"], decoder)
+    return folders
+
+
+def model_to_evaluate(stage: MultimodalStage, data: Data, folder: Path) -> tuple[Path, str]:
+    """The base trial's weights from this machine's store, or else untrained ones; and a remark on which it is."""
+    from mm1_lab.model import build_mm1, save_weights
+
+    ledger = Ledger(REPOSITORY / LOCAL, REPOSITORY / LOCAL / "store")
+    if ledger.has_weights(stage.fingerprint):
+        return ledger.stage_folder(stage.fingerprint), "with the trained base model"
+    path = folder / "untrained"
+    path.mkdir()
+    save_weights(build_mm1(stage, data.tokenizer), path, stage)
+    return path, "with an untrained model, whose answers are as long as they can be"
+
+
+def world() -> Data:
+    return World()

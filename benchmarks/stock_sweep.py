@@ -1,0 +1,126 @@
+"""The reference for orchestration: the same trials as one writes them with Ray Tune, Lightning and MLflow as they come.
+
+A function that Tune runs in a fresh process each, a Trainer with its own logger, checkpoints and progress bar, and
+Ray's callback for MLflow on SQLite. Each trial reports once, its final scores. Model, data, loss, optimiser and
+evaluation are ours.
+
+    python -m benchmarks.stock_sweep tune PARTS RATES     a sweep over the learning rates (a JSON list)
+    python -m benchmarks.stock_sweep plain PARTS RATES    the trials' own work alone; prints the seconds of each
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from mm1_lab.config import EvaluationStage, load_scale, load_sweep, resolve
+
+if TYPE_CHECKING:
+    from mm1_lab.evaluate.run import Evaluation
+
+
+def main(mode: str, parts: str, rates: list[float]) -> None:
+    """`parts` is the folder with the trained encoder and decoder, by fingerprint."""
+    if mode == "tune":
+        tune_rates(parts, rates)
+    else:
+        print(json.dumps([plain_trial(Path(parts), rate) for rate in rates]))
+
+
+def trial_stage(rate: float) -> EvaluationStage:
+    """The last stage of the base trial at smoke scale, with another learning rate."""
+    from benchmarks.setting import SWEEP, world
+
+    scale = load_scale("smoke", SWEEP.parent / "scales")
+    recipe = load_sweep(SWEEP).base.model_copy(update={"learning_rate": rate})
+    return resolve("rate", recipe, scale, 0, world().identity).evaluation
+
+
+def plain_trial(parts: Path, rate: float) -> float:
+    """Seconds of a trial's own work: its training and its evaluation as a sweep of ours runs them."""
+    from benchmarks.setting import world
+    from mm1_lab.evaluate.run import evaluate
+    from mm1_lab.train.stages import run_stage
+
+    stage, data = trial_stage(rate), world()
+    inputs = {name: parts / needed.fingerprint for name, needed in stage.model.inputs().items()}
+    with TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        run_stage(stage.model, Path(folder), inputs, data, lambda progress: None)
+        evaluate(stage, Path(folder), data, lambda progress: None)
+        return time.perf_counter() - started
+
+
+def tune_rates(parts: str, rates: list[float]) -> None:
+    """A Tune run with a trial for each rate, in the working folder."""
+    import ray
+    from ray import tune
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    from mm1_lab.orchestrate.request import machine_cpus
+
+    here = Path.cwd()
+    ray.init(address="local", num_cpus=machine_cpus(), include_dashboard=False)
+    callback = MLflowLoggerCallback(tracking_uri=f"sqlite:///{here / 'mlflow.db'}", experiment_name="rates")
+    results = tune.Tuner(
+        tune.with_resources(stock_trial, {"cpu": 1}),
+        param_space={"learning_rate": tune.grid_search(rates), "parts": parts},
+        run_config=tune.RunConfig(name="rates", storage_path=str(here), callbacks=[callback]),
+    ).fit()
+    ray.shutdown()
+    if results.num_errors:
+        raise SystemExit(f"{results.num_errors} trials failed")
+
+
+def stock_trial(config: dict[str, Any]) -> None:
+    """What Tune runs: trains with a Trainer as it comes, evaluates, reports the mean score of each benchmark."""
+    from ray import tune
+
+    evaluation = train_and_evaluate(trial_stage(config["learning_rate"]), Path(config["parts"]))
+    scores: dict[str, list[float]] = {}
+    for row in evaluation.scores:
+        scores.setdefault(f"{row.benchmark}-{row.shots}-shot", []).append(row.score)
+    losses = {f"held-out-{name}": loss for name, loss in evaluation.held_out_loss.items()}
+    tune.report({name: sum(values) / len(values) for name, values in scores.items()} | losses)
+
+
+def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
+    """Model, batches, loss and optimiser of ours in a Trainer with nothing set but the length and the clipping."""
+    import lightning.pytorch as pl
+    import torch
+
+    from benchmarks.setting import mixture_batches, world
+    from mm1_lab.data.batches import Batch, DataModule
+    from mm1_lab.evaluate.run import evaluate
+    from mm1_lab.model import build_mm1, load_weights, save_weights
+    from mm1_lab.train.fit import seed_everything
+    from mm1_lab.train.module import Tally, Training
+    from mm1_lab.train.objective import language_loss
+
+    data, trained = world(), stage.model
+    seed_everything(trained)
+    model = build_mm1(trained, data.tokenizer)
+    load_weights(model.encoder, parts / trained.encoder.fingerprint)
+    load_weights(model.decoder, parts / trained.decoder.fingerprint)
+
+    def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
+        return language_loss(model.decoder, model.hidden(batch), batch, list(trained.shares))
+
+    steps, clip = trained.training.steps, trained.training.clip
+    trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip)
+    module = Training(model, objective, trained.training, trained.fingerprint)
+    trainer.fit(module, datamodule=DataModule(mixture_batches(trained, data), steps))
+    folder = Path.cwd() / "model"
+    folder.mkdir()
+    save_weights(model, folder, trained)
+    return evaluate(stage, folder, data, lambda progress: None)
+
+
+if __name__ == "__main__":
+    from benchmarks import stock_sweep  # so that Tune's processes find the trial by the module's name
+
+    stock_sweep.main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

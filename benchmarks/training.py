@@ -1,0 +1,221 @@
+"""The base trial, and its training against three references: a bare loop, padded LLaVA, and the making of its data.
+
+All of it is one process with one thread. Training is timed as the difference between a run of W + N steps and one of
+W, so that loading and first steps are told apart from what a step takes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from benchmarks.llava import build_llava, padded_loss, shuffled, unpack
+from benchmarks.measure import Budget, Row, Seconds, alternate, compare, seconds
+from benchmarks.setting import (
+    FULL,
+    Amounts,
+    base_evaluation,
+    mixture_batches,
+    model_to_evaluate,
+    untrained_inputs,
+    world,
+)
+from mm1_lab.config import EvaluationStage, MultimodalStage, Optimiser
+from mm1_lab.data.types import Data
+from mm1_lab.evaluate.run import evaluate
+from mm1_lab.model import build_mm1
+from mm1_lab.train.objective import language_loss
+from mm1_lab.train.optimiser import build_optimiser
+from mm1_lab.train.stages import run_stage
+
+DOCUMENTS_A_BATCH = (2, 4, 8, 16)
+"""Padded batches that LLaVA is tried with; the fastest is the reference."""
+PROBE = replace(FULL, warmup_steps=1, steps=4)
+"""For that trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Training, or the data's making: its beginning, and each step after that."""
+
+    start: Seconds
+    step: Seconds
+
+
+def measure(amounts: Amounts) -> list[Row]:
+    """Rows of the base trial, its training and its data."""
+    torch.set_num_threads(1)
+    data = world()
+    evaluation = base_evaluation(amounts, data)
+    stage = evaluation.model
+    with TemporaryDirectory() as folder:
+        inputs = untrained_inputs(stage, data, Path(folder))
+        documents = min(DOCUMENTS_A_BATCH, key=partial(_padded_step, stage, data))
+        sides = {
+            "ours": lambda _: _stage(stage, inputs, data, amounts),
+            "bare": lambda _: _bare(stage, data, amounts),
+            "pooled": lambda _: _padded(stage, data, amounts, documents, pooled=True),
+            "patches": lambda _: _padded(stage, data, amounts, documents, pooled=False),
+            "world": lambda _: _world(stage, data, amounts),
+        }
+        times = alternate(sides, amounts.rounds)
+        rows = _rows(stage, data, amounts, times, documents)
+        return [_trial(evaluation, data, times["ours"], Path(folder)), *rows]
+
+
+def _trial(evaluation: EvaluationStage, data: Data, trainings: Iterable[Timing], folder: Path) -> Row:
+    model, remark = model_to_evaluate(evaluation.model, data, folder)
+    evaluating = seconds(lambda: evaluate(evaluation, model, data, lambda progress: None))
+    steps = evaluation.model.training.steps
+    training = [Seconds(t.start.core + steps * t.step.core, t.start.wall + steps * t.step.wall) for t in trainings]
+    core = [t.core + evaluating.core for t in training]
+    wall = [t.wall + evaluating.wall for t in training]
+    note = (
+        f"training {median(t.core for t in training):.1f} s (its {steps} steps extrapolated), evaluation "
+        f"{evaluating.core:.1f} s, {remark}; the reference is wall time"
+    )
+    return compare("base trial", "s of a core", core, wall, "the same by the clock on the wall", Budget(200), note)
+
+
+def _rows(
+    stage: MultimodalStage, data: Data, amounts: Amounts, times: Mapping[str, list[Timing]], documents: int
+) -> list[Row]:
+    batches = [mixture_batches(stage, data)(step) for step in _steps(amounts)]
+    tokens = sum(sum(batch.real_tokens().values()) for batch in batches) / amounts.steps
+    samples = sum(int(batch.documents.amax(dim=1).sum()) for batch in batches) / amounts.steps
+    positions = batches[0].tokens.numel()
+    core = {name: [timing.step.core for timing in timings] for name, timings in times.items()}
+    speed = {name: [tokens / second for second in values] for name, values in core.items()}
+    return [
+        compare(
+            "training step",
+            "ms of a core",
+            [1000 * second for second in core["ours"]],
+            [1000 * second for second in core["bare"]],
+            "a bare PyTorch loop over batches made before",
+            note=f"{tokens / positions:.0%} of the positions are not padding",
+        ),
+        compare(
+            "training",
+            "real tokens / s",
+            speed["ours"],
+            speed["pooled"],
+            "transformers' LLaVA of the same sizes, its patches pooled to as many tokens, padded batches",
+            Budget(ratio_at_least=2),
+            f"{documents} documents a padded batch, the fastest of {', '.join(map(str, DOCUMENTS_A_BATCH))}; "
+            "data made within the time on both sides",
+        ),
+        compare(
+            "training",
+            "real tokens / s",
+            speed["ours"],
+            speed["patches"],
+            "the same with larger patches instead of pooling: less work for its encoder than ours has",
+        ),
+        compare(
+            "the world, drawn and packed",
+            "samples / s",
+            [samples / second for second in core["world"]],
+            [samples / second for second in core["ours"]],
+            "what training eats",
+            Budget(ratio_at_least=10),
+        ),
+    ]
+
+
+def _steps(amounts: Amounts) -> range:
+    """The steps that are timed, after the first ones."""
+    return range(amounts.warmup_steps, amounts.warmup_steps + amounts.steps)
+
+
+def _stage(stage: MultimodalStage, inputs: Mapping[str, Path], data: Data, amounts: Amounts) -> Timing:
+    """Training as a sweep does it."""
+
+    def run(steps: int) -> Seconds:
+        short = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": steps})})
+        with TemporaryDirectory() as folder:
+            return seconds(lambda: run_stage(short, Path(folder), inputs, data, lambda progress: None))
+
+    warmup = amounts.warmup_steps
+    first, both = run(warmup), run(warmup + amounts.steps)
+    step = Seconds((both.core - first.core) / amounts.steps, (both.wall - first.wall) / amounts.steps)
+    return Timing(Seconds(first.core - warmup * step.core, first.wall - warmup * step.wall), step)
+
+
+def _bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
+    """The same model, loss and optimiser without Lightning, on batches made beforehand."""
+    model = build_mm1(stage, data.tokenizer).train()
+    update = _Update(model, stage.training)
+    make = mixture_batches(stage, data)
+    batches = [make(step) for step in range(_steps(amounts).stop)]
+    names = list(stage.shares)
+
+    def train(steps: range) -> None:
+        for step in steps:
+            loss, _ = language_loss(model.decoder, model.hidden(batches[step]), batches[step], names)
+            loss.backward()  # type: ignore[no-untyped-call]
+            update()
+
+    return _time(train, amounts)
+
+
+def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int, pooled: bool) -> Timing:
+    """LLaVA; a step takes the documents of ours, in padded batches whose gradients are added up."""
+    model = build_llava(stage, data.tokenizer, pooled)
+    update = _Update(model, stage.training)
+    make = mixture_batches(stage, data)
+
+    def train(steps: range) -> None:
+        for step in steps:
+            batch = make(step)
+            found = unpack(batch, data.tokenizer.image, stage.connector.image_tokens)
+            counted = int((batch.weights > 0).sum())
+            queue = shuffled(found, step)
+            for first in range(0, len(queue), documents):
+                loss, count = padded_loss(model, queue[first : first + documents], data.tokenizer.pad)
+                (loss * (count / counted)).backward()
+            update()
+
+    return _time(train, amounts)
+
+
+def _padded_step(stage: MultimodalStage, data: Data, documents: int) -> float:
+    """Seconds of a core that a step of padded LLaVA takes, roughly."""
+    return _padded(stage, data, PROBE, documents, pooled=True).step.core
+
+
+def _world(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
+    """Batches alone, with their pixels."""
+    make = mixture_batches(stage, data)
+
+    def read(steps: range) -> None:
+        for step in steps:
+            make(step)
+
+    return _time(read, amounts)
+
+
+def _time(work: Callable[[range], None], amounts: Amounts) -> Timing:
+    start = seconds(lambda: work(range(amounts.warmup_steps)))
+    total = seconds(lambda: work(_steps(amounts)))
+    return Timing(start, Seconds(total.core / amounts.steps, total.wall / amounts.steps))
+
+
+class _Update:
+    """Clips, updates and clears, as training does."""
+
+    def __init__(self, model: nn.Module, config: Optimiser) -> None:
+        self._model = model
+        self._clip = config.clip
+        self._optimiser, self._schedule = build_optimiser(model, config)
+
+    def __call__(self) -> None:
+        nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
+        self._optimiser.step()
+        self._schedule.step()
+        self._optimiser.zero_grad()
