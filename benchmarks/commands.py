@@ -35,15 +35,14 @@ def _help(amounts: Amounts, folder: Path) -> Row:
 
 def _figures(amounts: Amounts, results: Path, folder: Path) -> Row:
     """On a copy, because drawing writes beside what it reads."""
+    imports = [sys.executable, "-c", "import matplotlib.pyplot, pandas, scipy.stats"]
     copy = folder / "results"
     unread = shutil.ignore_patterns("store", "mlflow*", "mlartifacts", "ray")
     shutil.copytree(REPOSITORY / results, copy, ignore=unread)
     trials = len(list(copy.glob("trials/*/DONE")))
     sides = {
         "ours": lambda _: timed_process([*COMMAND, "figures", "--results", str(copy)], folder),
-        "bare": lambda _: timed_process(
-            [sys.executable, "-c", "import matplotlib.pyplot, pandas, scipy.stats"], folder
-        ),
+        "bare": lambda _: timed_process(imports, folder),
     }
     times = alternate(sides, amounts.rounds)
     return compare(

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "-m", "mm1_lab.cli")
 """The command mm1-lab, of the repository that the benchmarks are in."""
 
+Side = TypeVar("Side")
 Result = TypeVar("Result")
 
 
@@ -86,12 +87,11 @@ def seconds(work: Callable[[], object]) -> Seconds:
     return Seconds(time.process_time() - core, time.perf_counter() - wall)
 
 
-def alternate(sides: Mapping[str, Callable[[int], Result]], rounds: int) -> dict[str, list[Result]]:
+def alternate(sides: Mapping[Side, Callable[[int], Result]], rounds: int) -> dict[Side, list[Result]]:
     """Calls every side once a round with the round's number, in turn and every other time backwards."""
-    results: dict[str, list[Result]] = {name: [] for name in sides}
+    results: dict[Side, list[Result]] = {name: [] for name in sides}
     for number in range(rounds):
-        names = list(sides) if number % 2 == 0 else list(reversed(sides))
-        for name in names:
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
             results[name].append(sides[name](number))
     return results
 

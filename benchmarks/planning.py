@@ -1,5 +1,6 @@
 """Planning and resuming a sweep whose trials are all done: ten thousand of them, against twelve."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,24 +17,30 @@ def measure(amounts: Amounts) -> list[Row]:
     with TemporaryDirectory() as many, TemporaryDirectory() as few:
         trials = make_finished(Path(many), amounts, amounts.seeds)
         twelve = make_finished(Path(few), amounts, 1)
-        rows = []
-        for command, what in (("plan", "plan"), ("run", "resume")):
-            sides = {
-                "many": lambda _, command=command: timed_process(
-                    arguments(command, amounts, amounts.seeds), Path(many)
-                ),
-                "few": lambda _, command=command: timed_process(arguments(command, amounts, 1), Path(few)),
-            }
-            times = alternate(sides, amounts.rounds)
-            name = f"{what} of {trials:,} finished trials"
-            rows.append(compare(name, "s", times["many"], times["few"], f"{twelve} finished trials", Budget(5)))
-        return rows
+        sides = {
+            (command, seeds): partial(_timed, command, amounts, seeds, Path(folder))
+            for command in ("plan", "run")
+            for folder, seeds in ((many, amounts.seeds), (few, 1))
+        }
+        times = alternate(sides, amounts.rounds)
+        return [
+            compare(
+                f"{what} of {trials:,} finished trials",
+                "s",
+                times[command, amounts.seeds],
+                times[command, 1],
+                f"{twelve} finished trials",
+                Budget(5),
+            )
+            for command, what in (("plan", "plan"), ("run", "resume"))
+        ]
 
 
-def arguments(command: str, amounts: Amounts, seeds: int) -> list[str]:
-    """`mm1-lab plan` or `run` on the data-mix sweep, with results in the working folder."""
+def _timed(command: str, amounts: Amounts, seeds: int, folder: Path, number: int) -> float:
+    """Wall seconds of `mm1-lab plan` or `run` on the data-mix sweep, with results in `folder`."""
     settings = [part for setting in amounts.settings for part in ("--set", setting)]
-    return [*COMMAND, command, str(SWEEP), "--scale", amounts.scale, "--seeds", str(seeds), *settings]
+    arguments = [command, str(SWEEP), "--scale", amounts.scale, "--seeds", str(seeds), *settings]
+    return timed_process([*COMMAND, *arguments], folder)
 
 
 def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:

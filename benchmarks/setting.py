@@ -33,7 +33,7 @@ class Amounts:
     """Seeds of the finished sweep; it has twelve arms."""
 
 
-FULL = Amounts(3, "mini", (), warmup_steps=20, steps=200, trials=12, seeds=834)
+FULL = Amounts(3, "mini", (), warmup_steps=10, steps=100, trials=12, seeds=834)
 QUICK = Amounts(1, "mini", ("evaluate.questions=8", "evaluate.blocks=8"), warmup_steps=2, steps=8, trials=3, seeds=10)
 
 

@@ -147,6 +147,13 @@ def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: P
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_misspelt_key_is_named_before_the_one_that_is_missing(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, "arms: {a: {}}\n")
+    path.write_text(path.read_text().replace("axis:", "axes:"))
+    with pytest.raises(RequestError, match="unknown key 'axes'; did you mean 'axis'"):
+        load_sweep(path)
+
+
 def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n- 2\n")

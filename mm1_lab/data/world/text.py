@@ -32,9 +32,9 @@ _LONGEST = 250
 """Words of a document at most, so that it fits a row of 256."""
 _TEXT_COUNTS = (0.15, 0.35, 0.5)
 _ASKED = {
-    "colour": 2,
-    "shape": 2,
-    "place": 2,
+    "colour": 3,
+    "shape": 3,
+    "place": 3,
     "size": 2,
     "count": 1,
     "yes-no": 2,
@@ -47,23 +47,36 @@ _ASKED = {
 
 
 def bare_pairs(random: Random) -> Parts:
-    """`circle red , square blue , … . square blue .`: keys with values, then some keys again."""
-    keys = random.sample(SHAPES + SPARE_NOUNS + LETTERS, random.choice((2, 3, 3, 4)))
-    pools = (tuple(COLOURS) + SPARE_COLOURS, PLACES, SIZES, ANIMALS, TOWNS)
-    values = random.choices(random.choice(pools), k=len(keys))
-    if random.random() < 0.25:
-        keys, values = random.sample(PLACES, min(len(keys), 4)), keys
-    pairs = list(zip(keys, values, strict=False))
+    """`circle red , square blue . square blue .`: keys with values, then some keys again, alone or in a question."""
+    nouns = [
+        f"letter {name}" if name in LETTERS else name for name in random.sample(_NOUNS, random.choice((2, 3, 3, 4)))
+    ]
+    form, values = random.choice(_ASSOCIATIONS)
+    if values:
+        pairs = list(zip(nouns, random.choices(values, k=len(nouns)), strict=True))
+    else:
+        pairs = list(zip(random.sample(PLACES, len(nouns)), nouns, strict=True))
     parts: list[Part] = [" , ".join(f"{key} {value}" for key, value in pairs) + " ."]
+    asked = random.random() < 0.5
     for key, value in random.sample(pairs, min(len(pairs), random.choice((1, 2, 3)))):
-        parts += [key, Answer(value), "."]
+        parts += [f"question : {form.format(key)} ? answer :" if asked else key, Answer(value), "."]
     return tuple(parts)
+
+
+_NOUNS = SHAPES + SPARE_NOUNS + LETTERS
+_ASSOCIATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("what color is the {}", tuple(COLOURS) + SPARE_COLOURS),
+    ("where is the {}", PLACES),
+    ("what size is the {}", SIZES),
+    ("what is at the {}", ()),
+)
+"""A question's form, and the values that it asks for; none: places are the keys, and nouns the values."""
 
 
 def told_and_asked(random: Random) -> Parts:
     """A scene in words, then one to three questions about it."""
     scene = sample_scene(random, "train", counts=_TEXT_COUNTS, spare=random.random() < 0.3)
-    kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 2, 2, 3)))
+    kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 2, 3, 3)))
     return (_tell(random, scene), *(part for kind in kinds for part in _answered(ask(random, scene, kind))))
 
 

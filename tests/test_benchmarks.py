@@ -1,0 +1,132 @@
+"""The benchmarks work and compare like with like; how fast anything is, no test says."""
+
+import json
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import commands, evaluation, planning, stock_sweep, sweeping, training
+from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
+from benchmarks.measure import Budget, Row, alternate, compare
+from benchmarks.report import machine, text_table, write
+from benchmarks.run import main
+from benchmarks.setting import Amounts, base_evaluation, mixture_batches, world
+
+TINY = Amounts(1, "smoke", ("evaluate.questions=8",), warmup_steps=1, steps=2, trials=2, seeds=1)
+
+
+def assert_sane(rows: list[Row], count: int) -> None:
+    assert len(rows) == count
+    assert all(isfinite(row.ours) and isfinite(row.reference) for row in rows)
+    assert len(text_table(rows).splitlines()) == count + 1
+
+
+def test_sides_take_turns_and_medians_are_compared() -> None:
+    order: list[str] = []
+    sides = {
+        "ours": lambda number: order.append(f"ours {number}") or (1.0, 2.0, 9.0)[number],
+        "reference": lambda number: order.append(f"reference {number}") or (4.0, 8.0, 40.0)[number],
+    }
+    times = alternate(sides, 3)
+    assert order == ["ours 0", "reference 0", "reference 1", "ours 1", "ours 2", "reference 2"]
+    row = compare("it", "s", times["ours"], times["reference"], "that", Budget(ours_at_most=2))
+    assert (row.ours, row.reference, row.ratio, row.kept) == (2, 8, 0.25, True)
+    assert replace(row, budget=Budget(ours_at_most=1.9)).kept is False
+    assert replace(row, budget=Budget(ratio_at_least=0.25)).kept is True
+    assert replace(row, budget=Budget(ratio_at_least=0.3)).kept is False
+    assert replace(row, budget=None).kept is None
+
+
+def test_results_are_written_with_where_they_were_measured(tmp_path: Path) -> None:
+    rows = [
+        compare("quick", "s", [1, 2, 3], [4, 4, 4], "slow", Budget(5), "of one kind"),
+        compare("slow", "tokens / s", [1500.0], [1000.0], "quick", Budget(ratio_at_least=2)),
+    ]
+    numbers, page = write(rows, machine(), tmp_path)
+    values = json.loads(numbers.read_text())
+    assert values["versions"]["torch"] and values["cores"] >= 1
+    assert [(row["ratio"], row["kept"]) for row in values["rows"]] == [(0.5, True), (1.5, False)]
+    text = page.read_text()
+    assert "| quick | s | 2 | 4 | 0.5 (0.25 to 0.75) | ours ≤ 5 | yes | slow |" in text
+    assert "| slow | tokens / s | 1,500 | 1,000 | 1.5 (1.5 to 1.5) | ratio ≥ 2 | NO | quick |" in text
+    assert "- quick: of one kind." in text
+
+
+def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
+    # 2 s of own work; 5 s once; 0.5 s more for each of 10 trials one after another
+    [overhead] = sweeping._overheads(plain=[2.0], few=[5 + 2.5], many=[5 + 10 * 2.5], each=10)
+    assert overhead.own == 2 and overhead.once == 5.5
+    assert overhead.whole == pytest.approx(1.0) and overhead.further == pytest.approx(0.5)
+
+
+def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mm1_lab.evaluate.run import evaluate
+    from mm1_lab.train.stages import run_stage
+
+    monkeypatch.chdir(tmp_path)
+    sweeping._make_parts(tmp_path / "parts")
+    stage, data = stock_sweep.trial_stage(sweeping.rates(1)[0]), world()
+    inputs = {name: tmp_path / "parts" / part.fingerprint for name, part in stage.model.inputs().items()}
+    (tmp_path / "ours").mkdir()
+    run_stage(stage.model, tmp_path / "ours", inputs, data, lambda progress: None)
+    ours = evaluate(stage, tmp_path / "ours", data, lambda progress: None)
+    stock = stock_sweep.train_and_evaluate(stage, tmp_path / "parts")
+    assert stock.held_out_loss == pytest.approx(ours.held_out_loss, rel=1e-5)
+    assert len(stock.scores) == len(ours.scores)
+
+
+def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
+    data, stage = world(), base_evaluation(TINY, world()).model
+    batch = mixture_batches(stage, data)(0)
+    documents = unpack(batch, data.tokenizer.image, stage.connector.image_tokens)
+    assert sum(len(document.tokens) for document in documents) == sum(batch.real_tokens().values())
+    assert sum(int((document.labels != IGNORED).sum()) for document in documents) == sum(batch.text_tokens().values())
+    assert torch.equal(torch.cat([document.images for document in documents]), batch.images)
+    lengths = {len(document.tokens) for document in documents}
+    assert len(lengths) > 1
+    for pooled in (True, False):
+        model = build_llava(stage, data.tokenizer, pooled)
+        loss, count = padded_loss(model, documents, data.tokenizer.pad)
+        single = [padded_loss(model, [document], data.tokenizer.pad) for document in documents]
+        assert count == sum(number for _, number in single) == sum(batch.text_tokens().values())
+        assert loss.item() == pytest.approx(sum(each.item() * number for each, number in single) / count, rel=1e-4)
+
+
+def test_training_is_measured() -> None:
+    assert_sane(training.measure(TINY), 5)
+
+
+def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
+    rows = evaluation.measure(TINY)
+    assert_sane(rows, 1)
+    assert "216 questions against 216" in rows[0].note and "100.0% of the answers are the same" in rows[0].note
+
+
+def test_planning_is_measured_on_a_finished_sweep() -> None:
+    rows = planning.measure(replace(TINY, seeds=2))
+    assert_sane(rows, 2)
+    assert [row.what for row in rows] == ["plan of 24 finished trials", "resume of 24 finished trials"]
+
+
+def test_drawing_is_measured_on_a_copy(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.results.rglob("*")}
+    monkeypatch.setattr(commands, "REPOSITORY", finished.folder)
+    rows = commands.measure(TINY)
+    assert_sane(rows, 2)
+    assert rows[1].note == "results/local, 2 trials"
+    assert {path: path.stat().st_mtime_ns for path in finished.results.rglob("*")} == before
+
+
+def test_a_part_is_printed_and_nothing_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = Path(sweeping.__file__).parent
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    main(["--quick", "--only", "commands"])
+    assert "mm1-lab --help" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.*")} == before
