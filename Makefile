@@ -19,7 +19,7 @@ help:
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests'
 	@echo 'make check           lint, format, types and the direction of imports'
-	@echo 'make bench           measure speed beside references, half an hour alone on the machine; ARGS=--quick'
+	@echo 'make bench           measure speed beside references, twenty minutes with nothing else running; ARGS=--quick'
 	@echo
 	@echo 'Variables: SCALE=mini|smoke  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'

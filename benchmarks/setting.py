@@ -78,7 +78,7 @@ def model_to_evaluate(stage: MultimodalStage, data: Data, folder: Path) -> tuple
     path = folder / "untrained"
     path.mkdir()
     save_weights(build_mm1(stage, data.tokenizer), path, stage)
-    return path, "with an untrained model, whose answers are as long as they can be"
+    return path, "with an untrained model, for want of a trained base in results/local"
 
 
 def world() -> Data:

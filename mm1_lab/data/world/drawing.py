@@ -14,7 +14,7 @@ from mm1_lab.data.world.words import COLOURS
 
 CANVAS = 72
 _CELL = CANVAS // 2
-_JITTER = 2
+_JITTER = 1
 _NOISE = 8.0
 """Standard deviation of the pixel noise, in grey levels of 255."""
 _NOISE_FIELDS = 64
@@ -80,8 +80,8 @@ def _rgb(colour: str) -> NDArray[np.float32]:
 
 @cache
 def _mask(name: str, size: str) -> NDArray[np.float32]:
-    """(n, n): 1 where the thing is. Large things are 30 pixels of the canvas, small ones 19."""
-    side = 30 if size == "large" else 19
+    """(n, n): 1 where the thing is. Large things are 33 pixels of the canvas, small ones 23."""
+    side = 33 if size == "large" else 23
     fine = 4 * side
     grid = (np.arange(fine) + 0.5) / fine * 2 - 1
     x, y = np.meshgrid(grid, grid)
