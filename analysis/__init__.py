@@ -7,7 +7,8 @@ def draw(results: Path) -> list[Path]:
     """Redraws the tables and figures of every sweep in a results folder; returns the files written, beside each sweep.
 
     `figure.png|pdf` and `table.md|csv`: the paper's panels, or all arms where the sweep has none; `contrasts.*`: the
-    claims with their verdicts; `benchmarks.csv`: every benchmark × shots; `predictions.html|png`: sampled predictions.
+    claims with their verdicts; `benchmarks.csv`: every benchmark × shots; `sources.csv`: held-out loss, tokens and
+    epochs a source; `predictions.html|png`: sampled predictions.
     Raises RequestError where there are no results, or of another schema. A sweep none of whose trials is finished is
     left out as long as another one has results.
     """

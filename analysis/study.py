@@ -13,7 +13,7 @@ import numpy as np
 from analysis.paper import Paper, PaperNumber, read_paper
 from analysis.statistics import Blocks, Interval, SeedModel, Verdict, judge
 from mm1_lab.config import Contrast, Panel, Sweep
-from mm1_lab.results.reading import Variant, read_records, read_scores, read_variant
+from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import TEXT_CORE, measures
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Study:
     variant: Variant
     scores: pd.DataFrame
     """A row a question, shot count, arm and seed."""
+    held_out: pd.DataFrame
+    """A row a source, arm and seed: the loss on documents that training never saw, in nats a text token."""
     records: Mapping[str, Mapping[str, Any]]
     """What was recorded of each finished trial, by fingerprint."""
 
@@ -219,4 +221,4 @@ def _selection(scores: pd.DataFrame, measure: str) -> pd.Series[bool]:
 def read_study(folder: Path) -> Study:
     """Reads a sweep's folder. Raises RequestError where there are no results, or of another schema."""
     variant = read_variant(folder)
-    return Study(variant, read_scores(variant), read_records(variant))
+    return Study(variant, read_scores(variant), read_held_out(variant), read_records(variant))

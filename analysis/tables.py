@@ -54,7 +54,7 @@ def _entries(study: Study) -> list[tuple[str, str, str]]:
 def means_markdown(study: Study) -> str:
     """The main table: a section a panel, a row a label, with the paper's numbers below ours."""
     columns = [*study.measures, "unparsed %"]
-    sources = list(dict.fromkeys(number.source for number in study.paper.values.values()))
+    cited = list(dict.fromkeys(number.source for number in study.paper.values.values()))
     head = [study.sweep.reproduces, *columns]
     parts = [_title(study), f"Points; ± {study.uncertainty_note}.", *_holes(study)]
     for key, panel in study.panels.items():
@@ -63,8 +63,8 @@ def means_markdown(study: Study) -> str:
             rows.append([label, *_cells(study, arm)])
             numbers = [study.paper.value(key, label, measure) for measure in study.measures]
             if any(numbers):
-                cited = [f"*{n}* [{sources.index(n.source) + 1}]" if n else "" for n in numbers]
-                rows.append([f"*{label}, MM1*", *cited, ""])
+                known = [f"*{n}* [{cited.index(n.source) + 1}]" if n else "" for n in numbers]
+                rows.append([f"*{label}, MM1*", *known, ""])
         parts += [f"## {key}  {panel.title}".replace("##   ", "## "), _markdown(head, rows)]
     controls = [[arm, *_cells(study, arm)] for arm in study.others]
     majority = [study.majority(measure) for measure in study.measures]
@@ -72,8 +72,9 @@ def means_markdown(study: Study) -> str:
         controls.append(["majority answer", *("" if value is None else f"{value:.1f}" for value in majority), ""])
     if controls:
         parts += ["## Controls", _markdown(["", *columns], controls)]
-    if sources:
-        parts += ["MM1's numbers, where they are known:", _numbered(sources)]
+    parts += ["## Held-out loss", _losses_markdown(study)]
+    if cited:
+        parts += ["MM1's numbers, where they are known:", _numbered(cited)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -159,9 +160,26 @@ def benchmarks(study: Study) -> pd.DataFrame:
     return table.reset_index()
 
 
+def sources(study: Study) -> pd.DataFrame:
+    """A row an arm, seed and source: held-out loss, and the text and image tokens and epochs of its training."""
+    table = study.held_out.copy()
+    trained = [study.records[fingerprint]["summaries"].get("multimodal", {}) for fingerprint in table["fingerprint"]]
+    for name in ("tokens", "epochs"):
+        known = zip(trained, table["source"], strict=True)
+        table[name] = [summary.get(name, {}).get(source, 0) for summary, source in known]
+    return table.drop(columns="fingerprint")
+
+
+def _losses_markdown(study: Study) -> str:
+    """A row an arm, a column a source: held-out losses, means over seeds."""
+    losses = study.held_out.pivot_table(index="arm", columns="source", values="loss", sort=False)
+    rows = [[arm, *(f"{loss:.3f}" for loss in losses.loc[arm])] for arm in study.scored]
+    return _markdown(["nats a text token", *map(str, losses.columns)], rows)
+
+
 def write_tables(study: Study, folder: Path) -> list[Path]:
-    """Writes table, contrasts and benchmarks; `table.md` last. Numbers in CSV files have six digits."""
-    tables = {"table": means(study), "benchmarks": benchmarks(study)}
+    """Writes table, contrasts, benchmarks and sources; `table.md` last. Numbers in CSV files have six digits."""
+    tables = {"table": means(study), "benchmarks": benchmarks(study), "sources": sources(study)}
     texts: dict[str, str] = {}
     if study.sweep.contrasts:
         tables["contrasts"], texts["contrasts"] = contrasts(study), contrasts_markdown(study)

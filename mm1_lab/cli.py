@@ -83,16 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     figures = add(
         "figures", figures_command, "draw tables and figures of all results", "mm1-lab figures --results results/study"
     )
-    figures.add_argument(
-        "--results", metavar="DIR", type=Path, help=f"default: {RESULTS}, and {STUDY} where there is one"
-    )
     dashboard = add(
         "dashboard", dashboard_command, "browse the runs in MLflow on 127.0.0.1", "mm1-lab dashboard --port 5001"
     )
     dashboard.add_argument("--port", type=int, default=5000)
     sync = add("sync-mlflow", sync_command, "enter into MLflow what it lacks of the results", "mm1-lab sync-mlflow")
+    for reading in (figures, dashboard, sync):
+        reading.add_argument(
+            "--results", metavar="DIR", type=Path, help=f"default: {RESULTS} and {STUDY}, those that hold any"
+        )
     for browsing in (dashboard, sync):
-        _add_folders(browsing)
+        _add_store(browsing)
     return parser
 
 
@@ -103,11 +104,11 @@ def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
         "--set", metavar="PATH=VALUE", action="append", default=[], help="a setting of the scale, e.g. train.steps=200"
     )
     parser.add_argument("--data", metavar="YAML", type=Path, help="your own data instead of the miniature world")
-    _add_folders(parser)
-
-
-def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", metavar="DIR", type=Path, default=RESULTS, help=f"default: {RESULTS}")
+    _add_store(parser)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="DIR", type=Path, default=RESULTS / "store", help="where weights are kept")
 
 
@@ -155,11 +156,17 @@ def status_command(options: argparse.Namespace) -> int:
 def figures_command(options: argparse.Namespace) -> int:
     from analysis import draw
 
-    folders = [options.results] if options.results else [f for f in (RESULTS, STUDY) if any(f.glob("*/*/sweep.json"))]
-    for folder in folders or [RESULTS]:
+    for folder in _results_folders(options):
         for path in draw(folder):
             print(path)
     return DONE
+
+
+def _results_folders(options: argparse.Namespace) -> list[Path]:
+    """The folder that is asked for; else this machine's and the study, those that hold a sweep."""
+    if options.results:
+        return [options.results]
+    return [folder for folder in (RESULTS, STUDY) if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
 
 
 def sync_command(options: argparse.Namespace) -> int:
@@ -168,12 +175,13 @@ def sync_command(options: argparse.Namespace) -> int:
     from mm1_lab.results import Ledger
     from mm1_lab.results.reading import list_variants
 
-    for folder in list_variants(options.results):
-        try:
-            manifest = sync(folder, Ledger(options.results, options.store))
-        except OSError as error:
-            raise RequestError(f"MLflow at {tracking_uri()} cannot be written ({error})") from None
-        print(f"{manifest.variant} at {manifest.scale}: entered into {tracking_uri()}")
+    for results in _results_folders(options):
+        for folder in list_variants(results):
+            try:
+                manifest = sync(folder, Ledger(results, options.store))
+            except OSError as error:
+                raise RequestError(f"MLflow at {tracking_uri()} cannot be written ({error})") from None
+            print(f"{manifest.variant} at {manifest.scale}: entered into {tracking_uri()}")
     return DONE
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, TRAINING_COLUMNS, TRIAL_COLUMNS
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,11 +59,6 @@ def read_scores(variant: Variant) -> pd.DataFrame:
 def read_held_out(variant: Variant) -> pd.DataFrame:
     """arm, seed, fingerprint, source, loss."""
     return _read(variant, "held_out.csv", HELD_OUT_COLUMNS)
-
-
-def read_training(variant: Variant) -> pd.DataFrame:
-    """arm, seed, fingerprint, step, name, value: the curves of multimodal pre-training."""
-    return _read(variant, "training.csv", TRAINING_COLUMNS)
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,6 @@ SCHEMA = 1
 
 SCORE_COLUMNS = ("benchmark", "family", "metric", "shots", "block", "question", "kind", "score", "prediction", "parsed")
 HELD_OUT_COLUMNS = ("source", "loss")
-TRAINING_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
 
 

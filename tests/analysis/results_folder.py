@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mm1_lab.config import Sweep
-from mm1_lab.results import Ledger, Manifest, SampleRow, ScoreRow, TrialRow
+from mm1_lab.results import HeldOutRow, Ledger, Manifest, SampleRow, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +27,8 @@ SHOTS = (0, 4, 8)
 LIFT = {"captions": (12, -6, -9), "captions-66": (8, 0, 0), "captions-50": (5, 4, 5), "captions-33": (2, 6, 6)}
 LIFT |= {"interleaved": (-9, 6, 7), "blind": (-15, -14, -13), "no-vecap": (0, -3, -4), "captions+text": (11, 0, -1)}
 """Points of an arm above 40, by number of shots."""
+
+HELD_OUT = [HeldOutRow("captions", 0.75), HeldOutRow("text", 1.5)]
 
 
 def score_rows(arm: str, seed: int, questions: int = 48, blocks: int = 8) -> list[ScoreRow]:
@@ -79,13 +81,16 @@ def write_results(
 ) -> Path:
     """Writes trials and manifest; trials named `ARM/SEED` in `missing` have no scores. Returns the variant's folder."""
     ledger, trials = Ledger(results, results / "store"), []
-    record = {"majority": {name: 25.0 for name, (family, _) in BENCHMARKS.items() if family != "captioning"}}
+    record = {
+        "majority": {name: 25.0 for name, (family, _) in BENCHMARKS.items() if family != "captioning"},
+        "summaries": {"multimodal": {"tokens": {"captions": 900}, "epochs": {"captions": 0.5}}},
+    }
     for seed in seeds:
         for arm in arms:
             fingerprint = f"{zlib.crc32(f'{arm}/{seed}'.encode()):016x}"
             trials.append(TrialRow(arm, seed, fingerprint))
             if f"{arm}/{seed}" not in missing.split():
-                ledger.write_scores(fingerprint, score_rows(arm, seed), [], sample_rows(arm), record, None)
+                ledger.write_scores(fingerprint, score_rows(arm, seed), HELD_OUT, sample_rows(arm), record, None)
     manifest = Manifest(variant=sweep.name, sweep=sweep, scale=scale)
     folder = results / scale / sweep.name
     merge_manifest(folder, manifest, trials, lambda row: True)

@@ -19,7 +19,7 @@ from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_re
 
 NAMES = [
     *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "figure.pdf", "figure.png"),
-    *("predictions.html", "predictions.png", "table.csv", "table.md"),
+    *("predictions.html", "predictions.png", "sources.csv", "table.csv", "table.md"),
 ]
 
 
@@ -102,6 +102,15 @@ def test_every_benchmark_and_shot_count_has_a_row(one_seed: Path, data_mix: Swee
     table = pd.read_csv(one_seed / "mini" / "data_mix" / "benchmarks.csv")
     assert len(table) == len(data_mix.arms) * len(BENCHMARKS) * 3
     assert table["unparsed_percent"].between(10, 11).all()
+
+
+def test_losses_tokens_and_epochs_of_every_source_are_told(one_seed: Path, data_mix: Sweep) -> None:
+    folder = one_seed / "mini" / "data_mix"
+    table = pd.read_csv(folder / "sources.csv")
+    assert len(table) == len(data_mix.arms) * 2
+    captions = table[table["source"] == "captions"]
+    assert set(captions["loss"]) == {0.75} and set(captions["tokens"]) == {900} and set(captions["epochs"]) == {0.5}
+    assert "| base | 0.750 | 1.500 |" in (folder / "table.md").read_text(encoding="utf-8")
 
 
 def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
