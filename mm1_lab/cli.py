@@ -87,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
         "dashboard", dashboard_command, "browse the runs in MLflow on 127.0.0.1", "mm1-lab dashboard --port 5001"
     )
     dashboard.add_argument("--port", type=int, default=5000)
+    show = add("show-data", show_data_command, "a contact sheet of the miniature world", "mm1-lab show-data")
+    show.add_argument(
+        "--out", metavar="PNG", type=Path, default=RESULTS / "world.png", help="where to; default: %(default)s"
+    )
     sync = add("sync-mlflow", sync_command, "enter into MLflow what it lacks of the results", "mm1-lab sync-mlflow")
     for reading in (figures, dashboard, sync):
         reading.add_argument(
@@ -182,6 +186,17 @@ def sync_command(options: argparse.Namespace) -> int:
             except OSError as error:
                 raise RequestError(f"MLflow at {tracking_uri()} cannot be written ({error})") from None
             print(f"{manifest.variant} at {manifest.scale}: entered into {tracking_uri()}")
+    return DONE
+
+
+def show_data_command(options: argparse.Namespace) -> int:
+    from mm1_lab.evaluate.contact_sheet import draw_contact_sheet
+
+    try:
+        draw_contact_sheet(options.out)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"--out {options.out}: cannot be written ({error})") from None
+    print(options.out)
     return DONE
 
 

@@ -1,14 +1,17 @@
 """The world's benchmarks: fixed blocks, demonstrations from the training split, prompts that fit a row."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.contact_sheet import draw_contact_sheet
 from mm1_lab.evaluate.world import world_benchmarks
 
 SETTINGS = EvaluationSettings(questions=96, blocks=12, batch=8)
@@ -88,3 +91,13 @@ def test_no_reference_caption_is_a_training_text() -> None:
         source = world.source(name, 0)
         texts = {part for n in range(1500) for part in source.document(n).parts if isinstance(part, str)}
         assert not references & {text.removesuffix(" .") for text in texts}
+
+
+def test_the_contact_sheet_shows_every_source_and_benchmark(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "world.png"
+    draw_contact_sheet(path)
+    with Image.open(path) as sheet:
+        assert sheet.width > 1000 and len(sheet.convert("RGB").getcolors(2**24) or ()) > 1000
+    first = path.read_bytes()
+    draw_contact_sheet(path)
+    assert path.read_bytes() == first

@@ -1,0 +1,113 @@
+"""A contact sheet: real samples of the miniature world's sources and benchmarks, as a model gets them."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm1_lab.config import EvaluationSettings
+from mm1_lab.data.types import Document, Picture
+from mm1_lab.data.world import World
+from mm1_lab.evaluate.benchmark import Question
+from mm1_lab.evaluate.world import world_benchmarks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = 6
+_SIDE = 36
+_STANDS_FOR = {
+    "captions": "captions: noisy alt-text, some of it about another picture",
+    "synthetic": "synthetic: dense captions (VeCap's part)",
+    "interleaved": "interleaved: one page about a theme, in reading order",
+    "text": "text: no pictures; the only place where questions have answers",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture, if there is one, over a text."""
+
+    picture: Picture | None
+    text: str
+
+
+def draw_contact_sheet(path: Path) -> None:
+    """Writes the sheet as PNG to `path`, whose folder is made."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    sections = [*_sources(), *_benchmarks()]
+    figure = Figure(figsize=(14, 2.15 * len(sections)), layout="constrained")
+    strips = np.ravel(figure.subfigures(len(sections), 1))
+    for strip, (title, cells) in zip(strips, sections, strict=True):
+        strip.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        for axes, cell in zip(strip.subplots(1, COLUMNS), [*cells, *[None] * COLUMNS], strict=False):
+            _draw(axes, cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80, metadata={"Software": None})
+
+
+def _draw(axes: Axes, cell: Cell | None) -> None:
+    axes.axis("off")
+    if cell is None:
+        return
+    text = textwrap.fill(cell.text, 38 if cell.picture else 40)
+    if cell.picture is None:
+        axes.text(0, 1, text, fontsize=7.5, va="top", transform=axes.transAxes)
+        return
+    axes.imshow(cell.picture.pixels(_SIDE), interpolation="nearest")
+    axes.set_anchor("NW")
+    axes.text(0, -0.06, text, fontsize=7.5, va="top", transform=axes.transAxes)
+
+
+def _sources() -> list[tuple[str, list[Cell]]]:
+    sections = []
+    for name, title in _STANDS_FOR.items():
+        source = World().source(name, seed=0)
+        documents = [source.document(index) for index in range(COLUMNS)]
+        if name == "interleaved":
+            page = next(document for document in documents if len(document.parts) >= 8)
+            sections.append((title, _in_order(page)[:COLUMNS]))
+        else:
+            sections.append((title, [_whole(document) for document in documents]))
+    return sections
+
+
+def _whole(document: Document) -> Cell:
+    """A document with at most one picture."""
+    picture = next((part for part in document.parts if not isinstance(part, str)), None)
+    return Cell(picture, " ".join(part for part in document.parts if isinstance(part, str)))
+
+
+def _in_order(document: Document) -> list[Cell]:
+    """A page cut behind each picture's text."""
+    cells: list[Cell] = []
+    for part in document.parts:
+        if not isinstance(part, str):
+            cells.append(Cell(part, ""))
+        elif cells:
+            cells[-1] = Cell(cells[-1].picture, f"{cells[-1].text} {part}".strip())
+        else:
+            cells.append(Cell(None, part))
+    return cells
+
+
+def _benchmarks() -> list[tuple[str, list[Cell]]]:
+    settings = EvaluationSettings(questions=8 * COLUMNS, batch=1)
+    return [
+        (
+            f"{benchmark.name} ({benchmark.mirrors}'s part, {benchmark.metric})",
+            [_asked(question) for question in benchmark.blocks[0][:COLUMNS]],
+        )
+        for benchmark in world_benchmarks(settings)
+    ]
+
+
+def _asked(question: Question) -> Cell:
+    """A question with what counts as right; of captions, two references."""
+    different = list(dict.fromkeys(question.references))
+    answers = " / ".join(different[::3] if question.kind == "caption" else different)
+    return Cell(question.picture, f"{question.prompt} [{answers}]".strip())
