@@ -36,13 +36,12 @@ class Cell:
 
 def draw_contact_sheet(path: Path) -> None:
     """Writes the sheet as PNG to `path`, whose folder is made."""
-    import numpy as np
     from matplotlib.figure import Figure
 
     sections = [*_sources(), *_benchmarks()]
     figure = Figure(figsize=(14, 2.15 * len(sections)), layout="constrained")
-    strips = np.ravel(figure.subfigures(len(sections), 1))
-    for strip, (title, cells) in zip(strips, sections, strict=True):
+    strips = figure.subfigures(len(sections), 1, squeeze=False)
+    for strip, (title, cells) in zip(strips[:, 0], sections, strict=True):
         strip.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         for axes, cell in zip(strip.subplots(1, COLUMNS), [*cells, *[None] * COLUMNS], strict=False):
             _draw(axes, cell)
