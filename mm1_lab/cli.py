@@ -177,12 +177,16 @@ def sync_command(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.mlflow_runs import tracking_uri
     from mm1_lab.orchestrate.recorder import sync
     from mm1_lab.results import Ledger
+    from mm1_lab.results.files import Busy
     from mm1_lab.results.reading import list_variants
 
     for results in _results_folders(options):
         for folder in list_variants(results):
             try:
                 manifest = sync(folder, Ledger(results, options.store))
+            except Busy:
+                print(f"{folder}: is running now, and is entered as it goes")
+                continue
             except OSError as error:
                 raise RequestError(f"MLflow at {tracking_uri()} cannot be written ({error})") from None
             print(f"{manifest.variant} at {manifest.scale}: entered into {tracking_uri()}")

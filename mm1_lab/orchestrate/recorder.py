@@ -19,6 +19,7 @@ from mm1_lab.orchestrate.plan import Unit
 from mm1_lab.orchestrate.request import LOCAL
 from mm1_lab.orchestrate.worklist import Observer
 from mm1_lab.results import Ledger, Manifest, TrialRow
+from mm1_lab.results.files import Busy, locked
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.train.progress import Progress
 
@@ -80,9 +81,12 @@ class Recorder(Observer):
     def _work(self) -> None:
         """Does the jobs in order; the first one that fails ends the recording, not the sweep."""
         try:
-            runs = SweepRuns(read_manifest(self.folder), self.ledger)
-            while (job := self.jobs.get()) is not None:
-                job(runs)
+            with locked(_writer_lock(self.folder), wait=False):
+                runs = SweepRuns(read_manifest(self.folder), self.ledger)
+                while (job := self.jobs.get()) is not None:
+                    job(runs)
+        except Busy:
+            print("mm1-lab: another command enters this sweep into MLflow; this one leaves it to that", file=sys.stderr)
         except Exception as error:  # whatever a tracking server or its database raises
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             print(
@@ -95,6 +99,11 @@ class Recorder(Observer):
 def behind_note(folder: Path) -> Path:
     """The file that says that MLflow lacks something of the sweep in `folder`."""
     return LOCAL / "mlflow-behind" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+
+
+def _writer_lock(folder: Path) -> Path:
+    """Held by whoever enters the sweep in `folder` into MLflow."""
+    return behind_note(folder).with_suffix(".lock")
 
 
 def log_finished(runs: SweepRuns, trials: Iterable[TrialRow]) -> None:
@@ -115,15 +124,19 @@ def log_finished(runs: SweepRuns, trials: Iterable[TrialRow]) -> None:
 
 
 def sync(folder: Path, ledger: Ledger) -> Manifest:
-    """Brings MLflow up to date with one sweep of the results folder; what MLflow raises goes through."""
+    """Brings MLflow up to date with one sweep of the results folder; what MLflow raises goes through.
+
+    Raises Busy if the sweep is running now.
+    """
     manifest = read_manifest(folder)
-    runs = SweepRuns(manifest, ledger)
-    runs.close_strays()
-    trials = read_trials(folder)
-    log_finished(runs, trials)
-    complete = all(ledger.has_scores(row.fingerprint) for row in trials)
-    runs.close("FINISHED" if complete else "KILLED", artifacts_of(folder))
-    behind_note(folder).unlink(missing_ok=True)
+    with locked(_writer_lock(folder), wait=False):
+        runs = SweepRuns(manifest, ledger)
+        runs.close_strays()
+        trials = read_trials(folder)
+        log_finished(runs, trials)
+        complete = all(ledger.has_scores(row.fingerprint) for row in trials)
+        runs.close("FINISHED" if complete else "KILLED", artifacts_of(folder))
+        behind_note(folder).unlink(missing_ok=True)
     return manifest
 
 

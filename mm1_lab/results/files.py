@@ -61,18 +61,27 @@ def commit(partial: Path, folder: Path) -> None:
     os.rename(partial, folder)
 
 
+class Busy(Exception):
+    """Another process holds the lock."""
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Holds a lock between processes, on a file or a folder, while the block runs.
 
-    The system gives it back when the process dies, so that there are no stale locks.
+    The system gives it back when the process dies, so that there are no stale locks. Raises Busy where another process
+    holds it and `wait` is False.
     """
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Busy(f"{path} is locked by another process") from None
+    try:
         yield
     finally:
         os.close(descriptor)

@@ -1,4 +1,5 @@
 import contextlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
 from mm1_lab.orchestrate.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
+from mm1_lab.results.files import Busy
 from mm1_lab.results.manifest import read_manifest
 
 
@@ -107,3 +109,14 @@ def test_a_sweep_goes_on_without_mlflow_and_a_note_remains(
     sync(request_.folder, request_.ledger)
     assert not behind_note(request_.folder).exists()
     assert "base / seed 0" in runs_of(request_)[1]
+
+
+def test_a_sweep_that_is_running_is_left_alone(request_: Request) -> None:
+    recorder = Recorder(request_.folder, request_.ledger, request_.trials)
+    is_open = threading.Event()
+    recorder.jobs.put(lambda runs: is_open.set())
+    assert is_open.wait(60)
+    with pytest.raises(Busy):
+        sync(request_.folder, request_.ledger)
+    recorder.close("FINISHED")
+    sync(request_.folder, request_.ledger)
