@@ -76,3 +76,15 @@ def test_killed_at_three_moments_it_ends_as_if_undisturbed(place: Any, finished:
     names = [run.info.run_name for run in runs]
     expected = ["base / seed 0", "captions / seed 0", "data_mix at smoke", "decoder / seed 0", "encoder / seed 0"]
     assert sorted(names) == expected
+
+
+@pytest.mark.slow
+def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
+    process = place.start(*COMMAND)
+    assert process.stdout is not None
+    assert any(line.startswith("starts") for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert output.strip().splitlines()[-1] == "mm1-lab: stopped; the same command goes on from here"
+    assert "Traceback" not in output and "PC: @" not in output

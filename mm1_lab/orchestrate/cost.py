@@ -16,7 +16,6 @@ from mm1_lab.config import (
     EncoderStage,
     EvaluationStage,
     MultimodalStage,
-    Size,
     Stage,
     non_embedding_parameters,
 )
@@ -27,18 +26,14 @@ ANSWER_TOKENS = 24
 """Of an image-free question with its answer, roughly."""
 
 
-def layer_parameters(size: Size) -> int:
-    return non_embedding_parameters(size)
-
-
 def parameters(stage: Stage) -> int:
     """Parameters that do the work, 12 · layers · width² for each transformer; embeddings and connector left out."""
     if isinstance(stage, EncoderStage):
-        return layer_parameters(stage.size) + layer_parameters(stage.training.text)
+        return non_embedding_parameters(stage.size) + non_embedding_parameters(stage.training.text)
     if isinstance(stage, DecoderStage):
-        return layer_parameters(stage.size)
+        return non_embedding_parameters(stage.size)
     if isinstance(stage, MultimodalStage):
-        return layer_parameters(stage.encoder.size) + layer_parameters(stage.decoder.size)
+        return non_embedding_parameters(stage.encoder.size) + non_embedding_parameters(stage.decoder.size)
     assert isinstance(stage, EvaluationStage)
     return parameters(stage.model)
 

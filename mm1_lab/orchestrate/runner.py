@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,8 @@ def _cluster(resources: Resources, address: str | None) -> Iterator[int]:
             ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError) as error:
             raise RequestError(f"--address {address}: there is no Ray cluster ({error})") from None
+    # Ray's own handler prints a C++ stack; a sweep that is asked to end shall end as with Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield _slots(resources, ray.cluster_resources())
     finally:
