@@ -55,6 +55,8 @@ class Board:
         }
         self.measured = bool(speeds.seconds_per_flop)
         self.running: dict[str, Running] = {}
+        self.side_by_side = 1
+        """The most units that ran at a time; between two of them it is one less."""
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
         self.spent: dict[str, tuple[float, float]] = {}
@@ -63,6 +65,7 @@ class Board:
 
     def start(self, unit: Unit) -> None:
         self.running[unit.key] = Running(unit, self.clock())
+        self.side_by_side = max(self.side_by_side, len(self.running))
         self.failed.pop(unit.key, None)
 
     def advance(self, unit: Unit, kind: str, progress: Progress) -> None:
@@ -100,7 +103,7 @@ class Board:
                 return None
             remaining[key] = sum(self.costs[key].values()) * share * ratio
         longest = max((remaining[key] for key in self.running if key in remaining), default=0.0)
-        return max(longest, sum(remaining.values()) / max(1, len(self.running)))
+        return max(longest, sum(remaining.values()) / self.side_by_side)
 
     def _ratios(self) -> dict[str, float]:
         """Seconds a unit of cost, by kind of unit."""

@@ -51,6 +51,21 @@ def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     assert board.seconds_left() == 0 and board.trials_done() == 2
 
 
+def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:
+    clock = Clock()
+    board = Board(plan, Speeds({}), clock)
+    for unit in plan.units.values():
+        if unit.kind != "trial":
+            board.start(unit)
+            board.end(unit)
+    first, second, _ = (unit for unit in plan.units.values() if unit.kind == "trial")
+    board.start(first)
+    board.start(second)
+    clock.now = 100.0
+    board.end(first)
+    assert board.seconds_left() == pytest.approx(100), "a running one and a waiting one, two at a time"
+
+
 def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
     out = io.StringIO()
     display = LineDisplay(Board(plan, Speeds({})), out)
