@@ -41,30 +41,31 @@ def dense_caption(random: Random, scene: Scene) -> str:
 def page_voice(random: Random, interest: str | None = None) -> Voice:
     """The way in which one page speaks of its pictures: a page keeps its frame and its interest throughout.
 
-    `interest`: all, colour, place or size; drawn if not given.
+    `interest`: all, or a key of _STATEMENTS; drawn if not given.
     """
-    frame = random.choice(_PAGE_FRAMES)
-    interest = interest or random.choices(("all", "colour", "place", "size"), (6, 1, 1, 1))[0]
+    frame = random.choice(_FRAMES)
+    interest = interest or random.choices(list(_INTERESTS), list(_INTERESTS.values()))[0]
     joint = random.choice((" and ", " with ", " , "))
-
-    def speak(random: Random, scene: Scene) -> str:
-        texts = []
-        for thing in scene.things:
-            name = noun(thing)
-            if interest == "colour":
-                texts.append(f"the {name} is {thing.colour}")
-            elif interest == "place":
-                texts.append(f"the {name} at the {PLACES[thing.place]}")
-            elif interest == "size":
-                texts.append(f"the {name} is {thing.size}")
-            else:
-                texts.append(f"a {_phrase(thing)} at the {PLACES[thing.place]}")
-        return frame.format(joint.join(texts))
-
-    return speak
+    if interest == "all":
+        return lambda random, scene: frame.format(
+            joint.join(f"a {_phrase(thing)} at the {PLACES[thing.place]}" for thing in scene.things)
+        )
+    lead = random.choice(("", "look : ", "here "))
+    if interest == "count":
+        return lambda random, scene: f"{lead}{len(scene.things)} {'thing' if len(scene.things) == 1 else 'things'} ."
+    state = _STATEMENTS[interest]
+    return lambda random, scene: f"{lead}{' and '.join(state(thing) for thing in scene.things)} ."
 
 
-_PAGE_FRAMES = ("here we see {} .", "this one has {} .", "look : {} .", "we found {} .", "it shows {} .", "{} .")
+_FRAMES = ("here we see {} .", "this one has {} .", "look : {} .", "we found {} .", "it shows {} .", "{} .")
+_STATEMENTS: dict[str, Callable[[Thing], str]] = {
+    "colour": lambda thing: f"the {noun(thing)} is {thing.colour}",
+    "place": lambda thing: f"the {noun(thing)} is at the {PLACES[thing.place]}",
+    "size": lambda thing: f"the {noun(thing)} is {thing.size}",
+    "shape": lambda thing: f"at the {PLACES[thing.place]} is the {noun(thing)}",
+}
+_INTERESTS = {"all": 3, "colour": 2, "place": 2, "size": 2, "shape": 2, "count": 1}
+"""What pages care about, and how often."""
 
 
 def telling(random: Random, scene: Scene) -> str:
