@@ -1,7 +1,7 @@
 """Scenes: what is where. Drawing, describing and asking about them is elsewhere.
 
 A scene belongs to one split by a hash of its content, so that no benchmark scene can occur in training, told or drawn.
-A quarter of the colour-shape combinations is held out of everything but the benchmark of novel combinations.
+Eight of the 36 colour-shape combinations are held out of everything but the benchmark of novel combinations.
 """
 
 import zlib
