@@ -214,14 +214,15 @@ def dashboard_command(options: argparse.Namespace) -> int:
         return DONE
     print(f"MLflow is at http://127.0.0.1:{options.port}; end it with Ctrl-C", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    return subprocess.run([*command, "--port", str(options.port)], check=False).returncode
+    command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    return subprocess.run(command, check=False).returncode
 
 
 def _request(options: argparse.Namespace) -> Request:
     from mm1_lab.orchestrate.request import load_request
 
     only = tuple(getattr(options, "only", ()))
-    return load_request(
+    request = load_request(
         options.sweep,
         options.scale,
         options.seeds,
@@ -231,6 +232,9 @@ def _request(options: argparse.Namespace) -> Request:
         options.results,
         options.store,
     )
+    if "synthetic" not in request.data.sources:
+        print(f"{options.data}: no synthetic captions; the other captions take their rows", file=sys.stderr)
+    return request
 
 
 def _draw_sweep(folder: Path) -> list[Path]:

@@ -137,7 +137,8 @@ class SweepRuns:
         if found is not None:
             return str(found.experiment_id)
         local = None if os.environ.get("MLFLOW_TRACKING_URI") else (LOCAL / "mlartifacts").absolute().as_uri()
-        return str(self.client.create_experiment(name, artifact_location=local))
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self.client.create_experiment(name, artifact_location=local, tags=kind))
 
     def _search(self) -> Iterator[Any]:
         """All runs with this sweep's key."""
