@@ -139,3 +139,17 @@ def test_an_error_shows_its_traceback_on_request(sweeps: Path) -> None:
 
     with pytest.raises(RequestError):
         main(["run", "data_mxi", "--debug"])
+
+
+def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
+    refused: Check, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard(Path("good.tar"), b'{"caption": "red"}')
+    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
+    Path("data.yaml").write_text("text: [text.jsonl]\n", encoding="utf-8")
+    assert "add `captions: [FILES]`" in refused("--data", "data.yaml")
+    Path("data.yaml").write_text("text: [text.jsonl]\ncaptions: [good.tar]\n", encoding="utf-8")
+    assert "needs interleaved data, but the data have only captions, text" in refused("--data", "data.yaml")
+    assert main(["plan", "data_mix", "--scale", "smoke", "--data", "data.yaml", "--only", "captions+text"]) == 0
+    captured = capsys.readouterr()
+    assert "1 trials, 4 stages to run" in captured.out and "no synthetic captions" in captured.err

@@ -77,6 +77,10 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
     if image_tokens + 2 > scale.sequence:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence}")
 
+    if not {"captions", "synthetic"} & set(data.sources):
+        raise RequestError(
+            f"arm {arm!r}: the encoder is pre-trained on captioned images; the data have none, add `captions: [FILES]`"
+        )
     dense = recipe.encoder.data == "dfn+vecap" and "synthetic" in data.sources
     shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
     encoder = EncoderStage(

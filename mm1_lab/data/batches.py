@@ -46,15 +46,8 @@ class Batch:
 
     def real_tokens(self) -> dict[str, int]:
         """Positions that are not padding, image tokens included, by source."""
-        return self._by_source((self.documents > 0).sum(dim=1))
-
-    def text_tokens(self) -> dict[str, int]:
-        """Positions that count in the loss, by source."""
-        return self._by_source((self.weights > 0).sum(dim=1))
-
-    def _by_source(self, counts: torch.Tensor) -> dict[str, int]:
         totals: dict[str, int] = {}
-        for name, count in zip(self.sources, counts.tolist(), strict=True):
+        for name, count in zip(self.sources, (self.documents > 0).sum(dim=1).tolist(), strict=True):
             totals[name] = totals.get(name, 0) + count
         return totals
 

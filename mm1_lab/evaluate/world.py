@@ -1,6 +1,7 @@
 """The nine benchmarks of the miniature world, on scenes that training never shows; each mirrors one of the paper's."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Literal
 
@@ -75,11 +76,7 @@ def _made(make: Make, name: str, split: Split, number: int, kind: str) -> Questi
     while True:
         question = make(random, split, kind)
         if question is not None:
-            return _keyed(question, f"{split}-{number}")
-
-
-def _keyed(question: Question, key: str) -> Question:
-    return Question(key, question.kind, question.picture, question.prompt, question.references, question.shown)
+            return replace(question, key=f"{split}-{number}")
 
 
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:

@@ -67,7 +67,11 @@ class Request:
         return merge_manifest(self.folder, manifest, rows, self._is_current)
 
     def _is_current(self, row: TrialRow) -> bool:
-        trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data)
+        """Whether the row is of the sweep as it is now; an arm that the data no longer allow is not."""
+        try:
+            trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data)
+        except RequestError:
+            return False
         return trial.fingerprint == row.fingerprint
 
 
@@ -94,7 +98,8 @@ def load_request(
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
     resolve_sweep(loaded, numbers, chosen[:1], DataIdentity())
     identity = data_identity(data, ledger, numbers) if data else DataIdentity()
-    trials = [trial for trial in resolve_sweep(loaded, numbers, chosen, identity) if not only or trial.arm in only]
+    arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
+    trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity)
     return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials))
 
 

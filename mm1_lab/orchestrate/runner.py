@@ -80,10 +80,11 @@ def _cluster(resources: Resources, address: str | None) -> Iterator[int]:
         except (ConnectionError, ValueError) as error:
             raise RequestError(f"--address {address}: there is no Ray cluster ({error})") from None
     # Ray's own handler prints a C++ stack; a sweep that is asked to end shall end as with Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield _slots(resources, ray.cluster_resources())
     finally:
+        signal.signal(signal.SIGTERM, before)
         _shut_down()
 
 

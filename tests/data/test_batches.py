@@ -64,7 +64,6 @@ def test_tokens_are_told_by_source(squares: Any) -> None:
     batch = make_batch([pack(squares, 1, 2), pack(squares, 3), pack(squares)], ["a", "b", "a"], side=2, blind=False)
     # begin, 4 image tokens, 3 words, end
     assert batch.real_tokens() == {"a": 18, "b": 9}
-    assert batch.text_tokens() == {"a": 8, "b": 4}
 
 
 def test_a_blind_batch_shows_mean_colour_and_draws_nothing(squares: Any) -> None:

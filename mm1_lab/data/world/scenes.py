@@ -5,7 +5,7 @@ Eight of the 36 colour-shape combinations are held out of everything but the ben
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Literal
@@ -115,8 +115,7 @@ def _draw(random: Random, counts: tuple[float, ...], letters: float, spare: bool
         for name, place in zip(names, places, strict=True)
     ]
     if like is not None and all(getattr(thing, like.attribute) != like.value for thing in things):
-        first = {"name": things[0].name, "colour": things[0].colour, "size": things[0].size, "place": things[0].place}
-        things[0] = Thing(**{**first, like.attribute: like.value})  # type: ignore[arg-type]
+        things[0] = replace(things[0], **{like.attribute: like.value})  # type: ignore[arg-type]
         if like.attribute == "place":
             things = [things[0], *(thing for thing in things[1:] if thing.place != like.value)]
     things.sort(key=lambda thing: thing.place)
