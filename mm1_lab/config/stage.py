@@ -5,7 +5,8 @@ code, so that a refactoring keeps every result. A stage holds its input stages; 
 fingerprint, so a changed detail anywhere upstream makes a new stage. When a kind's behaviour changes on purpose, raise
 its VERSION in the same commit; the golden micro-run (tests/test_golden.py) fails if behaviour changes without that.
 Paths, worker counts, retries and resources are not part of a stage; precision, compilation and evaluation batches are,
-because they move the numbers.
+because they move the numbers. A stage's field that has a default is left out of the canonical form while it has it, so
+that a new axis leaves the fingerprints of what was done before it standing.
 """
 
 import hashlib
@@ -56,7 +57,9 @@ class Stage(Config):
 
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage; inputs stand as fingerprints."""
-        values = self.model_dump(mode="json", exclude=set(self.inputs()))
+        fields = type(self).model_fields
+        neutral = {name for name, field in fields.items() if getattr(self, name) == field.default}
+        values = self.model_dump(mode="json", exclude=set(self.inputs()) | neutral)
         values |= {name: stage.fingerprint for name, stage in self.inputs().items()}
         return {"kind": self.KIND, "version": self.VERSION, **values}
 

@@ -197,3 +197,14 @@ def test_an_impossible_combination_is_refused(
     with pytest.raises(RequestError) as error:
         resolve("base", recipe, scale, 0, WORLD)
     assert message in str(error.value)
+
+
+def test_a_new_axis_leaves_old_fingerprints_standing(mini: Scale, sweep: Sweep) -> None:
+    decoder = resolve("base", sweep.base, mini, 0, WORLD).evaluation.model.decoder
+
+    class WithAxis(type(decoder)):  # type: ignore[misc]
+        axis: str = "as before"
+
+    values = {name: getattr(decoder, name) for name in type(decoder).model_fields}
+    assert WithAxis(**values).fingerprint == decoder.fingerprint
+    assert WithAxis(**values, axis="another").fingerprint != decoder.fingerprint
