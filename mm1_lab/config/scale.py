@@ -64,6 +64,8 @@ class MultimodalTraining(Optimiser):
 
     rows: int = Field(gt=0)
     """Packed rows a step."""
+    rates: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
+    """Peak rate of a part, as a share of `learning_rate`; 1 where it is not named."""
 
 
 class EvaluationSettings(Config):

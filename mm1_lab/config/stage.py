@@ -24,7 +24,7 @@ from mm1_lab.config.scale import (
     Size,
 )
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 """Raised when the miniature world's scenes, words, sources, splits or benchmarks change."""
 
 
@@ -107,7 +107,7 @@ class MultimodalStage(Stage):
     """Multimodal pre-training of encoder, connector and decoder together."""
 
     KIND: ClassVar[str] = "multimodal"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     encoder: EncoderStage
     decoder: DecoderStage

@@ -27,8 +27,8 @@ Make = Callable[[Random, Split, str], Question | None]
 def world_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
     """All nine. Questions depend on their number alone: the same in every trial, seed and arm."""
     caption = ("caption",)
-    visual = ("colour", "shape", "place", "size", "count", "yes-no")
-    flawed = ("colour", "place", "unanswerable")
+    visual = ("colour", "shape", "place", "size", "count")
+    flawed = ("colour", "place")
     textual = ("fact", "arithmetic", "pattern", "story", "scene")
     return [
         _benchmark(settings, "captions", "captioning", "COCO", "cider", caption, _captioning()),
@@ -83,7 +83,7 @@ def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
     def make(random: Random, split: Split, kind: str) -> Question | None:
         """Demonstrations never hold a novel combination."""
         scene = sample_scene(random, split, counts=(0.4, 0.6), letters=letters, novel=novel and split == "test")
-        texts = references(scene)
+        texts = references(random, scene)
         return Question("", kind, ScenePicture(scene), "", texts, random.choice(texts))
 
     return make

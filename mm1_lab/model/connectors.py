@@ -135,4 +135,17 @@ def build_connector(config: ConnectorConfig, encoder_width: int, decoder_width: 
     for what, count in {"image tokens": config.image_tokens, "patches": patches}.items():
         if math.isqrt(count) ** 2 != count:
             raise RequestError(f"connector {config.kind!r}: {count} {what} are not a square number; choose one that is")
-    return CONNECTORS[config.kind](config, encoder_width, decoder_width, patches)
+    connector = CONNECTORS[config.kind](config, encoder_width, decoder_width, patches)
+    connector.apply(_keep_variance)
+    return connector
+
+
+def _keep_variance(module: nn.Module) -> None:
+    """Linear layers that keep the scale of what they get, so that image tokens start as large as word embeddings.
+
+    With torch's own initialisation they start at a third of that, and differ between images by a twelfth.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,12 +1,13 @@
 """AdamW and its schedule: linear warm-up, then a cosine to a share of the peak (section 4)."""
 
 import math
+from collections import defaultdict
 from functools import partial
 
 import torch
 from torch import nn
 
-from mm1_lab.config import Optimiser
+from mm1_lab.config import MultimodalTraining, Optimiser
 
 DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
 
@@ -26,23 +27,27 @@ def rate_factor(step: int, config: Optimiser) -> float:
 def build_optimiser(
     module: nn.Module, config: Optimiser
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW over the parameters of `module`, and its schedule.
+    """AdamW over the parameters of `module`, and its schedule. Parts (`module.encoder`, …) may have rates of their own.
 
     Only matrices and convolutions decay: embeddings, learnt positions and queries, norms, biases and single numbers
     would only be pulled to 0, which is not where they are at rest.
     """
-    decayed = [
-        parameter
+    matrices = {
+        id(parameter)
         for part in module.modules()
         if isinstance(part, DECAYED)
         for parameter in part.parameters(recurse=False)
-        if parameter.ndim >= 2 and parameter.requires_grad
-    ]
-    chosen = {id(parameter) for parameter in decayed}
-    others = [p for p in module.parameters() if id(p) not in chosen and p.requires_grad]
+        if parameter.ndim >= 2
+    }
+    shares = config.rates.items() if isinstance(config, MultimodalTraining) else ()
+    rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
+    members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            members[rates.get(id(parameter), 1.0), id(parameter) in matrices].append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": parameters, "lr": config.learning_rate * rate, "weight_decay": config.weight_decay * decays}
+        for (rate, decays), parameters in members.items()
     ]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rate_factor, config=config))

@@ -156,7 +156,7 @@ def _answer(scene: Scene, question: str) -> str:
 
 @pytest.mark.parametrize("side", [24, 36])
 def test_a_smaller_picture_is_the_large_one_averaged_over_areas(side: int) -> None:
-    scene = Scene((Thing("ring", "red", "large", 0), Thing("e", "white", "small", 3)), look=11)
+    scene = Scene((Thing("ring", "red", "large", 0), Thing("z", "white", "small", 3)), look=11)
     factor = 72 // side
     large, small = (ScenePicture(scene).pixels(size).astype(float) for size in (72, side))
     averaged = large.reshape(side, factor, side, factor, 3).mean((1, 3))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mm1_lab.config import ConnectorConfig, Optimiser, Size
+from mm1_lab.config import ConnectorConfig, MultimodalTraining, Optimiser, Size
 from mm1_lab.model import MM1, build_connector, build_decoder, build_encoder
 from mm1_lab.train.optimiser import build_optimiser, rate_factor
 
@@ -39,6 +39,19 @@ def test_only_matrices_decay() -> None:
         for name, parameter in model.named_parameters():
             is_free = parameter.ndim < 2 or "embed_tokens" in name or "position" in name or "queries" in name
             assert decay[id(parameter)] == (0.0 if is_free else 0.05), name
+
+
+def test_a_part_may_have_a_rate_of_its_own() -> None:
+    size = Size(layers=1, width=16, heads=2)
+    connector = build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=16), 16, 16, 16)
+    model = MM1(build_encoder(size, 6, 24), connector, build_decoder(size, 10, 16), 3)
+    config = MultimodalTraining(learning_rate=0.5, steps=10, rows=1, rates={"encoder": 0.1, "decoder": 2})
+    optimiser, _ = build_optimiser(model, config)
+    for parameters, rate in ((model.encoder, 0.05), (model.connector, 0.5), (model.decoder, 1.0)):
+        wanted = {id(parameter) for parameter in parameters.parameters()}
+        groups = [group for group in optimiser.param_groups if wanted & {id(p) for p in group["params"]}]
+        assert {group["initial_lr"] for group in groups} == {rate}
+        assert wanted == {id(p) for group in groups for p in group["params"]}
 
 
 def test_one_update_by_hand() -> None:

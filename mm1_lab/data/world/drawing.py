@@ -23,13 +23,10 @@ _BLUR = 7
 Flaw = Literal["blurred", "dark", "cropped"]
 
 _LETTERS = {
-    "a": ".###. #...# #...# ##### #...# #...# #...#",
     "c": ".#### #.... #.... #.... #.... #.... .####",
-    "e": "##### #.... #.... ####. #.... #.... #####",
     "h": "#...# #...# #...# ##### #...# #...# #...#",
     "l": "#.... #.... #.... #.... #.... #.... #####",
     "t": "##### ..#.. ..#.. ..#.. ..#.. ..#.. ..#..",
-    "u": "#...# #...# #...# #...# #...# #...# .###.",
     "z": "##### ....# ...#. ..#.. .#... #.... #####",
 }
 
@@ -80,8 +77,8 @@ def _rgb(colour: str) -> NDArray[np.float32]:
 
 @cache
 def _mask(name: str, size: str) -> NDArray[np.float32]:
-    """(n, n): 1 where the thing is. Large things are 33 pixels of the canvas, small ones 23."""
-    side = 33 if size == "large" else 23
+    """(n, n): 1 where the thing is. Large things are 34 pixels of the canvas, small ones 22."""
+    side = 34 if size == "large" else 22
     fine = 4 * side
     grid = (np.arange(fine) + 0.5) / fine * 2 - 1
     x, y = np.meshgrid(grid, grid)

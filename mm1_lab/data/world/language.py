@@ -23,11 +23,20 @@ def _phrase(thing: Thing, size: bool = True, colour: bool = True) -> str:
 
 def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
     """Short, noisy and, unless `complete`, with attributes and things left out; some words are junk."""
-    size, place = complete or random.random() < 0.6, complete or random.random() < 0.7
-    things = [t for t in scene.things if complete or random.random() < 0.85] or [random.choice(scene.things)]
-    texts = [_phrase(thing, size) + (f" {PLACES[thing.place]}" if place else "") for thing in things]
+    size, place = complete or random.random() < 0.7, complete or random.random() < 0.8
+    things = [t for t in scene.things if complete or random.random() < 0.9] or [random.choice(scene.things)]
+    style = random.choice(_ALT_TEXTS)
     lead = random.choice(("", "", "", "photo : ", "picture of ", "stock image ", "img - "))
-    return f"{lead}{' , '.join(texts)} ."
+    return (
+        f"{lead}{' , '.join(style(_phrase(thing, size), PLACES[thing.place] if place else '') for thing in things)} ."
+    )
+
+
+_ALT_TEXTS: tuple[Callable[[str, str], str], ...] = (
+    lambda phrase, place: f"{phrase} {place}".strip(),
+    lambda phrase, place: f"{phrase} {place}".strip(),
+    lambda phrase, place: f"{place} : {phrase}" if place else phrase,
+)
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
@@ -64,7 +73,7 @@ _STATEMENTS: dict[str, Callable[[Thing], str]] = {
     "size": lambda thing: f"the {noun(thing)} is {thing.size}",
     "shape": lambda thing: f"at the {PLACES[thing.place]} is the {noun(thing)}",
 }
-_INTERESTS = {"all": 3, "colour": 2, "place": 2, "size": 2, "shape": 2, "count": 1}
+_INTERESTS = {"all": 5, "colour": 1, "place": 1, "size": 1, "shape": 1, "count": 1}
 """What pages care about, and how often."""
 
 
@@ -80,6 +89,17 @@ def telling(random: Random, scene: Scene) -> str:
     return " ".join(f"{PLACES[t.place]} we have the {t.size} {t.colour} {noun(t)} ." for t in things)
 
 
+def inventory(random: Random, scene: Scene) -> str:
+    """A list of what there is: things, and the words of each, in any order."""
+    items = []
+    for thing in scene.things:
+        words = [noun(thing), thing.colour, thing.size, PLACES[thing.place]]
+        random.shuffle(words)
+        items.append(" ".join(words))
+    random.shuffle(items)
+    return " ; ".join(items) + " ."
+
+
 def in_other_words(text: str) -> str:
     """`text` with big and little for large and small, upper and lower for top and bottom."""
     return " ".join(_SYNONYMS.get(word, word) for word in text.split())
@@ -88,19 +108,37 @@ def in_other_words(text: str) -> str:
 _SYNONYMS = {"large": "big", "small": "little", "top": "upper", "bottom": "lower"}
 
 
-def references(scene: Scene) -> tuple[str, ...]:
-    """Five captions of the scene by five hands, in the benchmarks' own style."""
-    return tuple(hand(scene) for hand in _HANDS)
+def references(random: Random, scene: Scene) -> tuple[str, ...]:
+    """Five captions of the scene by five hands, in the benchmarks' own style; each hand leaves out what it likes."""
+    return tuple(hand(random, scene) for hand in random.sample(_HANDS, 5))
 
 
-def _in_the(thing: Thing) -> str:
-    return f"in the {PLACES[thing.place]}"
+def _hand(opening: str, joint: str, thing: str, aside: str) -> Callable[[Random, Scene], str]:
+    """Someone who says `thing` of each thing, and often `aside`; and who may overlook one thing of several."""
+
+    def write(random: Random, scene: Scene) -> str:
+        things = list(scene.things)
+        if len(things) > 1 and random.random() < 0.2:
+            things.remove(random.choice(things))
+        form = f"{thing} {aside}" if aside and random.random() < 0.35 else thing
+        said = [
+            form.format(
+                noun=noun(t), colour=t.colour, size=in_other_words(t.size), place=in_other_words(PLACES[t.place])
+            )
+            for t in things
+        ]
+        return opening + joint.join(said)
+
+    return write
 
 
-_HANDS: tuple[Callable[[Scene], str], ...] = (
-    lambda scene: in_other_words(" and ".join(f"a {_phrase(t)} {_in_the(t)}" for t in scene.things)),
-    lambda scene: in_other_words("there is " + " and ".join(f"a {_phrase(t)}" for t in scene.things)),
-    lambda scene: " and ".join(f"the {PLACES[t.place]} has a {_phrase(t)}" for t in scene.things),
-    lambda scene: " next to ".join(f"one {_phrase(t)}" for t in scene.things),
-    lambda scene: "we see the " + " and the ".join(f"{_phrase(t, size=False)} {_in_the(t)}" for t in scene.things),
+_HANDS = (
+    _hand("", " and ", "a {size} {colour} {noun}", "in the {place}"),
+    _hand("", " next to ", "one {size} {colour} {noun}", "in the {place} corner"),
+    _hand("there is ", " and ", "a {size} {colour} {noun}", "of the {place} corner"),
+    _hand("", " and ", "a {colour} {noun}", ", {size}"),
+    _hand("a picture with ", " beside ", "a {colour} {noun}", "that is {size}"),
+    _hand("", " and ", "the {place} corner has a {colour} {noun}", ""),
+    _hand("we see ", " and ", "one {colour} {noun}", "which is {size}"),
+    _hand("", " with ", "the {size} {colour} {noun}", "on the {place}"),
 )

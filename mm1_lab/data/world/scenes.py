@@ -67,7 +67,7 @@ def sample_scene(
     split: Split,
     *,
     counts: tuple[float, ...] = (0.3, 0.4, 0.3),
-    letters: float = 0.25,
+    letters: float = 0.35,
     novel: bool = False,
     spare: bool = False,
     like: "Theme | None" = None,

@@ -9,7 +9,15 @@ from collections.abc import Callable
 from random import Random
 
 from mm1_lab.data.types import Answer, Part
-from mm1_lab.data.world.language import Voice, alt_text, dense_caption, in_other_words, page_voice, telling
+from mm1_lab.data.world.language import (
+    Voice,
+    alt_text,
+    dense_caption,
+    in_other_words,
+    inventory,
+    page_voice,
+    telling,
+)
 from mm1_lab.data.world.questions import Asked, ask
 from mm1_lab.data.world.scenes import Scene, sample_scene
 from mm1_lab.data.world.words import (
@@ -37,7 +45,7 @@ _ASKED = {
     "place": 3,
     "size": 2,
     "count": 1,
-    "yes-no": 2,
+    "yes-no": 3,
     "relation": 3,
     "letter": 1,
     "owner": 1,
@@ -57,9 +65,13 @@ def bare_pairs(random: Random) -> Parts:
     else:
         pairs = list(zip(random.sample(PLACES, len(nouns)), nouns, strict=True))
     parts: list[Part] = [" , ".join(f"{key} {value}" for key, value in pairs) + " ."]
-    asked = random.random() < 0.5
+    asked, doubted = random.random() < 0.5, random.random() < 0.3
     for key, value in random.sample(pairs, min(len(pairs), random.choice((1, 2, 3)))):
-        parts += [f"question : {form.format(key)} ? answer :" if asked else key, Answer(value), "."]
+        if asked and doubted and values:
+            said = random.choice([value, random.choice([other for other in values if other != value])])
+            parts += [f"question : is the {key} {said} ? answer :", Answer("yes" if said == value else "no"), "."]
+        else:
+            parts += [f"question : {form.format(key)} ? answer :" if asked else key, Answer(value), "."]
     return tuple(parts)
 
 
@@ -100,10 +112,21 @@ def many_shots(random: Random) -> Parts:
 
 
 def retold(random: Random) -> Parts:
-    """The same scene in two voices, the second often in other words."""
-    scene = sample_scene(random, "train", counts=(0.5, 0.4, 0.1), spare=random.random() < 0.2)
-    first, second = _tell(random, scene), _tell(random, scene)
-    return (first, "that is :", Answer(in_other_words(second) if random.random() < 0.5 else second))
+    """Scenes told twice, as captions and pages tell of pictures: in two voices, the same two throughout."""
+    first = random.choice((inventory, _full_voice(random)))
+    second = random.choice((alt_text, alt_text_in_full, page_voice(random), page_voice(random, "all"), telling))
+    changed = random.random() < 0.2
+    parts: list[Part] = []
+    words = 0
+    for _ in range(random.choice((1, 1, 2, 4, 8))):
+        scene = sample_scene(random, "train", counts=(0.4, 0.4, 0.2), spare=random.random() < 0.2)
+        told, again = first(random, scene), second(random, scene)
+        again = in_other_words(again) if changed else again
+        words += len(told.split()) + len(again.split())
+        if parts and words > _LONGEST:
+            break
+        parts += [told, Answer(again)]
+    return tuple(parts)
 
 
 def facts(random: Random) -> Parts:
@@ -190,7 +213,7 @@ def medley(random: Random) -> Parts:
 
 _SHORT: dict[Callable[[Random], Parts], float] = {
     told_and_asked: 2,
-    retold: 1,
+    retold: 2,
     facts: 1,
     arithmetic: 1,
     pattern: 1,
@@ -200,10 +223,10 @@ _DOCUMENTS: dict[Callable[[Random], Parts], float] = {
     told_and_asked: 9,
     many_shots: 4,
     medley: 2,
-    retold: 2,
+    retold: 8,
     facts: 2,
     arithmetic: 1.5,
-    pattern: 1.5,
+    pattern: 2.5,
     story: 1.5,
 }
 
@@ -227,10 +250,10 @@ def _tell(random: Random, scene: Scene) -> str:
 
 
 def _full_voice(random: Random) -> Voice:
-    """Half image text (alt-text and page prose in equal parts), half plain words."""
+    """Half image text (alt-text and page prose in equal parts), half other words."""
     if random.random() < 0.5:
         return random.choice((alt_text_in_full, page_voice(random, interest="all")))
-    return random.choice((telling, telling, dense_caption))
+    return random.choice((telling, dense_caption, inventory, inventory))
 
 
 def alt_text_in_full(random: Random, scene: Scene) -> str:

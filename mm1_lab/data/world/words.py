@@ -12,7 +12,7 @@ COLOURS = {
 }
 """Name → RGB."""
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
-LETTERS = ("a", "c", "e", "h", "l", "t", "u", "z")
+LETTERS = ("c", "h", "l", "t", "z")
 SIZES = ("large", "small")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 """Index = 2 · row + column."""
