@@ -21,6 +21,7 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 RESULTS = Path("results/local")
 STUDY = Path("results/study")
+PARTS = Path("results/parts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,12 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     run = add(
         "run", run_command, "run what is missing of a sweep", "mm1-lab run sweeps/data_mix.yaml --set train.steps=200"
     )
-    for sweeping in (plan, run):
+    ship = add(
+        "ship-parts",
+        ship_parts_command,
+        f"copy the encoders and decoders of a sweep from the store to {PARTS}",
+        "mm1-lab ship-parts data_mix --only base --seeds 5",
+    )
+    for sweeping in (plan, run, ship):
         sweeping.add_argument("sweep", metavar="SWEEP", help="a YAML file, or the name of one in sweeps/")
         sweeping.add_argument(
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )
         _add_sweep_options(sweeping)
+    for starting in (plan, run):
+        starting.add_argument("--no-parts", action="store_true", help=f"compute anew what is shipped in {PARTS}")
     run.add_argument("--address", metavar="ADDRESS", help="a running Ray cluster (auto: the one on this machine)")
     status = add(
         "status", status_command, "what is done, missing, or failed and why", "mm1-lab status data_mix --scale smoke"
@@ -137,6 +146,20 @@ def run_command(options: argparse.Namespace) -> int:
     return run_sweep(request, options.address, _draw_sweep)
 
 
+def ship_parts_command(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.shipping import ship_parts
+    from mm1_lab.results.parts import Parts
+
+    parts = Parts(PARTS)
+    try:
+        for line in ship_parts(_request(options), parts):
+            print(line)
+    except OSError as error:
+        raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
+    print(f"{PARTS}: {parts.size() / 1e6:.1f} MB in all")
+    return DONE
+
+
 def status_command(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.report import status_text, upstream_failures
     from mm1_lab.results import Ledger, TrialRow
@@ -183,7 +206,7 @@ def sync_command(options: argparse.Namespace) -> int:
     for results in _results_folders(options):
         for folder in list_variants(results):
             try:
-                manifest = sync(folder, Ledger(results, options.store))
+                manifest = sync(folder, Ledger(results, options.store, PARTS))
             except Busy:
                 print(f"{folder}: is running now, and is entered as it goes")
                 continue
@@ -231,7 +254,10 @@ def _request(options: argparse.Namespace) -> Request:
         options.data,
         options.results,
         options.store,
+        None if getattr(options, "no_parts", False) else PARTS,
     )
+    for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
+        print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     if "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; the other captions take their rows", file=sys.stderr)
     return request

@@ -84,7 +84,7 @@ def _plan_trial(plan: Plan, ledger: Ledger, evaluation: EvaluationStage, fingerp
             if print_ not in plan.stages:
                 done = ledger.has_weights(print_)
                 state: State = "done" if done else "not needed"
-                why = "weights are in the store" if done else "no missing trial needs it"
+                why = _where(ledger, print_) if done else "no missing trial needs it"
                 plan.stages[print_] = PlannedStage(stage, print_, state, why)
         return
     needs: list[str] = []
@@ -100,17 +100,21 @@ def _plan_trial(plan: Plan, ledger: Ledger, evaluation: EvaluationStage, fingerp
                 plan.units[print_] = Unit(print_, (stage,), (), (*earlier, *names))
                 plan.stages[print_] = PlannedStage(stage, print_, "run", _why(ledger, print_))
             else:
-                plan.stages[print_] = PlannedStage(stage, print_, "done", "weights are in the store")
+                plan.stages[print_] = PlannedStage(stage, print_, "done", _where(ledger, print_))
         state = "wait" if needs else "run"
         why = "waits for " + " and ".join(plan.stages[need].stage.KIND for need in needs) if needs else ""
         plan.stages[model_print] = PlannedStage(model, model_print, state, why or _why(ledger, model_print))
     else:
-        plan.stages[model_print] = PlannedStage(model, model_print, "done", "weights are in the store")
+        plan.stages[model_print] = PlannedStage(model, model_print, "done", _where(ledger, model_print))
     plan.units[fingerprint] = Unit(fingerprint, stages, tuple(needs), tuple(names))
     waits = len(stages) > 1
     plan.stages[fingerprint] = PlannedStage(
         evaluation, fingerprint, "wait" if waits else "run", "waits for multimodal" if waits else "new"
     )
+
+
+def _where(ledger: Ledger, fingerprint: str) -> str:
+    return "shipped with the repository" if ledger.is_shipped(fingerprint) else "weights are in the store"
 
 
 def _why(ledger: Ledger, fingerprint: str) -> str:

@@ -84,6 +84,7 @@ def load_request(
     data: Path | None,
     results: Path,
     store: Path,
+    parts: Path | None = None,
 ) -> Request:
     """Reads and resolves everything. Raises RequestError at the first thing that cannot be done."""
     path = find_sweep(sweep)
@@ -93,7 +94,7 @@ def load_request(
             raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     scales = path.parent / "scales"
     numbers = load_scale(scale, scales if scales.is_dir() else REPOSITORY / "sweeps" / "scales", overrides)
-    ledger = Ledger(results, store)
+    ledger = Ledger(results, store, parts)
     chosen = parse_seeds(seeds)
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
     resolve_sweep(loaded, numbers, chosen[:1], DataIdentity())

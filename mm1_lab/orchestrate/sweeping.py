@@ -45,10 +45,14 @@ def _work(plan: Plan, request: Request, address: str | None, recorder: Recorder)
     from mm1_lab.orchestrate.worker import Site
 
     ledger = request.ledger
-    site = Site(ledger.results, ledger.store, request.data_path and request.data_path.absolute(), request.scale)
+    parts = ledger.parts.folder if ledger.parts else None
+    data_path = request.data_path and request.data_path.absolute()
+    site = Site(ledger.results, ledger.store, data_path, request.scale, parts)
     done = sum(plan.trial_state(trial.fingerprint) == "done" for trial in plan.trials)
+    shipped = sum(ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
     title = f"{request.variant} at {request.scale_name}"
-    print(f"{title}: {len(plan.units)} pieces of work, {done} trials were done before", flush=True)
+    before = f"{done} trials were done before" + (f", {shipped} parts are shipped" if shipped else "")
+    print(f"{title}: {len(plan.units)} pieces of work, {before}", flush=True)
     display = make_display(plan, measured_speeds(ledger))
     try:
         return run_plan(plan, site, [display, recorder], address, LOCAL / "ray")

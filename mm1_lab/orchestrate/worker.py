@@ -46,10 +46,11 @@ class Site:
     store: Path
     data_path: Path | None
     scale: Scale
+    parts: Path | None = None
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.results, self.store)
+        return Ledger(self.results, self.store, self.parts)
 
 
 def run_unit(unit: Unit, recipes: dict[str, Any], site: Site, report: StageReport) -> None:

@@ -53,12 +53,29 @@ def commit(partial: Path, folder: Path) -> None:
     digests = {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name != DONE):
         with path.open("rb") as file:
-            digests[path.relative_to(partial).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            digests[path.relative_to(partial).as_posix()] = _digest(file)
             os.fsync(file.fileno())
     write_json(partial / DONE, {"files": digests})
     if folder.exists():
         shutil.rmtree(folder)
     os.rename(partial, folder)
+
+
+def damage(folder: Path) -> str | None:
+    """The first thing in which a complete folder is not as `commit` left it; None if there is none."""
+    try:
+        digests: dict[str, str] = json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]
+        for name, digest in digests.items():
+            with (folder / name).open("rb") as file:
+                if _digest(file) != digest:
+                    return f"{name} is not what {DONE} says"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{DONE} cannot be read" if not isinstance(error, OSError) else f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _digest(file: io.BufferedReader) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 class Busy(Exception):

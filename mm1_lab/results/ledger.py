@@ -1,7 +1,7 @@
 """The ledger: what is done, per fingerprint. It alone decides what runs next.
 
-Scores are in the results folder, weights in the store. A trial whose scores are in the results folder is done, even
-where its weights have been deleted; a folder without DONE is not there.
+Scores are in the results folder, weights in the store or among the shipped parts. A trial whose scores are in the
+results folder is done, even where its weights have been deleted; a folder without DONE is not there.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any
 
 from mm1_lab.config import RequestError
 from mm1_lab.results import files
+from mm1_lab.results.parts import Parts
 from mm1_lab.results.schema import (
     HELD_OUT_COLUMNS,
     SCHEMA,
@@ -28,11 +29,12 @@ from mm1_lab.results.schema import (
 
 
 class Ledger:
-    """A results folder and a store of weights."""
+    """A results folder, a store of weights, and the shipped parts if they are to be used."""
 
-    def __init__(self, results: Path, store: Path) -> None:
+    def __init__(self, results: Path, store: Path, parts: Path | None = None) -> None:
         self.results = results.absolute()
         self.store = store.absolute()
+        self.parts = Parts(parts) if parts else None
 
     def check_writable(self) -> None:
         """Raises RequestError unless both folders can be written to; makes them if need be."""
@@ -48,6 +50,9 @@ class Ledger:
     # Weights
 
     def stage_folder(self, fingerprint: str) -> Path:
+        """Where a finished stage's files are: in the store, or among the parts where only those have it."""
+        if self.parts and self.is_shipped(fingerprint):
+            return self.parts.folder / fingerprint
         return self.store / fingerprint
 
     def partial_folder(self, fingerprint: str) -> Path:
@@ -55,7 +60,13 @@ class Ledger:
         return self.store / f"{fingerprint}.partial"
 
     def has_weights(self, fingerprint: str) -> bool:
-        return files.is_complete(self.stage_folder(fingerprint))
+        return files.is_complete(self.store / fingerprint) or self.is_shipped(fingerprint)
+
+    def is_shipped(self, fingerprint: str) -> bool:
+        """Whether the shipped parts have the stage, undamaged, and the store does not."""
+        return (
+            self.parts is not None and not files.is_complete(self.store / fingerprint) and self.parts.has(fingerprint)
+        )
 
     @contextmanager
     def stage_lock(self, fingerprint: str) -> Iterator[None]:
@@ -69,7 +80,7 @@ class Ledger:
         if self.has_weights(fingerprint):
             return None
         if files.is_complete(partial):
-            files.commit(partial, self.stage_folder(fingerprint))
+            files.commit(partial, self.store / fingerprint)
             return None
         partial.mkdir(parents=True, exist_ok=True)
         return partial
@@ -78,7 +89,7 @@ class Ledger:
         """Makes the partial folder the stage's, without its checkpoint."""
         partial = self.partial_folder(fingerprint)
         (partial / "last.ckpt").unlink(missing_ok=True)
-        files.commit(partial, self.stage_folder(fingerprint))
+        files.commit(partial, self.store / fingerprint)
 
     def summary(self, fingerprint: str) -> dict[str, Any]:
         """What a finished stage tells of itself: tokens, epochs, seconds, parameters."""

@@ -7,6 +7,7 @@ RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
 STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json DONE
 STORE/FINGERPRINT.partial/    a stage that is not complete
+PARTS/FINGERPRINT/            a stage of the store that comes with the repository
 ```
 
 Equal results are equal bytes: numbers are written with fixed significant digits and nothing that a score does not

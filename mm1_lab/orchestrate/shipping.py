@@ -1,0 +1,26 @@
+"""`mm1-lab ship-parts`: finished encoders and decoders go into the repository."""
+
+from collections.abc import Iterator
+
+from mm1_lab.config import RequestError
+from mm1_lab.orchestrate.request import Request
+from mm1_lab.results.parts import Parts
+
+
+def ship_parts(request: Request, parts: Parts) -> Iterator[str]:
+    """Copies what the request's models start from out of the store; tells what it did, a line a part.
+
+    Raises RequestError, before anything is copied, for a stage that is not finished.
+    """
+    ledger = request.ledger
+    stages = {s.fingerprint: s for trial in request.trials for s in trial.evaluation.model.inputs().values()}
+    for fingerprint, stage in stages.items():
+        if not ledger.has_weights(fingerprint):
+            raise RequestError(
+                f"{stage.KIND} of seed {stage.seed} ({fingerprint}) is not in {ledger.store}; run it first: "
+                f"mm1-lab run {request.sweep.name} --scale {request.scale_name} --seeds {stage.seed},"
+            )
+    for fingerprint, stage in stages.items():
+        if not ledger.is_shipped(fingerprint):
+            parts.ship(fingerprint, ledger.stage_folder(fingerprint))
+        yield f"{stage.KIND} / seed {stage.seed}: {parts.folder / fingerprint}"

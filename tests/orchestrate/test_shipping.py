@@ -1,0 +1,78 @@
+"""Shipped parts with the real command: what starts from them is what starts from parts computed anew."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.orchestrate.plan import make_plan
+from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.worker import Site, run_unit
+
+BASE = ("data_mix", "--scale", "smoke", "--only", "base")
+
+
+@pytest.mark.slow
+def test_parts_give_the_weights_and_scores_that_computing_them_gives(
+    finished: Any, place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place.folder)
+    store = finished.results / "store"
+    assert main(["ship-parts", *BASE, "--store", str(store)]) == 0
+    shipped = capsys.readouterr().out
+    assert "encoder / seed 0" in shipped and "decoder / seed 0" in shipped
+    assert "0.1 MB in all" in shipped
+    parts = {path.name: path for path in (place.folder / "results" / "parts").iterdir()}
+
+    # with the parts, only the model is trained, and its scores are those of a place that had no parts
+    output = place.run("run", *BASE)
+    assert "1 pieces of work, 0 trials were done before, 2 parts are shipped" in output
+    stored = {Path(folder).name for folder in place.done() if folder.startswith("store")}
+    assert len(stored) == 1 and not stored & set(parts)
+    (model,) = stored
+    assert (place.results / "store" / model / "model.safetensors").read_bytes() == (
+        store / model / "model.safetensors"
+    ).read_bytes()
+    (trial,) = (place.results / "trials").iterdir()
+    for name in ("scores.csv", "held_out.csv", "training.csv", "samples.json"):
+        assert (trial / name).read_bytes() == (finished.results / "trials" / trial.name / name).read_bytes()
+
+    # without them, encoder and decoder are computed, and are the shipped ones bit for bit
+    fresh = ("--results", "fresh", "--store", "fresh/store")
+    assert main(["plan", *BASE, *fresh]) == 0
+    assert capsys.readouterr().out.count("shipped with the repository") == 2
+    assert main(["plan", *BASE, *fresh, "--no-parts"]) == 0
+    assert "1 trials, 4 stages to run" in capsys.readouterr().out
+    request = load_request("data_mix", "smoke", "1", ("base",), (), None, Path("fresh"), Path("fresh/store"))
+    ledger = request.ledger
+    for unit in make_plan(request.trials, ledger).units.values():
+        if unit.kind != "trial":
+            run_unit(unit, {}, Site(ledger.results, ledger.store, None, request.scale), lambda kind, progress: None)
+            again = ledger.stage_folder(unit.key) / "model.safetensors"
+            assert again.read_bytes() == (parts.pop(unit.key) / "model.safetensors").read_bytes()
+    assert not parts
+
+
+def test_a_damaged_part_gets_one_line_and_is_planned_anew(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ship-parts", *BASE, "--store", str(finished.results / "store")]) == 0
+    model = next(Path("results/parts").glob("*/model.safetensors"))
+    model.write_bytes(model.read_bytes()[:-1])
+    capsys.readouterr()
+    assert main(["plan", *BASE]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and str(model.parent) in captured.err and "is not used" in captured.err
+    assert "3 stages to run" in captured.out
+
+
+def test_what_is_not_finished_cannot_be_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ship-parts", *BASE, "--seeds", "7,"]) == 2
+    error = capsys.readouterr().err
+    assert "of seed 7" in error and "mm1-lab run data_mix --scale smoke --seeds 7," in error
+    assert not Path("results/parts").exists()
