@@ -8,7 +8,8 @@ def draw(results: Path) -> list[Path]:
 
     `figure.png|pdf` and `table.md|csv`: the paper's panels, or all arms where the sweep has none; `contrasts.*`: the
     claims with their verdicts; `benchmarks.csv`: every benchmark × shots; `sources.csv`: held-out loss, tokens and
-    epochs a source; `predictions.html|png`: sampled predictions.
+    epochs a source; `predictions.html|png`: sampled predictions; `validity.*`: the rules for the base, where it has a
+    blind control.
     Raises RequestError where there are no results, or of another schema. A sweep none of whose trials is finished is
     left out as long as another one has results.
     """
@@ -28,6 +29,7 @@ def draw_sweep(folder: Path) -> list[Path]:
     from analysis.predictions import draw_sheet, write_page
     from analysis.study import read_study
     from analysis.tables import write_tables
+    from analysis.validity import write_validity
 
     study = read_study(folder)
     draw_main = draw_panels if study.sweep.panels else draw_arms
@@ -35,4 +37,4 @@ def draw_sweep(folder: Path) -> list[Path]:
     if study.sweep.contrasts:
         written += draw_contrasts(study, folder / "contrasts")
     written += [*write_page(study, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
-    return [*written, *write_tables(study, folder)]
+    return [*written, *write_validity(folder), *write_tables(study, folder)]

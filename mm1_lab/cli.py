@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import RequestError, nearest
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.request import Request
@@ -81,9 +81,31 @@ def _parser() -> argparse.ArgumentParser:
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )
         _add_sweep_options(sweeping)
-    for starting in (plan, run):
-        starting.add_argument("--no-parts", action="store_true", help=f"compute anew what is shipped in {PARTS}")
     run.add_argument("--address", metavar="ADDRESS", help="a running Ray cluster (auto: the one on this machine)")
+    check = add(
+        "check-scale",
+        check_scale_command,
+        "whether results at a scale can be trusted",
+        "mm1-lab check-scale mini --only probe",
+    )
+    check.add_argument("scale", metavar="SCALE", help="smoke, mini, …")
+    check.add_argument(
+        "--only",
+        metavar="GATE",
+        action="append",
+        default=[],
+        help="words, probe, lower (resolution), leaks, prompts or validity; may be repeated",
+    )
+    check.add_argument(
+        "--samples",
+        type=int,
+        default=1_000_000,
+        help="training samples that are searched for leaks; default: %(default)s",
+    )
+    _add_settings(check)
+    check.set_defaults(sweep="validity", data=None)
+    for starting in (plan, run, check):
+        starting.add_argument("--no-parts", action="store_true", help=f"compute anew what is shipped in {PARTS}")
     status = add(
         "status", status_command, "what is done, missing, or failed and why", "mm1-lab status data_mix --scale smoke"
     )
@@ -112,11 +134,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", default="mini", help="smoke, mini, … (default: mini)")
+    parser.add_argument("--data", metavar="YAML", type=Path, help="your own data instead of the miniature world")
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", default="1", help="a count (3: seeds 0, 1, 2) or a list (5,6,7); default: 1")
     parser.add_argument(
         "--set", metavar="PATH=VALUE", action="append", default=[], help="a setting of the scale, e.g. train.steps=200"
     )
-    parser.add_argument("--data", metavar="YAML", type=Path, help="your own data instead of the miniature world")
     parser.add_argument("--results", metavar="DIR", type=Path, default=RESULTS, help=f"default: {RESULTS}")
     _add_store(parser)
 
@@ -158,6 +184,44 @@ def ship_parts_command(options: argparse.Namespace) -> int:
         raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
     print(f"{PARTS}: {parts.size() / 1e6:.1f} MB in all")
     return DONE
+
+
+def check_scale_command(options: argparse.Namespace) -> int:
+    from analysis.validity import validity_rows, validity_text
+    from mm1_lab.orchestrate.check_scale import GATES, check_scale, gates_text
+
+    request = _request(options, only=("base",))
+    gates = _chosen_gates(options.only, (*GATES, "validity"))
+    verdicts: list[str] = []
+    if measured := [gate for gate in gates if gate != "validity"]:
+        request.ledger.check_writable()
+        rows = check_scale(request, measured, options.samples)
+        print(f"\n{gates_text(rows)}")
+        verdicts += [row.verdict for row in rows]
+    if "validity" in gates:
+        folder = next((f for f in _sweeps_with_controls(request) if validity_rows(f)), None)
+        if folder:
+            print(f"\n{validity_text(folder)}")
+            verdicts += [row.verdict for row in validity_rows(folder)]
+        else:
+            print("\nNo finished trials of base and blind at the same seed; run: mm1-lab run validity --seeds 5")
+    return FAILED if "fail" in verdicts else DONE
+
+
+def _chosen_gates(chosen: Sequence[str], known: Sequence[str]) -> list[str]:
+    for gate in chosen:
+        if gate not in known:
+            raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
+    return [gate for gate in known if not chosen or gate in chosen]
+
+
+def _sweeps_with_controls(request: Request) -> list[Path]:
+    """Where finished trials of the base and its blind control may be, the sweep made for it first."""
+    from mm1_lab.results import variant_name
+
+    names = (variant_name(sweep, request.overrides, request.data_name) for sweep in ("validity", "data_mix"))
+    folders = (request.ledger.results / request.scale_name / name for name in names)
+    return [folder for folder in folders if (folder / "sweep.json").exists()]
 
 
 def status_command(options: argparse.Namespace) -> int:
@@ -241,15 +305,15 @@ def dashboard_command(options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _request(options: argparse.Namespace) -> Request:
+def _request(options: argparse.Namespace, only: Sequence[str] | None = None) -> Request:
+    """`only`: arms, where they are not an option."""
     from mm1_lab.orchestrate.request import load_request
 
-    only = tuple(getattr(options, "only", ()))
     request = load_request(
         options.sweep,
         options.scale,
         options.seeds,
-        only,
+        tuple(getattr(options, "only", ()) if only is None else only),
         tuple(options.set),
         options.data,
         options.results,

@@ -31,15 +31,24 @@ def majority_score(benchmark: Benchmark) -> float | None:
 
     A model that does not see cannot do better by knowing which answers are common.
     """
-    if benchmark.metric == "cider":
+    best = majority_by_kind(benchmark)
+    if not best:
         return None
+    questions = questions_of(benchmark)
+    return sum(best[question.kind] for question in questions) / len(questions)
+
+
+def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
+    """The same for each kind by itself; empty for captions."""
+    if benchmark.metric == "cider":
+        return {}
     judge = ANSWER_METRICS[benchmark.metric]
     kinds: dict[str, list[Question]] = {}
     for question in questions_of(benchmark):
         kinds.setdefault(question.kind, []).append(question)
     words = answer_words(benchmark)
-    best = [
-        max(sum(judge(word, question.references) for question in questions) for word in sorted(words[kind]))
+    return {
+        kind: max(sum(judge(word, question.references) for question in questions) for word in words[kind])
+        / len(questions)
         for kind, questions in kinds.items()
-    ]
-    return sum(best) / len(questions_of(benchmark))
+    }

@@ -16,7 +16,7 @@ from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.generation import Group, generate
 from mm1_lab.evaluate.held_out import held_out_losses
-from mm1_lab.evaluate.metrics import majority_score, score
+from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
 from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.model import MM1, build_mm1, load_weights
@@ -69,6 +69,8 @@ class Evaluation:
     scores: list[QuestionScore] = field(default_factory=list)
     majority: dict[str, float] = field(default_factory=dict)
     """By benchmark, captioning left out: points of the best constant answer for each kind of question."""
+    majority_by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By benchmark and kind: the same within the kind."""
     held_out_loss: dict[str, float] = field(default_factory=dict)
     """By source, in nats a text token."""
     samples: list[Sample] = field(default_factory=list)
@@ -99,7 +101,8 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
             majority = majority_score(benchmark)
             if majority is not None:
                 result.majority[benchmark.name] = majority
-            answering = _Answering(stage, model, data)
+                result.majority_by_kind[benchmark.name] = majority_by_kind(benchmark)
+            answering = Answering(stage, model, data)
             for shots in settings.shots:
                 predictions = answering.predict(benchmark, shots)
                 _record(result, benchmark, shots, predictions, stage.model.image_size)
@@ -122,7 +125,7 @@ def _precision(stage: EvaluationStage, model: MM1) -> AbstractContextManager[obj
     return nullcontext()
 
 
-class _Answering:
+class Answering:
     """A model that answers a benchmark; pictures that come again at other numbers of shots are not encoded again."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:

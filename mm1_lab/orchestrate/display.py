@@ -84,8 +84,12 @@ class Board:
             self.failed[unit.key] = failure
         return seconds
 
-    def trials_done(self) -> int:
-        return sum(len(self.units[key].names) for key in self.done if self.units[key].kind == "trial")
+    def progress(self) -> str:
+        """`3 of 12 trials`; units are counted where there are no trials."""
+        if not self.trials:
+            return f"{len(self.done)} of {len(self.units)} pieces of work"
+        done = sum(len(self.units[key].names) for key in self.done if self.units[key].kind == "trial")
+        return f"{done} of {self.trials} trials"
 
     def seconds_left(self) -> float | None:
         """From the speeds so far and the work that remains; None before there is anything to go by."""
@@ -149,7 +153,7 @@ class LineDisplay(Observer):
             if left is not None and len(self.board.done) < len(self.board.units)
             else ""
         )
-        count = f"{self.board.trials_done()} of {self.board.trials} trials{rest}"
+        count = f"{self.board.progress()}{rest}"
         self._line(f"done      {unit.label} in {duration(seconds)} ({count})")
 
     def failed(self, unit: Unit, reason: str, again: bool) -> None:
@@ -206,7 +210,7 @@ class LiveDisplay(Observer):
 
         board = self.board
         left = board.seconds_left()
-        title = f"{board.trials_done()} of {board.trials} trials done"
+        title = f"{board.progress()} done"
         title += f", {len(board.failed)} failed" if board.failed else ""
         if len(board.done) < len(board.units):
             title += f", about {duration(left)} left" if left is not None else ", time left not known yet"

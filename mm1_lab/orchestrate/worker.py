@@ -162,6 +162,7 @@ def _evaluate(stage: EvaluationStage, unit: Unit, recipes: dict[str, Any], site:
             "fingerprints": _chain(stage),
             "summaries": _summaries(stage.model, ledger),
             "majority": evaluation.majority,
+            "majority_by_kind": evaluation.majority_by_kind,
             "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
             "environment": environment(site.scale),
             "timings": timings,

@@ -20,6 +20,7 @@ from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_re
 NAMES = [
     *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "figure.pdf", "figure.png"),
     *("predictions.html", "predictions.png", "sources.csv", "table.csv", "table.md"),
+    *("validity.csv", "validity.md"),
 ]
 
 

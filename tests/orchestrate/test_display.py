@@ -48,7 +48,7 @@ def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     assert board.running[second.key].fraction(costs) == pytest.approx(share)
     board.end(second)
     board.end(third, failure="loss is nan")
-    assert board.seconds_left() == 0 and board.trials_done() == 2
+    assert board.seconds_left() == 0 and board.progress() == "2 of 3 trials"
 
 
 def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:

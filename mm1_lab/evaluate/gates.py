@@ -1,0 +1,132 @@
+"""Gates: what must hold of a scale before its arms are compared. One row a thing that was measured.
+
+`told_in_words` asks the decoder alone, `probes` looks into the encoder alone, `no_leaks` reads what training reads,
+`prompts_fit` counts tokens. What a gate asks for is fixed here, before any result of an arm is known.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mm1_lab.config import EncoderStage, EvaluationSettings, EvaluationStage
+from mm1_lab.data.types import Data
+from mm1_lab.data.world.questions import KINDS
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
+from mm1_lab.evaluate.metrics import majority_score, score
+from mm1_lab.evaluate.probe import probe_encoder
+from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.run import Answering
+from mm1_lab.evaluate.told import WORDINGS, told_benchmark
+from mm1_lab.model import build_mm1, load_weights
+
+Verdict = Literal["pass", "floor", "fail", "reported"]
+"""`floor`: this kind of question is no result at this scale; `reported`: for comparison, nothing depends on it."""
+
+ABOVE_MAJORITY = 15.0
+"""Points by which the lower bound of told questions must exceed the best constant answer."""
+SEEN = 90.0
+"""Percent that a linear probe must get right."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """One measurement beside what is asked of it."""
+
+    gate: str
+    seed: int | None
+    """None where no seed is involved."""
+    what: str
+    value: float
+    low: float | None
+    """Of the 95 % interval (Wilson), where the value is a percentage of cases."""
+    high: float | None
+    needed: str
+    verdict: Verdict
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, in percent."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def told_in_words(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[GateRow]:
+    """The decoder alone, on every kind of question in both wordings at every number of shots, and on text-core."""
+    model = build_mm1(stage.model, data.tokenizer)
+    load_weights(model.decoder, decoder)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    answering = Answering(stage, model, data)
+    for kind in KINDS:
+        for wording in WORDINGS:
+            for shots in stage.settings.shots:
+                benchmark = told_benchmark(kind, wording, shots, stage, data.tokenizer)
+                yield _told(answering, benchmark, shots, stage.seed, f"{kind}, {wording}, {shots} shots", "floor")
+    for benchmark in benchmarks_for(data, stage.settings):
+        if benchmark.family == "text":
+            for shots in stage.settings.shots:
+                yield _told(answering, benchmark, shots, stage.seed, f"{benchmark.name}, {shots} shots", "fail")
+
+
+def _told(
+    answering: Answering, benchmark: Benchmark, shots: int, seed: int, what: str, otherwise: Literal["floor", "fail"]
+) -> GateRow:
+    points = score(benchmark, answering.predict(benchmark, shots))
+    low, high = wilson(sum(point == 100 for point in points), len(points))
+    majority = majority_score(benchmark)
+    assert majority is not None
+    passed = low >= majority + ABOVE_MAJORITY
+    needed = f"low ≥ {majority:.1f} + {ABOVE_MAJORITY:g}"
+    return GateRow(
+        "told in words", seed, what, sum(points) / len(points), low, high, needed, "pass" if passed else otherwise
+    )
+
+
+def floor_kinds(rows: list[GateRow]) -> list[str]:
+    """The kinds of question that are no result at this scale: those that fail in any wording at any number of shots."""
+    return list(dict.fromkeys(row.what.partition(",")[0] for row in rows if row.verdict == "floor"))
+
+
+def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: bool) -> Iterator[GateRow]:
+    """A linear probe for every attribute that questions ask for. Without `gate` it is for comparison alone."""
+    for attribute, (right, count) in probe_encoder(stage, encoder).items():
+        value = 100 * right / count
+        verdict: Verdict = "reported" if not gate else "pass" if value >= SEEN else "fail"
+        what = f"{attribute} at {resolution} ({stage.image_size} pixels)"
+        needed = f"≥ {SEEN:g}" if gate else ""
+        yield GateRow("linear probe", stage.seed, what, value, *wilson(right, count), needed, verdict)
+
+
+def no_leaks(
+    settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int, processes: int
+) -> Iterator[GateRow]:
+    """What must not occur in about `samples` samples of all that training reads."""
+    found = find_leaks(settings, seeds, samples, longest, processes)
+    for check, name in CHECKS.items():
+        counts = {stream: found.counts[check, stream] for stream in STREAMS if found.counts[check, stream]}
+        what = f"{name} in {found.samples:,} samples"
+        if counts:
+            what += f" ({', '.join(f'{stream} {n}' for stream, n in counts.items())}; first {found.first[check]})"
+        total = sum(counts.values())
+        yield GateRow("no leaks", None, what, total, None, None, "0", "fail" if total else "pass")
+
+
+def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[GateRow]:
+    """The longest prompt of each benchmark at the most shots, with room for an answer, beside the training length."""
+    writer = PromptWriter(data.tokenizer, stage.model.connector.image_tokens)
+    shots = max(stage.settings.shots)
+    for benchmark in benchmarks_for(data, stage.settings):
+        question = max(len(writer.question(question).tokens) for question in questions_of(benchmark))
+        prefix = max(len(writer.prefix(benchmark, block, shots).tokens) for block in range(len(benchmark.blocks)))
+        longest = prefix + question + benchmark.new_tokens
+        fits = longest <= stage.model.sequence
+        what = f"{benchmark.name}, tokens at {shots} shots"
+        needed = f"≤ {stage.model.sequence}"
+        yield GateRow("prompts fit", None, what, longest, None, None, needed, "pass" if fits else "fail")

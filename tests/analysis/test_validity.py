@@ -1,0 +1,136 @@
+"""The rules for a base, on results whose means are known, with intervals computed independently."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.validity import Row, validity_rows, write_validity
+from mm1_lab.config import load_sweep
+from mm1_lab.results import Ledger, ScoreRow
+from mm1_lab.results.reading import read_scores, read_variant
+from tests.analysis.results_folder import HELD_OUT, write_results
+
+SWEEP = load_sweep(Path(__file__).parents[2] / "sweeps" / "validity.yaml")
+ARMS = ("base", "blind", "half-steps", "double-steps")
+LEVEL = {"base": 60.0, "blind": 35.0, "half-steps": 50.0, "double-steps": 68.0}
+Change = Callable[[str, ScoreRow], ScoreRow]
+
+
+def write(
+    results: Path, seeds: int, change: Change = lambda arm, row: row, record: dict[str, Any] | None = None
+) -> Path:
+    """Scores about each arm's level, on a vqa benchmark of two kinds, one of letters, and captions."""
+    folder = write_results(results, SWEEP, ARMS, range(seeds))
+    ledger = Ledger(results, results / "store")
+    by_kind = {"vqa": {"colour": 20.0, "count": 40.0}, "text-vqa": {"letter": 15.0}}
+    facts = {"majority": {"vqa": 30.0, "text-vqa": 15.0}, "majority_by_kind": by_kind} if record is None else record
+    facts["summaries"] = {}
+    for arm, seed, fingerprint, _ in read_variant(folder).trials.itertuples(index=False):
+        noise = np.random.default_rng([seed, ARMS.index(arm)])
+        luck = np.random.default_rng(seed).normal(0, 0.6)
+        rows = []
+        for benchmark, family, kinds in (("vqa", "vqa", ("colour", "count")), ("text-vqa", "vqa", ("letter",)),
+                                         ("captions", "captioning", ("caption",))):  # fmt: skip
+            for shots in (0, 4, 8):
+                for question in range(48):
+                    points = LEVEL[arm] + luck + noise.normal(0, 2)
+                    kind = kinds[question % len(kinds)]
+                    key = f"{benchmark}-{question}"
+                    row = ScoreRow(benchmark, family, family, shots, question // 6, key, kind, points, "red", True)
+                    rows.append(change(arm, row))
+        ledger.write_scores(fingerprint, rows, HELD_OUT, [], facts, None)
+    return folder
+
+
+def by_rule(rows: list[Row]) -> dict[tuple[str, str], Row]:
+    return {(row.rule, row.what): row for row in rows}
+
+
+def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: Path) -> None:
+    folder = write(tmp_path, seeds=3)
+    rows = validity_rows(folder)
+    assert {row.verdict for row in rows} == {"pass"}
+    named = by_rule(rows)
+    assert named["above majority", "vqa, 0 shots"].needed == "low ≥ 30.0 + 5"
+    assert named["above majority", "vqa: count, 4 shots"].needed == "low ≥ 40.0 + 5"
+    assert ("above blind", "text-vqa: letter, 0 shots") not in named, "a benchmark of one kind has no rows by kind"
+    table = read_scores(read_variant(folder))
+    base, blind = (
+        table[(table["arm"] == arm) & (table["benchmark"] == "vqa") & (table["shots"] == 4)] for arm in ARMS[:2]
+    )
+    first, second = (some.groupby("seed")["score"].mean() for some in (base, blind))
+    row = named["above majority", "vqa, 4 shots"]
+    assert (row.low, row.high) == pytest.approx(tuple(stats.ttest_1samp(first, 0).confidence_interval()))
+    row = named["above blind", "vqa, 4 shots"]
+    assert (row.low, row.high) == pytest.approx(tuple(stats.ttest_rel(first, second).confidence_interval()))
+    averages = (
+        table[table["arm"] == "base"].groupby(["seed", "benchmark", "shots"])["score"].mean().groupby("seed").mean()
+    )
+    assert named["steady over seeds", "standard deviation of the base's average over 3 seeds"].value == pytest.approx(
+        averages.std()
+    )
+    assert write_validity(folder) == [folder / "validity.csv", folder / "validity.md"]
+    assert "| steps in order | double − standard steps |" in (folder / "validity.md").read_text(encoding="utf-8")
+
+
+def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) -> None:
+    folder = write(tmp_path, seeds=1)
+    named = by_rule(validity_rows(folder))
+    table = read_scores(read_variant(folder))
+    asked = table[(table["arm"] == "base") & (table["benchmark"] == "text-vqa") & (table["shots"] == 0)]
+    row = named["above majority", "text-vqa, 0 shots"]
+    expected = stats.ttest_1samp(asked.groupby("block")["score"].mean(), 0).confidence_interval()
+    assert (row.low, row.high) == pytest.approx(tuple(expected))
+    assert named["steady over seeds", "standard deviation of the base's average over 1 seeds"].verdict == "unknown"
+
+
+def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
+    def change(arm: str, row: ScoreRow) -> ScoreRow:
+        if row.kind == "count":
+            return replace(row, score=44 + row.score / 1000)
+        if row.benchmark == "text-vqa":
+            return replace(row, score=97.0, parsed=not row.question.endswith("1"))
+        if row.benchmark == "captions":
+            return replace(row, score=row.score + (150 if arm != "half-steps" else 260))
+        return row
+
+    rows = validity_rows(write(tmp_path, seeds=2, change=change))
+    broken = {(row.rule, row.what): row.verdict for row in rows if row.verdict != "pass"}
+    assert broken == {
+        ("above majority", "vqa: count, 0 shots"): "floor",
+        ("above blind", "vqa: count, 0 shots"): "floor",
+        ("above majority", "vqa: count, 4 shots"): "floor",
+        ("above blind", "vqa: count, 4 shots"): "floor",
+        ("above blind", "text-vqa, 0 shots"): "fail",
+        ("above blind", "text-vqa, 4 shots"): "fail",
+        **{("no ceiling", f"text-vqa, {shots} shots"): "fail" for shots in (0, 4, 8)},
+        **{("CIDEr in range", f"captions, {shots} shots"): "fail" for shots in (0, 4, 8)},
+        ("steps in order", "standard − half steps"): "fail",
+        **{("answers parsed", f"VQA answers of the base, {k} shots, percent"): "fail" for k in (0, 4, 8)},
+    } | {key: verdict for key, verdict in broken.items() if key[0] == "steady over seeds"}
+
+
+def test_kinds_that_the_scales_gates_name_floor_are_left_out_of_their_benchmark(tmp_path: Path) -> None:
+    folder = write(tmp_path, seeds=2)
+    gates = folder.parent / "check_scale" / "gates.csv"
+    gates.parent.mkdir()
+    gates.write_text('gate,what,verdict\ntold in words,"count, plain wording, 4 shots",floor\n', encoding="utf-8")
+    named = by_rule(validity_rows(folder))
+    assert named["above majority", "vqa without count, 0 shots"].needed == "low ≥ 20.0 + 5"
+    assert named["above blind", "vqa: count, 0 shots"].verdict == "floor"
+
+
+def test_results_that_do_not_say_the_majority_of_each_kind_are_judged_without_it(tmp_path: Path) -> None:
+    named = by_rule(validity_rows(write(tmp_path, seeds=2, record={"majority": {"vqa": 30.0, "text-vqa": 15.0}})))
+    assert named["above majority", "vqa, 0 shots"].needed == "low ≥ 30.0 + 5"
+    assert ("above majority", "vqa: count, 0 shots") not in named and ("above blind", "vqa: count, 0 shots") in named
+
+
+def test_without_a_blind_control_there_is_nothing_to_judge(tmp_path: Path) -> None:
+    folder = write_results(tmp_path, SWEEP, ["base", "half-steps"], [0])
+    assert validity_rows(folder) == []

@@ -1,0 +1,88 @@
+"""What must not occur in training is found where it is planted, and nowhere else."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from mm1_lab.config import EvaluationSettings
+from mm1_lab.data.types import Answer, Document, Part
+from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.language import dense_caption, in_other_words, page_voice, references, telling
+from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
+from mm1_lab.data.world.text import alt_text_in_full
+from mm1_lab.evaluate import leaks
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.world import world_benchmarks
+
+SETTINGS = EvaluationSettings(questions=16, blocks=8, batch=16)
+BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
+
+
+def picture(benchmark: str) -> Scene:
+    asked = questions_of(BENCHMARKS[benchmark])[0].picture
+    assert isinstance(asked, ScenePicture)
+    return asked.scene
+
+
+def failed(*parts: Part, with_images: bool = False) -> set[str]:
+    return leaks._judge(Document("planted", parts), with_images, leaks._secrets(SETTINGS))
+
+
+def test_a_scene_told_in_full_is_parsed_in_every_wording() -> None:
+    random = Random(3)
+    voices = [alt_text_in_full, dense_caption, *[telling] * 3, *[page_voice(random, "all") for _ in range(10)]]
+    for number in range(400):
+        scene = sample_scene(random, "train", letters=0.4)
+        content = tuple((thing.name, thing.colour, thing.size, thing.place) for thing in scene.things)
+        text = voices[number % len(voices)](random, scene)
+        assert leaks.told_scene(text.split()) == content, text
+        assert leaks.told_scene(f"{in_other_words(text)} question : what color is the ring ?".split()) == content
+
+
+@pytest.mark.parametrize("text", ["a red circle .", "the fox owns the ring", "3 plus 4 equals", "small red ring red ."])
+def test_what_tells_no_scene_in_full_is_none(text: str) -> None:
+    assert leaks.told_scene(text.split()) is None
+
+
+def test_a_benchmark_scene_is_found_shown_or_told_however_it_looks() -> None:
+    scene = picture("vqa")
+    assert failed(ScenePicture(replace(scene, look=scene.look + 1)), "a photo .", with_images=True) == {"scene"}
+    assert failed(telling(Random(0), scene), "question : what color is the ring ? answer :", Answer("red")) == {"scene"}
+    core = next(question for question in questions_of(BENCHMARKS["text-core"]) if question.kind == "scene")
+    assert failed(core.prompt.partition(" question :")[0]) == {"scene"}
+    other = sample_scene(Random(1), "train")
+    assert failed(ScenePicture(other), telling(Random(0), other), with_images=True) == set()
+
+
+def test_questions_beside_pictures_are_found() -> None:
+    shown = ScenePicture(sample_scene(Random(1), "train"))
+    assert failed(shown, "question : what is it ?", with_images=True) == {"asks"}
+    assert failed(shown, Answer("red"), with_images=True) == {"asks"}
+    assert failed("question : which animal owns the ring ? answer :", Answer("deer")) == set()
+
+
+def test_held_out_combinations_are_found_shown_and_said() -> None:
+    colour, shape = min(NOVEL)
+    thing = Thing(shape, colour, "large", 0)
+    assert "combination" in failed(ScenePicture(Scene((thing,))), with_images=True)
+    for text in (f"large {colour} {shape} .", f"{shape} {colour} , cup red .", f"here the {shape} is {colour} ."):
+        assert failed(text) == {"combination"}
+    assert "combination" in failed(f"{shape} : {colour} large top left .")
+    assert failed(f"question : is the {shape} {colour} ? answer :", Answer("no")) == set()
+    assert failed("ring red , cup green ; the cross is white .") == set()
+
+
+def test_reference_captions_are_found_inside_texts() -> None:
+    for text in references(picture("captions")):
+        assert "reference" in failed(f"photo : {text} .", with_images=True)
+        assert "reference" not in failed(text.rpartition(" ")[0], with_images=True)
+
+
+def test_what_the_sources_emit_is_read_alike_by_any_number_of_processes() -> None:
+    samples = 64 * 41 * len(leaks.STREAMS)
+    found = leaks.find_leaks(SETTINGS, [0], samples, 256, processes=2)
+    assert found == leaks.find_leaks(SETTINGS, [0], samples, 256, processes=1)
+    assert found.samples >= 0.95 * samples
+    assert {stream for _, stream in found.counts} <= {"pre-training text"}
+    assert not [check for check, _ in found.counts if check != "combination"]

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from mm1_lab.config import DataIdentity, EncoderStage, Recipe, load_scale, resolve
+from mm1_lab.data.world.scenes import Scene
+from mm1_lab.evaluate import probe
+from mm1_lab.model import build_encoder, save_weights
+
+SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> EncoderStage:
+    """An encoder with random weights, saved."""
+    stage = resolve("base", Recipe(), load_scale("smoke", SCALES), 0, DataIdentity()).evaluation.model.encoder
+    torch.manual_seed(0)
+    save_weights(build_encoder(stage.size, stage.patch, stage.image_size), tmp_path, stage)
+    return stage
+
+
+def told(scenes: list[Scene], hide: str = "") -> torch.Tensor:
+    """Features that hold everything about each place, but for the attribute `hide`, and noise beside it."""
+    rows = []
+    for scene in scenes:
+        row = []
+        for place in range(4):
+            thing = scene.at(place)
+            for attribute, options in (("name", probe._NAMES), ("colour", probe._COLOURS), ("size", probe._LENGTHS)):
+                value = getattr(thing, attribute) if thing and attribute != hide else "empty"
+                row += [float(value == option) for option in options]
+        rows.append(row)
+    features = torch.tensor(rows, dtype=torch.float64)
+    noise = torch.randn(len(rows), 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return torch.cat([features, noise], dim=1)
+
+
+def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
+    stage: EncoderStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "TRAINING_SCENES", 3000)
+    monkeypatch.setattr(probe, "TEST_SCENES", 300)
+    monkeypatch.setattr(probe, "_features", lambda encoder, scenes, side: told(scenes))
+    assert all(right == count for right, count in probe.probe_encoder(stage, tmp_path).values())
+    monkeypatch.setattr(probe, "_features", lambda encoder, scenes, side: told(scenes, hide="colour"))
+    found = {name: right / count for name, (right, count) in probe.probe_encoder(stage, tmp_path).items()}
+    assert found.pop("colour") < 0.3
+    assert all(share == 1 for share in found.values())
+
+
+def test_cases_are_counted_as_the_scenes_have_them(
+    stage: EncoderStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "TRAINING_SCENES", 200)
+    monkeypatch.setattr(probe, "TEST_SCENES", 100)
+    cases = {name: count for name, (_, count) in probe.probe_encoder(stage, tmp_path).items()}
+    things = [thing for scene in probe._scenes("test", 100) for thing in scene.things]
+    letters = sum(thing.is_letter for thing in things)
+    assert cases["colour"] == cases["size"] == len(things)
+    assert (cases["letter"], cases["shape"]) == (letters, len(things) - letters)
+    assert (cases["place"], cases["count"]) == (400, 100)
+    assert {scene.split for scene in probe._scenes("test", 100)} == {"test"}
