@@ -1,11 +1,12 @@
 """Gate: nothing of the benchmarks stands in what training reads, looked for in what the sources really emit.
 
 Pictures are judged by the things in them, texts by their words: where there is no picture, a text that tells a scene is
-parsed back into its things, whatever its wording (beside a picture it may leave things out, so that it tells of no
-scene for sure); reference captions are looked up at every word of every text.
+parsed back into its things, whatever its wording. Beside a picture, or where a scene is told again, it may leave things
+out and is not parsed. Reference captions are compared with every sentence of every text.
 """
 
 import multiprocessing
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -43,8 +44,7 @@ class Secrets:
     """What must not occur."""
 
     scenes: frozenset[Content]
-    references: dict[str, Any]
-    """A tree of words; a reference ends where a node holds `""`."""
+    references: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -122,11 +122,11 @@ def _judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
             words = part.split()
             if with_images and (isinstance(part, Answer) or not _ASKING.isdisjoint(words)):
                 failed.add("asks")
-            if not with_images and told_scene(words) in secrets.scenes:
+            if not with_images and not isinstance(part, Answer) and told_scene(words) in secrets.scenes:
                 failed.add("scene")
             if _states_held_out(words):
                 failed.add("combination")
-            if _holds_reference(words, secrets.references):
+            if not secrets.references.isdisjoint(_sentences(part)):
                 failed.add("reference")
         elif isinstance(part, ScenePicture):
             if _content(part.scene) in secrets.scenes:
@@ -141,19 +141,16 @@ _ASKING = frozenset(("question", "answer", "?"))
 
 def _secrets(settings: EvaluationSettings) -> Secrets:
     scenes: set[Content] = set()
-    tree: dict[str, Any] = {}
+    captions: set[str] = set()
     for benchmark in world_benchmarks(settings):
         for question in questions_of(benchmark):
             if isinstance(question.picture, ScenePicture):
                 scenes.add(_content(question.picture.scene))
             elif told := told_scene(question.prompt.split()):
                 scenes.add(told)
-            for reference in question.references if benchmark.family == "captioning" else ():
-                node = tree
-                for word in reference.split():
-                    node = node.setdefault(word, {})
-                node[""] = {}
-    return Secrets(frozenset(scenes), tree)
+            if benchmark.family == "captioning":
+                captions.update(question.references)
+    return Secrets(frozenset(scenes), frozenset(captions))
 
 
 def _content(scene: Scene) -> Content:
@@ -217,13 +214,6 @@ def _states_held_out(words: list[str]) -> bool:
     return False
 
 
-def _holds_reference(words: list[str], tree: dict[str, Any]) -> bool:
-    for start in range(len(words)):
-        node = tree
-        for word in words[start:]:
-            if word not in node:
-                break
-            node = node[word]
-            if "" in node:
-                return True
-    return False
+def _sentences(text: str) -> Iterator[str]:
+    """What stands between full stops, colons, semicolons and question marks."""
+    return (sentence.strip() for sentence in re.split(r"(?:^| )[.:;?](?: |$)", text))

@@ -5,7 +5,7 @@ from random import Random
 
 from mm1_lab.config import EvaluationStage, RequestError
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.data.world.language import Voice, dense_caption, page_voice, telling
+from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_voice, telling
 from mm1_lab.data.world.questions import ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import alt_text_in_full
@@ -14,7 +14,7 @@ from mm1_lab.evaluate.prompts import PromptWriter
 
 WORDINGS: dict[str, Callable[[Random], Voice]] = {
     "image wording": lambda random: random.choice((alt_text_in_full, page_voice(random, interest="all"))),
-    "plain wording": lambda random: random.choice((telling, telling, dense_caption)),
+    "plain wording": lambda random: random.choice((telling, dense_caption, inventory)),
 }
 """Each gives the voice of one block. Only voices that leave nothing out: everything in them can be asked about."""
 

@@ -8,7 +8,7 @@ import pytest
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document, Part
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.language import dense_caption, in_other_words, page_voice, references, telling
+from mm1_lab.data.world.language import dense_caption, in_other_words, inventory, page_voice, telling
 from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
 from mm1_lab.data.world.text import alt_text_in_full
 from mm1_lab.evaluate import leaks
@@ -31,7 +31,13 @@ def failed(*parts: Part, with_images: bool = False) -> set[str]:
 
 def test_a_scene_told_in_full_is_parsed_in_every_wording() -> None:
     random = Random(3)
-    voices = [alt_text_in_full, dense_caption, *[telling] * 3, *[page_voice(random, "all") for _ in range(10)]]
+    voices = [
+        alt_text_in_full,
+        dense_caption,
+        inventory,
+        *[telling] * 3,
+        *[page_voice(random, "all") for _ in range(10)],
+    ]
     for number in range(400):
         scene = sample_scene(random, "train", letters=0.4)
         content = tuple((thing.name, thing.colour, thing.size, thing.place) for thing in scene.things)
@@ -73,10 +79,11 @@ def test_held_out_combinations_are_found_shown_and_said() -> None:
     assert failed("ring red , cup green ; the cross is white .") == set()
 
 
-def test_reference_captions_are_found_inside_texts() -> None:
-    for text in references(picture("captions")):
-        assert "reference" in failed(f"photo : {text} .", with_images=True)
-        assert "reference" not in failed(text.rpartition(" ")[0], with_images=True)
+def test_reference_captions_are_found_as_sentences() -> None:
+    for text in questions_of(BENCHMARKS["captions"])[0].references:
+        for whole in (text, f"photo : {text} .", f"a page about rings . {text} . look : a cup ."):
+            assert "reference" in failed(whole, with_images=True)
+        assert "reference" not in failed(f"here {text} .", with_images=True)
 
 
 def test_what_the_sources_emit_is_read_alike_by_any_number_of_processes() -> None:
