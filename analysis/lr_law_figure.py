@@ -40,7 +40,7 @@ def draw_law(measurements: Measurements, fits: Sequence[Fit], path: Path) -> lis
         note = (
             "Left: means over seeds (dots: single runs) with the curve that the optimum is the top of; below, optima "
             "with 95 % intervals; crosses: failed runs. Right: open symbols are not bracketed and left out; band: 95 % "
-            "of the law, dotted: 95 % of a prediction; stars: predictions; dashed: MM1's Eq. 1."
+            "of the law, dotted: 95 % of a prediction; stars: predictions with theirs; dashed: MM1's Eq. 1."
         )
         figure.supxlabel(textwrap.fill(note, 150), fontsize=6, color=DARK, x=0.01, ha="left")
         return save(figure, path)
@@ -93,7 +93,10 @@ def _scores(axis: Axes, fit: Fit, colours: dict[str, Any]) -> None:
     axis.set_xscale("log")
     axis.set_xlabel("peak learning rate η")
     axis.set_ylabel(fit.name)
-    axis.legend(loc="best", fontsize=6, ncols=2 if len(shown) > 6 else 1)
+    if len(shown) > 6:
+        axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), columnspacing=1)
+    else:
+        axis.legend(fontsize=6)
     if len(shown) < len(fit.optima):
         axis.set_title(f"{len(shown)} of {len(fit.optima)} cells")
 
@@ -131,6 +134,9 @@ def _law(axis: Axes, fit: Fit, colours: dict[str, Any]) -> None:
     if fit.law:
         _band(axis, fit, along)
     for target, estimate in fit.predictions:
+        if math.isfinite(estimate.low):
+            ends = np.exp(np.clip([estimate.low, estimate.high], -500, 500))
+            axis.plot([target.params] * 2, ends, color="black", linewidth=0.8)
         axis.plot(target.params, math.exp(estimate.value), marker="*", color="black", markersize=7, linestyle="none")
         axis.annotate(
             target.name,
@@ -165,7 +171,8 @@ def _band(axis: Axes, fit: Fit, along: Any) -> None:
         line = [law.line(n, count) for n in along]
         axis.plot(along, np.exp([e.value for e in line]), color="black", linewidth=1)
         if count is not None:
-            axis.annotate(f"{short_count(count)} tokens", (along[0], math.exp(line[0].value)), fontsize=6, va="bottom")
+            label = f"{short_count(count)} tokens"
+            axis.annotate(label, (along[-1], math.exp(line[-1].value)), fontsize=6, ha="right", va="bottom")
         if math.isfinite(line[0].low) and len(token_counts) == 1:
             ends = np.clip([[e.low, e.high] for e in line], -500, 500).T
             axis.fill_between(along, np.exp(ends[0]), np.exp(ends[1]), color="#D9D9D9", linewidth=0, zorder=0)
