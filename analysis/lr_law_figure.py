@@ -114,6 +114,8 @@ def _limit_scores(axis: Axes, shown: Sequence[Optimum], sign: float) -> None:
 
 
 def _law(axis: Axes, fit: Fit, colours: dict[str, Any]) -> None:
+    from matplotlib.ticker import NullFormatter
+
     used = {id(optimum) for optimum in fit.law.optima} if fit.law else set()
     for optimum in fit.optima:
         if not math.isfinite(optimum.log_rate):
@@ -147,6 +149,7 @@ def _law(axis: Axes, fit: Fit, colours: dict[str, Any]) -> None:
         )
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_ylim(*limits)
     axis.set_xlabel("non-embedding parameters N")
     axis.set_ylabel("best η")

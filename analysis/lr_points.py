@@ -52,7 +52,7 @@ class Measurements:
                 name=str(rows["name"].iloc[0]),
                 params=float(rows["params"].iloc[0]),
                 tokens=None if math.isnan(count) else count,
-                log_rates=np.log(rows["learning_rate"].to_numpy(np.float64)),
+                log_rates=np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10),
                 scores=sign * rows[objective.column].to_numpy(np.float64),
                 seeds=rows["seed"].to_numpy(np.int64),
             )

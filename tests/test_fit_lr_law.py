@@ -31,7 +31,7 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     runs = client.search_runs([client.get_experiment_by_name("lr_law").experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert sum("blind" in run.info.run_name for run in runs) == 3
-    assert len({run.info.run_name for run in runs}) == len(runs) == 1 + 1 + 3 + 9 + 3
+    assert len(runs) == 1 + 1 + 3 + 9 + 3, "the sweep, an encoder, three decoders, nine rates, three controls"
 
     before, first = place.done(), (folder / "points.csv").read_bytes()
     output = place.run(*COMMAND, "--predict", "30B")
