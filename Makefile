@@ -9,13 +9,14 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help check-scale sweep-all figures dashboard test check bench
+.PHONY: help check-scale sweep-all lr-law figures dashboard test check bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make sweep-NAME      run what is missing of sweeps/NAME.yaml:$(foreach s,$(SWEEPS), sweep-$(subst _,-,$(s)))'
 	@echo 'make sweep-all       run all of them'
 	@echo 'make check-scale     whether results at a scale can be trusted: gates of encoder, decoder and data, rules for the base'
+	@echo 'make lr-law          search the best learning rate of each size and fit its law'
 	@echo 'make figures         redraw tables and figures from the results, in seconds'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests'
@@ -39,6 +40,9 @@ sweep-%: .venv/.stamp
 
 check-scale: .venv/.stamp
 	$(RUN) $@ $(SCALE) --seeds $(SEEDS) $(RESULTS_OPTION) $(ARGS)
+
+lr-law: .venv/.stamp
+	$(RUN) fit-lr-law --scale $(SCALE) --seeds $(SEEDS) $(RESULTS_OPTION) $(ARGS)
 
 sweep-all: $(foreach s,$(SWEEPS),sweep-$(subst _,-,$(s)))
 

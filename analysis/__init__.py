@@ -26,11 +26,15 @@ def draw_sweep(folder: Path) -> list[Path]:
     `table.md` is written last, in one step: a folder where it is newer than the results is drawn completely.
     """
     from analysis.figures import draw_arms, draw_contrasts, draw_panels
+    from analysis.lr_results import draw_search
     from analysis.predictions import draw_sheet, write_page
     from analysis.study import read_study
     from analysis.tables import write_tables
     from analysis.validity import write_validity
+    from mm1_lab.results.manifest import read_manifest
 
+    if read_manifest(folder).sweep.search:
+        return draw_search(folder)
     study = read_study(folder)
     draw_main = draw_panels if study.sweep.panels else draw_arms
     written = draw_main(study, folder / "figure")

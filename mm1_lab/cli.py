@@ -104,7 +104,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_settings(check)
     check.set_defaults(sweep="validity", data=None)
-    for starting in (plan, run, check):
+    law = add(
+        "fit-lr-law",
+        fit_lr_law_command,
+        "search each size's best learning rate and fit its law",
+        "mm1-lab fit-lr-law --sizes 9M,85M,302M,1.2B --scale smoke",
+    )
+    law.add_argument(
+        "--sizes", metavar="LIST", help="sizes of the scale's decoders; default: those of sweeps/lr_law.yaml"
+    )
+    law.add_argument(
+        "--search", choices=("grid", "optuna"), default="grid", help="who chooses the rates to try (default: grid)"
+    )
+    law.add_argument(
+        "--predict",
+        metavar="LIST",
+        help="sizes to predict, 30B,7B; with tokens as 30B:600B; default: the scale's larger ones",
+    )
+    law.add_argument("--keep-unbracketed", action="store_true", help="fit sizes too whose optimum is not bracketed")
+    law.add_argument("--address", metavar="ADDRESS", help="a running Ray cluster (auto: the one on this machine)")
+    law.add_argument(
+        "--from", dest="file", metavar="CSV", type=Path,
+        help="fit these measurements instead: columns params, learning_rate, score[, seed, tokens, batch_size]",
+    )  # fmt: skip
+    law.add_argument("--lower-is-better", action="store_true", help="--from: the score is a loss")
+    law.add_argument(
+        "--profile", metavar="COLUMN", action="append", default=[], help="--from: keep the best over this column"
+    )
+    _add_sweep_options(law)
+    law.set_defaults(sweep="lr_law")
+    for starting in (plan, run, check, law):
         starting.add_argument("--no-parts", action="store_true", help=f"compute anew what is shipped in {PARTS}")
     status = add(
         "status", status_command, "what is done, missing, or failed and why", "mm1-lab status data_mix --scale smoke"
@@ -157,7 +186,7 @@ def plan_command(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.report import plan_text
     from mm1_lab.orchestrate.request import data_cache, machine_slots
 
-    request = _request(options)
+    request = _with_grid(_request(options))
     plan = make_plan(request.trials, request.ledger)
     tokenizer = open_data(options.data, data_cache(request.ledger), request.scale).tokenizer if plan.units else None
     print(plan_text(plan, request, tokenizer, machine_slots(request.scale)))
@@ -165,10 +194,14 @@ def plan_command(options: argparse.Namespace) -> int:
 
 
 def run_command(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.lr_search import load_search, run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
 
     request = _request(options)
     request.ledger.check_writable()
+    if request.sweep.search:
+        sizes = options.only or list(request.sweep.arms)
+        return run_search(load_search(request, sizes), "grid", options.address, _draw_sweep)
     return run_sweep(request, options.address, _draw_sweep)
 
 
@@ -224,6 +257,53 @@ def _sweeps_with_controls(request: Request) -> list[Path]:
     return [folder for folder in folders if (folder / "sweep.json").exists()]
 
 
+def fit_lr_law_command(options: argparse.Namespace) -> int:
+    if options.file:
+        return _fit_file(options)
+    from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, parameters, run_search, size_name
+
+    for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
+        if given:
+            raise RequestError(f"{name} is about measurements from a file; give it with --from")
+    request = _request(options)
+    scale = request.scale
+    sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), scale)
+    if options.predict:
+        names = [size_name(part, scale, "--predict") for part in options.predict.split(",")]
+    else:
+        largest = parameters(sizes[-1], scale)
+        names = [name for name in scale.decoders if parameters(name, scale) > largest]
+    request = load_search(request, sizes)
+    request.ledger.check_writable()
+
+    def draw(folder: Path) -> list[Path]:
+        from analysis.lr_fit import Target
+        from analysis.lr_results import draw_search
+
+        return draw_search(folder, [Target(name, parameters(name, scale)) for name in names], options.keep_unbracketed)
+
+    return run_search(request, options.search, options.address, draw)
+
+
+def _fit_file(options: argparse.Namespace) -> int:
+    from analysis.lr_points import read_points
+    from analysis.lr_report import fit_points, parse_targets
+    from mm1_lab.results import Ledger, variant_name
+
+    for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
+        if given:
+            raise RequestError(f"{name} is about trials, and --from runs none; leave one of them out")
+    measurements = read_points(options.file, options.lower_is_better, options.profile)
+    targets = parse_targets(options.predict, measurements)
+    Ledger(options.results, options.store).check_writable()
+    folder = options.results / options.scale / variant_name("lr_law", [f"from={options.file.stem}"], "world")
+    written = fit_points(measurements, folder, targets, options.keep_unbracketed)
+    print(written[-1].read_text(encoding="utf-8"))
+    for path in written:
+        print(path)
+    return DONE
+
+
 def status_command(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.report import status_text, upstream_failures
     from mm1_lab.results import Ledger, TrialRow
@@ -232,7 +312,7 @@ def status_command(options: argparse.Namespace) -> int:
 
     ledger = Ledger(options.results, options.store)
     if options.sweep:
-        request = _request(options)
+        request = _with_grid(_request(options))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
     else:
@@ -325,6 +405,15 @@ def _request(options: argparse.Namespace, only: Sequence[str] | None = None) -> 
     if "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; the other captions take their rows", file=sys.stderr)
     return request
+
+
+def _with_grid(request: Request) -> Request:
+    """A learning-rate search with the trials that are known so far; any other request as it is."""
+    if request.sweep.search is None:
+        return request
+    from mm1_lab.orchestrate.lr_search import with_grid
+
+    return with_grid(request)
 
 
 def _draw_sweep(folder: Path) -> list[Path]:

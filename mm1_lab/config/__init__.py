@@ -1,9 +1,11 @@
 """What is asked: recipe, scale, sweep, trial, stage, fingerprint. Imports nothing else of the package."""
 
 from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, override, read_yaml
+from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
 from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe
 from mm1_lab.config.resolve import (
     Trial,
+    follow_law,
     non_embedding_parameters,
     paper_learning_rate,
     resolve,
@@ -30,9 +32,10 @@ from mm1_lab.config.stage import (
     MultimodalStage,
     Stage,
 )
-from mm1_lab.config.sweep import Contrast, Panel, Sweep, load_scale, load_sweep
+from mm1_lab.config.sweep import Contrast, Panel, Search, Sweep, load_scale, load_sweep
 
 __all__ = [
+    "PAPER_LAW",
     "SOURCES",
     "WORLD_VERSION",
     "Config",
@@ -47,6 +50,7 @@ __all__ = [
     "EncoderTraining",
     "EvaluationSettings",
     "EvaluationStage",
+    "LearningRateLaw",
     "MultimodalStage",
     "MultimodalTraining",
     "Optimiser",
@@ -56,18 +60,23 @@ __all__ = [
     "RequestError",
     "Resources",
     "Scale",
+    "Search",
     "Size",
     "Stage",
     "Sweep",
     "Trial",
     "canonical_json",
+    "follow_law",
     "load_scale",
     "load_sweep",
     "nearest",
     "non_embedding_parameters",
     "override",
     "paper_learning_rate",
+    "parse_count",
+    "read_law",
     "read_yaml",
     "resolve",
     "resolve_sweep",
+    "short_count",
 ]

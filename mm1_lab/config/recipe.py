@@ -62,8 +62,9 @@ class Recipe(Config):
     data_mix: DataMix = DataMix(captions=5, interleaved=5, text=1)
     steps: int = Field(200_000, gt=0)
     """Optimiser steps in the paper's count; a scale says how many of its own 200,000 are."""
-    learning_rate: float | Literal["scale", "paper"] = "scale"
-    """Peak rate: a number, `scale` (the scale's own), or `paper` (Eq. 1 at the counted parameters)."""
+    learning_rate: float | Literal["scale", "paper", "law"] = "scale"
+    """Peak rate: a number, `scale` (the scale's own), or at the counted parameters `paper` (Eq. 1) or `law` (what
+    `mm1-lab fit-lr-law` found at the scale)."""
     frozen: tuple[Literal["encoder", "connector", "decoder"], ...] = ()
     """Parts that multimodal pre-training leaves as they are; the paper freezes none (section 4)."""
     images: Literal["shown", "blind"] = "shown"

@@ -4,6 +4,7 @@ import math
 from typing import TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest
+from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale, Size
 from mm1_lab.config.stage import (
@@ -43,12 +44,25 @@ class Trial(Config):
 
 def paper_learning_rate(parameters: int) -> float:
     """Eq. 1: the peak rate for `parameters` non-embedding parameters, to three significant digits."""
-    return float(f"{math.exp(-0.4214 * math.log(parameters) - 0.5535):.3g}")
+    return PAPER_LAW.rate(parameters)
 
 
 def non_embedding_parameters(size: Size) -> int:
     """12 · layers · width²: the attention's 4 width² and the feed-forward's 8 width² a layer."""
     return 12 * size.layers * size.width**2
+
+
+def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
+    """The sweep with the law's number in place of every `learning_rate: law`."""
+
+    def followed(recipe: Recipe) -> Recipe:
+        name = scale.base_decoder if recipe.decoder == "base" else recipe.decoder
+        if recipe.learning_rate != "law" or name not in scale.decoders:
+            return recipe
+        return recipe.model_copy(update={"learning_rate": law.rate(non_embedding_parameters(scale.decoders[name]))})
+
+    arms = {arm: followed(recipe) for arm, recipe in sweep.arms.items()}
+    return sweep.model_copy(update={"base": followed(sweep.base), "arms": arms})
 
 
 def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity) -> Trial:
@@ -95,6 +109,8 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
     rate: float | str = recipe.learning_rate
     if rate == "paper":
         rate = paper_learning_rate(non_embedding_parameters(decoder_size))
+    if rate == "law":
+        raise RequestError(f"arm {arm!r}: `learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
     training = scale.train.model_copy(
         update={
             "steps": max(1, round(scale.train.steps * recipe.steps / PAPER_STEPS)),

@@ -34,6 +34,17 @@ class Contrast(Config):
     """Points: `greater` by more than it, `less` by more than it, `equivalent` within it."""
 
 
+class Search(Config):
+    """A search for the best learning rate of each arm, around the arm's own rate."""
+
+    rates: int = Field(5, ge=3)
+    """Of the grid that each arm starts with."""
+    factor: float = Field(2.0, gt=1)
+    """From a rate to the next."""
+    extensions: int = Field(3, ge=0)
+    """Rates that the grid may grow by while the best one is at an edge."""
+
+
 class Sweep(Config):
     """One question about a recipe, as a file of `sweeps/` holds it."""
 
@@ -48,6 +59,7 @@ class Sweep(Config):
     arms: dict[str, Recipe] = Field(min_length=1)
     panels: dict[str, Panel] = Field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
+    search: Search | None = None
 
 
 class _SweepFile(Config):
@@ -61,6 +73,7 @@ class _SweepFile(Config):
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     panels: dict[str, Panel] = Field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
+    search: Search | None = None
 
 
 def load_sweep(path: Path) -> Sweep:

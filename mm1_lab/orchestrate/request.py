@@ -11,9 +11,11 @@ from mm1_lab.config import (
     Scale,
     Sweep,
     Trial,
+    follow_law,
     load_scale,
     load_sweep,
     nearest,
+    read_law,
     resolve,
     resolve_sweep,
 )
@@ -95,6 +97,8 @@ def load_request(
     scales = path.parent / "scales"
     numbers = load_scale(scale, scales if scales.is_dir() else REPOSITORY / "sweeps" / "scales", overrides)
     ledger = Ledger(results, store, parts)
+    if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
+        loaded = follow_law(loaded, numbers, read_law(find_law(ledger, scale)))
     chosen = parse_seeds(seeds)
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
     resolve_sweep(loaded, numbers, chosen[:1], DataIdentity())
@@ -102,6 +106,14 @@ def load_request(
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity)
     return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials))
+
+
+def find_law(ledger: Ledger, scale: str) -> Path:
+    """The `law.json` of a scale: of the results folder, else of the published study."""
+    place = Path(scale) / "lr_law" / "law.json"
+    own = ledger.results / place
+    published = REPOSITORY / "results" / "study" / place
+    return published if published.exists() and not own.exists() else own
 
 
 def data_identity(path: Path, ledger: Ledger, scale: Scale) -> DataIdentity:

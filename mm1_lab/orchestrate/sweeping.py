@@ -18,7 +18,18 @@ Draw = Callable[[Path], list[Path]]
 
 def run_sweep(request: Request, address: str | None, draw: Draw) -> int:
     """Returns the exit code: 0, or 1 if something failed. `draw` is analysis', which this package does not know."""
-    plan = make_plan(request.trials, request.ledger)
+    plan, work_list = complete(request, address, draw)
+    show(request, plan, work_list)
+    return 1 if work_list and work_list.failed else 0
+
+
+def complete(request: Request, address: str | None, draw: Draw) -> tuple[Plan, WorkList | None]:
+    """Runs what is missing of the request's trials; gives None where that was nothing.
+
+    Where learning rates are searched, a trial that diverged has told what it can, and is not tried again.
+    """
+    told = {t.fingerprint for t in request.trials if request.sweep.search and request.ledger.diverged(t.fingerprint)}
+    plan = make_plan((trial for trial in request.trials if trial.fingerprint not in told), request.ledger)
     trials = request.write_manifest()
     work_list = None
     recorder = None
@@ -34,8 +45,7 @@ def run_sweep(request: Request, address: str | None, draw: Draw) -> int:
     finally:
         if recorder:
             recorder.close(status, artifacts_of(request.folder))
-    _show(request, plan, work_list)
-    return 1 if work_list and work_list.failed else 0
+    return plan, work_list
 
 
 def _work(plan: Plan, request: Request, address: str | None, recorder: Recorder) -> WorkList:
@@ -69,7 +79,8 @@ def _is_stale(request: Request, trials: Iterable[TrialRow]) -> bool:
     return bool(done) and not (table.exists() and table.stat().st_mtime >= max(path.stat().st_mtime for path in shown))
 
 
-def _show(request: Request, plan: Plan, work_list: WorkList | None) -> None:
+def show(request: Request, plan: Plan, work_list: WorkList | None) -> None:
+    """Prints the sweep's table, where its figure is, and what failed."""
     table = request.folder / "table.md"
     if table.exists():
         print(f"\n{table.read_text(encoding='utf-8').rstrip()}\n")

@@ -160,6 +160,11 @@ class Ledger:
         path = self.failure_file(fingerprint)
         return _read_object(path) if path.exists() else None
 
+    def diverged(self, fingerprint: str) -> bool:
+        """Whether its training was given up for a loss that was no number: a result, where learning rates are tried."""
+        failure = self.failure(fingerprint)
+        return failure is not None and "Diverged" in str(failure["reason"])
+
     def clear_failure(self, fingerprint: str) -> None:
         for ending in ("json", "log"):
             self.failure_file(fingerprint, ending).unlink(missing_ok=True)

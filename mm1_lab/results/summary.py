@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,3 +37,27 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     table = pd.concat(parts, ignore_index=True)
     grouped = table.groupby([*by, "measure"], sort=False, observed=True)["score"]
     return grouped.mean().rename("value").reset_index()
+
+
+def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
+    """A finished trial's average at the most shots, and its held-out loss (held_out_loss)."""
+    from mm1_lab.results.reading import read_table
+    from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS
+
+    overall = measures(read_table(folder / "scores.csv", SCORE_COLUMNS).assign(trial=""), ["trial"])
+    averages = {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
+    held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
+    losses = {str(name): float(loss) for name, loss in zip(held_out["source"], held_out["loss"], strict=True)}
+    return averages[most_shots(averages)], held_out_loss(losses, shares)
+
+
+def most_shots(names: Iterable[str]) -> str:
+    """`8-shot`: of the averages over all benchmarks with images, the one with the most demonstrations."""
+    counts = [int(name.removesuffix("-shot")) for name in names if name.removesuffix("-shot").isdigit()]
+    return f"{max(counts)}-shot"
+
+
+def held_out_loss(losses: Mapping[str, float], shares: Mapping[str, float]) -> float:
+    """The held-out losses of a trial's sources, weighed by their shares of its training."""
+    known = {name: share for name, share in shares.items() if name in losses}
+    return sum(share * losses[name] for name, share in known.items()) / sum(known.values())

@@ -1,0 +1,257 @@
+"""The search for each size's best learning rate (MM1, section 3.4): rounds of an ordinary sweep whose arms grow.
+
+An arm is a size at a rate. A round runs whatever the arms lack; then the scores say which rates are wanted next:
+- `grid`: rates around the size's starting guess; while the best one, by either objective, is at an edge, the grid grows
+  there by one rate, a bounded number of times;
+- `optuna`: Optuna proposes rates in the range that the grid could reach, within the same number of trials.
+Arms are written into the sweep's manifest before they run, and everything else follows from the ledger: the same
+command goes on where it was stopped. At the end each size gets a blind control at its best rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
+
+from mm1_lab.config import (
+    Recipe,
+    RequestError,
+    Scale,
+    Search,
+    Trial,
+    nearest,
+    non_embedding_parameters,
+    parse_count,
+    resolve,
+)
+from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.sweeping import Draw, complete, show
+from mm1_lab.results.manifest import read_manifest
+from mm1_lab.results.summary import search_scores
+
+Method = Literal["grid", "optuna"]
+FEWEST_SIZES = 3
+PROPOSALS_A_ROUND = 2
+"""That Optuna makes for a size before it hears their scores."""
+DIVERGED = (-math.inf, math.inf)
+
+
+def run_search(request: Request, method: Method, address: str | None, draw: Draw) -> int:
+    """Runs the search of a sweep from load_search; returns the exit code."""
+    search = _Search(request)
+    done = None
+    while True:
+        arms = search.wanted(method)
+        if done == set(arms):
+            break
+        request = search.with_arms(arms)
+        plan, work_list = complete(request, address, draw)
+        if any(search.scores(recipe) is None for recipe in request.sweep.arms.values()):
+            show(request, plan, work_list)
+            return 1
+        done = set(arms)
+    if work_list is None:  # nothing ran, but other predictions may be asked for than last time
+        draw(request.folder)
+    show(request, plan, work_list)
+    return 0
+
+
+def with_grid(request: Request) -> Request:
+    """The request with the arms that are known so far: those that were run, and the grids' next rates."""
+    search = _Search(request)
+    return search.with_arms(search.wanted("grid"))
+
+
+def choose_sizes(text: str, scale: Scale) -> list[str]:
+    """`9M,1.2B`, as people write them: the scale's names of sizes, smallest first. Raises RequestError."""
+    names = [size_name(part.strip(), scale, "--sizes") for part in text.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise RequestError(f"--sizes {text}: {name} is there twice")
+    if len(names) < FEWEST_SIZES:
+        raise RequestError(f"--sizes {text}: a law with an uncertainty takes three sizes or more")
+    return sorted(names, key=lambda name: parameters(name, scale))
+
+
+def size_name(text: str, scale: Scale, option: str) -> str:
+    """The scale's name for a size: the one that means the same number, or whose counted parameters these are."""
+    try:
+        number = parse_count(text)
+    except ValueError as error:
+        raise RequestError(f"{option}: {error}") from None
+    for name in scale.decoders:
+        if math.isclose(_nominal(name), number, rel_tol=1e-6) or parameters(name, scale) == number:
+            return name
+    raise RequestError(f"{option}: this scale has no decoder of {text}{nearest(text, scale.decoders)}")
+
+
+def parameters(name: str, scale: Scale) -> int:
+    """Counted non-embedding parameters."""
+    return non_embedding_parameters(scale.decoders[name])
+
+
+def _nominal(name: str) -> float:
+    try:
+        return parse_count(name)
+    except ValueError:
+        return math.nan
+
+
+def load_search(request: Request, sizes: Iterable[str]) -> Request:
+    """The request with an arm a size: the sweep's own, or the base at the paper's rate. Nothing else of it changes."""
+    base = request.sweep.base
+    known = {recipe.decoder: recipe for recipe in request.sweep.arms.values()}
+    arms = {
+        size: known.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"})) for size in sizes
+    }
+    return _with_arms(request, arms, request.trials)
+
+
+def _with_arms(request: Request, arms: dict[str, Recipe], seeds_of: Iterable[Trial]) -> Request:
+    seeds = dict.fromkeys(trial.seed for trial in seeds_of)
+    trials = [resolve(arm, recipe, request.scale, seed, request.data) for seed in seeds for arm, recipe in arms.items()]
+    return replace(request, sweep=request.sweep.model_copy(update={"arms": arms}), trials=tuple(trials))
+
+
+Scores = tuple[float, float]
+"""The average at the most shots, higher is better, and the held-out loss; means over seeds."""
+
+
+@dataclass
+class _Search:
+    """The state of a search, all of it read from manifest and ledger."""
+
+    request: Request
+    """With an arm a size."""
+
+    def __post_init__(self) -> None:
+        self.starts = self.request.sweep.arms
+        self.settings = self.request.sweep.search or Search()
+        self._known: dict[str, Scores] = {}
+
+    def wanted(self, method: Method) -> dict[str, Recipe]:
+        """All arms, those that are done included; more of them once these have scores."""
+        arms: dict[str, Recipe] = {}
+        complete = True
+        for size, start in self.starts.items():
+            rates = self._recorded(start)
+            if method == "grid":
+                rates |= dict.fromkeys(self._grid(start))
+            elif all(self._scores_at(start, rate) for rate in rates):
+                rates |= dict.fromkeys(self._proposals(size, start, list(rates)))
+            recipes = [start.model_copy(update={"learning_rate": rate}) for rate in sorted(rates)]
+            arms |= {f"{size} {recipe.learning_rate:g}": recipe for recipe in recipes}
+            complete = complete and all(self.scores(recipe) for recipe in recipes)
+        return arms | self._controls(arms) if complete else arms
+
+    def with_arms(self, arms: dict[str, Recipe]) -> Request:
+        return _with_arms(self.request, arms, self.request.trials)
+
+    def scores(self, recipe: Recipe) -> Scores | None:
+        """None while a seed has no scores; a rate at which a seed diverged counts as worse than any."""
+        each = [self._score(resolve("", recipe, self.request.scale, seed, self.request.data)) for seed in self._seeds]
+        found = [scores for scores in each if scores]
+        if len(found) < len(each):
+            return None
+        return fmean(scores[0] for scores in found), fmean(scores[1] for scores in found)
+
+    @property
+    def _seeds(self) -> list[int]:
+        return list(dict.fromkeys(trial.seed for trial in self.request.trials))
+
+    def _score(self, trial: Trial) -> Scores | None:
+        ledger, fingerprint = self.request.ledger, trial.fingerprint
+        if fingerprint not in self._known:
+            if ledger.has_scores(fingerprint):
+                shares = trial.recipe.data_mix.shares()
+                self._known[fingerprint] = search_scores(ledger.trial_folder(fingerprint), shares)
+            elif ledger.diverged(fingerprint):
+                self._known[fingerprint] = DIVERGED
+        return self._known.get(fingerprint)
+
+    def _scores_at(self, start: Recipe, rate: float) -> Scores | None:
+        return self.scores(start.model_copy(update={"learning_rate": rate}))
+
+    def _guess(self, start: Recipe) -> float:
+        trial = resolve("", start, self.request.scale, 0, self.request.data)
+        return trial.evaluation.model.training.learning_rate
+
+    def _rate(self, start: Recipe, step: int) -> float:
+        return float(f"{self._guess(start) * self.settings.factor**step:.3g}")
+
+    def _recorded(self, start: Recipe) -> dict[float, None]:
+        """Rates of the size that an earlier run wrote into the manifest."""
+        if not (self.request.folder / "sweep.json").exists():
+            return {}
+        recipes = read_manifest(self.request.folder).sweep.arms.values()
+        same = [r for r in recipes if r.model_copy(update={"learning_rate": start.learning_rate}) == start]
+        return {recipe.learning_rate: None for recipe in same if isinstance(recipe.learning_rate, float)}
+
+    def _grid(self, start: Recipe) -> list[float]:
+        """The grid, grown at its edges as far as scores tell."""
+        low = -((self.settings.rates - 1) // 2)
+        high = low + self.settings.rates - 1
+        for _ in range(self.settings.extensions):
+            rates = [self._rate(start, step) for step in range(low, high + 1)]
+            scores = [found for rate in rates if (found := self._scores_at(start, rate))]
+            if len(scores) < len(rates):
+                return rates
+            best = {_best([s[0] for s in scores]), _best([-s[1] for s in scores])}
+            if 0 in best:
+                low -= 1
+            elif len(rates) - 1 in best:
+                high += 1
+            else:
+                return rates
+        return [self._rate(start, step) for step in range(low, high + 1)]
+
+    def _proposals(self, size: str, start: Recipe, rates: list[float]) -> list[float]:
+        """Optuna's next rates for a size; the same for the same scores, whoever asks."""
+        import optuna
+
+        settings = self.settings
+        budget = settings.rates + settings.extensions
+        if len(rates) >= budget:
+            return []
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        reach = (settings.rates - 1) / 2 + settings.extensions
+        guess = self._guess(start)
+        space = optuna.distributions.FloatDistribution(
+            guess / settings.factor**reach, guess * settings.factor**reach, log=True
+        )
+        sampler = optuna.samplers.TPESampler(seed=len(rates), n_startup_trials=settings.rates - 1)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        values = {rate: found[0] for rate in sorted(rates) if (found := self._scores_at(start, rate))}
+        worst = min((value for value in values.values() if math.isfinite(value)), default=0.0) - 1.0
+        for rate, value in values.items():
+            inside = min(max(rate, space.low), space.high)
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params={"rate": inside}, distributions={"rate": space}, value=max(value, worst)
+                )
+            )
+        count = min(PROPOSALS_A_ROUND, budget - len(rates))
+        return [float(f"{study.ask({'rate': space}).params['rate']:.3g}") for _ in range(count)]
+
+    def _controls(self, arms: dict[str, Recipe]) -> dict[str, Recipe]:
+        """A blind control a size, at its best rate."""
+        controls = {}
+        for size in self.starts:
+            seeing = [
+                (scores[0], recipe)
+                for recipe in arms.values()
+                if recipe.decoder == size and (scores := self.scores(recipe))
+            ]
+            score, best = max(seeing, key=lambda pair: pair[0])
+            if math.isfinite(score):
+                controls[f"{size} {best.learning_rate:g} blind"] = best.model_copy(update={"images": "blind"})
+        return controls
+
+
+def _best(values: list[float]) -> int:
+    """The place of the largest value; of several that tie, the middle one."""
+    tied = [place for place, value in enumerate(values) if value == max(values)]
+    return tied[(len(tied) - 1) // 2]

@@ -1,0 +1,243 @@
+"""The search's rounds, on scores that come from a formula instead of training."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from analysis.lr_fit import Target
+from analysis.lr_results import draw_search
+from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial, load_scale, non_embedding_parameters
+from mm1_lab.orchestrate import lr_search
+from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search, with_grid
+from mm1_lab.orchestrate.plan import make_plan
+from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
+from mm1_lab.results import HeldOutRow, ScoreRow
+
+SIZES = ("9M", "85M", "302M", "1.2B")
+SMOKE = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
+
+
+def best_rate(evaluation: EvaluationStage, factor: float = 1.0) -> float:
+    """The truth: flatter than Eq. 1."""
+    parameters = non_embedding_parameters(evaluation.model.decoder.size)
+    return factor * math.exp(-0.3 * math.log(parameters) - 1.5)
+
+
+class Laboratory:
+    """Stands for training: scores by a formula, a trial above four times the best rate diverges."""
+
+    def __init__(self, factor: float = 1.0, sees: bool = True) -> None:
+        self.factor, self.sees = factor, sees
+        self.rounds: list[list[str]] = []
+
+    def complete(
+        self, request: Request, address: str | None, draw: Callable[[Path], list[Path]]
+    ) -> tuple[object, None]:
+        request.write_manifest()
+        ledger = request.ledger
+        told = {t.fingerprint for t in request.trials if ledger.diverged(t.fingerprint)}
+        plan = make_plan((t for t in request.trials if t.fingerprint not in told), ledger)
+        trials = [trial for trial in plan.trials if plan.trial_state(trial.fingerprint) != "done"]
+        self.rounds.append([trial.name for trial in trials])
+        for trial in trials:
+            self.run(request, trial)
+        return plan, None
+
+    def run(self, request: Request, trial: Trial) -> None:
+        ledger, fingerprint = request.ledger, trial.fingerprint
+        distance = math.log(trial.evaluation.model.training.learning_rate / best_rate(trial.evaluation, self.factor))
+        if distance > math.log(4):
+            ledger.record_failure(fingerprint, trial.name, 2, "mm1_lab.train.progress.Diverged: the loss is nan")
+            return
+        blind = trial.recipe.images == "blind"
+        score = 60 - 5 * distance**2 - (20 if blind and self.sees else 0) + trial.seed
+        scores = [
+            ScoreRow("vqa", "vqa", "vqa", shots, block, f"q{block}", "colour", score + 3 * (block % 4), "red", True)
+            for shots in (0, 8)
+            for block in range(8)
+        ]
+        losses = [HeldOutRow(name, 1 + 0.05 * distance**2) for name in ("captions", "text")]
+        record = {
+            "config": trial.evaluation.model_dump(mode="json"),
+            "recipe": trial.recipe.model_dump(mode="json"),
+        }
+        ledger.write_scores(fingerprint, scores, losses, [], record, None)
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., Request]:
+    def request(sizes: Iterable[str] = SIZES, seeds: str = "1") -> Request:
+        loaded = load_request("lr_law", "smoke", seeds, (), (), None, tmp_path / "results", tmp_path / "store")
+        return load_search(loaded, sizes)
+
+    return request
+
+
+@pytest.fixture
+def laboratory(monkeypatch: pytest.MonkeyPatch) -> Laboratory:
+    made = Laboratory()
+    monkeypatch.setattr(lr_search, "complete", made.complete)
+    monkeypatch.setattr(lr_search, "show", lambda request, plan, work_list: None)
+    return made
+
+
+def no_drawing(folder: Path) -> list[Path]:
+    return []
+
+
+def rates(request: Request, size: str) -> list[float]:
+    recipes = json.loads((request.folder / "sweep.json").read_text(encoding="utf-8"))["sweep"]["arms"].values()
+    found = [Recipe.model_validate(recipe) for recipe in recipes]
+    return [float(r.learning_rate) for r in found if r.decoder == size and r.images == "shown"]
+
+
+def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    request = ask()
+    laboratory.factor = 9.0
+    assert run_search(request, "grid", None, no_drawing) == 0
+    first, *more = laboratory.rounds
+    assert len(first) == 20 and all(len(names) <= 4 for names in more)
+    for size, trial in zip(SIZES, request.trials, strict=True):
+        tried, best = rates(request, size), best_rate(trial.evaluation, 9.0)
+        grown = len(tried) - 5
+        assert 0 <= grown <= 3
+        assert tried[-1] > best > tried[-3] or grown == 3
+        assert tried[0] == pytest.approx(trial.evaluation.model.training.learning_rate / 4, rel=0.01)
+    assert sorted(more[-1]) == sorted(name for name in more[-1] if "blind" in name) and len(more[-1]) == 4
+
+
+def test_the_grid_stops_growing_after_so_many_rates(ask: Callable[..., Request], laboratory: Laboratory) -> None:
+    request = ask(SIZES[:3])
+    laboratory.factor = 1e4
+    run_search(request, "grid", None, no_drawing)
+    assert [len(rates(request, size)) for size in SIZES[:3]] == [8, 8, 8]
+    (law,) = [path for path in draw_search(request.folder) if path.name == "law.json"]
+    values = json.loads(law.read_text(encoding="utf-8"))
+    assert values["coefficients"] is None and "9M needs rates above" in values["why"]
+
+
+def test_a_diverged_rate_ends_the_grid_and_is_not_tried_again(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    laboratory.factor = 0.35
+    request = ask()
+    assert run_search(request, "grid", None, no_drawing) == 0
+    failures = list((request.ledger.results / "failures").glob("*.json"))
+    assert failures
+    before = len(laboratory.rounds)
+    assert run_search(ask(), "grid", None, no_drawing) == 0
+    assert not [name for names in laboratory.rounds[before:] for name in names]
+    drawn = draw_search(request.folder)
+    assert "failed" in next(path for path in drawn if path.name == "table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("method", ["grid", "optuna"])
+def test_stopped_after_any_round_it_ends_as_if_undisturbed(
+    method: lr_search.Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lr_search, "show", lambda request, plan, work_list: None)
+
+    def search(folder: Path, stop_after: int | None = None) -> Request:
+        laboratory = Laboratory(factor=9.0)
+
+        def complete(*arguments: object) -> object:
+            if stop_after is not None and len(laboratory.rounds) == stop_after:
+                raise KeyboardInterrupt
+            return laboratory.complete(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(lr_search, "complete", complete)
+        loaded = load_request("lr_law", "smoke", "1", (), (), None, folder / "results", folder / "store")
+        request = load_search(loaded, SIZES[:3])
+        run_search(request, method, None, no_drawing)
+        return request
+
+    whole = search(tmp_path / "whole")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path / "cut", stop_after=1)
+    cut = search(tmp_path / "cut")
+    for size in SIZES[:3]:
+        assert rates(cut, size) == rates(whole, size)
+    assert (cut.folder / "trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
+
+
+def test_optuna_proposes_within_the_grid_s_reach_and_budget(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    request = ask()
+    assert run_search(request, "optuna", None, no_drawing) == 0
+    for size, trial in zip(SIZES, request.trials, strict=True):
+        start, tried = trial.evaluation.model.training.learning_rate, rates(request, size)
+        assert len(tried) == 8 and start / 33 < min(tried) and max(tried) < start * 33
+        near = [rate for rate in tried if 0.4 < rate / best_rate(trial.evaluation) < 2.5]
+        assert len(near) >= 2, "it looks where scores are good"
+
+
+def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Request], laboratory: Laboratory) -> None:
+    request = ask(seeds="2")
+    run_search(request, "grid", None, no_drawing)
+    drawn = draw_search(request.folder, [Target("2.9B", 36864.0)])
+    assert [path.name for path in drawn] == [
+        "points.csv", "optima.csv", "law.json", "figure.png", "figure.pdf", "table.md",
+    ]  # fmt: skip
+    values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
+    assert [fit["objective"] for fit in values["fits"]] == ["8-shot average", "held-out loss"]
+    for fit in values["fits"]:
+        assert fit["coefficients"] == pytest.approx({"ln N": -0.3, "constant": -1.5}, abs=0.05)
+        assert fit["predictions"][0]["value"] == pytest.approx(math.exp(-0.3 * math.log(36864) - 1.5), rel=0.02)
+    assert values["ratio_of_optima"]["value"] == pytest.approx(1, abs=0.02)
+    text = (request.folder / "table.md").read_text(encoding="utf-8")
+    assert "resolves 4 of 4 optima" in text and "blind control" in text and "2.9B" in text
+    assert json.loads((draw_search(request.folder)[2]).read_text(encoding="utf-8")) == values, "targets are kept"
+
+
+def test_where_the_average_is_not_above_blind_the_loss_stands_in_front(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    laboratory.sees = False
+    request = ask()
+    run_search(request, "grid", None, no_drawing)
+    draw_search(request.folder)
+    values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
+    assert values["objective"] == "held-out loss"
+    text = (request.folder / "table.md").read_text(encoding="utf-8")
+    assert "the wrong ones for that objective" in text
+
+
+def test_a_plan_knows_the_grid(ask: Callable[..., Request]) -> None:
+    assert len(with_grid(ask()).trials) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("9M,85M,302M", ["9M", "85M", "302M"]),
+        ("1.2b, 302m,85000k", ["85M", "302M", "1.2B"]),
+        ("1200000000,9e6,2.9B", ["9M", "1.2B", "2.9B"]),
+        ("3072,6912,13824", ["9M", "85M", "302M"]),  # counted at smoke
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, expected: list[str]) -> None:
+    assert choose_sizes(text, SMOKE) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("9M,85M", "three sizes or more"),
+        ("9M,85M,9000K", "9M is there twice"),
+        ("9M,85M,big", "'big' is not a size"),
+        ("9M,85M,13B", "no decoder of 13B"),
+        ("9M,85M,", "'' is not a size"),
+        ("9M,85M,-1M", "'-1M' is not a size"),
+    ],
+)
+def test_wrong_sizes(text: str, fragment: str) -> None:
+    with pytest.raises(RequestError) as error:
+        choose_sizes(text, SMOKE)
+    assert str(error.value).startswith("--sizes") and fragment in str(error.value)

@@ -1,0 +1,69 @@
+"""The learning-rate law as a user asks for it, at smoke scale."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab.cli import main
+
+COMMAND = ("fit-lr-law", "--scale", "smoke", "--sizes", "9M,85M,302M")
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> None:
+    import mlflow
+
+    sweep = place.folder / "sweeps" / "lr_law.yaml"
+    text = sweep.read_text(encoding="utf-8")
+    sweep.write_text(text.replace("rates: 5", "rates: 3").replace("extensions: 3", "extensions: 0"), encoding="utf-8")
+    output = place.run(*COMMAND)
+    folder = place.results / "smoke" / "lr_law"
+    names = {"points.csv", "optima.csv", "law.json", "figure.png", "figure.pdf", "table.md", "sweep.json", "trials.csv"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert "# Learning-rate law: scale smoke" in output and "12 trials" not in output
+    values = json.loads((folder / "law.json").read_text(encoding="utf-8"))
+    assert {fit["objective"] for fit in values["fits"]} == {"8-shot average", "held-out loss"}
+    assert (values["coefficients"] is None) == ("**No law**" in output.split("## By")[1])
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place.results / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("lr_law").experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert sum("blind" in run.info.run_name for run in runs) == 3
+    assert len(runs) == 1 + 1 + 3 + 9 + 3, "the sweep, an encoder, three decoders, nine rates, three controls"
+
+    before, first = place.done(), (folder / "points.csv").read_bytes()
+    output = place.run(*COMMAND, "--predict", "30B")
+    assert "nothing ran" in output and place.done() == before
+    assert (folder / "points.csv").read_bytes() == first
+    assert "12 done, 0 missing, 0 failed" in place.run("status")
+    assert str(folder / "figure.png").endswith("lr_law/figure.png") and "figure.png" in place.run("figures")
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
+        (["--sizes", "9M,9m,85M,302M"], ["9M is there twice"]),
+        (["--sizes", "9M,85M,large"], ["'large' is not a size"]),
+        (["--sizes", "9M,85M,8B"], ["no decoder of 8B"]),
+        (["--predict", "31B"], ["--predict", "no decoder of 31B"]),
+        (["--profile", "batch_size"], ["--from"]),
+        (["--lower-is-better"], ["--from"]),
+        (["--seeds", "none"], ["--seeds 'none'"]),
+    ],
+)
+def test_wrong_requests(
+    options: list[str],
+    fragments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit-lr-law", "--scale", "smoke", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mm1-lab: ") and error.count("\n") == 1
+    assert all(fragment in error for fragment in fragments), error
+    assert not (tmp_path / "results").exists()
