@@ -24,6 +24,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
     `table.md` is written last, in one step: a folder where it is newer than the results is drawn completely.
     """
+    from analysis.figure_4 import draw_figure_4
     from analysis.figures import draw_arms, draw_contrasts, draw_panels
     from analysis.predictions import draw_sheet, write_page
     from analysis.study import read_study
@@ -31,6 +32,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
     study = read_study(folder)
     draw_main = draw_panels if study.sweep.panels else draw_arms
+    draw_main = {"Fig. 4": draw_figure_4}.get(study.sweep.reproduces, draw_main)
     written = draw_main(study, folder / "figure")
     if study.sweep.contrasts:
         written += draw_contrasts(study, folder / "contrasts")

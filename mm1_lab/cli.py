@@ -63,13 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     plan = add(
-        "plan", plan_command, "what would run, and what it costs", "mm1-lab plan data_mix --scale mini --seeds 3"
+        "plan", plan_command, "what would run, and what it costs", "mm1-lab plan data_mix encoder connector --seeds 3"
     )
     run = add(
         "run", run_command, "run what is missing of a sweep", "mm1-lab run sweeps/data_mix.yaml --set train.steps=200"
     )
+    names = "a YAML file, or the name of one in sweeps/"
+    plan.add_argument("sweeps", metavar="SWEEP", nargs="+", help=f"{names}; what several share is shown once")
+    run.add_argument("sweep", metavar="SWEEP", help=names)
     for sweeping in (plan, run):
-        sweeping.add_argument("sweep", metavar="SWEEP", help="a YAML file, or the name of one in sweeps/")
         sweeping.add_argument(
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )
@@ -118,21 +120,24 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def plan_command(options: argparse.Namespace) -> int:
     from mm1_lab.data import open_data
+    from mm1_lab.orchestrate.feasible import check_feasible
     from mm1_lab.orchestrate.plan import make_plan
     from mm1_lab.orchestrate.report import plan_text
     from mm1_lab.orchestrate.request import data_cache, machine_slots
 
-    request = _request(options)
-    plan = make_plan(request.trials, request.ledger)
-    tokenizer = open_data(options.data, data_cache(request.ledger), request.scale).tokenizer if plan.units else None
-    print(plan_text(plan, request, tokenizer, machine_slots(request.scale)))
+    requests = [_request(options, sweep) for sweep in options.sweeps]
+    first = requests[0]
+    plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
+    check_feasible(plan)
+    tokenizer = open_data(options.data, data_cache(first.ledger), first.scale).tokenizer if plan.units else None
+    print(plan_text(plan, requests, tokenizer, machine_slots(first.scale)))
     return DONE
 
 
 def run_command(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.sweeping import run_sweep
 
-    request = _request(options)
+    request = _request(options, options.sweep)
     request.ledger.check_writable()
     return run_sweep(request, options.address, _draw_sweep)
 
@@ -145,7 +150,7 @@ def status_command(options: argparse.Namespace) -> int:
 
     ledger = Ledger(options.results, options.store)
     if options.sweep:
-        request = _request(options)
+        request = _request(options, options.sweep)
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
     else:
@@ -218,12 +223,12 @@ def dashboard_command(options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _request(options: argparse.Namespace) -> Request:
+def _request(options: argparse.Namespace, sweep: str) -> Request:
     from mm1_lab.orchestrate.request import load_request
 
     only = tuple(getattr(options, "only", ()))
     request = load_request(
-        options.sweep,
+        sweep,
         options.scale,
         options.seeds,
         only,

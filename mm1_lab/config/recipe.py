@@ -54,9 +54,10 @@ class Recipe(Config):
     encoder: EncoderRecipe = EncoderRecipe()
     resolution: int = 336
     """Side of the square images, in the paper's pixels: 224, 336 or 378."""
-    connector: Literal["average-pooling", "attention-pooling", "c-abstractor"] = "c-abstractor"
-    image_tokens: int = 144
-    """Tokens that the decoder gets for an image: 64 or 144 in the paper."""
+    connector: str = "c-abstractor"
+    """average-pooling, attention-pooling or c-abstractor in the paper; any that mm1_lab/model/connectors.py has."""
+    image_tokens: int | Literal["patches"] = 144
+    """Tokens that the decoder gets for an image: 64 or 144 in the paper; `patches`: one for each patch."""
     decoder: str = "base"
     """A size of the scale's table (`302M`), or `base`: the scale's stand-in for the paper's 1.2B."""
     data_mix: DataMix = DataMix(captions=5, interleaved=5, text=1)

@@ -63,12 +63,16 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
     decoder_name = scale.base_decoder if recipe.decoder == "base" else recipe.decoder
     decoder_size = look_up("decoder", decoder_name, scale.decoders)
     image_size = look_up("resolution", recipe.resolution, scale.resolutions)
-    image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
     if image_size % scale.patch:
         raise RequestError(
             f"arm {arm!r}: {image_size} pixels (resolution {recipe.resolution}) are not divisible by the patch of "
             f"{scale.patch}; choose another resolution or patch"
         )
+    patches = (image_size // scale.patch) ** 2
+    if recipe.image_tokens == "patches":
+        image_tokens = patches
+    else:
+        image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
     for name, size in {recipe.encoder.size: encoder_size, decoder_name: decoder_size}.items():
         if size.width % size.heads:
             raise RequestError(f"arm {arm!r}: {name}: width {size.width} is not divisible by {size.heads} heads")
@@ -113,6 +117,7 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
         frozen=tuple(sorted(set(recipe.frozen))),
         blind=recipe.images == "blind",
         training=training,
+        leaves_out_long=image_tokens > max(scale.image_tokens.values()),
     )
     evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)

@@ -121,6 +121,8 @@ class MultimodalStage(Stage):
     """Parts that are not trained, in alphabetical order."""
     blind: bool
     training: MultimodalTraining
+    leaves_out_long: bool = False
+    """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
 
 
 class EvaluationStage(Stage):

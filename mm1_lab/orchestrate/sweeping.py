@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, make_plan
 from mm1_lab.orchestrate.recorder import Recorder, artifacts_of, behind_note
 from mm1_lab.orchestrate.request import LOCAL, Request
@@ -19,6 +20,7 @@ Draw = Callable[[Path], list[Path]]
 def run_sweep(request: Request, address: str | None, draw: Draw) -> int:
     """Returns the exit code: 0, or 1 if something failed. `draw` is analysis', which this package does not know."""
     plan = make_plan(request.trials, request.ledger)
+    check_feasible(plan)
     trials = request.write_manifest()
     work_list = None
     recorder = None

@@ -37,7 +37,13 @@ def train_multimodal(
     batches = MixtureBatches(
         sources,
         Mixture(stage.shares, stage.seed),
-        Packer(data.tokenizer, stage.sequence, stage.connector.image_tokens, stage.max_images),
+        Packer(
+            data.tokenizer,
+            stage.sequence,
+            stage.connector.image_tokens,
+            stage.max_images,
+            leaves_out_long=stage.leaves_out_long,
+        ),
         stage.training.rows,
         stage.image_size,
         stage.blind,

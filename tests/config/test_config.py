@@ -128,7 +128,7 @@ def test_size_counts() -> None:
         ("arms:\n  a: {data_mix: {caption: 1}}\n", "unknown key 'data_mix.caption'; did you mean 'captions'?"),
         ("arms:\n  a: {data_mix: {captions: -1}}\n", "data_mix.captions: Input should be greater than or equal to 0"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
-        ("arms:\n  a: {connector: mlp}\n", "connector: Input should be"),
+        ("arms:\n  a: {image_tokens: all}\n", "image_tokens"),
         ("arms:\n  a: !!python/object:os.system {}\n", "line 6: only plain YAML"),
         ("arms: [1, 2\n", "this is not YAML"),
         ("arms: {}\n", "has no arms"),
