@@ -7,8 +7,9 @@ def draw(results: Path) -> list[Path]:
     """Redraws the tables and figures of every sweep in a results folder; returns the files written, beside each sweep.
 
     `figure.png|pdf` and `table.md|csv`: the paper's panels, or all arms where the sweep has none; `contrasts.*`: the
-    claims with their verdicts; `benchmarks.csv`: every benchmark × shots; `sources.csv`: held-out loss, tokens and
-    epochs a source; `predictions.html|png`: sampled predictions.
+    claims with their verdicts; `table_1.md|csv`: Table 1, with each encoder's quality by itself; `benchmarks.csv`:
+    every benchmark × shots; `sources.csv`: held-out loss, tokens and epochs a source; `predictions.html|png`: sampled
+    predictions.
     Raises RequestError where there are no results, or of another schema. A sweep none of whose trials is finished is
     left out as long as another one has results.
     """
@@ -28,6 +29,7 @@ def draw_sweep(folder: Path) -> list[Path]:
     from analysis.figures import draw_arms, draw_contrasts, draw_panels
     from analysis.predictions import draw_sheet, write_page
     from analysis.study import read_study
+    from analysis.table_1 import write_table_1
     from analysis.tables import write_tables
 
     study = read_study(folder)
@@ -37,4 +39,6 @@ def draw_sweep(folder: Path) -> list[Path]:
     if study.sweep.contrasts:
         written += draw_contrasts(study, folder / "contrasts")
     written += [*write_page(study, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
+    if study.sweep.reproduces == "Table 1":
+        written += write_table_1(study, folder)
     return [*written, *write_tables(study, folder)]

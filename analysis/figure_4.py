@@ -12,7 +12,7 @@ from analysis.style import MARKERS, PALETTE, WIDTH, save, styled
 
 
 def draw_figure_4(study: Study, path: Path) -> list[Path]:
-    """A column a number of shots, a group a resolution and number of tokens (a panel of the sweep), a colour a connector.
+    """A column a number of shots, a group a panel (resolution and number of tokens), a colour a connector.
 
     A trial without scores leaves a gap.
     """
@@ -31,10 +31,13 @@ def draw_figure_4(study: Study, path: Path) -> list[Path]:
                 heights = [point.estimate if point else np.nan for point in points]
                 axis.errorbar(
                     x, heights, yerr=np.array([_errors(point) for point in points]).T, linestyle="none",
-                    marker=MARKERS[order % len(MARKERS)], color=PALETTE[order % len(PALETTE)], elinewidth=0.8, label=label,
+                    marker=MARKERS[order % len(MARKERS)], color=PALETTE[order % len(PALETTE)], elinewidth=0.8,
+                    label=label,
                 )  # fmt: skip
             axis.set_title(measure)
-            axis.set_xticks(range(len(groups)), [panel.title.replace(", ", "\n").removesuffix(" tokens") for panel in groups])
+            axis.set_xticks(
+                range(len(groups)), [panel.title.replace(", ", "\n").removesuffix(" tokens") for panel in groups]
+            )
             axis.set_xlim(-0.5, len(groups) - 0.5)
             axis.set_xlabel("resolution, image tokens")
         axes[0].set_ylabel("points")

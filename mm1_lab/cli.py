@@ -129,7 +129,8 @@ def plan_command(options: argparse.Namespace) -> int:
     first = requests[0]
     plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
     check_feasible(plan)
-    tokenizer = open_data(options.data, data_cache(first.ledger), first.scale).tokenizer if plan.units else None
+    cache = data_cache(first.ledger)
+    tokenizer = open_data(options.data, cache, first.scale, first.tokenizer).tokenizer if plan.units else None
     print(plan_text(plan, requests, tokenizer, machine_slots(first.scale)))
     return DONE
 

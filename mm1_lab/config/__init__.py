@@ -3,6 +3,7 @@
 from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, override, read_yaml
 from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe
 from mm1_lab.config.resolve import (
+    Outside,
     Trial,
     non_embedding_parameters,
     paper_learning_rate,
@@ -16,6 +17,7 @@ from mm1_lab.config.scale import (
     MultimodalTraining,
     Optimiser,
     Phase,
+    Pretrained,
     Resources,
     Scale,
     Size,
@@ -28,6 +30,8 @@ from mm1_lab.config.stage import (
     EncoderStage,
     EvaluationStage,
     MultimodalStage,
+    OutsideDecoder,
+    OutsideEncoder,
     Stage,
 )
 from mm1_lab.config.sweep import Contrast, Panel, Sweep, load_scale, load_sweep
@@ -50,8 +54,12 @@ __all__ = [
     "MultimodalStage",
     "MultimodalTraining",
     "Optimiser",
+    "Outside",
+    "OutsideDecoder",
+    "OutsideEncoder",
     "Panel",
     "Phase",
+    "Pretrained",
     "Recipe",
     "RequestError",
     "Resources",

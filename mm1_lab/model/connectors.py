@@ -190,7 +190,7 @@ class PixelShuffle(nn.Module):
 
 
 class _ResamplerLayer(nn.Module):
-    """Latents attend to the patches and to each other, then pass a feed-forward; both are residual and normed before."""
+    """Latents attend to patches and to each other, then pass a feed-forward; both are residual and normed before."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -47,7 +47,8 @@ def _work(plan: Plan, request: Request, address: str | None, recorder: Recorder)
     from mm1_lab.orchestrate.worker import Site
 
     ledger = request.ledger
-    site = Site(ledger.results, ledger.store, request.data_path and request.data_path.absolute(), request.scale)
+    data_path = request.data_path and request.data_path.absolute()
+    site = Site(ledger.results, ledger.store, data_path, request.scale, tokenizer=request.tokenizer)
     done = sum(plan.trial_state(trial.fingerprint) == "done" for trial in plan.trials)
     title = f"{request.variant} at {request.scale_name}"
     print(f"{title}: {len(plan.units)} pieces of work, {done} trials were done before", flush=True)

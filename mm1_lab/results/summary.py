@@ -17,7 +17,10 @@ def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
     `retrieval`: how often the nearest caption is an image's own, of those that `pairs` asked with; `probe`: the mean
     area under the curve of linear read-outs of the captions' words. What the stage did not measure is left out.
     """
-    found = {"retrieval": summary.get("retrieval", {}).get("image_to_text"), "probe": summary.get("probe", {}).get("auc")}
+    found = {
+        "retrieval": summary.get("retrieval", {}).get("image_to_text"),
+        "probe": summary.get("probe", {}).get("auc"),
+    }
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

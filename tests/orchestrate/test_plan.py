@@ -94,7 +94,9 @@ def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]
         stages = [line.split() for line in lines if line.split()[:1] and line.split()[0] in ("encoder", "decoder")]
         # one decoder; the base's encoder, and one at 224 px
         assert sorted(stage[0] for stage in stages) == ["decoder", "encoder", "encoder"]
-        every = [line.split()[1] for line in lines if line.startswith(("encoder", "decoder", "multimodal", "evaluation"))]
+        every = [
+            line.split()[1] for line in lines if line.startswith(("encoder", "decoder", "multimodal", "evaluation"))
+        ]
         assert len(every) == len(set(every)) == 3 + 2 * 23  # the base stands in both sweeps
         trials = [line.split() for line in lines if line.endswith("  to run")]
         prints = {row[0]: row[-3] for row in trials if row[1:-4] in (["base"], ["c-abstractor", "336", "144"])}
