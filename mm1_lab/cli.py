@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scale", default="mini", help="smoke, mini, … (default: mini)")
+    parser.add_argument("--scale", default="mini", help="smoke, mini, lab (default: mini)")
     parser.add_argument("--seeds", default="1", help="a count (3: seeds 0, 1, 2) or a list (5,6,7); default: 1")
     parser.add_argument(
         "--set", metavar="PATH=VALUE", action="append", default=[], help="a setting of the scale, e.g. train.steps=200"

@@ -29,8 +29,9 @@ from tests import outside as saved
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 SHRUNK = (
     "base_decoder=tiny", "resolutions={224: 28, 336: 42, 378: 28}", "image_tokens={64: 4, 144: 9}",
-    "connector_width=16", "sequence=1024", "train.steps=2", "train.rows=2", "evaluate.questions=8", "evaluate.batch=16",
-    "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}", "gradient_checkpointing=true",
+    "connector_width=16", "sequence=1024", "train.steps=2", "train.rows=2", "evaluate.questions=8", "evaluate.blocks=8",
+    "evaluate.batch=16", "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}",
+    "gradient_checkpointing=true",
 )  # fmt: skip
 PAIRS = [
     *((encoder, decoder) for encoder in ("clip", "siglip", "aimv2") for decoder in ("llama", "qwen2")),
