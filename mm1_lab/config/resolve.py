@@ -139,6 +139,7 @@ def resolve(
     if image_tokens + 2 > scale.sequence:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence}")
 
+    scratch = recipe.encoder.loss == "none"
     rate: float | str = recipe.learning_rate
     if rate == "paper":
         rate = paper_learning_rate(non_embedding_parameters(decoder.size))
@@ -146,6 +147,12 @@ def resolve(
         update={
             "steps": max(1, round(scale.train.steps * recipe.steps / PAPER_STEPS)),
             "learning_rate": scale.train.learning_rate if rate == "scale" else rate,
+            "rates": {
+                # an encoder that starts from nothing takes the whole rate, as the connector does
+                part: share
+                for part, share in scale.train.rates.items()
+                if (part, scratch) != ("encoder", True)
+            },
         }
     )
     model = MultimodalStage(
