@@ -23,7 +23,7 @@ help:
 	@echo 'make check           lint, format, types and the direction of imports'
 	@echo 'make bench           measure speed beside references, twenty minutes with nothing else running; ARGS=--quick'
 	@echo
-	@echo 'Variables: SCALE=mini|smoke  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
+	@echo 'Variables: SCALE=mini|smoke|lab  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'
 
 # Written last, so that an interrupted installation is taken up again.

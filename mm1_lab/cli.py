@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     plan = add(
-        "plan", plan_command, "what would run, and what it costs", "mm1-lab plan data_mix --scale mini --seeds 3"
+        "plan", plan_command, "what would run, and what it costs", "mm1-lab plan data_mix encoder connector --seeds 3"
     )
     run = add(
         "run", run_command, "run what is missing of a sweep", "mm1-lab run sweeps/data_mix.yaml --set train.steps=200"
@@ -75,8 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         f"copy the encoders and decoders of a sweep from the store to {PARTS}",
         "mm1-lab ship-parts data_mix --only base --seeds 5",
     )
+    names = "a YAML file, or the name of one in sweeps/"
+    plan.add_argument("sweeps", metavar="SWEEP", nargs="+", help=f"{names}; what several share is shown once")
+    for sweeping in (run, ship):
+        sweeping.add_argument("sweep", metavar="SWEEP", help=names)
     for sweeping in (plan, run, ship):
-        sweeping.add_argument("sweep", metavar="SWEEP", help="a YAML file, or the name of one in sweeps/")
         sweeping.add_argument(
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )
@@ -103,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         help="training samples that are searched for leaks; default: %(default)s",
     )
     _add_settings(check)
-    check.set_defaults(sweep="validity", data=None)
+    check.set_defaults(data=None)
     law = add(
         "fit-lr-law",
         fit_lr_law_command,
@@ -132,7 +135,6 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", metavar="COLUMN", action="append", default=[], help="--from: keep the best over this column"
     )
     _add_sweep_options(law)
-    law.set_defaults(sweep="lr_law")
     for starting in (plan, run, check, law):
         starting.add_argument("--no-parts", action="store_true", help=f"compute anew what is shipped in {PARTS}")
     status = add(
@@ -162,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scale", default="mini", help="smoke, mini, … (default: mini)")
+    parser.add_argument("--scale", default="mini", help="smoke, mini, lab (default: mini)")
     parser.add_argument("--data", metavar="YAML", type=Path, help="your own data instead of the miniature world")
     _add_settings(parser)
 
@@ -182,14 +184,18 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def plan_command(options: argparse.Namespace) -> int:
     from mm1_lab.data import open_data
+    from mm1_lab.orchestrate.feasible import check_feasible
     from mm1_lab.orchestrate.plan import make_plan
     from mm1_lab.orchestrate.report import plan_text
     from mm1_lab.orchestrate.request import data_cache, machine_slots
 
-    request = _with_grid(_request(options))
-    plan = make_plan(request.trials, request.ledger)
-    tokenizer = open_data(options.data, data_cache(request.ledger), request.scale).tokenizer if plan.units else None
-    print(plan_text(plan, request, tokenizer, machine_slots(request.scale)))
+    requests = [_with_grid(_request(options, sweep)) for sweep in options.sweeps]
+    first = requests[0]
+    plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
+    check_feasible(plan)
+    cache = data_cache(first.ledger)
+    tokenizer = open_data(options.data, cache, first.scale, first.tokenizer).tokenizer if plan.units else None
+    print(plan_text(plan, requests, tokenizer, machine_slots(first.scale)))
     return DONE
 
 
@@ -197,7 +203,7 @@ def run_command(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.lr_search import load_search, run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
 
-    request = _request(options)
+    request = _request(options, options.sweep)
     request.ledger.check_writable()
     if request.sweep.search:
         sizes = options.only or list(request.sweep.arms)
@@ -211,7 +217,7 @@ def ship_parts_command(options: argparse.Namespace) -> int:
 
     parts = Parts(PARTS)
     try:
-        for line in ship_parts(_request(options), parts):
+        for line in ship_parts(_request(options, options.sweep), parts):
             print(line)
     except OSError as error:
         raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
@@ -223,7 +229,7 @@ def check_scale_command(options: argparse.Namespace) -> int:
     from analysis.validity import validity_rows, validity_text
     from mm1_lab.orchestrate.check_scale import GATES, check_scale, gates_text
 
-    request = _request(options, only=("base",))
+    request = _request(options, "validity", only=("base",))
     gates = _chosen_gates(options.only, (*GATES, "validity"))
     verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
@@ -265,7 +271,7 @@ def fit_lr_law_command(options: argparse.Namespace) -> int:
     for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
         if given:
             raise RequestError(f"{name} is about measurements from a file; give it with --from")
-    request = _request(options)
+    request = _request(options, "lr_law")
     scale = request.scale
     sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), scale)
     if options.predict:
@@ -312,7 +318,7 @@ def status_command(options: argparse.Namespace) -> int:
 
     ledger = Ledger(options.results, options.store)
     if options.sweep:
-        request = _with_grid(_request(options))
+        request = _with_grid(_request(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
     else:
@@ -385,12 +391,12 @@ def dashboard_command(options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _request(options: argparse.Namespace, only: Sequence[str] | None = None) -> Request:
+def _request(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
     """`only`: arms, where they are not an option."""
     from mm1_lab.orchestrate.request import load_request
 
     request = load_request(
-        options.sweep,
+        sweep,
         options.scale,
         options.seeds,
         tuple(getattr(options, "only", ()) if only is None else only),

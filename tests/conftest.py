@@ -110,9 +110,9 @@ class Place:
     def results(self) -> Path:
         return self.folder / "results" / "local"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """The command in a process of its own."""
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    def start(self, *arguments: str, package: Path = REPOSITORY) -> subprocess.Popen[str]:
+        """The command in a process of its own; `package` is the folder that mm1_lab is in."""
+        environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         return subprocess.Popen(
             [sys.executable, "-m", "mm1_lab.cli", *arguments],
@@ -124,9 +124,9 @@ class Place:
             start_new_session=True,
         )
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, package: Path = REPOSITORY) -> str:
         """What the command prints; it must end with `code`."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, package=package)
         output, _ = process.communicate()
         assert process.returncode == code, output
         return output

@@ -85,6 +85,21 @@ def test_a_wrong_option(refused: Check, options: list[str], fragments: list[str]
     assert all(fragment in error for fragment in fragments), error
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{connector: c-abstracter}", "there is no connector 'c-abstracter'; did you mean 'c-abstractor'?"),
+        ("{connector: pixel-shuffle, resolution: 224}", "a grid of 4 × 4 patches cannot give 9 tokens"),
+        ("{connector: mlp}", "write `image_tokens: patches`"),
+    ],
+)
+def test_a_connector_that_cannot_be_built(sweeps: Path, refused: Check, change: str, message: str) -> None:
+    path = sweeps / "data_mix.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("base: {}", f"base: {change}", 1), encoding="utf-8")
+    error = refused()
+    assert "base / seed 0: " in error and message in error
+
+
 def test_a_sweep_that_is_not_there(refused: Check) -> None:
     assert "did you mean 'data_mix'" in refused(sweep="data_mxi")
     assert "no such file" in refused(sweep="nowhere/data_mix.yaml")

@@ -77,6 +77,8 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
     assert child.data.params["data_mix"].startswith("captions 1 / interleaved 0 / text 0")
     assert {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss"} <= set(child.data.metrics)
     assert len(client.get_metric_history(runs["base / seed 0"].info.run_id, "train/loss/interleaved")) > 1
+    encoder = runs["encoder / seed 0"].data.metrics
+    assert {"train/loss", "retrieval", "probe"} <= set(encoder) and 0 < encoder["probe"] < 1
     assert [item.path for item in client.list_artifacts(child.info.run_id)] == ["samples.html"]
     assert {"figure.png", "table.md"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
 

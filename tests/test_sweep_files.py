@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.config import DataIdentity, Recipe, load_scale, load_sweep, read_yaml, resolve_sweep
+from mm1_lab.config import (
+    DataIdentity,
+    OutsideDecoder,
+    OutsideEncoder,
+    Pretrained,
+    Recipe,
+    RequestError,
+    Size,
+    load_scale,
+    load_sweep,
+    read_yaml,
+    resolve_sweep,
+)
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 SWEEPS = sorted(FOLDER.glob("*.yaml"))
@@ -19,11 +31,43 @@ def test_every_yaml_is_a_sweep_a_recipe_or_a_scale() -> None:
         Recipe.parse(read_yaml(path), str(path))
 
 
+class AnyModel:
+    """Stands for models from outside that are like what the lab scale names."""
+
+    def encoder(self, asked: Pretrained) -> OutsideEncoder:
+        return OutsideEncoder(
+            name=asked.weights, folder="", digest=asked.weights, family="clip_vision_model",
+            size=Size(layers=24, width=1024, heads=16), patch=14, image_size=224, layer=asked.layer,
+            mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+        )  # fmt: skip
+
+    def decoder(self, asked: Pretrained) -> OutsideDecoder:
+        size = Size(layers=28, width=1536, heads=12)
+        return OutsideDecoder(
+            name=asked.weights,
+            folder="",
+            digest=asked.weights,
+            family="qwen2",
+            size=size,
+            vocabulary=151936,
+            longest=32768,
+        )
+
+
+NEED_WEIGHTS = ("encoder", "encoder_scratch")
+"""They ask how an encoder is pre-trained, so where encoders come ready-made each arm must name its own."""
+
+
 @pytest.mark.parametrize("scale", SCALES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_sweep_resolves_at_every_scale(path: Path, scale: Path) -> None:
     sweep = load_sweep(path)
-    trials = resolve_sweep(sweep, load_scale(scale.stem, scale.parent), (0, 1), DataIdentity())
+    numbers = load_scale(scale.stem, scale.parent)
+    if numbers.pretrained_encoders and path.stem in NEED_WEIGHTS:
+        with pytest.raises(RequestError, match=r"^arm '(AIM-600M|scratch)'"):
+            resolve_sweep(sweep, numbers, (0, 1), DataIdentity(), AnyModel())
+        return
+    trials = resolve_sweep(sweep, numbers, (0, 1), DataIdentity(), AnyModel())
     assert [(trial.arm, trial.seed) for trial in trials] == [(arm, seed) for seed in (0, 1) for arm in sweep.arms]
     recipes = {str(recipe) for recipe in sweep.arms.values()}
     assert len({trial.fingerprint for trial in trials}) == 2 * len(recipes)

@@ -4,6 +4,7 @@ from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, o
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
 from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe
 from mm1_lab.config.resolve import (
+    Outside,
     Trial,
     follow_law,
     non_embedding_parameters,
@@ -18,6 +19,7 @@ from mm1_lab.config.scale import (
     MultimodalTraining,
     Optimiser,
     Phase,
+    Pretrained,
     Resources,
     Scale,
     Size,
@@ -30,6 +32,8 @@ from mm1_lab.config.stage import (
     EncoderStage,
     EvaluationStage,
     MultimodalStage,
+    OutsideDecoder,
+    OutsideEncoder,
     Stage,
 )
 from mm1_lab.config.sweep import Contrast, Panel, Search, Sweep, load_scale, load_sweep
@@ -54,8 +58,12 @@ __all__ = [
     "MultimodalStage",
     "MultimodalTraining",
     "Optimiser",
+    "Outside",
+    "OutsideDecoder",
+    "OutsideEncoder",
     "Panel",
     "Phase",
+    "Pretrained",
     "Recipe",
     "RequestError",
     "Resources",

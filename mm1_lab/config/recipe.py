@@ -44,21 +44,31 @@ class EncoderRecipe(Config):
     """The image encoder's pre-training (Table 1)."""
 
     size: str = "ViT-L"
-    data: Literal["dfn", "dfn+vecap"] = "dfn+vecap"
-    """`dfn`: alt-text captions alone; `dfn+vecap`: with dense synthetic captions among them."""
+    """A name of the scale's tables, or a Hugging Face folder or hub name; what is pre-trained has no other fields."""
+    loss: Literal["contrastive", "reconstructive", "none"] = "contrastive"
+    """`contrastive`: CLIP; `reconstructive`: AIM, on the images alone; `none`: the encoder starts from scratch."""
+    data: Literal["dfn", "dfn+vecap", "imagetext"] = "dfn+vecap"
+    """`dfn`: alt-text captions alone; `dfn+vecap`: with dense synthetic captions among them; `imagetext`: few images of
+    pages with the text beside them, seen many times (in place of OpenAI's 400M pairs)."""
+    schedule: Literal["full", "short"] = "full"
+    """`short`: the scale's cheaper one, for sweeps of many encoders."""
+    first_resolution: int | None = None
+    """Where most of the pre-training is done, before the rest of it at the recipe's resolution (DFN's ViT-H at 378)."""
 
 
 class Recipe(Config):
     """A model and its pre-training. The fields are the axes that a sweep may vary."""
 
     encoder: EncoderRecipe = EncoderRecipe()
-    resolution: int = 336
-    """Side of the square images, in the paper's pixels: 224, 336 or 378."""
-    connector: Literal["average-pooling", "attention-pooling", "c-abstractor"] = "c-abstractor"
-    image_tokens: int = 144
-    """Tokens that the decoder gets for an image: 64 or 144 in the paper."""
+    resolution: int | Literal["native"] = 336
+    """Side of the square images, in the paper's pixels: 224, 336 or 378; `native`: that of a pre-trained encoder."""
+    connector: str = "c-abstractor"
+    """average-pooling, attention-pooling or c-abstractor in the paper; any that mm1_lab/model/connectors.py has."""
+    image_tokens: int | Literal["patches"] = 144
+    """Tokens that the decoder gets for an image: 64 or 144 in the paper; `patches`: one for each patch."""
     decoder: str = "base"
-    """A size of the scale's table (`302M`), or `base`: the scale's stand-in for the paper's 1.2B."""
+    """A size of the scale's table (`302M`); `base`: the scale's stand-in for the paper's 1.2B; `larger`: for its 2.9B,
+    the next size up, which Table 1 was made with; or a Hugging Face folder or hub name."""
     data_mix: DataMix = DataMix(captions=5, interleaved=5, text=1)
     steps: int = Field(200_000, gt=0)
     """Optimiser steps in the paper's count; a scale says how many of its own 200,000 are."""

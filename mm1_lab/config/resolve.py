@@ -1,12 +1,13 @@
 """Recipe × scale × seed → a trial: a chain of stages in concrete units. Whether it can be built is checked here."""
 
 import math
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
-from mm1_lab.config.recipe import Recipe
-from mm1_lab.config.scale import Scale, Size
+from mm1_lab.config.recipe import EncoderRecipe, Recipe
+from mm1_lab.config.scale import Pretrained, Scale, Size
 from mm1_lab.config.stage import (
     ConnectorConfig,
     DataIdentity,
@@ -14,10 +15,18 @@ from mm1_lab.config.stage import (
     EncoderStage,
     EvaluationStage,
     MultimodalStage,
+    OutsideDecoder,
+    OutsideEncoder,
 )
 from mm1_lab.config.sweep import Sweep
 
 PAPER_STEPS = 200_000
+LATER_SHARE = 5 / 39
+"""Samples at the second resolution, of those at the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384."""
+LATER_RATE = 0.3
+"""Peak rate at the second resolution, of that at the first; not published."""
+IMAGETEXT_SHARE = 400e6 / 5e9
+"""Different pairs of OpenAI's data, of DFN-5B's."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -56,7 +65,7 @@ def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
     """The sweep with the law's number in place of every `learning_rate: law`."""
 
     def followed(recipe: Recipe) -> Recipe:
-        name = scale.base_decoder if recipe.decoder == "base" else recipe.decoder
+        name = decoder_name(recipe, scale)
         if recipe.learning_rate != "law" or name not in scale.decoders:
             return recipe
         return recipe.model_copy(update={"learning_rate": law.rate(non_embedding_parameters(scale.decoders[name]))})
@@ -65,56 +74,101 @@ def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
     return sweep.model_copy(update={"base": followed(sweep.base), "arms": arms})
 
 
-def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity) -> Trial:
-    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built."""
+class Outside(Protocol):
+    """Knows models that others have trained. Each raises RequestError for one that cannot be used."""
 
-    def look_up(what: str, key: Key, table: dict[Key, Value]) -> Value:
-        if key not in table:
-            raise RequestError(f"arm {arm!r}: this scale has no {what} {key!r}{nearest(str(key), map(str, table))}")
-        return table[key]
+    def encoder(self, asked: Pretrained) -> OutsideEncoder: ...
 
-    encoder_size = look_up("encoder", recipe.encoder.size, scale.encoders)
-    decoder_name = scale.base_decoder if recipe.decoder == "base" else recipe.decoder
-    decoder_size = look_up("decoder", decoder_name, scale.decoders)
-    image_size = look_up("resolution", recipe.resolution, scale.resolutions)
-    image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
-    if image_size % scale.patch:
-        raise RequestError(
-            f"arm {arm!r}: {image_size} pixels (resolution {recipe.resolution}) are not divisible by the patch of "
-            f"{scale.patch}; choose another resolution or patch"
-        )
-    for name, size in {recipe.encoder.size: encoder_size, decoder_name: decoder_size}.items():
+    def decoder(self, asked: Pretrained) -> OutsideDecoder: ...
+
+
+def pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:
+    """What `name` asks for: an entry of the table, or a folder or hub name (with a slash); None for others."""
+    return table.get(name) or (Pretrained(weights=name) if "/" in name else None)
+
+
+def decoder_name(recipe: Recipe, scale: Scale) -> str:
+    """The recipe's decoder as the scale's tables call it."""
+    return {"base": scale.base_decoder, "larger": scale.larger_decoder}.get(recipe.decoder, recipe.decoder)
+
+
+def resolve(
+    arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, outside: Outside | None = None
+) -> Trial:
+    """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
+
+    `outside` is asked for pre-trained models; a recipe and scale that name any need it.
+    """
+
+    def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
+        for table in tables:
+            if key in table:
+                return table[key]
+        known = [str(name) for table in tables for name in table]
+        raise RequestError(f"arm {arm!r}: this scale has no {what} {key!r}{nearest(str(key), known)}")
+
+    shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
+    encoder: EncoderStage | OutsideEncoder
+    ready = pretrained(recipe.encoder.size, scale.pretrained_encoders)
+    if ready:
+        if recipe.encoder != EncoderRecipe(size=recipe.encoder.size, schedule=recipe.encoder.schedule):
+            raise RequestError(
+                f"arm {arm!r}: the encoder {recipe.encoder.size!r} is pre-trained already ({ready.weights}), so its "
+                "loss and data cannot be chosen; name other weights for this arm"
+            )
+        encoder = _needed(outside, ready).encoder(ready)
+    else:
+        look_up("encoder", recipe.encoder.size, scale.encoders, scale.pretrained_encoders)
+        encoder = _encoder(arm, recipe, scale, shared, look_up)
+    decoder: DecoderStage | OutsideDecoder
+    name = decoder_name(recipe, scale)
+    ready = pretrained(name, scale.pretrained_decoders)
+    if ready:
+        decoder = _needed(outside, ready).decoder(ready)
+        if scale.sequence > decoder.longest:
+            raise RequestError(
+                f"arm {arm!r}: the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
+                f"{scale.sequence}; lower it with --set sequence={decoder.longest}"
+            )
+    else:
+        look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
+        decoder = DecoderStage(**shared, size=scale.decoders[name], training=scale.decoder)
+
+    if recipe.resolution == "native":
+        if not isinstance(encoder, OutsideEncoder):
+            raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
+        image_size = encoder.image_size
+    else:
+        image_size = look_up("resolution", recipe.resolution, scale.resolutions)
+    patches = _patches(arm, recipe, image_size, encoder)
+    if recipe.image_tokens == "patches":
+        image_tokens = patches
+    else:
+        image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
+    for what, size in {recipe.encoder.size: encoder.size, name: decoder.size}.items():
         if size.width % size.heads:
-            raise RequestError(f"arm {arm!r}: {name}: width {size.width} is not divisible by {size.heads} heads")
+            raise RequestError(f"arm {arm!r}: {what}: width {size.width} is not divisible by {size.heads} heads")
     if math.isqrt(image_tokens) ** 2 != image_tokens:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens are not a square number")
     if image_tokens + 2 > scale.sequence:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence}")
 
-    if not {"captions", "synthetic"} & set(data.sources):
-        raise RequestError(
-            f"arm {arm!r}: the encoder is pre-trained on captioned images; the data have none, add `captions: [FILES]`"
-        )
-    dense = recipe.encoder.data == "dfn+vecap" and "synthetic" in data.sources
-    shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
-    encoder = EncoderStage(
-        **shared,
-        size=encoder_size,
-        patch=scale.patch,
-        image_size=image_size,
-        dense_share=scale.encoder.dense_share if dense else 0.0,
-        training=scale.encoder,
-    )
-    decoder = DecoderStage(**shared, size=decoder_size, training=scale.decoder)
+    scratch = recipe.encoder.loss == "none"
     rate: float | str = recipe.learning_rate
     if rate == "paper":
-        rate = paper_learning_rate(non_embedding_parameters(decoder_size))
+        rate = paper_learning_rate(non_embedding_parameters(decoder.size))
     if rate == "law":
         raise RequestError(f"arm {arm!r}: `learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
     training = scale.train.model_copy(
         update={
             "steps": max(1, round(scale.train.steps * recipe.steps / PAPER_STEPS)),
             "learning_rate": scale.train.learning_rate if rate == "scale" else rate,
+            "rates": {
+                # an encoder that starts from nothing takes the whole rate, as the connector does
+                part: share
+                for part, share in scale.train.rates.items()
+                if (part, scratch) != ("encoder", True)
+            },
         }
     )
     model = MultimodalStage(
@@ -129,9 +183,65 @@ def resolve(arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentit
         frozen=tuple(sorted(set(recipe.frozen))),
         blind=recipe.images == "blind",
         training=training,
+        leaves_out_long=image_tokens > max(scale.image_tokens.values()),
+        gradient_checkpointing=scale.gradient_checkpointing,
     )
     evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
+
+
+def _needed(outside: Outside | None, asked: Pretrained) -> Outside:
+    if outside is None:
+        raise TypeError(f"{asked.weights} is a pre-trained model; give `outside`, which can look into it")
+    return outside
+
+
+def _patches(arm: str, recipe: Recipe, image_size: int, encoder: EncoderStage | OutsideEncoder) -> int:
+    """Patches of an image. What does not fill a patch is cut off only where the encoder was trained so."""
+    if image_size % encoder.patch and not (isinstance(encoder, OutsideEncoder) and image_size == encoder.image_size):
+        raise RequestError(
+            f"arm {arm!r}: {image_size} pixels (resolution {recipe.resolution}) are not divisible by the patch of "
+            f"{encoder.patch}; choose another resolution or patch"
+        )
+    return (image_size // encoder.patch) ** 2
+
+
+def _encoder(
+    arm: str, recipe: Recipe, scale: Scale, shared: dict[str, Any], look_up: Callable[..., Any]
+) -> EncoderStage:
+    """The encoder's pre-training, and that at its first resolution before it where there is one."""
+    asked, data = recipe.encoder, shared["data"]
+    if recipe.resolution == "native":
+        raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
+    needed = {"interleaved"} if asked.data == "imagetext" else {"captions", "synthetic"}
+    if not needed & set(data.sources):
+        what = "images of pages" if asked.data == "imagetext" else "captioned images"
+        raise RequestError(
+            f"arm {arm!r}: the encoder is pre-trained on {what}; the data have none, add `{min(needed)}: [FILES]`"
+        )
+    is_contrastive = asked.loss == "contrastive"
+    dense = is_contrastive and asked.data == "dfn+vecap" and "synthetic" in data.sources
+    steps = max(1, round(scale.encoder.steps * (scale.short_encoder if asked.schedule == "short" else 1)))
+    stage = EncoderStage(
+        **shared,
+        size=look_up("encoder", asked.size, scale.encoders),
+        patch=scale.patch,
+        image_size=look_up("resolution", asked.first_resolution or recipe.resolution, scale.resolutions),
+        dense_share=scale.encoder.dense_share if dense else 0.0,
+        training=scale.encoder.model_copy(update={"steps": steps}),
+        objective=asked.loss,
+        pairs="pages" if asked.data == "imagetext" else "captions",
+        different_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch) if asked.data == "imagetext" else None,
+    )
+    if asked.first_resolution is None:
+        return stage
+    if not is_contrastive:
+        raise RequestError(f"arm {arm!r}: only a contrastive encoder has a first_resolution")
+    rate = float(f"{LATER_RATE * scale.encoder.learning_rate:.3g}")
+    later = {"steps": max(1, round(LATER_SHARE * steps)), "learning_rate": rate}
+    image_size = look_up("resolution", recipe.resolution, scale.resolutions)
+    training = stage.training.model_copy(update=later)
+    return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 
 
 def _shares(arm: str, recipe: Recipe, data: DataIdentity) -> dict[str, float]:
@@ -145,6 +255,8 @@ def _shares(arm: str, recipe: Recipe, data: DataIdentity) -> dict[str, float]:
     return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
 
-def resolve_sweep(sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity) -> list[Trial]:
+def resolve_sweep(
+    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, outside: Outside | None = None
+) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Two arms that are the same recipe give trials of one fingerprint."""
-    return [resolve(arm, recipe, scale, seed, data) for seed in seeds for arm, recipe in sweep.arms.items()]
+    return [resolve(arm, recipe, scale, seed, data, outside) for seed in seeds for arm, recipe in sweep.arms.items()]

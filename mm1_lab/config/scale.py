@@ -1,8 +1,8 @@
 """A scale: how big. It turns a recipe in the paper's units into layers, widths, pixels, steps, batch and resources."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
 
@@ -13,6 +13,21 @@ class Size(Config):
     layers: int = Field(gt=0)
     width: int = Field(gt=0)
     heads: int = Field(gt=0)
+
+
+class Pretrained(Config):
+    """A model that others have trained. In YAML its weights alone may stand for it."""
+
+    weights: str = Field(min_length=1)
+    """A Hugging Face folder (relative to where the command runs), or a hub name `OWNER/NAME`."""
+    layer: int | None = None
+    """Of an encoder: the layer whose output is used, counted as `hidden_states` is (-2: the last but one); without it
+    the last, after the final norm."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"weights": value} if isinstance(value, str) else value
 
 
 class Optimiser(Config):
@@ -32,7 +47,7 @@ class Optimiser(Config):
 
 
 class EncoderTraining(Optimiser):
-    """Contrastive pre-training of the encoder."""
+    """Pre-training of the encoder, contrastive or reconstructive."""
 
     batch: int = Field(gt=1)
     """Image-caption pairs a step."""
@@ -90,10 +105,17 @@ class Resources(Config):
 class Scale(Config):
     """The concrete side of a recipe; `--set` speaks these fields."""
 
-    encoders: dict[str, Size]
-    decoders: dict[str, Size]
+    encoders: dict[str, Size] = Field(default_factory=dict)
+    """Trained here, by name."""
+    decoders: dict[str, Size] = Field(default_factory=dict)
+    pretrained_encoders: dict[str, Pretrained] = Field(default_factory=dict)
+    """Ready-made, by name; they go before those of `encoders`."""
+    pretrained_decoders: dict[str, Pretrained] = Field(default_factory=dict)
+    """Their tokenizer comes with them."""
     base_decoder: str
     """The size that stands for the paper's 1.2B."""
+    larger_decoder: str = ""
+    """The size that stands for the paper's 2.9B, 2.4 times as large."""
     resolutions: dict[int, int]
     """The paper's image side → pixels here."""
     patch: int = Field(gt=0)
@@ -107,6 +129,8 @@ class Scale(Config):
     max_images: int = Field(16, gt=0)
     """Images in a row at most (section 4)."""
     encoder: EncoderTraining
+    short_encoder: float = Field(1.0, gt=0, le=1)
+    """Share of the encoder's steps in the recipe's `short` schedule."""
     decoder: DecoderTraining
     train: MultimodalTraining
     evaluate: EvaluationSettings
@@ -115,5 +139,7 @@ class Scale(Config):
     resources: Resources = Resources()
     retries: int = Field(1, ge=0)
     """How often a failed stage is tried again."""
+    gradient_checkpointing: bool = False
+    """Multimodal training computes activations a second time instead of keeping them."""
     reuse_processes: bool = False
     """One process works through many stages; right where stages are short."""

@@ -28,6 +28,10 @@ WORLD_VERSION = 2
 """Raised when the miniature world's scenes, words, sources, splits or benchmarks change."""
 
 
+RECONSTRUCTIVE_DEPTH = 20 / 24
+"""Share of its layers that a reconstructive encoder is used with (section 3.2: 20 of AIM's 24)."""
+
+
 class DataIdentity(Config):
     """Which data, by content."""
 
@@ -38,6 +42,48 @@ class DataIdentity(Config):
     """`world`, `bpe-N` (trained on the data's text, N entries), or the digest of a Hugging Face tokenizer."""
     sources: tuple[str, ...] = SOURCES
     """The kinds of training data there are."""
+
+
+class OutsideModel(Config):
+    """A model that others have trained, as its Hugging Face folder describes it."""
+
+    PLACE: ClassVar[frozenset[str]] = frozenset({"name", "folder"})
+    """Fields that say where it is, and are no part of what it is."""
+
+    name: str
+    """As it was asked for."""
+    folder: str
+    digest: str
+    """A hash of its configuration and weights."""
+    family: str
+    """`model_type` of its configuration."""
+    size: Size
+
+
+class OutsideEncoder(OutsideModel):
+    """A vision tower; it is no stage, for nothing is left to run. `size` counts the layers that are used."""
+
+    patch: int
+    image_size: int
+    """Pixels a side that it was trained with."""
+    layer: int | None
+    """As in `Pretrained`."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of pixels between 0 and 1, by channel: what its images are normalised with."""
+
+    @property
+    def features(self) -> Size:
+        return self.size
+
+
+class OutsideDecoder(OutsideModel):
+    """A causal language model."""
+
+    vocabulary: int
+    """Rows of its embedding."""
+    longest: int
+    """Positions that it was made for."""
 
 
 class Stage(Config):
@@ -59,7 +105,9 @@ class Stage(Config):
         """Plain values that identify the stage; inputs stand as fingerprints."""
         fields = type(self).model_fields
         neutral = {name for name, field in fields.items() if getattr(self, name) == field.default}
-        values = self.model_dump(mode="json", exclude=set(self.inputs()) | neutral)
+        left_out: dict[str, Any] = dict.fromkeys({*self.inputs(), *neutral}, True)
+        left_out |= {name: set(OutsideModel.PLACE) for name in fields if isinstance(getattr(self, name), OutsideModel)}
+        values = self.model_dump(mode="json", exclude=left_out)
         values |= {name: stage.fingerprint for name, stage in self.inputs().items()}
         return {"kind": self.KIND, "version": self.VERSION, **values}
 
@@ -70,18 +118,33 @@ class Stage(Config):
 
 
 class EncoderStage(Stage):
-    """Contrastive pre-training of a ViT on image-caption pairs."""
+    """Pre-training of a ViT: on image-caption pairs, on images alone, or none at all."""
 
     KIND: ClassVar[str] = "encoder"
     VERSION: ClassVar[int] = 1
 
     size: Size
+    """Of the ViT that is trained."""
     patch: int
     image_size: int
     """Pixels a side."""
     dense_share: float
     """Share of pairs with a dense caption."""
     training: EncoderTraining
+    objective: Literal["contrastive", "reconstructive", "none"] = "contrastive"
+    pairs: Literal["captions", "pages"] = "captions"
+    """Where images and their texts are from: captioned images, or pages."""
+    different_pairs: int | None = None
+    """So many pairs again and again, where they are from pages."""
+    start: "EncoderStage | None" = None
+    """An encoder of another resolution to go on from; its position embeddings are interpolated."""
+
+    @property
+    def features(self) -> Size:
+        """Of the ViT that is used: a reconstructive one without its last layers."""
+        if self.objective != "reconstructive":
+            return self.size
+        return self.size.model_copy(update={"layers": max(1, round(self.size.layers * RECONSTRUCTIVE_DEPTH))})
 
 
 class DecoderStage(Stage):
@@ -109,8 +172,8 @@ class MultimodalStage(Stage):
     KIND: ClassVar[str] = "multimodal"
     VERSION: ClassVar[int] = 2
 
-    encoder: EncoderStage
-    decoder: DecoderStage
+    encoder: EncoderStage | OutsideEncoder
+    decoder: DecoderStage | OutsideDecoder
     image_size: int
     connector: ConnectorConfig
     shares: dict[str, float]
@@ -121,6 +184,9 @@ class MultimodalStage(Stage):
     """Parts that are not trained, in alphabetical order."""
     blind: bool
     training: MultimodalTraining
+    leaves_out_long: bool = False
+    """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
+    gradient_checkpointing: bool = False
 
 
 class EvaluationStage(Stage):

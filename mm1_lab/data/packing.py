@@ -40,20 +40,29 @@ class Packer:
     """Fills rows of `sequence` positions; an image takes `image_tokens` of them, a row holds at most `max_images`."""
 
     def __init__(
-        self, tokenizer: Tokenizer, sequence: int, image_tokens: int, max_images: int, elsewhere_weight: float = 1.0
+        self,
+        tokenizer: Tokenizer,
+        sequence: int,
+        image_tokens: int,
+        max_images: int,
+        elsewhere_weight: float = 1.0,
+        leaves_out_long: bool = False,
     ) -> None:
+        """`leaves_out_long`: a document that would not fit an empty row is passed over."""
         self.tokenizer = tokenizer
         self.sequence = sequence
         self.image_tokens = image_tokens
         self.max_images = max_images
         self.elsewhere_weight = elsewhere_weight
+        self.leaves_out_long = leaves_out_long
         self._image = [tokenizer.image] * image_tokens
         self._image_weights = [0.0] * image_tokens
 
     def pack(self, documents: Iterable[Document]) -> Row:
         """A row of the candidates that fit, in order.
 
-        Raises ValueError for a document that would not fit an empty row: its source must keep documents short enough.
+        Raises ValueError for a document that would not fit an empty row, unless such are left out: its source must keep
+        documents short enough.
         """
         tokens: list[int] = []
         weights: list[float] = []
@@ -64,6 +73,8 @@ class Packer:
         for document in documents:
             ids, id_weights, shown = self._encode(document)
             if len(ids) > self.sequence or len(shown) > self.max_images:
+                if self.leaves_out_long:
+                    continue
                 raise ValueError(
                     f"document {document.key!r} of {len(ids)} tokens and {len(shown)} images does not fit an empty row "
                     f"of {self.sequence} tokens and {self.max_images} images"

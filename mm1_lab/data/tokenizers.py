@@ -31,7 +31,7 @@ class BackendTokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
-        self.size: int = backend.get_vocab_size(with_added_tokens=True)
+        self.size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.pad = pad
         self.begin = begin
         self.end = end
@@ -80,11 +80,12 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
     return BackendTokenizer(backend, **{name: backend.get_vocab()[token] for name, token in SPECIAL.items()})
 
 
-def folder_tokenizer(folder: Path) -> BackendTokenizer:
+def folder_tokenizer(folder: Path, rows: int | None = None, needs_padding: bool = False) -> BackendTokenizer:
     """A Hugging Face tokenizer from `folder`; nothing is fetched and no code of the folder runs.
 
     An image token is added if there is none. Where there is no begin or padding token, the end token serves: padding
-    is told apart by its place, not by its id. Raises RequestError if the folder holds no tokenizer that can be used.
+    is told apart by its place, not by its id; `needs_padding` refuses that. `rows` are those of the embedding that it
+    is for. Raises RequestError if the folder holds no tokenizer that can be used.
     """
     from transformers import AutoTokenizer
 
@@ -103,8 +104,18 @@ def folder_tokenizer(folder: Path) -> BackendTokenizer:
     end = _first(loaded.eos_token_id, loaded.sep_token_id)
     if end is None:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
+    if needs_padding and loaded.pad_token_id is None:
+        raise RequestError(
+            f"tokenizer: {folder} has no pad token; set pad_token in its tokenizer_config.json (its end token will do)"
+        )
     begin = _first(loaded.bos_token_id, loaded.cls_token_id)
     backend = Backend.from_str(backend.to_str())
+    entries = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+    if rows is not None and entries > rows:
+        raise RequestError(
+            f"tokenizer: {folder} has ids up to {entries - 1}, but its decoder's embedding has {rows} rows; "
+            "they do not belong together"
+        )
     if backend.token_to_id(IMAGE) is None:
         backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(

@@ -37,7 +37,13 @@ def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
 
 
 def _loss(model: MM1, stage: MultimodalStage, data: Data, name: str, documents: list[Document]) -> float:
-    packer = Packer(data.tokenizer, stage.sequence, stage.connector.image_tokens, stage.max_images)
+    packer = Packer(
+        data.tokenizer,
+        stage.sequence,
+        stage.connector.image_tokens,
+        stage.max_images,
+        leaves_out_long=stage.leaves_out_long,
+    )
     rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
     total = torch.zeros((), dtype=torch.float64)
     count = torch.zeros((), dtype=torch.float64)

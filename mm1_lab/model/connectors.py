@@ -1,16 +1,34 @@
 """Vision-language connectors: patch features in, a fixed number of image tokens out (section 3.2, Fig. 4).
 
-Each adapts to any number of patches and any square number of image tokens. To add one, write a class with the same
-arguments and name it in CONNECTORS.
+To add one, write a class with the same arguments under `@connector(NAME)`; that is the name recipes know it by. The
+paper's three adapt to any number of patches and any square number of image tokens; a class that does not raises
+RequestError when it is made.
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import nn
 
 from mm1_lab.config import ConnectorConfig, RequestError, nearest
+
+Build = Callable[[ConnectorConfig, int, int, int], nn.Module]
+"""Configuration, encoder width, decoder width, patches → the connector."""
+
+CONNECTORS: dict[str, Build] = {}
+"""By name."""
+
+
+def connector(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Enters the class below it into CONNECTORS."""
+
+    def enter(kind: type[nn.Module]) -> type[nn.Module]:
+        CONNECTORS[name] = kind
+        return kind
+
+    return enter
 
 
 def _grid(features: torch.Tensor) -> torch.Tensor:
@@ -19,6 +37,12 @@ def _grid(features: torch.Tensor) -> torch.Tensor:
     return features.transpose(1, 2).unflatten(2, (side, side))
 
 
+def _heads(width: int) -> int:
+    """As many as 16, each at least 16 wide."""
+    return next(count for count in (16, 8, 4, 2, 1) if width % count == 0 and (width >= 16 * count or count == 1))
+
+
+@connector("average-pooling")
 class AveragePooling(nn.Module):
     """Average pooling on the patch grid to √k × √k, then a linear projection."""
 
@@ -33,6 +57,7 @@ class AveragePooling(nn.Module):
         return tokens
 
 
+@connector("attention-pooling")
 class AttentionPooling(nn.Module):
     """k learnt queries look at the patches through one multi-head cross-attention; then a linear projection.
 
@@ -41,9 +66,8 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
-        heads = next(count for count in (16, 8, 4, 2, 1) if encoder_width % count == 0 and encoder_width >= 16 * count)
         self.queries = nn.Parameter(torch.randn(config.image_tokens, encoder_width))
-        self.attention = nn.MultiheadAttention(encoder_width, heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(encoder_width, _heads(encoder_width), batch_first=True)
         self.project = nn.Linear(encoder_width, decoder_width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -87,6 +111,7 @@ class _Bottleneck(nn.Module):
         return out
 
 
+@connector("c-abstractor")
 class CAbstractor(nn.Module):
     """Honeybee's C-Abstractor: convolutions before and after adaptive pooling keep what is near together.
 
@@ -118,17 +143,104 @@ class CAbstractor(nn.Module):
         return tokens
 
 
-CONNECTORS: dict[str, type[AveragePooling] | type[AttentionPooling] | type[CAbstractor]] = {
-    "average-pooling": AveragePooling,
-    "attention-pooling": AttentionPooling,
-    "c-abstractor": CAbstractor,
-}
+@connector("mlp")
+class TwoLayerMLP(nn.Module):
+    """LLaVA 1.5's: every patch is an image token, through two linear layers with GELU between them."""
+
+    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+        super().__init__()
+        if config.image_tokens != patches:
+            raise RequestError(
+                f"connector 'mlp' makes a token of each of the {patches} patches, not {config.image_tokens} tokens; "
+                "write `image_tokens: patches`"
+            )
+        self.project = nn.Sequential(
+            nn.Linear(encoder_width, decoder_width), nn.GELU(), nn.Linear(decoder_width, decoder_width)
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, patches, encoder width) → (n, patches, decoder width)."""
+        tokens: torch.Tensor = self.project(features)
+        return tokens
+
+
+@connector("pixel-shuffle")
+class PixelShuffle(nn.Module):
+    """That of Idefics 3, SmolVLM and nanoVLM: r × r neighbouring patches, laid side by side, are one token.
+
+    A linear layer takes their r² · width features to the decoder's width; nothing is averaged away.
+    """
+
+    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+        super().__init__()
+        before, after = math.isqrt(patches), math.isqrt(config.image_tokens)
+        if before % after:
+            raise RequestError(
+                f"connector 'pixel-shuffle': a grid of {before} × {before} patches cannot give {config.image_tokens} "
+                f"tokens, {after} a side; choose a side that divides {before}, or another resolution"
+            )
+        self.factor = before // after
+        self.project = nn.Linear(encoder_width * self.factor**2, decoder_width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, patches, encoder width) → (n, image tokens, decoder width)."""
+        joined = nn.functional.pixel_unshuffle(_grid(features), self.factor)
+        tokens: torch.Tensor = self.project(joined.flatten(2).transpose(1, 2))
+        return tokens
+
+
+class _ResamplerLayer(nn.Module):
+    """Latents attend to patches and to each other, then pass a feed-forward; both are residual and normed before."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm_patches = nn.LayerNorm(width)
+        self.norm_latents = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, _heads(width), batch_first=True)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, latents: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """(n, image tokens, width) and (n, patches, width) → (n, image tokens, width)."""
+        queries = self.norm_latents(latents)
+        seen = torch.cat([self.norm_patches(patches), queries], dim=1)
+        latents = latents + self.attention(queries, seen, seen, need_weights=False)[0]
+        out: torch.Tensor = latents + self.feed_forward(latents)
+        return out
+
+
+@connector("resampler")
+class PerceiverResampler(nn.Module):
+    """Flamingo's, in the depth that Idefics 2 has: k learnt latents gather what the patches hold in three layers.
+
+    Works at `config.width`; linear layers lead in and, after a last norm, out.
+    """
+
+    LAYERS = 3
+
+    def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+        super().__init__()
+        width = config.width
+        self.enter = nn.Linear(encoder_width, width)
+        self.latents = nn.Parameter(torch.randn(config.image_tokens, width))
+        self.layers = nn.ModuleList(_ResamplerLayer(width) for _ in range(self.LAYERS))
+        self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, decoder_width))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, patches, encoder width) → (n, image tokens, decoder width)."""
+        patches = self.enter(features)
+        latents = self.latents.to(patches.dtype).expand(len(features), -1, -1)
+        for layer in self.layers:
+            latents = layer(latents, patches)
+        tokens: torch.Tensor = self.project(latents)
+        return tokens
 
 
 def build_connector(config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
     """The connector that `config` names, from `patches` features to `config.image_tokens` tokens.
 
-    Raises RequestError for an unknown kind, or counts that are not squares.
+    Raises RequestError for an unknown kind, or counts that are not squares or that the kind cannot give.
     """
     if config.kind not in CONNECTORS:
         raise RequestError(f"there is no connector {config.kind!r}{nearest(config.kind, CONNECTORS)}")

@@ -34,6 +34,10 @@ class Encoder(nn.Module):
         self.patches: int = (vision.config.image_size // vision.config.patch_size) ** 2
         self.register_load_state_dict_pre_hook(_interpolate_positions)
 
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, 3, side, side) → float of the same shape."""
+        return normalise(images)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised float (n, 3, side, side) → (n, patches, width), row by row of the patch grid."""
         features = self.vision(images).last_hidden_state[:, 1:]
@@ -47,11 +51,18 @@ def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: s
     key = prefix + POSITIONS
     if key not in weights or len(weights[key]) == module.patches + 1:
         return
-    class_token, grid = weights[key][:1], weights[key][1:]
-    old, new = round(len(grid) ** 0.5), round(module.patches**0.5)
+    weights[key] = stretch_positions(weights[key], 1, module.patches)
+
+
+def stretch_positions(positions: torch.Tensor, leading: int, patches: int) -> torch.Tensor:
+    """Position embeddings (leading + old patches, width) → (leading + `patches`, width), interpolated on their grid."""
+    before, grid = positions[:leading], positions[leading:]
+    if len(grid) == patches:
+        return positions
+    old, new = round(len(grid) ** 0.5), round(patches**0.5)
     square = grid.T.reshape(1, -1, old, old)
     stretched = nn.functional.interpolate(square, size=(new, new), mode="bicubic", align_corners=False)
-    weights[key] = torch.cat([class_token, stretched.reshape(-1, new * new).T])
+    return torch.cat([before, stretched.reshape(-1, new * new).T])
 
 
 def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:

@@ -2,20 +2,23 @@
 
 import torch
 from torch import nn
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
-from mm1_lab.config import MultimodalStage
+from mm1_lab.config import EncoderStage, MultimodalStage, OutsideDecoder
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model.connectors import build_connector
 from mm1_lab.model.decoder import build_decoder
-from mm1_lab.model.encoder import Encoder, build_encoder, normalise
+from mm1_lab.model.encoder import Encoder, build_encoder
+from mm1_lab.model.outside import OutsideViT, build_outside_decoder
 
 
 class MM1(nn.Module):
     """Encoder, connector and decoder as one model."""
 
-    def __init__(self, encoder: Encoder, connector: nn.Module, decoder: Qwen2ForCausalLM, image_id: int) -> None:
+    def __init__(
+        self, encoder: Encoder | OutsideViT, connector: nn.Module, decoder: PreTrainedModel, image_id: int
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.connector = connector
@@ -35,7 +38,7 @@ class MM1(nn.Module):
             return embedded
         if len(images) == 0:
             raise ValueError(f"{count} image tokens in the text, but no images")
-        image_tokens = self.connector(self.encoder(normalise(images))).flatten(0, 1)
+        image_tokens = self.connector(self.encoder(self.encoder.normalise(images))).flatten(0, 1)
         if len(image_tokens) != count:
             raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(image_tokens)}")
         return embedded.index_put((places,), image_tokens.to(embedded.dtype))
@@ -51,7 +54,7 @@ class MM1(nn.Module):
 
 
 def hidden_states(
-    decoder: Qwen2ForCausalLM, embedded: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
+    decoder: PreTrainedModel, embedded: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
     """Hidden states (rows, sequence, width) of packed rows: each document sees only itself, causally.
 
@@ -67,10 +70,18 @@ def hidden_states(
 
 
 def build_mm1(stage: MultimodalStage, tokenizer: Tokenizer) -> MM1:
-    """The model of `stage` from scratch."""
-    encoder = build_encoder(stage.encoder.size, stage.encoder.patch, stage.image_size)
+    """The model of `stage` from scratch, also where its parts are pre-trained ones."""
+    asked = stage.encoder
+    encoder: Encoder | OutsideViT
+    if isinstance(asked, EncoderStage):
+        encoder = build_encoder(asked.features, asked.patch, stage.image_size)
+    else:
+        encoder = OutsideViT(asked, stage.image_size)
     connector = build_connector(stage.connector, encoder.width, stage.decoder.size.width, encoder.patches)
-    decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence)
+    if isinstance(stage.decoder, OutsideDecoder):
+        decoder = build_outside_decoder(stage.decoder, tokenizer.size)
+    else:
+        decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence)
     return MM1(encoder, connector, decoder, tokenizer.image)
 
 
@@ -86,7 +97,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     if isinstance(model, MM1):
         parts = {"encoder": size(model.encoder), "connector": size(model.connector)}
         return parts | count_parameters(model.decoder)
-    if isinstance(model, Qwen2ForCausalLM):
-        embedding = size(model.model.embed_tokens) + size(model.lm_head)
+    if isinstance(model, PreTrainedModel):
+        both = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
+        embedding = sum(parameter.numel() for parameter in both)  # one, where they are tied
         return {"decoder": size(model) - embedding, "embedding": embedding}
     return {"encoder": size(model)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import EncoderStage, EvaluationStage, RequestError, Stage, resolve
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, RequestError, Stage, resolve
 from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.display import duration, make_display
 from mm1_lab.orchestrate.plan import Plan, Unit
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 GATES = ("words", "probe", "lower", "leaks", "prompts")
 """Told in words, linear probe, the same at a lower resolution, leaks, length of prompts."""
 SAMPLES = 1_000_000
+OTHERS = "the gates are for parts that are trained here; this scale's base has others' weights: check smoke or mini"
 COLUMNS = ("gate", "seed", "what", "value", "low", "high", "needed", "verdict")
 
 
@@ -38,10 +39,18 @@ class Scale:
         return [trial.evaluation for trial in self.request.trials]
 
     @property
+    def base(self) -> int:
+        """The base's resolution, in the paper's pixels."""
+        resolution = self.request.sweep.base.resolution
+        if resolution == "native":
+            raise RequestError(OTHERS)
+        return resolution
+
+    @property
     def lower(self) -> int | None:
         """The scale's lowest resolution, in the paper's pixels, if the base's is higher."""
         lowest = min(self.request.scale.resolutions)
-        return lowest if lowest < self.request.sweep.base.resolution else None
+        return lowest if lowest < self.base else None
 
     def lower_encoders(self) -> list[EncoderStage]:
         if self.lower is None or "lower" not in self.gates:
@@ -49,14 +58,26 @@ class Scale:
         request = self.request
         recipe = request.sweep.base.model_copy(update={"resolution": self.lower})
         trials = (resolve("base", recipe, request.scale, trial.seed, request.data) for trial in request.trials)
-        return [trial.evaluation.model.encoder for trial in trials]
+        return [_encoder(trial.evaluation) for trial in trials]
 
     def parts(self) -> list[Stage]:
         """The encoders and decoders that the gates need."""
         parts: list[Stage] = list(self.lower_encoders())
         for trial in self.trials:
-            parts += [trial.model.encoder] * ("probe" in self.gates) + [trial.model.decoder] * ("words" in self.gates)
+            parts += [_encoder(trial)] * ("probe" in self.gates) + [_decoder(trial)] * ("words" in self.gates)
         return parts
+
+
+def _encoder(trial: EvaluationStage) -> EncoderStage:
+    if not isinstance(trial.model.encoder, EncoderStage):
+        raise RequestError(OTHERS)
+    return trial.model.encoder
+
+
+def _decoder(trial: EvaluationStage) -> DecoderStage:
+    if not isinstance(trial.model.decoder, DecoderStage):
+        raise RequestError(OTHERS)
+    return trial.model.decoder
 
 
 def check_scale(request: Request, gates: Sequence[str], samples: int) -> list[GateRow]:
@@ -88,15 +109,14 @@ def _measures(scale: Scale, samples: int) -> Iterator[tuple[str, Iterator[GateRo
     data = open_data(None, data_cache(ledger), request.scale)
     if "prompts" in scale.gates:
         yield "length of prompts", gates.prompts_fit(trials[0], data)
-    base = request.sweep.base.resolution
-    probed = [(trial.model.encoder, base) for trial in trials if "probe" in scale.gates]
+    probed = [(_encoder(trial), scale.base) for trial in trials if "probe" in scale.gates]
     probed += [(encoder, scale.lower) for encoder in scale.lower_encoders() if scale.lower]
     for encoder, resolution in probed:
         folder = ledger.stage_folder(encoder.fingerprint)
-        rows = gates.probes(encoder, folder, resolution, gate=resolution == base)
+        rows = gates.probes(encoder, folder, resolution, gate=resolution == scale.base)
         yield f"linear probe at {resolution}, seed {encoder.seed}", rows
     for trial in trials if "words" in scale.gates else ():
-        folder = ledger.stage_folder(trial.model.decoder.fingerprint)
+        folder = ledger.stage_folder(_decoder(trial).fingerprint)
         yield f"told in words, seed {trial.seed}", gates.told_in_words(trial, folder, data)
     if "leaks" in scale.gates:
         longest = max(phase.sequence for phase in request.scale.decoder.phases)

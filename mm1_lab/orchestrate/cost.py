@@ -29,11 +29,12 @@ ANSWER_TOKENS = 24
 def parameters(stage: Stage) -> int:
     """Parameters that do the work, 12 · layers · width² for each transformer; embeddings and connector left out."""
     if isinstance(stage, EncoderStage):
-        return non_embedding_parameters(stage.size) + non_embedding_parameters(stage.training.text)
+        text = non_embedding_parameters(stage.training.text) if stage.objective == "contrastive" else 0
+        return non_embedding_parameters(stage.size) + text
     if isinstance(stage, DecoderStage):
         return non_embedding_parameters(stage.size)
     if isinstance(stage, MultimodalStage):
-        return non_embedding_parameters(stage.encoder.size) + non_embedding_parameters(stage.decoder.size)
+        return non_embedding_parameters(stage.encoder.features) + non_embedding_parameters(stage.decoder.size)
     assert isinstance(stage, EvaluationStage)
     return parameters(stage.model)
 
@@ -41,6 +42,8 @@ def parameters(stage: Stage) -> int:
 def training_tokens(stage: Stage) -> int:
     """Positions (padding included) that training sees; for an encoder, image patches; for an evaluation, about."""
     if isinstance(stage, EncoderStage):
+        if stage.objective == "none":
+            return 0
         return stage.training.steps * stage.training.batch * (stage.image_size // stage.patch) ** 2
     if isinstance(stage, DecoderStage):
         steps = stage.training.steps

@@ -20,7 +20,7 @@ from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.files import locked
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS
-from mm1_lab.results.summary import benchmark_scores, measures
+from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures
 
 METRICS_A_BATCH = 1000
 COMPLETE = "mm1.complete"
@@ -86,7 +86,10 @@ class SweepRuns:
             return
         run_id = self._open(kind, fingerprint, f"{kind} / seed {seed}", self.parent)
         curve = self.ledger.stage_folder(fingerprint) / "training.csv"
-        self._log_curves(run_id, curve, int(curve.stat().st_mtime * 1000))
+        date = int(curve.stat().st_mtime * 1000)
+        self._log_curves(run_id, curve, date)
+        quality = encoder_quality(self.ledger.summary(fingerprint))
+        self._log_metrics(run_id, [(name, value, 0) for name, value in quality.items()], date)
         self.client.set_tag(run_id, COMPLETE, "yes")
         self.client.set_terminated(run_id, "FINISHED")
 
@@ -161,7 +164,7 @@ class SweepRuns:
 
         mix = recipe["data_mix"]
         values = {
-            "encoder": f"{recipe['encoder']['size']}, {recipe['encoder']['data']}",
+            "encoder": _encoder_name(recipe["encoder"]),
             "resolution": recipe["resolution"],
             "connector": recipe["connector"],
             "image_tokens": recipe["image_tokens"],
@@ -216,6 +219,12 @@ def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
     ]
     values = [*means["score"], *overall["value"], *held_out["loss"]]
     return [(name, float(value), 0) for name, value in zip(names, values, strict=True)]
+
+
+def _encoder_name(encoder: Mapping[str, Any]) -> str:
+    """`ViT-L, dfn+vecap`, and what is unlike the base."""
+    loss = encoder.get("loss", "contrastive")
+    return ", ".join([encoder["size"], encoder["data"], *([loss] if loss != "contrastive" else [])])
 
 
 def _trial_name(names: Iterable[str]) -> str:

@@ -80,37 +80,53 @@ def _plan_trial(plan: Plan, ledger: Ledger, evaluation: EvaluationStage, fingerp
     model_print = model.fingerprint
     if ledger.has_scores(fingerprint):
         plan.stages[fingerprint] = PlannedStage(evaluation, fingerprint, "done", "scores are in the results folder")
-        for stage, print_ in ((model, model_print), *((s, s.fingerprint) for s in model.inputs().values())):
-            if print_ not in plan.stages:
-                done = ledger.has_weights(print_)
-                state: State = "done" if done else "not needed"
-                why = _where(ledger, print_) if done else "no missing trial needs it"
-                plan.stages[print_] = PlannedStage(stage, print_, state, why)
+        _leave_alone(plan, ledger, model)
         return
-    needs: list[str] = []
+    needs: list[Stage] = []
     stages: tuple[Stage, ...] = (evaluation,)
-    if not ledger.has_weights(model_print):
-        stages = (model, evaluation)
-        for stage in model.inputs().values():
-            print_ = stage.fingerprint
-            if not ledger.has_weights(print_):
-                needs.append(print_)
-                unit = plan.units.get(print_)
-                earlier = unit.names if unit else ()
-                plan.units[print_] = Unit(print_, (stage,), (), (*earlier, *names))
-                plan.stages[print_] = PlannedStage(stage, print_, "run", _why(ledger, print_))
-            else:
-                plan.stages[print_] = PlannedStage(stage, print_, "done", _where(ledger, print_))
-        state = "wait" if needs else "run"
-        why = "waits for " + " and ".join(plan.stages[need].stage.KIND for need in needs) if needs else ""
-        plan.stages[model_print] = PlannedStage(model, model_print, state, why or _why(ledger, model_print))
-    else:
+    if ledger.has_weights(model_print):
         plan.stages[model_print] = PlannedStage(model, model_print, "done", _where(ledger, model_print))
-    plan.units[fingerprint] = Unit(fingerprint, stages, tuple(needs), tuple(names))
-    waits = len(stages) > 1
-    plan.stages[fingerprint] = PlannedStage(
-        evaluation, fingerprint, "wait" if waits else "run", "waits for multimodal" if waits else "new"
-    )
+    else:
+        stages = (model, evaluation)
+        needs = [part for part in model.inputs().values() if _plan_part(plan, ledger, part, names)]
+        plan.stages[model_print] = _planned(ledger, model, needs)
+    plan.units[fingerprint] = Unit(fingerprint, stages, tuple(part.fingerprint for part in needs), tuple(names))
+    plan.stages[fingerprint] = _planned(ledger, evaluation, [model] if len(stages) > 1 else [])
+
+
+def _plan_part(plan: Plan, ledger: Ledger, stage: Stage, names: list[str]) -> bool:
+    """Adds an encoder or a decoder, and what it starts from; returns whether it is missing."""
+    fingerprint = stage.fingerprint
+    if ledger.has_weights(fingerprint):
+        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done", _where(ledger, fingerprint))
+        return False
+    needs = [part for part in stage.inputs().values() if _plan_part(plan, ledger, part, names)]
+    unit = plan.units.get(fingerprint)
+    earlier = unit.names if unit else ()
+    needed = tuple(part.fingerprint for part in needs)
+    plan.units[fingerprint] = Unit(fingerprint, (stage,), needed, (*earlier, *names))
+    plan.stages[fingerprint] = _planned(ledger, stage, needs)
+    return True
+
+
+def _leave_alone(plan: Plan, ledger: Ledger, stage: Stage) -> None:
+    """Adds a stage that no missing trial has asked for so far, and what is behind it."""
+    fingerprint = stage.fingerprint
+    if fingerprint not in plan.stages:
+        done = ledger.has_weights(fingerprint)
+        why = _where(ledger, fingerprint) if done else "no missing trial needs it"
+        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done" if done else "not needed", why)
+    for part in stage.inputs().values():
+        _leave_alone(plan, ledger, part)
+
+
+def _planned(ledger: Ledger, stage: Stage, needs: Iterable[Stage]) -> PlannedStage:
+    """A stage that is missing, and runs as soon as `needs` are done."""
+    fingerprint = stage.fingerprint
+    waiting = " and ".join(f"{part.KIND} {part.fingerprint}" for part in needs)
+    if waiting:
+        return PlannedStage(stage, fingerprint, "wait", f"waits for {waiting}")
+    return PlannedStage(stage, fingerprint, "run", _why(ledger, fingerprint))
 
 
 def _where(ledger: Ledger, fingerprint: str) -> str:
@@ -127,9 +143,9 @@ def path_lengths(units: dict[str, Unit], speeds: Speeds) -> dict[str, float]:
     """For each unit the seconds (or, where nothing was measured yet, FLOPs) until all that needs it is done."""
     own = {key: unit_cost(unit, speeds) for key, unit in units.items()}
     longest = dict(own)
-    for key, unit in units.items():
+    for key, unit in reversed(units.items()):  # a unit stands behind those that it needs
         for need in unit.needs:
-            longest[need] = max(longest[need], own[need] + own[key])
+            longest[need] = max(longest[need], own[need] + longest[key])
     return longest
 
 

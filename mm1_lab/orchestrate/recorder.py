@@ -118,7 +118,8 @@ def log_finished(runs: SweepRuns, trials: Iterable[TrialRow]) -> None:
             runs.log_trial(fingerprint, trial_names)
             record = ledger.record(fingerprint)
             chain, seed = record["fingerprints"], record["config"]["seed"]
-            shared |= {(kind, chain[kind]): seed for kind in ("encoder", "decoder") if ledger.has_weights(chain[kind])}
+            trained = [kind for kind in ("encoder", "decoder") if kind in chain and ledger.has_weights(chain[kind])]
+            shared |= {(kind, chain[kind]): seed for kind in trained}
     for (kind, fingerprint), seed in shared.items():
         runs.log_stage(kind, fingerprint, seed)
 

@@ -22,18 +22,25 @@ from mm1_lab.orchestrate.display import duration
 from mm1_lab.orchestrate.plan import Plan, PlannedStage
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results.summary import encoder_quality
 
-STATES = {"done": "done", "run": "to run", "wait": "to run", "not needed": "not needed"}
+STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed"}
 
 
-def plan_text(plan: Plan, request: Request, tokenizer: Tokenizer | None, slots: int) -> str:
-    """Trials and stages, what runs and why, and what it costs. With a tokenizer, parameters are counted exactly."""
-    speeds = measured_speeds(request.ledger)
+def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | None, slots: int) -> str:
+    """Trials and stages, what runs and why, and what it costs; several requests share scale, data and folders.
+
+    A stage that they share stands there once. With a tokenizer, parameters are counted exactly.
+    """
+    first = requests[0]
+    speeds = measured_speeds(first.ledger)
     trials = [
-        (trial.arm, trial.seed, trial.fingerprint, STATES[plan.trial_state(trial.fingerprint)]) for trial in plan.trials
+        (request.variant, trial.arm, trial.seed, trial.fingerprint, _trial_state(plan, trial.fingerprint))
+        for request in requests
+        for trial in request.trials
     ]
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
-    known = list(_known_stages(request.ledger)) if missing else []
+    known = list(_known_stages(first.ledger)) if missing else []
     counts = _counts([planned.stage for planned in missing], tokenizer)
     rows, seconds = [], 0.0
     for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
@@ -46,11 +53,14 @@ def plan_text(plan: Plan, request: Request, tokenizer: Tokenizer | None, slots: 
             row += [_why(planned, known), _short(count), _short(training_tokens(stage)), _short(flops(stage))]
             row += [_bytes(memory_bytes(stage)), duration(expected) if expected is not None else "unknown"]
         else:
-            row += [planned.why, "", "", "", "", ""]
+            row += [_with_quality(planned, first.ledger), "", "", "", "", ""]
         rows.append(row)
     heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "tokens", "FLOPs", "memory", "time")
-    lines = [f"{request.variant} at {request.scale_name}: {len(trials)} trials, {len(missing)} stages to run", ""]
-    lines += [*table(("arm", "seed", "fingerprint", "state"), trials), "", *table(heading, rows), ""]
+    title = ", ".join(request.variant for request in requests)
+    lines = [f"{title} at {first.scale_name}: {len(trials)} trials, {len(missing)} stages to run", ""]
+    columns = ("sweep", "arm", "seed", "fingerprint", "state")
+    start = 0 if len(requests) > 1 else 1
+    lines += [*table(columns[start:], (row[start:] for row in trials)), "", *table(heading, rows), ""]
     if missing:
         total = sum(flops(planned.stage) for planned in missing)
         disk = sum(disk_bytes(planned.stage) for planned in missing)
@@ -65,6 +75,18 @@ def plan_text(plan: Plan, request: Request, tokenizer: Tokenizer | None, slots: 
     else:
         lines.append("Nothing to run.")
     return "\n".join(lines)
+
+
+def _trial_state(plan: Plan, fingerprint: str) -> str:
+    return "done" if plan.trial_state(fingerprint) == "done" else "to run"
+
+
+def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
+    """Why a stage does not run; of a finished encoder also how good it is by itself."""
+    if not isinstance(planned.stage, EncoderStage) or not ledger.has_weights(planned.fingerprint):
+        return planned.why
+    quality = encoder_quality(ledger.summary(planned.fingerprint))
+    return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
 
 
 def status_text(rows: Iterable[TrialRow], title: str, ledger: Ledger) -> str:

@@ -2,11 +2,14 @@
 before anything is spent."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mm1_lab.config import (
     DataIdentity,
+    Outside,
+    Recipe,
     RequestError,
     Scale,
     Sweep,
@@ -19,6 +22,8 @@ from mm1_lab.config import (
     resolve,
     resolve_sweep,
 )
+from mm1_lab.config.resolve import decoder_name, pretrained
+from mm1_lab.data.outside import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import merge_manifest
 
@@ -40,6 +45,10 @@ class Request:
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
+    outside: Outside | None = None
+    """Who knows the pre-trained models of the recipes and the scale."""
+    tokenizer: Path | None = None
+    """The folder of the pre-trained decoder whose tokenizer the data take."""
 
     @property
     def data_name(self) -> str:
@@ -71,7 +80,7 @@ class Request:
     def _is_current(self, row: TrialRow) -> bool:
         """Whether the row is of the sweep as it is now; an arm that the data no longer allow is not."""
         try:
-            trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data)
+            trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data, self.outside)
         except RequestError:
             return False
         return trial.fingerprint == row.fingerprint
@@ -100,12 +109,14 @@ def load_request(
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, read_law(find_law(ledger, scale)))
     chosen = parse_seeds(seeds)
+    outside = HuggingFace()
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
-    resolve_sweep(loaded, numbers, chosen[:1], DataIdentity())
-    identity = data_identity(data, ledger, numbers) if data else DataIdentity()
+    resolve_sweep(loaded, numbers, chosen[:1], DataIdentity(), outside)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
-    trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity)
-    return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials))
+    tokenizer = decoders_tokenizer(arms, numbers, outside)
+    identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else DataIdentity()
+    trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, outside)
+    return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials), outside, tokenizer)
 
 
 def find_law(ledger: Ledger, scale: str) -> Path:
@@ -116,12 +127,35 @@ def find_law(ledger: Ledger, scale: str) -> Path:
     return published if published.exists() and not own.exists() else own
 
 
-def data_identity(path: Path, ledger: Ledger, scale: Scale) -> DataIdentity:
-    """Opens (and at first, indexes) the user's data. Raises RequestError for data that cannot be used."""
+def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, outside: HuggingFace) -> Path | None:
+    """The folder of the pre-trained decoder whose tokenizer the data take; None where no arm has such a decoder.
+
+    Raises RequestError where two of them have different tokenizers: all arms must read the same rows.
+    """
+    from mm1_lab.data.tokenizers import folder_tokenizer
+
+    folders: dict[str, Path] = {}
+    for recipe in arms.values():
+        asked = pretrained(decoder_name(recipe, scale), scale.pretrained_decoders)
+        if asked:
+            folders.setdefault(asked.weights, Path(outside.decoder(asked).folder))
+    if len(folders) > 1 and len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
+        raise RequestError(
+            f"the decoders {' and '.join(folders)} have different tokenizers; make a sweep of each, for the arms of a "
+            "sweep read the same rows"
+        )
+    return next(iter(folders.values()), None)
+
+
+def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:
+    """Opens (and at first, indexes) the user's data, or the world for a pre-trained decoder.
+
+    Raises RequestError for data that cannot be used.
+    """
     from mm1_lab.data import open_data
 
     ledger.check_writable()
-    return open_data(path, data_cache(ledger), scale).identity
+    return open_data(path, data_cache(ledger), scale, tokenizer).identity
 
 
 def machine_cpus() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, make_plan
 from mm1_lab.orchestrate.recorder import Recorder, artifacts_of, behind_note
 from mm1_lab.orchestrate.request import LOCAL, Request
@@ -30,6 +31,7 @@ def complete(request: Request, address: str | None, draw: Draw) -> tuple[Plan, W
     """
     told = {t.fingerprint for t in request.trials if request.sweep.search and request.ledger.diverged(t.fingerprint)}
     plan = make_plan((trial for trial in request.trials if trial.fingerprint not in told), request.ledger)
+    check_feasible(plan)
     trials = request.write_manifest()
     work_list = None
     recorder = None
@@ -57,7 +59,7 @@ def _work(plan: Plan, request: Request, address: str | None, recorder: Recorder)
     ledger = request.ledger
     parts = ledger.parts.folder if ledger.parts else None
     data_path = request.data_path and request.data_path.absolute()
-    site = Site(ledger.results, ledger.store, data_path, request.scale, parts)
+    site = Site(ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer)
     done = sum(plan.trial_state(trial.fingerprint) == "done" for trial in plan.trials)
     shipped = sum(ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
     title = f"{request.variant} at {request.scale_name}"

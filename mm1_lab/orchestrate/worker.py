@@ -47,6 +47,8 @@ class Site:
     data_path: Path | None
     scale: Scale
     parts: Path | None = None
+    tokenizer: Path | None = None
+    """The folder of a pre-trained decoder whose tokenizer the data take."""
 
     @property
     def ledger(self) -> Ledger:
@@ -108,15 +110,15 @@ def reset_process(seed: int, scale: Scale) -> None:
 
 
 @lru_cache(maxsize=1)
-def _open_data(path: Path | None, cache: Path, scale: str) -> Data:
+def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
     """The data, opened once a process; `scale` as JSON, for the cache's sake."""
     from mm1_lab.data import open_data
 
-    return open_data(path, cache, Scale.model_validate_json(scale))
+    return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
 
 
 def _data(stage: Stage, site: Site) -> Data:
-    data = _open_data(site.data_path, data_cache(site.ledger), site.scale.model_dump_json())
+    data = _open_data(site.data_path, data_cache(site.ledger), site.scale.model_dump_json(), site.tokenizer)
     if data.identity != stage.data:
         raise RequestError(f"{site.data_path}: the data changed while the sweep was running; run it again")
     return data
@@ -135,7 +137,7 @@ def _train(stage: Stage, site: Site, report: Report) -> None:
         started = time.monotonic()
         inputs = {name: ledger.stage_folder(needed.fingerprint) for name, needed in stage.inputs().items()}
         run_stage(stage, folder, inputs, _data(stage, site), report)
-        if fresh:
+        if fresh and flops(stage) > 0:
             write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
         ledger.finish_stage(fingerprint)
 

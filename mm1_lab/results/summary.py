@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT_CORE = "text-core"
+
+
+def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
+    """How good an encoder is by itself, from the summary that its stage wrote, on held-out images.
+
+    `retrieval`: how often the nearest caption is an image's own, of those that `pairs` asked with; `probe`: the mean
+    area under the curve of linear read-outs of the captions' words. What the stage did not measure is left out.
+    """
+    found = {
+        "retrieval": summary.get("retrieval", {}).get("image_to_text"),
+        "probe": summary.get("probe", {}).get("auc"),
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:

@@ -1,184 +1,34 @@
-"""Contrastive pre-training of the image encoder: images against their captions (CLIP; Table 1 of the paper)."""
+"""Pre-training of the image encoder, by whichever objective (Table 1), and how good it is by itself."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
-
-from mm1_lab.config import EncoderStage, Size
-from mm1_lab.data.batches import BrokenPictures
-from mm1_lab.data.types import BrokenPicture, Data, Document, Picture, Pixels, Tokenizer
-from mm1_lab.model import Encoder, build_encoder, count_parameters, normalise, save_weights
-from mm1_lab.train.fit import fit, seed_everything, write_summary
-from mm1_lab.train.module import Tally
-from mm1_lab.train.objective import contrastive_loss
+from mm1_lab.config import EncoderStage
+from mm1_lab.data.types import Data
+from mm1_lab.model import build_encoder, count_parameters, save_weights
+from mm1_lab.train.contrastive import train_contrastive
+from mm1_lab.train.fit import seed_everything, write_summary
+from mm1_lab.train.probe import word_probe
 from mm1_lab.train.progress import Report
+from mm1_lab.train.reconstructive import train_reconstructive
+from mm1_lab.train.recorder import Recorder
 
-CAPTION_TOKENS = 77
-"""The longest caption, begin and end included; the rest of a longer one is cut off."""
-LARGEST_SCALE = 100.0
-HELD_OUT_PAIRS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class PairBatch:
-    """Images and their captions."""
-
-    images: torch.Tensor
-    """uint8 (pairs, 3, side, side)"""
-    tokens: torch.Tensor
-    """int64 (pairs, length), padded at the end."""
-    ends: torch.Tensor
-    """int64 (pairs,): where each caption's end token stands."""
-    groups: torch.Tensor
-    """int64 (pairs,): equal for captions that are the same word for word."""
-
-    def to(self, device: torch.device | str) -> "PairBatch":
-        return PairBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+NAMES = {"contrastive": ["pairs"], "reconstructive": ["images"], "none": []}
 
 
-def pair_batch(images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tokenizer) -> PairBatch:
-    """Images (each (side, side, 3)) and captions as tensors."""
-    limit = CAPTION_TOKENS - 2
-    ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
-    longest = max(map(len, ids))
-    first: dict[str, int] = {}
-    groups = [first.setdefault(caption, number) for number, caption in enumerate(captions)]
-    return PairBatch(
-        images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
-        tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
-        ends=torch.tensor([len(row) - 1 for row in ids]),
-        groups=torch.tensor(groups),
-    )
-
-
-def is_dense(index: int, share: float) -> bool:
-    """Whether pair number `index` has a dense caption: of the first n pairs exactly ⌊n · share⌋ have."""
-    return math.floor((index + 1) * share) > math.floor(index * share)
-
-
-class Contrastive(nn.Module):
-    """An image encoder and a text tower whose embeddings meet in one space, and CLIP's learnt temperature.
-
-    An image is the mean of its patches; a caption is CLIP's causal text transformer at the end token.
-    """
-
-    def __init__(self, encoder: Encoder, text: Size, vocabulary: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=vocabulary,
-                hidden_size=text.width,
-                intermediate_size=4 * text.width,
-                num_hidden_layers=text.layers,
-                num_attention_heads=text.heads,
-                max_position_embeddings=CAPTION_TOKENS,
-                hidden_act="gelu",
-                pad_token_id=None,
-                bos_token_id=None,
-                eos_token_id=0,  # only for CLIP's own pooling, which is not used
-            )
-        )
-        self.image_projection = nn.Linear(encoder.width, text.width, bias=False)
-        self.text_projection = nn.Linear(text.width, text.width, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit vectors (pairs, width) of the images and of the captions."""
-        images = self.image_projection(self.encoder(normalise(batch.images)).mean(dim=1))
-        states = self.text(batch.tokens).last_hidden_state
-        texts = self.text_projection(states[torch.arange(len(states), device=states.device), batch.ends])
-        return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
-
-    def loss(self, batch: PairBatch) -> tuple[torch.Tensor, Tally]:
-        """The contrastive loss, and its tally of one row."""
-        images, texts = self(batch)
-        scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
-        loss = contrastive_loss(images, texts, scale, batch.groups)
-        tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
-        tally[0, 0] = loss.detach() * len(images)
-        tally[0, 2] = (batch.ends + 1).sum()
-        tally[0, 1] = tally[0, 3] = len(images)
-        return loss, tally
-
-
-class _Pairs:
-    """The pairs of a stage by step: step t takes numbers t · batch … (t + 1) · batch − 1, broken images left out."""
-
-    def __init__(self, stage: EncoderStage, data: Data) -> None:
-        self._stage = stage
-        self._pairs = data.pairs(stage.seed)
-        self._tokenizer = data.tokenizer
-        self._broken = BrokenPictures()
-
-    def __call__(self, step: int) -> PairBatch:
-        count = self._stage.training.batch
-        images, captions = [], []
-        for index in range(step * count, (step + 1) * count):
-            picture, caption = self._pairs.pair(index, is_dense(index, self._stage.dense_share))
-            self._broken.read += 1
-            try:
-                images.append(picture.pixels(self._stage.image_size))
-            except BrokenPicture as error:
-                self._broken.add(error)
-                continue
-            captions.append(caption)
-        return pair_batch(images, captions, self._tokenizer)
-
-
-def train_encoder(stage: EncoderStage, folder: Path, data: Data, report: Report) -> None:
-    """Pre-trains an encoder; saves it alone, without the text tower."""
+def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
+    """Pre-trains an encoder, from `inputs["start"]` if it goes on from another one; saves it without its text tower."""
     seed_everything(stage)
-    encoder = build_encoder(stage.size, stage.patch, stage.image_size)
-    network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
-    if stage.compile:
-        network.encoder.compile()
-    names = ["pairs"]
-    recorder = fit(stage, folder, network, network.loss, stage.training, names, _Pairs(stage, data), report)
+    more: dict[str, Any] = {}
+    if stage.objective == "contrastive":
+        encoder, recorder, more = train_contrastive(stage, folder, inputs.get("start"), data, report)
+    elif stage.objective == "reconstructive":
+        encoder, recorder = train_reconstructive(stage, folder, data, report)
+    else:
+        encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+        recorder = Recorder(folder, [], 0, report)
+        recorder.write_curve()
     save_weights(encoder, folder, stage)
-    more = {"retrieval": held_out_retrieval(network, data, stage.image_size)}
-    write_summary(folder, stage, recorder, names, count_parameters(encoder), more)
-
-
-@torch.no_grad()
-def held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str, float]:
-    """How often the nearest caption of a held-out image is its own, and the nearest image of a caption; `pairs` asked.
-
-    A caption that another image has too, word for word, counts as right.
-    """
-    pairs = [
-        pair for document in data.held_out("captions", HELD_OUT_PAIRS) if (pair := _image_and_text(document, side))
-    ]
-    if not pairs:
-        return {"pairs": 0}
-    batch = pair_batch([image for image, _ in pairs], [text for _, text in pairs], data.tokenizer)
-    network.eval()
-    images, texts = network(batch.to(network.log_scale.device))
-    groups = batch.groups.to(images.device)
-    scores = images @ texts.T
-
-    def accuracy(nearest: torch.Tensor) -> float:
-        return (groups[nearest] == groups).double().mean().item()
-
-    return {
-        "pairs": len(pairs),
-        "image_to_text": accuracy(scores.argmax(dim=1)),
-        "text_to_image": accuracy(scores.argmax(dim=0)),
-    }
-
-
-def _image_and_text(document: Document, side: int) -> tuple[Pixels, str] | None:
-    """The first picture of a document and all its text; None without a picture that can be decoded."""
-    picture: Picture | None = next((part for part in document.parts if not isinstance(part, str)), None)
-    if picture is None:
-        return None
-    try:
-        return picture.pixels(side), "".join(part for part in document.parts if isinstance(part, str))
-    except BrokenPicture:
-        return None
+    more["probe"] = word_probe(encoder.eval(), data, stage.image_size)
+    write_summary(folder, stage, recorder, NAMES[stage.objective], count_parameters(encoder), more)

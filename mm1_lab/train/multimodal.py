@@ -5,12 +5,20 @@ from pathlib import Path
 
 import torch
 
-from mm1_lab.config import MultimodalStage
+from mm1_lab.config import MultimodalStage, OutsideDecoder, OutsideEncoder
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_mm1, count_parameters, load_weights, save_weights
+from mm1_lab.model import (
+    OutsideViT,
+    build_mm1,
+    count_parameters,
+    load_outside_decoder,
+    load_outside_encoder,
+    load_weights,
+    save_weights,
+)
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.module import Tally
 from mm1_lab.train.objective import language_loss
@@ -20,11 +28,20 @@ from mm1_lab.train.progress import Report
 def train_multimodal(
     stage: MultimodalStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report
 ) -> None:
-    """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`."""
+    """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`, or from what others have trained."""
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
-    load_weights(model.encoder, inputs["encoder"])
-    load_weights(model.decoder, inputs["decoder"])
+    if isinstance(stage.encoder, OutsideEncoder) and isinstance(model.encoder, OutsideViT):
+        load_outside_encoder(model.encoder, stage.encoder)
+    else:
+        load_weights(model.encoder, inputs["encoder"])
+    if isinstance(stage.decoder, OutsideDecoder):
+        load_outside_decoder(model.decoder, stage.decoder)
+    else:
+        load_weights(model.decoder, inputs["decoder"])
+    if stage.gradient_checkpointing:
+        model.encoder.vision.activation_checkpointing_enable({"use_reentrant": False})
+        model.decoder.activation_checkpointing_enable({"use_reentrant": False})
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
     if stage.compile:
@@ -37,7 +54,13 @@ def train_multimodal(
     batches = MixtureBatches(
         sources,
         Mixture(stage.shares, stage.seed),
-        Packer(data.tokenizer, stage.sequence, stage.connector.image_tokens, stage.max_images),
+        Packer(
+            data.tokenizer,
+            stage.sequence,
+            stage.connector.image_tokens,
+            stage.max_images,
+            leaves_out_long=stage.leaves_out_long,
+        ),
         stage.training.rows,
         stage.image_size,
         stage.blind,

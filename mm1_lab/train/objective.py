@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from mm1_lab.data.batches import Batch
 from mm1_lab.train.module import Tally
 
 
 def language_loss(
-    decoder: Qwen2ForCausalLM, hidden: torch.Tensor, batch: Batch, names: Sequence[str]
+    decoder: PreTrainedModel, hidden: torch.Tensor, batch: Batch, names: Sequence[str]
 ) -> tuple[torch.Tensor, Tally]:
     """The weighted mean cross-entropy over all text tokens of `batch`, and a tally with a row for each of `names`.
 

@@ -39,6 +39,9 @@ def build_optimiser(
         for parameter in part.parameters(recurse=False)
         if parameter.ndim >= 2
     }
+    matrices -= {
+        id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()
+    }  # tied
     shares = config.rates.items() if isinstance(config, MultimodalTraining) else ()
     rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)

@@ -70,6 +70,10 @@ class Recorder(pl.Callback):
         self.points += [(step, name, value) for name, value in self._losses(self._since_point).items()]
         self.total += self._since_point
         self._since_point.zero_()
+        self.write_curve()
+
+    def write_curve(self) -> None:
+        """Writes all points so far."""
         with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("step", "name", "value"), *self.points])
 

@@ -19,7 +19,7 @@ def run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], data: Data
     `training.csv` (step, name, value) and `summary.json`. Raises Diverged, RequestError, or what the data raise.
     """
     if isinstance(stage, EncoderStage):
-        train_encoder(stage, folder, data, report)
+        train_encoder(stage, folder, inputs, data, report)
     elif isinstance(stage, DecoderStage):
         train_decoder(stage, folder, data, report)
     elif isinstance(stage, MultimodalStage):

@@ -128,7 +128,7 @@ def test_size_counts() -> None:
         ("arms:\n  a: {data_mix: {caption: 1}}\n", "unknown key 'data_mix.caption'; did you mean 'captions'?"),
         ("arms:\n  a: {data_mix: {captions: -1}}\n", "data_mix.captions: Input should be greater than or equal to 0"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
-        ("arms:\n  a: {connector: mlp}\n", "connector: Input should be"),
+        ("arms:\n  a: {image_tokens: all}\n", "image_tokens"),
         ("arms:\n  a: !!python/object:os.system {}\n", "line 6: only plain YAML"),
         ("arms: [1, 2\n", "this is not YAML"),
         ("arms: {}\n", "has no arms"),
@@ -197,6 +197,46 @@ def test_an_impossible_combination_is_refused(
     with pytest.raises(RequestError) as error:
         resolve("base", recipe, scale, 0, WORLD)
     assert message in str(error.value)
+
+
+def test_an_encoder_from_scratch_takes_the_whole_rate(mini: Scale) -> None:
+    scratch = load_sweep(SWEEPS / "encoder_scratch.yaml")
+    rates = {
+        arm: resolve(arm, scratch.arms[arm], mini, 0, WORLD).evaluation.model.training.rates for arm in scratch.arms
+    }
+    assert rates["base"] == mini.train.rates and "encoder" in mini.train.rates
+    assert rates["scratch"] == {part: rate for part, rate in mini.train.rates.items() if part != "encoder"}
+
+
+def test_table_1_is_made_as_the_named_models_were(mini: Scale) -> None:
+    """Its ten rows in order: what is shared, what goes on from what, and with how many samples."""
+    table = load_sweep(SWEEPS / "encoder.yaml")
+    encoders = [resolve(arm, table.arms[arm], mini, 0, WORLD).evaluation.model.encoder for arm in table.arms]
+    assert [encoder.image_size for encoder in encoders] == [24] * 6 + [36] * 3 + [42]
+    assert [encoder.objective for encoder in encoders] == ["reconstructive"] * 3 + ["contrastive"] * 7
+    assert [encoder.dense_share > 0 for encoder in encoders] == [False] * 3 + [
+        True,
+        False,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    widths = [encoder.size.width for encoder in encoders[:3]]
+    assert [4 * width for width in widths] == [3 * widths[1], 4 * widths[1], 6 * widths[1]]
+    assert [encoder.features.layers / encoder.size.layers for encoder in encoders[:3]] == [20 / 24] * 3
+    steps = {encoder.training.steps for encoder in encoders[:9]}
+    assert len(steps) == 1
+    last, openai = encoders[9], encoders[8]
+    assert last.start == encoders[4] and last.training.steps == round(5 / 39 * steps.pop())
+    assert openai.pairs == "pages" and openai.different_pairs == round(
+        0.08 * openai.training.steps * openai.training.batch
+    )
+    decoders = {
+        resolve(arm, table.arms[arm], mini, 0, WORLD).evaluation.model.decoder.fingerprint for arm in table.arms
+    }
+    assert len(decoders) == 1
 
 
 def test_a_new_axis_leaves_old_fingerprints_standing(mini: Scale, sweep: Sweep) -> None:

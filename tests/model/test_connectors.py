@@ -6,7 +6,9 @@ from torch import nn
 
 from mm1_lab.config import ConnectorConfig, RequestError
 from mm1_lab.model import CONNECTORS, build_connector
-from mm1_lab.model.connectors import AveragePooling, CAbstractor
+from mm1_lab.model.connectors import AttentionPooling, AveragePooling, CAbstractor
+
+ADAPTIVE = ("average-pooling", "attention-pooling", "c-abstractor", "resampler")
 
 
 def build(kind: str, tokens: int, patches: int) -> nn.Module:
@@ -14,17 +16,30 @@ def build(kind: str, tokens: int, patches: int) -> nn.Module:
     return build_connector(ConnectorConfig(kind=kind, image_tokens=tokens, width=24), 32, 40, patches)
 
 
-@pytest.mark.parametrize("kind", CONNECTORS)
-@pytest.mark.parametrize("patches", [16, 36, 49])
-@pytest.mark.parametrize("tokens", [4, 9])
-def test_every_resolution_and_token_count(kind: str, patches: int, tokens: int) -> None:
+PAPER = [(tokens, patches) for tokens in (64, 144) for patches in (256, 576, 729)]
+CASES = [
+    *((kind, tokens, patches) for kind in ADAPTIVE for tokens in (4, 9) for patches in (16, 36, 49)),
+    *((kind, tokens, patches) for kind in ADAPTIVE for tokens, patches in PAPER),
+    *(("pixel-shuffle", tokens, patches) for tokens, patches in ((4, 16), (4, 36), (9, 36), (64, 256), (144, 576))),
+    *(("mlp", patches, patches) for patches in (16, 36, 49, 256)),
+]
+
+
+def test_every_connector_has_a_case() -> None:
+    assert {kind for kind, _, _ in CASES} == set(CONNECTORS)
+
+
+@pytest.mark.parametrize(("kind", "tokens", "patches"), CASES)
+def test_every_resolution_and_token_count(kind: str, tokens: int, patches: int) -> None:
+    """Shapes, and gradients to every patch and every parameter."""
     connector = build(kind, tokens, patches)
     features = torch.randn(3, patches, 32, requires_grad=True)
     out = connector(features)
     assert out.shape == (3, tokens, 40)
     out.square().sum().backward()
     assert features.grad is not None and bool((features.grad.abs().sum(dim=2) > 0).all())
-    assert all(parameter.grad is not None for parameter in connector.parameters())
+    still = [n for n, p in connector.named_parameters() if p.grad is None or not bool((p.grad != 0).any())]
+    assert not still
     # images do not mix
     torch.testing.assert_close(connector(features[1:2]), out[1:2], rtol=1e-4, atol=1e-5)
 
@@ -35,6 +50,43 @@ def test_average_pooling_is_the_mean_of_each_quarter() -> None:
     features = torch.randn(1, 16, 32)
     top_right = features[0, [2, 3, 6, 7]].mean(dim=0)
     torch.testing.assert_close(connector(features)[0, 1], connector.project(top_right))
+
+
+@pytest.mark.parametrize(("tokens", "patches"), [(4, 16), (9, 36), (64, 256), (64, 576), (144, 576)])
+def test_average_pooling_at_a_whole_stride_is_avg_pool2d(tokens: int, patches: int) -> None:
+    connector = build("average-pooling", tokens, patches)
+    assert isinstance(connector, AveragePooling)
+    features = torch.randn(2, patches, 32)
+    side, after = int(patches**0.5), int(tokens**0.5)
+    grid = features.transpose(1, 2).reshape(2, 32, side, side)
+    pooled = nn.functional.avg_pool2d(grid, kernel_size=side // after, stride=side // after)
+    expected = pooled.reshape(2, 32, tokens).transpose(1, 2) @ connector.project.weight.T + connector.project.bias
+    torch.testing.assert_close(connector(features), expected)
+
+
+def test_attention_pooling_by_hand() -> None:
+    """Scaled dot products of each head, written out."""
+    connector = build("attention-pooling", 9, 16)
+    assert isinstance(connector, AttentionPooling)
+    features = torch.randn(3, 16, 32)
+    attention, heads = connector.attention, connector.attention.num_heads
+    assert heads == 2
+    q, k, v = (
+        inputs @ weight.T + bias
+        for inputs, weight, bias in zip(
+            (connector.queries.expand(3, -1, -1), features, features),
+            attention.in_proj_weight.chunk(3),
+            attention.in_proj_bias.chunk(3),
+            strict=True,
+        )
+    )
+    pooled = []
+    for head in range(heads):
+        own = slice(head * 16, (head + 1) * 16)
+        weights = (q[..., own] @ k[..., own].transpose(1, 2) / 16**0.5).softmax(dim=2)
+        pooled.append(weights @ v[..., own])
+    expected = connector.project(attention.out_proj(torch.cat(pooled, dim=2)))
+    torch.testing.assert_close(connector(features), expected)
 
 
 def test_attention_pooling_knows_no_order() -> None:
@@ -57,12 +109,11 @@ def test_c_abstractor_keeps_what_is_near_together() -> None:
     assert change.argmax() == 8
 
 
-def test_c_abstractor_block_by_hand() -> None:
-    """One block against the same mathematics with the library's convolutions, channels first (RegNet-Y's block)."""
-    connector = build("c-abstractor", 4, 16)
-    assert isinstance(connector, CAbstractor)
-    block = connector.before[0]
-    features = torch.randn(2, 4, 4, 32)
+def reference_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """RegNet-Y's block as Honeybee configures it (SiLU, layer norm over the channels, stride 1), channels first.
+
+    Its convolutions stand here as convolutions; the weights are those of `block`, norms as they start.
+    """
 
     def convolve(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
         assert isinstance(linear, nn.Linear)
@@ -73,14 +124,65 @@ def test_c_abstractor_block_by_hand() -> None:
         return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
 
     silu = nn.functional.silu
-    x = features.permute(0, 3, 1, 2)
     inner = silu(norm(convolve(block.enter[0], x)))
-    inner = silu(norm(nn.functional.conv2d(inner, block.spatial.weight, padding=1, groups=24)))
+    inner = silu(norm(nn.functional.conv2d(inner, block.spatial.weight, padding=1, groups=inner.shape[1])))
     squeezed = inner.mean(dim=(2, 3), keepdim=True)
     inner = inner * torch.sigmoid(convolve(block.excite[2], silu(convolve(block.excite[0], squeezed))))
-    expected = silu(norm(convolve(block.leave[0], inner)) + norm(convolve(block.shortcut[0], x)))
-    assert block.excite[0].out_features == 8  # a quarter of the width that comes in
-    torch.testing.assert_close(block(features), expected.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
+    shortcut = x if isinstance(block.shortcut, nn.Identity) else norm(convolve(block.shortcut[0], x))
+    return silu(norm(convolve(block.leave[0], inner)) + shortcut)
+
+
+@pytest.mark.parametrize(("tokens", "patches"), [(4, 16), (9, 16), (9, 36), (4, 49)])
+def test_c_abstractor_by_hand(tokens: int, patches: int) -> None:
+    """The whole against the published configuration: positions, three blocks, adaptive pooling, three blocks, MLP."""
+    connector = build("c-abstractor", tokens, patches)
+    assert isinstance(connector, CAbstractor)
+    features = torch.randn(2, patches, 32)
+    side, after = int(patches**0.5), int(tokens**0.5)
+    x = (features + connector.positions).transpose(1, 2).reshape(2, 32, side, side)
+    assert len(connector.before) == len(connector.after) == 3
+    assert connector.before[0].excite[0].out_features == 8  # a quarter of the width that comes in
+    for block in connector.before:
+        x = reference_block(block, x)
+    cuts = [(i * side // after, -(-(i + 1) * side // after)) for i in range(after)]
+    x = torch.stack([x[:, :, top:low, left:right].mean(dim=(2, 3)) for top, low in cuts for left, right in cuts], dim=2)
+    x = x.reshape(2, -1, after, after)
+    for block in connector.after:
+        x = reference_block(block, x)
+    first, _, last = connector.project
+    hidden = nn.functional.silu(x.flatten(2).transpose(1, 2) @ first.weight.T + first.bias)
+    torch.testing.assert_close(connector(features), hidden @ last.weight.T + last.bias, rtol=1e-4, atol=1e-5)
+
+
+def test_pixel_shuffle_lays_neighbours_side_by_side() -> None:
+    """With a projection that sums everything, a token is the sum over its 2 × 2 patches."""
+    connector = build("pixel-shuffle", 4, 16)
+    nn.init.ones_(connector.project.weight)
+    nn.init.zeros_(connector.project.bias)
+    features = torch.randn(1, 16, 32)
+    torch.testing.assert_close(connector(features)[0, 1, 0], features[0, [2, 3, 6, 7]].sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_resampler_s_latents_see_each_other_and_all_patches() -> None:
+    connector = build("resampler", 4, 16)
+    features = torch.randn(1, 16, 32)
+    torch.testing.assert_close(connector(features[:, torch.randperm(16)]), connector(features), rtol=1e-4, atol=1e-5)
+    before = connector(features)
+    with torch.no_grad():
+        connector.latents[0] *= -1
+    assert ((connector(features) - before).abs().amax(dim=2) > 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "patches", "message"),
+    [
+        ("pixel-shuffle", 9, 16, "a grid of 4 × 4 patches cannot give 9 tokens"),
+        ("mlp", 9, 36, "makes a token of each of the 36 patches, not 9 tokens; write `image_tokens: patches`"),
+    ],
+)
+def test_tokens_that_a_patch_grid_cannot_give(kind: str, tokens: int, patches: int, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        build(kind, tokens, patches)
 
 
 def test_an_unknown_connector_names_the_nearest() -> None:

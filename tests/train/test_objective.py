@@ -10,9 +10,10 @@ from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, hidden_states
+from mm1_lab.train.contrastive import pair_batch
 from mm1_lab.train.decoder import TextBatches, phase_starts
-from mm1_lab.train.encoder import is_dense, pair_batch
 from mm1_lab.train.objective import contrastive_loss, language_loss
+from mm1_lab.train.pairs import is_dense
 
 
 def make_text_batch(squares: Data) -> Batch:

@@ -41,6 +41,16 @@ def test_only_matrices_decay() -> None:
             assert decay[id(parameter)] == (0.0 if is_free else 0.05), name
 
 
+def test_a_head_that_is_the_embedding_once_more_does_not_decay() -> None:
+    model = nn.ModuleDict(
+        {"embedding": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False), "other": nn.Linear(4, 4)}
+    )
+    model["head"].weight = model["embedding"].weight
+    optimiser, _ = build_optimiser(model, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
+    decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert decay[id(model["head"].weight)] == 0 and decay[id(model["other"].weight)] == 0.05
+
+
 def test_a_part_may_have_a_rate_of_its_own() -> None:
     size = Size(layers=1, width=16, heads=2)
     connector = build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=16), 16, 16, 16)

@@ -44,14 +44,22 @@ class Shards:
         )
 
     @classmethod
-    def open(cls, path: Path, cache: Path, scale: Scale) -> "Shards":
+    def open(cls, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> "Shards":
         """Reads the `data.yaml` at `path` and indexes its files into `cache`.
 
         Rows are planned for the scale's sequence, its largest number of image tokens and its images a row, so that
-        every arm of a scale sees the same rows. Raises RequestError for anything wrong in the file or what it names.
+        every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder: the file must name
+        no other. Raises RequestError for anything wrong in the file or what it names.
         """
         content, files = read_data_file(path)
         folder = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
+        if tokenizer is not None:
+            if folder is not None and folder_tokenizer(folder).digest != folder_tokenizer(tokenizer).digest:
+                raise RequestError(
+                    f"{path}: the tokenizer {content.tokenizer} does not match the decoder's in {tokenizer}; leave the "
+                    "line out, for a pre-trained decoder brings its own"
+                )
+            folder = tokenizer
         return cls(path, cache, scale, folder, files)
 
     @cached_property

@@ -1,0 +1,218 @@
+"""Models that others have trained: where their folders are, what they hold, and whether they can be used here.
+
+Nothing is loaded: a configuration is read, weights are only hashed. To add a family of encoders or decoders, enter the
+`model_type` of its configuration below. Weights are safetensors alone; pickled ones could run code and are refused.
+"""
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.config import OutsideDecoder, OutsideEncoder, Pretrained, RequestError, Size, canonical_json, nearest
+from mm1_lab.data.tokenizers import folder_tokenizer
+
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+"""What is fetched from the hub."""
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+HUB_SECONDS = 5.0
+"""For the hub's first answer."""
+SAMPLES, SAMPLE_BYTES = 64, 1 << 16
+"""Of a file of weights so many stretches, evenly spaced, are hashed."""
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """How a vision tower of the transformers library is used."""
+
+    model: str
+    """The library's class."""
+    norm: str
+    """Its final norm."""
+    positions: str | None = None
+    """The name of its position embeddings, where they are to be interpolated for another resolution."""
+    leading: int = 0
+    """Tokens before the patches."""
+    normed: bool = True
+    """Whether its last hidden state has passed the final norm."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Changes to its configuration: parts that are of no use here."""
+
+
+ENCODERS = {
+    "clip_vision_model": EncoderFamily(
+        "CLIPVisionModel", "post_layernorm", "embeddings.position_embedding.weight", leading=1, normed=False
+    ),
+    "siglip_vision_model": EncoderFamily(
+        "SiglipVisionModel",
+        "post_layernorm",
+        "embeddings.position_embedding.weight",
+        settings={"vision_use_head": False},
+    ),
+    "siglip2_vision_model": EncoderFamily("Siglip2VisionModel", "post_layernorm", settings={"vision_use_head": False}),
+    "aimv2_vision_model": EncoderFamily(
+        "Aimv2VisionModel", "rms_norm", "embeddings.position_embedding.weight", settings={"use_head": False}
+    ),
+    "dinov2": EncoderFamily(
+        "Dinov2Model", "layernorm", "embeddings.position_embeddings", leading=1, settings={"use_mask_token": False}
+    ),
+}
+DECODERS = ("llama", "qwen2", "qwen3", "smollm3", "gemma")
+"""Families whose layers all see everything before them, and whose logits are those of `lm_head`."""
+
+
+def find_folder(name: str) -> Path:
+    """The folder of a model: a path, or a hub name, fetched at the first use. Raises RequestError if there is none."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if name.startswith((".", "~", "/")) or name.count("/") != 1:
+        raise RequestError(f"{name}: there is no such folder, and a hub name is OWNER/NAME")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+    except LocalEntryNotFoundError:
+        print(f"{name}: fetching it from the Hugging Face hub, once", file=sys.stderr)
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
+    except HfHubHTTPError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RequestError(f"{name}: the Hugging Face hub does not give it ({reason})") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].removeprefix("Got: ")
+        raise RequestError(
+            f"{name}: is neither a folder here nor in the hub's cache, and the hub cannot be reached ({reason}); "
+            "give the folder of a copy"
+        ) from None
+
+
+class HuggingFace:
+    """Fulfils `Outside`; looks into each folder once."""
+
+    def __init__(self) -> None:
+        self._encoders: dict[str, OutsideEncoder] = {}
+        self._decoders: dict[str, OutsideDecoder] = {}
+
+    def encoder(self, asked: Pretrained) -> OutsideEncoder:
+        key = canonical_json(asked.model_dump())
+        if key not in self._encoders:
+            self._encoders[key] = read_encoder(asked)
+        return self._encoders[key]
+
+    def decoder(self, asked: Pretrained) -> OutsideDecoder:
+        if asked.weights not in self._decoders:
+            self._decoders[asked.weights] = read_decoder(asked)
+        return self._decoders[asked.weights]
+
+
+def read_encoder(asked: Pretrained) -> OutsideEncoder:
+    """What a vision tower's folder says of it; that of a model with a text tower serves too. Raises RequestError."""
+    folder = find_folder(asked.weights)
+    config = encoder_config(folder)
+    if config.model_type not in ENCODERS:
+        known = nearest(config.model_type, ENCODERS)
+        raise RequestError(f"{asked.weights}: vision towers of family {config.model_type!r} are not known here{known}")
+    count = config.num_hidden_layers
+    layer = -1 if asked.layer is None else asked.layer
+    layers = layer if layer >= 0 else count + 1 + layer
+    if not 1 <= layers <= count:
+        raise RequestError(f"{asked.weights}: has {count} layers, so layer {asked.layer} cannot be used")
+    image_size = getattr(config, "image_size", None) or round(config.num_patches**0.5) * config.patch_size
+    mean, std = _normalisation(folder, asked.weights)
+    return OutsideEncoder(
+        name=asked.weights,
+        folder=str(folder),
+        digest=_digest(folder, asked.weights),
+        family=config.model_type,
+        size=Size(layers=layers, width=config.hidden_size, heads=config.num_attention_heads),
+        patch=config.patch_size,
+        image_size=image_size,
+        layer=asked.layer,
+        mean=mean,
+        std=std,
+    )
+
+
+def read_decoder(asked: Pretrained) -> OutsideDecoder:
+    """What a causal language model's folder says of it. Raises RequestError, also for a tokenizer that cannot serve."""
+    folder = find_folder(asked.weights)
+    config = _config(folder)
+    if config.model_type not in DECODERS:
+        known = nearest(config.model_type, DECODERS)
+        raise RequestError(f"{asked.weights}: decoders of family {config.model_type!r} are not known here{known}")
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise RequestError(
+            f"{asked.weights}: some of its layers see only a window of the text, which packed rows do not allow; "
+            "choose a decoder whose layers see everything"
+        )
+    digest = _digest(folder, asked.weights)
+    folder_tokenizer(folder, rows=config.vocab_size, needs_padding=True)
+    return OutsideDecoder(
+        name=asked.weights,
+        folder=str(folder),
+        digest=digest,
+        family=config.model_type,
+        size=Size(layers=config.num_hidden_layers, width=config.hidden_size, heads=config.num_attention_heads),
+        vocabulary=config.vocab_size,
+        longest=config.max_position_embeddings,
+    )
+
+
+def encoder_config(folder: Path) -> Any:
+    """The configuration of a folder's vision tower."""
+    config = _config(folder)
+    return getattr(config, "vision_config", config)
+
+
+def _config(folder: Path) -> Any:
+    """The library's configuration object; no code of the folder runs."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").exists():
+        raise RequestError(f"{folder}: has no config.json, so it is no model of the transformers library")
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever the library raises for a damaged or unknown configuration
+        reason = str(error).strip().split("\n")[0]
+        raise RequestError(f"{folder}: its config.json cannot be used ({reason})") from None
+
+
+def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of pixels between 0 and 1, from the folder's preprocessor."""
+    path = folder / "preprocessor_config.json"
+    if not path.exists():
+        raise RequestError(f"{name}: has no preprocessor_config.json, which says how its images are normalised")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(f"{path}: must give image_mean and image_std ({type(error).__name__}: {error})") from None
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise RequestError(f"{path}: image_mean and image_std must each be three numbers, the latter above 0")
+    return mean, std
+
+
+def _digest(folder: Path, name: str) -> str:
+    """16 hexadecimal digits over the configuration and, of each file of weights, its size, head and samples."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+        if pickled:
+            raise RequestError(
+                f"{name}: has pickled weights alone ({pickled[0]}), which can run code when they are loaded; "
+                "convert them to safetensors"
+            )
+        raise RequestError(f"{name}: there are no weights in the folder (*.safetensors)")
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in weights:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for sample in range(SAMPLES):
+                file.seek(sample * max(0, size - SAMPLE_BYTES) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]

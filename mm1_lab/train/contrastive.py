@@ -1,0 +1,170 @@
+"""Contrastive pre-training of the image encoder: images against their captions (CLIP; Table 1 of the paper)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from mm1_lab.config import EncoderStage, Size
+from mm1_lab.data.types import BrokenPicture, Data, Document, Picture, Pixels, Tokenizer
+from mm1_lab.model import Encoder, build_encoder, load_weights, normalise
+from mm1_lab.train.fit import fit
+from mm1_lab.train.module import Tally
+from mm1_lab.train.objective import contrastive_loss
+from mm1_lab.train.pairs import StepPairs
+from mm1_lab.train.progress import Report
+from mm1_lab.train.recorder import Recorder
+
+CAPTION_TOKENS = 77
+"""The longest caption, begin and end included; the rest of a longer one is cut off."""
+LARGEST_SCALE = 100.0
+HELD_OUT_PAIRS = 256
+TEXT_TOWER = "text.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Images and their captions."""
+
+    images: torch.Tensor
+    """uint8 (pairs, 3, side, side)"""
+    tokens: torch.Tensor
+    """int64 (pairs, length), padded at the end."""
+    ends: torch.Tensor
+    """int64 (pairs,): where each caption's end token stands."""
+    groups: torch.Tensor
+    """int64 (pairs,): equal for captions that are the same word for word."""
+
+    def to(self, device: torch.device | str) -> "PairBatch":
+        return PairBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def pair_batch(images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tokenizer) -> PairBatch:
+    """Images (each (side, side, 3)) and captions as tensors."""
+    limit = CAPTION_TOKENS - 2
+    ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
+    longest = max(map(len, ids))
+    first: dict[str, int] = {}
+    groups = [first.setdefault(caption, number) for number, caption in enumerate(captions)]
+    return PairBatch(
+        images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+        tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
+        ends=torch.tensor([len(row) - 1 for row in ids]),
+        groups=torch.tensor(groups),
+    )
+
+
+class Contrastive(nn.Module):
+    """An image encoder and a text tower whose embeddings meet in one space, and CLIP's learnt temperature.
+
+    An image is the mean of its patches; a caption is CLIP's causal text transformer at the end token.
+    """
+
+    def __init__(self, encoder: Encoder, text: Size, vocabulary: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocabulary,
+                hidden_size=text.width,
+                intermediate_size=4 * text.width,
+                num_hidden_layers=text.layers,
+                num_attention_heads=text.heads,
+                max_position_embeddings=CAPTION_TOKENS,
+                hidden_act="gelu",
+                pad_token_id=None,
+                bos_token_id=None,
+                eos_token_id=0,  # only for CLIP's own pooling, which is not used
+            )
+        )
+        self.image_projection = nn.Linear(encoder.width, text.width, bias=False)
+        self.text_projection = nn.Linear(text.width, text.width, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit vectors (pairs, width) of the images and of the captions."""
+        images = self.image_projection(self.encoder(normalise(batch.images)).mean(dim=1))
+        states = self.text(batch.tokens).last_hidden_state
+        texts = self.text_projection(states[torch.arange(len(states), device=states.device), batch.ends])
+        return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
+
+    def loss(self, batch: PairBatch) -> tuple[torch.Tensor, Tally]:
+        """The contrastive loss, and its tally of one row."""
+        images, texts = self(batch)
+        scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
+        loss = contrastive_loss(images, texts, scale, batch.groups)
+        tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
+        tally[0, 0] = loss.detach() * len(images)
+        tally[0, 2] = (batch.ends + 1).sum()
+        tally[0, 1] = tally[0, 3] = len(images)
+        return loss, tally
+
+
+def train_contrastive(
+    stage: EncoderStage, folder: Path, start: Path | None, data: Data, report: Report
+) -> tuple[Encoder, Recorder, dict[str, Any]]:
+    """The encoder, its losses, and how well it retrieves; goes on from the encoder and text tower in `start`, if any.
+
+    The text tower is kept beside the encoder, in a file of its own.
+    """
+    encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+    network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
+    if start is not None:
+        load_weights(encoder, start)
+        network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
+    if stage.compile:
+        network.encoder.compile()
+    pairs = StepPairs(stage, data)
+
+    def batch(step: int) -> PairBatch:
+        return pair_batch(*pairs(step), data.tokenizer)
+
+    recorder = fit(stage, folder, network, network.loss, stage.training, ["pairs"], batch, report)
+    text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
+    save_file(text, folder / TEXT_TOWER)
+    return encoder, recorder, {"retrieval": held_out_retrieval(network, data, stage.image_size)}
+
+
+@torch.no_grad()
+def held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str, float]:
+    """How often the nearest caption of a held-out image is its own, and the nearest image of a caption; `pairs` asked.
+
+    A caption that another image has too, word for word, counts as right.
+    """
+    pairs = [
+        pair for document in data.held_out("captions", HELD_OUT_PAIRS) if (pair := _image_and_text(document, side))
+    ]
+    if not pairs:
+        return {"pairs": 0}
+    batch = pair_batch([image for image, _ in pairs], [text for _, text in pairs], data.tokenizer)
+    network.eval()
+    images, texts = network(batch.to(network.log_scale.device))
+    groups = batch.groups.to(images.device)
+    scores = images @ texts.T
+
+    def accuracy(nearest: torch.Tensor) -> float:
+        return (groups[nearest] == groups).double().mean().item()
+
+    return {
+        "pairs": len(pairs),
+        "image_to_text": accuracy(scores.argmax(dim=1)),
+        "text_to_image": accuracy(scores.argmax(dim=0)),
+    }
+
+
+def _image_and_text(document: Document, side: int) -> tuple[Pixels, str] | None:
+    """The first picture of a document and all its text; None without a picture that can be decoded."""
+    picture: Picture | None = next((part for part in document.parts if not isinstance(part, str)), None)
+    if picture is None:
+        return None
+    try:
+        return picture.pixels(side), "".join(part for part in document.parts if isinstance(part, str))
+    except BrokenPicture:
+        return None

@@ -1,0 +1,106 @@
+"""Reconstructive pre-training of the image encoder: each patch predicts the next one's pixels (AIM; Table 1).
+
+A prefix of random length is seen as a whole, what follows it patch by patch in reading order, so that the encoder may
+later be used with every patch seeing every other. Only patches after the prefix count. Pixels are normalised within
+their patch. Here the class token stands before the first patch, and positions are learnt, as in the contrastive ViT.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mm1_lab.config import EncoderStage
+from mm1_lab.data.types import Data
+from mm1_lab.model import Encoder, build_encoder, normalise
+from mm1_lab.train.fit import fit
+from mm1_lab.train.module import Tally
+from mm1_lab.train.pairs import StepPairs
+from mm1_lab.train.progress import Report
+from mm1_lab.train.recorder import Recorder
+
+VARIANCE_FLOOR = 1.0
+"""In squared grey levels: a patch of one colour has no contrast to be blown up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """Images alone."""
+
+    images: torch.Tensor
+    """uint8 (n, 3, side, side)"""
+
+    def to(self, device: torch.device | str) -> "ImageBatch":
+        return ImageBatch(self.images.to(device))
+
+
+def normalised_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
+    """uint8 (n, 3, side, side) → (n, patches, 3 · patch²): mean 0 and variance 1 within each patch, row by row."""
+    pixels = nn.functional.unfold(images.float(), kernel_size=patch, stride=patch).transpose(1, 2)
+    variance, mean = torch.var_mean(pixels, dim=2, correction=0, keepdim=True)
+    return (pixels - mean) / (variance + VARIANCE_FLOOR).sqrt()
+
+
+def prefix_mask(prefix: torch.Tensor, length: int) -> torch.Tensor:
+    """bool (n, 1, length, length): whether a place (row) sees another: all up to itself, and all of the prefix.
+
+    `prefix` (n,) counts places.
+    """
+    places = torch.arange(length, device=prefix.device)
+    causal = places[:, None] >= places
+    return (causal | (places < prefix[:, None, None]))[:, None]
+
+
+class Reconstructive(nn.Module):
+    """A ViT and the head that turns what it knows at a patch into the pixels of the next one."""
+
+    def __init__(self, trunk: Encoder, patch: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.patch = patch
+        width = trunk.width
+        self.head = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 3 * patch**2))
+
+    def forward(self, images: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Predictions (n, patches, 3 · patch²) of each patch from what stands before it; `prefix` (n,) patches."""
+        vision = self.trunk.vision
+        embedded = vision.pre_layrnorm(vision.embeddings(normalise(images)))
+        mask = prefix_mask(prefix + 1, embedded.shape[1])
+        states = vision.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        predictions: torch.Tensor = self.head(vision.post_layernorm(states[:, :-1]))
+        return predictions
+
+    def loss(self, batch: ImageBatch) -> tuple[torch.Tensor, Tally]:
+        """The mean squared error over the patches after the prefix, and its tally of one row."""
+        count, patches = len(batch.images), self.trunk.patches
+        prefix = torch.randint(1, patches, (count,)).to(batch.images.device)
+        errors = self(batch.images, prefix).float() - normalised_patches(batch.images, self.patch)
+        counts = torch.arange(patches, device=errors.device) >= prefix[:, None]
+        total = (errors.square().mean(dim=2) * counts).sum()
+        tally = torch.zeros(1, 4, dtype=torch.float64, device=errors.device)
+        tally[0, 0], tally[0, 1] = total.detach(), counts.sum()
+        tally[0, 2], tally[0, 3] = count * patches, count
+        return total / counts.sum(), tally
+
+
+def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: Report) -> tuple[Encoder, Recorder]:
+    """The encoder to be used, which lacks the last layers, and its losses."""
+    network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
+    pairs = StepPairs(stage, data)
+
+    def batch(step: int) -> ImageBatch:
+        return ImageBatch(torch.from_numpy(np.stack(pairs(step)[0])).permute(0, 3, 1, 2).contiguous())
+
+    recorder = fit(stage, folder, network, network.loss, stage.training, ["images"], batch, report)
+    return without_last_layers(network.trunk, stage), recorder
+
+
+def without_last_layers(trunk: Encoder, stage: EncoderStage) -> Encoder:
+    """The first layers of `trunk`, as many as the features of `stage` have, under a final norm as it starts."""
+    encoder = build_encoder(stage.features, stage.patch, stage.image_size)
+    trained = trunk.state_dict()
+    kept = {name: value for name, value in encoder.state_dict().items() if ".post_layernorm." in name}
+    encoder.load_state_dict({name: kept.get(name, trained[name]) for name in encoder.state_dict()})
+    return encoder

@@ -1,0 +1,67 @@
+"""Table 1 and Fig. 4: what stands in them, from results made by hand."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from analysis.figure_4 import draw_figure_4
+from analysis.paper import Paper, PaperNumber
+from analysis.study import Study, read_study
+from analysis.table_1 import table_1_markdown, write_table_1
+from mm1_lab.config import Sweep, load_sweep
+from tests.analysis.results_folder import ROOT, score_rows, write_results
+
+QUALITY = {"retrieval": {"pairs": 256, "image_to_text": 0.625}, "probe": {"auc": 0.875, "words": 20}}
+
+
+def results_of(sweep: Sweep, results: Path, **missing: str) -> Path:
+    return write_results(results, sweep, sweep.arms, (0, 1), **missing)
+
+
+def test_table_1_has_the_paper_s_rows_in_its_order_with_its_numbers(tmp_path: Path) -> None:
+    sweep = load_sweep(ROOT / "sweeps" / "encoder.yaml")
+    folder = results_of(sweep, tmp_path, missing="AIM-1B/0 AIM-1B/1")
+    for path in tmp_path.glob("trials/*/record.json"):
+        record = json.loads(path.read_text())
+        record["summaries"]["encoder"] = QUALITY
+        path.write_text(json.dumps(record))
+    study = read_study(folder)
+    number = PaperNumber(36.6, "equal", "MM1 Table 1")
+    panel, labels = next((key, list(panel.arms)) for key, panel in study.panels.items())
+    study.__dict__["paper"] = Paper({(panel, labels[0], "0-shot"): number}, {})
+    lines = [line for line in table_1_markdown(study).splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in rows[2:]] == labels and len(labels) == 10
+    assert rows[0][-3:] == ["MM1 0-shot", "MM1 4-shot", "MM1 8-shot"]
+    first, second, last = rows[2], rows[3], rows[-1]
+    assert first[1:6] == ["reconstructive", "224", "images", "62.5", "87.5"]
+    assert first[-3:] == ["*36.6* [1]", "", ""] and last[-3:] == ["", "", ""]
+    assert second[4:9] == ["–"] * 5  # without scores
+    assert last[1:4] == ["contrastive", "378", "DFN"]
+    ours = [row for seed in (0, 1) for row in score_rows("AIM-600M", seed) if row.shots == 4 and row.family != "text"]
+    assert float(first[7].split()[0]) == pytest.approx(sum(row.score for row in ours) / len(ours), abs=0.06)
+
+    write_table_1(study, folder)
+    with (folder / "table_1.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 18 and {row["probe"] for row in table} == {"0.875"}
+
+
+def test_fig_4_is_drawn_with_a_hole(tmp_path: Path) -> None:
+    sweep = load_sweep(ROOT / "sweeps" / "connector.yaml")
+    shown = {arm for panel in sweep.panels.values() for arm in panel.arms.values()}
+    assert shown == set(sweep.arms) and len(shown) == 12
+    study: Study = read_study(results_of(sweep, tmp_path, missing="c-abstractor 224 64/0 c-abstractor 224 64/1"))
+    pictures = []
+    for name, panels in (("whole", sweep.panels), ("less", dict(list(sweep.panels.items())[:2]))):
+        changed = replace(study)
+        changed.__dict__["panels"] = panels
+        written = draw_figure_4(changed, tmp_path / name)
+        assert [path.suffix for path in written] == [".png", ".pdf"]
+        with Image.open(written[0]) as picture:
+            pictures.append(picture.convert("L").tobytes())
+    assert pictures[0] != pictures[1]

@@ -1,0 +1,161 @@
+"""Pre-trained models from outside: the same features and logits as the library's own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    Aimv2VisionModel,
+    AutoModelForCausalLM,
+    CLIPVisionModel,
+    Dinov2Model,
+    Siglip2ImageProcessorPil,
+    Siglip2VisionModel,
+    SiglipVisionModel,
+)
+
+from mm1_lab.config import Pretrained, RequestError
+from mm1_lab.data.outside import find_folder, read_decoder, read_encoder
+from mm1_lab.model import load_outside_decoder, load_outside_encoder, load_weights
+from mm1_lab.model.outside import OutsideViT, build_outside_decoder
+from mm1_lab.model.weights import _tied
+from tests import outside as saved
+
+
+def tower(folder: Path, side: int = saved.SIDE, layer: int | None = None) -> OutsideViT:
+    facts = read_encoder(Pretrained(weights=str(folder), layer=layer))
+    encoder = OutsideViT(facts, side)
+    load_outside_encoder(encoder, facts)
+    return encoder.eval()
+
+
+def pictures(side: int = saved.SIDE) -> torch.Tensor:
+    return torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+
+
+def by_hand(images: torch.Tensor) -> torch.Tensor:
+    channels = [(images[:, c] / 255 - saved.MEAN[c]) / saved.STD[c] for c in range(3)]
+    return torch.stack(channels, dim=1)
+
+
+@torch.no_grad()
+def library_features(family: str, folder: Path, images: torch.Tensor, layer: int | None) -> torch.Tensor:
+    """What the library's own model gives, its own interpolation included."""
+    pixels = by_hand(images)
+    if family == "clip":
+        clip = CLIPVisionModel.from_pretrained(folder)
+        states = clip(pixels, interpolate_pos_encoding=True, output_hidden_states=True)
+        chosen = clip.post_layernorm(states.last_hidden_state) if layer is None else states.hidden_states[layer]
+        return chosen[:, 1:]
+    if family == "siglip2":
+        processor = Siglip2ImageProcessorPil(
+            patch_size=saved.PATCH, max_num_patches=16, do_resize=True, image_mean=saved.MEAN, image_std=saved.STD
+        )
+        inputs = processor(list(images.permute(0, 2, 3, 1).numpy()), return_tensors="pt")
+        states = Siglip2VisionModel.from_pretrained(folder)(**inputs, output_hidden_states=True)
+    elif family == "siglip":
+        model = SiglipVisionModel.from_pretrained(folder)
+        states = model(pixels, interpolate_pos_encoding=True, output_hidden_states=True)
+    elif family == "aimv2":
+        states = Aimv2VisionModel.from_pretrained(folder)(pixels, output_hidden_states=True)
+    else:
+        states = Dinov2Model.from_pretrained(folder)(pixels, output_hidden_states=True)
+        chosen = states.last_hidden_state if layer is None else states.hidden_states[layer]
+        return chosen[:, 1:]
+    return states.last_hidden_state if layer is None else states.hidden_states[layer]
+
+
+@pytest.mark.parametrize("layer", [None, -2, 1])
+@pytest.mark.parametrize("family", saved.ENCODERS)
+def test_features_are_the_library_s(family: str, layer: int | None, tmp_path: Path) -> None:
+    folder = saved.save_encoder(family, tmp_path)
+    images = pictures()
+    encoder = tower(folder, layer=layer)
+    assert (encoder.width, encoder.patches) == (saved.WIDTH, 16)
+    features = encoder(encoder.normalise(images))
+    torch.testing.assert_close(features, library_features(family, folder, images, layer), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "dinov2"])
+def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path: Path) -> None:
+    folder = saved.save_encoder(family, tmp_path)
+    images = pictures(42)
+    encoder = tower(folder, side=42)
+    features = encoder(encoder.normalise(images))
+    assert features.shape == (2, 36, saved.WIDTH)
+    torch.testing.assert_close(features, library_features(family, folder, images, None), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", saved.DECODERS)
+def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
+    folder = saved.save_decoder(family, tmp_path)
+    facts = read_decoder(Pretrained(weights=str(folder)))
+    decoder = build_outside_decoder(facts, saved.ROWS + 5)
+    load_outside_decoder(decoder, facts)
+    tokens = torch.arange(40).reshape(2, 20) * 7
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(tokens).logits
+        hidden = decoder.eval().model(inputs_embeds=decoder.get_input_embeddings()(tokens)).last_hidden_state
+        logits = decoder.lm_head(hidden)
+    assert logits.shape[-1] == saved.ROWS + 5
+    torch.testing.assert_close(logits[..., : saved.ROWS], expected, rtol=1e-4, atol=1e-4)
+    mean = decoder.get_input_embeddings().weight[: saved.ROWS].mean(dim=0)
+    torch.testing.assert_close(decoder.get_input_embeddings().weight[-1], mean)
+
+
+def test_the_same_weights_elsewhere_are_the_same_model(tmp_path: Path) -> None:
+    """Where a folder lies is no part of its identity; its weights and what the images pass before it are."""
+    first = saved.save_encoder("clip", tmp_path / "a")
+    second = saved.save_encoder("clip", tmp_path / "b")
+    facts = [read_encoder(Pretrained(weights=str(folder))) for folder in (first, second)]
+    assert facts[0].digest == facts[1].digest and facts[0].folder != facts[1].folder
+    weights = second / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    assert read_encoder(Pretrained(weights=str(second))).digest != facts[0].digest
+
+
+def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
+    folder = saved.save_decoder("qwen2", tmp_path / "hub")
+    facts = read_decoder(Pretrained(weights=str(folder)))
+    decoder = build_outside_decoder(facts, 10)
+    assert _tied(decoder) == {"lm_head.weight": "model.embed_tokens.weight"}
+    from safetensors.torch import load_file, save_file
+
+    values = {name: value for name, value in decoder.state_dict().items() if name != "lm_head.weight"}
+    save_file(values, tmp_path / "model.safetensors")
+    other = build_outside_decoder(facts, 10)
+    load_weights(other, tmp_path)
+    assert other.lm_head.weight is other.model.embed_tokens.weight
+    assert torch.equal(other.lm_head.weight, load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"])
+
+
+def test_weights_that_are_not_complete(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = saved.save_encoder("siglip", tmp_path)
+    path = folder / "model.safetensors"
+    values = {name: value for name, value in load_file(path).items() if "layers.1.mlp.fc1.weight" not in name}
+    save_file(values, path, metadata={"format": "pt"})
+    with pytest.raises(RequestError, match=r"its weights lack .*layers.1.mlp.fc1.weight"):
+        tower(folder)
+
+
+def test_a_layer_that_is_not_there(tmp_path: Path) -> None:
+    folder = saved.save_encoder("clip", tmp_path)
+    for layer in (4, 0, -4, -9):
+        with pytest.raises(RequestError, match=f"has 3 layers, so layer {layer} cannot be used"):
+            read_encoder(Pretrained(weights=str(folder), layer=layer))
+    assert read_encoder(Pretrained(weights=str(folder), layer=-3)).size.layers == 1
+
+
+def test_a_name_that_is_no_folder() -> None:
+    with pytest.raises(RequestError, match="there is no such folder, and a hub name is OWNER/NAME"):
+        find_folder("models/clip/large")
+
+
+def test_final_norms_are_left_out_where_a_layer_is_chosen(tmp_path: Path) -> None:
+    encoder = tower(saved.save_encoder("aimv2", tmp_path), layer=2)
+    assert isinstance(encoder.vision.rms_norm, nn.Identity) and len(encoder.vision.encoder.layers) == 2

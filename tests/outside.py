@@ -1,0 +1,101 @@
+"""Small models of the transformers library, saved as the hub holds them: a folder with configuration and weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    Aimv2VisionConfig,
+    Aimv2VisionModel,
+    AutoModelForCausalLM,
+    CLIPConfig,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    GemmaConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SmolLM3Config,
+)
+
+WIDTH, LAYERS, HEADS = 16, 3, 2
+PATCH, SIDE = 7, 28
+MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+ROWS = 320
+"""Of a decoder's embedding."""
+
+_TOWER = {
+    "hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+    "patch_size": PATCH,
+}  # fmt: skip
+_TEXT = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": HEADS}
+_LANGUAGE = _TEXT | {
+    "num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": ROWS, "max_position_embeddings": 1024,
+    "head_dim": 8, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+
+ENCODERS = ("clip", "siglip", "siglip2", "aimv2", "dinov2")
+DECODERS = ("llama", "qwen2", "qwen3", "smollm3", "gemma")
+
+
+def save_encoder(family: str, folder: Path) -> Path:
+    """CLIP's and SigLIP's with their text towers, as on the hub."""
+    torch.manual_seed(1)
+    tower = _TOWER | {"image_size": SIDE}
+    model: PreTrainedModel
+    if family == "clip":
+        model = CLIPModel(CLIPConfig(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}, projection_dim=8))
+    elif family == "siglip":
+        model = SiglipModel(SiglipConfig(vision_config=tower, text_config=_TEXT | {"vocab_size": 30}))
+    elif family == "siglip2":
+        model = Siglip2VisionModel(Siglip2VisionConfig(**_TOWER, num_patches=(SIDE // PATCH) ** 2))
+    elif family == "aimv2":
+        model = Aimv2VisionModel(Aimv2VisionConfig(**tower))
+    else:
+        model = Dinov2Model(Dinov2Config(**tower))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "position_embed" in name or "norm" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    preprocessor = {"image_mean": MEAN, "image_std": STD, "size": {"height": SIDE, "width": SIDE}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+def save_decoder(family: str, folder: Path, **tokens: str | None) -> Path:
+    """With a byte-level tokenizer; Gemma's and Qwen 2's have tied embeddings."""
+    torch.manual_seed(2)
+    configs: dict[str, Any] = {
+        "llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "smollm3": SmolLM3Config,
+        "gemma": GemmaConfig,
+    }  # fmt: skip
+    config = configs[family](**_LANGUAGE, tie_word_embeddings=family in ("gemma", "qwen2"))
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    save_tokenizer(folder, **tokens)
+    return folder
+
+
+def save_tokenizer(folder: Path, entries: int = 300, **tokens: str | None) -> Path:
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    special = ["<pad>", "</s>"]
+    trainer = BpeTrainer(
+        vocab_size=entries, special_tokens=special, initial_alphabet=ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(["a large red circle is at the top left . what color is the square ?"] * 4, trainer)
+    named = {"eos_token": "</s>", "pad_token": "<pad>"} | tokens
+    PreTrainedTokenizerFast(tokenizer_object=backend, **{k: v for k, v in named.items() if v}).save_pretrained(folder)
+    return folder

@@ -1,0 +1,268 @@
+"""Trials on models that others have trained, at the lab scale's settings, shrunk; and what is refused beforehand."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mm1_lab.cli import main
+from mm1_lab.config import (
+    DataIdentity,
+    MultimodalStage,
+    RequestError,
+    Scale,
+    load_scale,
+    load_sweep,
+    resolve,
+)
+from mm1_lab.data import open_data
+from mm1_lab.data.outside import HuggingFace
+from mm1_lab.evaluate.run import evaluate
+from mm1_lab.model import build_mm1, load_outside_decoder, load_outside_encoder
+from mm1_lab.train.stages import run_stage
+from tests import outside as saved
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+SHRUNK = (
+    "base_decoder=tiny", "resolutions={224: 28, 336: 42, 378: 28}", "image_tokens={64: 4, 144: 9}",
+    "connector_width=16", "sequence=1024", "train.steps=2", "train.rows=2", "evaluate.questions=8", "evaluate.blocks=8",
+    "evaluate.batch=16", "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}",
+    "gradient_checkpointing=true",
+)  # fmt: skip
+PAIRS = [
+    *((encoder, decoder) for encoder in ("clip", "siglip", "aimv2") for decoder in ("llama", "qwen2")),
+    ("siglip2", "gemma"),
+    ("dinov2", "smollm3"),
+]
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every small model; not to be changed."""
+    folder = tmp_path_factory.mktemp("models")
+    for family in saved.ENCODERS:
+        saved.save_encoder(family, folder / family)
+    for family in saved.DECODERS:
+        saved.save_decoder(family, folder / family)
+    return folder
+
+
+def shrunk(encoder: Path, decoder: Path, *more: str) -> tuple[str, ...]:
+    models = f"pretrained_encoders={{ViT-L: {encoder}}}", f"pretrained_decoders={{tiny: {decoder}}}"
+    return (*SHRUNK, *models, *more)
+
+
+def lab(encoder: Path, decoder: Path, *more: str) -> Scale:
+    return load_scale("lab", SWEEPS / "scales", shrunk(encoder, decoder, *more))
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
+def test_a_trial_runs_on_models_from_outside(encoder: str, decoder: str, models: Path, tmp_path: Path) -> None:
+    scale = lab(models / encoder, models / decoder)
+    assert scale.precision == "bf16-mixed" and scale.gradient_checkpointing
+    data = open_data(None, tmp_path, scale, models / decoder)
+    change = {"resolution": 224 if encoder in ("aimv2", "siglip2") else 336, "image_tokens": 64}
+    recipe = load_sweep(SWEEPS / "data_mix.yaml").base.model_copy(update=change)
+    trial = resolve("base", recipe, scale, 0, data.identity, HuggingFace())
+    stage = trial.evaluation.model
+    assert not stage.inputs()
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    run_stage(stage, folder, {}, data, lambda progress: None)
+    trained, start = load_file(folder / "model.safetensors"), started(stage, data.tokenizer)
+    moved = {name.split(".")[0] for name, value in trained.items() if not torch.equal(value, start[name])}
+    assert moved == {"encoder", "connector", "decoder"}
+    if (encoder, decoder) in (("clip", "qwen2"), ("siglip2", "gemma")):
+        result = evaluate(trial.evaluation, folder, data, lambda progress: None)
+        assert len(result.scores) == 9 * 8 and set(result.held_out_loss) == set(data.identity.sources)
+
+
+def started(stage: MultimodalStage, tokenizer: object) -> dict[str, torch.Tensor]:
+    """The weights with which training begins, by the names that a file of them has."""
+    model = build_mm1(stage, tokenizer)  # type: ignore[arg-type]
+    load_outside_encoder(model.encoder, stage.encoder)  # type: ignore[arg-type]
+    load_outside_decoder(model.decoder, stage.decoder)  # type: ignore[arg-type]
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def test_frozen_parts_from_outside_stay_as_they_are(models: Path, tmp_path: Path) -> None:
+    scale = lab(models / "clip", models / "qwen2")
+    data = open_data(None, tmp_path, scale, models / "qwen2")
+    recipe = load_sweep(SWEEPS / "data_mix.yaml").base.model_copy(update={"frozen": ("encoder", "decoder")})
+    stage = resolve("base", recipe, scale, 0, data.identity, HuggingFace()).evaluation.model
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    run_stage(stage, folder, {}, data, lambda progress: None)
+    trained, start = load_file(folder / "model.safetensors"), started(stage, data.tokenizer)
+    for name, value in trained.items():
+        if not name.startswith("connector."):
+            assert torch.equal(value, start[name]), name
+
+
+def test_checkpointing_changes_memory_not_results(models: Path, tmp_path: Path) -> None:
+    losses = []
+    for setting in ("true", "false"):
+        scale = lab(models / "siglip", models / "llama", f"gradient_checkpointing={setting}", "precision=32-true")
+        data = open_data(None, tmp_path, scale, models / "llama")
+        recipe = load_sweep(SWEEPS / "data_mix.yaml").base
+        stage = resolve("base", recipe, scale, 0, data.identity, HuggingFace()).evaluation.model
+        folder = tmp_path / setting
+        folder.mkdir()
+        run_stage(stage, folder, {}, data, lambda progress: None)
+        losses.append(json.loads((folder / "summary.json").read_text())["losses"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:
+    """A moved folder gives the same trial; another layer, or other numbers for its images, give another one."""
+    recipe = load_sweep(SWEEPS / "data_mix.yaml").base
+
+    def fingerprint(encoder: Path, *more: str) -> str:
+        scale = lab(encoder, models / "llama", *more)
+        return resolve("base", recipe, scale, 0, DataIdentity(), HuggingFace()).fingerprint
+
+    moved = shutil.copytree(models / "clip", tmp_path / "moved")
+    assert fingerprint(moved) == fingerprint(models / "clip")
+    chosen = f"pretrained_encoders={{ViT-L: {{weights: {moved}, layer: -2}}}}"
+    assert fingerprint(moved, chosen) != fingerprint(moved)
+    preprocessor = moved / "preprocessor_config.json"
+    preprocessor.write_text(preprocessor.read_text().replace("0.48", "0.5"))
+    assert fingerprint(moved) != fingerprint(models / "clip")
+
+
+def test_an_arm_names_its_models_in_one_line(models: Path) -> None:
+    scale = load_scale("smoke", SWEEPS / "scales", ("sequence=512",))
+    base = load_sweep(SWEEPS / "data_mix.yaml").base
+    values = base.model_dump() | {
+        "encoder": {"size": str(models / "siglip")},
+        "decoder": str(models / "llama"),
+        "resolution": "native",
+        "image_tokens": "patches",
+        "connector": "mlp",
+    }
+    stage = resolve("a", type(base).model_validate(values), scale, 0, DataIdentity(), HuggingFace()).evaluation.model
+    assert stage.image_size == saved.SIDE and stage.connector.image_tokens == 16
+    assert stage.encoder.family == "siglip_vision_model" and stage.decoder.family == "llama"  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a base trial at lab with two models; it must refuse in one line, before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def check(encoder: Path | str, decoder: Path | str, *options: str) -> str:
+        capsys.readouterr()
+        settings = [part for text in shrunk(Path(encoder), Path(decoder)) for part in ("--set", text)]
+        command = ["run", str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "base", *settings, *options]
+        assert main(command) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("mm1-lab: ") and all("fetching" in line for line in lines[:-1])
+        assert not list(tmp_path.glob("results/**/sweep.json")) and not list(tmp_path.glob("results/**/*.partial"))
+        return lines[-1]
+
+    return check
+
+
+def test_a_folder_without_weights(models: Path, tmp_path: Path, refused: Refused) -> None:
+    for family, place in (("clip", 0), ("llama", 1)):
+        folder = shutil.copytree(models / family, tmp_path / family)
+        (folder / "model.safetensors").unlink()
+        pair: list[Path] = [models / "clip", models / "llama"]
+        pair[place] = folder
+        assert "there are no weights in the folder (*.safetensors)" in refused(*pair)
+        torch.save({}, folder / "pytorch_model.bin")
+        assert "pickled weights alone (pytorch_model.bin)" in refused(*pair)
+
+
+def test_a_hub_name_without_network(models: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def away(name: str, local_files_only: bool = False, **_: object) -> str:
+        raise LocalEntryNotFoundError("Got: ConnectError: Name or service not known\nPlease check")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", away)
+    error = refused("google/siglip-base-patch16-224", models / "llama")
+    assert "google/siglip-base-patch16-224: is neither a folder here nor in the hub's cache" in error
+    assert "(ConnectError: Name or service not known); give the folder of a copy" in error
+
+
+def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -> None:
+    assert "there is no such folder" in refused("./nowhere/at/all", models / "llama")
+    assert "vision towers of family 'llama' are not known here; known: clip_vision_model" in refused(
+        models / "llama", models / "llama"
+    )
+    assert "decoders of family 'clip' are not known here; known: llama" in refused(models / "clip", models / "clip")
+    (tmp_path / "empty").mkdir()
+    assert "has no config.json" in refused(tmp_path / "empty", models / "llama")
+    bare = shutil.copytree(models / "aimv2", tmp_path / "bare")
+    (bare / "preprocessor_config.json").unlink()
+    assert "has no preprocessor_config.json" in refused(bare, models / "llama")
+    window = shutil.copytree(models / "qwen2", tmp_path / "window")
+    config = json.loads((window / "config.json").read_text())
+    config |= {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}
+    (window / "config.json").write_text(json.dumps(config))
+    assert "see only a window of the text" in refused(models / "clip", window)
+
+
+def test_a_tokenizer_that_cannot_serve(models: Path, tmp_path: Path, refused: Refused) -> None:
+    padless = saved.save_decoder("llama", tmp_path / "padless", pad_token=None)
+    assert "has no pad token; set pad_token in its tokenizer_config.json" in refused(models / "clip", padless)
+    other = shutil.copytree(models / "llama", tmp_path / "other")
+    saved.save_tokenizer(other, entries=saved.ROWS + 1)
+    tokens = json.loads((other / "tokenizer.json").read_text())
+    tokens["added_tokens"].append({**tokens["added_tokens"][0], "id": saved.ROWS + 3, "content": "<far>"})
+    (other / "tokenizer.json").write_text(json.dumps(tokens))
+    assert f"but its decoder's embedding has {saved.ROWS} rows" in refused(models / "clip", other)
+
+
+def test_data_with_another_tokenizer(models: Path, tmp_path: Path, refused: Refused) -> None:
+    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
+    saved.save_tokenizer(tmp_path / "own", entries=262)
+    Path("data.yaml").write_text("text: [text.jsonl]\ntokenizer: own\n", encoding="utf-8")
+    error = refused(models / "clip", models / "llama", "--data", "data.yaml")
+    assert "data.yaml: the tokenizer own does not match the decoder's" in error
+
+
+def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "sweeps" / "two.yaml"
+    shutil.copytree(SWEEPS, path.parent)
+    other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
+    path.write_text(
+        f"title: t\nreproduces: Fig. 5\naxis: decoder\nrecipe: base\narms:\n  a: {{}}\n  b: {{decoder: {other}}}\n",
+        encoding="utf-8",
+    )
+    settings = [part for text in shrunk(models / "clip", models / "llama") for part in ("--set", text)]
+    with pytest.raises(RequestError, match="have different tokenizers"):
+        main(["plan", str(path), "--scale", "lab", "--debug", *settings])
+
+
+@pytest.mark.parametrize("sweep", ["encoder", "encoder_scratch"])
+def test_a_pre_trained_encoder_has_no_pre_training_to_choose(sweep: str, models: Path) -> None:
+    scale = lab(models / "clip", models / "llama", "larger_decoder=tiny")
+    loaded = load_sweep(SWEEPS / f"{sweep}.yaml")
+    arm = {"encoder": "CLIP OpenAI ViT-L 336", "encoder_scratch": "scratch"}[sweep]
+    with pytest.raises(RequestError, match=r"is pre-trained already .* name other weights for this arm"):
+        resolve(arm, loaded.arms[arm], scale, 0, DataIdentity(), HuggingFace())
+
+
+@pytest.mark.slow
+def test_the_command_runs_a_trial(models: Path, tmp_path: Path) -> None:
+    """The base on the world with two models from outside, from the plan to the table, and nothing a second time."""
+    from tests.conftest import make_place
+
+    place = make_place(tmp_path)
+    settings = [p for text in shrunk(models / "siglip", models / "qwen2") for p in ("--set", text)]
+    arguments = ("data_mix", "--scale", "lab", "--only", "base", *settings)
+    plan = place.run("plan", *arguments)
+    assert "1 trials, 2 stages to run" in plan and "encoder " not in plan
+    assert "1 of 1 trials" in place.run("run", *arguments)
+    assert "nothing ran" in place.run("run", *arguments)
+    record = json.loads(next(place.results.glob("trials/*/record.json")).read_text())
+    assert record["config"]["model"]["encoder"]["family"] == "siglip_vision_model"

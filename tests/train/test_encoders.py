@@ -1,0 +1,201 @@
+"""Kinds of encoder pre-training: reconstructive, from pages, at a second resolution, none; and their probe."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from mm1_lab.config import EncoderStage, MultimodalStage, RequestError, Size, Stage
+from mm1_lab.data.pages import PagePairs, page_pairs
+from mm1_lab.data.types import Data, Document
+from mm1_lab.model import build_encoder, load_weights, normalise
+from mm1_lab.train.pairs import StepPairs
+from mm1_lab.train.probe import word_probe
+from mm1_lab.train.reconstructive import Reconstructive, normalised_patches, prefix_mask, without_last_layers
+
+Finished = Callable[[Stage], Path]
+DEEP = Size(layers=6, width=16, heads=2)
+
+
+@pytest.fixture
+def aim_stage(encoder_stage: EncoderStage) -> EncoderStage:
+    return encoder_stage.model_copy(update={"objective": "reconstructive", "size": DEEP, "dense_share": 0.0})
+
+
+def read_losses(folder: Path) -> list[float]:
+    with (folder / "training.csv").open() as file:
+        return [float(row["value"]) for row in csv.DictReader(file)]
+
+
+def test_pixels_are_normalised_within_their_patch_in_reading_order() -> None:
+    images = torch.randint(0, 256, (2, 3, 12, 18), dtype=torch.uint8)
+    patches = normalised_patches(images, 6)
+    assert patches.shape == (2, 6, 108)
+    own = images[1, :, 6:12, 0:6].double().numpy()  # row 1, column 0: number 3
+    expected = (own - own.mean()) / np.sqrt(own.var() + 1)
+    np.testing.assert_allclose(patches[1, 3].numpy(), expected.ravel(), rtol=1e-4, atol=1e-4)
+
+
+def test_who_sees_whom() -> None:
+    mask = prefix_mask(torch.tensor([2, 1]), 4)[:, 0].int().tolist()
+    assert mask[0] == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert mask[1] == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_a_patch_is_predicted_from_what_stands_before_it_and_the_prefix() -> None:
+    """A change in patch 9 (of 0 … 15) reaches predictions of patch 10 on; one in the prefix reaches all."""
+    torch.manual_seed(0)
+    network = Reconstructive(build_encoder(DEEP, 6, 24), 6).eval()
+    images = torch.randint(0, 256, (1, 3, 24, 24), dtype=torch.uint8)
+    prefix = torch.tensor([4])
+    before = network(images, prefix)
+    assert before.shape == (1, 16, 108)
+
+    def reached(row: int, column: int) -> list[int]:
+        changed = images.clone()
+        changed[:, :, row * 6 : row * 6 + 6, column * 6 : column * 6 + 6] = 0
+        difference = (network(changed, prefix) - before).abs().amax(dim=(0, 2))
+        return [int(place) for place in (difference > 1e-6).nonzero()]
+
+    assert reached(2, 1) == list(range(10, 16))
+    assert reached(0, 3) == list(range(16))
+
+
+def test_only_patches_after_the_prefix_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mm1_lab.train.reconstructive import ImageBatch
+
+    torch.manual_seed(0)
+    network = Reconstructive(build_encoder(DEEP, 6, 24), 6)
+    images = torch.randint(0, 256, (3, 3, 24, 24), dtype=torch.uint8)
+    prefix = torch.tensor([1, 7, 15])
+    monkeypatch.setattr(torch, "randint", lambda low, high, size: prefix)
+    loss, tally = network.loss(ImageBatch(images))
+    predicted, targets = network(images, prefix), normalised_patches(images, 6)
+    errors = [(predicted[n, p] - targets[n, p]).square().mean() for n in range(3) for p in range(int(prefix[n]), 16)]
+    torch.testing.assert_close(loss, torch.stack(errors).mean())
+    assert tally[0, 1:].tolist() == [15 + 9 + 1, 48, 3]
+
+
+def test_its_loss_falls_and_it_is_used_without_its_last_layers(aim_stage: EncoderStage, finished: Finished) -> None:
+    stage = aim_stage.model_copy(update={"training": aim_stage.training.model_copy(update={"steps": 60})})
+    folder = finished(stage)
+    losses = read_losses(folder)
+    assert losses[-1] < 0.7 * losses[0]
+    assert stage.features == DEEP.model_copy(update={"layers": 5})
+    weights = load_file(folder / "model.safetensors")
+    assert {int(name.split(".")[3]) for name in weights if ".layers." in name} == set(range(5))
+    encoder = build_encoder(stage.features, 6, 24)
+    load_weights(encoder, folder)
+    assert encoder(torch.zeros(1, 3, 24, 24)).shape == (1, 16, 16)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["rows"] == {"images": 480} and "retrieval" not in summary and 0 <= summary["probe"]["auc"] <= 1
+
+
+def test_the_layers_that_are_kept_are_the_trained_ones(aim_stage: EncoderStage) -> None:
+    trunk = build_encoder(DEEP, 6, 24)
+    nn.init.constant_(trunk.vision.post_layernorm.weight, 3.0)
+    cut = without_last_layers(trunk, aim_stage)
+    images = torch.randn(1, 3, 24, 24)
+    state = trunk.vision(images, output_hidden_states=True).hidden_states[5][:, 1:]
+    torch.testing.assert_close(cut(images), nn.functional.layer_norm(state, (16,)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_resolution_goes_on_from_the_first(encoder_stage: EncoderStage, finished: Finished) -> None:
+    """With hardly a rate, the later stage is the first one with its position embeddings stretched."""
+    still = encoder_stage.training.model_copy(update={"steps": 1, "learning_rate": 1e-12})
+    later = encoder_stage.model_copy(update={"image_size": 36, "training": still, "start": encoder_stage})
+    assert later.fingerprint != encoder_stage.model_copy(update={"image_size": 36, "training": still}).fingerprint
+    folder, first = finished(later), finished(encoder_stage)
+    stretched = build_encoder(encoder_stage.size, 6, 36)
+    load_weights(stretched, first)
+    for name, value in load_file(folder / "model.safetensors").items():
+        torch.testing.assert_close(value, stretched.state_dict()[name], rtol=0, atol=1e-6)
+    before, after = load_file(first / "text.safetensors"), load_file(folder / "text.safetensors")
+    assert before.keys() == after.keys() and "image_projection.weight" in before
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
+
+
+def test_no_pre_training_is_the_start_of_the_same_encoder(encoder_stage: EncoderStage, finished: Finished) -> None:
+    folder = finished(encoder_stage.model_copy(update={"objective": "none"}))
+    fresh = finished(
+        encoder_stage.model_copy(
+            update={"training": encoder_stage.training.model_copy(update={"steps": 1, "learning_rate": 1e-12})}
+        )
+    )
+    values = load_file(fresh / "model.safetensors")
+    for name, value in load_file(folder / "model.safetensors").items():
+        torch.testing.assert_close(value, values[name], rtol=0, atol=1e-6)
+    assert read_losses(folder) == [] and json.loads((folder / "summary.json").read_text())["probe"]["words"] > 0
+
+
+@pytest.mark.parametrize("kind", ["reconstructive", "none"])
+def test_a_trial_goes_on_from_any_encoder(
+    kind: str, multimodal_stage: MultimodalStage, aim_stage: EncoderStage, finished: Finished
+) -> None:
+    encoder = aim_stage.model_copy(update={"objective": kind})
+    trained = load_file(
+        finished(multimodal_stage.model_copy(update={"encoder": encoder, "frozen": ("encoder",)})) / "model.safetensors"
+    )
+    start = load_file(finished(encoder) / "model.safetensors")
+    assert all(torch.equal(trained[f"encoder.{name}"], value) for name, value in start.items())
+
+
+def test_pairs_of_a_page(squares: Data) -> None:
+    first, second, third = (squares.held_out("captions", 3)[n].parts[0] for n in range(3))
+    page = Document("page", ("before all .", first, "of the first .", second, third, "of the third ."))
+    assert page_pairs(page) == [(first, "of the first ."), (third, "of the third .")]
+    assert page_pairs(Document("page", ("before .", first))) == [(first, "before .")]
+
+
+def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderStage, squares: Data) -> None:
+    pairs = PagePairs(squares, 1, 10)
+    keys = [[id(pairs.pair(epoch * 10 + n, False)[0]) for n in range(10)] for epoch in range(3)]
+    assert len(set(keys[0])) == 10 and set(keys[0]) == set(keys[1]) == set(keys[2])
+    assert keys[0] != keys[1] != keys[2]
+    stage = encoder_stage.model_copy(update={"pairs": "pages", "different_pairs": 10})
+    images, captions = StepPairs(stage, squares)(1)
+    assert len(images) == len(captions) == 8
+    assert captions == [pairs.pair(index, False)[1] for index in range(8, 16)]
+
+
+def test_pages_without_text_beside_images_are_refused(squares: Data) -> None:
+    class Textless:
+        def source(self, name: str, seed: int) -> "Textless":
+            return self
+
+        def documents(self, row: int) -> list[Document]:
+            return [Document(f"{row}", (squares.held_out("captions", 1)[0].parts[0],))]
+
+        def epochs(self, rows: int) -> float:
+            return 0.0
+
+    with pytest.raises(RequestError, match="no image has text beside it"):
+        PagePairs(Textless(), 0, 10)  # type: ignore[arg-type]
+
+
+def test_the_probe_tells_an_encoder_that_sees_from_a_blind_one(squares: Data) -> None:
+    class Colour(nn.Module):
+        def __init__(self, sees: bool) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(float(sees)))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.scale * images.mean(dim=(2, 3))[:, None]
+
+    seeing, blind = (word_probe(Colour(sees), squares, 24) for sees in (True, False))  # type: ignore[arg-type]
+    assert seeing["words"] == blind["words"] == 4  # the colours; other words stand in every caption
+    assert seeing["documents"] == 256
+    assert seeing["auc"] > 0.99 and blind["auc"] == 0.5
+
+
+def test_normalisation_is_the_encoder_s() -> None:
+    encoder = build_encoder(DEEP, 6, 24)
+    images = torch.randint(0, 256, (1, 3, 24, 24), dtype=torch.uint8)
+    assert torch.equal(encoder.normalise(images), normalise(images))
