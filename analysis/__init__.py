@@ -24,7 +24,8 @@ def draw_sweep(folder: Path) -> list[Path]:
 
     `table.md` is written last, in one step: a folder where it is newer than the results is drawn completely.
     """
-    from analysis.figures import draw_arms, draw_contrasts, draw_panels
+    from analysis.figures import draw_arms, draw_claims, draw_panels, head
+    from analysis.lessons import judge_sweep, load_lessons
     from analysis.predictions import draw_sheet, write_page
     from analysis.study import read_study
     from analysis.tables import write_tables
@@ -32,7 +33,8 @@ def draw_sweep(folder: Path) -> list[Path]:
     study = read_study(folder)
     draw_main = draw_panels if study.sweep.panels else draw_arms
     written = draw_main(study, folder / "figure")
+    judged = judge_sweep(study, load_lessons()).contrasts
     if study.sweep.contrasts:
-        written += draw_contrasts(study, folder / "contrasts")
+        written += draw_claims(judged, folder / "contrasts", head(study), f"{study.uncertainty_note}.")
     written += [*write_page(study, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
-    return [*written, *write_tables(study, folder)]
+    return [*written, *write_tables(study, judged, folder)]

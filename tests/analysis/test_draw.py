@@ -12,14 +12,16 @@ from PIL import Image
 
 from analysis import draw
 from analysis.figures import draw_panels
+from analysis.lessons import judge_sweep
 from analysis.study import read_study
 from analysis.tables import write_tables
 from mm1_lab.config import Panel, RequestError, Sweep
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_results
 
 NAMES = [
-    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "figure.pdf", "figure.png"),
-    *("predictions.html", "predictions.png", "sources.csv", "table.csv", "table.md"),
+    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "contrasts.tex"),
+    *("figure.pdf", "figure.png", "predictions.html", "predictions.png", "sources.csv"),
+    *("table.csv", "table.md", "table.tex"),
 ]
 
 
@@ -30,7 +32,7 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Pa
     folder = write_results(results, data_mix, data_mix.arms, (0, 1, 2), missing=missing)
     study = read_study(folder)
     draw_panels(study, folder / "figure")
-    write_tables(study, folder)
+    write_tables(study, judge_sweep(study, ()).contrasts, folder)
     return results
 
 
@@ -65,7 +67,7 @@ def test_table_holds_the_mean_of_seeds_beside_the_papers_number(three_seeds: Pat
 def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
     folder = three_seeds / "mini" / "data_mix"
     text = (folder / "table.md").read_text(encoding="utf-8")
-    assert "| 33/66 | – | – |" in text
+    assert "| 33/66 | – | – |" in text and "| 91/9 (2 of 3 seeds) | " in text
     assert "base / seed 1" in text and "captions-33 / seed 2" in text
     table = pd.read_csv(folder / "table.csv")
     assert table[table["arm"] == "captions-33"]["value"].isna().all()
@@ -83,7 +85,7 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     lift = table.loc["captions lift zero-shot"]
     assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
-    assert "3 training seeds" in text and "conditional on these models" not in text
+    assert "3 training seeds" in text and "say nothing about models trained" not in text
 
 
 def test_one_seed_is_labelled_as_conditional_on_its_models(one_seed: Path) -> None:
