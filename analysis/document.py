@@ -62,13 +62,17 @@ def to_markdown(document: Document) -> str:
     parts = [f"# {document.title}", *document.remarks]
     for section in document.sections:
         parts += [f"## {section.title}"] if section.title else []
-        rule = ["---" if text else "---:" for text in section.is_text]
-        lines = [list(section.head), rule, *section.rows]
-        parts.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
+        parts.append(markdown_table(section))
     parts += document.notes
     if document.sources:
         parts += [document.sources_title, "\n".join(f"{n}. {source}" for n, source in enumerate(document.sources, 1))]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(section: Section) -> str:
+    rule = ["---" if text else "---:" for text in section.is_text]
+    lines = [list(section.head), rule, *section.rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def to_latex(document: Document) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,14 @@ import numpy as np
 from analysis.claims import Evidence, Judged
 from analysis.statistics import Interval, Verdict
 from analysis.study import FAMILIES, Study
-from analysis.style import GREY, MARKERS, WIDTH, arm_colours, save, styled
+from analysis.style import DARK, GREY, MARKERS, WIDTH, annotate_head, arm_colours, save, styled
 from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLES = {"": "all image benchmarks", "captioning": "captioning (CIDEr)", "vqa": "VQA"}
-DARK = "#444444"
 DASHES = (0, (4, 2))
 VERDICT_COLOURS: dict[Verdict, str] = {
     "supported": "#0072B2",
@@ -61,7 +58,7 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
             axis.set_xlabel("shots")
         seeds = " Small dots: single seeds." * (len(study.seeds) > 1)
         paper = " Open diamonds: MM1's own numbers; open triangles: MM1 says more than this." * bool(study.paper.values)
-        _head(figure, head(study), f"{study.uncertainty_note}.{seeds}{paper}")
+        annotate_head(figure, head(study), f"{study.uncertainty_note}.{seeds}{paper}")
         return save(figure, path)
 
 
@@ -148,11 +145,6 @@ def _legend(axis: Axes, study: Study, panel: Panel) -> None:
     axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
 
 
-def _head(figure: Figure, title: str, note: str) -> None:
-    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-    figure.supxlabel(textwrap.fill(note, 150), fontsize=6, color=DARK, x=0.01, ha="left")
-
-
 def head(study: Study) -> str:
     return f"{study.sweep.title} (MM1, {study.sweep.reproduces}) at scale {study.variant.manifest.scale}"
 
@@ -179,15 +171,15 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
         labels = [arm if arm in study.scored else f"{arm} (missing)" for arm in arms]
         axes[0].set_yticks(range(len(arms)), labels)
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
-        _head(figure, head(study), f"{study.uncertainty_note}.")
+        annotate_head(figure, head(study), f"{study.uncertainty_note}.")
         return save(figure, path)
 
 
-def draw_claims(judged: Sequence[Judged], path: Path, head: str, note: str) -> list[Path]:
-    """Claims: difference with interval, what the claim says (shaded), verdict, the paper's own difference."""
+def draw_claims(judged: Mapping[str, Judged], path: Path, head: str, note: str) -> list[Path]:
+    """Claims by name: difference with interval, what the claim says (shaded), verdict, the paper's own difference."""
     from matplotlib.figure import Figure
 
-    leads = [one.lead or one.evidence[0] for one in judged]
+    leads = [one.lead or one.evidence[0] for one in judged.values()]
     ends = [end for one in leads if one.difference for end in (one.difference.low, one.difference.high)]
     ends += [one.paper.value for one in leads if one.paper]
     ends = [0.0, *(e for e in ends if np.isfinite(e)), *(s * one.claim.margin for one in leads for s in (-1, 1))]
@@ -198,8 +190,8 @@ def draw_claims(judged: Sequence[Judged], path: Path, head: str, note: str) -> l
         axis = figure.subplots()
         axis.axvline(0, color=DARK, linewidth=0.6)
         axis.set_xlim(*limits)
-        for row, (one, verdict) in enumerate(zip(leads, (j.verdict for j in judged), strict=True)):
-            _claim(axis, row, one, verdict)
+        for row, (one, name) in enumerate(zip(leads, judged, strict=True)):
+            _claim(axis, row, name, one, judged[name].verdict)
             if one.paper:
                 marker = "^" if one.paper.bound == "above" else "D"
                 axis.plot(one.paper.value, row, marker=marker, color=DARK, markerfacecolor="white", linestyle="none")
@@ -211,11 +203,11 @@ def draw_claims(judged: Sequence[Judged], path: Path, head: str, note: str) -> l
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
         note += " Open diamonds: MM1's own difference; open triangles: MM1's is more." * any(one.paper for one in leads)
-        _head(figure, head, note)
+        annotate_head(figure, head, note)
         return save(figure, path)
 
 
-def _claim(axis: Axes, row: int, evidence: Evidence, verdict: Verdict) -> None:
+def _claim(axis: Axes, row: int, name: str, evidence: Evidence, verdict: Verdict) -> None:
     from matplotlib.patches import Rectangle
 
     claim, difference = evidence.claim, evidence.difference
@@ -230,7 +222,7 @@ def _claim(axis: Axes, row: int, evidence: Evidence, verdict: Verdict) -> None:
     if difference:
         axis.errorbar(difference.estimate, row, xerr=np.array([_errors(difference)]).T, marker="o", color=colour)
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-    axis.annotate(claim.text, (-0.01, row), ha="right", va="bottom", **beside)
+    axis.annotate(name, (-0.01, row), ha="right", va="bottom", **beside)
     axis.annotate(claim.detail, (-0.01, row), ha="right", va="top", color=GREY, fontsize=6, **beside)
     word = verdict if difference else "no scores"
     axis.annotate(word, (1.01, row), ha="left", va="center", color=colour, fontweight="bold", **beside)

@@ -141,7 +141,9 @@ def _less(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, 
 class SweepVerdicts:
     """What a sweep's results say of its own contrasts, in order, and of its lessons, by name."""
 
-    study: Study
+    seeds: int
+    interval: str
+    """What intervals are about: seeds or questions."""
     contrasts: tuple[Judged, ...]
     lessons: Mapping[str, Judged]
 
@@ -164,7 +166,8 @@ def judge_sweep(study: Study, lessons: Iterable[Lesson]) -> SweepVerdicts:
     ]
     count = len(study.sweep.contrasts)
     names = [lesson.name for lesson in own]
-    return SweepVerdicts(study, tuple(judged[:count]), dict(zip(names, judged[count:], strict=True)))
+    lesson_verdicts = dict(zip(names, judged[count:], strict=True))
+    return SweepVerdicts(len(study.seeds), study.uncertainty, tuple(judged[:count]), lesson_verdicts)
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,9 @@ def teach(lessons: Iterable[Lesson], sweeps: Mapping[str, SweepVerdicts], law: P
             taught.append(Taught(lesson, NOTHING, 0, "", f"not run: make sweep-{lesson.sweep.replace('_', '-')}"))
         else:
             found = sweeps[lesson.sweep]
-            judged, study = found.lessons[lesson.name], found.study
+            judged = found.lessons[lesson.name]
             note = "arms without scores" if judged.verdict == "–" else ""
-            taught.append(Taught(lesson, judged, len(study.seeds), study.uncertainty, note))
+            taught.append(Taught(lesson, judged, found.seeds, found.interval, note))
     return taught
 
 

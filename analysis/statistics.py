@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 POWER = 0.8
-REPLICATES = 4000
+REPLICATES = 2000
 MOST_SEEDS = 1000
 
 
