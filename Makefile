@@ -9,13 +9,14 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help sweep-all figures dashboard test check bench
+.PHONY: help sweep-all figures report dashboard test check bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make sweep-NAME      run what is missing of sweeps/NAME.yaml:$(foreach s,$(SWEEPS), sweep-$(subst _,-,$(s)))'
 	@echo 'make sweep-all       run all of them'
 	@echo 'make figures         redraw tables and figures from the results, in seconds'
+	@echo 'make report          figures, and one HTML file with all of it: RESULTS/report.html'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests'
 	@echo 'make check           lint, format, types and the direction of imports'
@@ -38,7 +39,7 @@ sweep-%: .venv/.stamp
 
 sweep-all: $(foreach s,$(SWEEPS),sweep-$(subst _,-,$(s)))
 
-figures dashboard: .venv/.stamp
+figures report dashboard: .venv/.stamp
 	$(RUN) $@ $(RESULTS_OPTION) $(ARGS)
 
 test: .venv/.stamp

@@ -25,6 +25,16 @@ def draw(results: Path) -> list[Path]:
     return [*(path for one in drawn for path in one.files), *write_overview(results, drawn)]
 
 
+def draw_report(results: Path) -> list[Path]:
+    """Redraws everything and writes `report.html`; returns the files written, the report last."""
+    from analysis.overview import write_overview
+    from analysis.report import write_report
+
+    drawn = draw_sweeps(results)
+    files = [path for one in drawn for path in one.files]
+    return [*files, *write_overview(results, drawn), write_report(results, drawn)]
+
+
 def draw_sweeps(results: Path) -> list[Drawn]:
     """Every sweep of a results folder, on all cores."""
     from mm1_lab.results.reading import list_variants, read_variant
@@ -56,19 +66,21 @@ def _draw(folder: Path) -> Drawn:
     from analysis.figures import draw_arms, draw_claims, draw_panels, head
     from analysis.lessons import judge_sweep, load_lessons
     from analysis.overview import Drawn, cost_of, runs_of
-    from analysis.predictions import draw_sheet, write_page
+    from analysis.predictions import draw_sheet, read_samples, shown_arms, write_page
     from analysis.study import read_study
-    from analysis.tables import write_tables
+    from analysis.tables import contrasts_document, means_document, write_tables
 
     study = read_study(folder)
     draw_main = draw_panels if study.sweep.panels else draw_arms
     files = draw_main(study, folder / "figure")
     verdicts = judge_sweep(study, load_lessons())
-    if study.sweep.contrasts:
-        claims = {one.evidence[0].claim.text: one for one in verdicts.contrasts}
+    claims = {one.evidence[0].claim.text: one for one in verdicts.contrasts}
+    if claims:
         files += draw_claims(claims, folder / "contrasts", head(study), f"{study.uncertainty_note}.")
-    files += [*write_page(study, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
+    samples = read_samples(study, shown_arms(study))
+    files += [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
     files += write_tables(study, verdicts.contrasts, folder)
+    documents = {"Claims of the sweep's file": contrasts_document(study, verdicts.contrasts)} if claims else {}
     return Drawn(
         folder=folder,
         manifest=study.variant.manifest,
@@ -78,4 +90,6 @@ def _draw(folder: Path) -> Drawn:
         missing=tuple(study.missing()),
         cost=cost_of(study),
         runs=runs_of(study),
+        documents=documents | {"All scores": means_document(study)},
+        samples=tuple(samples),
     )

@@ -69,7 +69,7 @@ def lessons_document(taught: Sequence[Taught], title: str) -> Document:
         )
     head = ["lesson", "the paper", "contrast", "expected", "estimate", "MM1", "seeds", "seeds needed", "verdict"]
     words = ["the paper", "contrast", "expected", "verdict"]
-    return Document(title, [f"{tally(taught)}."], [Section("", head, rows, words)], _notes(taught), sources)
+    return Document(title, [f"{tally(taught)}."], [Section("", head, rows, words)], lesson_notes(taught), sources)
 
 
 def tally(taught: Sequence[Taught]) -> str:
@@ -94,7 +94,7 @@ def seeds_text(taught: Taught) -> str:
     return str(taught.seeds) if taught.interval == "seeds" else taught.interval or HOLE
 
 
-def _notes(taught: Sequence[Taught]) -> list[str]:
+def lesson_notes(taught: Sequence[Taught]) -> list[str]:
     notes = [
         "Differences in points with 95 % intervals; of a lesson with several parts, the one that its verdict hangs on. "
         "*Supported* or *contradicted* at 5 % after Holm's correction over all contrasts and lessons of the sweep; a "

@@ -194,7 +194,7 @@ def teach(lessons: Iterable[Lesson], sweeps: Mapping[str, SweepVerdicts], law: P
         else:
             found = sweeps[lesson.sweep]
             judged = found.lessons[lesson.name]
-            note = "arms without scores" if judged.verdict == "–" else ""
+            note = "too few scores" if judged.verdict == "–" else ""
             taught.append(Taught(lesson, judged, found.seeds, found.interval, note))
     return taught
 

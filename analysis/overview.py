@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.axes import AxisRow, axes_document, axes_table, draw_axes
-from analysis.document import HOLE, Section, markdown_table
+from analysis.document import HOLE, Document, Section, markdown_table
 from analysis.lesson_tables import draw_lessons, estimate_cell, lessons_document, lessons_table, seeds_text, tally
 from analysis.lessons import SweepVerdicts, Taught, load_lessons, teach
+from analysis.predictions import Sampled
 from analysis.study import Study
 from analysis.tables import write_csv, write_document
 from mm1_lab.results import Manifest
@@ -55,6 +56,9 @@ class Drawn:
     missing: tuple[str, ...]
     cost: Cost
     runs: tuple[Run, ...]
+    documents: Mapping[str, Document]
+    """Its tables, by their names in the report."""
+    samples: tuple[Sampled, ...]
 
     @property
     def group(self) -> tuple[str, str]:
@@ -114,6 +118,10 @@ class Group:
     def axes(self) -> tuple[AxisRow, ...]:
         return tuple(row for one in self.drawn for row in one.axes)
 
+    @property
+    def axes_document(self) -> Document:
+        return axes_document(self.axes, f"What moves the scores at {self.name}")
+
 
 def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     """By scale, overrides and data."""
@@ -141,10 +149,9 @@ def write_overview(results: Path, drawn: Sequence[Drawn]) -> list[Path]:
         if any(one.judged.evidence for one in group.taught):
             written += draw_lessons(group.taught, lessons, title)
         if group.axes:
-            title = f"What moves the scores at {group.name}"
             written.append(write_csv(axes_table(group.axes), axes.with_name(f"{axes.name}.csv")))
-            written += write_document(axes_document(group.axes, title), axes)
-            written += draw_axes(group.axes, axes, title)
+            written += write_document(group.axes_document, axes)
+            written += draw_axes(group.axes, axes, group.axes_document.title)
     path = results / "summary.md"
     write_text(path, summary(groups))
     return [*written, path]

@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     figures = add(
         "figures", figures_command, "draw tables and figures of all results", "mm1-lab figures --results results/study"
     )
+    report = add(
+        "report", report_command, "redraw, and write one HTML file of it all", "mm1-lab report --results results/study"
+    )
     dashboard = add(
         "dashboard", dashboard_command, "browse the runs in MLflow on 127.0.0.1", "mm1-lab dashboard --port 5001"
     )
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="PNG", type=Path, default=RESULTS / "world.png", help="where to; default: %(default)s"
     )
     sync = add("sync-mlflow", sync_command, "enter into MLflow what it lacks of the results", "mm1-lab sync-mlflow")
-    for reading in (figures, dashboard, sync):
+    for reading in (figures, report, dashboard, sync):
         reading.add_argument(
             "--results", metavar="DIR", type=Path, help=f"default: {RESULTS} and {STUDY}, those that hold any"
         )
@@ -163,6 +166,14 @@ def figures_command(options: argparse.Namespace) -> int:
     for folder in _results_folders(options):
         for path in draw(folder):
             print(path)
+    return DONE
+
+
+def report_command(options: argparse.Namespace) -> int:
+    from analysis import draw_report
+
+    for folder in _results_folders(options):
+        print(draw_report(folder)[-1])
     return DONE
 
 

@@ -14,7 +14,7 @@ RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "capti
 
 
 def test_help_is_there_for_every_command_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("plan", "run", "status", "figures", "dashboard", "sync-mlflow"):
+    for command in ("plan", "run", "status", "figures", "report", "dashboard", "sync-mlflow"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0

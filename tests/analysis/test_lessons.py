@@ -108,7 +108,7 @@ def test_encoder_axes_are_compared_and_ordered(tmp_path: Path) -> None:
     assert verdicts == {"resolution": "supported", "encoder size": "supported", "encoder data": "supported"}
     order = found["encoder order"].judged
     assert order.verdict == "contradicted" and order.lead and "dfn+vecap" in order.lead.claim.detail
-    assert found["encoder loss"].note == "arms without scores"
+    assert found["encoder loss"].note == "too few scores"
 
 
 def test_the_data_mix_lessons_follow_the_truth(tmp_path: Path, data_mix: Sweep) -> None:
