@@ -206,25 +206,24 @@ def _teach_law(lesson: Lesson, path: Path) -> Taught:
     """The law's slope, as its fit wrote it."""
     if not path.exists():
         return Taught(lesson, NOTHING, 0, "", "not run: make lr-law")
-    slope, sizes = _read_slope(path)
-    evidence = []
-    for part in lesson.parts:
-        value = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
-        minus = value.value if part.minus else 0.0
-        moved = Interval(slope.estimate - minus, slope.error, slope.degrees_of_freedom)
-        detail = "slope of ln rate on ln parameters" + (f" − ({value.value})".replace("-", "−") if part.minus else "")
-        claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
-        evidence.append(Evidence(claim, moved, paper=None if part.minus else value))
-    ((verdict, p),) = decide([all_of([one.finding for one in evidence])])
-    return Taught(lesson, Judged(tuple(evidence), verdict, p), 0, f"{sizes} sizes")
-
-
-def _read_slope(path: Path) -> tuple[Interval, int]:
     try:
         law = json.loads(path.read_text(encoding="utf-8"))
-        sizes = int(law["sizes"])
-        value, high = (float(law["coefficients"]["ln N"][key]) for key in ("value", "high"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if law["coefficients"] is None:
+            return Taught(lesson, NOTHING, 0, "", f"no law: {law['why']}")
+        value, high = float(law["coefficients"]["ln N"]), float(law["intervals"]["ln N"][1])
+        sizes, degrees = int(law["n"]), float(law["fits"][0]["degrees_of_freedom"])
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
-    degrees = float(sizes - 2)
-    return Interval(value, (high - value) / quantile(0.975, degrees), degrees), sizes
+    slope = Interval(value, (high - value) / quantile(0.975, degrees), degrees)
+    evidence = tuple(_slope_evidence(lesson, part, slope) for part in lesson.parts)
+    ((verdict, p),) = decide([all_of([one.finding for one in evidence])])
+    return Taught(lesson, Judged(evidence, verdict, p), 0, f"{sizes} sizes")
+
+
+def _slope_evidence(lesson: Lesson, part: Part, slope: Interval) -> Evidence:
+    value = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
+    minus = value.value if part.minus else 0.0
+    detail = "slope of ln rate on ln parameters" + (f" − ({minus})".replace("-", "−") if part.minus else "")
+    claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
+    moved = Interval(slope.estimate - minus, slope.error, slope.degrees_of_freedom)
+    return Evidence(claim, moved, paper=None if part.minus else value)

@@ -69,6 +69,7 @@ class Drawn:
     def command(self) -> str:
         """What runs this sweep again."""
         seeds = ",".join(map(str, sorted({run.seed for run in self.runs})))
+        seeds += "," * ("," not in seeds)  # one seed with a comma: without, it would be a count
         settings = "".join(f" --set {setting}" for setting in self.manifest.overrides)
         data = f" --data {self.manifest.data_name}.yaml" if self.manifest.data_name != "world" else ""
         return f"mm1-lab run {self.manifest.sweep.name} --scale {self.manifest.scale} --seeds {seeds}{settings}{data}"

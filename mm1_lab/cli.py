@@ -216,14 +216,16 @@ def show_data_command(options: argparse.Namespace) -> int:
 
 
 def dashboard_command(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.mlflow_runs import tracking_uri
+    from mm1_lab.orchestrate.mlflow_runs import pages, tracking_uri
 
     sync_command(options)
     uri = tracking_uri()
-    if uri.startswith("http"):
-        print(f"MLflow is at {uri}")
+    remote = uri.startswith("http")
+    address = uri if remote else f"http://127.0.0.1:{options.port}"
+    print("\n".join(f"{sweep}: {address}{page}" for sweep, page in pages().items()))
+    print(f"MLflow is at {address}" + ("" if remote else "; end it with Ctrl-C"), flush=True)
+    if remote:
         return DONE
-    print(f"MLflow is at http://127.0.0.1:{options.port}; end it with Ctrl-C", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     return subprocess.run(command, check=False).returncode

@@ -31,7 +31,8 @@ class PaperNumber:
     source: str
 
     def __str__(self) -> str:
-        return f"{'> ' if self.bound == 'above' else ''}{self.value:.1f}"
+        number = f"{self.value:.1f}" if abs(self.value) >= 1 else f"{self.value:.4g}"
+        return f"{'> ' if self.bound == 'above' else ''}{number}"
 
 
 @dataclass(frozen=True, slots=True)

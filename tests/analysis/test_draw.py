@@ -160,7 +160,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
 def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
     assert "not run: make sweep-encoder" in summary and "1, over questions" in summary
-    assert "Again: `mm1-lab run data_mix --scale mini --seeds 0`" in summary
+    assert "Again: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
     axes = pd.read_csv(one_seed / "mini" / "axes.csv").set_index(["axis", "measure"])

@@ -134,10 +134,13 @@ def test_what_was_not_run_says_how_to_run_it(tmp_path: Path) -> None:
 )
 def test_the_law_is_judged_by_its_slope(tmp_path: Path, slope: float, half: float, verdict: str) -> None:
     law = tmp_path / "law.json"
-    coefficients = {"ln N": {"value": slope, "low": slope - half, "high": slope + half}}
-    law.write_text(json.dumps({"sizes": 4, "coefficients": coefficients}), encoding="utf-8")
+    values = {"coefficients": {"ln N": slope}, "intervals": {"ln N": [slope - half, slope + half]}, "n": 4}
+    law.write_text(json.dumps(values | {"fits": [{"degrees_of_freedom": 2}]}), encoding="utf-8")
     (found,) = [one for one in teach(LESSONS, {}, law) if one.lesson.sweep == LAW]
     assert found.judged.verdict == verdict and found.interval == "4 sizes"
+    law.write_text(json.dumps({"coefficients": None, "why": "9M is not bracketed"}), encoding="utf-8")
+    (found,) = [one for one in teach(LESSONS, {}, law) if one.lesson.sweep == LAW]
+    assert (found.judged.verdict, found.note) == ("–", "no law: 9M is not bracketed")
     law.write_text("{}", encoding="utf-8")
     with pytest.raises(RequestError, match=r"law\.json: cannot be read .* fit the law again"):
         teach(LESSONS, {}, law)
