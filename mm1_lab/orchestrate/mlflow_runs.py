@@ -91,10 +91,11 @@ class SweepRuns:
             return
         from mlflow.entities import RunTag
 
-        run_id = self._open("trial", fingerprint, _trial_name(names), self.parent)
         folder = self.ledger.trial_folder(fingerprint)
         record = self.ledger.record(fingerprint)
         date = _milliseconds(record["environment"]["date"])
+        seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
+        run_id = self._open("trial", fingerprint, _trial_name(names), self.parent, date - int(1000 * seconds))
         self.client.log_batch(run_id, params=self._parameters(names, record["recipe"], record["config"]))
         self._log_metrics(run_id, _final_metrics(folder), date)
         self._log_curves(run_id, folder / "training.csv", date)
@@ -102,7 +103,7 @@ class SweepRuns:
         tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
         note = RunTag(NOTE, self._trial_note(fingerprint, names, record))
         self.client.log_batch(run_id, tags=[*tags, note, RunTag(COMPLETE, "yes")])
-        self.client.set_terminated(run_id, "FINISHED")
+        self.client.set_terminated(run_id, "FINISHED", date)
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
         """Logs a finished encoder or decoder from the store, unless that is done."""
@@ -172,12 +173,12 @@ class SweepRuns:
             del self.runs[kind, fingerprint]
         self.client.update_run(self._open(kind, fingerprint, name, self.parent), status="RUNNING")
 
-    def _open(self, kind: str, fingerprint: str, name: str, parent: str | None) -> str:
-        """The id of the run with this identity; a new one is RUNNING."""
+    def _open(self, kind: str, fingerprint: str, name: str, parent: str | None, start: int | None = None) -> str:
+        """The id of the run with this identity; a new one is RUNNING, since `start` (milliseconds) or now."""
         if (kind, fingerprint) not in self.runs:
             tags = self.key | {"mm1.kind": kind, "mm1.fingerprint": fingerprint}
             tags |= {PARENT: parent} if parent else {}
-            run = self.client.create_run(self.experiment, tags=tags, run_name=name)
+            run = self.client.create_run(self.experiment, start, tags, name)
             self.runs[kind, fingerprint] = run
             return str(run.info.run_id)
         run_id = self._id(kind, fingerprint)

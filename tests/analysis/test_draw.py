@@ -219,6 +219,13 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     samples.write_text('[{"benchmark": "vqa"}]', encoding="utf-8")
     with pytest.raises(RequestError, match=r"samples\.json: a sample lacks"):
         draw(tmp_path)
+    samples.write_text("[]", encoding="utf-8")
+    record = samples.with_name("record.json")
+    values = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps(values | {"schema_version": 0}), encoding="utf-8")
+    with pytest.raises(RequestError, match="results schema 0, this version reads 1; delete the folder and run"):
+        draw(tmp_path)
+    record.write_text(json.dumps(values), encoding="utf-8")
     manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8")) | {"schema_version": 99}
     (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(RequestError, match="schema 99"):
