@@ -117,12 +117,13 @@ def _latex(text: str) -> str:
 
 def to_html(section: Section) -> str:
     """The table alone, in a box that scrolls by itself and can be reached by keyboard."""
-    head = "".join(f'<th scope="col">{_html(name)}</th>' for name in section.head)
+    kinds = ["" if text else ' class="number"' for text in section.is_text]
+    heads = zip(section.head, kinds, strict=True)
+    head = "".join(f'<th scope="col"{kind}>{_html(name)}</th>' for name, kind in heads)
     rows = []
     for row in section.rows:
-        kinds = ["" if text else ' class="number"' for text in section.is_text[1:]]
         cells = [f'<th scope="row">{_html(row[0])}</th>']
-        cells += [f"<td{kind}>{_html(cell)}</td>" for cell, kind in zip(row[1:], kinds, strict=True)]
+        cells += [f"<td{kind}>{_html(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     label = html.escape(section.title or str(section.head[0]), quote=True)
     body = "\n".join(rows)

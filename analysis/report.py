@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis.document import Document, Section, to_html
+from analysis.effects import levels_of
 from analysis.lesson_tables import estimate_cell, lesson_notes, seeds_text, tally
 from analysis.lessons import LAW, Taught
 from analysis.overview import Drawn, Group, cost_text, group_sweeps
 from analysis.predictions import samples_table
 from analysis.tables import seeds_cell
+from mm1_lab.config import Sweep
 from mm1_lab.results.files import write_text
 
 TITLE = "What matters in a multimodal model"
@@ -120,6 +122,7 @@ def _sweep(one: Drawn, group: Group) -> dict[str, Any]:
     return {
         "id": _id(f"{sweep.name} {group.name}"),
         "title": sweep.title,
+        "question": _question(sweep),
         "reproduces": sweep.reproduces,
         "seeds": ", ".join(map(str, sorted({run.seed for run in one.runs}))),
         "cost": cost_text(one.cost),
@@ -131,6 +134,14 @@ def _sweep(one: Drawn, group: Group) -> dict[str, Any]:
         "documents": [_document(name, document) for name, document in one.documents.items()],
         "samples": _markup(samples_table(one.samples)) if one.samples else "",
     }
+
+
+def _question(sweep: Sweep) -> str:
+    base = ", ".join(
+        f"{axis} {level}" for axis, level in levels_of(sweep.base).items() if axis not in ("images", "frozen")
+    )
+    axis = sweep.axis.replace("_", " ")
+    return f"What changes with the {axis}? {len(sweep.arms)} arms, each a change to the base: {base}."
 
 
 def _document(name: str, document: Document) -> dict[str, Any]:
@@ -187,7 +198,7 @@ def _markup(text: str) -> Any:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\*+", "", text)
+    return re.sub(r"[*`]+", "", text)
 
 
 def _embedded(path: Path) -> str:

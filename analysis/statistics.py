@@ -144,22 +144,34 @@ def seed_model(scores: Mapping[tuple[str, int], float]) -> ArmScores | None:
 def block_model(
     arms: Sequence[str], sums: Mapping[str, Floats], counts: Mapping[str, Floats], seed: int = 0
 ) -> ArmScores:
-    """Bootstrap over blocks of questions, resampled within each benchmark, alike in all arms.
+    """Scores by a bootstrap over blocks of questions; an arm's score is the mean over benchmarks.
 
     `sums[benchmark]` is (arms, blocks), the sum of scores in each block; `counts[benchmark]` is (blocks,), the
-    questions in each. An arm's score is the mean over benchmarks of the mean over questions. A resample of n blocks
-    varies less than fresh blocks would, by (n − 1) / n, which is put right.
+    questions in each.
     """
-    generator = np.random.default_rng(seed)
     values = np.mean([sums[name].sum(1) / counts[name].sum() for name in sums], axis=0)
     parts = []
+    for name, replicates in resample_blocks(sums, counts, seed).items():
+        covariance = np.atleast_2d(np.cov(replicates)) / len(sums) ** 2
+        parts.append((covariance, float(max(len(counts[name]) - 1, 1))))
+    return ArmScores(tuple(arms), values, tuple(parts), np.zeros((len(arms), 0)))
+
+
+def resample_blocks(sums: Mapping[str, Floats], counts: Mapping[str, Floats], seed: int = 0) -> dict[str, Floats]:
+    """By benchmark, (arms, REPLICATES): the mean over questions of resampled blocks, the same ones in all arms.
+
+    A resample of n blocks varies less than fresh blocks would, by (n − 1) / n: deviations are stretched by the root of
+    its inverse.
+    """
+    generator = np.random.default_rng(seed)
+    found = {}
     for name, block_sums in sums.items():
         blocks = len(counts[name])
         drawn = generator.multinomial(blocks, np.full(blocks, 1 / blocks), REPLICATES).T
+        mean = (block_sums.sum(1) / counts[name].sum())[:, None]
         resampled = (block_sums @ drawn) / (counts[name] @ drawn)
-        covariance = np.atleast_2d(np.cov(resampled)) * blocks / max(blocks - 1, 1) / len(sums) ** 2
-        parts.append((covariance, float(max(blocks - 1, 1))))
-    return ArmScores(tuple(arms), values, tuple(parts), np.zeros((len(arms), 0)))
+        found[name] = mean + (resampled - mean) * np.sqrt(blocks / max(blocks - 1, 1))
+    return found
 
 
 def one_sample(values: Sequence[float]) -> Interval | None:
