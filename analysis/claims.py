@@ -96,9 +96,9 @@ class Judged:
     verdict: Verdict
     p_value: float
     """Adjusted over the family that it was judged in."""
-    seeds_needed: int | None = None
-    """Of an undecided statement: seeds that would decide it, were the truth what was estimated. None: more than 1,000,
-    or not to be told."""
+    seeds_needed: float | None = None
+    """Of an undecided statement: seeds that would decide it, were the truth what was estimated; infinite: more than
+    1,000. None where it cannot be told, from one seed."""
 
     @property
     def lead(self) -> Evidence | None:
@@ -110,8 +110,8 @@ class Judged:
         return max(known, key=lambda pair: pair[1].p_value)[0] if known else None
 
 
-def needed(study: Study, evidence: tuple[Evidence, ...], family: int) -> int | None:
-    """Seeds that would decide every one of these claims at Holm's first step over `family` claims."""
+def needed(study: Study, evidence: tuple[Evidence, ...], family: int) -> float | None:
+    """Seeds that would decide every one of these claims at Holm's first step over `family` claims; None: one seed."""
     if study.uncertainty == "questions":
         return None
     found = [
@@ -126,4 +126,4 @@ def needed(study: Study, evidence: tuple[Evidence, ...], family: int) -> int | N
         for one in evidence
         if one.difference and one.finding and one.finding.p_value > LEVEL / family
     ]
-    return max((count for count in found if count), default=None) if all(found) else None
+    return max(found, default=None)

@@ -11,7 +11,7 @@ import numpy as np
 from analysis.claims import Evidence, Judged
 from analysis.statistics import Interval, Verdict
 from analysis.study import FAMILIES, Study
-from analysis.style import DARK, GREY, MARKERS, WIDTH, annotate_head, arm_colours, save, styled
+from analysis.style import DARK, GREY, MARKERS, PALETTE, WIDTH, annotate_head, arm_colours, save, styled
 from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
@@ -150,28 +150,32 @@ def head(study: Study) -> str:
 
 
 def draw_arms(study: Study, path: Path) -> list[Path]:
-    """A row an arm, a column a main measure: for sweeps of any kind, however many arms."""
+    """A row an arm, a column a main measure, the paper's numbers as diamonds: for sweeps of any kind and size."""
     from matplotlib.figure import Figure
 
     columns = [measure for measure in study.measures if " " not in measure]
     arms = list(study.sweep.arms)
-    colours = arm_colours(study.sweep)
+    known = [(arm, measure) for arm in arms for measure in columns if study.paper_value(arm, measure)]
     with styled():
         figure = Figure(figsize=(WIDTH, 1.1 + 0.22 * len(arms)), layout="constrained")
         axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for axis, measure in zip(axes, columns, strict=True):
             for row, arm in enumerate(arms):
-                point = study.mean(arm, measure)
+                point, number = study.mean(arm, measure), study.paper_value(arm, measure)
+                colour = GREY if arm == study.blind else PALETTE[4]
                 if point:
                     errors = np.array([_errors(point)]).T
-                    axis.errorbar(point.estimate, row, xerr=errors, marker="o", color=colours[arm], elinewidth=0.8)
+                    axis.errorbar(point.estimate, row, xerr=errors, marker="o", color=colour, elinewidth=0.8)
+                if number:
+                    axis.plot(number.value, row, marker="D", color=DARK, markerfacecolor="white", linestyle="none")
             axis.set_title(measure)
             axis.grid(axis="x")
             axis.set_xlabel("points")
         labels = [arm if arm in study.scored else f"{arm} (missing)" for arm in arms]
         axes[0].set_yticks(range(len(arms)), labels)
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
-        annotate_head(figure, head(study), f"{study.uncertainty_note}.")
+        paper = " Open diamonds: MM1's own numbers." * bool(known)
+        annotate_head(figure, head(study), f"{study.uncertainty_note}.{paper}")
         return save(figure, path)
 
 

@@ -71,9 +71,7 @@ def _lesson(one: Taught, left: float, right: float) -> dict[str, Any]:
         "seeds": seeds_text(one),
         "css": "missing" if one.note else one.judged.verdict,
         "verdict": one.note or one.judged.verdict,
-        "needed": f"{seeds_cell(one.judged)} seeds would tell"
-        if one.judged.verdict == "undecided" and one.seeds > 1
-        else "",
+        "needed": f"{seeds_cell(one.judged)} seeds would tell" if one.judged.seeds_needed else "",
     }
 
 

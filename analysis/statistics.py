@@ -284,8 +284,8 @@ def _power(shift: "float | Floats", degrees_of_freedom: "float | Floats", level:
 
 def seeds_needed(
     expect: Expectation, margin: float, difference: Interval, seeds: int, arms: int, family: int = 1
-) -> int | None:
-    """Seeds at which a claim would be decided with 80 %, were the truth what was estimated; None beyond 1,000.
+) -> float:
+    """Seeds at which a claim would be decided with 80 %, were the truth what was estimated; infinite beyond 1,000.
 
     `difference` comes from `seeds` seeds of a sweep of `arms` arms; the level is Holm's first step over `family`
     claims. An estimate on the margin itself can never be decided.
@@ -295,7 +295,7 @@ def seeds_needed(
     errors = difference.error * np.sqrt(seeds / many)
     level = LEVEL / family
     if difference.error == 0:
-        return 2
+        return 2.0
     if expect == "equivalent" and abs(difference.estimate) < margin:
         ends = (margin - difference.estimate, margin + difference.estimate)
         power = sum(_power(end / errors, degrees, level) for end in ends) - 1
@@ -303,4 +303,4 @@ def seeds_needed(
         bound = {"greater": margin, "less": -margin}.get(expect, float(np.copysign(margin, difference.estimate)))
         power = _power(abs(difference.estimate - bound) / errors, degrees, level / 2)
     enough = np.flatnonzero(power >= POWER)
-    return int(many[enough[0]]) if len(enough) else None
+    return float(many[enough[0]]) if len(enough) else float("inf")

@@ -172,9 +172,12 @@ def _bounds(point: Interval | None) -> str:
 
 
 def seeds_cell(judged: Judged) -> str:
+    """Empty where nothing is needed, a hole where it cannot be told."""
     if judged.verdict != "undecided":
         return ""
-    return str(judged.seeds_needed) if judged.seeds_needed else "> 1000"
+    if judged.seeds_needed is None:
+        return HOLE
+    return f"{judged.seeds_needed:.0f}" if judged.seeds_needed < float("inf") else "> 1000"
 
 
 def paper_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:

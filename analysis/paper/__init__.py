@@ -31,7 +31,8 @@ class PaperNumber:
     source: str
 
     def __str__(self) -> str:
-        number = f"{self.value:.1f}" if abs(self.value) >= 1 else f"{self.value:.4g}"
+        rounded = self.source.startswith(DERIVED) or round(self.value, 1) == self.value
+        number = f"{self.value:.1f}" if rounded else f"{self.value:g}"
         return f"{'> ' if self.bound == 'above' else ''}{number}"
 
 

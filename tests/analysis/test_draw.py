@@ -127,10 +127,15 @@ def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
 
 
 def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep) -> None:
-    plain = data_mix.model_copy(update={"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1"})
-    write_results(tmp_path, plain, plain.arms, (0,))
+    arms = {"CLIP DFN+VeCap ViT-L 336": data_mix.base, "AIM-1B": data_mix.arms["captions"]}
+    plain = data_mix.model_copy(
+        update={"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1", "arms": arms}
+    )
+    write_results(tmp_path, plain, arms, (0,), questions=16)
     assert "figure.png" in {path.name for path in draw(tmp_path)}
-    assert "| base |" in (tmp_path / "mini" / "plain" / "table.md").read_text(encoding="utf-8")
+    text = (tmp_path / "mini" / "plain" / "table.md").read_text(encoding="utf-8")
+    assert "| CLIP DFN+VeCap ViT-L 336 |" in text and "| *AIM-1B, MM1* |  | *37.9* [1] | *59.5* [1] |" in text
+    assert "MM1 Table 1" in text
 
 
 def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from analysis.lessons import LAW, Taught, claims_of, judge_sweep, load_lessons, teach
 from analysis.study import read_study
+from analysis.tables import seeds_cell
 from mm1_lab.config import EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, write_results
 
@@ -83,7 +84,7 @@ def test_an_effect_below_the_noise_is_undecided_and_says_how_many_seeds_would_se
 def test_one_seed_gives_an_interval_over_questions_and_no_number_of_seeds(tmp_path: Path) -> None:
     found = connector(tmp_path, seeds=1, _144=4)
     assert found["image tokens"].interval == "questions" and found["image tokens"].seeds == 1
-    assert all(one.judged.seeds_needed is None for one in found.values())
+    assert all(one.judged.seeds_needed is None and "1000" not in seeds_cell(one.judged) for one in found.values())
 
 
 def test_five_seeds_narrow_what_three_say(tmp_path: Path) -> None:

@@ -272,15 +272,14 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     """TTestPower().solve_power(effect_size=0.9, alpha=0.025, power=0.8, alternative="larger") is 11.75."""
     found = Interval(0.9, 1 / math.sqrt(4), 3)  # four seeds, differences of standard deviation 1
     assert seeds_needed("greater", 0.0, found, seeds=4, arms=2) == 12
-    assert (seeds_needed("greater", 0.0, found, seeds=4, arms=2, family=10) or 0) > 12
-    assert seeds_needed("greater", 0.9, found, seeds=4, arms=2) is None
+    assert 12 < seeds_needed("greater", 0.0, found, seeds=4, arms=2, family=10) < 40
+    assert seeds_needed("greater", 0.9, found, seeds=4, arms=2) == math.inf
     assert seeds_needed("less", 0.9, Interval(-2.0, 0.0, 3), seeds=4, arms=2) == 2
 
 
 def test_seeds_needed_for_equivalence_give_that_power() -> None:
     found = Interval(0.3, 1 / math.sqrt(3), 2)
-    seeds = seeds_needed("equivalent", 1.0, found, seeds=3, arms=2)
-    assert seeds is not None
+    seeds = int(seeds_needed("equivalent", 1.0, found, seeds=3, arms=2))
     generator = np.random.default_rng(1)
     differences = generator.normal(0.3, 1, (4000, seeds))
     error = differences.std(1, ddof=1) / math.sqrt(seeds)
