@@ -9,7 +9,7 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help check-scale sweep-all lr-law figures dashboard test check bench
+.PHONY: help check-scale sweep-all lr-law figures report dashboard test check bench
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make check-scale     whether results at a scale can be trusted: gates of encoder, decoder and data, rules for the base'
 	@echo 'make lr-law          search the best learning rate of each size and fit its law'
 	@echo 'make figures         redraw tables and figures from the results, in seconds'
+	@echo 'make report          figures, and one HTML file with all of it: RESULTS/report.html'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests'
 	@echo 'make check           lint, format, types and the direction of imports'
@@ -46,7 +47,7 @@ lr-law: .venv/.stamp
 
 sweep-all: $(foreach s,$(SWEEPS),sweep-$(subst _,-,$(s)))
 
-figures dashboard: .venv/.stamp
+figures report dashboard: .venv/.stamp
 	$(RUN) $@ $(RESULTS_OPTION) $(ARGS)
 
 test: .venv/.stamp

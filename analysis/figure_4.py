@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.figures import _errors, _head
+from analysis.figures import _errors, head
 from analysis.study import Study
-from analysis.style import MARKERS, PALETTE, WIDTH, save, styled
+from analysis.style import MARKERS, PALETTE, WIDTH, annotate_head, save, styled
 
 
 def draw_figure_4(study: Study, path: Path) -> list[Path]:
@@ -42,5 +42,5 @@ def draw_figure_4(study: Study, path: Path) -> list[Path]:
             axis.set_xlabel("resolution, image tokens")
         axes[0].set_ylabel("points")
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
-        _head(figure, study, " MM1's values were never published.")
+        annotate_head(figure, head(study), f"{study.uncertainty_note}. MM1's values were never published.")
         return save(figure, path)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.claims import Evidence, Judged
 from analysis.statistics import Interval, Verdict
 from analysis.study import FAMILIES, Study
-from analysis.style import GREY, MARKERS, WIDTH, arm_colours, save, styled
-from mm1_lab.config import Contrast, Panel
+from analysis.style import DARK, GREY, MARKERS, PALETTE, WIDTH, annotate_head, arm_colours, save, styled
+from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLES = {"": "all image benchmarks", "captioning": "captioning (CIDEr)", "vqa": "VQA"}
-DARK = "#444444"
 DASHES = (0, (4, 2))
 VERDICT_COLOURS: dict[Verdict, str] = {
     "supported": "#0072B2",
@@ -59,7 +58,7 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
             axis.set_xlabel("shots")
         seeds = " Small dots: single seeds." * (len(study.seeds) > 1)
         paper = " Open diamonds: MM1's own numbers; open triangles: MM1 says more than this." * bool(study.paper.values)
-        _head(figure, study, seeds + paper)
+        annotate_head(figure, head(study), f"{study.uncertainty_note}.{seeds}{paper}")
         return save(figure, path)
 
 
@@ -146,88 +145,88 @@ def _legend(axis: Axes, study: Study, panel: Panel) -> None:
     axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
 
 
-def _head(figure: Figure, study: Study, note: str = "") -> None:
-    title = f"{study.sweep.title} (MM1, {study.sweep.reproduces}) at scale {study.variant.manifest.scale}"
-    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-    note = f"{study.uncertainty_note}.{note}"
-    figure.supxlabel(textwrap.fill(note, 150), fontsize=6, color=DARK, x=0.01, ha="left")
+def head(study: Study) -> str:
+    return f"{study.sweep.title} (MM1, {study.sweep.reproduces}) at scale {study.variant.manifest.scale}"
 
 
 def draw_arms(study: Study, path: Path) -> list[Path]:
-    """A row an arm, a column a main measure: for sweeps of any kind, however many arms."""
+    """A row an arm, a column a main measure, the paper's numbers as diamonds: for sweeps of any kind and size."""
     from matplotlib.figure import Figure
 
     columns = [measure for measure in study.measures if " " not in measure]
     arms = list(study.sweep.arms)
-    colours = arm_colours(study.sweep)
+    known = [(arm, measure) for arm in arms for measure in columns if study.paper_value(arm, measure)]
     with styled():
         figure = Figure(figsize=(WIDTH, 1.1 + 0.22 * len(arms)), layout="constrained")
         axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for axis, measure in zip(axes, columns, strict=True):
             for row, arm in enumerate(arms):
-                point = study.mean(arm, measure)
+                point, number = study.mean(arm, measure), study.paper_value(arm, measure)
+                colour = GREY if arm == study.blind else PALETTE[4]
                 if point:
                     errors = np.array([_errors(point)]).T
-                    axis.errorbar(point.estimate, row, xerr=errors, marker="o", color=colours[arm], elinewidth=0.8)
+                    axis.errorbar(point.estimate, row, xerr=errors, marker="o", color=colour, elinewidth=0.8)
+                if number:
+                    axis.plot(number.value, row, marker="D", color=DARK, markerfacecolor="white", linestyle="none")
             axis.set_title(measure)
             axis.grid(axis="x")
             axis.set_xlabel("points")
         labels = [arm if arm in study.scored else f"{arm} (missing)" for arm in arms]
         axes[0].set_yticks(range(len(arms)), labels)
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
-        _head(figure, study)
+        paper = " Open diamonds: MM1's own numbers." * bool(known)
+        annotate_head(figure, head(study), f"{study.uncertainty_note}.{paper}")
         return save(figure, path)
 
 
-def draw_contrasts(study: Study, path: Path) -> list[Path]:
-    """The claims that the sweep is judged by: difference with interval, what the claim says (shaded), verdict."""
+def draw_claims(judged: Mapping[str, Judged], path: Path, head: str, note: str) -> list[Path]:
+    """Claims by name: difference with interval, what the claim says (shaded), verdict, the paper's own difference."""
     from matplotlib.figure import Figure
 
-    contrasts = study.sweep.contrasts
-    judged = [study.verdict(contrast) for contrast in contrasts]
-    ends = [end for difference, _ in judged if difference for end in (difference.low, difference.high)]
-    ends += [number.value for contrast in contrasts if (number := study.paper_difference(contrast))]
-    ends = [0.0, *(end for end in ends if np.isfinite(end)), *(s * c.margin for c in contrasts for s in (-1, 1))]
+    leads = [one.lead or one.evidence[0] for one in judged.values()]
+    ends = [end for one in leads if one.difference for end in (one.difference.low, one.difference.high)]
+    ends += [one.paper.value for one in leads if one.paper]
+    ends = [0.0, *(e for e in ends if np.isfinite(e)), *(s * one.claim.margin for one in leads for s in (-1, 1))]
     reach = 0.08 * (max(ends) - min(ends) or 1.0)
     limits = (min(ends) - reach, max(ends) + reach)
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(contrasts)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(judged)), layout="constrained")
         axis = figure.subplots()
         axis.axvline(0, color=DARK, linewidth=0.6)
         axis.set_xlim(*limits)
-        for row, (contrast, (difference, verdict)) in enumerate(zip(contrasts, judged, strict=True)):
-            _contrast(axis, row, contrast, difference, verdict)
-            number = study.paper_difference(contrast)
-            if number:
-                marker = "^" if number.bound == "above" else "D"
-                axis.plot(number.value, row, marker=marker, color=DARK, markerfacecolor="white", linestyle="none")
-        axis.set_yticks(range(len(contrasts)), [""] * len(contrasts))
+        for row, (one, name) in enumerate(zip(leads, judged, strict=True)):
+            _claim(axis, row, name, one, judged[name].verdict)
+            if one.paper:
+                marker = "^" if one.paper.bound == "above" else "D"
+                axis.plot(one.paper.value, row, marker=marker, color=DARK, markerfacecolor="white", linestyle="none")
+        axis.set_yticks(range(len(judged)), [""] * len(judged))
         axis.tick_params(axis="y", length=0)
-        axis.set_ylim(len(contrasts) - 0.4, -0.6)
+        axis.set_ylim(len(judged) - 0.4, -0.6)
         axis.set_xlabel("difference in points; shaded: what the claim says")
+        axis.grid(axis="x")
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
-        known = any(study.paper_difference(contrast) for contrast in contrasts)
-        _head(figure, study, " Open diamonds: MM1's own difference; open triangles: MM1's is more than this." * known)
+        note += " Open diamonds: MM1's own difference; open triangles: MM1's is more." * any(one.paper for one in leads)
+        annotate_head(figure, head, note)
         return save(figure, path)
 
 
-def _contrast(axis: Axes, row: int, contrast: Contrast, difference: Interval | None, verdict: Verdict) -> None:
+def _claim(axis: Axes, row: int, name: str, evidence: Evidence, verdict: Verdict) -> None:
     from matplotlib.patches import Rectangle
 
+    claim, difference = evidence.claim, evidence.difference
     left, right = axis.get_xlim()
     low, high = {
-        "greater": (contrast.margin, right),
-        "less": (left, -contrast.margin),
-        "equivalent": (-contrast.margin, contrast.margin),
-    }[contrast.expect]
+        "greater": (claim.margin, right),
+        "less": (left, -claim.margin),
+        "equivalent": (-claim.margin, claim.margin),
+    }[claim.expect]
     colour = VERDICT_COLOURS[verdict]
     axis.add_patch(Rectangle((low, row - 0.38), high - low, 0.76, color="#EDEDED", linewidth=0, zorder=0))
     if difference:
         axis.errorbar(difference.estimate, row, xerr=np.array([_errors(difference)]).T, marker="o", color=colour)
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-    axis.annotate(contrast.claim, (-0.01, row), ha="right", va="bottom", **beside)
-    detail = f"{contrast.first} − {contrast.second}, {contrast.measure}"
-    axis.annotate(detail, (-0.01, row), ha="right", va="top", color=GREY, fontsize=6, **beside)
+    axis.annotate(name, (-0.01, row), ha="right", va="bottom", **beside)
+    axis.annotate(claim.detail, (-0.01, row), ha="right", va="top", color=GREY, fontsize=6, **beside)
     word = verdict if difference else "no scores"
     axis.annotate(word, (1.01, row), ha="left", va="center", color=colour, fontweight="bold", **beside)

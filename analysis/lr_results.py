@@ -15,7 +15,7 @@ from analysis.lr_fit import Fit, Target, fit_all
 from analysis.lr_points import Measurements, Objective
 from analysis.lr_report import write_fits
 from analysis.optimum import Floats, Optimum
-from analysis.statistics import Blocks, Interval
+from analysis.statistics import ArmScores, Interval, block_model, resample_blocks
 from mm1_lab.config import Size, non_embedding_parameters
 from mm1_lab.results import Ledger
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
@@ -126,8 +126,11 @@ class SearchResults:
         return int(self.runs["seed"].nunique())
 
     @cached_property
-    def questions(self) -> tuple[list[str], Blocks]:
-        """The arms, and their scores at the most shots a block of questions; seeds are averaged."""
+    def blocks(self) -> tuple[list[str], dict[str, Floats], dict[str, Floats]]:
+        """The arms, the sum of their scores at the most shots a block of questions, and the questions of each block.
+
+        By benchmark; seeds are averaged.
+        """
         shots = int(self.average_measure.removesuffix("-shot"))
         rows = self.scores[(self.scores["family"] != "text") & (self.scores["shots"] == shots)]
         means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
@@ -135,20 +138,26 @@ class SearchResults:
         names = [str(name) for name in counts.index.get_level_values("benchmark").unique()]
         each = {name: np.asarray(counts.loc[[name]], dtype=np.float64) for name in names}
         sums = {name: np.asarray(means.loc[[name]], dtype=np.float64).T * each[name] for name in names}
-        return [str(arm) for arm in means.columns], Blocks(sums, each)
+        return [str(arm) for arm in means.columns], sums, each
+
+    @cached_property
+    def averages(self) -> ArmScores:
+        """The arms' averages at the most shots, with what other questions would change."""
+        return block_model(*self.blocks)
 
     def resample(self, objective: Objective, optimum: Optimum) -> Floats | None:
         """(rates of the curve, resamples) averages on resampled questions, where there are several seeds."""
         if objective.column != self.average or self.seeds < 2 or optimum.curve is None:
             return None
-        arms, blocks = self.questions
+        arms, sums, counts = self.blocks
         points = self.measurements.points
         own = points[points["name"] == optimum.cell.name]
         chosen = []
         for rate in optimum.curve.rates:
             arm = own.loc[np.isclose(np.log(own["learning_rate"]), rate), "arm"].iloc[0]
             chosen.append(arms.index(arm))
-        return blocks.replicates[chosen]
+        resampled = resample_blocks({name: block[chosen] for name, block in sums.items()}, counts)
+        return np.asarray(np.mean(list(resampled.values()), axis=0))
 
     def lead(self, size: str) -> Interval | None:
         """The average of a size at its best rate − that of its blind control; None where it has none."""
@@ -157,8 +166,7 @@ class SearchResults:
         seeing = runs[runs["images"] == "shown"].groupby("arm")[self.average].mean().dropna()
         if blind.empty or seeing.empty:
             return None
-        arms, blocks = self.questions
-        return blocks.difference(arms.index(str(seeing.idxmax())), arms.index(str(blind["arm"].iloc[0])))
+        return self.averages.difference(str(seeing.idxmax()), str(blind["arm"].iloc[0]))
 
     @cached_property
     def leads(self) -> dict[str, Interval | None]:

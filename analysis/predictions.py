@@ -11,6 +11,7 @@ import base64
 import html
 import json
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,13 +79,18 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     return list(samples)
 
 
-def write_page(study: Study, path: Path) -> list[Path]:
+def write_page(study: Study, samples: Sequence[Sampled], path: Path) -> list[Path]:
     """Writes the page; nothing where no trials have samples in common."""
-    arms = shown_arms(study)
-    samples = read_samples(study, arms)
     if not samples:
         return []
     title = html.escape(f"{study.sweep.title}: sampled predictions at scale {study.variant.manifest.scale}")
+    path.write_text(PAGE.format(title=title, table=samples_table(samples)), encoding="utf-8")
+    return [path]
+
+
+def samples_table(samples: Sequence[Sampled]) -> str:
+    """The samples as HTML, a row a question, a column an arm; the pictures are in it."""
+    arms = list(samples[0].answers)
     heads = "".join(f"<th>{html.escape(arm)}</th>" for arm in arms)
     rows, last = [], None
     for sample in samples:
@@ -93,11 +99,10 @@ def write_page(study: Study, path: Path) -> list[Path]:
             rows.append(f'<tr><th class="name" colspan="{3 + len(arms)}">{html.escape(benchmark)}</th></tr>')
             last = benchmark
         rows.append(_row(sample, arms))
-    table = (
-        f"<table><tr><th>picture</th><th>shots</th><th>asked; expected</th>{heads}</tr>\n{chr(10).join(rows)}</table>"
-    )
-    path.write_text(PAGE.format(title=title, table=table), encoding="utf-8")
-    return [path]
+    head = f"<tr><th>picture</th><th>shots</th><th>asked; expected</th>{heads}</tr>"
+    body = "\n".join(rows)
+    label = 'tabindex="0" role="region" aria-label="table: sampled predictions"'
+    return f'<div class="scroll" {label}><table>{head}\n{body}</table></div>'
 
 
 PAGE = """<!doctype html>
@@ -123,7 +128,7 @@ def _row(sample: Sampled, arms: list[str]) -> str:
     picture = ""
     if sample.picture:
         data = base64.b64encode(sample.picture.read_bytes()).decode()
-        picture = f'<img alt="" src="data:image/png;base64,{data}">'
+        picture = f'<img class="shown" alt="" src="data:image/png;base64,{data}">'
     references = "<br>".join(html.escape(text) for text in dict.fromkeys(sample.question["references"]))
     cells = "".join(
         f'<td class="{"right" if points >= RIGHT_FROM else "wrong"}">{html.escape(text) or "(nothing)"} '

@@ -2,17 +2,19 @@
 
 Two sources of chance are crossed: the seeds that models were trained with, and the questions they were asked.
 
-- `SeedModel`, from two seeds on: score = arm + seed + rest, least squares, one variance of the rest for the whole
+- `seed_model`, from two seeds on: score = arm + seed + rest, least squares, one variance of the rest for the whole
   sweep. Arms at one seed share encoder, decoder and order of data, so a seed's luck cancels in a difference; t
-  intervals.
-- `Blocks`, with one seed: a bootstrap over blocks of questions, the same resample in all arms. It says how the models
-  at hand would do on other questions, and nothing about models trained anew: its results are conditional on these
-  models.
+  intervals. A percentile bootstrap over three seeds would cover about 75 %.
+- `block_model`: a bootstrap over blocks of questions, the same resample in all arms. It says how the models at hand
+  would do on other questions, and nothing about models trained anew: its results are conditional on these models.
+
+Both give `ArmScores`: every arm's score, and how the errors of the arms hang together. A claim is then a weighted sum
+of arms. Claims of one sweep are one family: `decide` applies Holm's correction to them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -21,135 +23,284 @@ from numpy.typing import NDArray
 from mm1_lab.config import Contrast
 
 Verdict = Literal["supported", "contradicted", "undecided", "–"]
+Expectation = Literal["greater", "less", "equivalent"]
 Floats = NDArray[np.float64]
 
-CONFIDENCE = 0.95
-REPLICATES = 4000
+LEVEL = 0.05
+POWER = 0.8
+REPLICATES = 2000
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its 95 % interval, and the 90 % interval that two one-sided 5 % tests come down to."""
+    """An estimate with its standard error; its intervals and tests are Student's."""
 
     estimate: float
-    low: float
-    high: float
-    low_90: float
-    high_90: float
+    error: float
+    degrees_of_freedom: float
 
     @property
     def half_width(self) -> float:
         """Of the 95 % interval."""
-        return (self.high - self.low) / 2
+        return self.error * quantile(0.975, self.degrees_of_freedom)
+
+    @property
+    def low(self) -> float:
+        return self.estimate - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.estimate + self.half_width
+
+    def below(self, value: float) -> float:
+        """p of the one-sided test that the truth is `value` or more: small where the estimate lies well below it."""
+        from scipy.special import stdtr
+
+        distance = self.estimate - value
+        t = distance / self.error if self.error else np.copysign(np.inf, distance) if distance else 0.0
+        return float(stdtr(self.degrees_of_freedom, t))
+
+    def p_value(self, value: float = 0.0) -> float:
+        """p of the two-sided test that the truth is `value`."""
+        below = self.below(value)
+        return 2 * min(below, 1 - below)
 
 
-def judge(contrast: Contrast, difference: Interval | None) -> Verdict:
-    """What the difference `first` − `second` says of the claim; "–" where there is no difference to judge.
+@lru_cache(maxsize=1024)
+def quantile(share: float, degrees_of_freedom: float) -> float:
+    from scipy.special import stdtrit
 
-    `greater` and `less` are about the side of the margin on which the whole 95 % interval lies. `equivalent` is
-    supported when both one-sided 5 % tests reject a difference as large as the margin, and contradicted when the whole
-    95 % interval lies beyond it; a difference that is merely not significant leaves the claim undecided.
-    """
-    if difference is None or not np.isfinite([difference.low, difference.high]).all():
-        return "–"
-    margin = contrast.margin
-    if contrast.expect == "equivalent":
-        supported = -margin < difference.low_90 and difference.high_90 < margin
-        contradicted = difference.low > margin or difference.high < -margin
-    elif contrast.expect == "greater":
-        supported, contradicted = difference.low > margin, difference.high < margin
-    else:
-        supported, contradicted = difference.high < -margin, difference.low > -margin
-    return "supported" if supported else "contradicted" if contradicted else "undecided"
-
-
-class SeedModel:
-    """score = arm + seed + rest over the trials of a sweep; holes are allowed.
-
-    `scores` maps (arm, seed) to a score; at least two seeds.
-    """
-
-    def __init__(self, scores: Mapping[tuple[str, int], float]) -> None:
-        self._arms = sorted({arm for arm, _ in scores})
-        seeds = sorted({seed for _, seed in scores})
-        rows = [self._row(arm, seeds, seed) for arm, seed in scores]
-        design, values = np.array(rows), np.array(list(scores.values()))
-        self._inverse = np.linalg.pinv(design.T @ design)
-        self._coefficients: Floats = self._inverse @ design.T @ values
-        self._seeds = len(seeds)
-        self._null = np.eye(design.shape[1]) - self._inverse @ (design.T @ design)
-        self.degrees_of_freedom = len(values) - int(np.linalg.matrix_rank(design))
-        rest = values - design @ self._coefficients
-        self.variance = float(rest @ rest) / self.degrees_of_freedom if self.degrees_of_freedom else float("nan")
-
-    def _row(self, arm: str, seeds: list[int], seed: int) -> list[float]:
-        """Indicators of the arms, then the seeds' effects, which sum to zero."""
-        effects = [float(s == seed) - float(seed == seeds[-1]) for s in seeds[:-1]]
-        return [float(a == arm) for a in self._arms] + effects
-
-    def mean(self, arm: str) -> Interval | None:
-        """The arm's mean over the sweep's seeds; its interval is for comparing arms at the same seeds."""
-        return self._combine({arm: 1.0})
-
-    def difference(self, first: str, second: str) -> Interval | None:
-        """`first` − `second`; None where no seeds connect the two."""
-        return self._combine({first: 1.0, second: -1.0}) if first != second else None
-
-    def _combine(self, weights: Mapping[str, float]) -> Interval | None:
-        from scipy.stats import t
-
-        if not set(weights) <= set(self._arms):
-            return None
-        combination = np.array([weights.get(arm, 0.0) for arm in self._arms] + [0.0] * (self._seeds - 1))
-        if np.abs(combination @ self._null).max() > 1e-9:
-            return None
-        estimate = float(combination @ self._coefficients)
-        error = float(np.sqrt(max(combination @ self._inverse @ combination, 0.0) * self.variance))
-        wide, narrow = (error * float(t.ppf(q, self.degrees_of_freedom)) for q in (0.975, 0.95))
-        return Interval(estimate, estimate - wide, estimate + wide, estimate - narrow, estimate + narrow)
+    return float(stdtrit(degrees_of_freedom, share))
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Bootstrap over blocks of questions, resampled within each benchmark, alike for everything that is compared.
+class ArmScores:
+    """Scores of arms with the covariance of their errors, which is a sum of independent parts.
 
-    `sums[benchmark]` is (columns, blocks), the sum of scores in each block; `counts[benchmark]` is (blocks,), the
-    questions in each. A column is whatever shares the questions: an arm at a shot count.
+    `values` is (arms,); each part is ((arms, arms), degrees of freedom). `free` is (arms, directions): what the data
+    leave open, because no seed connects some arms; a weighted sum that touches it has no estimate.
     """
 
-    sums: Mapping[str, Floats]
-    counts: Mapping[str, Floats]
-    seed: int = 0
+    arms: tuple[str, ...]
+    values: Floats
+    parts: tuple[tuple[Floats, float], ...]
+    free: Floats
 
-    @cached_property
-    def means(self) -> Floats:
-        """(columns,): the mean over benchmarks of the mean over questions."""
-        return np.mean([self.sums[name].sum(1) / self.counts[name].sum() for name in self.sums], axis=0)
+    def combine(self, weights: Mapping[str, float]) -> Interval | None:
+        """The weighted sum of arms; None where an arm has no score or no seeds connect them.
 
-    @cached_property
-    def replicates(self) -> Floats:
-        """(columns, REPLICATES): the same of resampled blocks.
-
-        A resample of n blocks varies less than fresh blocks would, by (n − 1) / n: each benchmark's deviations are
-        stretched by the root of its inverse.
+        Degrees of freedom of several parts are Welch and Satterthwaite's.
         """
-        generator = np.random.default_rng(self.seed)
-        total = np.zeros((len(self.means), REPLICATES))
-        for name, sums in self.sums.items():
-            blocks = len(self.counts[name])
-            drawn = generator.multinomial(blocks, np.full(blocks, 1 / blocks), REPLICATES).T
-            mean = (sums.sum(1) / self.counts[name].sum())[:, None]
-            resampled = (sums @ drawn) / (self.counts[name] @ drawn)
-            total += mean + (resampled - mean) * np.sqrt(blocks / max(blocks - 1, 1))
-        return total / len(self.sums)
+        if not set(weights) <= set(self.arms):
+            return None
+        vector = np.array([weights.get(arm, 0.0) for arm in self.arms])
+        if self.free.size and np.abs(vector @ self.free).max() > 1e-9:
+            return None
+        variances = np.array([max(float(vector @ part @ vector), 0.0) for part, _ in self.parts])
+        freedom = np.array([degrees for _, degrees in self.parts])
+        spread = float((variances**2 / freedom).sum())
+        degrees = float(variances.sum() ** 2 / spread) if spread > 0 else float(freedom.sum())
+        return Interval(float(vector @ self.values), float(np.sqrt(variances.sum())), degrees)
 
-    def mean(self, column: int) -> Interval:
-        return _percentiles(self.means[column], self.replicates[column])
+    def mean(self, arm: str) -> Interval | None:
+        """The arm's score; over seeds, its interval is for comparing arms at the same seeds."""
+        return self.combine({arm: 1.0})
 
-    def difference(self, first: int, second: int) -> Interval:
-        return _percentiles(self.means[first] - self.means[second], self.replicates[first] - self.replicates[second])
+    def difference(self, first: str, second: str) -> Interval | None:
+        """`first` − `second`."""
+        return self.combine({first: 1.0, second: -1.0}) if first != second else None
 
 
-def _percentiles(estimate: float, replicates: Floats) -> Interval:
-    low, low_90, high_90, high = np.percentile(replicates, [2.5, 5, 95, 97.5])
-    return Interval(float(estimate), float(low), float(high), float(low_90), float(high_90))
+def seed_model(scores: Mapping[tuple[str, int], float]) -> ArmScores | None:
+    """score = arm + seed + rest; `scores` maps (arm, seed) to a score, holes are allowed.
+
+    Seeds' effects sum to zero, so an arm's score is the one at the average of the sweep's seeds. None where nothing is
+    left to estimate the spread from: one seed, or arms that share none.
+    """
+    arms = sorted({arm for arm, _ in scores})
+    seeds = sorted({seed for _, seed in scores})
+    if len(seeds) < 2:
+        return None
+    design = np.array(
+        [
+            [float(a == arm) for a in arms] + [float(s == seed) - float(seed == seeds[-1]) for s in seeds[:-1]]
+            for arm, seed in scores
+        ]
+    )
+    values = np.array(list(scores.values()))
+    degrees = len(values) - int(np.linalg.matrix_rank(design))
+    if degrees == 0:
+        return None
+    inverse = np.linalg.pinv(design.T @ design)
+    coefficients = inverse @ design.T @ values
+    rest = values - design @ coefficients
+    free = np.eye(design.shape[1]) - inverse @ (design.T @ design)
+    free = free[: len(arms)] if np.abs(free).max() > 1e-9 else np.zeros((len(arms), 0))
+    covariance = inverse[: len(arms), : len(arms)] * float(rest @ rest) / degrees
+    return ArmScores(tuple(arms), coefficients[: len(arms)], ((covariance, float(degrees)),), free)
+
+
+def block_model(
+    arms: Sequence[str], sums: Mapping[str, Floats], counts: Mapping[str, Floats], seed: int = 0
+) -> ArmScores:
+    """Scores by a bootstrap over blocks of questions; an arm's score is the mean over benchmarks.
+
+    `sums[benchmark]` is (arms, blocks), the sum of scores in each block; `counts[benchmark]` is (blocks,), the
+    questions in each.
+    """
+    values = np.mean([sums[name].sum(1) / counts[name].sum() for name in sums], axis=0)
+    parts = []
+    for name, replicates in resample_blocks(sums, counts, seed).items():
+        covariance = np.atleast_2d(np.cov(replicates)) / len(sums) ** 2
+        parts.append((covariance, float(max(len(counts[name]) - 1, 1))))
+    return ArmScores(tuple(arms), values, tuple(parts), np.zeros((len(arms), 0)))
+
+
+def resample_blocks(sums: Mapping[str, Floats], counts: Mapping[str, Floats], seed: int = 0) -> dict[str, Floats]:
+    """By benchmark, (arms, REPLICATES): the mean over questions of resampled blocks, the same ones in all arms.
+
+    A resample of n blocks varies less than fresh blocks would, by (n − 1) / n: deviations are stretched by the root of
+    its inverse.
+    """
+    generator = np.random.default_rng(seed)
+    found = {}
+    for name, block_sums in sums.items():
+        blocks = len(counts[name])
+        drawn = generator.multinomial(blocks, np.full(blocks, 1 / blocks), REPLICATES).T
+        mean = (block_sums.sum(1) / counts[name].sum())[:, None]
+        resampled = (block_sums @ drawn) / (counts[name] @ drawn)
+        found[name] = mean + (resampled - mean) * np.sqrt(blocks / max(blocks - 1, 1))
+    return found
+
+
+def one_sample(values: Sequence[float]) -> Interval | None:
+    """The mean of independent values, one a seed; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Interval(float(np.mean(values)), error, len(values) - 1.0)
+
+
+# Claims
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Which side of a claim the estimate lies on, and the p of the test that could have shown the other side."""
+
+    supports: bool
+    p_value: float
+
+
+def find(expect: Expectation, margin: float, difference: Interval | None) -> Finding | None:
+    """What a difference says of a claim about it; None where there is no difference to judge.
+
+    `greater` and `less` are about the margin, two-sided. `equivalent` inside the margin takes two one-sided tests that
+    the difference is as large as it, and outside a two-sided test against the nearer end.
+    """
+    if difference is None or not np.isfinite([difference.estimate, difference.error]).all():
+        return None
+    if expect == "equivalent":
+        inside = abs(difference.estimate) < margin
+        if inside:
+            return Finding(True, max(1 - difference.below(-margin), difference.below(margin)))
+        return Finding(False, difference.p_value(float(np.copysign(margin, difference.estimate))))
+    bound = margin if expect == "greater" else -margin
+    return Finding((difference.estimate > bound) == (expect == "greater"), difference.p_value(bound))
+
+
+def all_of(findings: Sequence[Finding | None]) -> Finding | None:
+    """One finding for a claim that says several things at once; None where one of them cannot be judged.
+
+    It holds if all do: each must be shown by itself (an intersection-union test), so the largest p counts. It is
+    refuted if one is: the smallest p of those that speak against it counts, times their number (Bonferroni).
+    """
+    known = [found for found in findings if found]
+    if not known or len(known) < len(findings):
+        return None
+    against = [found.p_value for found in known if not found.supports]
+    if against:
+        return Finding(False, min(1.0, len(known) * min(against)))
+    return Finding(True, max(found.p_value for found in known))
+
+
+def decide(findings: Iterable[Finding | None]) -> list[tuple[Verdict, float]]:
+    """Verdict and adjusted p of each claim of a family; "–" and NaN where there is nothing to judge.
+
+    A claim is supported or contradicted where its p, adjusted by Holm over the family, is at most 5 %: the chance of
+    any wrong verdict in the family is at most that. A difference that is merely not significant decides nothing.
+    """
+    every = list(findings)
+    adjusted = iter(holm([found.p_value for found in every if found]))
+    verdicts: list[tuple[Verdict, float]] = []
+    for found in every:
+        if found is None:
+            verdicts.append(("–", float("nan")))
+            continue
+        p = next(adjusted)
+        decided: Verdict = "supported" if found.supports else "contradicted"
+        verdicts.append((decided if p <= LEVEL else "undecided", p))
+    return verdicts
+
+
+def judge(contrast: Contrast, difference: Interval | None) -> Verdict:
+    """The verdict on one claim by itself."""
+    return decide([find(contrast.expect, contrast.margin, difference)])[0][0]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted by Holm's step-down method."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = running
+    return adjusted
+
+
+# What a sweep can see
+
+
+def smallest_difference(interval: Interval) -> float:
+    """The true difference that a two-sided 5 % test with this error finds in 80 % of all sweeps."""
+    return interval.error * _noncentrality(interval.degrees_of_freedom)
+
+
+@lru_cache(maxsize=1024)
+def _noncentrality(degrees_of_freedom: float) -> float:
+    """Of the t distribution that lies beyond the 5 % bound with 80 %."""
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda shift: _power(shift, degrees_of_freedom, LEVEL / 2) - POWER, 0.0, 200.0))
+
+
+def _power(shift: "float | Floats", degrees_of_freedom: "float | Floats", level: float) -> "float | Floats":
+    """The chance that a one-sided test at `level` finds a truth `shift` standard errors away."""
+    from scipy.special import nctdtr, stdtrit
+
+    return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, stdtrit(degrees_of_freedom, 1 - level)), nan=1.0)
+
+
+def seeds_needed(
+    expect: Expectation, margin: float, difference: Interval, seeds: int, arms: int, family: int = 1
+) -> float:
+    """Seeds at which a claim would be decided with 80 %, were the truth what was estimated; infinite beyond 1,000.
+
+    `difference` comes from `seeds` seeds of a sweep of `arms` arms; the level is Holm's first step over `family`
+    claims. An estimate on the margin itself can never be decided.
+    """
+    many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
+    degrees = (arms - 1) * (many - 1)
+    errors = difference.error * np.sqrt(seeds / many)
+    level = LEVEL / family
+    if difference.error == 0:
+        return 2.0
+    if expect == "equivalent" and abs(difference.estimate) < margin:
+        ends = (margin - difference.estimate, margin + difference.estimate)
+        power = sum(_power(end / errors, degrees, level) for end in ends) - 1
+    else:
+        bound = {"greater": margin, "less": -margin}.get(expect, float(np.copysign(margin, difference.estimate)))
+        power = _power(abs(difference.estimate - bound) / errors, degrees, level / 2)
+    enough = np.flatnonzero(power >= POWER)
+    return float(many[enough[0]]) if len(enough) else float("inf")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from analysis.paper import Paper, PaperNumber, read_paper
-from analysis.statistics import Blocks, Interval, SeedModel, Verdict, judge
-from mm1_lab.config import Contrast, Panel, Sweep
+from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
+from analysis.statistics import ArmScores, Interval, block_model, one_sample, seed_model
+from mm1_lab.config import Panel, Sweep
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import TEXT_CORE, measures
+from mm1_lab.results.summary import AVERAGE, TEXT_CORE, measures
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FAMILIES = ("", "captioning", "vqa")
 """Groups of benchmarks with images that have a mean of their own; the first stands for all of them."""
+
+UNPARSED = "unparsed %"
+"""Percent of an arm's answers to questions (captions aside) that do not have the form of an answer."""
 
 UNCERTAINTY = {
     "seeds": "95 % intervals over {seeds} training seeds: linear model arm + seed, variance pooled over the sweep, t",
@@ -80,7 +83,12 @@ class Study:
     @cached_property
     def values(self) -> pd.DataFrame:
         """A row an arm, seed and measure: arm, seed, measure, value."""
-        return measures(self.scores)
+        import pandas as pd
+
+        unparsed = (
+            self._rows(UNPARSED).groupby(["arm", "seed"], sort=False)["score"].mean().rename("value").reset_index()
+        )
+        return pd.concat([measures(self.scores), unparsed.assign(measure=UNPARSED)], ignore_index=True)
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -102,72 +110,87 @@ class Study:
     @cached_property
     def uncertainty(self) -> Literal["seeds", "questions"]:
         """What intervals are about. Seeds, as soon as they leave a degree of freedom to estimate their spread."""
-        model = self._seed_models.get(self.measures[0])
-        return "seeds" if model and model.degrees_of_freedom > 0 else "questions"
+        return "seeds" if self._seed_model(self.measures[0]) else "questions"
 
     @property
     def uncertainty_note(self) -> str:
         return UNCERTAINTY[self.uncertainty].format(seeds=len(self.seeds))
 
+    def arm_scores(self, measure: str) -> ArmScores | None:
+        """All arms that have the measure; arms of one recipe are one."""
+        return self._seed_model(measure) if self.uncertainty == "seeds" else self._block_model(measure)
+
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""
-        arm = self._representative(arm)
-        if self.uncertainty == "seeds":
-            model = self._seed_models.get(measure)
-            return model.mean(arm) if model else None
-        arms, blocks = self._blocks(measure)
-        return blocks.mean(arms.index(arm)) if arm in arms else None
+        scores = self.arm_scores(measure)
+        return scores.mean(self.representative(arm)) if scores else None
+
+    def combine(self, weights: Mapping[str, float], measure: str, questions: bool = False) -> Interval | None:
+        """The weighted sum of arms' scores; None where one of them has no score or all are one recipe.
+
+        `questions` asks for the interval over questions, conditional on the models at hand, however many seeds.
+        """
+        merged: dict[str, float] = {}
+        for arm, weight in weights.items():
+            name = self.representative(arm)
+            merged[name] = merged.get(name, 0.0) + weight
+        if not any(merged.values()):
+            return None
+        scores = self._block_model(measure) if questions else self.arm_scores(measure)
+        return scores.combine(merged) if scores else None
 
     def difference(self, first: str, second: str, measure: str) -> Interval | None:
-        """`first` − `second`, paired; None where one of them has no score or both are one recipe."""
-        first, second = self._representative(first), self._representative(second)
-        if first == second:
-            return None
-        if self.uncertainty == "seeds":
-            model = self._seed_models.get(measure)
-            return model.difference(first, second) if model else None
-        arms, blocks = self._blocks(measure)
-        return blocks.difference(arms.index(first), arms.index(second)) if {first, second} <= set(arms) else None
+        """`first` − `second`, paired."""
+        return self.combine({first: 1.0, second: -1.0}, measure) if first != second else None
 
-    def verdict(self, contrast: Contrast) -> tuple[Interval | None, Verdict]:
-        difference = self.difference(contrast.first, contrast.second, contrast.measure)
-        return difference, judge(contrast, difference)
+    def gain(self, arm: str, measure: str, over: str, questions: bool = False) -> Interval | None:
+        """How much more an arm scores on one measure than on another."""
+        if questions or self.uncertainty == "questions":
+            scores = self._block_model(measure, over)
+            return scores.mean(self.representative(arm)) if scores else None
+        pairs = [self._by_trial.get(name, {}) for name in (measure, over)]
+        both = [pairs[0][arm, s] - pairs[1][arm, s] for s in self.seeds if all((arm, s) in known for known in pairs)]
+        return one_sample(both)
 
     def seed_values(self, arm: str, measure: str) -> list[float]:
         """The value of each of the arm's trials, by seed."""
         trials = self._by_trial.get(measure, {})
         return [trials[arm, seed] for seed in self.seeds if (arm, seed) in trials]
 
-    def unparsed(self, arm: str) -> float | None:
-        """Percent of the arm's answers to questions (captions aside) that do not have the form of an answer."""
-        rows = self.scores[(self.scores["arm"] == arm) & (self.scores["family"] == "vqa")]
-        return float(100 * (1 - rows["parsed"].mean())) if len(rows) else None
-
     def majority(self, measure: str) -> float | None:
         """What the best constant answer for each kind of question earns; None for a measure with captions."""
         known: dict[str, float] = next(
             (record["majority"] for record in self.records.values() if record.get("majority")), {}
         )
-        names = self.scores.loc[_selection(self.scores, measure), "benchmark"].unique()
+        names = self._rows(measure)["benchmark"].unique()
         return float(np.mean([known[name] for name in names])) if len(names) and set(names) <= set(known) else None
 
-    def paper_difference(self, contrast: Contrast) -> PaperNumber | None:
-        """The paper's own difference, where one panel shows both arms and the paper gives it."""
-        for key, panel in self.panels.items():
-            labels = {arm: label for label, arm in panel.arms.items()}
-            if {contrast.first, contrast.second} <= set(labels):
-                number = self.paper.difference(key, labels[contrast.first], labels[contrast.second], contrast.measure)
-                if number:
-                    return number
-        return None
+    def paper_value(self, arm: str, measure: str) -> PaperNumber | None:
+        """The paper's own number for an arm, from the first panel that has it."""
+        places = [(key, label) for key, panel in self.panels.items() for label, a in panel.arms.items() if a == arm]
+        if measure == AVERAGE:
+            return combine_numbers([(1 / len(self.shots), self.paper_value(arm, f"{k}-shot")) for k in self.shots])
+        return next((number for place in places if (number := self.paper.value(*place, measure))), None)
 
-    def mixes_machines(self, contrast: Contrast) -> bool:
-        """Whether the two arms' scores were made on different processors or with different libraries."""
-        rows = self.variant.trials[self.variant.trials["arm"].isin([contrast.first, contrast.second])]
+    def paper_difference(self, weights: Mapping[str, float], measure: str) -> PaperNumber | None:
+        """The same weighted sum of the paper's numbers; for two arms of one panel, also where it states it itself."""
+        if sorted(weights.values()) == [-1, 1]:
+            first, second = sorted(weights, key=lambda arm: -weights[arm])
+            for key, panel in self.panels.items():
+                labels = {arm: label for label, arm in panel.arms.items()}
+                if {first, second} <= set(labels):
+                    number = self.paper.difference(key, labels[first], labels[second], measure)
+                    if number:
+                        return number
+        return combine_numbers([(weight, self.paper_value(arm, measure)) for arm, weight in weights.items()])
+
+    def mixes_machines(self, arms: Iterable[str]) -> bool:
+        """Whether the arms' scores were made on different processors or with different libraries."""
+        rows = self.variant.trials[self.variant.trials["arm"].isin(list(arms))]
         found = [self.records[f].get("environment", {}) for f in rows["fingerprint"] if f in self.records]
         return len({str([machine.get(key) for key in ("processor", "threads", "versions")]) for machine in found}) > 1
 
-    def _representative(self, arm: str) -> str:
+    def representative(self, arm: str) -> str:
         """The first arm with scores of the same recipe: its trials are the same trials, and count once."""
         same = (name for name in self.scored if self.sweep.arms[name] == self.sweep.arms[arm])
         return next(same, arm)
@@ -181,31 +204,49 @@ class Study:
             found.setdefault(measure, {})[arm, seed] = value
         return found
 
-    @cached_property
-    def _seed_models(self) -> dict[str, SeedModel]:
-        """By measure; none with one seed."""
-        arms = {arm for arm in self.scored if self._representative(arm) == arm}
-        trials = {
-            measure: {trial: value for trial, value in values.items() if trial[0] in arms}
-            for measure, values in self._by_trial.items()
-        }
-        return {m: SeedModel(values) for m, values in trials.items() if len({seed for _, seed in values}) > 1}
+    def trial_values(self, measure: str) -> dict[tuple[str, int], float]:
+        """The value of each trial (arm, seed); arms of one recipe are one."""
+        known = self._by_trial.get(measure, {})
+        return {trial: value for trial, value in known.items() if self.representative(trial[0]) == trial[0]}
 
-    def _blocks(self, measure: str) -> tuple[list[str], Blocks]:
-        """The arms that have the measure, and their scores a block; seeds and shot counts are averaged."""
-        if measure not in self._block_cache:
-            rows = self.scores[_selection(self.scores, measure)]
-            means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
+    def _seed_model(self, measure: str) -> ArmScores | None:
+        if measure not in self._seed_cache:
+            self._seed_cache[measure] = seed_model(self.trial_values(measure))
+        return self._seed_cache[measure]
+
+    def _block_model(self, measure: str, minus: str = "") -> ArmScores | None:
+        """The arms that have the measure (less another one) for every question; seeds and shots are averaged."""
+        if (measure, minus) not in self._block_cache:
+            means, questions = self._block_means(measure)
+            if minus:
+                means = means - self._block_means(minus)[0]
             means = means.loc[:, means.notna().all()]
-            questions = rows.groupby(["benchmark", "block"])["question"].nunique()
             names = [str(name) for name in questions.index.get_level_values("benchmark").unique()]
             counts = {name: np.asarray(questions.loc[[name]], dtype=np.float64) for name in names}
             sums = {name: np.asarray(means.loc[[name]], dtype=np.float64).T * counts[name] for name in names}
-            self._block_cache[measure] = ([str(arm) for arm in means.columns], Blocks(sums, counts))
-        return self._block_cache[measure]
+            arms = [str(arm) for arm in means.columns]
+            self._block_cache[measure, minus] = block_model(arms, sums, counts) if arms and names else None
+        return self._block_cache[measure, minus]
+
+    def _rows(self, measure: str) -> pd.DataFrame:
+        """The rows of scores that a measure averages."""
+        if measure == UNPARSED:
+            rows = self.scores[self.scores["family"] == "vqa"]
+            return rows.assign(score=100.0 * ~rows["parsed"])
+        return self.scores[_selection(self.scores, measure)]
+
+    def _block_means(self, measure: str) -> tuple[pd.DataFrame, pd.Series[int]]:
+        """A row a benchmark and block, a column an arm: the mean score; and the number of questions of each row."""
+        rows = self._rows(measure)
+        means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
+        return means, rows.groupby(["benchmark", "block"])["question"].nunique()
 
     @cached_property
-    def _block_cache(self) -> dict[str, tuple[list[str], Blocks]]:
+    def _seed_cache(self) -> dict[str, ArmScores | None]:
+        return {}
+
+    @cached_property
+    def _block_cache(self) -> dict[tuple[str, str], ArmScores | None]:
         return {}
 
 
@@ -213,6 +254,8 @@ def _selection(scores: pd.DataFrame, measure: str) -> pd.Series[bool]:
     """The rows of scores that a measure averages."""
     if measure == TEXT_CORE:
         return scores["family"] == "text"
+    if measure == AVERAGE:
+        return scores["family"] != "text"
     *family, shots = measure.split()
     chosen = (scores["family"] == family[0]) if family else (scores["family"] != "text")
     return chosen & (scores["shots"] == int(shots.removesuffix("-shot")))

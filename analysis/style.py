@@ -3,6 +3,7 @@ the same bytes for the same numbers."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ PALETTE = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#CC79A7", "#8
 """Okabe and Ito's colours, in an order that runs from warm to cold, and four more."""
 BASE = "#000000"
 GREY = "#8A8A8A"
+DARK = "#444444"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 RULES: dict[Any, Any] = {
@@ -79,6 +81,12 @@ def arm_colours(sweep: Sweep) -> dict[str, str]:
             unused = [c for c in PALETTE if c not in colours.values()] or [c for c in PALETTE if c not in beside]
             colours[arm] = (unused or [PALETTE[len(colours) % len(PALETTE)]])[0]
     return colours
+
+
+def annotate_head(figure: Figure, title: str, note: str) -> None:
+    """A title above the figure and a note below it."""
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill(note, 150), fontsize=6, color=DARK, x=0.01, ha="left")
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.document import HOLE, Document, Section
 from analysis.study import Study
-from analysis.tables import HOLE, _cell, _markdown, _numbered, _title
+from analysis.tables import cell, title, write_csv, write_document
 from mm1_lab.config import Recipe
-from mm1_lab.results.files import write_text
 from mm1_lab.results.summary import encoder_quality
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def table_1(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table_1_markdown(study: Study) -> str:
+def table_1_document(study: Study) -> Document:
     """The table's rows in its order; our numbers, then MM1's where they are known."""
     columns = _columns(study)
     cited = list(dict.fromkeys(number.source for number in study.paper.values.values()))
@@ -47,25 +47,24 @@ def table_1_markdown(study: Study) -> str:
             rows.append(
                 [label, described["loss"], str(described["resolution"]), described["data"]]
                 + [_mean_quality(study, arm, name) for name in ("retrieval", "probe")]
-                + [_cell(study.mean(arm, measure)) for measure in columns]
+                + [cell(study.mean(arm, measure)) for measure in columns]
                 + [f"*{number}* [{cited.index(number.source) + 1}]" if number else "" for number in numbers]
             )
-    notes = [
+    note = (
         "Retrieval: how often the nearest of 256 held-out alt-texts is an image's own. Probe: mean area under the "
         "curve (50 knows nothing, 100 everything) of linear read-outs of the words of held-out captions. Both are of "
         "the encoder by itself, before the trial; a reconstructive one has no text tower to retrieve with."
-    ]
-    if cited:
-        notes += ["MM1's numbers:", _numbered(cited)]
-    return "\n\n".join([_title(study), f"Points; ± {study.uncertainty_note}.", _markdown(head, rows), *notes]) + "\n"
+    )
+    section = Section("", head, rows, words=("loss", "res.", "data"))
+    return Document(title(study), [f"Points; ± {study.uncertainty_note}."], [section], [note], cited)
 
 
 def write_table_1(study: Study, folder: Path) -> list[Path]:
-    """Writes `table_1.csv` and `table_1.md`."""
-    written = [folder / "table_1.csv", folder / "table_1.md"]
-    table_1(study).to_csv(written[0], index=False, float_format="%.6g", lineterminator="\n")
-    write_text(written[1], table_1_markdown(study))
-    return written
+    """Writes `table_1.csv`, `.tex` and `.md`."""
+    return [
+        write_csv(table_1(study), folder / "table_1.csv"),
+        *write_document(table_1_document(study), folder / "table_1"),
+    ]
 
 
 def _columns(study: Study) -> list[str]:

@@ -1,21 +1,21 @@
-"""Tables of a sweep, as CSV for programs and Markdown for people; the paper's known numbers stand beside ours."""
+"""Tables of a sweep, as CSV for programs, Markdown for people and LaTeX for papers; the paper's numbers beside ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.statistics import Interval
-from analysis.study import Study
-from mm1_lab.config import Contrast
+from analysis.claims import Evidence, Judged
+from analysis.document import HOLE, Document, Section, to_latex, to_markdown
+from analysis.paper import PaperNumber
+from analysis.statistics import Interval, one_sample
+from analysis.study import UNPARSED, Study
 from mm1_lab.results.files import write_text
 from mm1_lab.results.summary import benchmark_scores
 
 if TYPE_CHECKING:
     import pandas as pd
-
-HOLE = "–"
 
 
 def means(study: Study) -> pd.DataFrame:
@@ -33,6 +33,7 @@ def means(study: Study) -> pd.DataFrame:
                     "arm": arm,
                     "measure": measure,
                     "value": point.estimate if point else None,
+                    "error": point.error if point else None,
                     "low": point.low if point else None,
                     "high": point.high if point else None,
                     "seeds": len(study.seed_values(arm, measure)),
@@ -51,113 +52,153 @@ def _entries(study: Study) -> list[tuple[str, str, str]]:
     return shown + [("control", arm, arm) for arm in study.others]
 
 
-def means_markdown(study: Study) -> str:
-    """The main table: a section a panel, a row a label, with the paper's numbers below ours."""
-    columns = [*study.measures, "unparsed %"]
+def means_document(study: Study) -> Document:
+    """The main table: a section a panel, a row a label, with the paper's numbers below ours; controls; losses."""
+    columns = [*study.measures, UNPARSED]
     cited = list(dict.fromkeys(number.source for number in study.paper.values.values()))
-    head = [study.sweep.reproduces, *columns]
-    parts = [_title(study), f"Points; ± {study.uncertainty_note}.", *_holes(study)]
+    sections = []
     for key, panel in study.panels.items():
         rows = []
         for label, arm in panel.arms.items():
-            rows.append([label, *_cells(study, arm)])
+            rows.append([label + _lacking(study, arm), *(cell(study.mean(arm, measure)) for measure in columns)])
             numbers = [study.paper.value(key, label, measure) for measure in study.measures]
             if any(numbers):
                 known = [f"*{n}* [{cited.index(n.source) + 1}]" if n else "" for n in numbers]
                 rows.append([f"*{label}, MM1*", *known, ""])
-        parts += [f"## {key}  {panel.title}".replace("##   ", "## "), _markdown(head, rows)]
-    controls = [[arm, *_cells(study, arm)] for arm in study.others]
+        sections.append(Section(f"{key}  {panel.title}".strip(), [study.sweep.reproduces, *columns], rows))
+    controls = [[arm + _lacking(study, arm), *(cell(study.mean(arm, m)) for m in columns)] for arm in study.others]
     majority = [study.majority(measure) for measure in study.measures]
     if any(value is not None for value in majority):
         controls.append(["majority answer", *("" if value is None else f"{value:.1f}" for value in majority), ""])
     if controls:
-        parts += ["## Controls", _markdown(["", *columns], controls)]
-    parts += ["## Held-out loss", _losses_markdown(study)]
-    if cited:
-        parts += ["MM1's numbers, where they are known:", _numbered(cited)]
-    return "\n\n".join(parts) + "\n"
+        sections.append(Section("Controls", ["", *columns], controls))
+    sections.append(_losses(study))
+    remarks = [f"Points; ± {study.uncertainty_note}.", *_holes(study)]
+    return Document(title(study), remarks, sections, sources=cited)
 
 
-def _numbered(sources: list[str]) -> str:
-    return "\n".join(f"{place}. {source}" for place, source in enumerate(sources, 1))
+def _lacking(study: Study, arm: str) -> str:
+    """` (2 of 3 seeds)` where an arm lacks some of the sweep's seeds."""
+    have = len(study.seed_values(arm, study.measures[0]))
+    return f" ({have} of {len(study.seeds)} seeds)" if 0 < have < len(study.seeds) else ""
 
 
-def _cells(study: Study, arm: str) -> list[str]:
-    unparsed = study.unparsed(arm)
-    cells = [_cell(study.mean(arm, measure)) for measure in study.measures]
-    return [*cells, HOLE if unparsed is None else f"{unparsed:.1f}"]
+def cell(point: Interval | None) -> str:
+    """`44.5 ± 2.3`, with the half width of the 95 % interval."""
+    return HOLE if point is None else f"{point.estimate:.1f} ± {point.half_width:.1f}"
 
 
-def _cell(point: Interval | None) -> str:
+def signed(point: Interval | None) -> str:
+    """`+1.5 [−0.2, +3.2]`."""
     if point is None:
         return HOLE
-    return f"{point.estimate:.1f}" + ("" if point.half_width != point.half_width else f" ± {point.half_width:.1f}")
+    return f"{point.estimate:+.1f} [{point.low:+.1f}, {point.high:+.1f}]".replace("-", "−")
 
 
-def contrasts(study: Study) -> pd.DataFrame:
-    """A row a contrast: the claim, its difference with 95 and 90 % intervals, and the verdict."""
+def contrasts(study: Study, judged: Sequence[Judged]) -> pd.DataFrame:
+    """A row a contrast of the sweep's file: claim, difference with intervals, what could be seen, verdict."""
     import pandas as pd
 
     rows = []
-    for contrast in study.sweep.contrasts:
-        difference, verdict = study.verdict(contrast)
-        number = study.paper_difference(contrast)
-        rows.append(
-            {
-                **contrast.model_dump(),
-                "difference": difference.estimate if difference else None,
-                "low": difference.low if difference else None,
-                "high": difference.high if difference else None,
-                "low_90": difference.low_90 if difference else None,
-                "high_90": difference.high_90 if difference else None,
-                "verdict": verdict,
-                "interval": study.uncertainty,
-                "mixes_machines": study.mixes_machines(contrast),
-                "paper": number.value if number else None,
-                "paper_bound": number.bound if number else None,
-                "paper_source": number.source if number else None,
-            }
-        )
+    for contrast, one in zip(study.sweep.contrasts, judged, strict=True):
+        verdict = {"verdict": one.verdict, "p_holm": one.p_value, "seeds_needed": one.seeds_needed}
+        about = {"seeds": len(study.seeds), "interval": study.uncertainty}
+        rows.append(contrast.model_dump() | evidence_row(one.evidence[0]) | verdict | about)
     return pd.DataFrame(rows)
 
 
-def contrasts_markdown(study: Study) -> str:
-    """The claims with their verdicts."""
+def evidence_row(evidence: Evidence) -> dict[str, object]:
+    """The columns that contrasts and lessons share."""
+    difference, questions, number = evidence.difference, evidence.questions, evidence.paper
+    return {
+        "difference": difference.estimate if difference else None,
+        "error": difference.error if difference else None,
+        "low": difference.low if difference else None,
+        "high": difference.high if difference else None,
+        "low_over_questions": questions.low if questions else None,
+        "high_over_questions": questions.high if questions else None,
+        "smallest_difference_seen": evidence.smallest,
+        "mixes_machines": evidence.mixes_machines,
+        "paper": number.value if number else None,
+        "paper_bound": number.bound if number else None,
+        "paper_source": number.source if number else None,
+    }
+
+
+def contrasts_document(study: Study, judged: Sequence[Judged]) -> Document:
+    """The claims of the sweep's file with their verdicts."""
+    sources = list(dict.fromkeys(one.paper.source for j in judged for one in j.evidence if one.paper))
+    over_seeds = study.uncertainty == "seeds"
     rows = []
-    numbers = [study.paper_difference(contrast) for contrast in study.sweep.contrasts]
-    sources = list(dict.fromkeys(number.source for number in numbers if number))
-    for contrast, number in zip(study.sweep.contrasts, numbers, strict=True):
-        difference, verdict = study.verdict(contrast)
-        interval = f"{difference.estimate:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]" if difference else HOLE
-        known = f"{number} [{sources.index(number.source) + 1}]" if number else ""
-        arms = f"{contrast.first} − {contrast.second}, {contrast.measure}" + " ‡" * study.mixes_machines(contrast)
-        rows.append([contrast.claim, arms, _expectation(contrast), interval.replace("-", "−"), known, f"**{verdict}**"])
+    for one in judged:
+        (evidence,) = one.evidence
+        claim, mark = evidence.claim, " ‡" * evidence.mixes_machines
+        row = [claim.text, claim.detail + mark, claim.expectation, signed(evidence.difference)]
+        row += [_bounds(evidence.questions)] if over_seeds else []
+        row += [HOLE if evidence.smallest is None else f"{evidence.smallest:.1f}"]
+        row += [seeds_cell(one)] if over_seeds else []
+        rows.append([*row, paper_cell(evidence.paper, sources), f"**{one.verdict}**"])
+    head = ["claim", "difference", "expected", "estimate", *(["over questions"] if over_seeds else []), "smallest seen"]
+    head += [*(["seeds needed"] if over_seeds else []), "MM1", "verdict"]
+    section = Section("", head, rows, ["difference", "expected", "verdict"])
+    remarks = [f"Points; {study.uncertainty_note}.", *_holes(study)]
+    return Document(title(study), remarks, [section], _contrast_notes(rows, over_seeds), sources)
+
+
+def _contrast_notes(rows: Sequence[Sequence[str]], over_seeds: bool) -> list[str]:
     notes = [
-        "A claim is *supported* or *contradicted* when the whole interval lies on one side of what it says; "
-        "equivalence is supported when two one-sided tests at 5 % reject a difference as large as the margin.",
+        "A claim is *supported* or *contradicted* at 5 % after Holm's correction over all contrasts and lessons of "
+        "this sweep; equivalence is supported when two one-sided tests reject a difference as large as the margin. "
+        "*Smallest seen*: the true difference that such a sweep finds four times out of five, uncorrected.",
     ]
+    if over_seeds:
+        notes.append(
+            "*Over questions*: the 95 % interval for other questions to the same models, conditional on these models. "
+            "*Seeds needed*: of an undecided claim, seeds that decide it four times out of five if the truth "
+            "is as estimated."
+        )
+    else:
+        notes.append(
+            "With one seed nothing is known about models trained from other seeds; how many would be needed cannot be "
+            "told either. Two seeds or more (`--seeds 3`) give intervals over seeds."
+        )
     if "‡" in str(rows):
-        notes.append("‡ The two arms were scored on different machines or with different libraries.")
-    if sources:
-        notes += ["MM1's differences, where they are known:", _numbered(sources)]
-    head = ["claim", "difference", "expected", "estimate", "MM1", "verdict"]
-    return "\n\n".join([_title(study), f"Points; {study.uncertainty_note}.", _markdown(head, rows), *notes]) + "\n"
+        notes.append("‡ The arms were scored on different machines or with different libraries.")
+    return notes
 
 
-def _expectation(contrast: Contrast) -> str:
-    if contrast.expect == "equivalent":
-        return f"within ± {contrast.margin:g}"
-    sign = ">" if contrast.expect == "greater" else "< −"
-    return f"{sign} {contrast.margin:g}".replace("< − 0", "< 0").replace("− ", "−")
+def _bounds(point: Interval | None) -> str:
+    return HOLE if point is None else f"[{point.low:+.1f}, {point.high:+.1f}]".replace("-", "−")
+
+
+def seeds_cell(judged: Judged) -> str:
+    """Empty where nothing is needed, a hole where it cannot be told."""
+    if judged.verdict != "undecided":
+        return ""
+    if judged.seeds_needed is None:
+        return HOLE
+    return f"{judged.seeds_needed:.0f}" if judged.seeds_needed < float("inf") else "> 1000"
+
+
+def paper_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
+    return f"{number} [{sources.index(number.source) + 1}]".replace("-", "−") if number else ""
 
 
 def benchmarks(study: Study) -> pd.DataFrame:
-    """A row an arm, benchmark and number of shots: the mean over seeds of the mean over questions."""
+    """A row an arm, benchmark and number of shots: the mean over seeds of the mean over questions.
+
+    `error` is the standard error over seeds, or with one seed over blocks of questions, as `error_over` says.
+    """
     keys = ["arm", "benchmark", "family", "shots"]
-    each = benchmark_scores(study.scores).groupby(keys, sort=False)["score"].agg(["mean", "min", "max", "count"])
-    unparsed = 100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
-    table = each.set_axis(["score", "lowest_seed", "highest_seed", "seeds"], axis=1).assign(unparsed_percent=unparsed)
-    return table.reset_index()
+    each = benchmark_scores(study.scores).groupby(keys, sort=False)["score"].agg(["mean", "min", "max", "count", "sem"])
+    table = each.set_axis(["score", "lowest_seed", "highest_seed", "seeds", "error"], axis=1)
+    blocks = study.scores.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False).sem()
+    single = table["seeds"] == 1
+    table["error"] = table["error"].where(~single, blocks)
+    table["error_over"] = single.map({True: "blocks of questions", False: "seeds"})
+    return table.assign(
+        unparsed_percent=100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
+    ).reset_index()
 
 
 def sources(study: Study) -> pd.DataFrame:
@@ -170,41 +211,57 @@ def sources(study: Study) -> pd.DataFrame:
     return table.drop(columns="fingerprint")
 
 
-def _losses_markdown(study: Study) -> str:
-    """A row an arm, a column a source: held-out losses, means over seeds."""
-    losses = study.held_out.pivot_table(index="arm", columns="source", values="loss", sort=False)
-    rows = [[arm, *(f"{loss:.3f}" for loss in losses.loc[arm])] for arm in study.scored]
-    return _markdown(["nats a text token", *map(str, losses.columns)], rows)
+def _losses(study: Study) -> Section:
+    """A row an arm, a column a source: held-out losses, means over seeds, ± the standard error over them."""
+    names = [str(source) for source in study.held_out["source"].unique()]
+    losses: dict[tuple[str, str], list[float]] = {}
+    for arm, source, loss in zip(*(study.held_out[name].tolist() for name in ("arm", "source", "loss")), strict=True):
+        losses.setdefault((arm, source), []).append(loss)
+    rows = [[arm, *(_loss(losses.get((arm, source), [])) for source in names)] for arm in study.scored]
+    several = " (± standard error over seeds)" if len(study.seeds) > 1 else ""
+    return Section("Held-out loss", [f"nats a text token{several}", *names], rows)
 
 
-def write_tables(study: Study, folder: Path) -> list[Path]:
-    """Writes table, contrasts, benchmarks and sources; `table.md` last. Numbers in CSV files have six digits."""
-    tables = {"table": means(study), "benchmarks": benchmarks(study), "sources": sources(study)}
-    texts: dict[str, str] = {}
+def _loss(values: list[float]) -> str:
+    point = one_sample(values)
+    if point:
+        return f"{point.estimate:.3f} ± {point.error:.3f}"
+    return f"{values[0]:.3f}" if values else HOLE
+
+
+def write_tables(study: Study, judged: Sequence[Judged], folder: Path) -> list[Path]:
+    """Writes table, contrasts, benchmarks and sources; `table.md` last."""
+    written = [
+        write_csv(benchmarks(study), folder / "benchmarks.csv"),
+        write_csv(sources(study), folder / "sources.csv"),
+    ]
     if study.sweep.contrasts:
-        tables["contrasts"], texts["contrasts"] = contrasts(study), contrasts_markdown(study)
-    texts["table"] = means_markdown(study)
-    written = []
-    for name, table in tables.items():
-        written.append(folder / f"{name}.csv")
-        table.to_csv(written[-1], index=False, float_format="%.6g", lineterminator="\n")
-    for name, text in texts.items():
-        written.append(folder / f"{name}.md")
-        write_text(written[-1], text)
-    return written
+        written.append(write_csv(contrasts(study, judged), folder / "contrasts.csv"))
+        written += write_document(contrasts_document(study, judged), folder / "contrasts")
+    written.append(write_csv(means(study), folder / "table.csv"))
+    return written + write_document(means_document(study), folder / "table")
 
 
-def _title(study: Study) -> str:
+def write_csv(table: pd.DataFrame, path: Path) -> Path:
+    """Numbers have six digits."""
+    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    return path
+
+
+def write_document(document: Document, path: Path) -> list[Path]:
+    """Writes `path` with the endings .tex and .md."""
+    texts = {".tex": to_latex(document), ".md": to_markdown(document)}
+    for ending, text in texts.items():
+        write_text(path.with_name(path.name + ending), text)
+    return [path.with_name(path.name + ending) for ending in texts]
+
+
+def title(study: Study) -> str:
     manifest = study.variant.manifest
     details = ", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides])
-    return f"# {study.sweep.title} (MM1, {study.sweep.reproduces}): {details}"
+    return f"{study.sweep.title} (MM1, {study.sweep.reproduces}): {details}"
 
 
 def _holes(study: Study) -> list[str]:
     missing = study.missing()
     return [f"Without scores: {', '.join(missing)}."] if missing else []
-
-
-def _markdown(head: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

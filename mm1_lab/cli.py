@@ -145,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     figures = add(
         "figures", figures_command, "draw tables and figures of all results", "mm1-lab figures --results results/study"
     )
+    report = add(
+        "report", report_command, "redraw, and write one HTML file of it all", "mm1-lab report --results results/study"
+    )
     dashboard = add(
         "dashboard", dashboard_command, "browse the runs in MLflow on 127.0.0.1", "mm1-lab dashboard --port 5001"
     )
@@ -154,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="PNG", type=Path, default=RESULTS / "world.png", help="where to; default: %(default)s"
     )
     sync = add("sync-mlflow", sync_command, "enter into MLflow what it lacks of the results", "mm1-lab sync-mlflow")
-    for reading in (figures, dashboard, sync):
+    for reading in (figures, report, dashboard, sync):
         reading.add_argument(
             "--results", metavar="DIR", type=Path, help=f"default: {RESULTS} and {STUDY}, those that hold any"
         )
@@ -339,6 +342,14 @@ def figures_command(options: argparse.Namespace) -> int:
     return DONE
 
 
+def report_command(options: argparse.Namespace) -> int:
+    from analysis import draw_report
+
+    for folder in _results_folders(options):
+        print(draw_report(folder)[-1])
+    return DONE
+
+
 def _results_folders(options: argparse.Namespace) -> list[Path]:
     """The folder that is asked for; else this machine's and the study, those that hold a sweep."""
     if options.results:
@@ -378,14 +389,16 @@ def show_data_command(options: argparse.Namespace) -> int:
 
 
 def dashboard_command(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.mlflow_runs import tracking_uri
+    from mm1_lab.orchestrate.mlflow_runs import pages, tracking_uri
 
     sync_command(options)
     uri = tracking_uri()
-    if uri.startswith("http"):
-        print(f"MLflow is at {uri}")
+    remote = uri.startswith("http")
+    address = uri if remote else f"http://127.0.0.1:{options.port}"
+    print("\n".join(f"{sweep}: {address}{page}" for sweep, page in pages().items()))
+    print(f"MLflow is at {address}" + ("" if remote else "; end it with Ctrl-C"), flush=True)
+    if remote:
         return DONE
-    print(f"MLflow is at http://127.0.0.1:{options.port}; end it with Ctrl-C", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     return subprocess.run(command, check=False).returncode

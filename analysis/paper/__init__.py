@@ -1,12 +1,24 @@
-"""The paper's own numbers, where they are known, each with where it stands. What is not known is not here."""
+"""The paper's own numbers, each with where it stands. What was never published is a blank, never a guess.
+
+One file a table or figure, all of the same columns. A row is a number of `label` in a `panel`, or, with `minus`, the
+difference between two labels as the paper states it. `bound` is `equal`, `above` (the paper says only that it is more)
+or `unknown`, and then there is no value.
+"""
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
+
+from mm1_lab.config import RequestError
 
 Bound = Literal["equal", "above"]
+
+COLUMNS = ("panel", "label", "minus", "measure", "bound", "value", "source")
+FOLDER = Path(__file__).parent
+DERIVED = "derived from several numbers: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +31,9 @@ class PaperNumber:
     source: str
 
     def __str__(self) -> str:
-        return f"{'> ' if self.bound == 'above' else ''}{self.value:.1f}"
+        rounded = self.source.startswith(DERIVED) or round(self.value, 1) == self.value
+        number = f"{self.value:.1f}" if rounded else f"{self.value:g}"
+        return f"{'> ' if self.bound == 'above' else ''}{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +50,51 @@ class Paper:
 
     def difference(self, panel: str, first: str, second: str, measure: str) -> PaperNumber | None:
         """`first` − `second` as the paper states it, or from its two numbers where it gives both."""
-        stated = self.differences.get((panel, first, second, measure))
-        above, below = self.value(panel, first, measure), self.value(panel, second, measure)
-        if stated or not above or not below or below.bound == "above":
-            return stated
-        both = dict.fromkeys((above.source, below.source))
-        source = f"derived, the difference of two numbers: {'; '.join(both)}"
-        return PaperNumber(round(above.value - below.value, 6), above.bound, source)
+        numbers = [(1.0, self.value(panel, first, measure)), (-1.0, self.value(panel, second, measure))]
+        return self.differences.get((panel, first, second, measure)) or combine_numbers(numbers)
+
+
+def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperNumber | None:
+    """The weighted sum of numbers, labelled as derived; None where one is not known, or a bound says nothing of it."""
+    known = [(weight, number) for weight, number in terms if number]
+    if not terms or len(known) < len(terms) or any(w < 0 and number.bound == "above" for w, number in known):
+        return None
+    bound: Bound = "above" if any(number.bound == "above" for _, number in known) else "equal"
+    sources = "; ".join(dict.fromkeys(number.source.removeprefix(DERIVED) for _, number in known))
+    value = round(sum(weight * number.value for weight, number in known), 6)
+    return PaperNumber(value, bound, f"{DERIVED}{sources}")
 
 
 def read_paper(reproduces: str) -> Paper:
-    """The numbers of `Fig. 5`, `Table 1`, …; none where no file holds them."""
+    """The numbers of `Fig. 5`, `Table 1`, …; none where no file holds them. Raises RequestError for a broken file."""
     name = re.sub(r"\W+", "_", reproduces.lower().replace("fig.", "figure")).strip("_")
-    path = Path(__file__).parent / f"{name}.csv"
+    path = FOLDER / f"{name}.csv"
     paper = Paper({}, {})
-    if not path.exists():
-        return paper
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            bound: Bound = "above" if row["bound"] == "above" else "equal"
-            number = PaperNumber(float(row["value"]), bound, row["source"])
-            if row["minus"]:
-                paper.differences[row["panel"], row["label"], row["minus"], row["measure"]] = number
-            else:
-                paper.values[row["panel"], row["label"], row["measure"]] = number
+    for row in read_rows(path) if path.exists() else []:
+        if row["bound"] == "unknown":
+            continue
+        number = PaperNumber(float(row["value"]), cast(Bound, row["bound"]), row["source"])
+        if row["minus"]:
+            paper.differences[row["panel"], row["label"], row["minus"], row["measure"]] = number
+        else:
+            paper.values[row["panel"], row["label"], row["measure"]] = number
     return paper
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """All rows of a file, blanks too. Raises RequestError with file, line and remedy where it breaks the form."""
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise RequestError(f"{path}: the columns must be {', '.join(COLUMNS)}; restore the file (git checkout)")
+        rows = list(reader)
+    for line, row in enumerate(rows, 2):
+        if row["bound"] not in ("equal", "above", "unknown") or not (row["label"] and row["measure"] and row["source"]):
+            raise RequestError(f"{path}, line {line}: needs a label, a measure, a source, and equal, above or unknown")
+        if (row["bound"] == "unknown") != (row["value"] == "") or (row["value"] and not _is_number(row["value"])):
+            raise RequestError(f"{path}, line {line}: {row['value']!r} is no value of a number that is {row['bound']}")
+    return rows
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d+)?", text) is not None

@@ -7,6 +7,7 @@ logging it a second time changes nothing.
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,11 +21,32 @@ from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.files import locked
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS
-from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures
+from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures
 
 METRICS_A_BATCH = 1000
+AXES = ("encoder", "resolution", "connector", "image_tokens", "data_mix")
+"""Parameters that stand beside the scores."""
+
+EXPERIMENT_NOTE = """**{title}** (MM1, {reproduces}): a parent run a scale and variant, a run a trial below it.
+
+To compare arms, tick trials and *Compare*, or open the *Chart view*; *Group by* `arm` averages over seeds. `average` is
+the mean over the benchmarks with images at all numbers of shots; curves are `train/…`. Tables and figures of the sweep
+are artifacts of the parent, sampled predictions those of each trial."""
+VIEW = "arms"
+"""The name of the view that the dashboard opens: trials in the paper's words, best first."""
 COMPLETE = "mm1.complete"
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+"""What MLflow shows as the description of a run or an experiment, in Markdown."""
+LONGEST_NOTE = 4900
+"""Characters; a longer tag is refused by some stores."""
+
+
+def pages() -> dict[str, str]:
+    """By experiment, the page of MLflow's interface that shows its trials."""
+    query = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
+    found = [run for run in _client().search_experiments() if f"mlflow.sharedViewState.{VIEW}" in run.tags]
+    return {one.name: f"/#/experiments/{one.experiment_id}/runs?{query}" for one in found}
 
 
 def tracking_uri() -> str:
@@ -48,6 +70,7 @@ class SweepRuns:
         LOCAL.mkdir(parents=True, exist_ok=True)
         with locked(LOCAL / ".mlflow.lock"):
             self.experiment = self._experiment(manifest.sweep.name)
+            self._describe_experiment()
             self.runs = {self._identity(run): run for run in self._search()}
             self.parent = self._open("sweep", "", f"{manifest.variant} at {manifest.scale}", parent=None)
 
@@ -56,7 +79,7 @@ class SweepRuns:
     ) -> None:
         """Opens the trial's run, or a new one where the last was complete (its results were removed since)."""
         self._start("trial", fingerprint, _trial_name(names))
-        self.client.log_batch(self._id("trial", fingerprint), params=self._parameters(recipe, config))
+        self.client.log_batch(self._id("trial", fingerprint), params=self._parameters(names, recipe, config))
 
     def start_stage(self, kind: str, fingerprint: str, seed: int) -> None:
         """Opens the run of an encoder or a decoder."""
@@ -68,17 +91,19 @@ class SweepRuns:
             return
         from mlflow.entities import RunTag
 
-        run_id = self._open("trial", fingerprint, _trial_name(names), self.parent)
         folder = self.ledger.trial_folder(fingerprint)
         record = self.ledger.record(fingerprint)
         date = _milliseconds(record["environment"]["date"])
-        self.client.log_batch(run_id, params=self._parameters(record["recipe"], record["config"]))
+        seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
+        run_id = self._open("trial", fingerprint, _trial_name(names), self.parent, date - int(1000 * seconds))
+        self.client.log_batch(run_id, params=self._parameters(names, record["recipe"], record["config"]))
         self._log_metrics(run_id, _final_metrics(folder), date)
         self._log_curves(run_id, folder / "training.csv", date)
         self.client.log_text(run_id, samples_page(folder, self.ledger.results / "pictures"), "samples.html")
         tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
-        self.client.log_batch(run_id, tags=[*tags, RunTag(COMPLETE, "yes")])
-        self.client.set_terminated(run_id, "FINISHED")
+        note = RunTag(NOTE, self._trial_note(fingerprint, names, record))
+        self.client.log_batch(run_id, tags=[*tags, note, RunTag(COMPLETE, "yes")])
+        self.client.set_terminated(run_id, "FINISHED", date)
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
         """Logs a finished encoder or decoder from the store, unless that is done."""
@@ -106,9 +131,44 @@ class SweepRuns:
 
     def close(self, status: str, artifacts: Iterable[Path]) -> None:
         """Closes the parent, with the sweep's figures and tables."""
-        for path in artifacts:
+        files = list(artifacts)
+        for path in files:
             self.client.log_artifact(self.parent, str(path))
+        told = [path.read_text(encoding="utf-8") for path in files if path.name == "contrasts.md"]
+        self.client.set_tag(
+            self.parent, NOTE, "\n".join([*told, "Tables, figures and predictions: Artifacts."])[:LONGEST_NOTE]
+        )
         self.client.set_terminated(self.parent, status)
+
+    def _describe_experiment(self) -> None:
+        """A description, and a view (as MLflow's own *Share* saves one) with the columns that matter here."""
+        sweep = self.manifest.sweep
+        columns = ["params.`arm`", "params.`seed`", "params.`scale`", *(f"params.`{axis}`" for axis in AXES)]
+        columns += [f"metrics.`{name}`" for name in ("average", *(f"{k}-shot" for k in self.manifest.shots), TEXT_CORE)]
+        view = {
+            "searchFilter": "tags.`mm1.kind` = 'trial'",
+            "orderByKey": "metrics.`average`",
+            "orderByAsc": False,
+            "selectedColumns": columns,
+            "runsHiddenMode": "SHOW_ALL",
+        }
+        note = EXPERIMENT_NOTE.format(title=sweep.title, reproduces=sweep.reproduces)
+        self.client.set_experiment_tag(self.experiment, NOTE, note)
+        self.client.set_experiment_tag(self.experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(view))
+
+    def _trial_note(self, fingerprint: str, names: Iterable[str], record: Mapping[str, Any]) -> str:
+        """Where the trial's truth lies, and what makes it again."""
+        manifest, names = self.manifest, list(names)
+        arm, seed = names[0].rpartition(" / seed ")[0], record["config"]["seed"]
+        settings = "".join(f" --set {setting}" for setting in manifest.overrides)
+        again = f"mm1-lab run {manifest.sweep.name} --scale {manifest.scale} --seeds {seed}, --only '{arm}'{settings}"
+        lines = [
+            f"{manifest.sweep.title} (MM1, {manifest.sweep.reproduces}), {', '.join(names)}, scale {manifest.scale}.\n",
+            f"The score of every question is in `trials/{fingerprint}/` of the results folder. Fingerprints:\n",
+            *(f"- {kind}: `{stage}`" for kind, stage in record["fingerprints"].items()),
+            f"\nAgain: `{again}`",
+        ]
+        return "\n".join(lines)
 
     def _start(self, kind: str, fingerprint: str, name: str) -> None:
         if self._is_complete(kind, fingerprint):
@@ -116,12 +176,12 @@ class SweepRuns:
             del self.runs[kind, fingerprint]
         self.client.update_run(self._open(kind, fingerprint, name, self.parent), status="RUNNING")
 
-    def _open(self, kind: str, fingerprint: str, name: str, parent: str | None) -> str:
-        """The id of the run with this identity; a new one is RUNNING."""
+    def _open(self, kind: str, fingerprint: str, name: str, parent: str | None, start: int | None = None) -> str:
+        """The id of the run with this identity; a new one is RUNNING, since `start` (milliseconds) or now."""
         if (kind, fingerprint) not in self.runs:
             tags = self.key | {"mm1.kind": kind, "mm1.fingerprint": fingerprint}
             tags |= {PARENT: parent} if parent else {}
-            run = self.client.create_run(self.experiment, tags=tags, run_name=name)
+            run = self.client.create_run(self.experiment, start, tags, name)
             self.runs[kind, fingerprint] = run
             return str(run.info.run_id)
         run_id = self._id(kind, fingerprint)
@@ -158,12 +218,13 @@ class SweepRuns:
     def _identity(run: Any) -> tuple[str, str]:
         return run.data.tags["mm1.kind"], run.data.tags.get("mm1.fingerprint", "")
 
-    def _parameters(self, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
+    def _parameters(self, names: Iterable[str], recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
         """The recipe in the paper's words; the rate as it was resolved."""
         from mlflow.entities import Param
 
         mix = recipe["data_mix"]
         values = {
+            "arm": ", ".join(dict.fromkeys(name.rpartition(" / seed ")[0] for name in names)),
             "encoder": _encoder_name(recipe["encoder"]),
             "resolution": recipe["resolution"],
             "connector": recipe["connector"],
@@ -218,7 +279,7 @@ def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
         *(f"held-out/{source}" for source in held_out["source"]),
     ]
     values = [*means["score"], *overall["value"], *held_out["loss"]]
-    return [(name, float(value), 0) for name, value in zip(names, values, strict=True)]
+    return [(name, round(float(value), 3), 0) for name, value in zip(names, values, strict=True)]
 
 
 def _encoder_name(encoder: Mapping[str, Any]) -> str:

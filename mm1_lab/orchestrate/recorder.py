@@ -142,5 +142,6 @@ def sync(folder: Path, ledger: Ledger) -> Manifest:
 
 
 def artifacts_of(folder: Path) -> list[Path]:
-    """Figures, tables and pages of a sweep."""
-    return sorted(path for path in folder.iterdir() if path.suffix in (".png", ".pdf", ".md", ".html"))
+    """Figures, tables and pages of a sweep, and what its scale says of lessons and axes."""
+    endings = (".png", ".pdf", ".md", ".html", ".csv", ".tex")
+    return sorted(path for where in (folder, folder.parent) for path in where.iterdir() if path.suffix in endings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,10 +62,17 @@ def read_held_out(variant: Variant) -> pd.DataFrame:
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
-    """record.json of every finished trial, by fingerprint."""
+    """record.json of every finished trial, by fingerprint. Raises RequestError for one of another schema."""
     done = variant.trials[variant.trials["done"]]
     ledger = Ledger(variant.results, variant.results)
-    return {fingerprint: ledger.record(fingerprint) for fingerprint in done["fingerprint"]}
+    records = {fingerprint: ledger.record(fingerprint) for fingerprint in done["fingerprint"]}
+    for fingerprint, record in records.items():
+        if record.get("schema_version") != SCHEMA:
+            raise RequestError(
+                f"{ledger.trial_folder(fingerprint)}: written with results schema {record.get('schema_version')}, this "
+                f"version reads {SCHEMA}; delete the folder and run the sweep again"
+            )
+    return records
 
 
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEXT_CORE = "text-core"
+AVERAGE = "average"
 
 
 def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -35,7 +36,8 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     """The numbers a sweep is judged by: columns `by`, measure, value.
 
     `0-shot`, `4-shot`, …: the plain mean over the benchmarks with images; `captioning 0-shot`, `vqa 4-shot`, …: within
-    a family; `text-core`: the plain mean over text benchmarks and numbers of shots.
+    a family; `average`: the plain mean over the benchmarks with images and numbers of shots; `text-core`: the same over
+    text benchmarks.
     """
     import pandas as pd
 
@@ -45,6 +47,7 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     parts = [
         means[~text].assign(measure=shots),
         means[~text].assign(measure=means["family"] + " " + shots),
+        means[~text].assign(measure=AVERAGE),
         means[text].assign(measure=TEXT_CORE),
     ]
     table = pd.concat(parts, ignore_index=True)

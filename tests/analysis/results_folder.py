@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,10 @@ LIFT |= {"interleaved": (-9, 6, 7), "blind": (-15, -14, -13), "no-vecap": (0, -3
 HELD_OUT = [HeldOutRow("captions", 0.75), HeldOutRow("text", 1.5)]
 
 
-def score_rows(arm: str, seed: int, questions: int = 48, blocks: int = 8) -> list[ScoreRow]:
+Lifts = Mapping[str, tuple[float, ...]]
+
+
+def score_rows(arm: str, seed: int, questions: int = 48, blocks: int = 8, lifts: Lifts = LIFT) -> list[ScoreRow]:
     """Scores of one trial: 40 points, the arm's lift, the seed's and the trial's luck, and noise a question."""
     luck = np.random.default_rng([seed, 1]).normal(0, 2)
     generator = np.random.default_rng([seed, *arm.encode()])
@@ -39,7 +42,7 @@ def score_rows(arm: str, seed: int, questions: int = 48, blocks: int = 8) -> lis
     rows = []
     for number, (benchmark, (family, metric)) in enumerate(BENCHMARKS.items()):
         difficulty = np.random.default_rng([number, 7]).normal(0, 25, questions)
-        for shots, lift in zip(SHOTS, LIFT.get(arm, (3, 5, 6)), strict=True):
+        for shots, lift in zip(SHOTS, lifts.get(arm, (3, 5, 6)), strict=True):
             noise = generator.normal(0, 10, questions)
             values = 40 + lift + luck + difficulty + noise + (35 if family == "captioning" else 0)
             for question, value in enumerate(values):
@@ -77,7 +80,14 @@ def sample_rows(arm: str) -> list[SampleRow]:
 
 
 def write_results(
-    results: Path, sweep: Sweep, arms: Iterable[str], seeds: Iterable[int], scale: str = "mini", missing: str = ""
+    results: Path,
+    sweep: Sweep,
+    arms: Iterable[str],
+    seeds: Iterable[int],
+    scale: str = "mini",
+    missing: Container[str] = (),
+    lifts: Lifts = LIFT,
+    questions: int = 48,
 ) -> Path:
     """Writes trials and manifest; trials named `ARM/SEED` in `missing` have no scores. Returns the variant's folder."""
     ledger, trials = Ledger(results, results / "store"), []
@@ -87,10 +97,11 @@ def write_results(
     }
     for seed in seeds:
         for arm in arms:
-            fingerprint = f"{zlib.crc32(f'{arm}/{seed}'.encode()):016x}"
+            fingerprint = f"{zlib.crc32(f'{sweep.name}/{arm}/{seed}'.encode()):016x}"
             trials.append(TrialRow(arm, seed, fingerprint))
-            if f"{arm}/{seed}" not in missing.split():
-                ledger.write_scores(fingerprint, score_rows(arm, seed), HELD_OUT, sample_rows(arm), record, None)
+            if f"{arm}/{seed}" not in missing:
+                rows = score_rows(arm, seed, questions, lifts=lifts)
+                ledger.write_scores(fingerprint, rows, HELD_OUT, sample_rows(arm), record, None)
     manifest = Manifest(variant=sweep.name, sweep=sweep, scale=scale)
     folder = results / scale / sweep.name
     merge_manifest(folder, manifest, trials, lambda row: True)

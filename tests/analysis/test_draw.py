@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,26 +14,29 @@ from PIL import Image
 
 from analysis import draw
 from analysis.figures import draw_panels
+from analysis.lessons import judge_sweep
 from analysis.study import read_study
-from analysis.tables import write_tables
+from analysis.tables import means, write_tables
 from mm1_lab.config import Panel, RequestError, Sweep
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_results
 
 NAMES = [
-    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "figure.pdf", "figure.png"),
-    *("predictions.html", "predictions.png", "sources.csv", "table.csv", "table.md"),
-    *("validity.csv", "validity.md"),
+    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "contrasts.tex"),
+    *("figure.pdf", "figure.png", "predictions.html", "predictions.png", "sources.csv"),
+    *("table.csv", "table.md", "table.tex", "validity.csv", "validity.md"),
 ]
+OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md", "pdf", "png", "tex")]
+OVERALL.append("summary.md")
 
 
 @pytest.fixture(scope="module")
 def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Path:
     results = tmp_path_factory.mktemp("three")
-    missing = "captions-33/0 captions-33/1 captions-33/2 base/1"
+    missing = ("captions-33/0", "captions-33/1", "captions-33/2", "base/1")
     folder = write_results(results, data_mix, data_mix.arms, (0, 1, 2), missing=missing)
     study = read_study(folder)
     draw_panels(study, folder / "figure")
-    write_tables(study, folder)
+    write_tables(study, judge_sweep(study, ()).contrasts, folder)
     return results
 
 
@@ -39,7 +44,7 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Pa
 def one_seed(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Path:
     results = tmp_path_factory.mktemp("one")
     write_results(results, data_mix, data_mix.arms, (0,))
-    assert sorted(path.name for path in draw(results)) == NAMES
+    assert sorted(path.name for path in draw(results)) == sorted(NAMES + OVERALL)
     return results
 
 
@@ -66,7 +71,7 @@ def test_table_holds_the_mean_of_seeds_beside_the_papers_number(three_seeds: Pat
 def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
     folder = three_seeds / "mini" / "data_mix"
     text = (folder / "table.md").read_text(encoding="utf-8")
-    assert "| 33/66 | – | – |" in text
+    assert "| 33/66 | – | – |" in text and "| 91/9 (2 of 3 seeds) | " in text
     assert "base / seed 1" in text and "captions-33 / seed 2" in text
     table = pd.read_csv(folder / "table.csv")
     assert table[table["arm"] == "captions-33"]["value"].isna().all()
@@ -84,7 +89,7 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     lift = table.loc["captions lift zero-shot"]
     assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
-    assert "3 training seeds" in text and "conditional on these models" not in text
+    assert "3 training seeds" in text and "say nothing about models trained" not in text
 
 
 def test_one_seed_is_labelled_as_conditional_on_its_models(one_seed: Path) -> None:
@@ -122,10 +127,15 @@ def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
 
 
 def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep) -> None:
-    plain = data_mix.model_copy(update={"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1"})
-    write_results(tmp_path, plain, plain.arms, (0,))
+    arms = {"CLIP DFN+VeCap ViT-L 336": data_mix.base, "AIM-1B": data_mix.arms["captions"]}
+    plain = data_mix.model_copy(
+        update={"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1", "arms": arms}
+    )
+    write_results(tmp_path, plain, arms, (0,), questions=16)
     assert "figure.png" in {path.name for path in draw(tmp_path)}
-    assert "| base |" in (tmp_path / "mini" / "plain" / "table.md").read_text(encoding="utf-8")
+    text = (tmp_path / "mini" / "plain" / "table.md").read_text(encoding="utf-8")
+    assert "| CLIP DFN+VeCap ViT-L 336 |" in text and "| *AIM-1B, MM1* |  | *37.9* [1] | *59.5* [1] |" in text
+    assert "MM1 Table 1" in text
 
 
 def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
@@ -143,18 +153,64 @@ def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
-    folder = one_seed / "mini" / "data_mix"
-    first = {name: (folder / name).read_bytes() for name in NAMES}
+    paths = [path for path in one_seed.rglob("*") if path.name in NAMES + OVERALL]
+    first = {path: path.read_bytes() for path in paths}
+    assert len(first) == len(NAMES + OVERALL)
     command = "import sys, pathlib, analysis; analysis.draw(pathlib.Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONHASHSEED": "1234"}
     subprocess.run([sys.executable, "-c", command, str(one_seed)], check=True, cwd=ROOT, env=environment)
-    assert {name: (folder / name).read_bytes() for name in NAMES} == first
+    assert {path: path.read_bytes() for path in paths} == first
+
+
+def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path) -> None:
+    summary = (one_seed / "summary.md").read_text(encoding="utf-8")
+    assert "not run: make sweep-encoder" in summary and "1, over questions" in summary
+    assert "Again: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
+    links = re.findall(r"\]\(<(.+?)>\)", summary)
+    assert len(links) > 5 and all((one_seed / link).exists() for link in links)
+    axes = pd.read_csv(one_seed / "mini" / "axes.csv").set_index(["axis", "measure"])
+    assert axes.loc[("synthetic captions", "8-shot"), "spread"] == pytest.approx(10, abs=2)
+    lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("contrast")
+    assert lessons.loc["captions − interleaved, 0-shot", "verdict"] == "supported"
+    assert lessons["low"].notna().equals(lessons["difference"].notna())
+
+
+def test_latex_is_booktabs_with_as_many_cells_as_columns(one_seed: Path) -> None:
+    for path in one_seed.rglob("*.tex"):
+        text = path.read_text(encoding="utf-8")
+        assert text.isascii() and text.count(r"\begin{table}") == text.count(r"\end{table}") > 0
+        for columns, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}\n(.+?)\\end\{tabular\}", text, re.DOTALL):
+            assert all(rule in body for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+            rows = [line for line in body.splitlines() if line.endswith(r" \\")]
+            assert rows and all(len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1 for row in rows)
+            assert not re.search(r"(?<!\\)[%#_]", "".join(rows))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_deleted_trial_makes_a_hole_in_its_own_cells_and_nothing_else(
+    tmp_path: Path, data_mix: Sweep, seeds: int
+) -> None:
+    folder = write_results(tmp_path, data_mix, data_mix.arms, range(seeds), questions=16)
+    before = means(read_study(folder))
+    trials = pd.read_csv(folder / "trials.csv", dtype=str)
+    (gone,) = trials[(trials["arm"] == "captions") & (trials["seed"] == "0")]["fingerprint"]
+    shutil.rmtree(tmp_path / "trials" / gone)
+    after = means(read_study(folder))
+    own = after["arm"] == "captions"
+    assert (before["value"] - after["value"])[~own].abs().max() < 1e-9
+    assert before[~own][["label", "seeds", "paper"]].equals(after[~own][["label", "seeds", "paper"]])
+    assert set(after[own]["seeds"]) == {seeds - 1}
+    if seeds == 1:
+        assert after[own]["value"].isna().all()
+        pd.testing.assert_frame_equal(before[~own], after[~own])
+    else:
+        assert after[own]["value"].notna().all()
 
 
 def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     with pytest.raises(RequestError, match="run a sweep first"):
         draw(tmp_path)
-    folder = write_results(tmp_path, data_mix, ["base"], (0,), missing="base/0")
+    folder = write_results(tmp_path, data_mix, ["base"], (0,), missing=("base/0",))
     with pytest.raises(RequestError, match="no trial is finished"):
         draw(tmp_path)
     write_results(tmp_path, data_mix, ["base"], (1,))
@@ -168,6 +224,13 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     samples.write_text('[{"benchmark": "vqa"}]', encoding="utf-8")
     with pytest.raises(RequestError, match=r"samples\.json: a sample lacks"):
         draw(tmp_path)
+    samples.write_text("[]", encoding="utf-8")
+    record = samples.with_name("record.json")
+    values = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps(values | {"schema_version": 0}), encoding="utf-8")
+    with pytest.raises(RequestError, match="results schema 0, this version reads 1; delete the folder and run"):
+        draw(tmp_path)
+    record.write_text(json.dumps(values), encoding="utf-8")
     manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8")) | {"schema_version": 99}
     (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(RequestError, match="schema 99"):

@@ -1,6 +1,45 @@
 """The published numbers: only what the paper or a named report says, never invented."""
 
-from analysis.paper import read_paper
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.paper import COLUMNS, FOLDER, Paper, PaperNumber, combine_numbers, read_paper, read_rows
+from mm1_lab.config import RequestError, paper_learning_rate
+from tests.analysis.results_folder import ROOT
+
+FILES = sorted(FOLDER.glob("*.csv"))
+REFERENCE = ROOT.parent / "shared" / "reference" / "mm1_paper_main_text.md"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_keeps_the_form_and_names_its_sources(path: Path) -> None:
+    rows = read_rows(path)
+    keys = [tuple(row[column] for column in COLUMNS[:4]) for row in rows]
+    assert rows and len(set(keys)) == len(keys)
+    assert all(row["source"].startswith(("MM1 ", "as reported by ", "the xGen-MM ")) for row in rows)
+    assert "memory" not in path.read_text(encoding="utf-8")
+
+
+def test_table_1_is_complete_and_figure_4_is_blank() -> None:
+    table = read_paper("Table 1").values
+    assert len(table) == 10 * 3 and {key[2] for key in table} == {"0-shot", "4-shot", "8-shot"}
+    assert not read_paper("Fig. 4").values
+    assert len(read_rows(FOLDER / "figure_4.csv")) == 12 * 3
+
+
+def test_table_1_is_the_papers() -> None:
+    """Against the rows of the copy of the paper that may stand beside the repository: three numbers at a row's end."""
+    if not REFERENCE.exists():
+        pytest.skip("no copy of the paper beside the repository")
+    text = REFERENCE.read_text(encoding="utf-8")
+    lines = text[text.index("AIM}_{600M") - 200 : text.index("Table 1: MM1 pre-training")].splitlines()
+    printed = [re.findall(r"\b\d\d\.\d\b", line)[-3:] for line in lines]
+    table = read_paper("Table 1").values
+    ours = [f"{number.value:.1f}" for number in table.values()]
+    assert [number for row in printed if len(row) == 3 for number in row] == ours
 
 
 def test_figure_5_holds_what_the_text_gives() -> None:
@@ -11,6 +50,20 @@ def test_figure_5_holds_what_the_text_gives() -> None:
     assert str(above) == "> 58.0"
     assert paper.value("a", "66/33", "0-shot") is None
     assert not [key for key in paper.values if key[0] in "bcd" or key[2] == "text-core"]
+
+
+def test_means_of_table_3_are_those_that_the_lesson_on_few_shot_tells() -> None:
+    table = read_paper("Table 3").values
+    for shots, told in {"0-shot": 44.2, "4-shot": 69.4, "8-shot": 73.0}.items():
+        numbers = [number.value for (model, _, k), number in table.items() if model == "MM1-3B" and k == shots]
+        assert len(numbers) == 7 and round(sum(numbers) / 7, 1) == told
+
+
+def test_equation_1_is_the_rate_that_recipes_may_ask_for() -> None:
+    law = {label: number.value for (_, label, _), number in read_paper("Equation 1").values.items()}
+    assert paper_learning_rate(30_000_000_000) == pytest.approx(law["rate at 3e10 parameters"], rel=0.01)
+    rates = [paper_learning_rate(n) for n in (10**7, 10**10)]
+    assert (rates[1] / rates[0]) == pytest.approx(1000 ** law["slope"], rel=0.01)
 
 
 def test_differences_are_stated_or_derived_and_say_which() -> None:
@@ -24,5 +77,32 @@ def test_differences_are_stated_or_derived_and_say_which() -> None:
     assert paper.difference("a", "100/0", "50/50", "4-shot") is None  # a number minus a lower bound says nothing
 
 
+def test_a_sum_needs_all_its_numbers() -> None:
+    number = PaperNumber(10.0, "equal", "MM1 Table 1")
+    mean = combine_numbers([(0.5, number), (0.5, PaperNumber(20.0, "equal", "MM1 Table 1"))])
+    assert mean == PaperNumber(15.0, "equal", "derived from several numbers: MM1 Table 1")
+    assert combine_numbers([(1, number), (-1, None)]) is None
+    assert combine_numbers([]) is None
+
+
 def test_a_figure_without_known_numbers_has_none() -> None:
-    assert not read_paper("Fig. 99").values
+    assert read_paper("Fig. 99") == Paper({}, {})
+
+
+def test_a_file_edited_by_hand_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "table_9.csv"
+    good = {"label": "a", "measure": "0-shot", "bound": "equal", "value": "1.5", "source": "MM1 Table 9"}
+
+    def refused(columns: tuple[str, ...], row: dict[str, str]) -> str:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerow(row)
+        with pytest.raises(RequestError) as error:
+            read_rows(path)
+        return str(error.value)
+
+    assert "columns must be panel, label" in refused(COLUMNS[:-1], good)
+    assert "line 2: 'about 3' is no value" in refused(COLUMNS, good | {"value": "about 3"})
+    assert "line 2: '' is no value" in refused(COLUMNS, good | {"value": ""})
+    assert "line 2: needs a label" in refused(COLUMNS, good | {"source": ""})

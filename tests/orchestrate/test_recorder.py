@@ -1,4 +1,5 @@
 import contextlib
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import Trial
-from mm1_lab.orchestrate.mlflow_runs import SweepRuns
+from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns, pages
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
 from mm1_lab.orchestrate.request import Request, load_request
@@ -70,14 +71,37 @@ def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Requ
         "vqa/0-shot": 40,
         "0-shot": 40,
         "vqa 0-shot": 40,
+        "average": 40,
         "held-out/text": 1.5,
         "train/loss": 2,
     }
+    params = base.data.params
+    assert (params["arm"], params["seed"], params["data_mix"][:10]) == ("base", "0", "captions 5")
+    fingerprint = request_.trials[0].fingerprint
+    assert base.data.tags["mm1.fingerprint"] == fingerprint
+    assert f"trials/{fingerprint}/" in base.data.tags[NOTE] and "--seeds 0, --only 'base'" in base.data.tags[NOTE]
     assert [point.value for point in client.get_metric_history(base.info.run_id, "train/loss")] == [3, 2]
     write(request_, trial)
     sync(request_.folder, request_.ledger)
     client, runs = runs_of(request_)
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
+
+
+def test_the_dashboard_opens_on_trials_in_the_papers_words_best_first(request_: Request) -> None:
+    sync(request_.folder, request_.ledger)
+    client, runs = runs_of(request_)
+    experiment = client.get_experiment_by_name("data_mix")
+    (page,) = pages().values()
+    assert page.startswith(f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={VIEW}&")
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{VIEW}"])
+    found = client.search_runs(
+        [experiment.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"]
+    )
+    assert [run.info.run_name for run in found] == ["base / seed 0"]
+    logged = {f"params.`{name}`" for name in runs["base / seed 0"].data.params}
+    logged |= {f"metrics.`{name}`" for name in runs["base / seed 0"].data.metrics}
+    assert set(view["selectedColumns"]) - logged == {"metrics.`4-shot`", "metrics.`8-shot`", "metrics.`text-core`"}
+    assert "Group by" in experiment.tags[NOTE]
 
 
 def test_logging_that_was_cut_off_is_done_again_without_doubles(request_: Request) -> None:

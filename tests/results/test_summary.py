@@ -25,9 +25,11 @@ def test_means_are_plain_means_over_benchmarks_not_over_questions() -> None:
             ("base", "captioning 0-shot"): 70,
             ("base", "vqa 0-shot"): 25,
             ("base", "vqa 4-shot"): 30,
+            ("base", "average"): (70 + 10 + 40 + 30) / 4,
             ("base", "text-core"): 75,
             ("blind", "0-shot"): 1,
             ("blind", "vqa 0-shot"): 1,
+            ("blind", "average"): 1,
         }
     )
     assert len(benchmark_scores(scores)) == 7

@@ -1,0 +1,123 @@
+"""The report stands by itself, leads where its links say, and works in a browser as wide as a desk or a phone."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis import draw_sweeps
+from analysis.overview import write_overview
+from analysis.report import write_report
+from mm1_lab.cli import main
+from mm1_lab.config import Sweep
+from tests.analysis.results_folder import write_results
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-sync", "--disable-component-update", "--disable-quic", "--virtual-time-budget=20000"]
+QUIET += ["--enable-logging=stderr", "--allow-file-access-from-files"]
+
+PROBE = """<!doctype html><title>waiting</title>
+<iframe id=f src="report.html" style="width:WIDTHpx;height:900px"></iframe>
+<script>
+f.onload = () => {
+  const page = f.contentDocument, found = {errors: [], lost: [], links: 0};
+  f.contentWindow.onerror = (text) => found.errors.push(text);
+  page.querySelectorAll("details").forEach((one) => one.open = true);
+  for (const link of page.querySelectorAll("a")) {
+    link.click();
+    found.links += 1;
+    const hash = link.getAttribute("href");
+    if (f.contentWindow.location.hash !== hash || !page.querySelector(hash)) found.lost.push(hash);
+  }
+  found.overflow = page.documentElement.scrollWidth - page.documentElement.clientWidth;
+  found.pictures = [...page.images].filter((one) => one.complete && one.naturalWidth > 0).length;
+  found.broken = page.images.length - found.pictures;
+  document.title = JSON.stringify(found);
+};
+</script>
+"""
+
+
+class Page(HTMLParser):
+    """What a page refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.without_words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.ids += [known["id"]] if "id" in known else []
+        self.references += [known[name] for name in ("href", "src") if name in known]
+        if tag == "img" and "alt" not in known:
+            self.without_words.append(tag)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Path:
+    results = tmp_path_factory.mktemp("report")
+    missing = ("captions-33/0", "captions-33/1", "base/1")
+    write_results(results, data_mix, data_mix.arms, (0, 1), missing=missing, questions=16)
+    assert main(["report", "--results", str(results)]) == 0
+    return results
+
+
+def test_it_needs_nothing_else_and_leads_only_to_itself(results: Path) -> None:
+    text = (results / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(set(page.ids)) == len(page.ids)
+    targets = {f"#{name}" for name in page.ids}
+    assert all(reference in targets or reference.startswith("data:") for reference in page.references)
+    assert len([reference for reference in page.references if reference.startswith("#")]) >= 4
+    assert "script" not in page.tags and not page.without_words
+    assert not re.search(r"url\(|@import|https?:", text)
+
+
+def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> None:
+    text = (results / "report.html").read_text(encoding="utf-8")
+    assert "captions lift zero-shot" in text and "not run: make sweep-connector" in text
+    assert "Without scores:</strong> captions-33 / seed 0, base / seed 1, captions-33 / seed 1" in text
+    assert "mm1-lab run data_mix --scale mini --seeds 0,1" in text
+    assert text.count('<svg class="interval') == 6 and "too few scores" in text  # few-shot: base has one seed
+    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+    assert "&lt;square&gt;" in text and "<square>" not in text
+
+
+def test_the_same_results_give_the_same_report(results: Path) -> None:
+    first = (results / "report.html").read_bytes()
+    drawn = draw_sweeps(results)
+    write_overview(results, drawn)
+    assert write_report(results, drawn).read_bytes() == first
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_follows_its_links_without_an_error(results: Path, width: int) -> None:
+    assert BROWSER is not None
+    probe = results / f"probe-{width}.html"
+    probe.write_text(PROBE.replace("WIDTH", str(width)), encoding="utf-8")
+    command = [
+        BROWSER,
+        *QUIET,
+        "--allow-file-access-from-files",
+        f"--user-data-dir={results / 'browser'}",
+        "--dump-dom",
+    ]
+    process = subprocess.run([*command, probe.as_uri()], capture_output=True, text=True, timeout=300, check=True)
+    title = re.search(r"<title>(.+?)</title>", process.stdout)
+    assert title, process.stderr
+    found = json.loads(title[1])
+    assert found["links"] >= 4 and found["pictures"] > 15
+    assert (found["errors"], found["lost"], found["broken"]) == ([], [], 0)
+    assert found["overflow"] <= 0
+    assert "CONSOLE" not in process.stderr
