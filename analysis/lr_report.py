@@ -197,7 +197,7 @@ def _determination(fit: Fit) -> str:
         says = "How sure this is cannot be told: no residual is left"
     same = slope.low <= PAPER_LAW.slope <= slope.high
     beside = "; MM1's slope lies within the interval" if same else "; MM1's slope lies outside the interval"
-    scatter = f"; true optima scatter around the law by a factor of {math.exp(law.scatter):.2f}" if law.scatter else ""
+    scatter = f"; optima scatter around the law by a factor of {math.exp(law.scatter):.2f}" if law.scatter else ""
     return (
         f"{says}{beside if math.isfinite(slope.low) else ''}. {len(law.optima)} optima, {law.freedom} degrees of "
         f"freedom, R² {law.r_squared:.3f}{scatter}. {len(fit.resolved)} of {len(fit.optima)} optima have an interval "
