@@ -88,7 +88,8 @@ def save_decoder(family: str, folder: Path, **tokens: str | None) -> Path:
     return folder
 
 
-def save_tokenizer(folder: Path, entries: int = 300, **tokens: str | None) -> Path:
+def save_tokenizer(folder: Path, entries: int = 300, more: int = 0, **tokens: str | None) -> Path:
+    """`more` tokens are added that no text needs."""
     backend = Tokenizer(BPE())
     backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
     special = ["<pad>", "</s>"]
@@ -96,6 +97,7 @@ def save_tokenizer(folder: Path, entries: int = 300, **tokens: str | None) -> Pa
         vocab_size=entries, special_tokens=special, initial_alphabet=ByteLevel.alphabet(), show_progress=False
     )
     backend.train_from_iterator(["a large red circle is at the top left . what color is the square ?"] * 4, trainer)
+    backend.add_tokens([f"<{number}>" for number in range(more)])
     named = {"eos_token": "</s>", "pad_token": "<pad>"} | tokens
     PreTrainedTokenizerFast(tokenizer_object=backend, **{k: v for k, v in named.items() if v}).save_pretrained(folder)
     return folder
