@@ -19,7 +19,7 @@ from mm1_lab.data.world.language import (
     telling,
 )
 from mm1_lab.data.world.questions import Asked, ask
-from mm1_lab.data.world.scenes import Scene, sample_scene
+from mm1_lab.data.world.scenes import NOVEL, Scene, sample_scene
 from mm1_lab.data.world.words import (
     ANIMALS,
     COLOURS,
@@ -61,14 +61,15 @@ def bare_pairs(random: Random) -> Parts:
     ]
     form, values = random.choice(_ASSOCIATIONS)
     if values:
-        pairs = list(zip(nouns, random.choices(values, k=len(nouns)), strict=True))
+        pairs = [(name, random.choice([v for v in values if (v, name) not in NOVEL])) for name in nouns]
     else:
         pairs = list(zip(random.sample(PLACES, len(nouns)), nouns, strict=True))
     parts: list[Part] = [" , ".join(f"{key} {value}" for key, value in pairs) + " ."]
     asked, doubted = random.random() < 0.5, random.random() < 0.3
     for key, value in random.sample(pairs, min(len(pairs), random.choice((1, 2, 3)))):
         if asked and doubted and values:
-            said = random.choice([value, random.choice([other for other in values if other != value])])
+            others = [other for other in values if other != value and (other, key) not in NOVEL]
+            said = random.choice([value, random.choice(others)])
             parts += [f"question : is the {key} {said} ? answer :", Answer("yes" if said == value else "no"), "."]
         else:
             parts += [f"question : {form.format(key)} ? answer :" if asked else key, Answer(value), "."]
