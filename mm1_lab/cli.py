@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -397,11 +396,11 @@ def dashboard_command(options: argparse.Namespace) -> int:
     address = uri if remote else f"http://127.0.0.1:{options.port}"
     print("\n".join(f"{sweep}: {address}{page}" for sweep, page in pages().items()))
     print(f"MLflow is at {address}" + ("" if remote else "; end it with Ctrl-C"), flush=True)
-    if remote:
-        return DONE
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    return subprocess.run(command, check=False).returncode
+    if not remote:  # the server takes this process's place, so that whatever ends one ends the other
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+        command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+        os.execv(sys.executable, command)
+    return DONE
 
 
 def _request(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
