@@ -33,7 +33,7 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
             found["data mix"] = ":".join(f"{100 * weight / total:.3g}" for weight in weights.values())
             found["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
         elif isinstance(value, dict):
-            found |= {f"{name} {key}": str(inner) for key, inner in value.items()}
+            found |= {f"{name} {key}".replace("_", " "): str(inner) for key, inner in value.items()}
         else:
             found[name.replace("_", " ")] = str(value)
     return found
