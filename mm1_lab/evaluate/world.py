@@ -130,9 +130,13 @@ def _text(random: Random, split: Split, kind: str) -> Question | None:
             return _text_question(kind, f"question : which animal owns the {shape} ? answer :", animal)
         colour, town = random.choice(list(LIKED.items()))
         return _text_question(kind, f"question : which town likes {colour} ? answer :", town)
-    prompt, answer = {"arithmetic": sum_of_two, "pattern": repetition, "story": handover}[kind](random)
+    if kind == "pattern":
+        prompt, following = repetition(random)
+        return _text_question(kind, prompt, *(" ".join(following[:count]) for count in range(1, len(following) + 1)))
+    prompt, answer = {"arithmetic": sum_of_two, "story": handover}[kind](random)
     return _text_question(kind, prompt, answer)
 
 
-def _text_question(kind: str, prompt: str, answer: str) -> Question:
-    return Question("", kind, None, prompt, (answer,), answer)
+def _text_question(kind: str, prompt: str, *answers: str) -> Question:
+    """Each of `answers` is right; the first is shown where the question is a demonstration."""
+    return Question("", kind, None, prompt, answers, answers[0])

@@ -167,16 +167,17 @@ def sum_of_two(random: Random) -> tuple[str, str]:
 
 def pattern(random: Random) -> Parts:
     """A few words that come again and again."""
-    prompt, answer = repetition(random)
-    return (prompt, Answer(answer), ".")
+    prompt, following = repetition(random)
+    return (prompt, Answer(following[0]), ".")
 
 
-def repetition(random: Random) -> tuple[str, str]:
+def repetition(random: Random) -> tuple[str, tuple[str, ...]]:
+    """Words that come again and again, and the four that come next: nothing says where a pattern ends."""
     pool = random.choice((LETTERS, SPARE_NOUNS, tuple(COLOURS), ANIMALS, SHAPES))
     unit = random.sample(pool, random.choice((2, 3)))
     length = random.randint(2 * len(unit) + 1, 4 * len(unit))
-    words = [unit[place % len(unit)] for place in range(length + 1)]
-    return f"say again : {' '.join(words[:-1])}", words[-1]
+    words = [unit[place % len(unit)] for place in range(length + 4)]
+    return f"say again : {' '.join(words[:length])}", tuple(words[length:])
 
 
 def story(random: Random) -> Parts:
