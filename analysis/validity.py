@@ -168,12 +168,12 @@ class _Facts:
             value, low, high = _mean(base)
             yield Row(
                 "above majority", what, value, low, high, f"low ≥ {majority:.1f} + {ABOVE:g}",
-                _verdict(low >= majority + ABOVE and not always_floor, low, otherwise),
+                "floor" if always_floor else _verdict(low, high, majority + ABOVE, otherwise),
             )  # fmt: skip
         value, low, high = _mean(_minus(base, asked[asked["arm"] == self.blind]))
         yield Row(
             "above blind", what, value, low, high, f"low ≥ {ABOVE:g}",
-            _verdict(low >= ABOVE and not always_floor, low, otherwise),
+            "floor" if always_floor else _verdict(low, high, ABOVE, otherwise),
         )  # fmt: skip
 
     def _majority(self, benchmark: str, questions: pd.DataFrame) -> float | None:
@@ -200,7 +200,7 @@ class _Facts:
             first, second = table[table["arm"] == more], table[table["arm"] == less]
             if len(first) and len(second):
                 value, low, high = _mean(_minus(first, second))
-                yield Row("steps in order", what, value, low, high, "low > 0", _verdict(low > 0, low, "fail"))
+                yield Row("steps in order", what, value, low, high, "low > 0", _verdict(low, high, 0.0, "fail"))
 
     def steadiness(self) -> Iterator[Row]:
         table = self.scores[self.scores["arm"] == self.base]
@@ -216,8 +216,11 @@ class _Facts:
             yield Row("answers parsed", what, share, np.nan, np.nan, f"≤ {UNPARSED:g}", verdict)
 
 
-def _verdict(passed: bool, bound: float, otherwise: Verdict) -> Verdict:
-    return "unknown" if np.isnan(bound) else "pass" if passed else otherwise
+def _verdict(low: float, high: float, needed: float, otherwise: Verdict) -> Verdict:
+    """Of an interval and what its lower end must reach: one that holds the bound is not yet narrow enough to tell."""
+    if low >= needed:
+        return "pass"
+    return otherwise if high < needed else "unknown"
 
 
 def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,4 @@
-"""The command `mm1-lab`. The only module that knows every other one; whatever is heavy is imported by the command
-that needs it."""
+"""The command line `mm1-lab`: its options, and what becomes of errors. What the commands do is in `commands.py`."""
 
 from __future__ import annotations
 
@@ -8,25 +7,23 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mm1_lab.config import RequestError, nearest
+from mm1_lab import commands
+from mm1_lab.commands import DONE, PARTS, RESULTS, STUDY
+from mm1_lab.config import RequestError
 
-if TYPE_CHECKING:
-    from mm1_lab.orchestrate.request import Request
+Command = Callable[[argparse.Namespace], int]
+Add = Callable[[str, Command, str, str], argparse.ArgumentParser]
+"""Makes the parser of a command from its name, what it does, a line of help and an example."""
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: all done; a trial failed; the request was wrong; stopped by Ctrl-C."""
-
-RESULTS = Path("results/local")
-STUDY = Path("results/study")
-PARTS = Path("results/parts")
+WRONG, INTERRUPTED = 2, 130
+"""Further exit codes: the request was wrong; stopped by Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    command: Command = options.command
     try:
         return command(options)
     except RequestError as error:
@@ -50,46 +47,45 @@ def _parser() -> argparse.ArgumentParser:
         description="Ablations of multimodal language models, one YAML file a question.",
         epilog="example: mm1-lab run sweeps/data_mix.yaml --scale smoke",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(
-        name: str, command: Callable[[argparse.Namespace], int], text: str, example: str
-    ) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}"
+    def add(name: str, command: Command, text: str, example: str) -> argparse.ArgumentParser:
+        added = subparsers.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: mm1-lab {example}"
         )
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         added.set_defaults(command=command)
         return added
 
-    plan = add(
-        "plan", plan_command, "what would run, and what it costs", "mm1-lab plan data_mix encoder connector --seeds 3"
-    )
-    run = add(
-        "run", run_command, "run what is missing of a sweep", "mm1-lab run sweeps/data_mix.yaml --set train.steps=200"
-    )
-    ship = add(
-        "ship-parts",
-        ship_parts_command,
-        f"copy the encoders and decoders of a sweep from the store to {PARTS}",
-        "mm1-lab ship-parts data_mix --only base --seeds 5",
-    )
+    _add_sweeps(add)
+    _add_check_scale(add)
+    _add_fit_lr_law(add)
+    _add_readers(add)
+    return parser
+
+
+def _add_sweeps(add: Add) -> None:
+    plan = add("plan", commands.plan, "what would run, and what it costs", "plan data_mix encoder connector --seeds 3")
+    run = add("run", commands.run, "run what is missing of a sweep", "run sweeps/data_mix.yaml --set train.steps=200")
+    shipping = f"copy the encoders and decoders of a sweep from the store to {PARTS}"
+    ship = add("ship-parts", commands.ship_parts, shipping, "ship-parts data_mix --only base --seeds 5")
     names = "a YAML file, or the name of one in sweeps/"
     plan.add_argument("sweeps", metavar="SWEEP", nargs="+", help=f"{names}; what several share is shown once")
-    for sweeping in (run, ship):
-        sweeping.add_argument("sweep", metavar="SWEEP", help=names)
-    for sweeping in (plan, run, ship):
-        sweeping.add_argument(
+    run.add_argument("sweep", metavar="SWEEP", help=names)
+    ship.add_argument("sweep", metavar="SWEEP", help=names)
+    for parser in (plan, run, ship):
+        parser.add_argument(
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )
-        _add_sweep_options(sweeping)
-    run.add_argument("--address", metavar="ADDRESS", help="a running Ray cluster (auto: the one on this machine)")
-    check = add(
-        "check-scale",
-        check_scale_command,
-        "whether results at a scale can be trusted",
-        "mm1-lab check-scale mini --only probe",
-    )
+        _add_sweep_options(parser)
+    _add_address(run)
+    for parser in (plan, run):
+        _add_no_parts(parser)
+
+
+def _add_check_scale(add: Add) -> None:
+    text = "whether results at a scale can be trusted"
+    check = add("check-scale", commands.check_scale, text, "check-scale mini --only probe")
     check.add_argument("scale", metavar="SCALE", help="smoke, mini, …")
     check.add_argument(
         "--only",
@@ -105,13 +101,13 @@ def _parser() -> argparse.ArgumentParser:
         help="training samples that are searched for leaks; default: %(default)s",
     )
     _add_settings(check)
+    _add_no_parts(check)
     check.set_defaults(data=None)
-    law = add(
-        "fit-lr-law",
-        fit_lr_law_command,
-        "search each size's best learning rate and fit its law",
-        "mm1-lab fit-lr-law --sizes 9M,85M,302M,1.2B --scale smoke",
-    )
+
+
+def _add_fit_lr_law(add: Add) -> None:
+    text = "search each size's best learning rate and fit its law"
+    law = add("fit-lr-law", commands.fit_lr_law, text, "fit-lr-law --sizes 9M,85M,302M,1.2B --scale smoke")
     law.add_argument(
         "--sizes", metavar="LIST", help="sizes of the scale's decoders; default: those of sweeps/lr_law.yaml"
     )
@@ -124,7 +120,6 @@ def _parser() -> argparse.ArgumentParser:
         help="sizes to predict, 30B,7B; with tokens as 30B:600B; default: the scale's larger ones",
     )
     law.add_argument("--keep-unbracketed", action="store_true", help="fit sizes too whose optimum is not bracketed")
-    law.add_argument("--address", metavar="ADDRESS", help="a running Ray cluster (auto: the one on this machine)")
     law.add_argument(
         "--from", dest="file", metavar="CSV", type=Path,
         help="fit these measurements instead: columns params, learning_rate, score[, seed, tokens, batch_size]",
@@ -134,35 +129,31 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", metavar="COLUMN", action="append", default=[], help="--from: keep the best over this column"
     )
     _add_sweep_options(law)
-    for starting in (plan, run, check, law):
-        starting.add_argument("--no-parts", action="store_true", help=f"compute anew what is shipped in {PARTS}")
-    status = add(
-        "status", status_command, "what is done, missing, or failed and why", "mm1-lab status data_mix --scale smoke"
-    )
+    _add_address(law)
+    _add_no_parts(law)
+
+
+def _add_readers(add: Add) -> None:
+    status = add("status", commands.status, "what is done, missing, or failed and why", "status data_mix --scale smoke")
     status.add_argument("sweep", metavar="SWEEP", nargs="?", help="a sweep; without it, all that were run")
     _add_sweep_options(status)
     figures = add(
-        "figures", figures_command, "draw tables and figures of all results", "mm1-lab figures --results results/study"
+        "figures", commands.figures, "draw tables and figures of all results", "figures --results results/study"
     )
-    report = add(
-        "report", report_command, "redraw, and write one HTML file of it all", "mm1-lab report --results results/study"
-    )
-    dashboard = add(
-        "dashboard", dashboard_command, "browse the runs in MLflow on 127.0.0.1", "mm1-lab dashboard --port 5001"
-    )
+    report = add("report", commands.report, "redraw, and write one HTML file", "report --results results/study")
+    dashboard = add("dashboard", commands.dashboard, "browse the runs in MLflow on 127.0.0.1", "dashboard --port 5001")
     dashboard.add_argument("--port", type=int, default=5000)
-    show = add("show-data", show_data_command, "a contact sheet of the miniature world", "mm1-lab show-data")
+    show = add("show-data", commands.show_data, "a contact sheet of the miniature world", "show-data")
     show.add_argument(
         "--out", metavar="PNG", type=Path, default=RESULTS / "world.png", help="where to; default: %(default)s"
     )
-    sync = add("sync-mlflow", sync_command, "enter into MLflow what it lacks of the results", "mm1-lab sync-mlflow")
-    for reading in (figures, report, dashboard, sync):
-        reading.add_argument(
+    sync = add("sync-mlflow", commands.sync_mlflow, "enter into MLflow what it lacks of the results", "sync-mlflow")
+    for parser in (figures, report, dashboard, sync):
+        parser.add_argument(
             "--results", metavar="DIR", type=Path, help=f"default: {RESULTS} and {STUDY}, those that hold any"
         )
-    for browsing in (dashboard, sync):
-        _add_store(browsing)
-    return parser
+    for parser in (dashboard, sync):
+        _add_store(parser)
 
 
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
@@ -184,260 +175,12 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="DIR", type=Path, default=RESULTS / "store", help="where weights are kept")
 
 
-def plan_command(options: argparse.Namespace) -> int:
-    from mm1_lab.data import open_data
-    from mm1_lab.orchestrate.feasible import check_feasible
-    from mm1_lab.orchestrate.plan import make_plan
-    from mm1_lab.orchestrate.report import plan_text
-    from mm1_lab.orchestrate.request import data_cache, machine_slots
-
-    requests = [_with_grid(_request(options, sweep)) for sweep in options.sweeps]
-    first = requests[0]
-    plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
-    check_feasible(plan)
-    cache = data_cache(first.ledger)
-    tokenizer = open_data(options.data, cache, first.scale, first.tokenizer).tokenizer if plan.units else None
-    print(plan_text(plan, requests, tokenizer, machine_slots(first.scale)))
-    return DONE
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", metavar="ADDRESS", help="a running Ray cluster (auto: the one on this machine)")
 
 
-def run_command(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.lr_search import load_search, run_search
-    from mm1_lab.orchestrate.sweeping import run_sweep
-
-    request = _request(options, options.sweep)
-    request.ledger.check_writable()
-    if request.sweep.search:
-        sizes = options.only or list(request.sweep.arms)
-        return run_search(load_search(request, sizes), "grid", options.address, _draw_sweep)
-    return run_sweep(request, options.address, _draw_sweep)
-
-
-def ship_parts_command(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.shipping import ship_parts
-    from mm1_lab.results.parts import Parts
-
-    parts = Parts(PARTS)
-    try:
-        for line in ship_parts(_request(options, options.sweep), parts):
-            print(line)
-    except OSError as error:
-        raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
-    print(f"{PARTS}: {parts.size() / 1e6:.1f} MB in all")
-    return DONE
-
-
-def check_scale_command(options: argparse.Namespace) -> int:
-    from analysis.validity import validity_rows, validity_text
-    from mm1_lab.orchestrate.check_scale import GATES, check_scale, gates_text
-
-    request = _request(options, "validity", only=("base",))
-    gates = _chosen_gates(options.only, (*GATES, "validity"))
-    verdicts: list[str] = []
-    if measured := [gate for gate in gates if gate != "validity"]:
-        request.ledger.check_writable()
-        rows = check_scale(request, measured, options.samples)
-        print(f"\n{gates_text(rows)}")
-        verdicts += [row.verdict for row in rows]
-    if "validity" in gates:
-        folder = next((f for f in _sweeps_with_controls(request) if validity_rows(f)), None)
-        if folder:
-            print(f"\n{validity_text(folder)}")
-            verdicts += [row.verdict for row in validity_rows(folder)]
-        else:
-            print("\nNo finished trials of base and blind at the same seed; run: mm1-lab run validity --seeds 5")
-    return FAILED if "fail" in verdicts else DONE
-
-
-def _chosen_gates(chosen: Sequence[str], known: Sequence[str]) -> list[str]:
-    for gate in chosen:
-        if gate not in known:
-            raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
-    return [gate for gate in known if not chosen or gate in chosen]
-
-
-def _sweeps_with_controls(request: Request) -> list[Path]:
-    """Where finished trials of the base and its blind control may be, the sweep made for it first."""
-    from mm1_lab.results import variant_name
-
-    names = (variant_name(sweep, request.overrides, request.data_name) for sweep in ("validity", "data_mix"))
-    folders = (request.ledger.results / request.scale_name / name for name in names)
-    return [folder for folder in folders if (folder / "sweep.json").exists()]
-
-
-def fit_lr_law_command(options: argparse.Namespace) -> int:
-    if options.file:
-        return _fit_file(options)
-    from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, parameters, run_search, size_name
-
-    for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
-        if given:
-            raise RequestError(f"{name} is about measurements from a file; give it with --from")
-    request = _request(options, "lr_law")
-    scale = request.scale
-    sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), scale)
-    if options.predict:
-        names = [size_name(part, scale, "--predict") for part in options.predict.split(",")]
-    else:
-        largest = parameters(sizes[-1], scale)
-        names = [name for name in scale.decoders if parameters(name, scale) > largest]
-    request = load_search(request, sizes)
-    request.ledger.check_writable()
-
-    def draw(folder: Path) -> list[Path]:
-        from analysis.lr_fit import Target
-        from analysis.lr_results import draw_search
-
-        return draw_search(folder, [Target(name, parameters(name, scale)) for name in names], options.keep_unbracketed)
-
-    return run_search(request, options.search, options.address, draw)
-
-
-def _fit_file(options: argparse.Namespace) -> int:
-    from analysis.lr_points import read_points
-    from analysis.lr_report import fit_points, parse_targets
-    from mm1_lab.results import Ledger, variant_name
-
-    for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
-        if given:
-            raise RequestError(f"{name} is about trials, and --from runs none; leave one of them out")
-    measurements = read_points(options.file, options.lower_is_better, options.profile)
-    targets = parse_targets(options.predict, measurements)
-    Ledger(options.results, options.store).check_writable()
-    folder = options.results / options.scale / variant_name("lr_law", [f"from={options.file.stem}"], "world")
-    written = fit_points(measurements, folder, targets, options.keep_unbracketed)
-    print(written[-1].read_text(encoding="utf-8"))
-    for path in written:
-        print(path)
-    return DONE
-
-
-def status_command(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.report import status_text, upstream_failures
-    from mm1_lab.results import Ledger, TrialRow
-    from mm1_lab.results.manifest import read_manifest, read_trials
-    from mm1_lab.results.reading import list_variants
-
-    ledger = Ledger(options.results, options.store)
-    if options.sweep:
-        request = _with_grid(_request(options, options.sweep))
-        asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
-        sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
-    else:
-        manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
-        sweeps = [(f"{manifest.variant} at {manifest.scale}", rows) for manifest, rows in manifests]
-    print("\n\n".join(status_text(rows, title, ledger) for title, rows in sweeps))
-    for text in upstream_failures(ledger, [row for _, rows in sweeps for row in rows]):
-        print(text)
-    return DONE
-
-
-def figures_command(options: argparse.Namespace) -> int:
-    from analysis import draw
-
-    for folder in _results_folders(options):
-        for path in draw(folder):
-            print(path)
-    return DONE
-
-
-def report_command(options: argparse.Namespace) -> int:
-    from analysis import draw_report
-
-    for folder in _results_folders(options):
-        print(draw_report(folder)[-1])
-    return DONE
-
-
-def _results_folders(options: argparse.Namespace) -> list[Path]:
-    """The folder that is asked for; else this machine's and the study, those that hold a sweep."""
-    if options.results:
-        return [options.results]
-    return [folder for folder in (RESULTS, STUDY) if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
-
-
-def sync_command(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.mlflow_runs import tracking_uri
-    from mm1_lab.orchestrate.recorder import sync
-    from mm1_lab.results import Ledger
-    from mm1_lab.results.files import Busy
-    from mm1_lab.results.reading import list_variants
-
-    for results in _results_folders(options):
-        for folder in list_variants(results):
-            try:
-                manifest = sync(folder, Ledger(results, options.store, PARTS))
-            except Busy:
-                print(f"{folder}: is running now, and is entered as it goes")
-                continue
-            except OSError as error:
-                raise RequestError(f"MLflow at {tracking_uri()} cannot be written ({error})") from None
-            print(f"{manifest.variant} at {manifest.scale}: entered into {tracking_uri()}")
-    return DONE
-
-
-def show_data_command(options: argparse.Namespace) -> int:
-    from mm1_lab.evaluate.contact_sheet import draw_contact_sheet
-
-    try:
-        draw_contact_sheet(options.out)
-    except (OSError, ValueError) as error:
-        raise RequestError(f"--out {options.out}: cannot be written ({error})") from None
-    print(options.out)
-    return DONE
-
-
-def dashboard_command(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.mlflow_runs import pages, tracking_uri
-
-    sync_command(options)
-    uri = tracking_uri()
-    remote = uri.startswith("http")
-    address = uri if remote else f"http://127.0.0.1:{options.port}"
-    print("\n".join(f"{sweep}: {address}{page}" for sweep, page in pages().items()))
-    print(f"MLflow is at {address}" + ("" if remote else "; end it with Ctrl-C"), flush=True)
-    if not remote:  # the server takes this process's place, so that whatever ends one ends the other
-        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-        command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-        os.execv(sys.executable, command)
-    return DONE
-
-
-def _request(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
-    """`only`: arms, where they are not an option."""
-    from mm1_lab.orchestrate.request import load_request
-
-    request = load_request(
-        sweep,
-        options.scale,
-        options.seeds,
-        tuple(getattr(options, "only", ()) if only is None else only),
-        tuple(options.set),
-        options.data,
-        options.results,
-        options.store,
-        None if getattr(options, "no_parts", False) else PARTS,
-    )
-    for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
-        print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
-    if "synthetic" not in request.data.sources:
-        print(f"{options.data}: no synthetic captions; the other captions take their rows", file=sys.stderr)
-    return request
-
-
-def _with_grid(request: Request) -> Request:
-    """A learning-rate search with the trials that are known so far; any other request as it is."""
-    if request.sweep.search is None:
-        return request
-    from mm1_lab.orchestrate.lr_search import with_grid
-
-    return with_grid(request)
-
-
-def _draw_sweep(folder: Path) -> list[Path]:
-    from analysis import draw_sweep
-
-    return draw_sweep(folder)
+def _add_no_parts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-parts", action="store_true", help=f"compute anew what is shipped in {PARTS}")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _decoder(trial: EvaluationStage) -> DecoderStage:
     return trial.model.decoder
 
 
-def check_scale(request: Request, gates: Sequence[str], samples: int) -> list[GateRow]:
+def measure_gates(request: Request, gates: Sequence[str], samples: int) -> list[GateRow]:
     """Measures; writes `check_scale/gates.csv` and `.md` if all gates were asked for. Prints as it goes.
 
     `request` is for the base alone. Raises RequestError if an encoder or decoder cannot be computed.

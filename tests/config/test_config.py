@@ -184,7 +184,7 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     [
         ({"resolution": 448}, (), "this scale has no resolution 448"),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
-        ({"decoder": "7B"}, (), "this scale has no decoder '7B'"),
+        ({"decoder": "13B"}, (), "this scale has no decoder '13B'"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"image_tokens": 100}, (), "no number of image tokens 100"),
     ],

@@ -147,8 +147,7 @@ def _answer(scene: Scene, question: str) -> str:
             "below": (row + 1, column),
         }[words[2]]
         return next(thing.name for thing in scene.things if divmod(thing.place, 2) == (row, column))
-    if subject is None:
-        return "unanswerable"
+    assert subject is not None
     if question.startswith("what color"):
         return subject.colour
     return PLACES[subject.place] if question.startswith("where") else subject.size

@@ -16,7 +16,6 @@ from mm1_lab.data.world.words import (
     SHAPES,
     SIZES,
     TOWNS,
-    UNANSWERABLE,
 )
 
 
@@ -116,13 +115,6 @@ def _town(random: Random, scene: Scene) -> Asked | None:
     return Asked("town", "which town likes the color", LIKED[thing.colour], TOWNS)
 
 
-def _absent(random: Random, scene: Scene) -> Asked | None:
-    """About a thing that is not there."""
-    name = random.choice([shape for shape in SHAPES if all(thing.name != shape for thing in scene.things)])
-    form = random.choice(("what color is the {}", "where is the {}", "what size is the {}"))
-    return Asked("unanswerable", form.format(name), UNANSWERABLE, (UNANSWERABLE,))
-
-
 KINDS: dict[str, Maker] = {
     "colour": _colour,
     "shape": _shape,
@@ -134,7 +126,6 @@ KINDS: dict[str, Maker] = {
     "letter": _letter,
     "owner": _owner,
     "town": _town,
-    "unanswerable": _absent,
 }
 
 

@@ -29,7 +29,6 @@ SPARE_COLOURS = ("black", "pink", "brown", "gold")
 """Words of text alone, so that looking up by key is learnt for more than what pictures show."""
 
 NUMBERS = tuple(str(number) for number in range(19))
-UNANSWERABLE = "unanswerable"
 
 _GRAMMAR = """
 . , : ? ; - question answer what which where how is are was there the a an at of in on it its this that these one two
@@ -57,7 +56,7 @@ VOCABULARY = tuple(
             *SPARE_NOUNS,
             *SPARE_COLOURS,
             *NUMBERS,
-            UNANSWERABLE,
+            "unanswerable",  # in no text now; without it trained tables of embeddings would not fit
         ]
     )
 )

@@ -1,0 +1,279 @@
+"""What each command of `mm1-lab` does. Knows every other module; whatever is heavy is imported by the command that
+needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm1_lab.config import RequestError, nearest
+
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.request import Request
+
+DONE, FAILED = 0, 1
+"""Exit codes: all done; a trial, or a gate, failed."""
+
+RESULTS = Path("results/local")
+STUDY = Path("results/study")
+PARTS = Path("results/parts")
+
+
+def plan(options: argparse.Namespace) -> int:
+    from mm1_lab.data import open_data
+    from mm1_lab.orchestrate.feasible import check_feasible
+    from mm1_lab.orchestrate.plan import make_plan
+    from mm1_lab.orchestrate.report import plan_text
+    from mm1_lab.orchestrate.request import data_cache, machine_slots
+
+    requests = [_with_grid(_request(options, sweep)) for sweep in options.sweeps]
+    first = requests[0]
+    plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
+    check_feasible(plan)
+    cache = data_cache(first.ledger)
+    tokenizer = open_data(options.data, cache, first.scale, first.tokenizer).tokenizer if plan.units else None
+    print(plan_text(plan, requests, tokenizer, machine_slots(first.scale)))
+    return DONE
+
+
+def run(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.lr_search import load_search, run_search
+    from mm1_lab.orchestrate.sweeping import run_sweep
+
+    request = _request(options, options.sweep)
+    request.ledger.check_writable()
+    if request.sweep.search:
+        sizes = options.only or list(request.sweep.arms)
+        return run_search(load_search(request, sizes), "grid", options.address, _draw_sweep)
+    return run_sweep(request, options.address, _draw_sweep)
+
+
+def ship_parts(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate import shipping
+    from mm1_lab.results.parts import Parts
+
+    parts = Parts(PARTS)
+    try:
+        for line in shipping.ship_parts(_request(options, options.sweep), parts):
+            print(line)
+    except OSError as error:
+        raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
+    print(f"{PARTS}: {parts.size() / 1e6:.1f} MB in all")
+    return DONE
+
+
+def check_scale(options: argparse.Namespace) -> int:
+    from analysis.validity import validity_rows, validity_text
+    from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
+
+    request = _request(options, "validity", only=("base",))
+    gates = _chosen_gates(options.only, (*GATES, "validity"))
+    verdicts: list[str] = []
+    if measured := [gate for gate in gates if gate != "validity"]:
+        request.ledger.check_writable()
+        rows = measure_gates(request, measured, options.samples)
+        print(f"\n{gates_text(rows)}")
+        verdicts += [row.verdict for row in rows]
+    if "validity" in gates:
+        folder = next((f for f in _sweeps_with_controls(request) if validity_rows(f)), None)
+        if folder:
+            print(f"\n{validity_text(folder)}")
+            verdicts += [row.verdict for row in validity_rows(folder)]
+        else:
+            print("\nNo finished trials of base and blind at the same seed; run: mm1-lab run validity --seeds 5")
+    return FAILED if "fail" in verdicts else DONE
+
+
+def _chosen_gates(chosen: Sequence[str], known: Sequence[str]) -> list[str]:
+    for gate in chosen:
+        if gate not in known:
+            raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
+    return [gate for gate in known if not chosen or gate in chosen]
+
+
+def _sweeps_with_controls(request: Request) -> list[Path]:
+    """Where finished trials of the base and its blind control may be, the sweep made for it first."""
+    from mm1_lab.results import variant_name
+
+    names = (variant_name(sweep, request.overrides, request.data_name) for sweep in ("validity", "data_mix"))
+    folders = (request.ledger.results / request.scale_name / name for name in names)
+    return [folder for folder in folders if (folder / "sweep.json").exists()]
+
+
+def fit_lr_law(options: argparse.Namespace) -> int:
+    if options.file:
+        return _fit_file(options)
+    from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, parameters, run_search, size_name
+
+    for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
+        if given:
+            raise RequestError(f"{name} is about measurements from a file; give it with --from")
+    request = _request(options, "lr_law")
+    scale = request.scale
+    sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), scale)
+    if options.predict:
+        names = [size_name(part, scale, "--predict") for part in options.predict.split(",")]
+    else:
+        largest = parameters(sizes[-1], scale)
+        names = [name for name in scale.decoders if parameters(name, scale) > largest]
+    request = load_search(request, sizes)
+    request.ledger.check_writable()
+
+    def draw(folder: Path) -> list[Path]:
+        from analysis.lr_fit import Target
+        from analysis.lr_results import draw_search
+
+        return draw_search(folder, [Target(name, parameters(name, scale)) for name in names], options.keep_unbracketed)
+
+    return run_search(request, options.search, options.address, draw)
+
+
+def _fit_file(options: argparse.Namespace) -> int:
+    from analysis.lr_points import read_points
+    from analysis.lr_report import fit_points, parse_targets
+    from mm1_lab.results import Ledger, variant_name
+
+    for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
+        if given:
+            raise RequestError(f"{name} is about trials, and --from runs none; leave one of them out")
+    measurements = read_points(options.file, options.lower_is_better, options.profile)
+    targets = parse_targets(options.predict, measurements)
+    Ledger(options.results, options.store).check_writable()
+    folder = options.results / options.scale / variant_name("lr_law", [f"from={options.file.stem}"], "world")
+    written = fit_points(measurements, folder, targets, options.keep_unbracketed)
+    print(written[-1].read_text(encoding="utf-8"))
+    for path in written:
+        print(path)
+    return DONE
+
+
+def status(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.report import status_text, upstream_failures
+    from mm1_lab.results import Ledger, TrialRow
+    from mm1_lab.results.manifest import read_manifest, read_trials
+    from mm1_lab.results.reading import list_variants
+
+    ledger = Ledger(options.results, options.store)
+    if options.sweep:
+        request = _with_grid(_request(options, options.sweep))
+        asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
+        sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
+    else:
+        manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
+        sweeps = [(f"{manifest.variant} at {manifest.scale}", rows) for manifest, rows in manifests]
+    print("\n\n".join(status_text(rows, title, ledger) for title, rows in sweeps))
+    for text in upstream_failures(ledger, [row for _, rows in sweeps for row in rows]):
+        print(text)
+    return DONE
+
+
+def figures(options: argparse.Namespace) -> int:
+    from analysis import draw
+
+    for folder in _results_folders(options):
+        for path in draw(folder):
+            print(path)
+    return DONE
+
+
+def report(options: argparse.Namespace) -> int:
+    from analysis import draw_report
+
+    for folder in _results_folders(options):
+        print(draw_report(folder)[-1])
+    return DONE
+
+
+def _results_folders(options: argparse.Namespace) -> list[Path]:
+    """The folder that is asked for; else this machine's and the study, those that hold a sweep."""
+    if options.results:
+        return [options.results]
+    return [folder for folder in (RESULTS, STUDY) if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
+
+
+def sync_mlflow(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.mlflow_runs import tracking_uri
+    from mm1_lab.orchestrate.recorder import sync
+    from mm1_lab.results import Ledger
+    from mm1_lab.results.files import Busy
+    from mm1_lab.results.reading import list_variants
+
+    for results in _results_folders(options):
+        for folder in list_variants(results):
+            try:
+                manifest = sync(folder, Ledger(results, options.store, PARTS))
+            except Busy:
+                print(f"{folder}: is running now, and is entered as it goes")
+                continue
+            except OSError as error:
+                raise RequestError(f"MLflow at {tracking_uri()} cannot be written ({error})") from None
+            print(f"{manifest.variant} at {manifest.scale}: entered into {tracking_uri()}")
+    return DONE
+
+
+def show_data(options: argparse.Namespace) -> int:
+    from mm1_lab.evaluate.contact_sheet import draw_contact_sheet
+
+    try:
+        draw_contact_sheet(options.out)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"--out {options.out}: cannot be written ({error})") from None
+    print(options.out)
+    return DONE
+
+
+def dashboard(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.mlflow_runs import pages, tracking_uri
+
+    sync_mlflow(options)
+    uri = tracking_uri()
+    remote = uri.startswith("http")
+    address = uri if remote else f"http://127.0.0.1:{options.port}"
+    print("\n".join(f"{sweep}: {address}{page}" for sweep, page in pages().items()))
+    print(f"MLflow is at {address}" + ("" if remote else "; end it with Ctrl-C"), flush=True)
+    if not remote:  # the server takes this process's place, so that whatever ends one ends the other
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+        command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+        os.execv(sys.executable, command)
+    return DONE
+
+
+def _request(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
+    """`only`: arms, where they are not an option."""
+    from mm1_lab.orchestrate.request import load_request
+
+    request = load_request(
+        sweep,
+        options.scale,
+        options.seeds,
+        tuple(getattr(options, "only", ()) if only is None else only),
+        tuple(options.set),
+        options.data,
+        options.results,
+        options.store,
+        None if getattr(options, "no_parts", False) else PARTS,
+    )
+    for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
+        print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
+    if "synthetic" not in request.data.sources:
+        print(f"{options.data}: no synthetic captions; the other captions take their rows", file=sys.stderr)
+    return request
+
+
+def _with_grid(request: Request) -> Request:
+    """A learning-rate search with the trials that are known so far; any other request as it is."""
+    if request.sweep.search is None:
+        return request
+    from mm1_lab.orchestrate.lr_search import with_grid
+
+    return with_grid(request)
+
+
+def _draw_sweep(folder: Path) -> list[Path]:
+    from analysis import draw_sweep
+
+    return draw_sweep(folder)
