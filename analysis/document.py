@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 HOLE = "–"
+
+LINE = 24
+"""Characters of a cell that LaTeX keeps on one line."""
 
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -76,24 +79,23 @@ def markdown_table(section: Section) -> str:
 
 
 def to_latex(document: Document) -> str:
-    r"""A table environment a section; the preamble needs \usepackage{booktabs,graphicx}."""
+    r"""A table environment a section; the preamble needs \usepackage{array,booktabs,graphicx}."""
     parts = [f"% {document.title}"]
     below = [*document.notes]
     below += [f"[{number}] {source}." for number, source in enumerate(document.sources, 1)]
     for place, section in enumerate(document.sections):
         last = place == len(document.sections) - 1
         caption = " ".join([f"{document.title}.", *([f"{section.title}."] if section.title else []), *document.remarks])
-        columns = "".join("l" if text else "r" for text in section.is_text)
         lines = [
             r"\begin{table}",
             r"\centering\small",
             rf"\caption{{{_latex(caption)}}}",
             r"\resizebox{\linewidth}{!}{%",
-            rf"\begin{{tabular}}{{{columns}}}",
+            rf"\begin{{tabular}}{{{_latex_columns(section)}}}",
             r"\toprule",
-            *_latex_rows([section.head]),
+            _latex_row(map(_stacked, section.head, section.is_text)),
             r"\midrule",
-            *_latex_rows(section.rows),
+            *(_latex_row(map(_latex, row)) for row in section.rows),
             r"\bottomrule",
             r"\end{tabular}}",
             *([rf"\par\smallskip\footnotesize\raggedright {_latex(' '.join(below))}"] if last and below else []),
@@ -103,8 +105,26 @@ def to_latex(document: Document) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_rows(rows: Sequence[Sequence[str]]) -> list[str]:
-    return [" & ".join(_latex(cell) for cell in row) + r" \\" for row in rows]
+def _latex_columns(section: Section) -> str:
+    """Sentences are broken into lines; what is shorter is as wide as it is."""
+    columns = []
+    for place, text in enumerate(section.is_text):
+        longest = max((len(row[place]) for row in section.rows), default=0)
+        broken = rf">{{\raggedright\arraybackslash}}p{{{min(longest / 4, 12):.1f}em}}"
+        columns.append(broken if text and longest > LINE else "l" if text else "r")
+    return "".join(columns)
+
+
+def _stacked(name: str, text: bool) -> str:
+    """The head of a column of numbers has a line a word, so that it is no wider than the numbers."""
+    words = [_latex(word) for word in name.split(" ")]
+    if text or len(words) == 1:
+        return " ".join(words)
+    return r"\shortstack[r]{" + r"\\".join(words) + "}"
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def _latex(text: str) -> str:

@@ -179,7 +179,11 @@ def test_latex_is_booktabs_with_as_many_cells_as_columns(one_seed: Path) -> None
     for path in one_seed.rglob("*.tex"):
         text = path.read_text(encoding="utf-8")
         assert text.isascii() and text.count(r"\begin{table}") == text.count(r"\end{table}") > 0
-        for columns, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}\n(.+?)\\end\{tabular\}", text, re.DOTALL):
+        tables = re.findall(r"\\begin\{tabular\}\{(.+?)\}\n(.+?)\\end\{tabular\}", text, re.DOTALL)
+        assert len(tables) == text.count(r"\begin{tabular}")
+        for wanted, body in tables:
+            columns = re.sub(r">\{\\raggedright\\arraybackslash\}p\{[\d.]+em\}", "p", wanted)
+            assert set(columns) <= set("lrp")
             assert all(rule in body for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
             rows = [line for line in body.splitlines() if line.endswith(r" \\")]
             assert rows and all(len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1 for row in rows)
