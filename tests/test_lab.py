@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -22,7 +22,7 @@ from mm1_lab.config import (
 from mm1_lab.data import open_data
 from mm1_lab.data.outside import HuggingFace
 from mm1_lab.evaluate.run import evaluate
-from mm1_lab.model import build_mm1, load_outside_decoder, load_outside_encoder
+from mm1_lab.model import build_mm1, load_outside_decoder, load_outside_encoder, load_weights
 from mm1_lab.train.stages import run_stage
 from tests import outside as saved
 
@@ -87,7 +87,29 @@ def started(stage: MultimodalStage, tokenizer: object) -> dict[str, torch.Tensor
     model = build_mm1(stage, tokenizer)  # type: ignore[arg-type]
     load_outside_encoder(model.encoder, stage.encoder)  # type: ignore[arg-type]
     load_outside_decoder(model.decoder, stage.decoder)  # type: ignore[arg-type]
+    model.start_as_large_as_text()
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def test_image_tokens_start_as_large_as_the_decoders_embeddings(models: Path, tmp_path: Path) -> None:
+    """Whatever that is: here ten times the size that a connector gives by itself."""
+    large = shutil.copytree(models / "qwen2", tmp_path / "large")
+    weights = load_file(large / "model.safetensors")
+    weights["model.embed_tokens.weight"] *= 10 / weights["model.embed_tokens.weight"].std()
+    save_file(weights, large / "model.safetensors", {"format": "pt"})
+    scale = lab(models / "clip", large, "train.rates={connector: 1e-9, decoder: 1e-9}")
+    data = open_data(None, tmp_path, scale, large)
+    stage = resolve("base", load_sweep(SWEEPS / "data_mix.yaml").base, scale, 0, data.identity, HuggingFace())
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    run_stage(stage.evaluation.model, folder, {}, data, lambda progress: None)
+    model = build_mm1(stage.evaluation.model, data.tokenizer).eval()
+    load_weights(model, folder)
+    tokens = torch.full((1, 9), data.tokenizer.image)
+    pictures = torch.randint(256, (1, 3, 42, 42), dtype=torch.uint8)
+    with torch.no_grad():
+        bare = model.connector(model.encoder(model.encoder.normalise(pictures)))
+        assert torch.allclose(model.embed(tokens, pictures), 10 * bare, rtol=1e-3)
 
 
 def test_frozen_parts_from_outside_stay_as_they_are(models: Path, tmp_path: Path) -> None:

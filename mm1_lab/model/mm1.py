@@ -24,6 +24,20 @@ class MM1(nn.Module):
         self.connector = connector
         self.decoder = decoder
         self.image_id = image_id
+        self.image_scale: torch.Tensor | None
+        self.register_buffer("image_scale", None)
+
+    def start_as_large_as_text(self) -> None:
+        """Image tokens, which leave a connector with variance 1, get the root mean square of the decoder's embeddings.
+
+        Decoders that are trained here have embeddings of variance 1; those of others are 20 to 100 times smaller, and
+        would hardly hear the text beside the images.
+        """
+        embedding = self.decoder.get_input_embeddings()
+        rows = embedding.weight.shape[0]
+        some = torch.arange(0, rows, max(1, rows // 4096), device=embedding.weight.device)
+        with torch.no_grad():
+            self.image_scale = embedding(some).square().mean().sqrt()
 
     def embed(self, tokens: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Embeddings (rows, length, width) of `tokens` (rows, length), with images where image tokens stand.
@@ -41,6 +55,8 @@ class MM1(nn.Module):
         image_tokens = self.connector(self.encoder(self.encoder.normalise(images))).flatten(0, 1)
         if len(image_tokens) != count:
             raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(image_tokens)}")
+        if self.image_scale is not None:
+            image_tokens = image_tokens * self.image_scale
         return embedded.index_put((places,), image_tokens.to(embedded.dtype))
 
     def hidden(self, batch: Batch) -> torch.Tensor:
@@ -79,9 +95,10 @@ def build_mm1(stage: MultimodalStage, tokenizer: Tokenizer) -> MM1:
         encoder = OutsideViT(asked, stage.image_size)
     connector = build_connector(stage.connector, encoder.width, stage.decoder.size.width, encoder.patches)
     if isinstance(stage.decoder, OutsideDecoder):
-        decoder = build_outside_decoder(stage.decoder, tokenizer.size)
-    else:
-        decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence)
+        model = MM1(encoder, connector, build_outside_decoder(stage.decoder, tokenizer.size), tokenizer.image)
+        model.start_as_large_as_text()
+        return model
+    decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence)
     return MM1(encoder, connector, decoder, tokenizer.image)
 
 

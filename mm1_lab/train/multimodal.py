@@ -37,6 +37,7 @@ def train_multimodal(
         load_weights(model.encoder, inputs["encoder"])
     if isinstance(stage.decoder, OutsideDecoder):
         load_outside_decoder(model.decoder, stage.decoder)
+        model.start_as_large_as_text()
     else:
         load_weights(model.decoder, inputs["decoder"])
     if stage.gradient_checkpointing:
