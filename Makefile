@@ -9,7 +9,7 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help check-scale sweep-all lr-law figures report dashboard test check bench
+.PHONY: help check-scale sweep-all lr-law figures report dashboard test soak check bench
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make report          figures, and one HTML file with all of it: RESULTS/report.html'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests'
+	@echo 'make soak            longer tests: every sweep at smoke, one that is interrupted again and again'
 	@echo 'make check           lint, format, types and the direction of imports'
 	@echo 'make bench           measure speed beside references, twenty minutes with nothing else running; ARGS=--quick'
 	@echo
@@ -52,6 +53,9 @@ figures report dashboard: .venv/.stamp
 
 test: .venv/.stamp
 	.venv/bin/python -m pytest $(ARGS)
+
+soak: .venv/.stamp
+	.venv/bin/python -m pytest -m soak $(ARGS)
 
 check: .venv/.stamp
 	.venv/bin/ruff check

@@ -1,0 +1,41 @@
+"""Longer checks that only `make soak` runs."""
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SWEEPS = sorted(path.stem for path in (Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+
+
+def test_every_sweep_runs_through_and_all_are_drawn_together(place: Any) -> None:
+    for sweep in SWEEPS:
+        output = place.run("run", sweep, "--scale", "smoke")
+        assert "failed" not in output, output
+        assert (place.results / "smoke" / sweep / "trials.csv").exists()
+    before, tables = place.done(), place.tables()
+    for sweep in reversed(SWEEPS):
+        assert "nothing ran" in place.run("run", sweep, "--scale", "smoke")
+    place.run("report")
+    assert place.done() == before and place.tables() == tables
+    lessons = (place.results / "smoke" / "lessons.md").read_text(encoding="utf-8")
+    assert "not run" not in lessons
+    page = (place.results / "report.html").read_text(encoding="utf-8")
+    assert all(f"mm1-lab run {sweep} " in page for sweep in SWEEPS)
+
+
+def test_interrupted_again_and_again_a_sweep_ends_as_if_undisturbed(place: Any, finished: Any) -> None:
+    arms = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+    for seconds in (3, 6, 9, 12, 15, 18):
+        process = place.start(*arms)
+        try:
+            process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+    place.run(*arms)
+    assert place.tables() == finished.tables()
