@@ -193,7 +193,7 @@ class EvaluationStage(Stage):
     """Few-shot scores and held-out losses of a trained model."""
 
     KIND: ClassVar[str] = "evaluation"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     model: MultimodalStage
     settings: EvaluationSettings

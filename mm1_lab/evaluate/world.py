@@ -27,7 +27,7 @@ Make = Callable[[Random, Split, str], Question | None]
 def world_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
     """All nine. Questions depend on their number alone: the same in every trial, seed and arm."""
     caption = ("caption",)
-    visual = ("colour", "shape", "place", "size", "count")
+    visual = ("colour", "shape", "place", "size")
     flawed = ("colour", "place")
     textual = ("fact", "arithmetic", "pattern", "story", "scene")
     return [
