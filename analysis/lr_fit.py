@@ -9,9 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
+from analysis.lr_curve import Floats
 from analysis.lr_law import FEWEST, Estimate, Law, fit_law, leave_one_out
 from analysis.lr_points import Measurements, Objective
-from analysis.optimum import Floats, Optimum, add_question_noise, find_optima
+from analysis.optimum import Optimum, add_question_noise, find_optima
 from mm1_lab.config import RequestError
 
 Resample = Callable[[Objective, Optimum], Floats | None]

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.optimum import Floats, Optimum
+from analysis.lr_curve import Floats
+from analysis.optimum import Optimum
 from mm1_lab.config import RequestError
 
 FEWEST = 3

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.lr_curve import Floats
 from analysis.lr_fit import Fit, Target, fit_all
 from analysis.lr_points import Measurements, Objective
 from analysis.lr_report import write_fits
-from analysis.optimum import Floats, Optimum
+from analysis.optimum import Optimum
 from analysis.statistics import ArmScores, Interval, block_model, resample_blocks
 from mm1_lab.config import Size, non_embedding_parameters
 from mm1_lab.results import Ledger
