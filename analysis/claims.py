@@ -5,16 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.paper import PaperNumber
-from analysis.statistics import (
-    LEVEL,
-    Expectation,
-    Finding,
-    Interval,
-    Verdict,
-    find,
-    seeds_needed,
-    smallest_difference,
-)
+from analysis.power import seeds_needed, smallest_difference
+from analysis.statistics import LEVEL, Expectation, Finding, Interval, Verdict, find
 from analysis.study import Study
 from mm1_lab.config import Contrast
 

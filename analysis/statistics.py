@@ -27,9 +27,7 @@ Expectation = Literal["greater", "less", "equivalent"]
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
-POWER = 0.8
 REPLICATES = 2000
-MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,50 +255,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = running
     return adjusted
-
-
-# What a sweep can see
-
-
-def smallest_difference(interval: Interval) -> float:
-    """The true difference that a two-sided 5 % test with this error finds in 80 % of all sweeps."""
-    return interval.error * _noncentrality(interval.degrees_of_freedom)
-
-
-@lru_cache(maxsize=1024)
-def _noncentrality(degrees_of_freedom: float) -> float:
-    """Of the t distribution that lies beyond the 5 % bound with 80 %."""
-    from scipy.optimize import brentq
-
-    return float(brentq(lambda shift: _power(shift, degrees_of_freedom, LEVEL / 2) - POWER, 0.0, 200.0))
-
-
-def _power(shift: "float | Floats", degrees_of_freedom: "float | Floats", level: float) -> "float | Floats":
-    """The chance that a one-sided test at `level` finds a truth `shift` standard errors away."""
-    from scipy.special import nctdtr, stdtrit
-
-    return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, stdtrit(degrees_of_freedom, 1 - level)), nan=1.0)
-
-
-def seeds_needed(
-    expect: Expectation, margin: float, difference: Interval, seeds: int, arms: int, family: int = 1
-) -> float:
-    """Seeds at which a claim would be decided with 80 %, were the truth what was estimated; infinite beyond 1,000.
-
-    `difference` comes from `seeds` seeds of a sweep of `arms` arms; the level is Holm's first step over `family`
-    claims. An estimate on the margin itself can never be decided.
-    """
-    many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
-    degrees = (arms - 1) * (many - 1)
-    errors = difference.error * np.sqrt(seeds / many)
-    level = LEVEL / family
-    if difference.error == 0:
-        return 2.0
-    if expect == "equivalent" and abs(difference.estimate) < margin:
-        ends = (margin - difference.estimate, margin + difference.estimate)
-        power = sum(_power(end / errors, degrees, level) for end in ends) - 1
-    else:
-        bound = {"greater": margin, "less": -margin}.get(expect, float(np.copysign(margin, difference.estimate)))
-        power = _power(abs(difference.estimate - bound) / errors, degrees, level / 2)
-    enough = np.flatnonzero(power >= POWER)
-    return float(many[enough[0]]) if len(enough) else float("inf")

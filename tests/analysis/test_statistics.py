@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from analysis.power import seeds_needed, smallest_difference
 from analysis.statistics import (
     ArmScores,
     Finding,
@@ -20,8 +21,6 @@ from analysis.statistics import (
     judge,
     one_sample,
     seed_model,
-    seeds_needed,
-    smallest_difference,
 )
 from mm1_lab.config import Contrast
 
