@@ -94,8 +94,11 @@ def _draw(folder: Path) -> Drawn:
             documents["Claims of the sweep's file"] = contrasts_document(study, verdicts.contrasts)
         if study.sweep.reproduces == "Table 1":
             files += write_table_1(study, folder)
-        files += [*write_validity(folder), *write_tables(study, verdicts.contrasts, folder)]
+        validity, document = write_validity(folder)
+        files += [*validity, *write_tables(study, verdicts.contrasts, folder)]
         documents["All scores"] = means_document(study)
+        if document:
+            documents[document.title] = document
     return Drawn(
         folder=folder,
         manifest=study.variant.manifest,

@@ -185,7 +185,7 @@ def _lessons_in_short(taught: Sequence[Taught]) -> str:
 def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
     sweep, place = drawn.manifest.sweep, f"{group.scale}/{drawn.folder.name}"
     there = {path.name for path in drawn.files}
-    names = [name for name in ("table.md", "contrasts.md", "predictions.html") if name in there]
+    names = [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.html") if name in there]
     links = " · ".join(f"[{name}](<{place}/{name}>)" for name in names)
     return [
         f"### {sweep.title} ({sweep.reproduces}), {group.name}",

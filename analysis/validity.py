@@ -8,6 +8,7 @@ conditional on the models at hand.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from analysis.document import Document, Section, to_markdown
 from mm1_lab.config import Recipe
 from mm1_lab.results import variant_name
 from mm1_lab.results.files import write_csv, write_text
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 
 Verdict = Literal["pass", "floor", "fail", "unknown"]
 """`floor`: a kind of question that is no result; `unknown`: more seeds are needed to tell."""
+
+TALLY: dict[Verdict, str] = {
+    "pass": "pass",
+    "fail": "fail",
+    "floor": "name a kind of question floor",
+    "unknown": "need more seeds to tell",
+}
 
 ABOVE = 5.0
 """Points above majority answer and blind control, of the lower bound."""
@@ -74,42 +83,44 @@ def validity_rows(folder: Path) -> list[Row]:
     return [*facts.seeing(), *facts.captions(), *facts.steps(longer["half"], longer["double"]), *facts.steadiness()]
 
 
-def write_validity(folder: Path) -> list[Path]:
-    """Writes `validity.csv` and `.md`; nothing where there are no rules to apply."""
+def write_validity(folder: Path) -> tuple[list[Path], Document | None]:
+    """Writes `validity.csv` and `.md`; returns them with their document. Nothing where there are no rules to apply."""
     rows = validity_rows(folder)
     if not rows:
-        return []
+        return [], None
+    document = _document(folder, rows)
     table, text = folder / "validity.csv", folder / "validity.md"
     cells = ([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(row)] for row in rows)
     write_csv(table, [field.name for field in fields(Row)], cells)
-    head, *lines = _cells(rows)
-    markdown = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
-    write_text(text, "\n\n".join([f"# {_title(folder)}", "\n".join(markdown)]) + "\n")
-    return [table, text]
+    write_text(text, to_markdown(document))
+    return [table, text], document
 
 
 def validity_text(folder: Path) -> str:
     """The same for a terminal."""
-    lines = _cells(validity_rows(folder))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    document = _document(folder, validity_rows(folder))
+    (section,) = document.sections
+    lines = [section.head, *section.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(section.head))]
     padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([_title(folder), "", *padded])
+    return "\n".join([document.title, "", *padded, "", *document.remarks])
 
 
-def _title(folder: Path) -> str:
+def _document(folder: Path, rows: Sequence[Row]) -> Document:
     variant = read_variant(folder)
     seeds = sorted(set(variant.trials["seed"][variant.trials["done"]]))
     about = f"over {len(seeds)} seeds" if len(seeds) > 1 else "over questions, one seed"
-    return f"Validity of {variant.manifest.variant} at {variant.manifest.scale}: 95 % intervals {about}"
-
-
-def _cells(rows: Sequence[Row]) -> list[list[str]]:
-    lines = [["rule", "what", "value", "95 % interval", "needed", "verdict"]]
+    title = f"Can the base of {variant.manifest.variant} at {variant.manifest.scale} be trusted?"
+    counts = Counter(row.verdict for row in rows)
+    tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
+    head = ["rule", "what", "value", "95 % interval", "needed", "verdict"]
+    lines = []
     for row in rows:
         interval = "" if np.isnan(row.low) else f"{row.low:.1f} to {row.high:.1f}"
         value = "–" if np.isnan(row.value) else f"{row.value:.1f}"
         lines.append([row.rule, row.what, value, interval, row.needed, row.verdict])
-    return lines
+    section = Section("", head, lines, ["what", "needed", "verdict"])
+    return Document(title, [f"Of {len(rows)} rules {tally}; 95 % intervals {about}."], [section])
 
 
 def _arm(variant: Variant, recipe: Recipe) -> str | None:
