@@ -48,7 +48,10 @@ def shown_arms(study: Study) -> list[str]:
 
 
 def read_samples(study: Study, arms: list[str]) -> list[Sampled]:
-    """The questions that all of `arms` were sampled on, at the first seed that all of them have."""
+    """The questions that all of `arms` were sampled on, at the first seed that all of them have.
+
+    Those whose picture is no longer there are left out.
+    """
     trials = study.variant.trials[study.variant.trials["done"]]
     of_seed: dict[int, dict[str, str]] = {}
     for arm, seed, fingerprint in zip(*(trials[name].tolist() for name in ("arm", "seed", "fingerprint")), strict=True):
@@ -62,6 +65,8 @@ def read_samples(study: Study, arms: list[str]) -> list[Sampled]:
         for sample in _samples(path):
             key = (sample["benchmark"], sample["shots"], sample["question"])
             picture = study.variant.results / "pictures" / sample["picture"] if sample["picture"] else None
+            if picture and not picture.exists():
+                continue
             entry = found.setdefault(key, Sampled(sample, picture, {}))
             entry.answers[arm] = (sample["prediction"], sample["score"])
     return [entry for entry in found.values() if set(entry.answers) == set(arms)]

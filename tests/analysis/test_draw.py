@@ -15,6 +15,7 @@ from PIL import Image
 from analysis import draw
 from analysis.figures import draw_panels
 from analysis.lessons import judge_sweep
+from analysis.predictions import read_samples
 from analysis.study import read_study
 from analysis.tables import means, write_tables
 from mm1_lab.config import Panel, RequestError, Sweep
@@ -209,6 +210,17 @@ def test_a_deleted_trial_makes_a_hole_in_its_own_cells_and_nothing_else(
         pd.testing.assert_frame_equal(before[~own], after[~own])
     else:
         assert after[own]["value"].notna().all()
+
+
+def test_a_sample_whose_picture_is_gone_is_left_out(tmp_path: Path, data_mix: Sweep) -> None:
+    folder = write_results(tmp_path, data_mix, ["base"], (0,))
+    asked = {"shots": 0, "question": "test-0", "prompt": "", "references": ["a"], "prediction": "a", "score": 1.0}
+    samples = [{**asked, "benchmark": name, "picture": f"{name}.png"} for name in ("here", "gone")]
+    path = next((tmp_path / "trials").glob("*/samples.json"))
+    path.write_text(json.dumps(samples), encoding="utf-8")
+    (tmp_path / "pictures").mkdir(exist_ok=True)
+    (tmp_path / "pictures" / "here.png").touch()
+    assert [sample.question["benchmark"] for sample in read_samples(read_study(folder), ["base"])] == ["here"]
 
 
 def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
