@@ -115,8 +115,8 @@ class SweepRuns:
         self._log_curves(run_id, curve, date)
         quality = encoder_quality(self.ledger.summary(fingerprint))
         self._log_metrics(run_id, [(name, value, 0) for name, value in quality.items()], date)
-        self.client.set_tag(run_id, COMPLETE, "yes")
         self.client.set_terminated(run_id, "FINISHED")
+        self.client.set_tag(run_id, COMPLETE, "yes")  # last: what is killed before this is logged again
 
     def end(self, kind: str, fingerprint: str, status: str) -> None:
         """Closes a run that is not finished: FAILED or KILLED."""
