@@ -102,8 +102,9 @@ class SweepRuns:
         self.client.log_text(run_id, samples_page(folder, self.ledger.results / "pictures"), "samples.html")
         tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
         note = RunTag(NOTE, self._trial_note(fingerprint, names, record))
-        self.client.log_batch(run_id, tags=[*tags, note, RunTag(COMPLETE, "yes")])
+        self.client.log_batch(run_id, tags=[*tags, note])
         self.client.set_terminated(run_id, "FINISHED", date)
+        self.client.set_tag(run_id, COMPLETE, "yes")  # last: what is killed before this is logged again
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
         """Logs a finished encoder or decoder from the store, unless that is done."""
