@@ -30,8 +30,8 @@ class MM1(nn.Module):
     def start_as_large_as_text(self) -> None:
         """Image tokens, which leave a connector with variance 1, get the root mean square of the decoder's embeddings.
 
-        Decoders that are trained here have embeddings of variance 1; those of others are 20 to 100 times smaller, and
-        would hardly hear the text beside the images.
+        Decoders that are trained here begin with embeddings of variance 1; those of others may be far smaller, and text
+        beside larger images would hardly be heard.
         """
         embedding = self.decoder.get_input_embeddings()
         rows = embedding.weight.shape[0]
@@ -96,7 +96,7 @@ def build_mm1(stage: MultimodalStage, tokenizer: Tokenizer) -> MM1:
     connector = build_connector(stage.connector, encoder.width, stage.decoder.size.width, encoder.patches)
     if isinstance(stage.decoder, OutsideDecoder):
         model = MM1(encoder, connector, build_outside_decoder(stage.decoder, tokenizer.size), tokenizer.image)
-        model.start_as_large_as_text()
+        model.image_scale = torch.ones(())  # a place for what the weights say
         return model
     decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence)
     return MM1(encoder, connector, decoder, tokenizer.image)

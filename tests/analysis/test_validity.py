@@ -1,5 +1,6 @@
 """The rules for a base, on results whose means are known, with intervals computed independently."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.validity import Row, validity_rows, write_validity
+from analysis.validity import Row, _verdict, validity_rows, write_validity
 from mm1_lab.config import load_sweep
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant
@@ -115,6 +116,13 @@ def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
         ("steps in order", "standard − half steps"): "fail",
         **{("answers parsed", f"VQA answers of the base, {k} shots, percent"): "fail" for k in (0, 4, 8)},
     } | {key: verdict for key, verdict in broken.items() if key[0] == "steady over seeds"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(5, 9, "pass"), (4, 9, "unknown"), (1, 4, "floor"), (math.nan, math.nan, "unknown")]
+)
+def test_an_interval_that_holds_the_bound_cannot_tell(low: float, high: float, verdict: str) -> None:
+    assert _verdict(low, high, 5, "floor") == verdict
 
 
 def test_kinds_that_the_scales_gates_name_floor_are_left_out_of_their_benchmark(tmp_path: Path) -> None:

@@ -104,10 +104,11 @@ def test_the_dashboard_opens_on_trials_in_the_papers_words_best_first(request_: 
     assert "Group by" in experiment.tags[NOTE]
 
 
-def test_logging_that_was_cut_off_is_done_again_without_doubles(request_: Request) -> None:
+@pytest.mark.parametrize("call", ["log_text", "set_terminated"])
+def test_logging_that_was_cut_off_is_done_again_without_doubles(request_: Request, call: str) -> None:
     runs = SweepRuns(read_manifest(request_.folder), request_.ledger)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(runs.client, "log_text", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(runs.client, call, lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         runs.log_trial(request_.trials[0].fingerprint, ["base / seed 0"])
     sync(request_.folder, request_.ledger)
     client, found = runs_of(request_)
