@@ -33,10 +33,14 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
             found["data mix"] = ":".join(f"{100 * weight / total:.3g}" for weight in weights.values())
             found["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
         elif isinstance(value, dict):
-            found |= {f"{name} {key}".replace("_", " "): str(inner) for key, inner in value.items()}
+            found |= {f"{name} {key}".replace("_", " "): _level(inner) for key, inner in value.items()}
         else:
-            found[name.replace("_", " ")] = str(value)
+            found[name.replace("_", " ")] = _level(value)
     return found
+
+
+def _level(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def varying(sweep: Sweep) -> Levels:

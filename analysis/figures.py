@@ -146,7 +146,7 @@ def _legend(axis: Axes, study: Study, panel: Panel) -> None:
 
 
 def head(study: Study) -> str:
-    return f"{study.sweep.title} (MM1, {study.sweep.reproduces}) at scale {study.variant.manifest.scale}"
+    return f"{study.sweep.heading} at scale {study.variant.manifest.scale}"
 
 
 def draw_arms(study: Study, path: Path) -> list[Path]:

@@ -188,7 +188,7 @@ def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
     names = [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.html") if name in there]
     links = " · ".join(f"[{name}](<{place}/{name}>)" for name in names)
     return [
-        f"### {sweep.title} ({sweep.reproduces}), {group.name}",
+        f"### {sweep.heading}, {group.name}",
         f"![{sweep.title}](<{place}/figure.png>)",
         f"{links}. {cost_text(drawn.cost)}",
         *([f"Without scores: {', '.join(drawn.missing)}."] if drawn.missing else []),

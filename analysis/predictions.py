@@ -148,9 +148,12 @@ def _row(sample: Sampled, arms: list[str]) -> str:
 
 
 def draw_sheet(study: Study, path: Path) -> list[Path]:
-    """A figure: for each benchmark with pictures, its first sample and the next with other shots, base beside blind."""
-    arms = shown_arms(study)
-    arms = arms[:1] + [arm for arm in arms[1:] if arm == study.blind]
+    """A figure: for each benchmark with pictures, its first sample and the next with other shots.
+
+    The base beside the blind control, or where a sweep has none, beside the last arm.
+    """
+    shown = shown_arms(study)
+    arms = list(dict.fromkeys([*shown[:1], *shown[-1:]]))
     chosen: dict[str, list[Sampled]] = {}
     for sample in read_samples(study, arms):
         entries = chosen.setdefault(str(sample.question["benchmark"]), [])

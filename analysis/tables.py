@@ -65,7 +65,7 @@ def means_document(study: Study) -> Document:
             if any(numbers):
                 known = [f"*{n}* [{cited.index(n.source) + 1}]" if n else "" for n in numbers]
                 rows.append([f"*{label}, MM1*", *known, ""])
-        sections.append(Section(f"{key}  {panel.title}".strip(), [study.sweep.reproduces, *columns], rows))
+        sections.append(Section(f"{key}  {panel.title}".strip(), [study.sweep.reproduces or "arm", *columns], rows))
     controls = [[arm + _lacking(study, arm), *(cell(study.mean(arm, m)) for m in columns)] for arm in study.others]
     majority = [study.majority(measure) for measure in study.measures]
     if any(value is not None for value in majority):
@@ -259,7 +259,7 @@ def write_document(document: Document, path: Path) -> list[Path]:
 def title(study: Study) -> str:
     manifest = study.variant.manifest
     details = ", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides])
-    return f"{study.sweep.title} (MM1, {study.sweep.reproduces}): {details}"
+    return f"{study.sweep.heading}: {details}"
 
 
 def _holes(study: Study) -> list[str]:

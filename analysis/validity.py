@@ -96,9 +96,9 @@ def write_validity(folder: Path) -> tuple[list[Path], Document | None]:
     return [table, text], document
 
 
-def validity_text(folder: Path) -> str:
-    """The same for a terminal."""
-    document = _document(folder, validity_rows(folder))
+def validity_text(folder: Path, rows: Sequence[Row]) -> str:
+    """A folder's rules for a terminal."""
+    document = _document(folder, rows)
     (section,) = document.sections
     lines = [section.head, *section.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(section.head))]

@@ -79,10 +79,11 @@ def check_scale(options: argparse.Namespace) -> int:
         print(f"\n{gates_text(rows)}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
-        folder = next((f for f in _sweeps_with_controls(request) if validity_rows(f)), None)
-        if folder:
-            print(f"\n{validity_text(folder)}")
-            verdicts += [row.verdict for row in validity_rows(folder)]
+        for folder in _sweeps_with_controls(request):
+            if rules := validity_rows(folder):
+                print(f"\n{validity_text(folder, rules)}")
+                verdicts += [rule.verdict for rule in rules]
+                break
         else:
             print("\nNo finished trials of base and blind at the same seed; run: mm1-lab run validity --seeds 5")
     return FAILED if "fail" in verdicts else DONE

@@ -23,8 +23,6 @@ from mm1_lab.config.sweep import Sweep
 PAPER_STEPS = 200_000
 LATER_SHARE = 5 / 39
 """Samples at the second resolution, of those at the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384."""
-LATER_RATE = 0.3
-"""Peak rate at the second resolution, of that at the first; not published."""
 IMAGETEXT_SHARE = 400e6 / 5e9
 """Different pairs of OpenAI's data, of DFN-5B's."""
 
@@ -237,10 +235,8 @@ def _encoder(
         return stage
     if not is_contrastive:
         raise RequestError(f"arm {arm!r}: only a contrastive encoder has a first_resolution")
-    rate = float(f"{LATER_RATE * scale.encoder.learning_rate:.3g}")
-    later = {"steps": max(1, round(LATER_SHARE * steps)), "learning_rate": rate}
     image_size = look_up("resolution", recipe.resolution, scale.resolutions)
-    training = stage.training.model_copy(update=later)
+    training = stage.training.model_copy(update={"steps": max(1, round(LATER_SHARE * steps))})
     return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 
 

@@ -51,8 +51,8 @@ class Sweep(Config):
     name: str
     """The file's name without its ending."""
     title: str
-    reproduces: str
-    """The paper's table or figure."""
+    reproduces: str = ""
+    """The paper's table or figure, if there is one."""
     axis: str
     """The factor that varies."""
     base: Recipe
@@ -61,12 +61,17 @@ class Sweep(Config):
     contrasts: tuple[Contrast, ...] = ()
     search: Search | None = None
 
+    @property
+    def heading(self) -> str:
+        """The title with the paper's table or figure."""
+        return f"{self.title} (MM1, {self.reproduces})" if self.reproduces else self.title
+
 
 class _SweepFile(Config):
     """The spelling of a sweep in YAML; arms are changes to the base, or come from a full grid."""
 
     title: str
-    reproduces: str
+    reproduces: str = ""
     axis: str
     recipe: str
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)

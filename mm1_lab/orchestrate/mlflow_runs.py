@@ -27,7 +27,7 @@ METRICS_A_BATCH = 1000
 AXES = ("encoder", "resolution", "connector", "image_tokens", "data_mix")
 """Parameters that stand beside the scores."""
 
-EXPERIMENT_NOTE = """**{title}** (MM1, {reproduces}): a parent run a scale and variant, a run a trial below it.
+EXPERIMENT_NOTE = """**{heading}**: a parent run a scale and variant, a run a trial below it.
 
 To compare arms, tick trials and *Compare*, or open the *Chart view*; *Group by* `arm` averages over seeds. `average` is
 the mean over the benchmarks with images at all numbers of shots; curves are `train/…`. Tables and figures of the sweep
@@ -153,7 +153,7 @@ class SweepRuns:
             "selectedColumns": columns,
             "runsHiddenMode": "SHOW_ALL",
         }
-        note = EXPERIMENT_NOTE.format(title=sweep.title, reproduces=sweep.reproduces)
+        note = EXPERIMENT_NOTE.format(heading=sweep.heading)
         self.client.set_experiment_tag(self.experiment, NOTE, note)
         self.client.set_experiment_tag(self.experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(view))
 
@@ -164,7 +164,7 @@ class SweepRuns:
         settings = "".join(f" --set {setting}" for setting in manifest.overrides)
         again = f"mm1-lab run {manifest.sweep.name} --scale {manifest.scale} --seeds {seed}, --only '{arm}'{settings}"
         lines = [
-            f"{manifest.sweep.title} (MM1, {manifest.sweep.reproduces}), {', '.join(names)}, scale {manifest.scale}.\n",
+            f"{manifest.sweep.heading}, {', '.join(names)}, scale {manifest.scale}.\n",
             f"The score of every question is in `trials/{fingerprint}/` of the results folder. Fingerprints:\n",
             *(f"- {kind}: `{stage}`" for kind, stage in record["fingerprints"].items()),
             f"\nAgain: `{again}`",

@@ -1,13 +1,16 @@
 """Axes against statsmodels 0.15 (numbers copied here), against simulation, and against what a grid lacks."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from analysis.effects import axis_effect, forest_importances, grid_effects, groups, levels_of, varying
 from analysis.statistics import ArmScores, seed_model
-from mm1_lab.config import DataMix, Recipe, Sweep
+from mm1_lab.config import DataMix, Recipe, Sweep, load_sweep
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 GRID = {"".join(cell): dict(zip(("t", "r", "k"), cell, strict=True)) for cell in product("abc", "xy", "01")}
 
@@ -94,6 +97,11 @@ def test_axes_are_what_differs_between_recipes(data_mix: Sweep) -> None:
     assert groups(levels, "synthetic captions") == [["base", "no-vecap"]]
     (mixes,) = groups(levels, "data mix")
     assert "base" in mixes and "no-vecap" not in mixes and len(mixes) == 10
+
+
+def test_an_axis_that_an_arm_leaves_open_is_none_there() -> None:
+    levels = varying(load_sweep(SWEEPS / "encoder.yaml"))
+    assert {found["encoder first resolution"] for found in levels.values()} == {"none", "224"}
 
 
 def test_equal_mixes_are_one_level() -> None:

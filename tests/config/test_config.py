@@ -73,6 +73,13 @@ def test_the_same_recipe_under_two_names_is_one_trial(tmp_path: Path, mini: Scal
     assert first.fingerprint == second.fingerprint
 
 
+def test_a_question_need_not_be_the_paper_s(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, "arms: {a: {}}\n")
+    assert load_sweep(path).heading == "T (MM1, Fig. 5)"
+    path.write_text(path.read_text().replace("reproduces: Fig. 5\n", ""))
+    assert load_sweep(path).heading == "T"
+
+
 def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
     path = write_sweep(tmp_path, "grid:\n  resolution: [224, 336]\n  image_tokens: [64, 144]\n")
     trials = resolve_sweep(load_sweep(path), mini, (0,), WORLD)
