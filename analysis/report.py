@@ -137,7 +137,7 @@ def _sweep(one: Drawn, group: Group) -> dict[str, Any]:
 def _question(sweep: Sweep) -> str:
     unsaid = ("images", "frozen", "encoder schedule")
     levels = levels_of(sweep.base).items()
-    base = ", ".join(f"{axis} {level}" for axis, level in levels if axis not in unsaid and level != "None")
+    base = ", ".join(f"{axis} {level}" for axis, level in levels if axis not in unsaid and level != "none")
     axis = sweep.axis.replace("_", " ")
     return f"What changes with the {axis}? {len(sweep.arms)} arms, each a change to the base: {base}."
 
