@@ -21,7 +21,7 @@ help:
 	@echo 'make report          figures, and one HTML file with all of it: RESULTS/report.html'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests'
-	@echo 'make soak            longer tests: every sweep at smoke, one that is interrupted again and again'
+	@echo 'make soak            longer tests: every sweep at smoke, one interrupted again and again, compiled models'
 	@echo 'make check           lint, format, types and the direction of imports'
 	@echo 'make bench           measure speed beside references, twenty minutes with nothing else running; ARGS=--quick'
 	@echo

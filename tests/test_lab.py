@@ -82,6 +82,23 @@ def test_a_trial_runs_on_models_from_outside(encoder: str, decoder: str, models:
         assert len(result.scores) == 9 * 8 and set(result.held_out_loss) == set(data.identity.sources)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("encoder", "decoder"), [("clip", "llama"), ("aimv2", "gemma")])
+def test_compiled_models_from_outside_learn_the_same(encoder: str, decoder: str, models: Path, tmp_path: Path) -> None:
+    losses = []
+    for compiled in ("false", "true"):
+        scale = lab(models / encoder, models / decoder, f"compile={compiled}")
+        data = open_data(None, tmp_path, scale, models / decoder)
+        recipe = load_sweep(SWEEPS / "data_mix.yaml").base.model_copy(update={"resolution": 224, "image_tokens": 64})
+        stage = resolve("base", recipe, scale, 0, data.identity, HuggingFace()).evaluation.model
+        folder = tmp_path / compiled
+        folder.mkdir()
+        run_stage(stage, folder, {}, data, lambda progress: None)
+        losses.append(json.loads((folder / "summary.json").read_text())["losses"])
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+
+
 def started(stage: MultimodalStage, tokenizer: object) -> dict[str, torch.Tensor]:
     """The weights with which training begins, by the names that a file of them has."""
     model = build_mm1(stage, tokenizer)  # type: ignore[arg-type]

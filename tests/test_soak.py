@@ -1,4 +1,4 @@
-"""Longer checks that only `make soak` runs."""
+"""Longer checks that only `make soak` runs: whole sweeps (compiled models are in test_lab.py)."""
 
 import signal
 import subprocess

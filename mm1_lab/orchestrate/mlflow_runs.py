@@ -97,7 +97,9 @@ class SweepRuns:
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
         run_id = self._open("trial", fingerprint, _trial_name(names), self.parent, date - int(1000 * seconds))
         self.client.log_batch(run_id, params=self._parameters(names, record["recipe"], record["config"]))
-        self._log_metrics(run_id, _final_metrics(folder), date)
+        quality = encoder_quality(record["summaries"].get("encoder", {}))
+        of_encoder = [(f"encoder/{name}", value, 0) for name, value in quality.items()]
+        self._log_metrics(run_id, [*_final_metrics(folder), *of_encoder], date)
         self._log_curves(run_id, folder / "training.csv", date)
         self.client.log_text(run_id, samples_page(folder, self.ledger.results / "pictures"), "samples.html")
         tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]

@@ -35,6 +35,7 @@ def write(request: Request, trial: Trial) -> None:
         "recipe": trial.recipe.model_dump(mode="json"),
         "config": trial.evaluation.model_dump(mode="json"),
         "fingerprints": chain,
+        "summaries": {"encoder": {"retrieval": {"image_to_text": 0.5}}},
         "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": None},
     }
     scores = [ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 40.0, "red", True)]
@@ -73,6 +74,7 @@ def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Requ
         "vqa 0-shot": 40,
         "average": 40,
         "held-out/text": 1.5,
+        "encoder/retrieval": 0.5,
         "train/loss": 2,
     }
     params = base.data.params
