@@ -16,7 +16,9 @@ from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches, world
 
-TINY = Amounts(1, "smoke", ("evaluate.questions=8",), warmup_steps=1, steps=2, trials=2, seeds=1)
+TINY = Amounts(
+    1, "smoke", ("evaluate.questions=8", "train.rates={encoder: 0.5}"), warmup_steps=1, steps=2, trials=2, seeds=1
+)
 
 
 def assert_sane(rows: list[Row], count: int) -> None:
