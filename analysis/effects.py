@@ -21,6 +21,8 @@ from mm1_lab.config import Recipe, Sweep
 
 Levels = dict[str, dict[str, str]]
 """By arm, the level of each axis that varies in the sweep."""
+UNSET = "unset"
+"""The level of what a recipe leaves open; `none` is a level of its own, an encoder from scratch."""
 
 
 def levels_of(recipe: Recipe) -> dict[str, str]:
@@ -40,7 +42,7 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
 
 
 def _level(value: object) -> str:
-    return "none" if value is None else str(value)
+    return UNSET if value is None else str(value)
 
 
 def varying(sweep: Sweep) -> Levels:

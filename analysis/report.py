@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.document import Document, Section, to_html
-from analysis.effects import levels_of
+from analysis.effects import UNSET, levels_of
 from analysis.lesson_tables import estimate_cell, lesson_notes, seeds_text, tally
 from analysis.lessons import LAW, Taught
 from analysis.overview import Drawn, Group, cost_text, group_sweeps
@@ -137,7 +137,7 @@ def _sweep(one: Drawn, group: Group) -> dict[str, Any]:
 def _question(sweep: Sweep) -> str:
     unsaid = ("images", "frozen", "encoder schedule")
     levels = levels_of(sweep.base).items()
-    base = ", ".join(f"{axis} {level}" for axis, level in levels if axis not in unsaid and level != "none")
+    base = ", ".join(f"{axis} {level}" for axis, level in levels if axis not in unsaid and level != UNSET)
     axis = sweep.axis.replace("_", " ")
     return f"What changes with the {axis}? {len(sweep.arms)} arms, each a change to the base: {base}."
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._dynamo.utils import counters
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -94,7 +95,9 @@ def test_compiled_models_from_outside_learn_the_same(encoder: str, decoder: str,
         stage = resolve("base", recipe, scale, 0, data.identity, HuggingFace()).evaluation.model
         folder = tmp_path / compiled
         folder.mkdir()
+        counters.clear()
         run_stage(stage, folder, {}, data, lambda progress: None)
+        assert (counters["stats"]["unique_graphs"] > 0) == (compiled == "true")
         losses.append(json.loads((folder / "summary.json").read_text())["losses"])
     assert losses[1] == pytest.approx(losses[0], abs=0.02)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from analysis import draw
 from analysis.figures import draw_panels
 from analysis.lessons import judge_sweep
-from analysis.predictions import read_samples
+from analysis.predictions import Sampled, draw_sheet, read_samples
 from analysis.study import read_study
 from analysis.tables import means, write_tables
 from mm1_lab.config import Panel, RequestError, Sweep
@@ -125,6 +125,19 @@ def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
     assert page.count("<img") == page.count('src="data:image/png;base64,') == 15
     assert "http" not in page and "<square>" not in page and "&lt;square&gt;" in page
     assert all(f"<th>{arm}</th>" in page for arm in ("base", "captions", "interleaved", "blind"))
+
+
+@pytest.mark.parametrize("last", ["blind", "interleaved"])
+def test_the_sheet_shows_the_base_beside_blind_or_else_the_last_arm(
+    last: str, tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {name: data_mix.arms[name] for name in ("base", "captions", last)}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
+    write_results(tmp_path, sweep, arms, (0,), questions=16)
+    shown: list[Sampled] = []
+    monkeypatch.setattr("analysis.predictions._draw_cards", lambda study, cards, path: shown.extend(cards) or [])
+    draw_sheet(read_study(tmp_path / "mini" / "data_mix"), tmp_path / "sheet")
+    assert {tuple(card.answers) for card in shown} == {("base", last)}
 
 
 def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep) -> None:

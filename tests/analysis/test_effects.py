@@ -99,9 +99,11 @@ def test_axes_are_what_differs_between_recipes(data_mix: Sweep) -> None:
     assert "base" in mixes and "no-vecap" not in mixes and len(mixes) == 10
 
 
-def test_an_axis_that_an_arm_leaves_open_is_none_there() -> None:
+def test_what_an_arm_leaves_open_is_not_the_level_none() -> None:
     levels = varying(load_sweep(SWEEPS / "encoder.yaml"))
-    assert {found["encoder first resolution"] for found in levels.values()} == {"none", "224"}
+    assert {found["encoder first resolution"] for found in levels.values()} == {"unset", "224"}
+    scratch = varying(load_sweep(SWEEPS / "encoder_scratch.yaml"))
+    assert {found["encoder loss"] for found in scratch.values()} == {"contrastive", "none"}
 
 
 def test_equal_mixes_are_one_level() -> None:
