@@ -1,0 +1,112 @@
+"""One table says the same in every form, whatever its cells hold."""
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.table import Table, to_html, to_latex, to_markdown, to_plain, write_csv, write_tables
+
+FRAME = pd.DataFrame(
+    {
+        "panel": ["a  mixes", "a  mixes", "Controls"],
+        "arm": ["base", "a & b | 50 %", "<blind>"],
+        "score": [44.25, -1.5, np.nan],
+        "seeds": [3, 2, 1],
+        "p value": [0.0312, 0.5, np.nan],
+        "verdict": ["**supported**", "*undecided*", None],
+    }
+)
+TABLE = Table("Scores & losses", FRAME, ["Points; ± 5 %."], group="panel", formats={"p value": ".3f"})
+
+
+def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
+    lines = [line for line in to_markdown(TABLE).splitlines() if line.startswith("|")]
+    assert lines == [
+        "| arm | score | seeds | p value | verdict |",
+        "| --- | ---: | ---: | ---: | --- |",
+        "| **a  mixes** |  |  |  |  |",
+        "| base | 44.2 | 3 | 0.031 | **supported** |",
+        "| a & b \\| 50 % | −1.5 | 2 | 0.500 | *undecided* |",
+        "| **Controls** |  |  |  |  |",
+        "| <blind> | – | 1 | – | – |",
+    ]
+
+
+def test_the_first_title_heads_the_document_and_notes_follow_their_table() -> None:
+    text = to_markdown(TABLE, Table("Losses", FRAME[["arm", "score"]], ["nats"]))
+    places = [text.index(part) for part in ("# Scores & losses\n", "| arm |", "Points; ±", "## Losses\n", "\n\nnats\n")]
+    assert places == sorted(places)
+
+
+def test_latex_is_booktabs_with_as_many_cells_as_columns_and_nothing_left_to_escape() -> None:
+    text = to_latex(TABLE)
+    assert text.isascii() and all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"\begin{tabular}{lrrrl}" in text and r"\caption{Scores \& losses}" in text
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
+    assert r"a \& b | 50 \% & $-$1.5 & 2 & 0.500 & \emph{undecided}" in text
+    assert r"\rlap{\textbf{a  mixes}}" in text and r"\shortstack[r]{p\\value}" in text
+    assert text.index(r"\end{tabular}") < text.index(r"Points; $\pm$ 5 \%.") < text.index(r"\end{table}")
+
+
+def test_latex_wraps_sentences_and_spreads_many_columns() -> None:
+    wide = pd.DataFrame({f"c{n}": ["a sentence that is longer than a line"] for n in range(7)})
+    text = to_latex(Table("t", wide))
+    assert text.count("}p{9.2em}") == 7 and r"\begin{table*}" in text
+
+
+class Cells(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1] and data.strip():
+            self.rows[-1][-1] += data
+
+
+def test_html_holds_the_same_cells_escaped_and_marked() -> None:
+    text = str(to_html(Table("t", FRAME, group="panel", formats=TABLE.formats)))
+    rows = Cells(text).rows
+    assert rows[0] == TABLE.head and rows[1] == ["a  mixes"]
+    assert rows[2:4] == [
+        ["base", "44.2", "3", "0.031", "supported"],
+        ["a & b | 50 %", "−1.5", "2", "0.500", "undecided"],
+    ]
+    assert rows[5][0] == "<blind>" and "<blind>" not in text
+    assert "<strong>supported</strong>" in text and "<em>undecided</em>" in text
+    assert text.count('class="number"') == 3 * 4
+
+
+def test_plain_text_is_aligned() -> None:
+    lines = to_plain(TABLE).splitlines()
+    assert lines[0] == "Scores & losses" and lines[-1] == "Points; ± 5 %."
+    assert "44.2" in lines[4] and lines[4].index("44.2") + 4 == lines[2].index("score") + 5
+    assert "supported" in lines[4] and "**" not in "".join(lines)
+
+
+def test_an_empty_table_is_a_head() -> None:
+    empty = Table("t", pd.DataFrame(columns=["arm", "score"]))
+    assert to_markdown(empty) == "# t\n\n| arm | score |\n| --- | --- |\n"
+    assert r"\toprule" in to_latex(empty) and "<tbody>" in to_html(empty) and "arm  score" in to_plain(empty)
+
+
+def test_files_are_the_same_bytes_each_time_and_numbers_come_back(tmp_path: Path) -> None:
+    first = {path.name: path.read_bytes() for path in write_tables(tmp_path / "a", TABLE)}
+    assert {path.name: path.read_bytes() for path in write_tables(tmp_path / "a", TABLE)} == first
+    assert set(first) == {"a.md", "a.tex"}
+    text = write_csv(FRAME, tmp_path / "a.csv").read_text(encoding="utf-8")
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), FRAME, check_dtype=False)
