@@ -84,7 +84,7 @@ def _ours(stage: EvaluationStage, model: MM1, data: Data) -> Answered:
             for block, questions in enumerate(benchmark.blocks)
         ]
         texts = generate(
-            model.decoder, embedder, groups, data.tokenizer, benchmark.stop, benchmark.new_tokens, settings.batch
+            model.decoder, embedder, groups, data.tokenizer, benchmark.stop, benchmark.new_tokens, settings.batch_size
         )
         for questions, block in zip(benchmark.blocks, texts, strict=True):
             for question, text in zip(questions, block, strict=True):
@@ -93,7 +93,7 @@ def _ours(stage: EvaluationStage, model: MM1, data: Data) -> Answered:
     def run() -> None:
         for benchmark in benchmarks:
             with torch.inference_mode():
-                embedder = PromptEmbedder(model, tokens, stage.model.image_size, stage.model.blind, settings.batch)
+                embedder = PromptEmbedder(model, tokens, stage.model.image_size, stage.model.blind, settings.batch_size)
             for shots in settings.shots:
                 ask(benchmark, shots, embedder)
 

@@ -68,7 +68,7 @@ def build_llava(stage: MultimodalStage, tokenizer: Tokenizer, pooled: bool) -> L
     model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=vision,
-            text_config=build_decoder(stage.decoder.size, tokenizer.size, stage.sequence).config,
+            text_config=build_decoder(stage.decoder.size, tokenizer.size, stage.sequence_length).config,
             image_token_index=tokenizer.image,
             image_seq_length=tokens,
             vision_feature_layer=-1,

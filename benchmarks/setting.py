@@ -48,8 +48,8 @@ def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
     return MixtureBatches(
         {name: data.source(name, stage.seed) for name in stage.shares},
         Mixture(stage.shares, stage.seed),
-        Packer(data.tokenizer, stage.sequence, stage.connector.image_tokens, stage.max_images),
-        stage.training.rows,
+        Packer(data.tokenizer, stage.sequence_length, stage.connector.image_tokens, stage.max_images),
+        stage.training.batch_size,
         stage.image_size,
         stage.blind,
     )
@@ -64,7 +64,7 @@ def untrained_inputs(stage: MultimodalStage, data: Data, folder: Path) -> dict[s
     for path in folders.values():
         path.mkdir()
     save_weights(build_encoder(encoder.size, encoder.patch, encoder.image_size), folders["encoder"], encoder)
-    save_weights(build_decoder(decoder.size, data.tokenizer.size, stage.sequence), folders["decoder"], decoder)
+    save_weights(build_decoder(decoder.size, data.tokenizer.size, stage.sequence_length), folders["decoder"], decoder)
     return folders
 
 

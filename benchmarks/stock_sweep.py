@@ -110,7 +110,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
     def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
         return language_loss(model.decoder, model.hidden(batch), batch, list(trained.shares))
 
-    steps, clip = trained.training.steps, trained.training.clip
+    steps, clip = trained.training.steps, trained.training.max_grad_norm
     trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip)
     module = Training(model, objective, trained.training, trained.fingerprint)
     trainer.fit(module, datamodule=DataModule(mixture_batches(trained, data), steps))

@@ -211,7 +211,7 @@ class _Update:
 
     def __init__(self, model: nn.Module, config: Optimiser) -> None:
         self._model = model
-        self._clip = config.clip
+        self._clip = config.max_grad_norm
         self._optimiser, self._schedule = build_optimiser(model, config)
 
     def __call__(self) -> None:

@@ -17,7 +17,13 @@ from benchmarks.run import main
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches, world
 
 TINY = Amounts(
-    1, "smoke", ("evaluate.questions=8", "train.rates={encoder: 0.5}"), warmup_steps=1, steps=2, trials=2, seeds=1
+    1,
+    "smoke",
+    ("evaluate.questions=8", "train.lr_multipliers={encoder: 0.5}"),
+    warmup_steps=1,
+    steps=2,
+    trials=2,
+    seeds=1,
 )
 
 

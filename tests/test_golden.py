@@ -40,16 +40,16 @@ ENCODER = EncoderStage(
     size=SIZE,
     patch=6,
     image_size=24,
-    dense_share=0.5,
-    training=EncoderTraining(**RATE, batch=6, text=Size(layers=1, width=16, heads=2)),
+    synthetic_share=0.5,
+    training=EncoderTraining(**RATE, batch_size=6, text=Size(layers=1, width=16, heads=2)),
 )
 DECODER = DecoderStage(
     **SHARED,
     size=SIZE,
     training=DecoderTraining(
         **RATE,
-        elsewhere_weight=0.1,
-        phases=(Phase(share=0.6, sequence=24, rows=3), Phase(share=0.4, sequence=48, rows=2)),
+        prompt_loss_weight=0.1,
+        phases=(Phase(share=0.6, sequence_length=24, batch_size=3), Phase(share=0.4, sequence_length=48, batch_size=2)),
     ),
 )
 MULTIMODAL = MultimodalStage(
@@ -59,11 +59,11 @@ MULTIMODAL = MultimodalStage(
     image_size=36,
     connector=ConnectorConfig(kind="c-abstractor", image_tokens=4, width=16),
     shares={"captions": 0.6, "text": 0.4},
-    sequence=48,
+    sequence_length=48,
     max_images=3,
     frozen=(),
     blind=False,
-    training=MultimodalTraining(**RATE, rows=3),
+    training=MultimodalTraining(**RATE, batch_size=3),
 )
 
 

@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
-    DataIdentity,
+    WORLD_DATA,
     MultimodalStage,
     RequestError,
     Scale,
@@ -23,15 +23,16 @@ from mm1_lab.config import (
 from mm1_lab.data import open_data
 from mm1_lab.data.outside import HuggingFace
 from mm1_lab.evaluate.run import evaluate
-from mm1_lab.model import build_mm1, load_outside_decoder, load_outside_encoder, load_weights
+from mm1_lab.model import build_mm1, load_pretrained_decoder, load_pretrained_encoder, load_weights
 from mm1_lab.train.stages import run_stage
 from tests import outside as saved
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 SHRUNK = (
     "base_decoder=tiny", "resolutions={224: 28, 336: 42, 378: 28}", "image_tokens={64: 4, 144: 9}",
-    "connector_width=16", "sequence=1024", "train.steps=2", "train.rows=2", "evaluate.questions=8", "evaluate.blocks=8",
-    "evaluate.batch=16", "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}",
+    "connector_width=16", "sequence_length=1024", "train.steps=2", "train.batch_size=2", "evaluate.questions=8",
+    "evaluate.blocks=8",
+    "evaluate.batch_size=16", "evaluate.shots=[0]", "compile=false", "resources={cpus: 1, gpus: 0}",
     "gradient_checkpointing=true",
 )  # fmt: skip
 PAIRS = [
@@ -105,9 +106,9 @@ def test_compiled_models_from_outside_learn_the_same(encoder: str, decoder: str,
 def started(stage: MultimodalStage, tokenizer: object) -> dict[str, torch.Tensor]:
     """The weights with which training begins, by the names that a file of them has."""
     model = build_mm1(stage, tokenizer)  # type: ignore[arg-type]
-    load_outside_encoder(model.encoder, stage.encoder)  # type: ignore[arg-type]
-    load_outside_decoder(model.decoder, stage.decoder)  # type: ignore[arg-type]
-    model.start_as_large_as_text()
+    load_pretrained_encoder(model.encoder, stage.encoder)  # type: ignore[arg-type]
+    load_pretrained_decoder(model.decoder, stage.decoder)  # type: ignore[arg-type]
+    model.match_embedding_scale()
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
@@ -117,7 +118,7 @@ def test_image_tokens_start_as_large_as_the_decoders_embeddings(models: Path, tm
     weights = load_file(large / "model.safetensors")
     weights["model.embed_tokens.weight"] *= 10 / weights["model.embed_tokens.weight"].std()
     save_file(weights, large / "model.safetensors", {"format": "pt"})
-    scale = lab(models / "clip", large, "train.rates={connector: 1e-9, decoder: 1e-9}")
+    scale = lab(models / "clip", large, "train.lr_multipliers={connector: 1e-9, decoder: 1e-9}")
     data = open_data(None, tmp_path, scale, large)
     stage = resolve("base", load_sweep(SWEEPS / "data_mix.yaml").base, scale, 0, data.identity, HuggingFace())
     folder = tmp_path / "stage"
@@ -166,7 +167,7 @@ def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:
 
     def fingerprint(encoder: Path, *more: str) -> str:
         scale = lab(encoder, models / "llama", *more)
-        return resolve("base", recipe, scale, 0, DataIdentity(), HuggingFace()).fingerprint
+        return resolve("base", recipe, scale, 0, WORLD_DATA, HuggingFace()).fingerprint
 
     moved = shutil.copytree(models / "clip", tmp_path / "moved")
     assert fingerprint(moved) == fingerprint(models / "clip")
@@ -178,7 +179,7 @@ def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:
 
 
 def test_an_arm_names_its_models_in_one_line(models: Path) -> None:
-    scale = load_scale("smoke", SWEEPS / "scales", ("sequence=512",))
+    scale = load_scale("smoke", SWEEPS / "scales", ("sequence_length=512",))
     base = load_sweep(SWEEPS / "data_mix.yaml").base
     values = base.model_dump() | {
         "encoder": {"size": str(models / "siglip")},
@@ -187,7 +188,7 @@ def test_an_arm_names_its_models_in_one_line(models: Path) -> None:
         "image_tokens": "patches",
         "connector": "mlp",
     }
-    stage = resolve("a", type(base).model_validate(values), scale, 0, DataIdentity(), HuggingFace()).evaluation.model
+    stage = resolve("a", type(base).model_validate(values), scale, 0, WORLD_DATA, HuggingFace()).evaluation.model
     assert stage.image_size == saved.SIDE and stage.connector.image_tokens == 16
     assert stage.encoder.family == "siglip_vision_model" and stage.decoder.family == "llama"  # type: ignore[union-attr]
 
@@ -288,7 +289,7 @@ def test_a_pre_trained_encoder_has_no_pre_training_to_choose(sweep: str, models:
     loaded = load_sweep(SWEEPS / f"{sweep}.yaml")
     arm = {"encoder": "CLIP OpenAI ViT-L 336", "encoder_scratch": "scratch"}[sweep]
     with pytest.raises(RequestError, match=r"is pre-trained already .* name other weights for this arm"):
-        resolve(arm, loaded.arms[arm], scale, 0, DataIdentity(), HuggingFace())
+        resolve(arm, loaded.arms[arm], scale, 0, WORLD_DATA, HuggingFace())
 
 
 @pytest.mark.slow

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.config import (
-    DataIdentity,
-    OutsideDecoder,
-    OutsideEncoder,
+    WORLD_DATA,
     Pretrained,
+    PretrainedDecoder,
+    PretrainedEncoder,
     Recipe,
     RequestError,
     Size,
@@ -34,16 +34,16 @@ def test_every_yaml_is_a_sweep_a_recipe_or_a_scale() -> None:
 class AnyModel:
     """Stands for models from outside that are like what the lab scale names."""
 
-    def encoder(self, asked: Pretrained) -> OutsideEncoder:
-        return OutsideEncoder(
+    def encoder(self, asked: Pretrained) -> PretrainedEncoder:
+        return PretrainedEncoder(
             name=asked.weights, folder="", digest=asked.weights, family="clip_vision_model",
             size=Size(layers=24, width=1024, heads=16), patch=14, image_size=224, layer=asked.layer,
             mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
         )  # fmt: skip
 
-    def decoder(self, asked: Pretrained) -> OutsideDecoder:
+    def decoder(self, asked: Pretrained) -> PretrainedDecoder:
         size = Size(layers=28, width=1536, heads=12)
-        return OutsideDecoder(
+        return PretrainedDecoder(
             name=asked.weights,
             folder="",
             digest=asked.weights,
@@ -65,9 +65,9 @@ def test_a_sweep_resolves_at_every_scale(path: Path, scale: Path) -> None:
     numbers = load_scale(scale.stem, scale.parent)
     if numbers.pretrained_encoders and path.stem in NEED_WEIGHTS:
         with pytest.raises(RequestError, match=r"^arm '(AIM-600M|scratch)'"):
-            resolve_sweep(sweep, numbers, (0, 1), DataIdentity(), AnyModel())
+            resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, AnyModel())
         return
-    trials = resolve_sweep(sweep, numbers, (0, 1), DataIdentity(), AnyModel())
+    trials = resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, AnyModel())
     assert [(trial.arm, trial.seed) for trial in trials] == [(arm, seed) for seed in (0, 1) for arm in sweep.arms]
     recipes = {str(recipe) for recipe in sweep.arms.values()}
     assert len({trial.fingerprint for trial in trials}) == 2 * len(recipes)

@@ -4,7 +4,7 @@ from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, o
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
 from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe
 from mm1_lab.config.resolve import (
-    Outside,
+    PretrainedModels,
     Trial,
     follow_law,
     non_embedding_parameters,
@@ -25,6 +25,7 @@ from mm1_lab.config.scale import (
     Size,
 )
 from mm1_lab.config.stage import (
+    WORLD_DATA,
     WORLD_VERSION,
     ConnectorConfig,
     DataIdentity,
@@ -32,8 +33,8 @@ from mm1_lab.config.stage import (
     EncoderStage,
     EvaluationStage,
     MultimodalStage,
-    OutsideDecoder,
-    OutsideEncoder,
+    PretrainedDecoder,
+    PretrainedEncoder,
     Stage,
 )
 from mm1_lab.config.sweep import Contrast, Panel, Search, Sweep, load_scale, load_sweep
@@ -41,6 +42,7 @@ from mm1_lab.config.sweep import Contrast, Panel, Search, Sweep, load_scale, loa
 __all__ = [
     "PAPER_LAW",
     "SOURCES",
+    "WORLD_DATA",
     "WORLD_VERSION",
     "Config",
     "ConnectorConfig",
@@ -58,12 +60,12 @@ __all__ = [
     "MultimodalStage",
     "MultimodalTraining",
     "Optimiser",
-    "Outside",
-    "OutsideDecoder",
-    "OutsideEncoder",
     "Panel",
     "Phase",
     "Pretrained",
+    "PretrainedDecoder",
+    "PretrainedEncoder",
+    "PretrainedModels",
     "Recipe",
     "RequestError",
     "Resources",

@@ -6,7 +6,7 @@ valid key in one line. Nothing is read with a YAML loader that can build Python 
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -38,7 +38,7 @@ class Config(BaseModel):
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(str(error['loc'][-1]), _keys_at(model, error['loc'][:-1]))}"
+        return f"unknown key {key!r}{remedy(str(error['loc'][-1]), _keys_at(model, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -66,6 +66,25 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(valid)}" if valid else ""
+
+
+RENAMED = {
+    "batch": "batch_size",
+    "clip": "max_grad_norm",
+    "dense_share": "synthetic_share",
+    "elsewhere_weight": "prompt_loss_weight",
+    "final_fraction": "min_lr_ratio",
+    "rates": "lr_multipliers",
+    "rows": "batch_size",
+    "sequence": "sequence_length",
+}
+"""Keys of earlier versions → what they are called now."""
+
+
+def remedy(key: str, valid: Sequence[str]) -> str:
+    """What to write in place of the unknown `key`."""
+    new = RENAMED.get(key)
+    return f"; it is called {new!r} now" if new in valid else nearest(key, valid)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -118,7 +137,7 @@ def override(model: Config, settings: Iterable[str], where: str) -> Any:
         for depth, part in enumerate([*parents, last]):
             if not isinstance(at, dict) or part not in at:
                 known = list(at) if isinstance(at, dict) else []
-                raise RequestError(f"{where} {setting!r}: there is no {part!r} here{nearest(part, known)}")
+                raise RequestError(f"{where} {setting!r}: there is no {part!r} here{remedy(part, known)}")
             if depth < len(parents):
                 at = at[part]
         try:

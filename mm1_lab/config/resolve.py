@@ -15,8 +15,8 @@ from mm1_lab.config.stage import (
     EncoderStage,
     EvaluationStage,
     MultimodalStage,
-    OutsideDecoder,
-    OutsideEncoder,
+    PretrainedDecoder,
+    PretrainedEncoder,
 )
 from mm1_lab.config.sweep import Sweep
 
@@ -72,12 +72,12 @@ def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
     return sweep.model_copy(update={"base": followed(sweep.base), "arms": arms})
 
 
-class Outside(Protocol):
+class PretrainedModels(Protocol):
     """Knows models that others have trained. Each raises RequestError for one that cannot be used."""
 
-    def encoder(self, asked: Pretrained) -> OutsideEncoder: ...
+    def encoder(self, asked: Pretrained) -> PretrainedEncoder: ...
 
-    def decoder(self, asked: Pretrained) -> OutsideDecoder: ...
+    def decoder(self, asked: Pretrained) -> PretrainedDecoder: ...
 
 
 def pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:
@@ -91,11 +91,11 @@ def decoder_name(recipe: Recipe, scale: Scale) -> str:
 
 
 def resolve(
-    arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, outside: Outside | None = None
+    arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: PretrainedModels | None = None
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
-    `outside` is asked for pre-trained models; a recipe and scale that name any need it.
+    `models` is asked for pre-trained models; a recipe and scale that name any need it.
     """
 
     def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
@@ -106,7 +106,7 @@ def resolve(
         raise RequestError(f"arm {arm!r}: this scale has no {what} {key!r}{nearest(str(key), known)}")
 
     shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
-    encoder: EncoderStage | OutsideEncoder
+    encoder: EncoderStage | PretrainedEncoder
     ready = pretrained(recipe.encoder.size, scale.pretrained_encoders)
     if ready:
         if recipe.encoder != EncoderRecipe(size=recipe.encoder.size, schedule=recipe.encoder.schedule):
@@ -114,26 +114,26 @@ def resolve(
                 f"arm {arm!r}: the encoder {recipe.encoder.size!r} is pre-trained already ({ready.weights}), so its "
                 "loss and data cannot be chosen; name other weights for this arm"
             )
-        encoder = _needed(outside, ready).encoder(ready)
+        encoder = _needed(models, ready).encoder(ready)
     else:
         look_up("encoder", recipe.encoder.size, scale.encoders, scale.pretrained_encoders)
         encoder = _encoder(arm, recipe, scale, shared, look_up)
-    decoder: DecoderStage | OutsideDecoder
+    decoder: DecoderStage | PretrainedDecoder
     name = decoder_name(recipe, scale)
     ready = pretrained(name, scale.pretrained_decoders)
     if ready:
-        decoder = _needed(outside, ready).decoder(ready)
-        if scale.sequence > decoder.longest:
+        decoder = _needed(models, ready).decoder(ready)
+        if scale.sequence_length > decoder.longest:
             raise RequestError(
                 f"arm {arm!r}: the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
-                f"{scale.sequence}; lower it with --set sequence={decoder.longest}"
+                f"{scale.sequence_length}; lower it with --set sequence_length={decoder.longest}"
             )
     else:
         look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
         decoder = DecoderStage(**shared, size=scale.decoders[name], training=scale.decoder)
 
     if recipe.resolution == "native":
-        if not isinstance(encoder, OutsideEncoder):
+        if not isinstance(encoder, PretrainedEncoder):
             raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
         image_size = encoder.image_size
     else:
@@ -148,8 +148,8 @@ def resolve(
             raise RequestError(f"arm {arm!r}: {what}: width {size.width} is not divisible by {size.heads} heads")
     if math.isqrt(image_tokens) ** 2 != image_tokens:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens are not a square number")
-    if image_tokens + 2 > scale.sequence:
-        raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence}")
+    if image_tokens + 2 > scale.sequence_length:
+        raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence_length}")
 
     scratch = recipe.encoder.loss == "none"
     rate: float | str = recipe.learning_rate
@@ -161,10 +161,10 @@ def resolve(
         update={
             "steps": max(1, round(scale.train.steps * recipe.steps / PAPER_STEPS)),
             "learning_rate": scale.train.learning_rate if rate == "scale" else rate,
-            "rates": {
+            "lr_multipliers": {
                 # an encoder that starts from nothing takes the whole rate, as the connector does
                 part: share
-                for part, share in scale.train.rates.items()
+                for part, share in scale.train.lr_multipliers.items()
                 if (part, scratch) != ("encoder", True)
             },
         }
@@ -176,27 +176,27 @@ def resolve(
         image_size=image_size,
         connector=ConnectorConfig(kind=recipe.connector, image_tokens=image_tokens, width=scale.connector_width),
         shares=_shares(arm, recipe, data),
-        sequence=scale.sequence,
+        sequence_length=scale.sequence_length,
         max_images=scale.max_images,
         frozen=tuple(sorted(set(recipe.frozen))),
         blind=recipe.images == "blind",
         training=training,
-        leaves_out_long=image_tokens > max(scale.image_tokens.values()),
+        drop_overlong=image_tokens > max(scale.image_tokens.values()),
         gradient_checkpointing=scale.gradient_checkpointing,
     )
     evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
 
 
-def _needed(outside: Outside | None, asked: Pretrained) -> Outside:
-    if outside is None:
-        raise TypeError(f"{asked.weights} is a pre-trained model; give `outside`, which can look into it")
-    return outside
+def _needed(models: PretrainedModels | None, asked: Pretrained) -> PretrainedModels:
+    if models is None:
+        raise TypeError(f"{asked.weights} is a pre-trained model; give `models`, which can look into it")
+    return models
 
 
-def _patches(arm: str, recipe: Recipe, image_size: int, encoder: EncoderStage | OutsideEncoder) -> int:
+def _patches(arm: str, recipe: Recipe, image_size: int, encoder: EncoderStage | PretrainedEncoder) -> int:
     """Patches of an image. What does not fill a patch is cut off only where the encoder was trained so."""
-    if image_size % encoder.patch and not (isinstance(encoder, OutsideEncoder) and image_size == encoder.image_size):
+    if image_size % encoder.patch and not (isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size):
         raise RequestError(
             f"arm {arm!r}: {image_size} pixels (resolution {recipe.resolution}) are not divisible by the patch of "
             f"{encoder.patch}; choose another resolution or patch"
@@ -225,11 +225,11 @@ def _encoder(
         size=look_up("encoder", asked.size, scale.encoders),
         patch=scale.patch,
         image_size=look_up("resolution", asked.first_resolution or recipe.resolution, scale.resolutions),
-        dense_share=scale.encoder.dense_share if dense else 0.0,
+        synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
         training=scale.encoder.model_copy(update={"steps": steps}),
         objective=asked.loss,
         pairs="pages" if asked.data == "imagetext" else "captions",
-        different_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch) if asked.data == "imagetext" else None,
+        distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if asked.data == "imagetext" else None,
     )
     if asked.first_resolution is None:
         return stage
@@ -252,7 +252,7 @@ def _shares(arm: str, recipe: Recipe, data: DataIdentity) -> dict[str, float]:
 
 
 def resolve_sweep(
-    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, outside: Outside | None = None
+    sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Two arms that are the same recipe give trials of one fingerprint."""
-    return [resolve(arm, recipe, scale, seed, data, outside) for seed in seeds for arm, recipe in sweep.arms.items()]
+    return [resolve(arm, recipe, scale, seed, data, models) for seed in seeds for arm, recipe in sweep.arms.items()]

@@ -1,5 +1,6 @@
 """A scale: how big. It turns a recipe in the paper's units into layers, widths, pixels, steps, batch and resources."""
 
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -38,22 +39,22 @@ class Optimiser(Config):
     steps: int = Field(gt=0)
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
     """The paper warms up for 2,000 of 200,000 steps."""
-    final_fraction: float = Field(0.1, ge=0, le=1)
+    min_lr_ratio: float = Field(0.1, ge=0, le=1)
     """The cosine ends at this share of the peak."""
     weight_decay: float = Field(0.1, ge=0)
     """torch's AdamW multiplies it by the rate, so 0.1 is the paper's λ = 0.1 η."""
-    clip: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
 
 
 class EncoderTraining(Optimiser):
     """Pre-training of the encoder, contrastive or reconstructive."""
 
-    batch: int = Field(gt=1)
+    batch_size: int = Field(gt=1)
     """Image-caption pairs a step."""
     text: Size
     """The text tower."""
-    dense_share: float = Field(0.5, ge=0, le=1)
+    synthetic_share: float = Field(0.5, ge=0, le=1)
     """Share of the pairs with a dense caption where the recipe's encoder data is `dfn+vecap`."""
 
 
@@ -62,24 +63,30 @@ class Phase(Config):
 
     share: float = Field(gt=0, le=1)
     """Of the stage's steps."""
-    sequence: int = Field(gt=0)
-    rows: int = Field(gt=0)
+    sequence_length: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
 
 
 class DecoderTraining(Optimiser):
     """Language-model pre-training of the decoder on text alone."""
 
     phases: tuple[Phase, ...] = Field(min_length=1)
-    elsewhere_weight: float = Field(1.0, ge=0, le=1)
+    prompt_loss_weight: float = Field(1.0, ge=0, le=1)
     """Loss weight of tokens that are not part of an answer, in text that marks answers."""
+
+    def phase_steps(self) -> list[int]:
+        """Steps of each phase: its share of the sum of all shares, rounded so that they add up to `steps`."""
+        total = sum(phase.share for phase in self.phases)
+        ends = [round(share / total * self.steps) for share in accumulate(phase.share for phase in self.phases)]
+        return [end - start for start, end in pairwise([0, *ends])]
 
 
 class MultimodalTraining(Optimiser):
     """Multimodal pre-training; `steps` stand for the paper's 200,000."""
 
-    rows: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
     """Packed rows a step."""
-    rates: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
+    lr_multipliers: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
     """Peak rate of a part, as a share of `learning_rate`; 1 where it is not named."""
 
 
@@ -91,7 +98,7 @@ class EvaluationSettings(Config):
     """Questions a benchmark."""
     blocks: int = Field(8, ge=8)
     """Blocks of questions; a block shares its demonstrations, and intervals resample blocks."""
-    batch: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
     """Sequences decoded at a time."""
 
 
@@ -125,7 +132,7 @@ class Scale(Config):
     """Width inside the C-Abstractor (Honeybee: 1024)."""
     vocabulary: int = Field(gt=0)
     """Entries of the byte-level BPE that is trained on users' text; the world has its own words."""
-    sequence: int = Field(gt=0)
+    sequence_length: int = Field(gt=0)
     max_images: int = Field(16, gt=0)
     """Images in a row at most (section 4)."""
     encoder: EncoderTraining

@@ -5,11 +5,14 @@ code, so that a refactoring keeps every result. A stage holds its input stages; 
 fingerprint, so a changed detail anywhere upstream makes a new stage. When a kind's behaviour changes on purpose, raise
 its VERSION in the same commit; the golden micro-run (tests/test_golden.py) fails if behaviour changes without that.
 Paths, worker counts, retries and resources are not part of a stage; precision, compilation and evaluation batches are,
-because they move the numbers. A stage's field that has a default is left out of the canonical form while it has it, so
-that a new axis leaves the fingerprints of what was done before it standing.
+because they move the numbers. A field that has a default, of a stage or of any configuration inside it, is left out of
+the canonical form while it has that value, so that a new option leaves the fingerprints of what was done before it
+standing. The price: a default whose value is changed would change results under their old fingerprints. The golden
+resolved configurations (tests/config/test_resolved.py) show every value, so that such a change is seen in review.
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -36,15 +39,20 @@ class DataIdentity(Config):
     """Which data, by content."""
 
     kind: Literal["world", "shards"] = "world"
-    digest: str = f"world-{WORLD_VERSION}"
-    """For shards: a hash of their index, so that moving the files changes nothing."""
+    digest: str
+    """`world-N`, or for shards a hash of their index, so that moving the files changes nothing. Without a default, for
+    it must be in every fingerprint."""
     tokenizer: str = "world"
     """`world`, `bpe-N` (trained on the data's text, N entries), or the digest of a Hugging Face tokenizer."""
     sources: tuple[str, ...] = SOURCES
     """The kinds of training data there are."""
 
 
-class OutsideModel(Config):
+WORLD_DATA = DataIdentity(digest=f"world-{WORLD_VERSION}")
+"""The miniature world of this version."""
+
+
+class PretrainedModel(Config):
     """A model that others have trained, as its Hugging Face folder describes it."""
 
     PLACE: ClassVar[frozenset[str]] = frozenset({"name", "folder"})
@@ -60,7 +68,7 @@ class OutsideModel(Config):
     size: Size
 
 
-class OutsideEncoder(OutsideModel):
+class PretrainedEncoder(PretrainedModel):
     """A vision tower; it is no stage, for nothing is left to run. `size` counts the layers that are used."""
 
     patch: int
@@ -77,7 +85,7 @@ class OutsideEncoder(OutsideModel):
         return self.size
 
 
-class OutsideDecoder(OutsideModel):
+class PretrainedDecoder(PretrainedModel):
     """A causal language model."""
 
     vocabulary: int
@@ -102,19 +110,35 @@ class Stage(Config):
         return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Stage)}
 
     def canonical(self) -> dict[str, Any]:
-        """Plain values that identify the stage; inputs stand as fingerprints."""
-        fields = type(self).model_fields
-        neutral = {name for name, field in fields.items() if getattr(self, name) == field.default}
-        left_out: dict[str, Any] = dict.fromkeys({*self.inputs(), *neutral}, True)
-        left_out |= {name: set(OutsideModel.PLACE) for name in fields if isinstance(getattr(self, name), OutsideModel)}
-        values = self.model_dump(mode="json", exclude=left_out)
-        values |= {name: stage.fingerprint for name, stage in self.inputs().items()}
-        return {"kind": self.KIND, "version": self.VERSION, **values}
+        """Plain values that identify the stage: what differs from its default, with inputs as fingerprints."""
+        return {"kind": self.KIND, "version": self.VERSION, **_identity(self)}
 
     @property
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 over the canonical form."""
         return hashlib.sha256(canonical_json(self.canonical()).encode()).hexdigest()[:16]
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """The fields of `config`, and of those inside it, that are no defaults and no places."""
+    place = config.PLACE if isinstance(config, PretrainedModel) else frozenset()
+    return {
+        name: _plain(getattr(config, name))
+        for name, field in type(config).model_fields.items()
+        if name not in place and getattr(config, name) != field.get_default(call_default_factory=True)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Stage):
+        return value.fingerprint
+    if isinstance(value, Config):
+        return _identity(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
 
 
 class EncoderStage(Stage):
@@ -128,13 +152,13 @@ class EncoderStage(Stage):
     patch: int
     image_size: int
     """Pixels a side."""
-    dense_share: float
+    synthetic_share: float
     """Share of pairs with a dense caption."""
     training: EncoderTraining
     objective: Literal["contrastive", "reconstructive", "none"] = "contrastive"
     pairs: Literal["captions", "pages"] = "captions"
     """Where images and their texts are from: captioned images, or pages."""
-    different_pairs: int | None = None
+    distinct_pairs: int | None = None
     """So many pairs again and again, where they are from pages."""
     start: "EncoderStage | None" = None
     """An encoder of another resolution to go on from; its position embeddings are interpolated."""
@@ -172,19 +196,19 @@ class MultimodalStage(Stage):
     KIND: ClassVar[str] = "multimodal"
     VERSION: ClassVar[int] = 2
 
-    encoder: EncoderStage | OutsideEncoder
-    decoder: DecoderStage | OutsideDecoder
+    encoder: EncoderStage | PretrainedEncoder
+    decoder: DecoderStage | PretrainedDecoder
     image_size: int
     connector: ConnectorConfig
     shares: dict[str, float]
     """Share of packed rows a source."""
-    sequence: int
+    sequence_length: int
     max_images: int
     frozen: tuple[str, ...]
     """Parts that are not trained, in alphabetical order."""
     blind: bool
     training: MultimodalTraining
-    leaves_out_long: bool = False
+    drop_overlong: bool = False
     """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
     gradient_checkpointing: bool = False
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import OutsideDecoder, OutsideEncoder, Pretrained, RequestError, Size, canonical_json, nearest
+from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, RequestError, Size, canonical_json, nearest
 from mm1_lab.data.tokenizers import folder_tokenizer
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -91,25 +91,25 @@ def find_folder(name: str) -> Path:
 
 
 class HuggingFace:
-    """Fulfils `Outside`; looks into each folder once."""
+    """Fulfils `PretrainedModels`; looks into each folder once."""
 
     def __init__(self) -> None:
-        self._encoders: dict[str, OutsideEncoder] = {}
-        self._decoders: dict[str, OutsideDecoder] = {}
+        self._encoders: dict[str, PretrainedEncoder] = {}
+        self._decoders: dict[str, PretrainedDecoder] = {}
 
-    def encoder(self, asked: Pretrained) -> OutsideEncoder:
+    def encoder(self, asked: Pretrained) -> PretrainedEncoder:
         key = canonical_json(asked.model_dump())
         if key not in self._encoders:
             self._encoders[key] = read_encoder(asked)
         return self._encoders[key]
 
-    def decoder(self, asked: Pretrained) -> OutsideDecoder:
+    def decoder(self, asked: Pretrained) -> PretrainedDecoder:
         if asked.weights not in self._decoders:
             self._decoders[asked.weights] = read_decoder(asked)
         return self._decoders[asked.weights]
 
 
-def read_encoder(asked: Pretrained) -> OutsideEncoder:
+def read_encoder(asked: Pretrained) -> PretrainedEncoder:
     """What a vision tower's folder says of it; that of a model with a text tower serves too. Raises RequestError."""
     folder = find_folder(asked.weights)
     config = encoder_config(folder)
@@ -123,7 +123,7 @@ def read_encoder(asked: Pretrained) -> OutsideEncoder:
         raise RequestError(f"{asked.weights}: has {count} layers, so layer {asked.layer} cannot be used")
     image_size = getattr(config, "image_size", None) or round(config.num_patches**0.5) * config.patch_size
     mean, std = _normalisation(folder, asked.weights)
-    return OutsideEncoder(
+    return PretrainedEncoder(
         name=asked.weights,
         folder=str(folder),
         digest=_digest(folder, asked.weights),
@@ -137,7 +137,7 @@ def read_encoder(asked: Pretrained) -> OutsideEncoder:
     )
 
 
-def read_decoder(asked: Pretrained) -> OutsideDecoder:
+def read_decoder(asked: Pretrained) -> PretrainedDecoder:
     """What a causal language model's folder says of it. Raises RequestError, also for a tokenizer that cannot serve."""
     folder = find_folder(asked.weights)
     config = _config(folder)
@@ -151,7 +151,7 @@ def read_decoder(asked: Pretrained) -> OutsideDecoder:
         )
     digest = _digest(folder, asked.weights)
     folder_tokenizer(folder, rows=config.vocab_size, needs_padding=True)
-    return OutsideDecoder(
+    return PretrainedDecoder(
         name=asked.weights,
         folder=str(folder),
         digest=digest,

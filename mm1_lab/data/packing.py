@@ -45,16 +45,16 @@ class Packer:
         sequence: int,
         image_tokens: int,
         max_images: int,
-        elsewhere_weight: float = 1.0,
-        leaves_out_long: bool = False,
+        prompt_loss_weight: float = 1.0,
+        drop_overlong: bool = False,
     ) -> None:
-        """`leaves_out_long`: a document that would not fit an empty row is passed over."""
+        """`drop_overlong`: a document that would not fit an empty row is passed over."""
         self.tokenizer = tokenizer
         self.sequence = sequence
         self.image_tokens = image_tokens
         self.max_images = max_images
-        self.elsewhere_weight = elsewhere_weight
-        self.leaves_out_long = leaves_out_long
+        self.prompt_loss_weight = prompt_loss_weight
+        self.drop_overlong = drop_overlong
         self._image = [tokenizer.image] * image_tokens
         self._image_weights = [0.0] * image_tokens
 
@@ -73,7 +73,7 @@ class Packer:
         for document in documents:
             ids, id_weights, shown = self._encode(document)
             if len(ids) > self.sequence or len(shown) > self.max_images:
-                if self.leaves_out_long:
+                if self.drop_overlong:
                     continue
                 raise ValueError(
                     f"document {document.key!r} of {len(ids)} tokens and {len(shown)} images does not fit an empty row "
@@ -101,7 +101,7 @@ class Packer:
     def _encode(self, document: Document) -> tuple[list[int], list[float], list[Picture]]:
         """Tokens, loss weights and pictures of `begin, …, end`."""
         tokenizer = self.tokenizer
-        elsewhere = self.elsewhere_weight
+        elsewhere = self.prompt_loss_weight
         if elsewhere < 1 and not any(isinstance(part, Answer) for part in document.parts):
             elsewhere = 1.0
         tokens = [tokenizer.begin]

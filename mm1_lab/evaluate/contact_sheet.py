@@ -95,7 +95,7 @@ def _in_order(document: Document) -> list[Cell]:
 
 
 def _benchmarks() -> list[tuple[str, list[Cell]]]:
-    settings = EvaluationSettings(questions=8 * COLUMNS, batch=1)
+    settings = EvaluationSettings(questions=8 * COLUMNS, batch_size=1)
     return [
         (
             f"{benchmark.name} ({benchmark.mirrors}'s part, {benchmark.metric})",

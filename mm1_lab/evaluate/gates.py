@@ -126,7 +126,7 @@ def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[GateRow]:
         question = max(len(writer.question(question).tokens) for question in questions_of(benchmark))
         prefix = max(len(writer.prefix(benchmark, block, shots).tokens) for block in range(len(benchmark.blocks)))
         longest = prefix + question + benchmark.new_tokens
-        fits = longest <= stage.model.sequence
+        fits = longest <= stage.model.sequence_length
         what = f"{benchmark.name}, tokens at {shots} shots"
-        needed = f"≤ {stage.model.sequence}"
+        needed = f"≤ {stage.model.sequence_length}"
         yield GateRow("prompts fit", None, what, longest, None, None, needed, "pass" if fits else "fail")

@@ -39,16 +39,16 @@ def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
 def _loss(model: MM1, stage: MultimodalStage, data: Data, name: str, documents: list[Document]) -> float:
     packer = Packer(
         data.tokenizer,
-        stage.sequence,
+        stage.sequence_length,
         stage.connector.image_tokens,
         stage.max_images,
-        leaves_out_long=stage.leaves_out_long,
+        drop_overlong=stage.drop_overlong,
     )
     rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
     total = torch.zeros((), dtype=torch.float64)
     count = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(rows), stage.training.rows):
-        part = rows[start : start + stage.training.rows]
+    for start in range(0, len(rows), stage.training.batch_size):
+        part = rows[start : start + stage.training.batch_size]
         batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind).to(model.decoder.device)
         logits = model(batch)[:, :-1]
         losses = torch.nn.functional.cross_entropy(

@@ -136,7 +136,7 @@ class Answering:
         self._tokenizer = data.tokenizer
         self._writer = PromptWriter(data.tokenizer, tokens)
         with torch.inference_mode():
-            self._embedder = PromptEmbedder(model, tokens, trained.image_size, trained.blind, stage.settings.batch)
+            self._embedder = PromptEmbedder(model, tokens, trained.image_size, trained.blind, stage.settings.batch_size)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block."""
@@ -151,7 +151,7 @@ class Answering:
             self._tokenizer,
             benchmark.stop,
             benchmark.new_tokens,
-            self._settings.batch,
+            self._settings.batch_size,
         )
         return [cut_answer(text, benchmark.stop) for block in texts for text in block]
 

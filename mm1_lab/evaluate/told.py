@@ -32,7 +32,7 @@ def told_benchmark(kind: str, wording: str, shots: int, stage: EvaluationStage, 
     part of the training length, so that no prompt is longer than what was trained. Raises RequestError where that
     cannot be.
     """
-    budget = (stage.model.sequence - 1) // (shots + 1)
+    budget = (stage.model.sequence_length - 1) // (shots + 1)
     writer = PromptWriter(tokenizer, stage.model.connector.image_tokens)
 
     def draw(random: Random, split: Split, voice: Voice) -> Question | None:
@@ -56,7 +56,7 @@ def told_benchmark(kind: str, wording: str, shots: int, stage: EvaluationStage, 
             else:
                 return tuple(drawn)
         raise RequestError(
-            f"{shots} shots of {kind!r} in {wording} do not fit a row of {stage.model.sequence} tokens; "
+            f"{shots} shots of {kind!r} in {wording} do not fit a row of {stage.model.sequence_length} tokens; "
             "lengthen `sequence` or ask for fewer shots"
         )
 

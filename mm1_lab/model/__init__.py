@@ -4,22 +4,22 @@ from mm1_lab.model.connectors import CONNECTORS, build_connector
 from mm1_lab.model.decoder import build_decoder
 from mm1_lab.model.encoder import Encoder, build_encoder, normalise
 from mm1_lab.model.mm1 import MM1, build_mm1, count_parameters, hidden_states
-from mm1_lab.model.outside import OutsideViT, load_outside_decoder, load_outside_encoder
+from mm1_lab.model.outside import PretrainedViT, load_pretrained_decoder, load_pretrained_encoder
 from mm1_lab.model.weights import load_weights, save_weights
 
 __all__ = [
     "CONNECTORS",
     "MM1",
     "Encoder",
-    "OutsideViT",
+    "PretrainedViT",
     "build_connector",
     "build_decoder",
     "build_encoder",
     "build_mm1",
     "count_parameters",
     "hidden_states",
-    "load_outside_decoder",
-    "load_outside_encoder",
+    "load_pretrained_decoder",
+    "load_pretrained_encoder",
     "load_weights",
     "normalise",
     "save_weights",

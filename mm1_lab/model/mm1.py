@@ -4,20 +4,20 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mm1_lab.config import EncoderStage, MultimodalStage, OutsideDecoder
+from mm1_lab.config import EncoderStage, MultimodalStage, PretrainedDecoder
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model.connectors import build_connector
 from mm1_lab.model.decoder import build_decoder
 from mm1_lab.model.encoder import Encoder, build_encoder
-from mm1_lab.model.outside import OutsideViT, build_outside_decoder
+from mm1_lab.model.outside import PretrainedViT, build_pretrained_decoder
 
 
 class MM1(nn.Module):
     """Encoder, connector and decoder as one model."""
 
     def __init__(
-        self, encoder: Encoder | OutsideViT, connector: nn.Module, decoder: PreTrainedModel, image_id: int
+        self, encoder: Encoder | PretrainedViT, connector: nn.Module, decoder: PreTrainedModel, image_id: int
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -27,7 +27,7 @@ class MM1(nn.Module):
         self.image_scale: torch.Tensor | None
         self.register_buffer("image_scale", None)
 
-    def start_as_large_as_text(self) -> None:
+    def match_embedding_scale(self) -> None:
         """Image tokens, which leave a connector with variance 1, get the root mean square of the decoder's embeddings.
 
         Decoders that are trained here begin with embeddings of variance 1; those of others may be far smaller, and text
@@ -88,17 +88,17 @@ def hidden_states(
 def build_mm1(stage: MultimodalStage, tokenizer: Tokenizer) -> MM1:
     """The model of `stage` from scratch, also where its parts are pre-trained ones."""
     asked = stage.encoder
-    encoder: Encoder | OutsideViT
+    encoder: Encoder | PretrainedViT
     if isinstance(asked, EncoderStage):
         encoder = build_encoder(asked.features, asked.patch, stage.image_size)
     else:
-        encoder = OutsideViT(asked, stage.image_size)
+        encoder = PretrainedViT(asked, stage.image_size)
     connector = build_connector(stage.connector, encoder.width, stage.decoder.size.width, encoder.patches)
-    if isinstance(stage.decoder, OutsideDecoder):
-        model = MM1(encoder, connector, build_outside_decoder(stage.decoder, tokenizer.size), tokenizer.image)
+    if isinstance(stage.decoder, PretrainedDecoder):
+        model = MM1(encoder, connector, build_pretrained_decoder(stage.decoder, tokenizer.size), tokenizer.image)
         model.image_scale = torch.ones(())  # a place for what the weights say
         return model
-    decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence)
+    decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence_length)
     return MM1(encoder, connector, decoder, tokenizer.image)
 
 

@@ -9,18 +9,18 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from mm1_lab.config import OutsideDecoder, OutsideEncoder, RequestError
+from mm1_lab.config import PretrainedDecoder, PretrainedEncoder, RequestError
 from mm1_lab.data.outside import ENCODERS, encoder_config
 from mm1_lab.model.encoder import stretch_positions
 
 
-class OutsideViT(nn.Module):
+class PretrainedViT(nn.Module):
     """A vision tower with the interface of `Encoder`: normalisation of its own, patch features without leading tokens.
 
     Its features are the last hidden states after the final norm, or, where a layer is asked for, that layer's output.
     """
 
-    def __init__(self, outside: OutsideEncoder, image_size: int) -> None:
+    def __init__(self, outside: PretrainedEncoder, image_size: int) -> None:
         super().__init__()
         self.family = ENCODERS[outside.family]
         config = encoder_config(Path(outside.folder))
@@ -60,7 +60,7 @@ class OutsideViT(nn.Module):
         }
 
 
-def load_outside_encoder(encoder: OutsideViT, outside: OutsideEncoder) -> None:
+def load_pretrained_encoder(encoder: PretrainedViT, outside: PretrainedEncoder) -> None:
     """Fills `encoder`; position embeddings of another resolution are interpolated (bicubic).
 
     Raises RequestError for a folder that lacks weights.
@@ -77,14 +77,14 @@ def load_outside_encoder(encoder: OutsideViT, outside: OutsideEncoder) -> None:
     encoder.vision.load_state_dict({name: weights[name] for name in own})
 
 
-def build_outside_decoder(outside: OutsideDecoder, vocabulary: int) -> PreTrainedModel:
+def build_pretrained_decoder(outside: PretrainedDecoder, vocabulary: int) -> PreTrainedModel:
     """The decoder without its weights; its embedding grows where `vocabulary` has more entries than it has rows."""
     config = transformers.AutoConfig.from_pretrained(outside.folder, local_files_only=True, trust_remote_code=False)
     config.vocab_size = max(vocabulary, config.vocab_size)
     return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
 
 
-def load_outside_decoder(decoder: PreTrainedModel, outside: OutsideDecoder) -> None:
+def load_pretrained_decoder(decoder: PreTrainedModel, outside: PretrainedDecoder) -> None:
     """Fills `decoder`; what its embedding has grown by starts as the mean of the other rows.
 
     Raises RequestError for a folder that lacks weights.

@@ -119,7 +119,7 @@ def _measures(scale: Scale, samples: int) -> Iterator[tuple[str, Iterator[GateRo
         folder = ledger.stage_folder(_decoder(trial).fingerprint)
         yield f"told in words, seed {trial.seed}", gates.told_in_words(trial, folder, data)
     if "leaks" in scale.gates:
-        longest = max(phase.sequence for phase in request.scale.decoder.phases)
+        longest = max(phase.sequence_length for phase in request.scale.decoder.phases)
         seeds = [trial.seed for trial in trials]
         rows = gates.no_leaks(request.scale.evaluate, seeds, samples, longest, machine_cpus())
         yield f"leaks in {samples:,} samples", rows

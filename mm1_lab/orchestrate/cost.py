@@ -44,12 +44,15 @@ def training_tokens(stage: Stage) -> int:
     if isinstance(stage, EncoderStage):
         if stage.objective == "none":
             return 0
-        return stage.training.steps * stage.training.batch * (stage.image_size // stage.patch) ** 2
+        return stage.training.steps * stage.training.batch_size * (stage.image_size // stage.patch) ** 2
     if isinstance(stage, DecoderStage):
-        steps = stage.training.steps
-        return sum(round(steps * phase.share) * phase.rows * phase.sequence for phase in stage.training.phases)
+        training = stage.training
+        return sum(
+            steps * phase.batch_size * phase.sequence_length
+            for steps, phase in zip(training.phase_steps(), training.phases, strict=True)
+        )
     if isinstance(stage, MultimodalStage):
-        return stage.training.steps * stage.training.rows * stage.sequence
+        return stage.training.steps * stage.training.batch_size * stage.sequence_length
     assert isinstance(stage, EvaluationStage)
     question = ANSWER_TOKENS + stage.model.connector.image_tokens
     return BENCHMARKS * stage.settings.questions * sum(question * (shots + 1) for shots in stage.settings.shots)

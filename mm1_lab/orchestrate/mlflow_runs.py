@@ -20,7 +20,7 @@ from mm1_lab.orchestrate.samples import samples_page
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.files import locked
 from mm1_lab.results.reading import read_table
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures
 
 METRICS_A_BATCH = 1000
@@ -272,7 +272,7 @@ def _client() -> Any:
 
 def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
     """`captions/0-shot`, …, the means that stand for the trial, and `held-out/captions`, …; (name, value, step 0)."""
-    scores = read_table(folder / "scores.csv", SCORE_COLUMNS).assign(trial="")
+    scores = read_table(folder / SCORES, SCORE_COLUMNS).assign(trial="")
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     means = benchmark_scores(scores, ["trial"])
     overall = measures(scores, ["trial"])

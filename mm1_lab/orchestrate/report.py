@@ -141,7 +141,7 @@ def _counts(stages: Iterable[Stage], tokenizer: Tokenizer | None) -> dict[str, i
                     model = build_mm1(trained, tokenizer)
                 else:
                     assert isinstance(trained, DecoderStage)
-                    longest = max(phase.sequence for phase in trained.training.phases)
+                    longest = max(phase.sequence_length for phase in trained.training.phases)
                     model = build_decoder(trained.size, tokenizer.size, longest)
             counts[same] = sum(parameter.numel() for parameter in model.parameters())
         by_fingerprint[stage.fingerprint] = counts[same]

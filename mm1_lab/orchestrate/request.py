@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mm1_lab.config import (
+    WORLD_DATA,
     DataIdentity,
-    Outside,
+    PretrainedModels,
     Recipe,
     RequestError,
     Scale,
@@ -45,7 +46,7 @@ class Request:
     data: DataIdentity
     ledger: Ledger
     trials: tuple[Trial, ...]
-    outside: Outside | None = None
+    models: PretrainedModels | None = None
     """Who knows the pre-trained models of the recipes and the scale."""
     tokenizer: Path | None = None
     """The folder of the pre-trained decoder whose tokenizer the data take."""
@@ -80,7 +81,7 @@ class Request:
     def _is_current(self, row: TrialRow) -> bool:
         """Whether the row is of the sweep as it is now; an arm that the data no longer allow is not."""
         try:
-            trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data, self.outside)
+            trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data, self.models)
         except RequestError:
             return False
         return trial.fingerprint == row.fingerprint
@@ -109,14 +110,14 @@ def load_request(
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, read_law(find_law(ledger, scale)))
     chosen = parse_seeds(seeds)
-    outside = HuggingFace()
+    models = HuggingFace()
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
-    resolve_sweep(loaded, numbers, chosen[:1], DataIdentity(), outside)
+    resolve_sweep(loaded, numbers, chosen[:1], WORLD_DATA, models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
-    tokenizer = decoders_tokenizer(arms, numbers, outside)
-    identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else DataIdentity()
-    trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, outside)
-    return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials), outside, tokenizer)
+    tokenizer = decoders_tokenizer(arms, numbers, models)
+    identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
+    trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, models)
+    return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials), models, tokenizer)
 
 
 def find_law(ledger: Ledger, scale: str) -> Path:
@@ -127,7 +128,7 @@ def find_law(ledger: Ledger, scale: str) -> Path:
     return published if published.exists() and not own.exists() else own
 
 
-def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, outside: HuggingFace) -> Path | None:
+def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace) -> Path | None:
     """The folder of the pre-trained decoder whose tokenizer the data take; None where no arm has such a decoder.
 
     Raises RequestError where two of them have different tokenizers: all arms must read the same rows.
@@ -138,7 +139,7 @@ def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, outside: Huggin
     for recipe in arms.values():
         asked = pretrained(decoder_name(recipe, scale), scale.pretrained_decoders)
         if asked:
-            folders.setdefault(asked.weights, Path(outside.decoder(asked).folder))
+            folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
     if len(folders) > 1 and len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
         raise RequestError(
             f"the decoders {' and '.join(folders)} have different tokenizers; make a sweep of each, for the arms of a "

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import gzip
 import hashlib
 import io
 import json
@@ -17,12 +18,17 @@ DONE = "DONE"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one step; leaves one alone that holds this text already."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    """Replaces a text file in one step; leaves one alone that holds this text already."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces a file in one step; leaves one alone that holds these bytes already."""
+    if path.exists() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
@@ -32,12 +38,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Replaces a CSV file in one step; lines end as in Unix."""
+    """Replaces a CSV file in one step, compressed if its name ends in `.gz`; lines end as in Unix."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    data = text.getvalue().encode()
+    # no time in the archive, so that equal tables are equal bytes
+    write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def is_complete(folder: Path) -> bool:

@@ -6,7 +6,6 @@ results folder is done, even where its weights have been deleted; a folder witho
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from mm1_lab.results.schema import (
     HELD_OUT_COLUMNS,
     SCHEMA,
     SCORE_COLUMNS,
+    SCORES,
     HeldOutRow,
     SampleRow,
     ScoreRow,
@@ -121,7 +121,7 @@ class Ledger:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         rows = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in scores)
-        files.write_csv(partial / "scores.csv", SCORE_COLUMNS, rows)
+        files.write_csv(partial / SCORES, SCORE_COLUMNS, rows)
         files.write_csv(
             partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
         )
@@ -139,10 +139,7 @@ class Ledger:
             picture = f"{hashlib.sha256(sample.picture).hexdigest()[:16]}.png"
             path = self.results / "pictures" / picture
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{picture}.{os.getpid()}")
-                temporary.write_bytes(sample.picture)
-                os.replace(temporary, path)
+                files.write_bytes(path, sample.picture)
         return values | {"score": float(number(sample.score)), "picture": picture}
 
     # Failures

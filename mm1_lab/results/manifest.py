@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mm1_lab.config import Config, DataIdentity, RequestError, Sweep
+from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep
 from mm1_lab.results.files import locked, write_csv, write_json
 from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow
 
@@ -23,7 +23,7 @@ class Manifest(Config):
     sweep: Sweep
     scale: str
     overrides: tuple[str, ...] = ()
-    data: DataIdentity = DataIdentity()
+    data: DataIdentity = WORLD_DATA
     data_name: str = "world"
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, TRIAL_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def read_variant(folder: Path) -> Variant:
 
 def read_scores(variant: Variant) -> pd.DataFrame:
     """arm, seed, fingerprint and the score's columns: a row a question and number of shots of each finished trial."""
-    return _read(variant, "scores.csv", SCORE_COLUMNS)
+    return _read(variant, SCORES, SCORE_COLUMNS)
 
 
 def read_held_out(variant: Variant) -> pd.DataFrame:

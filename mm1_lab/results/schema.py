@@ -1,7 +1,7 @@
 """The shape of every file in a results folder, under one version number.
 
 ```
-RESULTS/trials/FINGERPRINT/   scores.csv held_out.csv training.csv record.json samples.json DONE
+RESULTS/trials/FINGERPRINT/   scores.csv.gz held_out.csv training.csv record.json samples.json DONE
 RESULTS/pictures/SHA.png      pictures of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
@@ -16,9 +16,11 @@ depend on (times, machines) is in a CSV file; that is in `record.json`.
 
 from dataclasses import dataclass
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a file's columns or meaning change."""
 
+SCORES = "scores.csv.gz"
+"""Thousands of rows per trial, a tenth of the size compressed; pandas and zcat read it as it is."""
 SCORE_COLUMNS = ("benchmark", "family", "metric", "shots", "block", "question", "kind", "score", "prediction", "parsed")
 HELD_OUT_COLUMNS = ("source", "loss")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")

@@ -58,9 +58,9 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
     """A finished trial's average at the most shots, and its held-out loss (held_out_loss)."""
     from mm1_lab.results.reading import read_table
-    from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS
+    from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
 
-    overall = measures(read_table(folder / "scores.csv", SCORE_COLUMNS).assign(trial=""), ["trial"])
+    overall = measures(read_table(folder / SCORES, SCORE_COLUMNS).assign(trial=""), ["trial"])
     averages = {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     losses = {str(name): float(loss) for name, loss in zip(held_out["source"], held_out["loss"], strict=True)}

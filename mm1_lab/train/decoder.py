@@ -1,6 +1,7 @@
 """Language-model pre-training of the decoder on text alone, in phases of rows of different lengths."""
 
 from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -25,19 +26,20 @@ class TextBatches:
         self._training = training
         self._text = data.pretraining_text(seed)
         self._packers = [
-            Packer(data.tokenizer, phase.sequence, 1, 0, training.elsewhere_weight) for phase in training.phases
+            Packer(data.tokenizer, phase.sequence_length, 1, 0, training.prompt_loss_weight)
+            for phase in training.phases
         ]
-        self._starts = phase_starts(training)
+        self._starts = [0, *accumulate(training.phase_steps())][:-1]
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, a pure function of it."""
         progress = step / self._training.steps
         phase = bisect_right(self._starts, step) - 1
         first = self._row_before(step)
-        length = self._training.phases[phase].sequence
+        length = self._training.phases[phase].sequence_length
         rows = [
             self._packers[phase].pack(self._text.documents(number, progress, length))
-            for number in range(first, first + self._training.phases[phase].rows)
+            for number in range(first, first + self._training.phases[phase].batch_size)
         ]
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
 
@@ -45,25 +47,15 @@ class TextBatches:
         """Rows that all steps before `step` took."""
         ends = [*self._starts[1:], self._training.steps]
         return sum(
-            phase.rows * max(0, min(end, step) - start)
+            phase.batch_size * max(0, min(end, step) - start)
             for phase, start, end in zip(self._training.phases, self._starts, ends, strict=True)
         )
-
-
-def phase_starts(training: DecoderTraining) -> list[int]:
-    """The first step of each phase; shares are of their sum."""
-    total = sum(phase.share for phase in training.phases)
-    starts, share = [], 0.0
-    for phase in training.phases:
-        starts.append(round(share / total * training.steps))
-        share += phase.share
-    return starts
 
 
 def train_decoder(stage: DecoderStage, folder: Path, data: Data, report: Report) -> None:
     """Pre-trains a decoder."""
     seed_everything(stage)
-    sequence = max(phase.sequence for phase in stage.training.phases)
+    sequence = max(phase.sequence_length for phase in stage.training.phases)
     decoder = build_decoder(stage.size, data.tokenizer.size, sequence)
     if stage.compile:
         decoder.model.compile()

@@ -62,7 +62,7 @@ def fit(
             precision=stage.precision,  # type: ignore[arg-type]
             max_steps=optimiser.steps,
             max_epochs=-1,
-            gradient_clip_val=optimiser.clip,
+            gradient_clip_val=optimiser.max_grad_norm,
             callbacks=[recorder],
             default_root_dir=folder,
             logger=False,

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import torch
 
-from mm1_lab.config import MultimodalStage, OutsideDecoder, OutsideEncoder
+from mm1_lab.config import MultimodalStage, PretrainedDecoder, PretrainedEncoder
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
 from mm1_lab.model import (
-    OutsideViT,
+    PretrainedViT,
     build_mm1,
     count_parameters,
-    load_outside_decoder,
-    load_outside_encoder,
+    load_pretrained_decoder,
+    load_pretrained_encoder,
     load_weights,
     save_weights,
 )
@@ -31,13 +31,13 @@ def train_multimodal(
     """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`, or from what others have trained."""
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
-    if isinstance(stage.encoder, OutsideEncoder) and isinstance(model.encoder, OutsideViT):
-        load_outside_encoder(model.encoder, stage.encoder)
+    if isinstance(stage.encoder, PretrainedEncoder) and isinstance(model.encoder, PretrainedViT):
+        load_pretrained_encoder(model.encoder, stage.encoder)
     else:
         load_weights(model.encoder, inputs["encoder"])
-    if isinstance(stage.decoder, OutsideDecoder):
-        load_outside_decoder(model.decoder, stage.decoder)
-        model.start_as_large_as_text()
+    if isinstance(stage.decoder, PretrainedDecoder):
+        load_pretrained_decoder(model.decoder, stage.decoder)
+        model.match_embedding_scale()
     else:
         load_weights(model.decoder, inputs["decoder"])
     if stage.gradient_checkpointing:
@@ -57,12 +57,12 @@ def train_multimodal(
         Mixture(stage.shares, stage.seed),
         Packer(
             data.tokenizer,
-            stage.sequence,
+            stage.sequence_length,
             stage.connector.image_tokens,
             stage.max_images,
-            leaves_out_long=stage.leaves_out_long,
+            drop_overlong=stage.drop_overlong,
         ),
-        stage.training.rows,
+        stage.training.batch_size,
         stage.image_size,
         stage.blind,
     )

@@ -15,13 +15,13 @@ DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
 def rate_factor(step: int, config: Optimiser) -> float:
     """The share of the peak rate that the update after `step` finished ones uses.
 
-    Warm-up reaches the peak with its last step, the cosine `final_fraction` with the last step of all.
+    Warm-up reaches the peak with its last step, the cosine `min_lr_ratio` with the last step of all.
     """
     warmup = round(config.warmup_fraction * config.steps)
     if step < warmup:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, config.steps - 1 - warmup))
-    return config.final_fraction + (1 - config.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+    return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def build_optimiser(
@@ -42,7 +42,7 @@ def build_optimiser(
     matrices -= {
         id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()
     }  # tied
-    shares = config.rates.items() if isinstance(config, MultimodalTraining) else ()
+    shares = config.lr_multipliers.items() if isinstance(config, MultimodalTraining) else ()
     rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in module.parameters():

@@ -20,17 +20,17 @@ class StepPairs:
         self._stage = stage
         self._pairs: Pairs = (
             data.pairs(stage.seed)
-            if stage.different_pairs is None
-            else PagePairs(data, stage.seed, stage.different_pairs)
+            if stage.distinct_pairs is None
+            else PagePairs(data, stage.seed, stage.distinct_pairs)
         )
         self._broken = BrokenPictures()
 
     def __call__(self, step: int) -> tuple[list[Pixels], list[str]]:
         """Images (side, side, 3) and their captions."""
-        count = self._stage.training.batch
+        count = self._stage.training.batch_size
         images, captions = [], []
         for index in range(step * count, (step + 1) * count):
-            picture, caption = self._pairs.pair(index, is_dense(index, self._stage.dense_share))
+            picture, caption = self._pairs.pair(index, is_dense(index, self._stage.synthetic_share))
             self._broken.read += 1
             try:
                 images.append(picture.pixels(self._stage.image_size))

@@ -1,5 +1,6 @@
 """From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
 
+import gzip
 import json
 import os
 import re
@@ -244,12 +245,12 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     with pytest.raises(RequestError, match="no trial is finished"):
         draw(tmp_path)
     write_results(tmp_path, data_mix, ["base"], (1,))
-    scores = next((tmp_path / "trials").glob("*/scores.csv"))
-    good = scores.read_text(encoding="utf-8")
-    scores.write_text(good.replace("parsed", "parsd", 1), encoding="utf-8")
-    with pytest.raises(RequestError, match=r"scores\.csv: lacks the column 'parsed'"):
+    scores = next((tmp_path / "trials").glob("*/scores.csv.gz"))
+    good = scores.read_bytes()
+    scores.write_bytes(gzip.compress(gzip.decompress(good).replace(b"parsed", b"parsd", 1)))
+    with pytest.raises(RequestError, match=r"scores\.csv\.gz: lacks the column 'parsed'"):
         draw(tmp_path)
-    scores.write_text(good, encoding="utf-8")
+    scores.write_bytes(good)
     samples = scores.with_name("samples.json")
     samples.write_text('[{"benchmark": "vqa"}]', encoding="utf-8")
     with pytest.raises(RequestError, match=r"samples\.json: a sample lacks"):
@@ -258,7 +259,7 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     record = samples.with_name("record.json")
     values = json.loads(record.read_text(encoding="utf-8"))
     record.write_text(json.dumps(values | {"schema_version": 0}), encoding="utf-8")
-    with pytest.raises(RequestError, match="results schema 0, this version reads 1; delete the folder and run"):
+    with pytest.raises(RequestError, match="results schema 0, this version reads 2; delete the folder and run"):
         draw(tmp_path)
     record.write_text(json.dumps(values), encoding="utf-8")
     manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8")) | {"schema_version": 99}

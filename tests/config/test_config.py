@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.config import (
-    DataIdentity,
+    WORLD_DATA,
     DataMix,
     Recipe,
     RequestError,
@@ -20,7 +20,7 @@ from mm1_lab.config import (
 )
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-WORLD = DataIdentity()
+WORLD = WORLD_DATA
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
         "decoder.steps=9",
         "evaluate.questions=8",
         "precision=bf16-mixed",
-        "evaluate.batch=7",
+        "evaluate.batch_size=7",
     ],
 )
 def test_what_moves_the_numbers_changes_the_fingerprint(setting: str, sweep: Sweep, mini: Scale) -> None:
@@ -209,10 +209,11 @@ def test_an_impossible_combination_is_refused(
 def test_an_encoder_from_scratch_takes_the_whole_rate(mini: Scale) -> None:
     scratch = load_sweep(SWEEPS / "encoder_scratch.yaml")
     rates = {
-        arm: resolve(arm, scratch.arms[arm], mini, 0, WORLD).evaluation.model.training.rates for arm in scratch.arms
+        arm: resolve(arm, scratch.arms[arm], mini, 0, WORLD).evaluation.model.training.lr_multipliers
+        for arm in scratch.arms
     }
-    assert rates["base"] == mini.train.rates and "encoder" in mini.train.rates
-    assert rates["scratch"] == {part: rate for part, rate in mini.train.rates.items() if part != "encoder"}
+    assert rates["base"] == mini.train.lr_multipliers and "encoder" in mini.train.lr_multipliers
+    assert rates["scratch"] == {part: rate for part, rate in mini.train.lr_multipliers.items() if part != "encoder"}
 
 
 def test_table_1_is_made_as_the_named_models_were(mini: Scale) -> None:
@@ -221,7 +222,7 @@ def test_table_1_is_made_as_the_named_models_were(mini: Scale) -> None:
     encoders = [resolve(arm, table.arms[arm], mini, 0, WORLD).evaluation.model.encoder for arm in table.arms]
     assert [encoder.image_size for encoder in encoders] == [24] * 6 + [36] * 3 + [42]
     assert [encoder.objective for encoder in encoders] == ["reconstructive"] * 3 + ["contrastive"] * 7
-    assert [encoder.dense_share > 0 for encoder in encoders] == [False] * 3 + [
+    assert [encoder.synthetic_share > 0 for encoder in encoders] == [False] * 3 + [
         True,
         False,
         True,
@@ -237,8 +238,8 @@ def test_table_1_is_made_as_the_named_models_were(mini: Scale) -> None:
     assert len(steps) == 1
     last, openai = encoders[9], encoders[8]
     assert last.start == encoders[4] and last.training.steps == round(5 / 39 * steps.pop())
-    assert openai.pairs == "pages" and openai.different_pairs == round(
-        0.08 * openai.training.steps * openai.training.batch
+    assert openai.pairs == "pages" and openai.distinct_pairs == round(
+        0.08 * openai.training.steps * openai.training.batch_size
     )
     decoders = {
         resolve(arm, table.arms[arm], mini, 0, WORLD).evaluation.model.decoder.fingerprint for arm in table.arms

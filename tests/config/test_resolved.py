@@ -1,4 +1,4 @@
-"""What each sweep resolves to at each scale, as a file: a changed default shows up in review.
+"""What each sweep resolves to at each scale, as a file: every value, so that a changed default shows up in review.
 
 `UPDATE_GOLDEN=1 pytest tests/config` rewrites it. A changed fingerprint means that finished results no longer count.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.config import DataIdentity, load_scale, load_sweep, resolve_sweep
+from mm1_lab.config import WORLD_DATA, load_scale, load_sweep, resolve_sweep
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "resolved"
@@ -27,13 +27,14 @@ def test_a_sweep_resolves_as_it_did(sweep: str, scale: str) -> None:
         load_sweep(ROOT / "sweeps" / f"{sweep}.yaml"),
         load_scale(scale, ROOT / "sweeps" / "scales"),
         (0,),
-        DataIdentity(),
+        WORLD_DATA,
     )
     first = trials[0].evaluation
     resolved = {
         "fingerprints": {trial.arm: trial.fingerprint for trial in trials},
         "stages of the first arm": [
-            stage.canonical() for stage in (first.model.encoder, first.model.decoder, first.model, first)
+            {"kind": stage.KIND, "version": stage.VERSION, **stage.model_dump(mode="json", exclude=set(stage.inputs()))}
+            for stage in (first.model.encoder, first.model.decoder, first.model, first)
         ],
     }
     path = GOLDEN / f"{sweep}-{scale}.json"

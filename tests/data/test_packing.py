@@ -29,7 +29,7 @@ class Blank:
 
 
 def packer(sequence: int, max_images: int = 16, elsewhere: float = 1.0) -> Packer:
-    return Packer(Digits(), sequence, image_tokens=2, max_images=max_images, elsewhere_weight=elsewhere)
+    return Packer(Digits(), sequence, image_tokens=2, max_images=max_images, prompt_loss_weight=elsewhere)
 
 
 def text(length: int, key: str = "d") -> Document:

@@ -90,7 +90,7 @@ def test_each_epoch_is_a_new_order_of_the_same_samples(everything: Open) -> None
 
 @pytest.mark.parametrize("name", ["captions", "interleaved", "text"])
 def test_planned_rows_are_what_the_packer_packs(everything: Open, name: str) -> None:
-    data = everything("sequence=96", "max_images=8")
+    data = everything("sequence_length=96", "max_images=8")
     packer = Packer(data.tokenizer, 96, 9, 8)
     rows = epoch(data.source(name, 2), 0)
     packed = [packer.pack(row) for row in rows]
@@ -104,7 +104,7 @@ def place_in_page(document: Document) -> list[int]:
 
 
 def test_long_documents_are_cut_without_loss_and_in_order(everything: Open, files: Any) -> None:
-    data = everything("sequence=96")
+    data = everything("sequence_length=96")
     pieces = [document for row in epoch(data.source("interleaved", 0), 0) for document in row]
     by_page: dict[str, list[Document]] = {}
     for document in sorted(pieces, key=place_in_page):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm1_lab.config import DataIdentity, EvaluationStage, Recipe, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import gates
 from mm1_lab.evaluate.answers import questions_of
@@ -16,7 +16,7 @@ SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 def make_stage(*settings: str) -> EvaluationStage:
-    return resolve("base", Recipe(), load_scale("smoke", SCALES, settings), 0, DataIdentity()).evaluation
+    return resolve("base", Recipe(), load_scale("smoke", SCALES, settings), 0, WORLD_DATA).evaluation
 
 
 def test_wilsons_interval_is_the_formula() -> None:
@@ -32,7 +32,7 @@ def test_prompts_longer_than_the_training_rows_fail() -> None:
     rows = list(gates.prompts_fit(make_stage(), World()))
     assert len(rows) == 9 and {row.verdict for row in rows} == {"pass"}
     longest = max(row.value for row in rows)
-    shorter = list(gates.prompts_fit(make_stage(f"sequence={longest - 1:.0f}"), World()))
+    shorter = list(gates.prompts_fit(make_stage(f"sequence_length={longest - 1:.0f}"), World()))
     assert [row.value for row in shorter if row.verdict == "fail"] == [longest]
 
 

@@ -15,7 +15,7 @@ from mm1_lab.evaluate import leaks
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.world import world_benchmarks
 
-SETTINGS = EvaluationSettings(questions=16, blocks=8, batch=16)
+SETTINGS = EvaluationSettings(questions=16, blocks=8, batch_size=16)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
 
 

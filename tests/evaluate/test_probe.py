@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm1_lab.config import DataIdentity, EncoderStage, Recipe, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EncoderStage, Recipe, load_scale, resolve
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.evaluate import probe
 from mm1_lab.model import build_encoder, save_weights
@@ -14,7 +14,7 @@ SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 @pytest.fixture
 def stage(tmp_path: Path) -> EncoderStage:
     """An encoder with random weights, saved."""
-    stage = resolve("base", Recipe(), load_scale("smoke", SCALES), 0, DataIdentity()).evaluation.model.encoder
+    stage = resolve("base", Recipe(), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model.encoder
     torch.manual_seed(0)
     save_weights(build_encoder(stage.size, stage.patch, stage.image_size), tmp_path, stage)
     return stage

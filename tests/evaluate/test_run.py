@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mm1_lab.config import DataIdentity, EvaluationStage, Recipe, RequestError, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, load_scale, resolve
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document
@@ -29,7 +29,7 @@ SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 class TinyData:
     """Held-out documents of two sources; the others are missing, in both ways in which data may say so."""
 
-    identity = DataIdentity()
+    identity = WORLD_DATA
 
     def __init__(self, tokenizer, picture: Callable[[int], object]) -> None:
         self.tokenizer = tokenizer
@@ -65,8 +65,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, benchmark_of: Callable[..., Benchmar
 
 
 def make_stage(*settings: str, recipe: Recipe | None = None) -> EvaluationStage:
-    scale = load_scale("smoke", SCALES, ("evaluate.batch=5", "evaluate.shots=[0, 2, 4]", *settings))
-    return resolve("arm", recipe or Recipe(), scale, 0, DataIdentity()).evaluation
+    scale = load_scale("smoke", SCALES, ("evaluate.batch_size=5", "evaluate.shots=[0, 2, 4]", *settings))
+    return resolve("arm", recipe or Recipe(), scale, 0, WORLD_DATA).evaluation
 
 
 def make_model(stage: EvaluationStage, tokenizer, folder: Path) -> MM1:
@@ -209,7 +209,7 @@ def test_half_precision_moves_the_numbers_a_little(
 
 def test_the_world_is_evaluated_whole(tmp_path: Path) -> None:
     world = World()
-    stage = make_stage("evaluate.batch=16", "evaluate.shots=[0, 4]")
+    stage = make_stage("evaluate.batch_size=16", "evaluate.shots=[0, 4]")
     make_model(stage, world.tokenizer, tmp_path)
     result, _ = run(stage, tmp_path, world)
     assert len({row.benchmark for row in result.scores}) == 9

@@ -11,7 +11,7 @@ from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.shards import LONGEST_CAPTION, held_out_captions
 
-SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch=4)
+SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 
 
 class Shown:

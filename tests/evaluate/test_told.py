@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.config import DataIdentity, EvaluationStage, Recipe, RequestError, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.data.world.questions import KINDS
 from mm1_lab.data.world.scenes import Scene, Thing
@@ -19,7 +19,7 @@ SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 def stage(*settings: str) -> EvaluationStage:
-    return resolve("base", Recipe(), load_scale("smoke", SCALES, settings), 0, DataIdentity()).evaluation
+    return resolve("base", Recipe(), load_scale("smoke", SCALES, settings), 0, WORLD_DATA).evaluation
 
 
 def scene(question: Question) -> Scene:
@@ -41,7 +41,7 @@ def test_questions_are_of_the_test_split_and_fit_after_demonstrations_of_the_oth
         assert len(shown) == shots and all(scene(question).split == "train" for question in shown)
         prefix = len(writer.prefix(benchmark, 0, shots).tokens)
         longest = max(len(writer.question(question).tokens) for question in questions_of(benchmark))
-        assert prefix + longest <= asked.model.sequence
+        assert prefix + longest <= asked.model.sequence_length
         assert {question.kind for question in [*shown, *questions_of(benchmark)]} == {kind}
 
 
@@ -65,4 +65,4 @@ def test_answers_are_what_the_words_say() -> None:
 
 def test_rows_too_short_for_so_many_shots_are_refused() -> None:
     with pytest.raises(RequestError, match="8 shots of 'colour' in plain wording do not fit a row of 60"):
-        told_benchmark("colour", "plain wording", 8, stage("sequence=60"), World().tokenizer)
+        told_benchmark("colour", "plain wording", 8, stage("sequence_length=60"), World().tokenizer)

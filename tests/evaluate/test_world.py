@@ -14,7 +14,7 @@ from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.contact_sheet import draw_contact_sheet
 from mm1_lab.evaluate.world import world_benchmarks
 
-SETTINGS = EvaluationSettings(questions=96, blocks=12, batch=8)
+SETTINGS = EvaluationSettings(questions=96, blocks=12, batch_size=8)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
 everything = pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
 

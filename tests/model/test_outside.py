@@ -17,16 +17,16 @@ from transformers import (
 
 from mm1_lab.config import Pretrained, RequestError
 from mm1_lab.data.outside import find_folder, read_decoder, read_encoder
-from mm1_lab.model import load_outside_decoder, load_outside_encoder, load_weights
-from mm1_lab.model.outside import OutsideViT, build_outside_decoder
+from mm1_lab.model import load_pretrained_decoder, load_pretrained_encoder, load_weights
+from mm1_lab.model.outside import PretrainedViT, build_pretrained_decoder
 from mm1_lab.model.weights import _tied
 from tests import outside as saved
 
 
-def tower(folder: Path, side: int = saved.SIDE, layer: int | None = None) -> OutsideViT:
+def tower(folder: Path, side: int = saved.SIDE, layer: int | None = None) -> PretrainedViT:
     facts = read_encoder(Pretrained(weights=str(folder), layer=layer))
-    encoder = OutsideViT(facts, side)
-    load_outside_encoder(encoder, facts)
+    encoder = PretrainedViT(facts, side)
+    load_pretrained_encoder(encoder, facts)
     return encoder.eval()
 
 
@@ -91,8 +91,8 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
 def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
     folder = saved.save_decoder(family, tmp_path)
     facts = read_decoder(Pretrained(weights=str(folder)))
-    decoder = build_outside_decoder(facts, saved.ROWS + 5)
-    load_outside_decoder(decoder, facts)
+    decoder = build_pretrained_decoder(facts, saved.ROWS + 5)
+    load_pretrained_decoder(decoder, facts)
     tokens = torch.arange(40).reshape(2, 20) * 7
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(tokens).logits
@@ -120,13 +120,13 @@ def test_the_same_weights_elsewhere_are_the_same_model(tmp_path: Path) -> None:
 def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
     folder = saved.save_decoder("qwen2", tmp_path / "hub")
     facts = read_decoder(Pretrained(weights=str(folder)))
-    decoder = build_outside_decoder(facts, 10)
+    decoder = build_pretrained_decoder(facts, 10)
     assert _tied(decoder) == {"lm_head.weight": "model.embed_tokens.weight"}
     from safetensors.torch import load_file, save_file
 
     values = {name: value for name, value in decoder.state_dict().items() if name != "lm_head.weight"}
     save_file(values, tmp_path / "model.safetensors")
-    other = build_outside_decoder(facts, 10)
+    other = build_pretrained_decoder(facts, 10)
     load_weights(other, tmp_path)
     assert other.lm_head.weight is other.model.embed_tokens.weight
     assert torch.equal(other.lm_head.weight, load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"])

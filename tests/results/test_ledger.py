@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_equal_results_are_equal_bytes(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     for fingerprint in ("a", "b"):
         write(ledger, fingerprint, tmp_path)
-    for name in ("scores.csv", "held_out.csv", "samples.json", "training.csv", "DONE"):
+    for name in ("scores.csv.gz", "held_out.csv", "samples.json", "training.csv", "DONE"):
         assert (ledger.trial_folder("a") / name).read_bytes() == (ledger.trial_folder("b") / name).read_bytes()
 
 
@@ -84,7 +85,7 @@ def test_a_half_written_trial_is_not_there_and_is_written_over(tmp_path: Path) -
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     for name in ("f", "f.partial"):
         (ledger.results / "trials" / name).mkdir(parents=True)
-        (ledger.results / "trials" / name / "scores.csv").write_text("benchm", encoding="utf-8")
+        (ledger.results / "trials" / name / "scores.csv.gz").write_text("benchm", encoding="utf-8")
     assert not ledger.has_scores("f")
     write(ledger, "f", tmp_path)
     assert ledger.has_scores("f") and not (ledger.results / "trials" / "f.partial").exists()
@@ -142,13 +143,13 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
         read_scores(read_variant(folder))
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     write(ledger, rows[0].fingerprint, tmp_path)
-    path = ledger.trial_folder(rows[0].fingerprint) / "scores.csv"
-    path.write_text(path.read_text(encoding="utf-8").replace("block", "blok"), encoding="utf-8")
-    with pytest.raises(RequestError, match=r"scores\.csv: lacks the column 'block'"):
+    path = ledger.trial_folder(rows[0].fingerprint) / "scores.csv.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"block", b"blok")))
+    with pytest.raises(RequestError, match=r"scores\.csv\.gz: lacks the column 'block'"):
         read_scores(read_variant(folder))
     other = folder / "sweep.json"
-    other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 1', '"schema_version": 0'), "utf-8")
-    with pytest.raises(RequestError, match="results schema 0, this version reads 1"):
+    other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 2', '"schema_version": 0'), "utf-8")
+    with pytest.raises(RequestError, match="results schema 0, this version reads 2"):
         read_variant(folder)
 
 

@@ -27,14 +27,14 @@ TINY = Size(layers=1, width=16, heads=2)
 
 @pytest.fixture
 def encoder_stage() -> EncoderStage:
-    training = EncoderTraining(learning_rate=3e-3, steps=6, batch=8, text=TINY)
-    return EncoderStage(**_SHARED, size=TINY, patch=6, image_size=24, dense_share=0.5, training=training)
+    training = EncoderTraining(learning_rate=3e-3, steps=6, batch_size=8, text=TINY)
+    return EncoderStage(**_SHARED, size=TINY, patch=6, image_size=24, synthetic_share=0.5, training=training)
 
 
 @pytest.fixture
 def decoder_stage() -> DecoderStage:
-    phases = (Phase(share=0.5, sequence=24, rows=4), Phase(share=0.5, sequence=64, rows=2))
-    training = DecoderTraining(learning_rate=3e-3, steps=6, phases=phases, elsewhere_weight=0.5)
+    phases = (Phase(share=0.5, sequence_length=24, batch_size=4), Phase(share=0.5, sequence_length=64, batch_size=2))
+    training = DecoderTraining(learning_rate=3e-3, steps=6, phases=phases, prompt_loss_weight=0.5)
     return DecoderStage(**_SHARED, size=TINY, training=training)
 
 
@@ -47,11 +47,11 @@ def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -
         image_size=24,
         connector=ConnectorConfig(kind="c-abstractor", image_tokens=4, width=16),
         shares={"captions": 0.5, "text": 0.5},
-        sequence=64,
+        sequence_length=64,
         max_images=4,
         frozen=(),
         blind=False,
-        training=MultimodalTraining(learning_rate=3e-3, steps=6, rows=4),
+        training=MultimodalTraining(learning_rate=3e-3, steps=6, batch_size=4),
     )
 
 

@@ -25,7 +25,7 @@ DEEP = Size(layers=6, width=16, heads=2)
 
 @pytest.fixture
 def aim_stage(encoder_stage: EncoderStage) -> EncoderStage:
-    return encoder_stage.model_copy(update={"objective": "reconstructive", "size": DEEP, "dense_share": 0.0})
+    return encoder_stage.model_copy(update={"objective": "reconstructive", "size": DEEP, "synthetic_share": 0.0})
 
 
 def read_losses(folder: Path) -> list[float]:
@@ -159,7 +159,7 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     keys = [[id(pairs.pair(epoch * 10 + n, False)[0]) for n in range(10)] for epoch in range(3)]
     assert len(set(keys[0])) == 10 and set(keys[0]) == set(keys[1]) == set(keys[2])
     assert keys[0] != keys[1] != keys[2]
-    stage = encoder_stage.model_copy(update={"pairs": "pages", "different_pairs": 10})
+    stage = encoder_stage.model_copy(update={"pairs": "pages", "distinct_pairs": 10})
     images, captions = StepPairs(stage, squares)(1)
     assert len(images) == len(captions) == 8
     assert captions == [pairs.pair(index, False)[1] for index in range(8, 16)]

@@ -11,13 +11,13 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, hidden_states
 from mm1_lab.train.contrastive import pair_batch
-from mm1_lab.train.decoder import TextBatches, phase_starts
+from mm1_lab.train.decoder import TextBatches
 from mm1_lab.train.objective import contrastive_loss, language_loss
 from mm1_lab.train.pairs import is_dense
 
 
 def make_text_batch(squares: Data) -> Batch:
-    packer = Packer(squares.tokenizer, 32, 1, 1, elsewhere_weight=0.25)
+    packer = Packer(squares.tokenizer, 32, 1, 1, prompt_loss_weight=0.25)
     names = ["text", "captions", "text"]
     rows = [packer.pack(squares.source("text", seed).documents(seed)) for seed in range(3)]
     return make_batch(rows, names, side=1, blind=True)
@@ -92,9 +92,9 @@ def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares: Data) -> None:
 
 
 def test_phases_have_their_steps_and_rows_go_on(squares: Data) -> None:
-    phases = (Phase(share=0.5, sequence=24, rows=4), Phase(share=0.5, sequence=64, rows=2))
+    phases = (Phase(share=0.5, sequence_length=24, batch_size=4), Phase(share=0.5, sequence_length=64, batch_size=2))
     training = DecoderTraining(learning_rate=1e-3, steps=7, phases=phases)
-    assert phase_starts(training) == [0, 4]
+    assert training.phase_steps() == [4, 4]
     asked: list[tuple[int, float, int]] = []
 
     class Text:

@@ -13,7 +13,7 @@ from mm1_lab.train.optimiser import build_optimiser, rate_factor
 
 
 def test_warm_up_then_cosine() -> None:
-    config = Optimiser(learning_rate=1.0, steps=101, warmup_fraction=0.1, final_fraction=0.1)
+    config = Optimiser(learning_rate=1.0, steps=101, warmup_fraction=0.1, min_lr_ratio=0.1)
     factors = [rate_factor(step, config) for step in range(101)]
     assert factors[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert max(factors) == pytest.approx(1.0)
@@ -55,7 +55,9 @@ def test_a_part_may_have_a_rate_of_its_own() -> None:
     size = Size(layers=1, width=16, heads=2)
     connector = build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=16), 16, 16, 16)
     model = MM1(build_encoder(size, 6, 24), connector, build_decoder(size, 10, 16), 3)
-    config = MultimodalTraining(learning_rate=0.5, steps=10, rows=1, rates={"encoder": 0.1, "decoder": 2})
+    config = MultimodalTraining(
+        learning_rate=0.5, steps=10, batch_size=1, lr_multipliers={"encoder": 0.1, "decoder": 2}
+    )
     optimiser, _ = build_optimiser(model, config)
     for parameters, rate in ((model.encoder, 0.05), (model.connector, 0.5), (model.decoder, 1.0)):
         wanted = {id(parameter) for parameter in parameters.parameters()}

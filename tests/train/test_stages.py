@@ -155,7 +155,7 @@ def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finishe
 
 def test_gradients_are_clipped(decoder_stage: DecoderStage, finished: Finished) -> None:
     """Adam is blind to a gradient's scale down to its epsilon; a norm of 1e-9 is below that, so little moves."""
-    clipped = decoder_stage.training.model_copy(update={"clip": 1e-9})
+    clipped = decoder_stage.training.model_copy(update={"max_grad_norm": 1e-9})
     weights = [
         load_file(finished(decoder_stage.model_copy(update={"training": training})) / "model.safetensors")
         for training in (decoder_stage.training, clipped)
@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_names_its_step(decoder_stage: DecoderStage, s
 
 
 def test_an_evaluation_is_not_trained(multimodal_stage: MultimodalStage, squares: Data, tmp_path: Path) -> None:
-    settings = EvaluationSettings(questions=8, batch=8)
+    settings = EvaluationSettings(questions=8, batch_size=8)
     shared = multimodal_stage.model_dump(include={"seed", "data", "precision", "compile"})
     stage = EvaluationStage(**shared, model=multimodal_stage, settings=settings)
     with pytest.raises(TypeError, match="'evaluation' is not trained"):

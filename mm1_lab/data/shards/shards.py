@@ -34,7 +34,7 @@ class Shards:
         self._scale = scale
         pixels = PixelCache()
         self._collections = {name: Collection(name, paths, cache, pixels) for name, paths in files.items()}
-        self._limits = Limits(scale.sequence, max(scale.image_tokens.values()), scale.max_images)
+        self._limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         self._folder_tokenizer = None if folder is None else folder_tokenizer(folder)
         contents = {name: collection.digest_parts() for name, collection in self._collections.items()}
         digest = hashlib.sha256(repr([sorted(contents.items()), self._limits.image_tokens]).encode()).hexdigest()[:16]

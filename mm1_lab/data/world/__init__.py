@@ -1,6 +1,6 @@
 """The miniature world: a procedural stand-in for web-scale data, with known truth, of any amount, on any machine."""
 
-from mm1_lab.config import SOURCES, DataIdentity, RequestError, nearest
+from mm1_lab.config import SOURCES, WORLD_DATA, RequestError, nearest
 from mm1_lab.data.types import Document
 from mm1_lab.data.world.sources import WorldCurriculum, WorldPairs, WorldSource
 from mm1_lab.data.world.words import WorldTokenizer
@@ -14,7 +14,7 @@ class World:
     """The world as `Data`; see mm1_lab.data.types."""
 
     def __init__(self) -> None:
-        self.identity = DataIdentity()
+        self.identity = WORLD_DATA
         self.tokenizer = WorldTokenizer()
 
     def source(self, name: str, seed: int) -> WorldSource:

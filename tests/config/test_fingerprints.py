@@ -1,0 +1,82 @@
+"""A new option with a default, wherever it stands, leaves the fingerprints of what was done before it alone."""
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import create_model
+
+from mm1_lab.config import (
+    WORLD_DATA,
+    Config,
+    EvaluationStage,
+    PretrainedEncoder,
+    Recipe,
+    Size,
+    Stage,
+    load_scale,
+    resolve,
+)
+from tests.config.test_config import SWEEPS
+
+
+def evaluation() -> EvaluationStage:
+    return resolve("base", Recipe(), load_scale("mini", SWEEPS / "scales"), 0, WORLD_DATA).evaluation
+
+
+def configurations(config: Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every configuration inside `config`, itself included; of a tuple of them, the first."""
+    yield path
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, tuple) and value and isinstance(value[0], Config):
+            yield from configurations(value[0], (*path, name, "0"))
+        elif isinstance(value, Config):
+            yield from configurations(value, (*path, name))
+
+
+def with_option(config: Config, path: tuple[str, ...], value: str | None) -> Config:
+    """`config` with a field `new_option` (default `old way`) at `path`."""
+    if not path:
+        larger = create_model(type(config).__name__, __base__=type(config), new_option=(str, "old way"))
+        fields = {name: getattr(config, name) for name in type(config).model_fields}
+        return larger.model_construct(**fields, **({} if value is None else {"new_option": value}))
+    inner = getattr(config, path[0])
+    if isinstance(inner, tuple):
+        changed: object = (with_option(inner[0], path[2:], value), *inner[1:])
+    else:
+        changed = with_option(inner, path[1:], value)
+    return config.model_copy(update={path[0]: changed})
+
+
+@pytest.mark.parametrize("path", list(configurations(evaluation())), ids=".".join)
+def test_a_new_option_changes_a_fingerprint_only_where_it_is_used(path: tuple[str, ...]) -> None:
+    stage = evaluation()
+    unused, used = with_option(stage, path, None), with_option(stage, path, "new way")
+    assert isinstance(unused, Stage) and isinstance(used, Stage)
+    assert unused.fingerprint == stage.fingerprint
+    assert used.fingerprint != stage.fingerprint
+
+
+def test_there_are_configurations_at_every_depth() -> None:
+    paths = {".".join(path) for path in configurations(evaluation())}
+    assert {"settings", "data", "model.connector", "model.training", "model.decoder.size"} <= paths
+    assert {"model.encoder.training.text", "model.decoder.training.phases.0"} <= paths
+
+
+def test_the_world_s_version_is_in_every_fingerprint() -> None:
+    stage = evaluation()
+    newer = stage.model_copy(update={"data": stage.data.model_copy(update={"digest": "world-next"})})
+    assert newer.fingerprint != stage.fingerprint
+
+
+def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
+    size = Size(layers=1, width=8, heads=1)
+    encoder = PretrainedEncoder(
+        name="a", folder="a", digest="d", family="clip", size=size, patch=6, image_size=36, layer=None,
+        mean=(0, 0, 0), std=(1, 1, 1),
+    )  # fmt: skip
+    model = evaluation().model
+    first = model.model_copy(update={"encoder": encoder})
+    moved = model.model_copy(update={"encoder": encoder.model_copy(update={"name": "b", "folder": "b"})})
+    other = model.model_copy(update={"encoder": encoder.model_copy(update={"digest": "e"})})
+    assert first.fingerprint == moved.fingerprint != other.fingerprint
