@@ -8,10 +8,11 @@ and so do we: people agree with each other at about 100, a copy of the only refe
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from mm1_lab.evaluate.caption_words import caption_words
 
 ORDERS = (1, 2, 3, 4)
 SIGMA = 6.0
@@ -20,25 +21,6 @@ POINTS = 1000.0
 """The customary × 10 and × 100."""
 
 NGram = tuple[str, ...]
-
-_TOKEN = re.compile(
-    r"""
-      \d+(?:[.,]\d+)+                                     # a number with decimals or thousands
-    | [^\W_]+(?:-[^\W_]+)*                                # a word, or words joined by hyphens
-    | '[^\W_]+                                            # what an apostrophe shortens: 's, 'll
-    | [^\w\s.?!,:;'"`´‘’“”«»…()\[\]{}\-–—]                # any other sign, such as $ or %
-    """,
-    re.VERBOSE,
-)
-
-
-def tokenize(caption: str) -> list[str]:
-    """Words in lower case without punctuation: close to the Penn Treebank's for captions, in one regular expression.
-
-    Stops, commas, colons, quotation marks, brackets and dashes fall away; hyphens inside words and points inside
-    numbers stay; what an apostrophe shortens is a word of its own.
-    """
-    return _TOKEN.findall(caption.lower().replace("’", "'"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +44,13 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
         raise ValueError(f"{len(predictions)} predictions for {len(references)} sets of references")
     if not all(references):
         raise ValueError("every prediction needs at least one reference")
-    words = [[tokenize(text) for text in texts] for texts in references]
+    words = [[caption_words(text) for text in texts] for texts in references]
     frequency = Counter(ngram for texts in words for ngram in {g for text in texts for g in _ngrams(text)})
     corpus = len(references)
     rarity = {ngram: math.log(corpus / count) for ngram, count in frequency.items()}
     scores = []
     for prediction, texts in zip(predictions, words, strict=True):
-        candidate = _weigh(tokenize(prediction), rarity, math.log(corpus))
+        candidate = _weigh(caption_words(prediction), rarity, math.log(corpus))
         agreements = [_agreement(candidate, _weigh(text, rarity, math.log(corpus))) for text in texts]
         scores.append(POINTS * sum(agreements) / len(agreements))
     return scores

@@ -3,13 +3,14 @@
 An answer is right as far as at least three of ten people gave it. Each of the ten is left out in turn, so that a
 prediction is judged as a person is: against the other nine. Both sides are normalised in the same way first.
 
-Two things differ from the official program, which can only miss matches there: it leaves the people's answers as they
-are where all ten agree, and it makes nothing of an answer that is an article, as a printed letter "a" is.
+The official program has two quirks, which are kept where scores are to agree with published ones (`official`): where
+all ten people agree nothing is normalised, so that `Yes` is wrong beside ten times `yes`; and an answer that is an
+article alone becomes nothing. The miniature world goes without them: its ten annotators often agree, and a printed
+letter `a` is an answer there.
 """
 
 import re
 from collections.abc import Sequence
-from itertools import combinations
 
 AGREEING = 3
 """So many of the other people make an answer fully right."""
@@ -23,38 +24,34 @@ NUMBERS = {
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 _SHORTENED = """
-    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd've
-    how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
-    o'clock oughtn't shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
-    someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're
-    there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've
-    when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't
-    wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+    he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
+    o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+    someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've
+    there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
+    what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
+    wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
 _DECIMAL_COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 
-
-def _without_apostrophes(word: str) -> list[str]:
-    """The spellings of `word` that lack one or more of its apostrophes."""
-    places = [at for at, letter in enumerate(word) if letter == "'"]
-    left_out = [set(some) for count in range(1, len(places) + 1) for some in combinations(places, count)]
-    return ["".join(letter for at, letter in enumerate(word) if at not in gone) for gone in left_out]
-
-
-CONTRACTIONS = {spelling: word for word in _SHORTENED.split() for spelling in _without_apostrophes(word)}
-"""`dont` → `don't`. Spellings that are words of their own (`well`, `shed`, `were`) are not in it."""
+CONTRACTIONS = {
+    word[:at] + word[at + 1 :]: word for word in _SHORTENED.split() for at, letter in enumerate(word) if letter == "'"
+} | {"somebody'd": "somebodyd"}
+"""The official table, `somebodyd` included: the spellings that lack one apostrophe (`dont` → `don't`). Those that are
+words of their own (`well`, `shed`, `were`) are not in it."""
 
 
-def normalise(answer: str) -> str:
+def normalise(answer: str, official: bool = False) -> str:
     """`answer` in the form in which answers are compared.
 
     In this order: line ends and tabs become spaces; punctuation goes; letters become lower case; number words up to
-    ten become digits; articles go, unless there is nothing else; contractions get their apostrophes.
+    ten become digits; articles go, unless there is nothing else (`official`: always); contractions get their
+    apostrophes.
     """
     words = _without_punctuation(re.sub(r"\s", " ", answer).strip()).lower().split()
     numbered = [NUMBERS.get(word, word) for word in words]
-    kept = [word for word in numbered if word not in ARTICLES] or numbered
+    kept = [word for word in numbered if word not in ARTICLES] or ([] if official else numbered)
     return " ".join(CONTRACTIONS.get(word, word) for word in kept)
 
 
@@ -71,18 +68,26 @@ def _without_punctuation(text: str) -> str:
     return _PERIOD.sub("", result)
 
 
-def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False) -> float:
     """Points, 0 to 100: the mean over the people of min(matches among the others / 3, 1).
 
     Raises ValueError for fewer than four answers, of which none could ever be fully right.
     """
     if len(answers) <= AGREEING:
         raise ValueError(f"VQA accuracy needs ten people's answers (at least {AGREEING + 1}), not {len(answers)}")
-    given = normalise(prediction)
-    matches = [normalise(answer) == given for answer in answers]
+    if official and len(set(answers)) == 1:
+        matches = [answers[0] == re.sub(r"[\n\t]", " ", prediction).strip()] * len(answers)
+    else:
+        given = normalise(prediction, official)
+        matches = [normalise(answer, official) == given for answer in answers]
     total = sum(matches)
     shares = [min((total - match) / AGREEING, 1.0) for match in matches]
     return 100.0 * sum(shares) / len(shares)
+
+
+def vqa_official(prediction: str, answers: Sequence[str]) -> float:
+    """`vqa_accuracy` with the official program's quirks."""
+    return vqa_accuracy(prediction, answers, official=True)
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:

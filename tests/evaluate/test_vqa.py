@@ -2,7 +2,7 @@
 
 import pytest
 
-from mm1_lab.evaluate.vqa import exact_match, normalise, vqa_accuracy
+from mm1_lab.evaluate.vqa import CONTRACTIONS, exact_match, normalise, vqa_accuracy, vqa_official
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,32 @@ def test_too_few_answers_are_refused() -> None:
 )
 def test_normalisation(answer: str, normal: str) -> None:
     assert normalise(answer) == normal
+
+
+def test_the_table_of_contractions_is_the_official_one() -> None:
+    assert len(CONTRACTIONS) == 114, "its 120 less two that change nothing and four in capitals, which are never met"
+    assert normalise("hes") == "he's" and normalise("'ow'sat") == "'ow's'at"
+    assert normalise("somebody'd") == "somebodyd", "turned round there"
+    for unchanged in ("couldntve", "Im", "let's", "well", "its", "somebodyd"):
+        assert normalise(unchanged) == unchanged.lower()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "official", "ours"),
+    [
+        ("Yes", ["yes"] * 10, 0.0, 100.0),  # ten equal answers: nothing is normalised
+        ("yes.", ["yes"] * 10, 0.0, 100.0),
+        (" yes\n", ["yes"] * 10, 100.0, 100.0),
+        ("yes", ["Yes."] * 10, 0.0, 100.0),
+        ("Yes", ["yes"] * 9 + ["no"], 100.0, 100.0),
+        ("a", ["a"] * 9 + ["b"], 100.0, 100.0),  # both become nothing
+        (".", ["the ."] * 5 + ["b"] * 5, 100.0, 0.0),  # so does a stop
+        ("the", ["a"] * 5 + ["b"] * 5, 100.0, 0.0),
+    ],
+)
+def test_official_quirks(prediction: str, answers: list[str], official: float, ours: float) -> None:
+    assert vqa_official(prediction, answers) == pytest.approx(official)
+    assert vqa_accuracy(prediction, answers) == pytest.approx(ours)
 
 
 def test_exact_match_is_all_or_nothing() -> None:

@@ -1,0 +1,66 @@
+"""Captions as words, cut as the COCO caption evaluation cuts them: the Penn Treebank's way, then without punctuation.
+
+The original is Stanford CoreNLP 3.4.1 (`PTBTokenizer -preserveLines -lowerCase`) with a list of tokens to drop. The
+list has brackets in upper case and meets them in lower case, so brackets stay, as `-lrb-`; so do runs such as `!!!`,
+which are not in it. Cases that still differ: docs/architecture.md.
+"""
+
+import re
+
+_DROPPED = frozenset({"'", "`", '"', "?", "!", ",", ":", ";"})
+_SPELLED = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+_PLAIN = str.maketrans(
+    {"’": "'", "‘": "'", "“": '"', "”": '"', "—": "--", "–": "--", "…": "...", "½": "1/2", "¼": "1/4", "¾": "3/4"}
+    | {"£": "#", "€": "$", "¢": " cents "}
+)
+
+_WITH_POINT = """
+    jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri ala ariz calif colo conn fla ga ind
+    kan kans ky md mich minn mo mont neb nev okla penn tenn va vt wis wisc wyo mr mrs ms dr drs prof gen gov sen rep lt
+    col maj capt sgt adm cmdr rev hon pres sr jr esq bros inc co corp ltd plc cos assn assoc dept univ ave blvd st rd ft
+    mt sq ste p vs etc cf al est intl natl mfg tel ext messrs mme mlle supt cpl brig ct bancorp bhd cie jos wm alex rt
+    bldg pvt
+"""
+"""Abbreviations that keep their point."""
+_BEFORE_NUMBER = "fig figs no nos pp ca op art"
+"""Those that keep it where a number follows."""
+
+
+def _any(words: str) -> str:
+    return "(?:" + "|".join(sorted(words.split(), key=len, reverse=True)) + ")"
+
+
+_TOKEN = re.compile(
+    rf"""
+      (?:https?://|www\.)\S*[\w/]                                    # addresses
+    | [\w.+-]+@[\w.-]*\w
+    | </?[a-z]\w*>                                                   # a tag
+    | (?-i:[A-Z]+(?:&[A-Z]+)+)                                       # AT&T
+    | (?<!\w)c\+\+
+    | (?<!\w)[a-z](?:\.[a-z])*\.(?!\w)|(?<!\w)[a-z](?:\.[a-z])+(?!\w)  # u.s. a.m. e.g. and an initial
+    | (?<!\w)(?:ph\.d|{_any(_WITH_POINT)})\.(?!\w)
+    | (?<!\w)[a-z]+\.(?=[,;:])
+    | (?<!\w){_any(_BEFORE_NUMBER)}\.(?=\s*\d)
+    | (?:(?<!\w)-|\+)?(?:\d+(?:[.,:]\d+)+|\.\d+)|-\d+(?::\d+)+       # 3.5 1,000 6:30 -4.5
+    | (?:(?<![\w-])-|\+)\d+(?!\w)
+    | '\d\d(?:s(?!\w)|(?!\S))                                                # '60s
+    | (?<!\w)(?:o'clock|ma'am|c'mon|ne'er|e'er|o'er|ol'|'em|'til|'cause)(?!\w)
+    | 'n'|'n(?!\w)                                                   # rock 'n' roll
+    | (?<!\w)(?:[dlo]'(?=[a-z]{{3}})[a-z]+|d'(?:you|ye))             # o'neill l'oreal
+    | (?<!\w)y'(?=\w)|(?<!\w)'t(?=is\b|was\b)
+    | (?<!\w)(?:can(?=not\b)|(?:gon|wan)(?=na\b)|(?:gim|lem)(?=me\b)|got(?=ta\b))
+    | [^\W\d]+?(?=n't(?!\w))|n't(?!\w)                               # ca n't
+    | '(?:s|m|d|re|ve|ll)(?!\w)                                      # it 's
+    | [\#@][a-z_]\w*                                                 # hashtags, names
+    | \w+(?:[-/]\w+|\.[^\W\d]\w*)*                                 # words, joined by hyphens too
+    | [!?]+|\*+|-+|\.+|[^\w\s]
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def caption_words(caption: str) -> list[str]:
+    """The words of a caption, in lower case, that captioning metrics compare."""
+    text = "".join(letter for letter in caption.translate(_PLAIN) if letter <= "\uffff")
+    tokens = (token.lower() for token in _TOKEN.findall(text))
+    return [_SPELLED.get(token, token) for token in tokens if token not in _DROPPED and token.strip("-.")]
