@@ -70,7 +70,7 @@ def _draw(folder: Path) -> Drawn:
     from analysis.lessons import judge_sweep, load_lessons
     from analysis.lr_results import draw_search
     from analysis.overview import Drawn, cost_of, runs_of
-    from analysis.predictions import draw_sheet, read_samples, shown_arms, write_page
+    from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
     from analysis.study import read_study
     from analysis.table_1 import write_table_1
     from analysis.tables import contrasts_document, means_document, write_tables
@@ -78,7 +78,7 @@ def _draw(folder: Path) -> Drawn:
 
     study = read_study(folder)
     verdicts = judge_sweep(study, load_lessons())
-    samples = read_samples(study, shown_arms(study))
+    samples = shared_samples(study, shown_arms(study))
     files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
     documents = {}
     if study.sweep.search:

@@ -10,11 +10,11 @@ from analysis.axes import AxisRow, axes_document, axes_table, draw_axes
 from analysis.document import HOLE, Document, Section, markdown_table
 from analysis.lesson_tables import draw_lessons, estimate_cell, lessons_document, lessons_table, seeds_text, tally
 from analysis.lessons import SweepVerdicts, Taught, load_lessons, teach
-from analysis.predictions import Sampled
 from analysis.study import Study
 from analysis.tables import write_csv, write_document
 from mm1_lab.results import Manifest
 from mm1_lab.results.files import write_text
+from mm1_lab.results.samples import Sampled
 
 
 @dataclass(frozen=True)

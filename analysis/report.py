@@ -13,7 +13,7 @@ from analysis.effects import UNSET, levels_of
 from analysis.lesson_tables import estimate_cell, lesson_notes, seeds_text, tally
 from analysis.lessons import LAW, Taught
 from analysis.overview import Drawn, Group, cost_text, group_sweeps
-from analysis.predictions import samples_table
+from analysis.table import environment
 from analysis.tables import seeds_cell
 from mm1_lab.config import Sweep
 from mm1_lab.results.files import write_text
@@ -25,17 +25,18 @@ FIGURES = {"figure": "Scores of the arms", "contrasts": "Contrasts of the sweep'
 
 def write_report(results: Path, drawn: Sequence[Drawn]) -> Path:
     """Writes `report.html` into the results folder, from sweeps that were just drawn."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     groups = group_sweeps(results, drawn)
-    text = environment.get_template("report.html.jinja").render(
-        title=TITLE,
-        groups=[_group(results, group) for group in groups],
-        machines=_table(_machines(drawn)),
-        commands=[one.command for one in drawn],
-        trials=_table(_trials(drawn)),
+    text = (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            title=TITLE,
+            groups=[_group(results, group) for group in groups],
+            machines=_table(_machines(drawn)),
+            commands=[one.command for one in drawn],
+            trials=_table(_trials(drawn)),
+            samples=[sample for one in drawn for sample in one.samples],
+        )
     )
     path = results / "report.html"
     write_text(path, text)
@@ -130,7 +131,7 @@ def _sweep(one: Drawn, group: Group) -> dict[str, Any]:
             for path in figures
         ],
         "documents": [_document(name, document) for name, document in one.documents.items()],
-        "samples": _markup(samples_table(one.samples)) if one.samples else "",
+        "samples": one.samples,
     }
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import groupby
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.results.files import write_text
+from mm1_lab.results.samples import TEMPLATES, templates
 
 if TYPE_CHECKING:
     import jinja2
@@ -136,16 +136,12 @@ def _latex(text: str) -> str:
 
 def to_html(table: Table) -> Any:
     """The table in a box that scrolls by itself and can be reached by keyboard, with its notes, as `Markup`."""
-    return templates().get_template("table.html.jinja").module.table(table)  # type: ignore[attr-defined]
+    return environment().get_template("table.html.jinja").module.table(table)  # type: ignore[attr-defined]
 
 
-@cache
-def templates() -> jinja2.Environment:
-    """The templates of this folder; `| marked` turns `**bold**`, `*emphasis*` and backticks into tags."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+def environment() -> jinja2.Environment:
+    """The templates of the analysis; `| marked` turns `**bold**`, `*emphasis*` and backticks into tags."""
+    found = templates(Path(__file__).parent, TEMPLATES)
     found.filters["marked"] = _html
     return found
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.orchestrate.request import LOCAL
-from mm1_lab.orchestrate.samples import samples_page
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.files import locked
 from mm1_lab.results.reading import read_table
+from mm1_lab.results.samples import read_samples, samples_page
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures
 
@@ -101,7 +101,8 @@ class SweepRuns:
         of_encoder = [(f"encoder/{name}", value, 0) for name, value in quality.items()]
         self._log_metrics(run_id, [*_final_metrics(folder), *of_encoder], date)
         self._log_curves(run_id, folder / "training.csv", date)
-        self.client.log_text(run_id, samples_page(folder, self.ledger.results / "pictures"), "samples.html")
+        samples = read_samples(self.ledger.results, {"prediction": fingerprint})
+        self.client.log_text(run_id, samples_page(_trial_name(names), samples), "samples.html")
         tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
         note = RunTag(NOTE, self._trial_note(fingerprint, names, record))
         self.client.log_batch(run_id, tags=[*tags, note])

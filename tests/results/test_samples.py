@@ -1,0 +1,51 @@
+"""Samples of predictions: what is shown, and what is left out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.results.samples import read_samples, samples_page
+
+ASKED = {"shots": 0, "question": "test-0", "prompt": "<b>?", "references": ["a", "A"], "prediction": "a", "score": 80.0}
+
+
+def write(results: Path, fingerprint: str, samples: object) -> None:
+    folder = results / "trials" / fingerprint
+    folder.mkdir(parents=True)
+    (folder / "samples.json").write_text(json.dumps(samples), encoding="utf-8")
+
+
+def test_questions_that_all_trials_have_stand_beside_each_other_and_a_lost_picture_leaves_its_own_out(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "here.png").write_bytes(b"PNG")
+    first = [{**ASKED, "benchmark": name, "picture": f"{name}.png"} for name in ("here", "gone")]
+    blank = {**ASKED, "benchmark": "text", "picture": None}
+    write(tmp_path, "f0", [*first, blank])
+    write(tmp_path, "f1", [{**first[0], "prediction": "", "score": 20.0}, {**blank, "question": "test-1"}])
+    assert [s.question["benchmark"] for s in read_samples(tmp_path, {"base": "f0"})] == ["here", "text"]
+    (both,) = read_samples(tmp_path, {"base": "f0", "blind <i>": "f1"})
+    assert both.answers == {"base": ("a", 80.0), "blind <i>": ("", 20.0)}
+
+
+def test_a_page_holds_each_picture_once_and_escapes_what_models_say(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "here.png").write_bytes(b"PNG")
+    sample = {**ASKED, "benchmark": "here", "picture": "here.png"}
+    write(tmp_path, "f0", [{**sample, "question": f"test-{n}", "prediction": "<i>" * n} for n in range(3)])
+    page = samples_page("a <title>", read_samples(tmp_path, {"base": "f0"}))
+    assert page.count("data:image/png;base64,UE5H") == 1 and page.count('href="#picture-here"') == 3
+    assert "<i>" not in page and "<b>?" not in page and "a <title>" not in page and "http" not in page
+    assert "(nothing)" in page and page.count("a<br>") == page.count("A<br>") == 3
+    assert "no samples" in samples_page("no samples", [])
+
+
+@pytest.mark.parametrize("text", ["[{]", '[{"benchmark": "vqa"}]', "{}x"])
+def test_a_file_that_is_not_as_it_should_be_is_named(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "f0", [])
+    (tmp_path / "trials" / "f0" / "samples.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"f0/samples\.json: .*delete its folder and run the sweep again"):
+        read_samples(tmp_path, {"base": "f0"})
