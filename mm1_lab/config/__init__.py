@@ -7,7 +7,6 @@ from mm1_lab.config.resolve import (
     PretrainedModels,
     Trial,
     follow_law,
-    non_embedding_parameters,
     paper_learning_rate,
     resolve,
     resolve_sweep,
@@ -23,6 +22,7 @@ from mm1_lab.config.scale import (
     Resources,
     Scale,
     Size,
+    non_embedding_parameters,
 )
 from mm1_lab.config.stage import (
     WORLD_DATA,

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
 from mm1_lab.config.recipe import EncoderRecipe, Recipe
-from mm1_lab.config.scale import Pretrained, Scale, Size
+from mm1_lab.config.scale import Pretrained, Scale, non_embedding_parameters
 from mm1_lab.config.stage import (
     ConnectorConfig,
     DataIdentity,
@@ -52,11 +52,6 @@ class Trial(Config):
 def paper_learning_rate(parameters: int) -> float:
     """Eq. 1: the peak rate for `parameters` non-embedding parameters, to three significant digits."""
     return PAPER_LAW.rate(parameters)
-
-
-def non_embedding_parameters(size: Size) -> int:
-    """12 · layers · width²: the attention's 4 width² and the feed-forward's 8 width² a layer."""
-    return 12 * size.layers * size.width**2
 
 
 def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:

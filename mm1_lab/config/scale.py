@@ -16,6 +16,11 @@ class Size(Config):
     heads: int = Field(gt=0)
 
 
+def non_embedding_parameters(size: Size) -> int:
+    """12 · layers · width²: the attention's 4 width² and the feed-forward's 8 width² a layer."""
+    return 12 * size.layers * size.width**2
+
+
 class Pretrained(Config):
     """A model that others have trained. In YAML its weights alone may stand for it."""
 

@@ -12,8 +12,10 @@ resolved configurations (tests/config/test_resolved.py) show every value, so tha
 """
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -25,12 +27,17 @@ from mm1_lab.config.scale import (
     EvaluationSettings,
     MultimodalTraining,
     Size,
+    non_embedding_parameters,
 )
 
 WORLD_VERSION = 2
 """Raised when the miniature world's scenes, words, sources, splits or benchmarks change."""
 
 
+WORLD_BENCHMARKS = 9
+"""Of the miniature world: the eight with pictures and text-core. Users' shards have held-out captions."""
+ANSWER_TOKENS = 24
+"""Of a question with its answer, without the picture, about."""
 RECONSTRUCTIVE_DEPTH = 20 / 24
 """Share of its layers that a reconstructive encoder is used with (section 3.2: 20 of AIM's 24)."""
 
@@ -95,10 +102,12 @@ class PretrainedDecoder(PretrainedModel):
 
 
 class Stage(Config):
-    """A unit of computation."""
+    """A unit of computation. What a kind is in numbers stands here, how it runs in `mm1_lab/train/stages.py`."""
 
     KIND: ClassVar[str]
     VERSION: ClassVar[int]
+    TRAINS: ClassVar[bool] = True
+    """Whether it leaves weights; an evaluation leaves scores."""
 
     seed: int = Field(ge=0)
     data: DataIdentity
@@ -109,14 +118,39 @@ class Stage(Config):
         """The stages whose results this one reads, by field name."""
         return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Stage)}
 
+    def chain(self) -> Iterator["Stage"]:
+        """The stage and all that it stands on: itself, its inputs, theirs, …; nearest first."""
+        level: list[Stage] = [self]
+        while level:
+            yield from level
+            level = [needed for stage in level for needed in stage.inputs().values()]
+
+    @abstractmethod
+    def parameters(self) -> int:
+        """Parameters that do the work: of transformers, without embeddings and connector."""
+
+    @abstractmethod
+    def positions(self) -> int:
+        """Positions that the work is done on, padding included; image patches where only images are seen."""
+
+    def flops(self) -> float:
+        """6 · parameters · positions of training, 2 of evaluation (Kaplan et al. 2020); good to a factor of two."""
+        return (6.0 if self.TRAINS else 2.0) * self.parameters() * self.positions()
+
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage: what differs from its default, with inputs as fingerprints."""
         return {"kind": self.KIND, "version": self.VERSION, **_identity(self)}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 over the canonical form."""
         return hashlib.sha256(canonical_json(self.canonical()).encode()).hexdigest()[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without the fingerprint of the original."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("fingerprint", None)
+        return copy
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -170,6 +204,15 @@ class EncoderStage(Stage):
             return self.size
         return self.size.model_copy(update={"layers": max(1, round(self.size.layers * RECONSTRUCTIVE_DEPTH))})
 
+    def parameters(self) -> int:
+        text = non_embedding_parameters(self.training.text) if self.objective == "contrastive" else 0
+        return non_embedding_parameters(self.size) + text
+
+    def positions(self) -> int:
+        if self.objective == "none":
+            return 0
+        return self.training.steps * self.training.batch_size * (self.image_size // self.patch) ** 2
+
 
 class DecoderStage(Stage):
     """Language-model pre-training on text alone."""
@@ -179,6 +222,13 @@ class DecoderStage(Stage):
 
     size: Size
     training: DecoderTraining
+
+    def parameters(self) -> int:
+        return non_embedding_parameters(self.size)
+
+    def positions(self) -> int:
+        steps = zip(self.training.phase_steps(), self.training.phases, strict=True)
+        return sum(count * phase.batch_size * phase.sequence_length for count, phase in steps)
 
 
 class ConnectorConfig(Config):
@@ -212,12 +262,27 @@ class MultimodalStage(Stage):
     """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
     gradient_checkpointing: bool = False
 
+    def parameters(self) -> int:
+        return non_embedding_parameters(self.encoder.features) + non_embedding_parameters(self.decoder.size)
+
+    def positions(self) -> int:
+        return self.training.steps * self.training.batch_size * self.sequence_length
+
 
 class EvaluationStage(Stage):
     """Few-shot scores and held-out losses of a trained model."""
 
     KIND: ClassVar[str] = "evaluation"
     VERSION: ClassVar[int] = 3
+    TRAINS: ClassVar[bool] = False
 
     model: MultimodalStage
     settings: EvaluationSettings
+
+    def parameters(self) -> int:
+        return self.model.parameters()
+
+    def positions(self) -> int:
+        question = ANSWER_TOKENS + self.model.connector.image_tokens
+        benchmarks = WORLD_BENCHMARKS if self.data.kind == "world" else 1
+        return benchmarks * self.settings.questions * sum(question * (shots + 1) for shots in self.settings.shots)

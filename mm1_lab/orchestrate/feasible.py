@@ -1,32 +1,31 @@
-"""Can the missing models be built? Asked before anything runs, of models without memory (torch's meta device)."""
+"""Can the missing stages be built? Asked before anything runs, of networks without memory (torch's meta device)."""
 
 from __future__ import annotations
 
-from mm1_lab.config import MultimodalStage, RequestError
+from mm1_lab.config import RequestError, Stage, canonical_json
 from mm1_lab.orchestrate.plan import Plan
 
 
 def check_feasible(plan: Plan) -> None:
-    """Raises RequestError, naming the trial, for a connector that is not there or cannot give the tokens asked for."""
-    missing = [(unit.label, stage) for unit in plan.units.values() for stage in unit.stages]
-    asked = {
-        (stage.connector, stage.encoder.size.width, stage.decoder.size.width, _patches(stage)): label
-        for label, stage in missing
-        if isinstance(stage, MultimodalStage)
-    }
-    if not asked:
+    """Raises RequestError, naming the trial, for a stage whose network cannot be built."""
+    missing = {same_network(stage): (unit.label, stage) for unit in plan.units.values() for stage in unit.stages}
+    if not missing:
         return
     import torch
 
-    from mm1_lab.model import build_connector
+    from mm1_lab.train.stages import KINDS
 
     with torch.device("meta"):
-        for arguments, label in asked.items():
+        for label, stage in missing.values():
             try:
-                build_connector(*arguments)
+                if type(stage) in KINDS:
+                    KINDS[type(stage)].check(stage)
             except RequestError as error:
                 raise RequestError(f"{label}: {error}") from None
 
 
-def _patches(stage: MultimodalStage) -> int:
-    return (stage.image_size // stage.encoder.patch) ** 2
+def same_network(stage: Stage) -> str:
+    """Equal for stages that train the same network, on whatever data, seed and schedule."""
+    left_out = dict.fromkeys(("seed", "data", "training", "shares"), True) | dict.fromkeys(stage.inputs(), True)
+    own = {"kind": stage.KIND, **stage.model_dump(mode="json", exclude=left_out)}
+    return canonical_json(own | {name: same_network(needed) for name, needed in stage.inputs().items()})

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mm1_lab.config import EvaluationStage, Stage, Trial
-from mm1_lab.orchestrate.cost import Speeds, flops
+from mm1_lab.config import Stage, Trial
+from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.results import Ledger
 
 State = Literal["done", "run", "wait", "not needed"]
@@ -25,7 +25,7 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work for one process: an encoder, a decoder, or a trial's multimodal stage with its evaluation."""
+    """A piece of work for one process: a stage, or an evaluation with the stage that only it needs."""
 
     key: str
     """Fingerprint of its last stage."""
@@ -38,7 +38,7 @@ class Unit:
 
     @property
     def kind(self) -> str:
-        return "trial" if isinstance(self.stages[-1], EvaluationStage) else self.stages[-1].KIND
+        return self.stages[-1].KIND if self.stages[-1].TRAINS else "trial"
 
     @property
     def label(self) -> str:
@@ -60,64 +60,83 @@ class Plan:
 
 
 def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
-    """Looks into the ledger; opens no file and imports nothing heavy, so ten thousand trials take seconds."""
+    """Looks into the ledger; opens no file and imports nothing heavy, so ten thousand trials take seconds.
+
+    A stage is missing if its results are, and something that is missing needs it. Each missing one is a unit of its
+    own, but for one that nothing needs besides a single evaluation: the two are one unit, which saves a load.
+    """
     plan = Plan(tuple(trials), {})
-    owners: dict[str, list[str]] = {}
-    wanted: list[tuple[EvaluationStage, str]] = []
+    names: dict[str, list[str]] = {}
+    missing: dict[str, Stage] = {}
+    needed_by: dict[str, list[str]] = {}
     for trial in plan.trials:
         fingerprint = trial.fingerprint
-        if fingerprint not in owners:
-            wanted.append((trial.evaluation, fingerprint))
-        owners.setdefault(fingerprint, []).append(trial.name)
-    for evaluation, fingerprint in wanted:
-        _plan_trial(plan, ledger, evaluation, fingerprint, owners[fingerprint])
+        if fingerprint not in names and not _is_done(plan, ledger, trial.evaluation):
+            _want(plan, ledger, trial.evaluation, missing, needed_by)
+        names.setdefault(fingerprint, []).append(trial.name)
+
+    order = {trial.name: place for place, trial in enumerate(plan.trials)}
+    for fingerprint, stage in reversed(missing.items()):  # from the scores down, so that each knows who needs it
+        for needed in stage.inputs().values():
+            if needed.fingerprint in missing:
+                own = {*names.get(needed.fingerprint, ()), *names[fingerprint]}
+                names[needed.fingerprint] = sorted(own, key=order.__getitem__)
+
+    joined: dict[str, str] = {}
+    for fingerprint, users in needed_by.items():
+        if len(users) == 1 and not missing[users[0]].TRAINS:
+            joined[users[0]] = fingerprint
+    alone = set(joined.values())
+    for fingerprint, stage in missing.items():
+        waits = [needed for needed in stage.inputs().values() if needed.fingerprint in missing]
+        plan.stages[fingerprint] = _planned(ledger, stage, waits)
+        if fingerprint in alone:
+            continue
+        stages: tuple[Stage, ...] = (stage,)
+        if fingerprint in joined:
+            first = missing[joined[fingerprint]]
+            stages = (first, stage)
+            waits = [needed for needed in first.inputs().values() if needed.fingerprint in missing]
+        needs = tuple(dict.fromkeys(needed.fingerprint for needed in waits))
+        plan.units[fingerprint] = Unit(fingerprint, stages, needs, tuple(names[fingerprint]))
+    for trial in plan.trials:
+        _leave_alone(plan, ledger, trial.evaluation.model)
     return plan
 
 
-def _plan_trial(plan: Plan, ledger: Ledger, evaluation: EvaluationStage, fingerprint: str, names: list[str]) -> None:
-    """Adds a trial's stages, and the units that are missing for its scores."""
-    model = evaluation.model
-    model_print = model.fingerprint
-    if ledger.has_scores(fingerprint):
-        plan.stages[fingerprint] = PlannedStage(evaluation, fingerprint, "done", "scores are in the results folder")
-        _leave_alone(plan, ledger, model)
-        return
-    needs: list[Stage] = []
-    stages: tuple[Stage, ...] = (evaluation,)
-    if ledger.has_weights(model_print):
-        plan.stages[model_print] = PlannedStage(model, model_print, "done", _where(ledger, model_print))
-    else:
-        stages = (model, evaluation)
-        needs = [part for part in model.inputs().values() if _plan_part(plan, ledger, part, names)]
-        plan.stages[model_print] = _planned(ledger, model, needs)
-    plan.units[fingerprint] = Unit(fingerprint, stages, tuple(part.fingerprint for part in needs), tuple(names))
-    plan.stages[fingerprint] = _planned(ledger, evaluation, [model] if len(stages) > 1 else [])
-
-
-def _plan_part(plan: Plan, ledger: Ledger, stage: Stage, names: list[str]) -> bool:
-    """Adds an encoder or a decoder, and what it starts from; returns whether it is missing."""
+def _is_done(plan: Plan, ledger: Ledger, stage: Stage) -> bool:
+    """Whether the stage's results are there; enters it into the plan if so."""
     fingerprint = stage.fingerprint
-    if ledger.has_weights(fingerprint):
-        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done", _where(ledger, fingerprint))
+    if not (ledger.has_weights(fingerprint) if stage.TRAINS else ledger.has_scores(fingerprint)):
         return False
-    needs = [part for part in stage.inputs().values() if _plan_part(plan, ledger, part, names)]
-    unit = plan.units.get(fingerprint)
-    earlier = unit.names if unit else ()
-    needed = tuple(part.fingerprint for part in needs)
-    plan.units[fingerprint] = Unit(fingerprint, (stage,), needed, (*earlier, *names))
-    plan.stages[fingerprint] = _planned(ledger, stage, needs)
+    why = _where(ledger, fingerprint) if stage.TRAINS else "scores are in the results folder"
+    plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done", why)
     return True
 
 
-def _leave_alone(plan: Plan, ledger: Ledger, stage: Stage) -> None:
-    """Adds a stage that no missing trial has asked for so far, and what is behind it."""
+def _want(plan: Plan, ledger: Ledger, stage: Stage, missing: dict[str, Stage], needed_by: dict[str, list[str]]) -> None:
+    """Enters a missing stage into `missing`, behind all of its inputs that are missing."""
     fingerprint = stage.fingerprint
-    if fingerprint not in plan.stages:
-        done = ledger.has_weights(fingerprint)
-        why = _where(ledger, fingerprint) if done else "no missing trial needs it"
-        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done" if done else "not needed", why)
-    for part in stage.inputs().values():
-        _leave_alone(plan, ledger, part)
+    if fingerprint in missing:
+        return
+    for needed in stage.inputs().values():
+        if not _is_done(plan, ledger, needed):
+            _want(plan, ledger, needed, missing, needed_by)
+            users = needed_by.setdefault(needed.fingerprint, [])
+            if fingerprint not in users:
+                users.append(fingerprint)
+    missing[fingerprint] = stage
+
+
+def _leave_alone(plan: Plan, ledger: Ledger, stage: Stage) -> None:
+    """Enters a stage that nothing missing has asked for, and what is behind it."""
+    fingerprint = stage.fingerprint
+    if fingerprint in plan.stages:
+        return
+    if not _is_done(plan, ledger, stage):
+        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "not needed", "no missing trial needs it")
+    for needed in stage.inputs().values():
+        _leave_alone(plan, ledger, needed)
 
 
 def _planned(ledger: Ledger, stage: Stage, needs: Iterable[Stage]) -> PlannedStage:
@@ -153,5 +172,5 @@ def unit_cost(unit: Unit, speeds: Speeds) -> float:
     """Seconds of a unit; in FLOPs at a nominal 10 billion a second where its kind was never measured."""
     costs = (speeds.seconds(stage) for stage in unit.stages)
     return sum(
-        cost if cost is not None else flops(stage) / 1e10 for cost, stage in zip(costs, unit.stages, strict=True)
+        cost if cost is not None else stage.flops() / 1e10 for cost, stage in zip(costs, unit.stages, strict=True)
     )

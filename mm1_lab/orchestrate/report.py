@@ -7,18 +7,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from mm1_lab.config import (
-    DecoderStage,
-    EncoderStage,
-    EvaluationStage,
-    MultimodalStage,
-    RequestError,
-    Stage,
-    canonical_json,
-)
+from mm1_lab.config import RequestError, Stage
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.orchestrate.cost import disk_bytes, flops, measured_speeds, memory_bytes, parameters, training_tokens
+from mm1_lab.orchestrate.cost import disk_bytes, measured_speeds, memory_bytes
 from mm1_lab.orchestrate.display import duration
+from mm1_lab.orchestrate.feasible import same_network
 from mm1_lab.orchestrate.plan import Plan, PlannedStage
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.results import Ledger, TrialRow
@@ -49,8 +42,8 @@ def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | No
         if planned.state in ("run", "wait"):
             expected = speeds.seconds(stage)
             seconds = seconds + expected if expected is not None else float("nan")
-            count = counts.get(planned.fingerprint, parameters(stage))
-            row += [_why(planned, known), _short(count), _short(training_tokens(stage)), _short(flops(stage))]
+            count = counts.get(planned.fingerprint, stage.parameters())
+            row += [_why(planned, known), _short(count), _short(stage.positions()), _short(stage.flops())]
             row += [_bytes(memory_bytes(stage)), duration(expected) if expected is not None else "unknown"]
         else:
             row += [_with_quality(planned, first.ledger), "", "", "", "", ""]
@@ -62,7 +55,7 @@ def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | No
     start = 0 if len(requests) > 1 else 1
     lines += [*table(columns[start:], (row[start:] for row in trials)), "", *table(heading, rows), ""]
     if missing:
-        total = sum(flops(planned.stage) for planned in missing)
+        total = sum(planned.stage.flops() for planned in missing)
         disk = sum(disk_bytes(planned.stage) for planned in missing)
         time = "time unknown (some kind of stage was never measured here)"
         if not math.isnan(seconds):
@@ -83,7 +76,7 @@ def _trial_state(plan: Plan, fingerprint: str) -> str:
 
 def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
     """Why a stage does not run; of a finished encoder also how good it is by itself."""
-    if not isinstance(planned.stage, EncoderStage) or not ledger.has_weights(planned.fingerprint):
+    if not ledger.has_weights(planned.fingerprint):
         return planned.why
     quality = encoder_quality(ledger.summary(planned.fingerprint))
     return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
@@ -121,28 +114,24 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]
 
 
 def _counts(stages: Iterable[Stage], tokenizer: Tokenizer | None) -> dict[str, int]:
-    """Parameters by fingerprint, embeddings included, counted on the meta device: no memory, whatever the size."""
+    """Parameters by fingerprint, embeddings included, counted on the meta device: no memory, whatever the size.
+
+    Of an evaluation those of its model.
+    """
     if tokenizer is None:
         return {}
     import torch
 
-    from mm1_lab.model import build_decoder, build_encoder, build_mm1
+    from mm1_lab.train.stages import KINDS
 
     counts: dict[str, int] = {}
     by_fingerprint: dict[str, int] = {}
     for stage in stages:
-        trained = stage.model if isinstance(stage, EvaluationStage) else stage
-        same = canonical_json(trained.model_dump(mode="json", exclude={"seed": True, "training": True}))
+        network = next(needed for needed in stage.chain() if needed.TRAINS)
+        same = same_network(network)
         if same not in counts:
             with torch.device("meta"):
-                if isinstance(trained, EncoderStage):
-                    model: Any = build_encoder(trained.size, trained.patch, trained.image_size)
-                elif isinstance(trained, MultimodalStage):
-                    model = build_mm1(trained, tokenizer)
-                else:
-                    assert isinstance(trained, DecoderStage)
-                    longest = max(phase.sequence_length for phase in trained.training.phases)
-                    model = build_decoder(trained.size, tokenizer.size, longest)
+                model = KINDS[type(network)].build(network, tokenizer)
             counts[same] = sum(parameter.numel() for parameter in model.parameters())
         by_fingerprint[stage.fingerprint] = counts[same]
     return by_fingerprint

@@ -19,9 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import EvaluationStage, MultimodalStage, RequestError, Scale, Stage
+from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage
 from mm1_lab.data.types import Data
-from mm1_lab.orchestrate.cost import flops
 from mm1_lab.orchestrate.plan import Unit
 from mm1_lab.orchestrate.request import REPOSITORY, data_cache
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow
@@ -68,7 +67,7 @@ def run_unit(unit: Unit, recipes: dict[str, Any], site: Site, report: StageRepor
             def tell(progress: Progress, kind: str = stage.KIND) -> None:
                 report(kind, progress)
 
-            if isinstance(stage, EvaluationStage):
+            if isinstance(stage, EvaluationStage):  # scores, where the others give weights
                 _evaluate(stage, unit, recipes, site, tell)
             else:
                 _train(stage, site, tell)
@@ -137,7 +136,7 @@ def _train(stage: Stage, site: Site, report: Report) -> None:
         started = time.monotonic()
         inputs = {name: ledger.stage_folder(needed.fingerprint) for name, needed in stage.inputs().items()}
         run_stage(stage, folder, inputs, _data(stage, site), report)
-        if fresh and flops(stage) > 0:
+        if fresh and stage.flops() > 0:
             write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
         ledger.finish_stage(fingerprint)
 
@@ -162,7 +161,7 @@ def _evaluate(stage: EvaluationStage, unit: Unit, recipes: dict[str, Any], site:
             "recipe": recipes,
             "config": stage.model_dump(mode="json"),
             "fingerprints": _chain(stage),
-            "summaries": _summaries(stage.model, ledger),
+            "summaries": _summaries(stage, ledger),
             "majority": evaluation.majority,
             "majority_by_kind": evaluation.majority_by_kind,
             "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
@@ -185,19 +184,18 @@ def _sample_row(sample: Sample) -> SampleRow:
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
-    return {"seconds": round(time.monotonic() - started, 3), "flops": flops(stage)}
+    return {"seconds": round(time.monotonic() - started, 3), "flops": stage.flops()}
 
 
-def _chain(stage: EvaluationStage) -> dict[str, str]:
-    """Fingerprints of all stages behind a score, by kind."""
-    inputs = {needed.KIND: needed.fingerprint for needed in stage.model.inputs().values()}
-    return {**inputs, stage.model.KIND: stage.model.fingerprint, stage.KIND: stage.fingerprint}
+def _chain(stage: Stage) -> dict[str, str]:
+    """Fingerprints of all stages behind a score, by kind; of several of a kind the nearest."""
+    return {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
 
 
-def _summaries(model: MultimodalStage, ledger: Ledger) -> dict[str, Any]:
-    """Of the stages behind a model, by kind; one whose weights have been deleted tells nothing."""
-    stages = (*model.inputs().values(), model)
-    return {s.KIND: ledger.summary(s.fingerprint) for s in stages if ledger.has_weights(s.fingerprint)}
+def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
+    """What the stages behind a score told, by kind; one whose weights have been deleted tells nothing."""
+    known = {kind: fingerprint for kind, fingerprint in _chain(stage).items() if ledger.has_weights(fingerprint)}
+    return {kind: ledger.summary(fingerprint) for kind, fingerprint in known.items()}
 
 
 def environment(scale: Scale) -> dict[str, Any]:

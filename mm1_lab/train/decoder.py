@@ -1,17 +1,20 @@
 """Language-model pre-training of the decoder on text alone, in phases of rows of different lengths."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 
 import torch
+from transformers import Qwen2ForCausalLM
 
 from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data
+from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_decoder, count_parameters, hidden_states, save_weights
 from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.kind import StageKind
 from mm1_lab.train.module import Tally
 from mm1_lab.train.objective import language_loss
 from mm1_lab.train.progress import Report
@@ -52,11 +55,16 @@ class TextBatches:
         )
 
 
-def train_decoder(stage: DecoderStage, folder: Path, data: Data, report: Report) -> None:
+def build(stage: DecoderStage, tokenizer: Tokenizer) -> Qwen2ForCausalLM:
+    """The decoder from scratch, for the longest rows of its pre-training."""
+    longest = max(phase.sequence_length for phase in stage.training.phases)
+    return build_decoder(stage.size, tokenizer.size, longest)
+
+
+def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
     """Pre-trains a decoder."""
     seed_everything(stage)
-    sequence = max(phase.sequence_length for phase in stage.training.phases)
-    decoder = build_decoder(stage.size, data.tokenizer.size, sequence)
+    decoder = build(stage, data.tokenizer)
     if stage.compile:
         decoder.model.compile()
 
@@ -69,3 +77,6 @@ def train_decoder(stage: DecoderStage, folder: Path, data: Data, report: Report)
     recorder = fit(stage, folder, decoder, objective, stage.training, NAMES, batches, report)
     save_weights(decoder, folder, stage)
     write_summary(folder, stage, recorder, NAMES, count_parameters(decoder), {})
+
+
+DECODER = StageKind(DecoderStage, build, train_decoder)

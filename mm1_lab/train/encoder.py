@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import EncoderStage
-from mm1_lab.data.types import Data
-from mm1_lab.model import build_encoder, count_parameters, save_weights
+from mm1_lab.data.types import Data, Tokenizer
+from mm1_lab.model import Encoder, build_encoder, count_parameters, save_weights
 from mm1_lab.train.contrastive import train_contrastive
 from mm1_lab.train.fit import seed_everything, write_summary
+from mm1_lab.train.kind import StageKind
 from mm1_lab.train.probe import word_probe
 from mm1_lab.train.progress import Report
 from mm1_lab.train.reconstructive import train_reconstructive
@@ -32,3 +33,11 @@ def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path],
     save_weights(encoder, folder, stage)
     more["probe"] = word_probe(encoder.eval(), data, stage.image_size)
     write_summary(folder, stage, recorder, NAMES[stage.objective], count_parameters(encoder), more)
+
+
+def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
+    """The ViT from scratch; the text tower or the head of its pre-training is not kept."""
+    return build_encoder(stage.size, stage.patch, stage.image_size)
+
+
+ENCODER = StageKind(EncoderStage, build, train_encoder)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 
-from mm1_lab.config import MultimodalStage, PretrainedDecoder, PretrainedEncoder
+from mm1_lab.config import MultimodalStage, PretrainedDecoder, PretrainedEncoder, RequestError
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
 from mm1_lab.model import (
     PretrainedViT,
+    build_connector,
     build_mm1,
     count_parameters,
     load_pretrained_decoder,
@@ -20,6 +21,7 @@ from mm1_lab.model import (
     save_weights,
 )
 from mm1_lab.train.fit import fit, seed_everything, write_summary
+from mm1_lab.train.kind import StageKind
 from mm1_lab.train.module import Tally
 from mm1_lab.train.objective import language_loss
 from mm1_lab.train.progress import Report
@@ -75,3 +77,20 @@ def train_multimodal(
     rows = [int(row[3]) for row in recorder.total.tolist()]
     epochs = {name: sources[name].epochs(count) for name, count in zip(names, rows, strict=True)}
     write_summary(folder, stage, recorder, names, count_parameters(model), {"epochs": epochs})
+
+
+def check(stage: MultimodalStage) -> None:
+    """Raises RequestError for a connector that is not there, or does not give the tokens that are asked for."""
+    patches = (stage.image_size // stage.encoder.patch) ** 2
+    encoder, decoder = stage.encoder.features.width, stage.decoder.size.width
+    connector = build_connector(stage.connector, encoder, decoder, patches)
+    tokens = connector(torch.empty(1, patches, encoder, device="meta"))
+    wanted = (1, stage.connector.image_tokens, decoder)
+    if tuple(tokens.shape) != wanted:
+        raise RequestError(
+            f"connector {stage.connector.kind!r}: gives {tuple(tokens.shape)} for one image, but (1, image tokens, "
+            f"width of the decoder) = {wanted} are needed; see how its forward ends"
+        )
+
+
+MULTIMODAL = StageKind(MultimodalStage, build_mm1, train_multimodal, check)

@@ -105,3 +105,34 @@ def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]
         encoder = next(stage[1] for stage in stages if stage[0] == "encoder")
         assert any(f"waits for encoder {encoder} and decoder" in line for line in lines)
     assert tables[0] == tables[1]
+
+
+def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(tmp_path: Path) -> None:
+    """Two evaluations of one model: the model is trained once, by itself, and both wait for it."""
+    trials, ledger = ask(tmp_path, only=("base",))
+    evaluation = trials[0].evaluation
+    fewer = evaluation.settings.model_copy(update={"questions": 8})
+    other = trials[0].model_copy(
+        update={"arm": "fewer questions", "evaluation": evaluation.model_copy(update={"settings": fewer})}
+    )
+    plan = make_plan((*trials, other), ledger)
+    assert kinds(plan) == ["decoder", "encoder", "multimodal", "trial", "trial"]
+    for trial in (*trials, other):
+        assert plan.units[trial.fingerprint].needs == (evaluation.model.fingerprint,)
+    assert plan.units[evaluation.model.fingerprint].names == ("base / seed 0", "fewer questions / seed 0")
+
+
+def test_a_chain_is_as_long_as_its_inputs_say(tmp_path: Path) -> None:
+    """An encoder that goes on from another one: each waits for the one before."""
+    trials, ledger = ask(tmp_path, only=("base",))
+    model = trials[0].evaluation.model
+    second = model.encoder.model_copy(update={"start": model.encoder})
+    longer = model.model_copy(update={"encoder": second})
+    evaluation = trials[0].evaluation.model_copy(update={"model": longer})
+    plan = make_plan([trials[0].model_copy(update={"evaluation": evaluation})], ledger)
+    assert plan.units[second.fingerprint].needs == (model.encoder.fingerprint,)
+    assert set(plan.units[evaluation.fingerprint].needs) == {second.fingerprint, model.decoder.fingerprint}
+    assert list(plan.units)[-1] == evaluation.fingerprint
+    assert [stage.KIND for stage in evaluation.chain()] == [
+        "evaluation", "multimodal", "encoder", "decoder", "encoder",
+    ]  # fmt: skip
