@@ -112,6 +112,10 @@ class Resources(Config):
 
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
+    workers: int = Field(0, ge=0)
+    """Processes that load batches beside training; 0: training loads them itself, which is right for small images."""
+    prefetch: int = Field(2, gt=0)
+    """Batches that each of them has ready."""
 
 
 class Scale(Config):

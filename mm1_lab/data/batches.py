@@ -4,6 +4,7 @@ A batch is a pure function of its step, so the position in the data is one numbe
 or often) reads what undisturbed training would have read.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,16 +12,13 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mm1_lab.config import Resources
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
-from mm1_lab.data.types import BrokenPicture, Pixels, Source
-
-MEAN_COLOUR = 128
-"""Every channel of a blind image; the model's normalisation makes it 0."""
-BROKEN_SHARE = 0.01
-BROKEN_LEAST = 3
+from mm1_lab.data.pixels import MEAN_COLOUR, NONE_ASKED, BrokenPictures, Decoded, decode
+from mm1_lab.data.types import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,7 @@ class Batch:
     """uint8 (n, 3, side, side), in the order in which their places stand in the rows."""
     sources: tuple[str, ...]
     """The source of each row."""
+    decoded: Decoded = NONE_ASKED
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         names = ("tokens", "weights", "documents", "positions", "images")
@@ -52,50 +51,23 @@ class Batch:
         return totals
 
 
-class TooManyBrokenPictures(Exception):
-    """So many images cannot be decoded that the data must be looked at; the message lists the first of them."""
-
-
-class BrokenPictures:
-    """Counts images that cannot be decoded; a stage must not go on when more than 1 % of them break."""
-
-    def __init__(self) -> None:
-        self.read = 0
-        self.broken = 0
-        self.messages: dict[str, None] = {}
-
-    def add(self, error: BrokenPicture) -> None:
-        """Counts a broken image. Raises TooManyBrokenPictures at the third or later, where they exceed 1 %."""
-        self.broken += 1
-        self.messages[str(error)] = None
-        if self.broken >= BROKEN_LEAST and self.broken > BROKEN_SHARE * self.read:
-            listed = "; ".join(list(self.messages)[:10])
-            raise TooManyBrokenPictures(
-                f"{self.broken} of the {self.read} images read so far cannot be decoded; repair or remove: {listed}"
-            )
-
-
-def make_batch(
-    rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, broken: BrokenPictures | None = None
-) -> Batch:
+def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool) -> Batch:
     """`rows`, from the sources `names`, as a batch with images of `side` pixels.
 
-    Where `blind`, no picture is drawn or decoded. A picture that cannot be decoded becomes one mean colour and its
-    document leaves the loss, counted in `broken`; without `broken` the BrokenPicture is raised.
+    Where `blind`, no picture is drawn or decoded. A picture that cannot be decoded becomes one mean colour, its
+    document leaves the loss, and the batch's `decoded` names it.
     """
     weights = np.stack([row.weights for row in rows])
-    total = sum(len(row.pictures) for row in rows)
-    images = np.full((total, side, side, 3), MEAN_COLOUR, np.uint8)
-    if not blind:
-        at = 0
-        for index, row in enumerate(rows):
-            for picture, owner in zip(row.pictures, row.owners, strict=True):
-                pixels = _pixels(picture.pixels, side, broken)
-                if pixels is None:
-                    weights[index, row.documents == owner] = 0
-                else:
-                    images[at] = pixels
-                at += 1
+    pictures = [picture for row in rows for picture in row.pictures]
+    images = np.full((len(pictures), side, side, 3), MEAN_COLOUR, np.uint8)
+    pixels, decoded = ([], NONE_ASKED) if blind else decode(pictures, side)
+    owners = [(index, owner) for index, row in enumerate(rows) for owner in row.owners]
+    for at, found in enumerate(pixels):
+        if found is None:
+            index, owner = owners[at]
+            weights[index, rows[index].documents == owner] = 0
+        else:
+            images[at] = found
     return Batch(
         tokens=torch.from_numpy(np.stack([row.tokens for row in rows])).long(),
         weights=torch.from_numpy(weights),
@@ -103,18 +75,8 @@ def make_batch(
         positions=torch.from_numpy(np.stack([row.positions for row in rows])).long(),
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
         sources=tuple(names),
+        decoded=decoded,
     )
-
-
-def _pixels(draw: Callable[[int], Pixels], side: int, broken: BrokenPictures | None) -> Pixels | None:
-    if broken is None:
-        return draw(side)
-    broken.read += 1
-    try:
-        return draw(side)
-    except BrokenPicture as error:
-        broken.add(error)
-        return None
 
 
 class MixtureBatches:
@@ -135,50 +97,81 @@ class MixtureBatches:
         self._rows = rows
         self._side = side
         self._blind = blind
-        self.broken = BrokenPictures()
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, a pure function of it."""
         names = self._mixture.rows(step * self._rows, self._rows)
         rows = [self._packer.pack(self._sources[name].documents(number)) for name, number in names]
-        return make_batch(rows, [name for name, _ in names], self._side, self._blind, self.broken)
+        return make_batch(rows, [name for name, _ in names], self._side, self._blind)
+
+
+_resources = Resources()
+
+
+def share_resources(resources: Resources) -> None:
+    """Says with how many processes this one loads its batches from now on."""
+    global _resources
+    _resources = resources
 
 
 class DataModule(pl.LightningDataModule):
-    """Hands out `batch(step)` from the current step up to `steps`; the step is its only state."""
+    """Hands out `batch(step)` from the current step up to `steps`; the step is its only state.
+
+    Batches have `to` and `decoded`. Where the resources name workers, these make the batches, some ahead, and training
+    reads the same ones in the same order. Raises TooManyBrokenPictures while it hands out.
+    """
 
     def __init__(self, batch: Callable[[int], Any], steps: int, start: int = 0) -> None:
         super().__init__()
         self.batch = batch
         self.steps = steps
         self.step = start
+        self._broken = BrokenPictures()
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(_Steps(self), batch_size=None, num_workers=0)
+        workers = _resources.workers
+        if workers:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not live on in a forked process
+        return DataLoader(
+            _Batches(self.batch),
+            batch_size=None,
+            sampler=_Steps(self.step, self.steps),
+            num_workers=workers,
+            prefetch_factor=_resources.prefetch if workers else None,
+            multiprocessing_context="fork" if workers else None,  # sources are opened once, and shared
+        )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        self._broken.add(batch.decoded)
         return batch.to(device)
 
     def state_dict(self) -> dict[str, int]:
-        """The step that comes next; under a trainer, its count of finished optimiser steps."""
+        """The step that comes next: the trainer's count of finished optimiser steps."""
         return {"step": self.step if self.trainer is None else self.trainer.global_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.step = state_dict["step"]
 
 
-class _Steps(IterableDataset[Any]):
+@dataclass(frozen=True)
+class _Batches(Dataset[Any]):
+    """A batch is a function of its step."""
+
+    batch: Callable[[int], Any]
+
+    def __getitem__(self, step: int) -> Any:
+        return self.batch(step)
+
+
+@dataclass(frozen=True)
+class _Steps(Sampler[int]):
     """Lightning counts the batches of an interrupted epoch as fetched, so the length is that of the whole epoch."""
 
-    def __init__(self, module: DataModule) -> None:
-        self._module = module
+    start: int
+    end: int
 
     def __len__(self) -> int:
-        return self._module.steps
+        return self.end
 
-    def __iter__(self) -> Iterator[Any]:
-        module = self._module
-        for step in range(module.step, module.steps):
-            batch = module.batch(step)
-            module.step = step + 1
-            yield batch
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.end))

@@ -40,6 +40,15 @@ class Document:
     """Unique within its source."""
     parts: tuple[Part, ...]
 
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return tuple(part for part in self.parts if not isinstance(part, str))
+
+    @property
+    def text(self) -> str:
+        """All of it, without the pictures."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
 
 class Source(Protocol):
     """One kind of training data as rows: random access, so that a position in the data is just a number."""

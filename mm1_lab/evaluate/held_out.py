@@ -66,7 +66,7 @@ def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Docum
     length = images = 0
     for document in documents:
         more = packer.length(document)
-        shown = sum(not isinstance(part, str) for part in document.parts)
+        shown = len(document.pictures)
         if group and (length + more > packer.sequence or images + shown > packer.max_images):
             yield group
             group, length, images = [], 0, 0

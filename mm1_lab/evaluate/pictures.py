@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from mm1_lab.data.batches import MEAN_COLOUR
+from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor
 from mm1_lab.data.types import Picture
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
@@ -57,6 +57,6 @@ class PromptEmbedder:
     def _encode(self, images: list[np.ndarray]) -> torch.Tensor:
         """uint8 (side, side, 3) each → (n, image_tokens, width): what the decoder reads in their places."""
         device = self._model.decoder.device
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().to(device)
+        pixels = image_tensor(images).to(device)
         places = torch.full((len(images), self._image_tokens), self._model.image_id, device=device)
         return self._model.embed(places, pixels)

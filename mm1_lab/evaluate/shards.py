@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from mm1_lab.config import EvaluationSettings, RequestError
-from mm1_lab.data.types import BrokenPicture, Data, Document, Picture
+from mm1_lab.data.pixels import decodes
+from mm1_lab.data.types import Data, Document
 from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.held_out import held_out_documents
 
@@ -57,19 +58,9 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
 def _questions(documents: Iterable[Document]) -> Iterator[Question]:
     """Captioned images as questions without a prompt, as in training; without a picture or words they drop out."""
     for document in documents:
-        pictures = [part for part in document.parts if not isinstance(part, str)]
-        caption = " ".join(" ".join(part for part in document.parts if isinstance(part, str)).split())
-        if pictures and caption and _is_whole(pictures[0]):
-            yield Question(document.key, "caption", pictures[0], "", (caption,), caption)
-
-
-def _is_whole(picture: Picture) -> bool:
-    """Whether the picture can be decoded: an evaluation must not break in the middle."""
-    try:
-        picture.pixels(1)
-    except BrokenPicture:
-        return False
-    return True
+        caption = " ".join(document.text.split())
+        if document.pictures and caption and decodes(document.pictures[0]):
+            yield Question(document.key, "caption", document.pictures[0], "", (caption,), caption)
 
 
 def _demonstrations(data: Data, name: str, wanted: int, at_least: int) -> list[Question]:

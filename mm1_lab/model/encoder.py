@@ -7,7 +7,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from mm1_lab.config import Size
-from mm1_lab.data.batches import MEAN_COLOUR
+from mm1_lab.data.pixels import MEAN_COLOUR
 
 COLOUR_SPREAD = 64.0
 """A pixel's distance from the mean colour is divided by this: about one standard deviation."""

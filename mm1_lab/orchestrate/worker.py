@@ -97,6 +97,8 @@ def reset_process(seed: int, scale: Scale) -> None:
     import numpy as np
     import torch
 
+    from mm1_lab.data.batches import share_resources
+
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -106,6 +108,7 @@ def reset_process(seed: int, scale: Scale) -> None:
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(max(1, int(scale.resources.cpus)))
+    share_resources(scale.resources)
 
 
 @lru_cache(maxsize=1)

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mm1_lab.config import EncoderStage, Size
-from mm1_lab.data.types import BrokenPicture, Data, Document, Picture, Pixels, Tokenizer
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor, pictures_and_texts
+from mm1_lab.data.types import Data, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights, normalise
 from mm1_lab.train.fit import fit
 from mm1_lab.train.module import Tally
@@ -41,12 +41,16 @@ class PairBatch:
     """int64 (pairs,): where each caption's end token stands."""
     groups: torch.Tensor
     """int64 (pairs,): equal for captions that are the same word for word."""
+    decoded: Decoded = NONE_ASKED
 
     def to(self, device: torch.device | str) -> "PairBatch":
-        return PairBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        names = ("images", "tokens", "ends", "groups")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-def pair_batch(images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tokenizer) -> PairBatch:
+def pair_batch(
+    images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tokenizer, decoded: Decoded = NONE_ASKED
+) -> PairBatch:
     """Images (each (side, side, 3)) and captions as tensors."""
     limit = CAPTION_TOKENS - 2
     ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
@@ -54,10 +58,11 @@ def pair_batch(images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tok
     first: dict[str, int] = {}
     groups = [first.setdefault(caption, number) for number, caption in enumerate(captions)]
     return PairBatch(
-        images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+        images=image_tensor(images),
         tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
         ends=torch.tensor([len(row) - 1 for row in ids]),
         groups=torch.tensor(groups),
+        decoded=decoded,
     )
 
 
@@ -124,7 +129,8 @@ def train_contrastive(
     pairs = StepPairs(stage, data)
 
     def batch(step: int) -> PairBatch:
-        return pair_batch(*pairs(step), data.tokenizer)
+        images, captions, decoded = pairs(step)
+        return pair_batch(images, captions, data.tokenizer, decoded)
 
     recorder = fit(stage, folder, network, network.loss, stage.training, ["pairs"], batch, report)
     text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
@@ -138,12 +144,10 @@ def held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str,
 
     A caption that another image has too, word for word, counts as right.
     """
-    pairs = [
-        pair for document in data.held_out("captions", HELD_OUT_PAIRS) if (pair := _image_and_text(document, side))
-    ]
-    if not pairs:
+    pixels, captions = pictures_and_texts(data.held_out("captions", HELD_OUT_PAIRS), side)
+    if not pixels:
         return {"pairs": 0}
-    batch = pair_batch([image for image, _ in pairs], [text for _, text in pairs], data.tokenizer)
+    batch = pair_batch(pixels, captions, data.tokenizer)
     network.eval()
     images, texts = network(batch.to(network.log_scale.device))
     groups = batch.groups.to(images.device)
@@ -153,18 +157,7 @@ def held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str,
         return (groups[nearest] == groups).double().mean().item()
 
     return {
-        "pairs": len(pairs),
+        "pairs": len(pixels),
         "image_to_text": accuracy(scores.argmax(dim=1)),
         "text_to_image": accuracy(scores.argmax(dim=0)),
     }
-
-
-def _image_and_text(document: Document, side: int) -> tuple[Pixels, str] | None:
-    """The first picture of a document and all its text; None without a picture that can be decoded."""
-    picture: Picture | None = next((part for part in document.parts if not isinstance(part, str)), None)
-    if picture is None:
-        return None
-    try:
-        return picture.pixels(side), "".join(part for part in document.parts if isinstance(part, str))
-    except BrokenPicture:
-        return None

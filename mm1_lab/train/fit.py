@@ -22,7 +22,6 @@ from mm1_lab.train.recorder import CHECKPOINT, Recorder
 SUMMARY = "summary.json"
 REMARKS = (
     "does not have many workers",
-    "`IterableDataset` has `__len__` defined",
     "your dataloader is not resumable",  # its data module is
     "isinstance\\(treespec, LeafSpec\\)",
 )

@@ -3,9 +3,9 @@
 import math
 
 from mm1_lab.config import EncoderStage
-from mm1_lab.data.batches import BrokenPictures
 from mm1_lab.data.pages import PagePairs
-from mm1_lab.data.types import BrokenPicture, Data, Pairs, Pixels
+from mm1_lab.data.pixels import Decoded, TooManyBrokenPictures, decode
+from mm1_lab.data.types import Data, Pairs, Pixels
 
 
 def is_dense(index: int, share: float) -> bool:
@@ -23,19 +23,14 @@ class StepPairs:
             if stage.distinct_pairs is None
             else PagePairs(data, stage.seed, stage.distinct_pairs)
         )
-        self._broken = BrokenPictures()
 
-    def __call__(self, step: int) -> tuple[list[Pixels], list[str]]:
-        """Images (side, side, 3) and their captions."""
+    def __call__(self, step: int) -> tuple[list[Pixels], list[str], Decoded]:
+        """Images (side, side, 3), their captions, and the account of those that are broken."""
         count = self._stage.training.batch_size
-        images, captions = [], []
-        for index in range(step * count, (step + 1) * count):
-            picture, caption = self._pairs.pair(index, is_dense(index, self._stage.synthetic_share))
-            self._broken.read += 1
-            try:
-                images.append(picture.pixels(self._stage.image_size))
-            except BrokenPicture as error:
-                self._broken.add(error)
-                continue
-            captions.append(caption)
-        return images, captions
+        share = self._stage.synthetic_share
+        pairs = [self._pairs.pair(index, is_dense(index, share)) for index in range(step * count, (step + 1) * count)]
+        images, decoded = decode([picture for picture, _ in pairs], self._stage.image_size)
+        sound = [(image, caption) for image, (_, caption) in zip(images, pairs, strict=True) if image is not None]
+        if not sound:
+            raise TooManyBrokenPictures(f"none of {count} images can be decoded: {'; '.join(decoded.broken[:10])}")
+        return [image for image, _ in sound], [caption for _, caption in sound], decoded

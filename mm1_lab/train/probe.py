@@ -3,7 +3,8 @@
 import torch
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.types import BrokenPicture, Data, Pixels
+from mm1_lab.data.pixels import image_tensor, pictures_and_texts
+from mm1_lab.data.types import Data, Pixels
 from mm1_lab.model import Encoder, normalise
 
 DOCUMENTS = 768
@@ -46,21 +47,12 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
 
 def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
     """Images, and the words of each one's caption."""
-    images, captions = [], []
     try:
         documents = data.held_out("synthetic", DOCUMENTS)
     except RequestError:
         documents = data.held_out("captions", DOCUMENTS)
-    for document in documents:
-        pictures = [part for part in document.parts if not isinstance(part, str)]
-        try:
-            images += [picture.pixels(side) for picture in pictures[:1]]
-        except BrokenPicture:
-            continue
-        if pictures:
-            text = "".join(part for part in document.parts if isinstance(part, str))
-            captions.append(set(data.tokenizer.encode(text)))
-    return images, captions
+    images, texts = pictures_and_texts(documents, side)
+    return images, [set(data.tokenizer.encode(text)) for text in texts]
 
 
 def _features(encoder: Encoder, images: list[Pixels]) -> torch.Tensor:
@@ -68,8 +60,7 @@ def _features(encoder: Encoder, images: list[Pixels]) -> torch.Tensor:
     device = next(encoder.parameters()).device
     means = []
     for start in range(0, len(images), CHUNK):
-        pixels = torch.stack([torch.from_numpy(image) for image in images[start : start + CHUNK]])
-        features = encoder(normalise(pixels.permute(0, 3, 1, 2).to(device)))
+        features = encoder(normalise(image_tensor(images[start : start + CHUNK]).to(device)))
         means.append(features.mean(dim=1).double().cpu())
     return torch.cat(means)
 

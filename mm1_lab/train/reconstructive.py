@@ -8,11 +8,11 @@ their patch. Here the class token stands before the first patch, and positions a
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from mm1_lab.config import EncoderStage
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor
 from mm1_lab.data.types import Data
 from mm1_lab.model import Encoder, build_encoder, normalise
 from mm1_lab.train.fit import fit
@@ -32,8 +32,10 @@ class ImageBatch:
     images: torch.Tensor
     """uint8 (n, 3, side, side)"""
 
+    decoded: Decoded = NONE_ASKED
+
     def to(self, device: torch.device | str) -> "ImageBatch":
-        return ImageBatch(self.images.to(device))
+        return ImageBatch(self.images.to(device), self.decoded)
 
 
 def normalised_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
@@ -91,7 +93,8 @@ def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: 
     pairs = StepPairs(stage, data)
 
     def batch(step: int) -> ImageBatch:
-        return ImageBatch(torch.from_numpy(np.stack(pairs(step)[0])).permute(0, 3, 1, 2).contiguous())
+        images, _, decoded = pairs(step)
+        return ImageBatch(image_tensor(images), decoded)
 
     recorder = fit(stage, folder, network, network.loss, stage.training, ["images"], batch, report)
     return without_last_layers(network.trunk, stage), recorder

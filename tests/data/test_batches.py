@@ -1,5 +1,6 @@
 """Batches: images in their places, blind arms, broken images, and a position that is one number."""
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -8,16 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mm1_lab.data.batches import (
-    Batch,
-    BrokenPictures,
-    DataModule,
-    MixtureBatches,
-    TooManyBrokenPictures,
-    make_batch,
-)
+from mm1_lab.config import Resources
+from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch, share_resources
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
+from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
 from mm1_lab.data.types import BrokenPicture, Document, Pixels
 
 
@@ -75,44 +71,32 @@ def test_a_blind_batch_shows_mean_colour_and_draws_nothing(squares: Any) -> None
 
 
 def test_a_broken_image_takes_its_document_out_of_the_loss(squares: Any) -> None:
-    broken = BrokenPictures()
     row = pack(squares, 7, None, 9)
-    batch = make_batch([row], ["a"], side=4, blind=False, broken=broken)
+    batch = make_batch([pack(squares), row], ["a", "a"], side=4, blind=False)
     assert batch.images[:, 0, 0, 0].tolist() == [7, 128, 9]
-    kept = batch.weights.sum(dim=0).numpy()
+    kept = batch.weights[1].numpy()
     assert kept[row.documents == 2].sum() == 0
     np.testing.assert_array_equal(kept[row.documents != 2], row.weights[row.documents != 2])
     assert row.weights[row.documents == 2].sum() == 4, "the row itself is left alone"
-    assert (broken.read, broken.broken) == (3, 1)
-
-
-def test_without_a_tally_a_broken_image_is_an_error(squares: Any) -> None:
-    with pytest.raises(BrokenPicture, match=r"torn\.jpg"):
-        make_batch([pack(squares, None)], ["a"], side=4, blind=False)
+    assert batch.decoded == Decoded(3, ("torn.jpg",))
 
 
 def test_more_than_one_in_a_hundred_broken_images_stop_the_stage() -> None:
     few = BrokenPictures()
     for number in range(5):
-        few.read += 100
-        few.add(BrokenPicture(f"image {number}"))
+        few.add(Decoded(100, (f"image {number}",)))
     assert few.broken == 5
 
     many = BrokenPictures()
-    many.read = 30
-    many.add(BrokenPicture("image 0"))
-    many.add(BrokenPicture("image 1"))
-    with pytest.raises(TooManyBrokenPictures, match=r"3 of the 30 .*image 0; image 1; image 2$"):
-        many.add(BrokenPicture("image 2"))
+    many.add(Decoded(30, ("image 0", "image 1")))
+    many.add(Decoded(3))
+    with pytest.raises(TooManyBrokenPictures, match=r"3 of the 34 .*image 0; image 1; image 2$"):
+        many.add(Decoded(1, ("image 2",)))
 
 
 def test_the_list_of_broken_images_ends_after_ten() -> None:
-    many = BrokenPictures()
-    many.read = 1100
-    for number in range(11):
-        many.add(BrokenPicture(f"image {number};"))
     with pytest.raises(TooManyBrokenPictures) as error:
-        many.add(BrokenPicture("image 11;"))
+        BrokenPictures().add(Decoded(1100, tuple(f"image {number};" for number in range(12))))
     assert "image 9;" in str(error.value) and "image 10;" not in str(error.value)
 
 
@@ -127,26 +111,42 @@ def equal(left: Batch, right: Batch) -> bool:
     return same and left.sources == right.sources
 
 
-def test_a_run_that_is_resumed_twice_reads_what_an_undisturbed_one_reads(squares: Any) -> None:
+@pytest.fixture
+def workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    share_resources(Resources(workers=request.param, prefetch=3))
+    yield request.param
+    share_resources(Resources())
+
+
+@pytest.mark.parametrize("workers", [0, 2], indirect=True)
+def test_a_run_that_is_resumed_twice_reads_what_an_undisturbed_one_reads(squares: Any, workers: int) -> None:
     shares = {"captions": 0.6, "text": 0.4}
-    undisturbed = list(DataModule(mixture_batches(squares, shares), steps=12).train_dataloader())
-    assert len(undisturbed) == 12
+    batches = mixture_batches(squares, shares)
+    undisturbed = [batches(step) for step in range(12)]
 
-    def go_on(state: dict[str, int] | None, count: int) -> tuple[list[Batch], dict[str, int]]:
+    def go_on(step: int, count: int) -> list[Batch]:
         module = DataModule(mixture_batches(squares, shares), steps=12)
-        if state is not None:
-            module.load_state_dict(state)
-        return list(islice(module.train_dataloader(), count)), module.state_dict()
+        module.load_state_dict({"step": step})
+        assert module.state_dict() == {"step": step}
+        return list(islice(module.train_dataloader(), count))
 
-    first, state = go_on(None, 2)
-    assert state == {"step": 2}
-    middle, state = go_on(state, 3)
-    last, state = go_on(state, 100)
-    assert state == {"step": 12}
-    resumed = first + middle + last
+    resumed = go_on(0, 2) + go_on(2, 3) + go_on(5, 100)
     assert len(resumed) == 12
     assert all(equal(a, b) for a, b in zip(undisturbed, resumed, strict=True))
     assert not equal(undisturbed[4], undisturbed[5])
+
+
+@pytest.mark.parametrize("workers", [0, 2], indirect=True)
+def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) -> None:
+    def batch(step: int) -> Batch:
+        return make_batch([pack(squares, step, None if step in (1, 4, 8) else 5)], ["a"], side=2, blind=False)
+
+    module = DataModule(batch, steps=12)
+    handed_out = []
+    with pytest.raises(TooManyBrokenPictures, match="3 of the 18 images"):
+        for made in module.train_dataloader():
+            handed_out.append(module.transfer_batch_to_device(made, torch.device("cpu"), 0))
+    assert len(handed_out) == 8
 
 
 def test_arms_with_other_shares_see_the_same_rows_of_a_source(squares: Any) -> None:
@@ -170,8 +170,8 @@ class Counter(pl.LightningModule):
         self.seen: list[int] = []
         self.stop_at = stop_at
 
-    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
-        self.seen.append(int(batch))
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        self.seen.append(int(batch.weights[0, 0]))
         return self.weight * 0
 
     def on_train_batch_end(self, *arguments: Any) -> None:
@@ -182,14 +182,18 @@ class Counter(pl.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_lightning_goes_on_at_the_step_of_its_checkpoint(tmp_path: Any) -> None:
+@pytest.mark.parametrize("workers", [0, 2], indirect=True)
+def test_lightning_goes_on_at_the_step_of_its_checkpoint(tmp_path: Any, workers: int) -> None:
+    def batch(step: int) -> Batch:
+        return Batch(*[torch.full((1, 1), step)] * 5, ("a",))
+
     def fit(stop_at: int | None, checkpoint: str | None) -> list[int]:
         module = Counter(stop_at)
         trainer = pl.Trainer(
             accelerator="cpu", max_steps=9, max_epochs=-1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        trainer.fit(module, datamodule=DataModule(torch.tensor, steps=9), ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=DataModule(batch, steps=9), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return module.seen
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mm1_lab.config import Size
-from mm1_lab.data.batches import MEAN_COLOUR
+from mm1_lab.data.pixels import MEAN_COLOUR
 from mm1_lab.model import build_encoder, normalise
 
 SIZE = Size(layers=2, width=16, heads=2)

@@ -160,8 +160,8 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     assert len(set(keys[0])) == 10 and set(keys[0]) == set(keys[1]) == set(keys[2])
     assert keys[0] != keys[1] != keys[2]
     stage = encoder_stage.model_copy(update={"pairs": "pages", "distinct_pairs": 10})
-    images, captions = StepPairs(stage, squares)(1)
-    assert len(images) == len(captions) == 8
+    images, captions, decoded = StepPairs(stage, squares)(1)
+    assert len(images) == len(captions) == decoded.asked == 8
     assert captions == [pairs.pair(index, False)[1] for index in range(8, 16)]
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Resources, Stage
 from mm1_lab.config.stage import EvaluationSettings
+from mm1_lab.data.batches import share_resources
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train import recorder
@@ -44,10 +45,11 @@ def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, 
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "multimodal"])
-@pytest.mark.parametrize("steps", [[4], [2, 5]], ids=["once", "twice"])
+@pytest.mark.parametrize(("steps", "workers"), [([4], 0), ([2, 5], 0), ([4], 2)], ids=["once", "twice", "workers"])
 def test_a_killed_stage_ends_as_if_undisturbed(
     kind: str,
     steps: list[int],
+    workers: int,
     request: pytest.FixtureRequest,
     finished: Finished,
     squares: Data,
@@ -59,7 +61,9 @@ def test_a_killed_stage_ends_as_if_undisturbed(
     inputs = {name: finished(needed) for name, needed in stage.inputs().items()}
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    share_resources(Resources(workers=workers))
     run_killed(stage, tmp_path / "killed", inputs, squares, steps)
+    share_resources(Resources())
 
     expected, actual = (load_file(folder / "model.safetensors") for folder in (straight, tmp_path / "killed"))
     assert expected.keys() == actual.keys()

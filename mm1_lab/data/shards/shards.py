@@ -11,16 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale
+from mm1_lab.data.pixels import decodes
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.datafile import read_data_file
 from mm1_lab.data.shards.pictures import PixelCache
 from mm1_lab.data.shards.pieces import Limits
 from mm1_lab.data.shards.plan import Plan
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
-from mm1_lab.data.types import BrokenPicture, Document, Picture
-
-CHECKED_SIDE = 1
-"""Held-out images are decoded once, at this size, to leave out those that are broken."""
+from mm1_lab.data.types import Document, Picture
 
 
 class Shards:
@@ -98,7 +96,7 @@ class Shards:
             if len(documents) == count:
                 break
             document = collection.document(entries[index])
-            if all(_is_sound(part) for part in document.parts if not isinstance(part, str)):
+            if all(map(decodes, document.pictures)):
                 documents.append(document)
         return documents
 
@@ -134,14 +132,6 @@ def _place_in_sample(samples: NDArray[np.int64]) -> NDArray[np.int64]:
     places = np.arange(len(samples))
     is_first = np.append(True, samples[1:] != samples[:-1])[: len(samples)]
     return places - np.maximum.accumulate(np.where(is_first, places, 0))
-
-
-def _is_sound(picture: Picture) -> bool:
-    try:
-        picture.pixels(CHECKED_SIDE)
-    except BrokenPicture:
-        return False
-    return True
 
 
 def _stream(name: str, seed: int) -> int:
