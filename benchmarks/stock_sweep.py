@@ -47,7 +47,7 @@ def plain_trial(parts: Path, rate: float) -> float:
     from mm1_lab.train.stages import run_stage
 
     stage, data = trial_stage(rate), world()
-    inputs = {name: parts / needed.fingerprint for name, needed in stage.model.inputs().items()}
+    inputs = {name: parts / needed.fingerprint for name, needed in stage.model.inputs.items()}
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
         run_stage(stage.model, Path(folder), inputs, data, lambda progress: None)

@@ -78,7 +78,7 @@ def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     sweeping._make_parts(tmp_path / "parts")
     stage, data = stock_sweep.trial_stage(sweeping.rates(1)[0]), world()
-    inputs = {name: tmp_path / "parts" / part.fingerprint for name, part in stage.model.inputs().items()}
+    inputs = {name: tmp_path / "parts" / part.fingerprint for name, part in stage.model.inputs.items()}
     (tmp_path / "ours").mkdir()
     run_stage(stage.model, tmp_path / "ours", inputs, data, lambda progress: None)
     ours = evaluate(stage, tmp_path / "ours", data, lambda progress: None)

@@ -72,7 +72,7 @@ def micro_run(squares: Data, tmp_path: Path) -> Callable[[Stage], Path]:
     """Runs a stage after its inputs and gives its folder."""
 
     def run(stage: Stage) -> Path:
-        inputs = {name: run(needed) for name, needed in stage.inputs().items()}
+        inputs = {name: run(needed) for name, needed in stage.inputs.items()}
         folder = tmp_path / stage.KIND
         folder.mkdir()
         run_stage(stage, folder, inputs, squares, lambda progress: None)

@@ -72,7 +72,7 @@ def test_a_trial_runs_on_models_from_outside(encoder: str, decoder: str, models:
     recipe = load_sweep(SWEEPS / "data_mix.yaml").base.model_copy(update=change)
     trial = resolve("base", recipe, scale, 0, data.identity, HuggingFace())
     stage = trial.evaluation.model
-    assert not stage.inputs()
+    assert not stage.inputs
     folder = tmp_path / "stage"
     folder.mkdir()
     run_stage(stage, folder, {}, data, lambda progress: None)

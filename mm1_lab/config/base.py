@@ -7,8 +7,9 @@ valid key in one line. Nothing is read with a YAML loader that can build Python 
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +25,30 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    PLACES: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something is, and are no part of what it is."""
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Plain values that say what this is: its fields, and theirs, that differ from their defaults.
+
+        Kept, for trials share most of their configurations, and a plan may have ten thousand trials.
+        """
+        values = self.__dict__
+        return {
+            name: _plain(values[name]) for name, default in _defaults(type(self)).items() if values[name] != default
+        }
+
+    def reference(self) -> Any:
+        """How this stands in the identity of what holds it."""
+        return self.identity
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was worked out for the original."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__ = {name: value for name, value in copy.__dict__.items() if name in type(self).model_fields}
+        return copy
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
         """Builds the object from plain values; `where` (a file) starts the message of a RequestError."""
@@ -33,6 +58,23 @@ class Config(BaseModel):
             errors = error.errors()
             unknown = [found for found in errors if found["type"] == "extra_forbidden"]
             raise RequestError(f"{where}: {_explain((unknown or errors)[0], cls)}") from None
+
+
+@cache
+def _defaults(kind: type[Config]) -> dict[str, Any]:
+    """The default of each field of identity; pydantic's `PydanticUndefined`, equal to nothing, where there is none."""
+    fields = kind.model_fields.items()
+    return {name: field.get_default(call_default_factory=True) for name, field in fields if name not in kind.PLACES}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.reference()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:

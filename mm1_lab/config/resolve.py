@@ -1,13 +1,13 @@
 """Recipe × scale × seed → a trial: a chain of stages in concrete units. Whether it can be built is checked here."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
 from mm1_lab.config.recipe import EncoderRecipe, Recipe
-from mm1_lab.config.scale import Pretrained, Scale, non_embedding_parameters
+from mm1_lab.config.scale import MultimodalTraining, Pretrained, Scale, Size, non_embedding_parameters
 from mm1_lab.config.stage import (
     ConnectorConfig,
     DataIdentity,
@@ -17,6 +17,7 @@ from mm1_lab.config.stage import (
     MultimodalStage,
     PretrainedDecoder,
     PretrainedEncoder,
+    Stage,
 )
 from mm1_lab.config.sweep import Sweep
 
@@ -86,84 +87,41 @@ def decoder_name(recipe: Recipe, scale: Scale) -> str:
 
 
 def resolve(
-    arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: PretrainedModels | None = None
+    arm: str,
+    recipe: Recipe,
+    scale: Scale,
+    seed: int,
+    data: DataIdentity,
+    models: PretrainedModels | None = None,
+    made: dict[Hashable, Stage] | None = None,
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
-    `models` is asked for pre-trained models; a recipe and scale that name any need it.
+    `models` is asked for pre-trained models; a recipe and scale that name any need it. `made` keeps the encoders and
+    decoders of earlier calls, so that trials share them.
     """
-
-    def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
-        for table in tables:
-            if key in table:
-                return table[key]
-        known = [str(name) for table in tables for name in table]
-        raise RequestError(f"arm {arm!r}: this scale has no {what} {key!r}{nearest(str(key), known)}")
-
+    made = {} if made is None else made
     shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
-    encoder: EncoderStage | PretrainedEncoder
-    ready = pretrained(recipe.encoder.size, scale.pretrained_encoders)
-    if ready:
-        if recipe.encoder != EncoderRecipe(size=recipe.encoder.size, schedule=recipe.encoder.schedule):
-            raise RequestError(
-                f"arm {arm!r}: the encoder {recipe.encoder.size!r} is pre-trained already ({ready.weights}), so its "
-                "loss and data cannot be chosen; name other weights for this arm"
-            )
-        encoder = _needed(models, ready).encoder(ready)
-    else:
-        look_up("encoder", recipe.encoder.size, scale.encoders, scale.pretrained_encoders)
-        encoder = _encoder(arm, recipe, scale, shared, look_up)
-    decoder: DecoderStage | PretrainedDecoder
-    name = decoder_name(recipe, scale)
-    ready = pretrained(name, scale.pretrained_decoders)
-    if ready:
-        decoder = _needed(models, ready).decoder(ready)
-        if scale.sequence_length > decoder.longest:
-            raise RequestError(
-                f"arm {arm!r}: the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
-                f"{scale.sequence_length}; lower it with --set sequence_length={decoder.longest}"
-            )
-    else:
-        look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
-        decoder = DecoderStage(**shared, size=scale.decoders[name], training=scale.decoder)
-
-    if recipe.resolution == "native":
-        if not isinstance(encoder, PretrainedEncoder):
-            raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
+    encoder = _encoder(arm, recipe, scale, shared, models, made)
+    decoder = _decoder(arm, recipe, scale, shared, models, made)
+    if recipe.resolution != "native":
+        image_size = _look_up(arm, "resolution", recipe.resolution, scale.resolutions)
+    elif isinstance(encoder, PretrainedEncoder):
         image_size = encoder.image_size
     else:
-        image_size = look_up("resolution", recipe.resolution, scale.resolutions)
+        raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
     patches = _patches(arm, recipe, image_size, encoder)
     if recipe.image_tokens == "patches":
         image_tokens = patches
     else:
-        image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
-    for what, size in {recipe.encoder.size: encoder.size, name: decoder.size}.items():
+        image_tokens = _look_up(arm, "number of image tokens", recipe.image_tokens, scale.image_tokens)
+    for what, size in {recipe.encoder.size: encoder.size, decoder_name(recipe, scale): decoder.size}.items():
         if size.width % size.heads:
             raise RequestError(f"arm {arm!r}: {what}: width {size.width} is not divisible by {size.heads} heads")
     if math.isqrt(image_tokens) ** 2 != image_tokens:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens are not a square number")
     if image_tokens + 2 > scale.sequence_length:
         raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence_length}")
-
-    scratch = recipe.encoder.loss == "none"
-    rate: float | str = recipe.learning_rate
-    if rate == "paper":
-        rate = paper_learning_rate(non_embedding_parameters(decoder.size))
-    if rate == "law":
-        raise RequestError(f"arm {arm!r}: `learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
-    training = scale.train.model_copy(
-        update={
-            "steps": max(1, round(scale.train.steps * recipe.steps / PAPER_STEPS)),
-            "learning_rate": scale.train.learning_rate if rate == "scale" else rate,
-            "lr_multipliers": {
-                # an encoder that starts from nothing takes the whole rate, as the connector does
-                part: share
-                for part, share in scale.train.lr_multipliers.items()
-                if (part, scratch) != ("encoder", True)
-            },
-        }
-    )
     model = MultimodalStage(
         **shared,
         encoder=encoder,
@@ -175,12 +133,40 @@ def resolve(
         max_images=scale.max_images,
         frozen=tuple(sorted(set(recipe.frozen))),
         blind=recipe.images == "blind",
-        training=training,
+        training=_training(arm, recipe, scale, decoder.size),
         drop_overlong=image_tokens > max(scale.image_tokens.values()),
         gradient_checkpointing=scale.gradient_checkpointing,
     )
     evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
+
+
+def _look_up(arm: str, what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
+    """The entry of the first table that has it. Raises RequestError, naming the nearest key, where none has."""
+    for table in tables:
+        if key in table:
+            return table[key]
+    known = [str(name) for table in tables for name in table]
+    raise RequestError(f"arm {arm!r}: this scale has no {what} {key!r}{nearest(str(key), known)}")
+
+
+def _training(arm: str, recipe: Recipe, scale: Scale, decoder: Size) -> MultimodalTraining:
+    """The scale's multimodal training with the recipe's steps and learning rate."""
+    rate: float | str = recipe.learning_rate
+    if rate == "paper":
+        rate = paper_learning_rate(non_embedding_parameters(decoder))
+    if rate == "law":
+        raise RequestError(f"arm {arm!r}: `learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
+    multipliers = dict(scale.train.lr_multipliers)
+    if recipe.encoder.loss == "none":
+        multipliers.pop("encoder", None)  # one that starts from nothing takes the whole rate, as the connector does
+    return scale.train.model_copy(
+        update={
+            "steps": max(1, round(scale.train.steps * recipe.steps / PAPER_STEPS)),
+            "learning_rate": scale.train.learning_rate if rate == "scale" else rate,
+            "lr_multipliers": multipliers,
+        }
+    )
 
 
 def _needed(models: PretrainedModels | None, asked: Pretrained) -> PretrainedModels:
@@ -199,10 +185,62 @@ def _patches(arm: str, recipe: Recipe, image_size: int, encoder: EncoderStage | 
     return (image_size // encoder.patch) ** 2
 
 
+def _decoder(
+    arm: str,
+    recipe: Recipe,
+    scale: Scale,
+    shared: dict[str, Any],
+    models: PretrainedModels | None,
+    made: dict[Hashable, Stage],
+) -> DecoderStage | PretrainedDecoder:
+    """A pre-trained decoder, or the pre-training of one."""
+    name = decoder_name(recipe, scale)
+    ready = pretrained(name, scale.pretrained_decoders)
+    if ready:
+        decoder = _needed(models, ready).decoder(ready)
+        if scale.sequence_length > decoder.longest:
+            raise RequestError(
+                f"arm {arm!r}: the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
+                f"{scale.sequence_length}; lower it with --set sequence_length={decoder.longest}"
+            )
+        return decoder
+    key = ("decoder", shared["seed"], name)
+    if key not in made:
+        size = _look_up(arm, "decoder", name, scale.decoders, scale.pretrained_decoders)
+        made[key] = DecoderStage(**shared, size=size, training=scale.decoder)
+    stage = made[key]
+    assert isinstance(stage, DecoderStage)
+    return stage
+
+
 def _encoder(
-    arm: str, recipe: Recipe, scale: Scale, shared: dict[str, Any], look_up: Callable[..., Any]
-) -> EncoderStage:
-    """The encoder's pre-training, and that at its first resolution before it where there is one."""
+    arm: str,
+    recipe: Recipe,
+    scale: Scale,
+    shared: dict[str, Any],
+    models: PretrainedModels | None,
+    made: dict[Hashable, Stage],
+) -> EncoderStage | PretrainedEncoder:
+    """A pre-trained encoder, or the pre-training of one."""
+    asked = recipe.encoder
+    ready = pretrained(asked.size, scale.pretrained_encoders)
+    if ready:
+        if asked != EncoderRecipe(size=asked.size, schedule=asked.schedule):
+            raise RequestError(
+                f"arm {arm!r}: the encoder {asked.size!r} is pre-trained already ({ready.weights}), so its loss and "
+                "data cannot be chosen; name other weights for this arm"
+            )
+        return _needed(models, ready).encoder(ready)
+    key = ("encoder", shared["seed"], asked, recipe.resolution)
+    if key not in made:
+        made[key] = _encoder_stage(arm, recipe, scale, shared)
+    stage = made[key]
+    assert isinstance(stage, EncoderStage)
+    return stage
+
+
+def _encoder_stage(arm: str, recipe: Recipe, scale: Scale, shared: dict[str, Any]) -> EncoderStage:
+    """The encoder's pre-training, behind that at its first resolution where there is one."""
     asked, data = recipe.encoder, shared["data"]
     if recipe.resolution == "native":
         raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
@@ -217,9 +255,9 @@ def _encoder(
     steps = max(1, round(scale.encoder.steps * (scale.short_encoder if asked.schedule == "short" else 1)))
     stage = EncoderStage(
         **shared,
-        size=look_up("encoder", asked.size, scale.encoders),
+        size=_look_up(arm, "encoder", asked.size, scale.encoders, scale.pretrained_encoders),
         patch=scale.patch,
-        image_size=look_up("resolution", asked.first_resolution or recipe.resolution, scale.resolutions),
+        image_size=_look_up(arm, "resolution", asked.first_resolution or recipe.resolution, scale.resolutions),
         synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
         training=scale.encoder.model_copy(update={"steps": steps}),
         objective=asked.loss,
@@ -230,7 +268,7 @@ def _encoder(
         return stage
     if not is_contrastive:
         raise RequestError(f"arm {arm!r}: only a contrastive encoder has a first_resolution")
-    image_size = look_up("resolution", recipe.resolution, scale.resolutions)
+    image_size = _look_up(arm, "resolution", recipe.resolution, scale.resolutions)
     training = stage.training.model_copy(update={"steps": max(1, round(LATER_SHARE * steps))})
     return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 
@@ -250,4 +288,6 @@ def resolve_sweep(
     sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Two arms that are the same recipe give trials of one fingerprint."""
-    return [resolve(arm, recipe, scale, seed, data, models) for seed in seeds for arm, recipe in sweep.arms.items()]
+    made: dict[Hashable, Stage] = {}
+    arms = sweep.arms.items()
+    return [resolve(arm, recipe, scale, seed, data, models, made) for seed in seeds for arm, recipe in arms]

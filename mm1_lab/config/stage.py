@@ -13,9 +13,9 @@ resolved configurations (tests/config/test_resolved.py) show every value, so tha
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -62,8 +62,7 @@ WORLD_DATA = DataIdentity(digest=f"world-{WORLD_VERSION}")
 class PretrainedModel(Config):
     """A model that others have trained, as its Hugging Face folder describes it."""
 
-    PLACE: ClassVar[frozenset[str]] = frozenset({"name", "folder"})
-    """Fields that say where it is, and are no part of what it is."""
+    PLACES: ClassVar[frozenset[str]] = frozenset({"name", "folder"})
 
     name: str
     """As it was asked for."""
@@ -114,16 +113,18 @@ class Stage(Config):
     precision: str
     compile: bool
 
+    @cached_property
     def inputs(self) -> dict[str, "Stage"]:
         """The stages whose results this one reads, by field name."""
-        return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Stage)}
+        values = self.__dict__
+        return {name: values[name] for name in type(self).model_fields if isinstance(values[name], Stage)}
 
     def chain(self) -> Iterator["Stage"]:
         """The stage and all that it stands on: itself, its inputs, theirs, …; nearest first."""
         level: list[Stage] = [self]
         while level:
             yield from level
-            level = [needed for stage in level for needed in stage.inputs().values()]
+            level = [needed for stage in level for needed in stage.inputs.values()]
 
     @abstractmethod
     def parameters(self) -> int:
@@ -139,40 +140,16 @@ class Stage(Config):
 
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage: what differs from its default, with inputs as fingerprints."""
-        return {"kind": self.KIND, "version": self.VERSION, **_identity(self)}
+        return {"kind": self.KIND, "version": self.VERSION, **self.identity}
 
     @cached_property
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 over the canonical form."""
         return hashlib.sha256(canonical_json(self.canonical()).encode()).hexdigest()[:16]
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, without the fingerprint of the original."""
-        copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("fingerprint", None)
-        return copy
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """The fields of `config`, and of those inside it, that are no defaults and no places."""
-    place = config.PLACE if isinstance(config, PretrainedModel) else frozenset()
-    return {
-        name: _plain(getattr(config, name))
-        for name, field in type(config).model_fields.items()
-        if name not in place and getattr(config, name) != field.get_default(call_default_factory=True)
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Stage):
-        return value.fingerprint
-    if isinstance(value, Config):
-        return _identity(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value
+    def reference(self) -> str:
+        """A stage stands in others as its fingerprint."""
+        return self.fingerprint
 
 
 class EncoderStage(Stage):

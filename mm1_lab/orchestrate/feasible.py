@@ -26,6 +26,6 @@ def check_feasible(plan: Plan) -> None:
 
 def same_network(stage: Stage) -> str:
     """Equal for stages that train the same network, on whatever data, seed and schedule."""
-    left_out = dict.fromkeys(("seed", "data", "training", "shares"), True) | dict.fromkeys(stage.inputs(), True)
+    left_out = dict.fromkeys(("seed", "data", "training", "shares"), True) | dict.fromkeys(stage.inputs, True)
     own = {"kind": stage.KIND, **stage.model_dump(mode="json", exclude=left_out)}
-    return canonical_json(own | {name: same_network(needed) for name, needed in stage.inputs().items()})
+    return canonical_json(own | {name: same_network(needed) for name, needed in stage.inputs.items()})

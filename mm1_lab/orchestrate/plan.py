@@ -77,7 +77,7 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
 
     order = {trial.name: place for place, trial in enumerate(plan.trials)}
     for fingerprint, stage in reversed(missing.items()):  # from the scores down, so that each knows who needs it
-        for needed in stage.inputs().values():
+        for needed in stage.inputs.values():
             if needed.fingerprint in missing:
                 own = {*names.get(needed.fingerprint, ()), *names[fingerprint]}
                 names[needed.fingerprint] = sorted(own, key=order.__getitem__)
@@ -88,7 +88,7 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             joined[users[0]] = fingerprint
     alone = set(joined.values())
     for fingerprint, stage in missing.items():
-        waits = [needed for needed in stage.inputs().values() if needed.fingerprint in missing]
+        waits = [needed for needed in stage.inputs.values() if needed.fingerprint in missing]
         plan.stages[fingerprint] = _planned(ledger, stage, waits)
         if fingerprint in alone:
             continue
@@ -96,7 +96,7 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
         if fingerprint in joined:
             first = missing[joined[fingerprint]]
             stages = (first, stage)
-            waits = [needed for needed in first.inputs().values() if needed.fingerprint in missing]
+            waits = [needed for needed in first.inputs.values() if needed.fingerprint in missing]
         needs = tuple(dict.fromkeys(needed.fingerprint for needed in waits))
         plan.units[fingerprint] = Unit(fingerprint, stages, needs, tuple(names[fingerprint]))
     for trial in plan.trials:
@@ -119,7 +119,7 @@ def _want(plan: Plan, ledger: Ledger, stage: Stage, missing: dict[str, Stage], n
     fingerprint = stage.fingerprint
     if fingerprint in missing:
         return
-    for needed in stage.inputs().values():
+    for needed in stage.inputs.values():
         if not _is_done(plan, ledger, needed):
             _want(plan, ledger, needed, missing, needed_by)
             users = needed_by.setdefault(needed.fingerprint, [])
@@ -135,7 +135,7 @@ def _leave_alone(plan: Plan, ledger: Ledger, stage: Stage) -> None:
         return
     if not _is_done(plan, ledger, stage):
         plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "not needed", "no missing trial needs it")
-    for needed in stage.inputs().values():
+    for needed in stage.inputs.values():
         _leave_alone(plan, ledger, needed)
 
 

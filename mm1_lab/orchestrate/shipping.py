@@ -13,7 +13,7 @@ def ship_parts(request: Request, parts: Parts) -> Iterator[str]:
     Raises RequestError, before anything is copied, for a stage that is not finished.
     """
     ledger = request.ledger
-    stages = {s.fingerprint: s for trial in request.trials for s in trial.evaluation.model.inputs().values()}
+    stages = {s.fingerprint: s for trial in request.trials for s in trial.evaluation.model.inputs.values()}
     for fingerprint, stage in stages.items():
         if not ledger.has_weights(fingerprint):
             raise RequestError(

@@ -137,7 +137,7 @@ def _train(stage: Stage, site: Site, report: Report) -> None:
             return
         fresh = not any(folder.iterdir())
         started = time.monotonic()
-        inputs = {name: ledger.stage_folder(needed.fingerprint) for name, needed in stage.inputs().items()}
+        inputs = {name: ledger.stage_folder(needed.fingerprint) for name, needed in stage.inputs.items()}
         run_stage(stage, folder, inputs, _data(stage, site), report)
         if fresh and stage.flops() > 0:
             write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})

@@ -60,13 +60,12 @@ class Ledger:
         return self.store / f"{fingerprint}.partial"
 
     def has_weights(self, fingerprint: str) -> bool:
-        return files.is_complete(self.store / fingerprint) or self.is_shipped(fingerprint)
+        return files.is_complete(f"{self.store}/{fingerprint}") or self.is_shipped(fingerprint)
 
     def is_shipped(self, fingerprint: str) -> bool:
         """Whether the shipped parts have the stage, undamaged, and the store does not."""
-        return (
-            self.parts is not None and not files.is_complete(self.store / fingerprint) and self.parts.has(fingerprint)
-        )
+        in_store = files.is_complete(f"{self.store}/{fingerprint}")
+        return self.parts is not None and not in_store and self.parts.has(fingerprint)
 
     @contextmanager
     def stage_lock(self, fingerprint: str) -> Iterator[None]:
@@ -101,7 +100,7 @@ class Ledger:
         return self.results / "trials" / fingerprint
 
     def has_scores(self, fingerprint: str) -> bool:
-        return files.is_complete(self.trial_folder(fingerprint))
+        return files.is_complete(f"{self.results}/trials/{fingerprint}")
 
     def record(self, fingerprint: str) -> dict[str, Any]:
         return _read_object(self.trial_folder(fingerprint) / "record.json")

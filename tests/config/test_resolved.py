@@ -33,7 +33,7 @@ def test_a_sweep_resolves_as_it_did(sweep: str, scale: str) -> None:
     resolved = {
         "fingerprints": {trial.arm: trial.fingerprint for trial in trials},
         "stages of the first arm": [
-            {"kind": stage.KIND, "version": stage.VERSION, **stage.model_dump(mode="json", exclude=set(stage.inputs()))}
+            {"kind": stage.KIND, "version": stage.VERSION, **stage.model_dump(mode="json", exclude=set(stage.inputs))}
             for stage in (first.model.encoder, first.model.decoder, first.model, first)
         ],
     }

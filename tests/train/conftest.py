@@ -65,7 +65,7 @@ def finished(tmp_path: Path, squares: Data) -> Callable[[Stage], Path]:
     def run(stage: Stage) -> Path:
         folder = tmp_path / stage.fingerprint
         if not folder.exists():
-            inputs = {name: run(needed) for name, needed in stage.inputs().items()}
+            inputs = {name: run(needed) for name, needed in stage.inputs.items()}
             folder.mkdir()
             run_stage(stage, folder, inputs, squares, _ignore)
         return folder

@@ -58,7 +58,7 @@ def test_a_killed_stage_ends_as_if_undisturbed(
 ) -> None:
     stage: Stage = request.getfixturevalue(f"{kind}_stage")
     straight = finished(stage)
-    inputs = {name: finished(needed) for name, needed in stage.inputs().items()}
+    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
     share_resources(Resources(workers=workers))
@@ -133,7 +133,7 @@ def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished
 def test_a_multimodal_stage_starts_from_its_inputs(
     multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path
 ) -> None:
-    inputs = {name: finished(stage) for name, stage in multimodal_stage.inputs().items()}
+    inputs = {name: finished(stage) for name, stage in multimodal_stage.inputs.items()}
     training = multimodal_stage.training.model_copy(update={"learning_rate": 1e-12, "steps": 1})
     still = multimodal_stage.model_copy(update={"training": training})
     run_stage(still, tmp_path, inputs, squares, lambda progress: None)
@@ -150,7 +150,7 @@ def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finishe
 
     mixed = multimodal_stage.model_copy(
         update={"precision": "bf16-mixed"}
-        | {name: s.model_copy(update={"precision": "bf16-mixed"}) for name, s in multimodal_stage.inputs().items()}
+        | {name: s.model_copy(update={"precision": "bf16-mixed"}) for name, s in multimodal_stage.inputs.items()}
     )
     full, half = last_loss(multimodal_stage), last_loss(mixed)
     assert full != half
@@ -170,7 +170,7 @@ def test_gradients_are_clipped(decoder_stage: DecoderStage, finished: Finished) 
 
 def test_everything_trains(multimodal_stage: MultimodalStage, finished: Finished) -> None:
     trained = load_file(finished(multimodal_stage) / "model.safetensors")
-    for part, stage in multimodal_stage.inputs().items():
+    for part, stage in multimodal_stage.inputs.items():
         before = load_file(finished(stage) / "model.safetensors")
         moved = {name: not torch.equal(value, trained[f"{part}.{name}"]) for name, value in before.items()}
         assert moved.pop("vision.embeddings.class_embedding", True)
@@ -182,7 +182,7 @@ def test_everything_trains(multimodal_stage: MultimodalStage, finished: Finished
 def test_a_frozen_part_stays_bit_identical(part: str, multimodal_stage: MultimodalStage, finished: Finished) -> None:
     frozen = multimodal_stage.model_copy(update={"frozen": (part,)})
     trained = load_file(finished(frozen) / "model.safetensors")
-    for name, stage in frozen.inputs().items():
+    for name, stage in frozen.inputs.items():
         before = load_file(finished(stage) / "model.safetensors")
         assert all(torch.equal(value, trained[f"{name}.{key}"]) for key, value in before.items()) == (name == part)
 
