@@ -30,9 +30,10 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in recipe.model_dump(mode="json").items():
         if name == "data_mix":
-            weights = {source: value[source] for source in ("captions", "interleaved", "text")}
-            total = sum(weights.values())
-            found["data mix"] = ":".join(f"{100 * weight / total:.3g}" for weight in weights.values())
+            weights = dict.fromkeys(("captions", "interleaved", "text"), 0.0) | recipe.data_mix.weights
+            percent = {source: f"{100 * weight / sum(weights.values()):.3g}" for source, weight in weights.items()}
+            others = [f"{source} {percent[source]}" for source in list(weights)[3:]]
+            found["data mix"] = ":".join([*list(percent.values())[:3], *others])
             found["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
         elif isinstance(value, dict):
             found |= {f"{name} {key}".replace("_", " "): _level(inner) for key, inner in value.items()}

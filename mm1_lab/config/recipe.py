@@ -5,39 +5,52 @@ A recipe never speaks of widths, pixels or rows; a scale turns it into those.
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, model_validator
 
 from mm1_lab.config.base import Config
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
-"""The kinds of training data: alt-text captions, synthetic dense captions (VeCap), interleaved documents, text."""
+"""The sources that the world has: alt-text captions, synthetic dense captions (VeCap), interleaved documents, text.
+
+Users' data may have others beside them, by any name."""
 
 
 class DataMix(Config):
-    """Shares of packed rows, as ratios: 5:5:1 and 45:45:9 are the same mix."""
+    """Weights of sources by name, for any that the data have: `{captions: 5, interleaved: 5, text: 1}`.
 
-    captions: float = Field(ge=0)
-    interleaved: float = Field(ge=0)
-    text: float = Field(ge=0)
+    They are shares of packed rows, as ratios: 5:5:1 and 45:45:9 are the same mix.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, NonNegativeFloat] = Field(init=False)
+
     synthetic_share: float = Field(0.07, ge=0, le=1)
-    """Share of the caption rows with synthetic captions; the paper's VeCap is 7 % of caption data (section 3.3)."""
+    """Share of the caption rows with synthetic captions, where the mix does not name `synthetic` itself; the paper's
+    VeCap is 7 % of caption data (section 3.3)."""
 
     @model_validator(mode="after")
     def _not_all_zero(self) -> "DataMix":
-        if self.captions + self.interleaved + self.text <= 0:
-            raise ValueError("the weights are all zero; give at least one of captions, interleaved, text a weight")
+        if not any(self.weights.values()):
+            raise ValueError("the weights are all zero; give one to at least one source (captions, interleaved, text)")
         return self
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """As they are written."""
+        return dict(self.__pydantic_extra__)
+
     def shares(self) -> dict[str, float]:
-        """Share of rows of each source with any, in the order of SOURCES; they sum to 1."""
-        total = self.captions + self.interleaved + self.text
-        weights = {
-            "captions": self.captions * (1 - self.synthetic_share),
-            "synthetic": self.captions * self.synthetic_share,
-            "interleaved": self.interleaved,
-            "text": self.text,
-        }
-        return {name: weights[name] / total for name in SOURCES if weights[name] > 0}
+        """Share of rows of each source with any, those of SOURCES first; they sum to 1."""
+        weights = self.weights
+        total = sum(weights.values())
+        captions = weights.get("captions", 0.0)
+        if "synthetic" not in weights:
+            weights |= {
+                "captions": captions * (1 - self.synthetic_share),
+                "synthetic": captions * self.synthetic_share,
+            }
+        names = dict.fromkeys((*SOURCES, *weights))
+        return {name: weights[name] / total for name in names if weights.get(name, 0.0) > 0}
 
 
 class EncoderRecipe(Config):
@@ -69,7 +82,7 @@ class Recipe(Config):
     decoder: str = "base"
     """A size of the scale's table (`302M`); `base`: the scale's stand-in for the paper's 1.2B; `larger`: for its 2.9B,
     the next size up, which Table 1 was made with; or a Hugging Face folder or hub name."""
-    data_mix: DataMix = DataMix(captions=5, interleaved=5, text=1)
+    data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
     steps: int = Field(200_000, gt=0)
     """Optimiser steps in the paper's count; a scale says how many of its own 200,000 are."""
     learning_rate: float | Literal["scale", "paper", "law"] = "scale"

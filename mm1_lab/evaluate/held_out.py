@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from mm1_lab.config import SOURCES, MultimodalStage, RequestError
+from mm1_lab.config import MultimodalStage, RequestError
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document
@@ -16,12 +16,9 @@ DOCUMENTS = 64
 
 @torch.inference_mode()
 def held_out_losses(model: MM1, stage: MultimodalStage, data: Data) -> dict[str, float]:
-    """Mean loss, in nats, over all text tokens of each source's held-out documents.
-
-    Sources that the data lack are left out.
-    """
+    """Mean loss, in nats, over all text tokens of the held-out documents of each source that the data have."""
     losses = {}
-    for name in SOURCES:
+    for name in data.identity.sources:
         documents = held_out_documents(data, name, DOCUMENTS)
         if documents:
             losses[name] = _loss(model, stage, data, name, documents)

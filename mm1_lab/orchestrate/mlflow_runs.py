@@ -226,7 +226,7 @@ class SweepRuns:
         """The recipe in the paper's words; the rate as it was resolved."""
         from mlflow.entities import Param
 
-        mix = recipe["data_mix"]
+        weights = {name: weight for name, weight in recipe["data_mix"].items() if name != "synthetic_share"}
         values = {
             "arm": ", ".join(dict.fromkeys(name.rpartition(" / seed ")[0] for name in names)),
             "encoder": _encoder_name(recipe["encoder"]),
@@ -234,8 +234,8 @@ class SweepRuns:
             "connector": recipe["connector"],
             "image_tokens": recipe["image_tokens"],
             "decoder": recipe["decoder"],
-            "data_mix": f"captions {mix['captions']:g} / interleaved {mix['interleaved']:g} / text {mix['text']:g}, "
-            f"synthetic {100 * mix['synthetic_share']:g} % of captions",
+            "data_mix": " / ".join(f"{name} {weight:g}" for name, weight in weights.items())
+            + f", synthetic {100 * recipe['data_mix']['synthetic_share']:g} % of captions",
             "steps": recipe["steps"],
             "learning_rate": config["model"]["training"]["learning_rate"],
             "images": recipe["images"],

@@ -42,12 +42,27 @@ def write_sweep(folder: Path, text: str) -> Path:
 
 
 def test_weights_are_ratios() -> None:
-    shares = DataMix(captions=5, interleaved=5, text=1).shares()
-    assert shares == DataMix(captions=45, interleaved=45, text=9).shares()
+    shares = mix(captions=5, interleaved=5, text=1).shares()
+    assert shares == mix(captions=45, interleaved=45, text=9).shares()
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["captions"] + shares["synthetic"] == pytest.approx(5 / 11)
     assert shares["synthetic"] / (shares["captions"] + shares["synthetic"]) == pytest.approx(0.07)
-    assert list(DataMix(captions=0, interleaved=3, text=0).shares()) == ["interleaved"]
+    assert list(mix(captions=0, interleaved=3, text=0).shares()) == ["interleaved"]
+
+
+def mix(**weights: float) -> DataMix:
+    return DataMix.model_validate(weights)
+
+
+def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, sweep: Sweep, mini: Scale) -> None:
+    assert mix(charts=1, captions=3, synthetic=1).shares() == {"captions": 0.6, "synthetic": 0.2, "charts": 0.2}
+    path = write_sweep(tmp_path, "arms:\n  more: {data_mix: {charts: 1}}\n")
+    recipe = load_sweep(path).arms["more"]
+    with pytest.raises(RequestError, match="arm 'more' needs charts data, but the data have only captions, "):
+        resolve("more", recipe, mini, 0, WORLD)
+    own = WORLD.model_copy(update={"digest": "own", "sources": (*WORLD.sources, "charts")})
+    shares = resolve("more", recipe, mini, 0, own).evaluation.model.shares
+    assert shares["charts"] == shares["text"] == pytest.approx(1 / 12)
 
 
 def test_the_paper_s_rate_at_its_own_sizes() -> None:
@@ -132,7 +147,7 @@ def test_size_counts() -> None:
     ("text", "message"),
     [
         ("arms:\n  a: {data_mx: {captions: 1}}\n", "unknown key 'data_mx'; did you mean 'data_mix'?"),
-        ("arms:\n  a: {data_mix: {caption: 1}}\n", "unknown key 'data_mix.caption'; did you mean 'captions'?"),
+        ("arms:\n  a: {data_mix: {caption: much}}\n", "data_mix.caption: Input should be a valid number"),
         ("arms:\n  a: {data_mix: {captions: -1}}\n", "data_mix.captions: Input should be greater than or equal to 0"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
         ("arms:\n  a: {image_tokens: all}\n", "image_tokens"),
