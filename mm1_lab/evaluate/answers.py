@@ -25,10 +25,12 @@ def answer_words(benchmark: Benchmark) -> dict[str, frozenset[str]]:
 
 
 def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: dict[str, frozenset[str]]) -> bool:
-    """Whether the prediction is an answer to its kind of question, right or wrong; a caption only has to say something.
+    """Whether the prediction is an answer to its kind of question, right or wrong.
+
+    A caption, or an answer to a published question, only has to say something.
 
     `words` are the benchmark's `answer_words`. It tells a model that does not see from one that does not know the form.
     """
-    if benchmark.family == "captioning":
+    if benchmark.official or benchmark.family == "captioning":
         return bool(normalise(prediction))
     return normalise(prediction) in words[question.kind]

@@ -5,14 +5,14 @@ from typing import Literal
 
 from mm1_lab.data.types import Picture
 
-Metric = Literal["cider", "vqa", "exact"]
+Family = Literal["captioning", "vqa", "text"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A prompt with what counts as right.
 
-    The model reads `picture` (if any), then `prompt`; what it writes up to a stop word is scored against `references`.
+    The model reads `pictures`, then `prompt`; what it writes up to a stop word is scored against `references`.
     As a demonstration it is followed by `shown`.
     """
 
@@ -20,12 +20,27 @@ class Question:
     """Unique within the benchmark."""
     kind: str
     """What is asked for (`colour`, `count`, `caption`, …)."""
-    picture: Picture | None
+    pictures: tuple[Picture, ...]
     prompt: str
     references: tuple[str, ...]
-    """Captions; or ten annotators' answers; or one answer."""
+    """Captions; or ten annotators' answers; or one answer; none where only a test server knows them."""
     shown: str
     """The answer as a demonstration gives it."""
+    choices: tuple[str, ...] = ()
+    """What can be chosen from, if the prompt offers that: A, B, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """How a test server wants an answer: `{id_key: id, answer_key: answer}`."""
+
+    id_key: str
+    answer_key: str
+    numbered: bool = False
+    """Whether ids are numbers."""
+
+    def entry(self, key: str, answer: str) -> dict[str, str | int]:
+        return {self.id_key: int(key) if self.numbered else key, self.answer_key: answer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +48,11 @@ class Benchmark:
     """Questions in fixed blocks. `blocks[b]` are asked after the first k of `demonstrations[b]`, in every arm."""
 
     name: str
-    family: Literal["captioning", "vqa", "text"]
+    family: Family
     mirrors: str
     """The paper's benchmark (`COCO`, `VQAv2`, …)."""
-    metric: Metric
+    metric: str
+    """A key of `metrics.METRICS`, or `cider`."""
     blocks: tuple[tuple[Question, ...], ...]
     demonstrations: tuple[tuple[Question, ...], ...]
     """For each block, as many as the most shots; from the training split."""
@@ -44,3 +60,9 @@ class Benchmark:
     """Words that end an answer, beside the end token."""
     new_tokens: int
     """The longest answer, in tokens."""
+    official: bool = False
+    """Of published data: any words are an answer, and VQA accuracy keeps its official program's quirks (`vqa.py`)."""
+    submission: Submission | None = None
+    """Where nobody outside has the references: answers are written to a file and not scored."""
+    note: str = ""
+    """What a table must say beside the score: split, number of questions, prompt, stop rule."""

@@ -109,4 +109,4 @@ def _asked(question: Question) -> Cell:
     """A question with what counts as right; of captions, two references."""
     different = list(dict.fromkeys(question.references))
     answers = " / ".join(different[::3] if question.kind == "caption" else different)
-    return Cell(question.picture, f"{question.prompt} [{answers}]".strip())
+    return Cell(next(iter(question.pictures), None), f"{question.prompt} [{answers}]".strip())

@@ -144,9 +144,8 @@ def _secrets(settings: EvaluationSettings) -> Secrets:
     captions: set[str] = set()
     for benchmark in world_benchmarks(settings):
         for question in questions_of(benchmark):
-            if isinstance(question.picture, ScenePicture):
-                scenes.add(_content(question.picture.scene))
-            elif told := told_scene(question.prompt.split()):
+            scenes.update(_content(shown.scene) for shown in question.pictures if isinstance(shown, ScenePicture))
+            if not question.pictures and (told := told_scene(question.prompt.split())):
                 scenes.add(told)
             if benchmark.family == "captioning":
                 captions.update(question.references)

@@ -1,14 +1,87 @@
-"""Every benchmark's metric in one place: predictions to points a question."""
+"""Every benchmark's metric in one place: predictions to points per question."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
-from mm1_lab.evaluate.answers import answer_words, questions_of
+from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.cider import cider
-from mm1_lab.evaluate.vqa import exact_match, vqa_accuracy
+from mm1_lab.evaluate.vqa import exact_match, normalise, vqa_accuracy
 
-ANSWER_METRICS = {"vqa": vqa_accuracy, "exact": exact_match}
-"""Metrics that judge each answer by itself: (prediction, references) to points."""
+ANLS_THRESHOLD = 0.5
+"""Answers less alike than this earn nothing (Biten et al., ICCV 2019)."""
+RELAXED = 0.05
+"""Numbers may be off by this share (Methani et al., WACV 2020; ChartQA)."""
+CONSTANT_ANSWERS = 20
+"""The commonest answers of a kind, among which the best constant one is looked for."""
+
+
+def choice_accuracy(prediction: str, references: Sequence[str], choices: Sequence[str]) -> float:
+    """100 points where the prediction is a right choice's letter (`B`, `(b)`, `B. red`) or its words, else 0."""
+    right = {normalise(reference) for reference in references}
+    said = prediction.strip()
+    if normalise(said) in {normalise(choice) for choice in choices}:
+        return 100.0 if normalise(said) in right else 0.0
+    letter = said.lstrip("(")[:1].upper()
+    ends = not said.lstrip("(")[1:2].isalnum()
+    number = ord(letter) - ord("A") if letter and ends else -1
+    return 100.0 if 0 <= number < len(choices) and normalise(choices[number]) in right else 0.0
+
+
+def anls(prediction: str, references: Sequence[str]) -> float:
+    """Average normalised Levenshtein similarity, 0 to 100: the best over the references, as DocVQA's program counts.
+
+    Case and repeated spaces do not count in the distance, but spaces do in the length that it is divided by.
+    """
+    said = " ".join(prediction.lower().split())
+    similarities = [0.0]
+    for reference in references:
+        length = max(len(reference), len(prediction))
+        distance = _edits(said, " ".join(reference.lower().split()))
+        similarities.append(1.0 - distance / length if length else 1.0)
+    best = max(similarities)
+    return 100.0 * best if best >= ANLS_THRESHOLD else 0.0
+
+
+def _edits(one: str, other: str) -> int:
+    """Levenshtein's distance."""
+    row = list(range(len(other) + 1))
+    for at, letter in enumerate(one, start=1):
+        diagonal, row[0] = row[0], at
+        for place, wanted in enumerate(other, start=1):
+            diagonal, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, diagonal + (letter != wanted))
+    return row[-1]
+
+
+def relaxed_accuracy(prediction: str, references: Sequence[str]) -> float:
+    """100 points for a number within 5 % of a reference (`12%` is 0.12), or for its words in any case; else 0."""
+    return 100.0 if any(_is_near(prediction.strip(), reference.strip()) for reference in references) else 0.0
+
+
+def _is_near(said: str, wanted: str) -> bool:
+    number, target = _number(said), _number(wanted)
+    if number is not None and target:
+        return abs(number - target) <= RELAXED * abs(target)
+    return said.lower() == wanted.lower()
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        return None
+
+
+Judge = Callable[[str, Question, Benchmark], float]
+
+METRICS: dict[str, Judge] = {
+    "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
+    "exact": lambda said, question, _: exact_match(said, question.references),
+    "choice": lambda said, question, _: choice_accuracy(said, question.references, question.choices),
+    "anls": lambda said, question, _: anls(said, question.references),
+    "relaxed": lambda said, question, _: relaxed_accuracy(said, question.references),
+}
+"""Metrics that judge each answer by itself, in points of 0 to 100; `cider` looks at all captions together."""
 
 
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
@@ -22,33 +95,34 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
         raise ValueError(f"{benchmark.name}: {len(predictions)} predictions for {len(questions)} questions")
     if benchmark.metric == "cider":
         return cider(predictions, [question.references for question in questions])
-    judge = ANSWER_METRICS[benchmark.metric]
-    return [judge(prediction, q.references) for prediction, q in zip(predictions, questions, strict=True)]
+    judge = METRICS[benchmark.metric]
+    return [judge(prediction, question, benchmark) for prediction, question in zip(predictions, questions, strict=True)]
 
 
-def majority_score(benchmark: Benchmark) -> float | None:
-    """What the best constant answer for each kind of question would earn on these very questions; None for captions.
+def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
+    """For each kind of question, what the best constant answer would earn on these very questions; empty for captions.
 
     A model that does not see cannot do better by knowing which answers are common.
     """
+    if benchmark.metric == "cider":
+        return {}
+    judge = METRICS[benchmark.metric]
+    kinds: dict[str, list[Question]] = {}
+    for question in questions_of(benchmark):
+        kinds.setdefault(question.kind, []).append(question)
+    best = {}
+    for kind, questions in kinds.items():
+        counts = Counter(answer for question in questions for answer in {*map(normalise, question.references)})
+        constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
+        best[kind] = max(sum(judge(c, question, benchmark) for question in questions) for c in constants)
+        best[kind] /= len(questions)
+    return best
+
+
+def majority_score(benchmark: Benchmark) -> float | None:
+    """The mean of `majority_by_kind` over the questions; None for captions."""
     best = majority_by_kind(benchmark)
     if not best:
         return None
     questions = questions_of(benchmark)
     return sum(best[question.kind] for question in questions) / len(questions)
-
-
-def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
-    """The same for each kind by itself; empty for captions."""
-    if benchmark.metric == "cider":
-        return {}
-    judge = ANSWER_METRICS[benchmark.metric]
-    kinds: dict[str, list[Question]] = {}
-    for question in questions_of(benchmark):
-        kinds.setdefault(question.kind, []).append(question)
-    words = answer_words(benchmark)
-    return {
-        kind: max(sum(judge(word, question.references) for question in questions) for word in words[kind])
-        / len(questions)
-        for kind, questions in kinds.items()
-    }

@@ -33,10 +33,9 @@ class PromptWriter:
     image_tokens: int
 
     def question(self, question: Question) -> Segment:
-        """Picture and prompt: what the model goes on from."""
-        pictures = () if question.picture is None else (question.picture,)
-        image = (self.tokenizer.image,) * (self.image_tokens * len(pictures))
-        return Segment(image + tuple(self.tokenizer.encode(question.prompt)), pictures)
+        """Pictures and prompt: what the model goes on from."""
+        image = (self.tokenizer.image,) * (self.image_tokens * len(question.pictures))
+        return Segment(image + tuple(self.tokenizer.encode(question.prompt)), question.pictures)
 
     def demonstration(self, question: Question, separator: str) -> Segment:
         """The question with its shown answer.

@@ -60,7 +60,7 @@ def _questions(documents: Iterable[Document]) -> Iterator[Question]:
     for document in documents:
         caption = " ".join(document.text.split())
         if document.pictures and caption and decodes(document.pictures[0]):
-            yield Question(document.key, "caption", document.pictures[0], "", (caption,), caption)
+            yield Question(document.key, "caption", (document.pictures[0],), "", (caption,), caption)
 
 
 def _demonstrations(data: Data, name: str, wanted: int, at_least: int) -> list[Question]:

@@ -78,4 +78,4 @@ def _question(random: Random, split: Split, kind: str, voice: Voice) -> Question
     asked = ask(random, scene, kind)
     if asked is None:
         return None
-    return Question("", kind, None, f"{voice(random, scene)} {asked.prompt}", (asked.answer,), asked.answer)
+    return Question("", kind, (), f"{voice(random, scene)} {asked.prompt}", (asked.answer,), asked.answer)

@@ -11,6 +11,7 @@ letter `a` is an answer there.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 AGREEING = 3
 """So many of the other people make an answer fully right."""
@@ -42,6 +43,7 @@ CONTRACTIONS = {
 words of their own (`well`, `shed`, `were`) are not in it."""
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise(answer: str, official: bool = False) -> str:
     """`answer` in the form in which answers are compared.
 

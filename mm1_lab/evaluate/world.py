@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Literal
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world.drawing import Flaw, ScenePicture
@@ -12,7 +11,7 @@ from mm1_lab.data.world.questions import Asked, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import handover, repetition, sum_of_two
 from mm1_lab.data.world.words import LIKED, OWNERS
-from mm1_lab.evaluate.benchmark import Benchmark, Metric, Question
+from mm1_lab.evaluate.benchmark import Benchmark, Family, Question
 
 _STOP = (".",)
 _CAREFUL = 0.9
@@ -46,9 +45,9 @@ def world_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
 def _benchmark(
     settings: EvaluationSettings,
     name: str,
-    family: Literal["captioning", "vqa", "text"],
+    family: Family,
     mirrors: str,
-    metric: Metric,
+    metric: str,
     kinds: Sequence[str],
     make: Make,
 ) -> Benchmark:
@@ -84,7 +83,7 @@ def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
         """Demonstrations never hold a novel combination."""
         scene = sample_scene(random, split, counts=(0.4, 0.6), letters=letters, novel=novel and split == "test")
         texts = references(random, scene)
-        return Question("", kind, ScenePicture(scene), "", texts, random.choice(texts))
+        return Question("", kind, (ScenePicture(scene),), "", texts, random.choice(texts))
 
     return make
 
@@ -96,7 +95,7 @@ def _asking(counts: tuple[float, ...] = (0.3, 0.4, 0.3), letters: float = 0.0, f
         if asked is None:
             return None
         flaw: Flaw | None = random.choice(("blurred", "dark", "cropped")) if flawed else None
-        return Question("", kind, ScenePicture(scene, flaw), asked.prompt, _annotate(random, asked), asked.answer)
+        return Question("", kind, (ScenePicture(scene, flaw),), asked.prompt, _annotate(random, asked), asked.answer)
 
     return make
 
@@ -107,7 +106,7 @@ def _relating(random: Random, split: Split, kind: str) -> Question | None:
     asked = ask(random, scene, kind)
     if asked is None:
         return None
-    return Question("", kind, ScenePicture(scene), asked.prompt, (asked.answer,), asked.answer)
+    return Question("", kind, (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
 
 
 def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:
@@ -139,4 +138,4 @@ def _text(random: Random, split: Split, kind: str) -> Question | None:
 
 def _text_question(kind: str, prompt: str, *answers: str) -> Question:
     """Each of `answers` is right; the first is shown where the question is a demonstration."""
-    return Question("", kind, None, prompt, answers, answers[0])
+    return Question("", kind, (), prompt, answers, answers[0])

@@ -56,8 +56,8 @@ def make_benchmark(metric: str = "vqa", blocks: int = 4, questions: int = 3, mos
             name = "caption"
             answer = f"a {colours[number % 3]} {things[number // 3 % 3]}"
         references = (answer,) * (10 if metric == "vqa" else 1)
-        picture = None if metric == "exact" else Noise(number)
-        return Question(f"{split}-{number}", name, picture, prompts[kind], references, answer)
+        pictures = () if metric == "exact" else (Noise(number),)
+        return Question(f"{split}-{number}", name, pictures, prompts[kind], references, answer)
 
     return Benchmark(
         name=f"{metric}-test",

@@ -20,7 +20,7 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTIN
 
 
 def picture(benchmark: str) -> Scene:
-    asked = questions_of(BENCHMARKS[benchmark])[0].picture
+    (asked,) = questions_of(BENCHMARKS[benchmark])[0].pictures
     assert isinstance(asked, ScenePicture)
     return asked.scene
 

@@ -55,7 +55,7 @@ def test_each_metric_judges_in_the_order_of_the_questions(benchmark_of: Callable
 
 def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
     def question(number: int, kind: str, *answers: str) -> Question:
-        return Question(str(number), kind, None, "?", answers, answers[0])
+        return Question(str(number), kind, (), "?", answers, answers[0])
 
     # count: "2" earns 100 on two of three. color: answers differ within the ten; "blue" earns 100 + 30, "red" 100 + 0.
     questions = (

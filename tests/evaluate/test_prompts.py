@@ -25,10 +25,10 @@ def test_two_shots_are_one_document(tokenizer: Tokenizer, benchmark_of: Callable
         "<begin> <image> <image> question : what is it ? answer : square . "
         "<image> <image> question : what color is it ? answer : red ."
     )
-    assert prefix.pictures == (first.picture, second.picture)
+    assert prefix.pictures == (*first.pictures, *second.pictures)
     question = benchmark.blocks[1][0]
     assert read(writer.question(question), tokenizer) == "<image> <image> question : what is it ? answer :"
-    assert writer.question(question).pictures == (question.picture,)
+    assert writer.question(question).pictures == question.pictures
 
 
 def test_zero_shot_has_no_demonstration(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:

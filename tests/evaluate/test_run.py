@@ -53,7 +53,7 @@ class TinyData:
 
 @pytest.fixture
 def picture(benchmark_of: Callable[..., Benchmark]) -> Callable[[int], object]:
-    return type(benchmark_of("vqa").blocks[0][0].picture)
+    return type(benchmark_of("vqa").blocks[0][0].pictures[0])
 
 
 @pytest.fixture

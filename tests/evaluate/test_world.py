@@ -28,7 +28,7 @@ def demonstrations(benchmark: Benchmark) -> list[Question]:
 
 
 def scenes(asked: list[Question]) -> list[Scene]:
-    return [question.picture.scene for question in asked if isinstance(question.picture, ScenePicture)]
+    return [picture.scene for question in asked for picture in question.pictures if isinstance(picture, ScenePicture)]
 
 
 def test_the_paper_s_eight_and_its_text_suite_are_mirrored() -> None:
@@ -64,7 +64,7 @@ def test_eight_shots_fit_a_row_of_the_scales(benchmark: Benchmark) -> None:
     tokenizer = World().tokenizer
 
     def length(question: Question, *texts: str) -> int:
-        return 9 * (question.picture is not None) + len(tokenizer.encode(" ".join([question.prompt, *texts])))
+        return 9 * len(question.pictures) + len(tokenizer.encode(" ".join([question.prompt, *texts])))
 
     for block, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):
         prefix = 1 + sum(length(question, question.shown, benchmark.stop[0]) for question in shown)
