@@ -21,7 +21,7 @@ from mm1_lab.config.base import Config
 class BenchmarkFiles(Config):
     """The files of one split of a benchmark."""
 
-    PLACE: ClassVar[frozenset[str]] = frozenset({"questions", "annotations", "images"})
+    PLACES: ClassVar[frozenset[str]] = frozenset({"format", "questions", "annotations", "images"})
 
     format: str = ""
     """`coco`, `nocaps`, `textcaps`, `vqav2`, `okvqa`, `textvqa`, `vizwiz`, `gqa`, `jsonl` or a Python file; where it is

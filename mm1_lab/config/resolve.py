@@ -137,7 +137,7 @@ def resolve(
         drop_overlong=image_tokens > max(scale.image_tokens.values()),
         gradient_checkpointing=scale.gradient_checkpointing,
     )
-    evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate)
+    evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate, benchmarks=scale.benchmarks)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
 
 

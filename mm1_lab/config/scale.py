@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
+from mm1_lab.config.benchmark import BenchmarkConfig
 
 
 class Size(Config):
@@ -150,6 +151,8 @@ class Scale(Config):
     decoder: DecoderTraining
     train: MultimodalTraining
     evaluate: EvaluationSettings
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    """Beside those of the data; a data file's are added to them."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     resources: Resources = Resources()

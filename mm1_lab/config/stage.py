@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from mm1_lab.config.base import Config, canonical_json
+from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.recipe import SOURCES
 from mm1_lab.config.scale import (
     DecoderTraining,
@@ -255,11 +256,13 @@ class EvaluationStage(Stage):
 
     model: MultimodalStage
     settings: EvaluationSettings
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    """Those that are named beside the data's own."""
 
     def parameters(self) -> int:
         return self.model.parameters()
 
     def positions(self) -> int:
         question = ANSWER_TOKENS + self.model.connector.image_tokens
-        benchmarks = WORLD_BENCHMARKS if self.data.kind == "world" else 1
+        benchmarks = (WORLD_BENCHMARKS if self.data.kind == "world" else 1) + len(self.benchmarks)
         return benchmarks * self.settings.questions * sum(question * (shots + 1) for shots in self.settings.shots)

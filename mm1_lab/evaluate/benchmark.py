@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
 
 Family = Literal["captioning", "vqa", "text"]
@@ -66,3 +67,20 @@ class Benchmark:
     """Where nobody outside has the references: answers are written to a file and not scored."""
     note: str = ""
     """What a table must say beside the score: split, number of questions, prompt, stop rule."""
+
+
+Blocks = tuple[tuple[Question, ...], ...]
+
+
+def in_blocks(questions: list[Question], shown: list[Question], settings: EvaluationSettings) -> tuple[Blocks, Blocks]:
+    """Questions cut into blocks of equal size, and each block's demonstrations, used again where there are too few.
+
+    There are as many blocks as the settings say, or as questions if those are fewer.
+    """
+    count = min(settings.blocks, len(questions))
+    shots = max(settings.shots, default=0)
+    cuts = [len(questions) * block // count for block in range(count + 1)]
+    blocks = tuple(tuple(questions[cuts[block] : cuts[block + 1]]) for block in range(count))
+    return blocks, tuple(
+        tuple(shown[(block * shots + at) % len(shown)] for at in range(shots)) for block in range(count)
+    )

@@ -1,15 +1,15 @@
-"""Which benchmarks a run is scored on: the registry.
+"""Which benchmarks a run is scored on: those of its data, and those that a data file or a scale names.
 
-A new benchmark is one module of this folder with a function `(data, settings) -> list[Benchmark]`, and its line in
-BUILDERS. A builder returns nothing where the data have nothing for it. What it makes must depend on data and settings
-alone: every arm and seed answers the same questions after the same demonstrations.
+What a builder makes must depend on data and settings alone: every arm and seed answers the same questions after the
+same demonstrations. It returns nothing where the data have nothing for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from mm1_lab.config import EvaluationSettings, RequestError
+from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.types import Data
 from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.shards import held_out_captions
 
 Builder = Callable[[Data, EvaluationSettings], list[Benchmark]]
@@ -28,11 +28,13 @@ BUILDERS: dict[str, tuple[Builder, ...]] = {
 """By kind of data."""
 
 
-def benchmarks_for(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
-    """All benchmarks of `data`. Raises RequestError if there is none to evaluate on."""
+def benchmarks_for(data: Data, settings: EvaluationSettings, named: Sequence[BenchmarkConfig] = ()) -> list[Benchmark]:
+    """All benchmarks of `data`, then the named ones. Raises RequestError if there is none to evaluate on."""
     benchmarks = [benchmark for build in BUILDERS[data.identity.kind] for benchmark in build(data, settings)]
+    benchmarks += [build_benchmark(config, settings, data.tokenizer) for config in named]
     if not benchmarks:
         raise RequestError(
-            "the data hold nothing to evaluate on: no captioned image is held out of training; add captioned images"
+            "the data hold nothing to evaluate on: no captioned image is held out of training; add captioned images, "
+            "or name `benchmarks`"
         )
     return benchmarks

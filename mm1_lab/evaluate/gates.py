@@ -18,7 +18,7 @@ from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
-from mm1_lab.evaluate.metrics import majority_score, score
+from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
 from mm1_lab.evaluate.probe import probe_encoder
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.run import Answering
@@ -80,8 +80,7 @@ def _told(
 ) -> GateRow:
     points = score(benchmark, answering.predict(benchmark, shots))
     low, high = wilson(sum(point == 100 for point in points), len(points))
-    majority = majority_score(benchmark)
-    assert majority is not None
+    majority = majority_score(benchmark, majority_by_kind(benchmark))
     passed = low >= majority + ABOVE_MAJORITY
     needed = f"low ≥ {majority:.1f} + {ABOVE_MAJORITY:g}"
     return GateRow(

@@ -1,7 +1,7 @@
 """Every benchmark's metric in one place: predictions to points per question."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmark import Benchmark, Question
@@ -100,11 +100,12 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
 
 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
-    """For each kind of question, what the best constant answer would earn on these very questions; empty for captions.
+    """For each kind of question, what the best constant answer would earn on these very questions.
 
-    A model that does not see cannot do better by knowing which answers are common.
+    Empty for captions, and where nobody outside has the references. A model that does not see cannot do better by
+    knowing which answers are common.
     """
-    if benchmark.metric == "cider":
+    if benchmark.metric == "cider" or benchmark.submission:
         return {}
     judge = METRICS[benchmark.metric]
     kinds: dict[str, list[Question]] = {}
@@ -119,10 +120,7 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
     return best
 
 
-def majority_score(benchmark: Benchmark) -> float | None:
-    """The mean of `majority_by_kind` over the questions; None for captions."""
-    best = majority_by_kind(benchmark)
-    if not best:
-        return None
+def majority_score(benchmark: Benchmark, by_kind: Mapping[str, float]) -> float:
+    """The mean of `majority_by_kind` over the questions."""
     questions = questions_of(benchmark)
-    return sum(best[question.kind] for question in questions) / len(questions)
+    return sum(by_kind[question.kind] for question in questions) / len(questions)

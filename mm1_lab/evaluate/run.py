@@ -1,6 +1,7 @@
 """The evaluation stage: a trained model's answer to every question of every benchmark, and its held-out losses."""
 
 import io
+import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,6 +21,7 @@ from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
 from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.model import MM1, build_mm1, load_weights
+from mm1_lab.rows import SampleRow, ScoreRow
 from mm1_lab.train.progress import Progress, Report
 
 SAMPLE_SHOTS = (0, 4)
@@ -28,58 +30,27 @@ SAMPLE_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionScore:
-    """One answer to one question at one number of shots."""
-
-    benchmark: str
-    family: str
-    metric: str
-    shots: int
-    block: int
-    question: str
-    """Its key."""
-    kind: str
-    score: float
-    """Points."""
-    prediction: str
-    parsed: bool
-    """Whether the prediction has the form of an answer to this kind of question, right or wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A question with its answer, to be looked at."""
-
-    benchmark: str
-    shots: int
-    question: str
-    kind: str
-    prompt: str
-    references: tuple[str, ...]
-    prediction: str
-    score: float
-    png: bytes | None
-    """The picture as a seeing model gets it, at the model's resolution."""
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What an evaluation stage finds out."""
 
-    scores: list[QuestionScore] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
     majority: dict[str, float] = field(default_factory=dict)
     """By benchmark, captioning left out: points of the best constant answer for each kind of question."""
     majority_by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
     """By benchmark and kind: the same within the kind."""
     held_out_loss: dict[str, float] = field(default_factory=dict)
-    """By source, in nats a text token."""
-    samples: list[Sample] = field(default_factory=list)
+    """By source, in nats per text token."""
+    samples: list[SampleRow] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    """By benchmark of published or users' data: split, number of questions, prompt, stop rule."""
+    submissions: dict[str, str] = field(default_factory=dict)
+    """By file name: answers for a test server, as JSON, where nobody outside has the references."""
 
     @property
     def unparsed(self) -> dict[tuple[str, int], float]:
         """By (benchmark, shots): the share of predictions that have not the form of an answer."""
 
-        def key(row: QuestionScore) -> tuple[str, int]:
+        def key(row: ScoreRow) -> tuple[str, int]:
             return row.benchmark, row.shots
 
         groups = {name: list(rows) for name, rows in groupby(sorted(self.scores, key=key), key=key)}
@@ -89,19 +60,20 @@ class Evaluation:
 def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Report) -> Evaluation:
     """Scores the model in `model_folder` at every number of shots. `report` hears of each benchmark × shots done.
 
-    Raises RequestError if the data hold nothing to evaluate on.
+    Raises RequestError if the data hold nothing to evaluate on, or a benchmark's files have changed.
     """
     settings = stage.settings
-    benchmarks = benchmarks_for(data, settings)
+    benchmarks = benchmarks_for(data, settings, stage.benchmarks)
     model = _load_model(stage, model_folder, data)
     result = Evaluation()
     done, steps = 0, len(benchmarks) * len(settings.shots) + 1
     with _precision(stage, model):
         for benchmark in benchmarks:
-            majority = majority_score(benchmark)
-            if majority is not None:
-                result.majority[benchmark.name] = majority
-                result.majority_by_kind[benchmark.name] = majority_by_kind(benchmark)
+            if benchmark.note:
+                result.notes[benchmark.name] = benchmark.note
+            if by_kind := majority_by_kind(benchmark):
+                result.majority[benchmark.name] = majority_score(benchmark, by_kind)
+                result.majority_by_kind[benchmark.name] = by_kind
             answering = Answering(stage, model, data)
             for shots in settings.shots:
                 predictions = answering.predict(benchmark, shots)
@@ -157,14 +129,19 @@ class Answering:
 
 
 def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: list[str], side: int) -> None:
-    """Adds scores and samples of a benchmark at a number of shots."""
+    """Adds scores and samples of a benchmark at a number of shots; of one without references, what to submit."""
+    if benchmark.submission:
+        asked = zip(questions_of(benchmark), predictions, strict=True)
+        entries = [benchmark.submission.entry(question.key, prediction) for question, prediction in asked]
+        result.submissions[f"{benchmark.name}-{shots}-shot.json"] = json.dumps(entries, ensure_ascii=False) + "\n"
+        return
     words = answer_words(benchmark)
     blocks = [block for block, questions in enumerate(benchmark.blocks) for _ in questions]
     previous = -1
     rows = zip(blocks, questions_of(benchmark), predictions, score(benchmark, predictions), strict=True)
     for block, question, prediction, points in rows:
         result.scores.append(
-            QuestionScore(
+            ScoreRow(
                 benchmark=benchmark.name,
                 family=benchmark.family,
                 metric=benchmark.metric,
@@ -182,8 +159,10 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: l
         previous = block
 
 
-def _sample(benchmark: Benchmark, shots: int, question: Question, prediction: str, points: float, side: int) -> Sample:
-    return Sample(
+def _sample(
+    benchmark: Benchmark, shots: int, question: Question, prediction: str, points: float, side: int
+) -> SampleRow:
+    return SampleRow(
         benchmark=benchmark.name,
         shots=shots,
         question=question.key,
@@ -192,7 +171,7 @@ def _sample(benchmark: Benchmark, shots: int, question: Question, prediction: st
         references=question.references,
         prediction=prediction,
         score=points,
-        png=None if question.picture is None else _png(question.picture, side),
+        picture=_png(question.pictures[0], side) if question.pictures else None,
     )
 
 

@@ -6,7 +6,7 @@ from itertools import islice
 from mm1_lab.config import EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.types import Data, Document
-from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.benchmark import Benchmark, Question, in_blocks
 from mm1_lab.evaluate.held_out import held_out_documents
 
 CAPTIONED = ("captions", "synthetic")
@@ -34,6 +34,7 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
     count = min(settings.blocks, len(questions))
     most_shots = max(settings.shots, default=0)
     shown = _demonstrations(data, name, count * most_shots, at_least=most_shots)
+    blocks, demonstrations = in_blocks(questions, shown, settings)
     lengths = [len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown)]
     return [
         Benchmark(
@@ -41,14 +42,8 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
             family="captioning",
             mirrors="COCO",
             metric="cider",
-            blocks=tuple(
-                tuple(questions[len(questions) * block // count : len(questions) * (block + 1) // count])
-                for block in range(count)
-            ),
-            demonstrations=tuple(
-                tuple(shown[(block * most_shots + at) % len(shown)] for at in range(most_shots))
-                for block in range(count)
-            ),
+            blocks=blocks,
+            demonstrations=demonstrations,
             stop=("\n",),
             new_tokens=min(max(lengths) + 1, LONGEST_CAPTION),
         )

@@ -115,9 +115,28 @@ def load_request(
     resolve_sweep(loaded, numbers, chosen[:1], WORLD_DATA, models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     tokenizer = decoders_tokenizer(arms, numbers, models)
+    numbers = with_benchmarks(numbers, data, tokenizer)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, models)
     return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials), models, tokenizer)
+
+
+def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> Scale:
+    """The scale with the benchmarks that it and the data file name: files found, everything that can be checked is.
+
+    Raises RequestError for what an evaluation would stumble over.
+    """
+    from mm1_lab.data.shards.datafile import named_benchmarks
+    from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
+
+    opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
+    if data:
+        for config in named_benchmarks(data):
+            opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}"))
+    if opened and not (data or tokenizer):
+        raise RequestError("the miniature world has words of its own; benchmarks need --data, or a pre-trained decoder")
+    check_benchmarks(opened, scale.evaluate)
+    return scale.model_copy(update={"benchmarks": tuple(opened)})
 
 
 def find_law(ledger: Ledger, scale: str) -> Path:

@@ -13,22 +13,19 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.orchestrate.plan import Unit
 from mm1_lab.orchestrate.request import REPOSITORY, data_cache
-from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow
+from mm1_lab.results import HeldOutRow, Ledger
 from mm1_lab.results.files import write_json
 from mm1_lab.train.progress import Progress, Report
-
-if TYPE_CHECKING:
-    from mm1_lab.evaluate.run import Sample
 
 StageReport = Callable[[str, Progress], None]
 """Told the kind of stage and its progress."""
@@ -168,22 +165,19 @@ def _evaluate(stage: EvaluationStage, unit: Unit, recipes: dict[str, Any], site:
             "majority": evaluation.majority,
             "majority_by_kind": evaluation.majority_by_kind,
             "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
+            **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
             "environment": environment(site.scale),
             "timings": timings,
         }
         ledger.write_scores(
             fingerprint,
-            (ScoreRow(**asdict(row)) for row in evaluation.scores),
+            evaluation.scores,
             (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
-            (_sample_row(sample) for sample in evaluation.samples),
+            evaluation.samples,
             record,
             model / "training.csv",
+            evaluation.submissions,
         )
-
-
-def _sample_row(sample: Sample) -> SampleRow:
-    values = asdict(sample)
-    return SampleRow(picture=values.pop("png"), **values)
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, variant_name
-from mm1_lab.results.schema import SCHEMA, HeldOutRow, SampleRow, ScoreRow, TrialRow
+from mm1_lab.results.schema import SCHEMA, TrialRow
+from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 __all__ = [
     "SCHEMA",

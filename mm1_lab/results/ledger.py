@@ -16,16 +16,8 @@ from typing import Any
 from mm1_lab.config import RequestError
 from mm1_lab.results import files
 from mm1_lab.results.parts import Parts
-from mm1_lab.results.schema import (
-    HELD_OUT_COLUMNS,
-    SCHEMA,
-    SCORE_COLUMNS,
-    SCORES,
-    HeldOutRow,
-    SampleRow,
-    ScoreRow,
-    number,
-)
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, number
+from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 
 class Ledger:
@@ -113,8 +105,12 @@ class Ledger:
         samples: Iterable[SampleRow],
         record: Mapping[str, Any],
         training: Path | None,
+        submissions: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes all that is kept of a trial; it is done when this returns. `training` is the stage's training.csv."""
+        """Writes all that is kept of a trial; it is done when this returns.
+
+        `training` is the stage's training.csv; `submissions` are files for test servers, by name.
+        """
         folder = self.trial_folder(fingerprint)
         partial = folder.with_name(f"{fingerprint}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -126,6 +122,8 @@ class Ledger:
         )
         files.write_json(partial / "samples.json", [self._sample(sample) for sample in samples])
         files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
+        for name, text in (submissions or {}).items():
+            files.write_text(partial / "submissions" / name, text)
         if training is not None:
             shutil.copyfile(training, partial / "training.csv")
         files.commit(partial, folder)

@@ -2,6 +2,7 @@
 
 ```
 RESULTS/trials/FINGERPRINT/   scores.csv.gz held_out.csv training.csv record.json samples.json DONE
+RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, where nobody outside has the references
 RESULTS/pictures/SHA.png      pictures of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
@@ -24,51 +25,6 @@ SCORES = "scores.csv.gz"
 SCORE_COLUMNS = ("benchmark", "family", "metric", "shots", "block", "question", "kind", "score", "prediction", "parsed")
 HELD_OUT_COLUMNS = ("source", "loss")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One answer of a model to one question at one number of shots."""
-
-    benchmark: str
-    family: str
-    """captioning, vqa or text."""
-    metric: str
-    """cider, vqa or exact."""
-    shots: int
-    block: int
-    question: str
-    """Unique within the benchmark."""
-    kind: str
-    score: float
-    """Points: accuracy × 100, CIDEr × 100."""
-    prediction: str
-    parsed: bool
-    """Whether the answer has the form of an answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutRow:
-    """The mean loss a text token on held-out documents of a source, in nats."""
-
-    source: str
-    loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRow:
-    """A question with its answer, kept to be looked at."""
-
-    benchmark: str
-    shots: int
-    question: str
-    kind: str
-    prompt: str
-    references: tuple[str, ...]
-    prediction: str
-    score: float
-    picture: bytes | None
-    """PNG; stored once, under its hash."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,14 @@ import pytest
 from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
 from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.cider import cider
-from mm1_lab.evaluate.metrics import majority_score, score
+from mm1_lab.evaluate.metrics import (
+    anls,
+    choice_accuracy,
+    majority_by_kind,
+    majority_score,
+    relaxed_accuracy,
+    score,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,5 +73,56 @@ def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
         question(4, "color", "blue", *["green"] * 9),
     )
     benchmark = Benchmark("x", "vqa", "VQAv2", "vqa", (questions,), ((),), (".",), 3)
-    assert majority_score(benchmark) == pytest.approx((100 + 100 + 0 + 100 + 30) / 5)
-    assert majority_score(replace(benchmark, family="captioning", metric="cider")) is None
+    by_kind = majority_by_kind(benchmark)
+    assert by_kind == {"count": pytest.approx(200 / 3), "color": pytest.approx(65)}
+    assert majority_score(benchmark, by_kind) == pytest.approx((100 + 100 + 0 + 100 + 30) / 5)
+    assert majority_by_kind(replace(benchmark, family="captioning", metric="cider")) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "references", "points"),
+    [
+        ("Main  Street", ["main street"], 100 * (1 - 0 / 12)),  # nothing to edit; the length counts both spaces
+        ("main stret", ["main street"], 100 * (1 - 1 / 11)),
+        ("kitten", ["sitting"], 100 * (1 - 3 / 7)),
+        ("abcd", ["wxyz"], 0.0),
+        ("abcd", ["abxy"], 50.0),  # exactly alike by half still counts
+        ("abc", ["axy"], 0.0),  # a third
+        ("b", ["a", "b"], 100.0),
+        ("", [""], 100.0),
+    ],
+)
+def test_anls_by_hand(said: str, references: list[str], points: float) -> None:
+    assert anls(said, references) == pytest.approx(points)
+
+
+@pytest.mark.parametrize(
+    ("said", "reference", "right"),
+    [
+        ("104.9", "100", True),
+        ("105", "100", True),
+        ("105.1", "100", False),
+        ("95", "100", True),
+        ("12%", "0.12", True),
+        ("12", "12%", False),
+        ("0", "0", True),  # nothing can be near zero: the words must agree
+        ("0.0", "0", False),
+        ("-3", "3", False),
+        ("Blue", "blue", True),
+        ("blue.", "blue", False),
+        ("2,000", "2000", False),  # not a number to the original either
+    ],
+)
+def test_relaxed_accuracy_by_hand(said: str, reference: str, right: bool) -> None:
+    assert relaxed_accuracy(said, [reference]) == 100.0 * right
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        *[(right, True) for right in ("B", "(b)", "B. red", "b", "red", "The red")],
+        *[(wrong, False) for wrong in ("A", "C", "D", "", "blue", "because", "2")],
+    ],
+)
+def test_a_choice_is_made_by_letter_or_words(said: str, right: bool) -> None:
+    assert choice_accuracy(said, ["red"], ["blue", "red", "green"]) == 100.0 * right

@@ -169,11 +169,11 @@ def test_samples_show_the_first_questions_of_three_blocks(
             q for b in chosen if b.name == sample.benchmark for q in questions_of(b) if q.key == row.question
         )
         assert (sample.prompt, sample.references) == (question.prompt, question.references)
-        if question.picture is None:
-            assert sample.png is None
+        if not question.pictures:
+            assert sample.picture is None
         else:
-            shown = np.asarray(Image.open(io.BytesIO(sample.png or b"")))
-            assert np.array_equal(shown, question.picture.pixels(stage.model.image_size))
+            shown = np.asarray(Image.open(io.BytesIO(sample.picture or b"")))
+            assert np.array_equal(shown, question.pictures[0].pixels(stage.model.image_size))
 
 
 def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
@@ -191,7 +191,7 @@ def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
     assert [len(different) for different in zero_shot.values()] == [1, 1, 1]
     assert result.held_out_loss["text"] == seeing.held_out_loss["text"]
     assert result.held_out_loss["captions"] != pytest.approx(seeing.held_out_loss["captions"], rel=1e-3)
-    pictures = {sample.png for sample in result.samples}
+    pictures = {sample.picture for sample in result.samples}
     assert len(pictures) == 4, "three real pictures, and none for text"
 
 

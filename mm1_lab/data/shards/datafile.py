@@ -5,6 +5,7 @@
     interleaved: [pages.parquet]          # OBELICS-like: columns images and texts
     text: [text.parquet, more/*.jsonl]    # a column or key named text; required, as the decoder starts from it
     tokenizer: bpe                        # trained on the text, or the folder of a Hugging Face tokenizer
+    benchmarks: {vqav2: {questions: …}}   # asked beside the held-out captions; see config/benchmark.py
 
 Paths are relative to the file itself.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from mm1_lab.config import SOURCES, Config, RequestError, read_yaml
+from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, read_yaml
 
 ENDINGS = {
     "captions": (".tar",),
@@ -32,6 +33,7 @@ class DataFile(Config):
     interleaved: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     tokenizer: str = Field("bpe", min_length=1)
+    benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
 
     @field_validator(*SOURCES, mode="before")
     @classmethod
@@ -53,6 +55,12 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[Path]]]:
         if found:
             files[source] = list(dict.fromkeys(found))
     return content, files
+
+
+def named_benchmarks(path: Path) -> tuple[BenchmarkConfig, ...]:
+    """The benchmarks that the file names, each with its name. Raises RequestError for a wrong key."""
+    content = DataFile.parse(read_yaml(path), str(path))
+    return tuple(config.model_copy(update={"name": name}) for name, config in content.benchmarks.items())
 
 
 def _expand(pattern: str, path: Path, source: str) -> list[Path]:

@@ -1,0 +1,239 @@
+"""Benchmarks that a data file or a scale names: from their configuration to questions in blocks, checked beforehand.
+
+Which questions are asked is fixed: they are put in order by a hash of their ids and the first so many are taken. So
+1,000 questions are the first 1,000 of 5,000, and every arm and seed answers the same after the same demonstrations.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, canonical_json, nearest
+from mm1_lab.data.types import Picture, Tokenizer
+from mm1_lab.evaluate.benchmark import Benchmark, Family, Question, in_blocks
+from mm1_lab.evaluate.formats import FORMATS
+from mm1_lab.evaluate.images import open_images
+from mm1_lab.evaluate.items import Format, Item
+from mm1_lab.evaluate.metrics import METRICS
+from mm1_lab.evaluate.vqa import AGREEING
+
+LONGEST_CAPTION, LONGEST_ANSWER = 48, 24
+"""Tokens that are written at most; longer references are still scored whole."""
+
+
+def open_benchmark(config: BenchmarkConfig, folder: Path, where: str) -> BenchmarkConfig:
+    """The configuration with whole paths, format, metric and a digest of its files.
+
+    Raises RequestError for a key that is missing, an unknown metric or format, or a file that is not there.
+    """
+    opened = config.model_copy(update=_whole(config, config.name, folder))
+    metric = opened.metric or _format(opened).metric
+    missing = [key for key in _format(opened).needs if not getattr(opened, key)]
+    if missing:
+        raise RequestError(f"{where}: the format {opened.format} needs the key {missing[0]!r}")
+    if metric not in METRICS and metric != "cider":
+        raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, [*METRICS, 'cider'])}")
+    shown = config.demonstrations
+    if shown is None and opened.format == "coco":
+        shown = BenchmarkFiles(split="train")
+    if shown is not None:
+        inherited = ["format", "images", "image_name"]
+        inherited += ["annotations"] if opened.format == "coco" else []
+        given = {key: getattr(opened, key) for key in inherited} | shown.model_dump(exclude_defaults=True)
+        shown = BenchmarkFiles(**{"split": "train" if given["format"] == "coco" else ""} | given)
+        shown = shown.model_copy(update=_whole(shown, opened.format, folder))
+        if all(getattr(shown, key) == getattr(opened, key) for key in ("questions", "annotations", "split")):
+            raise RequestError(f"{where}.demonstrations: are the questions themselves; name a training split")
+    opened = opened.model_copy(update={"metric": metric, "demonstrations": shown})
+    return opened.model_copy(update={"digest": _digest(opened)})
+
+
+def _whole(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
+    """The format and the paths, whole; images of one's own are beside the questions unless they have a place."""
+    kind = files.format or (name if name in FORMATS else "jsonl")
+    paths = {key: getattr(files, key) for key in ("questions", "annotations", "images")}
+    if kind in ("jsonl", "python") or kind.endswith(".py"):
+        paths["images"] = paths["images"] or "."
+    whole = {key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items() if path}
+    return whole | {"format": str((folder / kind).resolve()) if kind.endswith(".py") else kind}
+
+
+def _format(files: BenchmarkFiles) -> Format:
+    name = "python" if files.format.endswith(".py") else files.format
+    if name not in FORMATS:
+        raise RequestError(f"there is no benchmark format {name!r}{nearest(name, FORMATS)}, or a Python file")
+    return FORMATS[name]
+
+
+def _digest(config: BenchmarkConfig) -> str:
+    """Of formats and contents. Raises RequestError for a file that cannot be read."""
+    parts: list[str] = []
+    for files in (config, config.demonstrations) if config.demonstrations else (config,):
+        parts.append(Path(files.format).suffix or files.format)
+        for path in (files.questions, files.annotations, files.format if files.format.endswith(".py") else ""):
+            if path:
+                parts.append(_file_digest(path))
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); paths are relative to the data file") from None
+
+
+def check_benchmarks(configs: Sequence[BenchmarkConfig], settings: EvaluationSettings) -> None:
+    """Raises RequestError for the first thing that an evaluation would stumble over: all but broken images."""
+    for name, count in Counter(config.name for config in configs).items():
+        if not name or count > 1:
+            raise RequestError(f"{count} benchmarks are named {name!r}; give each a name of its own")
+    for config in configs:
+        asked, shown, _ = _choose(config, settings)
+        _pictures(config, asked)
+        if config.demonstrations:
+            _pictures(config.demonstrations, shown)
+
+
+def build_benchmark(config: BenchmarkConfig, settings: EvaluationSettings, tokenizer: Tokenizer) -> Benchmark:
+    """The benchmark. Raises RequestError where its files are not what they were when the trial was planned."""
+    if _digest(config) != config.digest:
+        raise RequestError(
+            f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
+        )
+    items, demonstrations, published = _choose(config, settings)
+    questions = _questions(config, config, items)
+    shown = _questions(config, config.demonstrations, demonstrations) if config.demonstrations else []
+    longest = LONGEST_CAPTION if config.metric == "cider" else LONGEST_ANSWER
+    lengths = [len(tokenizer.encode(question.shown)) for question in (*questions, *shown) if question.shown]
+    family: Family = "vqa" if any(question.pictures for question in questions) else "text"
+    blocks, shots = in_blocks(questions, shown, settings)
+    has_answers = bool(items[0].answers)
+    return Benchmark(
+        name=config.name,
+        family="captioning" if config.metric == "cider" else family,
+        mirrors=_format(config).mirrors,
+        metric=config.metric,
+        blocks=blocks,
+        demonstrations=shots,
+        stop=config.stop,
+        new_tokens=config.new_tokens or min(max(lengths, default=longest) + 1, longest),
+        official=True,
+        submission=None if has_answers else _format(config).submission,
+        note=_note(config, len(questions), published),
+    )
+
+
+@lru_cache(maxsize=32)
+def _choose(config: BenchmarkConfig, settings: EvaluationSettings) -> tuple[list[Item], list[Item], int]:
+    """The questions to ask, those to show, and how many are published."""
+    items = _read(config, config)
+    with_answers = [item for item in items if item.answers]
+    if with_answers and len(with_answers) < len(items):
+        lacking = next(item.key for item in items if not item.answers)
+        raise RequestError(f"benchmark {config.name!r}: question {lacking} has no answer, though others have")
+    shots = max(settings.shots, default=0)
+    if not shots:
+        return items[: settings.questions], [], len(items)
+    if config.demonstrations is None:
+        raise RequestError(
+            f"benchmark {config.name!r}: names no demonstrations, but questions are asked after {shots}; "
+            "add `demonstrations: {…}` with its training split, or --set evaluate.shots=[0]"
+        )
+    shown = [item for item in _read(config, config.demonstrations) if item.answers]
+    if len(shown) < shots:
+        raise RequestError(
+            f"benchmark {config.name!r}: {len(shown)} demonstrations with answers, but {shots} are shown; "
+            f"name more, or ask after fewer (--set evaluate.shots=[0])"
+        )
+    return items[: settings.questions], shown[: settings.blocks * shots], len(items)
+
+
+def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
+    """All items in the fixed order."""
+    items = list(_format(files).read(files))
+    where = files.questions or files.annotations or files.format
+    if not items:
+        raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
+    twice = [key for key, count in Counter(item.key for item in items).items() if count > 1]
+    if twice:
+        raise RequestError(f"{where}: the id {twice[0]!r} is there twice; ids must differ")
+    for item in items:
+        if config.metric == "choice" and not item.choices:
+            raise RequestError(f"{where}: question {item.key} has no choices, which the metric `choice` needs")
+        if config.metric == "vqa" and 0 < len(item.answers) <= AGREEING:
+            raise RequestError(
+                f"{where}: question {item.key} has {len(item.answers)} answers, and VQA accuracy needs those of ten "
+                "people; for a single right answer take `metric: exact`"
+            )
+    return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
+
+
+def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
+    template = config.prompt
+    if template is None:
+        template = "" if config.metric == "cider" else _format(config).prompt
+    pictures = _pictures(files, items)
+    return [
+        Question(
+            item.key,
+            "caption" if config.metric == "cider" and item.kind == "question" else item.kind,
+            pictures[item.key],
+            template.replace("{question}", " ".join([item.question, *_options(item.choices)])),
+            item.answers,
+            _shown(item),
+            item.choices,
+        )
+        for item in items
+    ]
+
+
+def _options(choices: Iterable[str]) -> list[str]:
+    return [f"{chr(ord('A') + number)}. {choice}" for number, choice in enumerate(choices)]
+
+
+def _shown(item: Item) -> str:
+    """The commonest answer; a caption; a choice's letter."""
+    if not item.answers:
+        return ""
+    answer = Counter(item.answers).most_common(1)[0][0]
+    return chr(ord("A") + item.choices.index(answer)) if item.choices else answer
+
+
+def _pictures(files: BenchmarkFiles, items: list[Item]) -> dict[str, tuple[Picture, ...]]:
+    """By question. Raises RequestError for an image that is not there."""
+    found: dict[str, tuple[Picture, ...]] = {}
+    for item in items:
+        pictures: list[Picture] = []
+        for name in item.images:
+            picture = open_images(Path(files.images)).picture(name)
+            if picture is None:
+                raise RequestError(
+                    f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or say how images are "
+                    "named with `image_name`"
+                )
+            pictures.append(picture)
+        found[item.key] = tuple(pictures)
+    return found
+
+
+def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
+    """What must stand beside the scores."""
+    prompt = _format(config).prompt if config.prompt is None and config.metric != "cider" else config.prompt or ""
+    file = Path(config.questions or config.annotations or config.format).name
+    parts = [f"{asked:,} of {published:,} questions of {file}" + (f", split {config.split}" if config.split else "")]
+    if config.demonstrations:
+        shown = config.demonstrations
+        parts.append(f"demonstrations from {Path(shown.questions or shown.annotations or shown.format).name}")
+    parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
+    parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
+    if config.metric == "vqa":
+        parts.append("VQA accuracy with the official program's quirks")
+    if config.metric == "cider" and asked < published:
+        parts.append(
+            "CIDEr weighs words by these questions alone, so it is not comparable with that of the whole split"
+        )
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Readers of published benchmarks: the files that everybody downloads, to `Item`s."""

@@ -1,0 +1,242 @@
+"""Published benchmarks and users' own: what is asked, in which order, and what is refused beforehand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.formats import FORMATS
+from mm1_lab.evaluate.metrics import score
+from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
+from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
+
+SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
+
+
+class Letters:
+    """A tokenizer of one id per letter."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+
+def opened(folder: Path, name: str, values: dict[str, Any]) -> BenchmarkConfig:
+    return open_benchmark(configuration(name, values), folder, "data.yaml")
+
+
+def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> Benchmark:
+    check_benchmarks([config], settings)
+    return build_benchmark(config, settings, Letters())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_published_format_is_asked_after_demonstrations_of_its_training_split(tmp_path: Path, name: str) -> None:
+    benchmark = built(opened(tmp_path, name, WRITERS[name](tmp_path)))
+    questions = questions_of(benchmark)
+    shown = [question for block in benchmark.demonstrations for question in block]
+    assert (len(questions), len(benchmark.blocks), len(shown)) == (3, 3, 6)
+    assert benchmark.mirrors == FORMATS[name].mirrors
+    assert not {question.key for question in questions} & {question.key for question in shown} or name == "nocaps"
+    for question in (*questions, *shown):
+        (picture,) = question.pictures
+        assert picture.pixels(6).shape == (6, 6, 3)
+        assert question.shown in question.references
+    if benchmark.metric == "cider":
+        assert benchmark.family == "captioning" and {question.prompt for question in questions} == {""}
+        assert score(benchmark, [question.references[0] for question in questions])[0] > 300
+    else:
+        assert benchmark.family == "vqa" and all(q.prompt.endswith("? Short answer:") for q in questions)
+        assert score(benchmark, [question.shown for question in questions]) == [100.0] * 3
+    assert "3 of 3 questions" in benchmark.note and "demonstrations from" in benchmark.note
+
+
+def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
+    vqa = built(opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path)))
+    question = next(question for question in questions_of(vqa) if question.key == "10")
+    assert question.prompt == "Question: What colour is number 1? Short answer:"
+    assert question.references == ("blue", *TEN[1:]) and question.kind == "other"
+    red, green, blue = (int(value) for value in question.pictures[0].pixels(1)[0, 0])
+    assert blue > 200 > red + green
+    assert "official program's quirks" in vqa.note and vqa.official
+    coco = built(opened(tmp_path, "coco", WRITERS["coco"](tmp_path)))
+    assert {question.key for question in questions_of(coco)} == {"0", "4", "8"}, "Karpathy's test split"
+    shown = {question.key for block in coco.demonstrations for question in block}
+    assert shown == {"1", "5", "9", "2", "6", "10"}, "train and restval"
+    nocaps = built(opened(tmp_path, "nocaps", WRITERS["nocaps"](tmp_path)))
+    assert {q.kind for q in questions_of(nocaps)} == {"in-domain", "near-domain", "out-domain"}
+    assert all(len(question.references) == 5 for question in questions_of(nocaps))
+
+
+def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path: Path) -> None:
+    rows = [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider"})
+
+    def asked(count: int) -> list[str]:
+        settings = SETTINGS.model_copy(update={"questions": count, "shots": (0,)})
+        return [question.key for question in questions_of(built(config, settings))]
+
+    assert asked(10) == asked(30)[:10] and len(set(asked(100))) == 40
+    assert asked(40) != [f"q{n}" for n in range(40)]
+    benchmark = built(config, SETTINGS.model_copy(update={"questions": 10, "shots": (0,)}))
+    assert "10 of 40 questions of q.jsonl" in benchmark.note and "not comparable" in benchmark.note
+    assert built(config, SETTINGS.model_copy(update={"questions": 40, "shots": (0,)})).note.count("comparable") == 0
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_images_are_read_from_archives_without_unpacking(tmp_path: Path, ending: str) -> None:
+    values = WRITERS["vqav2"](tmp_path)
+    folder = built(opened(tmp_path, "vqav2", values))
+    pack(tmp_path / "val2014", tmp_path / f"val2014.{ending}")
+    archive = built(opened(tmp_path, "vqav2", values | {"images": f"val2014.{ending}"}))
+    for one, other in zip(questions_of(folder), questions_of(archive), strict=True):
+        assert (one.pictures[0].pixels(5) == other.pictures[0].pixels(5)).all()
+
+
+def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    config = opened(tmp_path / "a", "gqa", WRITERS["gqa"](tmp_path / "a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = opened(tmp_path / "b", "gqa", WRITERS["gqa"](tmp_path / "b"))
+    assert moved.digest == config.digest
+    training = tmp_path / "b" / "train_balanced_questions.json"
+    training.write_text(training.read_text().replace("yes", "no"))
+    assert opened(tmp_path / "b", "gqa", WRITERS["gqa"](tmp_path / "b") | {}).digest == config.digest
+    training.write_text(training.read_text().replace("yes", "no"))
+    with pytest.raises(RequestError, match="'gqa' changed while"):
+        built(moved)
+
+
+def test_without_answers_there_is_a_submission_in_the_official_form(tmp_path: Path) -> None:
+    zero = SETTINGS.model_copy(update={"shots": (0,)})
+    vqa = built(opened(tmp_path, "vqav2", write_vqa(tmp_path, "test-dev2015", annotated=False)), zero)
+    assert vqa.submission and vqa.submission.entry("10", "red") == {"question_id": 10, "answer": "red"}
+    captions = built(opened(tmp_path, "nocaps", write_nocaps(tmp_path, captions=False)))
+    assert captions.submission and captions.submission.entry("2", "a cat") == {"image_id": 2, "caption": "a cat"}
+    entries = {name: FORMATS[name].submission.entry("5", "x") for name in ("textcaps", "vizwiz", "gqa")}
+    assert entries == {
+        "textcaps": {"image_id": "5", "caption": "x"},
+        "vizwiz": {"image": "5", "answer": "x"},
+        "gqa": {"questionId": "5", "prediction": "x"},
+    }
+
+
+def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
+    folder.mkdir(exist_ok=True)
+    (folder / "own.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    return opened(folder, "mine", {"questions": "own.jsonl", "metric": "exact"} | values)
+
+
+ZERO = SETTINGS.model_copy(update={"shots": (0,)})
+
+
+def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) -> None:
+    for number in range(2):
+        draw(tmp_path / f"{number}.png", number)
+    rows = [
+        {
+            "images": ["0.png", "1.png"],
+            "question": "Which is red?",
+            "answers": ["first"],
+            "choices": ["first", "second"],
+        },
+        {"id": "x", "image": "1.png", "question": "Which?", "answer": "b", "choices": ["a", "b"], "kind": "hard"},
+    ]
+    config = own(tmp_path, *rows, metric="choice", prompt="Q: {question}\nA:", stop=["\n", "Q:"], new_tokens=5)
+    benchmark = built(config, ZERO)
+    two, one = sorted(questions_of(benchmark), key=lambda question: question.key)
+    assert len(two.pictures) == 2 and two.key == "1" and two.prompt == "Q: Which is red? A. first B. second\nA:"
+    assert (one.kind, one.shown, benchmark.stop, benchmark.new_tokens) == ("hard", "B", ("\n", "Q:"), 5)
+    assert score(benchmark, ["a" if q is two else "B." for q in questions_of(benchmark)]) == [100.0, 100.0]
+    text = built(own(tmp_path / "text", {"question": "2 + 2 =", "answer": 4}), ZERO)
+    assert text.family == "text" and questions_of(text)[0].references == ("4",)
+
+
+def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
+    (tmp_path / "shout.py").write_text(
+        "from mm1_lab.evaluate.items import Item\n\n\ndef read(files):\n"
+        "    words = open(files.questions).read().split()\n"
+        "    return [Item(word, (), f'shout {word}', (word.upper(),)) for word in words]\n"
+    )
+    (tmp_path / "words.txt").write_text("one two three")
+    values = {"format": "shout.py", "questions": "words.txt", "metric": "anls"}
+    config = opened(tmp_path, "shout", values)
+    assert {q.references for q in questions_of(built(config, ZERO))} == {("ONE",), ("TWO",), ("THREE",)}
+    (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("upper", "title"))
+    assert opened(tmp_path, "shout", values).digest != config.digest, "the program is part of it"
+    (tmp_path / "shout.py").write_text("def read(files):\n    return [1 / 0]\n")
+    with pytest.raises(RequestError, match=r"shout.py: its function `read` failed \(ZeroDivisionError"):
+        built(opened(tmp_path, "shout", values), ZERO)
+
+
+def refused(folder: Path, name: str, values: dict[str, Any], settings: EvaluationSettings = SETTINGS) -> str:
+    with pytest.raises(RequestError) as error:
+        check_benchmarks([opened(folder, name, values)], settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    values = WRITERS["vqav2"](tmp_path)
+    assert "cannot be read" in refused(tmp_path, "vqav2", values | {"questions": "nowhere.json"})
+    assert "no such folder" in refused(tmp_path, "vqav2", values | {"images": "nowhere"})
+    assert "needs the key 'questions'" in refused(tmp_path, "vqav2", {"images": "val2014"})
+    assert "no benchmark format 'vqv'" in refused(tmp_path, "x", values | {"format": "vqv"})
+    assert "no metric 'vqaa'; did you mean 'vqa'" in refused(tmp_path, "vqav2", values | {"metric": "vqaa"})
+    other = write_vqa(tmp_path, "val2015")
+    said = refused(tmp_path, "vqav2", values | {"annotations": other["annotations"]})
+    assert "annotates other questions (val2015)" in said and "(val2014)" in said
+    itself = {"demonstrations": {"questions": values["questions"], "annotations": values["annotations"]}}
+    assert "are the questions themselves" in refused(tmp_path, "vqav2", values | itself)
+    assert "names no demonstrations" in refused(tmp_path, "vqav2", {**values, "demonstrations": None})
+    many = SETTINGS.model_copy(update={"shots": (16,)})
+    assert "3 demonstrations with answers, but 16" in refused(tmp_path, "vqav2", values, many)
+    (tmp_path / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
+    assert "has no image 'COCO_val2014_000000000001.jpg' of question 10" in refused(tmp_path, "vqav2", values)
+    assert "'image_name'" not in refused(tmp_path, "vqav2", values | {"image_name": "{nothing}.jpg"})
+    missing = json.loads((tmp_path / values["annotations"]).read_text())
+    write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"][1:]})
+    assert "question 0 has no annotation" in refused(tmp_path, "vqav2", values)
+    write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"] * 2})
+    assert "question_id 0 is there twice" in refused(tmp_path, "vqav2", values)
+    (tmp_path / values["annotations"]).write_text("{")
+    assert "is not JSON" in refused(tmp_path, "vqav2", values)
+    assert "holds no questions of the split 'dev'" in refused(
+        tmp_path, "coco", WRITERS["coco"](tmp_path) | {"split": "dev"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"question": "a", "answer": "b", "id": 1}, {"question": "c", "answer": "d", "id": 1}],
+            "the id '1' is there twice",
+        ),
+        ([{"question": "a", "answr": "b"}], "line 1: unknown key 'answr'; did you mean 'answer'"),
+        ([{"answer": "b"}], "line 1: has neither an image nor a question"),
+        ([{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer, though others have"),
+        ([{"question": "a", "answer": "z", "choices": ["x", "y"]}], "the answer 'z' is not among the choices"),
+        ([{"question": "a", "answers": [["b"]]}], "'answers' must be a text or a list"),
+        ([{"question": "a", "image": "gone.jpg", "answer": "b"}], "has no image 'gone.jpg' of question 1"),
+        ([], "holds no questions"),
+    ],
+)
+def test_own_lines_that_do_not_fit_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        check_benchmarks([own(tmp_path, *rows)], ZERO)
+
+
+def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
+    row = {"question": "a", "answers": ["b"] * 3}
+    with pytest.raises(RequestError, match="has 3 answers, and VQA accuracy needs those of ten"):
+        check_benchmarks([own(tmp_path, row, metric="vqa")], ZERO)
+    with pytest.raises(RequestError, match="has no choices"):
+        check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)
+    config = own(tmp_path, row)
+    with pytest.raises(RequestError, match="2 benchmarks are named 'mine'"):
+        check_benchmarks([config, config], ZERO)
