@@ -16,8 +16,10 @@ from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGener
 
 from mm1_lab.config import MultimodalStage
 from mm1_lab.data.batches import Batch
+from mm1_lab.data.pixels import MEAN_COLOUR
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.model import build_decoder, normalise
+from mm1_lab.model import build_decoder
+from mm1_lab.model.encoder import COLOUR_SPREAD
 
 IGNORED = -100
 """Labels that do not count, as `transformers` has it."""
@@ -108,6 +110,6 @@ def padded_loss(
     labels = sequences([document.labels for document in documents], batch_first=True, padding_value=IGNORED)
     real = sequences([torch.ones_like(document.tokens) for document in documents], batch_first=True)
     images = torch.cat([document.images for document in documents])
-    pixels = normalise(images) if len(images) else None
+    pixels = (images.float() - MEAN_COLOUR) / COLOUR_SPREAD if len(images) else None
     loss = model(input_ids=tokens, attention_mask=real, labels=labels, pixel_values=pixels, use_cache=False).loss
     return loss, int((labels[:, 1:] != IGNORED).sum())

@@ -108,7 +108,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
     load_weights(model.decoder, parts / trained.decoder.fingerprint)
 
     def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
-        return language_loss(model.decoder, model.hidden(batch), batch, list(trained.shares))
+        return language_loss(model.decoder, model(batch).hidden, batch, list(trained.shares))
 
     steps, clip = trained.training.steps, trained.training.max_grad_norm
     trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip)

@@ -21,11 +21,11 @@ from mm1_lab.config import (
     resolve,
 )
 from mm1_lab.data import open_data
-from mm1_lab.data.outside import HuggingFace
 from mm1_lab.evaluate.run import evaluate
-from mm1_lab.model import build_mm1, load_pretrained_decoder, load_pretrained_encoder, load_weights
+from mm1_lab.model import build_mm1, load_weights
+from mm1_lab.pretrained import HuggingFace
 from mm1_lab.train.stages import run_stage
-from tests import outside as saved
+from tests import pretrained as saved
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 SHRUNK = (
@@ -64,7 +64,7 @@ def lab(encoder: Path, decoder: Path, *more: str) -> Scale:
 
 
 @pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
-def test_a_trial_runs_on_models_from_outside(encoder: str, decoder: str, models: Path, tmp_path: Path) -> None:
+def test_a_trial_runs_on_pretrained_models(encoder: str, decoder: str, models: Path, tmp_path: Path) -> None:
     scale = lab(models / encoder, models / decoder)
     assert scale.precision == "bf16-mixed" and scale.gradient_checkpointing
     data = open_data(None, tmp_path, scale, models / decoder)
@@ -87,7 +87,7 @@ def test_a_trial_runs_on_models_from_outside(encoder: str, decoder: str, models:
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("encoder", "decoder"), [("clip", "llama"), ("aimv2", "gemma")])
-def test_compiled_models_from_outside_learn_the_same(encoder: str, decoder: str, models: Path, tmp_path: Path) -> None:
+def test_compiled_pretrained_models_learn_the_same(encoder: str, decoder: str, models: Path, tmp_path: Path) -> None:
     losses = []
     for compiled in ("false", "true"):
         scale = lab(models / encoder, models / decoder, f"compile={compiled}")
@@ -106,9 +106,7 @@ def test_compiled_models_from_outside_learn_the_same(encoder: str, decoder: str,
 def started(stage: MultimodalStage, tokenizer: object) -> dict[str, torch.Tensor]:
     """The weights with which training begins, by the names that a file of them has."""
     model = build_mm1(stage, tokenizer)  # type: ignore[arg-type]
-    load_pretrained_encoder(model.encoder, stage.encoder)  # type: ignore[arg-type]
-    load_pretrained_decoder(model.decoder, stage.decoder)  # type: ignore[arg-type]
-    model.match_embedding_scale()
+    model.load_parts(stage, {})
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
@@ -133,7 +131,7 @@ def test_image_tokens_start_as_large_as_the_decoders_embeddings(models: Path, tm
         assert torch.allclose(model.embed(tokens, pictures), 10 * bare, rtol=1e-3)
 
 
-def test_frozen_parts_from_outside_stay_as_they_are(models: Path, tmp_path: Path) -> None:
+def test_frozen_pretrained_parts_stay_as_they_are(models: Path, tmp_path: Path) -> None:
     scale = lab(models / "clip", models / "qwen2")
     data = open_data(None, tmp_path, scale, models / "qwen2")
     recipe = load_sweep(SWEEPS / "data_mix.yaml").base.model_copy(update={"frozen": ("encoder", "decoder")})
@@ -294,7 +292,7 @@ def test_a_pre_trained_encoder_has_no_pre_training_to_choose(sweep: str, models:
 
 @pytest.mark.slow
 def test_the_command_runs_a_trial(models: Path, tmp_path: Path) -> None:
-    """The base on the world with two models from outside, from the plan to the table, and nothing a second time."""
+    """The base on the world with two pre-trained models, from the plan to the table, and nothing a second time."""
     from tests.conftest import make_place
 
     place = make_place(tmp_path)

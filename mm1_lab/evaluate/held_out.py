@@ -47,7 +47,7 @@ def _loss(model: MM1, stage: MultimodalStage, data: Data, name: str, documents: 
     for start in range(0, len(rows), stage.training.batch_size):
         part = rows[start : start + stage.training.batch_size]
         batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind).to(model.decoder.device)
-        logits = model(batch)[:, :-1]
+        logits = model.decoder.lm_head(model(batch).hidden[:, :-1])
         losses = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), batch.tokens[:, 1:].flatten(), reduction="none"
         )

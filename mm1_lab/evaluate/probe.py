@@ -15,7 +15,7 @@ from mm1_lab.config import EncoderStage
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES
-from mm1_lab.model import build_encoder, load_weights, normalise
+from mm1_lab.model import Encoder, build_encoder, load_weights
 
 TRAINING_SCENES = 8000
 TEST_SCENES = 2000
@@ -51,14 +51,14 @@ def _scenes(split: Split, count: int) -> list[Scene]:
 
 
 @torch.inference_mode()
-def _features(encoder: torch.nn.Module, scenes: list[Scene], side: int) -> torch.Tensor:
+def _features(encoder: Encoder, scenes: list[Scene], side: int) -> torch.Tensor:
     """(scenes, patches · width), float64 on the CPU."""
     device = next(encoder.parameters()).device
     batches = []
     for start in range(0, len(scenes), _BATCH):
         pixels = np.stack([ScenePicture(scene).pixels(side) for scene in scenes[start : start + _BATCH]])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
-        batches.append(encoder(normalise(images)).flatten(1).double().cpu())
+        batches.append(encoder(encoder.normalise(images)).flatten(1).double().cpu())
     return torch.cat(batches)
 
 

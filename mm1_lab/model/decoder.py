@@ -6,12 +6,14 @@ few positions back from the first step on. All of it is free to change in traini
 """
 
 import math
+from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from mm1_lab.config import Size
+from mm1_lab.config import PretrainedDecoder, Size
+from mm1_lab.pretrained import library_weights, load_weights
 
 ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)
@@ -21,13 +23,13 @@ LOOK_BACK_FREQUENCY = 0.2
 """Only rotations faster than this (radians a position) can tell neighbours apart."""
 
 
-def build_decoder(size: Size, vocabulary: int, sequence: int) -> Qwen2ForCausalLM:
-    """A causal language model from scratch for `vocabulary` entries and rows of `sequence` positions.
+def decoder_config(size: Size, vocabulary: int, sequence: int) -> Qwen2Config:
+    """A causal language model for `vocabulary` entries and rows of `sequence` positions.
 
     The feed-forward is 8/3 · width, so that SwiGLU's three matrices hold 8 · width² parameters like a classic
     4 · width one; from a width of 256 on it is a multiple of 8.
     """
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=size.width,
         intermediate_size=_feed_forward_width(size.width),
@@ -39,11 +41,31 @@ def build_decoder(size: Size, vocabulary: int, sequence: int) -> Qwen2ForCausalL
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
-        attn_implementation="sdpa",
     )
-    decoder = Qwen2ForCausalLM(config)
-    _initialise(decoder, size)
+
+
+def build_decoder(size: Size, vocabulary: int, sequence: int) -> Qwen2ForCausalLM:
+    """A causal language model from scratch."""
+    decoder = Qwen2ForCausalLM(decoder_config(size, vocabulary, sequence))
+    initialise(decoder)
     return decoder
+
+
+def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> None:
+    """Reads the weights of a stage from its folder, or those that others have trained.
+
+    What the embedding has more entries than theirs starts as the mean of the others. Raises RequestError for a folder
+    that lacks weights.
+    """
+    if isinstance(source, Path):
+        load_weights(decoder, source)
+        return
+    weights = library_weights(AutoModelForCausalLM, source)
+    for name, own in decoder.state_dict().items():
+        if name in weights and len(weights[name]) < len(own):
+            rest = weights[name].mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)
+            weights[name] = torch.cat([weights[name], rest])
+    decoder.load_state_dict(weights)
 
 
 def _feed_forward_width(width: int) -> int:
@@ -52,13 +74,14 @@ def _feed_forward_width(width: int) -> int:
 
 
 @torch.no_grad()
-def _initialise(decoder: Qwen2ForCausalLM, size: Size) -> None:
+def initialise(decoder: PreTrainedModel) -> None:
     """Overwrites the library's own initialisation, so it must come after the whole model is made.
 
     Matrices are drawn with variance 1 / fan-in; those that add to the residual stream are 1 / √(2 · layers) of that.
     The output head starts at 1 / width, so that the first loss is close to log(vocabulary).
     """
-    branch_scale = 1 / math.sqrt(2 * size.layers)
+    width, heads = decoder.config.hidden_size, decoder.config.num_attention_heads
+    branch_scale = 1 / math.sqrt(2 * decoder.config.num_hidden_layers)
     for index, layer in enumerate(decoder.model.layers):
         attention, feed_forward = layer.self_attn, layer.mlp
         for linear in (
@@ -74,11 +97,10 @@ def _initialise(decoder: Qwen2ForCausalLM, size: Size) -> None:
         for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
             nn.init.zeros_(linear.bias)
         distances = LOOK_BACK_FIRST_LAYER if index == 0 else (1,)
-        heads = size.heads if index == 0 else 1
-        for head in range(heads):
-            _look_back(attention, head, distances[head % len(distances)], size.width // size.heads)
+        for head in range(heads if index == 0 else 1):
+            _look_back(attention, head, distances[head % len(distances)], width // heads)
     nn.init.normal_(decoder.model.embed_tokens.weight)
-    nn.init.normal_(decoder.lm_head.weight, std=1 / size.width)
+    nn.init.normal_(decoder.lm_head.weight, std=1 / width)
 
 
 def _look_back(attention: nn.Module, head: int, distance: int, head_width: int) -> None:

@@ -1,57 +1,115 @@
-"""The image encoder: a ViT that turns an image into patch features."""
+"""The image encoder: a vision tower of the transformers library that turns an image into patch features."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+import transformers
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
 
-from mm1_lab.config import Size
+from mm1_lab.config import PretrainedEncoder, Size
 from mm1_lab.data.pixels import MEAN_COLOUR
+from mm1_lab.pretrained import ENCODERS, library_weights, load_weights, vision_config
 
 COLOUR_SPREAD = 64.0
 """A pixel's distance from the mean colour is divided by this: about one standard deviation."""
-POSITIONS = "vision.embeddings.position_embedding.weight"
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, 3, side, side) → float of the same shape, between -2 and 2; the mean colour becomes exactly 0."""
-    return (images.float() - MEAN_COLOUR) / COLOUR_SPREAD
+class EncoderConfig(PreTrainedConfig):
+    """A vision tower of the library, which of its features are used, and how its images are normalised."""
+
+    model_type = "mm1_encoder"
+    sub_configs_defaults: ClassVar = {"vision_config": SubConfigSpec(AutoConfig, model_type="clip_vision_model")}
+
+    vision_config: Any = None
+    image_size: int = 0
+    """Pixels a side."""
+    layer: int | None = None
+    """None: the last, after the final norm; else this layer's output as it is, counted as `hidden_states` is."""
+    white: float = 1.0
+    """Pixel values are divided by this; then `mean` is taken off, and the rest divided by `std`, by channel."""
+    mean: tuple[float, ...] | list[float] = (float(MEAN_COLOUR),) * 3
+    std: tuple[float, ...] | list[float] = (COLOUR_SPREAD,) * 3
 
 
-class Encoder(nn.Module):
-    """CLIP's ViT. Its features are the patches of the last layer after the final layer norm, without the class token.
+class Encoder(PreTrainedModel):
+    """Patch features of a vision tower, without class token, after its final norm unless a layer is chosen.
 
     CLIP applies that norm to the class token alone; here every patch goes through it, in contrastive pre-training
     (where the mean of the patches is the image) as in the multimodal model. Weights of another resolution load too:
     their position embeddings are interpolated (bicubic).
     """
 
-    def __init__(self, vision: CLIPVisionModel) -> None:
-        super().__init__()
-        self.vision = vision
-        self.width: int = vision.config.hidden_size
-        self.patches: int = (vision.config.image_size // vision.config.patch_size) ** 2
+    config_class = EncoderConfig
+    main_input_name = "images"
+    _supports_sdpa = True
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        vision = config.vision_config
+        self.family = ENCODERS[vision.model_type]
+        self.vision: PreTrainedModel = getattr(transformers, self.family.model)(vision)
+        if config.layer is not None:
+            setattr(self.vision, self.family.norm, nn.Identity())
+        self.side: int = config.image_size // vision.patch_size
+        self.width: int = vision.hidden_size
+        self.patches: int = self.side**2
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.empty(3, 1, 1), persistent=False)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The tower has initialised itself; left are the buffers, which no file holds."""
+        if module is self:
+            self.get_buffer("mean").copy_(torch.tensor(self.config.mean)[:, None, None])
+            self.get_buffer("std").copy_(torch.tensor(self.config.std)[:, None, None])
+
+    def load(self, source: Path | PretrainedEncoder) -> None:
+        """Reads the weights of a stage from its folder, or those that others have trained.
+
+        Raises RequestError for a folder that lacks weights.
+        """
+        if isinstance(source, Path):
+            load_weights(self, source)
+            return
+        kind = getattr(transformers, self.family.model)
+        weights = library_weights(kind, source, vision_config(source, source.image_size))
+        self.load_state_dict({f"vision.{name}": weights[name] for name in self.vision.state_dict()})
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (n, 3, side, side) → float of the same shape."""
-        return normalise(images)
+        """uint8 (n, 3, side, side) → float of the same shape, as the tower was or will be trained to see them."""
+        return (images.float() / self.config.white - self.get_buffer("mean")) / self.get_buffer("std")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised float (n, 3, side, side) → (n, patches, width), row by row of the patch grid."""
-        features = self.vision(images).last_hidden_state[:, 1:]
-        normed: torch.Tensor = self.vision.post_layernorm(features)
+        inputs = self._as_patches(images) if self.family.model == "Siglip2VisionModel" else {"pixel_values": images}
+        features = self.vision(**inputs).last_hidden_state[:, self.family.leading :]
+        normed: torch.Tensor = features if self.family.normed else getattr(self.vision, self.family.norm)(features)
         return normed
+
+    def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """SigLIP 2 takes its patches cut out: (n, patches, patch · patch · 3), a pixel's channels side by side."""
+        patch = self.config.vision_config.patch_size
+        used = images[:, :, : self.side * patch, : self.side * patch]
+        grid = used.unfold(2, patch, patch).unfold(3, patch, patch)
+        return {
+            "pixel_values": grid.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2),
+            "pixel_attention_mask": images.new_ones(len(images), self.patches, dtype=torch.long),
+            "spatial_shapes": torch.full((len(images), 2), self.side, device=images.device),
+        }
 
 
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
     """Stretches the position embeddings in `weights` to the patch grid of `module`, where it is another one."""
     assert isinstance(module, Encoder)
-    key = prefix + POSITIONS
-    if key not in weights or len(weights[key]) == module.patches + 1:
-        return
-    weights[key] = stretch_positions(weights[key], 1, module.patches)
+    key = f"{prefix}vision.{module.family.positions}"
+    if key in weights:
+        found = weights[key]
+        stretched = stretch_positions(found.flatten(0, -2), module.family.leading, module.patches)
+        weights[key] = stretched.reshape(*found.shape[:-2], *stretched.shape)
 
 
 def stretch_positions(positions: torch.Tensor, leading: int, patches: int) -> torch.Tensor:
@@ -65,9 +123,9 @@ def stretch_positions(positions: torch.Tensor, leading: int, patches: int) -> to
     return torch.cat([before, stretched.reshape(-1, new * new).T])
 
 
-def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
-    """A ViT from scratch for images of `image_size` pixels a side, cut into patches of `patch` pixels a side."""
-    config = CLIPVisionConfig(
+def encoder_config(size: Size, patch: int, image_size: int) -> EncoderConfig:
+    """A ViT as CLIP has it, for images of `image_size` pixels a side, cut into patches of `patch` pixels a side."""
+    vision = CLIPVisionConfig(
         hidden_size=size.width,
         intermediate_size=4 * size.width,
         num_hidden_layers=size.layers,
@@ -76,4 +134,21 @@ def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
         patch_size=patch,
         hidden_act="gelu",
     )
-    return Encoder(CLIPVisionModel(config))
+    return EncoderConfig(vision_config=vision, image_size=image_size)
+
+
+def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> EncoderConfig:
+    """A vision tower that others have trained, for images of `image_size` pixels a side."""
+    return EncoderConfig(
+        vision_config=vision_config(encoder, image_size),
+        image_size=image_size,
+        layer=encoder.layer,
+        white=255.0,
+        mean=encoder.mean,
+        std=encoder.std,
+    )
+
+
+def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
+    """A ViT from scratch."""
+    return Encoder(encoder_config(size, patch, image_size))

@@ -1,31 +1,81 @@
 """MM1: image features take the places of image tokens in the decoder's sequence."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
 
-from mm1_lab.config import EncoderStage, MultimodalStage, PretrainedDecoder
+from mm1_lab.config import ConnectorConfig, EncoderStage, MultimodalStage, PretrainedDecoder
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model.connectors import build_connector
-from mm1_lab.model.decoder import build_decoder
-from mm1_lab.model.encoder import Encoder, build_encoder
-from mm1_lab.model.outside import PretrainedViT, build_pretrained_decoder
+from mm1_lab.model.decoder import decoder_config, initialise, load_decoder
+from mm1_lab.model.encoder import Encoder, EncoderConfig, encoder_config, pretrained_encoder_config
+from mm1_lab.pretrained import text_config
 
 
-class MM1(nn.Module):
+class MM1Config(PreTrainedConfig):
+    """All that is needed to build an MM1."""
+
+    model_type = "mm1"
+    sub_configs_defaults: ClassVar = {
+        "encoder_config": SubConfigSpec(EncoderConfig),
+        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
+    }
+
+    encoder_config: Any = None
+    text_config: Any = None
+    connector: dict[str, Any] | None = None
+    """Fields of a ConnectorConfig."""
+    image_token_id: int = 0
+    scale_images: bool = False
+    """Whether image tokens get the size of the decoder's embeddings (see `match_embedding_scale`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What the decoder makes of packed rows."""
+
+    hidden: torch.Tensor
+    """(rows, sequence, width): the last hidden states, before the vocabulary projection."""
+
+
+class MM1(PreTrainedModel):
     """Encoder, connector and decoder as one model."""
 
-    def __init__(
-        self, encoder: Encoder | PretrainedViT, connector: nn.Module, decoder: PreTrainedModel, image_id: int
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.connector = connector
-        self.decoder = decoder
-        self.image_id = image_id
+    config_class = MM1Config
+    main_input_name = "batch"
+    _supports_sdpa = True
+
+    def __init__(self, config: MM1Config) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config.encoder_config)
+        self.connector = build_connector(
+            ConnectorConfig.model_validate(config.connector),
+            self.encoder.width,
+            config.text_config.hidden_size,
+            self.encoder.patches,
+        )
+        self.decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config.text_config, dtype=torch.float32)
+        self.image_id: int = config.image_token_id
         self.image_scale: torch.Tensor | None
-        self.register_buffer("image_scale", None)
+        self.register_buffer("image_scale", torch.ones(()) if config.scale_images else None)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every part has initialised itself when it was made; the library's common way would do it anew."""
+
+    def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
+        """Fills encoder and decoder from the folders of the stages before `stage`, or with what others have trained."""
+        self.encoder.load(inputs["encoder"] if isinstance(stage.encoder, EncoderStage) else stage.encoder)
+        load_decoder(self.decoder, stage.decoder if isinstance(stage.decoder, PretrainedDecoder) else inputs["decoder"])
+        if self.image_scale is not None:
+            self.match_embedding_scale()
 
     def match_embedding_scale(self) -> None:
         """Image tokens, which leave a connector with variance 1, get the root mean square of the decoder's embeddings.
@@ -59,20 +109,15 @@ class MM1(nn.Module):
             image_tokens = image_tokens * self.image_scale
         return embedded.index_put((places,), image_tokens.to(embedded.dtype))
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        """The decoder's last hidden states (rows, sequence, width), before the vocabulary projection."""
-        return hidden_states(self.decoder, self.embed(batch.tokens, batch.images), batch.documents, batch.positions)
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Logits (rows, sequence, vocabulary)."""
-        logits: torch.Tensor = self.decoder.lm_head(self.hidden(batch))
-        return logits
+    def forward(self, batch: Batch) -> States:
+        """The decoder's states for packed rows of text and images."""
+        return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch.documents, batch.positions)
 
 
-def hidden_states(
+def read_rows(
     decoder: PreTrainedModel, embedded: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    """Hidden states (rows, sequence, width) of packed rows: each document sees only itself, causally.
+) -> States:
+    """The states of packed rows `embedded` (rows, sequence, width): each document sees only itself, causally.
 
     `documents` and `positions` are (rows, sequence). Padding counts as one more document, so every position sees at
     least itself and none becomes NaN.
@@ -81,31 +126,39 @@ def hidden_states(
     causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
     mask = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
     outputs = decoder.model(inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False)
-    states: torch.Tensor = outputs.last_hidden_state
-    return states
+    return States(outputs.last_hidden_state)
 
 
 def build_mm1(stage: MultimodalStage, tokenizer: Tokenizer) -> MM1:
     """The model of `stage` from scratch, also where its parts are pre-trained ones."""
     asked = stage.encoder
-    encoder: Encoder | PretrainedViT
     if isinstance(asked, EncoderStage):
-        encoder = build_encoder(asked.features, asked.patch, stage.image_size)
+        encoder = encoder_config(asked.features, asked.patch, stage.image_size)
     else:
-        encoder = PretrainedViT(asked, stage.image_size)
-    connector = build_connector(stage.connector, encoder.width, stage.decoder.size.width, encoder.patches)
+        encoder = pretrained_encoder_config(asked, stage.image_size)
+    ready = isinstance(stage.decoder, PretrainedDecoder)
     if isinstance(stage.decoder, PretrainedDecoder):
-        model = MM1(encoder, connector, build_pretrained_decoder(stage.decoder, tokenizer.size), tokenizer.image)
-        model.image_scale = torch.ones(())  # a place for what the weights say
-        return model
-    decoder = build_decoder(stage.decoder.size, tokenizer.size, stage.sequence_length)
-    return MM1(encoder, connector, decoder, tokenizer.image)
+        text = text_config(stage.decoder, tokenizer.size)
+    else:
+        text = decoder_config(stage.decoder.size, tokenizer.size, stage.sequence_length)
+    model = MM1(
+        MM1Config(
+            encoder_config=encoder,
+            text_config=text,
+            connector=stage.connector.model_dump(),
+            image_token_id=tokenizer.image,
+            scale_images=ready,
+        )
+    )
+    if not ready:
+        initialise(model.decoder)
+    return model
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Parameters by part: of MM1 its encoder, connector, decoder (without embeddings) and embedding (in and out).
 
-    A decoder or another module alone gives its own parts.
+    A decoder or an encoder alone gives its own parts.
     """
 
     def size(module: nn.Module) -> int:
@@ -114,8 +167,9 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     if isinstance(model, MM1):
         parts = {"encoder": size(model.encoder), "connector": size(model.connector)}
         return parts | count_parameters(model.decoder)
-    if isinstance(model, PreTrainedModel):
-        both = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
-        embedding = sum(parameter.numel() for parameter in both)  # one, where they are tied
-        return {"decoder": size(model) - embedding, "embedding": embedding}
-    return {"encoder": size(model)}
+    if isinstance(model, Encoder):
+        return {"encoder": size(model)}
+    assert isinstance(model, PreTrainedModel)
+    both = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
+    embedding = sum(parameter.numel() for parameter in both)  # one, where they are tied
+    return {"decoder": size(model) - embedding, "embedding": embedding}

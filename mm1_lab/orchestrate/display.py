@@ -53,7 +53,7 @@ class Board:
             key: {stage.KIND: unit_cost(Unit(key, (stage,), (), unit.names), speeds) for stage in unit.stages}
             for key, unit in plan.units.items()
         }
-        self.measured = bool(speeds.own or speeds.study_folder)
+        self.measured = bool(speeds.seconds_per_flop)
         self.running: dict[str, Running] = {}
         self.side_by_side = 1
         """The most units that ran at a time; between two of them it is one less."""

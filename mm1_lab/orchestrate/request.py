@@ -24,7 +24,7 @@ from mm1_lab.config import (
     resolve_sweep,
 )
 from mm1_lab.config.resolve import decoder_name, pretrained
-from mm1_lab.data.outside import HuggingFace
+from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import merge_manifest
 

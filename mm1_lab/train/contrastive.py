@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from mm1_lab.config import EncoderStage, Size
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor, pictures_and_texts
 from mm1_lab.data.types import Data, Pixels, Tokenizer
-from mm1_lab.model import Encoder, build_encoder, load_weights, normalise
+from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import fit
 from mm1_lab.train.module import Tally
 from mm1_lab.train.objective import contrastive_loss
@@ -95,7 +95,7 @@ class Contrastive(nn.Module):
 
     def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors (pairs, width) of the images and of the captions."""
-        images = self.image_projection(self.encoder(normalise(batch.images)).mean(dim=1))
+        images = self.image_projection(self.encoder(self.encoder.normalise(batch.images)).mean(dim=1))
         states = self.text(batch.tokens).last_hidden_state
         texts = self.text_projection(states[torch.arange(len(states), device=states.device), batch.ends])
         return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)

@@ -12,7 +12,7 @@ from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.model import build_decoder, count_parameters, hidden_states, save_weights
+from mm1_lab.model import build_decoder, count_parameters, read_rows, save_weights
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.kind import StageKind
 from mm1_lab.train.module import Tally
@@ -70,8 +70,8 @@ def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path],
 
     def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
         embedded = decoder.get_input_embeddings()(batch.tokens)
-        hidden = hidden_states(decoder, embedded, batch.documents, batch.positions)
-        return language_loss(decoder, hidden, batch, NAMES)
+        states = read_rows(decoder, embedded, batch.documents, batch.positions)
+        return language_loss(decoder, states.hidden, batch, NAMES)
 
     batches = TextBatches(stage.training, data, stage.seed)
     recorder = fit(stage, folder, decoder, objective, stage.training, NAMES, batches, report)

@@ -5,21 +5,12 @@ from pathlib import Path
 
 import torch
 
-from mm1_lab.config import MultimodalStage, PretrainedDecoder, PretrainedEncoder, RequestError
+from mm1_lab.config import MultimodalStage, RequestError
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
-from mm1_lab.model import (
-    PretrainedViT,
-    build_connector,
-    build_mm1,
-    count_parameters,
-    load_pretrained_decoder,
-    load_pretrained_encoder,
-    load_weights,
-    save_weights,
-)
+from mm1_lab.model import build_connector, build_mm1, count_parameters, save_weights
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.kind import StageKind
 from mm1_lab.train.module import Tally
@@ -33,15 +24,7 @@ def train_multimodal(
     """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`, or from what others have trained."""
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
-    if isinstance(stage.encoder, PretrainedEncoder) and isinstance(model.encoder, PretrainedViT):
-        load_pretrained_encoder(model.encoder, stage.encoder)
-    else:
-        load_weights(model.encoder, inputs["encoder"])
-    if isinstance(stage.decoder, PretrainedDecoder):
-        load_pretrained_decoder(model.decoder, stage.decoder)
-        model.match_embedding_scale()
-    else:
-        load_weights(model.decoder, inputs["decoder"])
+    model.load_parts(stage, inputs)
     if stage.gradient_checkpointing:
         model.encoder.vision.activation_checkpointing_enable({"use_reentrant": False})
         model.decoder.activation_checkpointing_enable({"use_reentrant": False})
@@ -70,7 +53,7 @@ def train_multimodal(
     )
 
     def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
-        return language_loss(model.decoder, model.hidden(batch), batch, names)
+        return language_loss(model.decoder, model(batch).hidden, batch, names)
 
     recorder = fit(stage, folder, model, objective, stage.training, names, batches, report)
     save_weights(model, folder, stage)

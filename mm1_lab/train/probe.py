@@ -5,7 +5,7 @@ import torch
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import image_tensor, pictures_and_texts
 from mm1_lab.data.types import Data, Pixels
-from mm1_lab.model import Encoder, normalise
+from mm1_lab.model import Encoder
 
 DOCUMENTS = 768
 FIT_SHARE = 2 / 3
@@ -60,7 +60,7 @@ def _features(encoder: Encoder, images: list[Pixels]) -> torch.Tensor:
     device = next(encoder.parameters()).device
     means = []
     for start in range(0, len(images), CHUNK):
-        features = encoder(normalise(image_tensor(images[start : start + CHUNK]).to(device)))
+        features = encoder(encoder.normalise(image_tensor(images[start : start + CHUNK]).to(device)))
         means.append(features.mean(dim=1).double().cpu())
     return torch.cat(means)
 

@@ -14,7 +14,7 @@ from torch import nn
 from mm1_lab.config import EncoderStage
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor
 from mm1_lab.data.types import Data
-from mm1_lab.model import Encoder, build_encoder, normalise
+from mm1_lab.model import Encoder, build_encoder
 from mm1_lab.train.fit import fit
 from mm1_lab.train.module import Tally
 from mm1_lab.train.pairs import StepPairs
@@ -68,7 +68,7 @@ class Reconstructive(nn.Module):
     def forward(self, images: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Predictions (n, patches, 3 · patch²) of each patch from what stands before it; `prefix` (n,) patches."""
         vision = self.trunk.vision
-        embedded = vision.pre_layrnorm(vision.embeddings(normalise(images)))
+        embedded = vision.pre_layrnorm(vision.embeddings(self.trunk.normalise(images)))
         mask = prefix_mask(prefix + 1, embedded.shape[1])
         states = vision.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
         predictions: torch.Tensor = self.head(vision.post_layernorm(states[:, :-1]))

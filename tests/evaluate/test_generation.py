@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mm1_lab.config import ConnectorConfig, Size
+from mm1_lab.config import Size
 from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
 from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
-from mm1_lab.model import MM1, build_connector, build_decoder, build_encoder
+from mm1_lab.model import MM1
+from tests.small import small_mm1
 
 SIDE, IMAGE_TOKENS = 12, 4
 
@@ -20,13 +21,11 @@ SIDE, IMAGE_TOKENS = 12, 4
 def model(tokenizer) -> MM1:
     """Random weights, with a sharp head, so that what it writes depends on what it reads."""
     torch.manual_seed(5)
-    encoder = build_encoder(Size(layers=1, width=16, heads=2), patch=6, image_size=SIDE)
-    connector_config = ConnectorConfig(kind="average-pooling", image_tokens=IMAGE_TOKENS, width=16)
-    connector = build_connector(connector_config, 16, 24, patches=4)
-    decoder = build_decoder(Size(layers=2, width=24, heads=2), tokenizer.size, 256)
+    encoder, decoder = Size(layers=1, width=16, heads=2), Size(layers=2, width=24, heads=2)
+    model = small_mm1(encoder, decoder, "average-pooling", tokenizer.size, 256, tokenizer.image, SIDE)
     with torch.no_grad():
-        decoder.lm_head.weight.mul_(30)
-    return MM1(encoder, connector, decoder, tokenizer.image).eval()
+        model.decoder.lm_head.weight.mul_(30)
+    return model.eval()
 
 
 @pytest.fixture

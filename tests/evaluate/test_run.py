@@ -144,7 +144,8 @@ def test_held_out_loss_is_that_of_each_document_alone(
             packer = Packer(tokenizer, 64, stage.model.connector.image_tokens, 16)
             row = packer.pack([document])
             with torch.no_grad():
-                chances = model(make_batch([row], [name], stage.model.image_size, blind=False))[0].log_softmax(-1)
+                states = model(make_batch([row], [name], stage.model.image_size, blind=False))
+                chances = model.decoder.lm_head(states.hidden)[0].log_softmax(-1)
             for at, (token, weight) in enumerate(zip(row.tokens, row.weights, strict=True)):
                 if weight:
                     total -= float(chances[at - 1, token])

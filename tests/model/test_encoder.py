@@ -7,15 +7,17 @@ import torch
 
 from mm1_lab.config import Size
 from mm1_lab.data.pixels import MEAN_COLOUR
-from mm1_lab.model import build_encoder, normalise
+from mm1_lab.model import build_encoder
 
 SIZE = Size(layers=2, width=16, heads=2)
 
 
 def test_a_blind_image_becomes_zero() -> None:
     images = torch.full((2, 3, 6, 6), MEAN_COLOUR, dtype=torch.uint8)
+    normalise = build_encoder(SIZE, 6, 6).normalise
     assert torch.equal(normalise(images), torch.zeros(2, 3, 6, 6))
-    assert normalise(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-2.0, 127 / 64]
+    ends = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
+    assert normalise(ends).tolist() == [[[-2.0, 127 / 64]]] * 3
 
 
 @pytest.mark.parametrize(("side", "patches"), [(24, 16), (36, 36), (42, 49)])

@@ -1,13 +1,16 @@
 """MM1: images take their places, a packed document sees only itself, generation agrees with training."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from mm1_lab.config import ConnectorConfig, Size
+from mm1_lab.config import RequestError, Size
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document
-from mm1_lab.model import MM1, build_connector, build_decoder, build_encoder, count_parameters
+from mm1_lab.model import MM1, count_parameters, load_weights
+from tests.small import small_mm1
 
 SIZE = Size(layers=2, width=32, heads=2)
 
@@ -15,9 +18,12 @@ SIZE = Size(layers=2, width=32, heads=2)
 @pytest.fixture
 def model(squares: Data) -> MM1:
     torch.manual_seed(0)
-    encoder = build_encoder(SIZE, 6, 24)
-    connector = build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=8), 32, 32, 16)
-    return MM1(encoder, connector, build_decoder(SIZE, squares.tokenizer.size, 64), squares.tokenizer.image).eval()
+    return small_mm1(SIZE, SIZE, "average-pooling", squares.tokenizer.size, 64, squares.tokenizer.image).eval()
+
+
+def logits(model: MM1, batch: Batch) -> torch.Tensor:
+    """(rows, sequence, vocabulary)"""
+    return model.decoder.lm_head(model(batch).hidden)
 
 
 def documents(squares: Data) -> list[Document]:
@@ -32,9 +38,9 @@ def pack(squares: Data, rows: list[list[Document]], sequence: int = 64) -> Batch
 
 def test_logits_and_counts(model: MM1, squares: Data) -> None:
     batch = pack(squares, [documents(squares), documents(squares)[:2]])
-    logits = model(batch)
-    assert logits.shape == (2, 64, squares.tokenizer.size)
-    assert bool(torch.isfinite(logits).all())
+    found = logits(model, batch)
+    assert found.shape == (2, 64, squares.tokenizer.size)
+    assert bool(torch.isfinite(found).all())
     counts = count_parameters(model)
     assert sum(counts.values()) == sum(parameter.numel() for parameter in model.parameters())
     assert counts["embedding"] == 2 * 32 * squares.tokenizer.size
@@ -60,28 +66,28 @@ def test_too_few_or_too_many_images(model: MM1, squares: Data, images: int, foun
 
 def test_a_packed_document_sees_only_itself(model: MM1, squares: Data) -> None:
     """Each document gets the logits that it gets alone; what padding holds does not matter."""
-    packed = model(pack(squares, [documents(squares)]))[0]
+    packed = logits(model, pack(squares, [documents(squares)]))[0]
     start = 0
     for document in documents(squares):
-        alone = model(pack(squares, [[document]], sequence=16))[0, :10]
+        alone = logits(model, pack(squares, [[document]], sequence=16))[0, :10]
         torch.testing.assert_close(packed[start : start + 10], alone, rtol=1e-4, atol=1e-5)
         start += 10
 
 
 def test_nothing_sees_what_follows(model: MM1, squares: Data) -> None:
     batch = pack(squares, [documents(squares)])
-    before = model(batch)
+    before = logits(model, batch)
     batch.tokens[0, 9] = squares.tokenizer.begin
-    after = model(batch)
+    after = logits(model, batch)
     torch.testing.assert_close(after[0, :9], before[0, :9])
     assert not torch.allclose(after[0, 9], before[0, 9])
 
 
 def test_a_picture_reaches_the_text_after_it(model: MM1, squares: Data) -> None:
     batch = pack(squares, [documents(squares)])
-    before = model(batch)
+    before = logits(model, batch)
     batch.images[0] = 255 - batch.images[0]
-    after = model(batch)
+    after = logits(model, batch)
     changed = (after != before).any(dim=2)[0]
     assert changed.nonzero().flatten().tolist() == list(range(1, 10))
 
@@ -89,7 +95,7 @@ def test_a_picture_reaches_the_text_after_it(model: MM1, squares: Data) -> None:
 def test_generation_with_a_cache_agrees_with_training(model: MM1, squares: Data) -> None:
     """Prompt with an image first, then token by token from the cache; left padding does not matter."""
     batch = pack(squares, [documents(squares)[:1]], sequence=16)
-    expected = model(batch)[0, :10]
+    expected = logits(model, batch)[0, :10]
     tokens = torch.cat([torch.zeros(1, 3, dtype=torch.long), batch.tokens[:, :10]], dim=1)
     seen = torch.ones(1, 13, dtype=torch.long)
     seen[0, :3] = 0
@@ -113,6 +119,29 @@ def test_generation_with_a_cache_agrees_with_training(model: MM1, squares: Data)
 def test_padding_gives_finite_gradients(model: MM1, squares: Data) -> None:
     batch = pack(squares, [documents(squares)[:1]])
     assert int((batch.documents == 0).sum()) == 54
-    model(batch)[batch.weights > 0].sum().backward()
+    logits(model, batch)[batch.weights > 0].sum().backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
+def test_the_library_saves_and_loads_it(model: MM1, squares: Data, tmp_path: Path) -> None:
+    """All that is needed is in the folder, and nothing is initialised anew: not the decoder, not the connector."""
+    model.save_pretrained(tmp_path)
+    batch = pack(squares, [documents(squares)])
+    loaded, found = MM1.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(found.values())
+    torch.testing.assert_close(logits(loaded, batch), logits(model, batch), rtol=0, atol=0)
+    again = MM1(loaded.config)
+    assert again.decoder.get_input_embeddings().weight.std() != model.decoder.get_input_embeddings().weight.std()
+    load_weights(again.eval(), tmp_path)
+    torch.testing.assert_close(logits(again, batch), logits(model, batch), rtol=0, atol=0)
+
+
+def test_weights_of_another_model_are_refused(model: MM1, squares: Data, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    other = small_mm1(SIZE, SIZE, "attention-pooling", squares.tokenizer.size, 64, squares.tokenizer.image)
+    with pytest.raises(RequestError, match=r"its weights do not fit the model \(connector\.attention\.in_proj_bias\)"):
+        load_weights(other, tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="does not contain a valid checkpoint"):
+        load_weights(model, tmp_path)

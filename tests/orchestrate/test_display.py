@@ -27,7 +27,7 @@ class Clock:
 
 def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     clock = Clock()
-    board = Board(plan, Speeds(), clock)
+    board = Board(plan, Speeds({}), clock)
     shared = [unit for unit in plan.units.values() if unit.kind != "trial"]
     first, second, third = (unit for unit in plan.units.values() if unit.kind == "trial")
     assert board.seconds_left() is None
@@ -53,7 +53,7 @@ def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
 
 def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:
     clock = Clock()
-    board = Board(plan, Speeds(), clock)
+    board = Board(plan, Speeds({}), clock)
     for unit in plan.units.values():
         if unit.kind != "trial":
             board.start(unit)
@@ -68,7 +68,7 @@ def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:
 
 def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
     out = io.StringIO()
-    display = LineDisplay(Board(plan, Speeds()), out)
+    display = LineDisplay(Board(plan, Speeds({})), out)
     unit = next(unit for unit in plan.units.values() if unit.kind == "trial")
     display.started(unit)
     display.progress(unit, "multimodal", Progress(1, 6, {"loss": 5.0}, 100.0))
@@ -82,7 +82,7 @@ def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
 
 def test_the_live_table_shows_step_loss_speed_and_failures(plan: Plan) -> None:
     out = io.StringIO()
-    board = Board(plan, Speeds())
+    board = Board(plan, Speeds({}))
     display = LiveDisplay(board, out)
     running, failing = (unit for unit in plan.units.values() if unit.kind == "trial" and unit.names[0][:2] != "bl")
     display.started(running)

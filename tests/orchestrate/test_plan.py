@@ -78,7 +78,7 @@ def test_a_partial_folder_is_taken_up(tmp_path: Path) -> None:
 def test_the_longest_path_counts_what_waits(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path)
     plan = make_plan(trials, ledger)
-    lengths = path_lengths(plan.units, Speeds())
+    lengths = path_lengths(plan.units, Speeds({}))
     for unit in plan.units.values():
         for need in unit.needs:
             assert lengths[need] > lengths[unit.key]

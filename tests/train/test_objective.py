@@ -9,7 +9,7 @@ from mm1_lab.config import DecoderTraining, Phase, Size
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_decoder, hidden_states
+from mm1_lab.model import build_decoder, read_rows
 from mm1_lab.train.contrastive import pair_batch
 from mm1_lab.train.decoder import TextBatches
 from mm1_lab.train.objective import contrastive_loss, language_loss
@@ -27,7 +27,8 @@ def test_language_loss_is_the_weighted_mean_over_text(squares: Data) -> None:
     torch.manual_seed(0)
     decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
     batch = make_text_batch(squares)
-    hidden = hidden_states(decoder, decoder.get_input_embeddings()(batch.tokens), batch.documents, batch.positions)
+    embedded = decoder.get_input_embeddings()(batch.tokens)
+    hidden = read_rows(decoder, embedded, batch.documents, batch.positions).hidden
     loss, tally = language_loss(decoder, hidden, batch, ["captions", "text", "interleaved"])
 
     chances = decoder.lm_head(hidden).log_softmax(dim=2)
@@ -49,7 +50,8 @@ def test_language_loss_without_text_is_zero(squares: Data) -> None:
     decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
     batch = make_text_batch(squares)
     batch.weights.zero_()
-    hidden = hidden_states(decoder, decoder.get_input_embeddings()(batch.tokens), batch.documents, batch.positions)
+    embedded = decoder.get_input_embeddings()(batch.tokens)
+    hidden = read_rows(decoder, embedded, batch.documents, batch.positions).hidden
     loss, _ = language_loss(decoder, hidden, batch, ["text", "captions"])
     loss.backward()
     assert loss.item() == 0.0

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from mm1_lab.config import ConnectorConfig, MultimodalTraining, Optimiser, Size
-from mm1_lab.model import MM1, build_connector, build_decoder, build_encoder
+from mm1_lab.config import MultimodalTraining, Optimiser, Size
 from mm1_lab.train.optimiser import build_optimiser, rate_factor
+from tests.small import small_mm1
 
 
 def test_warm_up_then_cosine() -> None:
@@ -31,8 +31,7 @@ def test_few_steps_have_a_rate(steps: int) -> None:
 def test_only_matrices_decay() -> None:
     size = Size(layers=1, width=16, heads=2)
     for kind in ("c-abstractor", "attention-pooling"):
-        connector = build_connector(ConnectorConfig(kind=kind, image_tokens=4, width=16), 16, 16, 16)
-        model = MM1(build_encoder(size, 6, 24), connector, build_decoder(size, 10, 16), 3)
+        model = small_mm1(size, size, kind, 10, 16, 3)
         optimiser, _ = build_optimiser(model, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
         decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
         assert len(decay) == len(list(model.parameters()))
@@ -53,8 +52,7 @@ def test_a_head_that_is_the_embedding_once_more_does_not_decay() -> None:
 
 def test_a_part_may_have_a_rate_of_its_own() -> None:
     size = Size(layers=1, width=16, heads=2)
-    connector = build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=16), 16, 16, 16)
-    model = MM1(build_encoder(size, 6, 24), connector, build_decoder(size, 10, 16), 3)
+    model = small_mm1(size, size, "average-pooling", 10, 16, 3)
     config = MultimodalTraining(
         learning_rate=0.5, steps=10, batch_size=1, lr_multipliers={"encoder": 0.1, "decoder": 2}
     )

@@ -105,6 +105,7 @@ def test_a_checkpoint_of_another_stage_is_refused(
 def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished: Finished) -> None:
     folder = finished(multimodal_stage)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
         "model.safetensors",
         "stage.json",
         "summary.json",

@@ -1,19 +1,38 @@
 """Models that others have trained: where their folders are, what they hold, and whether they can be used here.
 
-Nothing is loaded: a configuration is read, weights are only hashed. To add a family of encoders or decoders, enter the
-`model_type` of its configuration below. Weights are safetensors alone; pickled ones could run code and are refused.
+For a plan nothing is loaded: a configuration is read, weights are only hashed, and torch is not imported. To add a
+family of encoders or decoders, enter the `model_type` of its configuration below. Weights are safetensors alone;
+pickled ones could run code and are refused.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, RequestError, Size, canonical_json, nearest
+from mm1_lab.config import (
+    Pretrained,
+    PretrainedDecoder,
+    PretrainedEncoder,
+    RequestError,
+    Size,
+    Stage,
+    canonical_json,
+    nearest,
+)
 from mm1_lab.data.tokenizers import folder_tokenizer
 
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "model.safetensors"
+STAGE = "stage.json"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What is fetched from the hub."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -112,7 +131,7 @@ class HuggingFace:
 def read_encoder(asked: Pretrained) -> PretrainedEncoder:
     """What a vision tower's folder says of it; that of a model with a text tower serves too. Raises RequestError."""
     folder = find_folder(asked.weights)
-    config = encoder_config(folder)
+    config = _tower(folder)
     if config.model_type not in ENCODERS:
         known = nearest(config.model_type, ENCODERS)
         raise RequestError(f"{asked.weights}: vision towers of family {config.model_type!r} are not known here{known}")
@@ -162,7 +181,91 @@ def read_decoder(asked: Pretrained) -> PretrainedDecoder:
     )
 
 
-def encoder_config(folder: Path) -> Any:
+def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
+    """The library's configuration of the tower for another image size, without layers and parts that are not used."""
+    config = _tower(Path(encoder.folder))
+    layers = {"num_hidden_layers": encoder.size.layers, "image_size": image_size}
+    config.update(ENCODERS[encoder.family].settings | layers)
+    return config
+
+
+def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
+    """The library's configuration of the decoder; its embedding grows where `vocabulary` has more entries."""
+    config = _config(Path(decoder.folder))
+    config.vocab_size = max(vocabulary, config.vocab_size)
+    return config
+
+
+def library_weights(
+    kind: Any, model: PretrainedEncoder | PretrainedDecoder, config: Any = None
+) -> dict[str, torch.Tensor]:
+    """The weights in a model's folder by their names in the library's class `kind`, in single precision.
+
+    Raises RequestError for a folder that lacks weights.
+    """
+    import torch
+
+    try:
+        with quiet_library():
+            loaded, found = kind.from_pretrained(
+                model.folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RequestError(f"{model.name}: its weights cannot be loaded ({reason})") from None
+    if found["missing_keys"]:
+        raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is not complete")
+    weights: dict[str, torch.Tensor] = dict(loaded.state_dict())
+    return weights
+
+
+def save_weights(model: Any, folder: Path, stage: Stage) -> None:
+    """Writes a model of the library as it does, and `stage.json`: the resolved configuration of `stage`."""
+    with quiet_library():
+        model.save_pretrained(folder, save_original_format=False)
+    identity = {"kind": stage.KIND, "version": stage.VERSION, "fingerprint": stage.fingerprint}
+    description = json.dumps(identity | {"stage": stage.model_dump(mode="json")}, indent=1)
+    (folder / STAGE).write_text(description + "\n", encoding="utf-8")
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Reads weights that `save_weights` wrote into `model`, which must be of the same shape.
+
+    An encoder's weights may be of another resolution: their position embeddings are interpolated. Raises RequestError
+    for weights of another model.
+    """
+    from huggingface_hub import load_torch_model
+
+    one = folder / WEIGHTS  # besides there may be weights of other things; large models lie in several files
+    found: Any = load_torch_model(model, one if one.exists() else folder)
+    strange = [*(set(found.missing_keys) - set(model.all_tied_weights_keys)), *found.unexpected_keys]
+    if strange:
+        raise RequestError(f"{folder}: its weights do not fit the model ({min(strange)}); delete it and run again")
+
+
+@contextmanager
+def quiet_library() -> Iterator[None]:
+    """Keeps the library from drawing progress bars and from telling what it does."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _tower(folder: Path) -> Any:
     """The configuration of a folder's vision tower."""
     config = _config(folder)
     return getattr(config, "vision_config", config)

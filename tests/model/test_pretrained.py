@@ -1,9 +1,10 @@
-"""Pre-trained models from outside: the same features and logits as the library's own."""
+"""Pre-trained models of others: the same features and logits as the library's own."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     Aimv2VisionModel,
@@ -15,18 +16,17 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from mm1_lab.config import Pretrained, RequestError
-from mm1_lab.data.outside import find_folder, read_decoder, read_encoder
-from mm1_lab.model import load_pretrained_decoder, load_pretrained_encoder, load_weights
-from mm1_lab.model.outside import PretrainedViT, build_pretrained_decoder
-from mm1_lab.model.weights import _tied
-from tests import outside as saved
+from mm1_lab.config import WORLD_DATA, DecoderStage, DecoderTraining, Phase, Pretrained, RequestError, Size
+from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
+from mm1_lab.model.encoder import pretrained_encoder_config
+from mm1_lab.pretrained import find_folder, read_decoder, read_encoder, text_config
+from tests import pretrained as saved
 
 
-def tower(folder: Path, side: int = saved.SIDE, layer: int | None = None) -> PretrainedViT:
+def tower(folder: Path, side: int = saved.SIDE, layer: int | None = None) -> Encoder:
     facts = read_encoder(Pretrained(weights=str(folder), layer=layer))
-    encoder = PretrainedViT(facts, side)
-    load_pretrained_encoder(encoder, facts)
+    encoder = Encoder(pretrained_encoder_config(facts, side))
+    encoder.load(facts)
     return encoder.eval()
 
 
@@ -91,8 +91,8 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
 def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
     folder = saved.save_decoder(family, tmp_path)
     facts = read_decoder(Pretrained(weights=str(folder)))
-    decoder = build_pretrained_decoder(facts, saved.ROWS + 5)
-    load_pretrained_decoder(decoder, facts)
+    decoder = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS + 5))
+    load_decoder(decoder, facts)
     tokens = torch.arange(40).reshape(2, 20) * 7
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(tokens).logits
@@ -118,23 +118,20 @@ def test_the_same_weights_elsewhere_are_the_same_model(tmp_path: Path) -> None:
 
 
 def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
-    folder = saved.save_decoder("qwen2", tmp_path / "hub")
-    facts = read_decoder(Pretrained(weights=str(folder)))
-    decoder = build_pretrained_decoder(facts, 10)
-    assert _tied(decoder) == {"lm_head.weight": "model.embed_tokens.weight"}
-    from safetensors.torch import load_file, save_file
-
-    values = {name: value for name, value in decoder.state_dict().items() if name != "lm_head.weight"}
-    save_file(values, tmp_path / "model.safetensors")
-    other = build_pretrained_decoder(facts, 10)
+    training = DecoderTraining(learning_rate=1, steps=1, phases=(Phase(share=1, sequence_length=8, batch_size=1),))
+    shared = {"seed": 0, "data": WORLD_DATA, "precision": "32-true", "compile": False}
+    stage = DecoderStage(**shared, size=Size(layers=2, width=16, heads=2), training=training)
+    facts = read_decoder(Pretrained(weights=str(saved.save_decoder("qwen2", tmp_path / "hub"))))
+    decoder, other = (AutoModelForCausalLM.from_config(text_config(facts, 10)) for _ in range(2))
+    save_weights(decoder, tmp_path, stage)
+    values = load_file(tmp_path / "model.safetensors")
+    assert "model.embed_tokens.weight" in values and "lm_head.weight" not in values
     load_weights(other, tmp_path)
     assert other.lm_head.weight is other.model.embed_tokens.weight
-    assert torch.equal(other.lm_head.weight, load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"])
+    assert torch.equal(other.lm_head.weight, values["model.embed_tokens.weight"])
 
 
 def test_weights_that_are_not_complete(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = saved.save_encoder("siglip", tmp_path)
     path = folder / "model.safetensors"
     values = {name: value for name, value in load_file(path).items() if "layers.1.mlp.fc1.weight" not in name}
