@@ -1,10 +1,19 @@
-"""What README shows, run: its lines for a connector, in a copy of the package, by the command."""
+"""What README shows, run by the command: its lines for a connector (in a copy of the package) and for a benchmark."""
 
+import csv
+import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
+
+from mm1_lab.cli import main
 from tests.conftest import REPOSITORY, make_place
+from tests.data.conftest import Files
+from tests.evaluate.published import WRITERS, draw, write_vqa
 
 
 def shown(language: str, heading: str) -> str:
@@ -31,3 +40,70 @@ def test_a_connector_of_one_s_own(tmp_path: Path) -> None:
     output = place.run("run", *arguments, package=tmp_path / "copy")
     assert "1 of 1 trials" in output
     assert f"there is no connector '{name.group(1)}'" in place.run("run", *arguments, "--seeds", "7,", code=2)
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_one_s_own_beside_every_published_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On trials that are trained already; a file that does not fit is refused before anything runs."""
+    line, entry = shown("json", "Your own benchmark"), yaml.safe_load(shown("yaml", "Your own benchmark"))
+    place = make_place(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    files = Files(tmp_path)
+    files.captions("captions.tar", range(80))
+    files.jsonl("text.jsonl", [f"Line {n} says: {files.prose(30, n)}" for n in range(40)])
+    data = {"captions": "captions.tar", "text": "text.jsonl"}
+    arguments = ("data_mix", "--scale", "smoke", "--only", "captions+text", "--data", str(files.yaml(**data)))
+    assert "1 of 1 trials" in place.run("run", *arguments)
+    trained = set(place.results.glob("store/*/DONE"))
+
+    for name, start, count in (("signs", 0, 10), ("signs-train", 50, 8)):
+        lines = []
+        for number in range(start, start + count):
+            draw(tmp_path / "pictures" / f"{number}.png", number)
+            lines.append(json.dumps(json.loads(line) | {"image": f"{number}.png"}))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    benchmarks = {"signs": entry["benchmarks"]["signs"]}
+    for name, write in WRITERS.items():
+        (tmp_path / name).mkdir()
+        benchmarks[name] = in_folder(name, write(tmp_path / name))
+    (tmp_path / "hidden").mkdir()
+    hidden = write_vqa(tmp_path / "hidden", "test-dev2015", annotated=False)
+    shown_first = benchmarks["vqav2"]["demonstrations"]
+    benchmarks["vqav2-test"] = {"format": "vqav2", **in_folder("hidden", hidden), "demonstrations": shown_first}
+    few = (*arguments, "--set", "evaluate.shots=[0, 2]", "--set", "evaluate.questions=10")
+    files.yaml(**data, benchmarks=benchmarks)
+
+    (tmp_path / "pictures" / "3.png").rename(tmp_path / "gone.png")
+    for command in ("plan", "run"):
+        assert main([command, *few]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") <= 2 and "pictures: has no image '3.png' of question 4" in error
+    (tmp_path / "gone.png").rename(tmp_path / "pictures" / "3.png")
+
+    assert "1 of 1 trials" in place.run("run", *few)
+    assert set(place.results.glob("store/*/DONE")) == trained, "only the evaluation ran"
+    (table,) = (path for path in place.results.glob("smoke/*/benchmarks.csv") if "evaluate" in path.parent.name)
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = {(row["benchmark"], row["shots"]) for row in csv.DictReader(file)}
+    scored = {"held-out-captions", "signs", *WRITERS}
+    assert rows == {(name, shots) for name in scored for shots in ("0", "2")}
+    (record,) = (path for path in place.results.glob("trials/*/record.json") if "signs" in path.read_text("utf-8"))
+    notes = json.loads(record.read_text(encoding="utf-8"))["benchmarks"]
+    assert "10 of 10 questions of signs.jsonl; demonstrations from signs-train.jsonl; prompt" in notes["signs"]
+    for shots in (0, 2):
+        submitted = json.loads((record.parent / "submissions" / f"vqav2-test-{shots}-shot.json").read_text("utf-8"))
+        assert sorted(entry["question_id"] for entry in submitted) == [0, 10, 20]
+        assert all(isinstance(entry["answer"], str) for entry in submitted)
+
+
+def in_folder(folder: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The benchmark's files, which are in `folder`."""
+    moved: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            moved[key] = in_folder(folder, value)
+        else:
+            moved[key] = value if key == "format" else f"{folder}/{value}"
+    return moved

@@ -1,6 +1,6 @@
 """Gates: what must hold of a scale before its arms are compared. One row a thing that was measured.
 
-`told_in_words` asks the decoder alone, `probes` looks into the encoder alone, `no_leaks` reads what training reads,
+`text_gate` asks the decoder alone, `probes` looks into the encoder alone, `no_leaks` reads what training reads,
 `prompts_fit` counts tokens. What a gate asks for is fixed here, before any result of an arm is known.
 """
 
@@ -19,11 +19,11 @@ from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
 from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
-from mm1_lab.evaluate.probe import probe_encoder
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.run import Answering
-from mm1_lab.evaluate.told import WORDINGS, told_benchmark
+from mm1_lab.evaluate.text_gate import WORDINGS, text_benchmark
 from mm1_lab.model import build_mm1, load_weights
+from mm1_lab.train.probe import attribute_probe
 
 Verdict = Literal["pass", "floor", "fail", "reported"]
 """`floor`: this kind of question is no result at this scale; `reported`: for comparison, nothing depends on it."""
@@ -58,7 +58,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
-def told_in_words(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[GateRow]:
+def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[GateRow]:
     """The decoder alone, on every kind of question in both wordings at every number of shots, and on text-core."""
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model.decoder, decoder)
@@ -67,15 +67,15 @@ def told_in_words(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator
     for kind in KINDS:
         for wording in WORDINGS:
             for shots in stage.settings.shots:
-                benchmark = told_benchmark(kind, wording, shots, stage, data.tokenizer)
-                yield _told(answering, benchmark, shots, stage.seed, f"{kind}, {wording}, {shots} shots", "floor")
+                benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer)
+                yield _ask(answering, benchmark, shots, stage.seed, f"{kind}, {wording}, {shots} shots", "floor")
     for benchmark in benchmarks_for(data, stage.settings):
         if benchmark.family == "text":
             for shots in stage.settings.shots:
-                yield _told(answering, benchmark, shots, stage.seed, f"{benchmark.name}, {shots} shots", "fail")
+                yield _ask(answering, benchmark, shots, stage.seed, f"{benchmark.name}, {shots} shots", "fail")
 
 
-def _told(
+def _ask(
     answering: Answering, benchmark: Benchmark, shots: int, seed: int, what: str, otherwise: Literal["floor", "fail"]
 ) -> GateRow:
     points = score(benchmark, answering.predict(benchmark, shots))
@@ -95,7 +95,7 @@ def floor_kinds(rows: list[GateRow]) -> list[str]:
 
 def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: bool) -> Iterator[GateRow]:
     """A linear probe for every attribute that questions ask for. Without `gate` it is for comparison alone."""
-    for attribute, (right, count) in probe_encoder(stage, encoder).items():
+    for attribute, (right, count) in attribute_probe(stage, encoder).items():
         value = 100 * right / count
         verdict: Verdict = "reported" if not gate else "pass" if value >= SEEN else "fail"
         what = f"{attribute} at {resolution} ({stage.image_size} pixels)"
@@ -103,11 +103,9 @@ def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: bool) -> I
         yield GateRow("linear probe", stage.seed, what, value, *wilson(right, count), needed, verdict)
 
 
-def no_leaks(
-    settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int, processes: int
-) -> Iterator[GateRow]:
+def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Iterator[GateRow]:
     """What must not occur in about `samples` samples of all that training reads."""
-    found = find_leaks(settings, seeds, samples, longest, processes)
+    found = find_leaks(settings, seeds, samples, longest)
     for check, name in CHECKS.items():
         counts = {stream: found.counts[check, stream] for stream in STREAMS if found.counts[check, stream]}
         what = f"{name} in {found.samples:,} samples"

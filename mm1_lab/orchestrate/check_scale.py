@@ -13,7 +13,7 @@ from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.display import duration, make_display
 from mm1_lab.orchestrate.plan import Plan, Unit
 from mm1_lab.orchestrate.report import table
-from mm1_lab.orchestrate.request import LOCAL, Request, machine_cpus
+from mm1_lab.orchestrate.request import LOCAL, Request
 from mm1_lab.results import variant_name
 from mm1_lab.results.files import write_csv, write_text
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 GATES = ("words", "probe", "lower", "leaks", "prompts")
 """Told in words, linear probe, the same at a lower resolution, leaks, length of prompts."""
-SAMPLES = 1_000_000
+SAMPLES = 100_000
+"""Searched for leaks; `make soak` searches a million, and parses texts too."""
 OTHERS = "the gates are for parts that are trained here; this scale's base has others' weights: check smoke or mini"
 COLUMNS = ("gate", "seed", "what", "value", "low", "high", "needed", "verdict")
 
@@ -117,11 +118,11 @@ def _measures(scale: Scale, samples: int) -> Iterator[tuple[str, Iterator[GateRo
         yield f"linear probe at {resolution}, seed {encoder.seed}", rows
     for trial in trials if "words" in scale.gates else ():
         folder = ledger.stage_folder(_decoder(trial).fingerprint)
-        yield f"told in words, seed {trial.seed}", gates.told_in_words(trial, folder, data)
+        yield f"told in words, seed {trial.seed}", gates.text_gate(trial, folder, data)
     if "leaks" in scale.gates:
         longest = max(phase.sequence_length for phase in request.scale.decoder.phases)
         seeds = [trial.seed for trial in trials]
-        rows = gates.no_leaks(request.scale.evaluate, seeds, samples, longest, machine_cpus())
+        rows = gates.no_leaks(request.scale.evaluate, seeds, samples, longest)
         yield f"leaks in {samples:,} samples", rows
 
 

@@ -1,11 +1,22 @@
-"""How good an encoder is by itself: which words of a held-out image's caption a linear read-out finds."""
+"""How good an encoder is by itself: what of an image a linear read-out (ridge regression) finds in its features.
+
+`word_probe` works on any data and asks for the words of a held-out image's caption. `attribute_probe` knows the
+miniature world's scenes and asks for what stands where.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
 
 import torch
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import EncoderStage, RequestError
 from mm1_lab.data.pixels import image_tensor, pictures_and_texts
 from mm1_lab.data.types import Data, Pixels
-from mm1_lab.model import Encoder
+from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.scenes import Scene, Split, sample_scene
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES
+from mm1_lab.model import Encoder, build_encoder, load_weights
 
 DOCUMENTS = 768
 FIT_SHARE = 2 / 3
@@ -13,8 +24,18 @@ FIT_SHARE = 2 / 3
 COMMON = (0.05, 0.95)
 """Words in fewer or more captions than these shares are left out."""
 RIDGE = 0.01
+"""Penalty on standardised features, as a share of the number of images."""
 CHUNK = 64
 """Images encoded at a time."""
+
+TRAINING_SCENES = 8000
+TEST_SCENES = 2000
+_EMPTY = "empty"
+_NAMES = (_EMPTY, *SHAPES, *LETTERS)
+_COLOURS = (_EMPTY, *COLOURS)
+_LENGTHS = (_EMPTY, *SIZES)
+_OPTIONS = (len(_NAMES), len(_COLOURS), len(_LENGTHS)) * len(PLACES)
+_MOST_THINGS = 3
 
 
 @torch.no_grad()
@@ -39,7 +60,7 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
     if not telling.any():
         return {}
     labels = labels[:, telling]
-    features = _features(encoder, images)
+    features = _features(encoder, images, lambda patches: patches.mean(dim=1))
     scores = _read_out(features[:split], labels[:split].double(), features[split:])
     auc = torch.stack([_area_under_curve(scores[:, word], labels[split:, word]) for word in range(labels.shape[1])])
     return {"auc": auc.mean().item(), "words": labels.shape[1], "documents": asked}
@@ -55,18 +76,20 @@ def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
     return images, [set(data.tokenizer.encode(text)) for text in texts]
 
 
-def _features(encoder: Encoder, images: list[Pixels]) -> torch.Tensor:
-    """float64 (n, width): the mean of each image's patches."""
+def _features(
+    encoder: Encoder, images: list[Pixels], summary: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """float64 (n, features) on the CPU: `summary` of each image's (patches, width)."""
     device = next(encoder.parameters()).device
-    means = []
-    for start in range(0, len(images), CHUNK):
-        features = encoder(encoder.normalise(image_tensor(images[start : start + CHUNK]).to(device)))
-        means.append(features.mean(dim=1).double().cpu())
-    return torch.cat(means)
+    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+    return torch.cat([summary(encoder(encoder.normalise(image_tensor(chunk).to(device)))).double().cpu() for chunk in chunks])
 
 
 def _read_out(known: torch.Tensor, labels: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """Ridge regression from `known` (n, width) to `labels` (n, words), applied to `asked` (m, width) → (m, words)."""
+    """Ridge regression from `known` (n, features) to `labels` (n, k), applied to `asked` (m, features) → (m, k).
+
+    What it gives is the difference from the labels' mean.
+    """
     mean, spread = known.mean(dim=0), known.std(dim=0) + 1e-6
     inputs = (known - mean) / spread
     square = inputs.T @ inputs + RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype)
@@ -78,3 +101,70 @@ def _area_under_curve(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     """The chance that a true one of `labels` (m,) has the higher of two scores; ties count half."""
     differences = scores[labels][:, None] - scores[~labels]
     return ((differences > 0).double() + (differences == 0).double() / 2).mean()
+
+
+@torch.no_grad()
+def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, int]]:
+    """For each attribute, how many cases of the test split are read off right, and how many there are.
+
+    For each of the four places there are three questions with `empty` among the answers (which name, which colour,
+    which size), of which the largest indicator wins, and one for the whole picture: how many things, rounded. So a
+    scene with any number of things has exactly one right answer to each. `place` counts every place (is there
+    something?), `count` every picture; the others count the things.
+    """
+    encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+    load_weights(encoder, folder)
+    encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    known, asked = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
+    read = [_scene_features(encoder, scenes, stage.image_size) for scenes in (known, asked)]
+    return _count(_answers(read[0], _targets(known), read[1]), _targets(asked))
+
+
+def _scenes(split: Split, count: int) -> list[Scene]:
+    """Half of them with a letter, so that each letter is seen at each place."""
+    return [sample_scene(Random(f"probe/{split}/{number}"), split, letters=0.5) for number in range(count)]
+
+
+def _scene_features(encoder: Encoder, scenes: list[Scene], side: int) -> torch.Tensor:
+    """(scenes, patches · width)"""
+    return _features(
+        encoder, [ScenePicture(scene).pixels(side) for scene in scenes], lambda patches: patches.flatten(1)
+    )
+
+
+def _targets(scenes: list[Scene]) -> torch.Tensor:
+    """(scenes, questions): the number of the right answer; name, colour and size of each place, then the count."""
+    rows = []
+    for scene in scenes:
+        row = []
+        for place in range(len(PLACES)):
+            thing = scene.at(place)
+            values = (thing.name, thing.colour, thing.size) if thing else (_EMPTY,) * 3
+            row += [options.index(value) for options, value in zip((_NAMES, _COLOURS, _LENGTHS), values, strict=True)]
+        rows.append([*row, len(scene.things)])
+    return torch.tensor(rows)
+
+
+def _answers(features: torch.Tensor, targets: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """(asked, questions)"""
+    indicators = [torch.nn.functional.one_hot(targets[:, at], count).double() for at, count in enumerate(_OPTIONS)]
+    wanted = torch.cat([*indicators, targets[:, -1:].double()], dim=1)
+    *places, things = (_read_out(features, wanted, asked) + wanted.mean(dim=0)).split((*_OPTIONS, 1), dim=1)
+    count = things[:, 0].round().long().clamp(1, _MOST_THINGS)
+    return torch.stack([*(part.argmax(1) for part in places), count], dim=1)
+
+
+def _count(answers: torch.Tensor, targets: torch.Tensor) -> dict[str, tuple[int, int]]:
+    right = answers == targets
+    names, given = targets[:, 0:-1:3], answers[:, 0:-1:3]
+    occupied = names > 0
+    is_letter = names > len(SHAPES)
+    cases = {
+        "colour": right[:, 1:-1:3][occupied],
+        "shape": right[:, 0:-1:3][occupied & ~is_letter],
+        "letter": right[:, 0:-1:3][is_letter],
+        "size": right[:, 2:-1:3][occupied],
+        "place": ((given > 0) == occupied).flatten(),
+        "count": right[:, -1],
+    }
+    return {attribute: (int(case.sum()), case.numel()) for attribute, case in cases.items()}

@@ -55,13 +55,13 @@ def test_kinds_are_floor_unless_they_are_answered_well_above_the_majority_at_eve
         return ["unknown" if wrong else question.references[0] for question in questions_of(benchmark)]
 
     monkeypatch.setattr(Answering, "predict", answer)
-    rows = list(gates.told_in_words(stage, decoder, World()))
+    rows = list(gates.text_gate(stage, decoder, World()))
     assert gates.floor_kinds(rows) == ["count", "relation"]
     assert {row.what: row.verdict for row in rows}["count, plain wording, 0 shots"] == "pass"
     assert [row.verdict for row in rows if row.what.startswith("text-core")] == ["pass", "pass"]
 
 
 def test_a_decoder_that_has_learnt_nothing_answers_nothing(decoder: Path) -> None:
-    rows = list(gates.told_in_words(make_stage("evaluate.shots=[0]"), decoder, World()))
+    rows = list(gates.text_gate(make_stage("evaluate.shots=[0]"), decoder, World()))
     assert {row.verdict for row in rows if not row.what.startswith("text-core")} == {"floor"}
     assert {row.verdict for row in rows if row.what.startswith("text-core")} == {"fail"}

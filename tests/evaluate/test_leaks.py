@@ -1,5 +1,7 @@
 """What must not occur in training is found where it is planted, and nowhere else."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from random import Random
 
@@ -14,9 +16,11 @@ from mm1_lab.data.world.text import alt_text_in_full
 from mm1_lab.evaluate import leaks
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.world import world_benchmarks
+from tests.evaluate.told_scenes import judge_texts_too, told_scene, with_told_scenes
 
 SETTINGS = EvaluationSettings(questions=16, blocks=8, batch_size=16)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
+SECRETS = with_told_scenes(leaks.secrets_of(SETTINGS), SETTINGS)
 
 
 def picture(benchmark: str) -> Scene:
@@ -26,7 +30,7 @@ def picture(benchmark: str) -> Scene:
 
 
 def failed(*parts: Part, with_images: bool = False) -> set[str]:
-    return leaks._judge(Document("planted", parts), with_images, leaks._secrets(SETTINGS))
+    return judge_texts_too(Document("planted", parts), with_images, SECRETS)
 
 
 def test_a_scene_told_in_full_is_parsed_in_every_wording() -> None:
@@ -42,13 +46,13 @@ def test_a_scene_told_in_full_is_parsed_in_every_wording() -> None:
         scene = sample_scene(random, "train", letters=0.4)
         content = tuple((thing.name, thing.colour, thing.size, thing.place) for thing in scene.things)
         text = voices[number % len(voices)](random, scene)
-        assert leaks.told_scene(text.split()) == content, text
-        assert leaks.told_scene(f"{in_other_words(text)} question : what color is the ring ?".split()) == content
+        assert told_scene(text.split()) == content, text
+        assert told_scene(f"{in_other_words(text)} question : what color is the ring ?".split()) == content
 
 
 @pytest.mark.parametrize("text", ["a red circle .", "the fox owns the ring", "3 plus 4 equals", "small red ring red ."])
 def test_what_tells_no_scene_in_full_is_none(text: str) -> None:
-    assert leaks.told_scene(text.split()) is None
+    assert told_scene(text.split()) is None
 
 
 def test_a_benchmark_scene_is_found_shown_or_told_however_it_looks() -> None:
@@ -86,10 +90,29 @@ def test_reference_captions_are_found_as_sentences() -> None:
         assert "reference" not in failed(f"here {text} .", with_images=True)
 
 
-def test_what_the_sources_emit_is_read_alike_by_any_number_of_processes() -> None:
-    samples = 64 * 41 * len(leaks.STREAMS)
-    found = leaks.find_leaks(SETTINGS, [0], samples, 256, processes=2)
-    assert found == leaks.find_leaks(SETTINGS, [0], samples, 256, processes=1)
-    assert found.samples >= 0.95 * samples
-    assert {stream for _, stream in found.counts} <= {"pre-training text"}
-    assert not [check for check, _ in found.counts if check != "combination"]
+def test_every_stream_is_read_and_nothing_leaks() -> None:
+    samples = 64 * 4 * len(leaks.STREAMS)
+    found = leaks.find_leaks(SETTINGS, [0], samples, 256)
+    assert found.samples >= 0.95 * samples and not found.counts
+    text = next(iter(leaks.emitted("text", 0, range(1), 1, 256)))
+    sentence = next(part for part in text.parts if isinstance(part, str)).split(" .")[0]
+    planted = replace(SECRETS, references=SECRETS.references | {sentence})
+    assert "reference" in leaks.judge(text, False, planted)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_nothing_leaks_into_a_million_samples_their_texts_parsed() -> None:
+    rows = round(1_000_000 / len(leaks.STREAMS) / 64)
+    parts = [(stream, start, rows) for stream in leaks.STREAMS for start in range(0, rows, 200)]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = list(pool.map(search, *zip(*parts, strict=True)))
+    assert sum(samples for samples, _ in results) > 0.95 * 64 * rows * len(leaks.STREAMS)
+    assert not [fault for _, faults in results for fault in faults]
+
+
+def search(stream: str, start: int, rows: int) -> tuple[int, list[str]]:
+    """How many documents were read, and which fail a check."""
+    documents = list(leaks.emitted(stream, 0, range(start, min(start + 200, rows)), rows, 256))
+    with_images = stream in leaks.WITH_IMAGES
+    return len(documents), [d.key for d in documents if judge_texts_too(d, with_images, SECRETS)]

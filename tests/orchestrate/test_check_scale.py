@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.evaluate import probe
+from mm1_lab.train import probe
 
 SMALL = ("--samples", "500", "--set", "evaluate.questions=8", "--set", "evaluate.shots=[0, 4]")
 

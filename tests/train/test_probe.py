@@ -5,8 +5,8 @@ import torch
 
 from mm1_lab.config import WORLD_DATA, EncoderStage, Recipe, load_scale, resolve
 from mm1_lab.data.world.scenes import Scene
-from mm1_lab.evaluate import probe
 from mm1_lab.model import build_encoder, save_weights
+from mm1_lab.train import probe
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
@@ -41,10 +41,10 @@ def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
 ) -> None:
     monkeypatch.setattr(probe, "TRAINING_SCENES", 3000)
     monkeypatch.setattr(probe, "TEST_SCENES", 300)
-    monkeypatch.setattr(probe, "_features", lambda encoder, scenes, side: told(scenes))
-    assert all(right == count for right, count in probe.probe_encoder(stage, tmp_path).values())
-    monkeypatch.setattr(probe, "_features", lambda encoder, scenes, side: told(scenes, hide="colour"))
-    found = {name: right / count for name, (right, count) in probe.probe_encoder(stage, tmp_path).items()}
+    monkeypatch.setattr(probe, "_scene_features", lambda encoder, scenes, side: told(scenes))
+    assert all(right == count for right, count in probe.attribute_probe(stage, tmp_path).values())
+    monkeypatch.setattr(probe, "_scene_features", lambda encoder, scenes, side: told(scenes, hide="colour"))
+    found = {name: right / count for name, (right, count) in probe.attribute_probe(stage, tmp_path).items()}
     assert found.pop("colour") < 0.3
     assert all(share == 1 for share in found.values())
 
@@ -54,7 +54,7 @@ def test_cases_are_counted_as_the_scenes_have_them(
 ) -> None:
     monkeypatch.setattr(probe, "TRAINING_SCENES", 200)
     monkeypatch.setattr(probe, "TEST_SCENES", 100)
-    cases = {name: count for name, (_, count) in probe.probe_encoder(stage, tmp_path).items()}
+    cases = {name: count for name, (_, count) in probe.attribute_probe(stage, tmp_path).items()}
     things = [thing for scene in probe._scenes("test", 100) for thing in scene.things]
     letters = sum(thing.is_letter for thing in things)
     assert cases["colour"] == cases["size"] == len(things)

@@ -11,9 +11,9 @@ from mm1_lab.data.world.scenes import Scene, Thing
 from mm1_lab.data.world.words import PLACES
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmark import Question
-from mm1_lab.evaluate.leaks import told_scene
 from mm1_lab.evaluate.prompts import PromptWriter
-from mm1_lab.evaluate.told import WORDINGS, told_benchmark
+from mm1_lab.evaluate.text_gate import WORDINGS, text_benchmark
+from tests.evaluate.told_scenes import told_scene
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
@@ -35,7 +35,7 @@ def test_questions_are_of_the_test_split_and_fit_after_demonstrations_of_the_oth
     world = World()
     writer = PromptWriter(world.tokenizer, 9)
     for kind in KINDS:
-        benchmark = told_benchmark(kind, wording, shots, asked, world.tokenizer)
+        benchmark = text_benchmark(kind, wording, shots, asked, world.tokenizer)
         assert {scene(question).split for question in questions_of(benchmark)} == {"test"}
         shown = [question for block in benchmark.demonstrations for question in block]
         assert len(shown) == shots and all(scene(question).split == "train" for question in shown)
@@ -48,7 +48,7 @@ def test_questions_are_of_the_test_split_and_fit_after_demonstrations_of_the_oth
 def test_answers_are_what_the_words_say() -> None:
     for wording in WORDINGS:
         for kind in ("colour", "place", "size", "count", "letter"):
-            benchmark = told_benchmark(kind, wording, 0, stage("evaluate.questions=24"), World().tokenizer)
+            benchmark = text_benchmark(kind, wording, 0, stage("evaluate.questions=24"), World().tokenizer)
             for question in questions_of(benchmark):
                 told = scene(question)
                 words = question.prompt.split(" question : ")[1].split(" ? ")[0].split()
@@ -65,4 +65,4 @@ def test_answers_are_what_the_words_say() -> None:
 
 def test_rows_too_short_for_so_many_shots_are_refused() -> None:
     with pytest.raises(RequestError, match="8 shots of 'colour' in plain wording do not fit a row of 60"):
-        told_benchmark("colour", "plain wording", 8, stage("sequence_length=60"), World().tokenizer)
+        text_benchmark("colour", "plain wording", 8, stage("sequence_length=60"), World().tokenizer)

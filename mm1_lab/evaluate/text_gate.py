@@ -25,7 +25,7 @@ _SCENES, _VOICES = 300, 20
 _STOP = "."
 
 
-def told_benchmark(kind: str, wording: str, shots: int, stage: EvaluationStage, tokenizer: Tokenizer) -> Benchmark:
+def text_benchmark(kind: str, wording: str, shots: int, stage: EvaluationStage, tokenizer: Tokenizer) -> Benchmark:
     """Questions of one kind about scenes of the test split, after `shots` told scenes of the training split.
 
     A shot is a told scene, a question and its answer. Scenes are drawn again until each shot takes no more than its

@@ -1,0 +1,91 @@
+"""Texts parsed back into the scenes that they tell, whatever their wording: what no benchmark's scene may be told by.
+
+Only where there is no picture: beside one, or where a scene is told again, a text may leave things out.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mm1_lab.data.types import Answer, Document
+from mm1_lab.data.world.scenes import NOVEL
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.leaks import Content, Secrets, judge
+from mm1_lab.evaluate.world import world_benchmarks
+
+
+def judge_texts_too(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
+    """The checks that the document fails: those of `leaks.judge`, and what its texts tell."""
+    failed = judge(document, with_images, secrets)
+    for part in document.parts:
+        if isinstance(part, str):
+            words = part.split()
+            if not with_images and not isinstance(part, Answer) and told_scene(words) in secrets.scenes:
+                failed.add("scene")
+            if states_held_out(words):
+                failed.add("combination")
+    return failed
+
+
+def with_told_scenes(secrets: Secrets, settings: Any) -> Secrets:
+    """With the scenes that questions of the text suite tell."""
+    asked = (question for benchmark in world_benchmarks(settings) for question in questions_of(benchmark))
+    told = {told_scene(question.prompt.split()) for question in asked if not question.pictures}
+    return Secrets(secrets.scenes | {scene for scene in told if scene}, secrets.references)
+
+
+def told_scene(words: list[str]) -> Content | None:
+    """The scene that a text tells in full, up to the first question; None for a text that does not.
+
+    Every wording names all four attributes of a thing before it comes to the next.
+    """
+    things: list[dict[str, Any]] = []
+    for attribute, value in _attributes(words):
+        if not things or len(things[-1]) == 4:
+            things.append({})
+        if attribute in things[-1]:
+            return None
+        things[-1][attribute] = value
+    if not things or len(things[-1]) < 4:
+        return None
+    return tuple(sorted(((t["name"], t["colour"], t["size"], t["place"]) for t in things), key=lambda t: t[3]))
+
+
+def _attributes(words: list[str]) -> Iterator[tuple[str, str | int]]:
+    before = ""
+    for word in words:
+        word = _SYNONYMS.get(word, word)
+        if word == "question":
+            return
+        if word in _ATTRIBUTES:
+            yield _ATTRIBUTES[word], word
+        elif before == "letter" and word in LETTERS:
+            yield "name", word
+        elif f"{before} {word}" in _PLACES:
+            yield "place", _PLACES[f"{before} {word}"]
+        before = word
+
+
+_ATTRIBUTES = (
+    dict.fromkeys(SIZES, "size")
+    | dict.fromkeys((*COLOURS, *SPARE_COLOURS), "colour")
+    | dict.fromkeys((*SHAPES, *SPARE_NOUNS), "name")
+)
+_PLACES = {name: number for number, name in enumerate(PLACES)}
+_SYNONYMS = {"big": "large", "little": "small", "upper": "top", "lower": "bottom"}
+
+
+def states_held_out(words: list[str]) -> bool:
+    """Whether the text says that a shape has a colour in which it is held out: `red circle`, `circle red`,
+    `circle : red`, `circle is red`. A question does not say it, its answer may be no."""
+    for at, word in enumerate(words):
+        if word not in COLOURS:
+            continue
+        if words[at + 1 : at + 2] and (word, words[at + 1]) in NOVEL:
+            return True
+        if "?" in words:
+            continue
+        noun = words[at - 1] if at and words[at - 1] not in (":", "is") else words[at - 2] if at > 1 else ""
+        if (word, noun) in NOVEL:
+            return True
+    return False
