@@ -76,13 +76,13 @@ def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
     return images, [set(data.tokenizer.encode(text)) for text in texts]
 
 
-def _features(
-    encoder: Encoder, images: list[Pixels], summary: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
+def _features(encoder: Encoder, images: list[Pixels], summary: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """float64 (n, features) on the CPU: `summary` of each image's (patches, width)."""
     device = next(encoder.parameters()).device
     chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
-    return torch.cat([summary(encoder(encoder.normalise(image_tensor(chunk).to(device)))).double().cpu() for chunk in chunks])
+    return torch.cat(
+        [summary(encoder(encoder.normalise(image_tensor(chunk).to(device)))).double().cpu() for chunk in chunks]
+    )
 
 
 def _read_out(known: torch.Tensor, labels: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
