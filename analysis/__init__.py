@@ -65,19 +65,22 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 def _draw(folder: Path) -> Drawn:
     from analysis.axes import axis_rows
+    from analysis.claims import judge_claims
     from analysis.figure_4 import draw_figure_4
     from analysis.figures import draw_arms, draw_claims, draw_panels, head
-    from analysis.lessons import judge_sweep, load_lessons
+    from analysis.lessons import lesson_parts, load_lessons
     from analysis.lr_results import draw_search
     from analysis.overview import Drawn, cost_of, runs_of
     from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
     from analysis.study import read_study
     from analysis.table_1 import write_table_1
     from analysis.tables import contrasts_document, means_document, write_tables
-    from analysis.validity import write_validity
+    from analysis.validity import failed_gates, validity_rows, write_validity
 
     study = read_study(folder)
-    verdicts = judge_sweep(study, load_lessons())
+    rules = validity_rows(study)
+    failed = failed_gates(study, rules)
+    claims = judge_claims(study, failed)
     samples = shared_samples(study, shown_arms(study))
     files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
     documents = {}
@@ -88,14 +91,13 @@ def _draw(folder: Path) -> Drawn:
             study.sweep.reproduces, draw_panels if study.sweep.panels else draw_arms
         )
         files += draw_main(study, folder / "figure")
-        claims = {one.evidence[0].claim.text: one for one in verdicts.contrasts}
-        if claims:
+        if len(claims):
             files += draw_claims(claims, folder / "contrasts", head(study), f"{study.uncertainty_note}.")
-            documents["Claims of the sweep's file"] = contrasts_document(study, verdicts.contrasts)
+            documents["Claims of the sweep's file"] = contrasts_document(study, claims)
         if study.sweep.reproduces == "Table 1":
             files += write_table_1(study, folder)
-        validity, document = write_validity(folder)
-        files += [*validity, *write_tables(study, verdicts.contrasts, folder)]
+        validity, document = write_validity(study, rules)
+        files += [*validity, *write_tables(study, claims, folder)]
         documents["All scores"] = means_document(study)
         if document:
             documents[document.title] = document
@@ -103,8 +105,9 @@ def _draw(folder: Path) -> Drawn:
         folder=folder,
         manifest=study.variant.manifest,
         files=tuple(files),
-        verdicts=verdicts,
-        axes=() if study.sweep.search else axis_rows(study),
+        claims=claims,
+        parts=lesson_parts(study, load_lessons(), failed),
+        axes=None if study.sweep.search else axis_rows(study),
         missing=tuple(study.missing()),
         cost=cost_of(study),
         runs=runs_of(study),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.claims import seed_columns
 from analysis.document import HOLE, Document, Section
 from analysis.effects import Effect, axis_effect, forest_importances, grid_effects, varying
 from analysis.study import Study
@@ -25,150 +25,113 @@ METHODS = {
 }
 
 
-@dataclass(frozen=True)
-class AxisRow:
-    """What one axis, or an interaction of axes of a full grid, does to one measure in one sweep."""
+def axis_rows(study: Study) -> pd.DataFrame:
+    """Every axis that varies in the sweep and every interaction of a full grid, by the average and by shots.
 
-    sweep: str
-    axes: tuple[str, ...]
-    levels: tuple[str, ...]
-    """Of a single axis, in the sweep's order."""
-    measure: str
-    method: str
-    effect: Effect | None
-    share: float | None
-    """Of the variance between arms: exact on a full grid, a forest's guess elsewhere."""
-    seeds: int
-    interval: str
-
-    @property
-    def name(self) -> str:
-        return " × ".join(self.axes)
-
-
-def axis_rows(study: Study) -> tuple[AxisRow, ...]:
-    """Every axis that varies in the sweep, by the average over shots and by each number of shots."""
-    levels = varying(study.sweep)
-    axes = list(next(iter(levels.values()), {}))
-    rows: list[AxisRow] = []
-
-    def add(names: tuple[str, ...], measure: str, method: str, effect: Effect | None, share: float | None) -> None:
-        known = _levels(study, levels, names[0]) if len(names) == 1 else ()
-        seeds, interval = len(study.seeds), study.uncertainty
-        rows.append(AxisRow(study.sweep.name, names, known, measure, method, effect, share, seeds, interval))
-
-    for measure in (AVERAGE, *(f"{shots}-shot" for shots in study.shots)):
-        scores = study.arm_scores(measure)
-        grid = grid_effects(scores, levels) if scores and axes else []
-        for effect in grid:
-            add(effect.axes, measure, "full grid", effect, effect.share)
-        if grid or not scores:
-            continue
-        found = {axis: axis_effect(scores, levels, axis) for axis in axes}
-        alone = not all(found.values()) and measure == AVERAGE
-        shares = forest_importances(study.trial_values(measure), levels) if alone else {}
-        for axis, known in found.items():
-            add((axis,), measure, "one factor" if known else "forest", known, shares.get(axis))
-    return tuple(rows)
-
-
-def _levels(study: Study, levels: dict[str, dict[str, str]], axis: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(levels[arm][axis] for arm in study.sweep.arms if arm in levels))
-
-
-def axes_table(rows: Sequence[AxisRow]) -> pd.DataFrame:
-    """A row an axis or interaction, sweep and measure."""
+    Columns: sweep, axis (interactions with ×), axes (their number), levels, measure, method, arms, spread, low, high,
+    p, share (of the variance between arms: exact on a full grid, a forest's guess elsewhere), and the seeds.
+    """
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {
-                "sweep": row.sweep,
-                "axis": row.name,
-                "levels": " / ".join(row.levels),
-                "measure": row.measure,
-                "method": row.method,
-                "arms": row.effect.arms if row.effect else None,
-                "spread": row.effect.spread if row.effect else None,
-                "low": row.effect.low if row.effect else None,
-                "high": row.effect.high if row.effect else None,
-                "p": row.effect.p_value if row.effect else None,
-                "share": row.share,
-                "seeds": row.seeds,
-                "interval": row.interval,
-            }
-            for row in rows
-        ]
-    )
+    levels = varying(study.sweep)
+    axes = list(next(iter(levels.values()), {}))
+    rows: list[dict[str, object]] = []
+
+    def add(names: tuple[str, ...], measure: str, method: str, effect: Effect | None, share: float | None) -> None:
+        own = (
+            dict.fromkeys(levels[arm][names[0]] for arm in study.sweep.arms if arm in levels) if len(names) == 1 else ()
+        )
+        row = {"sweep": study.sweep.name, "axis": " × ".join(names), "axes": len(names), "levels": " / ".join(own)}
+        row |= {"measure": measure, "method": method}
+        for column, name in zip(("arms", "spread", "low", "high", "p"), (*NAMES,), strict=True):
+            row[column] = getattr(effect, name) if effect else np.nan
+        rows.append(row | {"share": np.nan if share is None else share} | seed_columns(study.seeds))
+
+    for measure in (AVERAGE, *(f"{shots}-shot" for shots in study.shots)):
+        trials = study.trial_values(measure)
+        grid = grid_effects(trials, levels) if trials and axes else []
+        for effect in grid:
+            add(effect.axes, measure, "full grid", effect, effect.share)
+        if grid or not trials:
+            continue
+        found = {axis: axis_effect(trials, levels, axis) for axis in axes}
+        alone = not all(found.values()) and measure == AVERAGE
+        shares = forest_importances(trials, levels) if alone else {}
+        for axis, known in found.items():
+            add((axis,), measure, "one factor" if known else "forest", known, shares.get(axis))
+    return pd.DataFrame(rows)
 
 
-def ranked(rows: Sequence[AxisRow]) -> list[AxisRow]:
+NAMES = ("arms", "spread", "low", "high", "p_value")
+
+
+def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Single axes by what they do to the average, largest first; those without a spread last."""
-    single = [row for row in rows if len(row.axes) == 1 and row.measure == AVERAGE]
-    return sorted(single, key=lambda row: -row.effect.spread if row.effect else np.inf)
+    single = rows[(rows["axes"] == 1) & (rows["measure"] == AVERAGE)]
+    return single.sort_values("spread", ascending=False, na_position="last", kind="stable")
 
 
-def axes_document(rows: Sequence[AxisRow], title: str) -> Document:
+def axes_document(rows: pd.DataFrame, title: str) -> Document:
     """The ranking of axes, then the full split of each grid."""
-    measures = list(dict.fromkeys(row.measure for row in rows if row.measure != AVERAGE))
-    by_key = {(row.sweep, row.axes, row.measure): row for row in rows}
+    measures = list(dict.fromkeys(rows["measure"]))
+    cells = {(row["sweep"], row["axis"], row["measure"]): _spread(row) for row in rows.to_dict("records")}
     ranking = []
-    for row in ranked(rows):
-        cells = [_spread(by_key.get((row.sweep, row.axes, measure))) for measure in (AVERAGE, *measures)]
-        share = HOLE if row.share is None else f"{100 * row.share:.0f} %"
-        ranking.append([row.name, row.sweep, " / ".join(row.levels), *cells, _p(row), share, row.method])
-    head = ["axis", "sweep", "levels", AVERAGE, *measures, "p", "share", "method"]
+    for row in ranked(rows).to_dict("records"):
+        spreads = [cells.get((row["sweep"], row["axis"], measure), HOLE) for measure in measures]
+        share = HOLE if np.isnan(row["share"]) else f"{100 * row['share']:.0f} %"
+        ranking.append([row["axis"], row["sweep"], row["levels"], *spreads, _p(row), share, row["method"]])
+    head = ["axis", "sweep", "levels", *measures, "p", "share", "method"]
     sections = [Section("", head, ranking, ["sweep", "levels", "method"])]
-    for sweep in dict.fromkeys(row.sweep for row in rows if row.method == "full grid"):
-        split = [r for r in rows if r.sweep == sweep and r.measure == AVERAGE and r.share is not None]
-        lines = [[row.name, f"{100 * (row.share or 0):.1f} %", _spread(row), _p(row)] for row in split]
+    grids = rows[(rows["method"] == "full grid") & (rows["measure"] == AVERAGE)]
+    for sweep, split in grids.groupby("sweep", sort=False):
+        lines = [
+            [row["axis"], f"{100 * row['share']:.1f} %", _spread(row), _p(row)] for row in split.to_dict("records")
+        ]
         heading = f"{sweep}: what explains the differences between the cells of the grid ({AVERAGE})"
         sections.append(Section(heading, ["axis or interaction", "share of the variance", "spread", "p"], lines))
     remarks = [
-        "How far an axis moves the scores, in points: twice the root mean square distance of arms from the middle of "
-        "those that differ in this axis alone, which between two arms is their difference; with 95 % interval.",
+        "How far an axis moves the scores, in points: twice the root mean square distance of levels from the middle of "
+        "arms that differ in this axis alone, which between two levels is their difference; with 95 % intervals, each "
+        "effect against its own change from seed to seed.",
     ]
-    notes = [f"*{method}*: {text}." for method, text in METHODS.items() if any(row.method == method for row in rows)]
-    conditional = sorted({row.sweep for row in rows if row.interval == "questions"})
-    if conditional:
-        notes.append(
-            f"Intervals of {', '.join(conditional)} are over questions, conditional on these models: one seed."
-        )
+    notes = [f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()]
+    alone = sorted(set(rows["sweep"][rows["seeds"] == 1]))
+    if alone:
+        notes.append(f"{', '.join(alone)}: one seed, so numbers without an interval.")
     return Document(title, remarks, sections, notes)
 
 
-def _spread(row: AxisRow | None) -> str:
-    if row is None or row.effect is None:
+def _spread(row: Mapping[Hashable, Any]) -> str:
+    if np.isnan(row["spread"]):
         return HOLE
-    return f"{row.effect.spread:.1f} [{row.effect.low:.1f}, {row.effect.high:.1f}]"
+    return f"{row['spread']:.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
 
 
-def _p(row: AxisRow) -> str:
-    if row.effect is None:
+def _p(row: Mapping[Hashable, Any]) -> str:
+    if np.isnan(row["p"]):
         return HOLE
-    return "< 0.001" if row.effect.p_value < 0.001 else f"{row.effect.p_value:.3f}"
+    return "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
 
 
-def draw_axes(rows: Sequence[AxisRow], path: Path, title: str) -> list[Path]:
+def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
     """The ranking as dots with intervals; one colour a sweep."""
     from matplotlib.figure import Figure
 
-    shown = [row for row in ranked(rows) if row.effect]
-    sweeps = list(dict.fromkeys(row.sweep for row in shown))
+    shown = ranked(rows).dropna(subset="spread").to_dict("records")
+    sweeps = list(dict.fromkeys(row["sweep"] for row in shown))
     with styled():
         figure = Figure(figsize=(WIDTH, 0.9 + 0.32 * max(len(shown), 1)), layout="constrained")
         axis = figure.subplots()
         for place, row in enumerate(shown):
-            effect = row.effect
-            assert effect is not None
-            colour = PALETTE[(sweeps.index(row.sweep) + 4) % len(PALETTE)]
-            errors = np.array([[effect.spread - effect.low], [effect.high - effect.spread]])
-            axis.errorbar(effect.spread, place, xerr=np.maximum(errors, 0), marker="o", color=colour)
+            colour = PALETTE[(sweeps.index(row["sweep"]) + 4) % len(PALETTE)]
+            errors = np.array([[row["spread"] - row["low"]], [row["high"] - row["spread"]]])
+            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=colour)
             beside = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "ha": "right"}
-            axis.annotate(row.name, (-0.01, place), va="bottom", **beside)  # type: ignore[arg-type]
-            small = f"{row.sweep}: {', '.join(row.levels) if len(row.levels) <= 3 else f'{len(row.levels)} levels'}"
+            axis.annotate(row["axis"], (-0.01, place), va="bottom", **beside)  # type: ignore[arg-type]
+            levels = row["levels"].split(" / ")
+            small = f"{row['sweep']}: {', '.join(levels) if len(levels) <= 3 else f'{len(levels)} levels'}"
             axis.annotate(small, (-0.01, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
-            axis.annotate(f"{effect.spread:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
+            axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
         axis.set_yticks([])
         axis.set_ylim(len(shown) - 0.4, -0.6)
         axis.set_xlim(left=0)

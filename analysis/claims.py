@@ -1,121 +1,222 @@
-"""Statements about a sweep's arms, and what its results say of them."""
+"""Claims about a sweep's arms and what its results say of each: one frame, a row per claim, from claim to verdict.
+
+Columns: `sweep`, `claim`, `detail` (the sum in words), `measure`, `expect`, `margin`, `expectation` (in words), `size`
+(the paper's, if it is a bound too); `estimate`, `error`, `df`, `low`, `high` (95 %) and `interval`, what they are over:
+`seeds`, or with one seed `questions`, conditional on the models at hand, as are `low_questions` and `high_questions`;
+`p_supported`, `p_contradicted`, `p_smaller`, the p of each thing that could be said, and `p`, the smallest;
+`smallest_difference` that such a sweep finds four times out of five, `seeds_needed` of an undecided claim; `seeds`,
+`seed_list`, `seeds_are` (`development`: those that world and recipe were tuned on; `confirmatory`; `mixed`);
+`mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict` and `reason`, why there is none.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from analysis.paper import PaperNumber
+import numpy as np
+
 from analysis.power import seeds_needed, smallest_difference
-from analysis.statistics import LEVEL, Expectation, Finding, Interval, Verdict, find
+from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
 from analysis.study import Study
-from mm1_lab.config import Contrast
+from mm1_lab.config import Contrast, Expectation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Verdict = Literal[
+    "supported",
+    "supported, smaller",
+    "by wording only",
+    "by content only",
+    "refuted in size",
+    "contradicted",
+    "undecided",
+    "not judged",
+]
+
+DEVELOPMENT = range(5)
+"""Seeds that the world and the recipes were tuned on."""
+CONFIRMATORY = 100
+"""The first of the seeds that no development has used."""
+
+Weights = Mapping[tuple[str, str], float]
+"""A weighted sum of scores, by (arm, measure)."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A weighted sum of arms' scores, and where it should lie."""
+    """A weighted sum of scores, and where it should lie."""
 
     text: str
     detail: str
     """The sum in words: `captions − interleaved, 0-shot`."""
-    weights: dict[str, float]
+    weights: Weights
     measure: str
     expect: Expectation
     margin: float = 0.0
-    over: str = ""
-    """Where not empty: how much more the one arm scores on `measure` than on this."""
+    size: float | None = None
+    """How large the paper found the difference: an interval that lies below it refutes the size."""
 
     @property
     def expectation(self) -> str:
-        """`> 0`, `< −2`, `within ± 2`."""
-        if self.expect == "equivalent":
-            return f"within ± {self.margin:g}"
-        if self.expect == "greater":
-            return f"> {self.margin:g}"
-        return f"< −{self.margin:g}" if self.margin else "< 0"
+        """`> 0`, `< −2`, `within ± 2`, `≥ −2`."""
+        minus = f"−{self.margin:g}" if self.margin else "0"
+        words = {"greater": f"> {self.margin:g}", "less": f"< {minus}", "keeps": f"≥ {minus}"}
+        return words.get(self.expect, f"within ± {self.margin:g}")
 
 
 def claim_of(contrast: Contrast) -> Claim:
+    weights = {(contrast.first, contrast.measure): 1.0, (contrast.second, contrast.measure): -1.0}
     detail = f"{contrast.first} − {contrast.second}, {contrast.measure}"
-    weights = {contrast.first: 1.0, contrast.second: -1.0}
     return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the results say of one claim, by itself. Intervals are None where an arm that it needs has no scores."""
+def judge_claims(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
+    """The contrasts of the sweep's file, each judged by itself at 5 %, uncorrected.
 
-    claim: Claim
-    difference: Interval | None
-    """Over seeds where there are several, otherwise over questions."""
-    questions: Interval | None = None
-    """Over questions, conditional on the models at hand."""
-    paper: PaperNumber | None = None
-    mixes_machines: bool = False
+    `failed` names the gates that the base fails.
+    """
+    import pandas as pd
 
-    @property
-    def finding(self) -> Finding | None:
-        return find(self.claim.expect, self.claim.margin, self.difference)
-
-    @property
-    def smallest(self) -> float | None:
-        """The true difference that such a sweep finds four times out of five."""
-        return smallest_difference(self.difference) if self.difference else None
+    reason = grounds(study, failed)
+    rows = [claim_row(study, claim_of(contrast), reason) for contrast in study.sweep.contrasts]
+    return pd.DataFrame([row | verdict_of(row) for row in rows])
 
 
-def gather(study: Study, claim: Claim) -> Evidence:
-    """The evidence of one sweep's results."""
-    if claim.over:
-        arm = next(iter(claim.weights))
-        difference = study.gain(arm, claim.measure, claim.over)
-        questions = study.gain(arm, claim.measure, claim.over, questions=True) if difference else None
-        return Evidence(claim, difference, questions)
-    difference = study.combine(claim.weights, claim.measure)
-    return Evidence(
-        claim,
-        difference,
-        study.combine(claim.weights, claim.measure, questions=True) if difference else None,
-        study.paper_difference(claim.weights, claim.measure),
-        study.mixes_machines(claim.weights),
-    )
+def grounds(study: Study, failed: Sequence[str] = ()) -> str:
+    """Why a sweep's results are no grounds for any verdict; empty where they are."""
+    if study.variant.manifest.scale == "smoke":
+        return "smoke scale: nothing is learnt"
+    if len(study.seeds) < 2:
+        return "one seed"
+    return f"the base fails its gates: {', '.join(failed)}" if failed else ""
 
 
-@dataclass(frozen=True)
-class Judged:
-    """The verdict on a statement that comes to one claim or more."""
+def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, object]:
+    """One claim's row but for verdict and the seeds that it needs."""
+    values, seeds = per_seed(study, claim.weights)
+    over_seeds = _interval(study, claim.weights, values, seeds)
+    over_questions = study.over_questions(claim.weights)
+    found = over_seeds or over_questions
+    p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds and not reason else {}
+    paper = study.paper_difference(claim.weights)
+    return {
+        "sweep": study.sweep.name,
+        "claim": claim.text,
+        "detail": claim.detail,
+        "measure": claim.measure,
+        "expect": claim.expect,
+        "margin": claim.margin,
+        "expectation": claim.expectation,
+        "size": np.nan if claim.size is None else claim.size,
+        **interval_columns(found),
+        "interval": "seeds" if over_seeds else "questions" if found else "",
+        "low_questions": over_questions.low if over_questions else np.nan,
+        "high_questions": over_questions.high if over_questions else np.nan,
+        **{f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")},
+        "p": min(p.values(), default=np.nan),
+        "smallest_difference": smallest_difference(over_seeds) if over_seeds else np.nan,
+        **seed_columns(seeds),
+        "mixes_machines": study.mixes_machines(arm for arm, _ in claim.weights),
+        "paper": paper.value if paper else np.nan,
+        "paper_bound": paper.bound if paper else "",
+        "paper_source": paper.source if paper else "",
+        "reason": reason or ("" if over_seeds else "one seed" if found else "no scores"),
+    }
 
-    evidence: tuple[Evidence, ...]
-    verdict: Verdict
-    p_value: float
-    """Adjusted over the family that it was judged in."""
-    seeds_needed: float | None = None
-    """Of an undecided statement: seeds that would decide it, were the truth what was estimated; infinite: more than
-    1,000. None where it cannot be told, from one seed."""
 
-    @property
-    def lead(self) -> Evidence | None:
-        """The claim that the verdict hangs on: the surest of those that speak against it, else the least sure."""
-        known = [(one, found) for one in self.evidence if (found := one.finding)]
-        against = [pair for pair in known if not pair[1].supports]
-        if against:
-            return min(against, key=lambda pair: pair[1].p_value)[0]
-        return max(known, key=lambda pair: pair[1].p_value)[0] if known else None
+def interval_columns(found: Interval | None) -> dict[str, float]:
+    names = ("estimate", "error", "df", "low", "high")
+    if found is None:
+        return dict.fromkeys(names, np.nan)
+    values = (found.estimate, found.error, found.degrees_of_freedom, found.low, found.high)
+    return dict(zip(names, values, strict=True))
 
 
-def needed(study: Study, evidence: tuple[Evidence, ...], family: int) -> float | None:
-    """Seeds that would decide every one of these claims at Holm's first step over `family` claims; None: one seed."""
-    if study.uncertainty == "questions":
-        return None
-    found = [
-        seeds_needed(
-            one.claim.expect,
-            one.claim.margin,
-            one.difference,
-            len(study.seeds),
-            2 if one.claim.over else len(study.scored),
-            family,
-        )
-        for one in evidence
-        if one.difference and one.finding and one.finding.p_value > LEVEL / family
-    ]
-    return max(found, default=None)
+def seed_columns(seeds: Sequence[int]) -> dict[str, object]:
+    kinds = {"development" if s in DEVELOPMENT else "confirmatory" if s >= CONFIRMATORY else "other" for s in seeds}
+    kind = kinds.pop() if len(kinds) == 1 else "mixed" if kinds else ""
+    return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
+
+
+def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:
+    """The weighted sum within each seed that has all its scores, and the seeds; none where the arms are one recipe."""
+    merged: dict[tuple[str, str], float] = {}
+    for (arm, measure), weight in weights.items():
+        key = study.representative(arm), measure
+        merged[key] = merged.get(key, 0.0) + weight
+    known = {measure: study.trial_values(measure) for _, measure in merged}
+    seeds = [seed for seed in study.seeds if all((arm, seed) in known[measure] for arm, measure in merged)]
+    if not any(merged.values()):
+        return np.zeros(0), []
+    values = [sum(w * known[measure][arm, seed] for (arm, measure), w in merged.items()) for seed in seeds]
+    return np.array(values), seeds
+
+
+def _interval(study: Study, weights: Weights, values: Floats, seeds: Sequence[int]) -> Interval | None:
+    """Moderated for a pair of arms at one measure, Student's by itself for everything else."""
+    measures = {measure for _, measure in weights}
+    if sorted(weights.values()) != [-1.0, 1.0] or len(measures) > 1:
+        return one_sample(values)
+    known = study.trial_values(next(iter(measures)))
+    left_out = {study.representative(arm) for arm, _ in weights} | set(study.controls)
+    others = [arm for arm in study.scored if arm not in left_out and all((arm, seed) in known for seed in seeds)]
+    pool = [[known[arm, seed] for seed in seeds] for arm in others]
+    return moderated(values, np.array(pool).reshape(len(others), len(seeds)))
+
+
+def p_values(expect: Expectation, margin: float, found: Interval, size: float | None = None) -> dict[str, float]:
+    """The p of each thing that could be said of a claim; to say it takes p ≤ the level.
+
+    A direction is shown, or its opposite, by a two-sided test against the margin; that it is smaller than the paper's
+    `size` by a two-sided test against that. `equivalent` takes two one-sided tests (the 90 % interval within the
+    margins), `keeps` one (non-inferiority: the one-sided 95 % bound above minus the margin); they are contradicted by
+    two-sided tests against the margins.
+    """
+    if expect == "less":
+        turned = replace(found, estimate=-found.estimate)
+        return p_values("greater", margin, turned, size)
+    if expect == "keeps":
+        p = {"supported": found.above(-margin), "contradicted": 2 * found.below(-margin)}
+    elif expect == "equivalent":
+        outside = 2 * min(found.below(-margin), found.above(margin))
+        p = {"supported": max(found.above(-margin), found.below(margin)), "contradicted": outside}
+    else:
+        p = {"supported": 2 * found.above(margin), "contradicted": 2 * found.below(margin)}
+        if size is not None:
+            p["smaller"] = 2 * found.below(size)
+    return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}
+
+
+def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
+    """The verdict of p values by `p_values`, each times `factor`."""
+    sure = {name for name, value in p.items() if factor * value <= LEVEL}
+    if "supported" in sure:
+        return "supported, smaller" if "smaller" in sure else "supported"
+    if "contradicted" in sure:
+        return "contradicted"
+    return "refuted in size" if "smaller" in sure else "undecided"
+
+
+def verdict_of(row: Mapping[str, Any], family: int = 1) -> dict[str, object]:
+    """The verdict of one row by itself, and the seeds that would decide it at the level of a family's first step."""
+    p = p_columns(row)
+    if not p:
+        return {"verdict": "not judged", "seeds_needed": np.nan}
+    verdict = say(p)
+    return {"verdict": verdict, "seeds_needed": needed(row, family) if verdict == "undecided" else np.nan}
+
+
+def p_columns(row: Mapping[Any, Any]) -> dict[str, float]:
+    found = {name: float(row[f"p_{name}"]) for name in ("supported", "contradicted", "smaller")}
+    return {name: value for name, value in found.items() if not np.isnan(value)}
+
+
+def needed(row: Mapping[Any, Any], family: int) -> float:
+    """Seeds that would decide a row's claim four times out of five, were the truth what was estimated."""
+    seeds, size = row["seeds"], row["size"]
+    found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])
+    lent = row["df"] - (seeds - 1)  # by the pool to a pair
+    return seeds_needed(row["expect"], row["margin"], found, lent, family, None if np.isnan(size) else size)

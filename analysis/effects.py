@@ -1,24 +1,29 @@
 """Which axis moves the scores, and by how much: one-factor comparisons, full grids, and grids of any other shape.
 
 An axis is a field of the recipe. Arms that differ in it and in nothing else form a group; what the axis does is how far
-the arms of its groups spread. On a full grid an analysis of variance splits the spread exactly into what each axis and
-each interaction explains. Where an axis changes only together with others there is no such group, and a random forest
-(Optuna's fANOVA) guesses at its share.
+its levels spread within groups. On a full grid an analysis of variance splits the spread exactly into what each axis
+and each interaction explains. Where an axis changes only together with others there is no such group, and a random
+forest (Optuna's fANOVA) guesses at its share.
+
+The seed is the unit: an effect is formed within each seed and held against its own change from seed to seed, as in
+an analysis of variance with repeated measures. Between two levels that is the paired t test; of more levels it takes
+the differences between them to change alike from seed to seed (sphericity). With one seed there are numbers only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from math import prod
 
 import numpy as np
 
-from analysis.statistics import ArmScores, Floats
+from analysis.statistics import Floats, quantile
 from mm1_lab.config import Recipe, Sweep
 
+Trials = Mapping[tuple[str, int], float]
+"""The score of each trial (arm, seed)."""
 Levels = dict[str, dict[str, str]]
 """By arm, the level of each axis that varies in the sweep."""
 UNSET = "unset"
@@ -69,8 +74,8 @@ def groups(levels: Levels, axis: str) -> list[list[str]]:
 class Effect:
     """How far an axis, or an interaction of axes, spreads the scores of arms.
 
-    The spread is twice the root mean square distance of the arms from the middle of their group: between two arms, it
-    is their difference.
+    The spread is twice the root mean square distance of levels from the middle of their group: between two, it is their
+    difference. Its 95 % interval and p are NaN with one seed.
     """
 
     axes: tuple[str, ...]
@@ -83,68 +88,72 @@ class Effect:
     """Of a full grid's sum of squares between cells."""
 
 
-def axis_effect(scores: ArmScores, levels: Levels, axis: str) -> Effect | None:
-    """The axis by one-factor comparisons among arms with scores; None where there are none."""
-    known = {arm: found for arm, found in levels.items() if arm in scores.arms}
-    together = groups(known, axis)
-    place = {arm: number for number, arm in enumerate(scores.arms)}
-    projector = np.zeros((len(place), len(place)))
-    for arms in together:
-        rows = [place[arm] for arm in arms]
-        projector[np.ix_(rows, rows)] = np.eye(len(rows)) - 1 / len(rows)
-    return _effect(scores, (axis,), projector, sum(map(len, together))) if together else None
+def axis_effect(trials: Trials, levels: Levels, axis: str) -> Effect | None:
+    """The axis by one-factor comparisons among arms with scores at every seed; None where there are none."""
+    arms, scores = _complete(trials, levels)
+    together = groups({arm: levels[arm] for arm in arms}, axis)
+    if not together:
+        return None
+    names = sorted({levels[arm][axis] for arm in arms})
+    indicators = np.zeros((len(arms), len(names)))
+    for group in together:
+        rows = [arms.index(arm) for arm in group]
+        own = np.array([[levels[arm][axis] == name for name in names] for arm in group], dtype=np.float64)
+        indicators[rows] = own - own.mean(0)
+    return _effect(scores, (axis,), indicators, sum(map(len, together)))
 
 
-def grid_effects(scores: ArmScores, levels: Levels) -> list[Effect]:
+def grid_effects(trials: Trials, levels: Levels) -> list[Effect]:
     """Every axis and interaction of a full grid, with its share; empty unless two axes or more are crossed fully.
 
-    A cell without scores is a hole in the grid: then nothing can be split exactly, and nothing is.
+    A cell that lacks a seed is a hole in the grid: then nothing can be split exactly, and nothing is.
     """
     axes = list(next(iter(levels.values()), {}))
     sizes = [len({found[axis] for found in levels.values()}) for axis in axes]
-    if len(axes) < 2 or prod(sizes) != len(levels) or not set(levels) <= set(scores.arms):
+    arms, scores = _complete(trials, levels)
+    if len(axes) < 2 or prod(sizes) != len(levels) or len(arms) < len(levels):
         return []
-    known = [levels.get(arm) for arm in scores.arms]
-    cells = np.array([found is not None for found in known], dtype=np.float64)
-    average = {axis: _averaging(known, axis) for axis in axes}
+    average = {axis: _averaging([levels[arm] for arm in arms], axis) for axis in axes}
     effects = []
     for subset in chain.from_iterable(combinations(axes, size) for size in range(1, len(axes) + 1)):
-        factors = [np.diag(cells) - average[axis] if axis in subset else average[axis] for axis in axes]
-        effects.append(_effect(scores, subset, reduce(np.matmul, factors), len(levels)))
-    found = [effect for effect in effects if effect]
-    total = sum(effect.spread**2 for effect in found)
-    return [_with_share(effect, effect.spread**2 / total if total else float("nan")) for effect in found]
+        projector = np.eye(len(arms))
+        for axis in axes:
+            projector = projector @ (np.eye(len(arms)) - average[axis] if axis in subset else average[axis])
+        effects.append(_effect(scores, subset, projector, len(arms)))
+    total = sum(effect.spread**2 for effect in effects)
+    return [replace(effect, share=effect.spread**2 / total if total else float("nan")) for effect in effects]
 
 
-def _averaging(known: Sequence[Mapping[str, str] | None], axis: str) -> Floats:
-    """The matrix that replaces each cell by the mean over `axis`; arms outside the grid become zero."""
-    rest = [None if found is None else {a: level for a, level in found.items() if a != axis} for found in known]
-    same = np.array([[one is not None and one == other for other in rest] for one in rest], dtype=np.float64)
-    return same / np.maximum(same.sum(1, keepdims=True), 1)
+def _complete(trials: Trials, levels: Levels) -> tuple[list[str], Floats]:
+    """The arms with scores at every seed, and (arms, seeds), the scores."""
+    seeds = sorted({seed for _, seed in trials})
+    arms = [arm for arm in levels if seeds and all((arm, seed) in trials for seed in seeds)]
+    return arms, np.array([[trials[arm, seed] for seed in seeds] for arm in arms]).reshape(len(arms), len(seeds))
 
 
-def _with_share(effect: Effect, share: float) -> Effect:
-    return Effect(effect.axes, effect.arms, effect.spread, effect.low, effect.high, effect.p_value, share)
+def _averaging(known: list[dict[str, str]], axis: str) -> Floats:
+    """The matrix that replaces each cell by the mean over `axis`."""
+    rest = [{name: level for name, level in found.items() if name != axis} for found in known]
+    same = np.array([[one == other for other in rest] for one in rest], dtype=np.float64)
+    return same / same.sum(1, keepdims=True)
 
 
-def _effect(scores: ArmScores, axes: tuple[str, ...], projector: Floats, arms: int) -> Effect | None:
-    """The spread that a projector (arms, arms) takes out of the scores; None where no seeds connect the arms."""
+def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -> Effect:
+    """The spread of scores (arms, seeds) in the space of `columns` (arms, …), over `arms` arms."""
     from scipy.special import fdtrc
 
-    vectors, sizes, _ = np.linalg.svd(projector)
-    basis = vectors[:, sizes > 0.5]
-    if scores.free.size and np.abs(basis.T @ scores.free).max() > 1e-9:
-        return None
-    found = basis.T @ scores.values
-    squares = float(found @ found)
-    covariance = sum((basis.T @ part @ basis for part, _ in scores.parts), np.zeros((len(found), len(found))))
-    rank = int(np.linalg.matrix_rank(covariance))
+    vectors, sizes, _ = np.linalg.svd(columns)
+    rank = int((sizes > 1e-9).sum())
+    by_seed = vectors[:, :rank].T @ scores
+    mean, seeds = by_seed.mean(1), by_seed.shape[1]
+    squares, degrees = float(mean @ mean), float(rank * (seeds - 1))
     spread = float(2 * np.sqrt(squares / arms))
-    if rank < len(found):  # scores without any spread of chance
+    if seeds < 2:
+        return Effect(axes, arms, spread, float("nan"), float("nan"), float("nan"))
+    unit = float(((by_seed - mean[:, None]) ** 2).sum()) / degrees / seeds  # the error of one coordinate of the mean
+    if unit <= 1e-18 * (1 + squares):  # scores without any spread of chance
         return Effect(axes, arms, spread, spread, spread, 0.0 if squares else 1.0)
-    degrees = min(degrees for _, degrees in scores.parts)
-    f = float(found @ np.linalg.solve(covariance, found)) / rank
-    unit = squares / (rank * f) if f else 0.0
+    f = squares / (rank * unit)
     low, high = (float(2 * np.sqrt(shift * unit / arms)) for shift in _noncentralities(f, rank, degrees))
     return Effect(axes, arms, spread, low, high, float(fdtrc(rank, degrees, f)))
 
@@ -155,14 +164,12 @@ def _noncentralities(f: float, rank: int, degrees: float) -> tuple[float, float]
     The root of the observed one is nearly normal, with variance 1, around the root of the true one plus `rank` − 1;
     with an estimated error, Student's. For rank 1 that is the t interval; simulation finds 93–98 % elsewhere.
     """
-    from scipy.special import stdtrit
-
-    root, reach = np.sqrt(rank * f), float(stdtrit(degrees, 0.975))
+    root, reach = np.sqrt(rank * f), quantile(0.975, degrees)
     ends = max(root - reach, 0.0) ** 2 - (rank - 1), (root + reach) ** 2 - (rank - 1)
     return max(ends[0], 0.0), max(ends[1], 0.0)
 
 
-def forest_importances(trials: Mapping[tuple[str, int], float], levels: Levels) -> dict[str, float]:
+def forest_importances(trials: Trials, levels: Levels) -> dict[str, float]:
     """Each axis' share of the variance by Optuna's fANOVA, on any grid; `trials` maps (arm, seed) to a score.
 
     The evaluator is named because Optuna's default, PED-ANOVA, looks at the best trials alone. Empty for fewer than

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.claims import Evidence, Judged
-from analysis.statistics import Interval, Verdict
+from analysis.claims import Verdict
+from analysis.statistics import Interval
 from analysis.study import FAMILIES, Study
 from analysis.style import DARK, GREY, MARKERS, PALETTE, WIDTH, annotate_head, arm_colours, save, styled
 from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 TITLES = {"": "all image benchmarks", "captioning": "captioning (CIDEr)", "vqa": "VQA"}
 DASHES = (0, (4, 2))
 VERDICT_COLOURS: dict[Verdict, str] = {
     "supported": "#0072B2",
+    "supported, smaller": "#0072B2",
+    "refuted in size": "#D55E00",
     "contradicted": "#D55E00",
-    "undecided": GREY,
-    "–": GREY,
 }
 
 
@@ -179,54 +180,54 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
         return save(figure, path)
 
 
-def draw_claims(judged: Mapping[str, Judged], path: Path, head: str, note: str) -> list[Path]:
-    """Claims by name: difference with interval, what the claim says (shaded), verdict, the paper's own difference."""
+def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[Path]:
+    """Rows of claims or lessons: difference with interval, what is claimed (shaded), verdict, the paper's own."""
     from matplotlib.figure import Figure
 
-    leads = [one.lead or one.evidence[0] for one in judged.values()]
-    ends = [end for one in leads if one.difference for end in (one.difference.low, one.difference.high)]
-    ends += [one.paper.value for one in leads if one.paper]
-    ends = [0.0, *(e for e in ends if np.isfinite(e)), *(s * one.claim.margin for one in leads for s in (-1, 1))]
+    known = claims[["low", "high", "estimate", "paper"]].to_numpy(float)
+    ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
     reach = 0.08 * (max(ends) - min(ends) or 1.0)
     limits = (min(ends) - reach, max(ends) + reach)
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(judged)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(claims)), layout="constrained")
         axis = figure.subplots()
         axis.axvline(0, color=DARK, linewidth=0.6)
         axis.set_xlim(*limits)
-        for row, (one, name) in enumerate(zip(leads, judged, strict=True)):
-            _claim(axis, row, name, one, judged[name].verdict)
-            if one.paper:
-                marker = "^" if one.paper.bound == "above" else "D"
-                axis.plot(one.paper.value, row, marker=marker, color=DARK, markerfacecolor="white", linestyle="none")
-        axis.set_yticks(range(len(judged)), [""] * len(judged))
+        for place, row in enumerate(claims.to_dict("records")):
+            _claim(axis, place, row)
+        axis.set_yticks(range(len(claims)), [""] * len(claims))
         axis.tick_params(axis="y", length=0)
-        axis.set_ylim(len(judged) - 0.4, -0.6)
+        axis.set_ylim(len(claims) - 0.4, -0.6)
         axis.set_xlabel("difference in points; shaded: what the claim says")
         axis.grid(axis="x")
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
-        note += " Open diamonds: MM1's own difference; open triangles: MM1's is more." * any(one.paper for one in leads)
+        note += " Open diamonds: MM1's own difference; open triangles: MM1's is more." * bool(
+            claims["paper"].notna().any()
+        )
         annotate_head(figure, head, note)
         return save(figure, path)
 
 
-def _claim(axis: Axes, row: int, name: str, evidence: Evidence, verdict: Verdict) -> None:
+def _claim(axis: Axes, place: int, row: Mapping[Hashable, Any]) -> None:
     from matplotlib.patches import Rectangle
 
-    claim, difference = evidence.claim, evidence.difference
-    left, right = axis.get_xlim()
+    margin, (left, right) = row["margin"], axis.get_xlim()
     low, high = {
-        "greater": (claim.margin, right),
-        "less": (left, -claim.margin),
-        "equivalent": (-claim.margin, claim.margin),
-    }[claim.expect]
-    colour = VERDICT_COLOURS[verdict]
-    axis.add_patch(Rectangle((low, row - 0.38), high - low, 0.76, color="#EDEDED", linewidth=0, zorder=0))
-    if difference:
-        axis.errorbar(difference.estimate, row, xerr=np.array([_errors(difference)]).T, marker="o", color=colour)
+        "greater": (margin, right),
+        "less": (left, -margin),
+        "keeps": (-margin, right),
+        "equivalent": (-margin, margin),
+    }[row["expect"]]
+    colour = VERDICT_COLOURS.get(row["verdict"], GREY)
+    axis.add_patch(Rectangle((low, place - 0.38), high - low, 0.76, color="#EDEDED", linewidth=0, zorder=0))
+    if np.isfinite(row["estimate"]):
+        errors = np.nan_to_num([[row["estimate"] - row["low"]], [row["high"] - row["estimate"]]])
+        axis.errorbar(row["estimate"], place, xerr=errors, marker="o", color=colour)
+    if np.isfinite(row["paper"]):
+        marker = "^" if row["paper_bound"] == "above" else "D"
+        axis.plot(row["paper"], place, marker=marker, color=DARK, markerfacecolor="white", linestyle="none")
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-    axis.annotate(name, (-0.01, row), ha="right", va="bottom", **beside)
-    axis.annotate(claim.detail, (-0.01, row), ha="right", va="top", color=GREY, fontsize=6, **beside)
-    word = verdict if difference else "no scores"
-    axis.annotate(word, (1.01, row), ha="left", va="center", color=colour, fontweight="bold", **beside)
+    axis.annotate(row["claim"], (-0.01, place), ha="right", va="bottom", **beside)
+    axis.annotate(row["detail"], (-0.01, place), ha="right", va="top", color=GREY, fontsize=6, **beside)
+    axis.annotate(row["verdict"], (1.01, place), ha="left", va="center", color=colour, fontweight="bold", **beside)

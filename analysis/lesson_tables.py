@@ -1,117 +1,94 @@
-"""The lessons of a scale as tables and as a figure."""
+"""The lessons of a scale as tables and as a figure, from the frames of `analysis.lessons`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
+from analysis.claims import Verdict
 from analysis.document import HOLE, Document, Section
 from analysis.figures import draw_claims
-from analysis.lessons import LAW, Taught
-from analysis.tables import evidence_row, paper_cell, seeds_cell, signed
+from analysis.lessons import LAW
+from analysis.tables import estimate, paper_cell, seeds_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Row = Mapping[Hashable, Any]
 
-def lessons_table(taught: Sequence[Taught]) -> pd.DataFrame:
-    """A row a part of each lesson, with the lesson's verdict; one row for a lesson that was not run."""
-    import pandas as pd
 
+def lessons_document(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> Document:
+    """Every lesson with the part that its verdict hangs on; then every part by itself."""
+    sources = list(dict.fromkeys(source for source in lessons["paper_source"].dropna() if source))
     rows = []
-    for one in taught:
-        lesson, judged = one.lesson, one.judged
-        about: dict[str, object] = {
-            "lesson": lesson.name,
-            "claim": lesson.claim,
-            "section": lesson.section,
-            "sweep": lesson.sweep,
-        }
-        verdict: dict[str, object] = {
-            "verdict": judged.verdict,
-            "p_holm": judged.p_value,
-            "seeds_needed": judged.seeds_needed,
-        }
-        verdict |= {"seeds": one.seeds, "interval": one.interval, "note": one.note}
-        for evidence in judged.evidence or (None,):
-            part: dict[str, object] = {}
-            if evidence:
-                claim, finding = evidence.claim, evidence.finding
-                part = {"contrast": claim.detail, "expect": claim.expect, "margin": claim.margin}
-                part |= {"p": finding.p_value if finding else None} | evidence_row(evidence)
-            rows.append(about | part | verdict)
-    return pd.DataFrame(rows)
+    for row in lessons.to_dict("records"):
+        known = isinstance(row["detail"], str)
+        claim = row["claim"] if row["by"] == "MM1" else f"{row['claim']} (ours)"
+        several = f" (of {row['parts']})" if row["parts"] > 1 else ""
+        cells = [claim, f"{row['paper_says']} ({row['section']})", row["detail"] + several if known else HOLE]
+        cells += [expected(row) if known else HOLE, estimate_cell(row), paper_cell(row, sources), seeds_text(row)]
+        rows.append([*cells, seeds_cell(row), f"**{row['verdict']}**{because(row)}"])
+    head = ["lesson", "the paper", "hangs on", "expected", "estimate", "MM1", "seeds", "seeds needed", "verdict"]
+    sections = [Section("", head, rows, ["the paper", "hangs on", "expected", "verdict"])]
+    if len(parts):
+        cells = [
+            [row["lesson"], row["detail"], expected(row), estimate_cell(row), f"{row['says']}{because(row)}"]
+            for row in parts[parts["detail"].notna()].to_dict("records")
+        ]
+        head = ["lesson", "part", "expected", "estimate", "by itself"]
+        sections.append(Section("Part by part", head, cells, ["part", "expected", "by itself"]))
+    return Document(title, [f"{tally(lessons)}."], sections, lesson_notes(lessons), sources)
 
 
-def lessons_document(taught: Sequence[Taught], title: str) -> Document:
-    """One table: every lesson with the part that its verdict hangs on."""
-    leads = [one.judged.lead for one in taught]
-    sources = list(dict.fromkeys(lead.paper.source for lead in leads if lead and lead.paper))
-    rows = []
-    for one, lead in zip(taught, leads, strict=True):
-        claim = lead.claim if lead else None
-        parts = len(one.judged.evidence)
-        detail = f"{claim.detail}{f' (of {parts} parts)' if parts > 1 else ''}" if claim else HOLE
-        rows.append(
-            [
-                one.lesson.claim,
-                f"{one.lesson.paper} ({one.lesson.section})",
-                detail,
-                claim.expectation if claim else HOLE,
-                estimate_cell(one),
-                paper_cell(lead.paper if lead else None, sources),
-                seeds_text(one),
-                seeds_cell(one.judged),
-                f"**{one.judged.verdict}**" if not one.note else one.note,
-            ]
-        )
-    head = ["lesson", "the paper", "contrast", "expected", "estimate", "MM1", "seeds", "seeds needed", "verdict"]
-    words = ["the paper", "contrast", "expected", "verdict"]
-    return Document(title, [f"{tally(taught)}."], [Section("", head, rows, words)], lesson_notes(taught), sources)
+def expected(row: Row) -> str:
+    """`> 0; MM1 3`, with the paper's size where it is a bound too."""
+    size = row["size"]
+    return str(row["expectation"]) if size != size else f"{row['expectation']}; MM1 {size:g}"
 
 
-def tally(taught: Sequence[Taught]) -> str:
-    """`7 supported, 2 contradicted, 3 undecided, 4 without results`."""
-    counts = Counter("without results" if one.judged.verdict == "–" else one.judged.verdict for one in taught)
-    order = ("supported", "contradicted", "undecided", "without results")
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
+def because(row: Row) -> str:
+    return f": {row['reason']}" if row["reason"] else ""
 
 
-def estimate_cell(taught: Taught) -> str:
+def tally(lessons: pd.DataFrame) -> str:
+    """`7 supported, 2 contradicted, 3 undecided, 4 not judged`."""
+    counts = Counter(lessons["verdict"])
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict) if counts[verdict])
+
+
+def estimate_cell(row: Row) -> str:
     """In points, or for the learning-rate law its slope."""
-    lead = taught.judged.lead
-    if lead and lead.difference and taught.lesson.sweep == LAW:
-        point = lead.difference
-        return f"{point.estimate:+.2f} [{point.low:+.2f}, {point.high:+.2f}]".replace("-", "−")
-    return signed(lead.difference if lead else None)
+    return estimate(row, 2 if row["sweep"] == LAW else 1)
 
 
-def seeds_text(taught: Taught) -> str:
-    if taught.interval == "questions":
-        return "1, over questions"
-    return str(taught.seeds) if taught.interval == "seeds" else taught.interval or HOLE
+def seeds_text(row: Row) -> str:
+    """`3, development`, and `1, over questions` where an interval is conditional on the models of one seed."""
+    if row["seeds"] != row["seeds"] or not row["seeds"]:
+        return HOLE
+    return f"{row['seeds']:.0f}, {row['seeds_are']}" + ", over questions" * (row["interval"] == "questions")
 
 
-def lesson_notes(taught: Sequence[Taught]) -> list[str]:
+def lesson_notes(lessons: pd.DataFrame) -> list[str]:
     notes = [
-        "Differences in points with 95 % intervals; of a lesson with several parts, the one that its verdict hangs on. "
-        "*Supported* or *contradicted* at 5 % after Holm's correction over all contrasts and lessons of the sweep; a "
-        "lesson needs all its parts and falls with one. *Undecided* says that the results allow either; *seeds needed* "
-        "is how many would decide it four times out of five if the truth is as estimated.",
+        "Differences in points, with 95 % intervals over seeds; of a lesson with several parts, the one that its "
+        "verdict hangs on. A lesson needs all its parts and falls with one; all lessons are one family, and verdicts "
+        "hold at 5 % after Holm's correction. *Supported, smaller*: the direction is the paper's, the size is below "
+        "the paper's. *Refuted in size*: too small for the paper, whatever its sign. *By wording only*: by CIDEr and "
+        "not by what captions say. *Undecided*: the results allow either; *seeds needed* would decide it four times "
+        "out of five if the truth is as estimated. *Development* seeds are those that world and recipes were tuned on."
     ]
-    if any(one.interval == "questions" for one in taught):
+    if (lessons["interval"] == "questions").any():
         notes.append(
-            "*1, over questions*: with one seed the interval is conditional on these models and says nothing about "
-            "models trained from other seeds."
+            "*Over questions*: with one seed the interval is conditional on these models, and there is no verdict."
         )
     return notes
 
 
-def draw_lessons(taught: Sequence[Taught], path: Path, title: str) -> list[Path]:
+def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
     """The lessons that are about points, as far as they were run."""
-    shown = [one for one in taught if one.judged.evidence and one.lesson.sweep != LAW]
-    missing = [one.lesson.name for one in taught if not one.judged.evidence]
-    note = "95 % intervals of the part that each verdict hangs on." + f" Not run: {', '.join(missing)}." * bool(missing)
-    return draw_claims({one.lesson.claim: one.judged for one in shown}, path, title, note)
+    there = lessons["estimate"].notna()
+    missing = ", ".join(lessons["lesson"][~there])
+    note = "95 % intervals of the part that each verdict hangs on." + f" Not run: {missing}." * bool(missing)
+    return draw_claims(lessons[there & (lessons["sweep"] != LAW)], path, title, note)

@@ -1,67 +1,117 @@
-"""The paper's lessons (`lessons.yaml`) and what the results of a scale say of each."""
+"""The paper's lessons (`lessons.yaml`) and what the results of a scale say of each.
+
+`lesson_parts` gives a sweep's rows, one per claim that a lesson comes to, with the columns of `analysis.claims`;
+`judge_lessons` makes one row per lesson of all of them. All lessons that can be judged are one family.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import combinations, permutations
+from dataclasses import replace
+from itertools import combinations, permutations, product
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import model_validator
 
-from analysis.claims import Claim, Evidence, Judged, claim_of, gather, needed
+from analysis.claims import (
+    Claim,
+    claim_of,
+    claim_row,
+    grounds,
+    interval_columns,
+    needed,
+    p_columns,
+    p_values,
+    say,
+    seed_columns,
+)
 from analysis.effects import groups, varying
 from analysis.paper import read_paper
-from analysis.statistics import Expectation, Interval, all_of, decide, quantile
+from analysis.statistics import LEVEL, Interval, quantile
 from analysis.study import Study
-from mm1_lab.config import Config, RequestError, Sweep
+from mm1_lab.config import Config, Expectation, RequestError, Sweep
+from mm1_lab.results.summary import CONTENT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    *("detail", "measure", "expect", "margin", "expectation", "size", "estimate", "error", "df", "low", "high"),
+    *("interval", "p", "seeds", "seed_list", "seeds_are", "mixes_machines", "paper", "paper_bound", "paper_source"),
+)
+"""What a lesson has of the claim that its verdict hangs on."""
+PARTS: tuple[str, ...] = (
+    "lesson",
+    "part",
+    "decides",
+    "scored_by",
+    "sweep",
+    *COLUMNS,
+    "low_questions",
+    "high_questions",
+)
+PARTS += ("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason")
+"""The columns of `all_parts`."""
 
 PATH = Path(__file__).with_name("lessons.yaml")
 LAW = "lr_law"
+LAW_SEEDS = 3
+"""Seeds of a learning-rate search that a verdict on its law needs."""
+
+Signed = dict[str, float]
+"""A weighted sum of arms."""
 
 
 class Levels(Config):
-    """Two levels of an axis; without them, every two."""
+    """Two levels of an axis, or without them every two; or two arms."""
 
-    axis: str
-    more: str | None = None
-    less: str | None = None
-
-
-class Part(Config):
-    """One statement of a lesson; `lessons.yaml` explains its forms."""
-
-    contrast: str | None = None
     axis: str | None = None
     more: str | None = None
     less: str | None = None
-    beyond: Levels | None = None
     first: str | None = None
     second: str | None = None
+
+    @property
+    def forms(self) -> list[object]:
+        return [self.axis, self.first and self.second]
+
+
+class Part(Levels):
+    """One statement of a lesson; `lessons.yaml` explains its forms."""
+
+    contrast: str | None = None
+    beyond: Levels | None = None
     arm: str | None = None
     over: str = ""
-    law: Literal["slope"] | None = None
+    law: str | None = None
     minus: Literal["slope"] | None = None
     measure: str = "average"
     expect: Expectation = "greater"
     margin: float = 0.0
+    paper_size: float | None = None
+    """How large the paper says the difference is, in points: a second bound."""
+    aside: str = ""
+    """Why the part is shown and does not decide."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Part:
-        forms = [self.contrast, self.axis, self.first and self.second, self.arm and self.over, self.law]
-        if sum(form is not None and form != "" for form in forms) != 1:
+        if sum(bool(form) for form in [*self.forms, self.contrast, self.arm and self.over, self.law]) != 1:
             raise ValueError("a part names a contrast, an axis, two arms, an arm with what it is over, or a law")
         return self
 
 
 class Lesson(Config):
-    """A claim of the paper."""
+    """A claim of the paper, or one of this lab's own."""
 
     name: str
     claim: str
+    by: Literal["MM1", "ours"] = "MM1"
     paper: str
     """What the paper says of it, in short."""
     section: str
@@ -82,148 +132,280 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
     return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
 
 
+def protocol_hash(lessons: Iterable[Lesson], sweeps: Iterable[Sweep]) -> str:
+    """SHA-256 over what a confirmatory study freezes: the lessons and the contrasts of the sweeps."""
+    contrasts = {sweep.name: [contrast.model_dump() for contrast in sweep.contrasts] for sweep in sweeps}
+    frozen = {"lessons": [lesson.model_dump() for lesson in lessons], "contrasts": contrasts}
+    return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
+
+
+# From a lesson to claims about arms
+
+
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -> list[Claim]:
-    """The statements about a sweep's arms that a part comes to; none where the sweep has no such arms with scores."""
+    """The claims that a part comes to; none where the sweep has no such arms with scores."""
     if part.contrast:
-        return [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
+        found = [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
+        return [replace(claim, size=part.paper_size) for claim in found]
+    stated = {"expect": part.expect, "margin": part.margin, "size": part.paper_size}
     if part.arm:
-        text = f"{part.arm}: {part.measure} − {part.over}"
-        claim = Claim(lesson.claim, text, {part.arm: 1.0}, part.measure, part.expect, part.margin, part.over)
-        return [claim] if part.arm in sweep.arms else []
-    if part.first and part.second:
-        pairs = [(f"{part.first} − {part.second}", {part.first: 1.0, part.second: -1.0})]
-        pairs = [pair for pair in pairs if set(pair[1]) <= set(sweep.arms)]
-    elif part.axis:
-        pairs = _differences(Levels(axis=part.axis, more=part.more, less=part.less), sweep, scored, combinations)
-    else:
-        return []
+        weights = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
+        detail = f"{part.arm}: {part.measure} − {part.over}"
+        return [Claim(lesson.claim, detail, weights, part.measure, **stated)] if part.arm in sweep.arms else []  # type: ignore[arg-type]
+    known = {arm: levels for arm, levels in varying(sweep).items() if arm in set(scored)}
+    sums = _differences(part, known, sweep)
     if part.beyond:
-        beyond = _differences(part.beyond, sweep, scored, permutations)
-        pairs = [(f"({one}) − ({two})", _less(a, b)) for one, a in pairs for two, b in beyond]
+        # Of every two levels, either may be the better one: the first difference must exceed both.
+        beyond = _differences(part.beyond, known, sweep, either_way=True)
+        sums = [(f"({a}) − ({b})", _minus(one, two)) for (a, one), (b, two) in product(sums, beyond)]
     return [
-        Claim(lesson.claim, f"{text}, {part.measure}", weights, part.measure, part.expect, part.margin)
-        for text, weights in pairs
+        Claim(lesson.claim, f"{words}, {part.measure}", _at(part.measure, weights), part.measure, **stated)  # type: ignore[arg-type]
+        for words, weights in sums
     ]
+
+
+def _at(measure: str, weights: Signed) -> dict[tuple[str, str], float]:
+    return {(arm, measure): weight for arm, weight in weights.items()}
+
+
+def _minus(one: Signed, two: Signed) -> Signed:
+    return {arm: one.get(arm, 0.0) - two.get(arm, 0.0) for arm in dict.fromkeys([*one, *two])}
 
 
 def _differences(
-    levels: Levels,
-    sweep: Sweep,
-    scored: Iterable[str],
-    choose: type[combinations] | type[permutations],  # type: ignore[type-arg]
-) -> list[tuple[str, dict[str, float]]]:
-    """(in words, weights) of the mean difference over pairs of arms that differ in the axis alone."""
-    known = {arm: found for arm, found in varying(sweep).items() if arm in set(scored)}
-    pairs = [(levels.more, levels.less)]
+    levels: Levels, known: Mapping[str, Mapping[str, str]], sweep: Sweep, either_way: bool = False
+) -> list[tuple[str, Signed]]:
+    """(in words, weights) of two arms, or of the mean over all pairs of arms that differ in an axis alone."""
+    if levels.first and levels.second:
+        there = {levels.first, levels.second} <= set(sweep.arms)
+        return [(f"{levels.first} − {levels.second}", {levels.first: 1.0, levels.second: -1.0})] if there else []
+    axis = str(levels.axis)
+    known = {arm: found for arm, found in known.items() if axis in found}
+    pairs: list[tuple[str | None, str | None]] = [(levels.more, levels.less)]
     if not (levels.more and levels.less):
-        every = dict.fromkeys(found[levels.axis] for found in known.values() if levels.axis in found)
-        pairs = list(choose(every, 2))
+        every = dict.fromkeys(found[axis] for found in known.values())
+        pairs = list((permutations if either_way else combinations)(every, 2))
     differences = []
     for more, less in pairs:
-        matched = []
-        for arms in groups(known, levels.axis) if all(levels.axis in found for found in known.values()) else []:
-            by_level = {known[arm][levels.axis]: arm for arm in arms}
-            if more in by_level and less in by_level:
-                matched.append((by_level[more], by_level[less]))
+        by_level = [{known[arm][axis]: arm for arm in arms} for arms in groups(known, axis)]  # type: ignore[arg-type]
+        matched = [(arms[more], arms[less]) for arms in by_level if more in arms and less in arms]  # type: ignore[index]
         if matched:
             weights = {arm: sign / len(matched) for pair in matched for arm, sign in zip(pair, (1, -1), strict=True)}
             count = f", {len(matched)} pairs" if len(matched) > 1 else ""
-            differences.append((f"{levels.axis} {more} − {less}{count}", weights))
+            differences.append((f"{axis} {more} − {less}{count}", weights))
     return differences
 
 
-def _less(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    arms = dict.fromkeys([*first, *second])
-    return {arm: first.get(arm, 0.0) - second.get(arm, 0.0) for arm in arms}
+# From claims to verdicts
 
 
-@dataclass(frozen=True)
-class SweepVerdicts:
-    """What a sweep's results say of its own contrasts, in order, and of its lessons, by name."""
+def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A row per claim of the lessons about a sweep, and where captions have a content score one more for that.
 
-    seeds: int
-    interval: str
-    """What intervals are about: seeds or questions."""
-    contrasts: tuple[Judged, ...]
-    lessons: Mapping[str, Judged]
+    Besides the columns of claims: `lesson`, `part` (its number), `scored_by` (`wording` or `content`), `decides`, and
+    `says`, the verdict of the row by itself, uncorrected. `reason` says why a row does not decide.
+    """
+    import pandas as pd
 
-
-def judge_sweep(study: Study, lessons: Iterable[Lesson]) -> SweepVerdicts:
-    """Contrasts of a sweep's file and lessons about it are one family, to which Holm's correction is applied."""
-    own = [lesson for lesson in lessons if lesson.sweep == study.sweep.name]
-    statements: list[tuple[Evidence, ...]] = [(gather(study, claim_of(c)),) for c in study.sweep.contrasts]
-    findings = [evidence[0].finding for evidence in statements]
-    for lesson in own:
-        parts = [claims_of(part, lesson, study.sweep, study.scored) for part in lesson.parts]
-        evidence = tuple(gather(study, claim) for claims in parts for claim in claims)
-        statements.append(evidence)
-        findings.append(all_of([one.finding for one in evidence]) if all(parts) else None)
-    verdicts = decide(findings)
-    undecided = sum(verdict == "undecided" for verdict, _ in verdicts)
-    judged = [
-        Judged(evidence, verdict, p, needed(study, evidence, undecided) if verdict == "undecided" else None)
-        for evidence, (verdict, p) in zip(statements, verdicts, strict=True)
-    ]
-    count = len(study.sweep.contrasts)
-    names = [lesson.name for lesson in own]
-    lesson_verdicts = dict(zip(names, judged[count:], strict=True))
-    return SweepVerdicts(len(study.seeds), study.uncertainty, tuple(judged[:count]), lesson_verdicts)
-
-
-@dataclass(frozen=True)
-class Taught:
-    """A lesson with its verdict at one scale."""
-
-    lesson: Lesson
-    judged: Judged
-    seeds: int
-    interval: str
-    """What the interval is about: seeds, questions or sizes."""
-    note: str = ""
-    """Why there is no verdict."""
-
-
-def teach(lessons: Iterable[Lesson], sweeps: Mapping[str, SweepVerdicts], law: Path) -> list[Taught]:
-    """Every lesson. `sweeps` is by the sweep's name; `law` is the learning-rate law's file, if there is one."""
-    taught = []
+    reason, rows = grounds(study, failed), []
     for lesson in lessons:
-        if lesson.sweep == LAW:
-            taught.append(_teach_law(lesson, law))
-        elif lesson.sweep not in sweeps:
-            taught.append(Taught(lesson, NOTHING, 0, "", f"not run: make sweep-{lesson.sweep.replace('_', '-')}"))
-        else:
-            found = sweeps[lesson.sweep]
-            judged = found.lessons[lesson.name]
-            note = "too few scores" if judged.verdict == "–" else ""
-            taught.append(Taught(lesson, judged, found.seeds, found.interval, note))
-    return taught
+        for number, part in enumerate(lesson.parts, 1) if lesson.sweep == study.sweep.name != LAW else ():
+            about = {"lesson": lesson.name, "part": number, "decides": not part.aside}
+            claims = claims_of(part, lesson, study.sweep, study.scored)
+            for claim in claims:
+                for scored_by, one in _both(study, claim).items():
+                    row = claim_row(study, one, reason)
+                    row["reason"] = row["reason"] or part.aside
+                    rows.append(about | {"scored_by": scored_by} | row | {"says": _says(row)})
+            if not claims:
+                rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": "no scores"})
+    return pd.DataFrame(rows)
 
 
-NOTHING = Judged((), "–", float("nan"))
+def _both(study: Study, claim: Claim) -> dict[str, Claim]:
+    """The claim by the captions' metric, which counts wording, and by their content where there is such a score."""
+    twin = {(arm, f"{CONTENT} {measure}"): weight for (arm, measure), weight in claim.weights.items()}
+    if not all(study.trial_values(measure) for _, measure in twin):
+        return {"wording": claim}
+    content = replace(claim, weights=twin, measure=f"{CONTENT} {claim.measure}", detail=f"{claim.detail}, {CONTENT}")
+    return {"wording": claim, "content": content}
 
 
-def _teach_law(lesson: Lesson, path: Path) -> Taught:
-    """The law's slope, as its fit wrote it."""
-    if not path.exists():
-        return Taught(lesson, NOTHING, 0, "", "not run: make lr-law")
+def _says(row: Mapping[str, object]) -> str:
+    p = p_columns(row)
+    return say(p) if p else "not judged"
+
+
+def all_parts(lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path) -> pd.DataFrame:
+    """The parts of all sweeps of a scale and of its learning-rate law, whose file is `law`."""
+    import pandas as pd
+
+    found = [*frames, *(law_parts(lesson, law) for lesson in lessons if lesson.sweep == LAW)]
+    found = [frame for frame in found if len(frame)]
+    return pd.concat(found, ignore_index=True).reindex(columns=PARTS) if found else pd.DataFrame(columns=PARTS)
+
+
+def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFrame:
+    """A row per lesson: `lesson`, `claim`, `by`, `paper_says`, `section`, `sweep`; the part that the verdict hangs on,
+    with the columns of claims, and `parts`, how many decide; `p_holm`, `family`, `seeds_needed`, `verdict`, `reason`.
+
+    A lesson holds if every deciding part does (the largest p counts) and is contradicted if one is (the smallest p,
+    times their number); it is smaller than the paper's size if every part with a size is. Each must be so by the
+    wording's score and, where there is one, by the content's. Holm's correction orders lessons by the smallest p of
+    what could be said of them, and all that is said of one lesson is at its level. `parts` come from `all_parts`.
+    """
+    import pandas as pd
+
+    lessons = list(lessons)
+    found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
+    p = {name: _combined(rows) for name, rows in found.items()}
+    order = sorted((name for name in p if p[name]["both"]), key=lambda name: min(p[name]["both"].values()))
+    running, verdicts = 0.0, {}
+    for rank, name in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * min(p[name]["both"].values())))
+        verdicts[name] = say(p[name]["both"], len(order) - rank) if running <= LEVEL else "undecided", running
+    left = sum(running > LEVEL for _, running in verdicts.values())
+    rows = []
+    for lesson in lessons:
+        verdict, p_holm = verdicts.get(lesson.name, ("not judged", np.nan))
+        if verdict in ("undecided", "refuted in size"):
+            scores = [
+                scored for scored in ("wording", "content") if say(p[lesson.name][scored], max(left, 1)) in SUPPORTED
+            ]
+            if len(scores) == 1 and p[lesson.name]["content"]:
+                verdict = "by wording only" if scores[0] == "wording" else "by content only"
+        rows.append(_lesson_row(lesson, found[lesson.name], verdict, p_holm, len(order), left))
+    return pd.DataFrame(rows)
+
+
+SUPPORTED = ("supported", "supported, smaller")
+DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
+
+
+def _combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The p values of a lesson's statements by `wording`, by `content` (empty without such scores), and by `both`.
+
+    All are empty where no part decides or one that does has no p.
+    """
+    none: dict[str, dict[str, float]] = {"wording": {}, "content": {}, "both": {}}
+    deciding = _deciding(rows)
+    if deciding.empty or deciding["p"].isna().any():
+        return none
+    by_content = deciding["scored_by"] == "content"
+    twins = set(deciding.loc[by_content, "part"])
+    wording = _statements(deciding[~by_content])
+    if not twins:
+        return none | {"wording": wording, "both": wording}
+    content = _statements(deciding[by_content | ~deciding["part"].isin(twins)])
+    both = {name: max(wording[name], content[name]) for name in wording if name in content}
+    return {"wording": wording, "content": content, "both": both}
+
+
+def _statements(rows: pd.DataFrame) -> dict[str, float]:
+    p = {
+        "supported": float(rows["p_supported"].max()),
+        "contradicted": min(1.0, len(rows) * float(rows["p_contradicted"].min())),
+        "smaller": float(rows["p_smaller"].max()),
+    }
+    return {name: value for name, value in p.items() if not np.isnan(value)}
+
+
+def _deciding(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["decides"].astype(bool)]
+
+
+def _lesson_row(
+    lesson: Lesson, rows: pd.DataFrame, verdict: str, p_holm: float, family: int, left: int
+) -> dict[str, object]:
+    deciding = _deciding(rows)
+    shown = deciding if len(deciding) else rows
+    reason, needs = "", np.nan
+    if verdict == "not judged":
+        command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
+        reason = next((one for one in shown["reason"] if one), f"not run: make {command}")
+    elif verdict not in DECIDED and lesson.sweep != LAW:
+        needs = max(needed(row, left) for row in deciding.to_dict("records"))
+    lead = dict.fromkeys(COLUMNS, np.nan) if rows.empty else {name: _lead(shown, verdict)[name] for name in COLUMNS}
+    return lead | {
+        "lesson": lesson.name,
+        "claim": lesson.claim,
+        "by": lesson.by,
+        "paper_says": lesson.paper,
+        "section": lesson.section,
+        "sweep": lesson.sweep,
+        "parts": len(deciding),
+        "scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])),
+        "p_holm": p_holm,
+        "family": family,
+        "seeds_needed": needs,
+        "verdict": verdict,
+        "reason": reason,
+    }
+
+
+def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
+    """The row that a verdict hangs on: the surest that speaks against the lesson, else the least sure."""
+    known = rows[rows["p"].notna()]
+    against = known[known["p_contradicted"] < known["p_supported"]]
+    if known.empty:
+        place = rows.index[0]
+    elif verdict in SUPPORTED or against.empty:
+        place = known["p_supported"].idxmax()
+    elif verdict == "refuted in size":
+        place = known["p_smaller"].idxmax()
+    else:
+        place = against["p_contradicted"].idxmin()
+    return dict(rows.loc[place])
+
+
+# The learning-rate law
+
+
+def law_parts(lesson: Lesson, path: Path | None) -> pd.DataFrame:
+    """The rows of a lesson about the law's slope, as its fit wrote it; none where there is no law."""
+    import pandas as pd
+
+    if path is None or not path.exists():
+        return pd.DataFrame()
     try:
         law = json.loads(path.read_text(encoding="utf-8"))
-        if law["coefficients"] is None:
-            return Taught(lesson, NOTHING, 0, "", f"no law: {law['why']}")
-        value, high = float(law["coefficients"]["ln N"]), float(law["intervals"]["ln N"][1])
-        sizes, degrees = int(law["n"]), float(law["fits"][0]["degrees_of_freedom"])
+        fits = {fit["objective"]: fit for fit in law["fits"]}
+        rows = [_law_row(lesson, part, fits, path) | {"part": number} for number, part in enumerate(lesson.parts, 1)]
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
-    slope = Interval(value, (high - value) / quantile(0.975, degrees), degrees)
-    evidence = tuple(_slope_evidence(lesson, part, slope) for part in lesson.parts)
-    ((verdict, p),) = decide([all_of([one.finding for one in evidence])])
-    return Taught(lesson, Judged(evidence, verdict, p), 0, f"{sizes} sizes")
+    return pd.DataFrame(rows)
 
 
-def _slope_evidence(lesson: Lesson, part: Part, slope: Interval) -> Evidence:
-    value = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
-    minus = value.value if part.minus else 0.0
-    detail = "slope of ln rate on ln parameters" + (f" − ({minus})".replace("-", "−") if part.minus else "")
+def _law_row(lesson: Lesson, part: Part, fits: Mapping[str, Any], path: Path) -> dict[str, object]:
+    published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
+    minus = published.value if part.minus else 0.0
+    detail = f"slope by {part.law}" + (f" − ({minus})".replace("-", "−") if part.minus else "")
     claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
-    moved = Interval(slope.estimate - minus, slope.error, slope.degrees_of_freedom)
-    return Evidence(claim, moved, paper=None if part.minus else value)
+    fit = fits.get(str(part.law), {"coefficients": None, "why": f"no fit by {part.law}"})
+    seeds = _law_seeds(path.with_name("trials.csv"))
+    reason = part.aside or ("smoke scale: nothing is learnt" if path.parents[1].name == "smoke" else "")
+    if not reason and len(seeds) < LAW_SEEDS:
+        reason = f"{len(seeds)} of the {LAW_SEEDS} seeds that a verdict needs"
+    slope, p = None, {}
+    if fit["coefficients"] is None:
+        reason = f"no law: {fit['why']}"
+    else:
+        value, high = float(fit["coefficients"]["ln N"]), float(fit["intervals"]["ln N"][1])
+        degrees = float(fit["degrees_of_freedom"])
+        slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
+        p = p_values(part.expect, part.margin, slope) if part.aside or not reason else {}
+    return {
+        "lesson": lesson.name, "decides": not part.aside, "scored_by": part.law, "sweep": LAW, "claim": claim.text,
+        "detail": detail, "measure": "slope", "expect": part.expect, "margin": part.margin,
+        "expectation": claim.expectation, "size": np.nan, **interval_columns(slope), "interval": "sizes",
+        **{f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")},
+        "p": min(p.values(), default=np.nan), **seed_columns(seeds),
+        "paper": np.nan if part.minus else published.value, "paper_bound": published.bound,
+        "paper_source": published.source, "says": say(p) if p else "not judged", "reason": reason,
+    }  # fmt: skip
+
+
+def _law_seeds(trials: Path) -> list[int]:
+    """The seeds of a search."""
+    with trials.open(encoding="utf-8", newline="") as file:
+        return sorted({int(row["seed"]) for row in csv.DictReader(file)})

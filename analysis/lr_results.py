@@ -16,7 +16,7 @@ from analysis.lr_fit import Fit, Target, fit_all
 from analysis.lr_points import Measurements, Objective
 from analysis.lr_report import write_fits
 from analysis.optimum import Optimum
-from analysis.statistics import ArmScores, Interval, block_model, resample_blocks
+from analysis.statistics import Interval, over_questions, resample_blocks
 from mm1_lab.config import Size, non_embedding_parameters
 from mm1_lab.results import Ledger
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
@@ -141,11 +141,6 @@ class SearchResults:
         sums = {name: np.asarray(means.loc[[name]], dtype=np.float64).T * each[name] for name in names}
         return [str(arm) for arm in means.columns], sums, each
 
-    @cached_property
-    def averages(self) -> ArmScores:
-        """The arms' averages at the most shots, with what other questions would change."""
-        return block_model(*self.blocks)
-
     def resample(self, objective: Objective, optimum: Optimum) -> Floats | None:
         """(rates of the curve, resamples) averages on resampled questions, where there are several seeds."""
         if objective.column != self.average or self.seeds < 2 or optimum.curve is None:
@@ -167,7 +162,11 @@ class SearchResults:
         seeing = runs[runs["images"] == "shown"].groupby("arm")[self.average].mean().dropna()
         if blind.empty or seeing.empty:
             return None
-        return self.averages.difference(str(seeing.idxmax()), str(blind["arm"].iloc[0]))
+        arms, sums, counts = self.blocks
+        best, control = arms.index(str(seeing.idxmax())), arms.index(str(blind["arm"].iloc[0]))
+        return over_questions(
+            {name: (sums[name][best] - sums[name][control]) / n for name, n in counts.items()}, counts
+        )
 
     @cached_property
     def leads(self) -> dict[str, Interval | None]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.axes import AxisRow, axes_document, axes_table, draw_axes
+from analysis.axes import axes_document, draw_axes
 from analysis.document import HOLE, Document, Section, markdown_table
-from analysis.lesson_tables import draw_lessons, estimate_cell, lessons_document, lessons_table, seeds_text, tally
-from analysis.lessons import SweepVerdicts, Taught, load_lessons, teach
+from analysis.lesson_tables import because, draw_lessons, estimate_cell, lessons_document, seeds_text, tally
+from analysis.lessons import all_parts, judge_lessons, load_lessons
 from analysis.study import Study
 from analysis.tables import write_csv, write_document
 from mm1_lab.results import Manifest
 from mm1_lab.results.files import write_text
 from mm1_lab.results.samples import Sampled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,11 @@ class Drawn:
     folder: Path
     manifest: Manifest
     files: tuple[Path, ...]
-    verdicts: SweepVerdicts
-    axes: tuple[AxisRow, ...]
+    claims: pd.DataFrame
+    """The contrasts of its file, judged."""
+    parts: pd.DataFrame
+    """What it says of each part of the lessons about it."""
+    axes: pd.DataFrame | None
     missing: tuple[str, ...]
     cost: Cost
     runs: tuple[Run, ...]
@@ -109,18 +116,21 @@ class Group:
     scale: str
     suffix: str
     drawn: tuple[Drawn, ...]
-    taught: tuple[Taught, ...]
+    lessons: pd.DataFrame
+    parts: pd.DataFrame
 
     @property
     def name(self) -> str:
         return f"scale {self.scale}{self.suffix.replace(',', ', ')}"
 
     @property
-    def axes(self) -> tuple[AxisRow, ...]:
-        return tuple(row for one in self.drawn for row in one.axes)
+    def axes(self) -> pd.DataFrame | None:
+        known = [one.axes for one in self.drawn if one.axes is not None and len(one.axes)]
+        return _joined(known) if known else None
 
     @property
     def axes_document(self) -> Document:
+        assert self.axes is not None
         return axes_document(self.axes, f"What moves the scores at {self.name}")
 
 
@@ -132,9 +142,9 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
         by_group.setdefault(one.group, []).append(one)
     groups = []
     for (scale, suffix), members in by_group.items():
-        verdicts: Mapping[str, SweepVerdicts] = {one.manifest.sweep.name: one.verdicts for one in members}
         law = results / scale / f"lr_law{suffix}" / "law.json"
-        groups.append(Group(scale, suffix, tuple(members), tuple(teach(lessons, verdicts, law))))
+        parts = all_parts(lessons, [one.parts for one in members], law)
+        groups.append(Group(scale, suffix, tuple(members), judge_lessons(lessons, parts), parts))
     return groups
 
 
@@ -145,12 +155,13 @@ def write_overview(results: Path, drawn: Sequence[Drawn]) -> list[Path]:
     for group in groups:
         lessons, axes = (results / group.scale / f"{name}{group.suffix}" for name in ("lessons", "axes"))
         title = f"The paper's lessons at {group.name}"
-        written.append(write_csv(lessons_table(group.taught), lessons.with_name(f"{lessons.name}.csv")))
-        written += write_document(lessons_document(group.taught, title), lessons)
-        if any(one.judged.evidence for one in group.taught):
-            written += draw_lessons(group.taught, lessons, title)
-        if group.axes:
-            written.append(write_csv(axes_table(group.axes), axes.with_name(f"{axes.name}.csv")))
+        written.append(write_csv(group.lessons, lessons.with_name(f"{lessons.name}.csv")))
+        written.append(write_csv(group.parts, lessons.with_name(f"lesson_parts{group.suffix}.csv")))
+        written += write_document(lessons_document(group.lessons, group.parts, title), lessons)
+        if group.lessons["estimate"].notna().any():
+            written += draw_lessons(group.lessons, lessons, title)
+        if group.axes is not None:
+            written.append(write_csv(group.axes, axes.with_name(f"{axes.name}.csv")))
             written += write_document(group.axes_document, axes)
             written += draw_axes(group.axes, axes, group.axes_document.title)
     path = results / "summary.md"
@@ -164,8 +175,8 @@ def summary(groups: Sequence[Group]) -> str:
     for group in groups:
         place = f"{group.scale}/lessons{group.suffix}.md"
         more = f"[With contrasts, the paper's words and what would decide them](<{place}>)."
-        parts += [f"## Lessons at {group.name}", f"{tally(group.taught)}. {more}", _lessons_in_short(group.taught)]
-        if group.axes:
+        parts += [f"## Lessons at {group.name}", f"{tally(group.lessons)}. {more}", _lessons_in_short(group.lessons)]
+        if group.axes is not None:
             place = f"{group.scale}/axes{group.suffix}"
             parts += [f"![what moves the scores, axis by axis](<{place}.png>)", f"[The axes as a table](<{place}.md>)."]
         for drawn in group.drawn:
@@ -173,13 +184,19 @@ def summary(groups: Sequence[Group]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _lessons_in_short(taught: Sequence[Taught]) -> str:
-    rows = []
-    for one in taught:
-        verdict = one.note or f"**{one.judged.verdict}**"
-        rows.append([one.lesson.claim, one.lesson.section, estimate_cell(one), seeds_text(one), verdict])
-    section = Section("", ["lesson", "MM1", "estimate, points", "seeds", "verdict"], rows, ["MM1", "verdict"])
+def _lessons_in_short(lessons: pd.DataFrame) -> str:
+    rows = [
+        [row["claim"], row["section"], estimate_cell(row), seeds_text(row), f"**{row['verdict']}**{because(row)}"]
+        for row in lessons.to_dict("records")
+    ]
+    section = Section("", ["lesson", "MM1", "estimate, points", "seeds", "verdict"], rows, ["MM1", "seeds", "verdict"])
     return markdown_table(section)
+
+
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(frames, ignore_index=True)
 
 
 def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:

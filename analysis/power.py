@@ -4,7 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from analysis.statistics import LEVEL, Expectation, Floats, Interval
+from analysis.statistics import LEVEL, Floats, Interval
+from mm1_lab.config import Expectation
 
 POWER = 0.8
 MOST_SEEDS = 1000
@@ -31,24 +32,32 @@ def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: flo
 
 
 def seeds_needed(
-    expect: Expectation, margin: float, difference: Interval, seeds: int, arms: int, family: int = 1
+    expect: Expectation, margin: float, seed: Interval, prior: float = 0.0, family: int = 1, size: float | None = None
 ) -> float:
     """Seeds at which a claim would be decided with 80 %, were the truth what was estimated; infinite beyond 1,000.
 
-    `difference` comes from `seeds` seeds of a sweep of `arms` arms; the level is Holm's first step over `family`
-    claims. An estimate on the margin itself can never be decided.
+    `seed` has the standard deviation of one seed's difference as its error; `prior` is the degrees of freedom that
+    other arms lend; the level is Holm's first step over `family` claims. An estimate on the margin itself can never be
+    decided, unless the paper's `size` is refuted.
     """
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
-    degrees = (arms - 1) * (many - 1)
-    errors = difference.error * np.sqrt(seeds / many)
-    level = LEVEL / family
-    if difference.error == 0:
+    if seed.error == 0:
         return 2.0
-    if expect == "equivalent" and abs(difference.estimate) < margin:
-        ends = (margin - difference.estimate, margin + difference.estimate)
-        power = sum(_power(end / errors, degrees, level) for end in ends) - 1
+    errors, degrees, level = seed.error / np.sqrt(many), many - 1 + prior, LEVEL / family
+    estimate = -seed.estimate if expect == "less" else seed.estimate
+
+    def beyond(value: float, one_sided: bool = False) -> Floats:
+        return np.asarray(_power(abs(estimate - value) / errors, degrees, level if one_sided else level / 2))
+
+    if expect == "equivalent" and abs(estimate) < margin:
+        power = beyond(margin, one_sided=True) + beyond(-margin, one_sided=True) - 1
+    elif expect == "equivalent":
+        power = beyond(float(np.copysign(margin, estimate)))
+    elif expect == "keeps":
+        power = beyond(-margin, one_sided=estimate > -margin)
     else:
-        bound = {"greater": margin, "less": -margin}.get(expect, float(np.copysign(margin, difference.estimate)))
-        power = _power(abs(difference.estimate - bound) / errors, degrees, level / 2)
+        power = beyond(margin)
+        if size is not None and estimate < size:
+            power = np.maximum(power, beyond(size))
     enough = np.flatnonzero(power >= POWER)
     return float(many[enough[0]]) if len(enough) else float("inf")

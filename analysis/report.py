@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from analysis.document import Document, Section, to_html
 from analysis.effects import UNSET, levels_of
-from analysis.lesson_tables import estimate_cell, lesson_notes, seeds_text, tally
-from analysis.lessons import LAW, Taught
+from analysis.lesson_tables import because, estimate_cell, expected, lesson_notes, seeds_text, tally
+from analysis.lessons import LAW
 from analysis.overview import Drawn, Group, cost_text, group_sweeps
+from analysis.paper import PaperNumber
 from analysis.table import environment
 from analysis.tables import seeds_cell
 from mm1_lab.config import Sweep
 from mm1_lab.results.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TITLE = "What matters in a multimodal model"
 FIGURES = {"figure": "Scores of the arms", "contrasts": "Contrasts of the sweep's file with their intervals"}
@@ -44,72 +50,68 @@ def write_report(results: Path, drawn: Sequence[Drawn]) -> Path:
 
 
 def _group(results: Path, group: Group) -> dict[str, Any]:
-    left, right = _reach(group.taught)
+    left, right = _reach(group.lessons)
     axes = results / group.scale / f"axes{group.suffix}.png"
     return {
         "id": _id(f"lessons {group.name}"),
         "name": group.name,
-        "tally": tally(group.taught),
+        "tally": tally(group.lessons),
         "reach": f"{left:.0f} to {right:.0f}".replace("-", "−"),
-        "lessons": [_lesson(one, left, right) for one in group.taught],
-        "notes": " ".join(_plain(note) for note in lesson_notes(group.taught)),
-        "axes": _sections(group.axes_document.sections) if group.axes else "",
-        "axes_figure": _embedded(axes) if group.axes else "",
+        "lessons": [_lesson(one, left, right) for one in group.lessons.to_dict("records")],
+        "notes": " ".join(_plain(note) for note in lesson_notes(group.lessons)),
+        "axes": _sections(group.axes_document.sections) if group.axes is not None else "",
+        "axes_figure": _embedded(axes) if group.axes is not None else "",
         "sweeps": [_sweep(one, group) for one in group.drawn],
     }
 
 
-def _lesson(one: Taught, left: float, right: float) -> dict[str, Any]:
-    lead = one.judged.lead
+def _lesson(one: Mapping[Hashable, Any], left: float, right: float) -> dict[str, Any]:
+    known = one["paper"] == one["paper"]
     return {
-        "claim": one.lesson.claim,
-        "paper": one.lesson.paper,
-        "section": one.lesson.section,
-        "contrast": lead.claim.detail if lead else "",
+        "claim": one["claim"] + " (ours)" * (one["by"] == "ours"),
+        "paper": one["paper_says"],
+        "section": one["section"],
+        "contrast": one["detail"] if isinstance(one["detail"], str) else "",
         "plot": _markup(_interval(one, left, right)),
         "estimate": estimate_cell(one),
-        "known": str(lead.paper).replace("-", "−") if lead and lead.paper else "",
+        "known": str(PaperNumber(one["paper"], one["paper_bound"], one["paper_source"])) if known else "",
         "seeds": seeds_text(one),
-        "css": "missing" if one.note else one.judged.verdict,
-        "verdict": one.note or one.judged.verdict,
-        "needed": f"{seeds_cell(one.judged)} seeds would tell" if one.judged.seeds_needed else "",
+        "css": one["verdict"].partition(",")[0].replace(" ", "-"),
+        "verdict": f"{one['verdict']}{because(one)}",
+        "needed": f"{seeds_cell(one)} seeds would tell" if seeds_cell(one) else "",
     }
 
 
-def _reach(taught: Sequence[Taught]) -> tuple[float, float]:
+def _reach(lessons: pd.DataFrame) -> tuple[float, float]:
     """The ends of the interval plots' common axis, in points."""
-    ends = [0.0, 1.0, -1.0]
-    for one in taught:
-        lead = one.judged.lead
-        if lead and lead.difference and one.lesson.sweep != LAW:
-            ends += [lead.difference.low, lead.difference.high, *([lead.paper.value] if lead.paper else [])]
+    known = lessons[lessons["sweep"] != LAW][["low", "high", "paper"]].to_numpy(float)
+    ends = [0.0, 1.0, -1.0, *(float(end) for end in known[np.isfinite(known)])]
     reach = 0.05 * (max(ends) - min(ends))
     return min(ends) - reach, max(ends) + reach
 
 
-def _interval(one: Taught, left: float, right: float) -> str:
+def _interval(one: Mapping[Hashable, Any], left: float, right: float) -> str:
     """A small plot on an axis of 200 units; nothing for what has no interval in points."""
-    lead = one.judged.lead
-    if not lead or not lead.difference or one.lesson.sweep == LAW:
+    if one["low"] != one["low"] or one["sweep"] == LAW:
         return ""
 
     def x(points: float) -> float:
         return round(200 * (min(max(points, left), right) - left) / (right - left), 1)
 
-    claim, found = lead.claim, lead.difference
-    region = {"greater": (claim.margin, right), "less": (left, -claim.margin)}
-    low, high = region.get(claim.expect, (-claim.margin, claim.margin))
-    words = f"{found.estimate:+.1f}, from {found.low:+.1f} to {found.high:+.1f} points; claim: {claim.expectation}"
+    margin = one["margin"]
+    region = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
+    low, high = region.get(one["expect"], (-margin, margin))
+    words = f"{one['estimate']:+.1f}, from {one['low']:+.1f} to {one['high']:+.1f} points; claim: {expected(one)}"
     parts = [
-        f'<svg class="interval {one.judged.verdict}" viewBox="0 0 200 24" role="img" '
+        f'<svg class="interval {one["verdict"].partition(",")[0].replace(" ", "-")}" viewBox="0 0 200 24" role="img" '
         f'aria-label="{words.replace("<", "below ").replace(">", "above ")}">',
         f'<rect class="region" x="{x(low)}" y="2" width="{round(x(high) - x(low), 1)}" height="20"/>',
         f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="24"/>',
-        f'<line class="line" x1="{x(found.low)}" x2="{x(found.high)}" y1="12" y2="12"/>',
-        f'<circle class="dot" cx="{x(found.estimate)}" cy="12" r="4"/>',
+        f'<line class="line" x1="{x(one["low"])}" x2="{x(one["high"])}" y1="12" y2="12"/>',
+        f'<circle class="dot" cx="{x(one["estimate"])}" cy="12" r="4"/>',
     ]
-    if lead.paper:
-        at = x(lead.paper.value)
+    if one["paper"] == one["paper"]:
+        at = x(one["paper"])
         parts.append(f'<path class="paper" d="M{at} 7 l5 5 l-5 5 l-5 -5 z"/>')
     return "".join([*parts, "</svg>"])
 

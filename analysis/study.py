@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
-from analysis.statistics import ArmScores, Interval, block_model, one_sample, seed_model
+from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import Panel, Sweep
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import AVERAGE, TEXT_CORE, measures
+from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, by_content, measures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +26,10 @@ UNPARSED = "unparsed %"
 """Percent of an arm's answers to questions (captions aside) that do not have the form of an answer."""
 
 UNCERTAINTY = {
-    "seeds": "95 % intervals over {seeds} training seeds: linear model arm + seed, variance pooled over the sweep, t",
-    "questions": "95 % intervals over questions (bootstrap of blocks), conditional on these models: they say nothing "
-    "about models trained from other seeds. All arms answer the same questions, so their differences are surer "
-    "than the intervals of their means suggest (see contrasts)",
+    "seeds": "95 % intervals over {seeds} training seeds; of arms' means for comparing arms by eye "
+    "(score = arm + seed + rest), of differences by Student's t over the differences within each seed",
+    "questions": "95 % intervals over questions, conditional on these models: one seed says nothing about models "
+    "trained from other seeds, and gives no verdict",
 }
 
 
@@ -62,6 +62,11 @@ class Study:
     def blind(self) -> str | None:
         """The control that is shown no images, if the sweep has one."""
         return next((arm for arm, recipe in self.sweep.arms.items() if recipe.images == "blind"), None)
+
+    @cached_property
+    def controls(self) -> list[str]:
+        """Arms that are shown no images: they stand beside the others and lend no variance to them."""
+        return [arm for arm, recipe in self.sweep.arms.items() if recipe.images == "blind"]
 
     @cached_property
     def others(self) -> list[str]:
@@ -109,48 +114,38 @@ class Study:
 
     @cached_property
     def uncertainty(self) -> Literal["seeds", "questions"]:
-        """What intervals are about. Seeds, as soon as they leave a degree of freedom to estimate their spread."""
-        return "seeds" if self._seed_model(self.measures[0]) else "questions"
+        """What intervals of arms' means are about. Seeds, as soon as they leave a degree of freedom."""
+        return "seeds" if self._means(self.measures[0]) else "questions"
 
     @property
     def uncertainty_note(self) -> str:
         return UNCERTAINTY[self.uncertainty].format(seeds=len(self.seeds))
 
-    def arm_scores(self, measure: str) -> ArmScores | None:
-        """All arms that have the measure; arms of one recipe are one."""
-        return self._seed_model(measure) if self.uncertainty == "seeds" else self._block_model(measure)
-
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""
-        scores = self.arm_scores(measure)
-        return scores.mean(self.representative(arm)) if scores else None
+        if self.uncertainty == "seeds":
+            return self._means(measure).get(self.representative(arm))
+        return self.over_questions({(arm, measure): 1.0})
 
-    def combine(self, weights: Mapping[str, float], measure: str, questions: bool = False) -> Interval | None:
-        """The weighted sum of arms' scores; None where one of them has no score or all are one recipe.
+    def over_questions(self, weights: Mapping[tuple[str, str], float]) -> Interval | None:
+        """A weighted sum of scores, by (arm, measure), over questions; seeds and shots are averaged.
 
-        `questions` asks for the interval over questions, conditional on the models at hand, however many seeds.
+        None where one of the scores is missing.
         """
-        merged: dict[str, float] = {}
-        for arm, weight in weights.items():
-            name = self.representative(arm)
-            merged[name] = merged.get(name, 0.0) + weight
-        if not any(merged.values()):
+        total, questions = None, None
+        for (arm, measure), weight in weights.items():
+            means, questions = self._block_means(measure)
+            if self.representative(arm) not in means or means[self.representative(arm)].isna().any():
+                return None
+            term = weight * means[self.representative(arm)]
+            total = term if total is None else total + term
+        if total is None or questions is None or not len(total):
             return None
-        scores = self._block_model(measure) if questions else self.arm_scores(measure)
-        return scores.combine(merged) if scores else None
-
-    def difference(self, first: str, second: str, measure: str) -> Interval | None:
-        """`first` − `second`, paired."""
-        return self.combine({first: 1.0, second: -1.0}, measure) if first != second else None
-
-    def gain(self, arm: str, measure: str, over: str, questions: bool = False) -> Interval | None:
-        """How much more an arm scores on one measure than on another."""
-        if questions or self.uncertainty == "questions":
-            scores = self._block_model(measure, over)
-            return scores.mean(self.representative(arm)) if scores else None
-        pairs = [self._by_trial.get(name, {}) for name in (measure, over)]
-        both = [pairs[0][arm, s] - pairs[1][arm, s] for s in self.seeds if all((arm, s) in known for known in pairs)]
-        return one_sample(both)
+        names = [str(name) for name in questions.index.get_level_values("benchmark").unique()]
+        values, counts = (
+            {name: np.asarray(series.loc[[name]], dtype=np.float64) for name in names} for series in (total, questions)
+        )
+        return over_questions(values, counts)
 
     def seed_values(self, arm: str, measure: str) -> list[float]:
         """The value of each of the arm's trials, by seed."""
@@ -172,17 +167,20 @@ class Study:
             return combine_numbers([(1 / len(self.shots), self.paper_value(arm, f"{k}-shot")) for k in self.shots])
         return next((number for place in places if (number := self.paper.value(*place, measure))), None)
 
-    def paper_difference(self, weights: Mapping[str, float], measure: str) -> PaperNumber | None:
-        """The same weighted sum of the paper's numbers; for two arms of one panel, also where it states it itself."""
+    def paper_difference(self, weights: Mapping[tuple[str, str], float]) -> PaperNumber | None:
+        """The same weighted sum, by (arm, measure), of the paper's numbers.
+
+        For two arms of one panel, also where the paper states their difference itself.
+        """
         if sorted(weights.values()) == [-1, 1]:
-            first, second = sorted(weights, key=lambda arm: -weights[arm])
-            for key, panel in self.panels.items():
+            (first, measure), (second, other) = sorted(weights, key=lambda term: -weights[term])
+            for key, panel in self.panels.items() if measure == other else ():
                 labels = {arm: label for label, arm in panel.arms.items()}
                 if {first, second} <= set(labels):
                     number = self.paper.difference(key, labels[first], labels[second], measure)
                     if number:
                         return number
-        return combine_numbers([(weight, self.paper_value(arm, measure)) for arm, weight in weights.items()])
+        return combine_numbers([(weight, self.paper_value(*term)) for term, weight in weights.items()])
 
     def mixes_machines(self, arms: Iterable[str]) -> bool:
         """Whether the arms' scores were made on different processors or with different libraries."""
@@ -209,44 +207,35 @@ class Study:
         known = self._by_trial.get(measure, {})
         return {trial: value for trial, value in known.items() if self.representative(trial[0]) == trial[0]}
 
-    def _seed_model(self, measure: str) -> ArmScores | None:
-        if measure not in self._seed_cache:
-            self._seed_cache[measure] = seed_model(self.trial_values(measure))
-        return self._seed_cache[measure]
-
-    def _block_model(self, measure: str, minus: str = "") -> ArmScores | None:
-        """The arms that have the measure (less another one) for every question; seeds and shots are averaged."""
-        if (measure, minus) not in self._block_cache:
-            means, questions = self._block_means(measure)
-            if minus:
-                means = means - self._block_means(minus)[0]
-            means = means.loc[:, means.notna().all()]
-            names = [str(name) for name in questions.index.get_level_values("benchmark").unique()]
-            counts = {name: np.asarray(questions.loc[[name]], dtype=np.float64) for name in names}
-            sums = {name: np.asarray(means.loc[[name]], dtype=np.float64).T * counts[name] for name in names}
-            arms = [str(arm) for arm in means.columns]
-            self._block_cache[measure, minus] = block_model(arms, sums, counts) if arms and names else None
-        return self._block_cache[measure, minus]
+    def _means(self, measure: str) -> dict[str, Interval]:
+        if measure not in self._mean_cache:
+            self._mean_cache[measure] = arm_means(self.trial_values(measure), self.controls)
+        return self._mean_cache[measure]
 
     def _rows(self, measure: str) -> pd.DataFrame:
         """The rows of scores that a measure averages."""
         if measure == UNPARSED:
             rows = self.scores[self.scores["family"] == "vqa"]
             return rows.assign(score=100.0 * ~rows["parsed"])
+        if measure.startswith(f"{CONTENT} "):
+            return by_content(self._rows(measure.removeprefix(f"{CONTENT} ")))
         return self.scores[_selection(self.scores, measure)]
 
     def _block_means(self, measure: str) -> tuple[pd.DataFrame, pd.Series[int]]:
         """A row a benchmark and block, a column an arm: the mean score; and the number of questions of each row."""
-        rows = self._rows(measure)
-        means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
-        return means, rows.groupby(["benchmark", "block"])["question"].nunique()
+        if measure not in self._block_cache:
+            rows = self._rows(measure)
+            means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
+            counts = rows.groupby(["benchmark", "block"])["question"].nunique()
+            self._block_cache[measure] = means, counts
+        return self._block_cache[measure]
 
     @cached_property
-    def _seed_cache(self) -> dict[str, ArmScores | None]:
+    def _mean_cache(self) -> dict[str, dict[str, Interval]]:
         return {}
 
     @cached_property
-    def _block_cache(self) -> dict[tuple[str, str], ArmScores | None]:
+    def _block_cache(self) -> dict[str, tuple[pd.DataFrame, pd.Series[int]]]:
         return {}
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analysis.claims import Evidence, Judged
+import numpy as np
+
 from analysis.document import HOLE, Document, Section, to_latex, to_markdown
 from analysis.paper import PaperNumber
+from analysis.power import MOST_SEEDS
 from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
 from mm1_lab.results.files import write_text
@@ -88,58 +90,27 @@ def cell(point: Interval | None) -> str:
     return HOLE if point is None else f"{point.estimate:.1f} ± {point.half_width:.1f}"
 
 
-def signed(point: Interval | None) -> str:
-    """`+1.5 [−0.2, +3.2]`."""
-    if point is None:
+def estimate(row: Mapping[Hashable, Any], digits: int = 1) -> str:
+    """`+1.5 [−0.2, +3.2]` of a row of claims or lessons."""
+    if row["estimate"] != row["estimate"]:
         return HOLE
-    return f"{point.estimate:+.1f} [{point.low:+.1f}, {point.high:+.1f}]".replace("-", "−")
+    return f"{row['estimate']:+.{digits}f} {_bounds(row['low'], row['high'], digits)}".replace("-", "−")
 
 
-def contrasts(study: Study, judged: Sequence[Judged]) -> pd.DataFrame:
-    """A row a contrast of the sweep's file: claim, difference with intervals, what could be seen, verdict."""
-    import pandas as pd
-
-    rows = []
-    for contrast, one in zip(study.sweep.contrasts, judged, strict=True):
-        verdict = {"verdict": one.verdict, "p_holm": one.p_value, "seeds_needed": one.seeds_needed}
-        about = {"seeds": len(study.seeds), "interval": study.uncertainty}
-        rows.append(contrast.model_dump() | evidence_row(one.evidence[0]) | verdict | about)
-    return pd.DataFrame(rows)
-
-
-def evidence_row(evidence: Evidence) -> dict[str, object]:
-    """The columns that contrasts and lessons share."""
-    difference, questions, number = evidence.difference, evidence.questions, evidence.paper
-    return {
-        "difference": difference.estimate if difference else None,
-        "error": difference.error if difference else None,
-        "low": difference.low if difference else None,
-        "high": difference.high if difference else None,
-        "low_over_questions": questions.low if questions else None,
-        "high_over_questions": questions.high if questions else None,
-        "smallest_difference_seen": evidence.smallest,
-        "mixes_machines": evidence.mixes_machines,
-        "paper": number.value if number else None,
-        "paper_bound": number.bound if number else None,
-        "paper_source": number.source if number else None,
-    }
-
-
-def contrasts_document(study: Study, judged: Sequence[Judged]) -> Document:
+def contrasts_document(study: Study, claims: pd.DataFrame) -> Document:
     """The claims of the sweep's file with their verdicts."""
-    sources = list(dict.fromkeys(one.paper.source for j in judged for one in j.evidence if one.paper))
-    over_seeds = study.uncertainty == "seeds"
+    sources = list(dict.fromkeys(source for source in claims["paper_source"] if source))
+    over_seeds = bool((claims["interval"] == "seeds").any())
     rows = []
-    for one in judged:
-        (evidence,) = one.evidence
-        claim, mark = evidence.claim, " ‡" * evidence.mixes_machines
-        row = [claim.text, claim.detail + mark, claim.expectation, signed(evidence.difference)]
-        row += [_bounds(evidence.questions)] if over_seeds else []
-        row += [HOLE if evidence.smallest is None else f"{evidence.smallest:.1f}"]
-        row += [seeds_cell(one)] if over_seeds else []
-        rows.append([*row, paper_cell(evidence.paper, sources), f"**{one.verdict}**"])
-    head = ["claim", "difference", "expected", "estimate", *(["over questions"] if over_seeds else []), "smallest seen"]
-    head += [*(["seeds needed"] if over_seeds else []), "MM1", "verdict"]
+    for one in claims.to_dict("records"):
+        row = [one["claim"], one["detail"] + " ‡" * one["mixes_machines"], one["expectation"], estimate(one)]
+        row += [_bounds(one["low_questions"], one["high_questions"])] if over_seeds else []
+        smallest = one["smallest_difference"]
+        row += [HOLE if smallest != smallest else f"{smallest:.1f}", seeds_cell(one)] if over_seeds else []
+        reason = f": {one['reason']}" if one["reason"] else ""
+        rows.append([*row, paper_cell(one, sources), f"**{one['verdict']}**{reason}"])
+    head = ["claim", "difference", "expected", "estimate", *(["over questions"] if over_seeds else [])]
+    head += [*(["smallest seen", "seeds needed"] if over_seeds else []), "MM1", "verdict"]
     section = Section("", head, rows, ["difference", "expected", "verdict"])
     remarks = [f"Points; {study.uncertainty_note}.", *_holes(study)]
     return Document(title(study), remarks, [section], _contrast_notes(rows, over_seeds), sources)
@@ -147,15 +118,15 @@ def contrasts_document(study: Study, judged: Sequence[Judged]) -> Document:
 
 def _contrast_notes(rows: Sequence[Sequence[str]], over_seeds: bool) -> list[str]:
     notes = [
-        "A claim is *supported* or *contradicted* at 5 % after Holm's correction over all contrasts and lessons of "
-        "this sweep; equivalence is supported when two one-sided tests reject a difference as large as the margin. "
-        "*Smallest seen*: the true difference that such a sweep finds four times out of five, uncorrected.",
+        "Each claim is judged by itself at 5 %, uncorrected; lessons, which are corrected for one another, stand in "
+        "`lessons.md`. A pair's variance over seeds is moderated towards that of the other arms. A direction takes a "
+        "two-sided test, equivalence two one-sided ones against the margin, *keeps* (≥) one against the margin.",
     ]
     if over_seeds:
         notes.append(
             "*Over questions*: the 95 % interval for other questions to the same models, conditional on these models. "
-            "*Seeds needed*: of an undecided claim, seeds that decide it four times out of five if the truth "
-            "is as estimated."
+            "*Smallest seen*: the true difference that such a sweep finds four times out of five. *Seeds needed*: of "
+            "an undecided claim, seeds that decide it four times out of five if the truth is as estimated."
         )
     else:
         notes.append(
@@ -167,21 +138,22 @@ def _contrast_notes(rows: Sequence[Sequence[str]], over_seeds: bool) -> list[str
     return notes
 
 
-def _bounds(point: Interval | None) -> str:
-    return HOLE if point is None else f"[{point.low:+.1f}, {point.high:+.1f}]".replace("-", "−")
+def _bounds(low: float, high: float, digits: int = 1) -> str:
+    return HOLE if low != low else f"[{low:+.{digits}f}, {high:+.{digits}f}]".replace("-", "−")
 
 
-def seeds_cell(judged: Judged) -> str:
-    """Empty where nothing is needed, a hole where it cannot be told."""
-    if judged.verdict != "undecided":
+def seeds_cell(row: Mapping[Hashable, Any]) -> str:
+    """Of an undecided claim; empty where nothing is needed."""
+    needed = row["seeds_needed"]
+    return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
+
+
+def paper_cell(row: Mapping[Hashable, Any], sources: Sequence[str]) -> str:
+    """`> 14.3 [2]`, as the paper or its source has it."""
+    value, source = row["paper"], row["paper_source"]
+    if value != value:
         return ""
-    if judged.seeds_needed is None:
-        return HOLE
-    return f"{judged.seeds_needed:.0f}" if judged.seeds_needed < float("inf") else "> 1000"
-
-
-def paper_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
-    return f"{number} [{sources.index(number.source) + 1}]".replace("-", "−") if number else ""
+    return f"{PaperNumber(value, row['paper_bound'], source)} [{sources.index(source) + 1}]".replace("-", "−")
 
 
 def benchmarks(study: Study) -> pd.DataFrame:
@@ -229,15 +201,15 @@ def _loss(values: list[float]) -> str:
     return f"{values[0]:.3f}" if values else HOLE
 
 
-def write_tables(study: Study, judged: Sequence[Judged], folder: Path) -> list[Path]:
+def write_tables(study: Study, claims: pd.DataFrame, folder: Path) -> list[Path]:
     """Writes table, contrasts, benchmarks and sources; `table.md` last."""
     written = [
         write_csv(benchmarks(study), folder / "benchmarks.csv"),
         write_csv(sources(study), folder / "sources.csv"),
     ]
     if study.sweep.contrasts:
-        written.append(write_csv(contrasts(study, judged), folder / "contrasts.csv"))
-        written += write_document(contrasts_document(study, judged), folder / "contrasts")
+        written.append(write_csv(claims, folder / "contrasts.csv"))
+        written += write_document(contrasts_document(study, claims), folder / "contrasts")
     written.append(write_csv(means(study), folder / "table.csv"))
     return written + write_document(means_document(study), folder / "table")
 

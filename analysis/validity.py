@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from analysis.document import Document, Section, to_markdown
+from analysis.statistics import Interval, one_sample, over_questions
+from analysis.study import Study
 from mm1_lab.config import Recipe
 from mm1_lab.results import variant_name
 from mm1_lab.results.files import write_csv, write_text
-from mm1_lab.results.reading import Variant, read_records, read_scores, read_variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,44 +63,50 @@ class Row:
     verdict: Verdict
 
 
-def validity_rows(folder: Path) -> list[Row]:
-    """The rules for a sweep's folder; none where no seed has both a finished base and a finished blind control."""
-    variant = read_variant(folder)
-    sweep = variant.manifest.sweep
-    base = _arm(variant, sweep.base)
-    blind = _arm(variant, sweep.base.model_copy(update={"images": "blind"}))
-    done = variant.trials[variant.trials["done"]]
-    seeds = [set(done["seed"][done["arm"] == arm]) for arm in (base, blind)]
-    shared = sorted(set.intersection(*seeds))
-    if base is None or blind is None or not shared:
+def validity_rows(study: Study) -> list[Row]:
+    """The rules for a sweep; none where no seed has both a finished base and a finished blind control."""
+    facts = _Facts(study)
+    return [*facts.seeing(), *facts.captions(), *facts.steps(), *facts.steadiness()] if facts.seeds else []
+
+
+def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What forbids a verdict on a sweep: benchmarks on which its base does not see, by these rules, and gates that its
+    encoders or decoders fail by the scale's last check."""
+    blind = [row.what for row in rows if row.rule in ("above majority", "above blind") and row.verdict == "fail"]
+    gates = [
+        f"{row['gate']} {row['what']}, seed {row['seed']}"
+        for row in _gates(study)
+        if row["verdict"] == "fail" and (not row["seed"] or int(row["seed"]) in study.seeds)
+    ]
+    return tuple(dict.fromkeys([*blind, *gates]))
+
+
+def _gates(study: Study) -> list[dict[str, str]]:
+    """The rows of the scale's last check; none where it was not checked."""
+    manifest = study.variant.manifest
+    name = variant_name("check_scale", manifest.overrides, manifest.data_name)
+    path = study.variant.folder.with_name(name) / "gates.csv"
+    if not path.exists():
         return []
-    scores = read_scores(variant)
-    scores = scores[scores["seed"].isin(shared)]
-    fingerprint = done["fingerprint"][(done["arm"] == base) & (done["seed"] == shared[0])].iloc[0]
-    facts = _Facts(scores, base, blind, read_records(variant)[fingerprint], _floor(variant))
-    longer = {
-        what: _arm(variant, sweep.base.model_copy(update={"steps": round(sweep.base.steps * factor)}))
-        for what, factor in (("half", 0.5), ("double", 2))
-    }
-    return [*facts.seeing(), *facts.captions(), *facts.steps(longer["half"], longer["double"]), *facts.steadiness()]
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def write_validity(folder: Path) -> tuple[list[Path], Document | None]:
+def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Document | None]:
     """Writes `validity.csv` and `.md`; returns them with their document. Nothing where there are no rules to apply."""
-    rows = validity_rows(folder)
     if not rows:
         return [], None
-    document = _document(folder, rows)
-    table, text = folder / "validity.csv", folder / "validity.md"
+    document = _document(study, rows)
+    table, text = (study.variant.folder / f"validity.{ending}" for ending in ("csv", "md"))
     cells = ([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(row)] for row in rows)
     write_csv(table, [field.name for field in fields(Row)], cells)
     write_text(text, to_markdown(document))
     return [table, text], document
 
 
-def validity_text(folder: Path, rows: Sequence[Row]) -> str:
-    """A folder's rules for a terminal."""
-    document = _document(folder, rows)
+def validity_text(study: Study, rows: Sequence[Row]) -> str:
+    """A sweep's rules for a terminal."""
+    document = _document(study, rows)
     (section,) = document.sections
     lines = [section.head, *section.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(section.head))]
@@ -106,11 +114,10 @@ def validity_text(folder: Path, rows: Sequence[Row]) -> str:
     return "\n".join([document.title, "", *padded, "", *document.remarks])
 
 
-def _document(folder: Path, rows: Sequence[Row]) -> Document:
-    variant = read_variant(folder)
-    seeds = sorted(set(variant.trials["seed"][variant.trials["done"]]))
-    about = f"over {len(seeds)} seeds" if len(seeds) > 1 else "over questions, one seed"
-    title = f"Can the base of {variant.manifest.variant} at {variant.manifest.scale} be trusted?"
+def _document(study: Study, rows: Sequence[Row]) -> Document:
+    manifest, seeds = study.variant.manifest, len(study.seeds)
+    about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
+    title = f"Can the base of {manifest.variant} at {manifest.scale} be trusted?"
     counts = Counter(row.verdict for row in rows)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
     head = ["rule", "what", "value", "95 % interval", "needed", "verdict"]
@@ -123,95 +130,95 @@ def _document(folder: Path, rows: Sequence[Row]) -> Document:
     return Document(title, [f"Of {len(rows)} rules {tally}; 95 % intervals {about}."], [section])
 
 
-def _arm(variant: Variant, recipe: Recipe) -> str | None:
-    return next((arm for arm, other in variant.manifest.sweep.arms.items() if other == recipe), None)
-
-
-def _floor(variant: Variant) -> set[str]:
-    """The kinds of question that the scale's last check named floor."""
-    manifest = variant.manifest
-    name = variant_name("check_scale", manifest.overrides, manifest.data_name)
-    path = variant.folder.with_name(name) / "gates.csv"
-    if not path.exists():
-        return set()
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["what"].partition(",")[0] for row in csv.DictReader(file) if row["verdict"] == "floor"}
-
-
 @dataclass(frozen=True)
 class _Facts:
-    """Scores of the seeds that base and blind share."""
+    """A study's base beside its blind control, at the seeds that they share."""
 
-    scores: pd.DataFrame
-    base: str
-    blind: str
-    record: Mapping[str, Any]
-    """Of a trial of the base."""
-    floor: set[str]
+    study: Study
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        trials = self.study.variant.trials
+        arms = [set(trials["seed"][trials["done"] & (trials["arm"] == arm)]) for arm in (self.base, self.blind)]
+        return sorted(set.intersection(*arms))
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        return self.study.scores[self.study.scores["seed"].isin(self.seeds)]
+
+    @cached_property
+    def base(self) -> str | None:
+        return self._arm(self.study.sweep.base)
+
+    @cached_property
+    def blind(self) -> str | None:
+        return self._arm(self.study.sweep.base.model_copy(update={"images": "blind"}))
+
+    def _arm(self, recipe: Recipe) -> str | None:
+        return next((arm for arm, other in self.study.sweep.arms.items() if other == recipe), None)
 
     def seeing(self) -> Iterator[Row]:
         """Every visual benchmark, and every kind of question where a benchmark has several."""
+        floor = {row["what"].partition(",")[0] for row in _gates(self.study) if row["verdict"] == "floor"}
         vqa = self.scores[self.scores["family"] == "vqa"]
         for benchmark, table in vqa.groupby("benchmark", sort=False, observed=True):
             kinds = list(dict.fromkeys(table["kind"]))
-            kept = [kind for kind in kinds if kind not in self.floor]
+            kept = [kind for kind in kinds if kind not in floor]
             for shots in [k for k in SHOTS if k in set(table["shots"])]:
                 asked = table[table["shots"] == shots]
                 left_out = f" without {', '.join(sorted(set(kinds) - set(kept)))}" if kept != kinds else ""
                 if kept:
                     yield from self._sees(f"{benchmark}{left_out}, {shots} shots", asked, benchmark, kept, "fail")
                 for kind in kinds if len(kinds) > 1 or not kept else ():
-                    yield from self._sees(f"{benchmark}: {kind}, {shots} shots", asked, benchmark, [kind], "floor")
+                    name = f"{benchmark}: {kind}, {shots} shots"
+                    yield from self._sees(name, asked, benchmark, [kind], "floor", kind in floor)
             for count, asked in table[table["arm"] == self.base].groupby("shots"):
-                value, low, high = _mean(asked)
-                verdict: Verdict = "pass" if value <= CEILING else "fail"
-                yield Row("no ceiling", f"{benchmark}, {count} shots", value, low, high, f"≤ {CEILING:g}", verdict)
+                verdict: Verdict = "pass" if (found := _mean(asked)).estimate <= CEILING else "fail"
+                yield _row("no ceiling", f"{benchmark}, {count} shots", found, f"≤ {CEILING:g}", verdict)
 
     def _sees(
-        self, what: str, asked: pd.DataFrame, benchmark: object, kinds: list[str], otherwise: Verdict
-    ) -> Iterator[Row]:
+        self, what: str, asked: pd.DataFrame, benchmark: object, kinds: list[str], otherwise: Verdict,
+        always_floor: bool = False,
+    ) -> Iterator[Row]:  # fmt: skip
         """Above the majority answer, and above the blind control."""
         asked = asked[asked["kind"].isin(kinds)]
-        always_floor = self.floor.issuperset(kinds)
         base = asked[asked["arm"] == self.base]
         majority = self._majority(str(benchmark), base)
-        if majority is not None:
-            value, low, high = _mean(base)
-            yield Row(
-                "above majority", what, value, low, high, f"low ≥ {majority:.1f} + {ABOVE:g}",
-                "floor" if always_floor else _verdict(low, high, majority + ABOVE, otherwise),
-            )  # fmt: skip
-        value, low, high = _mean(_minus(base, asked[asked["arm"] == self.blind]))
-        yield Row(
-            "above blind", what, value, low, high, f"low ≥ {ABOVE:g}",
-            "floor" if always_floor else _verdict(low, high, ABOVE, otherwise),
-        )  # fmt: skip
+        rules = [] if majority is None else [("majority", _mean(base), majority + ABOVE, f"{majority:.1f} + {ABOVE:g}")]
+        difference = _mean(_minus(base, asked[asked["arm"] == self.blind]))
+        for name, found, needed, words in [*rules, ("blind", difference, ABOVE, f"{ABOVE:g}")]:
+            verdict = "floor" if always_floor else _verdict(found.low, found.high, needed, otherwise)
+            yield _row(f"above {name}", what, found, f"low ≥ {words}", verdict)
 
     def _majority(self, benchmark: str, questions: pd.DataFrame) -> float | None:
         """Of the best constant answer for each kind; None where results of an older version do not say it."""
-        by_kind = self.record.get("majority_by_kind", {}).get(benchmark)
+        trials = self.study.variant.trials
+        own = trials[(trials["arm"] == self.base) & (trials["seed"] == self.seeds[0])]
+        record = self.study.records[own["fingerprint"].iloc[0]]
+        by_kind = record.get("majority_by_kind", {}).get(benchmark)
         if by_kind is not None:
             return float(questions["kind"].map(by_kind).mean())
         whole = self.scores[(self.scores["benchmark"] == benchmark) & (self.scores["arm"] == self.base)]
         same = set(whole["kind"]) == set(questions["kind"])
-        return float(self.record["majority"][benchmark]) if same else None
+        return float(record["majority"][benchmark]) if same else None
 
     def captions(self) -> Iterator[Row]:
         table = self.scores[(self.scores["family"] == "captioning") & (self.scores["arm"] == self.base)]
         for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
-            value, low, high = _mean(asked)
-            verdict: Verdict = "pass" if CIDER[0] <= value <= CIDER[1] else "fail"
-            yield Row("CIDEr in range", f"{benchmark}, {shots} shots", value, low, high, "40 to 150", verdict)
+            verdict: Verdict = "pass" if CIDER[0] <= (found := _mean(asked)).estimate <= CIDER[1] else "fail"
+            yield _row("CIDEr in range", f"{benchmark}, {shots} shots", found, "40 to 150", verdict)
 
-    def steps(self, half: str | None, double: str | None) -> Iterator[Row]:
+    def steps(self) -> Iterator[Row]:
         """Longer training is better, as far as the arms are there, on the average over benchmarks and shots."""
+        base = self.study.sweep.base
+        half, double = (self._arm(base.model_copy(update={"steps": round(base.steps * factor)})) for factor in (0.5, 2))
         table = self.scores[self.scores["family"] != "text"]
         pairs = {"standard − half steps": (self.base, half), "double − standard steps": (double, self.base)}
         for what, (more, less) in pairs.items():
             first, second = table[table["arm"] == more], table[table["arm"] == less]
             if len(first) and len(second):
-                value, low, high = _mean(_minus(first, second))
-                yield Row("steps in order", what, value, low, high, "low > 0", _verdict(low, high, 0.0, "fail"))
+                found = _mean(_minus(first, second))
+                yield _row("steps in order", what, found, "low > 0", _verdict(found.low, found.high, 0.0, "fail"))
 
     def steadiness(self) -> Iterator[Row]:
         table = self.scores[self.scores["arm"] == self.base]
@@ -225,6 +232,10 @@ class _Facts:
             verdict = "pass" if share <= UNPARSED else "fail"
             what = f"VQA answers of the base, {shots} shots, percent"
             yield Row("answers parsed", what, share, np.nan, np.nan, f"≤ {UNPARSED:g}", verdict)
+
+
+def _row(rule: str, what: str, found: Interval, needed: str, verdict: Verdict) -> Row:
+    return Row(rule, what, found.estimate, found.low, found.high, needed, verdict)
 
 
 def _verdict(low: float, high: float, needed: float, otherwise: Verdict) -> Verdict:
@@ -247,18 +258,12 @@ def _by_seed(table: pd.DataFrame) -> list[float]:
     return [float(value) for value in means.groupby("seed").mean()]
 
 
-def _mean(table: pd.DataFrame) -> tuple[float, float, float]:
-    """The mean over benchmarks with its interval: over seeds, or with one seed over blocks of questions."""
-    from scipy.stats import t
-
-    seeds = _by_seed(table)
-    mean = float(np.mean(seeds))
-    if len(seeds) > 1:
-        error, freedom = float(np.std(seeds, ddof=1)) / len(seeds) ** 0.5, len(seeds) - 1
-    else:
-        blocks = table.groupby(["benchmark", "block"], observed=True)["score"].mean().groupby("benchmark")
-        counts = blocks.count()
-        error = float(np.sqrt((blocks.var() / counts).sum())) / len(counts)
-        freedom = int((counts - 1).sum())
-    half = float(t.ppf(0.975, freedom)) * error if freedom > 0 else np.nan
-    return mean, mean - half, mean + half
+def _mean(table: pd.DataFrame) -> Interval:
+    """The mean over benchmarks: over seeds, or with one seed over blocks of questions."""
+    found = one_sample(_by_seed(table))
+    if found:
+        return found
+    blocks = table.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
+    names = blocks.index.unique("benchmark")
+    values, counts = ({name: blocks.loc[name, part].to_numpy(float) for name in names} for part in ("mean", "count"))
+    return over_questions(values, counts)

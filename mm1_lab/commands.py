@@ -67,6 +67,7 @@ def ship_parts(options: argparse.Namespace) -> int:
 
 
 def check_scale(options: argparse.Namespace) -> int:
+    from analysis.study import read_study
     from analysis.validity import validity_rows, validity_text
     from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
 
@@ -80,8 +81,9 @@ def check_scale(options: argparse.Namespace) -> int:
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
         for folder in _sweeps_with_controls(request):
-            if rules := validity_rows(folder):
-                print(f"\n{validity_text(folder, rules)}")
+            study = read_study(folder)
+            if rules := validity_rows(study):
+                print(f"\n{validity_text(study, rules)}")
                 verdicts += [rule.verdict for rule in rules]
                 break
         else:

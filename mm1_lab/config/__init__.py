@@ -38,7 +38,7 @@ from mm1_lab.config.stage import (
     PretrainedEncoder,
     Stage,
 )
-from mm1_lab.config.sweep import Contrast, Panel, Search, Sweep, load_scale, load_sweep
+from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep
 
 __all__ = [
     "PAPER_LAW",
@@ -50,6 +50,7 @@ __all__ = [
     "Config",
     "ConnectorConfig",
     "Contrast",
+    "Expectation",
     "DataIdentity",
     "DataMix",
     "DecoderStage",

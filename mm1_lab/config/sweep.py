@@ -14,6 +14,9 @@ Measure = str
 """`0-shot`, `4-shot`, …, `text-core`, or one of those within a family: `captioning 0-shot`, `vqa 4-shot`."""
 
 
+Expectation = Literal["greater", "less", "equivalent", "keeps"]
+
+
 class Panel(Config):
     """A part of the figure: labels, in order, and the arm behind each."""
 
@@ -29,9 +32,9 @@ class Contrast(Config):
     second: str
     """The difference is `first` − `second`, in points."""
     measure: Measure
-    expect: Literal["greater", "less", "equivalent"]
+    expect: Expectation
     margin: float = Field(0.0, ge=0)
-    """Points: `greater` by more than it, `less` by more than it, `equivalent` within it."""
+    """Points: `greater` by more than it, `less` by more than it, `equivalent` within it, `keeps`: not worse by it."""
 
 
 class Search(Config):

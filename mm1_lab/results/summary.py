@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 TEXT_CORE = "text-core"
 AVERAGE = "average"
+CONTENT = "content"
+"""A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
 
 
 def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -37,8 +39,25 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
 
     `0-shot`, `4-shot`, …: the plain mean over the benchmarks with images; `captioning 0-shot`, `vqa 4-shot`, …: within
     a family; `average`: the plain mean over the benchmarks with images and numbers of shots; `text-core`: the same over
-    text benchmarks.
+    text benchmarks. Where captions have a score of their content beside their metric, `content 0-shot`, `content
+    average`, …: the same with that score in its place.
     """
+    import pandas as pd
+
+    table = _measures(scores, by)
+    if CONTENT not in scores:
+        return table
+    said = _measures(by_content(scores), by)
+    said = said[~said["measure"].str.startswith(("vqa", TEXT_CORE))]
+    return pd.concat([table, said.assign(measure=f"{CONTENT} " + said["measure"])], ignore_index=True)
+
+
+def by_content(scores: pd.DataFrame) -> pd.DataFrame:
+    """The same answers, captions scored by their content."""
+    return scores.assign(score=scores[CONTENT].where(scores["family"] == "captioning", scores["score"]))
+
+
+def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     means = benchmark_scores(scores, by)

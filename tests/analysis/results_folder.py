@@ -3,14 +3,19 @@
 import io
 import zlib
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from analysis.study import Study
 from mm1_lab.config import Sweep
 from mm1_lab.results import HeldOutRow, Ledger, Manifest, SampleRow, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest
+from mm1_lab.results.reading import Variant
+from mm1_lab.results.schema import SCORE_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +55,29 @@ def score_rows(arm: str, seed: int, questions: int = 48, blocks: int = 8, lifts:
                 row = (benchmark, family, metric, shots, block, f"{benchmark}-{question}", "colour", float(value))
                 rows.append(ScoreRow(*row, "red" if question % 3 else "a blue square", parsed))
     return rows
+
+
+def study_of(
+    sweep: Sweep,
+    seeds: Iterable[int],
+    scale: str = "mini",
+    missing: Container[str] = (),
+    lifts: Lifts = LIFT,
+    questions: int = 16,
+    arms: Iterable[str] | None = None,
+) -> Study:
+    """What `read_study` makes of such results, without writing them."""
+    trials, rows = [], []
+    for seed in seeds:
+        for arm in sweep.arms if arms is None else arms:
+            there = f"{arm}/{seed}" not in missing
+            trials.append((arm, seed, f"{arm}/{seed}", there))
+            for row in score_rows(arm, seed, questions, lifts=lifts) if there else ():
+                rows.append((arm, seed, f"{arm}/{seed}", *astuple(row)))
+    frame = pd.DataFrame(trials, columns=["arm", "seed", "fingerprint", "done"])
+    variant = Variant(Path(scale) / sweep.name, Manifest(variant=sweep.name, sweep=sweep, scale=scale), frame)
+    scores = pd.DataFrame(rows, columns=["arm", "seed", "fingerprint", *SCORE_COLUMNS])
+    return Study(variant, scores, pd.DataFrame(), {})
 
 
 def sample_rows(arm: str) -> list[SampleRow]:

@@ -9,17 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from analysis import draw
+from analysis.claims import claim_of, claim_row, judge_claims
 from analysis.figures import draw_panels
-from analysis.lessons import judge_sweep
 from analysis.predictions import draw_sheet
 from analysis.study import read_study
 from analysis.tables import means, write_tables
-from mm1_lab.config import Panel, RequestError, Sweep
+from mm1_lab.config import Contrast, Panel, RequestError, Sweep
 from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_results
 
@@ -29,7 +30,7 @@ NAMES = [
     *("table.csv", "table.md", "table.tex", "validity.csv", "validity.md"),
 ]
 OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md", "pdf", "png", "tex")]
-OVERALL.append("summary.md")
+OVERALL += ["lesson_parts.csv", "summary.md"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Pa
     folder = write_results(results, data_mix, data_mix.arms, (0, 1, 2), missing=missing)
     study = read_study(folder)
     draw_panels(study, folder / "figure")
-    write_tables(study, judge_sweep(study, ()).contrasts, folder)
+    write_tables(study, judge_claims(study), folder)
     return results
 
 
@@ -91,6 +92,7 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     table = pd.read_csv(three_seeds / "mini" / "data_mix" / "contrasts.csv").set_index("claim")
     lift = table.loc["captions lift zero-shot"]
     assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
+    assert (lift["seeds"], lift["seed_list"], lift["seeds_are"]) == (3, "0 1 2", "development")
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
     assert "3 training seeds" in text and "say nothing about models trained" not in text
 
@@ -163,9 +165,12 @@ def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
     write_results(with_twin, sweep, arms, (0, 1))
     write_results(without, sweep, kept, (0, 1))
     studies = [read_study(results / "mini" / "data_mix") for results in (with_twin, without)]
-    assert studies[0].difference("captions", "base", "0-shot") == studies[1].difference("captions", "base", "0-shot")
+    contrast = {"claim": "c", "first": "captions", "second": "base", "measure": "0-shot", "expect": "greater"}
+    rows = [claim_row(study, claim_of(Contrast.parse(contrast, "here"))) for study in studies]
+    assert rows[0] == pytest.approx(rows[1], nan_ok=True)
+    twins = claim_row(studies[0], claim_of(Contrast.parse(contrast | {"first": "twin"}, "here")))
+    assert np.isnan(twins["p"]) and twins["reason"] == "no scores"
     assert studies[0].mean("twin", "0-shot") == studies[0].mean("base", "0-shot")
-    assert studies[0].difference("twin", "base", "0-shot") is None
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
@@ -180,15 +185,16 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
 
 def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
-    assert "not run: make sweep-encoder" in summary and "1, over questions" in summary
+    assert "not run: make sweep-encoder" in summary and "1, development, over questions" in summary
     assert "Again: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
     axes = pd.read_csv(one_seed / "mini" / "axes.csv").set_index(["axis", "measure"])
     assert axes.loc[("synthetic captions", "8-shot"), "spread"] == pytest.approx(10, abs=2)
-    lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("contrast")
-    assert lessons.loc["captions − interleaved, 0-shot", "verdict"] == "supported"
-    assert lessons["low"].notna().equals(lessons["difference"].notna())
+    lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("detail")
+    lift = lessons.loc["captions − interleaved, 0-shot"]
+    assert (lift["verdict"], lift["reason"], lift["seeds_are"]) == ("not judged", "one seed", "development")
+    assert lift["estimate"] > 15 and lessons["low"].notna().equals(lessons["estimate"].notna())
 
 
 def test_latex_is_booktabs_with_as_many_cells_as_columns(one_seed: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.effects import axis_effect, forest_importances, grid_effects, groups, levels_of, varying
-from analysis.statistics import ArmScores, seed_model
+from analysis.statistics import Floats
 from mm1_lab.config import DataMix, Recipe, Sweep, load_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -19,59 +20,94 @@ SCORES += [54.3, 52.2, 53.1, 55.0, 53.9, 55.3, 48.8, 46.9, 49.7, 51.5, 48.2, 52.
 TRIALS = {(arm, seed): SCORES[3 * number + seed] for number, arm in enumerate(GRID) for seed in range(3)}
 
 ANOVA = {
-    ("t",): (8.823889, 4.418863e-03),
-    ("r",): (89.617778, 4.442927e-11),
-    ("k",): (27.387778, 1.241298e-06),
-    ("t", "r"): (4.557222, 4.376950e-02),
-    ("t", "k"): (2.003889, 2.262049e-01),
-    ("r", "k"): (0.004444, 9.338011e-01),
-    ("t", "r", "k"): (0.923889, 4.915055e-01),
+    ("t",): 8.823889,
+    ("r",): 89.617778,
+    ("k",): 27.387778,
+    ("t", "r"): 4.557222,
+    ("t", "k"): 2.003889,
+    ("r", "k"): 0.004444,
+    ("t", "r", "k"): 0.923889,
 }
-"""Sum of squares and p of anova_lm(ols("v ~ C(t)*C(r)*C(k) + C(s)")), three seeds a cell."""
+"""Sums of squares of anova_lm(ols("v ~ C(t)*C(r)*C(k) + C(s)")), three seeds a cell."""
 
 
-def modelled(trials: dict[tuple[str, int], float]) -> ArmScores:
-    found = seed_model(trials)
-    assert found is not None
-    return found
+def difference(axis: str, more: str, less: str) -> Floats:
+    """The mean difference between two levels within each of three seeds."""
+    known = {arm: levels[axis] for arm, levels in GRID.items()}
+    means = [
+        [np.mean([TRIALS[arm, seed] for arm, level in known.items() if level == wanted]) for wanted in (more, less)]
+        for seed in range(3)
+    ]
+    return np.array([first - second for first, second in means])
 
 
 def test_a_full_grid_is_split_as_in_statsmodels() -> None:
-    effects = {effect.axes: effect for effect in grid_effects(modelled(TRIALS), GRID)}
+    effects = {effect.axes: effect for effect in grid_effects(TRIALS, GRID)}
     assert set(effects) == set(ANOVA)
-    between = sum(squares for squares, _ in ANOVA.values())
-    for axes, (squares, p_value) in ANOVA.items():
+    between = sum(ANOVA.values())
+    for axes, squares in ANOVA.items():
         assert effects[axes].share == pytest.approx(squares / between, abs=1e-6)
         assert 3 * 12 * (effects[axes].spread / 2) ** 2 == pytest.approx(squares, abs=1e-5)
-        assert effects[axes].p_value == pytest.approx(p_value, rel=1e-4)
         assert effects[axes].low <= effects[axes].spread <= effects[axes].high
+
+
+def test_two_levels_are_compared_by_the_paired_t_test_over_seeds() -> None:
+    """An axis' own change from seed to seed is its error; the six pairs of a seed are not six pieces of evidence."""
+    effects = {effect.axes: effect for effect in grid_effects(TRIALS, GRID)}
+    for axis, more, less in (("r", "y", "x"), ("k", "1", "0")):
+        expected = stats.ttest_1samp(difference(axis, more, less), 0)
+        found = effects[axis,]
+        assert found.spread == pytest.approx(abs(difference(axis, more, less).mean()))
+        assert found.p_value == pytest.approx(expected.pvalue)
+        low, high = sorted(abs(end) for end in expected.confidence_interval())
+        assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_three_levels_are_an_anova_with_repeated_measures() -> None:
+    """F of the axis against axis × seed, worked out from the table of its means (levels, seeds)."""
+    levels = {arm: levels["t"] for arm, levels in GRID.items()}
+    table = np.array(
+        [[np.mean([TRIALS[arm, s] for arm in GRID if levels[arm] == level]) for s in range(3)] for level in "abc"]
+    )
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    f = (3 * ((table.mean(1) - table.mean()) ** 2).sum() / 2) / ((rest**2).sum() / 4)
+    found = axis_effect(TRIALS, GRID, "t")
+    assert found is not None and found.p_value == pytest.approx(stats.f.sf(f, 2, 4))
 
 
 def test_a_hole_in_the_grid_leaves_one_factor_comparisons() -> None:
     trials = {trial: value for trial, value in TRIALS.items() if trial[0] != "bx1"}
-    model = modelled(trials)
-    assert grid_effects(model, GRID) == []
-    found = axis_effect(model, GRID, "k")
+    assert grid_effects(trials, GRID) == []
+    found = axis_effect(trials, GRID, "k")
     assert found is not None and found.arms == 10
 
 
-def test_between_two_arms_the_spread_is_their_difference_with_its_t_test() -> None:
+def test_an_arm_that_lacks_a_seed_is_left_out() -> None:
+    trials = {trial: value for trial, value in TRIALS.items() if trial != ("bx1", 2)}
+    assert grid_effects(trials, GRID) == []
+    whole = {trial: value for trial, value in TRIALS.items() if trial[0] != "bx1"}
+    assert axis_effect(trials, GRID, "k") == axis_effect(whole, GRID, "k")
+
+
+def test_one_seed_gives_numbers_only() -> None:
+    alone = {trial: value for trial, value in TRIALS.items() if trial[1] == 0}
+    found = axis_effect(alone, GRID, "r")
+    assert found is not None and found.spread == pytest.approx(abs(difference("r", "y", "x")[0]))
+    assert np.isnan([found.low, found.high, found.p_value]).all()
+
+
+def test_between_two_arms_the_spread_is_their_difference() -> None:
     trials = {(arm, seed): value for (arm, seed), value in TRIALS.items() if arm in ("ax0", "ay0")}
-    model = modelled(trials)
-    found, difference = (
-        axis_effect(model, {arm: GRID[arm] for arm in ("ax0", "ay0")}, "r"),
-        model.difference("ay0", "ax0"),
-    )
-    assert found is not None and difference is not None
-    assert found.spread == pytest.approx(difference.estimate)
-    assert (found.low, found.high) == pytest.approx((max(difference.low, 0), difference.high))
-    assert found.p_value == pytest.approx(difference.p_value())
+    found = axis_effect(trials, {arm: GRID[arm] for arm in ("ax0", "ay0")}, "r")
+    pair = np.array([trials["ay0", seed] - trials["ax0", seed] for seed in range(3)])
+    assert found is not None and found.spread == pytest.approx(abs(pair.mean()))
+    assert found.p_value == pytest.approx(stats.ttest_1samp(pair, 0).pvalue)
 
 
 def test_arms_outside_the_grid_add_spread_but_no_effect() -> None:
     control = {("blind", seed): 10.0 + seed for seed in range(3)}
-    alone = {effect.axes: effect.spread for effect in grid_effects(modelled(TRIALS), GRID)}
-    beside = {effect.axes: effect.spread for effect in grid_effects(modelled(TRIALS | control), GRID)}
+    alone = {effect.axes: effect.spread for effect in grid_effects(TRIALS, GRID)}
+    beside = {effect.axes: effect.spread for effect in grid_effects(TRIALS | control, GRID)}
     assert beside == pytest.approx(alone)
 
 
@@ -81,9 +117,10 @@ def test_intervals_of_an_axis_hold_the_truth(size: float, least: float, most: fl
     effect = np.array([{"a": -size, "b": 0.0, "c": size}[arm[0]] for arm in GRID])
     truth = 2 * float(np.sqrt((effect**2).mean()))
     for _ in range(repeats):
-        scores = effect[:, None] + generator.normal(0, 2, 3) + generator.normal(0, 1, (12, 3))
+        by_level = generator.normal(0, 1, (3, 3))[["abc".index(arm[0]) for arm in GRID]]  # axis × seed
+        scores = effect[:, None] + generator.normal(0, 2, 3) + generator.normal(0, 1, (12, 3)) + by_level
         trials = {(arm, seed): float(scores[number, seed]) for number, arm in enumerate(GRID) for seed in range(3)}
-        found = axis_effect(modelled(trials), GRID, "t")
+        found = axis_effect(trials, GRID, "t")
         assert found is not None
         inside += found.low <= truth <= found.high
     assert least <= inside / repeats <= most

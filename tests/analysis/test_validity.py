@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.validity import Row, _verdict, validity_rows, write_validity
+from analysis.study import read_study
+from analysis.validity import Row, _verdict, failed_gates, validity_rows, write_validity
 from mm1_lab.config import load_sweep
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant
@@ -54,7 +55,7 @@ def by_rule(rows: list[Row]) -> dict[tuple[str, str], Row]:
 
 def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: Path) -> None:
     folder = write(tmp_path, seeds=3)
-    rows = validity_rows(folder)
+    rows = validity_rows(read_study(folder))
     assert {row.verdict for row in rows} == {"pass"}
     named = by_rule(rows)
     assert named["above majority", "vqa, 0 shots"].needed == "low ≥ 30.0 + 5"
@@ -75,7 +76,7 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     assert named["steady over seeds", "standard deviation of the base's average over 3 seeds"].value == pytest.approx(
         averages.std()
     )
-    files, document = write_validity(folder)
+    files, document = write_validity(read_study(folder), rows)
     assert files == [folder / "validity.csv", folder / "validity.md"] and document
     assert document.remarks[0].startswith(f"Of {len(named)} rules ") and "over 3 seeds" in document.remarks[0]
     assert "| steps in order | double − standard steps |" in (folder / "validity.md").read_text(encoding="utf-8")
@@ -83,7 +84,7 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
 
 def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) -> None:
     folder = write(tmp_path, seeds=1)
-    named = by_rule(validity_rows(folder))
+    named = by_rule(validity_rows(read_study(folder)))
     table = read_scores(read_variant(folder))
     asked = table[(table["arm"] == "base") & (table["benchmark"] == "text-vqa") & (table["shots"] == 0)]
     row = named["above majority", "text-vqa, 0 shots"]
@@ -102,7 +103,7 @@ def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
             return replace(row, score=row.score + (150 if arm != "half-steps" else 260))
         return row
 
-    rows = validity_rows(write(tmp_path, seeds=2, change=change))
+    rows = validity_rows(read_study(write(tmp_path, seeds=2, change=change)))
     broken = {(row.rule, row.what): row.verdict for row in rows if row.verdict != "pass"}
     assert broken == {
         ("above majority", "vqa: count, 0 shots"): "floor",
@@ -129,18 +130,37 @@ def test_kinds_that_the_scales_gates_name_floor_are_left_out_of_their_benchmark(
     folder = write(tmp_path, seeds=2)
     gates = folder.parent / "check_scale" / "gates.csv"
     gates.parent.mkdir()
-    gates.write_text('gate,what,verdict\ntold in words,"count, plain wording, 4 shots",floor\n', encoding="utf-8")
-    named = by_rule(validity_rows(folder))
+    gates.write_text(
+        'gate,seed,what,verdict\ntold in words,0,"count, plain wording, 4 shots",floor\n', encoding="utf-8"
+    )
+    named = by_rule(validity_rows(read_study(folder)))
     assert named["above majority", "vqa without count, 0 shots"].needed == "low ≥ 20.0 + 5"
     assert named["above blind", "vqa: count, 0 shots"].verdict == "floor"
 
 
 def test_results_that_do_not_say_the_majority_of_each_kind_are_judged_without_it(tmp_path: Path) -> None:
-    named = by_rule(validity_rows(write(tmp_path, seeds=2, record={"majority": {"vqa": 30.0, "text-vqa": 15.0}})))
+    named = by_rule(
+        validity_rows(read_study(write(tmp_path, seeds=2, record={"majority": {"vqa": 30.0, "text-vqa": 15.0}})))
+    )
     assert named["above majority", "vqa, 0 shots"].needed == "low ≥ 30.0 + 5"
     assert ("above majority", "vqa: count, 0 shots") not in named and ("above blind", "vqa: count, 0 shots") in named
 
 
+def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
+    def change(arm: str, row: ScoreRow) -> ScoreRow:
+        return replace(row, score=97.0) if row.benchmark == "text-vqa" else row
+
+    folder = write(tmp_path, seeds=2, change=change)
+    study = read_study(folder)
+    rows = validity_rows(study)
+    assert failed_gates(study, rows) == ("text-vqa, 0 shots", "text-vqa, 4 shots")
+    gates = folder.parent / "check_scale" / "gates.csv"
+    gates.parent.mkdir()
+    lines = ["gate,seed,what,verdict", "linear probe,1,colour at 336,fail", "linear probe,7,colour at 336,fail"]
+    gates.write_text("\n".join(lines), encoding="utf-8")
+    assert failed_gates(study, rows)[2:] == ("linear probe colour at 336, seed 1",), "seed 7 is not of this study"
+
+
 def test_without_a_blind_control_there_is_nothing_to_judge(tmp_path: Path) -> None:
     folder = write_results(tmp_path, SWEEP, ["base", "half-steps"], [0])
-    assert validity_rows(folder) == []
+    assert validity_rows(read_study(folder)) == []
