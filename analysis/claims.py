@@ -98,7 +98,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, object]
     """One claim's row but for verdict and the seeds that it needs."""
     values, seeds = per_seed(study, claim.weights)
     over_seeds = _interval(study, claim.weights, values, seeds)
-    over_questions = study.over_questions(claim.weights)
+    over_questions = study.over_questions(claim.weights) if seeds else None
     found = over_seeds or over_questions
     p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds and not reason else {}
     paper = study.paper_difference(claim.weights)

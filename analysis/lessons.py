@@ -188,7 +188,7 @@ def _differences(
     differences = []
     for more, less in pairs:
         by_level = [{known[arm][axis]: arm for arm in arms} for arms in groups(known, axis)]  # type: ignore[arg-type]
-        matched = [(arms[more], arms[less]) for arms in by_level if more in arms and less in arms]  # type: ignore[index]
+        matched = [(arms[more], arms[less]) for arms in by_level if more in arms and less in arms]
         if matched:
             weights = {arm: sign / len(matched) for pair in matched for arm, sign in zip(pair, (1, -1), strict=True)}
             count = f", {len(matched)} pairs" if len(matched) > 1 else ""

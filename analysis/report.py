@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.document import Document, Section, to_html
 from analysis.effects import UNSET, levels_of
-from analysis.lesson_tables import because, estimate_cell, expected, lesson_notes, seeds_text, tally
+from analysis.lesson_tables import estimate_cell, expected, lesson_notes, seeds_text, tally
 from analysis.lessons import LAW
 from analysis.overview import Drawn, Group, cost_text, group_sweeps
 from analysis.paper import PaperNumber
@@ -77,8 +77,8 @@ def _lesson(one: Mapping[Hashable, Any], left: float, right: float) -> dict[str,
         "known": str(PaperNumber(one["paper"], one["paper_bound"], one["paper_source"])) if known else "",
         "seeds": seeds_text(one),
         "css": one["verdict"].partition(",")[0].replace(" ", "-"),
-        "verdict": f"{one['verdict']}{because(one)}",
-        "needed": f"{seeds_cell(one)} seeds would tell" if seeds_cell(one) else "",
+        "verdict": one["verdict"],
+        "needed": f"{seeds_cell(one)} seeds would tell" if seeds_cell(one) else one["reason"],
     }
 
 

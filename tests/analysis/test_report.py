@@ -92,7 +92,7 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert "captions lift zero-shot" in text and "not run: make sweep-connector" in text
     assert "Without scores:</strong> captions-33 / seed 0, base / seed 1, captions-33 / seed 1" in text
     assert "mm1-lab run data_mix --scale mini --seeds 0,1" in text
-    assert text.count('<svg class="interval') == 6 and "too few scores" in text  # few-shot: base has one seed
+    assert text.count('<svg class="interval') == 9 and "one seed" in text  # few-shot: base has one seed
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
     assert "&lt;square&gt;" in text and "<square>" not in text
 
