@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.data.types import Answer, Document, Picture, Tokenizer
+from mm1_lab.data.types import Answer, Document, Picture, Tokenizer, Tokens
 
 MISFITS = 4
 """A row is closed after so many candidates in a row that do not fit."""
@@ -109,8 +109,8 @@ class Packer:
         pictures: list[Picture] = []
         after_answer = False
         for part in document.parts:
-            if isinstance(part, str):
-                ids = tokenizer.encode(part)
+            if isinstance(part, str | Tokens):
+                ids = tokenizer.encode(part) if isinstance(part, str) else part.ids.tolist()
                 if not ids:
                     continue
                 is_answer = isinstance(part, Answer)

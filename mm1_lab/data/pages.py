@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.types import Data, Document, Picture
+from mm1_lab.data.types import Data, Document, Picture, Tokens
 
 OTHER_PAGES = 1_000_003
 """Added to the seed, so that in an endless source the pages are not those of the mixture."""
@@ -61,9 +61,9 @@ def page_pairs(document: Document) -> list[tuple[Picture, str]]:
     pairs = []
     parts = document.parts
     for place, part in enumerate(parts):
-        if isinstance(part, str):
+        if isinstance(part, str | Tokens):
             continue
         beside = parts[place + 1 :][:1] or parts[:place][-1:]
-        if beside and isinstance(beside[0], str) and beside[0].strip():
-            pairs.append((part, beside[0].strip()))
+        if beside and isinstance(beside[0], str | Tokens) and (text := str(beside[0]).strip()):
+            pairs.append((part, text))
     return pairs

@@ -28,7 +28,18 @@ class Answer(str):
     """Text of a document that answers a question; the decoder's pre-training may weigh it more than the rest."""
 
 
-Part = str | Picture
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Text that was cut into tokens once and for all; `str()` gives it back."""
+
+    ids: NDArray[np.int32]
+    tokenizer: "Tokenizer"
+
+    def __str__(self) -> str:
+        return self.tokenizer.decode(self.ids.tolist()).strip()
+
+
+Part = str | Tokens | Picture
 """An Answer is a str."""
 
 
@@ -42,12 +53,12 @@ class Document:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        return tuple(part for part in self.parts if not isinstance(part, str))
+        return tuple(part for part in self.parts if not isinstance(part, str | Tokens))
 
     @property
     def text(self) -> str:
         """All of it, without the pictures."""
-        return "".join(part for part in self.parts if isinstance(part, str))
+        return "".join(str(part) for part in self.parts if isinstance(part, str | Tokens))
 
 
 class Source(Protocol):
@@ -117,7 +128,7 @@ class Data(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     def source(self, name: str, seed: int) -> Source:
-        """A training source: captions, synthetic, interleaved or text. Raises RequestError if the data lack it."""
+        """A training source by name. Raises RequestError if the data lack it."""
 
     def pretraining_text(self, seed: int) -> TextCurriculum: ...
 

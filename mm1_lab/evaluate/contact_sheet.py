@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import EvaluationSettings
-from mm1_lab.data.types import Document, Picture
+from mm1_lab.data.types import Document, Picture, Tokens
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmark import Question
 from mm1_lab.evaluate.world import world_benchmarks
@@ -77,20 +77,19 @@ def _sources() -> list[tuple[str, list[Cell]]]:
 
 def _whole(document: Document) -> Cell:
     """A document with at most one picture."""
-    picture = next((part for part in document.parts if not isinstance(part, str)), None)
-    return Cell(picture, " ".join(part for part in document.parts if isinstance(part, str)))
+    return Cell(next(iter(document.pictures), None), document.text)
 
 
 def _in_order(document: Document) -> list[Cell]:
     """A page cut behind each picture's text."""
     cells: list[Cell] = []
     for part in document.parts:
-        if not isinstance(part, str):
+        if not isinstance(part, str | Tokens):
             cells.append(Cell(part, ""))
         elif cells:
             cells[-1] = Cell(cells[-1].picture, f"{cells[-1].text} {part}".strip())
         else:
-            cells.append(Cell(None, part))
+            cells.append(Cell(None, str(part)))
     return cells
 
 

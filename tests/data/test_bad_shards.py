@@ -1,12 +1,18 @@
 """Bad data: each fault is one line that says what is wrong, where, and what to do."""
 
+import io
+import os
 import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 from mm1_lab.config import RequestError
+from mm1_lab.data.types import BrokenPicture
 
 
 def refused(files: Any, **content: Any) -> str:
@@ -27,12 +33,19 @@ def refused(files: Any, **content: Any) -> str:
         ({"captoins": ["a.tar"]}, r"data\.yaml: unknown key 'captoins'; did you mean 'captions'"),
         ({"captions": ["nowhere.tar"]}, r"data\.yaml: captions: there is no file 'nowhere\.tar'"),
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: no file matches 'nowhere-\*\.tar'"),
-        ({"captions": ["good.jsonl"]}, r"captions: 'good\.jsonl' must end in \.tar"),
+        ({"captions": ["good.txt"]}, r"captions: 'good\.txt' must end in \.tar or \.parquet"),
         ({"captions": [3]}, r"data\.yaml: captions\.0: .*string"),
         ({"tokenizer": "nowhere"}, r"tokenizer: .*nowhere is not a folder"),
+        ({"pictures": "stretch"}, r"pictures: Input should be 'squeeze', 'crop' or 'pad'"),
+        ({"sources": {"x": {"reader": "page", "files": "good.jsonl"}}}, r"x: .*no reader 'page'; did you mean 'pages'"),
+        (
+            {"sources": {"captions": {"reader": "pairs", "files": "a.tar"}}},
+            r"sources\.captions: write `captions: \[FILES\]`",
+        ),
     ],
 )
 def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:
+    (files.folder / "good.txt").write_text("a text")
     assert re.search(message, refused(files, **content))
 
 
@@ -59,7 +72,7 @@ def test_a_file_that_is_no_tar(files: Any) -> None:
     [
         ({"a.json": b'["caption"]', "a.txt": b"a"}, r"c\.tar: a\.json must hold a JSON object, but holds a list"),
         ({"a.json": b'"caption"', "a.txt": b"a"}, r"c\.tar: a\.json must hold a JSON object, but holds a str"),
-        ({"a.json": b'{"caption":', "a.txt": b"a"}, r"c\.tar: a\.json is not JSON"),
+        ({"a.json": b'{"caption":', "a.txt": b"a"}, r"c\.tar: a\.json: is not JSON"),
         ({"a.txt": b"\xff\xfe"}, r"c\.tar: a\.txt is not UTF-8"),
         ({"a.json": b"{}"}, r"c\.tar: none of its 1 images has a caption"),
     ],
@@ -97,16 +110,16 @@ def test_a_parquet_whose_middle_is_damaged(files: Any) -> None:
     ("source", "columns", "message"),
     [
         ("text", {"content": ["a"]}, r"p\.parquet: has no column 'text' \(it has content\)"),
-        ("text", {"text": [1]}, r"p\.parquet: the column text must hold strings, but is int64"),
-        ("text", {"text": ["", None, "  "]}, r"p\.parquet: holds no text"),
+        ("text", {"text": [1]}, r"p\.parquet, row 0: must have text, but has a int"),
+        ("text", {"text": ["", None, "  "]}, r"p\.parquet: holds no text .*\(3 without text\)"),
         ("interleaved", {"images": [[b"x"]]}, r"p\.parquet: has no column 'texts' \(it has images\)"),
-        ("interleaved", {"images": ["x"], "texts": [["a"]]}, r"p\.parquet: the column images must be a list"),
-        ("interleaved", {"images": [["x"]], "texts": ["a"]}, r"p\.parquet: the column texts must be a list"),
-        ("interleaved", {"images": [["x"]], "texts": [[1]]}, r"p\.parquet: the column texts must be a list of strings"),
-        ("interleaved", {"images": [[b"x", None]], "texts": [[None]]}, r"document 0: .* lists of equal length"),
-        ("interleaved", {"images": [[b"x"], None], "texts": [[None], ["a"]]}, r"document 1: .* equal length"),
-        ("interleaved", {"images": [[b"x"]], "texts": [["a"]]}, r"document 0, place 0: exactly one"),
-        ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"document 0, place 1: exactly one"),
+        ("interleaved", {"images": ["x"], "texts": [["a"]]}, r"row 0: images and texts must be lists"),
+        ("interleaved", {"images": [["x"]], "texts": ["a"]}, r"row 0: images and texts must be lists"),
+        ("interleaved", {"images": [[None]], "texts": [[1]]}, r"row 0, place 0: must be text, but is a int"),
+        ("interleaved", {"images": [[b"x", None]], "texts": [[None]]}, r"row 0: .* lists of equal length"),
+        ("interleaved", {"images": [[b"x"], None], "texts": [[None], ["a"]]}, r"row 1: .* equal length"),
+        ("interleaved", {"images": [[b"x"]], "texts": [["a"]]}, r"row 0, place 0: exactly one"),
+        ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"row 0, place 1: exactly one"),
         ("interleaved", {"images": [["https://e.org/a.jpg"]], "texts": [[None]]}, r"is an address; fetch"),
         ("interleaved", {"images": [["../a.jpg"]], "texts": [[None]]}, r"place 0: '\.\./a\.jpg' leaves the folder"),
         ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"place 0: '/a\.jpg' leaves the folder"),
@@ -122,9 +135,11 @@ def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str
     [
         (b'{"text": "cut o', r"t\.jsonl, line 3: is not JSON"),
         (b"\xff", r"t\.jsonl, line 3: is not JSON"),
-        (b'["text"]', r"t\.jsonl, line 3: must be an object with a string under the key text"),
-        (b'{"content": "a"}', r"t\.jsonl, line 3: must be an object with a string under the key text"),
-        (b'{"text": 3}', r"t\.jsonl, line 3: must be an object with a string under the key text"),
+        (b'["text"]', r"t\.jsonl, line 3: must be an object, but is a list"),
+        (b'{"content": "a"}', r"t\.jsonl, line 3: has no column 'text' \(it has content\)"),
+        (b'{"text": 3}', r"t\.jsonl, line 3: must have text, but has a int"),
+        (b"[" * 100_000, r"t\.jsonl, line 3: is not JSON \(.{,200}\); repair"),
+        (b'{"text": ' + b"7" * 6_000 + b"}", r"t\.jsonl, line 3: is not JSON \(Exceeds the limit"),
     ],
 )
 def test_a_line_that_is_not_text(files: Any, line: bytes, message: str) -> None:
@@ -136,6 +151,112 @@ def test_half_characters_do_not_break_the_index(files: Any) -> None:
     (files.folder / "t.jsonl").write_bytes(b'{"text": "half \\ud800 a character"}\n')
     data = files.open(text=["t.jsonl"])
     assert data.collection("text").texts(0) == ["half ? a character"]
+
+
+def headers(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+    """One header of a tar, by hand."""
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[124 : 124 + len(size)] = size
+    block[148:156], block[156:157], block[257:265] = b" " * 8, kind, b"ustar\x0000"
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")),
+        headers(b"pax", b"%011o" % 21, b"x") + b"21 size=9000000000000".ljust(512, b"\0") + headers(b"a.png", b"0"),
+        headers(b"pax", b"%011o" % 31, b"x")
+        + b"31 GNU.sparse.map=a,b,c,d,e,f,g\n".ljust(512, b"\0")
+        + headers(b"a.png", b"0"),
+    ],
+    ids=["size of 2^60", "size in words", "sparse map"],
+)
+def test_a_tar_whose_headers_lie(files: Any, member: bytes) -> None:
+    (files.folder / "c.tar").write_bytes(member + bytes(2048))
+    assert re.search(r"c\.tar: (is cut off|holds no images)", refused(files, captions=["c.tar"]))
+
+
+def test_names_that_are_not_utf_8_are_read(files: Any) -> None:
+    picture = files.png(3)
+    blocks = [(b"caf\xe9.png", picture), (b"caf\xe9.txt", "ein Café".encode())]
+    content = b"".join(
+        headers(name, b"%011o" % len(data)) + data.ljust(-(-len(data) // 512) * 512, b"\0") for name, data in blocks
+    )
+    (files.folder / "c.tar").write_bytes(content + bytes(1024))
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions=["c.tar"], text=["t.jsonl"])
+    assert data.pairs(0).pair(0, False)[1] == "ein Café"
+    assert tuple(data.pairs(0).pair(0, False)[0].pixels(1)[0, 0]) == files.colour(3)
+
+
+def test_parquet_text_that_is_not_utf_8(files: Any) -> None:
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
+    files.parquet("p.parquet", {"text": text})
+    assert re.search(r"p\.parquet: is damaged after row 0 \('utf-?8' codec", refused(files, text=["p.parquet"]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_flipped_bytes_of_a_parquet_are_told_in_a_line_or_read(files: Any, seed: int) -> None:
+    path = files.parquet("p.parquet", {"text": [files.prose(40, n) for n in range(60)]})
+    content, random = bytearray(path.read_bytes()), Random(seed)
+    for _ in range(6):
+        content[random.randrange(len(content))] ^= random.randrange(1, 256)
+    path.write_bytes(content)
+    try:
+        data = files.open(text=["p.parquet"])
+        assert data.tokenizer.size > 0 and len(data.chunks("text", data.limits))
+    except RequestError as error:
+        assert "p.parquet" in str(error) and len(str(error)) < 500
+
+
+def test_documents_that_are_too_long_are_left_out_and_counted(files: Any) -> None:
+    files.jsonl("t.jsonl", ["x" * 3_000, "short text", "y" * 900_000, " ".join("z" * 3000)])
+    files.tar("c.tar", {"a.png": files.png(0), "a.txt": b"x" * 70_000, "b.png": files.png(1), "b.txt": b"fine"})
+    data = files.open(captions=["c.tar"], text=["t.jsonl"], longest_document=100)
+    assert data.collection("text").left_out() == {"too long": 3}
+    assert data.collection("captions").left_out() == {"too long": 1}
+    assert data.collection("text").texts(0) == ["short text"]
+
+
+def test_text_without_a_space_is_trained_on_and_cut(files: Any) -> None:
+    letters = "".join(Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=300_000))
+    files.jsonl("t.jsonl", [letters])
+    data = files.open(text=["t.jsonl"])
+    documents = [data.document("text", entry) for entry in data.chunks("text", data.limits)]
+    assert "".join(document.text for document in documents) == letters
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "gone"])
+def test_what_is_no_file_is_a_broken_picture(files: Any, kind: str) -> None:
+    path = files.folder / "a.png"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+    files.parquet("p.parquet", {"images": [["a.png", None]], "texts": [[None, "a page"]]})
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(interleaved=["p.parquet"], text=["t.jsonl"])
+    with pytest.raises(BrokenPicture, match=r"p\.parquet: row 0 \(there is no file a\.png\)"):
+        data.collection("interleaved").pictures(0)[0].pixels(4)
+
+
+def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any) -> None:
+    bomb, eps = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    Image.new("1", (3_000, 3_000)).save(bomb, "PNG")
+    files.tar("c.tar", {"a.png": bomb.getvalue(), "a.txt": b"large", "b.jpg": eps, "b.txt": b"no picture"})
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions=["c.tar"], text=["t.jsonl"], largest_picture=8_000_000)
+    large, none = (data.collection("captions").pictures(sample)[0] for sample in range(2))
+    with pytest.raises(BrokenPicture, match=r"c\.tar: a \(3000 × 3000 pixels are more than 8000000\)"):
+        large.pixels(4)
+    with pytest.raises(BrokenPicture, match=r"c\.tar: b \(cannot identify image file"):
+        none.pixels(4)
 
 
 def test_a_file_that_may_not_be_read_is_named(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.data import open_data
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.shards import Shards, index
-from mm1_lab.data.shards.pieces import Limits, cut
+from mm1_lab.data.shards import Shards, chunks, index
+from mm1_lab.data.shards.chunks import Limits, cut, encode
 from mm1_lab.data.shards.plan import pack_epoch
 from mm1_lab.data.types import BrokenPicture, Document
 
@@ -37,20 +37,15 @@ def keys(rows: list[list[Document]]) -> list[str]:
     return [document.key for row in rows for document in row]
 
 
-def text_of(document: Document) -> str:
-    return " ".join(part for part in document.parts if isinstance(part, str))
-
-
 def test_an_epoch_shows_every_training_caption_once_with_its_own_picture(everything: Open, files: Any) -> None:
     data = everything()
     documents = [document for row in epoch(data.source("captions", 1), 0) for document in row]
     held = data.held_out("captions", 100)
     numbers = []
     for document in documents + held:
-        picture, caption = document.parts
-        word, number = str(caption).split()
+        word, number = document.text.split()
         assert word == "picture"
-        assert tuple(picture.pixels(4)[2, 1]) == files.colour(int(number))  # type: ignore[union-attr]
+        assert tuple(document.pictures[0].pixels(4)[2, 1]) == files.colour(int(number))  # type: ignore[union-attr]
         numbers.append(int(number))
     assert sorted(numbers) == list(range(60))
     assert len(held) == 8, "a handful of few samples"
@@ -67,7 +62,7 @@ def test_what_is_held_out_is_never_trained_on(everything: Open, name: str) -> No
 
 def test_the_same_sample_is_held_out_of_captions_and_of_their_dense_version(everything: Open) -> None:
     data = everything()
-    plain, dense = ({text_of(d).split()[-1] for d in data.held_out(n, 99)} for n in ("captions", "synthetic"))
+    plain, dense = ({d.text.split()[-1] for d in data.held_out(n, 99)} for n in ("captions", "synthetic"))
     assert plain == dense
 
 
@@ -98,9 +93,9 @@ def test_planned_rows_are_what_the_packer_packs(everything: Open, name: str) -> 
     assert np.mean([(row.documents > 0).mean() for row in packed]) > 0.75
 
 
-def place_in_page(document: Document) -> list[int]:
-    """Part and character at which a piece begins."""
-    return [int(number) for number in document.key.split("@")[1].split(".")]
+def place_in_page(document: Document) -> int:
+    """The token at which a chunk begins."""
+    return int(document.key.split("@")[1])
 
 
 def test_long_documents_are_cut_without_loss_and_in_order(everything: Open, files: Any) -> None:
@@ -111,12 +106,13 @@ def test_long_documents_are_cut_without_loss_and_in_order(everything: Open, file
         by_page.setdefault(document.key.split("@")[0], []).append(document)
     whole = 0
     for documents in by_page.values():
-        parts = [part for document in documents for part in document.parts]
-        number = int(str(parts[-1]).removesuffix(".").split()[-1])
-        shown = [tuple(part.pixels(2)[0, 0]) for part in parts if not isinstance(part, str)]
-        words = " ".join(part for part in parts if isinstance(part, str)).split()
+        number = int(documents[-1].text.removesuffix(".").split()[-1])
+        shown = [tuple(picture.pixels(2)[0, 0]) for document in documents for picture in document.pictures]
+        words = " ".join(
+            str(part) for document in documents for part in document.parts if part not in document.pictures
+        )
         spoken = f"{files.prose(6 + number * 5, number)} {files.prose(3, 900 + number)} end of page {number}."
-        assert words == spoken.split()
+        assert words.split() == spoken.split()
         assert shown == [files.colour(number), files.colour(number + 1)]
         whole += len(documents) == 1
     assert 0 < whole < len(by_page), "some pages are cut and some are not"
@@ -125,18 +121,17 @@ def test_long_documents_are_cut_without_loss_and_in_order(everything: Open, file
 class Letters:
     """A letter is a token."""
 
-    size, pad, begin, end, image = 300, 0, 1, 2, 3
+    def encode_with_places(self, texts: list[str]) -> Any:
+        return ((list(map(ord, text)), list(range(len(text)))) for text in texts)
 
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
 
-    def decode(self, ids: Any) -> str:
-        raise NotImplementedError
+def cut_parts(parts: list[str | None], limits: Limits) -> list[tuple[int, int, int, int]]:
+    ((ids, places),) = encode([parts], Letters())  # type: ignore[arg-type]
+    return list(cut(ids, places, limits))
 
 
 def cut_text(text: str, sequence: int) -> list[str]:
-    limits = Limits(sequence, 4, 2)
-    return [str(piece.parts([text])[0]) for piece in cut([text], Letters(), limits)]
+    return [text[start:end].strip() for start, end, _, _ in cut_parts([text], Limits(sequence, 4, 2))]
 
 
 def test_cuts_prefer_paragraphs_to_sentences_and_sentences_to_words() -> None:
@@ -155,19 +150,16 @@ def test_pieces_fit_and_lose_no_word(sequence: int, files: Any) -> None:
 
 
 def test_an_image_stays_with_the_text_after_it() -> None:
-    picture: Any = object()
     limits = Limits(60, 4, 2)
-    pages = cut(["a" * 30, picture, "b" * 50], Letters(), limits)
-    assert [piece.images for piece in pages] == [1, 0]
-    assert pages[0].last_part == 2, "the text after the image begins beside it"
-    pages = cut(["a" * 45, picture, "b" * 30], Letters(), limits)
-    assert [(piece.first_part, piece.images) for piece in pages] == [(0, 0), (1, 1)]
+    pages = cut_parts(["a" * 30, None, "b" * 50], limits)
+    assert pages == [(0, 55, 60, 1), (55, 81, 28, 0)], "the text after the image begins beside it"
+    pages = cut_parts(["a" * 45, None, "b" * 30], limits)
+    assert pages == [(0, 45, 47, 0), (45, 76, 36, 1)]
 
 
 def test_no_piece_holds_more_images_than_a_row_may_nor_images_alone() -> None:
-    picture: Any = object()
-    pages = cut([picture, picture, picture, "text", picture], Letters(), Limits(100, 4, 2))
-    assert [(piece.first_part, piece.last_part, piece.images) for piece in pages] == [(2, 4, 2)]
+    assert cut_parts([None, None, None, "text", None], Limits(100, 4, 2)) == [(2, 8, 14, 2)]
+    assert [images for *_, images in cut_parts(["text", None, None, None, "text"], Limits(100, 4, 2))] == [2, 1]
 
 
 def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
@@ -205,7 +197,7 @@ def test_pairs_show_every_training_image_once_an_epoch(everything: Open, files: 
             assert tuple(picture.pixels(1)[0, 0]) == files.colour(shown[-1])
         first, second = shown[:count], shown[count:]
         assert len(set(first)) == count and sorted(first) == sorted(second) and first != second
-    held = {int(text_of(document).split()[-1]) for document in data.held_out("captions", 99)}
+    held = {int(document.text.split()[-1]) for document in data.held_out("captions", 99)}
     assert not held & set(shown)
 
 
@@ -247,7 +239,7 @@ def test_a_change_in_the_middle_of_a_large_file_is_noticed(files: Any, monkeypat
     os.utime(path, ns=(1, 1))
     after = files.open(text=["t.jsonl"])
     assert after.identity.digest != before.digest
-    assert any("RIVER" in text for sample in range(9) for text in after.collection("text").texts(sample))
+    assert any("RIVER" in str(text) for sample in range(9) for text in after.collection("text").texts(sample))
 
 
 def test_vocabulary_and_tokenizer_are_part_of_the_identity(everything: Open) -> None:
@@ -277,7 +269,8 @@ def test_the_index_is_made_once(everything: Open, monkeypatch: pytest.MonkeyPatc
         raise AssertionError("made again")
 
     monkeypatch.setattr(index, "_build", fail)
-    monkeypatch.setattr("mm1_lab.data.shards.collection.cut", fail)
+    monkeypatch.setattr(chunks, "cut", fail)
+    monkeypatch.setattr(chunks, "encode", fail)
     assert keys(epoch(everything().source("text", 0), 0)) == rows
 
 
@@ -297,7 +290,7 @@ def test_captions_from_json_and_failed_downloads(files: Any) -> None:
     )
     files.jsonl("t.jsonl", ["some text"])
     data = files.open(captions=["c.tar"], text=["t.jsonl"])
-    assert [text_of(document) for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
+    assert [document.text for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
 
 
 def test_images_may_stand_beside_the_parquet_file(files: Any) -> None:
@@ -311,10 +304,9 @@ def test_images_may_stand_beside_the_parquet_file(files: Any) -> None:
     data = files.open(interleaved=["p.parquet"], text=["t.jsonl"])
     for row in epoch(data.source("interleaved", 0), 0):
         for document in row:
-            picture, text = document.parts
-            number = int(str(text).split()[-1])
+            picture, number = document.pictures[0], int(document.text.split()[-1])
             if number == 5:
-                with pytest.raises(BrokenPicture, match=r"p\.parquet: document 5, place 0"):
+                with pytest.raises(BrokenPicture, match=r"p\.parquet: row 5 \(there is no file 5\.png"):
                     picture.pixels(2)  # type: ignore[union-attr]
             else:
                 assert tuple(picture.pixels(2)[0, 0]) == files.colour(number)  # type: ignore[union-attr]
@@ -331,9 +323,9 @@ def test_broken_images_are_named_and_never_held_out(files: Any) -> None:
     files.tar("c.tar", members)
     files.jsonl("t.jsonl", ["some text"])
     data = files.open(captions=["c.tar"], text=["t.jsonl"])
-    held = [int(text_of(document).split()[-1]) for document in data.held_out("captions", 99)]
+    held = [int(document.text.split()[-1]) for document in data.held_out("captions", 99)]
     assert 0 < len(held) < 8 and all(number % 2 == 0 for number in held)
-    picture = data.collection("captions").parts(1)[0]
+    picture = data.collection("captions").pictures(1)[0]
     with pytest.raises(BrokenPicture, match=r"c\.tar: 1 \("):
         picture.pixels(4)
 
@@ -372,7 +364,7 @@ def test_three_real_books(books: Path, files: Any) -> None:
     assert row.documents.max() > 2 and len(row.pictures) == row.documents.max()
     assert all(picture.pixels(36).std() > 0 for picture in row.pictures)
     assert len(data.held_out("captions", 500)) == 22
-    assert "vase" in " ".join(text_of(document).lower() for document in data.held_out("captions", 500))
+    assert "vase" in " ".join(document.text.lower() for document in data.held_out("captions", 500))
     assert len(data.held_out("interleaved", 5)) == 5
 
 

@@ -1,19 +1,16 @@
 """All files of one source as one list of samples, split into training and held-out ones."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from mm1_lab.config import canonical_json
+from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, read_stretch
 from mm1_lab.data.shards.index import IndexedFile, open_file
-from mm1_lab.data.shards.pictures import PixelCache, StoredPicture
-from mm1_lab.data.shards.pieces import Limits, Piece, cut
-from mm1_lab.data.types import Document, Part, Tokenizer
 
 HELD_OUT_SHARE = 0.05
 HELD_OUT_LEAST = 8
@@ -23,18 +20,25 @@ HELD_OUT_LEAST = 8
 class Collection:
     """Samples are numbered through the files in order of their digests, so that names and places do not matter."""
 
-    def __init__(self, source: str, paths: Sequence[Path], cache: Path, pixels: PixelCache) -> None:
-        files = {file.digest: file for file in (open_file(path, source, cache) for path in paths)}
-        self.source = source
+    def __init__(self, reader: str, paths: Sequence[Path], longest: int, cache: Path, decoder: Decoder) -> None:
+        files = {file.digest: file for file in (open_file(path, reader, longest, cache) for path in paths)}
+        self.reader = reader
         self.files = [files[digest] for digest in sorted(files)]
         self._starts = np.cumsum([0, *(file.table.num_rows for file in self.files)])
-        self._pixels = pixels
+        self._decoder = decoder
         split = np.concatenate([file.table.column("split").to_numpy() for file in self.files])
         self.train, self.held_out = _split(split)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
 
     def digest_parts(self) -> list[str]:
         """What identifies the samples by content: the files' digests, and the sizes of images beside them."""
         return [file.digest for file in self.files] + [size for file in self.files for size in _sizes_beside(file)]
+
+    def left_out(self) -> Counter[str]:
+        """Samples that were of no use, by reason."""
+        return sum((Counter(file.left_out) for file in self.files), Counter())
 
     def find(self, sample: int) -> tuple[IndexedFile, int]:
         """The file of a sample, and its row there."""
@@ -45,53 +49,33 @@ class Collection:
         file, row = self.find(sample)
         return f"{file.digest[:12]}:{row}"
 
-    def texts(self, sample: int) -> list[str]:
-        """The sample's text alone."""
-        return [part for part in self.parts(sample) if isinstance(part, str)]
-
-    def parts(self, sample: int) -> list[Part]:
-        """The sample in reading order; neighbouring texts are one."""
+    def texts(self, sample: int) -> list[str | None]:
+        """The sample's texts in reading order, and None for each picture."""
         file, row = self.find(sample)
-        if self.source == "text":
-            return [file.table.column("text")[row].as_py()]
-        if self.source == "interleaved":
-            return self._page(file, row)
-        offset, length = (file.table.column(name)[row].as_py() for name in ("offset", "length"))
-        name = f"{file.path}: {file.table.column('key')[row].as_py()}"
-        picture = StoredPicture(name, partial(_read_stretch, file.path, offset, length), self._pixels)
-        return [picture, file.table.column("caption")[row].as_py()]
+        texts: list[str | None] = file.table.column("texts")[row].as_py()
+        return texts
 
-    def _page(self, file: IndexedFile, row: int) -> list[Part]:
+    def pictures(self, sample: int) -> list[StoredPicture]:
+        """The sample's pictures in reading order."""
+        file, row = self.find(sample)
         images = file.table.column("images")[row].values
-        is_path = images.type == pa.string()
-        parts: list[Part] = []
-        for place, text in enumerate(file.table.column("texts")[row].as_py()):
-            if text is None:
-                read: Callable[[], bytes] = images[place].as_py
-                if is_path:
-                    read = (file.path.parent / images[place].as_py()).read_bytes
-                parts.append(StoredPicture(f"{file.path}: document {row}, place {place}", read, self._pixels))
-            elif parts and isinstance(parts[-1], str):
-                parts[-1] = f"{parts[-1]}\n\n{text}"
-            else:
-                parts.append(text)
-        return parts
+        name = f"{file.path}: {file.table.column('name')[row].as_py()}"
+        several = len(images) > 1
+        return [
+            StoredPicture(f"{name}, image {at}" if several else name, partial(_read, file, row, at), self._decoder)
+            for at in range(len(images))
+        ]
 
-    def pieces(self, samples: NDArray[np.int64], tokenizer: Tokenizer, limits: Limits) -> NDArray[np.int64]:
-        """Pieces of `samples` that fit a row: (pieces, 1 + fields of Piece), the sample's number first."""
-        table = [(sample, *piece) for sample in samples.tolist() for piece in self._cut(sample, tokenizer, limits)]
-        return np.array(table, np.int64).reshape(len(table), 1 + len(Piece._fields))
 
-    def _cut(self, sample: int, tokenizer: Tokenizer, limits: Limits) -> list[Piece]:
-        pieces = cut(self.parts(sample), tokenizer, limits)
-        return pieces[:1] if self.source in ("captions", "synthetic") else pieces
-
-    def document(self, entry: NDArray[np.int64]) -> Document:
-        """The document of one entry of `pieces`."""
-        sample, *fields = entry.tolist()
-        piece = Piece(*fields)
-        key = f"{self.key(sample)}@{piece.first_part}.{piece.first_character}"
-        return Document(key, piece.parts(self.parts(sample)))
+def _read(file: IndexedFile, row: int, at: int) -> bytes:
+    image = file.table.column("images")[row].values[at]
+    content: bytes | None = image["bytes"].as_py()
+    if content is not None:
+        return content
+    beside = image["path"].as_py()
+    if beside is not None:
+        return read_file(file.path.parent / beside)
+    return read_stretch(file.path, image["offset"].as_py(), image["length"].as_py())
 
 
 def _split(split: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -106,18 +90,9 @@ def _split(split: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int
     return np.sort(order[count:]), order[:count]
 
 
-def _read_stretch(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        return stream.read(length)
-
-
 def _sizes_beside(file: IndexedFile) -> Iterator[str]:
-    """Sizes of the image files that an interleaved parquet names; a missing one is told apart."""
-    if "images" not in file.table.schema.names or file.table.schema.field("images").type.value_type != pa.string():
-        return
-    for images in file.table.column("images").to_pylist():
-        for image in images:
-            if image is not None:
-                path = file.path.parent / image
-                yield canonical_json([image, os.path.getsize(path) if path.is_file() else None])
+    """Sizes of the image files that a table names; a missing one is told apart."""
+    for images in file.table.column("images").chunks:
+        for image in images.flatten().field("path").drop_null().to_pylist():
+            path = file.path.parent / image
+            yield canonical_json([image, path.stat().st_size if path.is_file() else None])

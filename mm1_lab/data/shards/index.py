@@ -1,32 +1,37 @@
 """The index of one file of the user's: made once, kept in the cache, memory-mapped, so that any sample is one look-up.
 
-A tar's index holds captions and where the images lie; parquet and JSON Lines have no cheap random access, so their
-index holds the samples themselves, uncompressed. It is found again by the file's content (for files above 64 MiB by
-size, date, first and last MiB), never by its path.
+It holds the texts, and the images or where they lie: in a tar by offset, beside a table by path. A table's own images
+are copied, uncompressed, as it has no cheap random access. An index is found again by the file's content (for files
+above 64 MiB by size, date, first and last MiB), never by its path.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from mm1_lab.config import RequestError, canonical_json
-from mm1_lab.data.shards.readers import Reader, read_interleaved, read_pairs, read_text
+from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
+from mm1_lab.data.shards.tables import Reading
 
-READERS: dict[str, Reader] = {
-    "captions": read_pairs,
-    "synthetic": read_pairs,
-    "interleaved": read_interleaved,
-    "text": read_text,
-}
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised when the form of the index changes, so that old ones in a cache are not read."""
 WHOLE = 64 << 20
 EDGE = 1 << 20
+BATCH = 64
+"""Samples that are written at a time."""
+IMAGE = pa.struct({"bytes": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
+SCHEMA = pa.schema(
+    {"split": pa.uint64(), "name": pa.string(), "texts": pa.list_(pa.string()), "images": pa.list_(IMAGE)}
+)
+"""A text is null where an image stands; the images follow in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +42,31 @@ class IndexedFile:
     digest: str
     """Hash of the content, 64 hexadecimal digits."""
     table: pa.Table
-    folder: Path
-    """In the cache; what is derived from this file alone may be kept there."""
+    left_out: dict[str, int]
+    """Samples that were of no use, by reason."""
 
 
-def open_file(path: Path, source: str, cache: Path) -> IndexedFile:
+def open_file(path: Path, reader: str, longest: int, cache: Path) -> IndexedFile:
     """The file's index, built if the cache lacks it; several processes may do so at once.
 
-    Raises RequestError if the file cannot be read, is damaged, or holds nothing for `source`.
+    `longest` counts characters of a document. Raises RequestError if the file cannot be read, is damaged, or holds
+    nothing for the reader.
     """
-    reader = READERS[source]
     try:
         content, name = _digests(path)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from None
-    name = hashlib.sha256(f"{INDEX_VERSION} {reader.__name__} {name}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(f"{INDEX_VERSION} {reader} {longest} {name}".encode()).hexdigest()[:24]
     folder = cache / "files" / name
     if not folder.exists():
-        _build(path, reader, folder, content)
+        _build(Reading(path, longest), reader, folder, content)
     with pa.memory_map(str(folder / "index.arrow")) as stream:
         table = pa.ipc.open_file(stream).read_all()
+    described = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     if not table.num_rows:
-        raise RequestError(f"{path}: holds no {source} that can be trained on")
-    return IndexedFile(path, (folder / "digest").read_text(encoding="ascii"), table, folder)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in described["left_out"].items()) or "it is empty"
+        raise RequestError(f"{path}: holds no {reader} that can be trained on ({reasons})")
+    return IndexedFile(path, described["digest"], table, described["left_out"])
 
 
 def _digests(path: Path) -> tuple[str, str]:
@@ -76,22 +83,44 @@ def _digests(path: Path) -> tuple[str, str]:
     return digest.hexdigest(), f"{digest.hexdigest()} {status.st_mtime_ns}"
 
 
-def _build(path: Path, reader: Reader, folder: Path, content: str) -> None:
+def _build(reading: Reading, reader: str, folder: Path, content: str) -> None:
     """Writes the index to a temporary folder and renames it; whoever comes second drops theirs."""
-    schema, batches = reader(path)
     digest = hashlib.sha256(content.encode())
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        with pa.ipc.new_file(str(temporary / "index.arrow"), schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                texts = batch.select([name for name in schema.names if name != "images"])
-                digest.update(canonical_json(texts.to_pylist()).encode())
-        (temporary / "digest").write_text(digest.hexdigest(), encoding="ascii")
+        with pa.ipc.new_file(str(temporary / "index.arrow"), SCHEMA) as writer:
+            for rows in _batches(READERS[reader][0](reading)):
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+                digest.update(canonical_json([[row["split"], row["texts"]] for row in rows]).encode())
+        described = {"digest": digest.hexdigest(), "left_out": dict(sorted(reading.left_out.items()))}
+        (temporary / "index.json").write_text(json.dumps(described), encoding="utf-8")
         temporary.rename(folder)
     except OSError:
         if not folder.exists():
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    for sample in samples:
+        texts = [part if isinstance(part, str) else None for part in sample.parts]
+        images = [_image(part) for part in sample.parts if isinstance(part, Image)]
+        rows.append({"split": split_number(sample.key), "name": sample.name, "texts": texts, "images": images})
+        if len(rows) == BATCH:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _image(image: Image) -> dict[str, Any]:
+    match image.stored:
+        case bytes() as content:
+            return {"bytes": content}
+        case str() as path:
+            return {"path": path}
+        case (offset, length):
+            return {"offset": offset, "length": length}

@@ -1,4 +1,4 @@
-"""Which pieces stand in which row: each epoch a new permutation, packed by best fit, so that row k is a look-up."""
+"""Which chunks stand in which row: each epoch a new permutation, packed by best fit, so that row k is a look-up."""
 
 from bisect import bisect_right, insort
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.data.shards.pieces import Limits
+from mm1_lab.data.shards.chunks import Limits
 
 WINDOW = 64
-"""Pieces among which the one that fits best is looked for."""
+"""Chunks among which the one that fits best is looked for."""
 
 
 def pack_epoch(
     order: Sequence[int], tokens: NDArray[np.int64], images: NDArray[np.int64], limits: Limits
 ) -> list[list[int]]:
-    """Rows of pieces. A row starts with the piece that waits longest and takes the longest that fits, again and again.
+    """Rows of chunks. A row starts with the chunk that waits longest and takes the longest that fits, again and again.
 
-    `order` is the epoch's permutation, `tokens` and `images` are the sizes of all pieces.
+    `order` is the epoch's permutation, `tokens` and `images` are the sizes of all chunks.
     """
     waiting: list[tuple[int, int]] = []  # sorted by (tokens, place in the order)
     gone = bytearray(len(order))
@@ -74,11 +74,11 @@ class Plan:
         return epoch, row - self._starts[epoch]
 
     def row(self, row: int) -> list[int]:
-        """The pieces of row number `row`."""
+        """The chunks of row number `row`."""
         epoch, number = self._find(row)
         return self._epoch(epoch)[number]
 
     def epochs(self, rows: int) -> float:
-        """How often all pieces were seen after `rows` rows."""
+        """How often all chunks were seen after `rows` rows."""
         epoch, number = self._find(rows)
         return epoch + number / (self._starts[epoch + 1] - self._starts[epoch])

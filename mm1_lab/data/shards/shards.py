@@ -1,10 +1,10 @@
-"""Users' data as `Data`: files named by a `data.yaml`, indexed once, read at random."""
+"""Users' data as `Data`: files named by a `data.yaml`, indexed and tokenised once, read at random."""
 
 import hashlib
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +12,50 @@ from numpy.typing import NDArray
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale
 from mm1_lab.data.pixels import decodes
+from mm1_lab.data.shards.chunks import PICTURE, Limits, TokenFile
 from mm1_lab.data.shards.collection import Collection
-from mm1_lab.data.shards.datafile import read_data_file
-from mm1_lab.data.shards.pictures import PixelCache
-from mm1_lab.data.shards.pieces import Limits
+from mm1_lab.data.shards.datafile import DataFile, read_data_file
+from mm1_lab.data.shards.decoding import Decoder
 from mm1_lab.data.shards.plan import Plan
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
-from mm1_lab.data.types import Document, Picture
+from mm1_lab.data.types import Document, Part, Picture, Tokens
+
+CHUNKS_VERSION = 2
+"""Raised when documents are cut otherwise, so that old chunks in a cache are not read."""
 
 
 class Shards:
-    """Users' data. What takes long (tokenizer, cutting) is done when first needed and kept in the cache."""
+    """Users' data. What takes long (tokenizer, tokens, chunks) is done when first needed and kept in the cache."""
 
     def __init__(
-        self, path: Path, cache: Path, scale: Scale, folder: Path | None, files: dict[str, list[Path]]
+        self,
+        path: Path,
+        cache: Path,
+        scale: Scale,
+        folder: Path | None,
+        content: DataFile,
+        files: dict[str, list[Path]],
     ) -> None:
-        self._path = path
+        self.path = path
         self._cache = cache
         self._scale = scale
-        pixels = PixelCache()
-        self._collections = {name: Collection(name, paths, cache, pixels) for name, paths in files.items()}
-        self._limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
+        decoder = Decoder(content.pictures, content.largest_picture)
+        readers = {name: source.reader for name, source in content.named().items()}
+        self.collections = {
+            name: Collection(readers[name], paths, content.longest_document, cache, decoder)
+            for name, paths in files.items()
+        }
+        self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         self._folder_tokenizer = None if folder is None else folder_tokenizer(folder)
-        contents = {name: collection.digest_parts() for name, collection in self._collections.items()}
-        digest = hashlib.sha256(repr([sorted(contents.items()), self._limits.image_tokens]).encode()).hexdigest()[:16]
+        contents = {name: [readers[name], *collection.digest_parts()] for name, collection in self.collections.items()}
+        decoded = [content.pictures, content.largest_picture, content.longest_document]
+        recipe = repr([CHUNKS_VERSION, sorted(contents.items()), self.limits.image_tokens, decoded])
         named = self._folder_tokenizer.digest if self._folder_tokenizer else f"bpe-{scale.vocabulary}"
         self.identity = DataIdentity(
-            kind="shards", digest=digest, tokenizer=named, sources=tuple(name for name in SOURCES if name in files)
+            kind="shards",
+            digest=hashlib.sha256(recipe.encode()).hexdigest()[:16],
+            tokenizer=named,
+            sources=tuple(sorted(files, key=[*SOURCES, *files].index)),
         )
 
     @classmethod
@@ -58,7 +75,7 @@ class Shards:
                     "line out, for a pre-trained decoder brings its own"
                 )
             folder = tokenizer
-        return cls(path, cache, scale, folder, files)
+        return cls(path, cache, scale, folder, content, files)
 
     @cached_property
     def tokenizer(self) -> BackendTokenizer:
@@ -69,66 +86,89 @@ class Shards:
         return bpe_tokenizer(self._training_text(), self._scale.vocabulary, folder)
 
     def _training_text(self) -> Iterator[str]:
-        for collection in self._collections.values():
+        for collection in self.collections.values():
             for sample in collection.train.tolist():
-                yield from collection.texts(sample)
+                yield from filter(None, collection.texts(sample))
 
     def source(self, name: str, seed: int) -> "ShardSource":
-        """A training source; its pieces are cut when its first row is asked for."""
-        return ShardSource(self, name, self._limits, seed)
+        """A training source; its chunks are cut when its first row is asked for."""
+        return ShardSource(self, name, self.limits, seed)
 
     def pretraining_text(self, seed: int) -> "ShardText":
         return ShardText(self, seed)
 
     def pairs(self, seed: int) -> "ShardPairs":
         """Captioned images; dense captions are the synthetic ones where there are any, else the captions."""
-        has_dense = "synthetic" in self._collections
-        usual = self.collection("synthetic" if has_dense and "captions" not in self._collections else "captions")
+        has_dense = "synthetic" in self.collections
+        usual = self.collection("synthetic" if has_dense and "captions" not in self.collections else "captions")
         return ShardPairs(usual, self.collection("synthetic") if has_dense else usual, seed)
 
     def held_out(self, name: str, count: int) -> list[Document]:
-        """The first piece of each held-out sample, then the second of each, and so on; none with broken images."""
-        collection = self.collection(name)
-        entries = self.pieces(name, self._limits, held_out=True)
+        """The first chunk of each held-out sample, then the second of each, and so on; none with broken images."""
+        entries = self.chunks(name, self.limits, held_out=True)
         rounds = _place_in_sample(entries[:, 0])
         documents: list[Document] = []
         for index in np.argsort(rounds, kind="stable").tolist():
             if len(documents) == count:
                 break
-            document = collection.document(entries[index])
+            document = self.document(name, entries[index])
             if all(map(decodes, document.pictures)):
                 documents.append(document)
         return documents
 
     def collection(self, name: str) -> Collection:
         """The source's samples. Raises RequestError if the data file names no files for it."""
-        if name not in self._collections:
-            has = ", ".join(self._collections)
+        if name not in self.collections:
+            has = ", ".join(self.collections)
             raise RequestError(
-                f"{self._path}: names no {name} (it has {has}); add `{name}: [FILES]` or leave it out of the mix"
+                f"{self.path}: names no {name} (it has {has}); add `{name}: [FILES]` or leave it out of the mix"
             )
-        return self._collections[name]
+        return self.collections[name]
 
-    def pieces(self, name: str, limits: Limits, held_out: bool = False) -> NDArray[np.int64]:
-        """The source's pieces for rows of `limits`, as `Collection.pieces` gives them; kept in the cache."""
+    @cache  # noqa: B019 (data live as long as their process)
+    def tokens(self, name: str) -> TokenFile:
+        """The source's token ids; worked out at the first time, and kept in the cache."""
+        recipe = repr([self.identity.digest, self.tokenizer.digest, name])
+        folder = self._cache / "tokens" / hashlib.sha256(recipe.encode()).hexdigest()[:24]
+        return TokenFile.write(folder, self.collection(name), self.tokenizer)
+
+    def chunks(self, name: str, limits: Limits, held_out: bool = False) -> NDArray[np.int64]:
+        """The source's chunks for rows of `limits`, as `TokenFile.chunks` gives them; kept in the cache."""
         collection = self.collection(name)
-        recipe = repr([self.identity, self.tokenizer.digest, name, tuple(limits), held_out])
-        path = self._cache / "pieces" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:24]}.npy"
+        recipe = repr([self.identity.digest, self.tokenizer.digest, name, tuple(limits), held_out])
+        path = self._cache / "chunks" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:24]}.npy"
         if not path.exists():
             samples = collection.held_out if held_out else collection.train
-            entries = collection.pieces(samples, self.tokenizer, limits)
+            entries = self.tokens(name).chunks(samples, limits, only_first=collection.reader == "pairs")
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{uuid.uuid4().hex}.npy")
             np.save(temporary, entries, allow_pickle=False)
             temporary.replace(path)
         entries = np.load(path, mmap_mode="r", allow_pickle=False)
         if not len(entries) and not held_out:
-            raise RequestError(f"{self._path}: {name}: no text is left to train on; name more files")
+            raise RequestError(f"{self.path}: {name}: no text is left to train on; name more files")
         return entries
+
+    def document(self, name: str, entry: NDArray[np.int64]) -> Document:
+        """The document of one of `chunks`."""
+        sample, start, end, _, images = entry.tolist()
+        tokens, collection = self.tokens(name), self.collection(name)
+        before = int(tokens.starts[sample])
+        ids = np.asarray(tokens.ids[start:end])
+        parts: list[Part] = []
+        if images:
+            shown = np.count_nonzero(tokens.ids[before:start] == PICTURE)
+            pictures = iter(collection.pictures(sample)[shown:])
+        for stretch in np.split(ids, np.flatnonzero(np.diff(ids == PICTURE, prepend=False))):
+            if len(stretch) and stretch[0] == PICTURE:
+                parts += [next(pictures) for _ in stretch]
+            elif len(stretch):
+                parts.append(Tokens(stretch, self.tokenizer))
+        return Document(f"{collection.key(sample)}@{start - before}", tuple(parts))
 
 
 def _place_in_sample(samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each piece, how many pieces of its sample stand before it; pieces of a sample are neighbours."""
+    """For each chunk, how many chunks of its sample stand before it; chunks of a sample are neighbours."""
     places = np.arange(len(samples))
     is_first = np.append(True, samples[1:] != samples[:-1])[: len(samples)]
     return places - np.maximum.accumulate(np.where(is_first, places, 0))
@@ -145,13 +185,13 @@ class ShardSource:
     def __init__(self, shards: Shards, name: str, limits: Limits, seed: int) -> None:
         self.name = name
         self._shards = shards
-        self._collection = shards.collection(name)
         self._limits = limits
         self._seed = seed
+        shards.collection(name)
 
     @cached_property
     def _entries(self) -> NDArray[np.int64]:
-        return self._shards.pieces(self.name, self._limits)
+        return self._shards.chunks(self.name, self._limits)
 
     @cached_property
     def _plan(self) -> Plan:
@@ -159,7 +199,7 @@ class ShardSource:
         return Plan(tokens, images, self._limits, _stream(f"{self.name} {self._limits.sequence}", self._seed))
 
     def documents(self, row: int) -> Iterable[Document]:
-        return [self._collection.document(self._entries[piece]) for piece in self._plan.row(row)]
+        return [self._shards.document(self.name, self._entries[chunk]) for chunk in self._plan.row(row)]
 
     def epochs(self, rows: int) -> float:
         return self._plan.epochs(rows)
@@ -194,6 +234,6 @@ class ShardPairs:
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
         collection = self._collections[dense]
         epoch, place = divmod(index, len(collection.train))
-        picture, caption = collection.parts(int(self._order(dense, epoch)[place]))
-        assert isinstance(caption, str) and not isinstance(picture, str)
-        return picture, caption
+        sample = int(self._order(dense, epoch)[place])
+        caption = next(filter(None, collection.texts(sample)))
+        return collection.pictures(sample)[0], caption

@@ -124,5 +124,5 @@ class WorldPairs:
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
         parts = (densely_captioned if dense else captioned)(random_for(self.seed, "pairs", "train", index), "train")
         picture, caption = parts
-        assert not isinstance(picture, str) and isinstance(caption, str)
+        assert isinstance(picture, ScenePicture) and isinstance(caption, str)
         return picture, caption

@@ -1,0 +1,169 @@
+"""Documents as token ids, worked out once, and cut into chunks that fit a row: at paragraphs, sentences or words.
+
+The ids of all samples of a source stand behind each other in one file; a picture is -1. A second file says how good a
+place each is to cut before it, so that chunks for rows of any length are found without the text.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.tokenizers import BackendTokenizer
+
+PICTURE = -1
+TEXT_AFTER_IMAGE = 16
+"""An image opens a new chunk where fewer positions than this would be left for the text after it."""
+NEVER, IN_A_WORD, WORD, SENTENCE, PARAGRAPH = range(5)
+"""How good a place to cut; never: inside a character, or between an image and its text."""
+BOUNDARIES = {
+    WORD: re.compile(r"\S(?=\s)"),
+    SENTENCE: re.compile(r"[.!?][\"'”’)\]]*(?=\s)"),
+    PARAGRAPH: re.compile(r"\n\s*\n"),
+}
+BLOCK = 1 << 16
+"""Characters that are tokenised at a time; a tokenizer takes some hundred bytes of memory for each."""
+SAMPLES = 256
+"""Samples that are tokenised at a time, on all cores."""
+
+
+class Limits(NamedTuple):
+    """What a row holds."""
+
+    sequence: int
+    image_tokens: int
+    max_images: int
+
+
+class TokenFile:
+    """The ids of a source's samples, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ids: NDArray[np.int32] = _open(folder / "ids", np.int32)
+        self.places: NDArray[np.uint8] = _open(folder / "places", np.uint8)
+        """How good a place to cut before each id."""
+        self.starts: NDArray[np.int64] = _open(folder / "starts", np.int64)
+        """Where each sample begins, and the end of the last."""
+
+    @classmethod
+    def write(cls, folder: Path, collection: Collection, tokenizer: BackendTokenizer) -> "TokenFile":
+        """Tokenises the collection into `folder`, unless it is there; several processes may do so at once."""
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+            try:
+                starts = [0]
+                with (temporary / "ids").open("wb") as ids, (temporary / "places").open("wb") as places:
+                    for first in range(0, len(collection), SAMPLES):
+                        last = min(first + SAMPLES, len(collection))
+                        texts = [collection.texts(sample) for sample in range(first, last)]
+                        for sample_ids, sample_places in encode(texts, tokenizer):
+                            sample_ids.tofile(ids)
+                            sample_places.tofile(places)
+                            starts.append(starts[-1] + len(sample_ids))
+                np.array(starts, np.int64).tofile(temporary / "starts")
+                temporary.rename(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return cls(folder)
+
+    def chunks(self, samples: NDArray[np.int64], limits: Limits, only_first: bool) -> NDArray[np.int64]:
+        """Chunks of `samples` for rows of `limits`: (chunks, 5), each its sample, first id, end, positions and images.
+
+        Stretches of images without text are left out. `only_first` leaves out what does not fit one row.
+        """
+        found: list[tuple[int, int, int, int, int]] = []
+        for sample in samples.tolist():
+            start, end = int(self.starts[sample]), int(self.starts[sample + 1])
+            for first, last, positions, images in cut(self.ids[start:end], self.places[start:end], limits):
+                found.append((sample, start + first, start + last, positions, images))
+                if only_first:
+                    break
+        return np.array(found, np.int64).reshape(len(found), 5)
+
+
+def _open(path: Path, kind: Any) -> Any:
+    return np.memmap(path, kind, mode="r") if path.stat().st_size else np.zeros(0, kind)
+
+
+def encode(
+    samples: list[list[str | None]], tokenizer: BackendTokenizer
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+    """Ids of each sample, a picture being None, and how good a place each is to cut before it."""
+    blocks = [list(_blocks(text)) for texts in samples for text in texts if text is not None]
+    encoded = iter(tokenizer.encode_with_places([block for text in blocks for block in text]))
+    texts = iter(blocks)
+    for sample in samples:
+        ids: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        places: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
+        for text in sample:
+            if text is None:
+                ids.append(np.array([PICTURE], np.int32))
+                places.append(np.array([PARAGRAPH], np.uint8))
+                continue
+            for number, block in enumerate(next(texts)):
+                block_ids, starts = next(encoded)
+                ids.append(np.array(block_ids, np.int32))
+                places.append(cut_places(block, np.array(starts, np.int64), first=WORD if number else NEVER))
+        yield np.concatenate(ids), np.concatenate(places)
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """Stretches of a long text, each ending before a space if there is one in its second half."""
+    start = 0
+    while len(text) - start > BLOCK:
+        space = text.rfind(" ", start + BLOCK // 2, start + BLOCK)
+        end = space if space > 0 else start + BLOCK
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def cut_places(text: str, starts: NDArray[np.int64], first: int) -> NDArray[np.uint8]:
+    """How good a place to cut before each token is; `starts` are the characters that tokens begin at."""
+    places = np.full(len(starts), IN_A_WORD, np.uint8)
+    places[1:][starts[1:] == starts[:-1]] = NEVER
+    for kind, pattern in BOUNDARIES.items():
+        tokens = np.searchsorted(starts, [match.end() for match in pattern.finditer(text)])
+        places[tokens[tokens < len(starts)]] = kind
+    places[:1] = first
+    return places
+
+
+def cut(ids: NDArray[np.int32], places: NDArray[np.uint8], limits: Limits) -> Iterator[tuple[int, int, int, int]]:
+    """Chunks of one sample, in order: first id, end, positions in a row (begin and end included), images."""
+    is_picture = ids == PICTURE
+    images = np.concatenate([[0], np.cumsum(is_picture)])
+    positions = np.arange(len(ids) + 1) + images * (limits.image_tokens - 1)
+    start = 0
+    while start < len(ids):
+        end = int(np.searchsorted(positions, positions[start] + limits.sequence - 2, side="right")) - 1
+        end = min(end, int(np.searchsorted(images, images[start] + limits.max_images, side="right")) - 1)
+        end = max(end, start + 1)
+        if end < len(ids):
+            end = _good_end(is_picture, places, start, end)
+        shown = int(images[end] - images[start])
+        if shown < end - start:
+            yield start, end, int(positions[end] - positions[start]) + 2, shown
+        start = end
+
+
+def _good_end(is_picture: NDArray[np.bool_], places: NDArray[np.uint8], start: int, end: int) -> int:
+    """The best place to cut in the last fifth before `end`, the latest of equals; never right before it has begun."""
+    if is_picture[end]:
+        return end
+    late = np.flatnonzero(is_picture[max(start, end - TEXT_AFTER_IMAGE) : end])
+    if len(late) and (picture := max(start, end - TEXT_AFTER_IMAGE) + int(late[0])) > start:
+        return picture
+    first = max(start + 1, end - (end - start) // 5)
+    window = places[first : end + 1]
+    return first + int(np.flatnonzero(window == window.max())[-1])

@@ -1,0 +1,144 @@
+"""Rows of users' tables as plain values: Parquet, Arrow (Hugging Face `datasets`), JSON Lines, CSV.
+
+Every fault is a RequestError that names the file, the place in it, and what to do.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mm1_lab.config import RequestError
+
+TABLES = (".parquet", ".arrow", ".jsonl", ".csv")
+BATCH = 64
+"""Rows of a Parquet or Arrow file that are plain values at a time; they may hold images."""
+ESCAPED = 12
+"""Bytes that JSON takes at most for a character."""
+SPARE = 1 << 16
+"""Bytes of a line of JSON beside its text."""
+Row = dict[str, Any]
+Columns = Mapping[str, tuple[str, ...]]
+"""What is wanted, and under which names it may stand."""
+
+
+OPTIONAL: Columns = {"key": ("key", "id", "__key__"), "status": ("status",)}
+"""The user's own name of a sample, and whether img2dataset could fetch it."""
+
+
+@dataclass
+class Reading:
+    """The file that is read, the longest text that is wanted of it, and what was left out, by reason."""
+
+    path: Path
+    longest: int
+    """Characters."""
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def read_rows(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+    """Each row's place, for messages, and its `columns` and optional ones, whatever they are called there."""
+    wanted = {**columns, **OPTIONAL}
+    for where, row in _READ[reading.path.suffix](reading, columns):
+        found = {name: alias for name, aliases in wanted.items() for alias in reversed(aliases) if alias in row}
+        _check(where, list(row), columns)
+        yield where, {name: row[alias] for name, alias in found.items()}
+
+
+def _check(where: str, names: Sequence[object], columns: Columns) -> None:
+    for aliases in columns.values():
+        if not any(alias in names for alias in aliases):
+            has = ", ".join(map(str, names[:20]))[:200] or "nothing"
+            raise RequestError(f"{where}: has no column {aliases[0]!r} (it has {has})")
+
+
+def _parquet(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+    try:
+        parquet = pq.ParquetFile(reading.path)
+    except Exception as error:  # whatever Arrow raises for a damaged footer
+        raise RequestError(f"{reading.path}: is cut off or not Parquet ({line(error)}); fetch it again") from None
+    names = _chosen(reading.path, parquet.schema_arrow.names, columns)
+    return _numbered(reading.path, parquet.iter_batches(batch_size=BATCH, columns=names))
+
+
+def _arrow(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+    try:
+        stream = pa.ipc.open_stream(pa.memory_map(str(reading.path)))
+    except Exception as error:
+        raise RequestError(f"{reading.path}: is cut off or no Arrow stream ({line(error)}); fetch it again") from None
+    names = _chosen(reading.path, stream.schema.names, columns)
+    pieces = (batch.slice(at, BATCH) for batch in stream for at in range(0, batch.num_rows, BATCH))
+    return _numbered(reading.path, (piece.select(names) for piece in pieces))
+
+
+def _chosen(path: Path, names: list[str], columns: Columns) -> list[str]:
+    _check(str(path), names, columns)
+    return [alias for aliases in (*columns.values(), *OPTIONAL.values()) for alias in aliases if alias in names]
+
+
+def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, Row]]:
+    number = 0
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except Exception as error:  # Arrow's own, and Python's for text that is not UTF-8
+            raise RequestError(f"{path}: is damaged after row {number} ({line(error)}); fetch it again") from None
+        for row in rows:
+            yield f"{path}, row {number}", row
+            number += 1
+
+
+def _jsonl(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+    most = ESCAPED * reading.longest + SPARE
+    with reading.path.open("rb") as stream:
+        number = 0
+        while text := stream.readline(most):
+            number += 1
+            where = f"{reading.path}, line {number}"
+            if len(text) == most and not text.endswith(b"\n"):
+                while (rest := stream.readline(most)) and not rest.endswith(b"\n"):
+                    pass
+                reading.left_out["too long"] += 1
+            elif text.strip():
+                row = parse_json(text, where)
+                if not isinstance(row, dict):
+                    raise RequestError(f"{where}: must be an object, but is a {type(row).__name__}; repair it")
+                yield where, row
+
+
+def _csv(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+    with reading.path.open(encoding="utf-8-sig", newline="") as stream:
+        table = csv.DictReader(stream)
+        while True:
+            try:
+                row = next(table)
+            except StopIteration:
+                return
+            except (csv.Error, UnicodeDecodeError) as error:
+                where = f"{reading.path}, line {table.line_num + 1}"
+                raise RequestError(f"{where}: is not CSV in UTF-8 ({line(error)}); repair it") from None
+            yield f"{reading.path}, line {table.line_num}", row
+
+
+_READ = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl, ".csv": _csv}
+
+
+def parse_json(text: bytes, where: str) -> Any:
+    """The value that `text` spells. Raises RequestError."""
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and endless nesting
+        raise RequestError(f"{where}: is not JSON ({line(error)}); repair or remove it") from None
+
+
+def line(error: Exception) -> str:
+    """The first line of a message, in short."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]

@@ -1,0 +1,165 @@
+"""The forms in which users' data come in, and how images become square."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.data.shards import Shards, readers
+from mm1_lab.data.shards.readers import Image, Sample, reader
+from mm1_lab.data.shards.tables import Reading
+
+COUNT = 12
+
+
+def pairs_of(data: Shards, files: Any, name: str = "captions") -> set[int]:
+    """The numbers of all captioned pictures, each checked against its colour."""
+    collection = data.collection(name)
+    numbers = set()
+    for sample in range(len(collection)):
+        _, caption = collection.texts(sample)
+        number = int(str(caption).split()[-1])
+        assert tuple(collection.pictures(sample)[0].pixels(2)[0, 0]) == files.colour(number)
+        numbers.add(number)
+    return numbers
+
+
+def open_captions(files: Any, *patterns: str) -> Shards:
+    files.jsonl("text.jsonl", ["some text"])
+    data: Shards = files.open(captions=list(patterns), text=["text.jsonl"])
+    return data
+
+
+def write_pictures(files: Any, folder: Path) -> list[dict[str, str]]:
+    (folder / "pictures").mkdir(parents=True)
+    for number in range(COUNT):
+        (folder / "pictures" / f"{number}.png").write_bytes(files.png(number))
+    return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("pattern", ["photos", "photos/metadata.*"])
+def test_a_folder_of_pictures_with_a_table(files: Any, ending: str, pattern: str) -> None:
+    rows = write_pictures(files, files.folder / "photos")
+    with (files.folder / "photos" / f"metadata.{ending}").open("w", encoding="utf-8-sig", newline="") as stream:
+        if ending == "csv":
+            writer = csv.DictWriter(stream, ["file_name", "text"])
+            writer.writeheader()
+            writer.writerows([*rows, {"file_name": "", "text": "no picture"}])
+        else:
+            stream.writelines(json.dumps(row) + "\n" for row in [*rows, {"file_name": None, "text": "no picture"}])
+    data = open_captions(files, pattern)
+    assert pairs_of(data, files) == set(range(COUNT))
+    assert data.collection("captions").left_out() == {"no image": 1}
+
+
+def test_captions_in_parquet(files: Any) -> None:
+    images = [files.png(number) for number in range(COUNT)]
+    status = ["success"] * (COUNT - 1) + ["failed_to_download"]
+    captions = [f"picture {number}" for number in range(COUNT)]
+    files.parquet("a.parquet", {"key": list(range(COUNT)), "jpg": images, "caption": captions, "status": status})
+    data = open_captions(files, "a.parquet")
+    assert pairs_of(data, files) == set(range(COUNT - 1))
+    assert data.collection("captions").left_out() == {"marked as failed": 1}
+
+
+def save_dataset(folder: Path, columns: dict[str, Any], parts: int = 2) -> None:
+    """A Hugging Face dataset on disk, as `datasets.save_to_disk` writes it: Arrow streams and a state."""
+    folder.mkdir(parents=True)
+    table = pa.table(columns)
+    names = [f"data-{part:05}-of-{parts:05}.arrow" for part in range(parts)]
+    for part, name in enumerate(names):
+        first, last = (table.num_rows * at // parts for at in (part, part + 1))
+        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.slice(first, last - first), max_chunksize=5)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+
+
+def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
+    images = [{"bytes": files.png(number), "path": f"{number}.png"} for number in range(COUNT)]
+    save_dataset(files.folder / "pairs", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
+    save_dataset(
+        files.folder / "pages", {"images": [[image, None] for image in images], "texts": [[None, "a"]] * COUNT}
+    )
+    save_dataset(files.folder / "prose", {"text": [f"text {number}" for number in range(COUNT)]})
+    data = files.open(captions="pairs", interleaved="pages", text="prose")
+    assert pairs_of(data, files) == set(range(COUNT))
+    page = data.collection("interleaved").pictures(3)[0].pixels(2)[0, 0]
+    assert tuple(page) in {files.colour(number) for number in range(COUNT)}
+    assert {data.collection("text").texts(n)[0] for n in range(COUNT)} == {f"text {n}" for n in range(COUNT)}
+
+
+def test_a_folder_that_is_no_dataset_is_refused(files: Any) -> None:
+    (files.folder / "empty").mkdir()
+    with pytest.raises(RequestError, match=r"captions: .*empty is neither a dataset .* one \.csv or \.jsonl"):
+        open_captions(files, "empty")
+    save_dataset(files.folder / "all" / "train", {"text": ["a"]})
+    (files.folder / "all" / "dataset_dict.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"all holds several splits; name the folder of one \(train\)"):
+        open_captions(files, "all")
+    (files.folder / "all" / "train" / "state.json").write_text("[]")
+    with pytest.raises(RequestError, match=r"state\.json does not name the dataset's files"):
+        open_captions(files, "all/train")
+
+
+def test_a_table_without_the_column_is_refused(files: Any) -> None:
+    (files.folder / "a.csv").write_text("picture,caption\n1.png,one\n")
+    with pytest.raises(RequestError, match=r"a\.csv, line 2: has no column 'image' \(it has picture, caption\)"):
+        open_captions(files, "a.csv")
+
+
+def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source by a name of the user's, through a reader that a program registers."""
+    monkeypatch.setattr(readers, "READERS", dict(readers.READERS))
+    monkeypatch.setattr("mm1_lab.data.shards.index.READERS", readers.READERS)
+    monkeypatch.setattr("mm1_lab.data.shards.datafile.READERS", readers.READERS)
+
+    @reader("letters", endings=(".txt",))
+    def read_letters(reading: Reading) -> Any:
+        for number, line in enumerate(reading.path.read_text().splitlines()):
+            yield Sample(f"letter {number}", f"line {number}", ["Dear", Image(f"{line}.png"), line])
+
+    for number in range(8):
+        (files.folder / f"{number}.png").write_bytes(files.png(number))
+    (files.folder / "post.txt").write_text("".join(f"{number}\n" for number in range(8)))
+    files.jsonl("text.jsonl", ["some text"])
+    data = files.open(text=["text.jsonl"], sources={"letters": {"reader": "letters", "files": ["post.txt"]}})
+    assert data.identity.sources == ("text", "letters")
+    documents = list(data.source("letters", 0).documents(0))
+    assert {document.text for document in documents} <= {f"Dear{number}" for number in range(8)}
+    for document in documents:
+        assert tuple(document.pictures[0].pixels(2)[0, 0]) == files.colour(int(document.text[4:]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [("squeeze", [[0, 1], [0, 1]]), ("crop", [[0, 1], [0, 1]]), ("pad", [[2, 2], [0, 1], [0, 1], [2, 2]])],
+)
+def test_how_images_become_square(files: Any, shape: str, expected: list[list[int]]) -> None:
+    """A picture twice as wide as high: its left quarter and right quarter are white, between them are red and blue."""
+    from io import BytesIO
+
+    from PIL import Image as Pillow
+
+    wide = np.full((40, 80, 3), 255, np.uint8)
+    wide[:, 20:40], wide[:, 40:60] = (200, 0, 0), (0, 0, 200)
+    if shape != "crop":
+        wide[:, :20], wide[:, 60:] = (200, 0, 0), (0, 0, 200)
+    stream = BytesIO()
+    Pillow.fromarray(wide).save(stream, "PNG")
+    files.tar("c.tar", {"a.png": stream.getvalue(), "a.txt": b"wide"})
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions=["c.tar"], text=["t.jsonl"], pictures=shape)
+    colours = np.array([(200, 0, 0), (0, 0, 200), (128, 128, 128)])
+    pixels = data.collection("captions").pictures(0)[0].pixels(40).astype(int)
+    nearest = np.abs(pixels[:, :, None] - colours).sum(axis=-1).argmin(axis=-1)
+    rows = len(expected)
+    places = [(40 * row + 20) // rows for row in range(rows)]
+    assert [[int(nearest[row, column]) for column in (8, 31)] for row in places] == expected
+    identities = {files.open(captions=["c.tar"], text=["t.jsonl"], pictures=s).identity.digest for s in ("pad", "crop")}
+    assert len(identities) == 2
