@@ -164,7 +164,25 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     Path("data.yaml").write_text("text: [text.jsonl]\n", encoding="utf-8")
     assert "add `captions: [FILES]`" in refused("--data", "data.yaml")
     Path("data.yaml").write_text("text: [text.jsonl]\ncaptions: [good.tar]\n", encoding="utf-8")
-    assert "needs interleaved data, but the data have only captions, text" in refused("--data", "data.yaml")
+    assert "names interleaved, which the data lack; they have captions, text" in refused("--data", "data.yaml")
     assert main(["plan", "data_mix", "--scale", "smoke", "--data", "data.yaml", "--only", "captions+text"]) == 0
     captured = capsys.readouterr()
     assert "1 trials, 4 stages to run" in captured.out and "no synthetic captions" in captured.err
+
+
+def test_an_arm_may_name_a_source_of_the_data_file_s_own(
+    refused: Check, sweeps: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard(Path("good.tar"), b'{"caption": "red"}')
+    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
+    (sweeps / "own.yaml").write_text(
+        "title: T\nreproduces: none\naxis: data_mix\nrecipe: base\n"
+        "arms: {charts: {data_mix: {captions: 0, interleaved: 0, charts: 3}}}\n",
+        encoding="utf-8",
+    )
+    captions = "text: [text.jsonl]\ncaptions: [good.tar]\n"
+    Path("data.yaml").write_text(captions, encoding="utf-8")
+    assert "its data_mix names charts, which the data lack" in refused("--data", "data.yaml", sweep="sweeps/own.yaml")
+    Path("data.yaml").write_text(captions + "sources: {charts: {reader: pairs, files: good.tar}}\n", encoding="utf-8")
+    assert main(["plan", "own", "--scale", "smoke", "--data", "data.yaml"]) == 0
+    assert "1 trials, 4 stages to run" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
-from mm1_lab.config.recipe import EncoderRecipe, Recipe
+from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Recipe
 from mm1_lab.config.scale import MultimodalTraining, Pretrained, Scale, Size, non_embedding_parameters
 from mm1_lab.config.stage import (
     ConnectorConfig,
@@ -280,7 +280,8 @@ def _shares(arm: str, recipe: Recipe, data: DataIdentity) -> dict[str, float]:
         shares["captions"] += shares.pop("synthetic", 0.0)
     for name in shares:
         if name not in data.sources:
-            raise RequestError(f"arm {arm!r} needs {name} data, but the data have only {', '.join(data.sources)}")
+            known = f"; they have {', '.join(data.sources)}" if name in SOURCES else nearest(name, data.sources)
+            raise RequestError(f"arm {arm!r}: its data_mix names {name}, which the data lack{known}")
     return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
 

@@ -7,9 +7,9 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.pictures import PixelCache, StoredPicture
+from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, read_stretch
 
-_CACHE = PixelCache()
+_DECODER = Decoder()
 
 
 class Images:
@@ -33,14 +33,14 @@ class Images:
         for candidate in (name, PurePosixPath(name).name):
             read = self._read(candidate)
             if read:
-                return StoredPicture(f"{self.path}: {candidate}", read, _CACHE)
+                return StoredPicture(f"{self.path}: {candidate}", read, _DECODER)
         return None
 
     def _read(self, name: str) -> Callable[[], bytes] | None:
         if self._members is not None:
             return self._members.get(name)
         file = self.path / name
-        return file.read_bytes if file.is_file() else None
+        return partial(read_file, file) if file.is_file() else None
 
 
 @lru_cache(maxsize=16)
@@ -63,13 +63,7 @@ def _unzip(path: Path, name: str) -> bytes:
 def _of_tar(path: Path) -> dict[str, Callable[[], bytes]]:
     with tarfile.open(path, "r:") as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
-    return _by_name({member.name: partial(_cut, path, member.offset_data, member.size) for member in members})
-
-
-def _cut(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+    return _by_name({member.name: partial(read_stretch, path, member.offset_data, member.size) for member in members})
 
 
 def _by_name(members: dict[str, Callable[[], bytes]]) -> dict[str, Callable[[], bytes]]:

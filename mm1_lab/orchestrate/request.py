@@ -112,13 +112,23 @@ def load_request(
     chosen = parse_seeds(seeds)
     models = HuggingFace()
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
-    resolve_sweep(loaded, numbers, chosen[:1], WORLD_DATA, models)
+    resolve_sweep(loaded, numbers, chosen[:1], _before_indexing(data), models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     tokenizer = decoders_tokenizer(arms, numbers, models)
     numbers = with_benchmarks(numbers, data, tokenizer)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, models)
     return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials), models, tokenizer)
+
+
+def _before_indexing(data: Path | None) -> DataIdentity:
+    """The world's identity, with the sources that the data file adds to the usual ones."""
+    if data is None:
+        return WORLD_DATA
+    from mm1_lab.data.shards.datafile import named_sources
+
+    sources = dict.fromkeys((*WORLD_DATA.sources, *named_sources(data)))
+    return WORLD_DATA.model_copy(update={"sources": tuple(sources)})
 
 
 def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> Scale:

@@ -58,7 +58,7 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, sweep: Sweep,
     assert mix(charts=1, captions=3, synthetic=1).shares() == {"captions": 0.6, "synthetic": 0.2, "charts": 0.2}
     path = write_sweep(tmp_path, "arms:\n  more: {data_mix: {charts: 1}}\n")
     recipe = load_sweep(path).arms["more"]
-    with pytest.raises(RequestError, match="arm 'more' needs charts data, but the data have only captions, "):
+    with pytest.raises(RequestError, match="arm 'more': its data_mix names charts, which the data lack"):
         resolve("more", recipe, mini, 0, WORLD)
     own = WORLD.model_copy(update={"digest": "own", "sources": (*WORLD.sources, "charts")})
     shares = resolve("more", recipe, mini, 0, own).evaluation.model.shares

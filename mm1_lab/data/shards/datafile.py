@@ -25,6 +25,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
+from mm1_lab.data.shards.decoding import LARGEST
 from mm1_lab.data.shards.readers import READERS
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
@@ -55,8 +56,7 @@ class DataFile(Config):
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
     longest_document: int = Field(1_000_000, gt=0)
     """Characters; a long novel has a million."""
-    largest_picture: int = Field(64_000_000, gt=0)
-    """Pixels; they take three bytes each while an image is decoded."""
+    largest_picture: int = Field(LARGEST, gt=0)
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
 
     @field_validator(*SOURCES, mode="before")

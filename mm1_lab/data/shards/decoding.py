@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,6 +15,8 @@ from mm1_lab.data.types import BrokenPicture, Pixels
 
 ROOM = 256 << 20
 """Bytes of pixels that a process keeps."""
+LARGEST = 64_000_000
+"""Pixels of an image; they take three bytes each while it is decoded."""
 MOST_BYTES = 256 << 20
 """Of an image's file; a photograph of 50 megapixels has a tenth of that."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -26,9 +29,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `l
 class Decoder:
     """Decodes images and keeps them until `room` bytes are full: a small data set is decoded once."""
 
-    shape: str
-    """How an image becomes a square: `squeeze`, `crop` (its middle) or `pad` (with mean colour)."""
-    largest: int
+    shape: Literal["squeeze", "crop", "pad"] = "squeeze"
+    """How an image becomes a square; `crop` keeps its middle, `pad` adds mean colour."""
+    largest: int = LARGEST
     """Pixels; larger ones are broken."""
     room: int = ROOM
     kept: dict[tuple[str, int], Pixels] = field(default_factory=dict, repr=False)
