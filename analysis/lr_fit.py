@@ -1,22 +1,21 @@
-"""From measurements to laws: an optimum a cell, a law an objective, what is left out and why, and predictions."""
+"""From measurements to laws: an optimum per cell, a law per objective, what is left out and why, and predictions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from analysis.lr_curve import Floats
 from analysis.lr_law import FEWEST, Estimate, Law, fit_law, leave_one_out
 from analysis.lr_points import Measurements, Objective
-from analysis.optimum import Optimum, add_question_noise, find_optima
+from analysis.optimum import Optimum, find_optimum
 from mm1_lab.config import RequestError
 
-Resample = Callable[[Objective, Optimum], Floats | None]
-"""(rates of the optimum's curve, resamples) mean scores on resampled questions, or None."""
+VERDICT_SEEDS = 3
+"""Seeds per rate below which numbers are shown and no verdict: a seed moves all rates of a size together."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,17 @@ class Fit:
         return self.objective.column
 
     @cached_property
+    def used(self) -> dict[str, float]:
+        """Cells that the law rests on, with their residuals in ln η."""
+        law = self.law
+        return {o.cell.name: float(r) for o, r in zip(law.optima, law.residuals, strict=True)} if law else {}
+
+    @property
     def left_out(self) -> list[Optimum]:
-        """Cells that the law does not rest on."""
-        used = [id(optimum) for optimum in self.law.optima] if self.law else []
-        return [optimum for optimum in self.optima if id(optimum) not in used]
+        return [optimum for optimum in self.optima if optimum.cell.name not in self.used]
 
     @cached_property
-    def leave_one_out(self) -> dict[float, Estimate]:
+    def leave_one_out(self) -> dict[str, Estimate]:
         return leave_one_out(self.law) if self.law else {}
 
     @property
@@ -59,20 +62,22 @@ class Fit:
         """Cells whose interval ends within the rates that were tried."""
         return [optimum for optimum in self.optima if optimum.resolved]
 
+    @property
+    def seeds(self) -> int:
+        """That every cell of the law has at least; 1 where runs do not say theirs."""
+        return min((o.cell.known_seeds for o in self.law.optima), default=0) if self.law else 0
 
-def fit_all(
-    measurements: Measurements,
-    targets: Sequence[Target],
-    keep_unbracketed: bool = False,
-    resample: Resample = lambda objective, optimum: None,
-) -> list[Fit]:
-    """A fit an objective, in order. Raises RequestError for a target without tokens where a law has them."""
+    @property
+    def decided(self) -> bool:
+        """Whether the law may be given a verdict."""
+        return self.law is not None and self.law.freedom > 0 and self.seeds >= VERDICT_SEEDS
+
+
+def fit_all(measurements: Measurements, targets: Sequence[Target], keep_unbracketed: bool = False) -> list[Fit]:
+    """A fit per objective, in order. Raises RequestError for a target without tokens where a law has them."""
     fits = []
     for objective in measurements.objectives:
-        optima = []
-        for optimum in find_optima(measurements.cells(objective)):
-            replicates = resample(objective, optimum)
-            optima.append(optimum if replicates is None else add_question_noise(optimum, replicates))
+        optima = [find_optimum(cell) for cell in measurements.cells(objective)]
         law, why = _law(optima, keep_unbracketed)
         predictions = tuple((target, _predict(law, target)) for target in targets) if law else ()
         fits.append(Fit(objective, tuple(optima), law, why, predictions))
@@ -102,13 +107,11 @@ def agreement(first: Fit, second: Fit) -> Estimate | None:
     from scipy.special import stdtrit
 
     others = {optimum.cell.name: optimum for optimum in second.optima if optimum.bracketed}
-    gaps = np.array(
-        [o.log_rate - others[o.cell.name].log_rate for o in first.optima if o.bracketed and o.cell.name in others]
-    )
+    both = [o for o in first.optima if o.bracketed and o.cell.name in others]
+    gaps = np.array([o.log_rate - others[o.cell.name].log_rate for o in both])
     if len(gaps) == 0:
         return None
-    mean = float(gaps.mean())
-    half = float("nan")
+    mean, half = float(gaps.mean()), float("nan")
     if len(gaps) > 1:
         half = float(stdtrit(len(gaps) - 1, 0.975) * gaps.std(ddof=1) / math.sqrt(len(gaps)))
     return Estimate(mean, mean - half, mean + half)

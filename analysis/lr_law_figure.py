@@ -1,9 +1,8 @@
-"""The figure of a learning-rate fit: scores over rates a size, and the optima over sizes with the law."""
+"""The figure of a learning-rate fit: scores over rates per size, and the optima over sizes with the law."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,180 +12,191 @@ import numpy as np
 from analysis.lr_fit import Fit
 from analysis.lr_points import Measurements
 from analysis.optimum import Optimum
-from analysis.style import GREY, MARKERS, WIDTH, save, styled
+from analysis.style import DARK, GREY, MARKERS, WIDTH, annotate_head, save, styled
 from mm1_lab.config import PAPER_LAW, short_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DARK = "#444444"
-DASHES = (0, (4, 2))
 MOST_CURVES = 12
 """Cells that the left panel shows; of more, these at even distances by size."""
+FARTHEST = 500.0
+"""The largest |ln η| that is drawn: a float's exponential ends at 709."""
 
 
 def draw_law(measurements: Measurements, fits: Sequence[Fit], path: Path) -> list[Path]:
-    """A row an objective. Left: score against η, a colour a size. Right: η* against N, log axes."""
+    """A row per objective. Left: score against η, a colour per size. Right: η* against N, log axes."""
     from matplotlib.figure import Figure
 
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.9 + 2.6 * len(fits)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
         grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
+        drawn: set[str] = set()
         for fit, (left, right) in zip(fits, grid, strict=True):
-            colours = _colours(fit)
-            _scores(left, fit, colours)
-            _law(right, fit, colours)
-        figure.suptitle(f"Learning-rate law: {measurements.title}", fontsize=9, x=0.01, ha="left")
-        note = (
-            "Left: means over seeds (dots: single runs) with the curve that the optimum is the top of; below, optima "
-            "with 95 % intervals; crosses: failed runs. Right: open symbols are not bracketed and left out; band: 95 % "
-            "of the law, dotted: 95 % of a prediction; stars: predictions with theirs; dashed: MM1's Eq. 1."
-        )
-        figure.supxlabel(textwrap.fill(note, 150), fontsize=6, color=DARK, x=0.01, ha="left")
+            groups = _groups(fit)
+            drawn |= _draw_scores(left, fit, groups) | _draw_law(right, fit, groups)
+        annotate_head(figure, f"Learning-rate law: {measurements.title}", _caption(drawn))
         return save(figure, path)
 
 
-def _colours(fit: Fit) -> dict[str, Any]:
-    """From cold to warm by size; cells of one size share a colour."""
+def _caption(drawn: set[str]) -> str:
+    """Says what is drawn, and nothing that is not."""
+    says = {
+        "means": "Left: means over seeds, dots single runs",
+        "scores": "Left: scores",
+        "curves": "lines: the curve with the greatest weight",
+        "optima": "below, optima with 95 % intervals",
+        "failed": "crosses: failed runs",
+        "some": "not every size is shown",
+        "right": "Right: optima with 95 % intervals",
+        "open": "open: not bracketed, left out",
+        "band": "line and band: the law and its 95 %",
+        "lines": "lines: the law at these numbers of tokens, without its interval",
+        "dotted": "dotted: 95 % of a prediction",
+        "stars": "stars: predictions with their 95 %",
+        "paper": "dashed: MM1's Eq. 1",
+    }
+    parts = [text for key, text in says.items() if key in drawn]
+    return "; ".join(parts).replace("; Right", ". Right") + "."
+
+
+def _groups(fit: Fit) -> dict[str, tuple[Any, str]]:
+    """By cell: its colour and marker. Colours run from cold to warm, by tokens where the law has them, else by size;
+    the marker tells the other."""
     from matplotlib import colormaps
 
-    sizes = sorted({optimum.cell.params for optimum in fit.optima})
-    places = {size: 0.05 + 0.85 * place / max(len(sizes) - 1, 1) for place, size in enumerate(sizes)}
-    return {o.cell.name: colormaps["viridis"](places[o.cell.params]) for o in fit.optima}
+    tokens = bool(fit.law and fit.law.with_tokens)
+    keys = {o.cell.name: (o.cell.tokens or 0.0, o.cell.params) if tokens else (o.cell.params, 0.0) for o in fit.optima}
+    first, second = (sorted({key[place] for key in keys.values()}) for place in (0, 1))
+    return {
+        name: (
+            colormaps["viridis"](0.05 + 0.85 * first.index(key[0]) / max(len(first) - 1, 1)),
+            MARKERS[second.index(key[1]) % len(MARKERS)] if tokens else MARKERS[first.index(key[0]) % len(MARKERS)],
+        )
+        for name, key in keys.items()
+    }
 
 
-def _shown(fit: Fit) -> list[Optimum]:
-    count = len(fit.optima)
-    places = sorted({round(place) for place in np.linspace(0, count - 1, min(count, MOST_CURVES))})
-    return [fit.optima[place] for place in places]
-
-
-def _scores(axis: Axes, fit: Fit, colours: dict[str, Any]) -> None:
+def _draw_scores(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[str]:
     sign = -1.0 if fit.objective.lower_is_better else 1.0
-    shown = _shown(fit)
-    for order, optimum in enumerate(shown):
-        cell, colour = optimum.cell, colours[optimum.cell.name]
+    places = sorted({round(place) for place in np.linspace(0, len(fit.optima) - 1, min(len(fit.optima), MOST_CURVES))})
+    shown = [fit.optima[place] for place in places]
+    drawn = {"some"} if len(shown) < len(fit.optima) else set()
+    for optimum in shown:
+        cell, curve, (colour, marker) = optimum.cell, optimum.curve, groups[optimum.cell.name]
         finite = np.isfinite(cell.scores)
         rates = np.unique(cell.log_rates[finite])
-        means = [cell.scores[finite & (cell.log_rates == rate)].mean() for rate in rates]
-        axis.plot(np.exp(rates), sign * np.array(means), color=colour, marker=MARKERS[order % len(MARKERS)],
-                  linestyle="none" if optimum.curve else ":", linewidth=0.8, label=cell.name)  # fmt: skip
+        means = np.array([cell.scores[finite & (cell.log_rates == rate)].mean() for rate in rates])
+        axis.plot(np.exp(rates), sign * means, color=colour, marker=marker, label=cell.name,
+                  linestyle="none" if curve else ":", linewidth=0.8)  # fmt: skip
         if len(rates) < finite.sum():
-            axis.plot(
-                np.exp(cell.log_rates[finite]), sign * cell.scores[finite], ".", color=colour, markersize=2, alpha=0.6
-            )
-        if optimum.curve:
-            along = np.linspace(optimum.curve.rates[0], optimum.curve.rates[-1], 100)
-            axis.plot(np.exp(along), sign * optimum.curve.value(along), color=colour, linewidth=1)
+            dots = np.exp(cell.log_rates[finite]), sign * cell.scores[finite]
+            axis.plot(*dots, ".", color=colour, markersize=2, alpha=0.6)
+            drawn.add("means")
+        if curve:
+            along = np.linspace(curve.window[0], curve.window[1], 100)
+            axis.plot(np.exp(along), sign * curve.value(along), color=colour, linewidth=1)
+            drawn.add("curves")
     _limit_scores(axis, shown, sign)
     low, high = axis.get_ylim()
     step = 0.035 * (high - low)
     for order, optimum in enumerate(shown):
-        colour = colours[optimum.cell.name]
-        place = low - step * (order + 1)
+        colour, place = groups[optimum.cell.name][0], low - step * (order + 1)
         failed = np.unique(optimum.cell.log_rates[~np.isfinite(optimum.cell.scores)])
         axis.plot(np.exp(failed), np.full(len(failed), place), "x", color=colour, markersize=3)
+        drawn |= {"failed"} if len(failed) else set()
         if optimum.bracketed:
             axis.plot(np.exp([optimum.low, optimum.high]), [place, place], color=colour, linewidth=1)
             axis.plot(math.exp(optimum.log_rate), place, marker="d", color=colour, markersize=3.5)
+            drawn.add("optima")
     axis.set_ylim(low - step * (len(shown) + 1), high)
     axis.set_xscale("log")
     axis.set_xlabel("peak learning rate η")
     axis.set_ylabel(fit.name)
-    if len(shown) > 6:
-        axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), columnspacing=1)
-    else:
-        axis.legend(fontsize=6)
-    if len(shown) < len(fit.optima):
-        axis.set_title(f"{len(shown)} of {len(fit.optima)} cells")
+    columns = 4 if max(len(o.cell.name) for o in shown) < 10 else 2
+    axis.legend(fontsize=6, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
+    return drawn | ({"scores"} if "means" not in drawn else set())
 
 
 def _limit_scores(axis: Axes, shown: Sequence[Optimum], sign: float) -> None:
     """Diverged runs that ended with a number may not flatten everything else."""
-    inside = np.concatenate(
-        [o.cell.scores[np.isfinite(o.cell.scores) & np.isin(o.cell.log_rates, o.curve.rates)] for o in shown if o.curve]
-        or [o.cell.scores[np.isfinite(o.cell.scores)] for o in shown]
-    )
-    if len(inside):
-        low, high = float((sign * inside).min()), float((sign * inside).max())
-        reach = 0.25 * (high - low) or 1.0
-        axis.set_ylim(max(axis.get_ylim()[0], low - reach), min(axis.get_ylim()[1], high + reach))
+    inside = []
+    for optimum in shown:
+        rates, scores = optimum.cell.log_rates, optimum.cell.scores
+        low, high = optimum.curve.window if optimum.curve else (-np.inf, np.inf)
+        inside.append(scores[np.isfinite(scores) & (rates >= low) & (rates <= high)])
+    values = sign * np.concatenate(inside)
+    if len(values):
+        reach = 0.25 * float(np.ptp(values)) or 1.0
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, float(values.min()) - reach), min(high, float(values.max()) + reach))
 
 
-def _law(axis: Axes, fit: Fit, colours: dict[str, Any]) -> None:
+def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[str]:
     from matplotlib.ticker import NullFormatter
 
-    used = {id(optimum) for optimum in fit.law.optima} if fit.law else set()
+    drawn = {"right", "paper"}
     for optimum in fit.optima:
         if not math.isfinite(optimum.log_rate):
             continue
-        colour, size, rate = colours[optimum.cell.name], optimum.cell.params, math.exp(optimum.log_rate)
-        if id(optimum) in used or optimum.bracketed:
-            ends = np.exp([[optimum.log_rate - optimum.low], [optimum.high - optimum.log_rate]])
-            errors = [[rate - rate / ends[0][0]], [rate * ends[1][0] - rate]]
-            axis.errorbar(size, rate, yerr=errors, marker="o", color=colour, elinewidth=0.8)
+        (colour, marker), size, rate = groups[optimum.cell.name], optimum.cell.params, math.exp(optimum.log_rate)
+        if optimum.cell.name in fit.used or optimum.bracketed:
+            errors = [[rate - math.exp(optimum.low)], [math.exp(optimum.high) - rate]]
+            axis.errorbar(size, rate, yerr=errors, marker=marker, color=colour, elinewidth=0.8)
         else:
-            axis.plot(size, rate, marker="o", color=colour, markerfacecolor="white", linestyle="none")
+            axis.plot(size, rate, marker=marker, color=colour, markerfacecolor="white", linestyle="none")
+            drawn.add("open")
     sizes = [o.cell.params for o in fit.optima] + [target.params for target, _ in fit.predictions]
     along = np.geomspace(min(sizes) / 1.5, max(sizes) * 1.5, 80)
-    axis.plot(
-        along, np.exp(PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant), color=GREY, linestyle=DASHES, linewidth=1
-    )
-    limits = _rate_limits(fit, along)
+    paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
+    axis.plot(along, np.exp(paper), color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     if fit.law:
-        _band(axis, fit, along)
+        drawn |= _draw_lines(axis, fit, along, groups)
     for target, estimate in fit.predictions:
         if math.isfinite(estimate.low):
-            ends = np.exp(np.clip([estimate.low, estimate.high], -500, 500))
-            axis.plot([target.params] * 2, ends, color="black", linewidth=0.8)
-        axis.plot(target.params, math.exp(estimate.value), marker="*", color="black", markersize=7, linestyle="none")
-        axis.annotate(
-            target.name,
-            (target.params, math.exp(estimate.value)),
-            textcoords="offset points",
-            xytext=(4, 4),
-            fontsize=6,
-        )
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+            axis.plot([target.params] * 2, _rates(estimate.low, estimate.high), color="black", linewidth=0.8)
+        place = target.params, math.exp(estimate.value)
+        axis.plot(*place, marker="*", color="black", markersize=7, linestyle="none")
+        axis.annotate(target.name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
+        drawn.add("stars")
+    # room for optima, their intervals, predictions and Eq. 1, but not for a band of many decades
+    ends = [end for o in fit.optima if math.isfinite(o.log_rate) for end in (o.low, o.high, o.log_rate)]
+    ends += [*(estimate.value for _, estimate in fit.predictions), *paper[[0, -1]]]
+    axis.set(xscale="log", yscale="log", ylim=_rates(min(ends) - 0.7, max(ends) + 0.7))
+    axis.set(xlabel="non-embedding parameters N", ylabel="best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_ylim(*limits)
-    axis.set_xlabel("non-embedding parameters N")
-    axis.set_ylabel("best η")
     if fit.law is None:
         axis.set_title("no law: fewer than three sizes are bracketed")
     else:
         names = {"ln N": "N", "ln D": "D"}
-        powers = " ".join(
-            f"{names[name]}$^{{{e.value:.3f}}}$" for name, e in fit.law.estimates().items() if name in names
-        )
-        axis.set_title(f"η ∝ {powers}")
+        estimates = {names[name]: e.value for name, e in fit.law.estimates().items() if name in names}
+        axis.set_title("η ∝ " + " ".join(f"{name}$^{{{value:.3f}}}$" for name, value in estimates.items()))
+    return drawn
 
 
-def _band(axis: Axes, fit: Fit, along: Any) -> None:
+def _rates(*log_rates: float) -> Any:
+    return np.exp(np.clip(log_rates, -FARTHEST, FARTHEST))
+
+
+def _draw_lines(axis: Axes, fit: Fit, along: Any, groups: dict[str, tuple[Any, str]]) -> set[str]:
+    """The law with its bands; where it has tokens, a line each for the least, a middle and the most."""
     law = fit.law
     assert law is not None
-    token_counts: list[float | None] = [None]
     if law.with_tokens:
-        tokens = sorted({o.cell.tokens for o in law.optima if o.cell.tokens})
-        token_counts = [*dict.fromkeys((tokens[0], tokens[len(tokens) // 2], tokens[-1]))]
-    for count in token_counts:
-        line = [law.line(n, count) for n in along]
-        axis.plot(along, np.exp([e.value for e in line]), color="black", linewidth=1)
-        if count is not None:
+        colours = {o.cell.tokens: groups[o.cell.name][0] for o in law.optima if o.cell.tokens}
+        counts = sorted(colours)
+        for count in dict.fromkeys((counts[0], counts[len(counts) // 2], counts[-1])):
+            values = [law.line(n, count).value for n in along]
             label = f"{short_count(count)} tokens"
-            axis.annotate(label, (along[-1], math.exp(line[-1].value)), fontsize=6, ha="right", va="bottom")
-        if math.isfinite(line[0].low) and len(token_counts) == 1:
-            ends = np.clip([[e.low, e.high] for e in line], -500, 500).T
-            axis.fill_between(along, np.exp(ends[0]), np.exp(ends[1]), color="#D9D9D9", linewidth=0, zorder=0)
-            predicted = [law.predict(n, count) for n in along]
-            for end in ([e.low for e in predicted], [e.high for e in predicted]):
-                axis.plot(along, np.exp(np.clip(end, -500, 500)), color=DARK, linestyle=":", linewidth=0.8)
-
-
-def _rate_limits(fit: Fit, along: Any) -> tuple[float, float]:
-    """Room for optima, their intervals, predictions and Eq. 1, but not for a band of many decades."""
-    ends = [end for o in fit.optima if math.isfinite(o.log_rate) for end in (o.low, o.high, o.log_rate)]
-    ends += [estimate.value for _, estimate in fit.predictions]
-    ends += [PAPER_LAW.slope * math.log(n) + PAPER_LAW.constant for n in (along[0], along[-1])]
-    return math.exp(min(ends) - 0.7), math.exp(max(ends) + 0.7)
+            axis.plot(along, _rates(*values), color=colours[count], linewidth=1, label=label)
+        axis.legend(fontsize=6, loc="lower left")
+        return {"lines"}
+    line, predicted = ([law.line(n) for n in along], [law.predict(n) for n in along])
+    axis.plot(along, _rates(*(e.value for e in line)), color="black", linewidth=1)
+    if not math.isfinite(line[0].low):
+        return set()
+    ends = _rates(*(e.low for e in line)), _rates(*(e.high for e in line))
+    axis.fill_between(along, *ends, color="#D9D9D9", linewidth=0, zorder=0)
+    for side in (_rates(*(e.low for e in predicted)), _rates(*(e.high for e in predicted))):
+        axis.plot(along, side, color=DARK, linestyle=":", linewidth=0.8)
+    return {"band", "dotted"}

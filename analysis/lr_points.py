@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.optimum import Cell
-from mm1_lab.config import RequestError, nearest, parse_count, short_count
+from mm1_lab.config import RequestError, parse_count, short_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NEEDED = ("params", "learning_rate", "score")
 BATCH_SIZE = "batch_size"
+RATES, COUNTS = (1e-12, 1e6), (1.0, 1e21)
+"""What a learning rate, and a number of parameters or tokens, may be: further out is a slip of the pen, and figures
+overflow."""
 FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "null", "na", "n/a")
 """How files write the score of a run that failed, in lower case."""
 
@@ -108,9 +112,9 @@ def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
     table.columns = table.columns.str.strip()
     for column in (*NEEDED, *profile):
         if column not in table.columns:
-            hint = nearest(column, table.columns)
             asked = "--profile: " if column in profile else ""
-            raise RequestError(f"{path}: {asked}there is no column {column!r}{hint}")
+            has = ", ".join(map(repr, table.columns[:12]))
+            raise RequestError(f"{path}: {asked}there is no column {column!r}; the file has {has}")
     if table.columns.duplicated().any():
         raise RequestError(f"{path}: the column {table.columns[table.columns.duplicated()][0]!r} is there twice")
     if len(table) == 0:
@@ -118,33 +122,24 @@ def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
     table = table.apply(lambda column: column.str.strip())
     for column in [name for name in (*NEEDED, "tokens") if name in table]:
         for text in table[column].unique():
-            problem = _score_problem(text) if column == "score" else _count_problem(text)
+            problem = _problem(column, text)
             if problem:
                 row = int(np.flatnonzero(table[column] == text)[0]) + 2
                 raise RequestError(f"{path}, row {row}, column {column!r}: {text!r} {problem}")
     return table
 
 
-def _score_problem(text: str) -> str:
-    if text.lower() in FAILED:
+def _problem(column: str, text: str) -> str:
+    if column == "score" and text.lower() in FAILED:
         return ""
     try:
-        float(text)
+        value = float(text) if column == "score" else parse_count(text)
     except ValueError:
-        return "is not a number; leave the score of a run that failed empty"
-    return ""
-
-
-def _count_problem(text: str) -> str:
-    try:
-        parse_count(text)
-    except ValueError:
-        try:
-            number = float(text)
-        except ValueError:
-            return "is not a number"
-        return "must be a number above 0" if math.isfinite(number) else "is not a number"
-    return ""
+        if column == "score":
+            return "is not a number; leave the score of a run that failed empty"
+        return "must be a number above 0" if re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?", text, re.I) else "is not a number"
+    low, high = RATES if column == "learning_rate" else COUNTS
+    return "" if column == "score" or low <= value <= high else f"is not between {low:g} and {high:g}"
 
 
 def _name(params: float, tokens: float) -> str:

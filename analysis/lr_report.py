@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.lr_fit import Fit, Target, agreement, fit_all
+import pandas as pd
+
+from analysis.lr_fit import VERDICT_SEEDS, Fit, Target, agreement
 from analysis.lr_law import Estimate
 from analysis.lr_law_figure import draw_law
 from analysis.lr_points import Measurements
-from analysis.optimum import Optimum
+from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count
-from mm1_lab.results.files import write_csv, write_json, write_text
+from mm1_lab.results.files import write_json, write_text
 
-HOLE = "–"
 MOST_ROWS = 40
 """Cells that the Markdown table lists; optima.csv has all of them."""
-
-OPTIMA_COLUMNS = (
-    "objective", "size", "params", "tokens", "optimum", "low", "high", "interval", "grid_best", "bracketed", "resolved",
-    "in_law", "residual", "left_out_prediction", "left_out_low", "left_out_high", "rates", "runs", "failed", "needs",
-)  # fmt: skip
-
-
-def fit_points(
-    measurements: Measurements, folder: Path, targets: Sequence[Target], keep_unbracketed: bool
-) -> list[Path]:
-    """Fits measurements and writes everything into `folder`. Raises RequestError."""
-    return write_fits(folder, measurements, fit_all(measurements, targets, keep_unbracketed))
+LARGEST = 700.0
+"""The largest |ln η| that a float holds."""
 
 
 def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
@@ -52,15 +43,12 @@ def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
 def write_fits(folder: Path, measurements: Measurements, fits: Sequence[Fit]) -> list[Path]:
     """Writes everything; `table.md` last, in one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    points = folder / "points.csv"
+    points, optima, law, table = (folder / name for name in ("points.csv", "optima.csv", "law.json", "table.md"))
     named = measurements.points.rename(columns={"name": "size"})
-    named.to_csv(points, index=False, float_format="%.9g", lineterminator="\n")
-    optima = folder / "optima.csv"
-    write_csv(optima, OPTIMA_COLUMNS, (row for fit in fits for row in _optimum_rows(fit)))
-    law = folder / "law.json"
+    write_text(points, named.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    write_csv(pd.concat([_optima(fit) for fit in fits]), optima)
     write_json(law, law_values(measurements, fits))
     drawn = draw_law(measurements, fits, folder / "figure")
-    table = folder / "table.md"
     write_text(table, law_markdown(measurements, fits))
     return [points, optima, law, *drawn, table]
 
@@ -84,6 +72,7 @@ def _fit_values(fit: Fit) -> dict[str, Any]:
         "objective": fit.name,
         "lower_is_better": fit.objective.lower_is_better,
         "n": len(law.optima) if law else 0,
+        "seeds": fit.seeds,
         "coefficients": {name: _number(e.value) for name, e in estimates.items()} if law else None,
         "intervals": {name: [_number(e.low), _number(e.high)] for name, e in estimates.items()} if law else None,
         "why": fit.why or None,
@@ -95,45 +84,56 @@ def _fit_values(fit: Fit) -> dict[str, Any]:
         "left_out": {optimum.cell.name: optimum.needs for optimum in fit.left_out},
         "predictions": [
             {"size": target.name, "params": target.params, "tokens": target.tokens, **_rate(e),
-             "mm1": _number(math.exp(PAPER_LAW.slope * math.log(target.params) + PAPER_LAW.constant))}
+             "mm1": PAPER_LAW.rate(target.params)}
             for target, e in fit.predictions
         ],
     }  # fmt: skip
 
 
 def _rate(log: Estimate) -> dict[str, float | None]:
-    return {"value": _number(math.exp(log.value)), "low": _exp(log.low), "high": _exp(log.high)}
+    return {name: _number(_exp(getattr(log, name))) for name in ("value", "low", "high")}
 
 
-def _exp(value: float) -> float | None:
-    """None for what is no number, or none that a float can hold."""
-    return _number(math.exp(value)) if abs(value) < 700 else None  # also where it is NaN
+def _exp(log_rate: float) -> float:
+    """NaN for what is no number, or none that a float can hold."""
+    return math.exp(log_rate) if abs(log_rate) < LARGEST else math.nan
 
 
 def _number(value: float) -> float | None:
     return float(f"{value:.10g}") if math.isfinite(value) else None
 
 
-def _optimum_rows(fit: Fit) -> Iterable[tuple[object, ...]]:
-    residuals = dict(zip(map(id, fit.law.optima), fit.law.residuals, strict=True)) if fit.law else {}
+def _optima(fit: Fit) -> pd.DataFrame:
+    """A row per cell, as optima.csv has them."""
+    nothing = Estimate(math.nan, math.nan, math.nan)
+    rows = []
     for o in fit.optima:
-        left_out = fit.leave_one_out.get(o.cell.params) if id(o) in residuals else None
-        rates = [_exp(value) if math.isfinite(value) else None for value in (o.log_rate, o.low, o.high)]
-        yield (
-            fit.name, o.cell.name, f"{o.cell.params:.9g}", "" if o.cell.tokens is None else f"{o.cell.tokens:.9g}",
-            *map(_csv, rates), o.basis, _csv(_exp(o.grid_best) if math.isfinite(o.grid_best) else None),
-            int(o.bracketed), int(o.resolved), int(id(o) in residuals), _csv(residuals.get(id(o))),
-            *(_csv(_exp(value)) for value in _ends(left_out)),
-            len(set(o.cell.log_rates)), len(o.cell.scores), o.cell.failed, o.needs,
-        )  # fmt: skip
-
-
-def _ends(estimate: Estimate | None) -> tuple[float, ...]:
-    return (estimate.value, estimate.low, estimate.high) if estimate else (math.nan,) * 3
-
-
-def _csv(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+        without = fit.leave_one_out.get(o.cell.name, nothing)
+        rows.append(
+            {
+                "objective": fit.name,
+                "size": o.cell.name,
+                "params": f"{o.cell.params:.9g}",
+                "tokens": "" if o.cell.tokens is None else f"{o.cell.tokens:.9g}",
+                "optimum": _exp(o.log_rate),
+                "low": _exp(o.low),
+                "high": _exp(o.high),
+                "interval": o.basis,
+                "grid_best": _exp(o.grid_best),
+                "bracketed": int(o.bracketed),
+                "resolved": int(o.resolved),
+                "in_law": int(o.cell.name in fit.used),
+                "residual": fit.used.get(o.cell.name, math.nan),
+                "left_out_prediction": _exp(without.value),
+                "left_out_low": _exp(without.low),
+                "left_out_high": _exp(without.high),
+                "rates": len(set(o.cell.log_rates)),
+                "runs": len(o.cell.scores),
+                "failed": o.cell.failed,
+                "needs": o.needs,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def law_markdown(measurements: Measurements, fits: Sequence[Fit]) -> str:
@@ -142,43 +142,39 @@ def law_markdown(measurements: Measurements, fits: Sequence[Fit]) -> str:
     if len(fits) > 1:
         parts.append(_comparison(fits[0], fits[1]))
     for fit in fits:
-        heading = f"## By {fit.name}" if len(fits) > 1 else ""
-        parts += [part for part in (heading, *_fit_parts(fit)) if part]
+        parts += [f"## By {fit.name}"] * (len(fits) > 1) + [_law_sentence(fit)]
+        if fit.law:
+            parts += [_table(_prediction_rows(fit))] * bool(fit.predictions) + [_determination(fit)]
+        parts.append(_table(_optimum_rows(fit)))
+        if len(fit.optima) > MOST_ROWS:
+            parts.append(f"{len(fit.optima) - MOST_ROWS} more cells are in optima.csv.")
+        if fit.law and fit.left_out:
+            names = [f"{o.cell.name} (needs {o.needs})" if o.needs else o.cell.name for o in fit.left_out]
+            shown = "; ".join(names[:MOST_ROWS]) + ("; …" if len(names) > MOST_ROWS else "")
+            parts.append(f"Left out of the law, {len(names)} unbracketed: {shown}.")
     parts.append(
-        "Intervals are 95 %: of an optimum, the rates at which the slope of the curve through its runs does not differ "
-        "from 0 (Fieller), and other questions where there are several seeds; of the law, t with as many degrees of "
-        "freedom as there are optima beyond coefficients; of a prediction, for the true optimum of that size."
+        "Intervals are 95 %: of an optimum, the rates at which it is not sure whether the score still rises; of the "
+        "law, t with as many degrees of freedom as there are optima beyond coefficients; both with what the choice of "
+        "curve moves; of a prediction, for the optimum that a search at that size would find. "
+        "docs/learning-rate-law.md explains them."
     )
     return "\n\n".join(parts) + "\n"
 
 
-def _fit_parts(fit: Fit) -> list[str]:
-    parts = [_law_sentence(fit)]
-    if fit.predictions:
-        parts.append(_table(["size", "N", "η", "95 % prediction", "MM1, Eq. 1"], map(_prediction_row, fit.predictions)))
-    if fit.law:
-        parts.append(_determination(fit))
-    residuals = dict(zip(map(id, fit.law.optima), fit.law.residuals, strict=True)) if fit.law else {}
-    rows = [_optimum_row(fit, optimum, residuals.get(id(optimum))) for optimum in fit.optima[:MOST_ROWS]]
-    parts.append(_table(["size", "best η", "95 %", "best tried", "× law", "predicted without it", "runs", ""], rows))
-    if len(fit.optima) > MOST_ROWS:
-        parts.append(f"{len(fit.optima) - MOST_ROWS} more cells are in optima.csv.")
-    unused = [f"{o.cell.name} (needs {o.needs})" if o.needs else o.cell.name for o in fit.left_out]
-    if fit.law and unused:
-        shown = "; ".join(unused[:MOST_ROWS]) + ("; …" if len(unused) > MOST_ROWS else "")
-        parts.append(f"Left out of the law, {len(unused)} unbracketed: {shown}.")
-    return parts
+def _table(frame: pd.DataFrame) -> str:
+    return to_markdown(Table("", frame)).rstrip()
 
 
 def _law_sentence(fit: Fit) -> str:
     if fit.law is None:
         return f"**No law**: {fit.why}."
+    estimates = fit.law.estimates()
     terms = " ".join(
         f"{'+' if e.value >= 0 else '−'} {abs(e.value):.4f}{'' if name == 'constant' else f' {name}'}"
-        for name, e in fit.law.estimates().items()
+        for name, e in estimates.items()
     )
-    intervals = ", ".join(f"{name} {_interval(e)}" for name, e in fit.law.estimates().items())
     law = f"**η = exp({terms.removeprefix('+ ')})**".replace("exp(− ", "exp(−")
+    intervals = ", ".join(f"{name} {_interval(e)}" for name, e in estimates.items())
     return f"{law}; 95 %: {intervals}. MM1: −0.4214 ln N − 0.5535."
 
 
@@ -193,86 +189,74 @@ def _determination(fit: Fit) -> str:
     says = "The optimum falls with size" if slope.high < 0 else "The optimum rises with size" if slope.low > 0 else (
         "Whether the optimum falls or rises with size is not determined"
     )  # fmt: skip
-    if not math.isfinite(slope.low):
+    says += f"; MM1's slope lies {'within' if slope.low <= PAPER_LAW.slope <= slope.high else 'outside'} the interval"
+    if not law.freedom:
         says = "How sure this is cannot be told: no residual is left"
-    same = slope.low <= PAPER_LAW.slope <= slope.high
-    beside = "; MM1's slope lies within the interval" if same else "; MM1's slope lies outside the interval"
-    scatter = f"; optima scatter around the law by a factor of {math.exp(law.scatter):.2f}" if law.scatter else ""
+    elif not fit.decided:
+        says = (
+            f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here "
+            f"{'a size has 1 or does not say' if fit.seeds < 2 else f'a size has {fit.seeds}'}"
+        )
+    scatter = f", residuals of a factor of {math.exp(law.scatter):.2f}" if 0 < law.scatter < LARGEST else ""
     return (
-        f"{says}{beside if math.isfinite(slope.low) else ''}. {len(law.optima)} optima, {law.freedom} degrees of "
-        f"freedom, R² {law.r_squared:.3f}{scatter}. {len(fit.resolved)} of {len(fit.optima)} optima have an interval "
-        "within the rates that were tried."
+        f"{says}. {len(law.optima)} optima, {law.freedom} degrees of freedom, R² {law.r_squared:.3f}{scatter}. "
+        f"{len(fit.resolved)} of {len(fit.optima)} optima have an interval within the rates that were tried."
     )
 
 
-def _prediction_row(prediction: tuple[Target, Estimate]) -> list[str]:
-    target, e = prediction
-    size = target.name
-    return [
-        size,
-        f"{target.params:.3g}",
-        f"{math.exp(e.value):.3g}",
-        _range(e.low, e.high),
-        f"{PAPER_LAW.rate(target.params):.3g}",
-    ]
+def _prediction_rows(fit: Fit) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "size": target.name,
+            "N": f"{target.params:.3g}",
+            "η": f"{_exp(e.value):.3g}",
+            "95 % prediction": _range(e.low, e.high),
+            "MM1, Eq. 1": f"{PAPER_LAW.rate(target.params):.3g}",
+        }
+        for target, e in fit.predictions
+    )
 
 
-def _range(low: float, high: float) -> str:
-    low_rate, high_rate = _exp(low) if math.isfinite(low) else None, _exp(high) if math.isfinite(high) else None
-    return HOLE if low_rate is None or high_rate is None else f"{low_rate:.3g} – {high_rate:.3g}"
+def _range(low: float, high: float) -> str | None:
+    ends = _exp(low), _exp(high)
+    return f"{ends[0]:.3g} – {ends[1]:.3g}" if all(map(math.isfinite, ends)) else None
 
 
-def _optimum_row(fit: Fit, o: Optimum, residual: float | None) -> list[str]:
-    left_out = fit.leave_one_out.get(o.cell.params) if residual is not None else None
-    found = math.isfinite(o.log_rate)
-    remarks = [] if o.bracketed else [f"not bracketed: needs {o.needs}"]
-    remarks += [f"{o.cell.failed} failed"] if o.cell.failed else []
-    remarks += ["interval: the rates beside the best"] if o.basis == "bracket" and o.bracketed else []
-    without = f"{math.exp(left_out.value):.3g} ({_range(left_out.low, left_out.high)})" if left_out else ""
-    return [
-        o.cell.name,
-        f"{math.exp(o.log_rate):.3g}" if found and o.bracketed else HOLE,
-        _range(o.low, o.high) if found and o.bracketed else HOLE,
-        f"{math.exp(o.grid_best):.3g}" if found else HOLE,
-        "" if residual is None else f"{math.exp(residual):.2f}",
-        without.replace(f" ({HOLE})", ""),
-        str(len(o.cell.scores)),
-        ", ".join(remarks),
-    ]
+def _optimum_rows(fit: Fit) -> pd.DataFrame:
+    rows = []
+    for o in fit.optima[:MOST_ROWS]:
+        cell, without = o.cell, fit.leave_one_out.get(o.cell.name)
+        remarks = [] if o.bracketed else [f"not bracketed: needs {o.needs}"]
+        remarks += [f"{cell.failed} failed"] if cell.failed else []
+        remarks += ["interval: the rates beside the best"] if o.basis == "bracket" and o.bracketed else []
+        interval = without and _range(without.low, without.high)
+        rows.append(
+            {
+                "size": cell.name,
+                "best η": f"{_exp(o.log_rate):.3g}" if o.bracketed else None,
+                "95 %": _range(o.low, o.high) if o.bracketed else None,
+                "best tried": f"{_exp(o.grid_best):.3g}" if math.isfinite(o.grid_best) else None,
+                "× law": f"{_exp(fit.used[cell.name]):.2f}" if cell.name in fit.used else "",
+                "predicted without it": f"{_exp(without.value):.3g}" + f" ({interval})" * bool(interval)
+                if without
+                else "",
+                "runs": len(cell.scores),
+                "remarks": ", ".join(remarks),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _comparison(first: Fit, second: Fit) -> str:
-    """Which objective resolves the optimum, and how well the two agree."""
-
-    def resolving(fit: Fit) -> str:
-        factors = sorted(math.exp(o.high - o.low) for o in fit.resolved)
-        width = (
-            f", the intervals' ends apart by a factor of {factors[len(factors) // 2]:.2g} (median)" if factors else ""
-        )
-        return f"{fit.name} resolves {len(fit.resolved)} of {len(fit.optima)} optima{width}"
-
-    ranked = sorted((first, second), key=_vagueness)
-    better = (
-        "neither objective resolves an optimum" if not ranked[0].resolved else f"{ranked[0].name} resolves it better"
+    """How many optima each objective resolves, and how well the two agree."""
+    resolved = "; ".join(
+        f"{fit.name} resolves {len(fit.resolved)} of {len(fit.optima)} optima" for fit in (first, second)
     )
     gap = agreement(first, second)
     if gap is None:
-        agree = "No size is bracketed by both, so their agreement cannot be told"
-    else:
-        interval = _range(gap.low, gap.high)
-        agree = f"The optimum by {first.name} is {math.exp(gap.value):.2f} × that by {second.name}" + (
-            f" (95 %: {interval}), over the sizes that both bracket"
-            if interval != HOLE
-            else ", at the one size that both bracket"
-        )
-    return f"{resolving(first)}; {resolving(second)}: {better}. {agree}."
-
-
-def _vagueness(fit: Fit) -> tuple[int, float]:
-    widths = [o.high - o.low for o in fit.resolved]
-    return -len(widths), sum(widths) / max(len(widths), 1)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return f"{resolved}. No size is bracketed by both, so their agreement cannot be told."
+    interval = _range(gap.low, gap.high)
+    over = (
+        f" (95 %: {interval}), over the sizes that both bracket" if interval else ", at the one size that both bracket"
+    )
+    return f"{resolved}. The optimum by {first.name} is {_exp(gap.value):.2f} × that by {second.name}{over}."

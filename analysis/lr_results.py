@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.lr_curve import Floats
 from analysis.lr_fit import Fit, Target, fit_all
 from analysis.lr_points import Measurements, Objective
 from analysis.lr_report import write_fits
-from analysis.optimum import Optimum
-from analysis.statistics import Interval, over_questions, resample_blocks
+from analysis.statistics import one_sample
 from mm1_lab.config import Size, non_embedding_parameters
 from mm1_lab.results import Ledger
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
@@ -31,15 +29,10 @@ def draw_search(folder: Path, targets: Sequence[Target] | None = None, keep_unbr
     Without targets, those of the last fit are predicted again. Raises RequestError where there are no results.
     """
     results = SearchResults(read_variant(folder))
-    if targets is None:
-        targets = _last_targets(folder)
-    fits = fit_all(results.measurements, targets, keep_unbracketed, results.resample)
-    fits = results.in_order(fits)
-    measurements = results.measurements
-    ordered = Measurements(
-        measurements.title, measurements.points, tuple(fit.objective for fit in fits), results.notes(fits)
-    )
-    return write_fits(folder, ordered, fits)
+    chosen = _last_targets(folder) if targets is None else targets
+    fits = results.in_order(fit_all(results.measurements, chosen, keep_unbracketed))
+    notes = results.notes(fits)
+    return write_fits(folder, replace(results.measurements, notes=notes), fits)
 
 
 def _last_targets(folder: Path) -> list[Target]:
@@ -52,130 +45,102 @@ def _last_targets(folder: Path) -> list[Target]:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """How far a size's average at its best rate is above that of its blind control, in points."""
+
+    value: float
+    low: float
+    """Of the 95 % interval over seeds; NaN for one seed."""
+    high: float
+
+    @property
+    def positive(self) -> bool:
+        return self.value > 0 if np.isnan(self.low) else self.low > 0
+
+    def __str__(self) -> str:
+        interval = "" if np.isnan(self.low) else f" [{self.low:+.1f}, {self.high:+.1f}]"
+        return f"{self.value:+.1f}{interval}".replace("-", "−")
+
+
+@dataclass(frozen=True)
 class SearchResults:
     """A search's finished trials."""
 
     variant: Variant
 
     @cached_property
-    def scores(self) -> pd.DataFrame:
-        return read_scores(self.variant)
+    def values(self) -> pd.DataFrame:
+        return measures(read_scores(self.variant))
 
     @cached_property
     def average(self) -> str:
         """`8-shot average`: the plain mean over the benchmarks with images, at the most shots."""
-        return f"{self.average_measure} average"
-
-    @cached_property
-    def average_measure(self) -> str:
-        return most_shots(set(measures(self.scores)["measure"]))
+        return f"{most_shots(set(self.values['measure']))} average"
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """A row a trial: name, params, tokens, learning_rate, seed, images, arm and both objectives."""
-        values = measures(self.scores)
-        chosen = values[values["measure"] == self.average_measure]
-        averages = {(a, s): v for a, s, v in zip(chosen["arm"], chosen["seed"], chosen["value"], strict=True)}
-        held_out = read_held_out(self.variant)
+        """A row per trial: name, params, tokens, learning_rate, seed, images, arm and both objectives."""
+        chosen = self.values[self.values["measure"] == self.average.removesuffix(" average")]
+        averages = dict(zip(zip(chosen["arm"], chosen["seed"], strict=True), chosen["value"], strict=True))
         losses = {
-            (rows["arm"].iloc[0], rows["seed"].iloc[0]): dict(zip(rows["source"], rows["loss"], strict=True))
-            for _, rows in held_out.groupby(["arm", "seed"])
+            key: dict(zip(rows["source"], rows["loss"], strict=True))
+            for key, rows in read_held_out(self.variant).groupby(["arm", "seed"])
         }
         records = read_records(self.variant)
-        counts = {}
-        for record in records.values():
-            size = record["config"]["model"]["decoder"]["size"]
-            counts[record["recipe"]["decoder"]] = non_embedding_parameters(Size.model_validate(size))
+        sizes = {r["recipe"]["decoder"]: r["config"]["model"]["decoder"]["size"] for r in records.values()}
+        counts = {name: non_embedding_parameters(Size.model_validate(size)) for name, size in sizes.items()}
         ledger = Ledger(self.variant.results, self.variant.results)
         rows = []
-        columns = (self.variant.trials[name].tolist() for name in ("arm", "seed", "fingerprint", "done"))
-        for arm, seed, fingerprint, done in zip(*columns, strict=True):
-            recipe, key = self.variant.manifest.sweep.arms[arm], (arm, seed)
-            if recipe.decoder not in counts or not (done or ledger.diverged(fingerprint)):
+        for trial in self.variant.trials.itertuples():
+            recipe = self.variant.manifest.sweep.arms[str(trial.arm)]
+            if recipe.decoder not in counts or not (trial.done or ledger.diverged(str(trial.fingerprint))):
                 continue
-            loss = losses[key] if done else {}
+            rate, average, loss = recipe.learning_rate, np.nan, np.nan
+            if trial.done:
+                rate = records[str(trial.fingerprint)]["config"]["model"]["training"]["learning_rate"]
+                average = averages[trial.arm, trial.seed]
+                loss = held_out_loss(losses[trial.arm, trial.seed], recipe.data_mix.shares())
             rows.append(
                 {
                     "name": recipe.decoder,
                     "params": float(counts[recipe.decoder]),
                     "tokens": np.nan,
-                    "learning_rate": self._rate(records.get(fingerprint), recipe.learning_rate),
-                    "seed": seed,
+                    "learning_rate": float(rate),
+                    "seed": trial.seed,
                     "images": recipe.images,
-                    "arm": arm,
-                    self.average: averages[key] if done else np.nan,
-                    HELD_OUT: held_out_loss(loss, recipe.data_mix.shares()) if done else np.nan,
+                    "arm": trial.arm,
+                    self.average: average,
+                    HELD_OUT: loss,
                 }
             )
         return pd.DataFrame(rows)
-
-    @staticmethod
-    def _rate(record: dict[str, object] | None, asked: object) -> float:
-        config = record["config"] if record else None
-        return float(config["model"]["training"]["learning_rate"] if isinstance(config, dict) else asked)  # type: ignore[arg-type]
 
     @cached_property
     def measurements(self) -> Measurements:
         manifest = self.variant.manifest
         points = self.runs[self.runs["images"] == "shown"].drop(columns=["images"]).reset_index(drop=True)
-        objectives = (Objective(self.average, False), Objective(HELD_OUT, True))
         details = ", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides])
-        return Measurements(details, points, objectives)
+        return Measurements(details, points, (Objective(self.average, False), Objective(HELD_OUT, True)))
 
     @cached_property
-    def seeds(self) -> int:
-        return int(self.runs["seed"].nunique())
-
-    @cached_property
-    def blocks(self) -> tuple[list[str], dict[str, Floats], dict[str, Floats]]:
-        """The arms, the sum of their scores at the most shots a block of questions, and the questions of each block.
-
-        By benchmark; seeds are averaged.
-        """
-        shots = int(self.average_measure.removesuffix("-shot"))
-        rows = self.scores[(self.scores["family"] != "text") & (self.scores["shots"] == shots)]
-        means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
-        counts = rows.groupby(["benchmark", "block"])["question"].nunique()
-        names = [str(name) for name in counts.index.get_level_values("benchmark").unique()]
-        each = {name: np.asarray(counts.loc[[name]], dtype=np.float64) for name in names}
-        sums = {name: np.asarray(means.loc[[name]], dtype=np.float64).T * each[name] for name in names}
-        return [str(arm) for arm in means.columns], sums, each
-
-    def resample(self, objective: Objective, optimum: Optimum) -> Floats | None:
-        """(rates of the curve, resamples) averages on resampled questions, where there are several seeds."""
-        if objective.column != self.average or self.seeds < 2 or optimum.curve is None:
-            return None
-        arms, sums, counts = self.blocks
-        points = self.measurements.points
-        own = points[points["name"] == optimum.cell.name]
-        chosen = []
-        for rate in optimum.curve.rates:
-            arm = own.loc[np.isclose(np.log(own["learning_rate"]), rate), "arm"].iloc[0]
-            chosen.append(arms.index(arm))
-        resampled = resample_blocks({name: block[chosen] for name, block in sums.items()}, counts)
-        return np.asarray(np.mean(list(resampled.values()), axis=0))
-
-    def lead(self, size: str) -> Interval | None:
-        """The average of a size at its best rate − that of its blind control; None where it has none."""
-        runs = self.runs[self.runs["name"] == size]
-        blind = runs.loc[runs["images"] == "blind"].dropna(subset=[self.average])
-        seeing = runs[runs["images"] == "shown"].groupby("arm")[self.average].mean().dropna()
-        if blind.empty or seeing.empty:
-            return None
-        arms, sums, counts = self.blocks
-        best, control = arms.index(str(seeing.idxmax())), arms.index(str(blind["arm"].iloc[0]))
-        return over_questions(
-            {name: (sums[name][best] - sums[name][control]) / n for name, n in counts.items()}, counts
-        )
-
-    @cached_property
-    def leads(self) -> dict[str, Interval | None]:
-        return {str(name): self.lead(str(name)) for name in self.measurements.points["name"].unique()}
+    def leads(self) -> dict[str, Lead | None]:
+        """By size, compared seed by seed; None where a size has no blind control."""
+        leads: dict[str, Lead | None] = {}
+        for size, runs in self.runs.groupby("name", sort=False):
+            shown = runs[runs["images"] == "shown"]
+            best = shown.groupby("learning_rate")[self.average].mean().idxmax()
+            scores = shown[shown["learning_rate"] == best].set_index("seed")[self.average]
+            blind = runs[runs["images"] == "blind"].set_index("seed")[self.average]
+            gaps = (scores - blind).dropna()
+            over = one_sample(gaps.tolist())
+            ends = (over.low, over.high) if over else (float("nan"), float("nan"))
+            leads[str(size)] = Lead(float(gaps.mean()), *ends) if len(gaps) else None
+        return leads
 
     @property
     def sees(self) -> bool:
-        """Whether the average is above the blind control's at every size, beyond what other questions would change."""
-        return all(lead is not None and lead.low > 0 for lead in self.leads.values())
+        """Whether the average is above the blind control's at every size; beyond chance where there are seeds."""
+        return all(lead is not None and lead.positive for lead in self.leads.values())
 
     def in_order(self, fits: Sequence[Fit]) -> list[Fit]:
         """The fit that counts first: by the average, as in the paper, where it says something at every size."""
@@ -186,15 +151,15 @@ class SearchResults:
         known = {size: lead for size, lead in self.leads.items() if lead}
         if len(known) < len(self.leads):
             return (f"The {self.average} is not compared with blind controls yet; {HELD_OUT} stands in front.",)
-        listed = ", ".join(f"{size} {d.estimate:+.1f} [{d.low:+.1f}, {d.high:+.1f}]" for size, d in known.items())
-        listed = f"{self.average} at the best rate − blind control, points: {listed.replace('-', '−')}."
+        listed = ", ".join(f"{size} {lead}" for size, lead in known.items())
+        listed = f"The {self.average} at the best rate − blind control, points: {listed}."
         if self.sees:
             return (
-                f"The {listed}",
+                listed,
                 *(["It has no law, so the held-out loss stands in front."] * (fits[0].name == HELD_OUT)),
             )
-        weak = ", ".join(size for size, lead in known.items() if lead.low <= 0)
+        weak = ", ".join(size for size, lead in known.items() if not lead.positive)
         return (
-            f"The {listed} At {weak} it is not above the blind control's: these sizes are the wrong ones for that "
+            f"{listed} At {weak} it is not above the blind control's: these sizes are the wrong ones for that "
             f"objective at this scale, and {HELD_OUT} stands in front.",
         )

@@ -1,39 +1,37 @@
 """Where a score is best over learning rates: interpolated in ln η, with an interval.
 
-A curve is laid through the runs around the best rate: a cubic in ln η, because scores fall faster above the optimum
-than below it, or a parabola where there are three rates alone; each seed may lie higher or lower by an amount of
-its own. Its top is the optimum. The interval is Fieller's: the rates at which the curve's slope does not differ from 0
-at 5 %, so it is as wide as it must be where the curve is flat.
+One question is asked at every rate: how sure is it that the score still rises there? A cubic in ln η through the runs
+around the best rate answers it (a cubic, because scores fall faster above the optimum than below it): the probability,
+by Student's t, that its slope there is above 0. How wide a window the cubic should take in is not known beforehand, so
+several answer, each with a weight for how well it describes the runs for its number of parameters. Their average falls
+from 1 far below the optimum to 0 far above it. The optimum is where it is a half; the interval ends where it is 97.5 %
+and 2.5 %. For one curve that is Fieller's interval; for several, the model-averaged tail areas of Turek and Fletcher
+(2012). So the choice of window is in the interval, which is as wide as it must be where curves are flat.
+docs/learning-rate-law.md explains it with pictures of what it costs to leave parts out.
 
-What lies beyond a cliff is no part of the curve: rates above the best at which at least half of the runs failed, or
-whose score is far below anything on the other side. They bound the optimum from above.
+What lies beyond a cliff is no part of a curve: rates above the best at which at least half of the runs failed, or whose
+score is far below anything on the other side. They bound the optimum from above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.lr_curve import Curve, Floats, fit_curve
+Floats = NDArray[np.float64]
+Basis = Literal["seeds", "curve", "bracket"]
 
-Basis = Literal["curve", "seeds", "seeds and questions", "bracket"]
-
-REACHES = (float(np.log(8.2)), float(np.log(4.1)))
-"""The curve takes runs within this of the best rate in ln η, and the two nearest rates on either side in any case. The
-narrow reach is for sweeps so precise that a curve of the wide one does not fit them."""
-MISFIT = 0.8
-"""Probability below which residuals of the wide curves are put down to chance."""
-CUBIC_FROM = 4
-"""Rates."""
+REACHES = tuple(np.log((3.0, 6.0, 12.0)).tolist())
+"""How far from the best rate in ln η each of the curves looks, but at five rates in any case: a cubic through four has
+nothing to spare. Beyond a factor of 12 scores follow no cubic."""
 CLIFF = 5.0
 """A drop above the best rate this many times the largest one below it, at like distance, is a cliff."""
-BORROWED = 4.0
-"""Degrees of freedom with which the noise of all cells stands behind the noise of one."""
-CONFIDENCE = 0.95
+TAIL = 0.025
+"""Beyond either end of an interval."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,33 @@ class Cell:
     def failed(self) -> int:
         return int((~np.isfinite(self.scores)).sum())
 
+    @property
+    def known_seeds(self) -> int:
+        """Seeds that are told apart; 1 where none are."""
+        return len(np.unique(self.seeds))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A polynomial in x = ln η − centre through the rates of a window; other rates have a mean of their own."""
+
+    centre: float
+    coefficients: Floats
+    """(degree + 1,), lowest power first."""
+    covariance: Floats
+    """Of the coefficients, for noise of variance 1."""
+    squares: float
+    """Sum of squared residuals."""
+    parameters: int
+    """Of the polynomial, the means outside the window and the seeds."""
+    freedom: int
+    """Residual degrees of freedom."""
+    window: tuple[float, float]
+    """ln η of its ends."""
+
+    def value(self, log_rates: Floats) -> Floats:
+        return np.asarray(np.polynomial.polynomial.polyval(log_rates - self.centre, self.coefficients))
+
 
 @dataclass(frozen=True)
 class Optimum:
@@ -64,22 +89,36 @@ class Optimum:
     low: float
     high: float
     """ln η; the 95 % interval."""
-    variance: float
-    """Of log_rate; NaN where nothing tells the noise."""
+    basis: Basis
+    """What tells the noise: seeds, or the runs' scatter around the curves; `bracket`: nothing does, and the interval is
+    the neighbouring rates."""
     grid_best: float
     """ln η of the best rate that was tried."""
-    basis: Basis
-    """What the interval comes from; `bracket`: the neighbouring rates, for want of anything that tells the noise."""
     below: bool
     above: bool
     """Whether a worse score, or failed runs, bound the optimum on that side."""
     resolved: bool
     """Whether the interval ends within the rates that were tried."""
-    curve: Curve | None
+    curves: tuple[Curve, ...] = ()
+    """One per entry of REACHES; empty where there are fewer than three rates."""
+    weights: Floats | None = None
+    """(curves,), of sum 1."""
+    tops: Floats | None = None
+    """(curves,) ln η of each one's top, the optimum where it has none."""
+
+    @property
+    def curve(self) -> Curve | None:
+        """The one with the greatest weight."""
+        return self.curves[int(np.argmax(self.weights))] if self.weights is not None else None
 
     @property
     def bracketed(self) -> bool:
         return self.below and self.above
+
+    @property
+    def variance(self) -> float:
+        """Of log_rate, from the interval's length; NaN where nothing tells the noise."""
+        return ((self.high - self.low) / 3.92) ** 2 if self.basis != "bracket" else float("nan")
 
     @property
     def needs(self) -> str:
@@ -95,99 +134,37 @@ class Optimum:
         return f"rates below {usable.min():.3g}" if not self.below else f"rates above {usable.max():.3g}"
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A cell's optimum before the noise is known."""
-
-    cell: Cell
-    log_rate: float
-    best: float
-    bracket: tuple[float, float]
-    """ln η of the neighbours of the best rate, or of the cliff."""
-    limits: tuple[float, float]
-    """The lowest rate and the highest, or the cliff."""
-    below: bool
-    above: bool
-    curve: Curve | None
-
-
-def find_optima(cells: Sequence[Cell]) -> list[Optimum]:
-    """The optimum of every cell; the noise of each is steadied by that of all.
-
-    A cell with no finite score has log_rate NaN. Cells must measure the score in the same units.
-    """
-    from scipy.special import fdtr
-
-    found, narrow = ([_find(cell, reach) for cell in cells] for reach in REACHES)
-    noise, freedom = _noise(found)
-    narrow_noise, narrow_freedom = _noise(narrow)
-    if freedom and narrow_freedom and narrow_noise < noise:
-        chance = fdtr(freedom, narrow_freedom, noise / narrow_noise) if narrow_noise else 1.0
-        if chance > MISFIT:
-            found, noise, freedom = narrow, narrow_noise, narrow_freedom
-    return [_with_interval(each, noise, freedom) for each in found]
-
-
-def _noise(found: Sequence[_Found]) -> tuple[float, int]:
-    """The variance of a run around the curves of all cells, and its degrees of freedom."""
-    curves = [each.curve for each in found if each.curve]
-    freedom = sum(curve.freedom for curve in curves)
-    return (sum(curve.squares for curve in curves) / freedom if freedom else float("nan")), freedom
-
-
-def add_question_noise(optimum: Optimum, replicates: Floats) -> Optimum:
-    """Widens the interval by what other questions would change: `replicates` is (rates of the curve, resamples)."""
-    curve = optimum.curve
-    if curve is None:
-        return optimum
-    tops = curve.top(curve.smoother @ replicates)
-    tops = np.clip(np.where(np.isnan(tops), optimum.log_rate, tops), curve.rates[0], curve.rates[-1])
-    quarter, three_quarters = np.percentile(tops, [25, 75])
-    deviation = float(three_quarters - quarter) / 1.349
-    low, high = (np.hypot(end - optimum.log_rate, 1.96 * deviation) for end in (optimum.low, optimum.high))
-    return replace(
-        optimum,
-        low=optimum.log_rate - low,
-        high=optimum.log_rate + high,
-        variance=optimum.variance + deviation**2,
-        basis="seeds and questions",
-    )
-
-
-def _find(cell: Cell, reach: float) -> _Found:
+def find_optimum(cell: Cell) -> Optimum:
+    """The optimum of a cell; log_rate is NaN where no score is finite."""
     rates, means, usable = _by_rate(cell)
     if not usable.any():
-        nothing = (float("nan"), float("nan"))
-        return _Found(cell, nothing[0], nothing[0], nothing, nothing, False, False, None)
+        nothing = float("nan")
+        return Optimum(cell, nothing, nothing, nothing, "bracket", nothing, False, False, False)
     best = _best(means, usable)
     failed = rates[~usable & (rates > rates[best])]
-    inside = usable & (rates < (failed[0] if len(failed) else np.inf))
-    window = _window(rates, inside, best, reach)
-    cliff = min([*failed[:1], *_cliff(rates, means, window, best)], default=np.inf)
-    window = window[rates[window] < cliff]
-    worse = usable & (means < means[best])
-    left, right = rates[window[window < best]], rates[window[window > best]]
-    peak, bounded = float(rates[best]), bool(np.isfinite(cliff))
-    bracket = (
-        float(left[-1]) if len(left) else peak,
-        float(right[0]) if len(right) else float(cliff) if bounded else peak,
-    )
-    # the top may leave the best rate by two rates where the curve goes on, by half a step towards a cliff
-    room = (
-        float(left[-2:][0]) if len(left) else peak,
-        float(right[:2][-1]) if len(right) else (peak + bracket[1]) / 2,
-    )
-    log_rate, curve = _top(cell, rates[window], peak, room, may_bend=len(left) > 0 and len(right) > 0)
-    return _Found(
+    inside = np.flatnonzero(usable & (rates < (failed[0] if len(failed) else np.inf)))
+    cliff = float(min([*failed[:1], *_cliff(rates, means, inside, best)], default=np.inf))
+    inside = inside[rates[inside] < cliff]
+    peak, at, places = float(rates[best]), int(np.searchsorted(inside, best)), rates[inside]
+    left, right = places[max(at - 2, 0) : at], places[at + 1 : at + 3]
+    bounded, worse = bool(np.isfinite(cliff)), usable & (means < means[best])
+    found = Optimum(
         cell,
-        log_rate,
-        peak,
-        bracket,
-        limits=(float(rates[inside][0]), float(cliff if bounded else rates[inside][-1])),
+        log_rate=peak,
+        low=float(left[-1] if len(left) else peak),
+        high=float(right[0] if len(right) else cliff if bounded else peak),
+        basis="bracket",
+        grid_best=peak,
         below=bool(worse[:best].any()),
         above=bounded or bool(worse[best + 1 :].any()),
-        curve=curve,
+        resolved=False,
     )
+    if len(places) < 3:
+        return found
+    # two rates from the best, or half the step to the cliff
+    room = (float([*left, peak][0]), float([peak, *right][-1] if len(right) or not bounded else (peak + cliff) / 2))
+    limits = (float(places[0]), cliff if bounded else float(places[-1]))
+    return _locate(found, _curves(cell, places, at), room, limits)
 
 
 def _by_rate(cell: Cell) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -205,19 +182,11 @@ def _best(means: Floats, usable: NDArray[np.bool_]) -> int:
     return int(tied[(len(tied) - 1) // 2])
 
 
-def _window(rates: Floats, inside: NDArray[np.bool_], best: int, reach: float) -> NDArray[np.intp]:
-    """The rates that the curve may use."""
-    places = np.flatnonzero(inside)
-    at = int(np.searchsorted(places, best))
-    near = np.abs(rates[places] - rates[best]) <= reach
-    near[max(at - 2, 0) : at + 3] = True
-    return places[near]
-
-
-def _cliff(rates: Floats, means: Floats, window: NDArray[np.intp], best: int) -> list[float]:
-    """The first rate above the best at which the score has fallen off; needs two rates below to compare with."""
-    left, right = window[window < best], window[window > best]
-    if len(left) < 2:
+def _cliff(rates: Floats, means: Floats, places: NDArray[np.intp], best: int) -> list[float]:
+    """The first rate above the best at which the score has fallen off, measured by the rates below."""
+    near = places[np.abs(rates[places] - rates[best]) <= REACHES[-1]]
+    left, right = near[near < best], places[places > best]
+    if len(left) == 0:
         return []
     drops = means[best] - means
     wider = np.maximum((rates[right] - rates[best]) / (rates[best] - rates[left[0]]), 1.0)
@@ -225,69 +194,122 @@ def _cliff(rates: Floats, means: Floats, window: NDArray[np.intp], best: int) ->
     return [float(rate) for rate in rates[right[fallen]][:1]]
 
 
-def _top(
-    cell: Cell, rates: Floats, best: float, room: tuple[float, float], may_bend: bool
-) -> tuple[float, Curve | None]:
-    """The curve through the runs at `rates`, and its top within `room`; the best rate where it has none."""
-    if len(rates) < 3:
-        return best, None
-    chosen = np.isin(cell.log_rates, rates) & np.isfinite(cell.scores)
+def _curves(cell: Cell, rates: Floats, best: int) -> list[Curve]:
+    """One per reach, all of them fitted to the same runs: those of the widest window."""
+    windows = []
+    for reach in REACHES:
+        near = np.abs(rates - rates[best]) <= reach
+        start = max(min(best - 2, len(rates) - 5), 0)
+        near[start : start + 5] = True
+        windows.append(rates[near])
+    chosen = np.isin(cell.log_rates, windows[-1]) & np.isfinite(cell.scores)
     runs = cell.log_rates[chosen], cell.scores[chosen], cell.seeds[chosen]
-    cubic = [3] if may_bend and len(rates) >= CUBIC_FROM else []
-    for degree in (*cubic, 2):
-        curve = fit_curve(*runs, centre=best, degree=degree)
-        top = float(curve.top())
-        if room[0] <= top <= room[1]:
-            return top, curve
-    return (best if np.isnan(top) else float(np.clip(top, *room))), curve
+    for degree in (min(3, len(windows[0]) - 1), 2):
+        fitted = {len(window): _curve(*runs, window, float(rates[best]), degree) for window in windows}
+        if min(curve.freedom for curve in fitted.values()) > 0:  # else four rates and one seed
+            break
+    return [fitted[len(window)] for window in windows]
 
 
-def _with_interval(found: _Found, noise: float, freedom: int) -> Optimum:
-    """`noise`: the variance of a run around the curves of all cells, with `freedom` degrees of freedom."""
-    from scipy.special import stdtrit
+def _curve(
+    log_rates: Floats, scores: Floats, seeds: NDArray[np.int64], window: Floats, centre: float, degree: int
+) -> Curve:
+    """Least squares through runs, (runs,) each, of finite scores; each seed may lie higher or lower.
 
-    curve = found.curve
-
-    def optimum(low: float | None, high: float | None, variance: float, basis: Basis) -> Optimum:
-        return Optimum(
-            found.cell,
-            found.log_rate,
-            found.limits[0] if low is None else low,
-            found.limits[1] if high is None else high,
-            variance,
-            found.best,
-            basis,
-            found.below,
-            found.above,
-            resolved=basis != "bracket" and None not in (low, high) and found.below and found.above,
-            curve=curve,
-        )
-
-    borrowed = min(BORROWED, freedom - curve.freedom) if curve else 0.0
-    if curve is None or borrowed + curve.freedom < 1:
-        return optimum(*found.bracket, variance=float("nan"), basis="bracket")
-    own = borrowed + curve.freedom
-    deviation = float(np.sqrt((borrowed * noise + curve.squares) / own))
-    quantile = float(stdtrit(own, (1 + CONFIDENCE) / 2))
-    low, high = (_where_it_falls(curve, found.log_rate, end, quantile * deviation) for end in found.limits)
-    bend = curve.bend(found.log_rate)
-    variance = (found.limits[1] - found.limits[0]) ** 2 / 12  # at most: that of a flat guess
-    if bend < 0:
-        error = deviation * float(curve.slope_error(np.array([found.log_rate]))[0])
-        variance = min((error / bend) ** 2, variance)
-    return optimum(low, high, variance, "seeds" if curve.shared_seeds else "curve")
+    Rates outside the window have a mean of their own each, which counts as a parameter.
+    """
+    inside = np.isin(log_rates, window)
+    powers = np.where(inside[:, None], (log_rates - centre)[:, None] ** np.arange(degree + 1), 0.0)
+    outside = log_rates[:, None] == np.setdiff1d(log_rates, window)
+    known = np.unique(seeds)
+    shared = known[0] >= 0 and 1 < len(known) <= len(scores) // 2
+    # effects of the seeds sum to zero, so that the curve is their mean
+    effects = (seeds[:, None] == known[:-1]).astype(float) - (seeds == known[-1])[:, None] if shared else powers[:, :0]
+    design = np.hstack([powers, outside, effects])
+    u, values, vt = np.linalg.svd(design, full_matrices=False)
+    rank = int((values > 1e-10 * values[0]).sum())
+    inverse = (vt[:rank].T / values[:rank]) @ u[:, :rank].T
+    fitted = inverse @ scores
+    rest = scores - design @ fitted
+    covariance = (inverse @ inverse.T)[: degree + 1, : degree + 1]
+    ends = float(window[0]), float(window[-1])
+    return Curve(centre, fitted[: degree + 1], covariance, float(rest @ rest), rank, len(scores) - rank, ends)
 
 
-def _where_it_falls(curve: Curve, top: float, end: float, scale: float) -> float | None:
-    """The first place on the way from `top` to `end` where the slope differs from 0 by `scale` standard errors."""
-    start = top
-    for _ in range(3):  # each time over the step in which the last one found it
-        places = np.linspace(start, end, 60)
-        excess = np.abs(curve.slope(places)) - scale * curve.slope_error(places)
-        outside = np.flatnonzero(excess > 0)
-        if len(outside) == 0:
-            return None
-        if outside[0] == 0:
-            return float(places[0])
-        start, end = float(places[outside[0] - 1]), float(places[outside[0]])
-    return end
+def _locate(found: Optimum, curves: Sequence[Curve], room: tuple[float, float], limits: tuple[float, float]) -> Optimum:
+    """`room`: where the optimum may be; `limits`: where its interval may end. All in ln η."""
+    best, scores = found.log_rate, found.cell.scores
+    freedom = np.array([curve.freedom for curve in curves])
+    parameters = np.array([curve.parameters for curve in curves])
+    rounding = 1e-18 * float(np.ptp(scores[np.isfinite(scores)])) ** 2 + 1e-300
+    squares = np.array([curve.squares for curve in curves]) + rounding
+    told = bool(freedom.min() > 0)
+    # Akaike's, for a variance that is not known
+    information = -(freedom + parameters) / 2 * np.log(squares) - parameters
+    weights = np.exp(information - information.max()) if told else np.ones(len(curves))
+    weights /= weights.sum()
+    deviations = np.sqrt(squares / np.maximum(freedom, 1))
+    rises = _rising(curves, deviations, np.maximum(freedom, 1), weights)
+    top = _first(rises, best, room[1] if rises(np.array([best]))[0] > 0.5 else room[0], 0.5)
+    top = best if top is None else top
+    low, high = found.low, found.high
+    ends = [_first(rises, top, limits[0], 1 - TAIL), _first(rises, top, limits[1], TAIL)]
+    if told:
+        low, high = (limit if end is None else end for limit, end in zip(limits, ends, strict=True))
+    return replace(
+        found,
+        log_rate=top,
+        low=low,
+        high=high,
+        basis="bracket" if not told else "seeds" if found.cell.known_seeds > 1 else "curve",
+        resolved=told and None not in ends and found.bracketed,
+        curves=tuple(curves),
+        weights=weights,
+        tops=_tops(curves, top, limits),
+    )
+
+
+def _rising(
+    curves: Sequence[Curve], deviations: Floats, freedom: NDArray[np.int64], weights: Floats
+) -> Callable[[Floats], Floats]:
+    """Of ln η, (rates,): how sure it is that the score rises there."""
+    from scipy.special import stdtr
+
+    powers = np.arange(len(curves[0].coefficients))
+    coefficients = np.array([curve.coefficients for curve in curves])
+    covariances = np.array([curve.covariance for curve in curves])
+
+    def rises(log_rates: Floats) -> Floats:
+        slopes = powers * (log_rates[:, None] - curves[0].centre) ** np.maximum(powers - 1, 0)  # of each power of x
+        errors = np.sqrt(np.maximum(np.einsum("ri,cij,rj->rc", slopes, covariances, slopes), 0)) * deviations
+        t = slopes @ coefficients.T / np.maximum(errors, 1e-300)
+        return np.asarray(stdtr(freedom, t) @ weights)
+
+    return rises
+
+
+def _first(rises: Callable[[Floats], Floats], start: float, end: float, share: float) -> float | None:
+    """The first place on the way from `start` to `end` at which `rises` has come to `share`; None if it does not."""
+    from scipy.optimize import brentq
+
+    if start == end:
+        return None
+    places = np.linspace(start, end, 60)
+    beyond = np.flatnonzero((rises(places) - share) * np.sign(end - start) <= 0)
+    if len(beyond) == 0:
+        return None
+    at = int(beyond[0])
+    if at == 0:
+        return start
+    return float(brentq(lambda place: rises(np.array([place]))[0] - share, places[at - 1], places[at], xtol=1e-10))
+
+
+def _tops(curves: Sequence[Curve], otherwise: float, limits: tuple[float, float]) -> Floats:
+    """(curves,) ln η of each one's maximum within `limits`."""
+    coefficients = [np.pad(curve.coefficients, (0, 4 - len(curve.coefficients))) for curve in curves]
+    _, first, second, third = np.array(coefficients).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # the root of the slope at which it falls, in the form that also holds for a parabola
+        root = np.sqrt(second**2 - 3 * third * first)
+        tops = np.where(root > second, curves[0].centre + first / (root - second), otherwise)
+    return np.asarray(np.clip(tops, *limits))

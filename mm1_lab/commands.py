@@ -4,6 +4,7 @@ needs it."""
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -136,9 +137,10 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
 
 def _fit_file(options: argparse.Namespace) -> int:
+    from analysis.lr_fit import fit_all
     from analysis.lr_points import read_points
-    from analysis.lr_report import fit_points, parse_targets
-    from mm1_lab.results import Ledger, variant_name
+    from analysis.lr_report import parse_targets, write_fits
+    from mm1_lab.results import Ledger
 
     for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
         if given:
@@ -146,8 +148,10 @@ def _fit_file(options: argparse.Namespace) -> int:
     measurements = read_points(options.file, options.lower_is_better, options.profile)
     targets = parse_targets(options.predict, measurements)
     Ledger(options.results, options.store).check_writable()
-    folder = options.results / options.scale / variant_name("lr_law", [f"from={options.file.stem}"], "world")
-    written = fit_points(measurements, folder, targets, options.keep_unbracketed)
+    # files of one name in different folders have folders of their own
+    digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
+    folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
+    written = write_fits(folder, measurements, fit_all(measurements, targets, options.keep_unbracketed))
     print(written[-1].read_text(encoding="utf-8"))
     for path in written:
         print(path)

@@ -27,10 +27,6 @@ PAPER_LAW = LearningRateLaw(slope=-0.4214, constant=-0.5535)
 
 def read_law(path: Path) -> LearningRateLaw:
     """The law that `mm1-lab fit-lr-law` left in `law.json`. Raises RequestError where it left none."""
-    if not path.exists():
-        raise RequestError(
-            f"learning_rate: law: there is no {path} yet; find the law of this scale: mm1-lab fit-lr-law"
-        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         coefficients = values["coefficients"]

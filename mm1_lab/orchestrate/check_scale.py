@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, RequestError, Stage, resolve
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, RequestError, Stage
 from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.display import duration, make_display
 from mm1_lab.orchestrate.plan import Plan, Unit
@@ -58,7 +58,7 @@ class Scale:
             return []
         request = self.request
         recipe = request.sweep.base.model_copy(update={"resolution": self.lower})
-        trials = (resolve("base", recipe, request.scale, trial.seed, request.data) for trial in request.trials)
+        trials = (request.resolve("base", recipe, trial.seed) for trial in request.trials)
         return [_encoder(trial.evaluation) for trial in trials]
 
     def parts(self) -> list[Stage]:

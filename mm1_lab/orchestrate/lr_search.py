@@ -1,4 +1,4 @@
-"""The search for each size's best learning rate (MM1, section 3.4): rounds of an ordinary sweep whose arms grow.
+"""The search for each size's best learning rate (MM1, section 4): rounds of an ordinary sweep whose arms grow.
 
 An arm is a size at a rate. A round runs whatever the arms lack; then the scores say which rates are wanted next:
 - `grid`: rates around the size's starting guess; while the best one, by either objective, is at an edge, the grid grows
@@ -25,7 +25,6 @@ from mm1_lab.config import (
     nearest,
     non_embedding_parameters,
     parse_count,
-    resolve,
 )
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, show
@@ -112,8 +111,8 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
 
 def _with_arms(request: Request, arms: dict[str, Recipe], seeds_of: Iterable[Trial]) -> Request:
     seeds = dict.fromkeys(trial.seed for trial in seeds_of)
-    trials = [resolve(arm, recipe, request.scale, seed, request.data) for seed in seeds for arm, recipe in arms.items()]
-    return replace(request, sweep=request.sweep.model_copy(update={"arms": arms}), trials=tuple(trials))
+    trials = tuple(request.resolve(arm, recipe, seed) for seed in seeds for arm, recipe in arms.items())
+    return replace(request, sweep=request.sweep.model_copy(update={"arms": arms}), trials=trials)
 
 
 Scores = tuple[float, float]
@@ -152,7 +151,7 @@ class _Search:
 
     def scores(self, recipe: Recipe) -> Scores | None:
         """None while a seed has no scores; a rate at which a seed diverged counts as worse than any."""
-        each = [self._score(resolve("", recipe, self.request.scale, seed, self.request.data)) for seed in self._seeds]
+        each = [self._score(self.request.resolve("", recipe, seed)) for seed in self._seeds]
         found = [scores for scores in each if scores]
         if len(found) < len(each):
             return None
@@ -176,7 +175,7 @@ class _Search:
         return self.scores(start.model_copy(update={"learning_rate": rate}))
 
     def _guess(self, start: Recipe) -> float:
-        trial = resolve("", start, self.request.scale, 0, self.request.data)
+        trial = self.request.resolve("", start, self._seeds[0])
         return trial.evaluation.model.training.learning_rate
 
     def _rate(self, start: Recipe, step: int) -> float:

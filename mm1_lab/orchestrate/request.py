@@ -9,6 +9,7 @@ from pathlib import Path
 from mm1_lab.config import (
     WORLD_DATA,
     DataIdentity,
+    LearningRateLaw,
     PretrainedModels,
     Recipe,
     RequestError,
@@ -32,6 +33,7 @@ LOCAL = Path("results/local")
 """This machine's results, store and MLflow database, below the working directory."""
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+STUDY = REPOSITORY / "results" / "study"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Request:
         """Where the sweep's manifest, tables and figures go."""
         return self.ledger.results / self.scale_name / self.variant
 
+    def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
+        """The trial of a recipe as this request's scale, data and pre-trained models make it. Raises RequestError."""
+        return resolve(arm, recipe, self.scale, seed, self.data, self.models)
+
     def write_manifest(self) -> list[TrialRow]:
         """Enters the trials into the sweep's manifest; returns all its trials, those of earlier runs included."""
         manifest = Manifest(
@@ -81,7 +87,7 @@ class Request:
     def _is_current(self, row: TrialRow) -> bool:
         """Whether the row is of the sweep as it is now; an arm that the data no longer allow is not."""
         try:
-            trial = resolve(row.arm, self.sweep.arms[row.arm], self.scale, row.seed, self.data, self.models)
+            trial = self.resolve(row.arm, self.sweep.arms[row.arm], row.seed)
         except RequestError:
             return False
         return trial.fingerprint == row.fingerprint
@@ -108,7 +114,7 @@ def load_request(
     numbers = load_scale(scale, scales if scales.is_dir() else REPOSITORY / "sweeps" / "scales", overrides)
     ledger = Ledger(results, store, parts)
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
-        loaded = follow_law(loaded, numbers, read_law(find_law(ledger, scale)))
+        loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data))
     chosen = parse_seeds(seeds)
     models = HuggingFace()
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
@@ -149,12 +155,18 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
     return scale.model_copy(update={"benchmarks": tuple(opened)})
 
 
-def find_law(ledger: Ledger, scale: str) -> Path:
-    """The `law.json` of a scale: of the results folder, else of the published study."""
-    place = Path(scale) / "lr_law" / "law.json"
-    own = ledger.results / place
-    published = REPOSITORY / "results" / "study" / place
-    return published if published.exists() and not own.exists() else own
+def find_law(ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None) -> LearningRateLaw:
+    """The law of a scale with these settings on these data: of the results folder, else of the published study, which
+    is about the miniature world without settings. Raises RequestError where there is none."""
+    place = Path(scale) / variant_name("lr_law", overrides, data.stem if data else "world") / "law.json"
+    for folder in (ledger.results, STUDY):
+        if (folder / place).exists():
+            return read_law(folder / place)
+    options = [f"--scale {scale}", *([f"--data {data}"] if data else []), *(f"--set {each}" for each in overrides)]
+    raise RequestError(
+        f"learning_rate: law: there is no {ledger.results / place} yet; find the law of this scale with these data and "
+        f"settings: mm1-lab fit-lr-law {' '.join(options)}"
+    )
 
 
 def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace) -> Path | None:

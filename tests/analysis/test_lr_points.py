@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis import lr_law_figure
+from analysis.lr_fit import Target, fit_all
 from analysis.lr_points import read_points
 from mm1_lab.cli import main
 from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, fall, true_log_rate, write_csv
@@ -25,9 +27,15 @@ def fit(*options: str, code: int = 0) -> None:
 
 
 def law() -> dict[str, object]:
-    folder = Path("results/local/mini/lr_law,from=results")
+    (folder,) = Path("results/local/lr_law").glob("results-*")
     values: dict[str, object] = json.loads((folder / "law.json").read_text(encoding="utf-8"))
     return values
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time, and other tests draw."""
+    monkeypatch.setattr("analysis.lr_report.draw_law", lambda measurements, fits, path: [])
 
 
 def grid(sizes: tuple[float, ...] = SIZES) -> list[list[object]]:
@@ -42,7 +50,7 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     assert values["n"] == 4 and values["objective"] == "score"
     output = capsys.readouterr().out
     assert "η = exp(−0.4214 ln N − 0.5535)" in output and "2.21e-05" in output and "| 7B |" in output
-    folder = Path("results/local/mini/lr_law,from=results")
+    (folder,) = Path("results/local/lr_law").glob("results-*")
     assert {path.name for path in folder.iterdir()} == {
         "points.csv", "optima.csv", "law.json", "figure.png", "figure.pdf", "table.md",
     }  # fmt: skip
@@ -55,13 +63,13 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     )
 
 
-def test_losses_are_turned_round() -> None:
+def test_losses_are_turned_round(undrawn: None) -> None:
     write_csv(Path("results.csv"), [(n, rate, -score) for n, rate, score in exact_rows()])
     fit("--lower-is-better")
     assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
 
 
-def test_the_best_over_a_column_is_kept_with_all_its_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_over_a_column_is_kept_with_all_its_seeds(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         (n, rate, score - 5 * abs(batch - 64) + 0.01 * seed, seed, batch, batch)
         for n, rate, score in exact_rows()
@@ -100,7 +108,9 @@ def test_tokens_make_a_law_of_both_and_thousands_of_rows_are_fine(capsys: pytest
     assert "30B:100B" in capsys.readouterr().err
 
 
-def test_an_unbracketed_size_is_named_left_out_and_kept_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unbracketed_size_is_named_left_out_and_kept_on_request(
+    undrawn: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [
         row for row in exact_rows() if not (row[0] == SIZES[0] and row[1] > math.exp(true_log_rate(SIZES[0]) - 0.5))
     ]
@@ -121,7 +131,72 @@ def test_fewer_than_three_bracketed_sizes_are_no_law(capsys: pytest.CaptureFixtu
     assert "**No law**" in output and "85M needs rates above 0.001" in output.replace("84.9M", "85M")
 
 
-def test_failed_runs_and_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_files_of_one_name_do_not_replace_each_other(undrawn: None) -> None:
+    laws = []
+    for place, slope in (("here", 1.0), ("there", -1.0)):
+        Path(place).mkdir()
+        write_csv(Path(place) / "results.csv", [(n, rate, slope * score) for n, rate, score in exact_rows()])
+        assert main(["fit-lr-law", "--from", f"{place}/results.csv", *["--lower-is-better"] * (slope < 0)]) == 0
+        assert main(["fit-lr-law", "--from", str(Path(place).resolve() / "results.csv")]) == 0
+        laws = sorted(Path("results/local/lr_law").iterdir())
+    assert len(laws) == 2, "a folder per file, however its path is written"
+
+
+def test_a_verdict_takes_three_seeds(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    for seeds in (1, 2, 3):
+        rows = [
+            (n, rate, score + 0.01 * generator.normal(), seed)
+            for n, rate, score in exact_rows()
+            for seed in range(seeds)
+        ]
+        write_csv(Path("results.csv"), rows, "params,learning_rate,score,seed")
+        fit()
+        output = capsys.readouterr().out
+        assert ("No verdict: it takes 3 seeds per rate" in output) == (seeds < 3)
+        assert ("The optimum falls with size" in output) == (seeds == 3)
+
+
+def test_a_page_of_many_sizes_lists_some_and_the_file_all(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(Path("results.csv"), exact_rows(np.geomspace(1e6, 1e9, 60)))
+    fit()
+    output = capsys.readouterr().out
+    assert "20 more cells are in optima.csv" in output
+    (folder,) = Path("results/local/lr_law").iterdir()
+    assert len((folder / "optima.csv").read_text(encoding="utf-8").splitlines()) == 61
+
+
+def test_the_figure_says_what_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines by tokens have their colours; the caption names bands and stars only where they are."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    monkeypatch.setattr(lr_law_figure, "save", lambda figure, path: figures.append(figure) or [path])
+    rows = [
+        (n, d, f"{math.exp(true_log_rate(n) + 0.3 * math.log(d / 1e9) + step):.9g}", -((step + 0.1 * n / d) ** 2))
+        for n in SIZES
+        for d in (1e9, 1e10, 1e11, 1e12)
+        for step in (-1.5, -0.8, -0.2, 0.6, 1.1)
+    ]
+    for heading, kept in (("params,tokens,learning_rate,score", rows), ("params,learning_rate,score", exact_rows())):
+        write_csv(Path("results.csv"), kept, heading)
+        measurements = read_points(Path("results.csv"), False)
+        targets = [] if "tokens" in heading else [Target("30B", 3e10)]
+        lr_law_figure.draw_law(measurements, fit_all(measurements, targets), Path("figure"))
+    (both, plain) = (figure.get_supxlabel() for figure in figures)
+    assert "not every size is shown" in both and "band" not in both and "stars" not in both
+    assert "stars" in plain and "line and band" in plain and "tokens" not in plain
+    left, right = figures[0].axes
+    lines = {line.get_label(): line.get_color() for line in right.lines if "tokens" in str(line.get_label())}
+    assert set(lines) == {"1B tokens", "100B tokens", "1T tokens"}
+    points = {container[0].get_color() for container in right.containers}
+    assert {tuple(colour) for colour in lines.values()} <= {tuple(colour) for colour in points}
+    figures[0].canvas.draw()  # type: ignore[attr-defined]
+    legend, label = left.get_legend(), left.xaxis.get_label()
+    assert legend is not None and not legend.get_window_extent().overlaps(label.get_window_extent())
+
+
+def test_failed_runs_and_spellings(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     rows: list[tuple[object, ...]] = [(n, f"{rate:.12g}", score) for n, rate, score in exact_rows()]
     rows += [(n, 0.5, text) for n, text in zip(SIZES, ("", "NaN", "inf", "-Infinity"), strict=True)]
     write_csv(Path("results.csv"), [("9.437184M" if row[0] == SIZES[0] else row[0], *row[1:]) for row in rows])
@@ -134,12 +209,15 @@ def test_failed_runs_and_spellings(capsys: pytest.CaptureFixture[str]) -> None:
     ("heading", "rows", "fragments"),
     [
         ("params,lr,score", grid(), ["no column 'learning_rate'"]),
-        ("params,learning_rate,scores", grid(), ["no column 'score'", "did you mean 'scores'"]),
+        ("params,learning_rate,scores", grid(), ["no column 'score'", "has 'params', 'learning_rate', 'scores'"]),
         ("", [*grid()[:2], [9e6, "fast", 1.0], *grid()[3:]], ["row 4, column 'learning_rate': 'fast' is not a number"]),
         ("", [*grid()[:5], [9e6, 1e-3, "good"], *grid()], ["row 7, column 'score': 'good' is not a number"]),
         ("", [*grid(), [9e6, -1e-3, 1.0]], ["row 14, column 'learning_rate': '-0.001' must be a number above 0"]),
         ("", [*grid(), [9e6, 0, 1.0]], ["'0' must be a number above 0"]),
         ("", [*grid(), ["", 1e-3, 1.0]], ["row 14, column 'params': '' is not a number"]),
+        ("", [*grid(), [9e6, "1e-300", 1.0]], ["row 14, column 'learning_rate': '1e-300' is not between 1e-12 and"]),
+        ("", [*grid(), [9e6, "1e300", 1.0]], ["'1e300' is not between 1e-12 and 1e+06"]),
+        ("", [*grid(), ["1e300", 1e-3, 1.0]], ["row 14, column 'params': '1e300' is not between 1 and 1e+21"]),
         ("", grid((9e6, 85e6)), ["has 2 sizes", "three or more"]),
         ("", [[n, 1e-3, 1.0] for n in SIZES], ["one learning rate"]),
         ("", [], ["holds no rows"]),

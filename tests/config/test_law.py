@@ -52,12 +52,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ask() -> Request:
-    return load_request("question.yaml", "smoke", "1", (), (), None, Path("results"), Path("store"))
+def ask(*overrides: str, data: Path | None = None) -> Request:
+    return load_request("question.yaml", "smoke", "1", (), overrides, data, Path("results"), Path("store"))
 
 
-def write_law(values: object) -> Path:
-    path = Path("results/smoke/lr_law/law.json")
+def write_law(values: object, variant: str = "lr_law", results: Path = Path("results")) -> Path:
+    path = results / "smoke" / variant / "law.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values), encoding="utf-8")
     return path
@@ -75,6 +75,26 @@ def test_a_recipe_that_follows_the_law_resolves_to_its_number(folder: Path) -> N
     before = trials["a"].fingerprint
     write_law({"coefficients": {"ln N": -0.31, "constant": -1.5}, "why": None})
     assert {trial.arm: trial for trial in ask().trials}["a"].fingerprint != before
+
+
+def test_the_law_is_that_of_the_same_settings_and_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = {"coefficients": {"ln N": 0.0, "constant": math.log(0.002)}, "why": None}
+    monkeypatch.setattr("mm1_lab.orchestrate.request.STUDY", folder / "study")
+    write_law(flat, results=folder / "study")
+    assert ask().trials[0].recipe.learning_rate == 0.002, "the study's, where the results have none"
+    write_law(flat | {"coefficients": {"ln N": 0.0, "constant": math.log(0.003)}})
+    assert ask().trials[0].recipe.learning_rate == 0.003
+    command = ["plan", "question.yaml", "--scale", "smoke", "--results", "results"]
+    assert main([*command, "--set", "train.steps=9"]) == 2
+    error = capsys.readouterr().err
+    assert "lr_law,train.steps=9/law.json" in error
+    assert "mm1-lab fit-lr-law --scale smoke --set train.steps=9" in error
+    assert main([*command, "--data", "mine.yaml"]) == 2
+    assert "mm1-lab fit-lr-law --scale smoke --data mine.yaml" in capsys.readouterr().err
+    write_law(flat | {"coefficients": {"ln N": 0.0, "constant": math.log(0.004)}}, "lr_law,train.steps=9")
+    assert ask("train.steps=9").trials[0].recipe.learning_rate == 0.004
 
 
 def test_without_a_law_it_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

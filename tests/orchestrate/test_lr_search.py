@@ -9,8 +9,19 @@ import pytest
 
 from analysis.lr_fit import Target
 from analysis.lr_results import draw_search
-from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial, load_scale, non_embedding_parameters
+from mm1_lab.config import (
+    EvaluationStage,
+    Pretrained,
+    PretrainedEncoder,
+    Recipe,
+    RequestError,
+    Size,
+    Trial,
+    load_scale,
+    non_embedding_parameters,
+)
 from mm1_lab.orchestrate import lr_search
+from mm1_lab.orchestrate.check_scale import measure_gates
 from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search, with_grid
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
@@ -207,6 +218,31 @@ def test_where_the_average_is_not_above_blind_the_loss_stands_in_front(
     assert values["objective"] == "held-out loss"
     text = (request.folder / "table.md").read_text(encoding="utf-8")
     assert "the wrong ones for that objective" in text
+
+
+class Keeper:
+    """Stands for the models that others have trained."""
+
+    def encoder(self, asked: Pretrained) -> PretrainedEncoder:
+        size, half = Size(layers=2, width=32, heads=2), (0.5, 0.5, 0.5)
+        shape = {"patch": 14, "image_size": 224, "layer": None, "mean": half, "std": half}
+        values = {"name": asked.weights, "folder": "", "digest": "0", "family": "clip_vision_model", "size": size}
+        return PretrainedEncoder.model_validate(values | shape)
+
+
+def test_models_that_others_have_trained_are_searched_and_checked_too(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mm1_lab.orchestrate.request.HuggingFace", Keeper)
+    loaded = load_request(
+        "lr_law", "lab", "1", (), ("base_decoder=85M",), None, tmp_path / "results", tmp_path / "store"
+    )
+    request = load_search(loaded, SIZES[:3])
+    assert len(with_grid(request).trials) == 15
+    assert run_search(request, "grid", None, no_drawing) == 0
+    assert draw_search(request.folder)
+    with pytest.raises(RequestError, match="this scale's base has others' weights"):
+        measure_gates(loaded, ["lower"], 1)
 
 
 def test_a_plan_knows_the_grid(ask: Callable[..., Request]) -> None:
