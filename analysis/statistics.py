@@ -148,6 +148,156 @@ def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -
     return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(freedom))
 
 
+"""How sure a mean or a difference is.
+
+The unit is the seed. Arms at one seed share encoder, decoder and order of data, so every contrast (of two arms, of the
+means over an axis, of two such differences) is first formed within each seed; its values over the seeds are then what
+Student's t is applied to. A spread that belongs to an axis at a seed is so in the error as often as in the estimate,
+where a variance pooled over arms would count every pair of arms as a fresh piece of evidence.
+
+For a single pair of arms two or three seeds leave a variance that is hardly known, so it is moderated towards that of
+the other arms, as limma does for genes (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), article 3):
+
+    s² = (PRIOR · s²_pool + d · s²_pair) / (PRIOR + d),    t with PRIOR + d degrees of freedom,    d = seeds − 1
+
+where s²_pair is the variance over seeds of the pair's difference and s²_pool twice the mean square of
+score = arm + seed + rest over the other arms at these seeds. PRIOR is fixed and not estimated, as a sweep has too few
+arms for that. Controls are not in the pool, and each measure has its own, so text is never pooled with pictures.
+
+With one seed there is no such interval. `over_questions` says how the models at hand would do on other questions; it
+is conditional on these models, says nothing of models trained anew, and gives no verdict.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.05
+REPLICATES = 2000
+PRIOR = 4.0
+"""Degrees of freedom that the pool counts for: 95 % of true variances of pairs within 0.36 to 8.3 times the pool's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its standard error; its intervals and tests are Student's."""
+
+    estimate: float
+    error: float
+    degrees_of_freedom: float
+
+    @property
+    def half_width(self) -> float:
+        """Of the 95 % interval."""
+        return self.error * quantile(0.975, self.degrees_of_freedom)
+
+    @property
+    def low(self) -> float:
+        return self.estimate - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.estimate + self.half_width
+
+    def below(self, value: float) -> float:
+        """p of the one-sided test that the truth is `value` or more: small where the estimate lies well below it."""
+        return self._share(self.estimate - value)
+
+    def above(self, value: float) -> float:
+        """p of the one-sided test that the truth is `value` or less: small where the estimate lies well above it."""
+        return self._share(value - self.estimate)
+
+    def _share(self, distance: float) -> float:
+        from scipy.special import stdtr
+
+        t = distance / self.error if self.error else np.copysign(np.inf, distance) if distance else 0.0
+        return float(stdtr(self.degrees_of_freedom, t))
+
+
+@lru_cache(maxsize=1024)
+def quantile(share: float, degrees_of_freedom: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees_of_freedom, share))
+
+
+def one_sample(values: Sequence[float] | Floats) -> Interval | None:
+    """The mean of independent values, one per seed; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Interval(float(np.mean(values)), error, len(values) - 1.0)
+
+
+def moderated(values: Sequence[float] | Floats, pool: Floats) -> Interval | None:
+    """`one_sample` of a pair's differences, its variance moderated towards the pool (see above).
+
+    `pool` is (arms, seeds), the scores of other arms at the same seeds; with fewer than two arms there is none.
+    """
+    found = one_sample(values)
+    degrees = (pool.shape[0] - 1) * (pool.shape[1] - 1)
+    if found is None or degrees < 1:
+        return found
+    rest = pool - pool.mean(0) - pool.mean(1, keepdims=True) + pool.mean()
+    pooled = 2 * float((rest**2).sum()) / degrees
+    prior, own = min(PRIOR, degrees), found.degrees_of_freedom
+    variance = (prior * pooled + own * float(np.var(values, ddof=1))) / (prior + own)
+    return Interval(found.estimate, float(np.sqrt(variance / len(values))), prior + own)
+
+
+def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str] = ()) -> dict[str, Interval]:
+    """Every arm's score by score = arm + seed + rest, least squares; `scores` is by (arm, seed), holes are allowed.
+
+    An arm's score is the one at the average of the seeds, so an arm that lacks a seed does not move by that seed's
+    luck. The intervals, from one variance of the rest over all arms but the controls, are for comparing arms by eye at
+    these seeds; claims are not judged by them. Empty where nothing is left to estimate the rest from: one seed, or arms
+    that share none.
+    """
+    seeds = sorted({seed for _, seed in scores})
+    arms = sorted({arm for arm, _ in scores} - set(controls))
+    rows = [(arms.index(arm), seeds.index(seed), value) for (arm, seed), value in scores.items() if arm in arms]
+    design = np.zeros((len(rows), len(arms) + len(seeds)))
+    for row, (place, turn, _) in enumerate(rows):
+        design[row, [place, len(arms) + turn]] = 1
+    values = np.array([value for *_, value in rows])
+    if not len(rows) or (degrees := len(rows) - int(np.linalg.matrix_rank(design))) < 1:
+        return {}
+    found = np.linalg.lstsq(design, values, rcond=None)[0]
+    luck = dict(zip(seeds, found[len(arms) :] - found[len(arms) :].mean(), strict=True))
+    variance = float(((values - design @ found) ** 2).sum()) / degrees
+    means = {}
+    for arm in {arm for arm, _ in scores}:
+        own = [value - luck[s] for (name, s), value in scores.items() if name == arm]
+        means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
+    return means
+
+
+def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -> Interval:
+    """The mean over benchmarks of a score or a difference, by the spread of its blocks of questions.
+
+    `values[benchmark]` is (blocks,), the mean in each block, and `counts[benchmark]` the number of its questions. A
+    block's questions share demonstrations, so blocks are what varies; what a bootstrap over blocks finds, by formula.
+    Degrees of freedom are Welch and Satterthwaite's.
+    """
+    estimates, variances, degrees = [], [], []
+    for name, means in values.items():
+        weights = counts[name] / counts[name].sum()
+        estimate, blocks = float(weights @ means), len(means)
+        estimates.append(estimate)
+        squares = float(((weights * (means - estimate)) ** 2).sum())
+        variances.append(squares * blocks / (blocks - 1) if blocks > 1 else np.nan)
+        degrees.append(max(blocks - 1.0, 1.0))
+    spread = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
+    total = sum(variances)
+    freedom = total**2 / spread if spread > 0 else sum(degrees)
+    return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(freedom))
+
+
 def resample_blocks(sums: Mapping[str, Floats], counts: Mapping[str, Floats], seed: int = 0) -> dict[str, Floats]:
     """By benchmark, (arms, REPLICATES): the mean over questions of resampled blocks, the same ones in all arms.
 
