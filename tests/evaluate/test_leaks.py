@@ -16,7 +16,7 @@ from mm1_lab.data.world.text import alt_text_in_full
 from mm1_lab.evaluate import leaks
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.world import world_benchmarks
-from tests.evaluate.told_scenes import judge_texts_too, told_scene, with_told_scenes
+from tests.evaluate.told_scenes import judge_texts_too, search, told_scene, with_told_scenes
 
 SETTINGS = EvaluationSettings(questions=16, blocks=8, batch_size=16)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
@@ -104,15 +104,12 @@ def test_every_stream_is_read_and_nothing_leaks() -> None:
 @pytest.mark.timeout(3600)
 def test_nothing_leaks_into_a_million_samples_their_texts_parsed() -> None:
     rows = round(1_000_000 / len(leaks.STREAMS) / 64)
-    parts = [(stream, start, rows) for stream in leaks.STREAMS for start in range(0, rows, 200)]
+    parts = [
+        (stream, range(rows)[start : start + 200], rows, SECRETS)
+        for stream in leaks.STREAMS
+        for start in range(0, rows, 200)
+    ]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(search, *zip(*parts, strict=True)))
     assert sum(samples for samples, _ in results) > 0.95 * 64 * rows * len(leaks.STREAMS)
     assert not [fault for _, faults in results for fault in faults]
-
-
-def search(stream: str, start: int, rows: int) -> tuple[int, list[str]]:
-    """How many documents were read, and which fail a check."""
-    documents = list(leaks.emitted(stream, 0, range(start, min(start + 200, rows)), rows, 256))
-    with_images = stream in leaks.WITH_IMAGES
-    return len(documents), [d.key for d in documents if judge_texts_too(d, with_images, SECRETS)]

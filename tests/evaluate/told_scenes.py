@@ -10,7 +10,7 @@ from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world.scenes import NOVEL
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.leaks import Content, Secrets, judge
+from mm1_lab.evaluate.leaks import WITH_IMAGES, Content, Secrets, emitted, judge
 from mm1_lab.evaluate.world import world_benchmarks
 
 
@@ -89,3 +89,10 @@ def states_held_out(words: list[str]) -> bool:
         if (word, noun) in NOVEL:
             return True
     return False
+
+
+def search(stream: str, numbers: range, rows: int, secrets: Secrets) -> tuple[int, list[str]]:
+    """How many documents the rows `numbers` of a stream hold, and which of them fail a check."""
+    documents = list(emitted(stream, 0, numbers, rows, 256))
+    with_images = stream in WITH_IMAGES
+    return len(documents), [d.key for d in documents if judge_texts_too(d, with_images, secrets)]
