@@ -186,3 +186,18 @@ def test_an_arm_may_name_a_source_of_the_data_file_s_own(
     Path("data.yaml").write_text(captions + "sources: {charts: {reader: pairs, files: good.tar}}\n", encoding="utf-8")
     assert main(["plan", "own", "--scale", "smoke", "--data", "data.yaml"]) == 0
     assert "1 trials, 4 stages to run" in capsys.readouterr().out
+
+
+def test_benchmarks_that_cannot_be_asked(refused: Check) -> None:
+    Path("own.jsonl").write_text('{"question": "two and two", "answer": "4"}\n', encoding="utf-8")
+    Path("text.jsonl").write_text('{"text": "a line"}\n', encoding="utf-8")
+    named = "benchmarks=[{name: sums, questions: own.jsonl, metric: exact}]"
+    assert "the miniature world has words of its own" in refused("--set", named)
+    for key, message in (
+        ("{metrc: exact}", "unknown key 'benchmarks.sums.metrc'; did you mean 'metric'"),
+        ("{metric: exact}", "benchmarks.sums: the format jsonl needs the key 'questions'"),
+        ("{questions: gone.jsonl, metric: exact}", "gone.jsonl: cannot be read"),
+        ("{questions: own.jsonl, metric: exact}", "'sums': names no demonstrations, but questions are asked after 8"),
+    ):
+        Path("data.yaml").write_text(f"text: text.jsonl\nbenchmarks: {{sums: {key}}}\n", encoding="utf-8")
+        assert message in refused("--data", "data.yaml")

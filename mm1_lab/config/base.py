@@ -93,7 +93,7 @@ def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
     for part in path:
         if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):
             field = model.model_fields.get(part)
-            model = field.annotation if field else None
+            model = field.annotation if field else model  # a key of a mapping is no field
         candidates = [model, *get_args(model)]
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         model = models[0] if models else model

@@ -54,9 +54,8 @@ def load(path: str) -> Any:
         raise RequestError(f"{path}: is not JSON that can be read ({error}); fetch it again") from None
 
 
-def rows_of(path: str, key: str | None = None) -> list[dict[str, Any]]:
-    """The list of objects in a JSON file, under `key` if it is an object itself."""
-    content = load(path)
+def rows_of(content: Any, path: str, key: str | None = None) -> list[dict[str, Any]]:
+    """The list of objects in what a JSON file holds, under `key` if that is an object itself."""
     rows = content.get(key) if key and isinstance(content, dict) else content
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         where = f"under {key!r}" if key else "in it"

@@ -11,8 +11,9 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     """VQAv2's and OK-VQA's two files: {questions: [{question_id, image_id, question}], data_subtype} and
     {annotations: [{question_id, answers: [{answer}], answer_type}], data_subtype}."""
     path = files.questions
-    questions = one_each(rows_of(path, "questions"), "question_id", path)
-    subtype = str(load(path).get("data_subtype", ""))
+    content = load(path)
+    questions = one_each(rows_of(content, path, "questions"), "question_id", path)
+    subtype = str(content.get("data_subtype", ""))
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
     for key, row in questions.items():
         annotation = annotations.get(key, {})
@@ -29,8 +30,9 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
 def _annotations(files: BenchmarkFiles, subtype: str, questions: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """By question. Every question must have one, and the files must be of one year and split."""
     path = files.annotations
-    found = one_each(rows_of(path, "annotations"), "question_id", path)
-    of = str(load(path).get("data_subtype", subtype))
+    content = load(path)
+    found = one_each(rows_of(content, path, "annotations"), "question_id", path)
+    of = str(content.get("data_subtype", subtype))
     missing = [key for key in questions if key not in found]
     if of != subtype or len(missing) == len(questions):
         raise RequestError(
@@ -47,7 +49,7 @@ def _annotations(files: BenchmarkFiles, subtype: str, questions: dict[str, Any])
 def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextVQA_0.5.1_*.json`: {data: [{question_id, image_id, question, answers: [text]}]}."""
     path = files.annotations
-    for key, row in one_each(rows_of(path, "data"), "question_id", path).items():
+    for key, row in one_each(rows_of(load(path), path, "data"), "question_id", path).items():
         image = named(files, "{id}.jpg", id=field(row, "image_id", path, f"question {key}"))
         question = str(field(row, "question", path, f"question {key}"))
         yield Item(key, (image,), question, tuple(texts(row.get("answers", ()))), "question")
@@ -56,7 +58,7 @@ def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
 def read_vizwiz(files: BenchmarkFiles) -> Iterator[Item]:
     """`val.json`: [{image, question, answers: [{answer}], answer_type}]; an image has one question and is its id."""
     path = files.annotations
-    for key, row in one_each(rows_of(path), "image", path).items():
+    for key, row in one_each(rows_of(load(path), path), "image", path).items():
         question = str(field(row, "question", path, f"image {key}"))
         yield Item(key, (key,), question, tuple(texts(row.get("answers", ()))), str(row.get("answer_type", "question")))
 

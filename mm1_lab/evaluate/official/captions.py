@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mm1_lab.config import BenchmarkFiles, RequestError
-from mm1_lab.evaluate.items import Item, field, named, one_each, rows_of
+from mm1_lab.evaluate.items import Item, field, load, named, one_each, rows_of
 
 
 def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
@@ -12,7 +12,7 @@ def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
     Karpathy's `restval` is part of training.
     """
     path, split = files.annotations, files.split or "test"
-    images = rows_of(path, "images")
+    images = rows_of(load(path), path, "images")
     if not any("cocoid" in image for image in images):
         raise RequestError(f"{path}: no image has a 'cocoid'; COCO is read in Karpathy's split, dataset_coco.json")
     wanted = {"train": ("train", "restval")}.get(split, (split,))
@@ -28,9 +28,10 @@ def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
 def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
     """COCO's own form: {images: [{id, file_name, domain}], annotations: [{image_id, caption}]}; a kind per domain."""
     path = files.annotations
-    images = one_each(rows_of(path, "images"), "id", path)
+    content = load(path)
+    images = one_each(rows_of(content, path, "images"), "id", path)
     captions: dict[str, list[str]] = {key: [] for key in images}
-    annotations = rows_of(path, "annotations") if any("domain" in image for image in images.values()) else []
+    annotations = rows_of(content, path, "annotations") if any("domain" in image for image in images.values()) else []
     for annotation in annotations:
         key = str(field(annotation, "image_id", path, "an annotation"))
         if key not in captions:
@@ -47,7 +48,7 @@ def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextCaps_0.1_*.json`: {data: [{image_id, reference_strs}]}, an entry per image or, in training, per caption."""
     path = files.annotations
     captions: dict[str, list[str]] = {}
-    for number, row in enumerate(rows_of(path, "data")):
+    for number, row in enumerate(rows_of(load(path), path, "data")):
         of_image = captions.setdefault(str(field(row, "image_id", path, f"entry {number}")), [])
         said = row.get("reference_strs") or ([row["caption_str"]] if "caption_str" in row else [])
         of_image += [text for caption in said if (text := str(caption).strip()) not in of_image]
