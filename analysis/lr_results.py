@@ -15,7 +15,7 @@ from analysis.lr_fit import Fit, Target, fit_all
 from analysis.lr_points import Measurements, Objective
 from analysis.lr_report import write_fits
 from analysis.statistics import one_sample
-from mm1_lab.config import Size, non_embedding_parameters
+from mm1_lab.config import Size
 from mm1_lab.results import Ledger
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import held_out_loss, measures, most_shots
@@ -88,7 +88,7 @@ class SearchResults:
         }
         records = read_records(self.variant)
         sizes = {r["recipe"]["decoder"]: r["config"]["model"]["decoder"]["size"] for r in records.values()}
-        counts = {name: non_embedding_parameters(Size.model_validate(size)) for name, size in sizes.items()}
+        counts = {name: Size.model_validate(size).parameters().dense for name, size in sizes.items()}
         ledger = Ledger(self.variant.results, self.variant.results)
         rows = []
         for trial in self.variant.trials.itertuples():

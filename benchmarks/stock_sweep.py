@@ -91,14 +91,13 @@ def stock_trial(config: dict[str, Any]) -> None:
 def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
     """Model, batches, loss and optimiser of ours in a Trainer with nothing set but the length and the clipping."""
     import lightning.pytorch as pl
-    import torch
 
     from benchmarks.setting import mixture_batches, world
     from mm1_lab.data.batches import Batch, DataModule
     from mm1_lab.evaluate.run import evaluate
     from mm1_lab.model import build_mm1, load_weights, save_weights
     from mm1_lab.train.fit import seed_everything
-    from mm1_lab.train.module import Tally, Training
+    from mm1_lab.train.module import Losses, Training
     from mm1_lab.train.objective import language_loss
 
     data, trained = world(), stage.model
@@ -107,8 +106,8 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
     load_weights(model.encoder, parts / trained.encoder.fingerprint)
     load_weights(model.decoder, parts / trained.decoder.fingerprint)
 
-    def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
-        return language_loss(model.decoder, model(batch).hidden, batch, list(trained.shares))
+    def objective(batch: Batch) -> Losses:
+        return language_loss(model.decoder, model(batch), batch, list(trained.shares))
 
     steps, clip = trained.training.steps, trained.training.max_grad_norm
     trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip)

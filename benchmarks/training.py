@@ -157,8 +157,7 @@ def _bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
 
     def train(steps: range) -> None:
         for step in steps:
-            loss, _ = language_loss(model.decoder, model.hidden(batches[step]), batches[step], names)
-            loss.backward()
+            language_loss(model.decoder, model(batches[step]), batches[step], names).main.backward()
             update()
 
     return _time(train, amounts)

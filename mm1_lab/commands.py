@@ -69,8 +69,7 @@ def ship_parts(options: argparse.Namespace) -> int:
 
 def check_scale(options: argparse.Namespace) -> int:
     from analysis.study import read_study
-    from analysis.table import to_plain
-    from analysis.validity import validity_rows, validity_table
+    from analysis.validity import validity_rows, validity_text
     from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
 
     request = _request(options, "validity", only=("base",))
@@ -85,7 +84,7 @@ def check_scale(options: argparse.Namespace) -> int:
         for folder in _sweeps_with_controls(request):
             study = read_study(folder)
             if rules := validity_rows(study):
-                print(f"\n{to_plain(validity_table(study, rules))}")
+                print(f"\n{validity_text(study, rules)}")
                 verdicts += [rule.verdict for rule in rules]
                 break
         else:

@@ -23,7 +23,6 @@ from mm1_lab.config.scale import (
     Resources,
     Scale,
     Size,
-    non_embedding_parameters,
 )
 from mm1_lab.config.stage import (
     WORLD_DATA,
@@ -84,7 +83,6 @@ __all__ = [
     "load_scale",
     "load_sweep",
     "nearest",
-    "non_embedding_parameters",
     "override",
     "paper_learning_rate",
     "parse_count",

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
 from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Recipe
-from mm1_lab.config.scale import MultimodalTraining, Pretrained, Scale, Size, non_embedding_parameters
+from mm1_lab.config.scale import MultimodalTraining, Pretrained, Scale, Size
 from mm1_lab.config.stage import (
     ConnectorConfig,
     DataIdentity,
@@ -22,6 +22,7 @@ from mm1_lab.config.stage import (
 from mm1_lab.config.sweep import Sweep
 
 PAPER_STEPS = 200_000
+EXPERTS = {"experts", "experts_every", "experts_per_token"}
 LATER_SHARE = 5 / 39
 """Samples at the second resolution, of those at the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384."""
 IMAGETEXT_SHARE = 400e6 / 5e9
@@ -62,7 +63,7 @@ def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
         name = decoder_name(recipe, scale)
         if recipe.learning_rate != "law" or name not in scale.decoders:
             return recipe
-        return recipe.model_copy(update={"learning_rate": law.rate(non_embedding_parameters(scale.decoders[name]))})
+        return recipe.model_copy(update={"learning_rate": law.rate(scale.decoders[name].parameters().dense)})
 
     arms = {arm: followed(recipe) for arm, recipe in sweep.arms.items()}
     return sweep.model_copy(update={"base": followed(sweep.base), "arms": arms})
@@ -136,6 +137,7 @@ def resolve(
         training=_training(arm, recipe, scale, decoder.size),
         drop_overlong=image_tokens > max(scale.image_tokens.values()),
         gradient_checkpointing=scale.gradient_checkpointing,
+        attention=scale.attention,
     )
     evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate, benchmarks=scale.benchmarks)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
@@ -154,7 +156,7 @@ def _training(arm: str, recipe: Recipe, scale: Scale, decoder: Size) -> Multimod
     """The scale's multimodal training with the recipe's steps and learning rate."""
     rate: float | str = recipe.learning_rate
     if rate == "paper":
-        rate = paper_learning_rate(non_embedding_parameters(decoder))
+        rate = paper_learning_rate(decoder.parameters().dense)
     if rate == "law":
         raise RequestError(f"arm {arm!r}: `learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
     multipliers = dict(scale.train.lr_multipliers)
@@ -206,8 +208,17 @@ def _decoder(
         return decoder
     key = ("decoder", shared["seed"], name)
     if key not in made:
-        size = _look_up(arm, "decoder", name, scale.decoders, scale.pretrained_decoders)
-        made[key] = DecoderStage(**shared, size=size, training=scale.decoder)
+        _look_up(arm, "decoder", name, scale.decoders, scale.pretrained_decoders)
+        size = scale.decoders[name]
+        made[key] = new = DecoderStage(**shared, size=size, training=scale.decoder, attention=scale.attention)
+        if name in scale.upcycled:
+            dense = _look_up(arm, "decoder", scale.upcycled[name], scale.decoders)
+            if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
+                raise RequestError(
+                    f"arm {arm!r}: the decoder {name!r} is to start from {scale.upcycled[name]!r}, so it must be the "
+                    "same but for experts"
+                )
+            made[key] = new.model_copy(update={"upcycled_from": new.model_copy(update={"size": dense})})
     stage = made[key]
     assert isinstance(stage, DecoderStage)
     return stage

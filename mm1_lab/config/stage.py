@@ -23,12 +23,13 @@ from mm1_lab.config.base import Config, canonical_json
 from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.recipe import SOURCES
 from mm1_lab.config.scale import (
+    Attention,
     DecoderTraining,
     EncoderTraining,
     EvaluationSettings,
     MultimodalTraining,
+    Parameters,
     Size,
-    non_embedding_parameters,
 )
 
 WORLD_VERSION = 2
@@ -128,16 +129,16 @@ class Stage(Config):
             level = [needed for stage in level for needed in stage.inputs.values()]
 
     @abstractmethod
-    def parameters(self) -> int:
-        """Parameters that do the work: of transformers, without embeddings and connector."""
+    def parameters(self) -> Parameters:
+        """Of the transformers, without embeddings and connector."""
 
     @abstractmethod
     def positions(self) -> int:
         """Positions that the work is done on, padding included; image patches where only images are seen."""
 
     def flops(self) -> float:
-        """6 · parameters · positions of training, 2 of evaluation (Kaplan et al. 2020); good to a factor of two."""
-        return (6.0 if self.TRAINS else 2.0) * self.parameters() * self.positions()
+        """6 · active parameters · positions, 2 in evaluation (Kaplan et al. 2020): good to a factor of two."""
+        return (6.0 if self.TRAINS else 2.0) * self.parameters().active * self.positions()
 
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage: what differs from its default, with inputs as fingerprints."""
@@ -182,9 +183,9 @@ class EncoderStage(Stage):
             return self.size
         return self.size.model_copy(update={"layers": max(1, round(self.size.layers * RECONSTRUCTIVE_DEPTH))})
 
-    def parameters(self) -> int:
-        text = non_embedding_parameters(self.training.text) if self.objective == "contrastive" else 0
-        return non_embedding_parameters(self.size) + text
+    def parameters(self) -> Parameters:
+        own = self.size.parameters()
+        return own + self.training.text.parameters() if self.objective == "contrastive" else own
 
     def positions(self) -> int:
         if self.objective == "none":
@@ -200,9 +201,12 @@ class DecoderStage(Stage):
 
     size: Size
     training: DecoderTraining
+    attention: Attention = "masked"
+    upcycled_from: "DecoderStage | None" = None
+    """A dense decoder whose feed-forwards every expert starts as."""
 
-    def parameters(self) -> int:
-        return non_embedding_parameters(self.size)
+    def parameters(self) -> Parameters:
+        return self.size.parameters()
 
     def positions(self) -> int:
         steps = zip(self.training.phase_steps(), self.training.phases, strict=True)
@@ -239,9 +243,10 @@ class MultimodalStage(Stage):
     drop_overlong: bool = False
     """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
     gradient_checkpointing: bool = False
+    attention: Attention = "masked"
 
-    def parameters(self) -> int:
-        return non_embedding_parameters(self.encoder.features) + non_embedding_parameters(self.decoder.size)
+    def parameters(self) -> Parameters:
+        return self.encoder.features.parameters() + self.decoder.size.parameters()
 
     def positions(self) -> int:
         return self.training.steps * self.training.batch_size * self.sequence_length
@@ -259,7 +264,7 @@ class EvaluationStage(Stage):
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Those that are named beside the data's own."""
 
-    def parameters(self) -> int:
+    def parameters(self) -> Parameters:
         return self.model.parameters()
 
     def positions(self) -> int:

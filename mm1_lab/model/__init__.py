@@ -1,9 +1,10 @@
 """The model: encoder, connector, decoder, and MM1, which joins them (section 3)."""
 
 from mm1_lab.model.connectors import CONNECTORS, build_connector
-from mm1_lab.model.decoder import build_decoder, load_decoder
+from mm1_lab.model.decoder import build_decoder, load_decoder, upcycle
 from mm1_lab.model.encoder import Encoder, build_encoder
-from mm1_lab.model.mm1 import MM1, MM1Config, States, build_mm1, count_parameters, read_rows
+from mm1_lab.model.mm1 import MM1, MM1Config, build_mm1, count_parameters
+from mm1_lab.model.packed import States, read_by_document, read_rows
 from mm1_lab.pretrained import load_weights, save_weights
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "count_parameters",
     "load_decoder",
     "load_weights",
+    "read_by_document",
     "read_rows",
     "save_weights",
+    "upcycle",
 ]

@@ -1,21 +1,21 @@
 """MM1: image features take the places of image tokens in the decoder's sequence."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from mm1_lab.config import ConnectorConfig, EncoderStage, MultimodalStage, PretrainedDecoder
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model.connectors import build_connector
-from mm1_lab.model.decoder import decoder_config, initialise, load_decoder
+from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, EncoderConfig, encoder_config, pretrained_encoder_config
+from mm1_lab.model.packed import States, read_rows
 from mm1_lab.pretrained import text_config
 
 
@@ -37,14 +37,6 @@ class MM1Config(PreTrainedConfig):
     """Whether image tokens get the size of the decoder's embeddings (see `match_embedding_scale`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class States:
-    """What the decoder makes of packed rows."""
-
-    hidden: torch.Tensor
-    """(rows, sequence, width): the last hidden states, before the vocabulary projection."""
-
-
 class MM1(PreTrainedModel):
     """Encoder, connector and decoder as one model."""
 
@@ -61,7 +53,7 @@ class MM1(PreTrainedModel):
             config.text_config.hidden_size,
             self.encoder.patches,
         )
-        self.decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config.text_config, dtype=torch.float32)
+        self.decoder = make_decoder(config.text_config)
         self.image_id: int = config.image_token_id
         self.image_scale: torch.Tensor | None
         self.register_buffer("image_scale", torch.ones(()) if config.scale_images else None)
@@ -112,21 +104,6 @@ class MM1(PreTrainedModel):
     def forward(self, batch: Batch) -> States:
         """The decoder's states for packed rows of text and images."""
         return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch.documents, batch.positions)
-
-
-def read_rows(
-    decoder: PreTrainedModel, embedded: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
-) -> States:
-    """The states of packed rows `embedded` (rows, sequence, width): each document sees only itself, causally.
-
-    `documents` and `positions` are (rows, sequence). Padding counts as one more document, so every position sees at
-    least itself and none becomes NaN.
-    """
-    length = documents.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    mask = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
-    outputs = decoder.model(inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False)
-    return States(outputs.last_hidden_state)
 
 
 def build_mm1(stage: MultimodalStage, tokenizer: Tokenizer) -> MM1:

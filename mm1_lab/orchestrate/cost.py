@@ -13,12 +13,12 @@ from mm1_lab.results import Ledger
 
 def disk_bytes(stage: Stage) -> int:
     """What a finished stage leaves: its weights at four bytes a parameter."""
-    return 4 * stage.parameters() if stage.TRAINS else 0
+    return 4 * stage.parameters().total if stage.TRAINS else 0
 
 
 def memory_bytes(stage: Stage) -> int:
     """Weights, and in training gradients and Adam's two moments, at four bytes each; activations left out."""
-    return (16 if stage.TRAINS else 4) * stage.parameters()
+    return (16 if stage.TRAINS else 4) * stage.parameters().total
 
 
 @dataclass(frozen=True)

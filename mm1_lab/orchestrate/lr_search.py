@@ -23,7 +23,6 @@ from mm1_lab.config import (
     Search,
     Trial,
     nearest,
-    non_embedding_parameters,
     parse_count,
 )
 from mm1_lab.orchestrate.request import Request
@@ -89,7 +88,7 @@ def size_name(text: str, scale: Scale, option: str) -> str:
 
 def parameters(name: str, scale: Scale) -> int:
     """Counted non-embedding parameters."""
-    return non_embedding_parameters(scale.decoders[name])
+    return scale.decoders[name].parameters().dense
 
 
 def _nominal(name: str) -> float:

@@ -42,7 +42,7 @@ def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | No
         if planned.state in ("run", "wait"):
             expected = speeds.seconds(stage)
             seconds = seconds + expected if expected is not None else float("nan")
-            count = counts.get(planned.fingerprint, stage.parameters())
+            count = counts.get(planned.fingerprint, stage.parameters().total)
             row += [_why(planned, known), _short(count), _short(stage.positions()), _short(stage.flops())]
             row += [_bytes(memory_bytes(stage)), duration(expected) if expected is not None else "unknown"]
         else:

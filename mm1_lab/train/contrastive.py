@@ -16,7 +16,7 @@ from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor, pictures_and_
 from mm1_lab.data.types import Data, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import fit
-from mm1_lab.train.module import Tally
+from mm1_lab.train.module import Losses
 from mm1_lab.train.objective import contrastive_loss
 from mm1_lab.train.pairs import StepPairs
 from mm1_lab.train.progress import Report
@@ -100,7 +100,7 @@ class Contrastive(nn.Module):
         texts = self.text_projection(states[torch.arange(len(states), device=states.device), batch.ends])
         return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
 
-    def loss(self, batch: PairBatch) -> tuple[torch.Tensor, Tally]:
+    def loss(self, batch: PairBatch) -> Losses:
         """The contrastive loss, and its tally of one row."""
         images, texts = self(batch)
         scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
@@ -109,7 +109,7 @@ class Contrastive(nn.Module):
         tally[0, 0] = loss.detach() * len(images)
         tally[0, 2] = (batch.ends + 1).sum()
         tally[0, 1] = tally[0, 3] = len(images)
-        return loss, tally
+        return Losses(loss, tally)
 
 
 def train_contrastive(

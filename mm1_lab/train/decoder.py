@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 
-import torch
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.model import build_decoder, count_parameters, read_rows, save_weights
+from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, save_weights, upcycle
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.kind import StageKind
-from mm1_lab.train.module import Tally
+from mm1_lab.train.module import Losses
 from mm1_lab.train.objective import language_loss
 from mm1_lab.train.progress import Report
 
@@ -55,23 +54,27 @@ class TextBatches:
         )
 
 
-def build(stage: DecoderStage, tokenizer: Tokenizer) -> Qwen2ForCausalLM:
+def build(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
     """The decoder from scratch, for the longest rows of its pre-training."""
     longest = max(phase.sequence_length for phase in stage.training.phases)
     return build_decoder(stage.size, tokenizer.size, longest)
 
 
 def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
-    """Pre-trains a decoder."""
+    """Pre-trains a decoder, from the dense one in `inputs["upcycled_from"]` if its experts start as that."""
     seed_everything(stage)
     decoder = build(stage, data.tokenizer)
+    if stage.upcycled_from:
+        upcycle(decoder, inputs["upcycled_from"])
+    if stage.attention == "varlen":
+        read_by_document(decoder)
     if stage.compile:
         decoder.model.compile()
 
-    def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
+    def objective(batch: Batch) -> Losses:
         embedded = decoder.get_input_embeddings()(batch.tokens)
         states = read_rows(decoder, embedded, batch.documents, batch.positions)
-        return language_loss(decoder, states.hidden, batch, NAMES)
+        return language_loss(decoder, states, batch, NAMES)
 
     batches = TextBatches(stage.training, data, stage.seed)
     recorder = fit(stage, folder, decoder, objective, stage.training, NAMES, batches, report)

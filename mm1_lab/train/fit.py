@@ -117,6 +117,8 @@ def write_summary(
         "rows": {name: int(row[3]) for name, row in zip(names, total, strict=True)},
         "seconds": round(recorder.seconds, 3),
         "parameters": parameters,
-        "losses": recorder.final_losses(),
+        "losses": recorder.last_points(losses=True),
     }
+    if experts := recorder.last_points(losses=False):
+        summary["experts"] = experts
     (folder / SUMMARY).write_text(json.dumps(summary | more, indent=1) + "\n", encoding="utf-8")

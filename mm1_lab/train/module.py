@@ -1,6 +1,7 @@
 """The Lightning module of every stage: a network, an objective, an optimiser."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,14 +15,27 @@ from mm1_lab.train.progress import Diverged
 Tally = torch.Tensor
 """float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, rows (or pairs) of each source."""
 
-Objective = Callable[[Any], tuple[torch.Tensor, Tally]]
-"""A batch → the loss to minimise, and what it is made of."""
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What an objective makes of a batch."""
+
+    main: torch.Tensor
+    tally: Tally
+    """What `main` is made of."""
+    auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
+    """To be added to `main`."""
+    routing: torch.Tensor | None = None
+    """As in `States`, where there are experts."""
+
+
+Objective = Callable[[Any], Losses]
 
 
 class Training(pl.LightningModule):
-    """Minimises `objective` over the parameters of `network`. `tally` is that of the newest batch."""
+    """Minimises `objective` over the parameters of `network`. `losses` are those of the newest batch."""
 
-    tally: Tally
+    losses: Losses
 
     def __init__(self, network: nn.Module, objective: Objective, optimiser: Optimiser, fingerprint: str) -> None:
         super().__init__()
@@ -31,7 +45,8 @@ class Training(pl.LightningModule):
         self._fingerprint = fingerprint
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        loss, self.tally = self._objective(batch)
+        self.losses = self._objective(batch)
+        loss: torch.Tensor = sum(self.losses.auxiliary.values(), start=self.losses.main)
         if not torch.isfinite(loss):
             rate = self._optimiser.learning_rate
             raise Diverged(

@@ -10,10 +10,10 @@ from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_connector, build_mm1, count_parameters, save_weights
+from mm1_lab.model import build_connector, build_mm1, count_parameters, read_by_document, save_weights
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.kind import StageKind
-from mm1_lab.train.module import Tally
+from mm1_lab.train.module import Losses
 from mm1_lab.train.objective import language_loss
 from mm1_lab.train.progress import Report
 
@@ -28,6 +28,8 @@ def train_multimodal(
     if stage.gradient_checkpointing:
         model.encoder.vision.activation_checkpointing_enable({"use_reentrant": False})
         model.decoder.activation_checkpointing_enable({"use_reentrant": False})
+    if stage.attention == "varlen":
+        read_by_document(model.decoder)
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
     if stage.compile:
@@ -52,8 +54,8 @@ def train_multimodal(
         stage.blind,
     )
 
-    def objective(batch: Batch) -> tuple[torch.Tensor, Tally]:
-        return language_loss(model.decoder, model(batch).hidden, batch, names)
+    def objective(batch: Batch) -> Losses:
+        return language_loss(model.decoder, model(batch), batch, names)
 
     recorder = fit(stage, folder, model, objective, stage.training, names, batches, report)
     save_weights(model, folder, stage)

@@ -7,35 +7,34 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mm1_lab.data.batches import Batch
-from mm1_lab.train.module import Tally
+from mm1_lab.model import States
+from mm1_lab.train.module import Losses
 
 
-def language_loss(
-    decoder: PreTrainedModel, hidden: torch.Tensor, batch: Batch, names: Sequence[str]
-) -> tuple[torch.Tensor, Tally]:
+def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:
     """The weighted mean cross-entropy over all text tokens of `batch`, and a tally with a row for each of `names`.
 
-    `hidden` (rows, sequence, width) are the decoder's last states. Only positions whose next token counts go through
-    the vocabulary projection, which saves it on images and padding.
+    Only positions whose next token counts go through the vocabulary projection, which saves it on images and padding.
     """
     rows, sequence = batch.tokens.shape
     weights = batch.weights[:, 1:]
     row, place = (weights > 0).nonzero(as_tuple=True)
-    states = hidden.flatten(0, 1).index_select(0, row * sequence + place)
+    asked = states.hidden.flatten(0, 1).index_select(0, row * sequence + place)
     loss_weights = weights[row, place]
     losses = nn.functional.cross_entropy(
-        decoder.lm_head(states).float(), batch.tokens[row, place + 1].long(), reduction="none"
+        decoder.lm_head(asked).float(), batch.tokens[row, place + 1].long(), reduction="none"
     )
     weighted = losses * loss_weights
     loss = weighted.sum() / loss_weights.sum().clamp_min(1e-8)
 
-    device = hidden.device
+    device = loss.device
     by_row = torch.zeros(rows, 4, dtype=torch.float64, device=device)
     by_row.index_add_(0, row, _columns(weighted.detach(), loss_weights))
     by_row[:, 2] = (batch.documents > 0).sum(dim=1)
     by_row[:, 3] = 1
     source = torch.tensor([names.index(name) for name in batch.sources], device=device)
-    return loss, torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, by_row)
+    tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, by_row)
+    return Losses(loss, tally, states.auxiliary, states.routing)
 
 
 def _columns(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

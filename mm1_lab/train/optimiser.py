@@ -6,10 +6,11 @@ from functools import partial
 
 import torch
 from torch import nn
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
 from mm1_lab.config import MultimodalTraining, Optimiser
 
-DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2MoeTopKRouter)
 
 
 def rate_factor(step: int, config: Optimiser) -> float:
@@ -29,8 +30,8 @@ def build_optimiser(
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW over the parameters of `module`, and its schedule. Parts (`module.encoder`, …) may have rates of their own.
 
-    Only matrices and convolutions decay: embeddings, learnt positions and queries, norms, biases and single numbers
-    would only be pulled to 0, which is not where they are at rest.
+    Only matrices and convolutions decay, experts and routers among them: embeddings, learnt positions and queries,
+    norms, biases and single numbers would only be pulled to 0, which is not where they are at rest.
     """
     matrices = {
         id(parameter)

@@ -16,7 +16,7 @@ from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor
 from mm1_lab.data.types import Data
 from mm1_lab.model import Encoder, build_encoder
 from mm1_lab.train.fit import fit
-from mm1_lab.train.module import Tally
+from mm1_lab.train.module import Losses
 from mm1_lab.train.pairs import StepPairs
 from mm1_lab.train.progress import Report
 from mm1_lab.train.recorder import Recorder
@@ -74,7 +74,7 @@ class Reconstructive(nn.Module):
         predictions: torch.Tensor = self.head(vision.post_layernorm(states[:, :-1]))
         return predictions
 
-    def loss(self, batch: ImageBatch) -> tuple[torch.Tensor, Tally]:
+    def loss(self, batch: ImageBatch) -> Losses:
         """The mean squared error over the patches after the prefix, and its tally of one row."""
         count, patches = len(batch.images), self.trunk.patches
         prefix = torch.randint(1, patches, (count,)).to(batch.images.device)
@@ -84,7 +84,7 @@ class Reconstructive(nn.Module):
         tally = torch.zeros(1, 4, dtype=torch.float64, device=errors.device)
         tally[0, 0], tally[0, 1] = total.detach(), counts.sum()
         tally[0, 2], tally[0, 3] = count * patches, count
-        return total / counts.sum(), tally
+        return Losses(total / counts.sum(), tally)
 
 
 def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: Report) -> tuple[Encoder, Recorder]:

@@ -39,6 +39,8 @@ class Recorder(pl.Callback):
         self.total = torch.zeros(len(names), 4, dtype=torch.float64)
         self._since_point = self.total.clone()
         self._since_report = self.total.clone()
+        self._routing: torch.Tensor | None = None
+        """Of the experts since the point before; see `States`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name in ("total", "_since_point", "_since_report"):
@@ -48,8 +50,11 @@ class Recorder(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Training)
         step = trainer.global_step
-        self._since_point += pl_module.tally
-        self._since_report += pl_module.tally
+        self._since_point += pl_module.losses.tally
+        self._since_report += pl_module.losses.tally
+        if pl_module.losses.routing is not None:
+            routing = pl_module.losses.routing
+            self._routing = routing if self._routing is None else self._routing.to(routing.device) + routing
         is_last = step == self._steps
         if step % self._every == 0 or is_last:
             self._write_point(step)
@@ -62,12 +67,15 @@ class Recorder(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._count_seconds(time.monotonic())
 
-    def final_losses(self) -> dict[str, float]:
-        """The last point of each curve."""
-        return {name: value for _, name, value in self.points}
+    def last_points(self, losses: bool) -> dict[str, float]:
+        """The last point of each curve of a loss, or of each other curve."""
+        return {name: value for _, name, value in self.points if name.startswith("loss") == losses}
 
     def _write_point(self, step: int) -> None:
         self.points += [(step, name, value) for name, value in self._losses(self._since_point).items()]
+        if self._routing is not None:
+            self.points += [(step, name, value) for name, value in routing_metrics(self._routing).items()]
+            self._routing = None
         self.total += self._since_point
         self._since_point.zero_()
         self.write_curve()
@@ -105,10 +113,27 @@ class Recorder(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         points = [list(point) for point in self.points]
-        return {"seconds": self.seconds, "points": points, "total": self.total, "since_point": self._since_point}
+        state = {"seconds": self.seconds, "points": points, "total": self.total, "since_point": self._since_point}
+        return state if self._routing is None else state | {"routing": self._routing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
         self.points = [(step, name, value) for step, name, value in state_dict["points"]]
         self.total = state_dict["total"]
         self._since_point = state_dict["since_point"]
+        self._routing = state_dict.get("routing")
+
+
+def routing_metrics(routing: torch.Tensor) -> dict[str, float]:
+    """How each layer with experts uses them, from `routing` as in `States`; layers with experts are numbered from 1.
+
+    The busiest expert's share of all choices, the number of experts that nothing chose, and the mean entropy of the
+    router's chances in nats (log of the number of experts: it does not know; 0: it is sure).
+    """
+    metrics = {}
+    for number, layer in enumerate(routing.tolist(), start=1):
+        *load, entropy, positions = layer
+        metrics[f"busiest_expert/layer_{number}"] = max(load) / max(1, sum(load))
+        metrics[f"dead_experts/layer_{number}"] = float(load.count(0))
+        metrics[f"router_entropy/layer_{number}"] = entropy / max(1, positions)
+    return metrics

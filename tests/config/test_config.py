@@ -1,5 +1,6 @@
 """Recipes, scales, sweeps, trials and fingerprints."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,13 @@ import pytest
 from mm1_lab.config import (
     WORLD_DATA,
     DataMix,
+    DecoderStage,
     Recipe,
     RequestError,
     Scale,
     Sweep,
     load_scale,
     load_sweep,
-    non_embedding_parameters,
     paper_learning_rate,
     resolve,
     resolve_sweep,
@@ -137,10 +138,31 @@ def test_steps_are_in_the_paper_s_count(sweep: Sweep, mini: Scale) -> None:
     assert resolve("half", half, mini, 0, WORLD).evaluation.model.training.steps * 2 == mini.train.steps
 
 
+def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
+    experts = "decoders.302M={layers: 4, width: 80, heads: 4, experts: 4}"
+    dense = "decoders.85M={layers: 4, width: 80, heads: 4}"
+    scratch = load_scale("mini", SWEEPS / "scales", (experts, dense))
+    upcycled = load_scale("mini", SWEEPS / "scales", (experts, dense, "upcycled={302M: 85M}"))
+    first, second = (
+        resolve("base", sweep.base, scale, 0, WORLD).evaluation.model.decoder for scale in (scratch, upcycled)
+    )
+    assert isinstance(first, DecoderStage) and isinstance(second, DecoderStage)
+    assert first.upcycled_from is None and first.fingerprint != second.fingerprint
+    assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
+    assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
+    for start, problem in (
+        ("9M", "the decoder '302M' is to start from '9M', so it must be the same but for experts"),
+        ("9N", "this scale has no decoder '9N'; did you mean '9M'?"),
+    ):
+        scale = load_scale("mini", SWEEPS / "scales", (experts, dense, f"upcycled={{302M: {start}}}"))
+        with pytest.raises(RequestError, match=re.escape(f"arm 'base': {problem}")):
+            resolve("base", sweep.base, scale, 0, WORLD)
+
+
 def test_size_counts() -> None:
     mini = load_scale("mini", SWEEPS / "scales")
     for name, millions in {"9M": 9, "85M": 85, "302M": 302, "1.2B": 1200, "2.9B": 2900}.items():
-        assert non_embedding_parameters(mini.decoders[name]) == pytest.approx(millions * 1000, rel=0.04)
+        assert mini.decoders[name].parameters().dense == pytest.approx(millions * 1000, rel=0.04)
 
 
 @pytest.mark.parametrize(

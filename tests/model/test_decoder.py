@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mm1_lab.config import Size, non_embedding_parameters
+from mm1_lab.config import Size
 from mm1_lab.model import build_decoder, count_parameters
 
 
@@ -24,7 +24,7 @@ def test_counts_at_the_papers_sizes(layers: int, width: int, heads: int, paper: 
     with torch.device("meta"):
         counted = count_parameters(build_decoder(size, 32_000, 4096))
     assert counted["decoder"] == pytest.approx(paper, rel=0.01)
-    assert counted["decoder"] == pytest.approx(non_embedding_parameters(size), rel=0.01)
+    assert counted["decoder"] == pytest.approx(size.parameters().total, rel=0.01)
     assert counted["embedding"] == 2 * 32_000 * width
 
 

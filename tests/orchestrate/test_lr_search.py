@@ -18,7 +18,6 @@ from mm1_lab.config import (
     Size,
     Trial,
     load_scale,
-    non_embedding_parameters,
 )
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.check_scale import measure_gates
@@ -33,7 +32,7 @@ SMOKE = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
 
 def best_rate(evaluation: EvaluationStage, factor: float = 1.0) -> float:
     """The truth: flatter than Eq. 1."""
-    parameters = non_embedding_parameters(evaluation.model.decoder.size)
+    parameters = evaluation.model.decoder.size.parameters().dense
     return factor * math.exp(-0.3 * math.log(parameters) - 1.5)
 
 

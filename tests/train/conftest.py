@@ -39,6 +39,13 @@ def decoder_stage() -> DecoderStage:
 
 
 @pytest.fixture
+def experts_stage(decoder_stage: DecoderStage) -> DecoderStage:
+    """Three experts that start as the dense decoder."""
+    size = TINY.model_copy(update={"experts": 3, "experts_every": 1})
+    return decoder_stage.model_copy(update={"size": size, "upcycled_from": decoder_stage})
+
+
+@pytest.fixture
 def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -> MultimodalStage:
     return MultimodalStage(
         **_SHARED,

@@ -75,7 +75,8 @@ def test_only_patches_after_the_prefix_count(monkeypatch: pytest.MonkeyPatch) ->
     images = torch.randint(0, 256, (3, 3, 24, 24), dtype=torch.uint8)
     prefix = torch.tensor([1, 7, 15])
     monkeypatch.setattr(torch, "randint", lambda low, high, size: prefix)
-    loss, tally = network.loss(ImageBatch(images))
+    losses = network.loss(ImageBatch(images))
+    loss, tally = losses.main, losses.tally
     predicted, targets = network(images, prefix), normalised_patches(images, 6)
     errors = [(predicted[n, p] - targets[n, p]).square().mean() for n in range(3) for p in range(int(prefix[n]), 16)]
     torch.testing.assert_close(loss, torch.stack(errors).mean())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, 
     assert not (folder / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("kind", ["encoder", "decoder", "multimodal"])
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "experts", "multimodal"])
 @pytest.mark.parametrize(("steps", "workers"), [([4], 0), ([2, 5], 0), ([4], 2)], ids=["once", "twice", "workers"])
 def test_a_killed_stage_ends_as_if_undisturbed(
     kind: str,
@@ -229,3 +230,39 @@ def test_an_evaluation_is_not_trained(multimodal_stage: MultimodalStage, squares
     stage = EvaluationStage(**shared, model=multimodal_stage, settings=settings)
     with pytest.raises(TypeError, match="'evaluation' is not trained"):
         run_stage(stage, tmp_path, {}, squares, lambda progress: None)
+
+
+def test_documents_apart_without_a_mask_learn_the_same(multimodal_stage: MultimodalStage, finished: Finished) -> None:
+    other = multimodal_stage.model_copy(update={"attention": "varlen"})
+    assert other.fingerprint != multimodal_stage.fingerprint
+    losses = [
+        json.loads((finished(stage) / "summary.json").read_text())["losses"] for stage in (multimodal_stage, other)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
+    decoder_stage: DecoderStage, experts_stage: DecoderStage, multimodal_stage: MultimodalStage, finished: Finished
+) -> None:
+    still = decoder_stage.training.model_copy(update={"learning_rate": 1e-12})
+    sparse = experts_stage.model_copy(update={"training": still})
+    assert sparse.inputs == {"upcycled_from": decoder_stage}
+    folder, dense = finished(sparse), load_file(finished(decoder_stage) / "model.safetensors")
+    experts = load_file(folder / "model.safetensors")["model.layers.0.mlp.experts.down_proj"]
+    for expert in experts:
+        torch.testing.assert_close(expert, dense["model.layers.0.mlp.down_proj.weight"], rtol=0, atol=1e-6)
+    used = json.loads((folder / "summary.json").read_text())["experts"]
+    assert used.keys() == {f"{name}/layer_1" for name in ("busiest_expert", "dead_experts", "router_entropy")}
+    assert 1 / 3 <= used["busiest_expert/layer_1"] <= 1 / 2 and used["dead_experts/layer_1"] == 0
+    assert 0.9 * math.log(3) < used["router_entropy/layer_1"] <= math.log(3)
+    trained = finished(multimodal_stage.model_copy(update={"decoder": sparse}))
+    with (trained / "training.csv").open() as file:
+        assert "busiest_expert/layer_1" in {row["name"] for row in csv.DictReader(file)}
+
+
+def test_routing_metrics_by_hand() -> None:
+    routing = torch.tensor([[6.0, 2, 0, 0, 8.0, 4], [0, 0, 0, 8, 0.0, 4]], dtype=torch.float64)
+    assert recorder.routing_metrics(routing) == {
+        "busiest_expert/layer_1": 0.75, "dead_experts/layer_1": 2, "router_entropy/layer_1": 2,
+        "busiest_expert/layer_2": 1, "dead_experts/layer_2": 3, "router_entropy/layer_2": 0,
+    }  # fmt: skip

@@ -1,0 +1,169 @@
+"""Mixture of experts: counts, losses by hand, upcycling; and documents read without a mask over all pairs."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from mm1_lab.config import Size
+from mm1_lab.data.types import Data
+from mm1_lab.model import build_decoder, count_parameters, load_weights, read_by_document, read_rows, upcycle
+from mm1_lab.model.decoder import Router, sparse_layers
+from mm1_lab.model.packed import balance_loss, document_bounds
+
+DENSE = Size(layers=4, width=24, heads=4)
+EXPERTS = DENSE.model_copy(update={"experts": 4})
+SHARED_KEYS = Size(layers=2, width=24, heads=4, kv_heads=2, feed_forward=40)
+
+
+def packed(width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Embeddings, documents and positions of two rows of 12: of 5 and 4 with padding, and of 12."""
+    torch.manual_seed(3)
+    documents = torch.tensor([[1] * 5 + [2] * 4 + [0] * 3, [1] * 12])
+    positions = torch.tensor([[*range(5), *range(4), 0, 0, 0], [*range(12)]])
+    return torch.randn(2, 12, width), documents, positions
+
+
+@pytest.mark.parametrize(
+    ("size", "total", "active"),
+    [
+        # the paper names 64B and 47B; the geometry is derived
+        (Size(layers=26, width=3072, heads=24, experts=64), 64e9, 3.93e9),
+        (
+            Size(layers=32, width=4096, heads=32, kv_heads=4, feed_forward=13312, experts=32, experts_every=4),
+            47e9,
+            7.75e9,
+        ),
+        (Size(layers=4, width=64, heads=4, experts=4), 393.7e3, 262.7e3),
+        (SHARED_KEYS, 2 * (3 * 24**2 + 3 * 24 * 40), 2 * (3 * 24**2 + 3 * 24 * 40)),
+    ],
+)
+def test_the_formula_counts_what_is_built(size: Size, total: float, active: float) -> None:
+    parameters = size.parameters()
+    with torch.device("meta"):
+        counted = count_parameters(build_decoder(size, 100, 128))
+    assert counted["decoder"] == pytest.approx(parameters.total, rel=0.04 if size.width < 100 else 0.01)
+    assert parameters.total == pytest.approx(total, rel=0.02)
+    assert parameters.active == pytest.approx(active, rel=0.02)
+    assert size.model_copy(update={"experts": 0}).parameters().total == parameters.dense
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"experts": 1}, "experts must be at least experts_per_token"),
+        ({"experts": 4, "experts_every": 5}, "layers at least experts_every"),
+        ({"kv_heads": 3}, "4 heads cannot share 3 heads of keys and values evenly"),
+    ],
+)
+def test_sizes_that_cannot_be(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Size.model_validate(DENSE.model_dump() | change)
+
+
+def test_balance_is_1_at_best_and_experts_by_chosen_where_all_choose_the_same() -> None:
+    positions, experts, chosen = 60, 6, 2
+    even = torch.full((positions, experts), 1 / experts)
+    assert balance_loss(even, torch.full((experts,), 20.0)).item() == pytest.approx(1)
+    collapsed = torch.zeros(positions, experts)
+    collapsed[:, :chosen] = 1 / chosen
+    assert balance_loss(collapsed, torch.tensor([60.0, 60, 0, 0, 0, 0])).item() == pytest.approx(experts / chosen)
+
+
+@torch.no_grad()
+def test_auxiliary_losses_and_counts_by_hand() -> None:
+    """Layer by layer, position by position; padding does not count."""
+    torch.manual_seed(0)
+    decoder = build_decoder(EXPERTS, 20, 12)
+    for layer in sparse_layers(decoder):
+        layer.mlp.gate.weight.mul_(30)
+    embedded, documents, positions = packed(24)
+    inputs: list[torch.Tensor] = []
+    for layer in sparse_layers(decoder):
+        layer.mlp.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    states = read_rows(decoder, embedded, documents, positions)
+    assert len(inputs) == 2 and states.routing is not None and states.routing.shape == (2, 6)
+    balance = z = 0.0
+    for layer, given, counted in zip(sparse_layers(decoder), inputs, states.routing.tolist(), strict=True):
+        logits = (given @ layer.mlp.gate.weight.T)[documents > 0].tolist()
+        assert len(logits) == 21
+        load, chances, entropy = [0] * 4, [0.0] * 4, 0.0
+        for row in logits:
+            total = sum(math.exp(value) for value in row)
+            probabilities = [math.exp(value) / total for value in row]
+            for expert in sorted(range(4), key=lambda expert: -row[expert])[:2]:
+                load[expert] += 1
+            chances = [a + b / 21 for a, b in zip(chances, probabilities, strict=True)]
+            entropy -= sum(p * math.log(p) for p in probabilities)
+            z += 0.001 * math.log(total) ** 2 / 21
+        balance += 0.01 * 4 * sum(n / 42 * p for n, p in zip(load, chances, strict=True))
+        assert counted == pytest.approx([*load, entropy, 21], rel=1e-4)
+    assert states.auxiliary["balance"].item() == pytest.approx(balance, rel=1e-4)
+    assert states.auxiliary["router_z"].item() == pytest.approx(z, rel=1e-4)
+
+
+def test_the_router_is_in_single_precision_and_learns() -> None:
+    decoder = build_decoder(EXPERTS, 20, 12)
+    embedded, documents, positions = packed(24)
+    gate = sparse_layers(decoder)[0].mlp.gate
+    assert isinstance(gate, Router)
+    seen: list[torch.dtype] = []
+    gate.register_forward_hook(lambda _, given, out: seen.extend((given[0].dtype, out[0].dtype, out[1].dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        states = read_rows(decoder, embedded, documents, positions)
+    assert seen[1] == torch.float32 and seen[2] == seen[0]
+    sum(states.auxiliary.values()).backward()  # type: ignore[union-attr]
+    assert gate.weight.grad is not None and bool((gate.weight.grad != 0).any())
+
+
+@torch.no_grad()
+def test_experts_that_are_copies_give_the_dense_decoder_s_logits(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    dense, sparse = build_decoder(DENSE, 20, 12), build_decoder(EXPERTS, 20, 12)
+    dense.save_pretrained(tmp_path)
+    embedded, documents, positions = packed(24)
+    before = read_rows(sparse, embedded, documents, positions).hidden
+    upcycle(sparse, tmp_path)
+    expected = dense.lm_head(read_rows(dense, embedded, documents, positions).hidden)
+    found = sparse.lm_head(read_rows(sparse, embedded, documents, positions).hidden)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(before, read_rows(sparse, embedded, documents, positions).hidden)
+
+
+def test_experts_are_saved_and_loaded_by_their_names(tmp_path: Path) -> None:
+    decoder, other = build_decoder(EXPERTS, 20, 12), build_decoder(EXPERTS, 20, 12)
+    decoder.save_pretrained(tmp_path, save_original_format=False)
+    load_weights(other, tmp_path)
+    library = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        for found in (other, library):
+            torch.testing.assert_close(found(tokens).logits, decoder(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [DENSE, EXPERTS, SHARED_KEYS], ids=("dense", "experts", "shared keys"))
+def test_documents_read_one_by_one_are_documents_read_by_a_mask(size: Size) -> None:
+    """States and gradients, also for the layers' inputs; and what padding holds does not matter."""
+
+    def read(decoder: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        embedded, documents, positions = packed(24)
+        embedded.requires_grad_()
+        hidden = read_rows(decoder, embedded, documents, positions).hidden[documents > 0]
+        weights = [p for p in decoder.model.parameters() if p.requires_grad and p.numel()]
+        gradients = torch.autograd.grad(hidden.sin().sum(), [embedded, *weights], allow_unused=True)
+        return hidden, [gradient for gradient in gradients if gradient is not None]
+
+    torch.manual_seed(0)
+    decoder = build_decoder(size, 20, 12)
+    masked, masked_gradients = read(decoder)
+    read_by_document(decoder)
+    torch.testing.assert_close(read(decoder), (masked, masked_gradients), rtol=1e-4, atol=1e-5)
+
+
+def test_bounds_of_documents(squares: Data) -> None:
+    _, documents, _ = packed(1)
+    assert document_bounds(documents).tolist() == [0, 5, 9, 12, 24]
+    assert document_bounds(torch.tensor([[1, 1], [1, 2]])).tolist() == [0, 2, 3, 4]
