@@ -143,10 +143,12 @@ def _add_readers(add: Add) -> None:
     report = add("report", commands.report, "redraw, and write one HTML file", "report --results results/study")
     dashboard = add("dashboard", commands.dashboard, "browse the runs in MLflow on 127.0.0.1", "dashboard --port 5001")
     dashboard.add_argument("--port", type=int, default=5000)
-    show = add("show-data", commands.show_data, "a contact sheet of the miniature world", "show-data")
-    show.add_argument(
-        "--out", metavar="PNG", type=Path, default=RESULTS / "world.png", help="where to; default: %(default)s"
-    )
+    text = "a contact sheet of the miniature world, or of your own data with counts and warnings"
+    show = add("show-data", commands.show_data, text, "show-data --data data.yaml")
+    show.add_argument("--out", metavar="PNG", type=Path, help=f"where to; default: in {RESULTS}")
+    show.add_argument("--data", metavar="FILE", type=Path, help="your own data, a data.yaml")
+    show.add_argument("--scale", default="mini", help="for its tokenizer and rows; default: %(default)s")
+    _add_store(show)
     sync = add("sync-mlflow", commands.sync_mlflow, "enter into MLflow what it lacks of the results", "sync-mlflow")
     for parser in (figures, report, dashboard, sync):
         parser.add_argument(

@@ -223,13 +223,28 @@ def sync_mlflow(options: argparse.Namespace) -> int:
 
 
 def show_data(options: argparse.Namespace) -> int:
-    from mm1_lab.evaluate.contact_sheet import draw_contact_sheet
+    from mm1_lab.evaluate.contact_sheet import data_sections, draw_contact_sheet, world_sections
 
+    out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
+    if options.data:
+        from mm1_lab.data.shards import Shards
+        from mm1_lab.data.shards.summary import summary_lines
+        from mm1_lab.orchestrate.request import data_cache, find_scale
+        from mm1_lab.results import Ledger
+
+        ledger = Ledger(RESULTS, options.store)
+        ledger.check_writable()
+        data = Shards.open(options.data, data_cache(ledger), find_scale(options.scale))
+        for line in summary_lines(data):
+            print(line)
+        sections = data_sections(data)
+    else:
+        sections = world_sections()
     try:
-        draw_contact_sheet(options.out)
+        draw_contact_sheet(out, sections)
     except (OSError, ValueError) as error:
-        raise RequestError(f"--out {options.out}: cannot be written ({error})") from None
-    print(options.out)
+        raise RequestError(f"--out {out}: cannot be written ({error})") from None
+    print(out)
     return DONE
 
 

@@ -169,7 +169,7 @@ def read_decoder(asked: Pretrained) -> PretrainedDecoder:
             "choose a decoder whose layers see everything"
         )
     digest = _digest(folder, asked.weights)
-    folder_tokenizer(folder, rows=config.vocab_size, needs_padding=True)
+    folder_tokenizer(folder, rows=config.vocab_size)
     return PretrainedDecoder(
         name=asked.weights,
         folder=str(folder),

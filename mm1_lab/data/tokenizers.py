@@ -5,8 +5,10 @@ Text never turns into a special token, even where it spells one, so that a row h
 
 import hashlib
 import re
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import AddedToken
@@ -88,12 +90,12 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
     return BackendTokenizer(backend, **{name: backend.get_vocab()[token] for name, token in SPECIAL.items()})
 
 
-def folder_tokenizer(folder: Path, rows: int | None = None, needs_padding: bool = False) -> BackendTokenizer:
+def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     """A Hugging Face tokenizer from `folder`; nothing is fetched and no code of the folder runs.
 
-    An image token is added if there is none. Where there is no begin or padding token, the end token serves: padding
-    is told apart by its place, not by its id; `needs_padding` refuses that. `rows` are those of the embedding that it
-    is for. Raises RequestError if the folder holds no tokenizer that can be used.
+    An image token is added if there is none. Where there is no begin or padding token, the end token serves, and a line
+    says so: padding is told apart by its place, not by its id. `rows` are those of the embedding that it is for. Raises
+    RequestError if the folder holds no tokenizer that can be used.
     """
     from transformers import AutoTokenizer
 
@@ -112,10 +114,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None, needs_padding: bool 
     end = _first(loaded.eos_token_id, loaded.sep_token_id)
     if end is None:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
-    if needs_padding and loaded.pad_token_id is None:
-        raise RequestError(
-            f"tokenizer: {folder} has no pad token; set pad_token in its tokenizer_config.json (its end token will do)"
-        )
+    if loaded.pad_token_id is None:
+        _say(f"tokenizer: {folder} has no pad token; its end token {loaded.convert_ids_to_tokens(end)!r} serves")
     begin = _first(loaded.bos_token_id, loaded.cls_token_id)
     backend = Backend.from_str(backend.to_str())
     entries = max(backend.get_vocab(with_added_tokens=True).values()) + 1
@@ -133,6 +133,12 @@ def folder_tokenizer(folder: Path, rows: int | None = None, needs_padding: bool 
         end=end,
         image=backend.get_vocab()[IMAGE],
     )
+
+
+@lru_cache
+def _say(message: str) -> None:
+    """Prints each message once."""
+    print(message, file=sys.stderr)
 
 
 def _first(*ids: int | None) -> int | None:

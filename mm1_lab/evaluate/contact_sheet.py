@@ -1,4 +1,4 @@
-"""A contact sheet: real samples of the miniature world's sources and benchmarks, as a model gets them."""
+"""A contact sheet: real samples of the data's sources, and of the world's benchmarks, as a model gets them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import EvaluationSettings
-from mm1_lab.data.types import Document, Picture, Tokens
+from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmark import Question
 from mm1_lab.evaluate.world import world_benchmarks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
+
+    from mm1_lab.data.shards import Shards
 
 COLUMNS = 6
 _SIDE = 36
@@ -34,11 +38,14 @@ class Cell:
     text: str
 
 
-def draw_contact_sheet(path: Path) -> None:
+Section = tuple[str, list[Cell]]
+"""A title, and what stands below it."""
+
+
+def draw_contact_sheet(path: Path, sections: Sequence[Section]) -> None:
     """Writes the sheet as PNG to `path`, whose folder is made."""
     from matplotlib.figure import Figure
 
-    sections = [*_sources(), *_benchmarks()]
     figure = Figure(figsize=(14, 2.15 * len(sections)), layout="constrained")
     strips = figure.subfigures(len(sections), 1, squeeze=False)
     for strip, (title, cells) in zip(strips[:, 0], sections, strict=True):
@@ -57,12 +64,33 @@ def _draw(axes: Axes, cell: Cell | None) -> None:
     if cell.picture is None:
         axes.text(0, 1, text, fontsize=7.5, va="top", transform=axes.transAxes)
         return
-    axes.imshow(cell.picture.pixels(_SIDE), interpolation="nearest")
+    try:
+        axes.imshow(cell.picture.pixels(_SIDE), interpolation="nearest")
+    except BrokenPicture as error:
+        text = textwrap.fill(f"broken: {error}", 38)
     axes.set_anchor("NW")
     axes.text(0, -0.06, text, fontsize=7.5, va="top", transform=axes.transAxes)
 
 
-def _sources() -> list[tuple[str, list[Cell]]]:
+def world_sections() -> list[Section]:
+    """The world's sources and benchmarks."""
+    return [*_sources(), *_benchmarks()]
+
+
+def data_sections(data: Shards) -> list[Section]:
+    """The first documents of each source that training reads; of one with several pictures, how it begins."""
+    sections = []
+    for name in data.identity.sources:
+        source, documents, row = data.source(name, seed=0), dict[str, Document](), 0
+        while len(documents) < COLUMNS and not (documents and source.epochs(row) >= 1):
+            documents |= {document.key: document for document in source.documents(row)}
+            row += 1
+        cells = [cell for document in documents.values() for cell in _in_order(document)[:3]]
+        sections.append((name, [Cell(cell.picture, textwrap.shorten(cell.text, 300)) for cell in cells[:COLUMNS]]))
+    return sections
+
+
+def _sources() -> list[Section]:
     sections = []
     for name, title in _STANDS_FOR.items():
         source = World().source(name, seed=0)
@@ -93,7 +121,7 @@ def _in_order(document: Document) -> list[Cell]:
     return cells
 
 
-def _benchmarks() -> list[tuple[str, list[Cell]]]:
+def _benchmarks() -> list[Section]:
     settings = EvaluationSettings(questions=8 * COLUMNS, batch_size=1)
     return [
         (

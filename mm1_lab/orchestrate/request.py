@@ -110,8 +110,7 @@ def load_request(
     for arm in only:
         if arm not in loaded.arms:
             raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
-    scales = path.parent / "scales"
-    numbers = load_scale(scale, scales if scales.is_dir() else REPOSITORY / "sweeps" / "scales", overrides)
+    numbers = find_scale(scale, overrides, path.parent)
     ledger = Ledger(results, store, parts)
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data))
@@ -155,6 +154,12 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
     return scale.model_copy(update={"benchmarks": tuple(opened)})
 
 
+def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
+    """A scale from those beside the sweeps, or else from the repository's. Raises RequestError."""
+    scales = sweeps / "scales"
+    return load_scale(name, scales if scales.is_dir() else REPOSITORY / "sweeps" / "scales", overrides)
+
+
 def find_law(ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None) -> LearningRateLaw:
     """The law of a scale with these settings on these data: of the results folder, else of the published study, which
     is about the miniature world without settings. Raises RequestError where there is none."""
@@ -190,14 +195,19 @@ def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, models: Hugging
 
 
 def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:
-    """Opens (and at first, indexes) the user's data, or the world for a pre-trained decoder.
+    """Opens (and at first, indexes) the user's data, or the world for a pre-trained decoder, and tries some pictures.
 
     Raises RequestError for data that cannot be used.
     """
     from mm1_lab.data import open_data
+    from mm1_lab.data.shards import Shards
+    from mm1_lab.data.shards.summary import check_pictures
 
     ledger.check_writable()
-    return open_data(path, data_cache(ledger), scale, tokenizer).identity
+    data = open_data(path, data_cache(ledger), scale, tokenizer)
+    if isinstance(data, Shards):
+        check_pictures(data)
+    return data.identity
 
 
 def machine_cpus() -> int:

@@ -80,9 +80,14 @@ def test_an_image_token_that_is_there_is_used(tmp_path: Path) -> None:
     assert (ours.image, ours.size) == (theirs.convert_tokens_to_ids("<image>"), len(theirs))
 
 
-def test_the_end_token_stands_in_for_a_missing_begin_or_padding(tmp_path: Path) -> None:
-    ours = folder_tokenizer(saved(tmp_path, eos_token="</s>"))
-    assert ours.begin == ours.pad == ours.end
+def test_the_end_token_stands_in_for_a_missing_begin_or_padding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path, eos_token="</s>")
+    for _ in range(2):
+        ours = folder_tokenizer(folder)
+        assert ours.begin == ours.pad == ours.end
+    assert capsys.readouterr().err == f"tokenizer: {tmp_path} has no pad token; its end token '</s>' serves\n"
 
 
 def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Shards:
         files: dict[str, list[Path]],
     ) -> None:
         self.path = path
-        self._cache = cache
+        self.cache = cache
         self._scale = scale
         decoder = Decoder(content.pictures, content.largest_picture)
         readers = {name: source.reader for name, source in content.named().items()}
@@ -82,7 +82,7 @@ class Shards:
         """The folder's, or byte-level BPE trained on all training text of all sources."""
         if self._folder_tokenizer is not None:
             return self._folder_tokenizer
-        folder = self._cache / "tokenizers" / f"{self.identity.digest}-{self._scale.vocabulary}"
+        folder = self.cache / "tokenizers" / f"{self.identity.digest}-{self._scale.vocabulary}"
         return bpe_tokenizer(self._training_text(), self._scale.vocabulary, folder)
 
     def _training_text(self) -> Iterator[str]:
@@ -129,14 +129,14 @@ class Shards:
     def tokens(self, name: str) -> TokenFile:
         """The source's token ids; worked out at the first time, and kept in the cache."""
         recipe = repr([self.identity.digest, self.tokenizer.digest, name])
-        folder = self._cache / "tokens" / hashlib.sha256(recipe.encode()).hexdigest()[:24]
+        folder = self.cache / "tokens" / hashlib.sha256(recipe.encode()).hexdigest()[:24]
         return TokenFile.write(folder, self.collection(name), self.tokenizer)
 
     def chunks(self, name: str, limits: Limits, held_out: bool = False) -> NDArray[np.int64]:
         """The source's chunks for rows of `limits`, as `TokenFile.chunks` gives them; kept in the cache."""
         collection = self.collection(name)
         recipe = repr([self.identity.digest, self.tokenizer.digest, name, tuple(limits), held_out])
-        path = self._cache / "chunks" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:24]}.npy"
+        path = self.cache / "chunks" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:24]}.npy"
         if not path.exists():
             samples = collection.held_out if held_out else collection.train
             entries = self.tokens(name).chunks(samples, limits, only_first=collection.reader == "pairs")

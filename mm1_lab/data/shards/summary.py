@@ -1,0 +1,118 @@
+"""What users' data hold: counts, what was left out and why, whether the pictures decode, and what to look at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mm1_lab.config import RequestError
+from mm1_lab.data.pixels import BROKEN_LEAST, BROKEN_SHARE, decode
+from mm1_lab.data.shards.chunks import PICTURE
+from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.shards.shards import Shards
+from mm1_lab.data.types import Picture
+
+TRIED = 256
+"""Pictures of a source that are decoded to see whether they are sound, from all over it."""
+TRIED_BEFORE_A_RUN = 32
+FEW = {"text": 1_000, "pairs": 1_000, "pages": 200}
+"""Documents, by reader, below which a source is said to be small: a model has seen them all in its first steps."""
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """One source in numbers."""
+
+    name: str
+    reader: str
+    files: int
+    documents: int
+    held_out: int
+    pictures: int
+    tokens: int
+    """Of text."""
+    chunks: int
+    """Documents and parts of documents, each for one row, without those held out."""
+    left_out: dict[str, int]
+    tried: int
+    broken: tuple[str, ...]
+    """Of the pictures that were tried, those that do not decode."""
+
+
+def summarise(data: Shards) -> list[SourceSummary]:
+    """All sources. Tokenises them where that was not done yet."""
+    summaries = []
+    for name, collection in data.collections.items():
+        ids = data.tokens(name).ids
+        pictures = int(np.count_nonzero(ids == PICTURE))
+        _, decoded = decode(some_pictures(collection, TRIED), 1)
+        summaries.append(
+            SourceSummary(
+                name=name,
+                reader=collection.reader,
+                files=len(collection.files),
+                documents=len(collection),
+                held_out=len(collection.held_out),
+                pictures=pictures,
+                tokens=len(ids) - pictures,
+                chunks=len(data.chunks(name, data.limits)),
+                left_out=dict(collection.left_out()),
+                tried=decoded.asked,
+                broken=decoded.broken,
+            )
+        )
+    return summaries
+
+
+def some_pictures(collection: Collection, most: int) -> list[Picture]:
+    """The first picture of up to `most` samples, evenly spaced."""
+    samples = np.unique(np.linspace(0, len(collection) - 1, most).astype(int)).tolist()
+    return [picture for sample in samples for picture in collection.pictures(sample)[:1]]
+
+
+def check_pictures(data: Shards) -> None:
+    """Tries some pictures of every source, once per data. Raises RequestError where too many do not decode."""
+    mark = data.cache / "checked" / data.identity.digest
+    if mark.exists():
+        return
+    for name, collection in data.collections.items():
+        _, decoded = decode(some_pictures(collection, TRIED_BEFORE_A_RUN), 1)
+        if len(decoded.broken) >= min(BROKEN_LEAST, decoded.asked) > 0:
+            raise RequestError(
+                f"{data.path}: {name}: {len(decoded.broken)} of {decoded.asked} images that were tried cannot be "
+                f"decoded; repair or remove: {'; '.join(decoded.broken[:3])}"
+            )
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def warnings(summary: SourceSummary) -> Iterator[str]:
+    """What a user should know of a source before training on it."""
+    if summary.documents < (few := FEW.get(summary.reader, 0)):
+        yield f"{summary.documents:,} documents are few (below {few:,}): training repeats them from its first steps on"
+    if not summary.held_out:
+        yield "nothing is held out, so there is no held-out loss; that takes four documents"
+    left_out = sum(summary.left_out.values())
+    if left_out > (summary.documents + left_out) / 10:
+        yield f"{left_out / (summary.documents + left_out):.0%} of the documents are left out"
+    if len(summary.broken) > BROKEN_SHARE * summary.tried:
+        yield f"more than {BROKEN_SHARE:.0%} of the pictures are broken, and training will stop at them"
+
+
+def summary_lines(data: Shards) -> Iterator[str]:
+    """The summary of all sources as text."""
+    for summary in summarise(data):
+        counts = [
+            f"{summary.documents:,} documents in {summary.files:,} files",
+            f"{summary.held_out:,} held out",
+            f"{summary.pictures:,} pictures",
+            f"{summary.tokens:,} tokens of text",
+            f"{summary.chunks:,} chunks to train on",
+        ]
+        yield f"{summary.name}: {', '.join(counts)}"
+        for reason, count in summary.left_out.items():
+            yield f"  left out: {count:,} {reason}"
+        if summary.tried:
+            yield f"  broken: {len(summary.broken):,} of {summary.tried:,} pictures tried"
+        yield from (f"    {message}" for message in summary.broken[:5])
+        yield from (f"  note: {warning}" for warning in warnings(summary))

@@ -1,0 +1,72 @@
+"""What is said of users' data before they are trained on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError
+from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards.summary import check_pictures, summarise, warnings
+
+
+def test_a_summary_counts_what_is_there(everything: Callable[..., Shards], files: Any) -> None:
+    data = everything()
+    captions, synthetic, pages, text = summarise(data)
+    assert (captions.name, captions.files, captions.documents, captions.held_out) == ("captions", 2, 60, 8)
+    assert (captions.pictures, captions.chunks, captions.tried, captions.broken) == (60, 52, 60, ())
+    assert captions.tokens == sum(len(data.tokenizer.encode(f"picture {number}")) for number in range(60))
+    assert (synthetic.documents, pages.documents, pages.pictures) == (60, 30, 60)
+    assert (text.documents, text.pictures, text.left_out) == (30, 0, {})
+    assert text.chunks == len(data.chunks("text", data.limits)) > 30 - text.held_out
+
+
+def broken_captions(files: Any, share: float) -> Shards:
+    torn = round(40 * share)
+    members: dict[str, bytes] = {}
+    for number in range(40):
+        png = files.png(number)
+        members |= {f"{number:02}.png": png[:40] if number < torn else png, f"{number:02}.txt": b"a picture"}
+    files.tar("c.tar", {**members, "x.txt": b"no image", "y.png": files.png(0)})
+    files.jsonl("t.jsonl", ["a text", "another", "", "  "])
+    data: Shards = files.open(captions=["c.tar"], text=["t.jsonl"])
+    return data
+
+
+def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
+    captions, text = summarise(broken_captions(files, 0.5))
+    assert captions.left_out == {"no image": 1, "without text": 1}
+    assert (captions.tried, len(captions.broken)) == (40, 20)
+    assert text.left_out == {"without text": 2}
+    told = [" ".join(warnings(summary)) for summary in (captions, text)]
+    assert "40 documents are few" in told[0] and "more than 1% of the pictures are broken" in told[0]
+    assert "nothing is held out" in told[1] and "50% of the documents are left out" in told[1]
+
+
+def test_pictures_are_tried_before_a_run(files: Any) -> None:
+    with pytest.raises(
+        RequestError, match=r"captions: 16 of 32 images .* cannot be decoded; repair or remove: .*c.tar"
+    ):
+        check_pictures(broken_captions(files, 0.5))
+    few = broken_captions(files, 0.05)
+    check_pictures(few)
+    (files.folder / "c.tar").unlink()
+    check_pictures(few)  # not tried again
+
+
+def test_show_data_tells_and_draws(
+    everything: Callable[..., Shards], files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything()
+    monkeypatch.chdir(files.folder)
+    assert main(["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]) == 0
+    said = capsys.readouterr().out
+    assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
+    assert "text: 30 documents" in said and "note: 30 documents are few" in said
+    sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)
+    colours = {colour for _, colour in sheet.getcolors(1 << 20)}  # type: ignore[union-attr]
+    shown = [files.colour(number) in colours for number in range(60)]
+    assert sum(shown) >= 12, "pictures of captions, of dense captions and of pages"
