@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations, product
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import model_validator
 
 from analysis.claims import (
     Claim,
+    Verdict,
     claim_of,
     claim_row,
     grounds,
@@ -259,23 +260,28 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
     lessons = list(lessons)
     found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
     p = {name: _combined(rows) for name, rows in found.items()}
-    order = sorted((name for name in p if p[name]["both"]), key=lambda name: min(p[name]["both"].values()))
-    running, verdicts = 0.0, {}
-    for rank, name in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * min(p[name]["both"].values())))
-        verdicts[name] = say(p[name]["both"], len(order) - rank) if running <= LEVEL else "undecided", running
-    left = sum(running > LEVEL for _, running in verdicts.values())
+    verdicts = judge_family({name: known["both"] for name, known in p.items() if known["both"]})
+    left = max(1, sum(p_holm > LEVEL for _, p_holm in verdicts.values()))
     rows = []
     for lesson in lessons:
         verdict, p_holm = verdicts.get(lesson.name, ("not judged", np.nan))
         if verdict in ("undecided", "refuted in size"):
-            scores = [
-                scored for scored in ("wording", "content") if say(p[lesson.name][scored], max(left, 1)) in SUPPORTED
-            ]
-            if len(scores) == 1 and p[lesson.name]["content"]:
-                verdict = "by wording only" if scores[0] == "wording" else "by content only"
-        rows.append(_lesson_row(lesson, found[lesson.name], verdict, p_holm, len(order), left))
+            wording, content = (say(p[lesson.name][scored], left) in SUPPORTED for scored in ("wording", "content"))
+            if wording != content and p[lesson.name]["content"]:
+                verdict = "by wording only" if wording else "by content only"
+        rows.append(_lesson_row(lesson, found[lesson.name], verdict, p_holm, len(verdicts), left))
     return pd.DataFrame(rows)
+
+
+def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdict, float]]:
+    """Verdict and adjusted p of each lesson, of the p of all that could be said of it."""
+    order = sorted(p, key=lambda name: min(p[name].values()))
+    running, verdicts = 0.0, {}
+    for rank, name in enumerate(order):
+        factor = len(order) - rank
+        running = max(running, min(1.0, factor * min(p[name].values())))
+        verdicts[name] = say(p[name], factor) if running <= LEVEL else "undecided", running
+    return verdicts
 
 
 SUPPORTED = ("supported", "supported, smaller")
@@ -301,13 +307,16 @@ def _combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {"wording": wording, "content": content, "both": both}
 
 
+def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The p of what could be said of a lesson, from those of its parts (`p_values`)."""
+    sizes = [part["smaller"] for part in parts if "smaller" in part]
+    p = {"supported": max(part["supported"] for part in parts)}
+    p["contradicted"] = min(1.0, len(parts) * min(part["contradicted"] for part in parts))
+    return p | ({"smaller": max(sizes)} if sizes else {})
+
+
 def _statements(rows: pd.DataFrame) -> dict[str, float]:
-    p = {
-        "supported": float(rows["p_supported"].max()),
-        "contradicted": min(1.0, len(rows) * float(rows["p_contradicted"].min())),
-        "smaller": float(rows["p_smaller"].max()),
-    }
-    return {name: value for name, value in p.items() if not np.isnan(value)}
+    return combine([p_columns(row) for row in rows.to_dict("records")])
 
 
 def _deciding(rows: pd.DataFrame) -> pd.DataFrame:

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
-PRIOR = 4.0
-"""Degrees of freedom that the pool counts for: 95 % of true variances of pairs within 0.36 to 8.3 times the pool's."""
+PRIOR = 5.0
+"""Degrees of freedom that the pool counts for: 95 % of pairs' true variances within 0.4 to 6 times the pool's. Of 4, 5
+and 6 the one with which simulated intervals of pairs hold the truth in 95 to 97 % whatever differs in spread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,12 @@ def test_a_contrast_over_seeds_is_student_s_t() -> None:
 
 def test_a_pair_s_variance_is_moderated_towards_the_pool_as_limma_does() -> None:
     """squeezeVar's posterior, (df.prior · var.prior + df · var) / (df.prior + df), worked out by hand."""
-    pool = np.array([[50.0, 53.0, 49.0], [48.0, 52.5, 47.0], [40.0, 45.0, 41.0]])
+    pool = np.array([[50.0, 53.0, 49.0], [48.0, 52.5, 47.0], [40.0, 45.0, 41.0], [44.0, 45.0, 40.0]])
     rest = pool - pool.mean(1, keepdims=True) - pool.mean(0, keepdims=True) + pool.mean()
     differences = np.array([1.0, 4.0, 2.5])
     found = moderated(differences, pool)
-    variance = (4 * 2 * (rest**2).sum() / 4 + 2 * differences.var(ddof=1)) / 6
-    assert found is not None and found.degrees_of_freedom == 6
+    variance = (5 * 2 * (rest**2).sum() / 6 + 2 * differences.var(ddof=1)) / 7
+    assert found is not None and found.degrees_of_freedom == 7
     assert found.error == pytest.approx(math.sqrt(variance / 3))
     few = moderated(differences, pool[:2])
     assert few is not None and few.degrees_of_freedom == 4, "a pool of 2 degrees of freedom lends no more than it has"

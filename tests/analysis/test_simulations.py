@@ -1,0 +1,150 @@
+"""Studies of known truth: how often intervals hold it, how often a family errs, and whether power is as promised.
+
+A sweep is a grid of 3 × 2 × 2 arms. Scores have a seed's luck (sd 3), which all arms share; a trial's own (sd 1), equal
+or not in all arms; and an axis' own change from seed to seed (sd 0, 0.5 or 1). The short form runs in every test, the
+long form, with tighter bounds, in `make soak`.
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from analysis.claims import p_values, say
+from analysis.lessons import combine, judge_family
+from analysis.power import seeds_needed
+from analysis.statistics import PRIOR, Floats, Interval, moderated, one_sample
+from mm1_lab.config import Expectation
+
+ARMS = list(product(range(3), range(2), range(2)))
+PAIRS = [(11, 0), (1, 0), (2, 0), (4, 0), (3, 0), (5, 0), (10, 1)]
+"""Of arms that differ in one axis, in two, in all three."""
+TOKENS = np.array([1 if tokens else -1 for *_, tokens in ARMS]) / 6
+RESOLUTION = np.array([1 if resolution else -1 for _, resolution, _ in ARMS]) / 6
+LONG = pytest.param(6000, marks=pytest.mark.soak)
+
+
+def study(generator: np.random.Generator, seeds: int, axis: float, uneven: bool = False) -> Floats:
+    """(arms, seeds) scores whose truth is nought everywhere."""
+    spread = np.sqrt(PRIOR / generator.chisquare(PRIOR, (12, 1))) if uneven else 1.0
+    scores = generator.normal(0, 3, seeds) + spread * generator.normal(0, 1, (12, seeds))
+    for place, levels in enumerate((3, 2, 2)):
+        scores += generator.normal(0, axis, (levels, seeds))[[arm[place] for arm in ARMS]]
+    return scores
+
+
+def of_pair(scores: Floats, first: int, second: int) -> Interval:
+    found = moderated(scores[first] - scores[second], np.delete(scores, [first, second], 0))
+    assert found
+    return found
+
+
+def of_sum(scores: Floats, weights: Floats) -> Interval:
+    found = one_sample(weights @ scores)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("repeats", [600, LONG])
+@pytest.mark.parametrize(("axis", "uneven"), [(0.0, False), (0.0, True), (0.5, False), (1.0, False)])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_intervals_hold_the_truth_in_93_to_97_of_100_studies(
+    seeds: int, axis: float, uneven: bool, repeats: int
+) -> None:
+    generator, inside = np.random.default_rng([seeds, repeats]), np.zeros(3)
+    for repeat in range(repeats):
+        scores = study(generator, seeds, axis, uneven)
+        pair = of_pair(scores, *PAIRS[repeat % len(PAIRS)])
+        found = [pair, of_sum(scores, TOKENS), of_sum(scores, TOKENS - RESOLUTION)]
+        inside += [one.low < 0 < one.high for one in found]
+    chance = 3 * np.sqrt(0.05 * 0.95 / repeats)  # three standard errors of the simulation itself
+    low, high = (0.93 - chance / 2, 0.97 + chance / 2) if repeats > 1000 else (0.95 - chance, 0.97 + chance)
+    assert ((low <= inside / repeats) & (inside / repeats <= high)).all(), inside / repeats
+
+
+@pytest.mark.parametrize("repeats", [400, LONG])
+@pytest.mark.parametrize("axis", [0.0, 1.0])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_a_family_has_a_wrong_verdict_in_5_of_100_studies_at_most(seeds: int, axis: float, repeats: int) -> None:
+    """Every lesson's truth is where it is easiest to say a wrong thing of it: on the edge of what is claimed."""
+    generator, wrong = np.random.default_rng([seeds, int(axis), repeats]), 0
+    for _ in range(repeats):
+        scores = study(generator, seeds, axis)
+        pairs = [of_pair(scores, *pair) for pair in PAIRS]
+
+        def moved(number: int, truth: float, pairs: list[Interval] = pairs) -> Interval:
+            return Interval(pairs[number].estimate + truth, pairs[number].error, pairs[number].degrees_of_freedom)
+
+        tokens = of_sum(scores, TOKENS)
+        family = {
+            "none": p_values("greater", 0, moved(0, 0.0)),
+            "tokens": p_values("greater", 0, tokens),
+            "size": p_values("greater", 0, moved(1, 3.0), 3.0),
+            "large": p_values("greater", 0, moved(2, 20.0)),
+            "beyond equivalent": p_values("equivalent", 2, moved(3, 2.01)),
+            "does not keep": p_values("keeps", 2, moved(4, -2.01)),
+            "one part of two": combine([p_values("greater", 0, moved(5, 0.0)), p_values("greater", 0, moved(2, 20.0))]),
+        }
+        said = {name: verdict for name, (verdict, _) in judge_family(family).items()}
+        wrong += (
+            any(said[name] not in ("undecided",) for name in ("none", "tokens", "one part of two"))
+            or "smaller" in said["size"]
+            or "size" in said["size"]
+            or said["size"] == "contradicted"
+            or said["large"] == "contradicted"
+            or said["beyond equivalent"] == "supported"
+            or said["does not keep"] == "supported"
+        )
+    assert wrong / repeats <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize("repeats", [600, LONG])
+@pytest.mark.parametrize(
+    ("expect", "margin", "size", "truth"),
+    [
+        ("greater", 0.0, None, 2.0),
+        ("greater", 0.0, None, 1.2),
+        ("less", 0.0, None, -2.0),
+        ("greater", 0.0, 2.5, 0.3),
+        ("keeps", 2.0, None, 0.0),
+        ("equivalent", 2.0, None, 0.2),
+        ("equivalent", 2.0, None, 4.0),
+    ],
+)
+def test_so_many_seeds_as_are_said_to_be_needed_decide_four_times_out_of_five(
+    expect: Expectation, margin: float, size: float | None, truth: float, repeats: int
+) -> None:
+    one_seed = Interval(truth, float(np.sqrt(2)), 1.0)
+    seeds = int(seeds_needed(expect, margin, one_seed, PRIOR, size=size))
+    assert 2 < seeds < 40
+    generator, decided = np.random.default_rng(repeats), np.zeros(2)
+    for _ in range(repeats):
+        for place, count in enumerate((seeds, seeds - 2)):
+            found = of_pair(study(generator, count, 0.0), 11, 0)
+            moved = Interval(found.estimate + truth, found.error, found.degrees_of_freedom)
+            decided[place] += say(p_values(expect, margin, moved, size)) != "undecided"
+    assert 0.75 <= decided[0] / repeats <= 0.93
+    assert decided[1] < decided[0]
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "size", "truth", "verdict"),
+    [
+        ("greater", 0.0, 3.0, 3.0, "supported"),
+        ("greater", 0.0, 3.0, 0.0, "refuted in size"),
+        ("greater", 0.0, 6.0, 2.5, "supported, smaller"),
+        ("greater", 0.0, 3.0, -2.5, "contradicted"),
+        ("equivalent", 3.0, None, 0.3, "supported"),
+        ("keeps", 3.0, None, 5.0, "supported"),
+        ("keeps", 3.0, None, -6.0, "contradicted"),
+    ],
+)
+def test_with_ten_seeds_the_truth_comes_out(
+    expect: Expectation, margin: float, size: float | None, truth: float, verdict: str
+) -> None:
+    generator, right = np.random.default_rng(4), 0
+    for _ in range(100):
+        found = of_pair(study(generator, 10, 0.5), 1, 0)
+        moved = Interval(found.estimate + truth, found.error, found.degrees_of_freedom)
+        right += say(p_values(expect, margin, moved, size)) == verdict
+    assert right >= 80
