@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.overview import Drawn
+    from analysis.overview import Drawn, Group
+    from analysis.table import Table
 
 
 def draw(results: Path) -> list[Path]:
@@ -19,20 +20,23 @@ def draw(results: Path) -> list[Path]:
     reading on a code host. Raises RequestError where there are no results, or of another schema. A sweep none of whose
     trials is finished is left out as long as another one has results.
     """
-    from analysis.overview import write_overview
-
-    drawn = draw_sweeps(results)
-    return [*(path for one in drawn for path in one.files), *write_overview(results, drawn)]
+    return _draw_all(results)[1]
 
 
 def draw_report(results: Path) -> list[Path]:
     """Redraws everything and writes `report.html`; returns the files written, the report last."""
-    from analysis.overview import write_overview
     from analysis.report import write_report
 
+    groups, files = _draw_all(results)
+    return [*files, write_report(results, groups)]
+
+
+def _draw_all(results: Path) -> tuple[list[Group], list[Path]]:
+    from analysis.overview import group_sweeps, write_overview
+
     drawn = draw_sweeps(results)
-    files = [path for one in drawn for path in one.files]
-    return [*files, *write_overview(results, drawn), write_report(results, drawn)]
+    groups = group_sweeps(results, drawn)
+    return groups, [*(path for one in drawn for path in one.files), *write_overview(results, groups)]
 
 
 def draw_sweeps(results: Path) -> list[Drawn]:
@@ -54,27 +58,35 @@ def draw_sweep(folder: Path) -> list[Path]:
     """Redraws one sweep's folder (`RESULTS/SCALE/VARIANT`); returns the files written.
 
     `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms where the sweep has none; `contrasts.*`:
-    the claims with their verdicts; `benchmarks.csv`: every benchmark × shots; `sources.csv`: held-out loss, tokens and
-    epochs a source; `predictions.html|png`: sampled predictions; `validity.*`: the rules for the base, where it has a
-    blind control; `table_1.*`: Table 1, with each encoder's quality by itself. Of a search: `points.csv`, `optima.csv`,
-    `law.json`. `table.md` is written last, in one step: a folder where it is newer than the results is drawn
-    completely.
+    the claims with their verdicts; `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: the same over
+    seeds; `sources.csv`: held-out loss, tokens and epochs per source; `predictions.html|png`: sampled predictions;
+    `validity.*`: the rules for the base, where it has a blind control; `table_1.*`: Table 1, with each encoder's
+    quality by itself. Of a search: `points.csv`, `optima.csv`, `law.json`. `table.md` is written last, in one step: a
+    folder where it is newer than the results is drawn completely.
     """
     return list(_draw(folder).files)
+
+
+def sweep_in_short(folder: Path) -> Table:
+    """A row per arm of a sweep's folder for a terminal: scores by number of shots and of text, with intervals."""
+    from analysis.study import read_study
+    from analysis.tables import short_table
+
+    return short_table(read_study(folder))
 
 
 def _draw(folder: Path) -> Drawn:
     from analysis.axes import axis_rows
     from analysis.claims import judge_claims
-    from analysis.figure_4 import draw_figure_4
-    from analysis.figures import draw_arms, draw_claims, draw_panels, head
+    from analysis.figures import draw_claims, draw_scores, head
     from analysis.lessons import lesson_parts, load_lessons
     from analysis.lr_results import draw_search
-    from analysis.overview import Drawn, cost_of, runs_of
+    from analysis.overview import Drawn, runs_of, shared_seconds
     from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
     from analysis.study import read_study
+    from analysis.table import write_csv
     from analysis.table_1 import write_table_1
-    from analysis.tables import contrasts_document, means_document, write_tables
+    from analysis.tables import claims_table, losses_table, means_table, scores, write_sweep_tables
     from analysis.validity import failed_gates, validity_rows, write_validity
 
     study = read_study(folder)
@@ -83,24 +95,21 @@ def _draw(folder: Path) -> Drawn:
     claims = judge_claims(study, failed)
     samples = shared_samples(study, shown_arms(study))
     files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
-    documents = {}
+    files.append(write_csv(scores(study), folder / "scores.csv"))
+    tables: dict[str, list[Table]] = {}
     if study.sweep.search:
         files += draw_search(folder)
     else:
-        draw_main = {"Fig. 4": draw_figure_4}.get(
-            study.sweep.reproduces, draw_panels if study.sweep.panels else draw_arms
-        )
-        files += draw_main(study, folder / "figure")
+        files += draw_scores(study, folder / "figure")
         if len(claims):
-            files += draw_claims(claims, folder / "contrasts", head(study), f"{study.uncertainty_note}.")
-            documents["Claims of the sweep's file"] = contrasts_document(study, claims)
+            files += draw_claims(claims, folder / "contrasts", head(study), f"95 % intervals. {study.caution}".strip())
+            tables["Claims of the sweep's file"] = [claims_table(study, claims)]
         if study.sweep.reproduces == "Table 1":
             files += write_table_1(study, folder)
-        validity, document = write_validity(study, rules)
-        files += [*validity, *write_tables(study, claims, folder)]
-        documents["All scores"] = means_document(study)
-        if document:
-            documents[document.title] = document
+        validity, table = write_validity(study, rules)
+        files += [*validity, *write_sweep_tables(study, claims, folder)]
+        tables["All scores"] = [means_table(study), losses_table(study)]
+        tables |= {table.title: [table]} if table else {}
     return Drawn(
         folder=folder,
         manifest=study.variant.manifest,
@@ -109,8 +118,9 @@ def _draw(folder: Path) -> Drawn:
         parts=lesson_parts(study, load_lessons(), failed),
         axes=None if study.sweep.search else axis_rows(study),
         missing=tuple(study.missing()),
-        cost=cost_of(study),
+        caution=study.caution,
         runs=runs_of(study),
-        documents=documents,
+        shared_seconds=shared_seconds(study),
+        tables=tables,
         samples=tuple(samples),
     )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.claims import seed_columns
-from analysis.document import HOLE, Document, Section
 from analysis.effects import Effect, axis_effect, forest_importances, grid_effects, varying
 from analysis.study import Study
-from analysis.style import GREY, PALETTE, WIDTH, annotate_head, save, styled
+from analysis.style import GREY, NARROW, PALETTE, annotate_head, save, styled
+from analysis.table import MISSING, Table
 from mm1_lab.results.summary import AVERAGE
 
 if TYPE_CHECKING:
@@ -71,45 +71,52 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     return single.sort_values("spread", ascending=False, na_position="last", kind="stable")
 
 
-def axes_document(rows: pd.DataFrame, title: str) -> Document:
+def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
     """The ranking of axes, then the full split of each grid."""
+    import pandas as pd
+
     measures = list(dict.fromkeys(rows["measure"]))
     cells = {(row["sweep"], row["axis"], row["measure"]): _spread(row) for row in rows.to_dict("records")}
-    ranking = []
-    for row in ranked(rows).to_dict("records"):
-        spreads = [cells.get((row["sweep"], row["axis"], measure), HOLE) for measure in measures]
-        share = HOLE if np.isnan(row["share"]) else f"{100 * row['share']:.0f} %"
-        ranking.append([row["axis"], row["sweep"], row["levels"], *spreads, _p(row), share, row["method"]])
-    head = ["axis", "sweep", "levels", *measures, "p", "share", "method"]
-    sections = [Section("", head, ranking, ["sweep", "levels", "method"])]
-    grids = rows[(rows["method"] == "full grid") & (rows["measure"] == AVERAGE)]
-    for sweep, split in grids.groupby("sweep", sort=False):
-        lines = [
-            [row["axis"], f"{100 * row['share']:.1f} %", _spread(row), _p(row)] for row in split.to_dict("records")
-        ]
-        heading = f"{sweep}: what explains the differences between the cells of the grid ({AVERAGE})"
-        sections.append(Section(heading, ["axis or interaction", "share of the variance", "spread", "p"], lines))
-    remarks = [
+    ranking = [
+        {"axis": row["axis"], "sweep": row["sweep"], "levels": row["levels"]}
+        | {measure: cells.get((row["sweep"], row["axis"], measure), MISSING) for measure in measures}
+        | {"p": _p(row), "share": _share(row, 0), "method": row["method"]}
+        for row in ranked(rows).to_dict("records")
+    ]
+    notes = [
         "How far an axis moves the scores, in points: twice the root mean square distance of levels from the middle of "
         "arms that differ in this axis alone, which between two levels is their difference; with 95 % intervals, each "
         "effect against its own change from seed to seed.",
+        *(f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()),
     ]
-    notes = [f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()]
-    alone = sorted(set(rows["sweep"][rows["seeds"] == 1]))
-    if alone:
+    if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):
         notes.append(f"{', '.join(alone)}: one seed, so numbers without an interval.")
-    return Document(title, remarks, sections, notes)
+    tables = [Table(title, pd.DataFrame(ranking), notes)]
+    grids = rows[(rows["method"] == "full grid") & (rows["measure"] == AVERAGE)]
+    for sweep, split in grids.groupby("sweep", sort=False):
+        lines = [
+            {"axis or interaction": row["axis"], "share of the variance": _share(row, 1)}
+            | {"spread": _spread(row), "p": _p(row)}
+            for row in split.to_dict("records")
+        ]
+        heading = f"{sweep}: what explains the differences between the cells of the grid ({AVERAGE})"
+        tables.append(Table(heading, pd.DataFrame(lines)))
+    return tables
+
+
+def _share(row: Mapping[Hashable, Any], digits: int) -> str:
+    return MISSING if np.isnan(row["share"]) else f"{100 * row['share']:.{digits}f} %"
 
 
 def _spread(row: Mapping[Hashable, Any]) -> str:
     if np.isnan(row["spread"]):
-        return HOLE
+        return MISSING
     return f"{row['spread']:.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
 
 
 def _p(row: Mapping[Hashable, Any]) -> str:
     if np.isnan(row["p"]):
-        return HOLE
+        return MISSING
     return "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
 
 
@@ -120,16 +127,17 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
     sweeps = list(dict.fromkeys(row["sweep"] for row in shown))
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.32 * max(len(shown), 1)), layout="constrained")
+        figure = Figure(figsize=(NARROW, 0.9 + 0.3 * max(len(shown), 1)), layout="constrained")
         axis = figure.subplots()
         for place, row in enumerate(shown):
             colour = PALETTE[(sweeps.index(row["sweep"]) + 4) % len(PALETTE)]
             errors = np.array([[row["spread"] - row["low"]], [row["high"] - row["spread"]]])
-            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=colour)
+            face = "white" if row["seeds"] == 1 else colour
+            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=colour, mfc=face)
             beside = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "ha": "right"}
             axis.annotate(row["axis"], (-0.01, place), va="bottom", **beside)  # type: ignore[arg-type]
             levels = row["levels"].split(" / ")
-            small = f"{row['sweep']}: {', '.join(levels) if len(levels) <= 3 else f'{len(levels)} levels'}"
+            small = f"{row['sweep']}: {', '.join(levels) if len(row['levels']) <= 24 else f'{len(levels)} levels'}"
             axis.annotate(small, (-0.01, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
             axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
         axis.set_yticks([])
@@ -137,6 +145,9 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
         axis.set_xlim(left=0)
         axis.grid(axis="x")
         axis.spines["left"].set_visible(False)
-        axis.set_xlabel("spread of the average over 0, 4 and 8 shots, in points")
-        annotate_head(figure, title, "95 % intervals; between two levels the spread is their difference.")
+        axis.set_xlabel("spread of the average, in points")
+        notes = ["95 % intervals; between two levels the spread is their difference."]
+        notes += ["Open circles: one seed, no interval."] * any(row["seeds"] == 1 for row in shown)
+        notes += ["All seeds are development seeds."] * all(row["seeds_are"] == "development" for row in shown)
+        annotate_head(figure, title, *notes)
         return save(figure, path)

@@ -19,7 +19,7 @@ import numpy as np
 
 from analysis.power import seeds_needed, smallest_difference
 from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
-from analysis.study import Study
+from analysis.study import DEVELOPMENT, Study
 from mm1_lab.config import Contrast, Expectation
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ Verdict = Literal[
     "not judged",
 ]
 
-DEVELOPMENT = range(5)
-"""Seeds that the world and the recipes were tuned on."""
 CONFIRMATORY = 100
 """The first of the seeds that no development has used."""
 

@@ -1,17 +1,28 @@
-"""Figures of a sweep: a panel a row with the scores by shots, any sweep's arms as dots, and its contrasts."""
+"""Figures of a sweep: scores by shots panel by panel, in groups or arm by arm, and claims with their verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.claims import Verdict
-from analysis.statistics import Interval
-from analysis.study import FAMILIES, Study
-from analysis.style import DARK, GREY, MARKERS, PALETTE, WIDTH, annotate_head, arm_colours, save, styled
+from analysis.statistics import LEVEL, Interval, one_sample, quantile
+from analysis.study import Study
+from analysis.style import (
+    DARK,
+    DASHES,
+    GREY,
+    MARKERS,
+    NARROW,
+    PALETTE,
+    WIDTH,
+    annotate_head,
+    arm_colours,
+    save,
+    styled,
+)
 from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
@@ -19,104 +30,105 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-TITLES = {"": "all image benchmarks", "captioning": "captioning (CIDEr)", "vqa": "VQA"}
-DASHES = (0, (4, 2))
-VERDICT_COLOURS: dict[Verdict, str] = {
-    "supported": "#0072B2",
-    "supported, smaller": "#0072B2",
-    "refuted in size": "#D55E00",
-    "contradicted": "#D55E00",
-}
+LOSS = "held-out loss"
+OWN_SCALE = "MM1's are of its own benchmarks and sizes: compare their order with ours, not their height."
+BLUE, RED = "#0072B2", "#C04A00"
+VERDICT_COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in size": RED, "contradicted": RED}
+"""Grey for every other verdict."""
+
+
+def draw_scores(study: Study, path: Path) -> list[Path]:
+    """The sweep's figure: in groups as MM1's Fig. 4, by panels where the sweep has some, otherwise arm by arm."""
+    if study.sweep.reproduces == "Fig. 4":
+        return draw_groups(study, path)
+    most = max(len(panel.arms) for panel in study.panels.values())
+    return draw_panels(study, path) if study.sweep.panels and most <= len(MARKERS) else draw_arms(study, path)
+
+
+def head(study: Study) -> str:
+    manifest = study.variant.manifest
+    data = f", data {manifest.data_name}" if manifest.data_name != "world" else ""
+    return f"{study.sweep.heading}, scale {manifest.scale}{data}"
 
 
 def draw_panels(study: Study, path: Path) -> list[Path]:
-    """A row a panel: text-core, then the means by number of shots of all benchmarks and of each family.
+    """A row per panel: what there is of text-core, held-out losses of one's own data, and of the means by shots.
 
-    A trial without scores leaves a gap, and its label says so. Diamonds are the paper's own numbers.
+    A column has one range in all rows. A trial without scores leaves a gap, and its label says so.
     """
     from matplotlib.figure import Figure
 
-    families = [family for family in FAMILIES if any(m.startswith(f"{family} ".lstrip()) for m in study.measures)]
-    rows = len(study.panels)
+    columns = {title: [f"{family} {k}-shot".strip() for k in study.shots] for family, title in study.families.items()}
+    if TEXT_CORE in study.measures:
+        columns = {TEXT_CORE: [TEXT_CORE], **columns}
+    if study.variant.manifest.data.kind != "world":
+        columns = {LOSS: [str(source) for source in study.held_out["source"].unique()], **columns}
+    rows, widths = len(study.panels), [1.0 if len(measures) == 1 else 2.0 for measures in columns.values()]
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.75 + 1.75 * rows), layout="constrained")
-        grid = figure.subplots(
-            rows, 1 + len(families), sharey="col", squeeze=False, width_ratios=[1.1] + [2.2] * len(families)
+        figure = Figure(figsize=(WIDTH, 0.9 + 1.6 * rows), layout="constrained")
+        grid = figure.subplots(rows, len(columns), sharey="col", squeeze=False, width_ratios=widths)
+        for place, ((key, panel), axes) in enumerate(zip(study.panels.items(), grid, strict=True), 1):
+            for axis, (title, measures) in zip(axes, columns.items(), strict=True):
+                _column(axis, study, key, panel, measures)
+                space = "\n" * (axis is axes[0])  # for the panel's name
+                axis.set_title(space + (title if title != LOSS else "held-out loss (less is better)"), color=DARK)
+                axis.set_ylabel("nats per text token" if title == LOSS else "points" if axis is axes[0] else "")
+                axis.set_xlabel({TEXT_CORE: "arms in order", LOSS: ""}.get(title, "shots") if place == rows else "")
+            name = f"{key}   {panel.title}".strip() if key else ""
+            offset: dict[str, Any] = {"xytext": (0, 16), "textcoords": "offset points", "annotation_clip": False}
+            text = axes[0].annotate(name, (0, 1), xycoords="axes fraction", fontsize=8, fontweight="bold", **offset)
+            text.set_in_layout(False)
+            _legend(axes[-1], study, key, panel)
+        dots = "Small dots: single seeds." * (len(study.seeds) > 1)
+        annotate_head(
+            figure,
+            head(study),
+            f"{study.uncertainty_note}. {dots}",
+            study.caution,
+            OWN_SCALE * bool(study.paper.values),
         )
-        for (key, panel), axes in zip(study.panels.items(), grid, strict=True):
-            _text_core(axes[0], study, key, panel)
-            for axis, family in zip(axes[1:], families, strict=True):
-                _by_shots(axis, study, key, panel, family)
-            axes[0].set_ylabel("points")
-            axes[0].set_title(" ", pad=16)
-            name = f"{key}   {panel.title}".strip()
-            heading = axes[0].annotate(name, (0, 1.2), xycoords="axes fraction", fontsize=8, fontweight="bold")
-            heading.set_in_layout(False)
-            for axis, title in zip(axes, [TEXT_CORE, *(TITLES[family] for family in families)], strict=True):
-                axis.annotate(title, (0.5, 1.04), xycoords="axes fraction", ha="center", color=DARK)
-            _legend(axes[-1], study, panel)
-        for axis in grid[-1, 1:]:
-            axis.set_xlabel("shots")
-        seeds = " Small dots: single seeds." * (len(study.seeds) > 1)
-        paper = " Open diamonds: MM1's own numbers; open triangles: MM1 says more than this." * bool(study.paper.values)
-        annotate_head(figure, head(study), f"{study.uncertainty_note}.{seeds}{paper}")
         return save(figure, path)
 
 
-def _by_shots(axis: Axes, study: Study, key: str, panel: Panel, family: str) -> None:
-    colours = arm_colours(study.sweep)
-    places = np.arange(len(study.shots), dtype=float)
-    measures = [f"{family} {shots}-shot".strip() for shots in study.shots]
+def _column(axis: Axes, study: Study, key: str, panel: Panel, measures: Sequence[str]) -> None:
+    """One measure: an arm beside the other; several: the arms as lines over them."""
+    colours, alone = arm_colours(study.sweep), measures == [TEXT_CORE]
+    by_loss = measures[0] in set(study.held_out["source"])
+    places = np.arange(len(measures), dtype=float)
     for order, (label, arm) in enumerate(panel.arms.items()):
-        x = places + _dodge(order, len(panel.arms), 0.32)
-        points = [study.mean(arm, measure) for measure in measures]
-        line = [point.estimate if point else np.nan for point in points]
-        errors = np.array([_errors(point) for point in points]).T
-        axis.errorbar(x, line, yerr=errors, color=colours[arm], marker=MARKERS[order % len(MARKERS)], elinewidth=0.8)
-        for place, measure in zip(x, measures, strict=True):
-            _seeds(axis, study, arm, measure, place, colours[arm])
-            number = None if family else study.paper.value(key, label, measure)
+        x = np.array([float(order)]) if alone else places + _dodge(order, len(panel.arms), 0.32)
+        singles = [_losses(study, arm, m) if by_loss else study.seed_values(arm, m) for m in measures]
+        points = [one_sample(s) if by_loss else study.mean(arm, m) for s, m in zip(singles, measures, strict=True)]
+        heights = [p.estimate if p else s[0] if s else np.nan for p, s in zip(points, singles, strict=True)]
+        axis.errorbar(
+            x, heights, yerr=np.array([_errors(point) for point in points]).T, elinewidth=0.8, color=colours[arm],
+            marker=MARKERS[order % len(MARKERS)], linestyle="none" if by_loss else "-",
+        )  # fmt: skip
+        for place, values, measure in zip(x, singles, measures, strict=True):
+            if len(values) > 1:
+                same = {"marker": ".", "markersize": 2.5, "alpha": 0.5, "linestyle": "none", "color": colours[arm]}
+                axis.plot([place] * len(values), values, **same)  # type: ignore[arg-type]
+            number = study.paper.value(key, label, measure)
             if number:
-                axis.plot(
-                    place, number.value, marker="^" if number.bound == "above" else "D", color=colours[arm],
-                    markerfacecolor="white", markersize=5, linestyle="none", zorder=3,
-                )  # fmt: skip
-    if study.blind:
-        blind = [study.mean(study.blind, measure) for measure in measures]
-        axis.plot(places, [b.estimate if b else np.nan for b in blind], color=GREY, linestyle=DASHES, linewidth=1)
-    majority = [study.majority(measure) for measure in measures]
-    axis.plot(places, [np.nan if m is None else m for m in majority], color=GREY, linestyle=":", linewidth=1)
-    axis.set_xticks(places, [str(shots) for shots in study.shots])
-    axis.set_xlim(-0.4, len(places) - 0.6)
+                marker = "^" if number.bound == "above" else "D"
+                axis.plot(place, number.value, marker=marker, color=colours[arm], mfc="white", ms=5, linestyle="none")
+    reach = [-0.7, len(panel.arms) - 0.3] if alone else [-0.4, len(places) - 0.6]
+    blind = [study.mean(study.blind, m) if study.blind and not by_loss else None for m in measures]
+    levels: dict[Any, list[float | None]] = {DASHES: [b.estimate if b else None for b in blind]}
+    levels |= {":": [study.majority(m) for m in measures]} if not by_loss else {}
+    for style, level in levels.items():
+        heights = [np.nan if value is None else value for value in level]
+        if not np.isnan(heights).all():
+            axis.plot(reach if alone else places, heights * 2 if alone else heights, color=GREY, linestyle=style, lw=1)
+    ticks = list(measures) if by_loss else [m.split()[-1].removesuffix("-shot") for m in measures]
+    axis.set_xticks([] if alone else places, [] if alone else ticks)
+    axis.set_xlim(*reach)
     axis.margins(y=0.1)
 
 
-def _text_core(axis: Axes, study: Study, key: str, panel: Panel) -> None:
-    colours = arm_colours(study.sweep)
-    for order, (label, arm) in enumerate(panel.arms.items()):
-        point = study.mean(arm, TEXT_CORE)
-        if point:
-            marker = MARKERS[order % len(MARKERS)]
-            errors = np.array([_errors(point)]).T
-            axis.errorbar(order, point.estimate, yerr=errors, color=colours[arm], elinewidth=0.8, marker=marker)
-            _seeds(axis, study, arm, TEXT_CORE, order, colours[arm])
-        number = study.paper.value(key, label, TEXT_CORE)
-        if number:
-            axis.plot(order, number.value, marker="D", color=colours[arm], markerfacecolor="white", markersize=5)
-    blind = study.mean(study.blind, TEXT_CORE) if study.blind else None
-    if blind:
-        axis.axhline(blind.estimate, color=GREY, linestyle=DASHES, linewidth=1)
-    majority = study.majority(TEXT_CORE)
-    if majority is not None:
-        axis.axhline(majority, color=GREY, linestyle=":", linewidth=1)
-    axis.set_xticks([])
-    axis.set_xlim(-0.7, len(panel.arms) - 0.3)
-
-
-def _seeds(axis: Axes, study: Study, arm: str, measure: str, place: float, colour: str) -> None:
-    values = study.seed_values(arm, measure)
-    if len(values) > 1:
-        axis.plot([place] * len(values), values, marker=".", markersize=2.5, alpha=0.5, color=colour, linestyle="none")
+def _losses(study: Study, arm: str, source: str) -> list[float]:
+    rows = study.held_out
+    return [float(loss) for loss in rows["loss"][(rows["arm"] == arm) & (rows["source"] == source)]]
 
 
 def _errors(point: Interval | None) -> tuple[float, float]:
@@ -128,83 +140,125 @@ def _dodge(order: int, count: int, width: float) -> float:
     return 0.0 if count == 1 else width * (order / (count - 1) - 0.5)
 
 
-def _legend(axis: Axes, study: Study, panel: Panel) -> None:
+def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
     from matplotlib.lines import Line2D
 
     colours = arm_colours(study.sweep)
     handles = []
     for order, (label, arm) in enumerate(panel.arms.items()):
+        marker = MARKERS[order % len(MARKERS)]
         there = arm in study.scored
-        label = label if there else f"{label} (missing)"
-        handles.append(Line2D([], [], color=colours[arm], marker=MARKERS[order % len(MARKERS)], label=label))
+        handles.append(
+            Line2D([], [], color=colours[arm], marker=marker, label=label if there else f"{label} (missing)")
+        )
         if not there:
             handles[-1].set(linestyle="none", markerfacecolor="none")
     if study.blind in study.scored:
         handles.append(Line2D([], [], color=GREY, linestyle=DASHES, linewidth=1, label="blind control"))
     if any(study.majority(measure) is not None for measure in study.measures):
         handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="majority answer"))
+    bounds = {number.bound for place, number in study.paper.values.items() if place[0] == key}
+    for bound, marker, words in (("equal", "D", "MM1's own number"), ("above", "^", "MM1: more than this")):
+        if bound in bounds:
+            handles.append(Line2D([], [], color=DARK, marker=marker, mfc="white", ms=5, linestyle="none", label=words))
     axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
 
 
-def head(study: Study) -> str:
-    return f"{study.sweep.heading} at scale {study.variant.manifest.scale}"
+def draw_groups(study: Study, path: Path) -> list[Path]:
+    """A column per number of shots, a group per panel (resolution and image tokens), a colour per connector."""
+    from matplotlib.figure import Figure
+
+    groups = list(study.panels.values())
+    labels = list(dict.fromkeys(label for panel in groups for label in panel.arms))
+    measures = [measure for measure in study.measures if measure.endswith("shot") and " " not in measure]
+    with styled():
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+        axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+        for axis, measure in zip(axes, measures, strict=True):
+            for order, label in enumerate(labels):
+                x = np.arange(len(groups)) + 0.22 * (order - (len(labels) - 1) / 2)
+                points = [study.mean(panel.arms[label], measure) if label in panel.arms else None for panel in groups]
+                axis.errorbar(
+                    x, [point.estimate if point else np.nan for point in points], linestyle="none", elinewidth=0.8,
+                    yerr=np.array([_errors(point) for point in points]).T, marker=MARKERS[order % len(MARKERS)],
+                    color=PALETTE[order % len(PALETTE)], label=label,
+                )  # fmt: skip
+            axis.set_title(measure)
+            ticks = [panel.title.replace(", ", "\n").removesuffix(" tokens") for panel in groups]
+            axis.set_xticks(range(len(groups)), ticks)
+            axis.set_xlim(-0.5, len(groups) - 0.5)
+        axes[0].set_ylabel("points")
+        axes[len(axes) // 2].set_xlabel("resolution, image tokens")
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
+        unknown = "" if study.paper.values else "MM1's values were never published."
+        annotate_head(figure, head(study), f"{study.uncertainty_note}.", study.caution, unknown)
+        return save(figure, path)
 
 
 def draw_arms(study: Study, path: Path) -> list[Path]:
-    """A row an arm, a column a main measure, the paper's numbers as diamonds: for sweeps of any kind and size."""
+    """A row per arm, a column per main measure, shots on one range; MM1's numbers in a column of their own."""
     from matplotlib.figure import Figure
 
     columns = [measure for measure in study.measures if " " not in measure]
-    arms = list(study.sweep.arms)
-    known = [(arm, measure) for arm in arms for measure in columns if study.paper_value(arm, measure)]
+    arms = [arm for arm in study.sweep.arms if study.representative(arm) == arm]
+    paper = {measure: [study.paper_value(arm, measure) for arm in arms] for measure in columns}
+    known = [measure for measure in columns if any(paper[measure])]
     with styled():
         figure = Figure(figsize=(WIDTH, 1.1 + 0.22 * len(arms)), layout="constrained")
-        axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-        for axis, measure in zip(axes, columns, strict=True):
+        axes = figure.subplots(1, len(columns) + bool(known), sharey=True, squeeze=False)[0]
+        shots = [axis for axis, measure in zip(axes, columns, strict=False) if measure != TEXT_CORE]
+        for axis, measure in zip(axes, columns, strict=False):
             for row, arm in enumerate(arms):
-                point, number = study.mean(arm, measure), study.paper_value(arm, measure)
-                colour = GREY if arm == study.blind else PALETTE[4]
-                if point:
-                    errors = np.array([_errors(point)]).T
+                if point := study.mean(arm, measure):
+                    errors, colour = np.array([_errors(point)]).T, GREY if arm == study.blind else BLUE
                     axis.errorbar(point.estimate, row, xerr=errors, marker="o", color=colour, elinewidth=0.8)
-                if number:
-                    axis.plot(number.value, row, marker="D", color=DARK, markerfacecolor="white", linestyle="none")
             axis.set_title(measure)
-            axis.grid(axis="x")
             axis.set_xlabel("points")
-        labels = [arm if arm in study.scored else f"{arm} (missing)" for arm in arms]
-        axes[0].set_yticks(range(len(arms)), labels)
+            if axis in shots[1:]:
+                axis.sharex(shots[0])
+        for measure, marker in zip(known, MARKERS, strict=False):
+            places = [(number.value, row) for row, number in enumerate(paper[measure]) if number]
+            axes[-1].plot(*zip(*places, strict=True), marker=marker, color=DARK, mfc="white", lw=0, label=measure)
+        if known:
+            axes[-1].set_title("MM1's own numbers")
+            axes[-1].set_xlabel("points on its benchmarks")
+            axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
+        for axis in axes:
+            axis.grid(axis="x")
+        axes[0].set_yticks(range(len(arms)), [arm if arm in study.scored else f"{arm} (missing)" for arm in arms])
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
-        paper = " Open diamonds: MM1's own numbers." * bool(known)
-        annotate_head(figure, head(study), f"{study.uncertainty_note}.{paper}")
+        annotate_head(figure, head(study), f"{study.uncertainty_note}.", study.caution)
         return save(figure, path)
 
 
 def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[Path]:
-    """Rows of claims or lessons: difference with interval, what is claimed (shaded), verdict, the paper's own."""
+    """Rows of claims or lessons: difference with interval, what is claimed (shaded), verdict, the paper's own.
+
+    Where verdicts are corrected for their number, thin lines are the intervals that they go by.
+    """
     from matplotlib.figure import Figure
 
     known = claims[["low", "high", "estimate", "paper"]].to_numpy(float)
     ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
     reach = 0.08 * (max(ends) - min(ends) or 1.0)
-    limits = (min(ends) - reach, max(ends) + reach)
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(claims)), layout="constrained")
+        figure = Figure(figsize=(NARROW, 0.9 + 0.44 * len(claims)), layout="constrained")
         axis = figure.subplots()
         axis.axvline(0, color=DARK, linewidth=0.6)
-        axis.set_xlim(*limits)
+        axis.set_xlim(min(ends) - reach, max(ends) + reach)
         for place, row in enumerate(claims.to_dict("records")):
             _claim(axis, place, row)
-        axis.set_yticks(range(len(claims)), [""] * len(claims))
-        axis.tick_params(axis="y", length=0)
-        axis.set_ylim(len(claims) - 0.4, -0.6)
-        axis.set_xlabel("difference in points; shaded: what the claim says")
+        axis.set_yticks([])
+        axis.set_ylim(len(claims) - 0.55, -0.75)
+        axis.set_xlabel("difference in points; shaded: what is claimed")
         axis.grid(axis="x")
-        axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
-        note += " Open diamonds: MM1's own difference; open triangles: MM1's is more." * bool(
-            claims["paper"].notna().any()
-        )
+        if "p_holm" in claims and claims["p_holm"].notna().any():
+            note += " Thin: the same, widened by Holm's correction, which verdicts go by."
+        if (claims["interval"] == "questions").any():
+            note += " Open circles: one seed, intervals over questions, no verdict."
+        if claims["paper"].notna().any():
+            note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
         annotate_head(figure, head, note)
         return save(figure, path)
 
@@ -213,21 +267,42 @@ def _claim(axis: Axes, place: int, row: Mapping[Hashable, Any]) -> None:
     from matplotlib.patches import Rectangle
 
     margin, (left, right) = row["margin"], axis.get_xlim()
-    low, high = {
-        "greater": (margin, right),
-        "less": (left, -margin),
-        "keeps": (-margin, right),
-        "equivalent": (-margin, margin),
-    }[row["expect"]]
-    colour = VERDICT_COLOURS.get(row["verdict"], GREY)
-    axis.add_patch(Rectangle((low, place - 0.38), high - low, 0.76, color="#EDEDED", linewidth=0, zorder=0))
-    if np.isfinite(row["estimate"]):
-        errors = np.nan_to_num([[row["estimate"] - row["low"]], [row["high"] - row["estimate"]]])
-        axis.errorbar(row["estimate"], place, xerr=errors, marker="o", color=colour)
+    regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
+    low, high = regions.get(row["expect"], (-margin, margin))
+    axis.add_patch(Rectangle((low, place - 0.05), high - low, 0.4, color="#EDEDED", linewidth=0, zorder=0))
+    colour, middle = VERDICT_COLOURS.get(row["verdict"], GREY), place + 0.15
+    estimate, conditional = row["estimate"], row["interval"] == "questions"
+    if np.isfinite(estimate):
+        wide = _corrected(row)
+        axis.plot([estimate - wide, estimate + wide], [middle, middle], color=colour, linewidth=0.6)
+        errors = np.nan_to_num([[estimate - row["low"]], [row["high"] - estimate]])
+        axis.errorbar(
+            estimate, middle, xerr=errors, marker="o", color=colour, linewidth=1.6,
+            mfc="white" if conditional else colour,
+        )  # fmt: skip
     if np.isfinite(row["paper"]):
         marker = "^" if row["paper_bound"] == "above" else "D"
-        axis.plot(row["paper"], place, marker=marker, color=DARK, markerfacecolor="white", linestyle="none")
-    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-    axis.annotate(row["claim"], (-0.01, place), ha="right", va="bottom", **beside)
-    axis.annotate(row["detail"], (-0.01, place), ha="right", va="top", color=GREY, fontsize=6, **beside)
-    axis.annotate(row["verdict"], (1.01, place), ha="left", va="center", color=colour, fontweight="bold", **beside)
+        axis.plot(row["paper"], middle, marker=marker, color=DARK, mfc="white", ms=4, linestyle="none")
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+    beside: dict[str, Any] = {
+        "textcoords": "offset points",
+        "annotation_clip": False,
+        "xycoords": ("axes fraction", "data"),
+    }
+    size, small = min(7.5, 480 / len(row["claim"])), min(5.5, 480 / len(row["detail"]))  # what the width holds
+    axis.annotate(row["claim"], (0, place - 0.05), (0, 9), fontsize=size, bbox=paper, **beside).set_in_layout(False)
+    axis.annotate(
+        row["detail"], (0, place - 0.05), (0, 2), color=GREY, fontsize=small, bbox=paper, **beside
+    ).set_in_layout(False)
+    reason = row["reason"] if len(row["reason"]) <= len("contradicted") else ""
+    word = reason if reason and row["verdict"] == "not judged" else row["verdict"]
+    axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)
+
+
+def _corrected(row: Mapping[Hashable, Any]) -> float:
+    """Half the width of the interval that a verdict goes by: at the level that Holm's correction leaves this row."""
+    p, p_holm = row.get("p", np.nan), row.get("p_holm", np.nan)
+    if p_holm != p_holm or row["error"] != row["error"]:
+        return 0.0
+    factor = p_holm / p if 0 < p < p_holm < 1 else row["family"] if p_holm >= 1 else 1.0
+    return float(row["error"] * quantile(1 - LEVEL / 2 / factor, row["df"]))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from analysis.claims import Verdict
-from analysis.document import HOLE, Document, Section
 from analysis.figures import draw_claims
 from analysis.lessons import LAW
-from analysis.tables import estimate, paper_cell, seeds_cell
+from analysis.table import MISSING, Table
+from analysis.tables import estimate, paper_cell, references, seeds_cell, verdict_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,37 +19,53 @@ if TYPE_CHECKING:
 Row = Mapping[Hashable, Any]
 
 
-def lessons_document(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> Document:
+def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
     """Every lesson with the part that its verdict hangs on; then every part by itself."""
+    import pandas as pd
+
     sources = list(dict.fromkeys(source for source in lessons["paper_source"].dropna() if source))
     rows = []
     for row in lessons.to_dict("records"):
-        known = isinstance(row["detail"], str)
-        claim = row["claim"] if row["by"] == "MM1" else f"{row['claim']} (ours)"
-        several = f" (of {row['parts']})" if row["parts"] > 1 else ""
-        cells = [claim, f"{row['paper_says']} ({row['section']})", row["detail"] + several if known else HOLE]
-        cells += [expected(row) if known else HOLE, estimate_cell(row), paper_cell(row, sources), seeds_text(row)]
-        rows.append([*cells, seeds_cell(row), f"**{row['verdict']}**{because(row)}"])
-    head = ["lesson", "the paper", "hangs on", "expected", "estimate", "MM1", "seeds", "seeds needed", "verdict"]
-    sections = [Section("", head, rows, ["the paper", "hangs on", "expected", "verdict"])]
-    if len(parts):
-        cells = [
-            [row["lesson"], row["detail"], expected(row), estimate_cell(row), f"{row['says']}{because(row)}"]
-            for row in parts[parts["detail"].notna()].to_dict("records")
-        ]
-        head = ["lesson", "part", "expected", "estimate", "by itself"]
-        sections.append(Section("Part by part", head, cells, ["part", "expected", "by itself"]))
-    return Document(title, [f"{tally(lessons)}."], sections, lesson_notes(lessons), sources)
+        known, several = isinstance(row["detail"], str), f" (of {row['parts']})" if row["parts"] > 1 else ""
+        rows.append(
+            {
+                "lesson": row["claim"] + " (ours)" * (row["by"] != "MM1"),
+                "the paper": f"{row['paper_says']} ({row['section']})",
+                "hangs on": row["detail"] + several if known else MISSING,
+                "expected": expected(row) if known else MISSING,
+                "estimate": estimate_cell(row),
+                "MM1": paper_cell(row, sources),
+                "seeds": seeds_text(row),
+                "seeds needed": seeds_cell(row),
+                "verdict": verdict_cell(row),
+            }
+        )
+    notes = [f"{tally(lessons)}.", *lesson_notes(lessons), *references(sources)]
+    tables = [Table(title, pd.DataFrame(rows), notes)]
+    each = [
+        {"lesson": row["lesson"], "part": row["detail"], "expected": expected(row), "estimate": estimate_cell(row)}
+        | {"by itself": row["says"] + f": {row['reason']}" * bool(row["reason"])}
+        for row in parts[parts["detail"].notna()].to_dict("records")
+    ]
+    return [*tables, *([Table("Part by part", pd.DataFrame(each))] if each else [])]
+
+
+def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
+    """A row per lesson: what was found, and the verdict."""
+    import pandas as pd
+
+    rows = [
+        {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1"), "MM1": row["section"]}
+        | {"estimate, points": estimate_cell(row), "seeds": seeds_text(row), "verdict": verdict_cell(row)}
+        for row in lessons.to_dict("records")
+    ]
+    return Table(title, pd.DataFrame(rows))
 
 
 def expected(row: Row) -> str:
     """`> 0; MM1 3`, with the paper's size where it is a bound too."""
     size = row["size"]
     return str(row["expectation"]) if size != size else f"{row['expectation']}; MM1 {size:g}"
-
-
-def because(row: Row) -> str:
-    return f": {row['reason']}" if row["reason"] else ""
 
 
 def tally(lessons: pd.DataFrame) -> str:
@@ -66,7 +82,7 @@ def estimate_cell(row: Row) -> str:
 def seeds_text(row: Row) -> str:
     """`3, development`, and `1, over questions` where an interval is conditional on the models of one seed."""
     if row["seeds"] != row["seeds"] or not row["seeds"]:
-        return HOLE
+        return MISSING
     return f"{row['seeds']:.0f}, {row['seeds_are']}" + ", over questions" * (row["interval"] == "questions")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
-from analysis.axes import axes_document, draw_axes
-from analysis.document import HOLE, Document, Section, markdown_table
-from analysis.lesson_tables import because, draw_lessons, estimate_cell, lessons_document, seeds_text, tally
+from analysis.axes import axes_tables, draw_axes, ranked
+from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
 from analysis.lessons import all_parts, judge_lessons, load_lessons
-from analysis.study import Study
-from analysis.tables import write_csv, write_document
+from analysis.study import Study, seeds_text
+from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
 from mm1_lab.results import Manifest
 from mm1_lab.results.files import write_text
 from mm1_lab.results.samples import Sampled
@@ -20,32 +20,11 @@ from mm1_lab.results.samples import Sampled
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What a sweep took, as its trials and their shared parts recorded it."""
-
-    trials: int
-    trial_seconds: float
-    """Of one core, training and evaluation of all trials."""
-    shared_seconds: float
-    """The same of the encoders and decoders behind them, each once."""
-    tokens: int
-    """Text tokens that the trials' models were trained on."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """How one trial was run."""
-
-    arm: str
-    seed: int
-    fingerprint: str
-    commit: str
-    date: str
-    processor: str
-    versions: str
-    seconds: float
+WORLDS = {
+    "world": "that see a miniature world of drawn shapes: the numbers tell how these choices act there, and not what "
+    "models of the paper's size would score",
+    "shards": "trained on one's own data",
+}
 
 
 @dataclass(frozen=True)
@@ -61,10 +40,13 @@ class Drawn:
     """What it says of each part of the lessons about it."""
     axes: pd.DataFrame | None
     missing: tuple[str, ...]
-    cost: Cost
-    runs: tuple[Run, ...]
-    documents: Mapping[str, Document]
-    """Its tables, by their names in the report."""
+    caution: str
+    runs: pd.DataFrame
+    """A row per trial, as `runs_of` gives them."""
+    shared_seconds: float
+    """Of one core: training of the encoders and decoders behind the trials, each once."""
+    tables: Mapping[str, Sequence[Table]]
+    """By their names in the report."""
     samples: tuple[Sampled, ...]
 
     @property
@@ -75,38 +57,47 @@ class Drawn:
     @property
     def command(self) -> str:
         """What runs this sweep again."""
-        seeds = ",".join(map(str, sorted({run.seed for run in self.runs})))
+        seeds = ",".join(map(str, sorted(set(self.runs["seed"]))))
         seeds += "," * ("," not in seeds)  # one seed with a comma: without, it would be a count
         settings = "".join(f" --set {setting}" for setting in self.manifest.overrides)
         data = f" --data {self.manifest.data_name}.yaml" if self.manifest.data_name != "world" else ""
         return f"mm1-lab run {self.manifest.sweep.name} --scale {self.manifest.scale} --seeds {seeds}{settings}{data}"
 
+    @property
+    def cost(self) -> str:
+        hours = self.runs["seconds"].sum() / 3600
+        text = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} hours of a core"
+        shared = f", the encoders and decoders that they share {self.shared_seconds / 3600:.1f}"
+        return f"{text}{shared * bool(self.shared_seconds)}."
 
-def runs_of(study: Study) -> tuple[Run, ...]:
+
+def runs_of(study: Study) -> pd.DataFrame:
+    """How each trial was run: arm, seed, fingerprint, seconds, parameters, commit, date, processor, versions."""
+    import pandas as pd
+
     trials = study.variant.trials[study.variant.trials["done"]]
-    runs = []
-    for arm, seed, fingerprint in zip(*(trials[name].tolist() for name in ("arm", "seed", "fingerprint")), strict=True):
-        record = study.records[fingerprint]
+    rows = []
+    for trial in trials.to_dict("records"):
+        record = study.records[trial["fingerprint"]]
         machine = record.get("environment", {})
-        versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
-        seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        commit, date = str(machine.get("commit") or HOLE)[:12], str(machine.get("date", HOLE))[:10]
-        processor = str(machine.get("processor", HOLE))
-        runs.append(Run(arm, seed, fingerprint, commit, date, processor, versions, seconds))
-    return tuple(runs)
+        rows.append(
+            {
+                **{name: trial[name] for name in ("arm", "seed", "fingerprint")},
+                "seconds": sum(timing["seconds"] for timing in record.get("timings", {}).values()),
+                "parameters": sum(record.get("summaries", {}).get("multimodal", {}).get("parameters", {}).values()),
+                "commit": str(machine.get("commit") or MISSING)[:12],
+                "date": str(machine.get("date", MISSING))[:10],
+                "processor": str(machine.get("processor", MISSING)),
+                "versions": ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items()),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def cost_of(study: Study) -> Cost:
-    shared: dict[str, float] = {}
-    seconds, tokens = 0.0, 0
-    for record in study.records.values():
-        seconds += sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        for kind, summary in record.get("summaries", {}).items():
-            if kind == "multimodal":
-                tokens += sum(summary.get("tokens", {}).values())
-            elif "fingerprint" in summary:
-                shared[summary["fingerprint"]] = summary.get("seconds", 0.0)
-    return Cost(len(study.records), seconds, sum(shared.values()), tokens)
+def shared_seconds(study: Study) -> float:
+    """What the encoders and decoders behind a sweep's trials took, each once."""
+    summaries = [one for record in study.records.values() for one in record.get("summaries", {}).items()]
+    return sum({s["fingerprint"]: s.get("seconds", 0.0) for _, s in summaries if "fingerprint" in s}.values())
 
 
 @dataclass(frozen=True)
@@ -125,13 +116,59 @@ class Group:
 
     @property
     def axes(self) -> pd.DataFrame | None:
+        import pandas as pd
+
         known = [one.axes for one in self.drawn if one.axes is not None and len(one.axes)]
-        return _joined(known) if known else None
+        return pd.concat(known, ignore_index=True) if known else None
 
     @property
-    def axes_document(self) -> Document:
-        assert self.axes is not None
-        return axes_document(self.axes, f"What moves the scores at {self.name}")
+    def axes_tables(self) -> list[Table]:
+        return [] if self.axes is None else axes_tables(self.axes, f"What moves the scores at {self.name}")
+
+    @property
+    def lessons_title(self) -> str:
+        return f"The paper's lessons at {self.name}"
+
+    @property
+    def opening(self) -> list[str]:
+        """Three sentences: what was run at which scale, what mattered most, what could not be decided."""
+        runs = [one.runs for one in self.drawn]
+        seeds = sorted({int(seed) for frame in runs for seed in frame["seed"]})
+        trials = len({name for frame in runs for name in frame["fingerprint"]})
+        sizes = [count for frame in runs for count in frame["parameters"] if count]
+        of_size = (
+            f" of {_round(median(sizes))} parameters ({_round(min(sizes))} to {_round(max(sizes))})" if sizes else ""
+        )
+        models = f"models{of_size} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}"
+        count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
+        ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds)}: {models}."
+        return [ran, self._mattered(), self._undecided()]
+
+    def _mattered(self) -> str:
+        known = ranked(self.axes).dropna(subset="low") if self.axes is not None else None
+        if known is None or known.empty:
+            return "What mattered most cannot be said: no design choice was varied at two seeds or more."
+        words = [
+            f"{row['axis']} ({as_text(row['spread'])} points, 95 % interval {as_text(row['low'])} to "
+            f"{as_text(row['high'])})"
+            for row in known.to_dict("records")
+        ]
+        least = f"; least, {words[-1]}" if len(words) > 2 else ""
+        second = f", then {words[1]}" if len(words) > 1 else ""
+        return f"What moved the average most was {words[0]}{second}{least}."
+
+    def _undecided(self) -> str:
+        found = self.lessons
+        open_ones = found[found["verdict"] == "undecided"]["lesson"]
+        unjudged = found[found["verdict"] == "not judged"]
+        text = f"Of {len(found)} lessons {tally(found)}"
+        text += f"; these results leave open: {', '.join(open_ones)}" * bool(len(open_ones))
+        return f"{text}; no grounds to judge: {', '.join(unjudged['lesson'])}." if len(unjudged) else f"{text}."
+
+
+def _round(count: float) -> str:
+    """`0.55 million`, `1.3 billion`, to two digits."""
+    return f"{count / 1e9:.2g} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
 
 
 def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
@@ -148,22 +185,20 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     return groups
 
 
-def write_overview(results: Path, drawn: Sequence[Drawn]) -> list[Path]:
+def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
     """Lessons and axes in each scale's folder, and `summary.md`; returns the files written."""
-    groups = group_sweeps(results, drawn)
     written = []
     for group in groups:
         lessons, axes = (results / group.scale / f"{name}{group.suffix}" for name in ("lessons", "axes"))
-        title = f"The paper's lessons at {group.name}"
         written.append(write_csv(group.lessons, lessons.with_name(f"{lessons.name}.csv")))
         written.append(write_csv(group.parts, lessons.with_name(f"lesson_parts{group.suffix}.csv")))
-        written += write_document(lessons_document(group.lessons, group.parts, title), lessons)
+        written += write_tables(lessons, *lessons_tables(group.lessons, group.parts, group.lessons_title))
         if group.lessons["estimate"].notna().any():
-            written += draw_lessons(group.lessons, lessons, title)
+            written += draw_lessons(group.lessons, lessons, group.lessons_title)
         if group.axes is not None:
             written.append(write_csv(group.axes, axes.with_name(f"{axes.name}.csv")))
-            written += write_document(group.axes_document, axes)
-            written += draw_axes(group.axes, axes, group.axes_document.title)
+            written += write_tables(axes, *group.axes_tables)
+            written += draw_axes(group.axes, axes, group.axes_tables[0].title)
     path = results / "summary.md"
     write_text(path, summary(groups))
     return [*written, path]
@@ -171,32 +206,18 @@ def write_overview(results: Path, drawn: Sequence[Drawn]) -> list[Path]:
 
 def summary(groups: Sequence[Group]) -> str:
     """The study in one look, with its figures."""
-    parts = ["# What these results say", "Made by `make figures` from the files beside it."]
+    parts = ["# What these results say"]
     for group in groups:
         place = f"{group.scale}/lessons{group.suffix}.md"
-        more = f"[With contrasts, the paper's words and what would decide them](<{place}>)."
-        parts += [f"## Lessons at {group.name}", f"{tally(group.lessons)}. {more}", _lessons_in_short(group.lessons)]
+        parts += [f"## At {group.name}", *group.opening]
         if group.axes is not None:
-            place = f"{group.scale}/axes{group.suffix}"
-            parts += [f"![what moves the scores, axis by axis](<{place}.png>)", f"[The axes as a table](<{place}.md>)."]
+            at = f"{group.scale}/axes{group.suffix}"
+            parts += [f"![what moves the scores, axis by axis](<{at}.png>)", f"[The axes as a table](<{at}.md>)."]
+        parts += [to_markdown(short_lessons(group.lessons, "")).rstrip()]
+        parts += [f"[Part by part, with the paper's words and what would decide them](<{place}>)."]
         for drawn in group.drawn:
             parts += _sweep_in_short(drawn, group)
-    return "\n\n".join(parts) + "\n"
-
-
-def _lessons_in_short(lessons: pd.DataFrame) -> str:
-    rows = [
-        [row["claim"], row["section"], estimate_cell(row), seeds_text(row), f"**{row['verdict']}**{because(row)}"]
-        for row in lessons.to_dict("records")
-    ]
-    section = Section("", ["lesson", "MM1", "estimate, points", "seeds", "verdict"], rows, ["MM1", "seeds", "verdict"])
-    return markdown_table(section)
-
-
-def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat(frames, ignore_index=True)
+    return "\n\n".join([*parts, "Made by `make figures` from the files beside it."]) + "\n"
 
 
 def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
@@ -204,18 +225,7 @@ def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
     there = {path.name for path in drawn.files}
     names = [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.html") if name in there]
     links = " · ".join(f"[{name}](<{place}/{name}>)" for name in names)
-    return [
-        f"### {sweep.heading}, {group.name}",
-        f"![{sweep.title}](<{place}/figure.png>)",
-        f"{links}. {cost_text(drawn.cost)}",
-        *([f"Without scores: {', '.join(drawn.missing)}."] if drawn.missing else []),
-        f"Again: `{drawn.command}`",
-    ]
-
-
-def cost_text(cost: Cost) -> str:
-    hours = cost.trial_seconds / 3600
-    text = f"{cost.trials} trials took {hours:.1f} hours of a core"
-    if cost.shared_seconds:
-        text += f", the encoders and decoders that they share {cost.shared_seconds / 3600:.1f}"
-    return f"{text}."
+    lines = [f"### {sweep.heading}, {group.name}", f"**{drawn.caution}**" * bool(drawn.caution)]
+    lines += [f"![{sweep.title}](<{place}/figure.png>)", f"{links}. {drawn.cost}"]
+    lines += [f"Without scores: {', '.join(drawn.missing)}." * bool(drawn.missing), f"Again: `{drawn.command}`"]
+    return [line for line in lines if line]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +19,19 @@ from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, by_content, mea
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES = ("", "captioning", "vqa")
-"""Groups of benchmarks with images that have a mean of their own; the first stands for all of them."""
+FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
+"""Groups of benchmarks with images, and their titles."""
+
+DEVELOPMENT = range(5)
+"""Seeds that the world and the recipes were tuned on."""
 
 UNPARSED = "unparsed %"
 """Percent of an arm's answers to questions (captions aside) that do not have the form of an answer."""
 
 UNCERTAINTY = {
-    "seeds": "95 % intervals over {seeds} training seeds; of arms' means for comparing arms by eye "
-    "(score = arm + seed + rest), of differences by Student's t over the differences within each seed",
-    "questions": "95 % intervals over questions, conditional on these models: one seed says nothing about models "
-    "trained from other seeds, and gives no verdict",
+    "seeds": "95 % intervals over {seeds} training seeds (from score = arm + seed + rest), for comparing arms "
+    "by eye; claims are tested within each seed",
+    "questions": "95 % intervals over questions, conditional on these models",
 }
 
 
@@ -55,8 +57,20 @@ class Study:
 
     @cached_property
     def panels(self) -> dict[str, Panel]:
-        """The sweep's panels, or one of all its arms."""
-        return self.sweep.panels or {"": Panel(title=self.sweep.title, arms={arm: arm for arm in self.sweep.arms})}
+        """The sweep's panels, or one of all its arms but controls; arms that are the same trials are shown once.
+
+        A panel that is left with one arm is left out, as long as another one has more.
+        """
+        shown = {}
+        arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
+        for key, panel in (self.sweep.panels or {"": Panel(title=self.sweep.title, arms=arms)}).items():
+            labels: dict[str, list[str]] = {}
+            for label, arm in panel.arms.items():
+                labels.setdefault(self.representative(arm), []).append(label)
+            merged = {" = ".join(own): panel.arms[own[0]] for own in labels.values()}
+            shown[key] = Panel(title=panel.title, arms=merged)
+        several = {key: panel for key, panel in shown.items() if len(panel.arms) > 1}
+        return several or shown
 
     @cached_property
     def blind(self) -> str | None:
@@ -70,19 +84,29 @@ class Study:
 
     @cached_property
     def others(self) -> list[str]:
-        """Arms that no panel shows: the controls."""
-        shown = {arm for panel in self.panels.values() for arm in panel.arms.values()}
-        return [arm for arm in self.sweep.arms if arm not in shown]
+        """Arms that no panel shows and that are no controls."""
+        shown = {self.representative(arm) for panel in self.panels.values() for arm in panel.arms.values()}
+        return [arm for arm in self.sweep.arms if arm not in self.controls and self.representative(arm) not in shown]
 
     @cached_property
     def paper(self) -> Paper:
-        return read_paper(self.sweep.reproduces)
+        """None of its numbers where there are no questions or no captions: its averages are over both."""
+        return read_paper(self.sweep.reproduces) if len(self.families) > len(FAMILIES) else Paper({}, {})
+
+    @cached_property
+    def families(self) -> dict[str, str]:
+        """Groups of benchmarks with images, by the prefix of their measures; one that is all there is has none."""
+        known = set(self.scores["family"])
+        titles = {family: title for family, title in FAMILIES.items() if family in known}
+        if len(titles) > 1:
+            return {"": "all image benchmarks"} | titles
+        return {"": next(iter(titles.values()))} if titles else {}
 
     @cached_property
     def measures(self) -> list[str]:
         """Everything that has scores and a column of its own, in order."""
         known = set(self.values["measure"])
-        every = [TEXT_CORE, *(f"{family} {k}-shot".strip() for family in FAMILIES for k in self.shots)]
+        every = [TEXT_CORE, *(f"{family} {k}-shot".strip() for family in self.families for k in self.shots)]
         return [measure for measure in every if measure in known]
 
     @cached_property
@@ -120,6 +144,24 @@ class Study:
     @property
     def uncertainty_note(self) -> str:
         return UNCERTAINTY[self.uncertainty].format(seeds=len(self.seeds))
+
+    @property
+    def caution(self) -> str:
+        """Why these results decide nothing, or what is to be known of their seeds; empty where there is nothing."""
+        if self.variant.manifest.scale == "smoke":
+            return "Smoke scale: models learn nothing here, and the numbers only show that everything runs."
+        if len(self.seeds) == 1:
+            return f"One seed ({self.seeds[0]}): what another seed would give is not known, so nothing is decided."
+        if self.variant.manifest.data.kind == "world" and set(self.seeds) <= set(DEVELOPMENT):
+            return f"The {seeds_text(self.seeds)}: the world and its recipes were tuned on them."
+        return ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be said below every table."""
+        missing = self.missing()
+        lacking = f"Without scores: {', '.join(missing)}." if missing else ""
+        return [note for note in (f"Points; ± {self.uncertainty_note}.", self.caution, lacking) if note]
 
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""
@@ -189,9 +231,20 @@ class Study:
         return len({str([machine.get(key) for key in ("processor", "threads", "versions")]) for machine in found}) > 1
 
     def representative(self, arm: str) -> str:
-        """The first arm with scores of the same recipe: its trials are the same trials, and count once."""
-        same = (name for name in self.scored if self.sweep.arms[name] == self.sweep.arms[arm])
-        return next(same, arm)
+        """The first arm with scores that is the same trials, which count once: of one recipe, or of one fingerprint."""
+        return self._representatives.get(arm, arm)
+
+    @cached_property
+    def _representatives(self) -> dict[str, str]:
+        trials, found = self.variant.trials, dict[str, str]()
+        prints = {arm: set(rows["fingerprint"]) for arm, rows in trials.groupby("arm")}
+        for arm, recipe in self.sweep.arms.items():
+            same = (
+                name for name in self.scored
+                if self.sweep.arms[name] == recipe or prints.get(arm, set()) & prints.get(name, set())
+            )  # fmt: skip
+            found[arm] = next(same, arm)
+        return found
 
     @cached_property
     def _by_trial(self) -> dict[str, dict[tuple[str, int], float]]:
@@ -254,3 +307,13 @@ def read_study(folder: Path) -> Study:
     """Reads a sweep's folder. Raises RequestError where there are no results, or of another schema."""
     variant = read_variant(folder)
     return Study(variant, read_scores(variant), read_held_out(variant), read_records(variant))
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """`seed 0`, `development seeds 0–2`, `seeds 100, 101 and 105`, in order."""
+    kind = "development " * (set(seeds) <= set(DEVELOPMENT))
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
+    return (
+        f"{kind}seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds[:-1]))}{' and ' * (len(seeds) > 1)}{seeds[-1]}"
+    )

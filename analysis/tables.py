@@ -1,4 +1,4 @@
-"""Tables of a sweep, as CSV for programs, Markdown for people and LaTeX for papers; the paper's numbers beside ours."""
+"""Tables of a sweep: scores with the paper's numbers beside ours, losses and claims; for people, and as data (CSV)."""
 
 from __future__ import annotations
 
@@ -8,156 +8,173 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.document import HOLE, Document, Section, to_latex, to_markdown
 from analysis.paper import PaperNumber
 from analysis.power import MOST_SEEDS
 from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
-from mm1_lab.results.files import write_text
+from analysis.table import MISSING, Table, as_text, write_csv, write_tables
 from mm1_lab.results.summary import benchmark_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Row = Mapping[Hashable, Any]
+"""A row of a frame of claims or lessons."""
+
 
 def means(study: Study) -> pd.DataFrame:
-    """A row a panel, label and measure, controls last: value, interval, seeds, and the paper's number if known."""
+    """A row per panel, label and measure, controls last: value, interval, seeds, and the paper's number if known."""
     import pandas as pd
 
+    shown = [(key, label, arm) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
+    shown += [("other", arm, arm) for arm in study.others] + [("control", arm, arm) for arm in study.controls]
     rows = []
-    for panel, label, arm in _entries(study):
-        for measure in study.measures:
+    for panel, label, arm in shown:
+        for measure in (*study.measures, UNPARSED):
             point, number = study.mean(arm, measure), study.paper.value(panel, label, measure)
-            rows.append(
-                {
-                    "panel": panel,
-                    "label": label,
-                    "arm": arm,
-                    "measure": measure,
-                    "value": point.estimate if point else None,
-                    "error": point.error if point else None,
-                    "low": point.low if point else None,
-                    "high": point.high if point else None,
-                    "seeds": len(study.seed_values(arm, measure)),
-                    "interval": study.uncertainty,
-                    "paper": number.value if number else None,
-                    "paper_bound": number.bound if number else None,
-                    "paper_source": number.source if number else None,
-                }
-            )
+            row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
+            row |= {"value": point.estimate if point else None, "error": point.error if point else None}
+            row |= {"low": point.low if point else None, "high": point.high if point else None}
+            row |= {"seeds": len(study.seed_values(arm, measure)), "interval": study.uncertainty}
+            row |= {"paper": number.value if number else None, "paper_bound": number.bound if number else None}
+            rows.append(row | {"paper_source": number.source if number else None})
     return pd.DataFrame(rows)
 
 
-def _entries(study: Study) -> list[tuple[str, str, str]]:
-    """(panel, label, arm) of every row of the main table."""
-    shown = [(key, label, arm) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
-    return shown + [("control", arm, arm) for arm in study.others]
+def means_table(study: Study) -> Table:
+    """The main table: a group per panel, a row per label, with the paper's numbers below ours; then controls."""
+    import pandas as pd
 
-
-def means_document(study: Study) -> Document:
-    """The main table: a section a panel, a row a label, with the paper's numbers below ours; controls; losses."""
-    columns = [*study.measures, UNPARSED]
     cited = list(dict.fromkeys(number.source for number in study.paper.values.values()))
-    sections = []
+    groups = {key: f"{key}  {panel.title}".strip() for key, panel in study.panels.items()}
+    groups |= {"other": "Other arms", "control": "Controls"}
+    measures, name = [*study.measures, UNPARSED], study.sweep.reproduces or "arm"
+    rows: list[dict[str, str]] = []
+
+    def add(panel: str, label: str, arm: str) -> None:
+        count = len(study.seed_values(arm, study.measures[0]))
+        lacking = f" ({count} of {len(study.seeds)} seeds)" if 0 < count < len(study.seeds) else ""
+        own = {measure: plus_minus(study.mean(arm, measure)) for measure in measures}
+        rows.append({"group": groups[panel], name: label + lacking} | own)
+        numbers = {measure: study.paper.value(panel, label, measure) for measure in measures}
+        known = {m: f"*{number}* [{cited.index(number.source) + 1}]" for m, number in numbers.items() if number}
+        if known:
+            rows.append({"group": groups[panel], name: f"*{label}, MM1*"} | dict.fromkeys(measures, "") | known)
+
     for key, panel in study.panels.items():
-        rows = []
         for label, arm in panel.arms.items():
-            rows.append([label + _lacking(study, arm), *(cell(study.mean(arm, measure)) for measure in columns)])
-            numbers = [study.paper.value(key, label, measure) for measure in study.measures]
-            if any(numbers):
-                known = [f"*{n}* [{cited.index(n.source) + 1}]" if n else "" for n in numbers]
-                rows.append([f"*{label}, MM1*", *known, ""])
-        sections.append(Section(f"{key}  {panel.title}".strip(), [study.sweep.reproduces or "arm", *columns], rows))
-    controls = [[arm + _lacking(study, arm), *(cell(study.mean(arm, m)) for m in columns)] for arm in study.others]
-    majority = [study.majority(measure) for measure in study.measures]
-    if any(value is not None for value in majority):
-        controls.append(["majority answer", *("" if value is None else f"{value:.1f}" for value in majority), ""])
-    if controls:
-        sections.append(Section("Controls", ["", *columns], controls))
-    sections.append(_losses(study))
-    remarks = [f"Points; ± {study.uncertainty_note}.", *_holes(study)]
-    return Document(title(study), remarks, sections, sources=cited)
+            add(key, label, arm)
+    for key, arms in (("other", study.others), ("control", study.controls)):
+        for arm in arms:
+            add(key, arm, arm)
+    majority = {measure: study.majority(measure) for measure in study.measures}
+    if any(value is not None for value in majority.values()):
+        cells = {m: "" if value is None else as_text(value) for m, value in majority.items()}
+        rows.append({"group": "Controls", name: "majority answer"} | cells | {UNPARSED: ""})
+    return Table(title(study), pd.DataFrame(rows), [*study.notes, *references(cited)], group="group")
 
 
-def _lacking(study: Study, arm: str) -> str:
-    """` (2 of 3 seeds)` where an arm lacks some of the sweep's seeds."""
-    have = len(study.seed_values(arm, study.measures[0]))
-    return f" ({have} of {len(study.seeds)} seeds)" if 0 < have < len(study.seeds) else ""
+def short_table(study: Study) -> Table:
+    """A row per arm for the end of a run: the mean scores by number of shots and of text, with intervals."""
+    import pandas as pd
+
+    columns = [measure for measure in study.measures if " " not in measure]
+    rows = [
+        {"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
+        for arm in study.sweep.arms
+        if study.representative(arm) == arm
+    ]
+    return Table(title(study), pd.DataFrame(rows), study.notes)
 
 
-def cell(point: Interval | None) -> str:
-    """`44.5 ± 2.3`, with the half width of the 95 % interval."""
-    return HOLE if point is None else f"{point.estimate:.1f} ± {point.half_width:.1f}"
+def losses_table(study: Study) -> Table:
+    """A row per arm, a column per source: held-out losses, means over seeds, ± the standard error over them."""
+    each = study.held_out.groupby(["arm", "source"], sort=False)["loss"].agg(list).unstack("source", sort=False)
+    cells = each.reindex(study.scored).map(lambda losses: _loss(losses) if isinstance(losses, list) else MISSING)
+    several = ", ± standard error over seeds" if len(study.seeds) > 1 else ""
+    title = f"Held-out loss, nats per text token{several}"
+    return Table(title, cells.rename_axis("arm").reset_index().rename_axis(columns=None))
 
 
-def estimate(row: Mapping[Hashable, Any], digits: int = 1) -> str:
-    """`+1.5 [−0.2, +3.2]` of a row of claims or lessons."""
-    if row["estimate"] != row["estimate"]:
-        return HOLE
-    return f"{row['estimate']:+.{digits}f} {_bounds(row['low'], row['high'], digits)}".replace("-", "−")
+def _loss(values: list[float]) -> str:
+    point = one_sample(values)
+    return f"{point.estimate:.3f} ± {point.error:.3f}" if point else f"{values[0]:.3f}"
 
 
-def contrasts_document(study: Study, claims: pd.DataFrame) -> Document:
+def claims_table(study: Study, claims: pd.DataFrame) -> Table:
     """The claims of the sweep's file with their verdicts."""
-    sources = list(dict.fromkeys(source for source in claims["paper_source"] if source))
+    import pandas as pd
+
+    cited = list(dict.fromkeys(source for source in claims["paper_source"] if source))
     over_seeds = bool((claims["interval"] == "seeds").any())
     rows = []
     for one in claims.to_dict("records"):
-        row = [one["claim"], one["detail"] + " ‡" * one["mixes_machines"], one["expectation"], estimate(one)]
-        row += [_bounds(one["low_questions"], one["high_questions"])] if over_seeds else []
-        smallest = one["smallest_difference"]
-        row += [HOLE if smallest != smallest else f"{smallest:.1f}", seeds_cell(one)] if over_seeds else []
-        reason = f": {one['reason']}" if one["reason"] else ""
-        rows.append([*row, paper_cell(one, sources), f"**{one['verdict']}**{reason}"])
-    head = ["claim", "difference", "expected", "estimate", *(["over questions"] if over_seeds else [])]
-    head += [*(["smallest seen", "seeds needed"] if over_seeds else []), "MM1", "verdict"]
-    section = Section("", head, rows, ["difference", "expected", "verdict"])
-    remarks = [f"Points; {study.uncertainty_note}.", *_holes(study)]
-    return Document(title(study), remarks, [section], _contrast_notes(rows, over_seeds), sources)
-
-
-def _contrast_notes(rows: Sequence[Sequence[str]], over_seeds: bool) -> list[str]:
-    notes = [
-        "Each claim is judged by itself at 5 %, uncorrected; lessons, which are corrected for one another, stand in "
-        "`lessons.md`. A pair's variance over seeds is moderated towards that of the other arms. A direction takes a "
-        "two-sided test, equivalence two one-sided ones against the margin, *keeps* (≥) one against the margin.",
-    ]
+        row = {"claim": one["claim"], "difference": one["detail"] + " ‡" * one["mixes_machines"]}
+        row |= {"expected": one["expectation"], "estimate": estimate(one)}
+        if over_seeds:
+            row |= {"over questions": _bounds(one["low_questions"], one["high_questions"])}
+            row |= {"smallest seen": as_text(one["smallest_difference"]), "seeds needed": seeds_cell(one)}
+        rows.append(row | {"MM1": paper_cell(one, cited), "verdict": verdict_cell(one)})
+    notes = [*study.notes]
     if over_seeds:
         notes.append(
-            "*Over questions*: the 95 % interval for other questions to the same models, conditional on these models. "
-            "*Smallest seen*: the true difference that such a sweep finds four times out of five. *Seeds needed*: of "
-            "an undecided claim, seeds that decide it four times out of five if the truth is as estimated."
+            "Each claim is judged by itself at 5 %, uncorrected; lessons, which are corrected for one another, stand "
+            "in `lessons.md`. A pair's variance over seeds is moderated towards that of the other arms. A direction "
+            "takes a two-sided test, equivalence two one-sided ones against its margin, *keeps* (≥) one against it. "
+            "*Smallest seen*: the true difference that such a sweep finds four times out of five. *Over questions*: "
+            "the 95 % interval for other questions to the same models. *Seeds needed*: how many decide an undecided "
+            "claim four times out of five if the truth is as estimated."
         )
-    else:
-        notes.append(
-            "With one seed nothing is known about models trained from other seeds; how many would be needed cannot be "
-            "told either. Two seeds or more (`--seeds 3`) give intervals over seeds."
-        )
-    if "‡" in str(rows):
+    if claims["mixes_machines"].any():
         notes.append("‡ The arms were scored on different machines or with different libraries.")
-    return notes
+    return Table(title(study), pd.DataFrame(rows), [*notes, *references(cited)])
+
+
+def plus_minus(point: Interval | None) -> str:
+    """`44.5 ± 2.3`, with the half width of the 95 % interval."""
+    return MISSING if point is None else f"{as_text(point.estimate)} ± {as_text(point.half_width)}"
+
+
+def estimate(row: Row, digits: int = 1) -> str:
+    """`+1.5 [−0.2, +3.2]` of a row of claims or lessons; without an interval where there is none."""
+    bounds = f" {_bounds(row['low'], row['high'], digits)}" if row["low"] == row["low"] else ""
+    return as_text(row["estimate"], f"+.{digits}f") + bounds
 
 
 def _bounds(low: float, high: float, digits: int = 1) -> str:
-    return HOLE if low != low else f"[{low:+.{digits}f}, {high:+.{digits}f}]".replace("-", "−")
+    return MISSING if low != low else f"[{as_text(low, f'+.{digits}f')}, {as_text(high, f'+.{digits}f')}]"
 
 
-def seeds_cell(row: Mapping[Hashable, Any]) -> str:
-    """Of an undecided claim; empty where nothing is needed."""
+def seeds_cell(row: Row) -> str:
+    """Seeds that an undecided claim needs; empty where nothing is needed."""
     needed = row["seeds_needed"]
     return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
 
 
-def paper_cell(row: Mapping[Hashable, Any], sources: Sequence[str]) -> str:
+def paper_cell(row: Row, sources: Sequence[str]) -> str:
     """`> 14.3 [2]`, as the paper or its source has it."""
-    value, source = row["paper"], row["paper_source"]
-    if value != value:
+    if row["paper"] != row["paper"]:
         return ""
-    return f"{PaperNumber(value, row['paper_bound'], source)} [{sources.index(source) + 1}]".replace("-", "−")
+    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"])
+    return f"{number} [{sources.index(number.source) + 1}]".replace("-", "−")
+
+
+def verdict_cell(row: Row) -> str:
+    """The verdict, and where there is none, why."""
+    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"])
+
+
+def scores(study: Study) -> pd.DataFrame:
+    """Arm × seed × benchmark × shots: the score, and what share of the questions was answered in no proper form."""
+    keys = ["arm", "seed", "benchmark", "family", "shots"]
+    parsed = study.scores.groupby(keys, sort=False)["parsed"].agg(["size", "mean"]).reset_index()
+    table = benchmark_scores(study.scores).merge(parsed, on=keys)
+    unparsed = 100 * (1 - table["mean"])
+    return table.assign(questions=table["size"], unparsed_percent=unparsed).drop(columns=["size", "mean"])
 
 
 def benchmarks(study: Study) -> pd.DataFrame:
-    """A row an arm, benchmark and number of shots: the mean over seeds of the mean over questions.
+    """A row per arm, benchmark and number of shots: the mean over seeds of the mean over questions.
 
     `error` is the standard error over seeds, or with one seed over blocks of questions, as `error_over` says.
     """
@@ -168,72 +185,39 @@ def benchmarks(study: Study) -> pd.DataFrame:
     single = table["seeds"] == 1
     table["error"] = table["error"].where(~single, blocks)
     table["error_over"] = single.map({True: "blocks of questions", False: "seeds"})
-    return table.assign(
-        unparsed_percent=100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
-    ).reset_index()
+    unparsed = 100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
+    return table.assign(unparsed_percent=unparsed).reset_index()
 
 
 def sources(study: Study) -> pd.DataFrame:
-    """A row an arm, seed and source: held-out loss, and the text and image tokens and epochs of its training."""
-    table = study.held_out.copy()
-    trained = [study.records[fingerprint]["summaries"].get("multimodal", {}) for fingerprint in table["fingerprint"]]
-    for name in ("tokens", "epochs"):
-        known = zip(trained, table["source"], strict=True)
-        table[name] = [summary.get(name, {}).get(source, 0) for summary, source in known]
-    return table.drop(columns="fingerprint")
+    """A row per arm, seed and source: held-out loss, and the text and image tokens and epochs of its training."""
+    trained = [study.records[name]["summaries"].get("multimodal", {}) for name in study.held_out["fingerprint"]]
+    known = list(zip(trained, study.held_out["source"], strict=True))
+    counts = {
+        name: [summary.get(name, {}).get(source, 0) for summary, source in known] for name in ("tokens", "epochs")
+    }
+    return study.held_out.drop(columns="fingerprint").assign(**counts)
 
 
-def _losses(study: Study) -> Section:
-    """A row an arm, a column a source: held-out losses, means over seeds, ± the standard error over them."""
-    names = [str(source) for source in study.held_out["source"].unique()]
-    losses: dict[tuple[str, str], list[float]] = {}
-    for arm, source, loss in zip(*(study.held_out[name].tolist() for name in ("arm", "source", "loss")), strict=True):
-        losses.setdefault((arm, source), []).append(loss)
-    rows = [[arm, *(_loss(losses.get((arm, source), [])) for source in names)] for arm in study.scored]
-    several = " (± standard error over seeds)" if len(study.seeds) > 1 else ""
-    return Section("Held-out loss", [f"nats a text token{several}", *names], rows)
-
-
-def _loss(values: list[float]) -> str:
-    point = one_sample(values)
-    if point:
-        return f"{point.estimate:.3f} ± {point.error:.3f}"
-    return f"{values[0]:.3f}" if values else HOLE
-
-
-def write_tables(study: Study, claims: pd.DataFrame, folder: Path) -> list[Path]:
-    """Writes table, contrasts, benchmarks and sources; `table.md` last."""
+def write_sweep_tables(study: Study, claims: pd.DataFrame, folder: Path) -> list[Path]:
+    """Writes benchmarks, sources, contrasts and the main table; `table.md` last."""
     written = [
         write_csv(benchmarks(study), folder / "benchmarks.csv"),
         write_csv(sources(study), folder / "sources.csv"),
     ]
-    if study.sweep.contrasts:
+    if len(claims):
         written.append(write_csv(claims, folder / "contrasts.csv"))
-        written += write_document(contrasts_document(study, claims), folder / "contrasts")
+        written += write_tables(folder / "contrasts", claims_table(study, claims))
     written.append(write_csv(means(study), folder / "table.csv"))
-    return written + write_document(means_document(study), folder / "table")
+    return written + write_tables(folder / "table", means_table(study), losses_table(study))
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> Path:
-    """Numbers have six digits."""
-    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    return path
-
-
-def write_document(document: Document, path: Path) -> list[Path]:
-    """Writes `path` with the endings .tex and .md."""
-    texts = {".tex": to_latex(document), ".md": to_markdown(document)}
-    for ending, text in texts.items():
-        write_text(path.with_name(path.name + ending), text)
-    return [path.with_name(path.name + ending) for ending in texts]
+def references(sources: Sequence[str]) -> list[str]:
+    """Notes for `[1]`, `[2]`, …, the sources of the paper's numbers."""
+    return [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
 
 
 def title(study: Study) -> str:
     manifest = study.variant.manifest
-    details = ", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides])
-    return f"{study.sweep.heading}: {details}"
-
-
-def _holes(study: Study) -> list[str]:
-    missing = study.missing()
-    return [f"Without scores: {', '.join(missing)}."] if missing else []
+    data = f"data {manifest.data_name}" if manifest.data_name != "world" else ""
+    return ", ".join(filter(None, [f"{study.sweep.heading}: scale {manifest.scale}", data, *manifest.overrides]))

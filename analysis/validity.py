@@ -10,19 +10,19 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from analysis.document import Document, Section, to_markdown
 from analysis.statistics import Interval, one_sample, over_questions
 from analysis.study import Study
+from analysis.table import Table, as_text, to_markdown, write_csv
 from mm1_lab.config import Recipe
 from mm1_lab.results import variant_name
-from mm1_lab.results.files import write_csv, write_text
+from mm1_lab.results.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,42 +92,33 @@ def _gates(study: Study) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Document | None]:
-    """Writes `validity.csv` and `.md`; returns them with their document. Nothing where there are no rules to apply."""
+def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table | None]:
+    """Writes `validity.csv` and `.md`; returns them with their table. Nothing where there are no rules to apply."""
+    import pandas as pd
+
     if not rows:
         return [], None
-    document = _document(study, rows)
-    table, text = (study.variant.folder / f"validity.{ending}" for ending in ("csv", "md"))
-    cells = ([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(row)] for row in rows)
-    write_csv(table, [field.name for field in fields(Row)], cells)
-    write_text(text, to_markdown(document))
-    return [table, text], document
+    table, text = validity_table(study, rows), study.variant.folder / "validity.md"
+    write_text(text, to_markdown(table))
+    return [write_csv(pd.DataFrame(rows), text.with_suffix(".csv")), text], table
 
 
-def validity_text(study: Study, rows: Sequence[Row]) -> str:
-    """A sweep's rules for a terminal."""
-    document = _document(study, rows)
-    (section,) = document.sections
-    lines = [section.head, *section.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(section.head))]
-    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([document.title, "", *padded, "", *document.remarks])
+def validity_table(study: Study, rows: Sequence[Row]) -> Table:
+    """The rules as people read them."""
+    import pandas as pd
 
-
-def _document(study: Study, rows: Sequence[Row]) -> Document:
     manifest, seeds = study.variant.manifest, len(study.seeds)
     about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
-    title = f"Can the base of {manifest.variant} at {manifest.scale} be trusted?"
     counts = Counter(row.verdict for row in rows)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
-    head = ["rule", "what", "value", "95 % interval", "needed", "verdict"]
-    lines = []
-    for row in rows:
-        interval = "" if np.isnan(row.low) else f"{row.low:.1f} to {row.high:.1f}"
-        value = "–" if np.isnan(row.value) else f"{row.value:.1f}"
-        lines.append([row.rule, row.what, value, interval, row.needed, row.verdict])
-    section = Section("", head, lines, ["what", "needed", "verdict"])
-    return Document(title, [f"Of {len(rows)} rules {tally}; 95 % intervals {about}."], [section])
+    lines = [
+        {"rule": row.rule, "what": row.what, "value": row.value}
+        | {"95 % interval": "" if np.isnan(row.low) else f"{as_text(row.low)} to {as_text(row.high)}"}
+        | {"needed": row.needed, "verdict": row.verdict}
+        for row in rows
+    ]
+    title = f"Can the base of {manifest.variant} at {manifest.scale} be trusted?"
+    return Table(title, pd.DataFrame(lines), [f"Of {len(rows)} rules {tally}; 95 % intervals {about}."])
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def ship_parts(options: argparse.Namespace) -> int:
 
 def check_scale(options: argparse.Namespace) -> int:
     from analysis.study import read_study
-    from analysis.validity import validity_rows, validity_text
+    from analysis.table import to_plain
+    from analysis.validity import validity_rows, validity_table
     from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
 
     request = _request(options, "validity", only=("base",))
@@ -84,7 +85,7 @@ def check_scale(options: argparse.Namespace) -> int:
         for folder in _sweeps_with_controls(request):
             study = read_study(folder)
             if rules := validity_rows(study):
-                print(f"\n{validity_text(study, rules)}")
+                print(f"\n{to_plain(validity_table(study, rules))}")
                 verdicts += [rule.verdict for rule in rules]
                 break
         else:

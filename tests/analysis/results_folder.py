@@ -116,19 +116,22 @@ def write_results(
     missing: Container[str] = (),
     lifts: Lifts = LIFT,
     questions: int = 48,
+    families: Container[str] = ("captioning", "vqa", "text"),
 ) -> Path:
     """Writes trials and manifest; trials named `ARM/SEED` in `missing` have no scores. Returns the variant's folder."""
     ledger, trials = Ledger(results, results / "store"), []
     record = {
         "majority": {name: 25.0 for name, (family, _) in BENCHMARKS.items() if family != "captioning"},
-        "summaries": {"multimodal": {"tokens": {"captions": 900}, "epochs": {"captions": 0.5}}},
+        "summaries": {
+            "multimodal": {"tokens": {"captions": 900}, "epochs": {"captions": 0.5}, "parameters": {"all": 550_000}}
+        },
     }
     for seed in seeds:
         for arm in arms:
             fingerprint = f"{zlib.crc32(f'{sweep.name}/{arm}/{seed}'.encode()):016x}"
             trials.append(TrialRow(arm, seed, fingerprint))
             if f"{arm}/{seed}" not in missing:
-                rows = score_rows(arm, seed, questions, lifts=lifts)
+                rows = [row for row in score_rows(arm, seed, questions, lifts=lifts) if row.family in families]
                 ledger.write_scores(fingerprint, rows, HELD_OUT, sample_rows(arm), record, None)
     manifest = Manifest(variant=sweep.name, sweep=sweep, scale=scale)
     folder = results / scale / sweep.name

@@ -12,21 +12,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis import draw
 from analysis.claims import claim_of, claim_row, judge_claims
-from analysis.figures import draw_panels
+from analysis.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.predictions import draw_sheet
-from analysis.study import read_study
-from analysis.tables import means, write_tables
-from mm1_lab.config import Contrast, Panel, RequestError, Sweep
+from analysis.study import Study, read_study
+from analysis.table import to_markdown
+from analysis.tables import means, means_table, scores, short_table, write_sweep_tables
+from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep
 from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_results
 
 NAMES = [
     *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "contrasts.tex"),
-    *("figure.pdf", "figure.png", "predictions.html", "predictions.png", "sources.csv"),
+    *("figure.pdf", "figure.png", "predictions.html", "predictions.png", "scores.csv", "sources.csv"),
     *("table.csv", "table.md", "table.tex", "validity.csv", "validity.md"),
 ]
 OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md", "pdf", "png", "tex")]
@@ -40,7 +42,7 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Pa
     folder = write_results(results, data_mix, data_mix.arms, (0, 1, 2), missing=missing)
     study = read_study(folder)
     draw_panels(study, folder / "figure")
-    write_tables(study, judge_claims(study), folder)
+    write_sweep_tables(study, judge_claims(study), folder)
     return results
 
 
@@ -56,7 +58,7 @@ def test_everything_is_written_beside_the_sweep(one_seed: Path) -> None:
     folder = one_seed / "mini" / "data_mix"
     assert all((folder / name).stat().st_size > 100 for name in NAMES)
     with Image.open(folder / "figure.png") as picture:
-        assert picture.size[0] == 1440
+        assert picture.size[0] == int(170 / 25.4 * 220)
 
 
 def test_table_holds_the_mean_of_seeds_beside_the_papers_number(three_seeds: Path) -> None:
@@ -94,16 +96,18 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
     assert (lift["seeds"], lift["seed_list"], lift["seeds_are"]) == (3, "0 1 2", "development")
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
-    assert "3 training seeds" in text and "say nothing about models trained" not in text
+    assert "3 training seeds" in text and "conditional on these models" not in text
+    assert "development seeds 0–2: the world and its recipes were tuned on them" in text
 
 
 def test_one_seed_is_labelled_as_conditional_on_its_models(one_seed: Path) -> None:
     for name in ("table.md", "contrasts.md"):
-        assert "conditional on these models" in (one_seed / "mini" / "data_mix" / name).read_text(encoding="utf-8")
+        text = (one_seed / "mini" / "data_mix" / name).read_text(encoding="utf-8")
+        assert "conditional on these models" in text and "One seed (0)" in text and "supported" not in text
 
 
 def test_controls_and_majority_answers_stand_below(one_seed: Path) -> None:
-    controls = (one_seed / "mini" / "data_mix" / "table.md").read_text(encoding="utf-8").split("## Controls")[1]
+    controls = (one_seed / "mini" / "data_mix" / "table.md").read_text(encoding="utf-8").split("**Controls**")[1]
     assert "| blind |" in controls
     majority = next(line for line in controls.splitlines() if line.startswith("| majority answer"))
     assert majority.count("25.0") == 4  # text-core and the three VQA columns: captions have no majority answer
@@ -113,6 +117,28 @@ def test_every_benchmark_and_shot_count_has_a_row(one_seed: Path, data_mix: Swee
     table = pd.read_csv(one_seed / "mini" / "data_mix" / "benchmarks.csv")
     assert len(table) == len(data_mix.arms) * len(BENCHMARKS) * 3
     assert table["unparsed_percent"].between(10, 11).all()
+
+
+def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path, data_mix: Sweep) -> None:
+    study = read_study(three_seeds / "mini" / "data_mix")
+    table = scores(study)
+    assert list(table.columns[:5]) == ["arm", "seed", "benchmark", "family", "shots"]
+    assert len(table) == (3 * len(data_mix.arms) - 4) * len(BENCHMARKS) * 3
+    rows = [row for row in score_rows("base", 2) if row.benchmark == "vqa" and row.shots == 8]
+    (one,) = table.query("arm == 'base' and seed == 2 and benchmark == 'vqa' and shots == 8").to_dict("records")
+    assert one["score"] == pytest.approx(sum(row.score for row in rows) / len(rows)) and one["questions"] == len(rows)
+    assert one["unparsed_percent"] == pytest.approx(100 * sum(not row.parsed for row in rows) / len(rows))
+
+
+def test_the_table_at_the_end_of_a_run_has_a_row_per_arm_with_text_and_shots(three_seeds: Path) -> None:
+    study = read_study(three_seeds / "mini" / "data_mix")
+    frame = short_table(study).frame.set_index("arm")
+    assert list(frame.columns) == ["text-core", "0-shot", "4-shot", "8-shot"] and list(frame.index) == list(
+        study.sweep.arms
+    )
+    point = study.mean("captions", "4-shot")
+    assert point and frame.loc["captions", "4-shot"] == f"{point.estimate:.1f} ± {point.half_width:.1f}"
+    assert set(frame.loc["captions-33"]) == {"–"}
 
 
 def test_losses_tokens_and_epochs_of_every_source_are_told(one_seed: Path, data_mix: Sweep) -> None:
@@ -156,6 +182,77 @@ def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep
     assert "MM1 Table 1" in text
 
 
+def test_an_arm_that_no_panel_shows_is_no_control(tmp_path: Path, data_mix: Sweep) -> None:
+    arms = {name: data_mix.arms[name] for name in ("base", "captions", "blind", "interleaved")}
+    panel = {"a": Panel(title="t", arms={"b": "base", "c": "captions"})}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": panel, "contrasts": ()})
+    study = read_study(write_results(tmp_path, sweep, arms, (0, 1), questions=16))
+    assert study.others == ["interleaved"] and study.controls == ["blind"]
+    text = to_markdown(means_table(study))
+    places = [
+        text.index(part)
+        for part in ("**a  t**", "| c |", "**Other arms**", "| interleaved |", "**Controls**", "| blind |")
+    ]
+    assert places == sorted(places)
+
+
+def own_data(results: Path, data_mix: Sweep) -> Study:
+    """Two seeds of data of one's own: captions alone to be judged by, and no synthetic ones, so that `no-vecap` is the
+    base's trials again."""
+    arms = {name: data_mix.arms[name] for name in ("base", "captions", "no-vecap")}
+    panels = {key: data_mix.panels[key] for key in ("a", "d")}
+    panels["a"] = Panel(title=panels["a"].title, arms={"both": "base", "captions": "captions"})
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": panels, "contrasts": ()})
+    folder = write_results(results, sweep, arms, (0, 1), questions=16, families=("captioning",))
+    manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    data = DataIdentity(kind="shards", digest="d", tokenizer="t", sources=("captions", "text"))
+    manifest |= {"data": data.model_dump(mode="json"), "data_name": "books"}
+    (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
+    trials = pd.read_csv(folder / "trials.csv", dtype=str)
+    prints = trials.set_index(["arm", "seed"])["fingerprint"]
+    same = [prints["base", seed] if arm == "no-vecap" else prints[arm, seed] for arm, seed in prints.index]
+    trials.assign(fingerprint=same).to_csv(folder / "trials.csv", index=False)
+    return read_study(folder)
+
+
+def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = own_data(tmp_path, data_mix)
+    assert study.measures == ["0-shot", "4-shot", "8-shot"] and study.families == {"": "captioning (CIDEr)"}
+    assert list(study.panels) == ["a"] and study.representative("no-vecap") == "base" and study.others == []
+    assert not study.paper.values and "tuned on" not in study.caution
+    drawn: list[Figure] = []
+    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    draw_scores(study, tmp_path / "figure")
+    axes = drawn[0].axes
+    assert [axis.get_title().strip() for axis in axes] == ["held-out loss (less is better)", "captioning (CIDEr)"]
+    assert [text.get_text() for text in axes[0].get_xticklabels()] == ["captions", "text"]
+    assert all(len(axis.lines) and axis.get_ylim() != (0.0, 1.0) for axis in axes)
+    heights = {float(y) for line in axes[0].get_lines() for y in np.atleast_1d(line.get_ydata())}
+    assert {0.75, 1.5} <= heights
+
+
+def test_ranges_are_shared_and_the_papers_numbers_have_an_axis_of_their_own(
+    one_seed: Path, data_mix: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    study = read_study(one_seed / "mini" / "data_mix")
+    draw_panels(study, tmp_path / "a")
+    draw_groups(study, tmp_path / "b")
+    panels, groups = (figure.axes for figure in drawn)
+    columns = len(panels) // len(study.panels)
+    assert all(len({axis.get_ylim() for axis in panels[place::columns]}) == 1 for place in range(columns))
+    assert len({axis.get_ylim() for axis in groups}) == 1
+    arms = {"CLIP DFN+VeCap ViT-L 336": data_mix.base, "AIM-1B": data_mix.arms["captions"]}
+    update = {"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1", "arms": arms}
+    plain = read_study(write_results(tmp_path, data_mix.model_copy(update=update), arms, (0,), questions=16))
+    draw_arms(plain, tmp_path / "c")
+    *ours, paper = drawn[2].axes
+    assert paper.get_title() == "MM1's own numbers" and len(paper.get_lines()) == 3
+    assert len({axis.get_xlim() for axis in ours[1:]}) == 1
+    assert not any(37.9 in line.get_xdata() for axis in ours for line in axis.get_lines())
+
+
 def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
     kept = ("base", "captions", "interleaved")
     arms = {name: data_mix.arms[name] for name in kept} | {"twin": data_mix.arms["base"]}
@@ -171,6 +268,7 @@ def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
     twins = claim_row(studies[0], claim_of(Contrast.parse(contrast | {"first": "twin"}, "here")))
     assert np.isnan(twins["p"]) and twins["reason"] == "no scores"
     assert studies[0].mean("twin", "0-shot") == studies[0].mean("base", "0-shot")
+    assert list(studies[0].panels["a"].arms) == ["base = twin", "captions", "interleaved"]
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
@@ -186,6 +284,10 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
 def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
     assert "not run: make sweep-encoder" in summary and "1, development, over questions" in summary
+    assert "12 trials of 1 sweep were run at scale mini, with development seed 0: models of 0.55 million" in summary
+    assert "miniature world of drawn shapes" in summary and "What mattered most cannot be said" in summary
+    assert re.search(r"Of \d+ lessons \d+ not judged; no grounds to judge: resolution, ", summary)
+    assert "**One seed (0)" in summary
     assert "Again: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
@@ -201,9 +303,9 @@ def test_latex_is_booktabs_with_as_many_cells_as_columns(one_seed: Path) -> None
     for path in one_seed.rglob("*.tex"):
         text = path.read_text(encoding="utf-8")
         assert path.stem != "lessons" or "}p{" in text, "sentences are not broken into lines"
-        assert text.isascii() and text.count(r"\begin{table}") == text.count(r"\end{table}") > 0
+        assert text.isascii() and text.count(r"\begin{table") == text.count(r"\end{table") > 0
         tables = re.findall(r"\\begin\{tabular\}\{(.+?)\}\n(.+?)\\end\{tabular\}", text, re.DOTALL)
-        assert len(tables) == text.count(r"\begin{tabular}")
+        assert len(tables) == text.count(r"\begin{tabular}") == text.count(r"\caption{")
         for wanted, body in tables:
             columns = re.sub(r">\{\\raggedright\\arraybackslash\}p\{[\d.]+em\}", "p", wanted)
             assert set(columns) <= set("lrp")

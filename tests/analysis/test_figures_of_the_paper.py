@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from analysis.document import to_markdown
-from analysis.figure_4 import draw_figure_4
+from analysis.figures import draw_groups
 from analysis.paper import Paper, PaperNumber
 from analysis.study import Study, read_study
-from analysis.table_1 import table_1_document, write_table_1
+from analysis.table import to_markdown
+from analysis.table_1 import table_1_for_people, write_table_1
 from mm1_lab.config import Sweep, load_sweep
 from tests.analysis.results_folder import ROOT, score_rows, write_results
 
@@ -34,7 +34,7 @@ def test_table_1_has_the_paper_s_rows_in_its_order_with_its_numbers(tmp_path: Pa
     number = PaperNumber(36.6, "equal", "MM1 Table 1")
     panel, labels = next((key, list(panel.arms)) for key, panel in study.panels.items())
     study.__dict__["paper"] = Paper({(panel, labels[0], "0-shot"): number}, {})
-    lines = [line for line in to_markdown(table_1_document(study)).splitlines() if line.startswith("|")]
+    lines = [line for line in to_markdown(table_1_for_people(study)).splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [row[0] for row in rows[2:]] == labels and len(labels) == 10
     assert rows[0][-3:] == ["MM1 0-shot", "MM1 4-shot", "MM1 8-shot"]
@@ -61,7 +61,7 @@ def test_fig_4_is_drawn_with_a_hole(tmp_path: Path) -> None:
     for name, panels in (("whole", sweep.panels), ("less", dict(list(sweep.panels.items())[:2]))):
         changed = replace(study)
         changed.__dict__["panels"] = panels
-        written = draw_figure_4(changed, tmp_path / name)
+        written = draw_groups(changed, tmp_path / name)
         assert [path.suffix for path in written] == [".png", ".pdf"]
         with Image.open(written[0]) as picture:
             pictures.append(picture.convert("L").tobytes())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis import draw_sweeps
-from analysis.overview import write_overview
+from analysis.overview import group_sweeps, write_overview
 from analysis.report import write_report
 from mm1_lab.cli import main
 from mm1_lab.config import Sweep
@@ -90,18 +90,23 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert "each a change to the base: encoder size ViT-L, " in text
     assert not re.search(r"each a change to the base:[^.]* (none|None|unset)", text)
     assert "captions lift zero-shot" in text and "not run: make sweep-connector" in text
+    assert "were run at scale mini, with development seeds 0 and 1: models of 0.55 million parameters" in text
+    assert text.index("drawn shapes") < text.index("What moved the average most was") < text.index("lessons ")
+    assert text.index('class="figure narrow"') < text.index("336 pixels beat 224") < text.index("<dt>points</dt>")
+    assert '<p class="banner">The development seeds 0 and 1' in text
+    assert text.count('loading="lazy"') == text.count("<img") and "<details open" not in text
     assert "Without scores:</strong> captions-33 / seed 0, base / seed 1, captions-33 / seed 1" in text
     assert "mm1-lab run data_mix --scale mini --seeds 0,1" in text
-    assert text.count('<svg class="interval') == 9 and "one seed" in text  # few-shot: base has one seed
+    assert "<strong>not judged</strong>: one seed" in text  # few-shot: base has one seed
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
     assert "&lt;square&gt;" in text and "<square>" not in text
 
 
 def test_the_same_results_give_the_same_report(results: Path) -> None:
     first = (results / "report.html").read_bytes()
-    drawn = draw_sweeps(results)
-    write_overview(results, drawn)
-    assert write_report(results, drawn).read_bytes() == first
+    groups = group_sweeps(results, draw_sweeps(results))
+    write_overview(results, groups)
+    assert write_report(results, groups).read_bytes() == first
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")

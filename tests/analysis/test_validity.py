@@ -76,9 +76,9 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     assert named["steady over seeds", "standard deviation of the base's average over 3 seeds"].value == pytest.approx(
         averages.std()
     )
-    files, document = write_validity(read_study(folder), rows)
-    assert files == [folder / "validity.csv", folder / "validity.md"] and document
-    assert document.remarks[0].startswith(f"Of {len(named)} rules ") and "over 3 seeds" in document.remarks[0]
+    files, shown = write_validity(read_study(folder), rows)
+    assert files == [folder / "validity.csv", folder / "validity.md"] and shown
+    assert shown.notes[0].startswith(f"Of {len(named)} rules ") and "over 3 seeds" in shown.notes[0]
     assert "| steps in order | double − standard steps |" in (folder / "validity.md").read_text(encoding="utf-8")
 
 
