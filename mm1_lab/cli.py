@@ -152,7 +152,10 @@ def _add_readers(add: Add) -> None:
     sync = add("sync-mlflow", commands.sync_mlflow, "enter into MLflow what it lacks of the results", "sync-mlflow")
     for parser in (figures, report, dashboard, sync):
         parser.add_argument(
-            "--results", metavar="DIR", type=Path, help=f"default: {RESULTS} and {STUDY}, those that hold any"
+            "--results",
+            metavar="DIR",
+            type=Path,
+            help=f"default: {RESULTS}, and {STUDY} (figures, report: a copy of it, and only where the first has none)",
         )
     for parser in (dashboard, sync):
         _add_store(parser)

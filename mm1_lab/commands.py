@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,18 +183,28 @@ def status(options: argparse.Namespace) -> int:
 def figures(options: argparse.Namespace) -> int:
     from analysis import draw
 
-    for folder in _results_folders(options):
-        for path in draw(folder):
-            print(path)
+    for path in draw(_drawn_folder(options)):
+        print(path)
     return DONE
 
 
 def report(options: argparse.Namespace) -> int:
     from analysis import draw_report
 
-    for folder in _results_folders(options):
-        print(draw_report(folder)[-1])
+    print(draw_report(_drawn_folder(options))[-1])
     return DONE
+
+
+def _drawn_folder(options: argparse.Namespace) -> Path:
+    """The folder that is asked for; else this machine's, or where it holds no sweep, a copy of the committed study.
+
+    So nothing that is committed changes unless its folder is named.
+    """
+    copy = RESULTS / STUDY.name
+    if options.results or any(RESULTS.glob("*/*/sweep.json")) or not STUDY.exists():
+        return options.results or RESULTS
+    shutil.rmtree(copy, ignore_errors=True)
+    return Path(shutil.copytree(STUDY, copy))
 
 
 def _results_folders(options: argparse.Namespace) -> list[Path]:

@@ -22,6 +22,7 @@ from analysis.predictions import draw_sheet
 from analysis.study import Study, read_study
 from analysis.table import to_markdown
 from analysis.tables import means, means_table, scores, short_table, write_sweep_tables
+from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep
 from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_results
@@ -279,6 +280,23 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
     environment = {**os.environ, "PYTHONHASHSEED": "1234"}
     subprocess.run([sys.executable, "-c", command, str(one_seed)], check=True, cwd=ROOT, env=environment)
     assert {path: path.read_bytes() for path in paths} == first
+
+
+def test_the_committed_study_changes_only_where_it_is_named(
+    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {name: data_mix.arms[name] for name in ("base", "captions")}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
+    local, study = tmp_path / "local", tmp_path / "study"
+    monkeypatch.setattr("mm1_lab.commands.RESULTS", local)
+    monkeypatch.setattr("mm1_lab.commands.STUDY", study)
+    write_results(study, sweep, arms, (0,), questions=16)
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    assert main(["figures"]) == 0 and (local / "study" / "summary.md").exists()
+    write_results(local, sweep, arms, (0,), questions=16)
+    assert main(["figures"]) == 0 and (local / "summary.md").exists()
+    assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
+    assert main(["figures", "--results", str(study)]) == 0 and (study / "summary.md").exists()
 
 
 def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path) -> None:
