@@ -88,6 +88,10 @@ def test_leave_one_out_predicts_from_the_others() -> None:
     assert math.isnan(three[str(SIZES[0])].low), "two sizes leave nothing to estimate an interval from"
 
 
+def test_thousands_of_sizes_are_not_left_out_one_by_one() -> None:
+    assert leave_one_out(fit_law([optimum(n, true_log_rate(n)) for n in np.geomspace(1e6, 1e9, 101)])) == {}
+
+
 def test_two_sizes_are_no_law() -> None:
     with pytest.raises(RequestError, match="two or more sizes"):
         fit_law([optimum(1e6, -5.0), optimum(1e6, -5.1)])
