@@ -15,7 +15,7 @@ from analysis.lr_law_figure import draw_law
 from analysis.lr_points import Measurements
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count
-from mm1_lab.results.files import write_json, write_text
+from mm1_lab.files import write_json, write_text
 
 MOST_ROWS = 40
 """Cells that the Markdown table lists; optima.csv has all of them."""

@@ -89,11 +89,11 @@ class SearchResults:
         records = read_records(self.variant)
         sizes = {r["recipe"]["decoder"]: r["config"]["model"]["decoder"]["size"] for r in records.values()}
         counts = {name: Size.model_validate(size).parameters().dense for name, size in sizes.items()}
-        ledger = Ledger(self.variant.results, self.variant.results)
+        diverged = Ledger(self.variant.results, self.variant.results).diverged()
         rows = []
         for trial in self.variant.trials.itertuples():
             recipe = self.variant.manifest.sweep.arms[str(trial.arm)]
-            if recipe.decoder not in counts or not (trial.done or ledger.diverged(str(trial.fingerprint))):
+            if recipe.decoder not in counts or not (trial.done or trial.fingerprint in diverged):
                 continue
             rate, average, loss = recipe.learning_rate, np.nan, np.nan
             if trial.done:

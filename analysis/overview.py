@@ -13,8 +13,8 @@ from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, 
 from analysis.lessons import all_parts, judge_lessons, load_lessons
 from analysis.study import Study, seeds_text
 from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
+from mm1_lab.files import write_text
 from mm1_lab.results import Manifest
-from mm1_lab.results.files import write_text
 from mm1_lab.results.samples import Sampled
 
 if TYPE_CHECKING:

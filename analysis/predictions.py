@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.study import Study
 from analysis.style import WIDTH, save_png, styled
-from mm1_lab.results.files import write_text
+from mm1_lab.files import write_text
 from mm1_lab.results.samples import RIGHT_FROM, Sampled, read_samples, samples_page
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from analysis.lesson_tables import lesson_notes, short_lessons
 from analysis.overview import Drawn, Group
 from analysis.table import Table, environment
 from mm1_lab.config import Sweep
-from mm1_lab.results.files import write_text
+from mm1_lab.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

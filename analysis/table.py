@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.results.files import write_text
+from mm1_lab.files import write_text
 from mm1_lab.results.samples import TEMPLATES, templates
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from analysis.statistics import Interval, one_sample, over_questions
 from analysis.study import Study
 from analysis.table import Table, as_text, to_markdown, write_csv
 from mm1_lab.config import Recipe
+from mm1_lab.files import write_text
 from mm1_lab.results import variant_name
-from mm1_lab.results.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -78,7 +78,7 @@ def _add_sweeps(add: Add) -> None:
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )
         _add_sweep_options(parser)
-    _add_address(run)
+    _add_executor(run)
     for parser in (plan, run):
         _add_no_parts(parser)
 
@@ -101,6 +101,7 @@ def _add_check_scale(add: Add) -> None:
         help="training samples that are searched for leaks; default: %(default)s",
     )
     _add_settings(check)
+    _add_inline(check)
     _add_no_parts(check)
     check.set_defaults(data=None)
 
@@ -129,7 +130,7 @@ def _add_fit_lr_law(add: Add) -> None:
         "--profile", metavar="COLUMN", action="append", default=[], help="--from: keep the best over this column"
     )
     _add_sweep_options(law)
-    _add_address(law)
+    _add_executor(law)
     _add_no_parts(law)
 
 
@@ -180,8 +181,13 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="DIR", type=Path, default=RESULTS / "store", help="where weights are kept")
 
 
-def _add_address(parser: argparse.ArgumentParser) -> None:
+def _add_executor(parser: argparse.ArgumentParser) -> None:
+    _add_inline(parser)
     parser.add_argument("--address", metavar="ADDRESS", help="a running Ray cluster (auto: the one on this machine)")
+
+
+def _add_inline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--inline", action="store_true", help="one stage after another in this process, without Ray")
 
 
 def _add_no_parts(parser: argparse.ArgumentParser) -> None:

@@ -37,12 +37,13 @@ def plan(options: argparse.Namespace) -> int:
     plan = make_plan((trial for request in requests for trial in request.trials), first.ledger)
     check_feasible(plan)
     cache = data_cache(first.ledger)
-    tokenizer = open_data(options.data, cache, first.scale, first.tokenizer).tokenizer if plan.units else None
+    tokenizer = open_data(options.data, cache, first.scale, first.tokenizer).tokenizer if plan.tasks else None
     print(plan_text(plan, requests, tokenizer, machine_slots(first.scale)))
     return DONE
 
 
 def run(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.executor import make_executor
     from mm1_lab.orchestrate.lr_search import load_search, run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
 
@@ -50,8 +51,10 @@ def run(options: argparse.Namespace) -> int:
     request.ledger.check_writable()
     if request.sweep.search:
         sizes = options.only or list(request.sweep.arms)
-        return run_search(load_search(request, sizes), "grid", options.address, _draw_sweep)
-    return run_sweep(request, options.address, _draw_sweep)
+        with make_executor(options.inline, options.address) as executor:
+            return run_search(load_search(request, sizes), "grid", executor, _draw_sweep)
+    with make_executor(options.inline, options.address) as executor:
+        return run_sweep(request, executor, _draw_sweep)
 
 
 def ship_parts(options: argparse.Namespace) -> int:
@@ -73,13 +76,14 @@ def check_scale(options: argparse.Namespace) -> int:
     from analysis.table import to_plain
     from analysis.validity import validity_rows, validity_table
     from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
+    from mm1_lab.orchestrate.executor import make_executor
 
     request = _request(options, "validity", only=("base",))
     gates = _chosen_gates(options.only, (*GATES, "validity"))
     verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
-        rows = measure_gates(request, measured, options.samples)
+        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None))
         print(f"\n{gates_text(rows)}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
@@ -113,6 +117,7 @@ def _sweeps_with_controls(request: Request) -> list[Path]:
 def fit_lr_law(options: argparse.Namespace) -> int:
     if options.file:
         return _fit_file(options)
+    from mm1_lab.orchestrate.executor import make_executor
     from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, parameters, run_search, size_name
 
     for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
@@ -135,7 +140,8 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
         return draw_search(folder, [Target(name, parameters(name, scale)) for name in names], options.keep_unbracketed)
 
-    return run_search(request, options.search, options.address, draw)
+    with make_executor(options.inline, options.address) as executor:
+        return run_search(request, options.search, executor, draw)
 
 
 def _fit_file(options: argparse.Namespace) -> int:
@@ -215,10 +221,10 @@ def _results_folders(options: argparse.Namespace) -> list[Path]:
 
 
 def sync_mlflow(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.mlflow_runs import tracking_uri
+    from mm1_lab.files import Busy
+    from mm1_lab.orchestrate.mlflow_runs import shown_uri
     from mm1_lab.orchestrate.recorder import sync
     from mm1_lab.results import Ledger
-    from mm1_lab.results.files import Busy
     from mm1_lab.results.reading import list_variants
 
     for results in _results_folders(options):
@@ -228,9 +234,7 @@ def sync_mlflow(options: argparse.Namespace) -> int:
             except Busy:
                 print(f"{folder}: is running now, and is entered as it goes")
                 continue
-            except OSError as error:
-                raise RequestError(f"MLflow at {tracking_uri()} cannot be written ({error})") from None
-            print(f"{manifest.variant} at {manifest.scale}: entered into {tracking_uri()}")
+            print(f"{manifest.variant} at {manifest.scale}: entered into {shown_uri()}")
     return DONE
 
 

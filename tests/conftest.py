@@ -156,7 +156,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Where two arms of the data-mix sweep were run at smoke scale; not to be changed."""
+    """Where two arms of the data-mix sweep were run at smoke scale, in one process; not to be changed."""
     finished = make_place(tmp_path_factory.mktemp("finished"))
-    finished.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+    finished.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--inline")
     return finished

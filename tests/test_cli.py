@@ -64,12 +64,12 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(finished: Any) -> 
         run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
     }
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    parent, child = runs["data_mix at smoke"], runs["captions / seed 0"]
+    parent, child = runs["data_mix at smoke"], runs["captions / seed 0 at smoke"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.params["data_mix"].startswith("captions 1 / interleaved 0 / text 0")
     assert {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss"} <= set(child.data.metrics)
-    assert len(client.get_metric_history(runs["base / seed 0"].info.run_id, "train/loss/interleaved")) > 1
-    encoder = runs["encoder / seed 0"].data.metrics
+    assert len(client.get_metric_history(runs["base / seed 0 at smoke"].info.run_id, "train/loss/interleaved")) > 1
+    encoder = runs["encoder / seed 0 at smoke"].data.metrics
     assert {"train/loss", "retrieval", "probe"} <= set(encoder) and 0 < encoder["probe"] < 1
     assert [item.path for item in client.list_artifacts(child.info.run_id)] == ["samples.html"]
     assert {"figure.png", "table.md"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
@@ -83,7 +83,9 @@ def test_one_more_arm_runs_alone(finished: Any, place: Any) -> None:
     before = place.done()
     sweep = place.folder / "sweeps" / "data_mix.yaml"
     sweep.write_text(sweep.read_text().replace("  blind:", "  more: {data_mix: {captions: 3}}\n  blind:", 1))
-    output = place.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--only", "more")
+    output = place.run(
+        "run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--only", "more", "--inline"
+    )
     after = place.done()
     assert before.items() <= after.items() and len(after) == len(before) + 2
     assert "done      more / seed 0" in output and "base / seed 0 in" not in output

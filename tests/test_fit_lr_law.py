@@ -8,7 +8,7 @@ import pytest
 
 from mm1_lab.cli import main
 
-COMMAND = ("fit-lr-law", "--scale", "smoke", "--sizes", "9M,85M,302M")
+COMMAND = ("fit-lr-law", "--inline", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_a_connector_of_one_s_own(tmp_path: Path) -> None:
     name = re.search(r"^  ([\w-]+):", arm, re.MULTILINE)
     assert name
     arguments = ("connector_beyond", "--scale", "smoke", "--only", name.group(1))
-    output = place.run("run", *arguments, package=tmp_path / "copy")
+    output = place.run("run", *arguments, "--inline", package=tmp_path / "copy")
     assert "1 of 1 trials" in output
     assert f"there is no connector '{name.group(1)}'" in place.run("run", *arguments, "--seeds", "7,", code=2)
 

@@ -9,14 +9,14 @@ import pytest
 def test_another_sweep_first_gives_the_same_scores(finished: Any, place: Any) -> None:
     """The base is computed for the connector sweep here, for the data-mix sweep there."""
     asked = ("--only", "c-abstractor 336 144", "--only", "average-pooling 224 64")
-    place.run("run", "connector", "--scale", "smoke", *asked)
+    place.run("run", "connector", "--scale", "smoke", "--inline", *asked)
     before = place.done()
     plan = place.run("plan", "data_mix", "connector", "--scale", "smoke")
     encoders = [line for line in plan.splitlines() if line.startswith("encoder ")]
     assert len(encoders) == 2
     assert all("reused" in line and "retrieval 0." in line and "probe 0." in line for line in encoders)
 
-    output = place.run("run", "data_mix", "--scale", "smoke", "--only", "base")
+    output = place.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline")
     assert "nothing ran" in output and place.done() == before
     name = next(
         path.parent.name

@@ -1,12 +1,17 @@
 """Pictures on their way into a batch: as tensors, and with account of those that cannot be decoded."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mm1_lab.data.types import BrokenPicture, Document, Picture, Pixels
+
+if TYPE_CHECKING:
+    import torch
 
 MEAN_COLOUR = 128
 """Every channel of a blind image; the model's normalisation makes it 0."""
@@ -17,6 +22,8 @@ BROKEN_LEAST = 3
 
 def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
     """uint8 (side, side, 3) each → (n, 3, side, side)."""
+    import torch  # not above: whoever plans opens data too, and must not wait for it
+
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 

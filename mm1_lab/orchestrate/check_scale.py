@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, RequestError, Stage
-from mm1_lab.orchestrate.cost import measured_speeds
-from mm1_lab.orchestrate.display import duration, make_display
-from mm1_lab.orchestrate.plan import Plan, Unit
+from mm1_lab.files import write_csv, write_text
+from mm1_lab.orchestrate.display import duration
+from mm1_lab.orchestrate.executor import Executor
+from mm1_lab.orchestrate.plan import Plan, Task
 from mm1_lab.orchestrate.report import table
-from mm1_lab.orchestrate.request import LOCAL, Request
+from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.sweeping import work_through
 from mm1_lab.results import variant_name
-from mm1_lab.results.files import write_csv, write_text
 
 if TYPE_CHECKING:
     from mm1_lab.evaluate.gates import GateRow
@@ -81,13 +82,13 @@ def _decoder(trial: EvaluationStage) -> DecoderStage:
     return trial.model.decoder
 
 
-def measure_gates(request: Request, gates: Sequence[str], samples: int) -> list[GateRow]:
+def measure_gates(request: Request, gates: Sequence[str], samples: int, executor: Executor) -> list[GateRow]:
     """Measures; writes `check_scale/gates.csv` and `.md` if all gates were asked for. Prints as it goes.
 
     `request` is for the base alone. Raises RequestError if an encoder or decoder cannot be computed.
     """
     scale = Scale(request, gates)
-    _compute(scale.parts(), request)
+    _compute(scale.parts(), request, executor)
     rows: list[GateRow] = []
     for name, measured in _measures(scale, samples):
         started = time.monotonic()
@@ -126,28 +127,20 @@ def _measures(scale: Scale, samples: int) -> Iterator[tuple[str, Iterator[GateRo
         yield f"leaks in {samples:,} samples", rows
 
 
-def _compute(stages: Sequence[Stage], request: Request) -> None:
+def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> None:
     """Trains what neither the store nor the shipped parts have."""
     ledger = request.ledger
     missing = {s.fingerprint: s for s in stages if not ledger.has_weights(s.fingerprint)}
     if not missing:
         return
-    from mm1_lab.orchestrate.runner import run_plan
-    from mm1_lab.orchestrate.worker import Site
-
-    units = {key: Unit(key, (stage,), (), (f"base / seed {stage.seed}",)) for key, stage in missing.items()}
-    plan = Plan((), {}, units)
-    print(f"{len(units)} encoders and decoders are computed first", flush=True)
-    parts = ledger.parts.folder if ledger.parts else None
-    display = make_display(plan, measured_speeds(ledger))
-    try:
-        result = run_plan(
-            plan, Site(ledger.results, ledger.store, None, request.scale, parts), [display], None, LOCAL / "ray"
-        )
-    finally:
-        display.close()
-    for key, reason in result.failed.items():
-        raise RequestError(f"{units[key].label} failed: {reason} ({ledger.failure_file(key, 'log')})")
+    seeds = {trial.seed: trial for trial in request.trials}
+    plan = Plan((), {}, {key: Task(key, (stage,), (), (seeds[stage.seed],)) for key, stage in missing.items()})
+    print(f"{len(plan.tasks)} encoders and decoders are computed first", flush=True)
+    with executor:
+        result = work_through(plan, request, executor)
+    for key, outcome in result.failed.items():
+        log = ledger.failure_file(key, "log")
+        raise RequestError(f"{plan.tasks[key].label} {outcome.kind}: {outcome.reason} ({log})")
 
 
 def write_gates(request: Request, rows: Sequence[GateRow]) -> Path:

@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs: one live table on a terminal, else a line where a unit starts or ends."""
+"""What a user sees while a sweep runs: a line where a task starts or ends; on a terminal bars too."""
 
 from __future__ import annotations
 
@@ -9,228 +9,242 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from mm1_lab.orchestrate.cost import Speeds
-from mm1_lab.orchestrate.plan import Plan, Unit, unit_cost
-from mm1_lab.orchestrate.worklist import Observer
+from mm1_lab.orchestrate.plan import Plan, Task, task_cost
+from mm1_lab.orchestrate.worklist import Observer, Outcome
 from mm1_lab.train.progress import Progress
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.progress import TaskID
 
 REFRESH_SECONDS = 0.5
 
-TELLING_SECONDS = 30.0
-"""How long work of one kind must have taken to tell how long another kind will take."""
+TELLING_SECONDS = 10.0
+"""How long work must have taken to tell how long other work of its kind, or of another kind, will take."""
 
 
 @dataclass
 class Running:
-    """A unit at work."""
+    """A task at work."""
 
-    unit: Unit
+    task: Task
     since: float
     kind: str = ""
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
+    first: tuple[float, float] | None = None
+    """When it first told of progress, and the fraction then: what is before (imports, data) says nothing of speed."""
 
     def fraction(self, costs: dict[str, float]) -> float:
-        """The share of the unit's work that is done; `costs` of its stages by kind."""
+        """The share of the task's work that is done; `costs` of its stages by kind."""
         total = sum(costs.values())
         before = 0.0
         for kind, cost in costs.items():
             if kind == self.kind:
                 inside = self.progress.step / self.progress.steps if self.progress.steps else 0.0
-                return (before + cost * inside) / total
+                return (before + cost * inside) / total if total else 0.0
             before += cost
         return 0.0
 
 
-class Board:
+class ProgressState:
     """What runs, what is left, and for how long; the same for both kinds of display."""
 
     def __init__(self, plan: Plan, speeds: Speeds, clock: Callable[[], float] = time.monotonic) -> None:
-        self.units = plan.units
+        self.tasks = plan.tasks
         self.clock = clock
         self.costs = {
-            key: {stage.KIND: unit_cost(Unit(key, (stage,), (), unit.names), speeds) for stage in unit.stages}
-            for key, unit in plan.units.items()
+            key: {stage.KIND: task_cost(Task(key, (stage,), (), task.trials), speeds) for stage in task.stages}
+            for key, task in plan.tasks.items()
         }
         self.measured = bool(speeds.seconds_per_flop)
         self.running: dict[str, Running] = {}
         self.side_by_side = 1
-        """The most units that ran at a time; between two of them it is one less."""
+        """The most tasks that ran at a time; between two of them it is one less."""
         self.done: set[str] = set()
-        self.failed: dict[str, str] = {}
+        self.failed: set[str] = set()
         self.spent: dict[str, tuple[float, float]] = {}
-        """By kind of unit: seconds and cost of what is finished."""
-        self.trials = sum(len(unit.names) for unit in plan.units.values() if unit.kind == "trial")
+        """By kind of task: seconds and cost of what is finished."""
+        self.trials = sum(len(task.trials) for task in plan.tasks.values() if task.kind == "trial")
 
-    def start(self, unit: Unit) -> None:
-        self.running[unit.key] = Running(unit, self.clock())
+    def start(self, task: Task) -> None:
+        self.running[task.key] = Running(task, self.clock())
         self.side_by_side = max(self.side_by_side, len(self.running))
-        self.failed.pop(unit.key, None)
+        self.failed.discard(task.key)
 
-    def advance(self, unit: Unit, kind: str, progress: Progress) -> None:
-        running = self.running[unit.key]
+    def advance(self, task: Task, kind: str, progress: Progress) -> None:
+        running = self.running[task.key]
         running.kind, running.progress = kind, progress
+        if running.first is None:
+            running.first = (self.clock(), running.fraction(self.costs[task.key]))
 
-    def end(self, unit: Unit, failure: str | None = None) -> float:
-        """Returns the seconds that the unit took."""
-        running = self.running.pop(unit.key, None)
+    def end(self, task: Task, failed: bool = False) -> float:
+        """Returns the seconds that the task took."""
+        running = self.running.pop(task.key, None)
         seconds = self.clock() - running.since if running else 0.0
-        if failure is None:
-            self.done.add(unit.key)
-            earlier = self.spent.get(unit.kind, (0.0, 0.0))
-            self.spent[unit.kind] = (earlier[0] + seconds, earlier[1] + sum(self.costs[unit.key].values()))
-        else:
-            self.failed[unit.key] = failure
+        (self.failed if failed else self.done).add(task.key)
+        if not failed:
+            earlier = self.spent.get(task.kind, (0.0, 0.0))
+            self.spent[task.kind] = (earlier[0] + seconds, earlier[1] + sum(self.costs[task.key].values()))
         return seconds
 
     def progress(self) -> str:
-        """`3 of 12 trials`; units are counted where there are no trials."""
+        """`3 of 12 trials`; tasks are counted where there are no trials."""
         if not self.trials:
-            return f"{len(self.done)} of {len(self.units)} pieces of work"
-        done = sum(len(self.units[key].names) for key in self.done if self.units[key].kind == "trial")
+            return f"{len(self.done)} of {len(self.tasks)} stages"
+        done = sum(len(self.tasks[key].trials) for key in self.done if self.tasks[key].kind == "trial")
         return f"{done} of {self.trials} trials"
 
-    def seconds_left(self) -> float | None:
-        """From the speeds so far and the work that remains; None before there is anything to go by."""
-        ratios = self._ratios()
-        long = [seconds / cost for seconds, cost in self._spent().values() if seconds >= TELLING_SECONDS]
-        usual = max(long) if long else 1.0 if self.measured else None
+    def remaining(self) -> dict[str, float] | None:
+        """Seconds that each task still takes, from the speeds so far; None before there is anything to go by."""
+        spent = dict(self.spent)
+        for key, running in self.running.items():  # what runs for long enough tells its own speed
+            if running.first and self.clock() - running.first[0] >= TELLING_SECONDS:
+                seconds, cost = spent.get(running.task.kind, (0.0, 0.0))
+                done = (running.fraction(self.costs[key]) - running.first[1]) * sum(self.costs[key].values())
+                spent[running.task.kind] = (seconds + self.clock() - running.first[0], cost + done)
+        ratios = {kind: seconds / cost for kind, (seconds, cost) in spent.items() if cost > 0}
+        telling = [
+            ratios[kind] for kind, (seconds, _) in spent.items() if seconds >= TELLING_SECONDS and kind in ratios
+        ]
+        usual = max(telling) if telling else 1.0 if self.measured else None
         remaining = {}
-        for key, unit in self.units.items():
+        for key, task in self.tasks.items():
+            ratio = ratios.get(task.kind, usual)
             if key in self.done or key in self.failed:
                 continue
-            running = self.running.get(key)
-            share = 1 - running.fraction(self.costs[key]) if running else 1.0
-            ratio = ratios.get(unit.kind, usual)
             if ratio is None:
                 return None
+            share = 1 - self.running[key].fraction(self.costs[key]) if key in self.running else 1.0
             remaining[key] = sum(self.costs[key].values()) * share * ratio
+        return remaining
+
+    def seconds_left(self) -> float | None:
+        """Of all work, as many tasks at a time as before; None before there is anything to go by."""
+        remaining = self.remaining()
+        if remaining is None:
+            return None
         longest = max((remaining[key] for key in self.running if key in remaining), default=0.0)
         return max(longest, sum(remaining.values()) / self.side_by_side)
 
-    def _ratios(self) -> dict[str, float]:
-        """Seconds a unit of cost, by kind of unit."""
-        return {kind: seconds / cost for kind, (seconds, cost) in self._spent().items() if cost > 0}
-
-    def _spent(self) -> dict[str, tuple[float, float]]:
-        """Seconds and cost, by kind of unit, of what is finished and what runs for long enough to tell."""
-        spent = dict(self.spent)
-        for key, running in self.running.items():
-            fraction = running.fraction(self.costs[key])
-            if fraction > 0.05:
-                seconds, cost = spent.get(running.unit.kind, (0.0, 0.0))
-                done = fraction * sum(self.costs[key].values())
-                spent[running.unit.kind] = (seconds + self.clock() - running.since, cost + done)
-        return spent
+    def left(self) -> str:
+        """`about 12 min left`; empty where that is not known, or nothing is."""
+        seconds = self.seconds_left()
+        return f"about {duration(seconds)} left" if seconds else ""
 
 
-def make_display(plan: Plan, speeds: Speeds, out: TextIO = sys.stdout) -> LineDisplay | LiveDisplay:
-    """The live table if `out` is a terminal."""
-    board = Board(plan, speeds)
-    return LiveDisplay(board, out) if out.isatty() else LineDisplay(board, out)
+Headline = Callable[[Task], str]
+"""The scores of a finished trial in a few words."""
+
+
+def make_display(
+    plan: Plan, speeds: Speeds, headline: Headline = lambda task: "", out: TextIO | None = None
+) -> LineDisplay:
+    """With bars if `out` (as a rule standard output) is a terminal."""
+    out = out or sys.stdout
+    state = ProgressState(plan, speeds)
+    return (BarDisplay if out.isatty() else LineDisplay)(state, headline, out)
 
 
 class LineDisplay(Observer):
-    """A line where a unit starts, ends or fails; for logs and pipes."""
+    """A line where a task starts, ends or fails; for logs and pipes."""
 
-    def __init__(self, board: Board, out: TextIO) -> None:
-        self.board = board
+    def __init__(self, state: ProgressState, headline: Headline, out: TextIO) -> None:
+        self.state = state
+        self.headline = headline
         self.out = out
 
-    def started(self, unit: Unit) -> None:
-        self.board.start(unit)
-        self._line(f"starts    {unit.label}")
+    def started(self, task: Task) -> None:
+        self.state.start(task)
+        self.line(f"starts    {task.label}")
 
-    def progress(self, unit: Unit, kind: str, progress: Progress) -> None:
-        self.board.advance(unit, kind, progress)
+    def progress(self, task: Task, kind: str, progress: Progress) -> None:
+        self.state.advance(task, kind, progress)
 
-    def finished(self, unit: Unit) -> None:
-        seconds = self.board.end(unit)
-        left = self.board.seconds_left()
-        rest = (
-            f"; about {duration(left)} left"
-            if left is not None and len(self.board.done) < len(self.board.units)
-            else ""
-        )
-        count = f"{self.board.progress()}{rest}"
-        self._line(f"done      {unit.label} in {duration(seconds)} ({count})")
+    def finished(self, task: Task) -> None:
+        seconds = self.state.end(task)
+        count = ", ".join(filter(None, [self.state.progress(), self.state.left()]))
+        scores = self.headline(task) if task.kind == "trial" else ""
+        self.line(f"done      {task.label} in {duration(seconds)} ({count})" + (f": {scores}" if scores else ""))
 
-    def failed(self, unit: Unit, reason: str, again: bool) -> None:
-        self.board.end(unit, reason)
-        self._line(f"failed    {unit.label}: {reason}" + (" (tries again)" if again else ""))
-
-    def tick(self) -> None:
-        """Nothing moves between lines."""
+    def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
+        self.state.end(task, failed=True)
+        kind = outcome.kind if outcome.kind != "out of memory" else "failed"
+        self.line(f"{kind:9} {task.label}: {outcome.reason}" + (" (tries again)" if again else ""))
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Ends what is drawn."""
 
-    def _line(self, text: str) -> None:
+    def line(self, text: str) -> None:
         print(text, file=self.out, flush=True)
 
 
-class LiveDisplay(Observer):
-    """One table that is drawn anew."""
+class BarDisplay(LineDisplay):
+    """A bar for the whole and for each running task, below the lines of those that ended; gone at the end."""
 
-    def __init__(self, board: Board, out: TextIO) -> None:
+    def __init__(self, state: ProgressState, headline: Headline, out: TextIO) -> None:
         from rich.console import Console
-        from rich.live import Live
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        self.board = board
+        super().__init__(state, headline, out)
+        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[told]}"))
+        console = Console(file=out, highlight=False)
+        self.bars = Progress(*columns, console=console, auto_refresh=False, transient=True)
+        self.whole = self.bars.add_task("all", total=1.0, told="")
+        self.bar_of: dict[str, TaskID] = {}
         self.drawn = 0.0
-        self.live = Live(console=Console(file=out), auto_refresh=False)
-        self.live.start()
+        self.bars.start()
         self.tick()
 
-    def started(self, unit: Unit) -> None:
-        self.board.start(unit)
+    def started(self, task: Task) -> None:
+        self.state.start(task)
+        self.bar_of[task.key] = self.bars.add_task(task.label, total=1.0, told="starts")
 
-    def progress(self, unit: Unit, kind: str, progress: Progress) -> None:
-        self.board.advance(unit, kind, progress)
+    def finished(self, task: Task) -> None:
+        self._remove(task)
+        super().finished(task)
 
-    def finished(self, unit: Unit) -> None:
-        self.board.end(unit)
-
-    def failed(self, unit: Unit, reason: str, again: bool) -> None:
-        self.board.end(unit, reason)
+    def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
+        self._remove(task)
+        super().failed(task, outcome, again)
 
     def tick(self) -> None:
         now = time.monotonic()
-        if now - self.drawn >= REFRESH_SECONDS:
-            self.drawn = now
-            self.live.update(self._render(), refresh=True)
+        if now - self.drawn < REFRESH_SECONDS:
+            return
+        self.drawn = now
+        state = self.state
+        total = sum(sum(costs.values()) for costs in state.costs.values())
+        done = sum(sum(state.costs[key].values()) for key in state.done)
+        for key, running in state.running.items():
+            fraction = running.fraction(state.costs[key])
+            done += fraction * sum(state.costs[key].values())
+            self.bars.update(self.bar_of[key], completed=fraction, told=_told(running, now))
+        failed = f"{len(state.failed)} failed" if state.failed else ""
+        told = ", ".join(filter(None, [state.progress(), failed, state.left()]))
+        self.bars.update(self.whole, completed=done / total if total else 0.0, told=told)
+        self.bars.refresh()
 
     def close(self) -> None:
-        self.live.update(self._render(), refresh=True)
-        self.live.stop()
+        self.bars.stop()
 
-    def _render(self) -> Table:
-        from rich.table import Table
+    def line(self, text: str) -> None:
+        self.bars.console.print(text, markup=False, soft_wrap=True)
 
-        board = self.board
-        left = board.seconds_left()
-        title = f"{board.progress()} done"
-        title += f", {len(board.failed)} failed" if board.failed else ""
-        if len(board.done) < len(board.units):
-            title += f", about {duration(left)} left" if left is not None else ", time left not known yet"
-        table = Table(title=title, title_justify="left", expand=False)
-        for heading in ("running", "stage", "step", "loss", "tokens/s", "for"):
-            table.add_column(heading, justify="left" if heading in ("running", "stage") else "right")
-        for running in board.running.values():
-            progress = running.progress
-            loss = progress.losses.get("loss")
-            table.add_row(
-                running.unit.label,
-                running.kind,
-                f"{progress.step}/{progress.steps}" if progress.steps else "",
-                f"{loss:.3f}" if loss is not None else "",
-                f"{progress.tokens_per_second:,.0f}" if progress.tokens_per_second else "",
-                duration(board.clock() - running.since),
-            )
-        for key, reason in board.failed.items():
-            table.add_row(board.units[key].label, f"failed: {reason}")
-        return table
+    def _remove(self, task: Task) -> None:
+        if task.key in self.bar_of:
+            self.bars.remove_task(self.bar_of.pop(task.key))
+
+
+def _told(running: Running, now: float) -> str:
+    """`multimodal 120/1400, loss 3.214, 12,345 tokens/s`."""
+    progress = running.progress
+    if not running.kind:
+        return f"starts, {duration(now - running.since)}"
+    parts = [f"{running.kind} {progress.step}/{progress.steps}" if progress.steps else running.kind]
+    if "loss" in progress.losses:
+        parts.append(f"loss {progress.losses['loss']:.3f}")
+    if progress.tokens_per_second:
+        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+    return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:

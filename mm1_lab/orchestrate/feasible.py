@@ -8,7 +8,7 @@ from mm1_lab.orchestrate.plan import Plan
 
 def check_feasible(plan: Plan) -> None:
     """Raises RequestError, naming the trial, for a stage whose network cannot be built."""
-    missing = {same_network(stage): (unit.label, stage) for unit in plan.units.values() for stage in unit.stages}
+    missing = {same_network(stage): (task.label, stage) for task in plan.tasks.values() for stage in task.stages}
     if not missing:
         return
     import torch

@@ -25,6 +25,7 @@ from mm1_lab.config import (
     nearest,
     parse_count,
 )
+from mm1_lab.orchestrate.executor import Executor
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, show
 from mm1_lab.results.manifest import read_manifest
@@ -37,7 +38,7 @@ PROPOSALS_A_ROUND = 2
 DIVERGED = (-math.inf, math.inf)
 
 
-def run_search(request: Request, method: Method, address: str | None, draw: Draw) -> int:
+def run_search(request: Request, method: Method, executor: Executor, draw: Draw) -> int:
     """Runs the search of a sweep from load_search; returns the exit code."""
     search = _Search(request)
     done = None
@@ -46,7 +47,7 @@ def run_search(request: Request, method: Method, address: str | None, draw: Draw
         if done == set(arms):
             break
         request = search.with_arms(arms)
-        plan, work_list = complete(request, address, draw)
+        plan, work_list = complete(request, executor, draw)
         if any(search.scores(recipe) is None for recipe in request.sweep.arms.values()):
             show(request, plan, work_list)
             return 1
@@ -166,7 +167,7 @@ class _Search:
             if ledger.has_scores(fingerprint):
                 shares = trial.recipe.data_mix.shares()
                 self._known[fingerprint] = search_scores(ledger.trial_folder(fingerprint), shares)
-            elif ledger.diverged(fingerprint):
+            elif fingerprint in ledger.diverged():
                 self._known[fingerprint] = DIVERGED
         return self._known.get(fingerprint)
 

@@ -1,7 +1,7 @@
-"""What MLflow shows of a sweep: an experiment a sweep, a parent run a variant and scale, a child a trial or stage.
+"""What MLflow shows: an experiment per sweep, a parent run per variant and scale, a child per trial or stage.
 
-Runs are found again by their tags, and everything logged of a finished trial carries the trial's own date, so that
-logging it a second time changes nothing.
+It is a projection of the results: runs are found again by their tags, and what is entered a second time changes
+nothing, for a point of a curve carries the start of its run as its time.
 """
 
 from __future__ import annotations
@@ -10,30 +10,34 @@ import csv
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mm1_lab.files import locked, replace
+from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import LOCAL
 from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.files import locked
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.samples import read_samples, samples_page
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures
 
-METRICS_A_BATCH = 1000
+METRICS_PER_BATCH = 1000
+"""More are refused."""
 AXES = ("encoder", "resolution", "connector", "image_tokens", "data_mix")
 """Parameters that stand beside the scores."""
 
-EXPERIMENT_NOTE = """**{heading}**: a parent run a scale and variant, a run a trial below it.
+EXPERIMENT_NOTE = """**{heading}**: a parent run per scale and variant, a run per trial below it.
 
 To compare arms, tick trials and *Compare*, or open the *Chart view*; *Group by* `arm` averages over seeds. `average` is
 the mean over the benchmarks with images at all numbers of shots; curves are `train/…`. Tables and figures of the sweep
 are artifacts of the parent, sampled predictions those of each trial."""
-VIEW = "arms"
-"""The name of the view that the dashboard opens: trials in the paper's words, best first."""
+VIEW = "mlflow.sharedViewState."
 COMPLETE = "mm1.complete"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
@@ -41,12 +45,8 @@ NOTE = "mlflow.note.content"
 LONGEST_NOTE = 4900
 """Characters; a longer tag is refused by some stores."""
 
-
-def pages() -> dict[str, str]:
-    """By experiment, the page of MLflow's interface that shows its trials."""
-    query = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
-    found = [run for run in _client().search_experiments() if f"mlflow.sharedViewState.{VIEW}" in run.tags]
-    return {one.name: f"/#/experiments/{one.experiment_id}/runs?{query}" for one in found}
+Names = Sequence[tuple[str, int]]
+"""Arms and seeds: arms of one recipe share a run, which names them all."""
 
 
 def tracking_uri() -> str:
@@ -54,143 +54,222 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(LOCAL / 'mlflow.db').absolute()}"
 
 
+def shown_uri() -> str:
+    return without_secrets(tracking_uri())
+
+
+def without_secrets(text: str) -> str:
+    """User names and passwords of addresses, and what MLflow is given to log in with, are left out."""
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        secret = os.environ.get(name)
+        text = text.replace(secret, "…") if secret else text
+    return re.sub(r"://[^/\s]+@", "://…@", text)
+
+
+def connect() -> Any:
+    """An MLflow client that is quiet, and gives up on a server that is away after seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        with locked(LOCAL / ".mlflow.lock"):
+            _make_database(LOCAL / "mlflow.db")
+    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+
+
+def _make_database(path: Path) -> None:
+    """Whole or not at all: a kill while its tables are made would leave one that nobody can open.
+
+    One that cannot be opened is put aside, for the results hold all that was in it.
+    """
+    from mlflow import MlflowClient
+
+    if path.exists():
+        try:
+            MlflowClient(tracking_uri=f"sqlite:///{path.absolute()}").search_experiments(max_results=1)
+            return
+        except Exception as error:  # whatever MLflow, SQLAlchemy and SQLite raise
+            if _is_busy(error):
+                raise
+            aside = path.with_suffix(".broken.db")
+            os.replace(path, aside)
+            text = f"mm1-lab: {path} could not be opened and is now {aside.name}; `mm1-lab sync-mlflow` enters all anew"
+            print(text, file=sys.stderr)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    MlflowClient(tracking_uri=f"sqlite:///{partial.absolute()}").search_experiments(max_results=1)
+    replace(partial, path)
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Whether SQLite only had to wait too long for another writer."""
+    while error is not None:
+        if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def pages() -> dict[str, str]:
+    """By sweep, variant and scale, the page of MLflow's interface that shows its trials."""
+    found = {}
+    for one in connect().search_experiments():
+        for view in sorted(tag.removeprefix(VIEW) for tag in one.tags if tag.startswith(VIEW)):
+            query = f"viewStateShareKey={view}&workflowType=machine_learning"
+            found[view] = f"/#/experiments/{one.experiment_id}/runs?{query}"
+    return found
+
+
 class SweepRuns:
     """The runs of one sweep variant at one scale in one results folder. Only one process writes them."""
 
     def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
-        """Finds or makes the experiment and the parent run; what MLflow raises goes through."""
+        """Finds or makes the experiment and the parent run; closes what a killed command left running.
+
+        What MLflow raises goes through.
+        """
         self.manifest = manifest
         self.ledger = ledger
-        self.key = {
-            "mm1.results": str(ledger.results),
-            "mm1.variant": manifest.variant,
-            "mm1.scale": manifest.scale,
-        }
-        self.client = _client()
-        LOCAL.mkdir(parents=True, exist_ok=True)
+        self.key = {"mm1.results": str(ledger.results), "mm1.variant": manifest.variant, "mm1.scale": manifest.scale}
+        self.at = f" at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
+        """Of a run's name: the scale, settings and data; trials of several stand in one experiment."""
+        self.client = connect()
         with locked(LOCAL / ".mlflow.lock"):
             self.experiment = self._experiment(manifest.sweep.name)
             self._describe_experiment()
-            self.runs = {self._identity(run): run for run in self._search()}
-            self.parent = self._open("sweep", "", f"{manifest.variant} at {manifest.scale}", parent=None)
+            self.runs = {(run.data.tags["mm1.kind"], run.data.tags["mm1.fingerprint"]): run for run in self._search()}
+            self.parent = self._open("sweep", "", f"{manifest.variant} at {manifest.scale}")
+        self._close_strays()
 
-    def start_trial(
-        self, fingerprint: str, names: Iterable[str], recipe: Mapping[str, Any], config: Mapping[str, Any]
-    ) -> None:
-        """Opens the trial's run, or a new one where the last was complete (its results were removed since)."""
-        self._start("trial", fingerprint, _trial_name(names))
-        self.client.log_batch(self._id("trial", fingerprint), params=self._parameters(names, recipe, config))
+    def start(self, task: Task) -> None:
+        """Opens the run of a task, or a new one where the last was complete (its results were removed since)."""
+        kind, key = task.kind, task.key
+        if self._is_complete(kind, key):
+            self.client.delete_run(self._id(kind, key))
+            del self.runs[kind, key]
+        names = [(trial.arm, trial.seed) for trial in task.trials]
+        name = _names(names) if kind == "trial" else f"{kind} / seed {task.stages[-1].seed}"
+        self.client.update_run(self._open(kind, key, name + self.at), status="RUNNING")
+        if kind == "trial":
+            recipe, config = (value.model_dump(mode="json") for value in (task.trials[0].recipe, task.stages[-1]))
+            self.client.log_batch(self._id(kind, key), params=self._parameters(names, recipe, config))
 
-    def start_stage(self, kind: str, fingerprint: str, seed: int) -> None:
-        """Opens the run of an encoder or a decoder."""
-        self._start(kind, fingerprint, f"{kind} / seed {seed}")
+    def enter_running(self, task: Task) -> None:
+        """Enters the curve so far of a task that is running."""
+        for stage in task.stages:
+            for folder in (self.ledger.partial_folder(stage.fingerprint), self.ledger.stage_folder(stage.fingerprint)):
+                self._log_curves(self.runs[task.kind, task.key], folder / "training.csv")
 
-    def log_trial(self, fingerprint: str, names: Iterable[str]) -> None:
-        """Logs a finished trial from the results folder, unless that is done."""
+    def enter_trial(self, fingerprint: str, names: Names) -> None:
+        """Enters a finished trial from the results folder, and the stages behind it, unless that is done."""
+        record = self.ledger.record(fingerprint)
+        *inputs, _, _ = record["fingerprints"].items()  # all but the model, whose curve is the trial's, and the scores
+        for kind, behind in inputs:
+            if self.ledger.has_weights(behind):
+                self.enter_stage(kind, behind, record["config"]["seed"])
         if self._is_complete("trial", fingerprint):
             return
         from mlflow.entities import RunTag
 
         folder = self.ledger.trial_folder(fingerprint)
-        record = self.ledger.record(fingerprint)
-        date = _milliseconds(record["environment"]["date"])
+        date = int(datetime.fromisoformat(record["environment"]["date"]).timestamp() * 1000)
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        run_id = self._open("trial", fingerprint, _trial_name(names), self.parent, date - int(1000 * seconds))
+        run_id = self._open("trial", fingerprint, _names(names) + self.at, date - int(1000 * seconds))
+        run = self.runs["trial", fingerprint]
         self.client.log_batch(run_id, params=self._parameters(names, record["recipe"], record["config"]))
         quality = encoder_quality(record["summaries"].get("encoder", {}))
         of_encoder = [(f"encoder/{name}", value, 0) for name, value in quality.items()]
-        self._log_metrics(run_id, [*_final_metrics(folder), *of_encoder], date)
-        self._log_curves(run_id, folder / "training.csv", date)
+        self._log_metrics(run, [*_final_metrics(folder), *of_encoder])
+        self._log_curves(run, folder / "training.csv")
         samples = read_samples(self.ledger.results, {"prediction": fingerprint})
-        self.client.log_text(run_id, samples_page(_trial_name(names), samples), "samples.html")
+        self.client.log_text(run_id, samples_page(_names(names), samples), "samples.html")
         tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
-        note = RunTag(NOTE, self._trial_note(fingerprint, names, record))
-        self.client.log_batch(run_id, tags=[*tags, note])
-        self.client.set_terminated(run_id, "FINISHED", date)
-        self.client.set_tag(run_id, COMPLETE, "yes")  # last: what is killed before this is logged again
+        self.client.log_batch(run_id, tags=[*tags, RunTag(NOTE, self._trial_note(fingerprint, names, record))])
+        self._complete("trial", fingerprint, date)
 
-    def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
-        """Logs a finished encoder or decoder from the store, unless that is done."""
+    def enter_stage(self, kind: str, fingerprint: str, seed: int) -> None:
+        """Enters a finished stage from the store, unless that is done."""
         if self._is_complete(kind, fingerprint):
             return
-        run_id = self._open(kind, fingerprint, f"{kind} / seed {seed}", self.parent)
-        curve = self.ledger.stage_folder(fingerprint) / "training.csv"
-        date = int(curve.stat().st_mtime * 1000)
-        self._log_curves(run_id, curve, date)
+        folder = self.ledger.stage_folder(fingerprint)
+        date = int((folder / "training.csv").stat().st_mtime * 1000)
+        self._open(kind, fingerprint, f"{kind} / seed {seed}{self.at}", date)
+        self._log_curves(self.runs[kind, fingerprint], folder / "training.csv")
         quality = encoder_quality(self.ledger.summary(fingerprint))
-        self._log_metrics(run_id, [(name, value, 0) for name, value in quality.items()], date)
-        self.client.set_terminated(run_id, "FINISHED")
-        self.client.set_tag(run_id, COMPLETE, "yes")  # last: what is killed before this is logged again
+        self._log_metrics(self.runs[kind, fingerprint], [(name, value, 0) for name, value in quality.items()])
+        self._complete(kind, fingerprint)
 
-    def end(self, kind: str, fingerprint: str, status: str) -> None:
-        """Closes a run that is not finished: FAILED or KILLED."""
-        if (kind, fingerprint) in self.runs:
-            self.client.set_terminated(self._id(kind, fingerprint), status)
-
-    def close_strays(self, status: str = "KILLED") -> None:
-        """Closes every child that is still RUNNING: what it did was killed."""
-        for run in self._search():
-            if run.info.status == "RUNNING" and run.info.run_id != self.parent:
-                self.client.set_terminated(run.info.run_id, status)
+    def end(self, task: Task, status: str) -> None:
+        """Closes the run of a task that is not finished: FAILED or KILLED."""
+        self.client.set_terminated(self._id(task.kind, task.key), status)
 
     def close(self, status: str, artifacts: Iterable[Path]) -> None:
-        """Closes the parent, with the sweep's figures and tables."""
+        """Closes the parent, with the sweep's figures and tables, and what still runs below it."""
+        self._close_strays()
         files = list(artifacts)
         for path in files:
             self.client.log_artifact(self.parent, str(path))
         told = [path.read_text(encoding="utf-8") for path in files if path.name == "contrasts.md"]
-        self.client.set_tag(
-            self.parent, NOTE, "\n".join([*told, "Tables, figures and predictions: Artifacts."])[:LONGEST_NOTE]
-        )
+        note = "\n".join([*told, "Tables, figures and predictions: Artifacts."])[:LONGEST_NOTE]
+        self.client.set_tag(self.parent, NOTE, note)
         self.client.set_terminated(self.parent, status)
+
+    def _close_strays(self) -> None:
+        for run in self._search():
+            if run.info.status == "RUNNING" and run.info.run_id != self.parent:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _complete(self, kind: str, fingerprint: str, date: int | None = None) -> None:
+        run_id = self._id(kind, fingerprint)
+        self.client.set_terminated(run_id, "FINISHED", date)
+        self.client.set_tag(run_id, COMPLETE, "yes")  # last: what is killed before this is entered again
+        self.runs[kind, fingerprint] = self.client.get_run(run_id)
 
     def _describe_experiment(self) -> None:
         """A description, and a view (as MLflow's own *Share* saves one) with the columns that matter here."""
-        sweep = self.manifest.sweep
-        columns = ["params.`arm`", "params.`seed`", "params.`scale`", *(f"params.`{axis}`" for axis in AXES)]
-        columns += [f"metrics.`{name}`" for name in ("average", *(f"{k}-shot" for k in self.manifest.shots), TEXT_CORE)]
+        manifest = self.manifest
+        columns = ["params.`arm`", "params.`seed`", *(f"params.`{axis}`" for axis in AXES)]
+        columns += [f"metrics.`{name}`" for name in ("average", *(f"{k}-shot" for k in manifest.shots), TEXT_CORE)]
+        own = (f"tags.`{name}` = '{self.key[name]}'" for name in ("mm1.scale", "mm1.variant"))
         view = {
-            "searchFilter": "tags.`mm1.kind` = 'trial'",
+            "searchFilter": " and ".join(["tags.`mm1.kind` = 'trial'", *own]),
             "orderByKey": "metrics.`average`",
             "orderByAsc": False,
             "selectedColumns": columns,
             "runsHiddenMode": "SHOW_ALL",
         }
-        note = EXPERIMENT_NOTE.format(heading=sweep.heading)
+        note = EXPERIMENT_NOTE.format(heading=manifest.sweep.heading)
         self.client.set_experiment_tag(self.experiment, NOTE, note)
-        self.client.set_experiment_tag(self.experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(view))
+        name = f"{VIEW}{manifest.variant}-{manifest.scale}"
+        self.client.set_experiment_tag(self.experiment, name, json.dumps(view))
 
-    def _trial_note(self, fingerprint: str, names: Iterable[str], record: Mapping[str, Any]) -> str:
+    def _trial_note(self, fingerprint: str, names: Names, record: Mapping[str, Any]) -> str:
         """Where the trial's truth lies, and what makes it again."""
-        manifest, names = self.manifest, list(names)
-        arm, seed = names[0].rpartition(" / seed ")[0], record["config"]["seed"]
+        manifest, (arm, seed) = self.manifest, names[0]
         settings = "".join(f" --set {setting}" for setting in manifest.overrides)
         again = f"mm1-lab run {manifest.sweep.name} --scale {manifest.scale} --seeds {seed}, --only '{arm}'{settings}"
         lines = [
-            f"{manifest.sweep.heading}, {', '.join(names)}, scale {manifest.scale}.\n",
+            f"{manifest.sweep.heading}, {_names(names)}{self.at}.\n",
             f"The score of every question is in `trials/{fingerprint}/` of the results folder. Fingerprints:\n",
             *(f"- {kind}: `{stage}`" for kind, stage in record["fingerprints"].items()),
             f"\nAgain: `{again}`",
         ]
         return "\n".join(lines)
 
-    def _start(self, kind: str, fingerprint: str, name: str) -> None:
-        if self._is_complete(kind, fingerprint):
-            self.client.delete_run(self._id(kind, fingerprint))
-            del self.runs[kind, fingerprint]
-        self.client.update_run(self._open(kind, fingerprint, name, self.parent), status="RUNNING")
-
-    def _open(self, kind: str, fingerprint: str, name: str, parent: str | None, start: int | None = None) -> str:
+    def _open(self, kind: str, fingerprint: str, name: str, start: int | None = None) -> str:
         """The id of the run with this identity; a new one is RUNNING, since `start` (milliseconds) or now."""
         if (kind, fingerprint) not in self.runs:
             tags = self.key | {"mm1.kind": kind, "mm1.fingerprint": fingerprint}
-            tags |= {PARENT: parent} if parent else {}
-            run = self.client.create_run(self.experiment, start, tags, name)
-            self.runs[kind, fingerprint] = run
-            return str(run.info.run_id)
-        run_id = self._id(kind, fingerprint)
-        self.client.update_run(run_id, status="RUNNING" if kind == "sweep" else None, name=name)
-        return run_id
+            tags |= {PARENT: self.parent} if kind != "sweep" else {}
+            self.runs[kind, fingerprint] = self.client.create_run(self.experiment, start, tags, name)
+        else:
+            status = "RUNNING" if kind == "sweep" else None
+            self.client.update_run(self._id(kind, fingerprint), status=status, name=name)
+        return self._id(kind, fingerprint)
 
     def _id(self, kind: str, fingerprint: str) -> str:
         return str(self.runs[kind, fingerprint].info.run_id)
@@ -208,27 +287,23 @@ class SweepRuns:
         return str(self.client.create_experiment(name, artifact_location=local, tags=kind))
 
     def _search(self) -> Iterator[Any]:
-        """All runs with this sweep's key."""
-        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in self.key.items())
+        """All runs with this sweep's key; the folder is compared here, for no quoting of MLflow's holds every path."""
+        query = " and ".join(f"tags.`{name}` = '{self.key[name]}'" for name in ("mm1.variant", "mm1.scale"))
         token = None
         while True:
             page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
-            yield from page
+            yield from (run for run in page if run.data.tags.get("mm1.results") == self.key["mm1.results"])
             token = page.token
             if not token:
                 return
 
-    @staticmethod
-    def _identity(run: Any) -> tuple[str, str]:
-        return run.data.tags["mm1.kind"], run.data.tags.get("mm1.fingerprint", "")
-
-    def _parameters(self, names: Iterable[str], recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
+    def _parameters(self, names: Names, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
         """The recipe in the paper's words; the rate as it was resolved."""
         from mlflow.entities import Param
 
         weights = {name: weight for name, weight in recipe["data_mix"].items() if name != "synthetic_share"}
         values = {
-            "arm": ", ".join(dict.fromkeys(name.rpartition(" / seed ")[0] for name in names)),
+            "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
             "encoder": _encoder_name(recipe["encoder"]),
             "resolution": recipe["resolution"],
             "connector": recipe["connector"],
@@ -245,30 +320,20 @@ class SweepRuns:
         }
         return [Param(name, str(value)) for name, value in values.items()]
 
-    def _log_metrics(self, run_id: str, values: Iterable[tuple[str, float, int]], date: int) -> None:
+    def _log_metrics(self, run: Any, values: Iterable[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, value, date, step) for name, value, step in values]
-        for start in range(0, len(metrics), METRICS_A_BATCH):
-            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
+        metrics = [Metric(name, value, run.info.start_time, step) for name, value, step in values]
+        for start in range(0, len(metrics), METRICS_PER_BATCH):
+            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
 
-    def _log_curves(self, run_id: str, path: Path, date: int) -> None:
+    def _log_curves(self, run: Any, path: Path) -> None:
+        """The points of a `training.csv`; of one that is being written, those that are whole."""
+        if not path.exists():
+            return
         with path.open(encoding="utf-8", newline="") as file:
-            points = [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in csv.DictReader(file)]
-        self._log_metrics(run_id, points, date)
-
-
-def _client() -> Any:
-    """An MLflow client that is quiet, and gives up on a server that is away after seconds, not minutes."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+            rows = [row for row in csv.DictReader(file) if row["value"]]
+        self._log_metrics(run, [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in rows])
 
 
 def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
@@ -292,10 +357,6 @@ def _encoder_name(encoder: Mapping[str, Any]) -> str:
     return ", ".join([encoder["size"], encoder["data"], *([loss] if loss != "contrastive" else [])])
 
 
-def _trial_name(names: Iterable[str]) -> str:
-    """`base / seed 0`; arms of one recipe share a run, which names them all."""
-    return ", ".join(names)
-
-
-def _milliseconds(date: str) -> int:
-    return int(datetime.fromisoformat(date).timestamp() * 1000)
+def _names(names: Names) -> str:
+    """`base / seed 0`."""
+    return ", ".join(f"{arm} / seed {seed}" for arm, seed in names)

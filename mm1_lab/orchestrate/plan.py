@@ -1,4 +1,4 @@
-"""The plan: which trials and stages are done, which are missing, and the units of work that would finish them."""
+"""The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mm1_lab.config import Stage, Trial
 from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.results import Ledger
 
-State = Literal["done", "run", "wait", "not needed"]
+State = Literal["done", "run", "wait", "not needed", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
-class Unit:
+class Task:
     """A piece of work for one process: a stage, or an evaluation with the stage that only it needs."""
 
     key: str
@@ -32,9 +32,9 @@ class Unit:
     stages: tuple[Stage, ...]
     """In order; those that are already done are left out."""
     needs: tuple[str, ...]
-    """Keys of the units that must be done before."""
-    names: tuple[str, ...]
-    """Trials that it works for."""
+    """Keys of the tasks that must be done before."""
+    trials: tuple[Trial, ...]
+    """Those that it works for; an evaluation's have one recipe in common."""
 
     @property
     def kind(self) -> str:
@@ -43,8 +43,8 @@ class Unit:
     @property
     def label(self) -> str:
         """For people: `base / seed 0`, or `encoder for base / seed 0 and 11 more`."""
-        name = self.names[0] if self.kind == "trial" else f"{self.kind} for {self.names[0]}"
-        return name if len(self.names) == 1 else f"{name} and {len(self.names) - 1} more"
+        name = self.trials[0].name if self.kind == "trial" else f"{self.kind} for {self.trials[0].name}"
+        return name if len(self.trials) == 1 else f"{name} and {len(self.trials) - 1} more"
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Plan:
 
     trials: tuple[Trial, ...]
     stages: dict[str, PlannedStage]
-    units: dict[str, Unit] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
 
     def trial_state(self, fingerprint: str) -> State:
         return self.stages[fingerprint].state
@@ -62,25 +62,31 @@ class Plan:
 def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     """Looks into the ledger; opens no file and imports nothing heavy, so ten thousand trials take seconds.
 
-    A stage is missing if its results are, and something that is missing needs it. Each missing one is a unit of its
-    own, but for one that nothing needs besides a single evaluation: the two are one unit, which saves a load.
+    A stage is missing if its results are, and something that is missing needs it. Each missing one is a task of its
+    own, but for one that nothing needs besides a single evaluation: the two are one task, which saves a load. What
+    diverged, and what needs it, is never missing: the same training would diverge again.
     """
     plan = Plan(tuple(trials), {})
-    names: dict[str, list[str]] = {}
+    diverged = ledger.diverged()
+    owners: dict[str, dict[str, Trial]] = {}
     missing: dict[str, Stage] = {}
     needed_by: dict[str, list[str]] = {}
     for trial in plan.trials:
         fingerprint = trial.fingerprint
-        if fingerprint not in names and not _is_done(plan, ledger, trial.evaluation):
-            _want(plan, ledger, trial.evaluation, missing, needed_by)
-        names.setdefault(fingerprint, []).append(trial.name)
+        if fingerprint not in owners and not _is_done(plan, ledger, trial.evaluation):
+            hopeless = next((needed for needed in trial.evaluation.chain() if needed.fingerprint in diverged), None)
+            if hopeless:
+                why = f"{hopeless.KIND} {hopeless.fingerprint} diverged: {diverged[hopeless.fingerprint]}"
+                plan.stages[fingerprint] = PlannedStage(trial.evaluation, fingerprint, "diverged", why)
+            else:
+                _want(plan, ledger, trial.evaluation, missing, needed_by)
+        owners.setdefault(fingerprint, {})[trial.name] = trial
 
     order = {trial.name: place for place, trial in enumerate(plan.trials)}
     for fingerprint, stage in reversed(missing.items()):  # from the scores down, so that each knows who needs it
         for needed in stage.inputs.values():
             if needed.fingerprint in missing:
-                own = {*names.get(needed.fingerprint, ()), *names[fingerprint]}
-                names[needed.fingerprint] = sorted(own, key=order.__getitem__)
+                owners.setdefault(needed.fingerprint, {}).update(owners[fingerprint])
 
     joined: dict[str, str] = {}
     for fingerprint, users in needed_by.items():
@@ -98,7 +104,8 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             stages = (first, stage)
             waits = [needed for needed in first.inputs.values() if needed.fingerprint in missing]
         needs = tuple(dict.fromkeys(needed.fingerprint for needed in waits))
-        plan.units[fingerprint] = Unit(fingerprint, stages, needs, tuple(names[fingerprint]))
+        own = sorted(owners[fingerprint].values(), key=lambda trial: order[trial.name])
+        plan.tasks[fingerprint] = Task(fingerprint, stages, needs, tuple(own))
     for trial in plan.trials:
         _leave_alone(plan, ledger, trial.evaluation.model)
     return plan
@@ -158,19 +165,19 @@ def _why(ledger: Ledger, fingerprint: str) -> str:
     return "was interrupted, goes on" if ledger.partial_folder(fingerprint).exists() else "new"
 
 
-def path_lengths(units: dict[str, Unit], speeds: Speeds) -> dict[str, float]:
-    """For each unit the seconds (or, where nothing was measured yet, FLOPs) until all that needs it is done."""
-    own = {key: unit_cost(unit, speeds) for key, unit in units.items()}
+def path_lengths(tasks: dict[str, Task], speeds: Speeds) -> dict[str, float]:
+    """For each task the seconds (or, where nothing was measured yet, FLOPs) until all that needs it is done."""
+    own = {key: task_cost(task, speeds) for key, task in tasks.items()}
     longest = dict(own)
-    for key, unit in reversed(units.items()):  # a unit stands behind those that it needs
-        for need in unit.needs:
+    for key, task in reversed(tasks.items()):  # a task stands behind those that it needs
+        for need in task.needs:
             longest[need] = max(longest[need], own[need] + longest[key])
     return longest
 
 
-def unit_cost(unit: Unit, speeds: Speeds) -> float:
-    """Seconds of a unit; in FLOPs at a nominal 10 billion a second where its kind was never measured."""
-    costs = (speeds.seconds(stage) for stage in unit.stages)
+def task_cost(task: Task, speeds: Speeds) -> float:
+    """Seconds of a task; in FLOPs at a nominal 10 billion a second where its kind was never measured."""
+    costs = (speeds.seconds(stage) for stage in task.stages)
     return sum(
-        cost if cost is not None else stage.flops() / 1e10 for cost, stage in zip(costs, unit.stages, strict=True)
+        cost if cost is not None else stage.flops() / 1e10 for cost, stage in zip(costs, task.stages, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Enters a sweep into MLflow while it runs: the driver's one writer, in a thread of its own.
+"""Keeps MLflow up with a sweep: while it runs, by a thread of the driver, and at any time from the results.
 
 Results never depend on it. Where MLflow cannot be reached the sweep goes on with a warning, and a note in results/local
 makes the next command, or `mm1-lab sync-mlflow`, catch up from the ledger.
@@ -9,91 +9,89 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import SimpleQueue
 
-from mm1_lab.config import EvaluationStage, Trial
-from mm1_lab.orchestrate.mlflow_runs import SweepRuns, tracking_uri
-from mm1_lab.orchestrate.plan import Unit
+from mm1_lab.config import RequestError
+from mm1_lab.files import Busy, locked
+from mm1_lab.orchestrate.mlflow_runs import SweepRuns, shown_uri, without_secrets
+from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import LOCAL
-from mm1_lab.orchestrate.worklist import Observer
+from mm1_lab.orchestrate.worklist import Observer, Outcome
 from mm1_lab.results import Ledger, Manifest, TrialRow
-from mm1_lab.results.files import Busy, locked
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.train.progress import Progress
 
 Job = Callable[[SweepRuns], None]
 
+CURVE_SECONDS = 60.0
+"""A running stage's curve is entered this often: seldom beside its own file's points at `mini`, often at `lab`."""
+
 
 class Recorder(Observer):
-    """Hears what happens to units and writes it down, in order."""
+    """Hears what happens to tasks and enters it, in order."""
 
-    def __init__(self, folder: Path, ledger: Ledger, trials: Iterable[Trial]) -> None:
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
         """`folder` is the sweep's, with its manifest."""
         self.folder = folder
-        self.ledger = ledger
-        self.trials = {trial.fingerprint: trial for trial in trials}
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.entered: dict[str, float] = {}
+        """When each running task's curve was entered last."""
         self.note = behind_note(folder)
         self.note.parent.mkdir(parents=True, exist_ok=True)
         self.note.touch()
-        self.jobs.put(lambda runs: runs.close_strays())
-        self.jobs.put(lambda runs: log_finished(runs, read_trials(folder)))
-        self.thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self.thread.start()
+        self.jobs.put(lambda runs: enter_finished(runs, read_trials(folder)))
+        self.thread = threading.Thread(target=self._work, args=[ledger], name="mlflow", daemon=True)
 
-    def started(self, unit: Unit) -> None:
-        stage = unit.stages[-1]
-        if isinstance(stage, EvaluationStage):
-            recipe = self.trials[unit.key].recipe.model_dump(mode="json")
-            config = stage.model_dump(mode="json")
-            self.jobs.put(lambda runs: runs.start_trial(unit.key, unit.names, recipe, config))
+    def started(self, task: Task) -> None:
+        self.entered[task.key] = time.monotonic()
+        self.jobs.put(lambda runs: runs.start(task))
+
+    def progress(self, task: Task, kind: str, progress: Progress) -> None:
+        self._begin()
+        now = time.monotonic()
+        if now - self.entered.get(task.key, now) >= CURVE_SECONDS:
+            self.entered[task.key] = now
+            self.jobs.put(lambda runs: runs.enter_running(task))
+
+    def finished(self, task: Task) -> None:
+        self._begin()
+        if task.kind == "trial":
+            self.jobs.put(lambda runs: runs.enter_trial(task.key, [(trial.arm, trial.seed) for trial in task.trials]))
         else:
-            self.jobs.put(lambda runs: runs.start_stage(unit.kind, unit.key, stage.seed))
+            self.jobs.put(lambda runs: runs.enter_stage(task.kind, task.key, task.stages[-1].seed))
 
-    def progress(self, unit: Unit, kind: str, progress: Progress) -> None:
-        """Curves are logged in one batch when the unit is done."""
-
-    def finished(self, unit: Unit) -> None:
-        if unit.kind == "trial":
-            self.jobs.put(lambda runs: runs.log_trial(unit.key, unit.names))
-        else:
-            seed = unit.stages[-1].seed
-            self.jobs.put(lambda runs: runs.log_stage(unit.kind, unit.key, seed))
-
-    def failed(self, unit: Unit, reason: str, again: bool) -> None:
+    def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         if not again:
-            self.jobs.put(lambda runs: runs.end(unit.kind, unit.key, "FAILED"))
-
-    def tick(self) -> None:
-        """Nothing to do between events."""
+            self.jobs.put(lambda runs: runs.end(task, "FAILED"))
 
     def close(self, status: str, artifacts: Iterable[Path] = ()) -> None:
         """Writes what is left and closes the parent: FINISHED, FAILED or KILLED."""
         files = list(artifacts)
-        self.jobs.put(lambda runs: runs.close_strays())
         self.jobs.put(lambda runs: runs.close(status, files))
         self.jobs.put(lambda runs: self.note.unlink(missing_ok=True))
         self.jobs.put(None)
+        self._begin()
         self.thread.join()
 
-    def _work(self) -> None:
+    def _begin(self) -> None:
+        """Not before something trains: MLflow's import would take the first trial's processor."""
+        if self.thread.ident is None:
+            self.thread.start()
+
+    def _work(self, ledger: Ledger) -> None:
         """Does the jobs in order; the first one that fails ends the recording, not the sweep."""
         try:
             with locked(_writer_lock(self.folder), wait=False):
-                runs = SweepRuns(read_manifest(self.folder), self.ledger)
+                runs = SweepRuns(read_manifest(self.folder), ledger)
                 while (job := self.jobs.get()) is not None:
                     job(runs)
         except Busy:
             print("mm1-lab: another command enters this sweep into MLflow; this one leaves it to that", file=sys.stderr)
         except Exception as error:  # whatever a tracking server or its database raises
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            print(
-                f"mm1-lab: MLflow at {tracking_uri()} cannot be written ({reason}); the sweep goes on, "
-                "`mm1-lab sync-mlflow` catches up later",
-                file=sys.stderr,
-            )
+            print(f"mm1-lab: {_why(error)}; the sweep goes on, `mm1-lab sync-mlflow` catches up later", file=sys.stderr)
 
 
 def behind_note(folder: Path) -> Path:
@@ -106,39 +104,39 @@ def _writer_lock(folder: Path) -> Path:
     return behind_note(folder).with_suffix(".lock")
 
 
-def log_finished(runs: SweepRuns, trials: Iterable[TrialRow]) -> None:
-    """Logs every finished trial that MLflow does not have, with the encoders and decoders behind it."""
-    names: dict[str, list[str]] = {}
+def enter_finished(runs: SweepRuns, trials: Iterable[TrialRow]) -> None:
+    """Enters every finished trial that MLflow does not have, with the stages behind it."""
+    owners: dict[str, list[tuple[str, int]]] = {}
     for row in trials:
-        names.setdefault(row.fingerprint, []).append(f"{row.arm} / seed {row.seed}")
-    ledger = runs.ledger
-    shared: dict[tuple[str, str], int] = {}
-    for fingerprint, trial_names in names.items():
-        if ledger.has_scores(fingerprint):
-            runs.log_trial(fingerprint, trial_names)
-            record = ledger.record(fingerprint)
-            chain, seed = record["fingerprints"], record["config"]["seed"]
-            trained = [kind for kind in ("encoder", "decoder") if kind in chain and ledger.has_weights(chain[kind])]
-            shared |= {(kind, chain[kind]): seed for kind in trained}
-    for (kind, fingerprint), seed in shared.items():
-        runs.log_stage(kind, fingerprint, seed)
+        owners.setdefault(row.fingerprint, []).append((row.arm, row.seed))
+    for fingerprint, names in owners.items():
+        if runs.ledger.has_scores(fingerprint):
+            runs.enter_trial(fingerprint, names)
 
 
 def sync(folder: Path, ledger: Ledger) -> Manifest:
-    """Brings MLflow up to date with one sweep of the results folder; what MLflow raises goes through.
+    """Brings MLflow up to date with one sweep of the results folder.
 
-    Raises Busy if the sweep is running now.
+    Raises Busy if the sweep is running now, RequestError where MLflow cannot be written.
     """
-    manifest = read_manifest(folder)
+    manifest, trials = read_manifest(folder), read_trials(folder)
     with locked(_writer_lock(folder), wait=False):
-        runs = SweepRuns(manifest, ledger)
-        runs.close_strays()
-        trials = read_trials(folder)
-        log_finished(runs, trials)
-        complete = all(ledger.has_scores(row.fingerprint) for row in trials)
-        runs.close("FINISHED" if complete else "KILLED", artifacts_of(folder))
+        try:
+            runs = SweepRuns(manifest, ledger)
+            enter_finished(runs, trials)
+            complete = all(ledger.has_scores(row.fingerprint) for row in trials)
+            runs.close("FINISHED" if complete else "KILLED", artifacts_of(folder))
+        except RequestError:
+            raise
+        except Exception as error:  # as above
+            raise RequestError(_why(error)) from None
         behind_note(folder).unlink(missing_ok=True)
     return manifest
+
+
+def _why(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return without_secrets(f"MLflow at {shown_uri()} cannot be written ({lines[0][:200]})")
 
 
 def artifacts_of(folder: Path) -> list[Path]:

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mm1_lab.files import DONE, is_complete
+from mm1_lab.orchestrate.executor import Executor, run_plan
 from mm1_lab.orchestrate.feasible import check_feasible
-from mm1_lab.orchestrate.plan import Plan, make_plan
+from mm1_lab.orchestrate.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.recorder import Recorder, artifacts_of, behind_note
-from mm1_lab.orchestrate.request import LOCAL, Request
-from mm1_lab.orchestrate.worklist import WorkList
+from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.worklist import Observer, WorkList
 from mm1_lab.results import TrialRow
-from mm1_lab.results.files import DONE, is_complete
 
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
 
 
-def run_sweep(request: Request, address: str | None, draw: Draw) -> int:
-    """Returns the exit code: 0, or 1 if something failed. `draw` is analysis', which this package does not know."""
-    plan, work_list = complete(request, address, draw)
+def run_sweep(request: Request, executor: Executor, draw: Draw) -> int:
+    """Returns the exit code: 0, or 1 where a trial has no scores. `draw` is analysis', unknown to this package."""
+    plan, work_list = complete(request, executor, draw)
     show(request, plan, work_list)
-    return 1 if work_list and work_list.failed else 0
+    return 0 if all(request.ledger.has_scores(trial.fingerprint) for trial in request.trials) else 1
 
 
-def complete(request: Request, address: str | None, draw: Draw) -> tuple[Plan, WorkList | None]:
-    """Runs what is missing of the request's trials; gives None where that was nothing.
-
-    Where learning rates are searched, a trial that diverged has told what it can, and is not tried again.
-    """
-    told = {t.fingerprint for t in request.trials if request.sweep.search and request.ledger.diverged(t.fingerprint)}
-    plan = make_plan((trial for trial in request.trials if trial.fingerprint not in told), request.ledger)
-    check_feasible(plan)
+def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
+    """Runs what is missing of the request's trials; gives None where that was nothing."""
+    plan = make_plan(request.trials, request.ledger)
+    if plan.tasks:
+        with ThreadPoolExecutor(1) as thread:  # both take seconds: Ray's processes start while networks are checked
+            feasible = thread.submit(check_feasible, plan)
+            executor.open(request.scale)
+            feasible.result()
     trials = request.write_manifest()
     work_list = None
     recorder = None
     status = "KILLED"
-    if plan.units or _is_stale(request, trials) or behind_note(request.folder).exists():
-        recorder = Recorder(request.folder, request.ledger, request.trials)
+    if plan.tasks or _is_stale(request, trials) or behind_note(request.folder).exists():
+        recorder = Recorder(request.folder, request.ledger)
     try:
-        if plan.units and recorder:
-            work_list = _work(plan, request, address, recorder)
+        if plan.tasks and recorder:
+            done = sum(plan.trial_state(trial.fingerprint) == "done" for trial in plan.trials)
+            shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
+            before = f"{done} trials were done before" + (f", {shipped} parts are shipped" if shipped else "")
+            print(f"{request.variant} at {request.scale_name}: {len(plan.tasks)} tasks, {before}", flush=True)
+            work_list = work_through(plan, request, executor, [recorder])
         if _is_stale(request, trials):
             draw(request.folder)
         status = "FAILED" if work_list and work_list.failed else "FINISHED"
@@ -50,24 +56,25 @@ def complete(request: Request, address: str | None, draw: Draw) -> tuple[Plan, W
     return plan, work_list
 
 
-def _work(plan: Plan, request: Request, address: str | None, recorder: Recorder) -> WorkList:
+def work_through(plan: Plan, request: Request, executor: Executor, observers: Sequence[Observer] = ()) -> WorkList:
+    """Runs the plan's tasks, and shows how far they are."""
     from mm1_lab.orchestrate.cost import measured_speeds
     from mm1_lab.orchestrate.display import make_display
-    from mm1_lab.orchestrate.runner import run_plan
-    from mm1_lab.orchestrate.worker import Site
+    from mm1_lab.orchestrate.worker import WorkerContext
 
     ledger = request.ledger
     parts = ledger.parts.folder if ledger.parts else None
     data_path = request.data_path and request.data_path.absolute()
-    site = Site(ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer)
-    done = sum(plan.trial_state(trial.fingerprint) == "done" for trial in plan.trials)
-    shipped = sum(ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
-    title = f"{request.variant} at {request.scale_name}"
-    before = f"{done} trials were done before" + (f", {shipped} parts are shipped" if shipped else "")
-    print(f"{title}: {len(plan.units)} pieces of work, {before}", flush=True)
-    display = make_display(plan, measured_speeds(ledger))
+    context = WorkerContext(ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer)
+
+    def headline(task: Task) -> str:
+        from mm1_lab.results.summary import headline
+
+        return headline(ledger.trial_folder(task.key))
+
+    display = make_display(plan, measured_speeds(ledger), headline)
     try:
-        return run_plan(plan, site, [display, recorder], address, LOCAL / "ray")
+        return run_plan(plan, context, [display, *observers], executor)
     finally:
         display.close()
 
@@ -89,13 +96,16 @@ def show(request: Request, plan: Plan, work_list: WorkList | None) -> None:
     for path in (table, request.folder / "figure.png"):
         if path.exists():
             print(f"{path.stem}: {path}")
+    for planned in plan.stages.values():
+        if planned.state == "diverged":
+            print(f"diverged before: {planned.why}; it is not tried again, for it would end in the same way")
     if work_list is None:
-        print("Everything was done before; nothing ran.")
+        print("All that can be done was done before; nothing ran.")
         return
-    for key, reason in work_list.failed.items():
+    for key, outcome in work_list.failed.items():
         log = request.ledger.failure_file(key, "log")
-        print(f"failed: {plan.units[key].label}: {reason}" + (f" ({log})" if log.exists() else ""))
+        print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}" + (f" ({log})" if log.exists() else ""))
     for key, cause in work_list.blocked.items():
-        print(f"blocked: {plan.units[key].label} waits for {plan.units[cause].label}")
-    if work_list.failed:
+        print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
+    if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
         print("The same command tries again what failed.")

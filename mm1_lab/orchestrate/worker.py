@@ -1,4 +1,4 @@
-"""One unit of work in a process: trains the missing stages of a unit, evaluates, and enters results into the ledger.
+"""One task in a process: trains the missing stages of a task, evaluates, and enters results into the ledger.
 
 Processes are reused where stages are short, so everything that a stage could have left behind is reset before the next.
 """
@@ -12,31 +12,29 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage
+from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, Trial
 from mm1_lab.data.types import Data
-from mm1_lab.orchestrate.plan import Unit
+from mm1_lab.files import write_json, write_text
+from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import REPOSITORY, data_cache
+from mm1_lab.orchestrate.worklist import Outcome
 from mm1_lab.results import HeldOutRow, Ledger
-from mm1_lab.results.files import write_json
-from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.progress import Diverged, Progress, Report
 
 StageReport = Callable[[str, Progress], None]
 """Told the kind of stage and its progress."""
 
-STAND_BY_SECONDS = 0.1
-"""Between two looks for the inputs."""
-
 
 @dataclass(frozen=True)
-class Site:
-    """Where a unit works: the ledger's folders, the data, the scale."""
+class WorkerContext:
+    """Where a task works: the ledger's folders, the data, the scale."""
 
     results: Path
     store: Path
@@ -51,40 +49,37 @@ class Site:
         return Ledger(self.results, self.store, self.parts)
 
 
-def run_unit(unit: Unit, recipes: dict[str, Any], site: Site, report: StageReport) -> None:
-    """Works through the unit's stages; what another command finished meanwhile is left alone.
-
-    A traceback is left beside the failures before an exception goes on.
-    """
-    ledger = site.ledger
+def attempt(task: Task, context: WorkerContext, report: StageReport, work: Callable[..., None]) -> Outcome:
+    """Does `work` (run_task, but in tests) and tells how it ended; a traceback is left beside the ledger's failures."""
     try:
-        for stage in unit.stages:
-            reset_process(stage.seed, site.scale)
+        work(task, context, report)
+        return Outcome()
+    except Exception as error:
+        import torch
 
-            def tell(progress: Progress, kind: str = stage.KIND) -> None:
-                report(kind, progress)
-
-            if isinstance(stage, EvaluationStage):  # scores, where the others give weights
-                _evaluate(stage, unit, recipes, site, tell)
-            else:
-                _train(stage, site, tell)
-    except Exception:
-        log = ledger.failure_file(unit.key, "log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        raise
-    ledger.clear_failure(unit.key)
+        log = context.ledger.failure_file(task.key, "log")
+        write_text(log, traceback.format_exc())
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if isinstance(error, Diverged):
+            return Outcome("diverged", str(error))
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            return Outcome("out of memory", f"{reason}; take a smaller batch_size or sequence_length (--set)")
+        return Outcome("failed", reason)
 
 
-def await_inputs(unit: Unit, site: Site) -> None:
-    """Returns when the units that this one needs are done. Raises RuntimeError once one of them has failed for good."""
-    ledger = site.ledger
-    while missing := [key for key in unit.needs if not ledger.has_weights(key)]:
-        for key in missing:
-            failure = ledger.failure(key)
-            if failure:
-                raise RuntimeError(f"{failure['stage']} failed")
-        time.sleep(STAND_BY_SECONDS)
+def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
+    """Works through the task's stages; what another command finished meanwhile is left alone."""
+    for stage in task.stages:
+        reset_process(stage.seed, context.scale)
+
+        def tell(progress: Progress, kind: str = stage.KIND) -> None:
+            report(kind, progress)
+
+        if isinstance(stage, EvaluationStage):  # scores, where the others give weights
+            _evaluate(stage, task.trials, context, tell)
+        else:
+            _train(stage, context, tell)
+    context.ledger.clear_failure(task.key)
 
 
 def reset_process(seed: int, scale: Scale) -> None:
@@ -116,17 +111,17 @@ def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | Non
     return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
 
 
-def _data(stage: Stage, site: Site) -> Data:
-    data = _open_data(site.data_path, data_cache(site.ledger), site.scale.model_dump_json(), site.tokenizer)
+def _data(stage: Stage, context: WorkerContext) -> Data:
+    data = _open_data(context.data_path, data_cache(context.ledger), context.scale.model_dump_json(), context.tokenizer)
     if data.identity != stage.data:
-        raise RequestError(f"{site.data_path}: the data changed while the sweep was running; run it again")
+        raise RequestError(f"{context.data_path}: the data changed while the sweep was running; run it again")
     return data
 
 
-def _train(stage: Stage, site: Site, report: Report) -> None:
+def _train(stage: Stage, context: WorkerContext, report: Report) -> None:
     from mm1_lab.train.stages import run_stage
 
-    ledger = site.ledger
+    ledger = context.ledger
     fingerprint = stage.fingerprint
     with ledger.stage_lock(fingerprint):
         folder = ledger.begin_stage(fingerprint)
@@ -135,30 +130,30 @@ def _train(stage: Stage, site: Site, report: Report) -> None:
         fresh = not any(folder.iterdir())
         started = time.monotonic()
         inputs = {name: ledger.stage_folder(needed.fingerprint) for name, needed in stage.inputs.items()}
-        run_stage(stage, folder, inputs, _data(stage, site), report)
+        run_stage(stage, folder, inputs, _data(stage, context), report)
         if fresh and stage.flops() > 0:
             write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
         ledger.finish_stage(fingerprint)
 
 
-def _evaluate(stage: EvaluationStage, unit: Unit, recipes: dict[str, Any], site: Site, report: Report) -> None:
+def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
     from mm1_lab.evaluate.run import evaluate
 
-    ledger = site.ledger
+    ledger = context.ledger
     fingerprint = stage.fingerprint
     with ledger.stage_lock(fingerprint):
         if ledger.has_scores(fingerprint):
             return
         started = time.monotonic()
         model = ledger.stage_folder(stage.model.fingerprint)
-        evaluation = evaluate(stage, model, _data(stage, site), report)
+        evaluation = evaluate(stage, model, _data(stage, context), report)
         timings = {stage.KIND: _timing(stage, started)}
         trained = model / "timings.json"
         if trained.exists():
             timings |= json.loads(trained.read_text(encoding="utf-8"))
         record = {
-            "trials": list(unit.names),
-            "recipe": recipes,
+            "trials": [trial.name for trial in trials],
+            "recipe": trials[0].recipe.model_dump(mode="json"),
             "config": stage.model_dump(mode="json"),
             "fingerprints": _chain(stage),
             "summaries": _summaries(stage, ledger),
@@ -166,7 +161,7 @@ def _evaluate(stage: EvaluationStage, unit: Unit, recipes: dict[str, Any], site:
             "majority_by_kind": evaluation.majority_by_kind,
             "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
-            "environment": environment(site.scale),
+            "environment": environment(context.scale),
             "timings": timings,
         }
         ledger.write_scores(

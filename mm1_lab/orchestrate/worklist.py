@@ -1,103 +1,128 @@
-"""Which unit is next: those whose inputs are done, the one with the longest path behind it first.
-
-Where processes are reused, an idle one may also be given a unit that is not ready, to stand by for its inputs: Tune
-would end an idle process, and starting a new one takes longer than many a short stage.
-"""
+"""Which task is next, what became of those that ran, and who is told."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-from mm1_lab.orchestrate.plan import Unit
+from mm1_lab.orchestrate.plan import Task
+from mm1_lab.results import Ledger
 from mm1_lab.train.progress import Progress
 
 
-class Observer(Protocol):
-    """Is told what happens to units, in the driver's process."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended. Only one that failed may be tried again: the others would end in the same way."""
 
-    def started(self, unit: Unit) -> None: ...
+    kind: Literal["done", "diverged", "failed", "out of memory"] = "done"
+    reason: str = ""
 
-    def progress(self, unit: Unit, kind: str, progress: Progress) -> None:
-        """`kind`: the stage of the unit that is running."""
 
-    def finished(self, unit: Unit) -> None: ...
+class Observer:
+    """Is told, in the driver's process, what happens to tasks. Overrides what it wants to hear."""
 
-    def failed(self, unit: Unit, reason: str, again: bool) -> None:
+    def started(self, task: Task) -> None:
+        """A process begins with the task."""
+
+    def progress(self, task: Task, kind: str, progress: Progress) -> None:
+        """The task's stage of this kind is so far."""
+
+    def finished(self, task: Task) -> None:
+        """Its results are in the ledger."""
+
+    def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         """`again`: it will be tried again."""
 
     def tick(self) -> None:
-        """Called a few times a second."""
+        """Called a few times a second while anything runs."""
 
 
 class WorkList:
-    """Units that wait, run, are done, failed, or are blocked by one that failed."""
+    """Tasks that wait, run, are done, failed, or are blocked by one that failed."""
 
-    def __init__(
-        self, units: Mapping[str, Unit], priority: Mapping[str, float], retries: int, may_stand_by: bool
-    ) -> None:
-        self.units = dict(units)
+    def __init__(self, tasks: Mapping[str, Task], priority: Mapping[str, float], retries: int) -> None:
+        self.tasks = dict(tasks)
         self.retries = retries
-        self.may_stand_by = may_stand_by
-        self.waiting = sorted(units, key=lambda key: -priority[key])
+        self.waiting = sorted(tasks, key=lambda key: -priority[key])
         self.running: set[str] = set()
-        self.standing_by: set[str] = set()
-        """Those of the running that wait for their inputs, or did when they were taken."""
         self.done: set[str] = set()
-        self.attempts = dict.fromkeys(units, 0)
-        self.failed: dict[str, str] = {}
-        """Reasons, by key."""
+        self.attempts = dict.fromkeys(tasks, 0)
+        self.failed: dict[str, Outcome] = {}
         self.blocked: dict[str, str] = {}
-        """The key of the failed unit, by key."""
+        """The key of the failed task, by key."""
 
     @property
     def exhausted(self) -> bool:
         """Nothing waits; what runs may still come back after a failure."""
         return not self.waiting and not self.running
 
-    def take(self) -> Unit | None:
-        """The next unit, or None while none is ready. Something runs then, or everything is finished."""
-        ready = [key for key in self.waiting if self.done.issuperset(self.units[key].needs)]
-        if ready:
-            return self._take(ready[0])
-        coming = self.done | (self.running - self.standing_by)
-        soon = [key for key in self.waiting if coming.issuperset(self.units[key].needs)]
-        if soon and self.may_stand_by:
-            self.standing_by.add(soon[0])
-            return self._take(soon[0])
+    def take(self) -> Task | None:
+        """The task with the longest path behind it of those whose inputs are done; None while there is none."""
+        for key in self.waiting:
+            if self.done.issuperset(self.tasks[key].needs):
+                self.waiting.remove(key)
+                self.running.add(key)
+                self.attempts[key] += 1
+                return self.tasks[key]
         return None
 
-    def _take(self, key: str) -> Unit:
-        self.waiting.remove(key)
-        self.running.add(key)
-        self.attempts[key] += 1
-        return self.units[key]
-
-    def finish(self, key: str) -> None:
+    def settle(self, key: str, outcome: Outcome) -> bool:
+        """Returns whether the task will be tried again; if it failed for good, everything that needs it is blocked."""
         self.running.remove(key)
-        self.standing_by.discard(key)
-        self.done.add(key)
-
-    def fail(self, key: str, reason: str) -> bool:
-        """Returns whether the unit will be tried again; if not, everything that needs it is blocked."""
-        self.running.remove(key)
-        self.standing_by.discard(key)
-        cause = next((need for need in self.units[key].needs if need in self.failed), None)
-        if cause:
-            self.blocked[key] = cause
-            self._block(key, cause)
-            return False
-        if self.attempts[key] <= self.retries:
+        if outcome.kind == "done":
+            self.done.add(key)
+        elif outcome.kind == "failed" and self.attempts[key] <= self.retries:
             self.waiting.insert(0, key)
             return True
-        self.failed[key] = reason
-        self._block(key, cause=key)
+        else:
+            self.failed[key] = outcome
+            self._block(key, cause=key)
         return False
 
     def _block(self, key: str, cause: str) -> None:
         """Everything that waits for `key`, and what waits for that."""
-        for other in [waiting for waiting in self.waiting if key in self.units[waiting].needs]:
-            if other not in self.blocked:
+        for other in [waiting for waiting in self.waiting if key in self.tasks[waiting].needs]:
+            if other in self.waiting:
                 self.waiting.remove(other)
                 self.blocked[other] = cause
                 self._block(other, cause)
+
+
+class Execution:
+    """A plan at work: what an executor takes from the work list and brings back is told to ledger and observers."""
+
+    def __init__(self, work_list: WorkList, ledger: Ledger, observers: Iterable[Observer]) -> None:
+        self.work_list = work_list
+        self.ledger = ledger
+        self.observers = list(observers)
+
+    def take(self) -> Task | None:
+        task = self.work_list.take()
+        if task:
+            self.ledger.clear_failure(task.key)
+        return task
+
+    def start(self, task: Task) -> None:
+        for observer in self.observers:
+            observer.started(task)
+
+    def progress(self, task: Task, kind: str, progress: Progress) -> None:
+        for observer in self.observers:
+            observer.progress(task, kind, progress)
+
+    def settle(self, task: Task, outcome: Outcome) -> None:
+        """Failures are recorded when they are final; results were entered by whoever did the task."""
+        again = self.work_list.settle(task.key, outcome)
+        if outcome.kind != "done" and not again:
+            attempts = self.work_list.attempts[task.key]
+            self.ledger.record_failure(task.key, task.label, attempts, outcome.kind, outcome.reason)
+        for observer in self.observers:
+            if outcome.kind == "done":
+                observer.finished(task)
+            else:
+                observer.failed(task, outcome, again)
+
+    def tick(self) -> None:
+        for observer in self.observers:
+            observer.tick()

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mm1_lab import files
 from mm1_lab.config import RequestError
-from mm1_lab.results import files
 from mm1_lab.results.parts import Parts
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, number
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
@@ -144,20 +144,24 @@ class Ledger:
     def failure_file(self, fingerprint: str, ending: str = "json") -> Path:
         return self.results / "failures" / f"{fingerprint}.{ending}"
 
-    def record_failure(self, fingerprint: str, what: str, attempts: int, reason: str) -> None:
+    def record_failure(self, fingerprint: str, what: str, attempts: int, outcome: str, reason: str) -> None:
         """`what` names the stage for people; a traceback, if there is one, is beside it as `.log`."""
         log = self.failure_file(fingerprint, "log")
-        values = {"stage": what, "attempts": attempts, "reason": reason, "log": str(log) if log.exists() else None}
-        files.write_json(self.failure_file(fingerprint), values)
+        values = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
+        files.write_json(self.failure_file(fingerprint), values | {"log": str(log) if log.exists() else None})
 
     def failure(self, fingerprint: str) -> dict[str, Any] | None:
         path = self.failure_file(fingerprint)
         return _read_object(path) if path.exists() else None
 
-    def diverged(self, fingerprint: str) -> bool:
-        """Whether its training was given up for a loss that was no number: a result, where learning rates are tried."""
-        failure = self.failure(fingerprint)
-        return failure is not None and "Diverged" in str(failure["reason"])
+    def diverged(self) -> dict[str, str]:
+        """Why, by fingerprint, of all whose training was given up for a loss that was no number.
+
+        That is a result: the same training diverges in the same way, so it is never tried again.
+        """
+        keys = sorted(path.stem for path in (self.results / "failures").glob("*.json"))
+        failures = {key: _read_object(self.failure_file(key)) for key in keys}
+        return {key: str(one["reason"]) for key, one in failures.items() if one.get("outcome") == "diverged"}
 
     def clear_failure(self, fingerprint: str) -> None:
         for ending in ("json", "log"):

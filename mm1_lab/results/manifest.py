@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep
-from mm1_lab.results.files import locked, write_csv, write_json
+from mm1_lab.files import locked, write_csv, write_json
 from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow
 
 
@@ -82,7 +82,7 @@ def merge_manifest(
     """
     order = {arm: place for place, arm in enumerate(manifest.sweep.arms)}
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
         for row in read_trials(folder):
             if (row.arm, row.seed) not in rows and row.arm in order and current(row):

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from mm1_lab.results import files
+from mm1_lab import files
 
 
 class Parts:

@@ -74,6 +74,17 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return grouped.mean().rename("value").reset_index()
 
 
+def headline(folder: Path) -> str:
+    """A finished trial's scores in a few words: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
+    from mm1_lab.results.reading import read_table
+    from mm1_lab.results.schema import SCORE_COLUMNS, SCORES
+
+    overall = measures(read_table(folder / SCORES, SCORE_COLUMNS).assign(trial=""), ["trial"])
+    values = {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
+    chosen = [name for name in values if name == TEXT_CORE or name.removesuffix("-shot").isdigit()]
+    return ", ".join(f"{name} {values[name]:.1f}" for name in chosen)
+
+
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
     """A finished trial's average at the most shots, and its held-out loss (held_out_loss)."""
     from mm1_lab.results.reading import read_table

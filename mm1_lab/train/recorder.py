@@ -1,7 +1,6 @@
 """Keeps the losses of a running stage: for `training.csv`, for whoever watches, and across interruptions."""
 
 import csv
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from mm1_lab.files import replace
 from mm1_lab.train.module import Tally, Training
 from mm1_lab.train.progress import Progress, Report
 
@@ -105,7 +105,7 @@ class Recorder(pl.Callback):
         self._count_seconds(now)
         unfinished = self._folder / (CHECKPOINT + ".part")
         trainer.save_checkpoint(unfinished)
-        os.replace(unfinished, self._folder / CHECKPOINT)
+        replace(unfinished, self._folder / CHECKPOINT)
 
     def _count_seconds(self, now: float) -> None:
         self.seconds += now - self._clock

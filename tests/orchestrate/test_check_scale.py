@@ -21,7 +21,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     monkeypatch.setattr(probe, "TRAINING_SCENES", 300)
     monkeypatch.setattr(probe, "TEST_SCENES", 100)
     shutil.copytree(finished.results, place.results)
-    assert main(["check-scale", "smoke", *SMALL]) == 1
+    assert main(["check-scale", "smoke", "--inline", *SMALL]) == 1
     output = capsys.readouterr().out
     assert "1 encoders and decoders are computed first" in output, "the encoder at the lower resolution"
     assert len(set(place.done()) - set(finished.done())) == 1

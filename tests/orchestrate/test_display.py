@@ -1,12 +1,14 @@
 import io
+import re
 
 import pytest
 
 from mm1_lab.config import Trial
 from mm1_lab.orchestrate.cost import Speeds
-from mm1_lab.orchestrate.display import Board, LineDisplay, LiveDisplay, duration
+from mm1_lab.orchestrate.display import ProgressState, duration, make_display
 from mm1_lab.orchestrate.plan import Plan, make_plan
 from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.worklist import Outcome
 from mm1_lab.train.progress import Progress
 
 
@@ -27,72 +29,114 @@ class Clock:
 
 def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     clock = Clock()
-    board = Board(plan, Speeds({}), clock)
-    shared = [unit for unit in plan.units.values() if unit.kind != "trial"]
-    first, second, third = (unit for unit in plan.units.values() if unit.kind == "trial")
-    assert board.seconds_left() is None
-    for unit in shared:
-        board.start(unit)
-        board.end(unit)
-    board.start(first)
+    state = ProgressState(plan, Speeds({}), clock)
+    shared = [task for task in plan.tasks.values() if task.kind != "trial"]
+    first, second, third = (task for task in plan.tasks.values() if task.kind == "trial")
+    assert state.seconds_left() is None
+    for task in shared:
+        state.start(task)
+        state.end(task)
+    state.start(first)
     clock.now = 100.0
-    board.end(first)
-    board.start(second)
-    assert board.seconds_left() == pytest.approx(200), "two equal trials, one at a time"
-    board.start(third)
-    assert board.seconds_left() == pytest.approx(100), "two at a time"
+    state.end(first)
+    state.start(second)
+    assert state.seconds_left() == pytest.approx(200), "two equal trials, one at a time"
+    state.start(third)
+    assert state.seconds_left() == pytest.approx(100), "two at a time"
     clock.now = 150.0
-    costs = board.costs[second.key]
-    board.advance(second, "multimodal", Progress(3, 6))
+    costs = state.costs[second.key]
+    state.advance(second, "multimodal", Progress(3, 6))
     share = 0.5 * costs["multimodal"] / sum(costs.values())
-    assert board.running[second.key].fraction(costs) == pytest.approx(share)
-    board.end(second)
-    board.end(third, failure="loss is nan")
-    assert board.seconds_left() == 0 and board.progress() == "2 of 3 trials"
+    assert state.running[second.key].fraction(costs) == pytest.approx(share)
+    state.end(second)
+    state.end(third, failed=True)
+    assert state.seconds_left() == 0 and state.progress() == "2 of 3 trials"
 
 
 def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:
     clock = Clock()
-    board = Board(plan, Speeds({}), clock)
-    for unit in plan.units.values():
-        if unit.kind != "trial":
-            board.start(unit)
-            board.end(unit)
-    first, second, _ = (unit for unit in plan.units.values() if unit.kind == "trial")
-    board.start(first)
-    board.start(second)
+    state = ProgressState(plan, Speeds({}), clock)
+    for task in plan.tasks.values():
+        if task.kind != "trial":
+            state.start(task)
+            state.end(task)
+    first, second, _ = (task for task in plan.tasks.values() if task.kind == "trial")
+    state.start(first)
+    state.start(second)
     clock.now = 100.0
-    board.end(first)
-    assert board.seconds_left() == pytest.approx(100), "a running one and a waiting one, two at a time"
+    state.end(first)
+    assert state.seconds_left() == pytest.approx(100), "a running one and a waiting one, two at a time"
+
+
+def test_a_running_task_tells_its_own_speed_and_what_was_before_says_nothing_of_it(plan: Plan) -> None:
+    """Three minutes of imports, then a hundredth of the training in ten seconds."""
+    clock = Clock()
+    state = ProgressState(plan, Speeds({}), clock)
+    for task in plan.tasks.values():
+        if task.kind != "trial":
+            state.start(task)
+            state.end(task)
+    trial = next(task for task in plan.tasks.values() if task.kind == "trial")
+    state.start(trial)
+    clock.now = 180.0
+    state.advance(trial, "multimodal", Progress(0, 1000))
+    assert state.seconds_left() is None
+    clock.now = 190.0
+    state.advance(trial, "multimodal", Progress(10, 1000))
+    costs = state.costs[trial.key]
+    rate = 10.0 / (0.01 * costs["multimodal"])
+    left = rate * (3 * sum(costs.values()) - 0.01 * costs["multimodal"])
+    assert state.seconds_left() == pytest.approx(left)
 
 
 def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
     out = io.StringIO()
-    display = LineDisplay(Board(plan, Speeds({})), out)
-    unit = next(unit for unit in plan.units.values() if unit.kind == "trial")
-    display.started(unit)
-    display.progress(unit, "multimodal", Progress(1, 6, {"loss": 5.0}, 100.0))
-    display.failed(unit, "loss is nan", again=True)
-    display.started(unit)
-    display.finished(unit)
+    display = make_display(plan, Speeds({}), lambda task: "8-shot 41.2", out)
+    task = next(task for task in plan.tasks.values() if task.kind == "trial")
+    display.started(task)
+    display.progress(task, "multimodal", Progress(1, 6, {"loss": 5.0}, 100.0))
+    display.tick()
+    display.failed(task, Outcome("failed", "out of luck"), again=True)
+    display.started(task)
+    display.failed(task, Outcome("diverged", "loss is nan"), again=False)
+    display.started(task)
+    display.finished(task)
+    display.close()
     lines = out.getvalue().splitlines()
-    assert lines[0] == "starts    base / seed 0" and lines[1] == "failed    base / seed 0: loss is nan (tries again)"
-    assert lines[3].startswith("done      base / seed 0 in 0 s (1 of 3 trials")
+    assert lines[0] == "starts    base / seed 0" and lines[1] == "failed    base / seed 0: out of luck (tries again)"
+    assert lines[3] == "diverged  base / seed 0: loss is nan"
+    assert lines[5].startswith("done      base / seed 0 in 0 s (1 of 3 trials") and lines[5].endswith(": 8-shot 41.2")
 
 
-def test_the_live_table_shows_step_loss_speed_and_failures(plan: Plan) -> None:
-    out = io.StringIO()
-    board = Board(plan, Speeds({}))
-    display = LiveDisplay(board, out)
-    running, failing = (unit for unit in plan.units.values() if unit.kind == "trial" and unit.names[0][:2] != "bl")
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    out = Terminal()
+    display = make_display(plan, Speeds({}), lambda task: "8-shot 41.2", out)
+    running, failing = (task for task in plan.tasks.values() if task.kind == "trial" and task.trials[0].arm != "blind")
     display.started(running)
     display.progress(running, "multimodal", Progress(3, 6, {"loss": 4.321}, 1234.0))
     display.started(failing)
-    display.failed(failing, "loss is nan", again=False)
+    display.failed(failing, Outcome("diverged", "loss is nan"), again=False)
+    monkeypatch.setattr("mm1_lab.orchestrate.display.REFRESH_SECONDS", 0.0)
+    display.tick()
+    drawn = out.getvalue()
+    for expected in ("0 of 3 trials, 1 failed", "base / seed 0", "multimodal 3/6, loss 4.321, 1,234 tokens/s"):
+        assert expected in drawn
+    display.finished(running)
     display.close()
-    text = out.getvalue()
-    for expected in ("base / seed 0", "multimodal", "3/6", "4.321", "1,234", "1 failed", "loss is nan"):
-        assert expected in text
+    ended = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    for line in ("diverged  captions / seed 0: loss is nan", "(1 of 3 trials", ": 8-shot 41.2"):
+        assert line in ended
+    last = out.getvalue()[len(drawn) :]
+    assert "\x1b[2K" in last and "\x1b[?25h" in last, "the bars are gone, and the cursor is back"
 
 
 def test_durations_read_well() -> None:

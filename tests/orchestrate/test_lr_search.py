@@ -21,6 +21,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.check_scale import measure_gates
+from mm1_lab.orchestrate.executor import Executor, Inline
 from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search, with_grid
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
@@ -43,14 +44,11 @@ class Laboratory:
         self.factor, self.sees = factor, sees
         self.rounds: list[list[str]] = []
 
-    def complete(
-        self, request: Request, address: str | None, draw: Callable[[Path], list[Path]]
-    ) -> tuple[object, None]:
+    def complete(self, request: Request, executor: Executor, draw: Callable[[Path], list[Path]]) -> tuple[object, None]:
         request.write_manifest()
         ledger = request.ledger
-        told = {t.fingerprint for t in request.trials if ledger.diverged(t.fingerprint)}
-        plan = make_plan((t for t in request.trials if t.fingerprint not in told), ledger)
-        trials = [trial for trial in plan.trials if plan.trial_state(trial.fingerprint) != "done"]
+        plan = make_plan(request.trials, ledger)
+        trials = [trial for trial in plan.trials if plan.trial_state(trial.fingerprint) not in ("done", "diverged")]
         self.rounds.append([trial.name for trial in trials])
         for trial in trials:
             self.run(request, trial)
@@ -60,7 +58,7 @@ class Laboratory:
         ledger, fingerprint = request.ledger, trial.fingerprint
         distance = math.log(trial.evaluation.model.training.learning_rate / best_rate(trial.evaluation, self.factor))
         if distance > math.log(4):
-            ledger.record_failure(fingerprint, trial.name, 2, "mm1_lab.train.progress.Diverged: the loss is nan")
+            ledger.record_failure(fingerprint, trial.name, 1, "diverged", "the loss is nan")
             return
         blind = trial.recipe.images == "blind"
         score = 60 - 5 * distance**2 - (20 if blind and self.sees else 0) + trial.seed
@@ -109,7 +107,7 @@ def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
 ) -> None:
     request = ask()
     laboratory.factor = 9.0
-    assert run_search(request, "grid", None, no_drawing) == 0
+    assert run_search(request, "grid", Inline(), no_drawing) == 0
     first, *more = laboratory.rounds
     assert len(first) == 20 and all(len(names) <= 4 for names in more)
     for size, trial in zip(SIZES, request.trials, strict=True):
@@ -124,7 +122,7 @@ def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
 def test_the_grid_stops_growing_after_so_many_rates(ask: Callable[..., Request], laboratory: Laboratory) -> None:
     request = ask(SIZES[:3])
     laboratory.factor = 1e4
-    run_search(request, "grid", None, no_drawing)
+    run_search(request, "grid", Inline(), no_drawing)
     assert [len(rates(request, size)) for size in SIZES[:3]] == [8, 8, 8]
     (law,) = [path for path in draw_search(request.folder) if path.name == "law.json"]
     values = json.loads(law.read_text(encoding="utf-8"))
@@ -136,11 +134,11 @@ def test_a_diverged_rate_ends_the_grid_and_is_not_tried_again(
 ) -> None:
     laboratory.factor = 0.35
     request = ask()
-    assert run_search(request, "grid", None, no_drawing) == 0
+    assert run_search(request, "grid", Inline(), no_drawing) == 0
     failures = list((request.ledger.results / "failures").glob("*.json"))
     assert failures
     before = len(laboratory.rounds)
-    assert run_search(ask(), "grid", None, no_drawing) == 0
+    assert run_search(ask(), "grid", Inline(), no_drawing) == 0
     assert not [name for names in laboratory.rounds[before:] for name in names]
     drawn = draw_search(request.folder)
     assert "failed" in next(path for path in drawn if path.name == "table.md").read_text(encoding="utf-8")
@@ -163,7 +161,7 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(
         monkeypatch.setattr(lr_search, "complete", complete)
         loaded = load_request("lr_law", "smoke", "1", (), (), None, folder / "results", folder / "store")
         request = load_search(loaded, SIZES[:3])
-        run_search(request, method, None, no_drawing)
+        run_search(request, method, Inline(), no_drawing)
         return request
 
     whole = search(tmp_path / "whole")
@@ -180,7 +178,7 @@ def test_optuna_proposes_within_the_grid_s_reach_and_budget(
     ask: Callable[..., Request], laboratory: Laboratory
 ) -> None:
     request = ask()
-    assert run_search(request, "optuna", None, no_drawing) == 0
+    assert run_search(request, "optuna", Inline(), no_drawing) == 0
     for size, trial in zip(SIZES, request.trials, strict=True):
         start, tried = trial.evaluation.model.training.learning_rate, rates(request, size)
         assert len(tried) == 8 and start / 33 < min(tried) and max(tried) < start * 33
@@ -190,7 +188,7 @@ def test_optuna_proposes_within_the_grid_s_reach_and_budget(
 
 def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Request], laboratory: Laboratory) -> None:
     request = ask(seeds="2")
-    run_search(request, "grid", None, no_drawing)
+    run_search(request, "grid", Inline(), no_drawing)
     drawn = draw_search(request.folder, [Target("2.9B", 36864.0)])
     assert [path.name for path in drawn] == [
         "points.csv", "optima.csv", "law.json", "figure.png", "figure.pdf", "table.md",
@@ -211,7 +209,7 @@ def test_where_the_average_is_not_above_blind_the_loss_stands_in_front(
 ) -> None:
     laboratory.sees = False
     request = ask()
-    run_search(request, "grid", None, no_drawing)
+    run_search(request, "grid", Inline(), no_drawing)
     draw_search(request.folder)
     values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
     assert values["objective"] == "held-out loss"
@@ -238,10 +236,10 @@ def test_models_that_others_have_trained_are_searched_and_checked_too(
     )
     request = load_search(loaded, SIZES[:3])
     assert len(with_grid(request).trials) == 15
-    assert run_search(request, "grid", None, no_drawing) == 0
+    assert run_search(request, "grid", Inline(), no_drawing) == 0
     assert draw_search(request.folder)
     with pytest.raises(RequestError, match="this scale's base has others' weights"):
-        measure_gates(loaded, ["lower"], 1)
+        measure_gates(loaded, ["lower"], 1, Inline())
 
 
 def test_a_plan_knows_the_grid(ask: Callable[..., Request]) -> None:

@@ -23,7 +23,7 @@ def finish(folder: Path) -> None:
 
 
 def kinds(plan: Plan) -> list[str]:
-    return sorted(unit.kind for unit in plan.units.values())
+    return sorted(task.kind for task in plan.tasks.values())
 
 
 def test_shared_stages_are_one_piece_of_work(tmp_path: Path) -> None:
@@ -32,10 +32,10 @@ def test_shared_stages_are_one_piece_of_work(tmp_path: Path) -> None:
     assert kinds(plan) == ["decoder"] * 2 + ["encoder"] * 2 + ["trial"] * 4
     for trial in trials:
         model = trial.evaluation.model
-        unit = plan.units[trial.fingerprint]
-        assert unit.stages == (model, trial.evaluation)
-        assert set(unit.needs) == {model.encoder.fingerprint, model.decoder.fingerprint}
-        assert plan.units[model.encoder.fingerprint].names == tuple(t.name for t in trials if t.seed == trial.seed)
+        task = plan.tasks[trial.fingerprint]
+        assert task.stages == (model, trial.evaluation)
+        assert set(task.needs) == {model.encoder.fingerprint, model.decoder.fingerprint}
+        assert plan.tasks[model.encoder.fingerprint].trials == tuple(t for t in trials if t.seed == trial.seed)
 
 
 def test_scores_without_weights_are_done(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_scores_without_weights_are_done(tmp_path: Path) -> None:
     for trial in trials:
         finish(ledger.trial_folder(trial.fingerprint))
     plan = make_plan(trials, ledger)
-    assert not plan.units
+    assert not plan.tasks
     assert {planned.state for planned in plan.stages.values()} == {"done", "not needed"}
 
 
@@ -53,8 +53,8 @@ def test_only_what_a_missing_trial_needs_runs(tmp_path: Path) -> None:
     finish(ledger.trial_folder(base.fingerprint))
     finish(ledger.stage_folder(captions.model.encoder.fingerprint))
     plan = make_plan(trials, ledger)
-    assert set(plan.units) == {captions.model.decoder.fingerprint, captions.fingerprint}
-    assert plan.units[captions.fingerprint].needs == (captions.model.decoder.fingerprint,)
+    assert set(plan.tasks) == {captions.model.decoder.fingerprint, captions.fingerprint}
+    assert plan.tasks[captions.fingerprint].needs == (captions.model.decoder.fingerprint,)
 
 
 def test_with_its_weights_only_the_evaluation_is_missing(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_with_its_weights_only_the_evaluation_is_missing(tmp_path: Path) -> None
     evaluation = trials[0].evaluation
     finish(ledger.stage_folder(evaluation.model.fingerprint))
     plan = make_plan(trials, ledger)
-    assert list(plan.units) == [evaluation.fingerprint]
-    unit = plan.units[evaluation.fingerprint]
-    assert unit.needs == () and [type(stage) for stage in unit.stages] == [EvaluationStage]
+    assert list(plan.tasks) == [evaluation.fingerprint]
+    task = plan.tasks[evaluation.fingerprint]
+    assert task.needs == () and [type(stage) for stage in task.stages] == [EvaluationStage]
 
 
 def test_a_partial_folder_is_taken_up(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_a_partial_folder_is_taken_up(tmp_path: Path) -> None:
 def test_the_longest_path_counts_what_waits(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path)
     plan = make_plan(trials, ledger)
-    lengths = path_lengths(plan.units, Speeds({}))
-    for unit in plan.units.values():
-        for need in unit.needs:
-            assert lengths[need] > lengths[unit.key]
+    lengths = path_lengths(plan.tasks, Speeds({}))
+    for task in plan.tasks.values():
+        for need in task.needs:
+            assert lengths[need] > lengths[task.key]
 
 
 def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,8 +118,9 @@ def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(tmp_path: P
     plan = make_plan((*trials, other), ledger)
     assert kinds(plan) == ["decoder", "encoder", "multimodal", "trial", "trial"]
     for trial in (*trials, other):
-        assert plan.units[trial.fingerprint].needs == (evaluation.model.fingerprint,)
-    assert plan.units[evaluation.model.fingerprint].names == ("base / seed 0", "fewer questions / seed 0")
+        assert plan.tasks[trial.fingerprint].needs == (evaluation.model.fingerprint,)
+    owners = plan.tasks[evaluation.model.fingerprint].trials
+    assert [trial.name for trial in owners] == ["base / seed 0", "fewer questions / seed 0"]
 
 
 def test_a_chain_is_as_long_as_its_inputs_say(tmp_path: Path) -> None:
@@ -130,9 +131,9 @@ def test_a_chain_is_as_long_as_its_inputs_say(tmp_path: Path) -> None:
     longer = model.model_copy(update={"encoder": second})
     evaluation = trials[0].evaluation.model_copy(update={"model": longer})
     plan = make_plan([trials[0].model_copy(update={"evaluation": evaluation})], ledger)
-    assert plan.units[second.fingerprint].needs == (model.encoder.fingerprint,)
-    assert set(plan.units[evaluation.fingerprint].needs) == {second.fingerprint, model.decoder.fingerprint}
-    assert list(plan.units)[-1] == evaluation.fingerprint
+    assert plan.tasks[second.fingerprint].needs == (model.encoder.fingerprint,)
+    assert set(plan.tasks[evaluation.fingerprint].needs) == {second.fingerprint, model.decoder.fingerprint}
+    assert list(plan.tasks)[-1] == evaluation.fingerprint
     assert [stage.KIND for stage in evaluation.chain()] == [
         "evaluation", "multimodal", "encoder", "decoder", "encoder",
     ]  # fmt: skip

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import Trial
+from mm1_lab.files import Busy
 from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns, pages
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
 from mm1_lab.orchestrate.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
-from mm1_lab.results.files import Busy
 from mm1_lab.results.manifest import read_manifest
 
 
@@ -30,7 +30,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
 
 def write(request: Request, trial: Trial) -> None:
     Path("training.csv").write_text("step,name,value\n1,loss,3\n2,loss,2\n", encoding="utf-8")
-    chain = {"encoder": "e", "decoder": "d", "evaluation": trial.fingerprint}
+    chain = {"encoder": "e", "decoder": "d", "multimodal": "m", "evaluation": trial.fingerprint}
     record = {
         "recipe": trial.recipe.model_dump(mode="json"),
         "config": trial.evaluation.model_dump(mode="json"),
@@ -55,19 +55,17 @@ def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Requ
     sync(request_.folder, request_.ledger)
     unfinished = SweepRuns(read_manifest(request_.folder), request_.ledger)
     trial = request_.trials[1]
-    unfinished.start_trial(
-        trial.fingerprint, [trial.name], trial.recipe.model_dump(mode="json"), trial.evaluation.model_dump(mode="json")
-    )
+    unfinished.start(make_plan(request_.trials, request_.ledger).tasks[trial.fingerprint])
     _, runs = runs_of(request_)
-    assert runs["captions / seed 0"].info.status == "RUNNING"
+    assert runs["captions / seed 0 at smoke"].info.status == "RUNNING"
     sync(request_.folder, request_.ledger)
     client, runs = runs_of(request_)
     assert {name: run.info.status for name, run in runs.items()} == {
-        "base / seed 0": "FINISHED",
-        "captions / seed 0": "KILLED",
+        "base / seed 0 at smoke": "FINISHED",
+        "captions / seed 0 at smoke": "KILLED",
         "data_mix at smoke": "KILLED",
     }
-    base = runs["base / seed 0"]
+    base = runs["base / seed 0 at smoke"]
     assert base.data.metrics == {
         "vqa/0-shot": 40,
         "0-shot": 40,
@@ -94,14 +92,14 @@ def test_the_dashboard_opens_on_trials_in_the_papers_words_best_first(request_: 
     client, runs = runs_of(request_)
     experiment = client.get_experiment_by_name("data_mix")
     (page,) = pages().values()
-    assert page.startswith(f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={VIEW}&")
-    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{VIEW}"])
+    assert page.startswith(f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=data_mix-smoke&")
+    view = json.loads(experiment.tags[f"{VIEW}data_mix-smoke"])
     found = client.search_runs(
         [experiment.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"]
     )
-    assert [run.info.run_name for run in found] == ["base / seed 0"]
-    logged = {f"params.`{name}`" for name in runs["base / seed 0"].data.params}
-    logged |= {f"metrics.`{name}`" for name in runs["base / seed 0"].data.metrics}
+    assert [run.info.run_name for run in found] == ["base / seed 0 at smoke"]
+    logged = {f"params.`{name}`" for name in runs["base / seed 0 at smoke"].data.params}
+    logged |= {f"metrics.`{name}`" for name in runs["base / seed 0 at smoke"].data.metrics}
     assert set(view["selectedColumns"]) - logged == {"metrics.`4-shot`", "metrics.`8-shot`", "metrics.`text-core`"}
     assert "Group by" in experiment.tags[NOTE]
 
@@ -111,10 +109,10 @@ def test_logging_that_was_cut_off_is_done_again_without_doubles(request_: Reques
     runs = SweepRuns(read_manifest(request_.folder), request_.ledger)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(runs.client, call, lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-        runs.log_trial(request_.trials[0].fingerprint, ["base / seed 0"])
+        runs.enter_trial(request_.trials[0].fingerprint, [("base", 0)])
     sync(request_.folder, request_.ledger)
     client, found = runs_of(request_)
-    base = found["base / seed 0"].info
+    base = found["base / seed 0 at smoke"].info
     assert base.status == "FINISHED"
     assert len(client.get_metric_history(base.run_id, "train/loss")) == 2
     assert [item.path for item in client.list_artifacts(base.run_id)] == ["samples.html"]
@@ -125,9 +123,9 @@ def test_a_sweep_goes_on_without_mlflow_and_a_note_remains(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    recorder = Recorder(request_.folder, request_.ledger, request_.trials)
-    unit = next(iter(make_plan(request_.trials, request_.ledger).units.values()))
-    recorder.started(unit)
+    recorder = Recorder(request_.folder, request_.ledger)
+    task = next(iter(make_plan(request_.trials, request_.ledger).tasks.values()))
+    recorder.started(task)
     recorder.close("FINISHED")
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
@@ -135,13 +133,14 @@ def test_a_sweep_goes_on_without_mlflow_and_a_note_remains(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     sync(request_.folder, request_.ledger)
     assert not behind_note(request_.folder).exists()
-    assert "base / seed 0" in runs_of(request_)[1]
+    assert "base / seed 0 at smoke" in runs_of(request_)[1]
 
 
 def test_a_sweep_that_is_running_is_left_alone(request_: Request) -> None:
-    recorder = Recorder(request_.folder, request_.ledger, request_.trials)
+    recorder = Recorder(request_.folder, request_.ledger)
     is_open = threading.Event()
     recorder.jobs.put(lambda runs: is_open.set())
+    recorder._begin()
     assert is_open.wait(60)
     with pytest.raises(Busy):
         sync(request_.folder, request_.ledger)

@@ -8,7 +8,7 @@ import pytest
 from mm1_lab.cli import main
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.request import load_request
-from mm1_lab.orchestrate.worker import Site, run_unit
+from mm1_lab.orchestrate.worker import WorkerContext, run_task
 
 BASE = ("data_mix", "--scale", "smoke", "--only", "base")
 
@@ -26,8 +26,8 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     parts = {path.name: path for path in (place.folder / "results" / "parts").iterdir()}
 
     # with the parts, only the model is trained, and its scores are those of a place that had no parts
-    output = place.run("run", *BASE)
-    assert "1 pieces of work, 0 trials were done before, 2 parts are shipped" in output
+    output = place.run("run", *BASE, "--inline")
+    assert "1 tasks, 0 trials were done before, 2 parts are shipped" in output
     stored = {Path(folder).name for folder in place.done() if folder.startswith("store")}
     assert len(stored) == 1 and not stored & set(parts)
     (model,) = stored
@@ -46,11 +46,13 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     assert "1 trials, 4 stages to run" in capsys.readouterr().out
     request = load_request("data_mix", "smoke", "1", ("base",), (), None, Path("fresh"), Path("fresh/store"))
     ledger = request.ledger
-    for unit in make_plan(request.trials, ledger).units.values():
-        if unit.kind != "trial":
-            run_unit(unit, {}, Site(ledger.results, ledger.store, None, request.scale), lambda kind, progress: None)
-            again = ledger.stage_folder(unit.key) / "model.safetensors"
-            assert again.read_bytes() == (parts.pop(unit.key) / "model.safetensors").read_bytes()
+    for task in make_plan(request.trials, ledger).tasks.values():
+        if task.kind != "trial":
+            run_task(
+                task, {}, WorkerContext(ledger.results, ledger.store, None, request.scale), lambda kind, progress: None
+            )
+            again = ledger.stage_folder(task.key) / "model.safetensors"
+            assert again.read_bytes() == (parts.pop(task.key) / "model.safetensors").read_bytes()
     assert not parts
 
 

@@ -7,7 +7,6 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
-from mm1_lab.results.files import scratch_folder
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
 
@@ -93,11 +92,12 @@ def test_a_half_written_trial_is_not_there_and_is_written_over(tmp_path: Path) -
 
 def test_success_clears_an_earlier_failure(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
-    ledger.record_failure("f", "base / seed 0", 2, "loss is nan")
+    ledger.record_failure("f", "base / seed 0", 2, "diverged", "loss is nan")
     failure = ledger.failure("f")
     assert failure is not None and failure["reason"] == "loss is nan" and failure["attempts"] == 2
+    assert ledger.diverged() == {"f": "loss is nan"}
     write(ledger, "f", tmp_path)
-    assert ledger.failure("f") is None
+    assert ledger.failure("f") is None and not ledger.diverged()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -151,10 +151,3 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
     other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 2', '"schema_version": 0'), "utf-8")
     with pytest.raises(RequestError, match="results schema 0, this version reads 2"):
         read_variant(folder)
-
-
-def test_scratch_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
-    (tmp_path / "scratch-killed").mkdir()
-    with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
-        assert sorted(tmp_path.glob("scratch-*")) == sorted([first, second])
-    assert not list(tmp_path.glob("scratch-*"))

@@ -1,14 +1,12 @@
-"""Writing so that a kill at any instant leaves either the old state or the new one."""
+"""Writing so that a kill or a power cut at any instant leaves either the old state or the new one."""
 
 import csv
-import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +26,30 @@ def write_bytes(path: Path, data: bytes) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
+    try:
+        temporary.write_bytes(data)
+        replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Renames a file or a folder into place, with what is in it on the disk before, and the name after."""
+    for written in (temporary, *temporary.rglob("*")):
+        _sync(written)
+    if path.is_dir():
+        shutil.rmtree(path)
     os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -54,19 +74,14 @@ def is_complete(folder: Path | str) -> bool:
 
 
 def commit(partial: Path, folder: Path) -> None:
-    """Makes `partial` the complete `folder`: DONE, with a digest a file, is written last, then the folder is renamed.
-
-    Files reach the disk before the rename, so that a power cut cannot leave a complete folder with cut-off files.
-    """
+    """Makes `partial` the complete `folder`: DONE, with a digest of each file, is written last, then it is renamed."""
     digests = {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name != DONE):
         with path.open("rb") as file:
             digests[path.relative_to(partial).as_posix()] = _digest(file)
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before DONE is there, which vouches for it
     write_json(partial / DONE, {"files": digests})
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.rename(partial, folder)
+    replace(partial, folder)
 
 
 def damage(folder: Path) -> str | None:
@@ -92,49 +107,15 @@ class Busy(Exception):
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Holds a lock between processes, on a file or a folder, while the block runs.
+    """Holds the lock file `path` between processes while the block runs; the system gives it back when one dies.
 
-    The system gives it back when the process dies, so that there are no stale locks. Raises Busy where another process
-    holds it and `wait` is False.
+    Raises Busy where another process holds it and `wait` is False.
     """
-    if not path.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    descriptor = os.open(path, os.O_RDONLY)
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(descriptor)
+        with FileLock(path, timeout=-1 if wait else 0):
+            yield
+    except Timeout:
         raise Busy(f"{path} is locked by another process") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder of this process' own below `parent`, removed at the end; those of processes that were killed go too."""
-    with locked(parent / ".lock"):
-        for folder in parent.glob("scratch-*"):
-            _remove_if_abandoned(folder)
-        own = Path(tempfile.mkdtemp(prefix="scratch-", dir=parent.absolute()))
-        held = os.open(own, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_EX)
-    try:
-        yield own
-    finally:
-        os.close(held)
-        shutil.rmtree(own, ignore_errors=True)
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    """Whoever works in the folder holds a lock on it; one that was killed does not."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
-        return
-    finally:
-        os.close(held)

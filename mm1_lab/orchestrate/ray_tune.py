@@ -1,0 +1,205 @@
+"""The executor that is Ray Tune: processes, resources, clusters and isolation are its, the order of tasks is ours.
+
+A task is a Tune trial. Its function never raises: it reports an outcome, so that an error means that the process died.
+Tune's own experiment state is never read, for the ledger says what is done.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from mm1_lab.config import RequestError, Resources, Scale
+from mm1_lab.orchestrate.executor import Executor, Work
+from mm1_lab.orchestrate.plan import Task
+from mm1_lab.orchestrate.request import REPOSITORY, machine_cpus
+from mm1_lab.orchestrate.worker import WorkerContext, attempt
+from mm1_lab.orchestrate.worklist import Execution, Outcome
+from mm1_lab.train.progress import Progress
+
+KILLED = Outcome("failed", "its process ended without a word: killed, or out of memory")
+
+REPORT_SECONDS = 1.0
+"""A running stage tells the driver its progress this often at most; each report costs Tune some 20 ms."""
+
+PRELOADED = ("torch", "lightning.pytorch", "transformers", "ray.tune", "mm1_lab.train.stages", "mm1_lab.evaluate.run")
+"""What every task imports: Ray's waiting processes do it while the driver still plans."""
+
+ABANDONED_DAYS = 7
+"""Tune's files of a run that was killed are removed after so long."""
+
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune is silent: the display is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no files of results beside the ledger
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command at once, not after the running stages
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",  # no remarks on a busy machine
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the ledger is what a later command goes by
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+OWN_SETTINGS = {
+    "RAY_AUTH_MODE": "token",  # Ray listens on all interfaces: who has no token is refused
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a stage without a GPU shall not make torch look for none
+}
+
+
+class RayTune(Executor):
+    """A Ray of our own on this machine, or a running one at `address`."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address
+        self.slots = 0
+        """Tasks that fit at a time; 0 until it is open."""
+        self.closing = threading.Event()
+
+    def open(self, scale: Scale) -> None:
+        if self.slots:
+            return
+        variables = _worker_environment(scale.resources)
+        os.environ.update(SETTINGS | variables)
+        if self.address is None:
+            os.environ.update(OWN_SETTINGS)
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray  # which reads the mode of authentication when it is loaded
+
+        before = signal.getsignal(signal.SIGTERM)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address is None:
+            # where processes are not reused, each task has a fresh one, and stages are long: nothing is gained
+            preloaded = {"preload_python_modules": list(PRELOADED)} if scale.reuse_processes else {}
+            ray.init(
+                address="local",
+                num_cpus=machine_cpus(),
+                include_dashboard=False,
+                object_store_memory=200 * 2**20,  # tasks are small, and results go by files
+                _node_ip_address="127.0.0.1",  # and not the network's, which a laptop may leave
+                _system_config=preloaded,
+                **quiet,
+            )
+            threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
+        else:
+            try:
+                ray.init(address=self.address, runtime_env={"env_vars": variables}, **quiet)
+            except (ConnectionError, ValueError) as error:
+                raise RequestError(f"--address {self.address}: there is no Ray cluster ({error})") from None
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
+        self.slots = _slots(scale.resources, ray.cluster_resources())
+
+    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
+        from ray import tune
+
+        from mm1_lab.orchestrate.tune_hooks import Relay, TaskSearcher
+
+        tasks, resources = execution.work_list.tasks, context.scale.resources
+        trainable = tune.with_parameters(_trainable, tasks=tasks, context=context, work=work)
+        with _storage(context.store / ".ray") as storage:
+            tune.Tuner(
+                tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=TaskSearcher(execution),
+                    num_samples=-1,
+                    max_concurrent_trials=self.slots,
+                    reuse_actors=context.scale.reuse_processes,
+                ),
+                run_config=tune.RunConfig(
+                    name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[Relay(execution)]
+                ),
+            ).fit()
+
+    def close(self) -> None:
+        """Ends Ray, with the garbage collector at rest.
+
+        While Ray shuts down, an object of its own that is collected (in another thread, say) makes it end this process
+        at once with exit code 1.
+        """
+        self.closing.set()
+        if "ray" not in sys.modules:
+            return
+        import ray
+
+        gc.collect()
+        gc.disable()
+        try:
+            ray.shutdown()
+        finally:
+            gc.enable()
+            self.slots = 0
+
+    def _watch(self) -> None:
+        """Ends the command in a line of ours when a process of Ray's dies; Ray itself would write C++ messages."""
+        from ray._private import worker
+
+        node = worker._global_node
+        while not self.closing.wait(0.5):
+            dead = [kind for kind, _ in node.dead_processes() if kind in ("raylet", "gcs_server")]
+            if dead and not self.closing.is_set():
+                text = f"\nmm1-lab: Ray's {dead[0]} was killed or ran out of memory; the same command goes on from here"
+                print(text, file=sys.stderr, flush=True)
+                os._exit(1)
+
+
+def _worker_environment(resources: Resources) -> dict[str, str]:
+    paths = [os.fspath(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+    }
+
+
+def _slots(resources: Resources, available: Mapping[str, float]) -> int:
+    counts = []
+    for name, need in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+        if need > 0:
+            counts.append(int(available.get(name, 0) / need))
+            if counts[-1] < 1:
+                raise RequestError(
+                    f"a stage needs {need:g} {name}s, and there are {available.get(name, 0):g}; "
+                    f"set resources.{name.lower()}s to what there is (--set)"
+                )
+    return min(counts)
+
+
+@contextmanager
+def _storage(parent: Path) -> Iterator[Path]:
+    """A folder for Tune's own files, which every node of a cluster must see; removed at the end."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.iterdir():
+        if time.time() - old.stat().st_mtime > ABANDONED_DAYS * 86400:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trainable(config: dict[str, Any], tasks: Mapping[str, Task], context: WorkerContext, work: Work) -> None:
+    """What Tune runs in a process: one task; its progress and its outcome go back as Tune results."""
+    from ray import tune
+
+    last = 0.0
+
+    def report(kind: str, progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS:
+            last = now
+            tune.report({"kind": kind, "progress": asdict(progress)})
+
+    outcome = attempt(tasks[config["task"]], context, report, work)
+    tune.report({"outcome": outcome.kind, "reason": outcome.reason})

@@ -1,0 +1,70 @@
+"""The two hooks into Ray Tune: a searcher that hands out tasks, and a callback that listens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from mm1_lab.orchestrate.ray_tune import KILLED
+from mm1_lab.orchestrate.worklist import Execution, Outcome
+from mm1_lab.train.progress import Progress
+
+
+class TaskSearcher(Searcher):
+    """Suggests the next task whose inputs are done: its key, None while there is none, FINISHED at the end.
+
+    It never gives None while nothing runs, for Tune would wait for ever.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__()
+        self.execution = execution
+        self.keys: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        task = self.execution.take()
+        if task is None:
+            return Searcher.FINISHED if self.execution.work_list.exhausted else None
+        self.keys[trial_id] = task.key
+        return {"task": task.key}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        task = self.execution.work_list.tasks[self.keys.pop(trial_id)]
+        outcome = Outcome(result["outcome"], result["reason"]) if result and not error else KILLED
+        self.execution.settle(task, outcome)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into the state that Tune writes."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep goes on from the ledger, never from Tune's state")
+
+
+class Relay(tune.Callback):
+    """Tells of starts and progress."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing goes into the state that Tune writes."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.execution.start(self.execution.work_list.tasks[trial.config["task"]])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "progress" in result:
+            task = self.execution.work_list.tasks[trial.config["task"]]
+            self.execution.progress(task, result["kind"], Progress(**result["progress"]))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.execution.tick()

@@ -1,0 +1,154 @@
+"""Both executors, on work that takes no time: what fails, diverges, dies, waits and is reused."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.config import DecoderStage, RequestError, load_scale
+from mm1_lab.orchestrate.executor import make_executor, run_plan
+from mm1_lab.orchestrate.plan import Task, make_plan
+from mm1_lab.orchestrate.request import REPOSITORY, load_request
+from mm1_lab.orchestrate.worker import StageReport, WorkerContext
+from mm1_lab.orchestrate.worklist import Observer, Outcome
+from mm1_lab.train.progress import Diverged, Progress
+
+
+def work(task: Task, context: WorkerContext, report: StageReport, dies: bool) -> None:
+    """Marks stages as done; the arm `captions` diverges, seed 1's decoder fails, `blind` dies once if it may."""
+    ledger = context.ledger
+    attempt = ledger.store / "attempts" / f"{task.key}.{os.getpid()}.{threading.get_native_id()}"
+    attempt.parent.mkdir(parents=True, exist_ok=True)
+    attempt.touch()
+    report(task.kind, Progress(1, 1))
+    arm, stage = task.trials[0].arm, task.stages[0]
+    if arm == "blind" and dies and len(list(attempt.parent.glob(f"{task.key}.*"))) == 1:
+        os._exit(1)
+    if arm == "captions":
+        raise Diverged("the loss of step 3 is nan")
+    if isinstance(stage, DecoderStage) and stage.seed == 1:
+        raise ArithmeticError("out of luck")
+    if task.kind == "trial":
+        record = {"recipe": task.trials[0].recipe.model_dump(mode="json")}
+        ledger.write_scores(task.key, [], [], [], record, None)
+    else:
+        ledger.begin_stage(task.key)
+        ledger.finish_stage(task.key)
+
+
+class Witness(Observer):
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def started(self, task: Task) -> None:
+        self.events.append(("started", task.label))
+
+    def progress(self, task: Task, kind: str, progress: Progress) -> None:
+        self.events.append(("progress", task.label))
+
+    def finished(self, task: Task) -> None:
+        self.events.append(("finished", task.label))
+
+    def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
+        self.events.append(("again" if again else outcome.kind, f"{task.label}: {outcome.reason}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
+def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    only = ("base", "captions", "blind", "no-vecap")
+    request = load_request("data_mix", "smoke", "2", only, (), None, tmp_path / "results", tmp_path / "store")
+    ledger = request.ledger
+    plan = make_plan(request.trials, ledger)
+    witness = Witness()
+    context = WorkerContext(ledger.results, ledger.store, None, request.scale)
+    with make_executor(inline, None) as executor:
+        result = run_plan(plan, context, [witness], executor, partial(work, dies=not inline))
+
+    label = {task.key: task.label for task in plan.tasks.values()}
+    decoder = "decoder for base / seed 1 and 3 more"
+    ends = {label[key]: (outcome.kind, outcome.reason) for key, outcome in result.failed.items()}
+    assert ends == {
+        "captions / seed 0": ("diverged", "the loss of step 3 is nan"),
+        decoder: ("failed", "ArithmeticError: out of luck"),
+    }
+    assert {label[key] for key in result.blocked} == {f"{arm} / seed 1" for arm in only}
+    scored = {trial.name for trial in request.trials if ledger.has_scores(trial.fingerprint)}
+    assert scored == {"base / seed 0", "blind / seed 0", "no-vecap / seed 0"}
+    for key, outcome in result.failed.items():
+        failure = ledger.failure(key)
+        assert failure is not None and failure["outcome"] == outcome.kind and failure["reason"] == outcome.reason
+        assert failure["attempts"] == (1 if outcome.kind == "diverged" else 2), "training again would diverge again"
+        assert "Traceback" in Path(failure["log"]).read_text(encoding="utf-8")
+    assert sorted(path.stem for path in (ledger.results / "failures").glob("*.json")) == sorted(result.failed)
+    base = next(trial for trial in request.trials if trial.name == "base / seed 0")
+    assert ledger.record(base.fingerprint)["recipe"] == base.recipe.model_dump(mode="json")
+
+    events = witness.events
+    again = [text for event, text in events if event == "again"]
+    assert len(again) == (1 if inline else 2), "the decoder, and blind where it died"
+    assert inline or any("blind / seed 0: its process ended" in text for text in again)
+    assert ("started", "base / seed 1") not in events
+    for shared in ("encoder", "decoder"):
+        end = events.index(("finished", f"{shared} for base / seed 0 and 3 more"))
+        assert end < events.index(("started", "base / seed 0"))
+    assert not list((ledger.store / ".ray").glob("*")), "Tune's files are gone"
+
+    # a later command plans again what failed, and what waited for it, but not what diverged
+    later = make_plan(request.trials, ledger)
+    assert {task.label for task in later.tasks.values()} == {
+        decoder, "base / seed 1", "blind / seed 1", "no-vecap / seed 1", "captions / seed 1",
+    }  # fmt: skip
+    assert later.trial_state(next(t.fingerprint for t in request.trials if t.name == "captions / seed 0")) == "diverged"
+
+
+@pytest.mark.slow
+def test_ray_refuses_who_has_no_token(tmp_path: Path) -> None:
+    """From another process, through every address of this machine, with authentication off and with another token."""
+    script = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+except Exception as error:
+    sys.exit(f"refused: {type(error).__name__}: {error}")
+print("connected")
+"""
+    with make_executor(False, None) as executor:
+        executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+        import ray
+
+        port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
+        own = socket.gethostbyname(socket.gethostname())
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        settings = {
+            "RAY_gcs_rpc_server_connect_timeout_s": "1",
+            "RAY_gcs_server_request_timeout_seconds": "2",
+            "RAY_NUM_REDIS_GET_RETRIES": "1",
+        }
+        attempts = [(own, {"RAY_AUTH_MODE": "disabled"}), ("127.0.0.1", {"RAY_AUTH_MODE": "token"})]
+        attempts[1][1]["RAY_AUTH_TOKEN"] = "0" * 64
+        for host, mode in attempts:
+            result = subprocess.run(
+                [sys.executable, "-c", script, f"{host}:{port}"],
+                env=clean | settings | mode,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 1 and "connected" not in result.stdout, result.stdout
+            assert "token" in result.stderr.lower(), result.stderr
+        assert json.dumps(os.environ["RAY_AUTH_TOKEN"]) not in result.stderr
+
+
+def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> None:
+    overrides = ("resources.cpus=4096",)
+    request = load_request("data_mix", "smoke", "1", (), overrides, None, tmp_path / "results", tmp_path / "store")
+    with make_executor(False, None) as executor, pytest.raises(RequestError, match="a stage needs 4096 CPUs"):
+        executor.open(request.scale)
