@@ -5,8 +5,6 @@ place each is to cut before it, so that chunks for rows of any length are found 
 """
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mm1_lab.data.shards.cache import new_folder
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.tokenizers import BackendTokenizer
 
@@ -28,9 +27,9 @@ BOUNDARIES = {
     PARAGRAPH: re.compile(r"\n\s*\n"),
 }
 BLOCK = 1 << 16
-"""Characters that are tokenised at a time; a tokenizer takes some hundred bytes of memory for each."""
-SAMPLES = 256
-"""Samples that are tokenised at a time, on all cores."""
+"""Characters of a text that are tokenised at a time, so that no word is longer."""
+SAMPLES, CHARACTERS = 256, 1 << 21
+"""Tokenised at a time, on all cores; a tokenizer takes some hundred bytes of memory for each character."""
 
 
 class Limits(NamedTuple):
@@ -55,25 +54,14 @@ class TokenFile:
     def write(cls, folder: Path, collection: Collection, tokenizer: BackendTokenizer) -> "TokenFile":
         """Tokenises the collection into `folder`, unless it is there; several processes may do so at once."""
         if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-            try:
-                starts = [0]
-                with (temporary / "ids").open("wb") as ids, (temporary / "places").open("wb") as places:
-                    for first in range(0, len(collection), SAMPLES):
-                        last = min(first + SAMPLES, len(collection))
-                        texts = [collection.texts(sample) for sample in range(first, last)]
-                        for sample_ids, sample_places in encode(texts, tokenizer):
-                            sample_ids.tofile(ids)
-                            sample_places.tofile(places)
-                            starts.append(starts[-1] + len(sample_ids))
-                np.array(starts, np.int64).tofile(temporary / "starts")
-                temporary.rename(folder)
-            except OSError:
-                if not folder.exists():
-                    raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            starts = [0]
+            with new_folder(folder) as new, (new / "ids").open("wb") as ids, (new / "places").open("wb") as places:
+                for texts in _in_batches(collection):
+                    for sample_ids, sample_places in encode(texts, tokenizer):
+                        sample_ids.tofile(ids)
+                        sample_places.tofile(places)
+                        starts.append(starts[-1] + len(sample_ids))
+                np.array(starts, np.int64).tofile(new / "starts")
         return cls(folder)
 
     def chunks(self, samples: NDArray[np.int64], limits: Limits, only_first: bool) -> NDArray[np.int64]:
@@ -93,6 +81,19 @@ class TokenFile:
 
 def _open(path: Path, kind: Any) -> Any:
     return np.memmap(path, kind, mode="r") if path.stat().st_size else np.zeros(0, kind)
+
+
+def _in_batches(collection: Collection) -> Iterator[list[list[str | None]]]:
+    """The texts of some samples at a time, in order."""
+    batch: list[list[str | None]] = []
+    characters = 0
+    for sample in range(len(collection)):
+        batch.append(collection.texts(sample))
+        characters += sum(len(text) for text in batch[-1] if text)
+        if len(batch) == SAMPLES or characters > CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    yield batch
 
 
 def encode(

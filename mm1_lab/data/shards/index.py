@@ -8,8 +8,6 @@ above 64 MiB by size, date, first and last MiB), never by its path.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.data.shards.cache import new_folder, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
 from mm1_lab.data.shards.tables import Reading
 
@@ -56,8 +55,7 @@ def open_file(path: Path, reader: str, longest: int, cache: Path) -> IndexedFile
         content, name = _digests(path)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from None
-    name = hashlib.sha256(f"{INDEX_VERSION} {reader} {longest} {name}".encode()).hexdigest()[:24]
-    folder = cache / "files" / name
+    folder = cache / "files" / short_hash(INDEX_VERSION, reader, longest, name)
     if not folder.exists():
         _build(Reading(path, longest), reader, folder, content)
     with pa.memory_map(str(folder / "index.arrow")) as stream:
@@ -84,23 +82,15 @@ def _digests(path: Path) -> tuple[str, str]:
 
 
 def _build(reading: Reading, reader: str, folder: Path, content: str) -> None:
-    """Writes the index to a temporary folder and renames it; whoever comes second drops theirs."""
+    """Writes the index into `folder`; `content` is the hash of the file."""
     digest = hashlib.sha256(content.encode())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
+    with new_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / "index.arrow"), SCHEMA) as writer:
             for rows in _batches(READERS[reader][0](reading)):
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
                 digest.update(canonical_json([[row["split"], row["texts"]] for row in rows]).encode())
         described = {"digest": digest.hexdigest(), "left_out": dict(sorted(reading.left_out.items()))}
         (temporary / "index.json").write_text(json.dumps(described), encoding="utf-8")
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:

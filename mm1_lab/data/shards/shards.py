@@ -1,6 +1,5 @@
 """Users' data as `Data`: files named by a `data.yaml`, indexed and tokenised once, read at random."""
 
-import hashlib
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale
 from mm1_lab.data.pixels import decodes
+from mm1_lab.data.shards.cache import short_hash
 from mm1_lab.data.shards.chunks import PICTURE, Limits, TokenFile
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file
@@ -49,11 +49,11 @@ class Shards:
         self._folder_tokenizer = None if folder is None else folder_tokenizer(folder)
         contents = {name: [readers[name], *collection.digest_parts()] for name, collection in self.collections.items()}
         decoded = [content.pictures, content.largest_picture, content.longest_document]
-        recipe = repr([CHUNKS_VERSION, sorted(contents.items()), self.limits.image_tokens, decoded])
+        digest = short_hash(CHUNKS_VERSION, sorted(contents.items()), self.limits.image_tokens, decoded)
         named = self._folder_tokenizer.digest if self._folder_tokenizer else f"bpe-{scale.vocabulary}"
         self.identity = DataIdentity(
             kind="shards",
-            digest=hashlib.sha256(recipe.encode()).hexdigest()[:16],
+            digest=digest[:16],
             tokenizer=named,
             sources=tuple(sorted(files, key=[*SOURCES, *files].index)),
         )
@@ -128,15 +128,14 @@ class Shards:
     @cache  # noqa: B019 (data live as long as their process)
     def tokens(self, name: str) -> TokenFile:
         """The source's token ids; worked out at the first time, and kept in the cache."""
-        recipe = repr([self.identity.digest, self.tokenizer.digest, name])
-        folder = self.cache / "tokens" / hashlib.sha256(recipe.encode()).hexdigest()[:24]
+        folder = self.cache / "tokens" / short_hash(self.identity.digest, self.tokenizer.digest, name)
         return TokenFile.write(folder, self.collection(name), self.tokenizer)
 
     def chunks(self, name: str, limits: Limits, held_out: bool = False) -> NDArray[np.int64]:
         """The source's chunks for rows of `limits`, as `TokenFile.chunks` gives them; kept in the cache."""
         collection = self.collection(name)
-        recipe = repr([self.identity.digest, self.tokenizer.digest, name, tuple(limits), held_out])
-        path = self.cache / "chunks" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:24]}.npy"
+        key = short_hash(self.identity.digest, self.tokenizer.digest, name, tuple(limits), held_out)
+        path = self.cache / "chunks" / f"{key}.npy"
         if not path.exists():
             samples = collection.held_out if held_out else collection.train
             entries = self.tokens(name).chunks(samples, limits, only_first=collection.reader == "pairs")
