@@ -55,6 +55,9 @@ class Squares:
     def source(self, name: str, seed: int) -> "Squares":
         return Squares(name, seed)
 
+    def instructions(self, name: str, seed: int) -> "Squares":
+        return Squares("instructions", seed)
+
     def pretraining_text(self, seed: int) -> "Curriculum":
         return Curriculum(seed)
 
@@ -72,6 +75,8 @@ class Squares:
         key = f"{self.name} {index}"
         if self.name == "text":
             return Document(key, (f"the square is {colour} .", Answer(f"a {colour} square")))
+        if self.name == "instructions":
+            return Document(key, (Square(colour), "the square is ?", Answer(f"{colour} .")))
         return Document(key, (Square(colour), f"a {colour} square ."))
 
     def documents(self, row: int) -> Iterator[Document]:

@@ -3,7 +3,7 @@
 from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, override, read_yaml
 from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
-from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe
+from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe, SftRecipe
 from mm1_lab.config.resolve import (
     PretrainedModels,
     Trial,
@@ -22,6 +22,7 @@ from mm1_lab.config.scale import (
     Pretrained,
     Resources,
     Scale,
+    SftTraining,
     Size,
 )
 from mm1_lab.config.stage import (
@@ -32,9 +33,11 @@ from mm1_lab.config.stage import (
     DecoderStage,
     EncoderStage,
     EvaluationStage,
+    ModelStage,
     MultimodalStage,
     PretrainedDecoder,
     PretrainedEncoder,
+    SftStage,
     Stage,
 )
 from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep
@@ -60,6 +63,7 @@ __all__ = [
     "EvaluationStage",
     "Expectation",
     "LearningRateLaw",
+    "ModelStage",
     "MultimodalStage",
     "MultimodalTraining",
     "Optimiser",
@@ -74,6 +78,9 @@ __all__ = [
     "Resources",
     "Scale",
     "Search",
+    "SftRecipe",
+    "SftStage",
+    "SftTraining",
     "Size",
     "Stage",
     "Sweep",

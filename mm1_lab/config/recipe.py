@@ -15,6 +15,10 @@ SOURCES = ("captions", "synthetic", "interleaved", "text")
 Users' data may have others beside them, by any name."""
 
 
+INSTRUCTIONS = ("short-answers", "descriptions", "reading", "charts", "knowledge", "conversations", "solutions", "text")
+"""The instruction sets that the world has."""
+
+
 class DataMix(Config):
     """Weights of sources by name, for any that the data have: `{captions: 5, interleaved: 5, text: 1}`.
 
@@ -69,6 +73,33 @@ class EncoderRecipe(Config):
     """Where most of the pre-training is done, before the rest of it at the recipe's resolution (DFN's ViT-H at 378)."""
 
 
+class SftRecipe(Config):
+    """Supervised fine-tuning on instructions, after pre-training (section 5)."""
+
+    mixture: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Weights of instruction sets by name; empty: all that the data have, alike."""
+    resolution: int = 336
+    """Side of a picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2)."""
+    views: Literal[1, 5] = 1
+    """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
+    steps: int = Field(10_000, gt=0)
+    """Optimiser steps in the paper's count."""
+    frozen: tuple[Literal["encoder", "connector", "decoder"], ...] = ()
+    """Parts that are left as pre-training made them; the paper freezes none."""
+    after_steps: int | None = Field(None, gt=0)
+    """Pre-training steps, in the paper's count, after which tuning begins, before their schedule ends (Fig. 6c)."""
+
+    @model_validator(mode="after")
+    def _trainable(self) -> "SftRecipe":
+        if len(set(self.frozen)) == 3:
+            raise ValueError("frozen names every part; leave one to be trained")
+        if self.mixture and not any(self.mixture.values()):
+            raise ValueError("the weights of the mixture are all zero")
+        if self.views == 5 and self.resolution % 2:
+            raise ValueError("with five views each has half the resolution, so it must be even")
+        return self
+
+
 class Recipe(Config):
     """A model and its pre-training. The fields are the axes that a sweep may vary."""
 
@@ -90,6 +121,8 @@ class Recipe(Config):
     `mm1-lab fit-lr-law` found at the scale)."""
     frozen: tuple[Literal["encoder", "connector", "decoder"], ...] = ()
     """Parts that multimodal pre-training leaves as they are; the paper freezes none (section 4)."""
+    sft: SftRecipe | None = None
+    """Instruction tuning after pre-training; without it, what pre-training made is evaluated."""
     images: Literal["shown", "blind"] = "shown"
     """`blind`: every image, in training and in evaluation, is one flat mean colour (a control)."""
 

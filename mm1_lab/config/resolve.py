@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
-from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Recipe
+from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Pretrained, Scale, Size
 from mm1_lab.config.stage import (
     ConnectorConfig,
@@ -17,12 +17,14 @@ from mm1_lab.config.stage import (
     MultimodalStage,
     PretrainedDecoder,
     PretrainedEncoder,
+    SftStage,
     Stage,
 )
 from mm1_lab.config.sweep import Sweep
 
 PAPER_STEPS = 200_000
 EXPERTS = {"experts", "experts_every", "experts_per_token"}
+SFT_PAPER_STEPS = 10_000
 LATER_SHARE = 5 / 39
 """Samples at the second resolution, of those at the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384."""
 IMAGETEXT_SHARE = 400e6 / 5e9
@@ -139,7 +141,8 @@ def resolve(
         gradient_checkpointing=scale.gradient_checkpointing,
         attention=scale.attention,
     )
-    evaluation = EvaluationStage(**shared, model=model, settings=scale.evaluate, benchmarks=scale.benchmarks)
+    tuned = _sft(arm, recipe.sft, scale, shared, model) if recipe.sft else model
+    evaluation = EvaluationStage(**shared, model=tuned, settings=scale.evaluate, benchmarks=scale.benchmarks)
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
 
 
@@ -169,6 +172,49 @@ def _training(arm: str, recipe: Recipe, scale: Scale, decoder: Size) -> Multimod
             "lr_multipliers": multipliers,
         }
     )
+
+
+def _sft(arm: str, asked: SftRecipe, scale: Scale, shared: dict[str, Any], model: MultimodalStage) -> SftStage:
+    """Instruction tuning of `model`, or of what its pre-training is before its end."""
+    if scale.sft is None:
+        raise RequestError(f"arm {arm!r}: the scale has no `sft`; see the one of sweeps/scales/mini.yaml")
+    if asked.after_steps is not None:
+        stop = max(1, round(scale.train.steps * asked.after_steps / PAPER_STEPS))
+        if stop > model.training.steps:
+            raise RequestError(f"arm {arm!r}: sft.after_steps: pre-training ends before, after {model.training.steps}")
+        if stop < model.training.steps:
+            model = model.model_copy(update={"stop_after": stop})
+    side = asked.resolution if asked.views == 1 else asked.resolution // 2
+    image_size = _look_up(arm, "resolution", side, scale.resolutions)
+    if image_size % model.encoder.patch:
+        raise RequestError(
+            f"arm {arm!r}: sft.resolution: {image_size} pixels are not divisible by the patch of {model.encoder.patch}"
+        )
+    known = shared["data"].instructions
+    for name in asked.mixture:
+        if name not in known:
+            raise RequestError(f"arm {arm!r}: sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
+    weights = {name: weight for name, weight in asked.mixture.items() if weight} or dict.fromkeys(known, 1.0)
+    if not weights:
+        raise RequestError(
+            f"arm {arm!r}: the data have no instruction sets; name some under `instructions:` in data.yaml"
+        )
+    stage = SftStage(
+        **shared,
+        model=model,
+        shares={name: float(f"{weight / sum(weights.values()):.9g}") for name, weight in sorted(weights.items())},
+        sets=shared["data"].instructions_digest,
+        image_size=image_size,
+        views=asked.views,
+        frozen=tuple(sorted(set(asked.frozen))),
+        training=scale.sft.model_copy(update={"steps": max(1, round(scale.sft.steps * asked.steps / SFT_PAPER_STEPS))}),
+    )
+    if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
+        raise RequestError(
+            f"arm {arm!r}: a picture of {stage.views} views takes {stage.picture_tokens} places; lengthen "
+            f"sft.sequence_length ({stage.sequence_length}) or sft.max_images ({stage.max_images})"
+        )
+    return stage
 
 
 def _needed(models: PretrainedModels | None, asked: Pretrained) -> PretrainedModels:

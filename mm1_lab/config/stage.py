@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mm1_lab.config.base import Config, canonical_json
 from mm1_lab.config.benchmark import BenchmarkConfig
-from mm1_lab.config.recipe import SOURCES
+from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import (
     Attention,
     DecoderTraining,
@@ -29,6 +29,7 @@ from mm1_lab.config.scale import (
     EvaluationSettings,
     MultimodalTraining,
     Parameters,
+    SftTraining,
     Size,
 )
 
@@ -55,6 +56,12 @@ class DataIdentity(Config):
     """`world`, `bpe-N` (trained on the data's text, N entries), or the digest of a Hugging Face tokenizer."""
     sources: tuple[str, ...] = SOURCES
     """The kinds of training data there are."""
+    instructions: tuple[str, ...] = INSTRUCTIONS
+    """The instruction sets there are. Pre-training does not read them, so they identify the `sft` stage alone."""
+    instructions_digest: str = ""
+    """For users' sets, a hash of their files."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
 
 
 WORLD_DATA = DataIdentity(digest=f"world-{WORLD_VERSION}")
@@ -244,12 +251,96 @@ class MultimodalStage(Stage):
     """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
     gradient_checkpointing: bool = False
     attention: Attention = "masked"
+    stop_after: int | None = None
+    """Steps after which training ends, before the end of its schedule."""
+
+    VIEWS: ClassVar[int] = 1
+
+    @property
+    def views(self) -> int:
+        """Images that a picture becomes."""
+        return self.VIEWS
+
+    @property
+    def picture_tokens(self) -> int:
+        """Places that a picture takes in a sequence."""
+        return self.connector.image_tokens
 
     def parameters(self) -> Parameters:
         return self.encoder.features.parameters() + self.decoder.size.parameters()
 
     def positions(self) -> int:
+        return (self.stop_after or self.training.steps) * self.training.batch_size * self.sequence_length
+
+
+class SftStage(Stage):
+    """Supervised fine-tuning of a model on instructions, at a resolution and number of views of its own."""
+
+    KIND: ClassVar[str] = "sft"
+    VERSION: ClassVar[int] = 1
+
+    model: MultimodalStage
+    shares: dict[str, float]
+    """Share of packed rows per instruction set."""
+    sets: str = ""
+    """A hash of the files of the user's instruction sets; the world's are part of its version."""
+    image_size: int
+    """Pixels a side of each view."""
+    views: int
+    frozen: tuple[str, ...]
+    training: SftTraining
+
+    @property
+    def encoder(self) -> EncoderStage | PretrainedEncoder:
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> DecoderStage | PretrainedDecoder:
+        return self.model.decoder
+
+    @property
+    def connector(self) -> ConnectorConfig:
+        return self.model.connector
+
+    @property
+    def blind(self) -> bool:
+        return self.model.blind
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self.model.gradient_checkpointing
+
+    @property
+    def attention(self) -> Attention:
+        return self.model.attention
+
+    @property
+    def drop_overlong(self) -> bool:
+        """Conversations that do not fit a row are left out."""
+        return True
+
+    @property
+    def sequence_length(self) -> int:
+        return self.training.sequence_length
+
+    @property
+    def max_images(self) -> int:
+        return self.training.max_images
+
+    @property
+    def picture_tokens(self) -> int:
+        """Places that a picture takes in a sequence: image tokens of each of its views."""
+        return self.views * self.connector.image_tokens
+
+    def parameters(self) -> Parameters:
+        return self.model.parameters()
+
+    def positions(self) -> int:
         return self.training.steps * self.training.batch_size * self.sequence_length
+
+
+ModelStage = MultimodalStage | SftStage
+"""Stages whose weights are an MM1."""
 
 
 class EvaluationStage(Stage):
@@ -259,7 +350,7 @@ class EvaluationStage(Stage):
     VERSION: ClassVar[int] = 3
     TRAINS: ClassVar[bool] = False
 
-    model: MultimodalStage
+    model: MultimodalStage | SftStage
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Those that are named beside the data's own."""
@@ -268,6 +359,6 @@ class EvaluationStage(Stage):
         return self.model.parameters()
 
     def positions(self) -> int:
-        question = ANSWER_TOKENS + self.model.connector.image_tokens
+        question = ANSWER_TOKENS + self.model.picture_tokens
         benchmarks = (WORLD_BENCHMARKS if self.data.kind == "world" else 1) + len(self.benchmarks)
         return benchmarks * self.settings.questions * sum(question * (shots + 1) for shots in self.settings.shots)

@@ -34,7 +34,7 @@ class Batch:
     positions: torch.Tensor
     """int64"""
     images: torch.Tensor
-    """uint8 (n, 3, side, side), in the order in which their places stand in the rows."""
+    """uint8 (n, 3, side, side), in the order in which their places stand in the rows; a picture's views together."""
     sources: tuple[str, ...]
     """The source of each row."""
     decoded: Decoded = NONE_ASKED
@@ -51,16 +51,16 @@ class Batch:
         return totals
 
 
-def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool) -> Batch:
-    """`rows`, from the sources `names`, as a batch with images of `side` pixels.
+def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, views: int = 1) -> Batch:
+    """`rows`, from the sources `names`, as a batch with images of `side` pixels, `views` of each picture.
 
     Where `blind`, no picture is drawn or decoded. A picture that cannot be decoded becomes one mean colour, its
     document leaves the loss, and the batch's `decoded` names it.
     """
     weights = np.stack([row.weights for row in rows])
     pictures = [picture for row in rows for picture in row.pictures]
-    images = np.full((len(pictures), side, side, 3), MEAN_COLOUR, np.uint8)
-    pixels, decoded = ([], NONE_ASKED) if blind else decode(pictures, side)
+    images = np.full((len(pictures), views, side, side, 3), MEAN_COLOUR, np.uint8)
+    pixels, decoded = ([], NONE_ASKED) if blind else decode(pictures, side, views)
     owners = [(index, owner) for index, row in enumerate(rows) for owner in row.owners]
     for at, found in enumerate(pixels):
         if found is None:
@@ -73,7 +73,7 @@ def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool
         weights=torch.from_numpy(weights),
         documents=torch.from_numpy(np.stack([row.documents for row in rows])).long(),
         positions=torch.from_numpy(np.stack([row.positions for row in rows])).long(),
-        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        images=torch.from_numpy(images).flatten(0, 1).permute(0, 3, 1, 2).contiguous(),
         sources=tuple(names),
         decoded=decoded,
     )
@@ -90,7 +90,9 @@ class MixtureBatches:
         rows: int,
         side: int,
         blind: bool,
+        views: int = 1,
     ) -> None:
+        self._views = views
         self._sources = sources
         self._mixture = mixture
         self._packer = packer
@@ -102,7 +104,7 @@ class MixtureBatches:
         """The batch of `step`, a pure function of it."""
         names = self._mixture.rows(step * self._rows, self._rows)
         rows = [self._packer.pack(self._sources[name].documents(number)) for name, number in names]
-        return make_batch(rows, [name for name, _ in names], self._side, self._blind)
+        return make_batch(rows, [name for name, _ in names], self._side, self._blind, self._views)
 
 
 _resources = Resources()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mm1_lab.config import ModelStage, MultimodalStage
 from mm1_lab.data.types import Answer, Document, Picture, Tokenizer, Tokens
 
 MISFITS = 4
@@ -37,7 +38,7 @@ class Row:
 
 
 class Packer:
-    """Fills rows of `sequence` positions; an image takes `image_tokens` of them, a row holds at most `max_images`."""
+    """Fills rows of `sequence` positions; a picture takes `image_tokens` of them, a row holds at most `max_images`."""
 
     def __init__(
         self,
@@ -57,6 +58,18 @@ class Packer:
         self.drop_overlong = drop_overlong
         self._image = [tokenizer.image] * image_tokens
         self._image_weights = [0.0] * image_tokens
+
+    @classmethod
+    def of(cls, stage: ModelStage, tokenizer: Tokenizer) -> "Packer":
+        """For the rows that a stage's model reads. An `sft` stage learns from answers alone."""
+        return cls(
+            tokenizer,
+            stage.sequence_length,
+            stage.picture_tokens,
+            stage.max_images // stage.views,
+            prompt_loss_weight=1.0 if isinstance(stage, MultimodalStage) else 0.0,
+            drop_overlong=stage.drop_overlong,
+        )
 
     def pack(self, documents: Iterable[Document]) -> Row:
         """A row of the candidates that fit, in order.

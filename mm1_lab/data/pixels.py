@@ -60,13 +60,26 @@ class Decoded:
 NONE_ASKED = Decoded()
 
 
-def decode(pictures: Sequence[Picture], side: int) -> tuple[list[Pixels | None], Decoded]:
-    """The pixels of each picture, None where it is broken, and the account."""
-    images: list[Pixels | None] = []
+def views(picture: Picture, side: int, count: int) -> list[Pixels]:
+    """What a model sees of a picture: the whole at `side` pixels; behind it, as 5 views, its quarters at `side` each.
+
+    Quarters stand row by row (section 5; SPHINX has this order). Raises BrokenPicture.
+    """
+    overview = picture.pixels(side)
+    if count == 1:
+        return [overview]
+    whole = picture.pixels(2 * side)
+    halves = (slice(0, side), slice(side, 2 * side))
+    return [overview, *(whole[rows, columns] for rows in halves for columns in halves)]
+
+
+def decode(pictures: Sequence[Picture], side: int, count: int = 1) -> tuple[list[list[Pixels] | None], Decoded]:
+    """`count` views of each picture, None where it is broken, and the account."""
+    images: list[list[Pixels] | None] = []
     broken: list[str] = []
     for picture in pictures:
         try:
-            images.append(picture.pixels(side))
+            images.append(views(picture, side, count))
         except BrokenPicture as error:
             images.append(None)
             broken.append(str(error))

@@ -19,6 +19,9 @@ class Retokenized:
     def source(self, name: str, seed: int) -> Source:
         return self._data.source(name, seed)
 
+    def instructions(self, name: str, seed: int) -> Source:
+        return self._data.instructions(name, seed)
+
     def pretraining_text(self, seed: int) -> TextCurriculum:
         return self._data.pretraining_text(seed)
 

@@ -130,6 +130,9 @@ class Data(Protocol):
     def source(self, name: str, seed: int) -> Source:
         """A training source by name. Raises RequestError if the data lack it."""
 
+    def instructions(self, name: str, seed: int) -> Source:
+        """A set of conversations for fine-tuning. Raises RequestError if the data lack it."""
+
     def pretraining_text(self, seed: int) -> TextCurriculum: ...
 
     def pairs(self, seed: int) -> Pairs: ...

@@ -65,6 +65,8 @@ class Benchmark:
     """Of published data: any words are an answer, and VQA accuracy keeps its official program's quirks (`vqa.py`)."""
     submission: Submission | None = None
     """Where nobody outside has the references: answers are written to a file and not scored."""
+    shots: tuple[int, ...] | None = None
+    """Numbers of shots that it is asked at; those of the settings, unless given."""
     note: str = ""
     """What a table must say beside the score: split, number of questions, prompt, stop rule."""
 
@@ -78,7 +80,7 @@ def in_blocks(questions: list[Question], shown: list[Question], settings: Evalua
     There are as many blocks as the settings say, or as questions if those are fewer.
     """
     count = min(settings.blocks, len(questions))
-    shots = max(settings.shots, default=0)
+    shots = max(settings.shots, default=0) if shown else 0
     cuts = [len(questions) * block // count for block in range(count + 1)]
     blocks = tuple(tuple(questions[cuts[block] : cuts[block + 1]]) for block in range(count))
     return blocks, tuple(

@@ -21,16 +21,28 @@ def _world(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
     return world_benchmarks(settings)
 
 
+def _world_chat(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
+    from mm1_lab.evaluate.chat import chat_benchmarks
+
+    return chat_benchmarks(settings)
+
+
 BUILDERS: dict[str, tuple[Builder, ...]] = {
     "world": (_world,),
     "shards": (held_out_captions,),
 }
 """By kind of data."""
+TUNED_BUILDERS: dict[str, tuple[Builder, ...]] = {"world": (_world_chat,), "shards": ()}
+"""Beside them, for models that were tuned on instructions."""
 
 
-def benchmarks_for(data: Data, settings: EvaluationSettings, named: Sequence[BenchmarkConfig] = ()) -> list[Benchmark]:
+def benchmarks_for(
+    data: Data, settings: EvaluationSettings, named: Sequence[BenchmarkConfig] = (), tuned: bool = False
+) -> list[Benchmark]:
     """All benchmarks of `data`, then the named ones. Raises RequestError if there is none to evaluate on."""
-    benchmarks = [benchmark for build in BUILDERS[data.identity.kind] for benchmark in build(data, settings)]
+    kind = data.identity.kind
+    builders = (*BUILDERS[kind], *(TUNED_BUILDERS[kind] if tuned else ()))
+    benchmarks = [benchmark for build in builders for benchmark in build(data, settings)]
     benchmarks += [build_benchmark(config, settings, data.tokenizer) for config in named]
     if not benchmarks:
         raise RequestError(

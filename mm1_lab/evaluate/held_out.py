@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from mm1_lab.config import MultimodalStage, RequestError
+from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document
@@ -15,7 +15,7 @@ DOCUMENTS = 64
 
 
 @torch.inference_mode()
-def held_out_losses(model: MM1, stage: MultimodalStage, data: Data) -> dict[str, float]:
+def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, float]:
     """Mean loss, in nats, over all text tokens of the held-out documents of each source that the data have."""
     losses = {}
     for name in data.identity.sources:
@@ -33,20 +33,16 @@ def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
         return []
 
 
-def _loss(model: MM1, stage: MultimodalStage, data: Data, name: str, documents: list[Document]) -> float:
-    packer = Packer(
-        data.tokenizer,
-        stage.sequence_length,
-        stage.connector.image_tokens,
-        stage.max_images,
-        drop_overlong=stage.drop_overlong,
-    )
+def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[Document]) -> float:
+    packer = Packer.of(stage, data.tokenizer)
     rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
     total = torch.zeros((), dtype=torch.float64)
     count = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(rows), stage.training.batch_size):
         part = rows[start : start + stage.training.batch_size]
-        batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind).to(model.decoder.device)
+        batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind, stage.views).to(
+            model.decoder.device
+        )
         logits = model.decoder.lm_head(model(batch).hidden[:, :-1])
         losses = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), batch.tokens[:, 1:].flatten(), reduction="none"

@@ -12,6 +12,8 @@ ANLS_THRESHOLD = 0.5
 """Answers less alike than this earn nothing (Biten et al., ICCV 2019)."""
 RELAXED = 0.05
 """Numbers may be off by this share (Methani et al., WACV 2020; ChartQA)."""
+ANSWER_IS = "the answer is"
+"""What stands behind it, in a worked solution, is its answer; a rule in place of the model that MathVista asks."""
 CONSTANT_ANSWERS = 20
 """The commonest answers of a kind, among which the best constant one is looked for."""
 
@@ -78,6 +80,7 @@ METRICS: dict[str, Judge] = {
     "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
     "exact": lambda said, question, _: exact_match(said, question.references),
     "choice": lambda said, question, _: choice_accuracy(said, question.references, question.choices),
+    "answer": lambda said, question, _: exact_match(said.rpartition(ANSWER_IS)[2], question.references),
     "anls": lambda said, question, _: anls(said, question.references),
     "relaxed": lambda said, question, _: relaxed_accuracy(said, question.references),
 }

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor
-from mm1_lab.data.types import Picture
+from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
+from mm1_lab.data.types import Picture, Pixels
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
 
@@ -17,17 +17,22 @@ class PromptEmbedder:
     A blind model reads one flat mean colour for every picture, and none is drawn.
     """
 
-    def __init__(self, model: MM1, image_tokens: int, side: int, blind: bool, batch: int) -> None:
-        """`side` is that of the images in pixels; `batch` images are encoded at a time."""
+    def __init__(self, model: MM1, image_tokens: int, side: int, blind: bool, batch: int, count: int = 1) -> None:
+        """`count` views of each picture are seen, each of `side` pixels and with `image_tokens` places.
+
+        `batch` pictures are encoded at a time.
+        """
         self._model = model
         self._image_tokens = image_tokens
         self._side = side
         self._blind = blind
         self._batch = batch
+        self._views = count
         self._features: dict[int, torch.Tensor] = {}
         self._pictures: list[Picture] = []
         """Kept, because an object's id is only its own while it lives."""
-        self._blind_features = self._encode([np.full((side, side, 3), MEAN_COLOUR, np.uint8)])[0] if blind else None
+        flat = [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * count
+        self._blind_features = self._encode([flat])[0] if blind else None
 
     def see(self, pictures: Iterable[Picture]) -> None:
         """Encodes those of `pictures` that are new."""
@@ -38,7 +43,7 @@ class PromptEmbedder:
         waiting = list(new.items())
         for start in range(0, len(waiting), self._batch):
             chunk = waiting[start : start + self._batch]
-            features = self._encode([picture.pixels(self._side) for _, picture in chunk])
+            features = self._encode([views(picture, self._side, self._views) for _, picture in chunk])
             self._features |= {key: tokens for (key, _), tokens in zip(chunk, features, strict=True)}
 
     def embed(self, segment: Segment) -> torch.Tensor:
@@ -51,12 +56,12 @@ class PromptEmbedder:
         return embedded
 
     def _of(self, picture: Picture) -> torch.Tensor:
-        """(image_tokens, width)"""
+        """(views · image_tokens, width)"""
         return self._features[id(picture)] if self._blind_features is None else self._blind_features
 
-    def _encode(self, images: list[np.ndarray]) -> torch.Tensor:
-        """uint8 (side, side, 3) each → (n, image_tokens, width): what the decoder reads in their places."""
+    def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
+        """The views of each picture → (n, views · image_tokens, width): what the decoder reads in their places."""
         device = self._model.decoder.device
-        pixels = image_tensor(images).to(device)
-        places = torch.full((len(images), self._image_tokens), self._model.image_id, device=device)
-        return self._model.embed(places, pixels)
+        pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
+        places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)
+        return self._model.embed(places, pixels).unflatten(0, (len(pictures), self._views)).flatten(1, 2)

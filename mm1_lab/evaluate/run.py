@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from mm1_lab.config import EvaluationStage
+from mm1_lab.config import EvaluationSettings, EvaluationStage, SftStage
 from mm1_lab.data.types import Data, Picture
 from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
 from mm1_lab.evaluate.benchmark import Benchmark, Question
@@ -63,10 +63,10 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
     Raises RequestError if the data hold nothing to evaluate on, or a benchmark's files have changed.
     """
     settings = stage.settings
-    benchmarks = benchmarks_for(data, settings, stage.benchmarks)
+    benchmarks = benchmarks_for(data, settings, stage.benchmarks, isinstance(stage.model, SftStage))
     model = _load_model(stage, model_folder, data)
     result = Evaluation()
-    done, steps = 0, len(benchmarks) * len(settings.shots) + 1
+    done, steps = 0, sum(len(_shots(benchmark, settings)) for benchmark in benchmarks) + 1
     with _precision(stage, model):
         for benchmark in benchmarks:
             if benchmark.note:
@@ -75,7 +75,7 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
                 result.majority[benchmark.name] = majority_score(benchmark, by_kind)
                 result.majority_by_kind[benchmark.name] = by_kind
             answering = Answering(stage, model, data)
-            for shots in settings.shots:
+            for shots in _shots(benchmark, settings):
                 predictions = answering.predict(benchmark, shots)
                 _record(result, benchmark, shots, predictions, stage.model.image_size)
                 done += 1
@@ -83,6 +83,10 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
     report(Progress(step=steps, steps=steps))
     return result
+
+
+def _shots(benchmark: Benchmark, settings: EvaluationSettings) -> tuple[int, ...]:
+    return settings.shots if benchmark.shots is None else benchmark.shots
 
 
 def _load_model(stage: EvaluationStage, folder: Path, data: Data) -> MM1:
@@ -102,13 +106,15 @@ class Answering:
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
         trained = stage.model
-        tokens = trained.connector.image_tokens
+        tokens = trained.connector.image_tokens  # of one view
         self._settings = stage.settings
         self._decoder = model.decoder
         self._tokenizer = data.tokenizer
-        self._writer = PromptWriter(data.tokenizer, tokens)
+        self._writer = PromptWriter(data.tokenizer, trained.picture_tokens)
         with torch.inference_mode():
-            self._embedder = PromptEmbedder(model, tokens, trained.image_size, trained.blind, stage.settings.batch_size)
+            self._embedder = PromptEmbedder(
+                model, tokens, trained.image_size, trained.blind, stage.settings.batch_size, trained.views
+            )
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block."""

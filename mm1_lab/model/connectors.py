@@ -8,11 +8,13 @@ RequestError when it is made.
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
 from mm1_lab.config import ConnectorConfig, RequestError, nearest
+from mm1_lab.model.encoder import stretch_positions
 
 Build = Callable[[ConnectorConfig, int, int, int], nn.Module]
 """Configuration, encoder width, decoder width, patches → the connector."""
@@ -111,6 +113,13 @@ class _Bottleneck(nn.Module):
         return out
 
 
+def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Stretches position embeddings in `weights` to the patch grid of `module`, as those of the encoder are."""
+    key = f"{prefix}positions"
+    if key in weights:
+        weights[key] = stretch_positions(weights[key], 0, len(module.get_parameter("positions")))
+
+
 @connector("c-abstractor")
 class CAbstractor(nn.Module):
     """Honeybee's C-Abstractor: convolutions before and after adaptive pooling keep what is near together.
@@ -126,6 +135,7 @@ class CAbstractor(nn.Module):
         width = config.width
         self.positions = nn.Parameter(torch.empty(patches, encoder_width))
         nn.init.trunc_normal_(self.positions, std=0.02)
+        self.register_load_state_dict_pre_hook(_interpolate_positions)
         widths = [encoder_width] + [width] * self.BLOCKS
         self.before = nn.Sequential(*[_Bottleneck(a, b) for a, b in pairwise(widths)])
         self.pool = nn.AdaptiveAvgPool2d(math.isqrt(config.image_tokens))

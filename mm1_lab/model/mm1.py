@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
-from mm1_lab.config import ConnectorConfig, EncoderStage, MultimodalStage, PretrainedDecoder
+from mm1_lab.config import ConnectorConfig, EncoderStage, ModelStage, MultimodalStage, PretrainedDecoder
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model.connectors import build_connector
@@ -17,6 +17,9 @@ from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, make
 from mm1_lab.model.encoder import Encoder, EncoderConfig, encoder_config, pretrained_encoder_config
 from mm1_lab.model.packed import States, read_rows
 from mm1_lab.pretrained import text_config
+
+IMAGES_AT_ONCE = 256
+"""Images that go through the encoder together: five views of many pictures need not be in memory at once."""
 
 
 class MM1Config(PreTrainedConfig):
@@ -94,19 +97,24 @@ class MM1(PreTrainedModel):
             return embedded
         if len(images) == 0:
             raise ValueError(f"{count} image tokens in the text, but no images")
-        image_tokens = self.connector(self.encoder(self.encoder.normalise(images))).flatten(0, 1)
+        image_tokens = torch.cat([self._look(some) for some in images.split(IMAGES_AT_ONCE)]).flatten(0, 1)
         if len(image_tokens) != count:
             raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(image_tokens)}")
         if self.image_scale is not None:
             image_tokens = image_tokens * self.image_scale
         return embedded.index_put((places,), image_tokens.to(embedded.dtype))
 
+    def _look(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, 3, side, side) → image tokens (n, image tokens, width)."""
+        tokens: torch.Tensor = self.connector(self.encoder(self.encoder.normalise(images)))
+        return tokens
+
     def forward(self, batch: Batch) -> States:
         """The decoder's states for packed rows of text and images."""
         return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch.documents, batch.positions)
 
 
-def build_mm1(stage: MultimodalStage, tokenizer: Tokenizer) -> MM1:
+def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     """The model of `stage` from scratch, also where its parts are pre-trained ones."""
     asked = stage.encoder
     if isinstance(asked, EncoderStage):

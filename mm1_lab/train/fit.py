@@ -43,23 +43,26 @@ def fit(
     names: Sequence[str],
     batch: Callable[[int], Any],
     report: Report,
+    stop_after: int | None = None,
 ) -> Recorder:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    Goes on from `folder/last.ckpt` where there is one: the weights come out the same bit for bit. Raises Diverged for
-    a loss that is not finite, RequestError for a checkpoint of another stage.
+    `stop_after` ends it after so many steps of its schedule. It goes on from `folder/last.ckpt` where there is one: the
+    weights come out the same bit for bit. Raises Diverged for a loss that is not finite, RequestError for a checkpoint
+    of another stage.
     """
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         _check_owner(checkpoint, stage)
-    recorder = Recorder(folder, names, optimiser.steps, report)
+    steps = stop_after or optimiser.steps
+    recorder = Recorder(folder, names, steps, report)
     module = Training(network, objective, optimiser, stage.fingerprint)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cuda" if torch.cuda.is_available() else "cpu",
             devices=1,
             precision=stage.precision,  # type: ignore[arg-type]
-            max_steps=optimiser.steps,
+            max_steps=steps,
             max_epochs=-1,
             gradient_clip_val=optimiser.max_grad_norm,
             callbacks=[recorder],
@@ -71,7 +74,7 @@ def fit(
         )
         trainer.fit(
             module,
-            datamodule=DataModule(batch, optimiser.steps),
+            datamodule=DataModule(batch, steps),
             ckpt_path=checkpoint if checkpoint.exists() else None,
             weights_only=True,
         )

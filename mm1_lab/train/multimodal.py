@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from mm1_lab.config import MultimodalStage, RequestError
+from mm1_lab.config import ModelStage, MultimodalStage, RequestError
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data
-from mm1_lab.model import build_connector, build_mm1, count_parameters, read_by_document, save_weights
+from mm1_lab.data.types import Data, Source, Tokenizer
+from mm1_lab.model import MM1, build_connector, build_mm1, count_parameters, read_by_document, save_weights
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.kind import StageKind
 from mm1_lab.train.module import Losses
@@ -25,6 +25,20 @@ def train_multimodal(
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
     model.load_parts(stage, inputs)
+    sources = {name: data.source(name, stage.seed) for name in stage.shares}
+    train_mm1(stage, folder, model, sources, data.tokenizer, report, stage.stop_after)
+
+
+def train_mm1(
+    stage: ModelStage,
+    folder: Path,
+    model: MM1,
+    sources: Mapping[str, Source],
+    tokenizer: Tokenizer,
+    report: Report,
+    stop_after: int | None = None,
+) -> None:
+    """Trains a model that has its weights on rows of `sources`, in the stage's shares, and writes the stage's files."""
     if stage.gradient_checkpointing:
         model.encoder.vision.activation_checkpointing_enable({"use_reentrant": False})
         model.decoder.activation_checkpointing_enable({"use_reentrant": False})
@@ -36,35 +50,28 @@ def train_multimodal(
         model.encoder.compile()
         model.connector.compile()
         model.decoder.model.compile()
-
     names = list(stage.shares)
-    sources = {name: data.source(name, stage.seed) for name in names}
     batches = MixtureBatches(
         sources,
         Mixture(stage.shares, stage.seed),
-        Packer(
-            data.tokenizer,
-            stage.sequence_length,
-            stage.connector.image_tokens,
-            stage.max_images,
-            drop_overlong=stage.drop_overlong,
-        ),
+        Packer.of(stage, tokenizer),
         stage.training.batch_size,
         stage.image_size,
         stage.blind,
+        stage.views,
     )
 
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
-    recorder = fit(stage, folder, model, objective, stage.training, names, batches, report)
+    recorder = fit(stage, folder, model, objective, stage.training, names, batches, report, stop_after)
     save_weights(model, folder, stage)
     rows = [int(row[3]) for row in recorder.total.tolist()]
     epochs = {name: sources[name].epochs(count) for name, count in zip(names, rows, strict=True)}
     write_summary(folder, stage, recorder, names, count_parameters(model), {"epochs": epochs})
 
 
-def check(stage: MultimodalStage) -> None:
+def check(stage: ModelStage) -> None:
     """Raises RequestError for a connector that is not there, or does not give the tokens that are asked for."""
     patches = (stage.image_size // stage.encoder.patch) ** 2
     encoder, decoder = stage.encoder.features.width, stage.decoder.size.width

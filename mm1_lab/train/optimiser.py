@@ -1,4 +1,4 @@
-"""AdamW and its schedule: linear warm-up, then a cosine to a share of the peak (section 4)."""
+"""AdamW, or for fine-tuning Adafactor, and the schedule: linear warm-up, then a cosine (sections 4 and 5)."""
 
 import math
 from collections import defaultdict
@@ -6,9 +6,10 @@ from functools import partial
 
 import torch
 from torch import nn
+from transformers import Adafactor
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
-from mm1_lab.config import MultimodalTraining, Optimiser
+from mm1_lab.config import MultimodalTraining, Optimiser, SftTraining
 
 DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2MoeTopKRouter)
 
@@ -27,9 +28,10 @@ def rate_factor(step: int, config: Optimiser) -> float:
 
 def build_optimiser(
     module: nn.Module, config: Optimiser
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW over the parameters of `module`, and its schedule. Parts (`module.encoder`, …) may have rates of their own.
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimiser over the parameters of `module`, and its schedule.
 
+    Parts (`module.encoder`, …) may have rates of their own.
     Only matrices and convolutions decay, experts and routers among them: embeddings, learnt positions and queries,
     norms, biases and single numbers would only be pulled to 0, which is not where they are at rest.
     """
@@ -43,7 +45,7 @@ def build_optimiser(
     matrices -= {
         id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()
     }  # tied
-    shares = config.lr_multipliers.items() if isinstance(config, MultimodalTraining) else ()
+    shares = config.lr_multipliers.items() if isinstance(config, MultimodalTraining | SftTraining) else ()
     rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in module.parameters():
@@ -53,6 +55,11 @@ def build_optimiser(
         {"params": parameters, "lr": config.learning_rate * rate, "weight_decay": config.weight_decay * decays}
         for (rate, decays), parameters in members.items()
     ]
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    optimiser: torch.optim.Optimizer
+    if isinstance(config, SftTraining) and config.optimiser == "adafactor":
+        # at the rate of the schedule: the library's own would scale it by the size of each parameter
+        optimiser = Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)
+    else:
+        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rate_factor, config=config))
     return optimiser, schedule

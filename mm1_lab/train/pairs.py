@@ -30,7 +30,7 @@ class StepPairs:
         share = self._stage.synthetic_share
         pairs = [self._pairs.pair(index, is_dense(index, share)) for index in range(step * count, (step + 1) * count)]
         images, decoded = decode([picture for picture, _ in pairs], self._stage.image_size)
-        sound = [(image, caption) for image, (_, caption) in zip(images, pairs, strict=True) if image is not None]
+        sound = [(image[0], caption) for image, (_, caption) in zip(images, pairs, strict=True) if image is not None]
         if not sound:
             raise TooManyBrokenPictures(f"none of {count} images can be decoded: {'; '.join(decoded.broken[:10])}")
         return [image for image, _ in sound], [caption for _, caption in sound], decoded

@@ -14,8 +14,9 @@ from mm1_lab.train.kind import StageKind
 from mm1_lab.train.multimodal import MULTIMODAL
 from mm1_lab.train.progress import Report
 from mm1_lab.train.recorder import CHECKPOINT
+from mm1_lab.train.sft import SFT
 
-KINDS: dict[type[Stage], StageKind] = {kind.config: kind for kind in (ENCODER, DECODER, MULTIMODAL)}
+KINDS: dict[type[Stage], StageKind] = {kind.config: kind for kind in (ENCODER, DECODER, MULTIMODAL, SFT)}
 
 
 def run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:

@@ -226,7 +226,7 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        ({"resolution": 448}, (), "this scale has no resolution 448"),
+        ({"resolution": 450}, (), "this scale has no resolution 450"),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
         ({"decoder": "13B"}, (), "this scale has no decoder '13B'"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),

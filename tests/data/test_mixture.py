@@ -54,3 +54,13 @@ def test_ratios_need_not_sum_to_one_and_sources_without_a_share_are_left_out() -
 def test_impossible_shares_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="shares"):
         Mixture(shares, 0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_seventeen_sets_stay_within_two_rows_of_their_shares(seed: int) -> None:
+    """As many as the paper's instruction mixture, of very different sizes."""
+    sizes = np.random.default_rng(seed).lognormal(0, 1.5, 17)
+    shares = {f"set {number}": float(size / sizes.sum()) for number, size in enumerate(sizes)}
+    names = np.array([name for name, _ in Mixture(shares, seed).rows(0, 3000)])
+    for name, share in shares.items():
+        assert np.abs(np.cumsum(names == name) - share * np.arange(1, 3001)).max() < 2

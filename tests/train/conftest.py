@@ -15,6 +15,8 @@ from mm1_lab.config import (
     MultimodalStage,
     MultimodalTraining,
     Phase,
+    SftStage,
+    SftTraining,
     Size,
     Stage,
 )
@@ -59,6 +61,15 @@ def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -
         frozen=(),
         blind=False,
         training=MultimodalTraining(learning_rate=3e-3, steps=6, batch_size=4),
+    )
+
+
+@pytest.fixture
+def sft_stage(multimodal_stage: MultimodalStage) -> SftStage:
+    """Five views at twice the resolution of pre-training."""
+    training = SftTraining(learning_rate=1e-3, steps=6, batch_size=2, sequence_length=96, max_images=20)
+    return SftStage(
+        **_SHARED, model=multimodal_stage, shares={"colours": 1.0}, image_size=48, views=5, frozen=(), training=training
     )
 
 

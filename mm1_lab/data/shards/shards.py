@@ -94,6 +94,9 @@ class Shards:
         """A training source; its chunks are cut when its first row is asked for."""
         return ShardSource(self, name, self.limits, seed)
 
+    def instructions(self, name: str, seed: int) -> "ShardSource":
+        raise RequestError(f"the data have no instruction set {name!r}")
+
     def pretraining_text(self, seed: int) -> "ShardText":
         return ShardText(self, seed)
 

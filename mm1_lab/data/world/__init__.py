@@ -2,6 +2,7 @@
 
 from mm1_lab.config import SOURCES, WORLD_DATA, RequestError, nearest
 from mm1_lab.data.types import Document
+from mm1_lab.data.world.instructions import SETS, InstructionSource
 from mm1_lab.data.world.sources import WorldCurriculum, WorldPairs, WorldSource
 from mm1_lab.data.world.words import WorldTokenizer
 
@@ -21,6 +22,11 @@ class World:
         if name not in SOURCES:
             raise RequestError(f"the world has no source {name!r}{nearest(name, SOURCES)}")
         return WorldSource(name, seed)
+
+    def instructions(self, name: str, seed: int) -> InstructionSource:
+        if name not in SETS:
+            raise RequestError(f"the world has no instruction set {name!r}{nearest(name, SETS)}")
+        return InstructionSource(name, seed)
 
     def pretraining_text(self, seed: int) -> WorldCurriculum:
         return WorldCurriculum(seed)

@@ -75,10 +75,14 @@ def _rgb(colour: str) -> NDArray[np.float32]:
     return np.array(COLOURS[colour], np.float32)
 
 
-@cache
 def _mask(name: str, size: str) -> NDArray[np.float32]:
     """(n, n): 1 where the thing is. Large things are 34 pixels of the canvas, small ones 22."""
-    side = 34 if size == "large" else 22
+    return mask_of(name, 34 if size == "large" else 22)
+
+
+@cache
+def mask_of(name: str, side: int) -> NDArray[np.float32]:
+    """(side, side): the share of each pixel that a shape or letter covers."""
     fine = 4 * side
     grid = (np.arange(fine) + 0.5) / fine * 2 - 1
     x, y = np.meshgrid(grid, grid)

@@ -26,6 +26,11 @@ NOVEL = frozenset(
 """Colour-shape combinations that training never shows."""
 
 
+def split_of(content: str) -> Split:
+    """To which split a picture of this content belongs."""
+    return "test" if zlib.crc32(content.encode()) % _TEST_SHARE == 0 else "train"
+
+
 @dataclass(frozen=True, slots=True)
 class Thing:
     """A coloured shape or letter at one of four places."""
@@ -52,7 +57,7 @@ class Scene:
     @cached_property
     def split(self) -> Split:
         content = ";".join(f"{t.name},{t.colour},{t.size},{t.place}" for t in self.things)
-        return "test" if zlib.crc32(content.encode()) % _TEST_SHARE == 0 else "train"
+        return split_of(content)
 
     @property
     def is_novel(self) -> bool:

@@ -1,0 +1,110 @@
+"""Pictures with small print, for what high resolution is for: posters of letters, and charts of counted bars.
+
+They are drawn at 144 pixels. Letters of a poster are 14 or 8 of these: 3.5 or 2 pixels at 36 (the paper's 336), 7 or 4
+at 72 (672), 14 or 8 at 144 (1344 in five views). Encoders read letters of 7 pixels, by the probe at 24 pixels.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mm1_lab.data.types import Pixels
+from mm1_lab.data.world.drawing import mask_of
+from mm1_lab.data.world.scenes import Split, split_of
+from mm1_lab.data.world.words import COLOURS, LETTERS
+
+CANVAS = 144
+_QUARTER = CANVAS // 2
+_LETTERS = (14, 8)
+"""Pixels of a letter's side, half of the posters each."""
+_BAR, _STEP = 20, 24
+"""Width of a bar, and the height of one that counts 1, in pixels of the canvas."""
+_NOISE = 8.0
+MOST = 5
+"""The longest bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poster:
+    """Two to four quarters with a small coloured letter each, anywhere in its quarter."""
+
+    letters: tuple[tuple[int, str, str], ...]
+    """(place, letter, colour); places as in PLACES, each once, letters too."""
+    look: int = 0
+
+    @property
+    def split(self) -> Split:
+        return split_of(";".join(",".join(map(str, letter)) for letter in self.letters))
+
+    def pixels(self, side: int) -> Pixels:
+        """(side, side, 3)."""
+        random = Random(self.look)
+        canvas, size = _background(random), _LETTERS[self.look % 2]
+        for place, letter, colour in self.letters:
+            row, column = divmod(place, 2)
+            top, left = (random.randrange(4, _QUARTER - size - 4) for _ in range(2))
+            _paint(canvas, mask_of(letter, size), row * _QUARTER + top, column * _QUARTER + left, colour)
+        return _finish(canvas, random, side)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Two to four bars of different colours, from left to right, each cut into as many steps as it counts."""
+
+    bars: tuple[tuple[str, int], ...]
+    """(colour, count)"""
+    look: int = 0
+
+    @property
+    def split(self) -> Split:
+        return split_of(";".join(f"{colour},{count}" for colour, count in self.bars))
+
+    def pixels(self, side: int) -> Pixels:
+        """(side, side, 3)."""
+        random = Random(self.look)
+        canvas = _background(random)
+        for number, (colour, count) in enumerate(self.bars):
+            left = 12 + number * (CANVAS - 24) // len(self.bars)
+            for step in range(count):
+                _paint(canvas, np.ones((_STEP - 3, _BAR), np.float32), CANVAS - 8 - (step + 1) * _STEP, left, colour)
+        return _finish(canvas, random, side)
+
+
+def sample_poster(random: Random, split: Split) -> Poster:
+    while True:
+        count = random.choice((2, 3, 4))
+        places, letters = sorted(random.sample(range(4), count)), random.sample(LETTERS, count)
+        colours = random.choices(list(COLOURS), k=count)
+        poster = Poster(tuple(zip(places, letters, colours, strict=True)), random.getrandbits(30))
+        if poster.split == split:
+            return poster
+
+
+def sample_chart(random: Random, split: Split) -> Chart:
+    while True:
+        colours = random.sample(list(COLOURS), random.choice((2, 3, 4)))
+        chart = Chart(tuple((colour, random.randint(1, MOST)) for colour in colours), random.getrandbits(30))
+        if chart.split == split:
+            return chart
+
+
+def _background(random: Random) -> NDArray[np.float32]:
+    return np.full((CANVAS, CANVAS, 3), 20 + 60 * random.random(), np.float32)
+
+
+def _paint(canvas: NDArray[np.float32], mask: NDArray[np.float32], top: int, left: int, colour: str) -> None:
+    height, width = mask.shape
+    part = canvas[top : top + height, left : left + width]
+    part += mask[:, :, None] * (np.array(COLOURS[colour], np.float32) - part)
+
+
+def _finish(canvas: NDArray[np.float32], random: Random, side: int) -> Pixels:
+    """The canvas at `side` pixels, by area, with noise of every pixel."""
+    whole = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+    small = np.asarray(whole.resize((side, side), Image.Resampling.BOX), np.float32)
+    noise = np.random.default_rng(random.getrandbits(30)).normal(0, _NOISE, small.shape)
+    noisy: Pixels = (small + noise).clip(0, 255).astype(np.uint8)
+    return noisy

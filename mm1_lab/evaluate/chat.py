@@ -1,0 +1,161 @@
+"""Benchmarks of a tuned model in the world, in the form of its conversations; each mirrors one of Table 4's.
+
+| benchmark | mirrors | asks | shots | metric |
+|---|---|---|---|---|
+| chat-vqa | VQAv2 | one attribute of one thing | 0 | exact |
+| chat-reading | TextVQA | a letter in small print | 0 | exact |
+| chat-charts | SEED | how high a bar is | 0 | exact |
+| chat-choice | MMBench | the right one of three things offered, in an order of its own | 0 | choice |
+| chat-knowledge | ScienceQA | the right one of three owners or towns offered, which no picture shows | 0 | choice |
+| pope-random, -popular, -adversarial | POPE | whether a thing is there, absent ones drawn in three ways | 0 | exact |
+| chat-solutions | MathVista | the sum of two bars; demonstrations are worked out | 0, 4, 8 | answer |
+| chat-descriptions | LLaVA-Bench | all that there is | 0 | cider |
+
+A prompt is `tell : REQUEST . say :`, an answer ends with a sentence, a worked solution with a semicolon or the text.
+What is offered stands in the request. Questions are on pictures of the test split, demonstrations on others.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from mm1_lab.config import EvaluationSettings
+from mm1_lab.data.types import Picture
+from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.instructions import (
+    Turn,
+    about_thing,
+    adding_bars,
+    counting_bars,
+    describing,
+    offered,
+    prompt_of,
+    reading_poster,
+)
+from mm1_lab.data.world.language import noun
+from mm1_lab.data.world.posters import sample_chart, sample_poster
+from mm1_lab.data.world.scenes import Split, sample_scene
+from mm1_lab.data.world.words import ANIMALS, COLOURS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
+from mm1_lab.evaluate.benchmark import Benchmark, Family, Question, in_blocks
+
+Make = Callable[[Random, Split], Question]
+OFTEN = ("circle", "square", "triangle")
+"""Shapes that the popular sampling of `pope` asks for."""
+
+
+def chat_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
+    """All of them. Questions depend on their number alone."""
+    worked = tuple(settings.shots)
+    return [
+        _benchmark(settings, "chat-vqa", "vqa", "VQAv2", "exact", _attribute),
+        _benchmark(settings, "chat-reading", "vqa", "TextVQA", "exact", _reading),
+        _benchmark(settings, "chat-charts", "vqa", "SEED", "exact", _chart),
+        _benchmark(settings, "chat-choice", "vqa", "MMBench", "exact", _choice),
+        _benchmark(settings, "chat-knowledge", "vqa", "ScienceQA", "exact", _knowledge),
+        _benchmark(settings, "pope-random", "vqa", "POPE", "exact", _present("random")),
+        _benchmark(settings, "pope-popular", "vqa", "POPE", "exact", _present("popular")),
+        _benchmark(settings, "pope-adversarial", "vqa", "POPE", "exact", _present("adversarial")),
+        _benchmark(settings, "chat-solutions", "vqa", "MathVista", "answer", _solution, worked, 26),
+        _benchmark(settings, "chat-descriptions", "captioning", "LLaVA-Bench", "cider", _description, (0,), 40),
+    ]
+
+
+def _benchmark(
+    settings: EvaluationSettings,
+    name: str,
+    family: Family,
+    mirrors: str,
+    metric: str,
+    make: Make,
+    shots: tuple[int, ...] = (0,),
+    new_tokens: int = 6,
+) -> Benchmark:
+    def made(split: Split, count: int) -> list[Question]:
+        questions = [make(Random(f"{name}/{split}/{number}"), split) for number in range(count)]
+        return [
+            Question(f"{split}-{number}", q.kind, q.pictures, q.prompt, q.references, q.shown, q.choices)
+            for number, q in enumerate(questions)
+        ]
+
+    size = max(1, settings.questions // settings.blocks)
+    questions = made("test", settings.blocks * size)
+    blocks, demonstrations = in_blocks(questions, made("train", settings.blocks * max(shots, default=0)), settings)
+    return Benchmark(
+        name=name,
+        family=family,
+        mirrors=mirrors,
+        metric=metric,
+        blocks=blocks,
+        demonstrations=demonstrations,
+        # a worked solution has sentences; it ends behind its answer, which a demonstration ends with a semicolon
+        stop=(";",) if metric == "answer" else (".",),
+        new_tokens=new_tokens,
+        shots=shots,
+    )
+
+
+def _question(kind: str, picture: Picture, turn: Turn, *references: str) -> Question:
+    return Question("", kind, (picture,), prompt_of(turn.request), references or (turn.answer,), turn.answer)
+
+
+def _attribute(random: Random, split: Split) -> Question:
+    scene = sample_scene(random, split)
+    turn = about_thing(random, scene)
+    return _question(turn.request.split()[1], ScenePicture(scene), turn)
+
+
+def _reading(random: Random, split: Split) -> Question:
+    poster = sample_poster(random, split)
+    return _question("letter", poster, reading_poster(random, poster.letters))
+
+
+def _chart(random: Random, split: Split) -> Question:
+    chart = sample_chart(random, split)
+    return _question("count", chart, counting_bars(random, chart.bars))
+
+
+def _solution(random: Random, split: Split) -> Question:
+    chart = sample_chart(random, split)
+    turn = adding_bars(random, chart.bars)
+    return _question("sum", chart, turn, turn.answer.split()[-1])
+
+
+def _description(random: Random, split: Split) -> Question:
+    scene = sample_scene(random, split)
+    return _question("description", ScenePicture(scene), describing(scene))
+
+
+def _choice(random: Random, split: Split) -> Question:
+    scene = sample_scene(random, split, letters=0.0)
+    thing = random.choice(scene.things)
+    return _question(
+        "choice", ScenePicture(scene), offered(random, f"which thing is {PLACES[thing.place]}", thing.name, SHAPES)
+    )
+
+
+def _knowledge(random: Random, split: Split) -> Question:
+    scene = sample_scene(random, split, counts=(1.0,), letters=0.0)
+    thing = scene.things[0]
+    if random.random() < 0.5:
+        turn = offered(random, "the animal that owns this", OWNERS[thing.name], ANIMALS)
+        return _question("owner", ScenePicture(scene), turn)
+    turn = offered(random, "the town that likes this color", LIKED[thing.colour], TOWNS)
+    return _question("town", ScenePicture(scene), turn)
+
+
+def _present(sampling: str) -> Make:
+    """POPE: half of the things asked for are there; absent ones are any, often shown, or half like what is there."""
+
+    def make(random: Random, split: Split) -> Question:
+        scene = sample_scene(random, split, letters=0.0)
+        thing = random.choice(scene.things)
+        if random.random() < 0.5:
+            return _question(sampling, ScenePicture(scene), Turn(f"is there a {thing.colour} {noun(thing)}", "yes"))
+        shown = {(other.colour, other.name) for other in scene.things}
+        shapes = OFTEN if sampling == "popular" else SHAPES
+        absent = [(colour, shape) for colour in COLOURS for shape in shapes if (colour, shape) not in shown]
+        if sampling == "adversarial":
+            absent = [(colour, shape) for colour, shape in absent if colour == thing.colour or shape == thing.name]
+        colour, shape = random.choice(absent)
+        return _question(sampling, ScenePicture(scene), Turn(f"is there a {colour} {shape}", "no"))
+
+    return make

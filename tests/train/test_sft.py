@@ -1,0 +1,174 @@
+"""Instruction tuning: what it counts, what it sees, from where it starts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mm1_lab.config import (
+    WORLD_DATA,
+    ConnectorConfig,
+    MultimodalStage,
+    Recipe,
+    RequestError,
+    SftRecipe,
+    SftStage,
+    Stage,
+    load_scale,
+    resolve,
+)
+from mm1_lab.data.batches import make_batch
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.pixels import views
+from mm1_lab.data.types import Answer, Data, Document
+from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.scenes import sample_scene
+from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.prompts import Segment
+from mm1_lab.model import build_connector, build_mm1, load_weights
+from mm1_lab.model.encoder import stretch_positions
+from mm1_lab.train.objective import language_loss
+
+Finished = Callable[[Stage], Path]
+SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+
+
+class Gradient:
+    """A picture whose every pixel differs."""
+
+    def pixels(self, side: int) -> np.ndarray:
+        grid = np.arange(side * side * 3) * 256 // (side * side * 3)
+        return grid.astype(np.uint8).reshape(side, side, 3)
+
+
+def test_quarters_add_up_to_the_picture() -> None:
+    overview, *quarters = views(Gradient(), 12, 5)
+    assert np.array_equal(overview, Gradient().pixels(12))
+    top, bottom = np.hstack(quarters[:2]), np.hstack(quarters[2:])
+    assert np.array_equal(np.vstack([top, bottom]), Gradient().pixels(24))
+    assert len(views(Gradient(), 12, 1)) == 1
+
+
+def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
+    """Against a plain call of the decoder on each conversation by itself, and a sum over the answers' tokens."""
+    folder = finished(sft_stage)
+    model = build_mm1(sft_stage, squares.tokenizer)
+    load_weights(model, folder)
+    model.eval()
+    documents = [squares.instructions("colours", 5).document(index) for index in range(2)]  # type: ignore[attr-defined]
+    packer = Packer.of(sft_stage, squares.tokenizer)
+    batch = make_batch([packer.pack(documents)], ["colours"], sft_stage.image_size, False, sft_stage.views)
+    with torch.no_grad():
+        loss = language_loss(model.decoder, model(batch), batch, ["colours"]).main
+        losses = []
+        for document in documents:
+            alone = make_batch([packer.pack([document])], ["colours"], sft_stage.image_size, False, sft_stage.views)
+            (answer,) = [part for part in document.parts if isinstance(part, Answer)]
+            counted = [*squares.tokenizer.encode(answer), squares.tokenizer.end]
+            length = int((alone.documents > 0).sum())
+            embedded = model.embed(alone.tokens[:, :length], alone.images)
+            logits = model.decoder(inputs_embeds=embedded).logits[0, length - len(counted) - 1 : length - 1]
+            losses += torch.nn.functional.cross_entropy(logits, torch.tensor(counted), reduction="none").tolist()
+    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_five_views_read_as_five_pictures_do(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
+    """A prompt's decoder inputs are those of the same images given one by one."""
+    model = build_mm1(sft_stage, squares.tokenizer)
+    load_weights(model, finished(sft_stage))
+    model.eval()
+    side, tokens = sft_stage.image_size, sft_stage.connector.image_tokens
+    picture = ScenePicture(sample_scene(Random(1), "train"))
+    places = (squares.tokenizer.image,) * sft_stage.picture_tokens
+
+    class View:
+        def __init__(self, image: np.ndarray) -> None:
+            self.image = image
+
+        def pixels(self, _: int) -> np.ndarray:
+            return self.image
+
+    single = tuple(View(image) for image in views(picture, side, 5))
+    with torch.inference_mode():
+        whole = PromptEmbedder(model, tokens, side, False, 8, 5)
+        whole.see([picture])
+        one_by_one = PromptEmbedder(model, tokens, side, False, 1)
+        one_by_one.see(single)
+        assert torch.allclose(
+            whole.embed(Segment(places, (picture,))), one_by_one.embed(Segment(places, single)), atol=1e-5
+        )
+
+
+def test_positions_are_interpolated_for_another_resolution(
+    finished: Finished, sft_stage: SftStage, multimodal_stage: MultimodalStage, squares: Data
+) -> None:
+    """Of encoder and connector, where tuning starts."""
+    before = load_file(finished(multimodal_stage) / "model.safetensors")
+    model = build_mm1(sft_stage, squares.tokenizer)
+    load_weights(model, finished(multimodal_stage))
+    positions = model.connector.get_parameter("positions")
+    assert positions.shape[0] == 64 and before["connector.positions"].shape[0] == 16
+    assert torch.equal(positions, stretch_positions(before["connector.positions"], 0, 64))
+    square = before["connector.positions"].T.reshape(1, -1, 4, 4)
+    expected = torch.nn.functional.interpolate(square, size=(8, 8), mode="bicubic", align_corners=False)
+    assert torch.allclose(positions.T.reshape(1, -1, 8, 8), expected)
+
+
+def test_training_that_is_stopped_early_is_the_start_of_the_whole(
+    finished: Finished, multimodal_stage: MultimodalStage, squares: Data, tmp_path: Path
+) -> None:
+    """A checkpoint of one run, not a shorter run: its rate is still that of the long schedule."""
+    stopped = multimodal_stage.model_copy(update={"stop_after": 3})
+    shorter = multimodal_stage.training.model_copy(update={"steps": 3})
+    short = multimodal_stage.model_copy(update={"training": shorter})
+    stages = (multimodal_stage, stopped, short)
+    curves = [(finished(stage) / "training.csv").read_text().splitlines() for stage in stages]
+    assert curves[0][: len(curves[1])] == curves[1] != curves[2]
+
+
+def tuned(**sft: object) -> SftStage:
+    recipe = Recipe(sft=SftRecipe.model_validate(sft))
+    stage = resolve("arm", recipe, load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
+    assert isinstance(stage, SftStage)
+    return stage
+
+
+def test_arms_that_differ_in_tuning_alone_share_pre_training() -> None:
+    plain, views5 = tuned(), tuned(resolution=1344, views=5)
+    assert plain.model.fingerprint == views5.model.fingerprint
+    assert plain.fingerprint != views5.fingerprint
+    assert (views5.image_size, views5.picture_tokens) == (72, 45)
+    assert tuned(after_steps=100_000).model.stop_after == 3
+    assert tuned(after_steps=200_000).model.fingerprint == plain.model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("sft", "error"),
+    [
+        ({"mixture": {"short-answer": 1}}, "no instruction set 'short-answer'; did you mean 'short-answers'"),
+        ({"resolution": 337}, "no resolution 337"),
+        ({"after_steps": 400_000}, "pre-training ends before"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(sft: dict[str, object], error: str) -> None:
+    with pytest.raises(RequestError, match=error):
+        tuned(**sft)
+
+
+def test_connectors_without_positions_load_at_another_resolution() -> None:
+    small, large = (
+        build_connector(ConnectorConfig(kind="average-pooling", image_tokens=4, width=16), 16, 16, patches)
+        for patches in (16, 64)
+    )
+    large.load_state_dict(small.state_dict())
+
+
+def test_conversations_of_several_turns_count_every_answer(squares: Data) -> None:
+    document = Document("0", ("the square is ?", Answer("red ."), "the square is ?", Answer("blue .")))
+    row = Packer(squares.tokenizer, 24, 4, 2, prompt_loss_weight=0.0).pack([document])
+    # begin, 4 of the question, 2 of the answer, then the next turn's first token as the end of the answer
+    assert row.weights[:15].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0]
