@@ -194,6 +194,14 @@ class Study:
         trials = self._by_trial.get(measure, {})
         return [trials[arm, seed] for seed in self.seeds if (arm, seed) in trials]
 
+    @property
+    def benchmark_notes(self) -> list[str]:
+        """What published benchmarks and users' own ask, of which split and how, a sentence each."""
+        notes: dict[str, str] = next(
+            (record["benchmarks"] for record in self.records.values() if record.get("benchmarks")), {}
+        )
+        return [f"{name}: {note}." for name, note in notes.items()]
+
     def majority(self, measure: str) -> float | None:
         """What the best constant answer for each kind of question earns; None for a measure with captions."""
         known: dict[str, float] = next(

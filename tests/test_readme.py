@@ -92,6 +92,7 @@ def test_a_benchmark_of_one_s_own_beside_every_published_one(
     (record,) = (path for path in place.results.glob("trials/*/record.json") if "signs" in path.read_text("utf-8"))
     notes = json.loads(record.read_text(encoding="utf-8"))["benchmarks"]
     assert "10 of 10 questions of signs.jsonl; demonstrations from signs-train.jsonl; prompt" in notes["signs"]
+    assert f"signs: {notes['signs']}." in table.with_name("table.md").read_text(encoding="utf-8")
     for shots in (0, 2):
         submitted = json.loads((record.parent / "submissions" / f"vqav2-test-{shots}-shot.json").read_text("utf-8"))
         assert sorted(entry["question_id"] for entry in submitted) == [0, 10, 20]

@@ -17,10 +17,11 @@ from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.images import open_images
 from mm1_lab.evaluate.items import Format, Item
 from mm1_lab.evaluate.metrics import METRICS
+from mm1_lab.evaluate.shards import LONGEST_CAPTION
 from mm1_lab.evaluate.vqa import AGREEING
 
-LONGEST_CAPTION, LONGEST_ANSWER = 48, 24
-"""Tokens that are written at most; longer references are still scored whole."""
+LONGEST_ANSWER = 24
+"""Tokens of an answer that is written at most; longer references are still scored whole."""
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str) -> BenchmarkConfig:
