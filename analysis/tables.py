@@ -71,7 +71,9 @@ def means_table(study: Study) -> Table:
     if any(value is not None for value in majority.values()):
         cells = {m: "" if value is None else as_text(value) for m, value in majority.items()}
         rows.append({"group": "Controls", name: "majority answer"} | cells | {UNPARSED: ""})
-    return Table(title(study), pd.DataFrame(rows), [*study.notes, *study.benchmark_notes, *references(cited)], group="group")
+    return Table(
+        title(study), pd.DataFrame(rows), [*study.notes, *study.benchmark_notes, *references(cited)], group="group"
+    )
 
 
 def short_table(study: Study) -> Table:
