@@ -18,10 +18,9 @@ def open_data(path: Path | None, cache: Path, scale: Scale, tokenizer: Path | No
 
         if tokenizer is None:
             return World()
-        from mm1_lab.data.retokenized import Retokenized
         from mm1_lab.data.tokenizers import folder_tokenizer
 
-        return Retokenized(World(), folder_tokenizer(tokenizer))
+        return World(folder_tokenizer(tokenizer))
     from mm1_lab.data.shards import Shards
 
     return Shards.open(path, cache, scale, tokenizer)

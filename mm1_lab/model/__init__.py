@@ -3,6 +3,7 @@
 from mm1_lab.model.connectors import CONNECTORS, build_connector
 from mm1_lab.model.decoder import build_decoder, load_decoder, upcycle
 from mm1_lab.model.encoder import Encoder, build_encoder
+from mm1_lab.model.export import MM1ForConditionalGeneration
 from mm1_lab.model.mm1 import MM1, MM1Config, build_mm1, count_parameters
 from mm1_lab.model.packed import States, read_by_document, read_rows
 from mm1_lab.pretrained import load_weights, save_weights
@@ -12,6 +13,7 @@ __all__ = [
     "MM1",
     "Encoder",
     "MM1Config",
+    "MM1ForConditionalGeneration",
     "States",
     "build_connector",
     "build_decoder",

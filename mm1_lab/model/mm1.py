@@ -65,6 +65,16 @@ class MM1(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Every part has initialised itself when it was made; the library's common way would do it anew."""
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Those of the decoder."""
+        embeddings: nn.Module = self.decoder.get_input_embeddings()
+        return embeddings
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The decoder's vocabulary projection."""
+        projection: nn.Module = self.decoder.get_output_embeddings()
+        return projection
+
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
         """Fills encoder and decoder from the folders of the stages before `stage`, or with what others have trained."""
         self.encoder.load(inputs["encoder"] if isinstance(stage.encoder, EncoderStage) else stage.encoder)

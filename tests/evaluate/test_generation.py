@@ -1,17 +1,20 @@
 """Generation with shared prefixes against `generate` of transformers, one whole prompt at a time."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from mm1_lab.config import Size
 from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
 from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
-from mm1_lab.model import MM1
+from mm1_lab.model import MM1, MM1ForConditionalGeneration
 from tests.small import small_mm1
 
 SIDE, IMAGE_TOKENS = 12, 4
@@ -160,3 +163,40 @@ def test_a_stop_word_may_span_tokens(model: MM1, groups: list[Group]) -> None:
     ends = [text.find(word) for text in free]
     expected = [text if at < 0 else text[: at + 2] for text, at in zip(free, ends, strict=True)]
     assert [text for texts in stopped for text in texts] == expected != free
+
+
+def test_the_library_s_own_class_loads_the_folder_and_gives_the_same_answers(
+    model: MM1, groups: list[Group], tokenizer, tmp_path: Path
+) -> None:
+    """With its cache, one prompt at a time and several padded to one length; prompts hold none, one or more images."""
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert isinstance(loaded, MM1ForConditionalGeneration)
+    expected = generate(model.decoder, embedder_of(model), groups, tokenizer, [], 6, 100)
+    prompts = [
+        (group.prefix.tokens + question.tokens, (*group.prefix.pictures, *question.pictures))
+        for group in groups
+        for question in group.questions
+    ]
+    assert {bool(pictures) for _, pictures in prompts} == {True, False}
+
+    def answers(part: list[tuple[Any, ...]]) -> list[str]:
+        longest = max(len(tokens) for tokens, _ in part)
+        padded = torch.tensor([[tokenizer.pad] * (longest - len(tokens)) + list(tokens) for tokens, _ in part])
+        real = torch.tensor([[0] * (longest - len(tokens)) + [1] * len(tokens) for tokens, _ in part])
+        pixels = [
+            torch.from_numpy(picture.pixels(SIDE)).permute(2, 0, 1) for _, pictures in part for picture in pictures
+        ]
+        images = {"pixel_values": torch.stack(pixels)} if pixels else {}
+        settings = {
+            "max_new_tokens": 6,
+            "do_sample": False,
+            "eos_token_id": tokenizer.end,
+            "pad_token_id": tokenizer.pad,
+        }
+        out = loaded.generate(input_ids=padded, attention_mask=real, **images, **settings)[:, longest:].tolist()
+        return [tokenizer.decode(row[: row.index(tokenizer.end)] if tokenizer.end in row else row) for row in out]
+
+    alone = [answers([prompt])[0] for prompt in prompts]
+    assert alone == [text for texts in expected for text in texts] and len(set(alone)) > 3
+    assert answers(prompts) == alone

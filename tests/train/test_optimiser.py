@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mm1_lab.config import MultimodalTraining, Optimiser, Size
+from mm1_lab.model import build_decoder
 from mm1_lab.train.optimiser import build_optimiser, rate_factor
 from tests.small import small_mm1
 
@@ -38,6 +39,16 @@ def test_only_matrices_decay() -> None:
         for name, parameter in model.named_parameters():
             is_free = parameter.ndim < 2 or "embed_tokens" in name or "position" in name or "queries" in name
             assert decay[id(parameter)] == (0.0 if is_free else 0.05), name
+
+
+def test_experts_and_routers_decay_as_other_matrices() -> None:
+    decoder = build_decoder(Size(layers=2, width=16, heads=2, experts=3), 10, 16)
+    optimiser, _ = build_optimiser(decoder, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
+    decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    of_experts = [(n, p) for n, p in decoder.named_parameters() if ".experts." in n or ".gate." in n]
+    assert len(of_experts) == 3
+    for name, parameter in of_experts:
+        assert decay[id(parameter)] == 0.05, name
 
 
 def test_a_head_that_is_the_embedding_once_more_does_not_decay() -> None:

@@ -1,7 +1,8 @@
 """The miniature world: a procedural stand-in for web-scale data, with known truth, of any amount, on any machine."""
 
 from mm1_lab.config import SOURCES, WORLD_DATA, RequestError, nearest
-from mm1_lab.data.types import Document
+from mm1_lab.data.tokenizers import BackendTokenizer
+from mm1_lab.data.types import Document, Tokenizer
 from mm1_lab.data.world.instructions import SETS, InstructionSource
 from mm1_lab.data.world.sources import WorldCurriculum, WorldPairs, WorldSource
 from mm1_lab.data.world.words import WorldTokenizer
@@ -12,11 +13,13 @@ _HELD_OUT_SEED = 0
 
 
 class World:
-    """The world as `Data`; see mm1_lab.data.types."""
+    """The world as `Data`; see mm1_lab.data.types. A pre-trained decoder brings its own tokenizer."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: BackendTokenizer | None = None) -> None:
         self.identity = WORLD_DATA
-        self.tokenizer = WorldTokenizer()
+        self.tokenizer: Tokenizer = tokenizer or WorldTokenizer()
+        if tokenizer:
+            self.identity = WORLD_DATA.model_copy(update={"tokenizer": tokenizer.digest})
 
     def source(self, name: str, seed: int) -> WorldSource:
         if name not in SOURCES:
