@@ -1,1 +1,22 @@
-"""mm1-lab: ablations of multimodal language models, one YAML file a question."""
+"""mm1-lab: ablations of multimodal language models, one YAML file per question.
+
+From Python, as in `mm1_lab/lab.py`: `from mm1_lab import load_sweep, plan, run, contrasts, results`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mm1_lab import results
+    from mm1_lab.lab import contrasts, load_sweep, plan, run
+
+__all__ = ["contrasts", "load_sweep", "plan", "results", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when asked for, so that `import mm1_lab` and the command's help take no time."""
+    if name == "results":
+        return import_module("mm1_lab.results")
+    if name in __all__:
+        return getattr(import_module("mm1_lab.lab"), name)
+    raise AttributeError(f"module 'mm1_lab' has no attribute {name!r}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mm1_lab import commands
-from mm1_lab.commands import DONE, PARTS, RESULTS, STUDY
+from mm1_lab.commands import DONE, FAILED, PARTS, RESULTS, STUDY
 from mm1_lab.config import RequestError
 
 Command = Callable[[argparse.Namespace], int]
@@ -18,14 +20,22 @@ Add = Callable[[str, Command, str, str], argparse.ArgumentParser]
 
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
+FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     options = _parser().parse_args(arguments)
     command: Command = options.command
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        if before[number] != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
     try:
-        return command(options)
+        code = command(options)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return code
     except RequestError as error:
         if options.debug:
             raise
@@ -39,6 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        if options.debug or error.errno not in (*FULL, *FORBIDDEN):
+            raise
+        what = f"{error.filename}: " if error.filename else ""
+        print(f"mm1-lab: {what}{error.strerror}; with that mended, the same command goes on from here", file=sys.stderr)
+        return FAILED if error.errno in FULL else WRONG
+
+
+def _stop(number: int, frame: object) -> None:
+    """The first Ctrl-C (or SIGTERM) ends the command; further ones wait until it has put its things away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

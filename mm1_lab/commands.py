@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         with make_executor(options.inline, options.address) as executor:
             return run_search(load_search(request, sizes), "grid", executor, _draw_sweep)
     with make_executor(options.inline, options.address) as executor:
-        return run_sweep(request, executor, _draw_sweep)
+        return run_sweep(request, executor, _draw_sweep, _sweep_in_short)
 
 
 def ship_parts(options: argparse.Namespace) -> int:
@@ -309,6 +309,13 @@ def _with_grid(request: Request) -> Request:
     from mm1_lab.orchestrate.lr_search import with_grid
 
     return with_grid(request)
+
+
+def _sweep_in_short(folder: Path) -> str:
+    from analysis import sweep_in_short
+    from analysis.table import to_plain
+
+    return to_plain(sweep_in_short(folder))
 
 
 def _draw_sweep(folder: Path) -> list[Path]:

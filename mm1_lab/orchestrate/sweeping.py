@@ -17,12 +17,14 @@ from mm1_lab.results import TrialRow
 
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
+Short = Callable[[Path], str]
+"""A sweep's folder in a few lines: a row per arm."""
 
 
-def run_sweep(request: Request, executor: Executor, draw: Draw) -> int:
-    """Returns the exit code: 0, or 1 where a trial has no scores. `draw` is analysis', unknown to this package."""
+def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | None = None) -> int:
+    """Returns the exit code: 0, or 1 where a trial has no scores. `draw` and `short` are analysis', unknown here."""
     plan, work_list = complete(request, executor, draw)
-    show(request, plan, work_list)
+    show(request, plan, work_list, short)
     return 0 if all(request.ledger.has_scores(trial.fingerprint) for trial in request.trials) else 1
 
 
@@ -88,14 +90,16 @@ def _is_stale(request: Request, trials: Iterable[TrialRow]) -> bool:
     return bool(done) and not (table.exists() and table.stat().st_mtime >= max(path.stat().st_mtime for path in shown))
 
 
-def show(request: Request, plan: Plan, work_list: WorkList | None) -> None:
-    """Prints the sweep's table, where its figure is, and what failed."""
+def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short | None = None) -> None:
+    """Prints the sweep in short (its whole table where there is no `short`), where its files are, and what failed."""
     table = request.folder / "table.md"
-    if table.exists():
-        print(f"\n{table.read_text(encoding='utf-8').rstrip()}\n")
-    for path in (table, request.folder / "figure.png"):
+    if table.exists() and work_list:
+        print(f"\n{(short(request.folder) if short else table.read_text(encoding='utf-8')).rstrip()}\n")
+    for path in (table, request.folder / "contrasts.md", request.folder / "figure.png"):
         if path.exists():
             print(f"{path.stem}: {path}")
+    if table.exists():
+        print("`mm1-lab report` makes one page of all results, `mm1-lab dashboard` shows every run and its curves.")
     for planned in plan.stages.values():
         if planned.state == "diverged":
             print(f"diverged before: {planned.why}; it is not tried again, for it would end in the same way")

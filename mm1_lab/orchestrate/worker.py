@@ -5,6 +5,7 @@ Processes are reused where stages are short, so everything that a stage could ha
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -58,7 +59,8 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
         import torch
 
         log = context.ledger.failure_file(task.key, "log")
-        write_text(log, traceback.format_exc())
+        with contextlib.suppress(OSError):  # a full disk is told by the reason
+            write_text(log, traceback.format_exc())
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         if isinstance(error, Diverged):
             return Outcome("diverged", str(error))

@@ -2,6 +2,7 @@
 
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, variant_name
+from mm1_lab.results.reading import curves, scores
 from mm1_lab.results.schema import SCHEMA, TrialRow
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
@@ -13,5 +14,7 @@ __all__ = [
     "SampleRow",
     "ScoreRow",
     "TrialRow",
+    "curves",
+    "scores",
     "variant_name",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, TRIAL_COLUMNS
+from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, TRIAL_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,16 @@ def read_variant(folder: Path) -> Variant:
     ledger = Ledger(folder.parents[1], folder)
     rows = [(row.arm, row.seed, row.fingerprint, ledger.has_scores(row.fingerprint)) for row in read_trials(folder)]
     return Variant(folder, manifest, pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]))
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    """Of a sweep's folder, a row per question and number of shots of each finished trial (read_scores)."""
+    return read_scores(read_variant(folder))
+
+
+def curves(folder: Path) -> pd.DataFrame:
+    """Of a sweep's folder, the losses of its finished trials' training: arm, seed, fingerprint, step, name, value."""
+    return _read(read_variant(folder), "training.csv", CURVE_COLUMNS)
 
 
 def read_scores(variant: Variant) -> pd.DataFrame:

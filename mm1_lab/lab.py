@@ -1,0 +1,94 @@
+"""The lab from Python, for notebooks and scripts: what the commands do, with tables as pandas frames.
+
+>>> from mm1_lab import contrasts, load_sweep, plan, results, run
+>>> sweep = load_sweep("data_mix", scale="smoke", only=["base", "captions"])
+>>> plan(sweep)["kind"].value_counts().to_dict()
+{'multimodal': 2, 'evaluation': 2, 'encoder': 1, 'decoder': 1}
+>>> scores = run(sweep, inline=True)  # doctest: +ELLIPSIS
+data_mix at smoke: 4 tasks, 0 trials were done before...
+>>> sorted(set(scores["arm"]))
+['base', 'captions']
+>>> curves = results.curves(sweep.folder)
+>>> list(curves.columns)
+['arm', 'seed', 'fingerprint', 'step', 'name', 'value']
+>>> set(contrasts(sweep.folder)["verdict"])  # one seed says nothing of others
+{'not judged'}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm1_lab.orchestrate.request import LOCAL, Request, load_request
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load_sweep(
+    sweep: str | Path,
+    scale: str = "mini",
+    seeds: int | Sequence[int] = 1,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    data: str | Path | None = None,
+    results: str | Path = LOCAL,
+    store: str | Path | None = None,
+    parts: str | Path | None = None,
+) -> Request:
+    """A sweep with every trial resolved: a YAML file or the name of one, as `mm1-lab run` takes it.
+
+    `seeds`: how many, or which; `only`: these arms; `settings`: `PATH=VALUE`, as of `--set`; `parts`: a folder of
+    shipped stages. Raises RequestError for what cannot be done.
+    """
+    chosen = str(seeds) if isinstance(seeds, int) else ",".join([*map(str, seeds), ""])
+    results = Path(results)
+    return load_request(
+        str(sweep),
+        scale,
+        chosen,
+        tuple(only),
+        tuple(settings),
+        Path(data) if data else None,
+        results,
+        Path(store) if store else results / "store",
+        Path(parts) if parts else None,
+    )
+
+
+def plan(sweep: Request) -> pd.DataFrame:
+    """A row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged) and why."""
+    import pandas as pd
+
+    from mm1_lab.orchestrate.plan import make_plan
+
+    stages = make_plan(sweep.trials, sweep.ledger).stages.values()
+    rows = [(one.stage.KIND, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
+    return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])
+
+
+def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.DataFrame:
+    """Runs what is missing, draws the sweep's tables and figures, and gives the scores of all finished trials.
+
+    `inline`: in this process, one stage after another; else with Ray Tune, on a cluster where there is an `address`.
+    What failed is printed; raises RequestError if nothing is finished.
+    """
+    from analysis import draw_sweep
+    from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.sweeping import run_sweep
+    from mm1_lab.results.reading import scores
+
+    sweep.ledger.check_writable()
+    with make_executor(inline, address) as executor:
+        run_sweep(sweep, executor, draw_sweep)
+    return scores(sweep.folder)
+
+
+def contrasts(folder: Path) -> pd.DataFrame:
+    """The sweep's claims with their estimates, intervals and verdicts, a row per claim; `folder` is `sweep.folder`."""
+    from analysis.claims import judge_claims
+    from analysis.study import read_study
+
+    return judge_claims(read_study(folder))

@@ -1,0 +1,33 @@
+"""The examples in the docstrings, run."""
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mm1_lab import lab
+
+
+@pytest.mark.slow
+def test_the_examples_run(place, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(place.folder)
+    found = doctest.testmod(lab, verbose=False)
+    assert found.attempted >= 7 and found.failed == 0
+    assert set(lab.plan(lab.load_sweep("data_mix", scale="smoke", only=["base"]))["state"]) == {"done"}
+
+
+def test_the_package_imports_nothing_until_it_is_asked() -> None:
+    script = """
+import sys, mm1_lab
+assert not {"pydantic", "numpy", "pandas", "torch"} & set(sys.modules), sorted(sys.modules)
+from mm1_lab import contrasts, load_sweep, plan, results, run
+assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"} & set(sys.modules)
+"""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (Path(lab.__file__).parent / "py.typed").exists()
