@@ -7,10 +7,12 @@ import argparse
 import hashlib
 import os
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mm1_lab.config import RequestError, nearest
 
@@ -265,19 +267,47 @@ def show_data(options: argparse.Namespace) -> int:
 
 
 def dashboard(options: argparse.Namespace) -> int:
-    from mm1_lab.orchestrate.mlflow_runs import pages, tracking_uri
+    from mm1_lab.orchestrate.mlflow_runs import pages, tracking_uri, without_secrets
 
     sync_mlflow(options)
     uri = tracking_uri()
     remote = uri.startswith("http")
     address = uri if remote else f"http://127.0.0.1:{options.port}"
-    print("\n".join(f"{sweep}: {address}{page}" for sweep, page in pages().items()))
-    print(f"MLflow is at {address}" + ("" if remote else "; end it with Ctrl-C"), flush=True)
-    if not remote:  # the server takes this process's place, so that whatever ends one ends the other
-        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-        command += ["--port", str(options.port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-        os.execv(sys.executable, command)
+    told = [f"{sweep}: {address}{page}" for sweep, page in pages().items()]
+    told.append(f"MLflow is at {without_secrets(address)}" + ("" if remote else "; end it with Ctrl-C"))
+    if not remote:
+        _serve(uri, options.port, told)
+    print("\n".join(told))
     return DONE
+
+
+def _serve(uri: str, port: int, told: Sequence[str]) -> NoReturn:
+    """Becomes MLflow's server, so that whatever ends one ends the other; `told` is printed once it answers."""
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RequestError(f"--port {port}: {error.strerror}; choose another") from None
+    print("MLflow starts …", flush=True)
+    if os.fork() == 0:
+        _tell_when_it_answers(f"http://127.0.0.1:{port}/health", told)
+        os._exit(0)
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # and not an argument, which everyone on the machine can read
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [*command, "--workers", "1", "--uvicorn-opts", "--log-level warning"])
+
+
+def _tell_when_it_answers(address: str, lines: Sequence[str]) -> None:
+    from urllib.request import urlopen
+
+    for _ in range(600):  # minutes, on a busy machine
+        try:
+            with urlopen(address, timeout=5):
+                print("\n".join(lines), flush=True)
+                return
+        except OSError:
+            time.sleep(0.3)
 
 
 def _request(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:

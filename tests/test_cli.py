@@ -108,3 +108,38 @@ def test_seeds_are_a_count_or_a_list() -> None:
     assert parse_seeds("3") == (0, 1, 2)
     assert parse_seeds("5,6,7") == (5, 6, 7)
     assert parse_seeds("100,") == (100,)
+
+
+@pytest.mark.slow
+def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_anything(
+    finished: Any, place: Any
+) -> None:
+    import json
+    import os
+    import shutil
+    import signal
+    import socket
+    from urllib.request import urlopen
+
+    shutil.copytree(finished.results, place.results)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.listen()
+        refused = place.run("dashboard", "--port", str(port), code=2)
+        assert f"--port {port}: " in refused and refused.count("\n") == 2, "the sweep is entered, the port refused"
+    process = place.start("dashboard", "--port", str(port))
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("MLflow is at"):
+                break
+        address = f"http://127.0.0.1:{port}"
+        assert lines[-1].startswith(f"MLflow is at {address}"), lines
+        assert any(line.startswith(f"data_mix-smoke: {address}/#/experiments/") for line in lines)
+        with urlopen(f"{address}/ajax-api/3.0/mlflow/ui-telemetry", timeout=30) as answer:
+            assert json.load(answer)["disable_ui_telemetry"] is True
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate()

@@ -75,7 +75,7 @@ def connect() -> Any:
     import mlflow
 
     for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it raises is told in a line of ours
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         with locked(LOCAL / ".mlflow.lock"):
             _make_database(LOCAL / "mlflow.db")

@@ -1,18 +1,24 @@
 import contextlib
 import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mm1_lab.cli import main
 from mm1_lab.config import Trial
 from mm1_lab.files import Busy
 from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns, pages
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
-from mm1_lab.orchestrate.request import Request, load_request
-from mm1_lab.results import HeldOutRow, ScoreRow
+from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
+from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
 from mm1_lab.results.manifest import read_manifest
 
 
@@ -146,3 +152,69 @@ def test_a_sweep_that_is_running_is_left_alone(request_: Request) -> None:
         sync(request_.folder, request_.ledger)
     recorder.close("FINISHED")
     sync(request_.folder, request_.ledger)
+
+
+def test_a_database_is_made_whole_or_not_at_all_and_a_broken_one_is_put_aside(
+    request_: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a kill leaves it while MLflow makes its tables: some of them, and no version."""
+    database = Path("results/local/mlflow.db")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("create table experiments (experiment_id integer)")
+    sync(request_.folder, request_.ledger)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "mlflow.broken.db" in error and "mm1-lab sync-mlflow" in error
+    assert database.with_suffix(".broken.db").exists()
+    assert "base / seed 0 at smoke" in runs_of(request_)[1]
+    sync(request_.folder, request_.ledger)
+    assert not capsys.readouterr().err
+    assert not list(database.parent.glob(".mlflow.db*"))
+
+
+@pytest.mark.slow
+def test_several_commands_make_one_database(request_: Request) -> None:
+    command = [sys.executable, "-c", "from mm1_lab.orchestrate.mlflow_runs import connect; connect()"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[1] for process in racing] == [""] * 3
+    sync(request_.folder, request_.ledger)
+    assert "base / seed 0 at smoke" in runs_of(request_)[1]
+    assert not list(Path("results/local").glob("*.broken.db"))
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:hunter2@127.0.0.1:9", "postgresql://me:hunter2@127.0.0.1:9/runs", "gopher://me:hunter2@nowhere"]
+)
+def test_a_server_that_is_away_gets_one_line_without_the_password(
+    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert main(["sync-mlflow"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
+
+
+def test_a_results_folder_with_an_apostrophe_is_entered_once(request_: Request) -> None:
+    own = Path("it's mine")
+    shutil.copytree("results/local", own)
+    folder = own / "smoke" / "data_mix"
+    for _ in range(2):
+        sync(folder, Ledger(own, own / "store"))
+    assert set(runs_of(request_)[1]) == {"data_mix at smoke", "base / seed 0 at smoke"}
+
+
+def test_a_curve_is_entered_while_its_stage_runs_and_no_point_twice(request_: Request) -> None:
+    task = make_plan(request_.trials, request_.ledger).tasks[request_.trials[1].fingerprint]
+    runs = SweepRuns(read_manifest(request_.folder), request_.ledger)
+    runs.start(task)
+    partial = request_.ledger.partial_folder(task.stages[0].fingerprint)
+    partial.mkdir(parents=True)
+    lines = "step,name,value\n", "1,loss,3\n", "2,loss,2.5\n", "3,loss,2.25\n"
+    for count in (2, 3):
+        (partial / "training.csv").write_text("".join(lines[:count]), encoding="utf-8")
+        runs.enter_running(task)
+    client, found = runs_of(request_)
+    run = found["captions / seed 0 at smoke"].info
+    assert run.status == "RUNNING"
+    assert [point.value for point in client.get_metric_history(run.run_id, "train/loss")] == [3, 2.5]
