@@ -15,6 +15,7 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +79,22 @@ def connect() -> Any:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it raises is told in a line of ours
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         with locked(LOCAL / ".mlflow.lock"):
-            _make_database(LOCAL / "mlflow.db")
+            _make_database((LOCAL / "mlflow.db").absolute())
     return mlflow.MlflowClient(tracking_uri=tracking_uri())
 
 
+@lru_cache(maxsize=1)
 def _make_database(path: Path) -> None:
     """Whole or not at all: a kill while its tables are made would leave one that nobody can open.
 
-    One that cannot be opened is put aside, for the results hold all that was in it.
+    One that cannot be opened is put aside, for the results hold all that was in it. Looked at once per process, for
+    MLflow keeps open what it opened by a name; therefore also by another name than later.
     """
     from mlflow import MlflowClient
 
     if path.exists():
         try:
-            MlflowClient(tracking_uri=f"sqlite:///{path.absolute()}").search_experiments(max_results=1)
+            MlflowClient(tracking_uri=f"sqlite:///{path.parent}/./{path.name}").search_experiments(max_results=1)
             return
         except Exception as error:  # whatever MLflow, SQLAlchemy and SQLite raise
             if _is_busy(error):
@@ -101,7 +104,7 @@ def _make_database(path: Path) -> None:
             text = f"mm1-lab: {path} could not be opened and is now {aside.name}; `mm1-lab sync-mlflow` enters all anew"
             print(text, file=sys.stderr)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    MlflowClient(tracking_uri=f"sqlite:///{partial.absolute()}").search_experiments(max_results=1)
+    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
     replace(partial, path)
 
 
