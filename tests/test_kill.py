@@ -88,3 +88,20 @@ def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
     assert process.returncode == 130
     assert output.strip().splitlines()[-1] == "mm1-lab: stopped; the same command goes on from here"
     assert "Traceback" not in output and "PC: @" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the process to kill in /proc")
+def test_the_death_of_rays_own_process_ends_in_a_line_of_ours(place: Any) -> None:
+    process = place.start(*COMMAND)
+    assert process.stdout is not None
+    assert any(line.startswith("starts") for line in process.stdout)
+    raylets = [
+        victim for victim in descendants(process.pid) if Path(f"/proc/{victim}/comm").read_text().strip() == "raylet"
+    ]
+    os.kill(raylets[0], signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    text = "mm1-lab: Ray's raylet was killed or ran out of memory; the same command goes on from here"
+    assert output.strip().splitlines()[-1] == text
+    assert "Traceback" not in output
