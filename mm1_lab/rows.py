@@ -22,6 +22,8 @@ class ScoreRow:
     prediction: str
     parsed: bool
     """Whether the answer has the form of an answer."""
+    content: float | None = None
+    """Of a caption of the world: points for what is said, whatever the wording."""
 
 
 @dataclass(frozen=True, slots=True)

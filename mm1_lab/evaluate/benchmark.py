@@ -1,5 +1,6 @@
 """What a benchmark is: questions with references, demonstrations from the training split, and one metric."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,8 @@ class Benchmark:
     """Where nobody outside has the references: answers are written to a file and not scored."""
     shots: tuple[int, ...] | None = None
     """Numbers of shots that it is asked at; those of the settings, unless given."""
+    content: Callable[[str, Sequence[str]], float] | None = None
+    """Of captions: a score of what is said, whatever the wording, from prediction and references."""
     note: str = ""
     """What a table must say beside the score: split, number of questions, prompt, stop rule."""
 

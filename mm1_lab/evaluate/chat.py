@@ -36,6 +36,7 @@ from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
 from mm1_lab.evaluate.benchmark import Benchmark, Family, Question, in_blocks
+from mm1_lab.evaluate.content import content
 
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")
@@ -90,6 +91,7 @@ def _benchmark(
         stop=(";",) if metric == "answer" else (".",),
         new_tokens=new_tokens,
         shots=shots,
+        content=content if family == "captioning" else None,
     )
 
 

@@ -158,6 +158,7 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: l
                 score=points,
                 prediction=prediction,
                 parsed=is_parsed(prediction, question, benchmark, words),
+                content=benchmark.content(prediction, question.references) if benchmark.content else None,
             )
         )
         if block != previous and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:

@@ -12,6 +12,7 @@ from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import handover, repetition, sum_of_two
 from mm1_lab.data.world.words import LIKED, OWNERS
 from mm1_lab.evaluate.benchmark import Benchmark, Family, Question
+from mm1_lab.evaluate.content import content
 
 _STOP = (".",)
 _CAREFUL = 0.9
@@ -67,6 +68,7 @@ def _benchmark(
         demonstrations=tuple(tuple(shown[block * shots : (block + 1) * shots]) for block in range(settings.blocks)),
         stop=_STOP,
         new_tokens=26 if metric == "cider" else 4,
+        content=content if family == "captioning" else None,
     )
 
 

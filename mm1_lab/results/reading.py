@@ -90,7 +90,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
+        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values={"content": [""]})
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
     missing = [column for column in columns if column not in table.columns]

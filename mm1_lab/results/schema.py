@@ -22,7 +22,19 @@ SCHEMA = 2
 
 SCORES = "scores.csv.gz"
 """Thousands of rows per trial, a tenth of the size compressed; pandas and zcat read it as it is."""
-SCORE_COLUMNS = ("benchmark", "family", "metric", "shots", "block", "question", "kind", "score", "prediction", "parsed")
+SCORE_COLUMNS = (
+    "benchmark",
+    "family",
+    "metric",
+    "shots",
+    "block",
+    "question",
+    "kind",
+    "score",
+    "prediction",
+    "parsed",
+    "content",
+)
 HELD_OUT_COLUMNS = ("source", "loss")
 CURVE_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")

@@ -45,7 +45,7 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     import pandas as pd
 
     table = _measures(scores, by)
-    if CONTENT not in scores:
+    if CONTENT not in scores or scores[CONTENT].isna().all():
         return table
     said = _measures(by_content(scores), by)
     said = said[~said["measure"].str.startswith(("vqa", TEXT_CORE))]
@@ -53,8 +53,8 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
 
 
 def by_content(scores: pd.DataFrame) -> pd.DataFrame:
-    """The same answers, captions scored by their content."""
-    return scores.assign(score=scores[CONTENT].where(scores["family"] == "captioning", scores["score"]))
+    """The same answers, captions scored by their content where they have such a score."""
+    return scores.assign(score=scores[CONTENT].fillna(scores["score"]))
 
 
 def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

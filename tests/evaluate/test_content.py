@@ -1,0 +1,53 @@
+from random import Random
+
+import pytest
+
+from mm1_lab.data.world.language import alt_text, dense_caption, page_voice, references
+from mm1_lab.data.world.scenes import sample_scene
+from mm1_lab.evaluate.content import content, propositions
+
+SQUARE_AND_C = {("square",), ("red", "square"), ("c",), ("blue", "c")}
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "large red square top left , small blue letter c bottom right .",
+        "top left : red square , bottom right : blue letter c .",
+        "here we see a large red square at the top left and a small blue letter c at the bottom right .",
+        "look : the square is red and the letter c is blue .",
+        "square : red large top left . letter c : blue small bottom right .",
+        "the square is large and red and stands top left . the letter c is blue .",
+    ],
+)
+def test_every_voice_says_the_same(caption: str) -> None:
+    assert propositions(caption) == SQUARE_AND_C
+
+
+def test_what_is_not_said_is_not_counted() -> None:
+    assert propositions("2 things .") == set()
+    assert propositions("the square is at the top left . the circle is red .") == {
+        ("square",),
+        ("circle",),
+        ("red", "circle"),
+    }
+    assert propositions("we saw it at t , c and h") == set(), "letters are named as letters"
+
+
+def test_f1_by_hand() -> None:
+    seen = ("a red square and a blue ring", "a red square")
+    assert content("a red square", seen) == pytest.approx(200 * 2 / (2 + 4))
+    assert content("a green square", seen) == pytest.approx(200 * 1 / (2 + 4))
+    assert content("", seen) == 0
+    assert content("blue ring , red square", seen) == 100
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_faultless_caption_says_all_whatever_its_voice(seed: int) -> None:
+    random = Random(seed)
+    scene = sample_scene(random, "test")
+    truth = [dense_caption(random, scene)]
+    voices = [alt_text(random, scene, complete=True), page_voice(random, "all")(random, scene)]
+    assert [content(caption, truth) for caption in voices] == [100, 100]
+    # each hand may overlook a thing, five hardly do
+    assert content(truth[0], references(random, scene)) >= 2 / 3 * 100
