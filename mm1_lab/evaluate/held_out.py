@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import torch
 
-from mm1_lab.config import ModelStage, RequestError
+from mm1_lab.config import ModelStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document
+from mm1_lab.evaluate.shards import held_out_documents
 from mm1_lab.model import MM1
 
 DOCUMENTS = 64
@@ -23,14 +24,6 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
         if documents:
             losses[name] = _loss(model, stage, data, name, documents)
     return losses
-
-
-def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
-    """`data.held_out`, or nothing for a source that the data lack, of which they say so by a RequestError."""
-    try:
-        return data.held_out(name, count)
-    except RequestError:
-        return []
 
 
 def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[Document]) -> float:

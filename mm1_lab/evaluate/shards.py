@@ -7,7 +7,6 @@ from mm1_lab.config import EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.types import Data, Document
 from mm1_lab.evaluate.benchmark import Benchmark, Question, in_blocks
-from mm1_lab.evaluate.held_out import held_out_documents
 
 CAPTIONED = ("captions", "synthetic")
 """The first of these sources that holds any is the benchmark's."""
@@ -17,6 +16,14 @@ ROWS_TRIED = 4096
 """Rows of the training source that are searched for demonstrations."""
 CANDIDATES = 4
 """Demonstrations taken from one row, so that they come from all over the shards."""
+
+
+def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
+    """`data.held_out`, or nothing for a source that the data lack, of which they say so by a RequestError."""
+    try:
+        return data.held_out(name, count)
+    except RequestError:
+        return []
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
