@@ -139,7 +139,8 @@ class Place:
     def done(self) -> dict[str, int]:
         """When each finished stage and trial was finished, by folder."""
         marks = [*self.results.glob("store/*/DONE"), *self.results.glob("trials/*/DONE")]
-        return {str(path.parent.relative_to(self.results)): path.stat().st_mtime_ns for path in marks}
+        folders = [path for path in marks if not path.parent.name.endswith(".partial")]  # killed before the rename
+        return {str(path.parent.relative_to(self.results)): path.stat().st_mtime_ns for path in folders}
 
     def tables(self) -> dict[str, bytes]:
         """Everything that must not depend on how a sweep was interrupted."""
