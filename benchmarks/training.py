@@ -166,7 +166,7 @@ def _bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
 def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int, pooled: bool) -> Timing:
     """LLaVA; a step takes the documents of ours, in padded batches whose gradients are added up."""
     model = build_llava(stage, data.tokenizer, pooled)
-    update = _Update(model, stage.training.model_copy(update={"rates": {}}))  # its parts have other names
+    update = _Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have other names
     make = mixture_batches(stage, data)
 
     def train(steps: range) -> None:

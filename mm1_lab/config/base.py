@@ -44,7 +44,9 @@ class Config(BaseModel):
         return self.identity
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, without what was worked out for the original."""
+        """As pydantic's, without what was worked out for the original; a field that is not there is a TypeError."""
+        if unknown := set(update or ()) - set(type(self).model_fields):
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
         copy = super().model_copy(update=update, deep=deep)
         copy.__dict__ = {name: value for name, value in copy.__dict__.items() if name in type(self).model_fields}
         return copy
