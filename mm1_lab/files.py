@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 DONE = "DONE"
+LARGE = 64 << 20
+"""Bytes from which a file also has a digest of some stretches: gigabytes are too much to read before each loading."""
+STRETCHES, STRETCH = 64, 256 << 10
+"""Of a large file: how many stretches are looked at, and their bytes."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,30 +79,63 @@ def is_complete(folder: Path | str) -> bool:
 
 def commit(partial: Path, folder: Path) -> None:
     """Makes `partial` the complete `folder`: DONE, with a digest of each file, is written last, then it is renamed."""
-    digests = {}
+    digests, stretches = {}, {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name != DONE):
+        name = path.relative_to(partial).as_posix()
         with path.open("rb") as file:
-            digests[path.relative_to(partial).as_posix()] = _digest(file)
+            digests[name] = _digest(file)
             os.fsync(file.fileno())  # before DONE is there, which vouches for it
-    write_json(partial / DONE, {"files": digests})
+            if path.stat().st_size >= LARGE:
+                stretches[name] = _digest_of_stretches(file)
+    write_json(partial / DONE, {"files": digests} | ({"stretches": stretches} if stretches else {}))
     replace(partial, folder)
 
 
-def damage(folder: Path) -> str | None:
-    """The first thing in which a complete folder is not as `commit` left it; None if there is none."""
+def damage(folder: Path, full: bool = True) -> str | None:
+    """The first thing in which a complete folder is not as `commit` left it; None if there is none.
+
+    Unless `full`, of large files only the size and some stretches are looked at.
+    """
     try:
-        digests: dict[str, str] = json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]
+        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        digests: dict[str, str] = done["files"]
+        stretches: dict[str, str] = {} if full else done.get("stretches", {})
         for name, digest in digests.items():
             with (folder / name).open("rb") as file:
-                if _digest(file) != digest:
+                same = _digest_of_stretches(file) == stretches[name] if name in stretches else _digest(file) == digest
+                if not same:
                     return f"{name} is not what {DONE} says"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return f"{DONE} cannot be read" if not isinstance(error, OSError) else f"{error.filename}: {error.strerror}"
-    return None
+    return None if digests else f"{DONE} names no files"
+
+
+def put_aside(path: Path) -> Path | None:
+    """Renames what is damaged to `NAME.damaged`, in place of one that was put aside before; None where it cannot be."""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        os.replace(path, aside)
+        if aside.is_dir():
+            (aside / DONE).unlink(missing_ok=True)  # so that nobody takes it for complete
+    except OSError:
+        return None
+    return aside
 
 
 def _digest(file: io.BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _digest_of_stretches(file: io.BufferedReader) -> str:
+    """Over the size and evenly spread stretches, the beginning and the end among them."""
+    size = file.seek(0, os.SEEK_END)
+    digest = hashlib.sha256(str(size).encode())
+    for number in range(STRETCHES):
+        file.seek(max(0, size - STRETCH) * number // (STRETCHES - 1))
+        digest.update(file.read(STRETCH))
+    return digest.hexdigest()[:16]
 
 
 class Busy(Exception):

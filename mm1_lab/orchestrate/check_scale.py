@@ -114,11 +114,11 @@ def _measures(scale: Scale, samples: int) -> Iterator[tuple[str, Iterator[GateRo
     probed = [(_encoder(trial), scale.base) for trial in trials if "probe" in scale.gates]
     probed += [(encoder, scale.lower) for encoder in scale.lower_encoders() if scale.lower]
     for encoder, resolution in probed:
-        folder = ledger.stage_folder(encoder.fingerprint)
+        folder = ledger.weights(encoder.fingerprint)
         rows = gates.probes(encoder, folder, resolution, gate=resolution == scale.base)
         yield f"linear probe at {resolution}, seed {encoder.seed}", rows
     for trial in trials if "words" in scale.gates else ():
-        folder = ledger.stage_folder(_decoder(trial).fingerprint)
+        folder = ledger.weights(_decoder(trial).fingerprint)
         yield f"told in words, seed {trial.seed}", gates.text_gate(trial, folder, data)
     if "leaks" in scale.gates:
         longest = max(phase.sequence_length for phase in request.scale.decoder.phases)
@@ -130,7 +130,7 @@ def _measures(scale: Scale, samples: int) -> Iterator[tuple[str, Iterator[GateRo
 def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> None:
     """Trains what neither the store nor the shipped parts have."""
     ledger = request.ledger
-    missing = {s.fingerprint: s for s in stages if not ledger.has_weights(s.fingerprint)}
+    missing = {s.fingerprint: s for s in stages if not ledger.has_intact_weights(s.fingerprint)}
     if not missing:
         return
     seeds = {trial.seed: trial for trial in request.trials}

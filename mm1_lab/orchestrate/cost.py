@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from mm1_lab.config import Stage
 from mm1_lab.results import Ledger
@@ -38,17 +37,16 @@ def measured_speeds(ledger: Ledger, newest: int = 30) -> Speeds:
     rates: dict[str, list[float]] = {}
     stages = _newest(ledger.store.glob("*/timings.json"), newest)
     trials = _newest(ledger.results.glob("trials/*/record.json"), newest)
-    measured = [_read(path) for path in stages] + [_read(path).get("timings", {}) for path in trials]
-    for timings in measured:
-        for kind, timing in timings.items():
-            rates.setdefault(kind, []).append(timing["seconds"] / timing["flops"])
+    for path in [*stages, *trials]:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            timings = values if path in stages else values.get("timings", {})
+            for kind, timing in timings.items():
+                rates.setdefault(kind, []).append(timing["seconds"] / timing["flops"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+            continue  # whoever reads results tells of a damaged file; an estimate goes without it
     return Speeds({kind: median(values) for kind, values in rates.items()})
 
 
 def _newest(paths: Iterable[Path], count: int) -> list[Path]:
     return sorted(paths, key=lambda path: path.stat().st_mtime)[-count:]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values

@@ -157,6 +157,8 @@ class LineDisplay(Observer):
         self.line(f"starts    {task.label}")
 
     def progress(self, task: Task, kind: str, progress: Progress) -> None:
+        if progress.note:
+            self.line(f"note      {task.label}: {progress.note}")
         self.state.advance(task, kind, progress)
 
     def finished(self, task: Task) -> None:

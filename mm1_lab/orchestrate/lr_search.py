@@ -164,7 +164,7 @@ class _Search:
     def _score(self, trial: Trial) -> Scores | None:
         ledger, fingerprint = self.request.ledger, trial.fingerprint
         if fingerprint not in self._known:
-            if ledger.has_scores(fingerprint):
+            if ledger.has_intact_scores(fingerprint):
                 shares = trial.recipe.data_mix.shares()
                 self._known[fingerprint] = search_scores(ledger.trial_folder(fingerprint), shares)
             elif fingerprint in ledger.diverged():

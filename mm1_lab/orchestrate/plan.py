@@ -60,8 +60,9 @@ class Plan:
 
 
 def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
-    """Looks into the ledger; opens no file and imports nothing heavy, so ten thousand trials take seconds.
+    """Looks into the ledger; imports nothing heavy, so ten thousand trials take seconds.
 
+    Of what is finished, only weights that a missing stage will load are looked at for damage.
     A stage is missing if its results are, and something that is missing needs it. Each missing one is a task of its
     own, but for one that nothing needs besides a single evaluation: the two are one task, which saves a load. What
     diverged, and what needs it, is never missing: the same training would diverge again.
@@ -127,7 +128,7 @@ def _want(plan: Plan, ledger: Ledger, stage: Stage, missing: dict[str, Stage], n
     if fingerprint in missing:
         return
     for needed in stage.inputs.values():
-        if not _is_done(plan, ledger, needed):
+        if not (_is_done(plan, ledger, needed) and ledger.has_intact_weights(needed.fingerprint)):
             _want(plan, ledger, needed, missing, needed_by)
             users = needed_by.setdefault(needed.fingerprint, [])
             if fingerprint not in users:

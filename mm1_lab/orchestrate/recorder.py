@@ -110,7 +110,7 @@ def enter_finished(runs: SweepRuns, trials: Iterable[TrialRow]) -> None:
     for row in trials:
         owners.setdefault(row.fingerprint, []).append((row.arm, row.seed))
     for fingerprint, names in owners.items():
-        if runs.ledger.has_scores(fingerprint):
+        if runs.ledger.has_intact_scores(fingerprint):
             runs.enter_trial(fingerprint, names)
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from mm1_lab.config import RequestError, Stage
+from mm1_lab.config import Stage
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.orchestrate.cost import disk_bytes, measured_speeds, memory_bytes
 from mm1_lab.orchestrate.display import duration
@@ -143,9 +143,9 @@ def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
         if ledger.has_weights(path.parent.name):
             try:
                 values = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise RequestError(f"{path}: cannot be read ({error}); delete its folder") from None
-            yield {"kind": values["kind"], "version": values["version"]} | dict(_flat(values["stage"]))
+                yield {"kind": values["kind"], "version": values["version"]} | dict(_flat(values["stage"]))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue  # it is told when the stage is loaded; here only a remark goes without it
 
 
 def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:

@@ -22,5 +22,5 @@ def ship_parts(request: Request, parts: Parts) -> Iterator[str]:
             )
     for fingerprint, stage in stages.items():
         if not ledger.is_shipped(fingerprint):
-            parts.ship(fingerprint, ledger.stage_folder(fingerprint))
+            parts.ship(fingerprint, ledger.weights(fingerprint))
         yield f"{stage.KIND} / seed {stage.seed}: {parts.folder / fingerprint}"

@@ -131,7 +131,7 @@ def _train(stage: Stage, context: WorkerContext, report: Report) -> None:
             return
         fresh = not any(folder.iterdir())
         started = time.monotonic()
-        inputs = {name: ledger.stage_folder(needed.fingerprint) for name, needed in stage.inputs.items()}
+        inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
         run_stage(stage, folder, inputs, _data(stage, context), report)
         if fresh and stage.flops() > 0:
             write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
@@ -147,7 +147,7 @@ def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerCo
         if ledger.has_scores(fingerprint):
             return
         started = time.monotonic()
-        model = ledger.stage_folder(stage.model.fingerprint)
+        model = ledger.weights(stage.model.fingerprint)
         evaluation = evaluate(stage, model, _data(stage, context), report)
         timings = {stage.KIND: _timing(stage, started)}
         trained = model / "timings.json"

@@ -7,6 +7,7 @@ results folder is done, even where its weights have been deleted; a folder witho
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class Ledger:
         self.results = results.absolute()
         self.store = store.absolute()
         self.parts = Parts(parts) if parts else None
+        self._intact: set[str] = set()
 
     def check_writable(self) -> None:
         """Raises RequestError unless both folders can be written to; makes them if need be."""
@@ -58,6 +60,22 @@ class Ledger:
         """Whether the shipped parts have the stage, undamaged, and the store does not."""
         in_store = files.is_complete(f"{self.store}/{fingerprint}")
         return self.parts is not None and not in_store and self.parts.has(fingerprint)
+
+    def has_intact_weights(self, fingerprint: str) -> bool:
+        """Whether the stage is finished and its files are what they were; damaged ones are put aside, in one line.
+
+        Looked at once by a ledger. Of files of gigabytes some stretches are; `mm1-lab verify` reads all of them.
+        """
+        folder = self.store / fingerprint
+        if fingerprint not in self._intact and (self.is_shipped(fingerprint) or is_intact(folder, full=False)):
+            self._intact.add(fingerprint)
+        return fingerprint in self._intact
+
+    def weights(self, fingerprint: str) -> Path:
+        """The folder of a finished stage, to be loaded. Raises RequestError where its files are not what they were."""
+        if not self.has_intact_weights(fingerprint):
+            raise RequestError(f"{self.store / fingerprint}: the weights are damaged or gone; run the sweep again")
+        return self.stage_folder(fingerprint)
 
     @contextmanager
     def stage_lock(self, fingerprint: str) -> Iterator[None]:
@@ -93,6 +111,10 @@ class Ledger:
 
     def has_scores(self, fingerprint: str) -> bool:
         return files.is_complete(f"{self.results}/trials/{fingerprint}")
+
+    def has_intact_scores(self, fingerprint: str) -> bool:
+        """Whether there are scores, and all as they were written; damaged ones are put aside, in one line."""
+        return is_intact(self.trial_folder(fingerprint))
 
     def record(self, fingerprint: str) -> dict[str, Any]:
         return _read_object(self.trial_folder(fingerprint) / "record.json")
@@ -168,6 +190,20 @@ class Ledger:
             self.failure_file(fingerprint, ending).unlink(missing_ok=True)
 
 
+def is_intact(folder: Path, full: bool = True) -> bool:
+    """Whether a folder was committed and is as it was then. A damaged one is told and put aside: it counts as missing.
+
+    Where it cannot be put aside (a results folder that is read-only) it is told every time.
+    """
+    if not files.is_complete(folder):
+        return False
+    if reason := files.damage(folder, full):
+        aside = files.put_aside(folder)
+        text = f"is now {aside.name} and counts as missing; run the sweep again" if aside else "is not used"
+        print(f"mm1-lab: {folder}: damaged ({reason}); it {text}", file=sys.stderr)
+    return reason is None
+
+
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return int(value)
@@ -177,7 +213,7 @@ def _cell(value: object) -> object:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
     if not isinstance(value, dict):
         raise RequestError(f"{path}: must hold a JSON object; delete its folder and run the sweep again")

@@ -49,7 +49,7 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error})") from None
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA:
@@ -64,13 +64,18 @@ def read_trials(folder: Path) -> list[TrialRow]:
     path = folder / "trials.csv"
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != TRIAL_COLUMNS:
-            raise RequestError(
-                f"{path}: the columns must be {', '.join(TRIAL_COLUMNS)}; delete it and run the sweep again"
-            )
-        return [TrialRow(row["arm"], int(row["seed"]), row["fingerprint"]) for row in reader]
+    remedy = "delete it and run the sweep again"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if tuple(reader.fieldnames or ()) != TRIAL_COLUMNS:
+                raise RequestError(f"{path}: the columns must be {', '.join(TRIAL_COLUMNS)}; {remedy}")
+            rows = [TrialRow(row["arm"], int(row["seed"]), row["fingerprint"]) for row in reader]
+            if not all(re.fullmatch(r"[\w.-]+", row.fingerprint, re.ASCII) for row in rows):
+                raise ValueError("a fingerprint is none")
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {remedy}") from None
+    return rows
 
 
 def merge_manifest(

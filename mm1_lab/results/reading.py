@@ -42,12 +42,17 @@ def list_variants(results: Path) -> list[Path]:
 
 
 def read_variant(folder: Path) -> Variant:
-    """Raises RequestError for a folder that holds no results, or results of another schema."""
+    """Raises RequestError for a folder that holds no results, or results of another schema.
+
+    A trial whose files are not as they were written counts as missing.
+    """
     import pandas as pd
 
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1], folder)
-    rows = [(row.arm, row.seed, row.fingerprint, ledger.has_scores(row.fingerprint)) for row in read_trials(folder)]
+    rows = [
+        (row.arm, row.seed, row.fingerprint, ledger.has_intact_scores(row.fingerprint)) for row in read_trials(folder)
+    ]
     return Variant(folder, manifest, pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]))
 
 

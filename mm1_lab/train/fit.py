@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +17,10 @@ from torch import nn
 
 from mm1_lab.config import Optimiser, RequestError, Stage
 from mm1_lab.data.batches import DataModule
+from mm1_lab.files import put_aside
 from mm1_lab.train.module import Objective, Training
-from mm1_lab.train.progress import Report
-from mm1_lab.train.recorder import CHECKPOINT, Recorder
+from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.recorder import BEFORE, CHECKPOINT, Recorder
 
 SUMMARY = "summary.json"
 REMARKS = (
@@ -47,14 +50,14 @@ def fit(
 ) -> Recorder:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    `stop_after` ends it after so many steps of its schedule. It goes on from `folder/last.ckpt` where there is one: the
-    weights come out the same bit for bit. Raises Diverged for a loss that is not finite, RequestError for a checkpoint
-    of another stage.
+    `stop_after` ends it after so many steps of its schedule. It goes on from `folder/last.ckpt` where there is one, or
+    from the one before where that is damaged: the weights come out the same bit for bit. Raises Diverged for a loss
+    that is not finite, RequestError for a checkpoint of another stage.
     """
-    checkpoint = folder / CHECKPOINT
-    if checkpoint.exists():
-        _check_owner(checkpoint, stage)
     steps = stop_after or optimiser.steps
+    checkpoint = _sound_checkpoint(folder, lambda note: report(Progress(0, steps, note=note)))
+    if checkpoint:
+        _check_owner(checkpoint, stage)
     recorder = Recorder(folder, names, steps, report)
     module = Training(network, objective, optimiser, stage.fingerprint)
     with _quiet():
@@ -75,10 +78,37 @@ def fit(
         trainer.fit(
             module,
             datamodule=DataModule(batch, steps),
-            ckpt_path=checkpoint if checkpoint.exists() else None,
+            ckpt_path=checkpoint,
             weights_only=True,
         )
     return recorder
+
+
+def _sound_checkpoint(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is as it was written, None if there is none; damaged ones are put aside, and told."""
+    damaged = []
+    for path in (folder / CHECKPOINT, folder / BEFORE):
+        if not path.exists():
+            continue
+        if _is_whole(path):
+            break
+        put_aside(path)
+        damaged.append(path.name)
+    else:
+        path = None
+    if damaged:
+        start = f"goes on from {path.name}" if path else "starts from the beginning"
+        tell(f"{folder}: damaged and put aside: {', '.join(damaged)}; it {start}")
+    return path
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the sums agree that torch wrote into the archive for each of its parts."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, zlib.error):
+        return False
 
 
 def _check_owner(checkpoint: Path, stage: Stage) -> None:

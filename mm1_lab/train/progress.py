@@ -14,6 +14,8 @@ class Progress:
     """`loss`, and `loss/SOURCE` where there are several; means since the last report."""
     tokens_per_second: float = 0.0
     """Real ones: text and image tokens, padding left out."""
+    note: str = ""
+    """What the user must hear, in a line."""
 
 
 Report = Callable[[Progress], None]

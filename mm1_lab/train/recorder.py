@@ -15,6 +15,8 @@ from mm1_lab.train.progress import Progress, Report
 
 CURVE = "training.csv"
 CHECKPOINT = "last.ckpt"
+BEFORE = CHECKPOINT + ".before"
+"""The checkpoint before the last, for the day on which the last is damaged."""
 POINTS = 100
 """Points of a loss curve, about."""
 REPORT_SECONDS = 0.35
@@ -105,6 +107,8 @@ class Recorder(pl.Callback):
         self._count_seconds(now)
         unfinished = self._folder / (CHECKPOINT + ".part")
         trainer.save_checkpoint(unfinished)
+        if (self._folder / CHECKPOINT).exists():
+            (self._folder / CHECKPOINT).replace(self._folder / BEFORE)
         replace(unfinished, self._folder / CHECKPOINT)
 
     def _count_seconds(self, now: float) -> None:

@@ -266,3 +266,35 @@ def test_routing_metrics_by_hand() -> None:
         "busiest_expert/layer_1": 0.75, "dead_experts/layer_1": 2, "router_entropy/layer_1": 2,
         "busiest_expert/layer_2": 1, "dead_experts/layer_2": 3, "router_entropy/layer_2": 0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("damaged", [("last.ckpt",), ("last.ckpt", "last.ckpt.before")])
+@pytest.mark.parametrize("how", ["cut", "empty", "garbage", "bits"])
+def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginning(
+    decoder_stage: DecoderStage,
+    finished: Finished,
+    squares: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: tuple[str, ...],
+    how: str,
+) -> None:
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        run_stage(decoder_stage, tmp_path, {}, squares, kill_at(5))
+    for name in damaged:
+        data = (tmp_path / name).read_bytes()
+        weights = len(data) // 2
+        flipped = data[:weights] + bytes(byte ^ 1 for byte in data[weights : weights + 64]) + data[weights + 64 :]
+        changed = {"cut": data[:weights], "empty": b"", "garbage": b"x" * len(data), "bits": flipped}
+        (tmp_path / name).write_bytes(changed[how])
+    seen: list[Progress] = []
+    run_stage(decoder_stage, tmp_path, {}, squares, seen.append)
+    note, first = seen[0].note, seen[1].step
+    assert first == (4 if damaged == ("last.ckpt",) else 1)
+    start = "goes on from last.ckpt.before" if first == 4 else "starts from the beginning"
+    assert note == f"{tmp_path}: damaged and put aside: {', '.join(damaged)}; it {start}"
+    expected, actual = (load_file(folder / "model.safetensors") for folder in (finished(decoder_stage), tmp_path))
+    assert all(torch.equal(weights, actual[name]) for name, weights in expected.items())
+    assert not list(tmp_path.glob("last.ckpt*"))

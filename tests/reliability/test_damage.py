@@ -1,0 +1,207 @@
+"""Files that are not what was written: told in one line, put aside, made anew; never read as if all were well."""
+
+import gzip
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab import files
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError
+from mm1_lab.results import Ledger
+
+ARMS = ("--scale", "smoke", "--only", "base", "--only", "captions")
+
+
+@pytest.fixture
+def copy(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder with two finished trials, in a working directory of its own."""
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return Path("results/local").absolute()
+
+
+def stage_of(results: Path, kind: str) -> Path:
+    """The folder of a finished stage of this kind."""
+    return next(path.parent for path in results.glob("store/*/stage.json") if f'"kind": "{kind}"' in path.read_text())
+
+
+def flip(path: Path) -> None:
+    """Changes low bits of some numbers in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) // 2, len(data) // 2 + 400, 4):
+        data[place] ^= 1
+    path.write_bytes(data)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flip, halve])
+def test_weights_that_changed_are_made_anew_and_give_the_scores_that_they_gave(
+    copy: Path, finished: Any, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trial of the arm `captions` is removed, so that the damaged decoder is to be loaded again."""
+    fingerprint = _fingerprint(copy, "captions")
+    record = json.loads((copy / "trials" / fingerprint / "record.json").read_text())
+    for folder in (copy / "trials" / fingerprint, copy / "store" / record["fingerprints"]["multimodal"]):
+        shutil.rmtree(folder)
+    decoder = stage_of(copy, "decoder")
+    damage(decoder / "model.safetensors")
+    assert main(["run", "data_mix", *ARMS, "--inline"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert len(told) == 1 and str(decoder) in told[0] and ".damaged" in told[0]
+    assert decoder.with_name(f"{decoder.name}.damaged").is_dir()
+    names = ("scores.csv.gz", "held_out.csv", "training.csv")
+    for name in names:
+        original = finished.results / "trials" / fingerprint / name
+        assert (copy / "trials" / fingerprint / name).read_bytes() == original.read_bytes()
+
+
+def _fingerprint(results: Path, arm: str) -> str:
+    rows = (results / "smoke" / "data_mix" / "trials.csv").read_text().splitlines()
+    return next(row.rpartition(",")[2] for row in rows if row.startswith(f"{arm},"))
+
+
+def _fewer_rows(path: Path) -> None:
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(b"".join(lines[: len(lines) // 2])))
+
+
+def _other_value(path: Path) -> None:
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b",0,", b",99,", 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["figures"], ["run", "data_mix", *ARMS, "--inline"]])
+def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copy / "trials" / _fingerprint(copy, "captions")
+    _fewer_rows(folder / "scores.csv.gz")
+    if command[0] == "run":
+        (copy / "smoke" / "data_mix" / "table.md").unlink()
+    assert main(command) == (1 if command[0] == "run" else 0)
+    told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert len(told) == 1 and str(folder) in told[0] and "run the sweep again" in told[0]
+    assert not folder.exists() and folder.with_name(f"{folder.name}.damaged").is_dir()
+    table = (copy / "smoke" / "data_mix" / "scores.csv").read_text(encoding="utf-8")
+    assert "base," in table and "captions,0" not in table
+    assert main(["status"]) == 0
+    assert "1 done, 1 missing, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("scores.csv.gz", _fewer_rows),
+        ("scores.csv.gz", _other_value),
+        ("scores.csv.gz", halve),
+        ("held_out.csv", lambda path: path.write_text("source,loss\n")),
+        ("record.json", lambda path: path.write_text("[" * 100_000)),
+        ("samples.json", Path.unlink),
+    ],
+)
+def test_whatever_is_damaged_of_a_score_it_is_not_read(
+    copy: Path, name: str, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mm1_lab.results.reading import read_variant
+
+    folder = copy / "trials" / _fingerprint(copy, "captions")
+    damage(folder / name)
+    variant = read_variant(copy / "smoke" / "data_mix")
+    assert dict(zip(variant.trials["arm"], variant.trials["done"], strict=True)) == {"base": True, "captions": False}
+    assert f"damaged ({name if damage is not Path.unlink else folder / name}" in capsys.readouterr().err
+
+
+def test_damaged_scores_in_a_folder_that_cannot_be_written_are_told_and_left_out(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mm1_lab.results.reading import read_variant
+
+    folder = copy / "trials" / _fingerprint(copy, "captions")
+    _fewer_rows(folder / "scores.csv.gz")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    variant = read_variant(copy / "smoke" / "data_mix")
+    assert dict(zip(variant.trials["arm"], variant.trials["done"], strict=True)) == {"base": True, "captions": False}
+    assert "it is not used" in capsys.readouterr().err and folder.exists()
+
+
+def test_of_large_files_stretches_are_looked_at_and_in_full_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setattr(files, "STRETCH", 10)
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    for fingerprint in ("a", "b", "c"):
+        folder = ledger.begin_stage(fingerprint)
+        assert folder is not None
+        (folder / "model.safetensors").write_bytes(bytes(range(250)) * 400)
+        ledger.finish_stage(fingerprint)
+    weights = {name: ledger.store / name / "model.safetensors" for name in "abc"}
+    data = weights["a"].read_bytes()
+    weights["a"].write_bytes(data[:-1])  # another size
+    weights["b"].write_bytes(b"\xff" * 60_000 + data[60_000:])  # a long stretch
+    weights["c"].write_bytes(data[:200] + b"\xff" + data[201:])  # a byte between two stretches
+    assert files.damage(ledger.store / "a", full=False) and files.damage(ledger.store / "b", full=False)
+    assert not files.damage(ledger.store / "c", full=False) and files.damage(ledger.store / "c")
+    assert ledger.weights("c") == ledger.store / "c"
+    with pytest.raises(RequestError, match="damaged or gone"):
+        ledger.weights("a")
+    assert not ledger.has_weights("a") and (ledger.store / "a.damaged" / "model.safetensors").exists()
+    assert not ledger.has_weights("a.damaged"), "nobody may take it for a finished stage"
+
+
+def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that only holds what was synced: at each renaming, every file and folder under the new name must be there,
+    as it is now; and the folder that has the new name must be synced afterwards."""
+    disk: dict[str, bytes | list[str]] = {}
+    loose: list[Path] = []
+    fsync, replace = os.fsync, os.replace
+
+    def state(path: Path) -> bytes | list[str]:
+        return sorted(os.listdir(path)) if path.is_dir() else path.read_bytes()
+
+    def synced(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+        disk[str(path)] = state(path)
+        loose[:] = [folder for folder in loose if folder != path]
+
+    def renamed(source: Any, target: Any) -> None:
+        for path in (Path(source), *Path(source).rglob("*")):
+            assert disk.get(str(path)) == state(path), f"{path} is not on the disk"
+        replace(source, target)
+        loose.append(Path(target).parent)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    from mm1_lab.results import HeldOutRow, SampleRow, ScoreRow
+
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    folder = ledger.begin_stage("a")
+    assert folder is not None
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "training.csv").write_text("step,name,value\n")
+    ledger.finish_stage("a")
+    score = ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 1.0, "red", True)
+    sample = SampleRow("vqa", 0, "q", "colour", "what ?", ("red",), "red", 1.0, b"picture")
+    training = ledger.stage_folder("a") / "training.csv"
+    ledger.write_scores("b", [score], [HeldOutRow("text", 1.0)], [sample], {}, training, {"answers.json": "[]"})
+    assert ledger.has_intact_scores("b") and not loose, f"{loose} may lose a new name"
+
+
+def test_results_of_an_older_schema_are_refused_by_name(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy / "smoke" / "data_mix" / "sweep.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    assert main(["figures"]) == 2
+    error = capsys.readouterr().err
+    assert "sweep.json: written with results schema 1, this version reads 2; run the sweep again" in error
