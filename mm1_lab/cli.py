@@ -20,6 +20,8 @@ Add = Callable[[str, Command, str, str], argparse.ArgumentParser]
 
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
+LONGEST = 1800
+"""Letters of a message: what users' files hold may be of any length."""
 FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RequestError as error:
         if options.debug:
             raise
-        print(f"mm1-lab: {error}", file=sys.stderr)
+        text = str(error)
+        shown = text if len(text) <= LONGEST else f"{text[: LONGEST - 500]} … {text[-400:]}"
+        print(f"mm1-lab: {shown}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         if options.debug:

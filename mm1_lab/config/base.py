@@ -6,7 +6,7 @@ valid key in one line. Nothing is read with a YAML loader that can build Python 
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
@@ -80,14 +80,14 @@ def _plain(value: Any) -> Any:
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = _short(".".join(str(part) for part in error["loc"]), str)
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}{remedy(str(error['loc'][-1]), _keys_at(model, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(error["input"], Mapping) else f" (it is {error['input']!r})"
-    return f"{key or 'the file'}: {message}{value}"
+    value = "" if isinstance(error["input"], Mapping) else f" (it is {_short(error['input'])})"
+    return f"{key or 'the file'}: {_short(message, str)}{value}"
 
 
 def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
@@ -137,24 +137,79 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises RequestError if it is not there, is not YAML, carries a Python tag, or is not a mapping.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise RequestError(f"{path}: is not a file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise RequestError(f"{path}: has {path.stat().st_size} bytes; a file of settings has thousands")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as text ({error})") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.constructor.ConstructorError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        message = f"{path}, line {line}: only plain YAML is read here; remove the tag ({error.problem})"
-        raise RequestError(message) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise RequestError(f"{path}{line}: this is not YAML ({getattr(error, 'problem', error)})") from None
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise RequestError(f"{path}: must hold keys and values, but holds {_kind(values)}")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Without merge keys: a few of them, one within the other, would take all memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "<< is not read; write the keys out", key.start_mark
+                )
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain values. Raises RequestError for what is no YAML, or is of no use here: huge, or nested without end."""
+    try:
+        values = yaml.load(text, _Loader)
+        _weigh(values, {})
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        what = "this is not YAML"
+        if isinstance(error, yaml.constructor.ConstructorError):
+            what = "only plain YAML is read here; remove the tag"
+        raise RequestError(f"{where}{line}: {what} ({_short(getattr(error, 'problem', error), str)})") from None
+    except RecursionError:
+        raise RequestError(f"{where}: is nested too deeply") from None
+    except (ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:  # of dates, numbers, letters
+        raise RequestError(f"{where}: holds a value that cannot be read ({_short(error, str)})") from None
+    return values
+
+
+LARGEST_FILE = 1_000_000
+"""Bytes of a YAML file, of which a second reads 100,000; a sweep of a hundred arms has 10,000."""
+MOST_VALUES, DEEPEST, LONGEST_NUMBER = 100_000, 50, 200
+"""In a YAML file: values where every alias is written out, levels, and bits of an integer."""
+
+
+def _weigh(value: Any, known: dict[int, int], depth: int = 0) -> int:
+    """How many values there are in it; raises ValueError for more than can be meant."""
+    if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+        raise ValueError(f"an integer of {value.bit_length()} bits")
+    if isinstance(value, str):
+        value.encode()  # raises for half a letter, which could be written nowhere
+    if depth > DEEPEST:
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_weigh(part, known, depth + 1) for part in parts)
+    if known[id(value)] > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES} values, with aliases written out")
+    return known[id(value)]
+
+
+def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:
+    """At most 200 letters of it."""
+    text = spell(value)
+    return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} letters)"
 
 
 def _kind(value: Any) -> str:
@@ -184,8 +239,5 @@ def override(model: Config, settings: Iterable[str], where: str) -> Any:
                 raise RequestError(f"{where} {setting!r}: there is no {part!r} here{remedy(part, known)}")
             if depth < len(parents):
                 at = at[part]
-        try:
-            at[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RequestError(f"{where} {setting!r}: the value is not YAML") from None
+        at[last] = parse_yaml(text, f"{where} {_short(setting)}")
     return type(model).parse(values, where)

@@ -69,7 +69,7 @@ class EncoderRecipe(Config):
     pages with the text beside them, seen many times (in place of OpenAI's 400M pairs)."""
     schedule: Literal["full", "short"] = "full"
     """`short`: the scale's cheaper one, for sweeps of many encoders."""
-    first_resolution: int | None = None
+    first_resolution: int | None = Field(None, gt=0)
     """Where most of the pre-training is done, before the rest of it at the recipe's resolution (DFN's ViT-H at 378)."""
 
 
@@ -78,15 +78,15 @@ class SftRecipe(Config):
 
     mixture: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Weights of instruction sets by name; empty: all that the data have, alike."""
-    resolution: int = 336
+    resolution: int = Field(336, gt=0)
     """Side of a picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2)."""
     views: Literal[1, 5] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
-    steps: int = Field(10_000, gt=0)
+    steps: int = Field(10_000, gt=0, le=10**9)
     """Optimiser steps in the paper's count."""
     frozen: tuple[Literal["encoder", "connector", "decoder"], ...] = ()
     """Parts that are left as pre-training made them; the paper freezes none."""
-    after_steps: int | None = Field(None, gt=0)
+    after_steps: int | None = Field(None, gt=0, le=10**9)
     """Pre-training steps, in the paper's count, after which tuning begins, before their schedule ends (Fig. 6c)."""
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class Recipe(Config):
     """A size of the scale's table (`302M`); `base`: the scale's stand-in for the paper's 1.2B; `larger`: for its 2.9B,
     the next size up, which Table 1 was made with; or a Hugging Face folder or hub name."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
-    steps: int = Field(200_000, gt=0)
+    steps: int = Field(200_000, gt=0, le=10**9)
     """Optimiser steps in the paper's count; a scale says how many of its own 200,000 are."""
     learning_rate: float | Literal["scale", "paper", "law"] = "scale"
     """Peak rate: a number, `scale` (the scale's own), or at the counted parameters `paper` (Eq. 1) or `law` (what

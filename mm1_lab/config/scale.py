@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.benchmark import BenchmarkConfig
+
+MANY = 10**9
+"""Of steps, rows, positions or questions: more than any training has had. Numbers that nobody can mean are refused
+before anything is spent on them."""
+Side = Annotated[int, Field(gt=0, le=100_000)]
+"""Pixels, or tokens of an image."""
+Shots = Annotated[int, Field(ge=0, le=1000)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +36,15 @@ class Parameters:
 class Size(Config):
     """A transformer's table entry."""
 
-    layers: int = Field(gt=0)
-    width: int = Field(gt=0)
-    heads: int = Field(gt=0)
+    layers: int = Field(gt=0, le=10_000)
+    width: int = Field(gt=0, le=1_000_000)
+    heads: int = Field(gt=0, le=100_000)
     kv_heads: int | None = Field(None, gt=0)
     """Of a decoder: heads of keys and values (grouped-query attention); without it as many as `heads`."""
-    feed_forward: int | None = Field(None, gt=0)
+    feed_forward: int | None = Field(None, gt=0, le=10_000_000)
     """Of a decoder: inner width of the feed-forward; without it 8/3 · width, where SwiGLU's three matrices have as
     many parameters as a classic feed-forward of 4 · width."""
-    experts: int = Field(0, ge=0)
+    experts: int = Field(0, ge=0, le=100_000)
     """Of a decoder: feed-forwards among which a router chooses, in every `experts_every`th layer; 0: it is dense."""
     experts_every: int = Field(2, gt=0)
     experts_per_token: int = Field(2, gt=0)
@@ -86,9 +94,9 @@ class Pretrained(Config):
 class Optimiser(Config):
     """AdamW with linear warm-up and cosine decay."""
 
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=1e6)
     """Peak rate."""
-    steps: int = Field(gt=0)
+    steps: int = Field(gt=0, le=MANY)
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
     """The paper warms up for 2,000 of 200,000 steps."""
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
@@ -96,13 +104,13 @@ class Optimiser(Config):
     weight_decay: float = Field(0.1, ge=0)
     """torch's AdamW multiplies it by the rate, so 0.1 is the paper's λ = 0.1 η."""
     max_grad_norm: float = Field(1.0, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
 
 
 class EncoderTraining(Optimiser):
     """Pre-training of the encoder, contrastive or reconstructive."""
 
-    batch_size: int = Field(gt=1)
+    batch_size: int = Field(gt=1, le=MANY)
     """Image-caption pairs a step."""
     text: Size
     """The text tower."""
@@ -115,8 +123,8 @@ class Phase(Config):
 
     share: float = Field(gt=0, le=1)
     """Of the stage's steps."""
-    sequence_length: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    sequence_length: int = Field(gt=0, le=MANY)
+    batch_size: int = Field(gt=0, le=MANY)
 
 
 class DecoderTraining(Optimiser):
@@ -136,7 +144,7 @@ class DecoderTraining(Optimiser):
 class MultimodalTraining(Optimiser):
     """Multimodal pre-training; `steps` stand for the paper's 200,000."""
 
-    batch_size: int = Field(gt=0)
+    batch_size: int = Field(gt=0, le=MANY)
     """Packed rows a step."""
     lr_multipliers: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
     """Peak rate of a part, as a share of `learning_rate`; 1 where it is not named."""
@@ -148,10 +156,10 @@ class SftTraining(Optimiser):
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
     """The paper's is Adafactor; here without its own step sizes, at the rate of the schedule."""
-    batch_size: int = Field(gt=0)
+    batch_size: int = Field(gt=0, le=MANY)
     """Packed rows a step."""
-    sequence_length: int = Field(gt=0)
-    max_images: int = Field(16, gt=0)
+    sequence_length: int = Field(gt=0, le=MANY)
+    max_images: int = Field(16, gt=0, le=100_000)
     """Images in a row at most; each view of a picture is one."""
     lr_multipliers: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
     """As in multimodal pre-training."""
@@ -160,23 +168,23 @@ class SftTraining(Optimiser):
 class EvaluationSettings(Config):
     """Few-shot evaluation."""
 
-    shots: tuple[int, ...] = (0, 4, 8)
-    questions: int = Field(gt=0)
+    shots: tuple[Shots, ...] = Field((0, 4, 8), min_length=1)
+    questions: int = Field(gt=0, le=MANY)
     """Questions a benchmark."""
-    blocks: int = Field(8, ge=8)
+    blocks: int = Field(8, ge=8, le=1_000_000)
     """Blocks of questions; a block shares its demonstrations, and intervals resample blocks."""
-    batch_size: int = Field(gt=0)
+    batch_size: int = Field(gt=0, le=MANY)
     """Sequences decoded at a time."""
 
 
 class Resources(Config):
     """What one stage occupies."""
 
-    cpus: float = Field(1, gt=0)
-    gpus: float = Field(0, ge=0)
-    workers: int = Field(0, ge=0)
+    cpus: float = Field(1, gt=0, le=100_000)
+    gpus: float = Field(0, ge=0, le=100_000)
+    workers: int = Field(0, ge=0, le=10_000)
     """Processes that load batches beside training; 0: training loads them itself, which is right for small images."""
-    prefetch: int = Field(2, gt=0)
+    prefetch: int = Field(2, gt=0, le=10_000)
     """Batches that each of them has ready."""
 
 
@@ -196,17 +204,17 @@ class Scale(Config):
     """The size that stands for the paper's 1.2B."""
     larger_decoder: str = ""
     """The size that stands for the paper's 2.9B, 2.4 times as large."""
-    resolutions: dict[int, int]
+    resolutions: dict[int, Side] = Field(min_length=1)
     """The paper's image side → pixels here."""
-    patch: int = Field(gt=0)
-    image_tokens: dict[int, int]
+    patch: int = Field(gt=0, le=100_000)
+    image_tokens: dict[int, Side] = Field(min_length=1)
     """The paper's count → tokens here; each a square number."""
-    connector_width: int = Field(gt=0)
+    connector_width: int = Field(gt=0, le=1_000_000)
     """Width inside the C-Abstractor (Honeybee: 1024)."""
-    vocabulary: int = Field(gt=0)
-    """Entries of the byte-level BPE that is trained on users' text; the world has its own words."""
-    sequence_length: int = Field(gt=0)
-    max_images: int = Field(16, gt=0)
+    vocabulary: int = Field(ge=300, le=10_000_000)
+    """Entries of the byte-level BPE that is trained on users' text, 256 bytes and more; the world has its own words."""
+    sequence_length: int = Field(gt=0, le=MANY)
+    max_images: int = Field(16, gt=0, le=100_000)
     """Images in a row at most (section 4)."""
     encoder: EncoderTraining
     short_encoder: float = Field(1.0, gt=0, le=1)
@@ -221,7 +229,7 @@ class Scale(Config):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     resources: Resources = Resources()
-    retries: int = Field(1, ge=0)
+    retries: int = Field(1, ge=0, le=1000)
     """How often a failed stage is tried again."""
     attention: Attention = "masked"
     gradient_checkpointing: bool = False

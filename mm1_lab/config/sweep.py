@@ -1,5 +1,6 @@
 """A sweep: one question. A base recipe, named arms (each a small change to it), panels, contrasts stated beforehand."""
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from mm1_lab.config.base import Config, RequestError, nearest, override, read_ya
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
 
+MOST_ARMS = 10_000
 Measure = str
 """`0-shot`, `4-shot`, …, `text-core`, or one of those within a family: `captioning 0-shot`, `vqa 4-shot`."""
 
@@ -40,11 +42,11 @@ class Contrast(Config):
 class Search(Config):
     """A search for the best learning rate of each arm, around the arm's own rate."""
 
-    rates: int = Field(5, ge=3)
+    rates: int = Field(5, ge=3, le=1000)
     """Of the grid that each arm starts with."""
-    factor: float = Field(2.0, gt=1)
+    factor: float = Field(2.0, gt=1, le=1000)
     """From a rate to the next."""
-    extensions: int = Field(3, ge=0)
+    extensions: int = Field(3, ge=0, le=1000)
     """Rates that the grid may grow by while the best one is at an edge."""
 
 
@@ -87,6 +89,8 @@ class _SweepFile(Config):
 def load_sweep(path: Path) -> Sweep:
     """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it. Raises RequestError."""
     file = _SweepFile.parse(read_yaml(path), str(path))
+    if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
+        raise RequestError(f"{path}: the grid has {cells:.3g} cells; {MOST_ARMS} are the most that a sweep may have")
     recipe_path = path.parent / "recipes" / f"{file.recipe}.yaml"
     base = Recipe.parse(read_yaml(recipe_path), str(recipe_path))
     changes = dict(file.arms)

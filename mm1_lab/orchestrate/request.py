@@ -115,6 +115,8 @@ def load_request(
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data))
     chosen = parse_seeds(seeds)
+    if len(chosen) * len(loaded.arms) > MOST_TRIALS:
+        raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
     models = HuggingFace()
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
     resolve_sweep(loaded, numbers, chosen[:1], _before_indexing(data), models)
@@ -238,6 +240,10 @@ def find_sweep(name: str) -> Path:
     raise RequestError(f"there is no sweep {name!r}{nearest(name, known)}")
 
 
+MOST_SEEDS, MOST_TRIALS = 10_000, 100_000
+"""Of a command; thousands of trials take seconds to plan, millions would take all memory."""
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`3` is a count: seeds 0, 1, 2. `5,6,7` are the seeds themselves; `100,` is one. Raises RequestError."""
     parts = [part.strip() for part in text.split(",")]
@@ -245,7 +251,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         parts.pop()
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise RequestError(f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,)")
-    numbers = [int(part) for part in parts]
+    numbers = [int(part) if len(part) <= 10 else 2**32 for part in parts]
+    if max(numbers) >= 2**32 or (numbers[0] > MOST_SEEDS and "," not in text):
+        raise RequestError(f"--seeds: at most {MOST_SEEDS} seeds, each below 2^32 (numpy's generators take no others)")
     if "," in text:
         return tuple(dict.fromkeys(numbers))
     if numbers[0] < 1:

@@ -1,0 +1,124 @@
+"""What no scale can mean, and YAML made to break its reader: refused in a short line, before anything is opened."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
+from mm1_lab.orchestrate.request import load_request, parse_seeds
+
+SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "evaluate.shots=[]",
+        "evaluate.shots=[0, -4]",
+        "evaluate.shots=[0, 1000000]",
+        "evaluate.questions=1e300",
+        "resolutions={336: 0}",
+        "resolutions={336: -6}",
+        "resolutions={}",
+        "image_tokens={144: 0}",
+        "train.betas=[5, 0.9]",
+        "train.betas=[0.9, -1]",
+        "train.learning_rate=1e30",
+        "train.learning_rate=.nan",
+        "train.steps=10000000000000",
+        "vocabulary=1",
+        "decoders={1.2B: {layers: 1000000000, width: 64, heads: 2}}",
+        "resources.workers=1000000",
+        "retries=-1",
+    ],
+)
+def test_numbers_that_no_scale_can_mean(setting: str) -> None:
+    with pytest.raises(RequestError, match=r"^--set") as refused:
+        load_scale("smoke", SCALES, (setting,))
+    assert setting.partition("=")[0].split(".")[0] in str(refused.value) and len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("seeds", ["1000000000", "9" * 6000, "5,4294967296", "100001"])
+def test_more_seeds_than_anyone_runs(seeds: str) -> None:
+    with pytest.raises(RequestError, match="at most 10000 seeds, each below"):
+        parse_seeds(seeds)
+
+
+def test_more_trials_than_a_plan_can_hold(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="at 10000 seeds: at most 100000 trials"):
+        load_request("data_mix", "smoke", "10000", (), (), None, tmp_path / "results", tmp_path / "store")
+
+
+def test_a_grid_of_a_million_million_cells(tmp_path: Path) -> None:
+    path = tmp_path / "big.yaml"
+    numbers = ", ".join(str(number) for number in range(1000))
+    path.write_text(SWEEP + f"grid: {{resolution: [{numbers}], image_tokens: [{numbers}], steps: [{numbers}]}}\n")
+    with pytest.raises(RequestError, match=r"the grid has 1e\+09 cells; 10000 are the most"):
+        load_sweep(path)
+
+
+DEEP = "title: " + "[" * 3000 + "]" * 3000
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} {{<<: [{', '.join([f'*{chr(97 + n)}'] * 9)}]}}\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (DEEP, "nested"),
+        ("title: " + "[" * 100 + "]" * 100, "nested more than 50 deep"),
+        ("title: " + "[" * 3000, "nested"),
+        (LAUGHS, "with aliases written out"),
+        (MERGES, "write the keys out"),
+        ("title: &a [*a]", "nested"),
+        ("title: " + "9" * 6000, "cannot be read"),
+        ("title: 0x" + "f" * 6000, "an integer of 24000 bits"),
+        ("title: 2001-13-45", "month must be in 1..12"),
+        ("title: 2001-01-01T00:00:00+99:99", "cannot be read"),
+        ("title: !!int abc", "cannot be read"),
+        ("title: !!float abc", "cannot be read"),
+        ("title: !!bool abc", "cannot be read"),
+        ("title: !!timestamp abc", "cannot be read"),
+        ("title: 0x_", "cannot be read"),
+        ('title: "\\UFFFFFFFF"', "cannot be read"),
+        ('title: "\\uD800"', "surrogates not allowed"),
+        ("title: !!python/object/apply:os.system [ls]", "only plain YAML is read here"),
+        ("a: " + "x" * 2_000_000, "a file of settings has thousands"),
+        ("\x00", "not YAML"),
+    ],
+)
+def test_yaml_made_to_break_its_reader(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=message) as refused:
+        read_yaml(path)
+    assert str(refused.value).startswith(str(path)) and len(str(refused.value)) - len(str(path)) < 400
+
+
+def test_no_file_is_read_that_has_no_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.yaml")
+    for path in (tmp_path / "fifo.yaml", Path("/dev/zero"), tmp_path):
+        with pytest.raises(RequestError, match="is not a file"):
+            read_yaml(path)
+    with pytest.raises(RequestError, match="cannot be read as text"):
+        read_yaml(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("key", ["title", "reproduces", "arms", "x" * 20_000])
+def test_a_message_does_not_repeat_what_a_file_holds(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ", ".join(["aaaaaaaaaa"] * 20_000)
+    (tmp_path / "long.yaml").write_text(SWEEP.replace("title: T\n", "") + f"? {key}\n: [{words}]\n")
+    assert main(["plan", "long.yaml", "--scale", "smoke"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mm1-lab: long.yaml: ") and error.count("\n") == 1 and len(error.encode()) <= 2048
+    assert not (tmp_path / "results").exists()
