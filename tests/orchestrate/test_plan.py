@@ -4,6 +4,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Trial
+from mm1_lab.files import commit
 from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.orchestrate.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.request import load_request
@@ -18,8 +19,10 @@ def ask(
 
 
 def finish(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "DONE").write_text("{}", encoding="utf-8")
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True)
+    (partial / "summary.json").write_text("{}", encoding="utf-8")
+    commit(partial, folder)
 
 
 def kinds(plan: Plan) -> list[str]:

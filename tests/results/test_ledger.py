@@ -143,10 +143,11 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
         read_scores(read_variant(folder))
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     write(ledger, rows[0].fingerprint, tmp_path)
+    variant = read_variant(folder)
     path = ledger.trial_folder(rows[0].fingerprint) / "scores.csv.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"block", b"blok")))
     with pytest.raises(RequestError, match=r"scores\.csv\.gz: lacks the column 'block'"):
-        read_scores(read_variant(folder))
+        read_scores(variant)
     other = folder / "sweep.json"
     other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 2', '"schema_version": 0'), "utf-8")
     with pytest.raises(RequestError, match="results schema 0, this version reads 2"):
