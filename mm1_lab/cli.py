@@ -100,7 +100,14 @@ def _add_sweeps(add: Add) -> None:
     plan.add_argument("sweeps", metavar="SWEEP", nargs="+", help=f"{names}; what several share is shown once")
     run.add_argument("sweep", metavar="SWEEP", help=names)
     ship.add_argument("sweep", metavar="SWEEP", help=names)
-    for parser in (plan, run, ship):
+    export = add(
+        "export", commands.export, "a trained arm as a Hugging Face folder", "export data_mix --only base model"
+    )
+    export.add_argument("sweep", metavar="SWEEP", help=names)
+    export.add_argument("folder", metavar="FOLDER", type=Path, help="a new folder")
+    forms = "mm1 (default); llava, where that is exact; encoder or decoder, a part by itself"
+    export.add_argument("--as", dest="form", choices=("mm1", "llava", "encoder", "decoder"), default="mm1", help=forms)
+    for parser in (plan, run, ship, export):
         parser.add_argument(
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )

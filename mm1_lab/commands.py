@@ -59,6 +59,28 @@ def run(options: argparse.Namespace) -> int:
         return run_sweep(request, executor, _draw_sweep, _sweep_in_short)
 
 
+def export(options: argparse.Namespace) -> int:
+    from analysis.model_card import model_card
+    from mm1_lab.orchestrate.exporting import export_trial, only_trial
+    from mm1_lab.results.reading import read_table
+    from mm1_lab.results.schema import SCORE_COLUMNS, SCORES
+
+    request = _request(options, options.sweep)
+    trial = only_trial(request)
+    folder = request.ledger.trial_folder(trial.fingerprint)
+    done = request.ledger.has_scores(trial.fingerprint)
+    card = model_card(
+        f"{request.variant} at {request.scale_name}: {trial.name}",
+        options.form,
+        request.ledger.record(trial.fingerprint) if done else None,
+        read_table(folder / SCORES, SCORE_COLUMNS) if done else None,
+        trial.evaluation.model.picture_tokens,
+    )
+    export_trial(request, options.form, options.folder, card)
+    print(options.folder)
+    return DONE
+
+
 def ship_parts(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate import shipping
     from mm1_lab.results.parts import Parts

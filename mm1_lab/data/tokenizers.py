@@ -4,6 +4,7 @@ Text never turns into a special token, even where it spells one, so that a row h
 """
 
 import hashlib
+import json
 import re
 import sys
 import uuid
@@ -24,6 +25,7 @@ IMAGE = "<image>"
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
 SMALLEST = 256 + len(SPECIAL)
 """Every byte needs an entry."""
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 LONG_WORD = re.compile(r"\S{256}")
 """Training takes words longer than this in parts: its time grows with the square of a word's length."""
 
@@ -55,6 +57,11 @@ class BackendTokenizer:
         special = {self.pad, self.begin, self.end, self.image}
         text: str = self._backend.decode([i for i in ids if i not in special], skip_special_tokens=True)
         return text
+
+    @property
+    def backend(self) -> Backend:
+        """The library's own, which no change of reaches this one."""
+        return Backend.from_str(self._backend.to_str())
 
     @property
     def digest(self) -> str:
@@ -97,14 +104,17 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     says so: padding is told apart by its place, not by its id. `rows` are those of the embedding that it is for. Raises
     RequestError if the folder holds no tokenizer that can be used.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not folder.is_dir():
         raise RequestError(
             f"tokenizer: {folder} is not a folder; write `bpe` or the folder of a Hugging Face tokenizer"
         )
     try:
-        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        # where a folder names no tokenizer of a family, the library would still take its decoder's family's
+        named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class")
+        kind = PreTrainedTokenizerFast if named in GENERIC else AutoTokenizer
+        loaded = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise RequestError(f"tokenizer: {folder} holds no Hugging Face tokenizer that loads ({reason})") from error

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.config import DataIdentity
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
 
 Pixels = NDArray[np.uint8]
 """(side, side, 3), RGB."""
@@ -93,6 +96,10 @@ class Tokenizer(Protocol):
     @property
     def image(self) -> int:
         """Holds the place of one image token."""
+
+    @property
+    def backend(self) -> "Backend":
+        """The same, special entries included, as the `tokenizers` library has it."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without special ones."""

@@ -6,6 +6,7 @@ from mm1_lab.model.encoder import Encoder, build_encoder
 from mm1_lab.model.export import MM1ForConditionalGeneration
 from mm1_lab.model.mm1 import MM1, MM1Config, build_mm1, count_parameters
 from mm1_lab.model.packed import States, read_by_document, read_rows
+from mm1_lab.model.processor import MM1Processor, library_tokenizer
 from mm1_lab.pretrained import load_weights, save_weights
 
 __all__ = [
@@ -14,12 +15,14 @@ __all__ = [
     "Encoder",
     "MM1Config",
     "MM1ForConditionalGeneration",
+    "MM1Processor",
     "States",
     "build_connector",
     "build_decoder",
     "build_encoder",
     "build_mm1",
     "count_parameters",
+    "library_tokenizer",
     "load_decoder",
     "load_weights",
     "read_by_document",

@@ -1,22 +1,37 @@
-"""MM1 as other people's tools know models: a folder of a stage loads by the library's Auto classes, and generates.
+"""MM1 as other people's tools know models: a folder of it loads by the library's Auto classes, and generates.
 
 After `import mm1_lab.model`, `AutoModelForImageTextToText.from_pretrained(FOLDER)` gives the model of a multimodal
-stage. Images are uint8 tensors (n, 3, side, side), in the order in which their tokens stand in the batch; prompts are
-padded on the left.
+stage, or an exported one, and `AutoProcessor` what makes its inputs (`processor.py`). Images are uint8 tensors
+(n, 3, side, side), in the order in which their tokens stand in the batch; prompts are padded on the left.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationMixin
 
+from mm1_lab.config import RequestError
+from mm1_lab.files import DONE
 from mm1_lab.model.mm1 import MM1, MM1Config
+from mm1_lab.pretrained import PICKLED
 
 
 class MM1ForConditionalGeneration(MM1, GenerationMixin):
     """The same parts and weights as MM1, with the arguments that the library calls models with."""
 
     main_input_name = "input_ids"
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *args: Any, **settings: Any) -> Any:
+        """As the library does it, from safetensors alone.
+
+        Raises RequestError for a folder that has pickled weights, or lacks a file that its DONE names.
+        """
+        if Path(name).is_dir():
+            check_folder(Path(name))
+        return super().from_pretrained(name, *args, **settings | {"use_safetensors": True})
 
     def forward(  # type: ignore[override]
         self,
@@ -49,6 +64,17 @@ class MM1ForConditionalGeneration(MM1, GenerationMixin):
             labels=labels,
             return_dict=return_dict,
         )
+
+
+def check_folder(folder: Path) -> None:
+    """Raises RequestError for a folder with pickled weights, or without a file that was exported with it."""
+    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if pickled:
+        raise RequestError(f"{folder}: {pickled[0]} is pickled and can run code when it is loaded; delete it")
+    if (folder / DONE).exists():
+        for name in json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]:
+            if not (folder / name).exists():
+                raise RequestError(f"{folder}: lacks {name}; the copy is not complete, export it again")
 
 
 AutoConfig.register(MM1Config.model_type, MM1Config)

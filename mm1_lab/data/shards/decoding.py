@@ -52,7 +52,7 @@ class Decoder:
                 if image.width * image.height > self.largest:
                     raise ValueError(f"{image.width} × {image.height} pixels are more than {self.largest}")
                 image.draft("RGB", (2 * side, 2 * side))
-                small = _square(image.convert("RGB"), side, self.shape)
+                small = square(image.convert("RGB"), side, self.shape)
         except Exception as error:  # Pillow raises many kinds for damaged files
             raise BrokenPicture(f"{name} ({str(error).strip() or type(error).__name__})") from error
         pixels = np.asarray(small)
@@ -60,7 +60,8 @@ class Decoder:
         return pixels
 
 
-def _square(image: Image.Image, side: int, shape: str) -> Image.Image:
+def square(image: Image.Image, side: int, shape: str) -> Image.Image:
+    """The image at `side` × `side` pixels, made a square as `Decoder.shape` says."""
     if shape == "crop":
         return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
     if shape == "pad":

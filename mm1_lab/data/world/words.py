@@ -1,6 +1,10 @@
 """The words of the miniature world, its vocabulary and its tokenizer: one id a word."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -77,3 +81,13 @@ class WorldTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         return " ".join(VOCABULARY[number] for number in ids if number >= len(SPECIAL))
+
+    @property
+    def backend(self) -> "Backend":
+        """One entry a word, as the `tokenizers` library has it; another word is an error there."""
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        backend = Tokenizer(models.WordLevel(self._ids))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        backend.add_special_tokens(list(SPECIAL))
+        return backend

@@ -1,0 +1,72 @@
+"""The model card of an exported arm, from what the ledger knows of it: recipe, data, scores, how to load it."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from analysis.statistics import over_questions
+
+LOADING = {
+    "mm1": """import mm1_lab.model  # pip install mm1-lab; registers the architecture
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained(FOLDER)
+processor = AutoProcessor.from_pretrained(FOLDER)
+inputs = processor(images=["picture.jpg"], text="<image>{prompt}")
+print(processor.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))""",
+    "llava": """from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained(FOLDER)
+processor = AutoProcessor.from_pretrained(FOLDER)""",
+    "encoder": """from transformers import AutoModel
+
+model = AutoModel.from_pretrained(FOLDER)
+
+# or in a sweep of mm1-lab: {encoder: {size: FOLDER}}, or --set "pretrained_encoders.ViT-L=FOLDER\"""",
+    "decoder": """from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+model = AutoModelForCausalLM.from_pretrained(FOLDER)
+tokenizer = PreTrainedTokenizerFast.from_pretrained(FOLDER)  # AutoTokenizer may take one of another family
+
+# or in a sweep of mm1-lab: {decoder: FOLDER}""",
+}
+"""By form."""
+
+
+def model_card(
+    name: str, form: str, record: dict[str, Any] | None, scores: pd.DataFrame | None, image_tokens: int
+) -> str:
+    """Markdown. `record` and `scores` are those of the trial; None where it is not evaluated yet.
+
+    Intervals are by the spread of blocks of questions, so they are about this one model.
+    """
+    lines = ["---", "pipeline_tag: image-text-to-text" if form in ("mm1", "llava") else "tags: [mm1-lab]"]
+    lines += ["library_name: transformers", "---", "", f"# {name}", "", f"Exported by mm1-lab as `{form}`.", ""]
+    lines += ["## How to load it", "", "```python", LOADING[form].replace("{prompt}", _prompt(record)), "```", ""]
+    if form == "mm1":
+        lines += [
+            f"`<image>` stands where a picture is; it takes {image_tokens} places of the sequence. Give pictures by "
+            "their paths to get the pixels of training; large JPEGs that are loaded already differ a little.",
+            "",
+        ]
+    if record is None or scores is None:
+        return "\n".join([*lines, "It has not been evaluated.", ""])
+    lines += ["## Recipe", "", "```json", json.dumps(record["recipe"], indent=1), "```", ""]
+    data = record["config"]["data"]
+    lines += ["## Data", "", f"{data['kind']}, {data['digest']}; sources: {', '.join(data['sources'])}.", ""]
+    lines += ["## Scores", "", "| benchmark | metric | shots | questions | score | 95 % interval |", "|---" * 6 + "|"]
+    for (benchmark, metric, shots), rows in scores.groupby(["benchmark", "metric", "shots"], sort=False):
+        blocks = rows.groupby("block")["score"]
+        found = over_questions({"": blocks.mean().to_numpy()}, {"": blocks.size().to_numpy().astype(float)})
+        interval = f"{found.low:.1f} to {found.high:.1f}" if found.low == found.low else ""  # none for a single block
+        lines.append(f"| {benchmark} | {metric} | {shots} | {len(rows)} | {found.estimate:.1f} | {interval} |")
+    notes = [f"- {name}: {note}" for name, note in record.get("benchmarks", {}).items()]
+    versions = ", ".join(f"{name} {version}" for name, version in record["environment"]["versions"].items())
+    lines += ["", "Intervals are over blocks of questions: of this one model, not of its recipe.", *notes]
+    return "\n".join([*lines, "", f"Made with {versions}; results {record['fingerprints']['evaluation']}.", ""])
+
+
+def _prompt(record: dict[str, Any] | None) -> str:
+    world = record is not None and record["config"]["data"]["kind"] == "world"
+    return "question : what color is the circle ? answer :" if world else "Question: What is shown? Short answer:"

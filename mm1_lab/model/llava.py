@@ -1,0 +1,84 @@
+"""MM1 as LLaVA, where that is exact: for servers that know LLaVA and not this model.
+
+LLaVA takes a layer of a CLIP tower as it is and puts it through two linear layers with GELU between them. So the
+encoder must be CLIP's with an explicit `layer` (without one, every patch goes through the final norm, which has no
+place there), the connector `mlp`, and each picture one view.
+"""
+
+from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+from mm1_lab.config import RequestError
+from mm1_lab.model.export import MM1ForConditionalGeneration
+from mm1_lab.model.processor import MM1Processor
+
+LLAMA_LIKE = ("llama", "qwen2", "qwen3")
+
+
+def to_llava(model: MM1ForConditionalGeneration, processor: MM1Processor) -> LlavaForConditionalGeneration:
+    """The same model in LLaVA's form. Raises RequestError, with the reason, where that would be another model."""
+    encoder, text = model.config.encoder_config, model.config.text_config
+    reasons = {
+        "the connector must be mlp": model.config.connector["kind"] != "mlp",
+        "the encoder must be CLIP's": encoder.vision_config.model_type != "clip_vision_model",
+        "the encoder's features are normed, which LLaVA does not do; choose its `layer`": encoder.layer is None,
+        f"the decoder's family must be one of {', '.join(LLAMA_LIKE)}": text.model_type not in LLAMA_LIKE,
+        "a picture must be one view": processor.views != 1,
+        "the model is blind": processor.blind,
+        "pictures are not squeezed into a square": processor.shape != "squeeze",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise RequestError(f"--as llava: this arm has no exact form in LLaVA: {reason}")
+    config = LlavaConfig(
+        vision_config=encoder.vision_config,
+        text_config=text,
+        image_token_index=model.config.image_token_id,
+        projector_hidden_act="gelu",
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=processor.image_tokens,
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
+    llava = LlavaForConditionalGeneration(config)
+    weights = {}
+    for name, value in model.state_dict().items():
+        part, _, rest = name.partition(".")
+        if part == "decoder":
+            key = rest.replace("model.", "model.language_model.", 1) if rest.startswith("model.") else rest
+        elif part == "encoder":
+            key = f"model.vision_tower.{rest.removeprefix('vision.')}"
+        elif part == "connector":
+            key = rest.replace("project.0", "model.multi_modal_projector.linear_1")
+            key = key.replace("project.2", "model.multi_modal_projector.linear_2")
+            if "linear_2" in key and model.image_scale is not None:
+                value = value * model.image_scale
+        else:
+            continue
+        weights[key] = value
+    found = llava.load_state_dict(weights, strict=False)
+    # the tower's last norm is for the class token, which nobody reads
+    missing = [key for key in found.missing_keys if "post_layernorm" not in key]
+    assert not missing and not found.unexpected_keys, (missing, found.unexpected_keys)
+    return llava.eval()
+
+
+def llava_processor(model: MM1ForConditionalGeneration, processor: MM1Processor) -> LlavaProcessor:
+    """Pictures and text as LLaVA's tools prepare them."""
+    encoder = model.config.encoder_config
+    side = {"height": encoder.image_size, "width": encoder.image_size}
+    images = CLIPImageProcessorPil(
+        do_resize=True,
+        size=side,
+        do_center_crop=False,
+        rescale_factor=1 / encoder.white,
+        image_mean=list(encoder.mean),
+        image_std=list(encoder.std),
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=processor.tokenizer,
+        patch_size=encoder.vision_config.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=processor.chat_template,
+    )

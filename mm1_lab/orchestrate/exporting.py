@@ -1,0 +1,119 @@
+"""A trained arm as a Hugging Face folder: the whole model, the same as LLaVA, or one of its parts alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, GenerationConfig
+
+from mm1_lab import files
+from mm1_lab.config import RequestError, SftStage, Trial
+from mm1_lab.data import open_data
+from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
+from mm1_lab.model.llava import llava_processor, to_llava
+from mm1_lab.orchestrate.request import Request, data_cache
+from mm1_lab.pretrained import quiet_library
+
+CHAT = (
+    "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
+)
+"""What a pre-trained model reads of a conversation: its pictures and texts in order."""
+WORLD_CHAT = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %} "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}"
+    "{% endif %} . {% else %}{% if message['content'] is string %}tell : {{ message['content'] }} . say :{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
+    "tell : {% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}. say :"
+    "{% endif %}{% endif %}{% endfor %}"
+)
+"""A conversation as the miniature world's instructions have it."""
+
+
+def export_trial(request: Request, form: str, folder: Path, card: str) -> None:
+    """Writes the request's only trial as `form` with its model card. Raises RequestError where that cannot be."""
+    trial = only_trial(request)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"{folder}: is there already; name a folder that is not")
+    stage = trial.evaluation.model
+    ledger = request.ledger
+    if not ledger.has_weights(stage.fingerprint):
+        raise RequestError(
+            f"{trial.name}: there are no weights of it in {ledger.store}; run it: mm1-lab run {request.sweep.name} "
+            f"--scale {request.scale_name} --only {trial.arm!r}"
+        )
+    data = open_data(request.data_path, data_cache(ledger), request.scale, request.tokenizer)
+    shape = "squeeze"
+    if request.data_path:
+        from mm1_lab.data.shards.datafile import read_data_file
+
+        shape = read_data_file(request.data_path)[0].pictures
+    tuned = isinstance(stage, SftStage) and stage.data.kind == "world"
+    processor = MM1Processor(
+        library_tokenizer(data.tokenizer),
+        side=stage.image_size,
+        views=stage.views,
+        image_tokens=stage.connector.image_tokens,
+        shape=shape,
+        blind=stage.blind,
+        chat_template=WORLD_CHAT if tuned else CHAT,
+    )
+    with quiet_library():
+        model = AutoModelForImageTextToText.from_pretrained(ledger.stage_folder(stage.fingerprint), dtype=torch.float32)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        bos_token_id=data.tokenizer.begin,
+        eos_token_id=data.tokenizer.end,
+        pad_token_id=data.tokenizer.pad,
+    )
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with quiet_library():
+        _save(model, processor, form, partial)
+    files.write_text(partial / "README.md", card)
+    if folder.exists():
+        folder.rmdir()
+    files.commit(partial, folder)
+
+
+def only_trial(request: Request) -> Trial:
+    """The trial to export. Raises RequestError unless there is exactly one."""
+    if len(request.trials) != 1:
+        raise RequestError(f"{len(request.trials)} trials are asked for; name one arm (--only ARM) and one seed")
+    return request.trials[0]
+
+
+def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str, folder: Path) -> None:
+    if form == "mm1":
+        model.save_pretrained(folder, save_original_format=False)
+        processor.save_pretrained(folder)
+    elif form == "llava":
+        llava = to_llava(model, processor)
+        llava.generation_config = model.generation_config
+        llava.save_pretrained(folder)
+        llava_processor(model, processor).save_pretrained(folder)
+    elif form == "decoder":
+        decoder: Any = model.decoder
+        decoder.generation_config = model.generation_config
+        decoder.save_pretrained(folder)
+        processor.tokenizer.save_pretrained(folder)
+    else:
+        _save_encoder(model, folder)
+
+
+def _save_encoder(model: MM1ForConditionalGeneration, folder: Path) -> None:
+    """The vision tower, and how its images are normalised."""
+    config = model.config.encoder_config
+    if config.layer is not None:
+        raise RequestError(
+            "--as encoder: this arm reads a layer before the final norm, which it has not; export the whole model"
+        )
+    model.encoder.vision.save_pretrained(folder)
+    side = {"height": config.image_size, "width": config.image_size}
+    unit = 255 / config.white  # of pixel values as the tower's numbers have them
+    mean, std = ([value / unit for value in values] for values in (config.mean, config.std))
+    CLIPImageProcessorPil(size=side, do_center_crop=False, image_mean=mean, image_std=std).save_pretrained(folder)

@@ -1,0 +1,208 @@
+"""A trained arm as a Hugging Face folder: other people's tools get our evaluation's answers, and damage is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+from mm1_lab.cli import main
+from mm1_lab.config import Pretrained, RequestError, load_scale, load_sweep, resolve
+from mm1_lab.data import open_data
+from mm1_lab.data.tokenizers import folder_tokenizer
+from mm1_lab.data.world import World
+from mm1_lab.evaluate.answers import cut_answer
+from mm1_lab.evaluate.benchmark import Question
+from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, library_tokenizer
+from mm1_lab.model.decoder import load_decoder, make_decoder
+from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
+from mm1_lab.model.llava import llava_processor, to_llava
+from mm1_lab.pretrained import HuggingFace, text_config
+from tests import pretrained as saved
+from tests.test_lab import shrunk
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+SWEEP = (str(SWEEPS / "data_mix.yaml"), "--scale", "smoke", "--only", "base")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the base was run at smoke and exported whole and in parts; the folders are not to be changed."""
+    place = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+        assert main(["run", *SWEEP, "--inline"]) == 0
+        for form in ("mm1", "encoder", "decoder"):
+            assert main(["export", *SWEEP, "--as", form, form]) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(place: Path) -> MM1ForConditionalGeneration:
+    return AutoModelForImageTextToText.from_pretrained(place / "mm1").eval()
+
+
+@pytest.fixture(scope="module")
+def processor(place: Path) -> MM1Processor:
+    return AutoProcessor.from_pretrained(place / "mm1")
+
+
+def pictures(question: Question, side: int) -> list[Image.Image]:
+    return [Image.fromarray(picture.pixels(side)) for picture in question.pictures]
+
+
+def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
+    place: Path, model: MM1ForConditionalGeneration, processor: MM1Processor
+) -> None:
+    """Over a hundred questions of every benchmark, without demonstrations and after four, in padded batches."""
+    scores = pd.read_csv(next(place.glob("results/local/trials/*/scores.csv.gz")), keep_default_na=False)
+    settings = load_scale("smoke", SWEEPS / "scales").evaluate
+    compared, told = 0, set()
+    for benchmark in benchmarks_for(World(), settings):
+        for shots in (0, 4):
+            rows = scores[(scores["benchmark"] == benchmark.name) & (scores["shots"] == shots)]
+            expected = dict(zip(rows["question"], rows["prediction"], strict=True))
+            texts, images, keys = [], [], []
+            for block, questions in enumerate(benchmark.blocks):
+                shown = benchmark.demonstrations[block][:shots]
+                before = "".join(
+                    f"{'<image>' * len(one.pictures)} {one.prompt} {one.shown} {benchmark.stop[0]} " for one in shown
+                )
+                for question in questions:
+                    texts.append(f"{before}{'<image>' * len(question.pictures)} {question.prompt}")
+                    images.append([image for one in (*shown, question) for image in pictures(one, processor.side)])
+                    keys.append(question.key)
+            batch = processor(images=images, text=texts)
+            out = model.generate(**batch, max_new_tokens=benchmark.new_tokens)
+            new = processor.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            found = [cut_answer(f" {text} ", tuple(f" {word} " for word in benchmark.stop)) for text in new]
+            assert dict(zip(keys, found, strict=True)) == {key: expected[key] for key in keys}, (benchmark.name, shots)
+            compared, told = compared + len(keys), told | set(found)
+    assert compared >= 100 and len(told) > 5
+
+
+def test_the_librarys_pipeline_takes_the_folder(place: Path, model: Any, processor: MM1Processor) -> None:
+    question = benchmarks_for(World(), load_scale("smoke", SWEEPS / "scales").evaluate)[0].blocks[0][0]
+    picture = pictures(question, processor.side)[0]
+    asked = "question : what color is the circle ? answer :"
+    batch = processor(images=picture, text=asked)
+    ids = model.generate(**batch, max_new_tokens=5)[0, batch["input_ids"].shape[1] :]
+    expected = processor.decode(ids, skip_special_tokens=True)
+    pipe = pipeline("image-text-to-text", model=str(place / "mm1"))
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": asked}]
+    answer = pipe(text=[{"role": "user", "content": content}], max_new_tokens=5, return_full_text=False)
+    assert answer[0]["generated_text"].strip() == expected.strip() != ""
+
+
+def test_pictures_and_their_places_must_match(processor: MM1Processor) -> None:
+    grey = Image.new("RGB", (50, 40))
+    with pytest.raises(ValueError, match="2 <image> in the text, but 1 pictures"):
+        processor(images=grey, text="<image> a <image>")
+    one = processor(images=[grey, grey], text=["a", "the circle"])
+    assert one["pixel_values"].shape == (2, 3, processor.side, processor.side)
+    assert one["attention_mask"].sum(1).tolist() == [processor.image_tokens + 2, processor.image_tokens + 3]
+    assert one["input_ids"][0, 0] == processor.tokenizer.pad_token_id
+
+
+def test_the_card_has_the_records_scores(place: Path) -> None:
+    card = (place / "mm1" / "README.md").read_text(encoding="utf-8")
+    record = json.loads(next(place.glob("results/local/trials/*/record.json")).read_text(encoding="utf-8"))
+    scores = pd.read_csv(next(place.glob("results/local/trials/*/scores.csv.gz")), keep_default_na=False)
+    points = scores[(scores["benchmark"] == "vqa") & (scores["shots"] == 4)]["score"]
+    assert f"| vqa | vqa | 4 | {len(points)} | {points.mean():.1f} | " in card
+    assert record["fingerprints"]["evaluation"] in card and '"connector": "c-abstractor"' in card
+    assert "AutoProcessor.from_pretrained(FOLDER)" in card and "world-2" in card
+
+
+def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditionalGeneration) -> None:
+    """Read as others' models are, they compute what they computed within the model."""
+    known = HuggingFace()
+    images = torch.randint(256, (2, 3, 36, 36), dtype=torch.uint8)
+    described = known.encoder(Pretrained(weights=str(place / "encoder")))
+    encoder = Encoder(pretrained_encoder_config(described, 36)).eval()
+    encoder.load(described)
+    with torch.no_grad():
+        expected = model.encoder(model.encoder.normalise(images))
+        assert torch.allclose(encoder(encoder.normalise(images)), expected, atol=1e-4)
+    language = known.decoder(Pretrained(weights=str(place / "decoder")))
+    decoder = make_decoder(text_config(language, language.vocabulary)).eval()
+    load_decoder(decoder, language)
+    described = "a large red circle is at the top left ."
+    tokenizer = folder_tokenizer(place / "decoder")
+    assert tokenizer.encode(described) == World().tokenizer.encode(described)
+    ids = torch.tensor([tokenizer.encode(described)])
+    with torch.no_grad():
+        assert torch.equal(decoder(ids).logits, model.decoder(ids).logits)
+
+
+def test_a_damaged_folder_is_refused(place: Path, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "tokenizer.json", "generation_config.json"):
+        folder = shutil.copytree(place / "mm1", tmp_path / name)
+        (folder / name).unlink()
+        with pytest.raises(RequestError, match=f"lacks {name}; the copy is not complete"):
+            AutoModelForImageTextToText.from_pretrained(folder)
+    folder = shutil.copytree(place / "mm1", tmp_path / "pickled")
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(RequestError, match=r"pytorch_model\.bin is pickled"):
+        AutoModelForImageTextToText.from_pretrained(folder)
+
+
+def test_what_cannot_be_exported(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+
+    def refused(*arguments: str) -> str:
+        assert main(["export", *arguments]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        return lines[0]
+
+    assert "2 trials are asked for; name one arm" in refused(*SWEEP, "--seeds", "2", "new")
+    assert "there are no weights of it" in refused(*SWEEP, "--seeds", "7,", "new")
+    assert "mm1: is there already" in refused(*SWEEP, "mm1")
+    error = refused(*SWEEP, "--as", "llava", "new")
+    assert "no exact form in LLaVA: the connector must be mlp" in error and not (place / "new").exists()
+
+
+@pytest.mark.parametrize("decoder", ["llama", "qwen2"])
+def test_llava_where_the_mapping_is_exact(decoder: str, tmp_path: Path) -> None:
+    """A CLIP layer, an mlp and a decoder like Llama's: the library's LLaVA has the same logits and writes the same."""
+    clip, language = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder(decoder, tmp_path / decoder)
+    chosen = f"pretrained_encoders={{ViT-L: {{weights: {clip}, layer: -2}}}}"
+    scale = load_scale("lab", SWEEPS / "scales", shrunk(clip, language, chosen))
+    data = open_data(None, tmp_path, scale, language)
+    base = load_sweep(SWEEPS / "data_mix.yaml").base
+    change = {"resolution": "native", "image_tokens": "patches", "connector": "mlp"}
+    stage = resolve("a", base.model_copy(update=change), scale, 0, data.identity, HuggingFace()).evaluation.model
+    built = build_mm1(stage, data.tokenizer)
+    built.load_parts(stage, {})
+    assert built.image_scale is not None and built.image_scale != 1
+    built.save_pretrained(tmp_path / "mm1")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mm1").eval()
+    processor = MM1Processor(library_tokenizer(data.tokenizer), side=stage.image_size, image_tokens=16)
+    llava = to_llava(model, processor)
+    llava.save_pretrained(tmp_path / "llava")
+    llava_processor(model, processor).save_pretrained(tmp_path / "llava")
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava").eval()
+    theirs = AutoProcessor.from_pretrained(tmp_path / "llava")
+    picture = Image.effect_mandelbrot((60, 45), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    ours = processor(images=picture, text="<image>what color is the square ?")
+    # LLaVA's own processor adds no begin token, which the text may name
+    begin = processor.tokenizer.bos_token
+    given = theirs(images=picture, text=f"{begin}<image>what color is the square ?", return_tensors="pt")
+    assert given["input_ids"].tolist() == ours["input_ids"].tolist()
+    with torch.no_grad():
+        expected, found = model(**ours).logits, loaded(**given).logits
+    assert torch.allclose(found, expected, atol=2e-3), (found - expected).abs().max()
+    assert found.argmax(-1).tolist() == expected.argmax(-1).tolist()
+    with torch.no_grad():
+        dark = processor(images=Image.new("RGB", (60, 45)), text="<image>what color is the square ?")
+        assert not torch.allclose(model(**dark).logits, expected, atol=1e-2), "the picture must matter"
