@@ -17,16 +17,19 @@ from mm1_lab.config import (
     read_yaml,
     resolve_sweep,
 )
+from mm1_lab.orchestrate.request import find_scale
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 SWEEPS = sorted(FOLDER.glob("*.yaml"))
+LAB_SWEEPS = sorted((FOLDER / "lab").glob("*.yaml"))
+"""Of models that exist, so they resolve at lab alone."""
 SCALES = sorted((FOLDER / "scales").glob("*.yaml"))
 FAMILIES = ("", "captioning", "vqa")
 
 
 def test_every_yaml_is_a_sweep_a_recipe_or_a_scale() -> None:
     recipes = sorted((FOLDER / "recipes").glob("*.yaml"))
-    assert sorted(FOLDER.rglob("*.y*ml")) == sorted([*SWEEPS, *SCALES, *recipes])
+    assert sorted(FOLDER.rglob("*.y*ml")) == sorted([*SWEEPS, *LAB_SWEEPS, *SCALES, *recipes])
     for path in recipes:
         Recipe.parse(read_yaml(path), str(path))
 
@@ -71,6 +74,19 @@ def test_a_sweep_resolves_at_every_scale(path: Path, scale: Path) -> None:
     assert [(trial.arm, trial.seed) for trial in trials] == [(arm, seed) for seed in (0, 1) for arm in sweep.arms]
     recipes = {str(recipe) for recipe in sweep.arms.values()}
     assert len({trial.fingerprint for trial in trials}) == 2 * len(recipes)
+
+
+@pytest.mark.parametrize("path", LAB_SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_of_models_that_exist_resolves_at_lab(path: Path) -> None:
+    sweep, numbers = load_sweep(path), find_scale("lab", sweeps=path.parent)
+    trials = resolve_sweep(sweep, numbers, (0,), WORLD_DATA, AnyModel())
+    assert len({trial.fingerprint for trial in trials}) == len(sweep.arms)
+    text = path.read_text(encoding="utf-8")
+    header = text[: text.index("title:")]
+    assert f"mm1-lab run sweeps/lab/{path.name} --scale lab" in header
+    assert "paper found" in header and "Needs --data" in header
+    known = {f"{family} {k}-shot".strip() for family in FAMILIES for k in numbers.evaluate.shots}
+    assert {contrast.measure for contrast in sweep.contrasts} <= known
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -87,11 +87,12 @@ class _SweepFile(Config):
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it. Raises RequestError."""
+    """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it or one folder up. Raises RequestError."""
     file = _SweepFile.parse(read_yaml(path), str(path))
     if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
         raise RequestError(f"{path}: the grid has {cells:.3g} cells; {MOST_ARMS} are the most that a sweep may have")
-    recipe_path = path.parent / "recipes" / f"{file.recipe}.yaml"
+    places = [folder / "recipes" / f"{file.recipe}.yaml" for folder in (path.parent, path.parent.parent)]
+    recipe_path = next((place for place in places if place.exists()), places[0])
     base = Recipe.parse(read_yaml(recipe_path), str(recipe_path))
     changes = dict(file.arms)
     for cell in product(*file.grid.values()) if file.grid else ():

@@ -157,9 +157,9 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
-    """A scale from those beside the sweeps, or else from the repository's. Raises RequestError."""
-    scales = sweeps / "scales"
-    return load_scale(name, scales if scales.is_dir() else REPOSITORY / "sweeps" / "scales", overrides)
+    """A scale from those beside the sweeps or one folder up, or else from the repository's. Raises RequestError."""
+    places = [folder / "scales" for folder in (sweeps, sweeps.parent, REPOSITORY / "sweeps")]
+    return load_scale(name, next(place for place in places if place.is_dir()), overrides)
 
 
 def find_law(ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None) -> LearningRateLaw:
