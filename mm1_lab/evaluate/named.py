@@ -10,13 +10,23 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, canonical_json, nearest
+from mm1_lab.config import (
+    BenchmarkConfig,
+    BenchmarkFiles,
+    EvaluationSettings,
+    EvaluationStage,
+    PretrainedDecoder,
+    RequestError,
+    canonical_json,
+    nearest,
+)
 from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.benchmark import Benchmark, Family, Question, in_blocks
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.images import open_images
 from mm1_lab.evaluate.items import Format, Item
 from mm1_lab.evaluate.metrics import METRICS
+from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.shards import LONGEST_CAPTION
 from mm1_lab.evaluate.vqa import AGREEING
 
@@ -126,6 +136,29 @@ def build_benchmark(config: BenchmarkConfig, settings: EvaluationSettings, token
         submission=None if has_answers else _format(config).submission,
         note=_note(config, len(questions), published),
     )
+
+
+def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer) -> None:
+    """Raises RequestError for a prompt that, with its demonstrations and answer, is longer than a model can read."""
+    limits: dict[tuple[int, int], EvaluationStage] = {}
+    for stage in stages:
+        ready = stage.model.decoder
+        longest = ready.longest if isinstance(ready, PretrainedDecoder) else stage.model.sequence_length
+        limits.setdefault((stage.model.picture_tokens, longest), stage)
+    for (tokens, longest), stage in limits.items():
+        writer = PromptWriter(tokenizer, tokens)
+        shots = max(stage.settings.shots, default=0)
+        for config in stage.benchmarks:
+            benchmark = build_benchmark(config, stage.settings, tokenizer)
+            for block, questions in enumerate(benchmark.blocks):
+                prompt = max(len(writer.question(question).tokens) for question in questions)
+                length = len(writer.prefix(benchmark, block, shots).tokens) + prompt + benchmark.new_tokens
+                if length > longest:
+                    raise RequestError(
+                        f"benchmark {config.name!r}: after {shots} demonstrations a question takes {length} places, "
+                        f"with {tokens} per picture, but the decoder reads {longest}; ask after fewer "
+                        "(--set evaluate.shots=[0,4]) or --set a larger sequence_length"
+                    )
 
 
 @lru_cache(maxsize=32)

@@ -125,6 +125,12 @@ def load_request(
     numbers = with_benchmarks(numbers, data, tokenizer)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, models)
+    if numbers.benchmarks:
+        from mm1_lab.data import open_data
+        from mm1_lab.evaluate.named import check_lengths
+
+        words = open_data(data, data_cache(ledger), numbers, tokenizer).tokenizer
+        check_lengths([trial.evaluation for trial in trials], words)
     return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials), models, tokenizer)
 
 

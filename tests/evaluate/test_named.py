@@ -6,19 +6,30 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
+from mm1_lab.config import (
+    WORLD_DATA,
+    BenchmarkConfig,
+    EvaluationSettings,
+    RequestError,
+    load_scale,
+    load_sweep,
+    resolve,
+)
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import score
-from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
+from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
 
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 
 
 class Letters:
     """A tokenizer of one id per letter."""
+
+    begin, image = 0, 1
 
     def encode(self, text: str) -> list[int]:
         return list(map(ord, text))
@@ -229,6 +240,28 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
 def test_own_lines_that_do_not_fit_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         check_benchmarks([own(tmp_path, *rows)], ZERO)
+
+
+def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> None:
+    """To the place: begin, two demonstrations, the longest question, and the answer."""
+    config = opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path))
+    benchmark = built(config)
+    scale = load_scale("smoke", SWEEPS / "scales", ("evaluate.shots=[0,2]", "evaluate.questions=20"))
+    recipe = load_sweep(SWEEPS / "data_mix.yaml").base
+
+    def checked(sequence: int) -> None:
+        stage = resolve("a", recipe, scale, 0, WORLD_DATA).evaluation
+        model = stage.model.model_copy(update={"sequence_length": sequence})
+        check_lengths([stage.model_copy(update={"model": model, "benchmarks": (config,)})], Letters())  # type: ignore[arg-type]
+
+    longest = 0
+    for questions, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):
+        before = sum(9 + len(f"{one.prompt} {one.shown}{benchmark.stop[0]}") for one in shown[:2])
+        longest = max(longest, 1 + before + max(9 + len(one.prompt) for one in questions) + benchmark.new_tokens)
+    checked(longest)
+    message = f"'vqav2': after 2 demonstrations a question takes {longest} places, with 9 per picture"
+    with pytest.raises(RequestError, match=message):
+        checked(longest - 1)
 
 
 def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
