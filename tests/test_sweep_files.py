@@ -57,7 +57,7 @@ class AnyModel:
         )
 
 
-NEED_WEIGHTS = ("encoder", "encoder_scratch")
+NEED_WEIGHTS = ("encoder", "encoder_scratch", "final_models")
 """They ask how an encoder is pre-trained, so where encoders come ready-made each arm must name its own."""
 
 
@@ -67,7 +67,7 @@ def test_a_sweep_resolves_at_every_scale(path: Path, scale: Path) -> None:
     sweep = load_sweep(path)
     numbers = load_scale(scale.stem, scale.parent)
     if numbers.pretrained_encoders and path.stem in NEED_WEIGHTS:
-        with pytest.raises(RequestError, match=r"^arm '(AIM-600M|scratch)'"):
+        with pytest.raises(RequestError, match=r"^arm '(AIM-600M|scratch|3B)'"):
             resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, AnyModel())
         return
     trials = resolve_sweep(sweep, numbers, (0, 1), WORLD_DATA, AnyModel())

@@ -256,7 +256,13 @@ def _decoder(
     if key not in made:
         _look_up(arm, "decoder", name, scale.decoders, scale.pretrained_decoders)
         size = scale.decoders[name]
-        made[key] = new = DecoderStage(**shared, size=size, training=scale.decoder, attention=scale.attention)
+        made[key] = new = DecoderStage(
+            **shared,
+            size=size,
+            training=scale.decoder,
+            attention=scale.attention,
+            gradient_checkpointing=scale.gradient_checkpointing,
+        )
         if name in scale.upcycled:
             dense = _look_up(arm, "decoder", scale.upcycled[name], scale.decoders)
             if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:

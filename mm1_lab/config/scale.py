@@ -188,6 +188,25 @@ class Resources(Config):
     """Batches that each of them has ready."""
 
 
+class Hardware(Config):
+    """GPUs that a plan reckons with; no part of any identity."""
+
+    gpu: Literal["a100", "h100", "h200", "b200"]
+    count: int = Field(1, gt=0, le=1_000_000)
+    mfu: float = Field(0.4, gt=0, le=1)
+    """Model FLOPs utilisation that is expected: the share of the peak that the model's own FLOPs get."""
+
+    @property
+    def peak(self) -> float:
+        """FLOPs a second of dense matrix products in bf16, by the maker's data sheets."""
+        return {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}[self.gpu]
+
+    @property
+    def memory(self) -> float:
+        """Bytes of one."""
+        return {"a100": 80e9, "h100": 80e9, "h200": 141e9, "b200": 180e9}[self.gpu]
+
+
 class Scale(Config):
     """The concrete side of a recipe; `--set` speaks these fields."""
 
@@ -229,10 +248,14 @@ class Scale(Config):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     resources: Resources = Resources()
+    hardware: Hardware | None = None
+    """What a plan at this scale reckons with; without it, with this machine's own measured speeds alone."""
+    images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Of a packed row of each source, about: what a plan reckons the encoder's work by."""
     retries: int = Field(1, ge=0, le=1000)
     """How often a failed stage is tried again."""
     attention: Attention = "masked"
     gradient_checkpointing: bool = False
-    """Multimodal training computes activations a second time instead of keeping them."""
+    """Training of decoder and model computes activations a second time instead of keeping them."""
     reuse_processes: bool = False
     """One process works through many stages; right where stages are short."""

@@ -144,7 +144,10 @@ class Stage(Config):
         """Positions that the work is done on, padding included; image patches where only images are seen."""
 
     def flops(self) -> float:
-        """6 · active parameters · positions, 2 in evaluation (Kaplan et al. 2020): good to a factor of two."""
+        """6 · active parameters · positions, 2 in evaluation (Kaplan et al. 2020): good to a factor of two.
+
+        What measured speeds go by; a plan counts by part (mm1_lab/orchestrate/cost.py).
+        """
         return (6.0 if self.TRAINS else 2.0) * self.parameters().active * self.positions()
 
     def canonical(self) -> dict[str, Any]:
@@ -209,6 +212,7 @@ class DecoderStage(Stage):
     size: Size
     training: DecoderTraining
     attention: Attention = "masked"
+    gradient_checkpointing: bool = False
     upcycled_from: "DecoderStage | None" = None
     """A dense decoder whose feed-forwards every expert starts as."""
 
@@ -358,7 +362,12 @@ class EvaluationStage(Stage):
     def parameters(self) -> Parameters:
         return self.model.parameters()
 
+    @property
+    def question_tokens(self) -> int:
+        """Of a question with its picture and answer."""
+        return ANSWER_TOKENS + self.model.picture_tokens
+
     def positions(self) -> int:
-        question = ANSWER_TOKENS + self.model.picture_tokens
+        question = self.question_tokens
         benchmarks = (WORLD_BENCHMARKS if self.data.kind == "world" else 1) + len(self.benchmarks)
         return benchmarks * self.settings.questions * sum(question * (shots + 1) for shots in self.settings.shots)

@@ -168,3 +168,16 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     both = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
     embedding = sum(parameter.numel() for parameter in both)  # one, where they are tied
     return {"decoder": size(model) - embedding, "embedding": embedding}
+
+
+def connector_flops(model: nn.Module) -> float:
+    """Of the connector's forward pass for one image, for a model on the meta device; 0 for one without images."""
+    if not isinstance(model, MM1):
+        return 0.0
+    from torch.utils.flop_counter import FlopCounterMode
+
+    features = torch.empty(1, model.encoder.patches, model.encoder.width, device="meta")
+    model.connector.requires_grad_(False)  # the counter's hooks on gradients stumble over some modules
+    with FlopCounterMode(display=False) as counter:
+        model.connector(features)
+    return float(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""What a stage costs, before it runs: bytes, and seconds from what such stages took before, by their FLOPs."""
+"""How long a stage will take, from what such stages took before, by their FLOPs."""
 
 import json
 from collections.abc import Iterable
@@ -8,16 +8,6 @@ from statistics import median
 
 from mm1_lab.config import Stage
 from mm1_lab.results import Ledger
-
-
-def disk_bytes(stage: Stage) -> int:
-    """What a finished stage leaves: its weights at four bytes a parameter."""
-    return 4 * stage.parameters().total if stage.TRAINS else 0
-
-
-def memory_bytes(stage: Stage) -> int:
-    """Weights, and in training gradients and Adam's two moments, at four bytes each; activations left out."""
-    return (16 if stage.TRAINS else 4) * stage.parameters().total
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
-from mm1_lab.config import Stage
+from mm1_lab.config import DataIdentity, Hardware, Scale
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.orchestrate.cost import disk_bytes, measured_speeds, memory_bytes
+from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.display import duration
+from mm1_lab.orchestrate.estimate import Cost, check_group, short_bytes, stage_cost
 from mm1_lab.orchestrate.feasible import same_network
 from mm1_lab.orchestrate.plan import Plan, PlannedStage
 from mm1_lab.orchestrate.request import Request
@@ -23,7 +25,8 @@ STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not
 def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | None, slots: int) -> str:
     """Trials and stages, what runs and why, and what it costs; several requests share scale, data and folders.
 
-    A stage that they share stands there once. With a tokenizer, parameters are counted exactly.
+    A stage that they share stands there once. Where anything is missing a tokenizer is needed, which parameters are
+    counted with. Raises RequestError for a stage that the scale's hardware cannot hold.
     """
     first = requests[0]
     speeds = measured_speeds(first.ledger)
@@ -34,7 +37,8 @@ def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | No
     ]
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
     known = list(_known_stages(first.ledger)) if missing else []
-    counts = _counts([planned.stage for planned in missing], tokenizer)
+    costs = _costs(plan, first.scale, tokenizer, first.data) if missing and tokenizer else {}
+    hardware = first.scale.hardware
     rows, seconds = [], 0.0
     for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
         stage = planned.stage
@@ -42,32 +46,76 @@ def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | No
         if planned.state in ("run", "wait"):
             expected = speeds.seconds(stage)
             seconds = seconds + expected if expected is not None else float("nan")
-            count = counts.get(planned.fingerprint, stage.parameters().total)
-            row += [_why(planned, known), _short(count), _short(stage.positions()), _short(stage.flops())]
-            row += [_bytes(memory_bytes(stage)), duration(expected) if expected is not None else "unknown"]
+            row += [_why(planned, known), *_cost_columns(costs[planned.fingerprint], hardware)]
+            row.append(duration(expected) if expected is not None else "unknown")
         else:
-            row += [_with_quality(planned, first.ledger), "", "", "", "", ""]
+            row += [_with_quality(planned, first.ledger), *[""] * (9 if hardware else 7)]
         rows.append(row)
-    heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "tokens", "FLOPs", "memory", "time")
+    with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
+    heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "state", "activations",
+               "disk", *with_gpus, "time")  # fmt: skip
     title = ", ".join(request.variant for request in requests)
     lines = [f"{title} at {first.scale_name}: {len(trials)} trials, {len(missing)} stages to run", ""]
     columns = ("sweep", "arm", "seed", "fingerprint", "state")
     start = 0 if len(requests) > 1 else 1
     lines += [*table(columns[start:], (row[start:] for row in trials)), "", *table(heading, rows), ""]
-    if missing:
-        total = sum(planned.stage.flops() for planned in missing)
-        disk = sum(disk_bytes(planned.stage) for planned in missing)
-        time = "time unknown (some kind of stage was never measured here)"
-        if not math.isnan(seconds):
-            time = f"about {duration(seconds / slots)} with {slots} at a time"
-        lines += [
-            f"In all {_short(total)} FLOPs, {_bytes(disk)} of weights, {time}.",
-            "FLOPs are 6 (evaluation: 2) · parameters without embeddings · tokens, roughly; tokens of an encoder are",
-            "image patches; memory is weights, gradients and Adam's moments, without activations.",
-        ]
-    else:
-        lines.append("Nothing to run.")
-    return "\n".join(lines)
+    if not missing:
+        return "\n".join([*lines, "Nothing to run."])
+    lines += [*table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
+    time = "time unknown (some kind of stage was never measured here)"
+    if not math.isnan(seconds):
+        time = f"about {duration(seconds / slots)} with {slots} at a time"
+    own = [costs[planned.fingerprint] for planned in missing]
+    total = sum(cost.flops for cost in own)
+    disk = f"{short_bytes(sum(cost.weights for cost in own))} of weights"
+    disk += f" (the largest checkpoint while training: {short_bytes(max(cost.checkpoint for cost in own))})"
+    lines.append(f"In all {_short(total)} FLOPs, {disk}, {time}.")
+    if hardware:
+        hours: dict[str, float] = {}
+        for planned in missing:
+            hours.setdefault(planned.stage.KIND, 0.0)
+            hours[planned.stage.KIND] += _gpu_hours(costs[planned.fingerprint], hardware)
+        kinds = ", ".join(f"{kind} {_short(value)}" for kind, value in hours.items())
+        lines.append(
+            f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in all "
+            f"{sum(hours.values()) / hardware.count / 24:.3g} days of {hardware.count} (hardware, in the scale)."
+        )
+    if hardware and any(check_group(cost, hardware, "") > 1 for cost in own):
+        lines.append(
+            "A stage runs on one GPU; sharded training, which those with a larger group need, is not there yet."
+        )
+    return "\n".join([*lines, *LEGEND])
+
+
+LEGEND = (
+    "FLOPs are matrix products, attention over whole rows included; embeddings are parameters, too. active: parameters",
+    "that a token passes. state: weights, gradients and moments; activations: of a row, or of an image.",
+    "disk: what stays. Positions of images are reckoned by the scale's images_per_row.",
+)
+
+
+def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
+    columns = [_short(cost.parameters), _short(cost.active), _short(cost.flops)]
+    columns += [short_bytes(size) for size in (cost.state, cost.activations, cost.weights)]
+    if hardware:
+        columns += [str(check_group(cost, hardware, "")), _short(_gpu_hours(cost, hardware))]
+    return columns
+
+
+def _gpu_hours(cost: Cost, hardware: Hardware) -> float:
+    return cost.flops / (hardware.peak * hardware.mfu) / 3600
+
+
+def _parts(missing: Iterable[PlannedStage], costs: dict[str, Cost]) -> Iterator[tuple[str, ...]]:
+    """Rows of what a stage does with each part; stages of equal cost stand there once."""
+    seen = set()
+    for planned in sorted(missing, key=lambda planned: planned.stage.KIND):
+        cost = costs[planned.fingerprint]
+        if (key := (planned.stage.KIND, cost)) in seen:
+            continue
+        seen.add(key)
+        for part in cost.parts:
+            yield planned.fingerprint, planned.stage.KIND, part.name, _short(part.positions), _short(part.flops)
 
 
 def _trial_state(plan: Plan, fingerprint: str) -> str:
@@ -113,28 +161,42 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def _counts(stages: Iterable[Stage], tokenizer: Tokenizer | None) -> dict[str, int]:
-    """Parameters by fingerprint, embeddings included, counted on the meta device: no memory, whatever the size.
+def _costs(plan: Plan, scale: Scale, tokenizer: Tokenizer, data: DataIdentity) -> dict[str, Cost]:
+    """By fingerprint; networks are counted on the meta device: no memory, whatever the size.
 
-    Of an evaluation those of its model.
+    Raises RequestError, naming a trial, for a stage that the scale's hardware cannot hold.
     """
-    if tokenizer is None:
-        return {}
     import torch
 
+    from mm1_lab.model import connector_flops, count_parameters
     from mm1_lab.train.stages import KINDS
 
-    counts: dict[str, int] = {}
-    by_fingerprint: dict[str, int] = {}
-    for stage in stages:
-        network = next(needed for needed in stage.chain() if needed.TRAINS)
-        same = same_network(network)
-        if same not in counts:
-            with torch.device("meta"):
-                model = KINDS[type(network)].build(network, tokenizer)
-            counts[same] = sum(parameter.numel() for parameter in model.parameters())
-        by_fingerprint[stage.fingerprint] = counts[same]
-    return by_fingerprint
+    # without data of the user's, a plan for GPUs reckons with the vocabulary that a tokenizer of theirs would have
+    few = data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None
+    words = cast("Tokenizer", Vocabulary(scale.vocabulary, tokenizer.image)) if few else tokenizer
+    costs: dict[str, Cost] = {}
+    networks: dict[str, tuple[dict[str, int], float]] = {}
+    for task in plan.tasks.values():
+        for stage in task.stages:
+            network = next(needed for needed in stage.chain() if needed.TRAINS)
+            same = same_network(network)
+            if same not in networks:
+                with torch.device("meta"):
+                    model = KINDS[type(network)].build(network, words)
+                networks[same] = count_parameters(model), connector_flops(model)
+            cost = stage_cost(stage, scale, *networks[same], words.size)
+            if scale.hardware:
+                check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}")
+            costs[stage.fingerprint] = cost
+    return costs
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Stands for a tokenizer that is not made yet."""
+
+    size: int
+    image: int
 
 
 def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
@@ -173,14 +235,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def _short(value: float) -> str:
     """`1.2M`."""
-    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
+    for unit, size in (("Z", 1e21), ("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def _bytes(value: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f} B"

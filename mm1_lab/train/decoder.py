@@ -66,6 +66,8 @@ def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path],
     decoder = build(stage, data.tokenizer)
     if stage.upcycled_from:
         upcycle(decoder, inputs["upcycled_from"])
+    if stage.gradient_checkpointing:
+        decoder.activation_checkpointing_enable({"use_reentrant": False})
     if stage.attention == "varlen":
         read_by_document(decoder)
     if stage.compile:

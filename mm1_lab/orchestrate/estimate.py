@@ -1,0 +1,296 @@
+"""What a stage asks for, before it runs: FLOPs of each part at its own positions, bytes, and the GPUs that hold it.
+
+FLOPs are those of matrix products, attention over the whole row included (as in PaLM's model FLOPs utilisation):
+nothing is counted twice for activations that are computed again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mm1_lab.config import (
+    DecoderStage,
+    EncoderStage,
+    EvaluationStage,
+    Hardware,
+    ModelStage,
+    MultimodalStage,
+    RequestError,
+    Scale,
+    SftStage,
+    Size,
+    Stage,
+)
+
+CAPTION_TOKENS = 32
+"""Of the longest caption of a contrastive batch, about; what is longer than 77 is cut off."""
+TURN_TOKENS = 48
+"""Of a question with its answer in a packed row of instructions, about."""
+USABLE = 0.9
+"""Share of a GPU's memory that is reckoned with; the rest is for kernels, communication and fragments."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage does with one part of its network."""
+
+    name: str
+    positions: float
+    """Patches, image tokens or tokens that pass it in the whole stage."""
+    flops: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage asks for."""
+
+    parts: tuple[Part, ...]
+    parameters: int
+    """Of the whole network, embeddings included."""
+    active: int
+    """Those that one token passes, where it chooses among experts."""
+    state: float
+    """Bytes of all weights, and in training of gradients and moments."""
+    activations: float
+    """Bytes that a row (of an encoder: an image) leaves for the backward pass, logits included."""
+    layer: float
+    """Bytes of the largest layer's weights as they are computed with; sharded training gathers it."""
+    weights: float
+    """Bytes that the finished stage leaves on the disk."""
+    checkpoint: float
+    """Bytes on the disk while it is trained."""
+    rows: int
+    """Of a step."""
+
+    @property
+    def flops(self) -> float:
+        return sum(part.flops for part in self.parts)
+
+    def group(self, hardware: Hardware) -> int | None:
+        """The smallest number of GPUs, a power of two, whose memory holds a shard of everything and the activations of
+        their own rows, where all GPUs share the batch; None where activations alone do not fit."""
+        room = USABLE * hardware.memory - self.activations * -(-self.rows // hardware.count)
+        if self.state <= room:
+            return 1
+        room -= 2 * self.layer  # the one that is computed with, and the next
+        group = 2
+        while room > 0 and self.state / group > room:
+            group *= 2
+        return group if room > 0 else None
+
+
+def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: float, vocabulary: int) -> Cost:
+    """`counts` are parameters by part (count_parameters); `connector` FLOPs of its forward pass for one image."""
+    fine = 4 if scale.precision == "32-true" else 2
+    parts: list[Part]
+    if isinstance(stage, EncoderStage):
+        return _encoder_cost(stage, counts, fine)
+    if isinstance(stage, DecoderStage):
+        steps = zip(stage.training.phase_steps(), stage.training.phases, strict=True)
+        phases = [(n * phase.batch_size * phase.sequence_length, phase) for n, phase in steps]
+        flops = sum(n * _per_position(stage.size, phase.sequence_length, 3) for n, phase in phases)
+        positions = sum(n for n, _ in phases)
+        parts = [Part("decoder", positions, flops), _vocabulary(positions, stage.size.width, vocabulary, 3)]
+        longest = max((phase for _, phase in phases), key=lambda phase: phase.batch_size * phase.sequence_length)
+        row = longest.sequence_length
+        activations = row * (_saved(stage.size, fine, stage.gradient_checkpointing) + _logits(vocabulary, fine))
+        return _trained(parts, counts, 16.0, sum(counts.values()), activations, stage.size, fine, longest.batch_size)
+    if isinstance(stage, EvaluationStage):
+        return _evaluation_cost(stage, counts, vocabulary, connector, fine)
+    assert isinstance(stage, MultimodalStage | SftStage)
+    return _model_cost(stage, scale, counts, vocabulary, connector, fine)
+
+
+def _model_cost(
+    stage: ModelStage, scale: Scale, counts: dict[str, int], vocabulary: int, connector: float, fine: int
+) -> Cost:
+    training, size, encoder = stage.training, stage.decoder.size, stage.encoder.features
+    rows = training.batch_size * _steps(stage)
+    images = sum(share * images_per_row(stage, name, scale) for name, share in stage.shares.items())
+    patches = (stage.image_size // stage.encoder.patch) ** 2
+    tokens = stage.connector.image_tokens
+    frozen = set(stage.frozen)
+    passes, beneath = {}, False
+    for part in ("encoder", "connector", "decoder"):  # forward; gradients for what is beneath; gradients of its own
+        is_trained = part not in frozen
+        passes[part] = 1 + (is_trained or beneath) + is_trained
+        beneath = beneath or is_trained
+    positions = rows * stage.sequence_length
+    read = rows * (stage.sequence_length - images * tokens)
+    parts = [
+        _look(stage, images * rows, passes["encoder"]),
+        Part("connector", images * rows * tokens, passes["connector"] * connector * images * rows),
+        Part("decoder", positions, positions * _per_position(size, stage.sequence_length, passes["decoder"])),
+        _vocabulary(read, size.width, vocabulary, passes["decoder"]),
+    ]
+    names = {"encoder": ["encoder"], "connector": ["connector"], "decoder": ["decoder", "embedding"]}
+    trained = sum(counts[name] for part in names if part not in frozen for name in names[part])
+    # Adafactor keeps sums of rows and columns in place of two moments
+    per_trained = 8.0 if isinstance(stage, SftStage) and stage.training.optimiser == "adafactor" else 16.0
+    again = stage.gradient_checkpointing
+    most = max(images_per_row(stage, name, scale) for name in stage.shares)
+    activations = (
+        stage.sequence_length * _saved(size, fine, again)
+        + (stage.sequence_length - images * tokens) * _logits(vocabulary, fine)
+        + most * patches * _saved_by_encoder(encoder, fine, again) * (passes["encoder"] > 1)
+    )
+    return _trained(parts, counts, per_trained, trained, activations, size, fine, training.batch_size)
+
+
+def _encoder_cost(stage: EncoderStage, counts: dict[str, int], fine: int) -> Cost:
+    images, text = stage.training.steps * stage.training.batch_size, stage.training.text
+    patches = (stage.image_size // stage.patch) ** 2
+    parts = [_look(stage, 0 if stage.objective == "none" else images, 3)]
+    activations, total = patches * _saved_by_encoder(stage.size, fine, False), sum(counts.values())
+    if stage.objective == "contrastive":
+        positions = images * CAPTION_TOKENS
+        parts.append(Part("text tower", positions, positions * _per_position(text, CAPTION_TOKENS, 3)))
+        activations += CAPTION_TOKENS * _saved_by_encoder(text, fine, False)
+        total += text.parameters().total
+    return _trained(parts, counts, 16.0, total, activations, stage.size, fine, stage.training.batch_size)
+
+
+def _evaluation_cost(
+    stage: EvaluationStage, counts: dict[str, int], vocabulary: int, connector: float, fine: int
+) -> Cost:
+    """Every demonstration and question read once, which is a little more than prefixes that are shared cost."""
+    model, positions = stage.model, stage.positions()
+    size, tokens = model.decoder.size, model.connector.image_tokens
+    images = positions * model.picture_tokens // (stage.question_tokens * tokens)
+    per_position = _per_position(size, model.sequence_length / 2, 1)
+    parts = (
+        _look(model, images, 1),
+        Part("connector", images * tokens, connector * images),
+        Part("decoder", positions, positions * per_position),
+    )
+    # keys and values of a sequence stay; of everything else one layer at a time
+    kept = 2 * fine * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
+    rows = stage.settings.batch_size
+    state = 4.0 * sum(counts.values())
+    total = sum(counts.values())
+    return Cost(parts, total, _active(total, size), state, model.sequence_length * kept, _layer(size, fine), 0, 0, rows)
+
+
+def images_per_row(stage: ModelStage, source: str, scale: Scale) -> float:
+    """Encoder passes that a packed row of the source asks for."""
+    if isinstance(stage, SftStage):
+        pictures = stage.sequence_length // (stage.picture_tokens + TURN_TOKENS)
+        return stage.views * min(pictures, stage.max_images // stage.views)
+    fits = stage.sequence_length // stage.picture_tokens
+    return min(scale.images_per_row.get(source, 0.0), fits, stage.max_images)
+
+
+def _steps(stage: ModelStage) -> int:
+    return (stage.stop_after if isinstance(stage, MultimodalStage) else None) or stage.training.steps
+
+
+def _per_position(size: Size, context: float, passes: int) -> float:
+    """FLOPs of a position that attends over `context` others: 2 per parameter and pass, and two products with queries.
+
+    Their gradients, which have two passes, are also needed where the weights are frozen but what is beneath is not.
+    """
+    attention = 4 * size.layers * size.width * context
+    return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
+
+
+def _look(stage: EncoderStage | ModelStage, images: float, passes: int) -> Part:
+    """The encoder's work on so many images; a class token is one more position."""
+    encoder = stage if isinstance(stage, EncoderStage) else stage.encoder
+    size = encoder.size if isinstance(encoder, EncoderStage) and encoder is stage else encoder.features
+    patches = (stage.image_size // encoder.patch) ** 2
+    embedding = 2 * 3 * encoder.patch**2 * size.width * patches
+    # pixels need no gradients, so the embedding of patches has one pass less
+    per_image = (patches + 1) * _per_position(size, patches + 1, passes) + min(passes, 2) * embedding
+    return Part("encoder", images * patches, images * per_image)
+
+
+def _vocabulary(positions: float, width: int, vocabulary: int, passes: int) -> Part:
+    return Part("vocabulary", positions, passes * 2 * positions * width * vocabulary)
+
+
+def _saved(size: Size, fine: int, checkpointing: bool) -> float:
+    """Bytes a position that the decoder's layers keep, as torch's autograd was seen to.
+
+    Gate, up, activation and product of a feed-forward are in the fine precision, residuals and norms in single; of
+    experts the chosen ones count. With checkpointing a layer keeps its input, and one layer at a time keeps all."""
+    inner = size.feed_forward or 8 * size.width / 3
+    if size.experts:
+        sparse = 1 / size.experts_every
+        inner *= 1 - sparse + sparse * size.experts_per_token
+    layer = (40 if fine == 2 else 50) * size.width + 4 * fine * inner
+    return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
+
+
+def _saved_by_encoder(size: Size, fine: int, checkpointing: bool) -> float:
+    layer = (40 if fine == 2 else 64) * size.width
+    return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
+
+
+def _logits(vocabulary: int, fine: int) -> float:
+    """Bytes a counted position: logits, their single-precision copy and its softmax, and the gradient."""
+    return (fine + 12) * vocabulary
+
+
+def _active(total: int, size: Size) -> int:
+    return total - size.parameters().total + size.parameters().active
+
+
+def _layer(size: Size, fine: int) -> float:
+    """Bytes of the largest layer's weights."""
+    dense = size.parameters().dense / size.layers
+    extra = size.parameters().total - size.parameters().dense
+    return fine * (dense + extra / max(1, size.layers // size.experts_every))
+
+
+def _trained(
+    parts: Iterable[Part],
+    counts: dict[str, int],
+    per_trained: float,
+    trained: int,
+    activations: float,
+    size: Size,
+    fine: int,
+    rows: int,
+) -> Cost:
+    """`trained` of the network's parameters are; autocast keeps copies of all in half precision."""
+    total = max(trained, sum(counts.values()))
+    copies = 2.0 * total if fine == 2 else 0.0
+    return Cost(
+        tuple(part for part in parts if part.flops),
+        sum(counts.values()),
+        _active(sum(counts.values()), size),
+        per_trained * trained + 4.0 * (total - trained) + copies,
+        activations,
+        _layer(size, fine),
+        4.0 * sum(counts.values()),
+        4.0 * total + (per_trained - 8) * trained,
+        rows,
+    )
+
+
+def check_group(cost: Cost, hardware: Hardware, label: str) -> int:
+    """The smallest group that holds the stage. Raises RequestError, with the number that would do, where none does."""
+    group = cost.group(hardware)
+    if group is not None and group <= hardware.count:
+        return group
+    count = max(group or 2, hardware.count)
+    while (needed := cost.group(hardware.model_copy(update={"count": count}))) is None or needed > count:
+        if count > cost.rows and needed is None:
+            raise RequestError(
+                f"{label}: a row's activations of {short_bytes(cost.activations)} do not fit a GPU of "
+                f"{short_bytes(hardware.memory)}; shorten sequence_length, or set gradient_checkpointing=true (--set)"
+            )
+        count *= 2
+    rows = -(-cost.rows // hardware.count)
+    raise RequestError(
+        f"{label}: {short_bytes(cost.state)} of weights, gradients and moments and {rows} rows per GPU, each of "
+        f"{short_bytes(cost.activations)}, do not fit {hardware.count} of {short_bytes(hardware.memory)}; {count} "
+        f"would hold them (--set hardware.count={count}), or a smaller batch_size"
+    )
+
+
+def short_bytes(value: float) -> str:
+    """`1.2 GB`."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"

@@ -1,0 +1,184 @@
+"""What a plan reckons with, against what torch counts, and the plan of the paper's final models as a file."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mm1_lab.cli import main
+from mm1_lab.config import WORLD_DATA, DecoderStage, Hardware, MultimodalStage, Scale, load_scale, load_sweep, resolve
+from mm1_lab.data.batches import make_batch
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.world import World
+from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
+from mm1_lab.orchestrate.estimate import Cost, images_per_row, stage_cost
+from mm1_lab.train.objective import language_loss
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "final_models-paper.txt"
+TERA = 1e12
+
+
+def base(scale: Scale, **changes: object) -> MultimodalStage:
+    recipe = load_sweep(ROOT / "sweeps" / "data_mix.yaml").base.model_copy(update=changes)
+    model = resolve("base", recipe, scale, 0, WORLD_DATA).evaluation.model
+    assert isinstance(model, MultimodalStage)
+    return model
+
+
+@pytest.mark.parametrize("frozen", [(), ("encoder",), ("connector", "encoder"), ("decoder",)], ids="-".join)
+def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...]) -> None:
+    """One row of captions, forward and backward, part by part; the vocabulary by the positions that count."""
+    scale, data = load_scale("mini", ROOT / "sweeps" / "scales"), World()
+    # not the C-Abstractor: torch counts the gradients of its grouped convolutions as if they were dense
+    stage = base(scale, frozen=frozen, connector="average-pooling")
+    model = build_mm1(stage, data.tokenizer)
+    for part in frozen:
+        getattr(model, part).requires_grad_(False)
+    row = Packer.of(stage, data.tokenizer).pack(data.source("captions", 0).documents(0))
+    batch = make_batch([row], ["captions"], stage.image_size, blind=False)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        language_loss(model.decoder, model(batch), batch, ["captions"]).main.backward()
+
+    one_row = stage.training.model_copy(update={"steps": 1, "batch_size": 1})
+    alone = stage.model_copy(update={"training": one_row, "shares": {"captions": 1.0}})
+    scale = scale.model_copy(update={"images_per_row": {"captions": len(row.pictures)}})
+    with torch.device("meta"):
+        connector = connector_flops(build_mm1(stage, data.tokenizer))
+    cost = stage_cost(alone, scale, count_parameters(model), connector, data.tokenizer.size)
+    assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
+    assert [part.name for part in cost.parts] == ["encoder", "connector", "decoder", "vocabulary"]
+    assert cost.parts[0].positions == len(row.pictures) * 36
+
+
+@pytest.mark.parametrize("name", ["302M", "302M-MoE"])
+def test_flops_of_a_decoder_are_those_that_torch_counts(name: str) -> None:
+    """Of the true size, at a thousand positions, on the meta device; experts at a size that can be computed."""
+    mini = name.endswith("MoE")
+    scale = load_scale("mini" if mini else "paper", ROOT / "sweeps" / "scales")
+    length, vocabulary = (256, 512) if mini else (1024, 48_000)
+    phase = scale.decoder.phases[0].model_copy(update={"share": 1, "sequence_length": length, "batch_size": 1})
+    training = scale.decoder.model_copy(update={"steps": 1, "phases": (phase,)})
+    stage = base(scale, decoder=name).decoder
+    assert isinstance(stage, DecoderStage)
+    stage = stage.model_copy(update={"training": training})
+    with torch.device("cpu" if mini else "meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as count:
+        decoder = build_decoder(stage.size, vocabulary, length)
+        documents = torch.ones(1, length, dtype=torch.int32)
+        embedded = torch.randn(1, length, stage.size.width, requires_grad=True)
+        hidden = read_rows(decoder, embedded, documents, torch.arange(length)[None]).hidden
+        decoder.lm_head(hidden).sum().backward()
+    cost = stage_cost(stage, scale, count_parameters(decoder), 0, vocabulary)
+    assert cost.flops == pytest.approx(count.get_total_flops(), rel=0.03)
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    """The decoder's layers, in single precision and in autocast, stored and computed again."""
+    scale = load_scale("mini", ROOT / "sweeps" / "scales")
+    size, length = scale.decoders["302M"].model_copy(update={"width": 128}), 512
+    phase = scale.decoder.phases[0].model_copy(update={"sequence_length": length, "batch_size": 1})
+    training = scale.decoder.model_copy(update={"phases": (phase,)})
+    for precision in ("32-true", "bf16-mixed"):
+        for again in (False, True):
+            kept = [_kept(size.model_copy(update={"layers": n}), length, precision, again) for n in (2, 4)]
+            costs = []
+            for layers in (2, 4):
+                fine = scale.model_copy(update={"precision": precision})
+                stage = base(fine).decoder.model_copy(
+                    update={
+                        "size": size.model_copy(update={"layers": layers}),
+                        "training": training,
+                        "gradient_checkpointing": again,
+                    }
+                )
+                costs.append(stage_cost(stage, fine, {"decoder": 1}, 0, 512).activations)
+            assert costs[1] - costs[0] == pytest.approx(kept[1] - kept[0], rel=0.15), (precision, again)
+
+
+def _kept(size: object, length: int, precision: str, again: bool) -> int:
+    decoder = build_decoder(size, 512, length)  # type: ignore[arg-type]
+    if again:
+        decoder.activation_checkpointing_enable({"use_reentrant": False})
+        decoder.train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in decoder.parameters()}
+    shapes = {parameter.numel() for parameter in decoder.parameters() if parameter.dim() == 2}
+    storages: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        copy = tensor.dtype == torch.bfloat16 and tensor.numel() in shapes and tensor.dim() == 2
+        if storage.data_ptr() not in own and not copy:  # neither weights nor autocast's copies of them
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    embedded = torch.randn(1, length, decoder.config.hidden_size, requires_grad=True)
+    documents, positions = torch.ones(1, length, dtype=torch.int32), torch.arange(length)[None]
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        states = read_rows(decoder, embedded, documents, positions)
+    assert states.hidden.requires_grad
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("scale", ["smoke", "mini"])
+def test_images_in_a_row_are_as_many_as_the_scale_says(scale: str) -> None:
+    numbers, world = load_scale(scale, ROOT / "sweeps" / "scales"), World()
+    stage = base(numbers)
+    packer = Packer.of(stage, world.tokenizer)
+    for name in stage.shares:
+        rows = [packer.pack(world.source(name, 0).documents(number)) for number in range(48)]
+        mean = sum(len(row.pictures) for row in rows) / len(rows)
+        assert images_per_row(stage, name, numbers) == pytest.approx(mean, rel=0.1, abs=0.01), name
+
+
+def test_a_group_holds_its_shard_and_its_rows() -> None:
+    cost = Cost((), 0, 0, state=500e9, activations=5e9, layer=1e9, weights=0, checkpoint=0, rows=512)
+    # 72 GB of each; 5 for the row and 2 for two layers leave 65: 500 / 8 = 62.5 fits, 500 / 4 does not
+    assert cost.group(Hardware(gpu="h100", count=512)) == 8
+    assert cost.group(Hardware(gpu="h200", count=512)) == 8
+    assert cost.group(Hardware(gpu="h100", count=32)) is None, "16 rows per GPU"
+    small = Cost((), 0, 0, state=10e9, activations=5e9, layer=1e9, weights=0, checkpoint=0, rows=8)
+    assert small.group(Hardware(gpu="h100")) == 1
+
+
+def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.CaptureFixture[str]) -> None:
+    """And that number does."""
+    plan = ("plan", "final_models", "--only", "3B", "--scale", "paper", "--results", "none", "--store", "none")
+    few = ("--set", "train.batch_size=4", "--set", "encoder.batch_size=4", "--set", "hardware.count=1",
+           "--set", "decoder.phases=[{share: 1, sequence_length: 2048, batch_size: 4}]")  # fmt: skip
+    assert main([*plan, *few]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "3B / seed 0" in error
+    assert "do not fit 1 of 80 GB; 2 would hold them (--set hardware.count=2)" in error
+    assert main([*plan, *few, "--set", "hardware.count=2"]) == 0
+    long = ("--set", "decoder.phases=[{share: 1, sequence_length: 65536, batch_size: 4}]")
+    assert main([*plan, *few, *long, "--set", "gradient_checkpointing=false"]) == 2
+    assert "a row's activations" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_papers_final_models_are_planned_without_weights_or_memory(tmp_path: Path) -> None:
+    """`UPDATE_GOLDEN=1` rewrites the file."""
+    command = [sys.executable, "-m", "mm1_lab.cli", "plan", "final_models", "--scale", "paper"]
+    command += ["--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2e6, "kilobytes"
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(result.stdout, encoding="utf-8")
+    assert result.stdout == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "total"), [("3B-MoE", 64e9), ("7B-MoE", 47e9)])
+def test_experts_bring_the_papers_totals(name: str, total: float) -> None:
+    size = load_scale("paper", ROOT / "sweeps" / "scales").decoders[name]
+    with torch.device("meta"):
+        counted = count_parameters(build_decoder(size, 8, 16))["decoder"]
+    assert counted == pytest.approx(total, rel=0.02)
+    assert counted == pytest.approx(size.parameters().total, rel=0.001)
