@@ -55,7 +55,7 @@ class Squares:
     def source(self, name: str, seed: int) -> "Squares":
         return Squares(name, seed)
 
-    def instructions(self, name: str, seed: int) -> "Squares":
+    def instructions(self, name: str, seed: int, limits: object = None) -> "Squares":
         return Squares("instructions", seed)
 
     def pretraining_text(self, seed: int) -> "Curriculum":

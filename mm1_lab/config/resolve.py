@@ -194,7 +194,7 @@ def _sft(arm: str, asked: SftRecipe, scale: Scale, shared: dict[str, Any], model
     for name in asked.mixture:
         if name not in known:
             raise RequestError(f"arm {arm!r}: sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
-    weights = {name: weight for name, weight in asked.mixture.items() if weight} or dict.fromkeys(known, 1.0)
+    weights = {name: weight for name, weight in asked.mixture.items() if weight} or known
     if not weights:
         raise RequestError(
             f"arm {arm!r}: the data have no instruction sets; name some under `instructions:` in data.yaml"

@@ -56,8 +56,9 @@ class DataIdentity(Config):
     """`world`, `bpe-N` (trained on the data's text, N entries), or the digest of a Hugging Face tokenizer."""
     sources: tuple[str, ...] = SOURCES
     """The kinds of training data there are."""
-    instructions: tuple[str, ...] = INSTRUCTIONS
-    """The instruction sets there are. Pre-training does not read them, so they identify the `sft` stage alone."""
+    instructions: dict[str, float] = dict.fromkeys(INSTRUCTIONS, 1.0)
+    """The instruction sets there are, and their weights where a recipe gives none. They identify the `sft` stage alone,
+    for pre-training does not read them."""
     instructions_digest: str = ""
     """For users' sets, a hash of their files."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,16 @@ class Document:
     def text(self) -> str:
         """All of it, without the pictures."""
         return "".join(str(part) for part in self.parts if isinstance(part, str | Tokens))
+
+
+class Limits(NamedTuple):
+    """What a row holds."""
+
+    sequence: int
+    image_tokens: int
+    """Places of a picture."""
+    max_images: int
+    """Pictures at most."""
 
 
 class Source(Protocol):
@@ -137,8 +147,8 @@ class Data(Protocol):
     def source(self, name: str, seed: int) -> Source:
         """A training source by name. Raises RequestError if the data lack it."""
 
-    def instructions(self, name: str, seed: int) -> Source:
-        """A set of conversations for fine-tuning. Raises RequestError if the data lack it."""
+    def instructions(self, name: str, seed: int, limits: Limits) -> Source:
+        """A set of conversations for fine-tuning, for rows of `limits`. Raises RequestError if the data lack it."""
 
     def pretraining_text(self, seed: int) -> TextCurriculum: ...
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mm1_lab.config import SftStage
-from mm1_lab.data.types import Data
+from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.fit import seed_everything
 from mm1_lab.train.kind import StageKind
@@ -17,7 +17,8 @@ def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: D
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
     load_weights(model, inputs["model"])
-    sources = {name: data.instructions(name, stage.seed) for name in stage.shares}
+    limits = Limits(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
+    sources = {name: data.instructions(name, stage.seed, limits) for name in stage.shares}
     train_mm1(stage, folder, model, sources, data.tokenizer, report)
 
 

@@ -13,9 +13,9 @@ from mm1_lab.config import RequestError
 from mm1_lab.data import open_data
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards, chunks, index
-from mm1_lab.data.shards.chunks import Limits, cut, encode
+from mm1_lab.data.shards.chunks import cut, encode
 from mm1_lab.data.shards.plan import pack_epoch
-from mm1_lab.data.types import BrokenPicture, Document
+from mm1_lab.data.types import BrokenPicture, Document, Limits
 
 BOOKS = Path(__file__).parents[3] / "shared" / "data" / "books"
 

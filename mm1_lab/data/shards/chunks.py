@@ -7,7 +7,7 @@ place each is to cut before it, so that chunks for rows of any length are found 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mm1_lab.data.shards.cache import new_folder
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.tokenizers import BackendTokenizer
+from mm1_lab.data.types import Limits
 
 PICTURE = -1
 TEXT_AFTER_IMAGE = 16
@@ -30,14 +31,6 @@ BLOCK = 1 << 16
 """Characters of a text that are tokenised at a time, so that no word is longer."""
 SAMPLES, CHARACTERS = 256, 1 << 21
 """Tokenised at a time, on all cores; a tokenizer takes some hundred bytes of memory for each character."""
-
-
-class Limits(NamedTuple):
-    """What a row holds."""
-
-    sequence: int
-    image_tokens: int
-    max_images: int
 
 
 class TokenFile:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mm1_lab.config import canonical_json
 from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, read_stretch
 from mm1_lab.data.shards.index import IndexedFile, open_file
+from mm1_lab.data.types import Answer, Part
 
 HELD_OUT_SHARE = 0.05
 HELD_OUT_LEAST = 8
@@ -54,6 +55,13 @@ class Collection:
         file, row = self.find(sample)
         texts: list[str | None] = file.table.column("texts")[row].as_py()
         return texts
+
+    def parts(self, sample: int) -> list[Part]:
+        """A conversation's texts, answers marked, and pictures in reading order."""
+        file, row = self.find(sample)
+        answers, pictures = set(file.table.column("answers")[row].as_py()), iter(self.pictures(sample))
+        texts = enumerate(self.texts(sample))
+        return [next(pictures) if text is None else Answer(text) if at in answers else text for at, text in texts]
 
     def pictures(self, sample: int) -> list[StoredPicture]:
         """The sample's pictures in reading order."""

@@ -7,6 +7,8 @@
     text: [text.parquet, more/*.jsonl]    # a column or key named text; required, as the decoder starts from it
     sources:                              # others, by names of your own, for a recipe's data_mix
       charts: {reader: pairs, files: [charts.csv]}      # pairs, pages or text, or a reader of your own
+    instructions:                         # conversations for instruction tuning, by names of your own; conversations.py
+      llava: {files: llava.json, weight: 2}             # LLaVA JSON, Parquet as the Cauldron's, `messages` JSON Lines
     tokenizer: bpe                        # trained on the text, or the folder of a Hugging Face tokenizer
     pictures: squeeze                     # into a square; or crop, pad
     longest_document: 1000000             # characters; longer ones are left out
@@ -44,6 +46,13 @@ class OwnSource(Config):
         return (value,) if isinstance(value, str) else value
 
 
+class InstructionSet(OwnSource):
+    """Conversations; their weight holds where a recipe gives no mixture."""
+
+    reader: str = "conversations"
+    weight: float = Field(1.0, gt=0)
+
+
 class DataFile(Config):
     """What a `data.yaml` says."""
 
@@ -52,6 +61,7 @@ class DataFile(Config):
     interleaved: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     sources: dict[str, OwnSource] = Field(default_factory=dict)
+    instructions: dict[str, InstructionSet] = Field(default_factory=dict)
     tokenizer: str = Field("bpe", min_length=1)
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
     longest_document: int = Field(1_000_000, gt=0)
@@ -65,28 +75,32 @@ class DataFile(Config):
         return (value,) if isinstance(value, str) else value
 
     def named(self) -> dict[str, OwnSource]:
-        """All sources with any files, by name."""
+        """All sources of pre-training with any files, by name."""
         usual = {name: OwnSource(reader=USUAL[name], files=files) for name in SOURCES if (files := getattr(self, name))}
         return usual | self.sources
 
 
-def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[Path]]]:
-    """The file's content, and the files of each source that it names any for.
+def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[Path]], dict[str, list[Path]]]:
+    """The file's content, the files of each source that it names any for, and those of each instruction set.
 
     Raises RequestError for an unknown key, no text, a file that is not there, a glob without a match, a wrong ending.
     """
     content = DataFile.parse(read_yaml(path), str(path))
     if not content.text:
         raise RequestError(f"{path}: names no text; the decoder is pre-trained on text alone, so add `text: [FILES]`")
-    files: dict[str, list[Path]] = {}
-    for name, source in content.named().items():
-        if name in content.sources and name in SOURCES:
+    for name in content.sources:
+        if name in SOURCES:
             raise RequestError(f"{path}: sources.{name}: write `{name}: [FILES]`, for it is no name of your own")
-        if source.reader not in READERS:
-            raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
-        found = [file for pattern in source.files for file in _expand(pattern, path, name, source.reader)]
-        files[name] = list(dict.fromkeys(found))
-    return content, files
+    sources = {name: _files(path, name, source) for name, source in content.named().items()}
+    sets = {name: _files(path, f"instructions.{name}", source) for name, source in content.instructions.items()}
+    return content, sources, sets
+
+
+def _files(path: Path, name: str, source: OwnSource) -> list[Path]:
+    if source.reader not in READERS:
+        raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
+    found = [file for pattern in source.files for file in _expand(pattern, path, name, source.reader)]
+    return list(dict.fromkeys(found))
 
 
 def named_benchmarks(path: Path) -> tuple[BenchmarkConfig, ...]:

@@ -19,8 +19,9 @@ from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.shards.cache import new_folder, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
 from mm1_lab.data.shards.tables import Reading
+from mm1_lab.data.types import Answer
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Raised when the form of the index changes, so that old ones in a cache are not read."""
 WHOLE = 64 << 20
 EDGE = 1 << 20
@@ -28,9 +29,15 @@ BATCH = 64
 """Samples that are written at a time."""
 IMAGE = pa.struct({"bytes": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
 SCHEMA = pa.schema(
-    {"split": pa.uint64(), "name": pa.string(), "texts": pa.list_(pa.string()), "images": pa.list_(IMAGE)}
+    {
+        "split": pa.uint64(),
+        "name": pa.string(),
+        "texts": pa.list_(pa.string()),
+        "answers": pa.list_(pa.int32()),
+        "images": pa.list_(IMAGE),
+    }
 )
-"""A text is null where an image stands; the images follow in their order."""
+"""A text is null where an image stands; the images follow in their order. `answers` are the places of answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,9 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
     for sample in samples:
         texts = [part if isinstance(part, str) else None for part in sample.parts]
         images = [_image(part) for part in sample.parts if isinstance(part, Image)]
-        rows.append({"split": split_number(sample.key), "name": sample.name, "texts": texts, "images": images})
+        answers = [at for at, part in enumerate(sample.parts) if isinstance(part, Answer)]
+        row = {"name": sample.name, "texts": texts, "answers": answers, "images": images}
+        rows.append({"split": split_number(sample.key), **row})
         if len(rows) == BATCH:
             yield rows
             rows = []

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.data.shards.chunks import Limits
+from mm1_lab.data.types import Limits
 
 WINDOW = 64
 """Chunks among which the one that fits best is looked for."""

@@ -113,7 +113,7 @@ def _table(reading: Reading) -> Iterator[Pair]:
         if row.get("status", "success") != "success":
             reading.left_out["marked as failed"] += 1
             continue
-        image = _stored(row["image"], where)
+        image = stored_image(row["image"], where)
         caption = _words(row["caption"], where, reading) if image else ""
         yield _place(where), _key(row) or (image if isinstance(image, str) else caption), image, caption
 
@@ -193,7 +193,7 @@ def read_pages(reading: Reading) -> Iterator[Sample]:
             if (image is None) == (text is None):
                 raise RequestError(f"{at}: exactly one of image and text must be null")
             if text is None:
-                stored = _stored(image, at)
+                stored = stored_image(image, at)
                 parts += [] if stored is None else [Image(stored)]
             elif not isinstance(text, str):
                 raise RequestError(f"{at}: must be text, but is a {type(text).__name__}; repair it")
@@ -219,7 +219,7 @@ def _words(text: Any, where: str, reading: Reading) -> str:
     return sound(text).strip()
 
 
-def _stored(image: Any, where: str) -> Stored | None:
+def stored_image(image: Any, where: str) -> Stored | None:
     """An image as it stands in a table: bytes, a path, or a record of both, as Hugging Face `datasets` writes it."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")

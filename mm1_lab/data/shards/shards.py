@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale
+from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.pixels import decodes
+from mm1_lab.data.shards import conversations as _conversations  # noqa: F401 (registers its reader)
 from mm1_lab.data.shards.cache import short_hash
-from mm1_lab.data.shards.chunks import PICTURE, Limits, TokenFile
+from mm1_lab.data.shards.chunks import PICTURE, TokenFile
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file
 from mm1_lab.data.shards.decoding import Decoder
 from mm1_lab.data.shards.plan import Plan
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
-from mm1_lab.data.types import Document, Part, Picture, Tokens
+from mm1_lab.data.types import Document, Limits, Part, Picture, Tokens
 
+CONVERSATIONS_VERSION = 1
+"""Raised when conversations are written otherwise."""
 CHUNKS_VERSION = 2
 """Raised when documents are cut otherwise, so that old chunks in a cache are not read."""
 
@@ -35,6 +38,7 @@ class Shards:
         folder: Path | None,
         content: DataFile,
         files: dict[str, list[Path]],
+        sets: dict[str, list[Path]],
     ) -> None:
         self.path = path
         self.cache = cache
@@ -44,6 +48,10 @@ class Shards:
         self.collections = {
             name: Collection(readers[name], paths, content.longest_document, cache, decoder)
             for name, paths in files.items()
+        }
+        self.conversations = {
+            name: Collection(content.instructions[name].reader, paths, content.longest_document, cache, decoder)
+            for name, paths in sets.items()
         }
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         self._folder_tokenizer = None if folder is None else folder_tokenizer(folder)
@@ -56,6 +64,14 @@ class Shards:
             digest=digest[:16],
             tokenizer=named,
             sources=tuple(sorted(files, key=[*SOURCES, *files].index)),
+            instructions={name: content.instructions[name].weight for name in sets},
+            instructions_digest=short_hash(
+                CONVERSATIONS_VERSION,
+                decoded,
+                sorted((name, collection.digest_parts()) for name, collection in self.conversations.items()),
+            )
+            if sets
+            else "",
         )
 
     @classmethod
@@ -66,7 +82,7 @@ class Shards:
         every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder: the file must name
         no other. Raises RequestError for anything wrong in the file or what it names.
         """
-        content, files = read_data_file(path)
+        content, files, sets = read_data_file(path)
         folder = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
         if tokenizer is not None:
             if folder is not None and folder_tokenizer(folder).digest != folder_tokenizer(tokenizer).digest:
@@ -75,7 +91,7 @@ class Shards:
                     "line out, for a pre-trained decoder brings its own"
                 )
             folder = tokenizer
-        return cls(path, cache, scale, folder, content, files)
+        return cls(path, cache, scale, folder, content, files, sets)
 
     @cached_property
     def tokenizer(self) -> BackendTokenizer:
@@ -94,8 +110,28 @@ class Shards:
         """A training source; its chunks are cut when its first row is asked for."""
         return ShardSource(self, name, self.limits, seed)
 
-    def instructions(self, name: str, seed: int) -> "ShardSource":
-        raise RequestError(f"the data have no instruction set {name!r}")
+    def instructions(self, name: str, seed: int, limits: Limits) -> "ConversationSource":
+        """An instruction set; its conversations are measured when its first row is asked for."""
+        if name not in self.conversations:
+            near = nearest(name, self.conversations)
+            raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
+        return ConversationSource(self, name, limits, seed)
+
+    def conversation_sizes(self, name: str) -> NDArray[np.int64]:
+        """Tokens of text and images of each conversation of a set, (samples, 2); kept in the cache."""
+        path = (
+            self.cache
+            / "conversations"
+            / f"{short_hash(self.identity.instructions_digest, self.tokenizer.digest, name)}.npy"
+        )
+        if not path.exists():
+            sizes = [
+                (sum(len(self.tokenizer.encode(text)) for text in texts if text), texts.count(None))
+                for texts in map(self.conversations[name].texts, range(len(self.conversations[name])))
+            ]
+            _save(path, np.array(sizes, np.int64))
+        found: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return found
 
     def pretraining_text(self, seed: int) -> "ShardText":
         return ShardText(self, seed)
@@ -142,10 +178,7 @@ class Shards:
         if not path.exists():
             samples = collection.held_out if held_out else collection.train
             entries = self.tokens(name).chunks(samples, limits, only_first=collection.reader == "pairs")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{uuid.uuid4().hex}.npy")
-            np.save(temporary, entries, allow_pickle=False)
-            temporary.replace(path)
+            _save(path, entries)
         entries = np.load(path, mmap_mode="r", allow_pickle=False)
         if not len(entries) and not held_out:
             raise RequestError(f"{self.path}: {name}: no text is left to train on; name more files")
@@ -167,6 +200,13 @@ class Shards:
             elif len(stretch):
                 parts.append(Tokens(stretch, self.tokenizer))
         return Document(f"{collection.key(sample)}@{start - before}", tuple(parts))
+
+
+def _save(path: Path, numbers: NDArray[np.int64]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.npy")
+    np.save(temporary, numbers, allow_pickle=False)
+    temporary.replace(path)
 
 
 def _place_in_sample(samples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -205,6 +245,40 @@ class ShardSource:
 
     def epochs(self, rows: int) -> float:
         return self._plan.epochs(rows)
+
+
+class ConversationSource:
+    """Rows of whole conversations of one instruction set, each epoch in a new order. Too long ones are left out."""
+
+    def __init__(self, shards: Shards, name: str, limits: Limits, seed: int) -> None:
+        self.name = name
+        self._shards = shards
+        self._collection = shards.conversations[name]
+        self._limits = limits
+        self._seed = seed
+
+    @cached_property
+    def _plan(self) -> tuple[Plan, NDArray[np.int64]]:
+        """The plan of rows, and the samples that it numbers."""
+        train, limits = self._collection.train, self._limits
+        text, images = self._shards.conversation_sizes(self.name)[train].T
+        lengths = text + images * limits.image_tokens + 2
+        fits = (lengths <= limits.sequence) & (images <= limits.max_images)
+        if not fits.any():
+            raise RequestError(
+                f"{self._shards.path}: instructions.{self.name}: no conversation fits a row of {limits.sequence} "
+                f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
+            )
+        plan = Plan(lengths[fits], images[fits], limits, _stream(f"instructions {self.name}", self._seed))
+        return plan, train[fits]
+
+    def documents(self, row: int) -> Iterable[Document]:
+        plan, samples = self._plan
+        for sample in samples[plan.row(row)].tolist():
+            yield Document(self._collection.key(sample), tuple(self._collection.parts(sample)))
+
+    def epochs(self, rows: int) -> float:
+        return self._plan[0].epochs(rows)
 
 
 class ShardText:

@@ -42,10 +42,10 @@ class Reading:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read_rows(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+def read_rows(reading: Reading, columns: Columns, optional: Columns = OPTIONAL) -> Iterator[tuple[str, Row]]:
     """Each row's place, for messages, and its `columns` and optional ones, whatever they are called there."""
-    wanted = {**columns, **OPTIONAL}
-    for where, row in _READ[reading.path.suffix](reading, columns):
+    wanted = {**columns, **optional}
+    for where, row in _READ[reading.path.suffix](reading, columns, optional):
         found = {name: alias for name, aliases in wanted.items() for alias in reversed(aliases) if alias in row}
         _check(where, list(row), columns)
         yield where, {name: row[alias] for name, alias in found.items()}
@@ -58,28 +58,28 @@ def _check(where: str, names: Sequence[object], columns: Columns) -> None:
             raise RequestError(f"{where}: has no column {aliases[0]!r} (it has {has})")
 
 
-def _parquet(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+def _parquet(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     try:
         parquet = pq.ParquetFile(reading.path)
     except Exception as error:  # whatever Arrow raises for a damaged footer
         raise RequestError(f"{reading.path}: is cut off or not Parquet ({line(error)}); fetch it again") from None
-    names = _chosen(reading.path, parquet.schema_arrow.names, columns)
+    names = _chosen(reading.path, parquet.schema_arrow.names, columns, optional)
     return _numbered(reading.path, parquet.iter_batches(batch_size=BATCH, columns=names))
 
 
-def _arrow(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+def _arrow(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     try:
         stream = pa.ipc.open_stream(pa.memory_map(str(reading.path)))
     except Exception as error:
         raise RequestError(f"{reading.path}: is cut off or no Arrow stream ({line(error)}); fetch it again") from None
-    names = _chosen(reading.path, stream.schema.names, columns)
+    names = _chosen(reading.path, stream.schema.names, columns, optional)
     pieces = (batch.slice(at, BATCH) for batch in stream for at in range(0, batch.num_rows, BATCH))
     return _numbered(reading.path, (piece.select(names) for piece in pieces))
 
 
-def _chosen(path: Path, names: list[str], columns: Columns) -> list[str]:
+def _chosen(path: Path, names: list[str], columns: Columns, optional: Columns) -> list[str]:
     _check(str(path), names, columns)
-    return [alias for aliases in (*columns.values(), *OPTIONAL.values()) for alias in aliases if alias in names]
+    return [alias for aliases in (*columns.values(), *optional.values()) for alias in aliases if alias in names]
 
 
 def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, Row]]:
@@ -96,7 +96,7 @@ def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[s
             number += 1
 
 
-def _jsonl(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+def _jsonl(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     most = ESCAPED * reading.longest + SPARE
     with reading.path.open("rb") as stream:
         number = 0
@@ -114,7 +114,7 @@ def _jsonl(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
                 yield where, row
 
 
-def _csv(reading: Reading, columns: Columns) -> Iterator[tuple[str, Row]]:
+def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     with reading.path.open(encoding="utf-8-sig", newline="") as stream:
         table = csv.DictReader(stream)
         while True:

@@ -2,7 +2,7 @@
 
 from mm1_lab.config import SOURCES, WORLD_DATA, RequestError, nearest
 from mm1_lab.data.tokenizers import BackendTokenizer
-from mm1_lab.data.types import Document, Tokenizer
+from mm1_lab.data.types import Document, Limits, Tokenizer
 from mm1_lab.data.world.instructions import SETS, InstructionSource
 from mm1_lab.data.world.sources import WorldCurriculum, WorldPairs, WorldSource
 from mm1_lab.data.world.words import WorldTokenizer
@@ -26,7 +26,7 @@ class World:
             raise RequestError(f"the world has no source {name!r}{nearest(name, SOURCES)}")
         return WorldSource(name, seed)
 
-    def instructions(self, name: str, seed: int) -> InstructionSource:
+    def instructions(self, name: str, seed: int, limits: Limits) -> InstructionSource:
         if name not in SETS:
             raise RequestError(f"the world has no instruction set {name!r}{nearest(name, SETS)}")
         return InstructionSource(name, seed)

@@ -1,0 +1,203 @@
+"""Users' instruction data: conversations as LLaVA, the Cauldron and chat fine-tuning write them.
+
+- LLaVA, ShareGPT4V: `conversations: [{from: human or gpt, value}]`, `image` a path or several, `<image>` marks places
+- the Cauldron: `texts: [{user, assistant}]`, `images` before the first turn
+- chat fine-tuning: `messages: [{role, content}]`, the content a text or a list of `{type: text, image or image_url}`;
+  images in that list, or under `images` with `<image>` for places
+
+All become one plain template, which any tokenizer can spell:
+
+    IMAGE User: REQUEST
+    Assistant: ANSWER
+    User: …
+
+Images that open a user's turn stand before its `User:`, others where their turn has them. A conversation that is broken
+is counted and left out, as long as no more than 1 % are.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mm1_lab.config import RequestError
+from mm1_lab.data.pixels import BROKEN_SHARE
+from mm1_lab.data.shards.readers import Image, Sample, reader, sound, stored_image
+from mm1_lab.data.shards.tables import Reading, Row, line, read_rows
+from mm1_lab.data.types import Answer
+
+ENDINGS = (".json", ".jsonl", ".parquet", ".arrow")
+PLACEHOLDER = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+TURNS = {"turns": ("messages", "conversations", "texts")}
+OPTIONAL = {"key": ("id", "key"), "images": ("images", "image")}
+
+Content = list[str | Image | None]
+"""Text and images of a turn in order; None is the next of the row's images."""
+
+
+def chat_prompt(request: str) -> str:
+    """A user's turn as the model reads it, without its images."""
+    return f"User: {request}\nAssistant:"
+
+
+@reader("conversations", ENDINGS)
+def read_conversations(reading: Reading) -> Iterator[Sample]:
+    """Conversations in any of the three forms. Raises RequestError, naming the first, if over 1 % are broken."""
+    rows = _json_array(reading) if reading.path.suffix == ".json" else read_rows(reading, TURNS, OPTIONAL)
+    count, faults = 0, list[str]()
+    for where, row in rows:
+        count += 1
+        try:
+            parts = _parts(row, where, reading)
+        except RequestError as error:
+            faults.append(str(error))
+            continue
+        spoken = "\n".join(part for part in parts if isinstance(part, str))
+        if len(spoken) > reading.longest:
+            reading.left_out["too long"] += 1
+            continue
+        key = row.get("key")
+        yield Sample(spoken if key is None else str(key), where.rpartition(", ")[2], parts)
+    if len(faults) > BROKEN_SHARE * count:
+        others = f"; {len(faults)} of {count} conversations are broken" if len(faults) > 1 else ""
+        raise RequestError(f"{faults[0]}{others}; repair or remove it (up to 1 % are left out)")
+    if faults:
+        reading.left_out["broken"] += len(faults)
+
+
+def _json_array(reading: Reading) -> Iterator[tuple[str, Row]]:
+    """The objects of one large JSON array, one at a time, with the names of `read_rows`."""
+    path, decoder = reading.path, json.JSONDecoder()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: is not JSON in UTF-8 ({line(error)}); repair it") from None
+    at, number = _blank(text, 0), 0
+    if text[at : at + 1] != "[":
+        raise RequestError(f"{path}: must hold one JSON array of conversations; a file of lines ends in .jsonl")
+    at = _blank(text, at + 1)
+    while text[at : at + 1] != "]":
+        where = f"{path}, conversation {number}"
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{where}: is not JSON ({line(error)}); repair or remove it") from None
+        if not isinstance(row, dict):
+            raise RequestError(f"{where}: must be an object, but is a {type(row).__name__}; repair it")
+        wanted = {**TURNS, **OPTIONAL}
+        yield where, {name: row[a] for name, aliases in wanted.items() for a in reversed(aliases) if a in row}
+        at = _blank(text, at)
+        if text[at : at + 1] == ",":
+            at = _blank(text, at + 1)
+        number += 1
+
+
+def _blank(text: str, at: int) -> int:
+    """The first place from `at` on that is no blank."""
+    while text[at : at + 1].isspace():
+        at += 1
+    return at
+
+
+def _parts(row: Row, where: str, reading: Reading) -> list[str | Image]:
+    """The conversation in the template. Raises RequestError for one that is broken."""
+    turns = row.get("turns")
+    if not isinstance(turns, list) or not turns:
+        raise RequestError(f"{where}: has no turns under messages, conversations or texts")
+    images = _images(row.get("images"), where)
+    said = [turn for number, entry in enumerate(turns) for turn in _turns(entry, f"{where}, turn {number}")]
+    system = "".join(part for part in said[0][1] if isinstance(part, str)) if said[0][0] == "system" else ""
+    said = said[1:] if said[0][0] == "system" else said
+    wanted = sum(part is None for _, content in said for part in content)
+    if said and images and not wanted:
+        said[0] = said[0][0], [*images, *said[0][1]]
+    elif wanted != len(images):
+        raise RequestError(f"{where}: marks places for {wanted} images, but has {len(images)}")
+    rest = iter(images)
+    parts: list[str | Image] = [f"{system.strip()}\n"] if system.strip() else []
+    for number, (role, content) in enumerate(said):
+        at, expected = f"{where}, turn {number}", ("user", "assistant")[number % 2]
+        if role != expected:
+            raise RequestError(f"{at}: is the {role}'s, but it is the {expected}'s turn")
+        filled = [next(rest) if part is None and images and wanted else part for part in content]
+        if role == "assistant" and any(not isinstance(part, str) for part in filled):
+            raise RequestError(f"{at}: the assistant shows a picture; only users can")
+        words = "".join(part for part in filled if isinstance(part, str)).strip()
+        if not words:
+            raise RequestError(f"{at}: the {role} says nothing")
+        parts += [Answer(f" {words}")] if role == "assistant" else _request(filled, number > 0)
+    if len(said) % 2 or not said:
+        raise RequestError(f"{where}: ends without an answer")
+    for part in parts:
+        stored = part.stored if isinstance(part, Image) else None
+        if isinstance(stored, str) and not (reading.path.parent / stored).is_file():
+            raise RequestError(f"{where}: there is no image {stored!r} beside the file")
+    return parts
+
+
+def _request(content: Content, again: bool) -> list[str | Image]:
+    """A user's turn: images that open it, `User:`, the words with other images among them, `Assistant:`."""
+    blank = {at for at, part in enumerate(content) if isinstance(part, str) and not part.strip()}
+    first = next(at for at, part in enumerate(content) if isinstance(part, str) and at not in blank)
+    parts: list[str | Image] = ["\n"] if again else []
+    parts += [part for part in content[:first] if isinstance(part, Image)]
+    rest = [part for at, part in enumerate(content[first:], first) if part is not None and at not in blank]
+    rest[0] = f"User: {str(rest[0]).lstrip()}"
+    if isinstance(rest[-1], str):
+        rest[-1] = rest[-1].rstrip()
+    return [*parts, *rest, "\nAssistant:"]
+
+
+def _turns(entry: Any, where: str) -> list[tuple[str, Content]]:
+    """An entry's role and content; an entry of the Cauldron holds two turns."""
+    if not isinstance(entry, dict):
+        raise RequestError(f"{where}: must be an object, but is a {type(entry).__name__}")
+    if "user" in entry:
+        return [("user", _marked(entry["user"], where)), ("assistant", _marked(entry.get("assistant"), where))]
+    role = ROLES.get(str(entry.get("role", entry.get("from"))))
+    if role is None:
+        raise RequestError(
+            f"{where}: has the role {entry.get('role', entry.get('from'))!r}; known are {', '.join(ROLES)}"
+        )
+    content = entry.get("content", entry.get("value"))
+    if not isinstance(content, list):
+        return [(role, _marked(content, where))]
+    parts: Content = []
+    for item in content:
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "text":
+            parts += _marked(item.get("text"), where)
+        elif kind in ("image", "image_url"):
+            named = item.get("image", item.get("image_url", item.get("path")))
+            parts += [None] if named is None else _images(named, where)
+        else:
+            raise RequestError(f"{where}: content of the type {kind!r}; known are text, image and image_url")
+    return [(role, parts)]
+
+
+def _marked(text: Any, where: str) -> Content:
+    """The text, with None in place of each `<image>`."""
+    if not isinstance(text, str):
+        raise RequestError(f"{where}: must be text, but is a {type(text).__name__}")
+    first, *rest = sound(text).split(PLACEHOLDER)
+    return [first, *(part for piece in rest for part in (None, piece))]
+
+
+def _images(named: Any, where: str) -> list[Any]:
+    """One image or several: paths, bytes, records of both, `{url: …}` with a path, or data of a `data:` address."""
+    found = []
+    for image in named if isinstance(named, list) else [] if named is None else [named]:
+        if isinstance(image, dict) and "url" in image:
+            image = image["url"]
+        if isinstance(image, str) and image.startswith("data:"):
+            try:
+                image = base64.b64decode(image.partition(",")[2], validate=True)
+            except binascii.Error:
+                raise RequestError(f"{where}: a data: address that is not base64") from None
+        stored = stored_image(image, where)
+        if stored is None:
+            raise RequestError(f"{where}: an image is empty")
+        found.append(Image(stored))
+    return found

@@ -1,0 +1,205 @@
+"""Users' instruction data in the three public forms, whole and broken."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.shards import Shards
+from mm1_lab.data.types import Answer, Limits
+
+LIMITS = Limits(128, 4, 4)
+
+
+def llava(files: Any, rows: list[dict[str, Any]] | None = None) -> str:
+    samples = rows if rows is not None else [
+        {"id": "a", "image": "1.png", "conversations": [
+            {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A square."},
+            {"from": "human", "value": "Its colour?"}, {"from": "gpt", "value": "Green."}]},
+        {"id": "b", "image": ["1.png", "2.png"], "conversations": [
+            {"from": "human", "value": "Compare <image> with <image> now"}, {"from": "gpt", "value": "They differ."}]},
+        {"id": "c", "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
+    ]  # fmt: skip
+    (files.folder / "llava.json").write_text(json.dumps(samples, indent=1), encoding="utf-8")
+    return "llava.json"
+
+
+def cauldron(files: Any) -> str:
+    def turn(user: str, assistant: str) -> dict[str, str]:
+        return {"user": user, "assistant": assistant, "source": "any"}
+
+    images = [[{"bytes": files.png(1), "path": None}], [{"bytes": files.png(n), "path": None} for n in (1, 2)], []]
+    texts = [[turn("What is it?", "A square."), turn("Its colour?", "Green.")], [turn("Compare.", "They differ.")],
+             [turn("2 + 2?", "4")]]  # fmt: skip
+    files.parquet("cauldron.parquet", {"images": images, "texts": texts})
+    return "cauldron.parquet"
+
+
+def messages(files: Any) -> str:
+    rows = [
+        {"messages": [
+            {"role": "system", "content": "Be short."},
+            {"role": "user", "content": [{"type": "image", "image": "1.png"}, {"type": "text", "text": "What is it?"}]},
+            {"role": "assistant", "content": "A square."},
+            {"role": "user", "content": [
+                {"type": "text", "text": "And"}, {"type": "image_url", "image_url": {"url": "2.png"}},
+                {"type": "text", "text": "this?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "Another."}]}]},
+        {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "Green."}],
+         "images": ["1.png"]},
+        {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]},
+    ]  # fmt: skip
+    (files.folder / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return "chat.jsonl"
+
+
+def opened(files: Any, **sets: Any) -> Shards:
+    for number in (1, 2):
+        (files.folder / f"{number}.png").write_bytes(files.png(number))
+    files.jsonl("text.jsonl", ["some text"])
+    data: Shards = files.open(text="text.jsonl", instructions=sets)
+    return data
+
+
+def told(data: Shards, name: str, sample: int) -> list[str]:
+    """A conversation's parts in plain words: P1 and P2 are the pictures, answers stand in brackets."""
+    parts = []
+    for part in data.conversations[name].parts(sample):
+        if isinstance(part, Answer):
+            parts.append(f"[{part}]")
+        elif isinstance(part, str):
+            parts.append(part)
+        else:
+            parts.append(f"P{part.pixels(2)[0, 0, 0] // 4}")  # type: ignore[union-attr]
+    return parts
+
+
+FIRST = ["P1", "User: What is it?", "\nAssistant:", "[ A square.]"]
+SECOND = ["\n", "User: Its colour?", "\nAssistant:", "[ Green.]"]
+TEXT = ["User: 2 + 2?", "\nAssistant:", "[ 4]"]
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (llava, [
+            FIRST + SECOND, ["User: Compare ", "P1", " with ", "P2", " now", "\nAssistant:", "[ They differ.]"], TEXT]),
+        (cauldron, [FIRST + SECOND, ["P1", "P2", "User: Compare.", "\nAssistant:", "[ They differ.]"], TEXT]),
+        (messages, [
+            ["Be short.\n", *FIRST, "\n", "User: And", "P2", "this?", "\nAssistant:", "[ Another.]"],
+            ["P1", "User: What?", "\nAssistant:", "[ Green.]"], TEXT]),
+    ],
+)  # fmt: skip
+def test_three_public_forms(files: Any, write: Callable[[Any], str], expected: list[list[str]]) -> None:
+    data = opened(files, mine={"files": write(files), "weight": 3})
+    assert data.identity.instructions == {"mine": 3}
+    assert [told(data, "mine", sample) for sample in range(3)] == expected
+
+
+def test_rows_hold_whole_conversations_and_every_one_once_per_epoch(files: Any) -> None:
+    rows = [
+        {"id": str(n), "conversations": [{"from": "human", "value": f"{files.prose(n % 9 + 1, n)}?"},
+                                         {"from": "gpt", "value": f"{n}"}]}
+        for n in range(40)
+    ]  # fmt: skip
+    data = opened(files, mine={"files": llava(files, rows)})
+    source = data.instructions("mine", 0, LIMITS)
+    packer = Packer(data.tokenizer, LIMITS.sequence, LIMITS.image_tokens, LIMITS.max_images, 0.0)
+    seen: list[str] = []
+    row = 0
+    while source.epochs(row) < 1:
+        documents = list(source.documents(row))
+        packed = packer.pack(documents)
+        assert packed.documents.max() == len(documents)  # the plan knows how long they are
+        seen += [document.key for document in documents]
+        row += 1
+    train = data.conversations["mine"].train
+    assert sorted(seen) == sorted(data.conversations["mine"].key(sample) for sample in train.tolist())
+    # what counts are the answers, each with the token behind it
+    documents = list(source.documents(0))
+    answers = [part for document in documents for part in document.parts if isinstance(part, Answer)]
+    counted = sum(len(data.tokenizer.encode(answer)) + 1 for answer in answers)
+    assert packer.pack(documents).weights.sum() == counted
+
+
+def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:
+    source = opened(files, mine={"files": cauldron(files)}).instructions("mine", 0, Limits(8, 4, 4))
+    with pytest.raises(RequestError, match="no conversation fits a row of 8 tokens"):
+        list(source.documents(0))
+
+
+def test_the_digest_is_of_the_sets_alone(files: Any) -> None:
+    one = opened(files, mine={"files": cauldron(files)}).identity
+    other = opened(files, mine={"files": messages(files)}).identity
+    plain = opened(files).identity
+    assert one.digest == other.digest == plain.digest
+    assert len({one.instructions_digest, other.instructions_digest, plain.instructions_digest}) == 3
+
+
+def turns(*said: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
+    good = {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]}
+    return [good, {"conversations": [{"from": who, "value": what} for who, what in said], **more}, good]
+
+
+BROKEN = [
+    (turns(("human", "<image>\nwhat?"), ("gpt", "x"), image="lost.png"), "there is no image 'lost.png' beside"),
+    (turns(("human", "what?"), ("gpt", " ")), "turn 1: the assistant says nothing"),
+    (turns(("human", "<image>"), ("gpt", "x"), image="1.png"), "turn 0: the user says nothing"),
+    (turns(("gpt", "this"), ("human", "what?")), "turn 0: is the assistant's, but it is the user's turn"),
+    (turns(("human", "a"), ("human", "b")), "turn 1: is the user's, but it is the assistant's turn"),
+    (turns(("human", "what?"), ("gpt", "<image> this"), image="1.png"), "turn 1: the assistant shows a picture"),
+    (turns(("human", "what?")), "ends without an answer"),
+    (turns(("human", "<image><image>what?"), ("gpt", "x"), image="1.png"), "marks places for 2 images, but has 1"),
+    (turns(("bot", "what?")), "turn 0: has the role 'bot'"),
+    (turns(("human", "what?"), ("gpt", "x"), image="http://a/1.png"), "is an address; fetch the images first"),
+    (turns(), "has no turns"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "error"), BROKEN, ids=[error for _, error in BROKEN])
+def test_a_broken_conversation_is_told_with_its_place(files: Any, rows: list[dict[str, Any]], error: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        opened(files, mine={"files": llava(files, rows)})
+    assert "llava.json, conversation 1" in str(caught.value) and error in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_up_to_one_percent_may_be_broken(files: Any) -> None:
+    bad, good = turns(("human", "what?"))[1], turns()[0]
+    data = opened(files, mine={"files": llava(files, [good] * 99 + [bad])})
+    assert len(data.conversations["mine"]) == 99
+    assert data.conversations["mine"].left_out() == {"broken": 1}
+    with pytest.raises(RequestError, match="2 of 101 conversations are broken"):
+        opened(files, mine={"files": llava(files, [good] * 99 + [bad] * 2)})
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("{}", "must hold one JSON array"),
+        ("[1]", "conversation 0: must be an object"),
+        ("[{}, {", "conversation 1: is not JSON"),
+    ],
+)
+def test_json_that_is_no_list_of_conversations(files: Any, text: str, error: str) -> None:
+    (files.folder / "llava.json").write_text(text)
+    with pytest.raises(RequestError, match=error):
+        opened(files, mine={"files": "llava.json"})
+
+
+def test_an_unknown_set_is_refused(files: Any) -> None:
+    with pytest.raises(RequestError, match="names no instruction set 'mind'; did you mean 'mine'"):
+        opened(files, mine={"files": cauldron(files)}).instructions("mind", 0, LIMITS)
+
+
+def test_paths_are_relative_to_the_file(files: Any) -> None:
+    (files.folder / "sub").mkdir()
+    llava(files)
+    (files.folder / "llava.json").rename(files.folder / "sub" / "llava.json")
+    for number in (1, 2):
+        (files.folder / "sub" / f"{number}.png").write_bytes(files.png(number))
+    data = opened(files, mine={"files": "sub/llava.json"})
+    assert told(data, "mine", 0)[0] == "P1"
