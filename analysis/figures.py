@@ -58,7 +58,10 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
     """
     from matplotlib.figure import Figure
 
-    columns = {title: [f"{family} {k}-shot".strip() for k in study.shots] for family, title in study.families.items()}
+    columns = {
+        title: [m for k in study.shots if (m := f"{family} {k}-shot".strip()) in study.measures]
+        for family, title in study.families.items()
+    }
     if TEXT_CORE in study.measures:
         columns = {TEXT_CORE: [TEXT_CORE], **columns}
     if study.variant.manifest.data.kind != "world":

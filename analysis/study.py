@@ -14,13 +14,16 @@ from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import Panel, Sweep
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, by_content, measures
+from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, TUNED, by_content, measures
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Groups of benchmarks with images, and their titles."""
+
+TUNED_FAMILIES = dict(zip(TUNED, ("conversations", "worked solutions", "choice by likelihood"), strict=True))
+"""Groups of benchmarks that tuned models alone are asked."""
 
 DEVELOPMENT = range(5)
 """Seeds that the world and the recipes were tuned on."""
@@ -91,16 +94,17 @@ class Study:
     @cached_property
     def paper(self) -> Paper:
         """None of its numbers where there are no questions or no captions: its averages are over both."""
-        return read_paper(self.sweep.reproduces) if len(self.families) > len(FAMILIES) else Paper({}, {})
+        return read_paper(self.sweep.reproduces) if set(FAMILIES) <= set(self.families) else Paper({}, {})
 
     @cached_property
     def families(self) -> dict[str, str]:
         """Groups of benchmarks with images, by the prefix of their measures; one that is all there is has none."""
         known = set(self.scores["family"])
         titles = {family: title for family, title in FAMILIES.items() if family in known}
+        tuned = {family: title for family, title in TUNED_FAMILIES.items() if family in known}
         if len(titles) > 1:
-            return {"": "all image benchmarks"} | titles
-        return {"": next(iter(titles.values()))} if titles else {}
+            return {"": "all image benchmarks"} | titles | tuned
+        return ({"": next(iter(titles.values()))} if titles else {}) | tuned
 
     @cached_property
     def measures(self) -> list[str]:
@@ -304,10 +308,11 @@ def _selection(scores: pd.DataFrame, measure: str) -> pd.Series[bool]:
     """The rows of scores that a measure averages."""
     if measure == TEXT_CORE:
         return scores["family"] == "text"
+    plain = ~scores["family"].isin(("text", *TUNED))
     if measure == AVERAGE:
-        return scores["family"] != "text"
+        return plain
     *family, shots = measure.split()
-    chosen = (scores["family"] == family[0]) if family else (scores["family"] != "text")
+    chosen = (scores["family"] == family[0]) if family else plain
     return chosen & (scores["shots"] == int(shots.removesuffix("-shot")))
 
 

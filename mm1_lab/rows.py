@@ -9,7 +9,7 @@ class ScoreRow:
 
     benchmark: str
     family: str
-    """captioning, vqa or text."""
+    """captioning, vqa, text, chat, solutions or likelihood."""
     metric: str
     """cider, vqa, exact, …"""
     shots: int

@@ -89,6 +89,10 @@ class SftRecipe(Config):
     after_steps: int | None = Field(None, gt=0, le=10**9)
     """Pre-training steps, in the paper's count, after which tuning begins, before their schedule ends (Fig. 6c)."""
 
+    sharp_demonstrations: int | None = Field(None, ge=0)
+    """With five views, in few-shot prompts: the last so many demonstrations, and the question, are seen in all views,
+    those before them as overviews alone (mixed resolution). It changes the evaluation, not the model."""
+
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
         if len(set(self.frozen)) == 3:
@@ -97,6 +101,8 @@ class SftRecipe(Config):
             raise ValueError("the weights of the mixture are all zero")
         if self.views == 5 and self.resolution % 2:
             raise ValueError("with five views each has half the resolution, so it must be even")
+        if self.sharp_demonstrations is not None and self.views == 1:
+            raise ValueError("sharp_demonstrations are those in five views; set views: 5")
         return self
 
 

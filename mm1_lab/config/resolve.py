@@ -142,7 +142,13 @@ def resolve(
         attention=scale.attention,
     )
     tuned = _sft(arm, recipe.sft, scale, shared, model) if recipe.sft else model
-    evaluation = EvaluationStage(**shared, model=tuned, settings=scale.evaluate, benchmarks=scale.benchmarks)
+    evaluation = EvaluationStage(
+        **shared,
+        model=tuned,
+        settings=scale.evaluate,
+        benchmarks=scale.benchmarks,
+        sharp_demonstrations=recipe.sft.sharp_demonstrations if recipe.sft else None,
+    )
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
 
 

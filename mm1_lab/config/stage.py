@@ -359,6 +359,8 @@ class EvaluationStage(Stage):
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Those that are named beside the data's own."""
+    sharp_demonstrations: int | None = None
+    """Demonstrations, the last ones, whose pictures are seen in all views; those before them as a whole alone."""
 
     def parameters(self) -> Parameters:
         return self.model.parameters()

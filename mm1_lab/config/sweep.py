@@ -13,7 +13,8 @@ from mm1_lab.config.scale import Scale
 
 MOST_ARMS = 10_000
 Measure = str
-"""`0-shot`, `4-shot`, …, `text-core`, or one of those within a family: `captioning 0-shot`, `vqa 4-shot`."""
+"""`0-shot`, `4-shot`, …, `text-core`, or one of those within a family: `captioning 0-shot`, `vqa 4-shot`;
+of tuned models `chat 0-shot`, `solutions 4-shot`."""
 
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]

@@ -7,7 +7,9 @@ from typing import Literal
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
 
-Family = Literal["captioning", "vqa", "text"]
+Family = Literal["captioning", "vqa", "text", "chat", "solutions", "likelihood"]
+"""The last three are of tuned models and stay out of the means over all benchmarks: short answers in the form of a
+conversation, worked solutions, and multiple choice by likelihood."""
 
 
 @dataclass(frozen=True, slots=True)

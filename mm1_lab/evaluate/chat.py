@@ -9,7 +9,7 @@
 | chat-knowledge | ScienceQA | the right one of three owners or towns offered, which no picture shows | 0 | choice |
 | pope-random, -popular, -adversarial | POPE | whether a thing is there, absent ones drawn in three ways | 0 | exact |
 | chat-solutions | MathVista | the sum of two bars; demonstrations are worked out | 0, 4, 8 | answer |
-| chat-descriptions | LLaVA-Bench | all that there is | 0 | cider |
+| chat-descriptions | LLaVA-Bench | all that there is | 0 | content |
 
 A prompt is `tell : REQUEST . say :`, an answer ends with a sentence, a worked solution with a semicolon or the text.
 What is offered stands in the request. Questions are on pictures of the test split, demonstrations on others.
@@ -47,16 +47,16 @@ def chat_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
     """All of them. Questions depend on their number alone."""
     worked = tuple(settings.shots)
     return [
-        _benchmark(settings, "chat-vqa", "vqa", "VQAv2", "exact", _attribute),
-        _benchmark(settings, "chat-reading", "vqa", "TextVQA", "exact", _reading),
-        _benchmark(settings, "chat-charts", "vqa", "SEED", "exact", _chart),
-        _benchmark(settings, "chat-choice", "vqa", "MMBench", "exact", _choice),
-        _benchmark(settings, "chat-knowledge", "vqa", "ScienceQA", "exact", _knowledge),
-        _benchmark(settings, "pope-random", "vqa", "POPE", "exact", _present("random")),
-        _benchmark(settings, "pope-popular", "vqa", "POPE", "exact", _present("popular")),
-        _benchmark(settings, "pope-adversarial", "vqa", "POPE", "exact", _present("adversarial")),
-        _benchmark(settings, "chat-solutions", "vqa", "MathVista", "answer", _solution, worked, 26),
-        _benchmark(settings, "chat-descriptions", "captioning", "LLaVA-Bench", "cider", _description, (0,), 40),
+        _benchmark(settings, "chat-vqa", "chat", "VQAv2", "exact", _attribute),
+        _benchmark(settings, "chat-reading", "chat", "TextVQA", "exact", _reading),
+        _benchmark(settings, "chat-charts", "chat", "SEED", "exact", _chart),
+        _benchmark(settings, "chat-choice", "chat", "MMBench", "choice", _choice),
+        _benchmark(settings, "chat-knowledge", "chat", "ScienceQA", "choice", _knowledge),
+        _benchmark(settings, "pope-random", "chat", "POPE", "exact", _present("random")),
+        _benchmark(settings, "pope-popular", "chat", "POPE", "exact", _present("popular")),
+        _benchmark(settings, "pope-adversarial", "chat", "POPE", "exact", _present("adversarial")),
+        _benchmark(settings, "chat-solutions", "solutions", "MathVista", "answer", _solution, worked, 26),
+        _benchmark(settings, "chat-descriptions", "chat", "LLaVA-Bench", "content", _description, (0,), 40),
     ]
 
 
@@ -95,8 +95,8 @@ def _benchmark(
     )
 
 
-def _question(kind: str, picture: Picture, turn: Turn, *references: str) -> Question:
-    return Question("", kind, (picture,), prompt_of(turn.request), references or (turn.answer,), turn.answer)
+def _question(kind: str, picture: Picture, turn: Turn, *references: str, choices: tuple[str, ...] = ()) -> Question:
+    return Question("", kind, (picture,), prompt_of(turn.request), references or (turn.answer,), turn.answer, choices)
 
 
 def _attribute(random: Random, split: Split) -> Question:
@@ -129,9 +129,8 @@ def _description(random: Random, split: Split) -> Question:
 def _choice(random: Random, split: Split) -> Question:
     scene = sample_scene(random, split, letters=0.0)
     thing = random.choice(scene.things)
-    return _question(
-        "choice", ScenePicture(scene), offered(random, f"which thing is {PLACES[thing.place]}", thing.name, SHAPES)
-    )
+    turn = offered(random, f"which thing is {PLACES[thing.place]}", thing.name, SHAPES)
+    return _question("choice", ScenePicture(scene), turn, choices=turn.choices)
 
 
 def _knowledge(random: Random, split: Split) -> Question:
@@ -139,9 +138,9 @@ def _knowledge(random: Random, split: Split) -> Question:
     thing = scene.things[0]
     if random.random() < 0.5:
         turn = offered(random, "the animal that owns this", OWNERS[thing.name], ANIMALS)
-        return _question("owner", ScenePicture(scene), turn)
+        return _question("owner", ScenePicture(scene), turn, choices=turn.choices)
     turn = offered(random, "the town that likes this color", LIKED[thing.colour], TOWNS)
-    return _question("town", ScenePicture(scene), turn)
+    return _question("town", ScenePicture(scene), turn, choices=turn.choices)
 
 
 def _present(sampling: str) -> Make:

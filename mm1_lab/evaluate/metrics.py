@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.cider import cider
+from mm1_lab.evaluate.content import content
 from mm1_lab.evaluate.vqa import exact_match, normalise, vqa_accuracy
 
 ANLS_THRESHOLD = 0.5
@@ -80,6 +81,7 @@ METRICS: dict[str, Judge] = {
     "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
     "exact": lambda said, question, _: exact_match(said, question.references),
     "choice": lambda said, question, _: choice_accuracy(said, question.references, question.choices),
+    "content": lambda said, question, _: content(said, question.references),
     "answer": lambda said, question, _: exact_match(said.rpartition(ANSWER_IS)[2], question.references),
     "anls": lambda said, question, _: anls(said, question.references),
     "relaxed": lambda said, question, _: relaxed_accuracy(said, question.references),

@@ -7,7 +7,7 @@ import torch
 
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
 from mm1_lab.data.types import Picture, Pixels
-from mm1_lab.evaluate.prompts import Segment
+from mm1_lab.evaluate.prompts import Overview, Segment
 from mm1_lab.model import MM1
 
 
@@ -28,23 +28,24 @@ class PromptEmbedder:
         self._blind = blind
         self._batch = batch
         self._views = count
-        self._features: dict[int, torch.Tensor] = {}
+        self._features: dict[tuple[int, int], torch.Tensor] = {}
         self._pictures: list[Picture] = []
         """Kept, because an object's id is only its own while it lives."""
-        flat = [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * count
-        self._blind_features = self._encode([flat])[0] if blind else None
+        flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
+        self._blind_features = self._encode([[flat]])[0] if blind else None
 
     def see(self, pictures: Iterable[Picture]) -> None:
         """Encodes those of `pictures` that are new."""
         if self._blind:
             return
-        new = {id(picture): picture for picture in pictures if id(picture) not in self._features}
-        self._pictures += new.values()
-        waiting = list(new.items())
-        for start in range(0, len(waiting), self._batch):
-            chunk = waiting[start : start + self._batch]
-            features = self._encode([views(picture, self._side, self._views) for _, picture in chunk])
-            self._features |= {key: tokens for (key, _), tokens in zip(chunk, features, strict=True)}
+        new = {key: picture for picture in pictures if (key := self._key(picture)) not in self._features}
+        self._pictures += [picture.picture if isinstance(picture, Overview) else picture for picture in new.values()]
+        for count in {count for _, count in new}:
+            waiting = [(key, picture) for key, picture in new.items() if key[1] == count]
+            for start in range(0, len(waiting), self._batch):
+                chunk = waiting[start : start + self._batch]
+                features = self._encode([views(picture, self._side, count) for _, picture in chunk])
+                self._features |= {key: tokens for (key, _), tokens in zip(chunk, features, strict=True)}
 
     def embed(self, segment: Segment) -> torch.Tensor:
         """Decoder inputs (length, width) of a segment whose pictures have been seen."""
@@ -57,11 +58,16 @@ class PromptEmbedder:
 
     def _of(self, picture: Picture) -> torch.Tensor:
         """(views · image_tokens, width)"""
-        return self._features[id(picture)] if self._blind_features is None else self._blind_features
+        key = self._key(picture)
+        return self._features[key] if self._blind_features is None else self._blind_features.repeat(key[1], 1)
+
+    def _key(self, picture: Picture) -> tuple[int, int]:
+        """The picture itself, and how many views of it are seen."""
+        return (id(picture.picture), 1) if isinstance(picture, Overview) else (id(picture), self._views)
 
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
         """The views of each picture → (n, views · image_tokens, width): what the decoder reads in their places."""
         device = self._model.decoder.device
         pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
         places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)
-        return self._model.embed(places, pixels).unflatten(0, (len(pictures), self._views)).flatten(1, 2)
+        return self._model.embed(places, pixels).unflatten(0, (len(pictures), len(pictures[0]))).flatten(1, 2)

@@ -10,7 +10,7 @@ demonstrations show where an answer ends. The part up to the question is the sam
 
 from dataclasses import dataclass
 
-from mm1_lab.data.types import Picture, Tokenizer
+from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.evaluate.benchmark import Benchmark, Question
 
 
@@ -26,26 +26,49 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Overview:
+    """A picture of which a model with several views sees the whole alone."""
+
+    picture: Picture
+
+    def pixels(self, side: int) -> Pixels:
+        return self.picture.pixels(side)
+
+
+@dataclass(frozen=True, slots=True)
 class PromptWriter:
     """Writes prompts for a model whose images take `image_tokens` places each."""
 
     tokenizer: Tokenizer
     image_tokens: int
+    overview_tokens: int = 0
+    """Places of the whole of a picture alone, where `sharp_demonstrations` is given."""
+    sharp_demonstrations: int | None = None
+    """So many demonstrations before the question show all views of their pictures, those before them the whole alone
+    (mixed resolution, section 5); all do where it is not given."""
 
     def question(self, question: Question) -> Segment:
         """Pictures and prompt: what the model goes on from."""
-        image = (self.tokenizer.image,) * (self.image_tokens * len(question.pictures))
-        return Segment(image + tuple(self.tokenizer.encode(question.prompt)), question.pictures)
+        return self._asked(question, sharp=True)
 
-    def demonstration(self, question: Question, separator: str) -> Segment:
+    def _asked(self, question: Question, sharp: bool) -> Segment:
+        places = self.image_tokens if sharp else self.overview_tokens
+        pictures = question.pictures if sharp else tuple(map(Overview, question.pictures))
+        image = (self.tokenizer.image,) * (places * len(pictures))
+        return Segment(image + tuple(self.tokenizer.encode(question.prompt)), pictures)
+
+    @staticmethod
+    def space(question: Question) -> str:
+        """What stands between a prompt and its answer."""
+        return " " if question.prompt and not question.prompt[-1].isspace() else ""
+
+    def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """The question with its shown answer.
 
         The answer is tokenized by itself, behind a space where a prompt stands before it, as a model would go on.
         """
-        prompt = question.prompt
-        space = " " if prompt and not prompt[-1].isspace() else ""
-        answer = self.tokenizer.encode(space + question.shown) + self.tokenizer.encode(separator)
-        return self.question(question) + Segment(tuple(answer))
+        answer = self.tokenizer.encode(self.space(question) + question.shown) + self.tokenizer.encode(separator)
+        return self._asked(question, sharp) + Segment(tuple(answer))
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
         """What all questions of a block share: the begin token and the block's first `shots` demonstrations.
@@ -56,6 +79,7 @@ class PromptWriter:
         if len(demonstrations) < shots:
             raise ValueError(f"{benchmark.name}: block {block} has {len(demonstrations)} demonstrations, not {shots}")
         prefix = Segment((self.tokenizer.begin,))
-        for demonstration in demonstrations:
-            prefix += self.demonstration(demonstration, benchmark.stop[0])
+        blurred = 0 if self.sharp_demonstrations is None else shots - self.sharp_demonstrations
+        for number, demonstration in enumerate(demonstrations):
+            prefix += self.demonstration(demonstration, benchmark.stop[0], number >= blurred)
         return prefix

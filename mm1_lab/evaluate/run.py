@@ -17,6 +17,7 @@ from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.generation import Group, generate
 from mm1_lab.evaluate.held_out import held_out_losses
+from mm1_lab.evaluate.likelihood import by_likelihood, choose
 from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
 from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -78,6 +79,8 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
             for shots in _shots(benchmark, settings):
                 predictions = answering.predict(benchmark, shots)
                 _record(result, benchmark, shots, predictions, stage.model.image_size)
+                if chosen := by_likelihood(benchmark):
+                    _record(result, chosen, shots, answering.choose(chosen, shots), stage.model.image_size)
                 done += 1
                 report(Progress(step=done, steps=steps))
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
@@ -110,11 +113,15 @@ class Answering:
         self._settings = stage.settings
         self._decoder = model.decoder
         self._tokenizer = data.tokenizer
-        self._writer = PromptWriter(data.tokenizer, trained.picture_tokens)
+        self._writer = PromptWriter(data.tokenizer, trained.picture_tokens, tokens, stage.sharp_demonstrations)
         with torch.inference_mode():
             self._embedder = PromptEmbedder(
                 model, tokens, trained.image_size, trained.blind, stage.settings.batch_size, trained.views
             )
+
+    def choose(self, benchmark: Benchmark, shots: int) -> list[str]:
+        """The likeliest of the choices of each question, block after block."""
+        return choose(self._decoder, self._embedder, self._writer, self._tokenizer, benchmark, shots)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block."""

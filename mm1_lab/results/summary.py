@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 TEXT_CORE = "text-core"
 AVERAGE = "average"
 CONTENT = "content"
+TUNED = ("chat", "solutions", "likelihood")
+"""Families of benchmarks that only tuned models are asked."""
 """A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
 
 
@@ -37,6 +39,7 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """The numbers a sweep is judged by: columns `by`, measure, value.
 
+    `chat 0-shot`, `solutions 4-shot`, …: the mean within a family of tuned models, which no other mean has.
     `0-shot`, `4-shot`, …: the plain mean over the benchmarks with images; `captioning 0-shot`, `vqa 4-shot`, …: within
     a family; `average`: the plain mean over the benchmarks with images and numbers of shots; `text-core`: the same over
     text benchmarks. Where captions have a score of their content beside their metric, `content 0-shot`, `content
@@ -48,7 +51,7 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     if CONTENT not in scores or scores[CONTENT].isna().all():
         return table
     said = _measures(by_content(scores), by)
-    said = said[~said["measure"].str.startswith(("vqa", TEXT_CORE))]
+    said = said[~said["measure"].str.startswith(("vqa", TEXT_CORE, *TUNED))]
     return pd.concat([table, said.assign(measure=f"{CONTENT} " + said["measure"])], ignore_index=True)
 
 
@@ -62,11 +65,12 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
     means = benchmark_scores(scores, by)
     text = means["family"] == "text"
+    plain = ~text & ~means["family"].isin(TUNED)
     shots = means["shots"].astype(str) + "-shot"
     parts = [
-        means[~text].assign(measure=shots),
+        means[plain].assign(measure=shots),
         means[~text].assign(measure=means["family"] + " " + shots),
-        means[~text].assign(measure=AVERAGE),
+        means[plain].assign(measure=AVERAGE),
         means[text].assign(measure=TEXT_CORE),
     ]
     table = pd.concat(parts, ignore_index=True)

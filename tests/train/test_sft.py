@@ -27,8 +27,10 @@ from mm1_lab.data.pixels import views
 from mm1_lab.data.types import Answer, Data, Document
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
+from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.likelihood import by_likelihood, choose
 from mm1_lab.evaluate.pictures import PromptEmbedder
-from mm1_lab.evaluate.prompts import Segment
+from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
 from mm1_lab.model import build_connector, build_mm1, load_weights
 from mm1_lab.model.encoder import stretch_positions
 from mm1_lab.train.objective import language_loss
@@ -172,3 +174,64 @@ def test_conversations_of_several_turns_count_every_answer(squares: Data) -> Non
     row = Packer(squares.tokenizer, 24, 4, 2, prompt_loss_weight=0.0).pack([document])
     # begin, 4 of the question, 2 of the answer, then the next turn's first token as the end of the answer
     assert row.weights[:15].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0]
+
+
+def asked(number: int, choices: tuple[str, ...] = ()) -> Question:
+    picture = ScenePicture(sample_scene(Random(number), "train"))
+    return Question(str(number), "colour", (picture,), "the square is ?", ("red",), "red", choices)
+
+
+def benchmark_of(questions: list[Question], shown: list[Question]) -> Benchmark:
+    return Benchmark("b", "chat", "", "choice", (tuple(questions),), (tuple(shown),), (".",), 4)
+
+
+def test_early_demonstrations_show_overviews_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
+    """Mixed resolution: the last demonstration and the question in five views; what is seen is kept by view."""
+    tokens, side = sft_stage.connector.image_tokens, sft_stage.image_size
+    writer = PromptWriter(squares.tokenizer, 5 * tokens, tokens, sharp_demonstrations=1)
+    shown = [asked(number) for number in range(3)]
+    prefix = writer.prefix(benchmark_of([asked(9)], shown), 0, 3)
+    assert [isinstance(picture, Overview) for picture in prefix.pictures] == [True, True, False]
+    assert prefix.tokens.count(squares.tokenizer.image) == (1 + 1 + 5) * tokens
+    model = build_mm1(sft_stage, squares.tokenizer)
+    load_weights(model, finished(sft_stage))
+    with torch.inference_mode():
+        embedder = PromptEmbedder(model.eval(), tokens, side, False, 8, 5)
+        picture = shown[0].pictures[0]
+        embedder.see([picture, Overview(picture)])
+        image = squares.tokenizer.image
+        whole = embedder.embed(Segment((image,) * 5 * tokens, (picture,)))
+        overview = embedder.embed(Segment((image,) * tokens, (Overview(picture),)))
+    assert torch.allclose(whole[:tokens], overview, atol=1e-5)
+
+
+def test_the_likeliest_choice_is_that_of_the_decoder_alone(
+    finished: Finished, sft_stage: SftStage, squares: Data
+) -> None:
+    """Against one plain call per prompt and choice; prompts of unlike lengths are read together."""
+    model = build_mm1(sft_stage, squares.tokenizer)
+    load_weights(model, finished(sft_stage))
+    model.eval()
+    choices = [("red", "blue", "a red square"), ("green", "red square", "blue"), ("a", "blue", "green")]
+    benchmark = benchmark_of([asked(n, offered) for n, offered in enumerate(choices)], [asked(7), asked(8)])
+    scored = by_likelihood(benchmark)
+    assert scored is not None and scored.family == "likelihood"
+    assert by_likelihood(benchmark_of([asked(1)], [])) is None
+    tokens = sft_stage.connector.image_tokens
+    writer = PromptWriter(squares.tokenizer, sft_stage.picture_tokens)
+    with torch.inference_mode():
+        embedder = PromptEmbedder(model, tokens, sft_stage.image_size, False, 8, sft_stage.views)
+        chosen = choose(model.decoder, embedder, writer, squares.tokenizer, scored, 1)
+        expected = []
+        for question in benchmark.blocks[0]:
+            prompt = writer.prefix(benchmark, 0, 1) + writer.question(question)
+            embedder.see(prompt.pictures)
+            sums = []
+            for choice in question.choices:
+                ids = squares.tokenizer.encode(" " + choice) + squares.tokenizer.encode(".")
+                inputs = embedder.embed(prompt + Segment(tuple(ids)))[None]
+                logs = model.decoder(inputs_embeds=inputs).logits[0].log_softmax(-1)
+                before = len(prompt.tokens) - 1
+                sums.append(sum(float(logs[before + at, token]) for at, token in enumerate(ids)))
+            expected.append(question.choices[int(np.argmax(sums))])
+    assert chosen == expected

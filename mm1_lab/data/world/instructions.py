@@ -25,6 +25,8 @@ class Turn:
 
     request: str
     answer: str
+    choices: tuple[str, ...] = ()
+    """Answers that the request offers."""
 
 
 def prompt_of(request: str) -> str:
@@ -61,7 +63,7 @@ def offered(random: Random, request: str, right: str, known: tuple[str, ...]) ->
     """The request with the right answer and two others of `known` to choose from, in any order."""
     choices = [right, *random.sample([other for other in known if other != right], 2)]
     random.shuffle(choices)
-    return Turn(f"{request} : {' , '.join(choices)}", right)
+    return Turn(f"{request} : {' , '.join(choices)}", right, tuple(choices))
 
 
 def doubting(random: Random, scene: Scene) -> Turn:

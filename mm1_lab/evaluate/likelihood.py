@@ -1,0 +1,73 @@
+"""Multiple choice by likelihood: of the answers that are offered, the one that the model finds likeliest to follow."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel
+
+from mm1_lab.data.types import Tokenizer
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.prompts import PromptWriter, Segment
+
+MOST = 24
+"""Prompts, each with one of the answers, that are read at a time."""
+
+
+def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
+    """The same questions under a name and in a family of their own; None where nothing is offered in some of them."""
+    if benchmark.submission or not all(question.choices for question in questions_of(benchmark)):
+        return None
+    return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood")
+
+
+@torch.inference_mode()
+def choose(
+    decoder: PreTrainedModel,
+    embedder: PromptEmbedder,
+    writer: PromptWriter,
+    tokenizer: Tokenizer,
+    benchmark: Benchmark,
+    shots: int,
+) -> list[str]:
+    """For each question the choice whose words, and the end of an answer behind them, have the largest probability."""
+    chosen: list[str] = []
+    for block, questions in enumerate(benchmark.blocks):
+        prefix = writer.prefix(benchmark, block, shots)
+        prompts = [prefix + writer.question(question) for question in questions]
+        ends = tokenizer.encode(benchmark.stop[0]) if benchmark.stop else [tokenizer.end]
+        options = [
+            (prompt, tuple(tokenizer.encode(writer.space(question) + choice) + ends))
+            for prompt, question in zip(prompts, questions, strict=True)
+            for choice in question.choices
+        ]
+        scores: list[float] = []
+        for start in range(0, len(options), MOST):
+            scores += _log_probabilities(decoder, embedder, options[start : start + MOST])
+        rest = iter(scores)
+        for question in questions:
+            own = [next(rest) for _ in question.choices]
+            chosen.append(question.choices[own.index(max(own))])
+    return chosen
+
+
+def _log_probabilities(
+    decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
+) -> list[float]:
+    """Of each answer behind its prompt, in nats; padding stands behind them, where no earlier token sees it."""
+    embedder.see(picture for prompt, _ in options for picture in prompt.pictures)
+    inputs = [embedder.embed(prompt + Segment(answer)) for prompt, answer in options]
+    padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
+    lengths = torch.tensor([len(one) for one in inputs], device=padded.device)
+    seen = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+    most = max(int(lengths.max()) - len(one) + len(answer) for one, (_, answer) in zip(inputs, options, strict=True))
+    logits = decoder(inputs_embeds=padded, attention_mask=seen.long(), logits_to_keep=most + 1).logits
+    logs = logits.float().log_softmax(dim=-1)
+    found = []
+    for row, (length, (_, answer)) in enumerate(zip(lengths.tolist(), options, strict=True)):
+        first = length - len(answer) - 1 - (padded.shape[1] - logs.shape[1])
+        places = torch.arange(first, first + len(answer), device=logs.device)
+        found.append(float(logs[row, places, torch.tensor(answer, device=logs.device)].sum()))
+    return found
