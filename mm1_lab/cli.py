@@ -107,7 +107,12 @@ def _add_sweeps(add: Add) -> None:
     export.add_argument("folder", metavar="FOLDER", type=Path, help="a new folder")
     forms = "mm1 (default); llava, where that is exact; encoder or decoder, a part by itself"
     export.add_argument("--as", dest="form", choices=("mm1", "llava", "encoder", "decoder"), default="mm1", help=forms)
-    for parser in (plan, run, ship, export):
+    chat = add("chat", commands.chat, "talk to a trained arm", "chat sft_resolution --only 336 --image photo.jpg")
+    chat.add_argument("sweep", metavar="SWEEP", help=names)
+    chat.add_argument(
+        "--image", metavar="FILE", type=Path, action="append", default=[], help="of the first turn; may be repeated"
+    )
+    for parser in (plan, run, ship, export, chat):
         parser.add_argument(
             "--only", metavar="ARM", action="append", default=[], help="this arm alone; may be repeated"
         )

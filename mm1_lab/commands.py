@@ -81,6 +81,43 @@ def export(options: argparse.Namespace) -> int:
     return DONE
 
 
+def chat(options: argparse.Namespace) -> int:
+    from mm1_lab.data import open_data
+    from mm1_lab.evaluate.chatting import Chat, open_image
+    from mm1_lab.orchestrate.exporting import only_trial, weights_of
+    from mm1_lab.orchestrate.request import data_cache
+
+    request = _request(options, options.sweep)
+    trial = only_trial(request)
+    waiting = [open_image(path) for path in options.image]
+    folder = weights_of(request, trial)
+    data = open_data(request.data_path, data_cache(request.ledger), request.scale, request.tokenizer)
+    talk = Chat.load(trial.evaluation.model, folder, data)
+    print("Words are a turn; `/image FILE` adds a picture to the next one, `/new` starts anew, an empty line ends.")
+    while said := _typed("You: "):
+        command, _, rest = said.partition(" ")
+        try:
+            if command == "/image":
+                waiting.append(open_image(Path(rest.strip()).expanduser()))
+            elif command == "/new":
+                talk.forget()
+                waiting = []
+            else:
+                print(f"{trial.arm}: {talk.say(said, waiting)}", flush=True)
+                waiting = []
+        except RequestError as error:
+            print(error)
+    return DONE
+
+
+def _typed(prompt: str) -> str:
+    """A line of the user's; empty at the end of the input."""
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""
+
+
 def ship_parts(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate import shipping
     from mm1_lab.results.parts import Parts

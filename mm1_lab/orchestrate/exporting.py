@@ -34,6 +34,17 @@ WORLD_CHAT = (
 """A conversation as the miniature world's instructions have it."""
 
 
+def weights_of(request: Request, trial: Trial) -> Path:
+    """The folder of the trial's model. Raises RequestError where the store has it not."""
+    ledger, fingerprint = request.ledger, trial.evaluation.model.fingerprint
+    if not ledger.has_weights(fingerprint):
+        raise RequestError(
+            f"{trial.name}: there are no weights of it in {ledger.store}; run it: mm1-lab run {request.sweep.name} "
+            f"--scale {request.scale_name} --only {trial.arm!r}"
+        )
+    return ledger.stage_folder(fingerprint)
+
+
 def export_trial(request: Request, form: str, folder: Path, card: str) -> None:
     """Writes the request's only trial as `form` with its model card. Raises RequestError where that cannot be."""
     trial = only_trial(request)
@@ -41,11 +52,7 @@ def export_trial(request: Request, form: str, folder: Path, card: str) -> None:
         raise RequestError(f"{folder}: is there already; name a folder that is not")
     stage = trial.evaluation.model
     ledger = request.ledger
-    if not ledger.has_weights(stage.fingerprint):
-        raise RequestError(
-            f"{trial.name}: there are no weights of it in {ledger.store}; run it: mm1-lab run {request.sweep.name} "
-            f"--scale {request.scale_name} --only {trial.arm!r}"
-        )
+    weights_of(request, trial)
     data = open_data(request.data_path, data_cache(ledger), request.scale, request.tokenizer)
     shape = "squeeze"
     if request.data_path:

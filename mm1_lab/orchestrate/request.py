@@ -135,13 +135,13 @@ def load_request(
 
 
 def _before_indexing(data: Path | None) -> DataIdentity:
-    """The world's identity, with the sources that the data file adds to the usual ones."""
+    """The world's identity, with the sources that the data file adds to the usual ones, and its instruction sets."""
     if data is None:
         return WORLD_DATA
-    from mm1_lab.data.shards.datafile import named_sources
+    from mm1_lab.data.shards.datafile import named_instructions, named_sources
 
     sources = dict.fromkeys((*WORLD_DATA.sources, *named_sources(data)))
-    return WORLD_DATA.model_copy(update={"sources": tuple(sources)})
+    return WORLD_DATA.model_copy(update={"sources": tuple(sources), "instructions": named_instructions(data)})
 
 
 def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> Scale:

@@ -114,6 +114,11 @@ def named_sources(path: Path) -> tuple[str, ...]:
     return tuple(DataFile.parse(read_yaml(path), str(path)).named())
 
 
+def named_instructions(path: Path) -> dict[str, float]:
+    """The weights of the instruction sets that the file names. Raises RequestError for a wrong key."""
+    return {name: one.weight for name, one in DataFile.parse(read_yaml(path), str(path)).instructions.items()}
+
+
 def _expand(pattern: str, path: Path, source: str, reader: str) -> list[Path]:
     whole = path.parent / Path(pattern).expanduser()
     if whole.is_file():

@@ -1,0 +1,77 @@
+"""A conversation with a trained model: what was said so far, and the next answer."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from mm1_lab.config import ModelStage, RequestError
+from mm1_lab.data.shards.conversations import chat_prompt
+from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file
+from mm1_lab.data.types import Data, Picture
+from mm1_lab.data.world.instructions import prompt_of
+from mm1_lab.evaluate.answers import cut_answer
+from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.prompts import Segment
+from mm1_lab.model import MM1, build_mm1, load_weights
+
+NEW_TOKENS = 64
+"""The longest answer; the world's longest descriptions have 40."""
+
+
+def open_image(path: Path) -> Picture:
+    """The picture at `path`. Raises RequestError for what is no image."""
+    try:
+        content = read_file(path)
+        Image.open(io.BytesIO(content)).verify()
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise RequestError(f"{path}: is no image that can be read ({error})") from None
+    return StoredPicture(str(path), lambda: content, Decoder())
+
+
+@dataclass
+class Chat:
+    """Turns so far, as the model reads them, in the form of the data that it was tuned on."""
+
+    stage: ModelStage
+    model: MM1
+    data: Data
+    so_far: Segment = field(init=False)
+
+    def __post_init__(self) -> None:
+        connector = self.stage.connector.image_tokens
+        self.is_world = self.data.identity.kind == "world"
+        with torch.inference_mode():
+            self._embedder = PromptEmbedder(
+                self.model, connector, self.stage.image_size, self.stage.blind, 8, self.stage.views
+            )
+        self.forget()
+
+    @classmethod
+    def load(cls, stage: ModelStage, folder: Path, data: Data) -> "Chat":
+        model = build_mm1(stage, data.tokenizer)
+        load_weights(model, folder)
+        return cls(stage, model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), data)
+
+    def forget(self) -> None:
+        """Starts anew."""
+        self.so_far = Segment((self.data.tokenizer.begin,))
+
+    def say(self, request: str, pictures: Sequence[Picture] = ()) -> str:
+        """The model's answer to a turn of the user's, whose pictures stand before its words."""
+        tokenizer = self.data.tokenizer
+        again = len(self.so_far.tokens) > 1 and not self.is_world
+        asked = prompt_of(request.lower()) if self.is_world else chat_prompt(request)
+        image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
+        opening = tuple(tokenizer.encode("\n")) if again else ()
+        turn = Segment(opening + image + tuple(tokenizer.encode(asked)), tuple(pictures))
+        stop = ("tell :",) if self.is_world else ("\nUser:",)
+        group = Group(self.so_far, (turn,))
+        ((said,),) = generate(self.model.decoder, self._embedder, [group], tokenizer, stop, NEW_TOKENS, 1)
+        answer = cut_answer(said, stop)
+        self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
+        return answer

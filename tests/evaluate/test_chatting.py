@@ -1,0 +1,43 @@
+"""Talking to a model: what it reads is all that was said, in the form that it was tuned on."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
+from mm1_lab.data.world import World
+from mm1_lab.evaluate.chatting import Chat, open_image
+from mm1_lab.model import build_mm1
+
+SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+
+
+@pytest.fixture
+def talk() -> Chat:
+    recipe = Recipe(sft=SftRecipe(resolution=1344, views=5))
+    stage = resolve("arm", recipe, load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
+    world = World()
+    return Chat(stage, build_mm1(stage, world.tokenizer).eval(), world)
+
+
+def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 20), (200, 30, 30)).save(path)
+    first = talk.say("The color of the circle", [open_image(path)])
+    second = talk.say("the size of the circle", [open_image(path)])
+    tokenizer, places = talk.data.tokenizer, talk.stage.picture_tokens
+    assert talk.so_far.tokens.count(tokenizer.image) == 2 * places and len(talk.so_far.pictures) == 2
+    said = tokenizer.decode(talk.so_far.tokens)
+    expected = f"tell : the color of the circle . say : {first} tell : the size of the circle . say : {second}"
+    assert " ".join(said.split()) == " ".join(expected.split())
+    talk.forget()
+    assert talk.so_far.tokens == (tokenizer.begin,)
+
+
+def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("words")
+    with pytest.raises(RequestError, match="is no image that can be read"):
+        open_image(tmp_path / "a.png")
+    with pytest.raises(RequestError, match="there is no file"):
+        open_image(tmp_path / "b.png")
