@@ -25,9 +25,12 @@ from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.pretrained import HuggingFace, text_config
 from tests import pretrained as saved
+from tests.data.conftest import Files
+from tests.evaluate.published import write_coco
 from tests.test_lab import shrunk
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
+ANSWER = "a red circle"
 SWEEP = (str(SWEEPS / "data_mix.yaml"), "--scale", "smoke", "--only", "base")
 
 
@@ -206,3 +209,58 @@ def test_llava_where_the_mapping_is_exact(decoder: str, tmp_path: Path) -> None:
     with torch.no_grad():
         dark = processor(images=Image.new("RGB", (60, 45)), text="<image>what color is the square ?")
         assert not torch.allclose(model(**dark).logits, expected, atol=1e-2), "the picture must matter"
+
+
+def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLIP and Llama from folders, own shards and benchmarks, lab's settings: trained, evaluated, exported, loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    clip, llama = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder("llama", tmp_path / "llama")
+    files = Files(tmp_path)
+    files.captions("captions.tar", range(60))
+    pages = [[files.png(number), None, files.png(number + 1), None] for number in range(30)]
+    prose = [[None, files.prose(12, number), None, f"end of page {number}."] for number in range(30)]
+    files.parquet("pages.parquet", {"id": [f"page {n}" for n in range(30)], "images": pages, "texts": prose})
+    files.jsonl("text.jsonl", [files.prose(90, number) for number in range(15)])
+    for name, numbers in (("asked", range(10)), ("shown", range(10, 15))):
+        rows = []
+        for number in numbers:
+            (tmp_path / f"{number}.png").write_bytes(files.png(number * 6))
+            asked = files.prose(1 + number, number) if number % 2 else ""  # then the answer begins behind the picture
+            rows.append({"id": f"{number}", "image": f"{number}.png", "question": asked, "answers": [ANSWER]})
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    own = {
+        "questions": "asked.jsonl",
+        "metric": "exact",
+        "prompt": "{question}",
+        "demonstrations": {"questions": "shown.jsonl"},
+    }
+    coco = write_coco(tmp_path)
+    files.yaml(
+        captions="captions.tar", interleaved="pages.parquet", text="text.jsonl", pictures="crop",
+        benchmarks={"own": own, "coco": coco},
+    )  # fmt: skip
+    more = ("evaluate.shots=[0,4]", "precision=32-true", "train.steps=4", "resolutions={336: 28}")
+    settings = [part for text in shrunk(clip, llama, *more) for part in ("--set", text)]
+    arm = (str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "captions+text", "--data", "data.yaml", *settings)
+    assert main(["run", *arm, "--inline"]) == 0
+    assert main(["export", *arm, "model"]) == 0
+    scores = pd.read_csv(next(tmp_path.glob("results/local/trials/*/scores.csv.gz")), keep_default_na=False, dtype=str)
+    asked = scores[scores["benchmark"] == "own"]
+    assert sorted(asked.groupby("shots").size().items()) == [("0", 8), ("4", 8)]
+    assert (
+        set(scores["benchmark"]) >= {"own", "coco"} and "| own | exact | 4 | 8 |" in Path("model/README.md").read_text()
+    )
+    model = AutoModelForImageTextToText.from_pretrained("./model").eval()
+    processor = AutoProcessor.from_pretrained("./model")
+    assert processor.shape == "crop"
+    processor.shape = "squeeze"  # as benchmarks have it
+    zero = asked[asked["shots"] == "0"]
+    assert zero["prediction"].nunique() > 1, "a model that always says the same would prove nothing"
+    rows = {row["id"]: row for row in map(json.loads, Path("asked.jsonl").read_text().splitlines())}
+    new_tokens = len(folder_tokenizer(llama).encode(ANSWER)) + 1
+    for key, prediction in zip(zero["question"], zero["prediction"], strict=True):
+        row = rows[key]
+        batch = processor(images=row["image"], text=f"<image>{row['question']}")
+        out = model.generate(**batch, max_new_tokens=new_tokens)[0, batch["input_ids"].shape[1] :]
+        assert cut_answer(processor.decode(out, skip_special_tokens=True), ("\n",)) == prediction
