@@ -190,6 +190,14 @@ def _add_readers(add: Add) -> None:
     show.add_argument("--scale", default="mini", help="for its tokenizer and rows; default: %(default)s")
     _add_store(show)
     sync = add("sync-mlflow", commands.sync_mlflow, "enter into MLflow what it lacks of the results", "sync-mlflow")
+    text = "read every file of the results and weights, and put aside what is damaged"
+    verify = add("verify", commands.verify, text, "verify --results results/local")
+    gc = add("gc", commands.gc, "free weights, never results; not while a sweep runs", "gc --keep best")
+    text = "the weights behind each sweep's best trial, none, or all (only what was damaged goes); default: %(default)s"
+    gc.add_argument("--keep", choices=["best", "none", "all"], default="best", help=text)
+    for parser in (verify, gc):
+        parser.add_argument("--results", metavar="DIR", type=Path, default=RESULTS, help=f"default: {RESULTS}")
+        _add_store(parser)
     for parser in (figures, report, dashboard, sync):
         parser.add_argument(
             "--results",

@@ -247,6 +247,28 @@ def status(options: argparse.Namespace) -> int:
     return DONE
 
 
+def verify(options: argparse.Namespace) -> int:
+    from mm1_lab.results import Ledger
+    from mm1_lab.results.parts import Parts
+    from mm1_lab.results.upkeep import verify
+
+    count, damaged = verify(Ledger(options.results, options.store))
+    parts = Parts(PARTS).damaged()
+    for folder, reason in parts.items():
+        print(f"mm1-lab: {folder}: damaged ({reason}); restore or delete it", file=sys.stderr)
+    print(f"{count} finished trials and stages: every file was read, {damaged + len(parts)} damaged")
+    return FAILED if damaged or parts else DONE
+
+
+def gc(options: argparse.Namespace) -> int:
+    from mm1_lab.results import Ledger
+    from mm1_lab.results.upkeep import free_weights
+
+    freed = list(free_weights(Ledger(options.results, options.store), options.keep))
+    print(f"freed {sum(size for _, size in freed) / 1e6:.1f} MB: {len(freed)} stages; results are as they were")
+    return DONE
+
+
 def figures(options: argparse.Namespace) -> int:
     from analysis import draw
 

@@ -1,13 +1,32 @@
-"""How long a stage will take, from what such stages took before, by their FLOPs."""
+"""How long a stage will take, from what such stages took before, by their FLOPs; and whether the disk has room."""
 
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mm1_lab.config import Stage
+from mm1_lab.config import RequestError, Stage
 from mm1_lab.results import Ledger
+
+
+def disk_needed(stages: Collection[Stage], slots: int) -> int:
+    """Bytes, at least: of the weights of all stages (without embeddings), and of checkpoints while `slots` of the largest
+    train: the last, the one before and the next, each of weights and Adam's two moments."""
+    weights = [4 * stage.parameters().total for stage in stages if stage.TRAINS]
+    return sum(weights) + slots * 9 * max(weights, default=0)
+
+
+def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
+    """Raises RequestError where the store's disk has not room for these stages."""
+    place = next(folder for folder in (store, *store.parents) if folder.exists())
+    needed, free = disk_needed(stages, slots), shutil.disk_usage(place).free
+    if needed > free:
+        raise RequestError(
+            f"{store}: the sweep needs {needed / 1e9:.3g} GB there and {free / 1e9:.3g} GB are free; make room "
+            "(mm1-lab gc --keep best) or give another --store"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mm1_lab.files import DONE, is_complete
+from mm1_lab.orchestrate.cost import check_disk
 from mm1_lab.orchestrate.executor import Executor, run_plan
 from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.recorder import Recorder, artifacts_of, behind_note
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.request import Request, machine_slots
 from mm1_lab.orchestrate.worklist import Observer, WorkList
 from mm1_lab.results import TrialRow
 
@@ -32,6 +33,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     """Runs what is missing of the request's trials; gives None where that was nothing."""
     plan = make_plan(request.trials, request.ledger)
     if plan.tasks:
+        missing = [stage for task in plan.tasks.values() for stage in task.stages]
+        check_disk(missing, machine_slots(request.scale), request.ledger.store)
         with ThreadPoolExecutor(1) as thread:  # both take seconds: Ray's processes start while networks are checked
             feasible = thread.submit(check_feasible, plan)
             executor.open(request.scale)

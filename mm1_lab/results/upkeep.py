@@ -1,0 +1,53 @@
+"""Looking after what is kept: every digest compared, and weights freed that nobody needs any more."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from mm1_lab.files import DONE
+from mm1_lab.results.ledger import Ledger, is_intact
+from mm1_lab.results.reading import list_variants, read_scores, read_variant
+from mm1_lab.results.summary import AVERAGE, measures
+
+Keep = Literal["best", "none", "all"]
+"""The weights behind the best trial of each sweep, none, or all (what was put aside as damaged is freed)."""
+
+
+def verify(ledger: Ledger) -> tuple[int, int]:
+    """Reads every file of the finished trials and stages. Returns how many there are, and how many of them are damaged:
+    those are told and put aside, so that the next run makes them anew."""
+    folders = sorted(
+        path.parent for place in (ledger.results / "trials", ledger.store) for path in place.glob(f"*/{DONE}")
+    )
+    return len(folders), sum(not is_intact(folder) for folder in folders)
+
+
+def free_weights(ledger: Ledger, keep: Keep) -> Iterator[tuple[Path, int]]:
+    """Removes finished stages from the store, never results; gives each folder with the bytes that it had."""
+    kept = _behind_the_best(ledger) if keep == "best" else set()
+    finished = [] if keep == "all" else [path.parent for path in ledger.store.glob(f"*/{DONE}")]
+    for folder in sorted([*finished, *ledger.store.glob("*.damaged")]):
+        if folder.name in kept:
+            continue
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        with ledger.stage_lock(folder.name):
+            (folder / DONE).unlink(missing_ok=True)  # first, so that half a folder is never taken for a stage
+            shutil.rmtree(folder, ignore_errors=True)
+        yield folder, size
+
+
+def _behind_the_best(ledger: Ledger) -> set[str]:
+    """Fingerprints of the stages behind the trial of each sweep with the highest average."""
+    kept: set[str] = set()
+    for folder in list_variants(ledger.results):
+        variant = read_variant(folder)
+        if not variant.trials["done"].any():
+            continue
+        values = measures(read_scores(variant), ["fingerprint"])
+        values = values[values["measure"] == AVERAGE]
+        best = str(values["fingerprint"].iloc[values["value"].argmax()])
+        kept.update(ledger.record(best)["fingerprints"].values())
+    return kept

@@ -1,0 +1,93 @@
+"""verify, gc, and the disk that a sweep needs."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.orchestrate.request import load_request
+from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
+from mm1_lab.results.manifest import Manifest, merge_manifest
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """Two finished trials of which `captions` is the better, each with a model of its own and the encoder in common."""
+    monkeypatch.chdir(tmp_path)
+    results, store = Path("results/local"), Path("results/local/store")
+    request = load_request("data_mix", "smoke", "1", ("base", "captions"), (), None, results, store)
+    ledger = Ledger(results, store)
+    training = tmp_path / "training.csv"
+    training.write_text("step,name,value\n", encoding="utf-8")
+    rows = []
+    for trial in request.trials:
+        model = trial.evaluation.model
+        for fingerprint in (model.encoder.fingerprint, model.decoder.fingerprint, model.fingerprint):
+            if folder := ledger.begin_stage(fingerprint):
+                (folder / "model.safetensors").write_bytes(fingerprint.encode() * 100)
+                ledger.finish_stage(fingerprint)
+        points = 60.0 if trial.arm == "captions" else 40.0
+        scores = [ScoreRow("vqa", "vqa", "vqa", shots, 0, "q", "colour", points, "red", True) for shots in (0, 4, 8)]
+        record = {"fingerprints": {stage.KIND: stage.fingerprint for stage in trial.evaluation.chain()}}
+        ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.0)], [], record, training)
+        rows.append(TrialRow(trial.arm, trial.seed, trial.fingerprint))
+    merge_manifest(
+        request.folder, Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows, lambda _: True
+    )
+    return ledger
+
+
+def stages(ledger: Ledger) -> set[str]:
+    return {path.parent.name for path in ledger.store.glob("*/DONE")}
+
+
+def test_gc_frees_weights_and_never_results(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    results = {path: path.read_bytes() for path in (ledger.results / "trials").rglob("*") if path.is_file()}
+    before = stages(ledger)
+    best = next(
+        r for r in (ledger.record(p.name) for p in (ledger.results / "trials").iterdir()) if _is_best(ledger, r)
+    )
+    (ledger.store / "old.damaged").mkdir()
+    assert main(["gc", "--keep", "all"]) == 0
+    assert stages(ledger) == before and not (ledger.store / "old.damaged").exists()
+    assert main(["gc"]) == 0
+    kept = stages(ledger)
+    assert kept == before & set(best["fingerprints"].values()) and 0 < len(kept) < len(before)
+    assert main(["gc", "--keep", "none"]) == 0
+    assert not stages(ledger)
+    assert results == {path: path.read_bytes() for path in results}
+    assert "results are as they were" in capsys.readouterr().out
+
+
+def _is_best(ledger: Ledger, record: dict[str, dict[str, str]]) -> bool:
+    row = (ledger.results / "smoke" / "data_mix" / "trials.csv").read_text().splitlines()
+    return any(line.startswith("captions,") and line.endswith(record["fingerprints"]["evaluation"]) for line in row)
+
+
+def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    count = len(stages(ledger)) + 2
+    assert main(["verify"]) == 0
+    assert f"{count} finished trials and stages: every file was read, 0 damaged" in capsys.readouterr().out
+    stage = ledger.store / min(stages(ledger))
+    trial = min((ledger.results / "trials").iterdir())
+    (stage / "model.safetensors").write_bytes(b"x")
+    (trial / "record.json").write_text(json.dumps({}), encoding="utf-8")
+    assert main(["verify"]) == 1
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 2 and str(stage) in captured.err and str(trial) in captured.err
+    assert "2 damaged" in captured.out and not stage.exists() and not trial.exists()
+    assert main(["verify"]) == 0
+
+
+def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+    assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == 2
+    error = capsys.readouterr().err
+    assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error and error.count("\n") == 1
+    assert not list(tmp_path.rglob("sweep.json"))
