@@ -12,8 +12,10 @@ from mm1_lab.results import Ledger
 
 
 def disk_needed(stages: Collection[Stage], slots: int) -> int:
-    """Bytes, at least: of the weights of all stages (without embeddings), and of checkpoints while `slots` of the largest
-    train: the last, the one before and the next, each of weights and Adam's two moments."""
+    """Bytes, at least: weights of all stages, without embeddings, and checkpoints while `slots` of the largest train.
+
+    There are three of each: the last, the one before and the next, of weights and Adam's two moments.
+    """
     weights = [4 * stage.parameters().total for stage in stages if stage.TRAINS]
     return sum(weights) + slots * 9 * max(weights, default=0)
 
