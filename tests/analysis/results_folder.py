@@ -12,6 +12,7 @@ from PIL import Image
 
 from analysis.study import Study
 from mm1_lab.config import Sweep
+from mm1_lab.files import DONE, commit
 from mm1_lab.results import HeldOutRow, Ledger, Manifest, SampleRow, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest
 from mm1_lab.results.reading import Variant
@@ -137,3 +138,11 @@ def write_results(
     folder = results / scale / sweep.name
     merge_manifest(folder, manifest, trials, lambda row: True)
     return folder
+
+
+def vouch_for(folder: Path) -> None:
+    """Makes a changed trial's folder whole again, as if it had been written so."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    folder.rename(partial)
+    (partial / DONE).unlink()
+    commit(partial, folder)

@@ -25,7 +25,7 @@ from analysis.tables import means, means_table, scores, short_table, write_sweep
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep
 from mm1_lab.results.samples import Sampled
-from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, write_results
+from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, vouch_for, write_results
 
 NAMES = [
     *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "contrasts.tex"),
@@ -364,20 +364,26 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     scores = next((tmp_path / "trials").glob("*/scores.csv.gz"))
     good = scores.read_bytes()
     scores.write_bytes(gzip.compress(gzip.decompress(good).replace(b"parsed", b"parsd", 1)))
+    vouch_for(scores.parent)
     with pytest.raises(RequestError, match=r"scores\.csv\.gz: lacks the column 'parsed'"):
         draw(tmp_path)
     scores.write_bytes(good)
+    vouch_for(scores.parent)
     samples = scores.with_name("samples.json")
     samples.write_text('[{"benchmark": "vqa"}]', encoding="utf-8")
+    vouch_for(samples.parent)
     with pytest.raises(RequestError, match=r"samples\.json: a sample lacks"):
         draw(tmp_path)
     samples.write_text("[]", encoding="utf-8")
+    vouch_for(samples.parent)
     record = samples.with_name("record.json")
     values = json.loads(record.read_text(encoding="utf-8"))
     record.write_text(json.dumps(values | {"schema_version": 0}), encoding="utf-8")
+    vouch_for(record.parent)
     with pytest.raises(RequestError, match="results schema 0, this version reads 2; delete the folder and run"):
         draw(tmp_path)
     record.write_text(json.dumps(values), encoding="utf-8")
+    vouch_for(record.parent)
     manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8")) | {"schema_version": 99}
     (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(RequestError, match="schema 99"):
