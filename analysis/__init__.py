@@ -75,6 +75,14 @@ def sweep_in_short(folder: Path) -> Table:
     return short_table(read_study(folder))
 
 
+def compare_arms(folder: Path, first: str, second: str) -> Table:
+    """Two arms of a sweep's folder: scores, differences and their intervals."""
+    from analysis.compare import compare_table
+    from analysis.study import read_study
+
+    return compare_table(read_study(folder), first, second)
+
+
 def _draw(folder: Path) -> Drawn:
     from analysis.axes import axis_rows
     from analysis.claims import judge_claims

@@ -60,7 +60,8 @@ class Drawn:
         seeds = ",".join(map(str, sorted(set(self.runs["seed"]))))
         seeds += "," * ("," not in seeds)  # one seed with a comma: without, it would be a count
         settings = "".join(f" --set {setting}" for setting in self.manifest.overrides)
-        data = f" --data {self.manifest.data_name}.yaml" if self.manifest.data_name != "world" else ""
+        file = self.manifest.data_name.rpartition("-")[0]
+        data = f" --data {file}.yaml" if self.manifest.data_name != "world" else ""
         return f"mm1-lab run {self.manifest.sweep.name} --scale {self.manifest.scale} --seeds {seeds}{settings}{data}"
 
     @property

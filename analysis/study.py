@@ -15,6 +15,7 @@ from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import Panel, Sweep
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, TUNED, by_content, measures
+from mm1_lab.source_code import changed_parts, changed_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,7 +166,14 @@ class Study:
         """What must be said below every table."""
         missing = self.missing()
         lacking = f"Without scores: {', '.join(missing)}." if missing else ""
-        return [note for note in (f"Points; ± {self.uncertainty_note}.", self.caution, lacking) if note]
+        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, lacking, self.changed_code)
+        return [note for note in notes if note]
+
+    @property
+    def changed_code(self) -> str:
+        """Whether parts that these trials were made with have other code now; empty where none has."""
+        recorded = (record.get("code", {}) for record in self.records.values())
+        return changed_text(part for code in recorded for part in changed_parts(code))
 
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""

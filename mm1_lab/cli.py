@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mm1_lab import commands
 from mm1_lab.commands import DONE, FAILED, PARTS, RESULTS, STUDY
-from mm1_lab.config import RequestError
+from mm1_lab.config import RequestError, nearest
 
 Command = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Command, str, str], argparse.ArgumentParser]
@@ -27,7 +27,15 @@ FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errn
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = make_parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given:
+        parser.print_help()
+        return WRONG
+    if not given[0].startswith("-") and given[0] not in command_parsers(parser):
+        print(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], command_parsers(parser))}", file=sys.stderr)
+        return WRONG
+    options = parser.parse_args(given)
     command: Command = options.command
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -68,12 +76,29 @@ def _stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
+class _Version(argparse.Action):
+    """Looks the version up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"mm1-lab {version('mm1-lab')}")
+        parser.exit()
+
+
+def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command, by its name."""
+    (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mm1-lab",
         description="Ablations of multimodal language models, one YAML file a question.",
         epilog="example: mm1-lab run sweeps/data_mix.yaml --scale smoke",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, text: str, example: str) -> argparse.ArgumentParser:
@@ -88,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_check_scale(add)
     _add_fit_lr_law(add)
     _add_readers(add)
+    start = add("init", commands.init, "make a small project: a sweep, a data file, a Makefile", "init my-lab")
+    start.add_argument("folder", metavar="FOLDER", type=Path)
+    words = "print a script for bash or zsh that completes commands, options and names"
+    add("completion", commands.completion, words, "completion > ~/.mm1-lab.sh").set_defaults(
+        commands=command_parsers(parser)
+    )
     return parser
 
 
@@ -118,6 +149,8 @@ def _add_sweeps(add: Add) -> None:
         )
         _add_sweep_options(parser)
     _add_executor(run)
+    anew = "make again what was made with other code of a connector or metric than it has now"
+    run.add_argument("--anew", action="store_true", help=anew)
     for parser in (plan, run):
         _add_no_parts(parser)
 
@@ -177,6 +210,16 @@ def _add_readers(add: Add) -> None:
     status = add("status", commands.status, "what is done, missing, or failed and why", "status data_mix --scale smoke")
     status.add_argument("sweep", metavar="SWEEP", nargs="?", help="a sweep; without it, all that were run")
     _add_sweep_options(status)
+    text = "the arms of a sweep, an arm resolved, or what differs between two"
+    shown = add("show", commands.show, text, "show data_mix base captions")
+    shown.add_argument("sweep", metavar="SWEEP")
+    shown.add_argument("arms", metavar="ARM", nargs="*")
+    text = "two arms: scores, difference and its interval"
+    compare = add("compare", commands.compare, text, "compare data_mix captions interleaved")
+    for name, metavar in (("sweep", "SWEEP"), ("first", "ARM"), ("second", "ARM")):
+        compare.add_argument(name, metavar=metavar)
+    for parser in (shown, compare):
+        _add_sweep_options(parser)
     figures = add(
         "figures", commands.figures, "draw tables and figures of all results", "figures --results results/study"
     )

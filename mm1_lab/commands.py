@@ -10,11 +10,13 @@ import shutil
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mm1_lab.config import RequestError, nearest
+from mm1_lab.files import SHIPPED
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.request import Request
@@ -45,12 +47,15 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.code_changes import forget_changed
     from mm1_lab.orchestrate.executor import make_executor
     from mm1_lab.orchestrate.lr_search import load_search, run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
 
     request = _request(options, options.sweep)
     request.ledger.check_writable()
+    if options.anew:
+        forget_changed(request.trials, request.ledger)
     if request.sweep.search:
         sizes = options.only or list(request.sweep.arms)
         with make_executor(options.inline, options.address) as executor:
@@ -269,11 +274,52 @@ def gc(options: argparse.Namespace) -> int:
     return DONE
 
 
+def show(options: argparse.Namespace) -> int:
+    from mm1_lab.orchestrate.show import show_text
+
+    if len(options.arms) > 2:
+        raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to see what differs")
+    print(show_text(_request(options, options.sweep), options.arms))
+    return DONE
+
+
+def compare(options: argparse.Namespace) -> int:
+    from analysis import compare_arms
+    from analysis.table import to_plain
+
+    request = _request(options, options.sweep)
+    folder = request.folder
+    published = _here_or_shipped(STUDY) / request.scale_name / request.variant
+    if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
+        print(f"{folder}: holds no results; these are of {published}", file=sys.stderr)
+        folder = published
+    print(to_plain(compare_arms(folder, options.first, options.second)))
+    return DONE
+
+
+def init(options: argparse.Namespace) -> int:
+    from mm1_lab.init import init
+
+    for path in init(options.folder):
+        print(path)
+    print(f"Next: cd {options.folder} && mm1-lab run my_question --scale smoke")
+    return DONE
+
+
+def completion(options: argparse.Namespace) -> int:
+    from mm1_lab.completion import completion_script
+
+    print(completion_script(options.commands))
+    return DONE
+
+
 def figures(options: argparse.Namespace) -> int:
     from analysis import draw
 
-    for path in draw(_drawn_folder(options)):
-        print(path)
+    paths = draw(_drawn_folder(options))
+    for folder, count in Counter(path.parent for path in paths).items():
+        print(f"{folder}: {count} file{'s' * (count > 1)}")
+    print(f"All of it in short: {paths[-1]}")
     return DONE
 
 
@@ -296,6 +342,11 @@ def _drawn_folder(options: argparse.Namespace) -> Path:
     return Path(shutil.copytree(STUDY, copy))
 
 
+def _here_or_shipped(folder: Path) -> Path:
+    """Of the working directory, or else of the package."""
+    return folder if folder.is_dir() else SHIPPED / folder
+
+
 def _results_folders(options: argparse.Namespace) -> list[Path]:
     """The folder that is asked for; else this machine's and the study, those that hold a sweep."""
     if options.results:
@@ -313,7 +364,7 @@ def sync_mlflow(options: argparse.Namespace) -> int:
     for results in _results_folders(options):
         for folder in list_variants(results):
             try:
-                manifest = sync(folder, Ledger(results, options.store, PARTS))
+                manifest = sync(folder, Ledger(results, options.store, _here_or_shipped(PARTS)))
             except Busy:
                 print(f"{folder}: is running now, and is entered as it goes")
                 continue
@@ -404,7 +455,7 @@ def _request(options: argparse.Namespace, sweep: str, only: Sequence[str] | None
         options.data,
         options.results,
         options.store,
-        None if getattr(options, "no_parts", False) else PARTS,
+        None if getattr(options, "no_parts", False) else _here_or_shipped(PARTS),
     )
     for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)

@@ -18,6 +18,10 @@ LARGE = 64 << 20
 STRETCHES, STRETCH = 64, 256 << 10
 """Of a large file: how many stretches are looked at, and their bytes."""
 
+PACKAGE = Path(__file__).resolve().parent
+SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
+"""What comes with the package: `sweeps`, `results/parts`; in a clone, the clone."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a text file in one step; leaves one alone that holds this text already."""

@@ -1,6 +1,5 @@
 """The command as a user types it, at smoke scale."""
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -8,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.cli import _parser, main
+from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.orchestrate.request import parse_seeds
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 
 
 def test_help_is_there_for_every_command_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = _parser()
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    for command in commands.choices:
+    parser = make_parser()
+    commands = command_parsers(parser)
+    for command in commands:
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0
@@ -27,7 +26,7 @@ def test_help_is_there_for_every_command_with_an_example(capsys: pytest.CaptureF
 def test_help_and_a_finished_sweep_need_nothing_heavy(finished: Any) -> None:
     script = f"""
 import sys
-from mm1_lab.cli import _parser, main
+from mm1_lab.cli import command_parsers, main, make_parser
 try:
     main(["--help"])
 except SystemExit:

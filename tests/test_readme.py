@@ -1,4 +1,4 @@
-"""What README shows, run by the command: its lines for a connector (in a copy of the package) and for a benchmark."""
+"""What README and its pages show: findings that the results bear out; a connector and a benchmark, run."""
 
 import csv
 import json
@@ -10,22 +10,46 @@ from typing import Any
 import pytest
 import yaml
 
+from analysis.claims import Claim, claim_row
+from analysis.study import read_study
+from analysis.table import as_text
 from mm1_lab.cli import main
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw, write_vqa
 
 
-def shown(language: str, heading: str) -> str:
+def shown(language: str, heading: str, file: str) -> str:
     """The first code block of the language under the heading."""
-    section = (REPOSITORY / "README.md").read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1].split("\n## ")[0]
+    section = (REPOSITORY / "docs" / file).read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1].split("\n## ")[0]
     block = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
     assert block
     return block.group(1)
 
 
+def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+    for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert path.name != "README.md" or text.count("\n") <= 150
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_findings_are_those_of_the_committed_study() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    findings = re.findall(r": (−?[\d.]+) points \[(−?[\d.]+), (−?[\d.]+)\].*<!-- (.+) − (.+), (.+) -->", text)
+    assert len(findings) == 3
+    study = read_study(REPOSITORY / "results" / "study" / "mini" / "data_mix")
+    for *numbers, first, second, measure in findings:
+        row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
+        assert [as_text(row[name]) for name in ("estimate", "low", "high")] == numbers
+
+
 def test_a_connector_of_one_s_own(tmp_path: Path) -> None:
-    code, arm = shown("python", "Your own connector"), shown("yaml", "Your own connector")
+    code, arm = (
+        shown("python", "Your own connector", "extending.md"),
+        shown("yaml", "Your own connector", "extending.md"),
+    )
     assert len([line for line in (code + arm).splitlines() if line.strip()]) <= 20
     shutil.copytree(REPOSITORY / "mm1_lab", tmp_path / "copy" / "mm1_lab", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "analysis", tmp_path / "copy" / "analysis")
@@ -47,7 +71,8 @@ def test_a_benchmark_of_one_s_own_beside_every_published_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On trials that are trained already; a file that does not fit is refused before anything runs."""
-    line, entry = shown("json", "Your own benchmark"), yaml.safe_load(shown("yaml", "Your own benchmark"))
+    section = ("Your own benchmark", "your-own-data.md")
+    line, entry = shown("json", *section), yaml.safe_load(shown("yaml", *section))
     place = make_place(tmp_path)
     monkeypatch.chdir(tmp_path)
     files = Files(tmp_path)

@@ -73,7 +73,7 @@ class Sweep(Config):
         return f"{self.title} (MM1, {self.reproduces})" if self.reproduces else self.title
 
 
-class _SweepFile(Config):
+class SweepFile(Config):
     """The spelling of a sweep in YAML; arms are changes to the base, or come from a full grid."""
 
     title: str
@@ -89,7 +89,7 @@ class _SweepFile(Config):
 
 def load_sweep(path: Path) -> Sweep:
     """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it or one folder up. Raises RequestError."""
-    file = _SweepFile.parse(read_yaml(path), str(path))
+    file = SweepFile.parse(read_yaml(path), str(path))
     if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
         raise RequestError(f"{path}: the grid has {cells:.3g} cells; {MOST_ARMS} are the most that a sweep may have")
     places = [folder / "recipes" / f"{file.recipe}.yaml" for folder in (path.parent, path.parent.parent)]

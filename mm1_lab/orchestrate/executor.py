@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from types import TracebackType
 
 from mm1_lab.config import Scale
@@ -11,6 +12,9 @@ from mm1_lab.orchestrate.plan import Plan, Task, path_lengths
 from mm1_lab.orchestrate.worker import StageReport, WorkerContext, attempt, run_task
 from mm1_lab.orchestrate.worklist import Execution, Observer, WorkList
 from mm1_lab.train.progress import Progress
+
+STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
+"""Modules whose imports are all that a stage needs."""
 
 Work = Callable[[Task, WorkerContext, StageReport], None]
 
@@ -37,6 +41,11 @@ class Executor:
 
 class Inline(Executor):
     """One task after another in this process: for a debugger, a notebook, a test."""
+
+    def open(self, scale: Scale) -> None:
+        """Imports what stages need, so that all of them work with the code as it is now."""
+        for name in STAGES:
+            import_module(name)
 
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
         while task := execution.take():

@@ -247,7 +247,8 @@ class SweepRuns:
         }
         note = EXPERIMENT_NOTE.format(heading=manifest.sweep.heading)
         self.client.set_experiment_tag(self.experiment, NOTE, note)
-        name = f"{VIEW}{manifest.variant}-{manifest.scale}"
+        name = re.sub(r"[^\w.-]", "_", manifest.variant)  # a tag's name may not have commas or equals signs
+        name = f"{VIEW}{name}-{manifest.scale}"
         self.client.set_experiment_tag(self.experiment, name, json.dumps(view))
 
     def _trial_note(self, fingerprint: str, names: Names, record: Mapping[str, Any]) -> str:

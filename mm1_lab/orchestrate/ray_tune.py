@@ -22,9 +22,10 @@ from tempfile import mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.orchestrate.executor import Executor, Work
+from mm1_lab.files import PACKAGE
+from mm1_lab.orchestrate.executor import STAGES, Executor, Work
 from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.request import REPOSITORY, machine_cpus
+from mm1_lab.orchestrate.request import machine_cpus
 from mm1_lab.orchestrate.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
@@ -34,7 +35,7 @@ KILLED = Outcome("failed", "its process ended without a word: killed, or out of 
 REPORT_SECONDS = 1.0
 """A running stage tells the driver its progress this often at most; each report costs Tune some 20 ms."""
 
-PRELOADED = ("torch", "lightning.pytorch", "transformers", "ray.tune", "mm1_lab.train.stages", "mm1_lab.evaluate.run")
+PRELOADED = ("torch", "lightning.pytorch", "transformers", "ray.tune", *STAGES)
 """What every task imports: Ray's waiting processes do it while the driver still plans."""
 
 ABANDONED_DAYS = 7
@@ -62,12 +63,18 @@ class RayTune(Executor):
         self.address = address
         self.slots = 0
         """Tasks that fit at a time; 0 until it is open."""
+        self.code: Path | None = None
+        """The copy of the package that this machine's processes work with."""
         self.closing = threading.Event()
 
     def open(self, scale: Scale) -> None:
         if self.slots:
             return
-        variables = _worker_environment(scale.resources)
+        if self.address is None:
+            self.code = Path(mkdtemp(prefix="mm1-lab-"))
+            # whoever edits the package while a sweep runs does not change the sweep
+            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+        variables = _worker_environment(scale.resources, self.code or PACKAGE.parent)
         os.environ.update(SETTINGS | variables)
         if self.address is None:
             os.environ.update(OWN_SETTINGS)
@@ -77,8 +84,9 @@ class RayTune(Executor):
         before = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address is None:
-            # where processes are not reused, each task has a fresh one, and stages are long: nothing is gained
-            preloaded = {"preload_python_modules": list(PRELOADED)} if scale.reuse_processes else {}
+            # where processes are not reused, each task has a fresh one, and stages are long: all that is gained is
+            # that the package is found before Ray puts the working directory in front of PYTHONPATH
+            preloaded = {"preload_python_modules": list(PRELOADED) if scale.reuse_processes else [PACKAGE.name]}
             ray.init(
                 address="local",
                 num_cpus=machine_cpus(),
@@ -136,6 +144,8 @@ class RayTune(Executor):
         finally:
             gc.enable()
             self.slots = 0
+            if self.code:
+                shutil.rmtree(self.code, ignore_errors=True)
 
     def _watch(self) -> None:
         """Ends the command in a line of ours when a process of Ray's dies; Ray itself would write C++ messages."""
@@ -150,8 +160,8 @@ class RayTune(Executor):
                 os._exit(1)
 
 
-def _worker_environment(resources: Resources) -> dict[str, str]:
-    paths = [os.fspath(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
+    paths = [os.fspath(code), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from mm1_lab.config import DataIdentity, Hardware, Scale
 from mm1_lab.data.types import Tokenizer
+from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.display import duration
 from mm1_lab.orchestrate.estimate import Cost, check_group, short_bytes, stage_cost
@@ -56,6 +57,8 @@ def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | No
                "disk", *with_gpus, "time")  # fmt: skip
     title = ", ".join(request.variant for request in requests)
     lines = [f"{title} at {first.scale_name}: {len(trials)} trials, {len(missing)} stages to run", ""]
+    if note := changed_note((trial for request in requests for trial in request.trials), first.ledger):
+        lines += [note, ""]
     columns = ("sweep", "arm", "seed", "fingerprint", "state")
     start = 0 if len(requests) > 1 else 1
     lines += [*table(columns[start:], (row[start:] for row in trials)), "", *table(heading, rows), ""]
@@ -205,7 +208,7 @@ def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
         if ledger.has_weights(path.parent.name):
             try:
                 values = json.loads(path.read_text(encoding="utf-8"))
-                yield {"kind": values["kind"], "version": values["version"]} | dict(_flat(values["stage"]))
+                yield {"kind": values["kind"], "version": values["version"]} | dict(flat(values["stage"]))
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue  # it is told when the stage is loaded; here only a remark goes without it
 
@@ -215,7 +218,7 @@ def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
     if planned.why != "new":
         return planned.why
     stage = planned.stage
-    own = {"kind": stage.KIND, "version": stage.VERSION} | dict(_flat(stage.model_dump(mode="json")))
+    own = {"kind": stage.KIND, "version": stage.VERSION} | dict(flat(stage.model_dump(mode="json")))
     for other in known:
         if other["kind"] != stage.KIND or other["seed"] != stage.seed:
             continue
@@ -225,10 +228,10 @@ def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
     return planned.why
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mm1_lab.config import (
+    PAPER_LAW,
     WORLD_DATA,
     DataIdentity,
     LearningRateLaw,
@@ -25,15 +26,16 @@ from mm1_lab.config import (
     resolve_sweep,
 )
 from mm1_lab.config.resolve import decoder_name, pretrained
+from mm1_lab.files import PACKAGE, SHIPPED
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import merge_manifest
+from mm1_lab.results.manifest import data_name, merge_manifest
 
 LOCAL = Path("results/local")
 """This machine's results, store and MLflow database, below the working directory."""
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-STUDY = REPOSITORY / "results" / "study"
+REPOSITORY = PACKAGE.parent
+STUDY = SHIPPED / "results" / "study"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Request:
 
     @property
     def data_name(self) -> str:
-        return self.data_path.stem if self.data_path else "world"
+        return data_name(self.data_path, self.data)
 
     @property
     def variant(self) -> str:
@@ -112,18 +114,19 @@ def load_request(
             raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     numbers = find_scale(scale, overrides, path.parent)
     ledger = Ledger(results, store, parts)
-    if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
-        loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data))
     chosen = parse_seeds(seeds)
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
         raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
     models = HuggingFace()
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
-    resolve_sweep(loaded, numbers, chosen[:1], _before_indexing(data), models)
+    resolve_sweep(follow_law(loaded, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     tokenizer = decoders_tokenizer(arms, numbers, models)
     numbers = with_benchmarks(numbers, data, tokenizer)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
+    if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
+        loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
+        arms = {arm: loaded.arms[arm] for arm in arms}
     trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, models)
     if numbers.benchmarks:
         from mm1_lab.data import open_data
@@ -163,15 +166,17 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
-    """A scale from those beside the sweeps or one folder up, or else from the repository's. Raises RequestError."""
-    places = [folder / "scales" for folder in (sweeps, sweeps.parent, REPOSITORY / "sweeps")]
+    """A scale from those beside the sweeps or one folder up, or else from the package's. Raises RequestError."""
+    places = [folder / "scales" for folder in (sweeps, sweeps.parent, SHIPPED / "sweeps")]
     return load_scale(name, next(place for place in places if place.is_dir()), overrides)
 
 
-def find_law(ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None) -> LearningRateLaw:
+def find_law(
+    ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None, data_name: str
+) -> LearningRateLaw:
     """The law of a scale with these settings on these data: of the results folder, else of the published study, which
     is about the miniature world without settings. Raises RequestError where there is none."""
-    place = Path(scale) / variant_name("lr_law", overrides, data.stem if data else "world") / "law.json"
+    place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
     for folder in (ledger.results, STUDY):
         if (folder / place).exists():
             return read_law(folder / place)
@@ -234,14 +239,14 @@ def data_cache(ledger: Ledger) -> Path:
 
 
 def find_sweep(name: str) -> Path:
-    """A path to a YAML file, or the bare name of a sweep in `sweeps/`. Raises RequestError."""
+    """A path to a YAML file, or the bare name of a sweep in `sweeps/`, with `-` or `_`. Raises RequestError."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
-    folders = [Path("sweeps"), REPOSITORY / "sweeps"]
-    for folder in folders:
-        if (folder / f"{name}.yaml").exists():
-            return folder / f"{name}.yaml"
+    folders = [Path("sweeps"), SHIPPED / "sweeps"]
+    for file in (folder / f"{spelt}.yaml" for folder in folders for spelt in (name, name.replace("-", "_"))):
+        if file.exists():
+            return file
     known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
     raise RequestError(f"there is no sweep {name!r}{nearest(name, known)}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mm1_lab.files import DONE, is_complete
 from mm1_lab.orchestrate.cost import check_disk
+from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.executor import Executor, run_plan
 from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, Task, make_plan
@@ -31,6 +32,8 @@ def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | N
 
 def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
     """Runs what is missing of the request's trials; gives None where that was nothing."""
+    if note := changed_note(request.trials, request.ledger):
+        print(note)
     plan = make_plan(request.trials, request.ledger)
     if plan.tasks:
         missing = [stage for task in plan.tasks.values() for stage in task.stages]
@@ -65,12 +68,14 @@ def work_through(plan: Plan, request: Request, executor: Executor, observers: Se
     """Runs the plan's tasks, and shows how far they are."""
     from mm1_lab.orchestrate.cost import measured_speeds
     from mm1_lab.orchestrate.display import make_display
-    from mm1_lab.orchestrate.worker import WorkerContext
+    from mm1_lab.orchestrate.worker import WorkerContext, repository_commit
 
     ledger = request.ledger
     parts = ledger.parts.folder if ledger.parts else None
     data_path = request.data_path and request.data_path.absolute()
-    context = WorkerContext(ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer)
+    context = WorkerContext(
+        ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer, repository_commit()
+    )
 
     def headline(task: Task) -> str:
         from mm1_lab.results.summary import headline

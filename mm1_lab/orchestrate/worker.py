@@ -13,20 +13,22 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, Trial
+from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Scale, Stage, Trial
 from mm1_lab.data.types import Data
 from mm1_lab.files import write_json, write_text
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import REPOSITORY, data_cache
 from mm1_lab.orchestrate.worklist import Outcome
-from mm1_lab.results import HeldOutRow, Ledger
+from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
+from mm1_lab.results.schema import CODE
+from mm1_lab.source_code import code_hash
 from mm1_lab.train.progress import Diverged, Progress, Report
 
 StageReport = Callable[[str, Progress], None]
@@ -44,6 +46,8 @@ class WorkerContext:
     parts: Path | None = None
     tokenizer: Path | None = None
     """The folder of a pre-trained decoder whose tokenizer the data take."""
+    commit: str | None = None
+    """Of the repository, when the command started."""
 
     @property
     def ledger(self) -> Ledger:
@@ -131,6 +135,9 @@ def _train(stage: Stage, context: WorkerContext, report: Report) -> None:
             return
         fresh = not any(folder.iterdir())
         started = time.monotonic()
+        if isinstance(stage, ModelStage) and not (folder / CODE).exists():  # what it started with, where it goes on
+            part = f"connector {stage.connector.kind}"
+            write_json(folder / CODE, {part: code_hash("connector", stage.connector.kind)})
         inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
         run_stage(stage, folder, inputs, _data(stage, context), report)
         if fresh and stage.flops() > 0:
@@ -163,8 +170,10 @@ def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerCo
             "majority_by_kind": evaluation.majority_by_kind,
             "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
-            "environment": environment(context.scale),
+            "environment": environment(context.scale, context.commit),
             "timings": timings,
+            "code": ledger.code(stage.model.fingerprint)
+            | {f"metric {name}": code for name in _metrics(evaluation.scores) if (code := code_hash("metric", name))},
         }
         ledger.write_scores(
             fingerprint,
@@ -175,6 +184,10 @@ def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerCo
             model / "training.csv",
             evaluation.submissions,
         )
+
+
+def _metrics(scores: Iterable[ScoreRow]) -> list[str]:
+    return sorted({row.metric for row in scores})
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
@@ -192,7 +205,7 @@ def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
     return {kind: ledger.summary(fingerprint) for kind, fingerprint in known.items()}
 
 
-def environment(scale: Scale) -> dict[str, Any]:
+def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
     """The machine and libraries that a score was made with."""
     packages = ("torch", "transformers", "lightning", "numpy")
     return {
@@ -200,7 +213,7 @@ def environment(scale: Scale) -> dict[str, Any]:
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
-        "commit": _commit(),
+        "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -218,8 +231,7 @@ def _processor() -> str:
     return f"{name} + {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 
 
-@lru_cache(maxsize=1)
-def _commit() -> str | None:
+def repository_commit() -> str | None:
     """The repository's commit, if the package runs from one."""
     if not (REPOSITORY / ".git").exists():
         return None

@@ -17,7 +17,7 @@ from typing import Any
 from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.results.parts import Parts
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, number
+from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, number
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 
@@ -103,6 +103,17 @@ class Ledger:
     def summary(self, fingerprint: str) -> dict[str, Any]:
         """What a finished stage tells of itself: tokens, epochs, seconds, parameters."""
         return _read_object(self.stage_folder(fingerprint) / "summary.json")
+
+    def code(self, fingerprint: str) -> dict[str, str]:
+        """Hashes of the code of parts that a finished model was trained with; empty where none was recorded."""
+        path = self.stage_folder(fingerprint) / CODE
+        return _read_object(path) if path.exists() else {}
+
+    def forget(self, fingerprint: str) -> None:
+        """Removes a stage's scores and weights, so that it is missing."""
+        for folder in (self.trial_folder(fingerprint), self.store / fingerprint):
+            (folder / files.DONE).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     # Scores
 

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import yaml
 from pydantic import Field
 
-from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep
+from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json
 from mm1_lab.files import locked, write_csv, write_json
 from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow
 
@@ -29,17 +30,34 @@ class Manifest(Config):
 
 
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
-    """The folder of a sweep run with these overrides and data: `data_mix,train.steps=200,data=books`.
+    """The folder of a sweep run with these overrides and data: `data_mix,train.steps=200,data=books-1f9ac2`.
 
-    The order of overrides does not matter. Names that had to be changed for the file system end with a hash.
+    Neither the order of overrides nor how a value is spelt (`[0,4]`, `[0, 4]`) matters. Names that had to be changed
+    for the file system, or hold a comma of a value's, end with a hash of what they stand for.
     """
-    settings = dict(setting.partition("=")[::2] for setting in overrides)
-    parts = [sweep, *(f"{key.strip()}={value.strip()}" for key, value in sorted(settings.items()))]
+    given = (setting.partition("=") for setting in overrides)
+    settings = {key.strip(): _spelt(value) for key, _, value in given}
+    parts = [sweep, *(f"{key}={value}" for key, value in sorted(settings.items()))]
     if data_name != "world":
         parts.append(f"data={data_name}")
-    name = ",".join(parts)
-    safe = re.sub(r"[^A-Za-z0-9._=+,-]", "_", name)[:100]
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    safe = [re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in parts]
+    name = ",".join(safe)[:100]
+    exact = canonical_json([sweep, settings, data_name])
+    return name if name == ",".join(parts) else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
+
+
+def _spelt(value: str) -> str:
+    """One spelling for values that YAML reads alike."""
+    read = yaml.safe_load(value)
+    return read if isinstance(read, str) else canonical_json(read)
+
+
+def data_name(path: Path | None, data: DataIdentity) -> str:
+    """`world`, or the name of a data file with a hash of what the data are: `books-1f9ac2`."""
+    if path is None:
+        return "world"
+    exact = canonical_json([data.digest, data.tokenizer])
+    return f"{path.stem}-{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
 
 
 def read_manifest(folder: Path) -> Manifest:

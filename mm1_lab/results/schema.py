@@ -6,7 +6,7 @@ RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, where nobody
 RESULTS/pictures/SHA.png      pictures of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
-STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json DONE
+STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json code.json DONE
 STORE/FINGERPRINT.partial/    a stage that is not complete
 PARTS/FINGERPRINT/            a stage of the store that comes with the repository
 ```
@@ -35,6 +35,8 @@ SCORE_COLUMNS = (
     "parsed",
     "content",
 )
+CODE = "code.json"
+"""Of a model: hashes of the code of parts that it was trained with, by part (mm1_lab/source_code.py)."""
 HELD_OUT_COLUMNS = ("source", "loss")
 CURVE_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_the_dashboard_opens_on_trials_in_the_papers_words_best_first(request_: 
     logged |= {f"metrics.`{name}`" for name in runs["base / seed 0 at smoke"].data.metrics}
     assert set(view["selectedColumns"]) - logged == {"metrics.`4-shot`", "metrics.`8-shot`", "metrics.`text-core`"}
     assert "Group by" in experiment.tags[NOTE]
+
+
+def test_a_variant_with_settings_and_data_has_a_page(request_: Request) -> None:
+    """Its name has commas and equals signs, which names of MLflow's tags may not have."""
+    varied = replace(request_, overrides=("train.steps=6", "evaluate.shots=[0, 4, 8]"))
+    varied.write_manifest()
+    sync(varied.folder, varied.ledger)
+    (page,) = pages().values()
+    assert "viewStateShareKey=data_mix_evaluate.shots" in page
 
 
 @pytest.mark.parametrize("call", ["log_text", "set_terminated"])

@@ -131,6 +131,13 @@ def test_overrides_and_data_name_the_variant(overrides: tuple[str, ...], data: s
 def test_variants_that_differ_have_folders_that_differ() -> None:
     names = {variant_name("s", (f"evaluate.shots={value}",), "world") for value in ("[0, 4]", "[0,_4]", "[0/4]")}
     assert len(names) == 3 and not any(set(name) & set("/ []") for name in names)
+    assert variant_name("s", ("a=1,b=2",), "world") != variant_name("s", ("a=1", "b=2"), "world")
+
+
+def test_however_a_value_is_spelt_it_is_one_variant() -> None:
+    names = {variant_name("s", (f"evaluate.shots={value}",), "world") for value in ("[0, 4]", "[0,4]", "[ 0,  4 ]")}
+    assert len(names) == 1
+    assert variant_name("s", (" a = 1 ",), "world") == "s,a=1"
 
 
 def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:

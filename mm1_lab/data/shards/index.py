@@ -20,6 +20,7 @@ from mm1_lab.data.shards.cache import new_folder, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
 from mm1_lab.data.shards.tables import Reading
 from mm1_lab.data.types import Answer
+from mm1_lab.source_code import code_hash
 
 INDEX_VERSION = 3
 """Raised when the form of the index changes, so that old ones in a cache are not read."""
@@ -62,7 +63,7 @@ def open_file(path: Path, reader: str, longest: int, cache: Path) -> IndexedFile
         content, name = _digests(path)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from None
-    folder = cache / "files" / short_hash(INDEX_VERSION, reader, longest, name)
+    folder = cache / "files" / short_hash(INDEX_VERSION, reader, code_hash("reader", reader), longest, name)
     if not folder.exists():
         _build(Reading(path, longest), reader, folder, content)
     with pa.memory_map(str(folder / "index.arrow")) as stream:

@@ -1,0 +1,22 @@
+# CPU:   docker build -t mm1-lab --build-arg TORCH_INDEX=ADDRESS .      the CPU build's, as the selector on pytorch.org gives it
+# CUDA:  docker build -t mm1-lab --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
+#        docker run --gpus all -v $PWD/results:/work/results mm1-lab run data_mix --scale smoke
+ARG BASE=python:3.12-slim
+FROM ${BASE}
+
+# Where the base has no Python with pip and venv, as CUDA's have none.
+RUN command -v pip >/dev/null || (apt-get update && apt-get install -y --no-install-recommends python3 python3-pip python3-venv \
+    && rm -rf /var/lib/apt/lists/*)
+RUN python3 -m venv /opt/mm1-lab
+ENV PATH=/opt/mm1-lab/bin:$PATH
+
+# Where pip shall look for torch first; without it, for the build that it finds by itself, with CUDA's libraries.
+ARG TORCH_INDEX=
+COPY requirements.lock /src/
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} -r /src/requirements.lock
+COPY . /src
+RUN pip install --no-cache-dir --no-deps --no-build-isolation /src
+
+WORKDIR /work
+ENTRYPOINT ["mm1-lab"]
+CMD ["--help"]

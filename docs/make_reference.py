@@ -1,0 +1,208 @@
+"""Writes docs/reference.md from the code: `python docs/make_reference.py`. A test checks that it is current."""
+
+import argparse
+import ast
+import inspect
+import itertools
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from mm1_lab.cli import WRONG, command_parsers, make_parser
+from mm1_lab.commands import DONE, FAILED
+from mm1_lab.config import (
+    BenchmarkConfig,
+    BenchmarkFiles,
+    Contrast,
+    DataMix,
+    DecoderTraining,
+    EncoderRecipe,
+    EncoderTraining,
+    EvaluationSettings,
+    MultimodalTraining,
+    Panel,
+    Phase,
+    Pretrained,
+    Recipe,
+    Resources,
+    Scale,
+    Search,
+    SftRecipe,
+    SftTraining,
+    Size,
+)
+from mm1_lab.config.sweep import SweepFile
+from mm1_lab.data.shards.datafile import DataFile, OwnSource
+from mm1_lab.data.shards.readers import READERS
+from mm1_lab.evaluate.formats import FORMATS
+from mm1_lab.evaluate.metrics import METRICS
+from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.model import CONNECTORS
+
+PATH = Path(__file__).with_name("reference.md")
+
+GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
+    "Recipes": (
+        "`sweeps/recipes/*.yaml`, and the arms of a sweep: in the paper's units.",
+        (Recipe, EncoderRecipe, DataMix, SftRecipe),
+    ),
+    "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search)),
+    "Scales": (
+        "`sweeps/scales/*.yaml`: what a recipe becomes. `--set` takes them by path: `train.steps=200`.",
+        (
+            Scale,
+            Size,
+            Pretrained,
+            EncoderTraining,
+            DecoderTraining,
+            Phase,
+            MultimodalTraining,
+            SftTraining,
+            EvaluationSettings,
+            Resources,
+        ),
+    ),
+    "Data files": ("For `--data`.", (DataFile, OwnSource, BenchmarkConfig, BenchmarkFiles)),
+}
+
+MEASURES = {
+    "`0-shot`, `4-shot`, `8-shot`, …": "the plain mean over the benchmarks with images at so many demonstrations",
+    "`average`": "the plain mean over the benchmarks with images and numbers of shots",
+    "`captioning 0-shot`, `vqa 8-shot`, …": "the same within a family of benchmarks",
+    "`text-core`": "the mean over the benchmarks without images",
+    "`content 0-shot`, `content average`, …": "the same with captions scored by what they say, whatever the wording",
+}
+
+EXIT_CODES = {
+    DONE: "done",
+    FAILED: "a trial, or a gate of `check-scale`, failed; the others went on",
+    WRONG: "the request was wrong; nothing was changed",
+    130: "stopped by Ctrl-C; the same command goes on",
+}
+
+VARIABLES = {
+    "MLFLOW_TRACKING_URI": "where runs are entered; the database in `results/local` unless given",
+    "MLFLOW_TRACKING_USERNAME`, `MLFLOW_TRACKING_PASSWORD`, `MLFLOW_TRACKING_TOKEN": "MLflow's own; never printed",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; 10 seconds, one try unless given",
+    "RAY_AUTH_TOKEN": "Ray's token; made anew for each command unless given",
+    "PYTHONPATH": "goes on to the processes of a sweep",
+}
+
+
+def main() -> None:
+    PATH.write_text(reference(), encoding="utf-8")
+
+
+def reference() -> str:
+    parts = ["# Reference", "Made from the code by `docs/make_reference.py`."]
+    for title, (text, models) in GROUPS.items():
+        parts += [f"## {title}", text]
+        for model in models:
+            parts += [f"### {model.__name__}", _first_line(model), _fields(model)]
+    parts += ["## Names"]
+    for title, names in {
+        "Connectors": CONNECTORS,
+        "Readers of data": READERS,
+        "Metrics": [*METRICS, "cider"],
+        "Formats of benchmarks": FORMATS,
+        "What a contrast may expect": Contrast.model_fields["expect"].annotation.__args__,  # type: ignore[union-attr]
+    }.items():
+        parts.append(f"{title}: {', '.join(f'`{name}`' for name in names)}.")
+    parts += ["## Measures", _table(("measure", "is"), MEASURES.items())]
+    settings = EvaluationSettings(questions=8, batch_size=1)
+    rows = ((f"`{one.name}`", one.mirrors, one.family, f"`{one.metric}`") for one in world_benchmarks(settings))
+    parts += ["## Benchmarks of the miniature world", _table(("benchmark", "mirrors", "family", "metric"), rows)]
+    parts += ["## Commands"]
+    for name, parser in command_parsers(make_parser()).items():
+        rows = (
+            (_usage(action), " ".join((action.help or "").split()).replace("%(default)s", str(action.default)))
+            for action in parser._actions[1:]
+        )
+        parts += [
+            f"### mm1-lab {name}",
+            f"{parser.description} For {(parser.epilog or '').replace('example: ', 'example `')}`.",
+            _table(("option", ""), rows),
+        ]
+    parts += ["## Exit codes", _table(("code", "means"), ((str(code), text) for code, text in EXIT_CODES.items()))]
+    parts += [
+        "## Environment variables",
+        _table(("variable", "is"), ((f"`{name}`", text) for name, text in VARIABLES.items())),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _fields(model: type[BaseModel]) -> str:
+    texts: dict[str, str] = {}
+    for kind in reversed([one for one in model.__mro__ if issubclass(one, BaseModel) and one is not BaseModel]):
+        texts |= _field_texts(kind)
+    rows = []
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
+        rows.append((f"`{name}`", f"`{_type(field.annotation)}`", shown, texts.get(name, "")))
+    return _table(("field", "type", "default", "is"), rows)
+
+
+def _field_texts(model: type[BaseModel]) -> dict[str, str]:
+    """The text below each field in the source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body  # type: ignore[attr-defined]
+    found = {}
+    for field, text in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return found
+
+
+def _type(annotation: Any) -> str:
+    text = (
+        annotation.__name__
+        if isinstance(annotation, type) and not getattr(annotation, "__args__", None)
+        else str(annotation)
+    )
+    for prefix in (
+        "typing.",
+        "mm1_lab.config.recipe.",
+        "mm1_lab.config.scale.",
+        "mm1_lab.config.sweep.",
+        "mm1_lab.config.benchmark.",
+        "mm1_lab.data.shards.datafile.",
+    ):
+        text = text.replace(prefix, "")
+    return text.split(", FieldInfo")[0]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return f"{type(value).__name__}()" if not isinstance(value, DataMix) else str(value.weights)
+    return repr(value)
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
+
+
+def _usage(action: argparse.Action) -> str:
+    value = (
+        ""
+        if action.nargs == 0
+        else str(action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else action.dest.upper()))
+    )
+    return f"`{' '.join([*action.option_strings[-1:], value]).strip()}`"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = [list(head), *(list(row) for row in rows)]
+    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        if cells[1:]
+        else ""
+    )
+
+
+if __name__ == "__main__":
+    main()

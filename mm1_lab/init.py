@@ -1,0 +1,66 @@
+"""`mm1-lab init`: a small project of one's own, a folder with a sweep, a data file and a Makefile."""
+
+from pathlib import Path
+
+from mm1_lab.config import RequestError
+from mm1_lab.files import SHIPPED, write_text
+
+SWEEP = """\
+# Asks: how much text does the mix need? An arm is the base, recipes/base.yaml, with a change.
+#   mm1-lab plan my_question                 what would run, and what it costs
+#   mm1-lab run my_question --seeds 3        tables and figures go to results/local/mini/my_question
+title: How much text does the mix need?
+axis: data_mix
+recipe: base
+
+arms:
+  base: {}
+  less-text: {data_mix: {text: 0.5}}     # weights are ratios; the base has captions 5, interleaved 5, text 1
+  more-text: {data_mix: {text: 2}}
+
+contrasts:                               # what you expect, written before you run it
+  - claim: more text in the mix keeps more text skill
+    first: more-text
+    second: less-text
+    measure: text-core
+    expect: greater
+"""
+
+DATA = """\
+# Your own files, for --data data.yaml; paths are relative to this file, globs are welcome.
+captions: [captions/*.tar]         # WebDataset: KEY.jpg with KEY.txt; or tables, or folders of pictures
+interleaved: [pages/*.parquet]     # columns images and texts
+text: [text/*.jsonl]               # a key named text
+tokenizer: bpe                     # trained on the text, or the folder of a Hugging Face tokenizer
+"""
+
+MAKEFILE = """\
+SCALE ?= smoke
+SEEDS ?= 1
+ARGS ?=
+
+run:        # what is missing of the sweep; SCALE=mini for real
+\tmm1-lab run my_question --scale $(SCALE) --seeds $(SEEDS) $(ARGS)
+
+plan figures report dashboard:
+\tmm1-lab $@ $(if $(filter plan,$@),my_question --scale $(SCALE)) $(ARGS)
+
+.PHONY: run plan figures report dashboard
+"""
+
+
+def init(folder: Path) -> list[Path]:
+    """Returns the files written. Raises RequestError for a folder that holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"{folder}: is there already; name a new folder")
+    base = (SHIPPED / "sweeps" / "recipes" / "base.yaml").read_text(encoding="utf-8")
+    texts = {
+        "sweeps/my_question.yaml": SWEEP,
+        "sweeps/recipes/base.yaml": base,
+        "data.yaml": DATA,
+        "Makefile": MAKEFILE,
+        ".gitignore": "results/local\n",
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]

@@ -1,0 +1,51 @@
+"""What a sweep asks, as text: its arms as changes to the base, an arm resolved, or what differs between two."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from mm1_lab.config import RequestError, nearest
+from mm1_lab.orchestrate.report import flat, table
+from mm1_lab.orchestrate.request import Request
+
+
+def show_text(request: Request, arms: list[str]) -> str:
+    """Raises RequestError for an arm that the sweep lacks."""
+    sweep = request.sweep
+    for arm in arms:
+        if arm not in sweep.arms:
+            raise RequestError(f"the sweep {sweep.name} has no arm {arm!r}{nearest(arm, sweep.arms)}")
+    if not arms:
+        base = _flat(sweep.base.model_dump(mode="json"))
+        rows = [(arm, _changes(base, _flat(recipe.model_dump(mode="json")))) for arm, recipe in sweep.arms.items()]
+        return "\n".join([sweep.heading, "", *table(("arm", "change to the base"), rows)])
+    configs = [_config(request, arm) for arm in arms]
+    if len(configs) == 1:
+        return yaml.safe_dump(configs[0], sort_keys=False, allow_unicode=True).rstrip()
+    first, second = map(_flat, configs)
+    differing = [(name, first.get(name, "–"), second.get(name, "–")) for name in _names(first, second)]
+    return "\n".join(table(("", *arms), differing)) if differing else f"{arms[0]} and {arms[1]} are the same trials."
+
+
+def _config(request: Request, arm: str) -> dict[str, Any]:
+    """The recipe in the paper's units, and what the scale makes of it: the chain of stages, from the scores down."""
+    trial = next(trial for trial in request.trials if trial.arm == arm)
+    return {
+        "recipe": trial.recipe.model_dump(mode="json"),
+        "fingerprint": trial.fingerprint,
+        "parameters": trial.evaluation.parameters().total,
+        "resolved": trial.evaluation.model_dump(mode="json"),
+    }
+
+
+def _changes(base: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {base.get(name, '–')} → {own.get(name, '–')}" for name in _names(base, own)) or "none"
+
+
+def _names(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
+    return (name for name in {**first, **second} if first.get(name) != second.get(name))
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    return dict(flat(values))

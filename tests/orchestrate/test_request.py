@@ -1,0 +1,55 @@
+"""Requests about data of one's own: whose results, and whose law, are whose."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.orchestrate.request import Request, load_request
+from mm1_lab.results.manifest import read_manifest
+from tests.conftest import make_place
+from tests.data.conftest import Files
+
+LAW = {"coefficients": {"ln N": -0.4, "constant": 0.5}}
+
+
+def data_file(folder: Path, first: int, **more: object) -> Path:
+    """A `data.yaml` in a folder of its own, of pictures from `first` on."""
+    folder.mkdir()
+    files = Files(folder)
+    files.captions("captions.tar", range(first, first + 40))
+    files.jsonl("text.jsonl", [f"Line {n} says: {files.prose(30, n)}" for n in range(first, first + 40)])
+    return files.yaml(captions="captions.tar", text="text.jsonl", **more)
+
+
+def ask(folder: Path, data: Path, sweep: str = "data_mix", arm: str = "captions+text") -> Request:
+    path, results = folder / "sweeps" / f"{sweep}.yaml", folder / "results"
+    return load_request(str(path), "smoke", "1", (arm,), (), data, results, results / "store")
+
+
+def test_two_data_files_of_one_name_have_results_of_their_own(tmp_path: Path) -> None:
+    make_place(tmp_path)
+    files = [data_file(tmp_path / "a", 0), data_file(tmp_path / "b", 50), data_file(tmp_path / "c", 0)]
+    requests = [ask(tmp_path, file) for file in files]
+    for request in requests:
+        request.write_manifest()
+    a, b, c = (request.folder for request in requests)
+    assert a != b and read_manifest(a).data != read_manifest(b).data
+    assert {read_manifest(folder).variant for folder in (a, b)} == {a.name, b.name}, "MLflow's parent goes by it"
+    assert a.name.startswith("data_mix,data=data-") and c == a, "data are known by what they are, not by their place"
+
+
+def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:
+    make_place(tmp_path)
+    sweep = tmp_path / "sweeps" / "follows.yaml"
+    sweep.write_text("title: t\naxis: a\nrecipe: base\narms: {x: {learning_rate: law, data_mix: {interleaved: 0}}}\n")
+    a, b = data_file(tmp_path / "a", 0), data_file(tmp_path / "b", 50)
+    request = ask(tmp_path, a)
+    law = request.folder.with_name(request.folder.name.replace("data_mix", "lr_law")) / "law.json"
+    law.parent.mkdir(parents=True)
+    law.write_text(json.dumps(LAW))
+    rate = ask(tmp_path, a, "follows", "x").sweep.arms["x"].learning_rate
+    assert isinstance(rate, float) and rate > 0
+    with pytest.raises(RequestError, match=r"there is no .*lr_law,data=data-\w{6}/law.json yet"):
+        ask(tmp_path, b, "follows", "x")

@@ -1,0 +1,106 @@
+"""What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`, completion."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mm1_lab import contrasts
+from mm1_lab.cli import command_parsers, main, make_parser
+from mm1_lab.config import load_sweep
+from tests.conftest import REPOSITORY, Place
+
+SMOKE = ("--scale", "smoke")
+Output = pytest.CaptureFixture[str]
+
+
+def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
+    assert main([]) == 2
+    assert "show-data" in capsys.readouterr().out
+    assert main(["rnu", "data_mix"]) == 2
+    assert capsys.readouterr().err == "mm1-lab: there is no command 'rnu'; did you mean 'run'?\n"
+
+
+def test_the_package_is_a_command_too() -> None:
+    command = [sys.executable, "-m", "mm1_lab", "--version"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"mm1-lab \d+\.\d+\.\d+\n", result.stdout)
+
+
+def test_sweeps_are_found_with_either_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = []
+    for name in ("data-mix", "data_mix"):
+        assert main(["show", name, *SMOKE]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and "no-vecap" in texts[0]
+
+
+def test_show_resolves_an_arm_and_tells_two_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", "data_mix", "base", *SMOKE, "--set", "train.steps=7"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["recipe"]["connector"] == "c-abstractor" and shown["resolved"]["model"]["training"]["steps"] == 7
+    assert main(["show", "data_mix", "base", "blind", *SMOKE]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["recipe.images", "shown", "blind"] in lines and ["resolved.model.blind", "False", "True"] in lines
+    assert len(lines) == 4, "a heading, two settings and the fingerprint"
+    assert main(["show", "data_mix", "bse", *SMOKE]) == 2
+    assert "has no arm 'bse'; did you mean 'base'?" in capsys.readouterr().err
+
+
+def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From anywhere, and where there are no results, of the committed study."""
+    monkeypatch.chdir(tmp_path)
+    judged = contrasts(REPOSITORY / "results/study/mini/data_mix").set_index("detail")
+    estimate = judged["estimate"]["captions − interleaved, 0-shot"]
+    assert main(["compare", "data_mix", "captions", "interleaved"]) == 0
+    printed = capsys.readouterr()
+    assert "results/study/mini/data_mix" in printed.err
+    line = next(line for line in printed.out.splitlines() if line.startswith("0-shot"))
+    assert line.split()[3] == f"{estimate:.1f}"
+    assert main(["compare", "data_mix", "captions", "no-such"]) == 2
+    assert "has no scores" in capsys.readouterr().err
+    assert main(["compare", "data_mix", "captions", "base", *SMOKE]) == 2
+    assert "run the sweep first" in capsys.readouterr().err
+
+
+def test_figures_say_where_and_how_many(finished: Place, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    lines = Place(tmp_path / "copy").run("figures").splitlines()
+    assert len(lines) < 8 and any("smoke/data_mix: " in line and line.endswith(" files") for line in lines)
+    assert lines[-1].endswith("summary.md")
+
+
+def test_a_project_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    folder = tmp_path / "mine"
+    assert main(["init", str(folder)]) == 0
+    sweep = load_sweep(folder / "sweeps" / "my_question.yaml")
+    assert set(sweep.arms) == {"base", "less-text", "more-text"} and sweep.contrasts
+    assert set(yaml.safe_load((folder / "data.yaml").read_text())) == {"captions", "interleaved", "text", "tokenizer"}
+    monkeypatch.chdir(folder)
+    assert main(["plan", "my_question", *SMOKE]) == 0
+    assert "my_question at smoke: 3 trials" in capsys.readouterr().out
+    assert main(["init", str(folder)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_completion_knows_commands_options_and_sweeps(capsys: Output) -> None:
+    assert main(["completion"]) == 0
+    script = capsys.readouterr().out
+
+    def complete(*words: str) -> list[str]:
+        ask = f'COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _mm1_lab; echo "${{COMPREPLY[@]}}"'
+        result = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+        return result.stdout.split()
+
+    assert complete("mm1-lab", "show") == ["show", "show-data"]
+    assert complete("mm1-lab", "run", "data_m") == ["data_mix"]
+    assert complete("mm1-lab", "run", "data_mix", "--se") == ["--seeds", "--set"]
+    assert set(complete("mm1-lab", "''")) == set(command_parsers(make_parser()))
