@@ -14,26 +14,30 @@ from functools import cache
 from pathlib import Path
 
 PLACES = {
-    "connector": ("model/connectors.py", "CONNECTORS"),
-    "metric": ("evaluate/metrics.py", "METRICS"),
-    "reader": ("data/shards/readers.py", "READERS"),
+    "connector": (("model/connectors.py",), "CONNECTORS"),
+    "metric": (("evaluate/metrics.py",), "METRICS"),
+    "reader": (("data/shards/readers.py", "data/shards/conversations.py"), "READERS"),
 }
-"""By kind of part: the file that has them all, and the table that they stand in, by decorator or as it is written."""
+"""By kind of part: the files that have them all, and the table that they stand in, by decorator or as it is written."""
 
 
 @cache
 def code_hash(kind: str, name: str) -> str | None:
     """Of the part and of what it uses of its own file: 12 hexadecimal digits. None where there is no such part."""
-    file, table = PLACES[kind]
-    source = (Path(__file__).parent / file).read_text(encoding="utf-8")
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # somebody is writing it just now
-        return _digest(source)
-    part = next(_entries(body, kind, table, name), None)
-    if part is None:
-        return None
-    known = {own: node for node in body for own in _names(node) if own not in (kind, table)}
+    files, table = PLACES[kind]
+    for file in files:
+        source = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        try:
+            body = ast.parse(source).body
+        except SyntaxError:  # somebody is writing it just now
+            return _digest(source)
+        if part := next(_entries(body, kind, table, name), None):
+            return _part_hash(part, body, (kind, table))
+    return None
+
+
+def _part_hash(part: ast.AST, body: list[ast.stmt], registry: tuple[str, str]) -> str:
+    known = {own: node for node in body for own in _names(node) if own not in registry}
     used, waiting = {id(part): part}, [part]
     while waiting:
         names = [node.id for node in ast.walk(waiting.pop()) if isinstance(node, ast.Name)]

@@ -34,7 +34,7 @@ class Mine:
 
 def hash_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
     (folder / "connectors.py").write_text(text, encoding="utf-8")
-    monkeypatch.setitem(source_code.PLACES, "connector", (str(folder / "connectors.py"), "CONNECTORS"))
+    monkeypatch.setitem(source_code.PLACES, "connector", ((str(folder / "connectors.py"),), "CONNECTORS"))
     code_hash.cache_clear()
     try:
         return code_hash("connector", "mine")
