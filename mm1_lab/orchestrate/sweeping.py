@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mm1_lab.files import DONE, is_complete
-from mm1_lab.orchestrate.cost import check_disk
 from mm1_lab.orchestrate.code_changes import changed_note
+from mm1_lab.orchestrate.cost import check_disk
 from mm1_lab.orchestrate.executor import Executor, run_plan
 from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, Task, make_plan
