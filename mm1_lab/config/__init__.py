@@ -38,6 +38,7 @@ from mm1_lab.config.stage import (
     MultimodalStage,
     PretrainedDecoder,
     PretrainedEncoder,
+    PretrainedModel,
     SftStage,
     Stage,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "Pretrained",
     "PretrainedDecoder",
     "PretrainedEncoder",
+    "PretrainedModel",
     "PretrainedModels",
     "Recipe",
     "RequestError",

@@ -25,6 +25,7 @@ from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE
 from mm1_lab.orchestrate.executor import STAGES, Executor, Work
 from mm1_lab.orchestrate.plan import Task
+from mm1_lab.orchestrate.preflight import ask_ray, check_nodes
 from mm1_lab.orchestrate.request import machine_cpus
 from mm1_lab.orchestrate.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.worklist import Execution, Outcome
@@ -98,8 +99,10 @@ class RayTune(Executor):
             )
             threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
         else:
+            del variables["PYTHONPATH"]  # the code travels with the job
+            there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
             try:
-                ray.init(address=self.address, runtime_env={"env_vars": variables}, **quiet)
+                ray.init(address=self.address, runtime_env=there, **quiet)
             except (ConnectionError, ValueError) as error:
                 raise RequestError(f"--address {self.address}: there is no Ray cluster ({error})") from None
         signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
@@ -111,6 +114,8 @@ class RayTune(Executor):
         from mm1_lab.orchestrate.tune_hooks import Relay, TaskSearcher
 
         tasks, resources = execution.work_list.tasks, context.scale.resources
+        if self.address is not None:
+            check_nodes(ask_ray, context, tasks)
         trainable = tune.with_parameters(_trainable, tasks=tasks, context=context, work=work)
         with _storage(context.store / ".ray") as storage:
             tune.Tuner(
@@ -172,6 +177,10 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
 
 
 def _slots(resources: Resources, available: Mapping[str, float]) -> int:
+    if resources.gpus > 1:
+        raise RequestError(
+            f"resources.gpus: a stage runs on one GPU and would leave the rest of {resources.gpus:g} idle; set 1 (--set)"
+        )
     counts = []
     for name, need in (("CPU", resources.cpus), ("GPU", resources.gpus)):
         if need > 0:

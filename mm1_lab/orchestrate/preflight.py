@@ -1,0 +1,132 @@
+"""Is a cluster fit to run a plan? Every node is asked before anything runs.
+
+Stages hand each other files. A node that does not see the driver's folders would start anew what is done, or wait for
+what it never sees; one with other code or libraries would give other numbers under the same fingerprints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mm1_lab.config import PretrainedModel, RequestError
+from mm1_lab.orchestrate.plan import Task
+from mm1_lab.orchestrate.worker import WorkerContext
+
+ANSWER_SECONDS = 300.0
+"""For a node's answer: at first it fetches the code, and may be busy."""
+PACKAGES = ("torch", "transformers", "lightning", "numpy", "ray")
+FOLDER = ".preflight"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a node is asked."""
+
+    nonce: str
+    shared: tuple[Path, ...]
+    """Folders that it must read and write; the driver has left its nonce in each."""
+    needed: tuple[Path, ...]
+    """Files and folders that it must see."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    unseen: tuple[Path, ...]
+    """Of what was asked for, what it does not see or cannot write to."""
+    software: dict[str, str]
+    wrote: str
+    """The name of what it has left beside the nonces."""
+
+
+Ask = Callable[[Question], Mapping[str, Answer]]
+"""Asks every node; answers by the name of the node."""
+
+
+def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> None:
+    """Raises RequestError, naming the node and the path or library, for a node that would fail or do something else."""
+    needed = {path for path in (context.data_path, context.parts, context.tokenizer) if path}
+    for task in tasks.values():
+        for stage in task.stages:
+            parts = [part for needed_stage in stage.chain() for part in needed_stage.__dict__.values()]
+            needed |= {Path(part.folder) for part in parts if isinstance(part, PretrainedModel)}
+    shared = (context.results.absolute(), context.store.absolute())
+    question = Question(secrets.token_hex(8), shared, tuple(sorted(path.absolute() for path in needed)))
+    folders = [folder / FOLDER / question.nonce for folder in shared]
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "driver").write_text(question.nonce, encoding="utf-8")
+        own = software()
+        for node, answer in ask(question).items():
+            if answer.unseen:
+                raise RequestError(
+                    f"node {node} does not see {answer.unseen[0]}, or cannot write there; every node needs it "
+                    "under this path (a shared file system), see docs/cluster.md"
+                )
+            for folder in folders:
+                if not (folder / answer.wrote).exists():
+                    raise RequestError(f"node {node} writes to another {folder.parents[1]} than this one; share it")
+            for name, version in own.items():
+                if answer.software.get(name) != version:
+                    there = answer.software.get(name, "none")
+                    raise RequestError(f"node {node} has {name} {there}, here it is {version}; install the same there")
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def look(question: Question) -> Answer:
+    """What a node answers."""
+    unseen = [path for path in question.needed if not path.exists()]
+    wrote = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    for shared in question.shared:
+        folder = shared / FOLDER / question.nonce
+        try:
+            if (folder / "driver").read_text(encoding="utf-8") != question.nonce:
+                unseen.append(shared)
+            (folder / wrote).write_text(question.nonce, encoding="utf-8")
+        except OSError:
+            unseen.append(shared)
+    return Answer(tuple(unseen), software(), wrote)
+
+
+def software() -> dict[str, str]:
+    """Versions, and a digest of this package's own files."""
+    import mm1_lab
+
+    root = Path(mm1_lab.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"mm1_lab (by its files)": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
+
+
+def ask_ray(question: Question) -> dict[str, Answer]:
+    """Asks every node of the cluster that this process is connected to."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in ray.nodes()
+             if node["Alive"]}  # fmt: skip
+    remote = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = {
+        name: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False)).remote(question)
+        for key, name in nodes.items()
+    }
+    answers = {}
+    for name, answer in asked.items():
+        try:
+            answers[name] = ray.get(answer, timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise RequestError(f"node {name} cannot run this code ({reason})") from None
+    return answers
