@@ -179,7 +179,7 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
 def _slots(resources: Resources, available: Mapping[str, float]) -> int:
     if resources.gpus > 1:
         raise RequestError(
-            f"resources.gpus: a stage runs on one GPU and would leave the rest of {resources.gpus:g} idle; set 1 (--set)"
+            f"resources.gpus: a stage runs on one GPU and would leave others of {resources.gpus:g} idle; set 1 (--set)"
         )
     counts = []
     for name, need in (("CPU", resources.cpus), ("GPU", resources.gpus)):
