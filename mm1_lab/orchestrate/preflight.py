@@ -58,8 +58,8 @@ def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> 
             parts = [part for needed_stage in stage.chain() for part in needed_stage.__dict__.values()]
             needed |= {Path(part.folder) for part in parts if isinstance(part, PretrainedModel)}
     shared = (context.results.absolute(), context.store.absolute())
-    there = tuple(sorted(path.absolute() for path in needed if path.exists()))  # shipped parts need not be
-    question = Question(secrets.token_hex(8), shared, there)
+    visible = tuple(sorted(path.absolute() for path in needed if path.exists()))  # shipped parts need not be
+    question = Question(secrets.token_hex(8), shared, visible)
     folders = [folder / FOLDER / question.nonce for folder in shared]
     try:
         for folder in folders:
