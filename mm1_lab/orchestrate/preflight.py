@@ -101,9 +101,7 @@ def look(question: Question) -> Answer:
 
 def software() -> dict[str, str]:
     """Versions, and a digest of this package's own files."""
-    import mm1_lab
-
-    root = Path(mm1_lab.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
