@@ -49,7 +49,7 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     for task in make_plan(request.trials, ledger).tasks.values():
         if task.kind != "trial":
             run_task(
-                task, {}, WorkerContext(ledger.results, ledger.store, None, request.scale), lambda kind, progress: None
+                task, WorkerContext(ledger.results, ledger.store, None, request.scale), lambda kind, progress: None
             )
             again = ledger.stage_folder(task.key) / "model.safetensors"
             assert again.read_bytes() == (parts.pop(task.key) / "model.safetensors").read_bytes()
