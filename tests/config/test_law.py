@@ -8,7 +8,8 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count, read_law, short_count
-from mm1_lab.orchestrate.request import Request, load_request
+from mm1_lab.orchestrate.request import Request, find_law, load_request
+from mm1_lab.results import Ledger
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -91,8 +92,10 @@ def test_the_law_is_that_of_the_same_settings_and_data(
     error = capsys.readouterr().err
     assert "lr_law,train.steps=9/law.json" in error
     assert "mm1-lab fit-lr-law --scale smoke --set train.steps=9" in error
-    assert main([*command, "--data", "mine.yaml"]) == 2
-    assert "mm1-lab fit-lr-law --scale smoke --data mine.yaml" in capsys.readouterr().err
+    with pytest.raises(
+        RequestError, match=r"lr_law,data=mine-0123.*mm1-lab fit-lr-law --scale smoke --data mine\.yaml"
+    ):
+        find_law(Ledger(Path("results"), Path("store")), "smoke", (), Path("mine.yaml"), "mine-0123")
     write_law(flat | {"coefficients": {"ln N": 0.0, "constant": math.log(0.004)}}, "lr_law,train.steps=9")
     assert ask("train.steps=9").trials[0].recipe.learning_rate == 0.004
 

@@ -11,7 +11,7 @@ from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.evaluate.benchmark import Benchmark, Question
-from mm1_lab.evaluate.contact_sheet import draw_contact_sheet
+from mm1_lab.evaluate.contact_sheet import draw_contact_sheet, world_sections
 from mm1_lab.evaluate.world import world_benchmarks
 
 SETTINGS = EvaluationSettings(questions=96, blocks=12, batch_size=8)
@@ -96,9 +96,9 @@ def test_no_reference_caption_is_a_training_text() -> None:
 
 def test_the_contact_sheet_shows_every_source_and_benchmark(tmp_path: Path) -> None:
     path = tmp_path / "new" / "world.png"
-    draw_contact_sheet(path)
+    draw_contact_sheet(path, world_sections())
     with Image.open(path) as sheet:
         assert sheet.width > 1000 and len(sheet.convert("RGB").getcolors(2**24) or ()) > 1000
     first = path.read_bytes()
-    draw_contact_sheet(path)
+    draw_contact_sheet(path, world_sections())
     assert path.read_bytes() == first
