@@ -38,7 +38,7 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     assert "nothing ran" in output and place.done() == before
     assert (folder / "points.csv").read_bytes() == first
     assert "12 done, 0 missing, 0 failed" in place.run("status")
-    assert str(folder / "figure.png").endswith("lr_law/figure.png") and "figure.png" in place.run("figures")
+    assert (folder / "figure.png").exists() and "smoke/lr_law: " in place.run("figures")
 
 
 @pytest.mark.parametrize(
