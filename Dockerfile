@@ -1,6 +1,6 @@
 # CPU:   docker build -t mm1-lab --build-arg TORCH_INDEX=ADDRESS .      the CPU build's, as the selector on pytorch.org gives it
 # CUDA:  docker build -t mm1-lab --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
-#        docker run --gpus all -v $PWD/results:/work/results mm1-lab run data_mix --scale smoke
+#        docker run --gpus all -v $PWD/results:/lab/results mm1-lab run data_mix --scale smoke
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 
@@ -17,6 +17,6 @@ RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} 
 COPY . /src
 RUN pip install --no-cache-dir --no-deps --no-build-isolation /src
 
-WORKDIR /work
+WORKDIR /lab
 ENTRYPOINT ["mm1-lab"]
 CMD ["--help"]
