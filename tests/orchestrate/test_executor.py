@@ -65,6 +65,7 @@ class Witness(Observer):
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
 def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where Ray's processes find `work`
     only = ("base", "captions", "blind", "no-vecap")
     request = load_request("data_mix", "smoke", "2", only, (), None, tmp_path / "results", tmp_path / "store")
     ledger = request.ledger
