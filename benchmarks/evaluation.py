@@ -13,11 +13,11 @@ from benchmarks.setting import Amounts, base_evaluation, model_to_evaluate, worl
 from mm1_lab.config import EvaluationStage
 from mm1_lab.data.types import Data
 from mm1_lab.evaluate.answers import cut_answer
-from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, generate
-from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import MM1, build_mm1, load_weights
 
 Answers = dict[tuple[str, int, str], str]

@@ -88,7 +88,7 @@ def export(options: argparse.Namespace) -> int:
 
 def chat(options: argparse.Namespace) -> int:
     from mm1_lab.data import open_data
-    from mm1_lab.evaluate.chatting import Chat, open_image
+    from mm1_lab.evaluate.conversation import Chat, open_image
     from mm1_lab.orchestrate.exporting import only_trial, weights_of
     from mm1_lab.orchestrate.request import data_cache
 

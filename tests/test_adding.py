@@ -14,7 +14,7 @@ from mm1_lab.config import DecoderStage, RequestError, Stage, load_sweep
 from mm1_lab.config.scale import Parameters
 from mm1_lab.data.types import Data
 from mm1_lab.evaluate import metrics
-from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.lab import load_sweep as load
 from mm1_lab.model import save_weights
 from mm1_lab.orchestrate.executor import Inline

@@ -1,6 +1,6 @@
 """From what a model wrote to an answer, and whether it is an answer at all."""
 
-from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.vqa import normalise
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.types import Data
-from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.held_out_captions import held_out_captions
 from mm1_lab.evaluate.named import build_benchmark
-from mm1_lab.evaluate.shards import held_out_captions
+from mm1_lab.evaluate.questions import Benchmark
 
 Builder = Callable[[Data, EvaluationSettings], list[Benchmark]]
 
@@ -22,7 +22,7 @@ def _world(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
 
 
 def _world_chat(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
-    from mm1_lab.evaluate.chat import chat_benchmarks
+    from mm1_lab.evaluate.world_chat import chat_benchmarks
 
     return chat_benchmarks(settings)
 

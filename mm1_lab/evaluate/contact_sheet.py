@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
 from mm1_lab.data.world import World
-from mm1_lab.evaluate.benchmark import Question
+from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.world import world_benchmarks
 
 if TYPE_CHECKING:

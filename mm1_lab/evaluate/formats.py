@@ -1,32 +1,50 @@
 """The forms in which benchmarks come: a new one is a function that reads files to `Item`s, and its line in FORMATS."""
 
-from mm1_lab.evaluate.benchmark import Submission
-from mm1_lab.evaluate.items import VQA_PROMPT, Format, Item
-from mm1_lab.evaluate.official.answers import read_gqa, read_textvqa, read_vizwiz, read_vqa
-from mm1_lab.evaluate.official.captions import read_coco, read_nocaps, read_textcaps
-from mm1_lab.evaluate.own import read_jsonl, read_python
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-_VQA = Submission("question_id", "answer", numbered=True)
-_CAPTIONS = Submission("image_id", "caption", numbered=True)
+from mm1_lab.config import BenchmarkFiles
+from mm1_lab.evaluate import official
+from mm1_lab.evaluate.items import Item
+from mm1_lab.evaluate.own import read_jsonl, read_python
+from mm1_lab.evaluate.questions import Submission
+
+VQA_PROMPT = "Question: {question} Short answer:"
+"""OpenFlamingo's. The paper does not say which prompts it used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A form in which benchmarks are published."""
+
+    read: Callable[[BenchmarkFiles], Iterable[Item]]
+    """Raises RequestError for files that are not as published."""
+    mirrors: str
+    """The benchmark's name in the paper's tables."""
+    metric: str
+    prompt: str
+    submission: Submission
+    needs: tuple[str, ...]
+    """Keys of the configuration."""
+
+
+_CAPTIONED, _ASKED = ("annotations", "images"), ("questions", "images")
+_IN_COCO = Submission("question_id", "answer", numbered=True)
+_BY_IMAGE = Submission("image_id", "caption", numbered=True)
+_BY_NAME = Submission("image_id", "caption")
 _OWN = Submission("id", "answer")
+_VIZWIZ = Submission("image", "answer")
+_GQA = Submission("questionId", "prediction")
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(read_coco, "COCO", "cider", "", _CAPTIONS, ("annotations", "images")),
-    "nocaps": Format(read_nocaps, "NoCaps", "cider", "", _CAPTIONS, ("annotations", "images")),
-    "textcaps": Format(
-        read_textcaps, "TextCaps", "cider", "", Submission("image_id", "caption"), ("annotations", "images")
-    ),
-    "vqav2": Format(read_vqa, "VQAv2", "vqa", VQA_PROMPT, _VQA, ("questions", "images")),
-    "okvqa": Format(read_vqa, "OK-VQA", "vqa", VQA_PROMPT, _VQA, ("questions", "images")),
-    "textvqa": Format(read_textvqa, "TextVQA", "vqa", VQA_PROMPT, _VQA, ("annotations", "images")),
-    "vizwiz": Format(
-        read_vizwiz, "VizWiz", "vqa", VQA_PROMPT, Submission("image", "answer"), ("annotations", "images")
-    ),
-    "gqa": Format(
-        read_gqa, "GQA", "exact", VQA_PROMPT, Submission("questionId", "prediction"), ("questions", "images")
-    ),
+    "coco": Format(official.read_coco, "COCO", "cider", "", _BY_IMAGE, _CAPTIONED),
+    "nocaps": Format(official.read_nocaps, "NoCaps", "cider", "", _BY_IMAGE, _CAPTIONED),
+    "textcaps": Format(official.read_textcaps, "TextCaps", "cider", "", _BY_NAME, _CAPTIONED),
+    "vqav2": Format(official.read_vqa, "VQAv2", "vqa", VQA_PROMPT, _IN_COCO, _ASKED),
+    "okvqa": Format(official.read_vqa, "OK-VQA", "vqa", VQA_PROMPT, _IN_COCO, _ASKED),
+    "textvqa": Format(official.read_textvqa, "TextVQA", "vqa", VQA_PROMPT, _IN_COCO, _CAPTIONED),
+    "vizwiz": Format(official.read_vizwiz, "VizWiz", "vqa", VQA_PROMPT, _VIZWIZ, _CAPTIONED),
+    "gqa": Format(official.read_gqa, "GQA", "exact", VQA_PROMPT, _GQA, _ASKED),
     "jsonl": Format(read_jsonl, "own", "", VQA_PROMPT, _OWN, ("questions", "metric")),
     "python": Format(read_python, "own", "", VQA_PROMPT, _OWN, ("metric",)),
 }
-
-__all__ = ["FORMATS", "VQA_PROMPT", "Format", "Item"]

@@ -15,11 +15,11 @@ from mm1_lab.config import EncoderStage, EvaluationSettings, EvaluationStage
 from mm1_lab.data.types import Data
 from mm1_lab.data.world.questions import KINDS
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
 from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.evaluate.text_gate import WORDINGS, text_benchmark
 from mm1_lab.model import build_mm1, load_weights

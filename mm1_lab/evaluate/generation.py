@@ -18,7 +18,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 
 

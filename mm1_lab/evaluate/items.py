@@ -1,16 +1,12 @@
 """What a reader of a benchmark's files gives: questions as plain values, and errors that name file and place."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import BenchmarkFiles, RequestError
-from mm1_lab.evaluate.benchmark import Submission
-
-VQA_PROMPT = "Question: {question} Short answer:"
-"""OpenFlamingo's. The paper does not say which prompts it used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +22,6 @@ class Item:
     """None where nobody outside has them."""
     kind: str = "caption"
     choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A form in which benchmarks are published."""
-
-    read: Callable[[BenchmarkFiles], Iterable[Item]]
-    """Raises RequestError for files that are not as published."""
-    mirrors: str
-    """The benchmark's name in the paper's tables."""
-    metric: str
-    prompt: str
-    submission: Submission
-    needs: tuple[str, ...]
-    """Keys of the configuration."""
-    image_name: str = ""
 
 
 def load(path: str) -> Any:

@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmark import Benchmark
-from mm1_lab.evaluate.pictures import PromptEmbedder
+from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.evaluate.questions import Benchmark
 
 MOST = 24
 """Prompts, each with one of the answers, that are read at a time."""

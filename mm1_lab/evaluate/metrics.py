@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, vqa_accuracy
 
 ANLS_THRESHOLD = 0.5

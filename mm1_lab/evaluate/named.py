@@ -21,13 +21,13 @@ from mm1_lab.config import (
     nearest,
 )
 from mm1_lab.data.types import Picture, Tokenizer
-from mm1_lab.evaluate.benchmark import Benchmark, Family, Question, in_blocks
-from mm1_lab.evaluate.formats import FORMATS
-from mm1_lab.evaluate.images import open_images
-from mm1_lab.evaluate.items import Format, Item
+from mm1_lab.evaluate.formats import FORMATS, Format
+from mm1_lab.evaluate.held_out_captions import LONGEST_CAPTION
+from mm1_lab.evaluate.image_files import open_images
+from mm1_lab.evaluate.items import Item
 from mm1_lab.evaluate.metrics import METRICS
 from mm1_lab.evaluate.prompts import PromptWriter
-from mm1_lab.evaluate.shards import LONGEST_CAPTION
+from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks
 from mm1_lab.evaluate.vqa import AGREEING
 
 LONGEST_ANSWER = 24

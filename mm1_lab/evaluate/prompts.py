@@ -11,7 +11,7 @@ demonstrations show where an answer ends. The part up to the question is the sam
 from dataclasses import dataclass
 
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
-from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.questions import Benchmark, Question
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ from PIL import Image
 from mm1_lab.config import EvaluationSettings, EvaluationStage, SftStage
 from mm1_lab.data.types import Data, Picture
 from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
-from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, generate
-from mm1_lab.evaluate.held_out import held_out_losses
 from mm1_lab.evaluate.likelihood import by_likelihood, choose
+from mm1_lab.evaluate.losses import held_out_losses
 from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
-from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import MM1, build_mm1, load_weights
 from mm1_lab.rows import SampleRow, ScoreRow
 from mm1_lab.train.progress import Progress, Report

@@ -9,8 +9,8 @@ from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_vo
 from mm1_lab.data.world.questions import ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import alt_text_in_full
-from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Benchmark, Question
 
 WORDINGS: dict[str, Callable[[Random], Voice]] = {
     "image wording": lambda random: random.choice((alt_text_in_full, page_voice(random, interest="all"))),

@@ -11,8 +11,8 @@ from mm1_lab.data.world.questions import Asked, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import handover, repetition, sum_of_two
 from mm1_lab.data.world.words import LIKED, OWNERS
-from mm1_lab.evaluate.benchmark import Benchmark, Family, Question
 from mm1_lab.evaluate.content import content
+from mm1_lab.evaluate.questions import Benchmark, Family, Question
 
 _STOP = (".",)
 _CAREFUL = 0.9

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mm1_lab.data.types import Pixels
-from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.questions import Benchmark, Question
 
 SPECIAL = ("<pad>", "<begin>", "<end>", "<image>")
 PLAIN = ". question : ? answer what color is it red blue green circle square ring a the"

@@ -8,7 +8,7 @@ from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, load_scale, reso
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import gates
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_decoder, save_weights
 

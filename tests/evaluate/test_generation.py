@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from mm1_lab.config import Size
-from mm1_lab.evaluate.benchmark import Benchmark
+from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
-from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.model import MM1, MM1ForConditionalGeneration
 from tests.small import small_mm1
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
-from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.metrics import (
     anls,
@@ -16,6 +15,7 @@ from mm1_lab.evaluate.metrics import (
     relaxed_accuracy,
     score,
 )
+from mm1_lab.evaluate.questions import Benchmark, Question
 
 
 @pytest.mark.parametrize(

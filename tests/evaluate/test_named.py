@@ -16,10 +16,10 @@ from mm1_lab.config import (
     resolve,
 )
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
+from mm1_lab.evaluate.questions import Benchmark
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.evaluate.questions import Benchmark
 
 
 def read(segment: Segment, words: Tokenizer) -> str:

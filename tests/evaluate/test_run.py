@@ -17,8 +17,8 @@ from mm1_lab.data.types import Document
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import benchmarks, metrics
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmark import Benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Evaluation, evaluate
 from mm1_lab.model import MM1, build_mm1, save_weights
 from mm1_lab.train.progress import Progress

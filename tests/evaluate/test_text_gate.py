@@ -10,8 +10,8 @@ from mm1_lab.data.world.questions import KINDS
 from mm1_lab.data.world.scenes import Scene, Thing
 from mm1_lab.data.world.words import PLACES
 from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmark import Question
 from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.text_gate import WORDINGS, text_benchmark
 from tests.evaluate.told_scenes import told_scene
 

@@ -10,8 +10,8 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene
-from mm1_lab.evaluate.benchmark import Benchmark, Question
 from mm1_lab.evaluate.contact_sheet import draw_contact_sheet, world_sections
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
 
 SETTINGS = EvaluationSettings(questions=96, blocks=12, batch_size=8)

@@ -27,10 +27,10 @@ from mm1_lab.data.pixels import views
 from mm1_lab.data.types import Answer, Data, Document
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
-from mm1_lab.evaluate.benchmark import Benchmark, Question
+from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.likelihood import by_likelihood, choose
-from mm1_lab.evaluate.pictures import PromptEmbedder
 from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_connector, build_mm1, load_weights
 from mm1_lab.model.encoder import stretch_positions
 from mm1_lab.train.objective import language_loss

@@ -8,7 +8,7 @@ from mm1_lab.config import ModelStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document
-from mm1_lab.evaluate.shards import held_out_documents
+from mm1_lab.evaluate.held_out_captions import held_out_documents
 from mm1_lab.model import MM1
 
 DOCUMENTS = 64

@@ -9,7 +9,7 @@ from mm1_lab.config import DataIdentity, EvaluationSettings, RequestError
 from mm1_lab.data.types import BrokenPicture, Document, Pixels
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.benchmarks import benchmarks_for
-from mm1_lab.evaluate.shards import LONGEST_CAPTION, held_out_captions
+from mm1_lab.evaluate.held_out_captions import LONGEST_CAPTION, held_out_captions
 
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 

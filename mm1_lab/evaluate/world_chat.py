@@ -35,8 +35,8 @@ from mm1_lab.data.world.language import noun
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
-from mm1_lab.evaluate.benchmark import Benchmark, Family, Question, in_blocks
 from mm1_lab.evaluate.content import content
+from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks
 
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")

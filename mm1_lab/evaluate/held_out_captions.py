@@ -6,7 +6,7 @@ from itertools import islice
 from mm1_lab.config import EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.types import Data, Document
-from mm1_lab.evaluate.benchmark import Benchmark, Question, in_blocks
+from mm1_lab.evaluate.questions import Benchmark, Question, in_blocks
 
 CAPTIONED = ("captions", "synthetic")
 """The first of these sources that holds any is the benchmark's."""

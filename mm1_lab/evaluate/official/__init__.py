@@ -1,1 +1,0 @@
-"""Readers of published benchmarks: the files that everybody downloads, to `Item`s."""
