@@ -4,6 +4,8 @@ SCALE ?= mini
 SEEDS ?= 1
 RESULTS ?=
 ARGS ?=
+# Tests at a time: tests with Ray take two processors each.
+JOBS ?= 2
 
 RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
@@ -20,7 +22,7 @@ help:
 	@echo 'make figures         redraw tables and figures from the results, in seconds'
 	@echo 'make report          figures, and one HTML file with all of it: RESULTS/report.html'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
-	@echo 'make test            run the tests'
+	@echo 'make test            run the tests, JOBS=2 at a time'
 	@echo 'make soak            longer tests: every sweep at smoke, one interrupted again and again, compiled models'
 	@echo 'make check           lint, format, types and the direction of imports'
 	@echo 'make bench           measure speed beside references, twenty minutes with nothing else running; ARGS=--quick'
@@ -52,7 +54,7 @@ figures report dashboard: .venv/.stamp
 	$(RUN) $@ $(RESULTS_OPTION) $(ARGS)
 
 test: .venv/.stamp
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 soak: .venv/.stamp
 	.venv/bin/python -m pytest -m soak $(ARGS)

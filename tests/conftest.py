@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from mm1_lab.config import DataIdentity
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
@@ -162,7 +163,17 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Where two arms of the data-mix sweep were run at smoke scale, in one process; not to be changed."""
-    finished = make_place(tmp_path_factory.mktemp("finished"))
-    finished.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--inline")
+    """Where two arms of the data-mix sweep were run at smoke scale, in one process; not to be changed.
+
+    Made once, by whichever of the processes that pytest runs in comes first.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    finished = Place(root / "finished")
+    made = root / "finished.made"
+    with FileLock(root / "finished.lock"):
+        if not made.exists():
+            make_place(finished.folder)
+            finished.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--inline")
+            made.touch()
     return finished
