@@ -67,12 +67,18 @@ def draw_sweep(folder: Path) -> list[Path]:
     return list(_draw(folder).files)
 
 
-def sweep_in_short(folder: Path) -> Table:
-    """A row per arm of a sweep's folder for a terminal: scores by number of shots and of text, with intervals."""
+def sweep_in_short(folder: Path) -> str:
+    """A sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
+    from analysis.claims import judge_claims
     from analysis.study import read_study
-    from analysis.tables import short_table
+    from analysis.table import to_plain
+    from analysis.tables import short_claims, short_table
+    from analysis.validity import failed_gates, validity_rows
 
-    return short_table(read_study(folder))
+    study = read_study(folder)
+    claims = judge_claims(study, failed_gates(study, validity_rows(study)))
+    tables = [short_table(study), *([short_claims(claims)] if len(claims) else [])]
+    return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 
 def compare_arms(folder: Path, first: str, second: str) -> Table:

@@ -89,6 +89,18 @@ def short_table(study: Study) -> Table:
     return Table(title(study), pd.DataFrame(rows), study.notes)
 
 
+def short_claims(claims: pd.DataFrame) -> Table:
+    """The claims for the end of a run: estimate with interval, and verdict; why there is none, once."""
+    import pandas as pd
+
+    rows = [
+        {"claim": one["claim"], "estimate": estimate(one), "verdict": one["verdict"]}
+        for one in claims.to_dict("records")
+    ]
+    reasons = dict.fromkeys(reason for reason in claims["reason"] if reason)
+    return Table("Claims", pd.DataFrame(rows), [f"Not judged: {reason}." for reason in reasons])
+
+
 def losses_table(study: Study) -> Table:
     """A row per arm, a column per source: held-out losses, means over seeds, ± the standard error over them."""
     each = study.held_out.groupby(["arm", "source"], sort=False)["loss"].agg(list).unstack("source", sort=False)

@@ -17,45 +17,16 @@ data_mix at smoke: 4 tasks, 0 trials were done before...
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.orchestrate.request import LOCAL, Request, load_request
+from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.request import load_request as load_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-def load_sweep(
-    sweep: str | Path,
-    scale: str = "mini",
-    seeds: int | Sequence[int] = 1,
-    only: Sequence[str] = (),
-    settings: Sequence[str] = (),
-    data: str | Path | None = None,
-    results: str | Path = LOCAL,
-    store: str | Path | None = None,
-    parts: str | Path | None = None,
-) -> Request:
-    """A sweep with every trial resolved: a YAML file or the name of one, as `mm1-lab run` takes it.
-
-    `seeds`: how many, or which; `only`: these arms; `settings`: `PATH=VALUE`, as of `--set`; `parts`: a folder of
-    shipped stages. Raises RequestError for what cannot be done.
-    """
-    chosen = str(seeds) if isinstance(seeds, int) else ",".join([*map(str, seeds), ""])
-    results = Path(results)
-    return load_request(
-        str(sweep),
-        scale,
-        chosen,
-        tuple(only),
-        tuple(settings),
-        Path(data) if data else None,
-        results,
-        Path(store) if store else results / "store",
-        Path(parts) if parts else None,
-    )
+__all__ = ["contrasts", "load_sweep", "plan", "run"]
 
 
 def plan(sweep: Request) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from mm1_lab.formatting import counted
+
 PLACES = {
     "connector": (("model/connectors.py",), "CONNECTORS"),
     "metric": (("evaluate/metrics.py",), "METRICS"),
@@ -98,5 +100,5 @@ def changed_text(parts: Iterable[str]) -> str:
     counts = Counter(parts)
     if not counts:
         return ""
-    which = ", ".join(f"{part} ({count} trial{'s' * (count > 1)})" for part, count in counts.items())
+    which = ", ".join(f"{part} ({counted(count, 'trial')})" for part, count in counts.items())
     return f"The code of {which} changed since they were made; `mm1-lab run … --anew` makes them again."

@@ -167,7 +167,7 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     assert "names interleaved, which the data lack; they have captions, text" in refused("--data", "data.yaml")
     assert main(["plan", "data_mix", "--scale", "smoke", "--data", "data.yaml", "--only", "captions+text"]) == 0
     captured = capsys.readouterr()
-    assert "1 trials, 4 stages to run" in captured.out and "no synthetic captions" in captured.err
+    assert "1 trial, 4 stages to run" in captured.out and "no synthetic captions" in captured.err
 
 
 def test_an_arm_may_name_a_source_of_the_data_file_s_own(
@@ -185,7 +185,7 @@ def test_an_arm_may_name_a_source_of_the_data_file_s_own(
     assert "its data_mix names charts, which the data lack" in refused("--data", "data.yaml", sweep="sweeps/own.yaml")
     Path("data.yaml").write_text(captions + "sources: {charts: {reader: pairs, files: good.tar}}\n", encoding="utf-8")
     assert main(["plan", "own", "--scale", "smoke", "--data", "data.yaml"]) == 0
-    assert "1 trials, 4 stages to run" in capsys.readouterr().out
+    assert "1 trial, 4 stages to run" in capsys.readouterr().out
 
 
 def test_benchmarks_that_cannot_be_asked(refused: Check) -> None:

@@ -99,7 +99,7 @@ def test_a_setting_makes_new_trials_beside_the_old(
     assert "Nothing to run." in capsys.readouterr().out
     assert main(["plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", "train.steps=7"]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("data_mix,train.steps=7 at smoke: 1 trials, 2 stages to run")
+    assert output.startswith("data_mix,train.steps=7 at smoke: 1 trial, 2 stages to run")
     assert "new: training.steps 6 → 7" in output
 
 

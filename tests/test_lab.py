@@ -297,8 +297,8 @@ def test_the_command_runs_a_trial(models: Path, tmp_path: Path) -> None:
     settings = [p for text in shrunk(models / "siglip", models / "qwen2") for p in ("--set", text)]
     arguments = ("data_mix", "--scale", "lab", "--only", "base", *settings)
     plan = place.run("plan", *arguments)
-    assert "1 trials, 2 stages to run" in plan and "\nencoder " not in plan
-    assert "1 of 1 trials" in place.run("run", *arguments, "--inline")
+    assert "1 trial, 2 stages to run" in plan and "\nencoder " not in plan
+    assert "1 of 1 trial" in place.run("run", *arguments, "--inline")
     assert "nothing ran" in place.run("run", *arguments)
     record = json.loads(next(place.results.glob("trials/*/record.json")).read_text())
     assert record["config"]["model"]["encoder"]["family"] == "siglip_vision_model"

@@ -129,4 +129,4 @@ def test_a_running_sweep_works_with_the_code_it_started_with(tmp_path: Path) -> 
     connectors.write_text("this is half-written (", encoding="utf-8")
     output, _ = process.communicate()
     assert process.returncode == 0, "".join([*lines, output])
-    assert "1 of 1 trials" in output
+    assert "1 of 1 trial" in output

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
+from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.orchestrate.plan import Plan, Task, task_cost
 from mm1_lab.orchestrate.worklist import Observer, Outcome
@@ -89,9 +90,9 @@ class ProgressState:
     def progress(self) -> str:
         """`3 of 12 trials`; tasks are counted where there are no trials."""
         if not self.trials:
-            return f"{len(self.done)} of {len(self.tasks)} stages"
+            return f"{len(self.done)} of {counted(len(self.tasks), 'stage')}"
         done = sum(len(self.tasks[key].trials) for key in self.done if self.tasks[key].kind == "trial")
-        return f"{done} of {self.trials} trials"
+        return f"{done} of {counted(self.trials, 'trial')}"
 
     def remaining(self) -> dict[str, float] | None:
         """Seconds that each task still takes, from the speeds so far; None before there is anything to go by."""
@@ -247,11 +248,3 @@ def _told(running: Running, now: float) -> str:
     if progress.tokens_per_second:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -20,6 +20,7 @@ from mm1_lab.config import (
     Size,
     Stage,
 )
+from mm1_lab.formatting import short
 
 CAPTION_TOKENS = 32
 """Of the longest caption of a contrastive batch, about; what is longer than 77 is cut off."""
@@ -276,21 +277,13 @@ def check_group(cost: Cost, hardware: Hardware, label: str) -> int:
     while (needed := cost.group(hardware.model_copy(update={"count": count}))) is None or needed > count:
         if count > cost.rows and needed is None:
             raise RequestError(
-                f"{label}: a row's activations of {short_bytes(cost.activations)} do not fit a GPU of "
-                f"{short_bytes(hardware.memory)}; shorten sequence_length, or set gradient_checkpointing=true (--set)"
+                f"{label}: a row's activations of {short(cost.activations, 'B')} do not fit a GPU of "
+                f"{short(hardware.memory, 'B')}; shorten sequence_length, or set gradient_checkpointing=true (--set)"
             )
         count *= 2
     rows = -(-cost.rows // hardware.count)
     raise RequestError(
-        f"{label}: {short_bytes(cost.state)} of weights, gradients and moments and {rows} rows per GPU, each of "
-        f"{short_bytes(cost.activations)}, do not fit {hardware.count} of {short_bytes(hardware.memory)}; {count} "
+        f"{label}: {short(cost.state, 'B')} of weights, gradients and moments and {rows} rows per GPU, each of "
+        f"{short(cost.activations, 'B')}, do not fit {hardware.count} of {short(hardware.memory, 'B')}; {count} "
         f"would hold them (--set hardware.count={count}), or a smaller batch_size"
     )
-
-
-def short_bytes(value: float) -> str:
-    """`1.2 GB`."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f} B"

@@ -11,20 +11,12 @@ command goes on where it was stopped. At the end each size gets a blind control 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from mm1_lab.config import (
-    Recipe,
-    RequestError,
-    Scale,
-    Search,
-    Trial,
-    nearest,
-    parse_count,
-)
+from mm1_lab.config import Recipe, RequestError, Scale, Search, Trial, nearest, parse_count
 from mm1_lab.orchestrate.executor import Executor
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, show
@@ -46,7 +38,7 @@ def run_search(request: Request, method: Method, executor: Executor, draw: Draw)
         arms = search.wanted(method)
         if done == set(arms):
             break
-        request = search.with_arms(arms)
+        request = _with_arms(request, arms)
         plan, work_list = complete(request, executor, draw)
         if any(search.scores(recipe) is None for recipe in request.sweep.arms.values()):
             show(request, plan, work_list)
@@ -59,9 +51,14 @@ def run_search(request: Request, method: Method, executor: Executor, draw: Draw)
 
 
 def with_grid(request: Request) -> Request:
-    """The request with the arms that are known so far: those that were run, and the grids' next rates."""
+    """A search with the arms that are known so far: those that were run, and the grids' next rates.
+
+    Any other request is returned as it is.
+    """
+    if request.sweep.search is None:
+        return request
     search = _Search(request)
-    return search.with_arms(search.wanted("grid"))
+    return _with_arms(request, search.wanted("grid"))
 
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
@@ -73,6 +70,15 @@ def choose_sizes(text: str, scale: Scale) -> list[str]:
     if len(names) < FEWEST_SIZES:
         raise RequestError(f"--sizes {text}: a law with an uncertainty takes three sizes or more")
     return sorted(names, key=lambda name: parameters(name, scale))
+
+
+def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> dict[str, int]:
+    """Counted parameters by the scale's names: of the sizes in `text` (`--predict`), else of the larger ones."""
+    if text:
+        names = [size_name(part, scale, "--predict") for part in text.split(",")]
+    else:
+        names = [name for name in scale.decoders if parameters(name, scale) > parameters(fitted[-1], scale)]
+    return {name: parameters(name, scale) for name in names}
 
 
 def size_name(text: str, scale: Scale, option: str) -> str:
@@ -106,11 +112,11 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
     arms = {
         size: known.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"})) for size in sizes
     }
-    return _with_arms(request, arms, request.trials)
+    return _with_arms(request, arms)
 
 
-def _with_arms(request: Request, arms: dict[str, Recipe], seeds_of: Iterable[Trial]) -> Request:
-    seeds = dict.fromkeys(trial.seed for trial in seeds_of)
+def _with_arms(request: Request, arms: dict[str, Recipe]) -> Request:
+    seeds = dict.fromkeys(trial.seed for trial in request.trials)
     trials = tuple(request.resolve(arm, recipe, seed) for seed in seeds for arm, recipe in arms.items())
     return replace(request, sweep=request.sweep.model_copy(update={"arms": arms}), trials=trials)
 
@@ -119,16 +125,15 @@ Scores = tuple[float, float]
 """The average at the most shots, higher is better, and the held-out loss; means over seeds."""
 
 
-@dataclass
 class _Search:
     """The state of a search, all of it read from manifest and ledger."""
 
-    request: Request
-    """With an arm a size."""
-
-    def __post_init__(self) -> None:
-        self.starts = self.request.sweep.arms
-        self.settings = self.request.sweep.search or Search()
+    def __init__(self, request: Request) -> None:
+        """`request` has an arm per size."""
+        self.request = request
+        self.starts = request.sweep.arms
+        self.settings = request.sweep.search or Search()
+        self.seeds = list(dict.fromkeys(trial.seed for trial in request.trials))
         self._known: dict[str, Scores] = {}
 
     def wanted(self, method: Method) -> dict[str, Recipe]:
@@ -146,20 +151,13 @@ class _Search:
             complete = complete and all(self.scores(recipe) for recipe in recipes)
         return arms | self._controls(arms) if complete else arms
 
-    def with_arms(self, arms: dict[str, Recipe]) -> Request:
-        return _with_arms(self.request, arms, self.request.trials)
-
     def scores(self, recipe: Recipe) -> Scores | None:
         """None while a seed has no scores; a rate at which a seed diverged counts as worse than any."""
-        each = [self._score(self.request.resolve("", recipe, seed)) for seed in self._seeds]
+        each = [self._score(self.request.resolve("", recipe, seed)) for seed in self.seeds]
         found = [scores for scores in each if scores]
         if len(found) < len(each):
             return None
         return fmean(scores[0] for scores in found), fmean(scores[1] for scores in found)
-
-    @property
-    def _seeds(self) -> list[int]:
-        return list(dict.fromkeys(trial.seed for trial in self.request.trials))
 
     def _score(self, trial: Trial) -> Scores | None:
         ledger, fingerprint = self.request.ledger, trial.fingerprint
@@ -175,7 +173,7 @@ class _Search:
         return self.scores(start.model_copy(update={"learning_rate": rate}))
 
     def _guess(self, start: Recipe) -> float:
-        trial = self.request.resolve("", start, self._seeds[0])
+        trial = self.request.resolve("", start, self.seeds[0])
         return trial.evaluation.model.training.learning_rate
 
     def _rate(self, start: Recipe, step: int) -> float:

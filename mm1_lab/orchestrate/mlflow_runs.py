@@ -117,16 +117,6 @@ def _is_busy(error: BaseException | None) -> bool:
     return False
 
 
-def pages() -> dict[str, str]:
-    """By sweep, variant and scale, the page of MLflow's interface that shows its trials."""
-    found = {}
-    for one in connect().search_experiments():
-        for view in sorted(tag.removeprefix(VIEW) for tag in one.tags if tag.startswith(VIEW)):
-            query = f"viewStateShareKey={view}&workflowType=machine_learning"
-            found[view] = f"/#/experiments/{one.experiment_id}/runs?{query}"
-    return found
-
-
 class SweepRuns:
     """The runs of one sweep variant at one scale in one results folder. Only one process writes them."""
 

@@ -8,37 +8,40 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from mm1_lab.config import DataIdentity, Hardware, Scale
+from mm1_lab.config import Hardware
 from mm1_lab.data.types import Tokenizer
+from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import measured_speeds
-from mm1_lab.orchestrate.display import duration
-from mm1_lab.orchestrate.estimate import Cost, check_group, short_bytes, stage_cost
-from mm1_lab.orchestrate.feasible import same_network
-from mm1_lab.orchestrate.plan import Plan, PlannedStage
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.estimate import Cost, check_group, stage_cost
+from mm1_lab.orchestrate.feasible import check_feasible, same_network
+from mm1_lab.orchestrate.plan import Plan, PlannedStage, make_plan
+from mm1_lab.orchestrate.request import Request, machine_slots
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.summary import encoder_quality
 
-STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed"}
+STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 
 
-def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | None, slots: int) -> str:
+def plan_text(requests: Sequence[Request]) -> str:
     """Trials and stages, what runs and why, and what it costs; several requests share scale, data and folders.
 
-    A stage that they share stands there once. Where anything is missing a tokenizer is needed, which parameters are
-    counted with. Raises RequestError for a stage that the scale's hardware cannot hold.
+    A stage that they share stands there once. Raises RequestError for a stage that cannot be built, or that the
+    scale's hardware cannot hold.
     """
     first = requests[0]
-    speeds = measured_speeds(first.ledger)
+    ledger = first.ledger
+    asked = [(request.variant, trial) for request in requests for trial in request.trials]
+    plan = make_plan((trial for _, trial in asked), ledger)
+    check_feasible(plan)
     trials = [
-        (request.variant, trial.arm, trial.seed, trial.fingerprint, _trial_state(plan, trial.fingerprint))
-        for request in requests
-        for trial in request.trials
+        (variant, trial.arm, trial.seed, trial.fingerprint, _trial_state(plan, trial.fingerprint))
+        for variant, trial in asked
     ]
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
-    known = list(_known_stages(first.ledger)) if missing else []
-    costs = _costs(plan, first.scale, tokenizer, first.data) if missing and tokenizer else {}
+    known = list(_known_stages(ledger)) if missing else []
+    costs = _costs(plan, first) if missing else {}
+    speeds = measured_speeds(ledger)
     hardware = first.scale.hardware
     rows, seconds = [], 0.0
     for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
@@ -50,35 +53,37 @@ def plan_text(plan: Plan, requests: Sequence[Request], tokenizer: Tokenizer | No
             row += [_why(planned, known), *_cost_columns(costs[planned.fingerprint], hardware)]
             row.append(duration(expected) if expected is not None else "unknown")
         else:
-            row += [_with_quality(planned, first.ledger), *[""] * (9 if hardware else 7)]
+            row += [_with_quality(planned, ledger), *[""] * (9 if hardware else 7)]
         rows.append(row)
     with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
     heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "state", "activations",
                "disk", *with_gpus, "time")  # fmt: skip
     title = ", ".join(request.variant for request in requests)
-    lines = [f"{title} at {first.scale_name}: {len(trials)} trials, {len(missing)} stages to run", ""]
-    if note := changed_note((trial for request in requests for trial in request.trials), first.ledger):
+    counts = f"{counted(len(trials), 'trial')}, {counted(len(missing), 'stage')} to run"
+    lines = [f"{title} at {first.scale_name}: {counts}", ""]
+    if note := changed_note((trial for _, trial in asked), ledger):
         lines += [note, ""]
     columns = ("sweep", "arm", "seed", "fingerprint", "state")
     start = 0 if len(requests) > 1 else 1
-    lines += [*table(columns[start:], (row[start:] for row in trials)), "", *table(heading, rows), ""]
+    lines += [*text_table(columns[start:], (row[start:] for row in trials)), "", *text_table(heading, rows), ""]
     if not missing:
         return "\n".join([*lines, "Nothing to run."])
-    lines += [*table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
+    lines += [*text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
     time = "time unknown (some kind of stage was never measured here)"
     if not math.isnan(seconds):
+        slots = machine_slots(first.scale)
         time = f"about {duration(seconds / slots)} with {slots} at a time"
     own = [costs[planned.fingerprint] for planned in missing]
     total = sum(cost.flops for cost in own)
-    disk = f"{short_bytes(sum(cost.weights for cost in own))} of weights"
-    disk += f" (the largest checkpoint while training: {short_bytes(max(cost.checkpoint for cost in own))})"
-    lines.append(f"In all {_short(total)} FLOPs, {disk}, {time}.")
+    disk = f"{short(sum(cost.weights for cost in own), 'B')} of weights"
+    disk += f" (the largest checkpoint while training: {short(max(cost.checkpoint for cost in own), 'B')})"
+    lines.append(f"In all {short(total)} FLOPs, {disk}, {time}.")
     if hardware:
         hours: dict[str, float] = {}
         for planned in missing:
             hours.setdefault(planned.stage.KIND, 0.0)
             hours[planned.stage.KIND] += _gpu_hours(costs[planned.fingerprint], hardware)
-        kinds = ", ".join(f"{kind} {_short(value)}" for kind, value in hours.items())
+        kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
         lines.append(
             f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in all "
             f"{sum(hours.values()) / hardware.count / 24:.3g} days of {hardware.count} (hardware, in the scale)."
@@ -98,10 +103,10 @@ LEGEND = (
 
 
 def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
-    columns = [_short(cost.parameters), _short(cost.active), _short(cost.flops)]
-    columns += [short_bytes(size) for size in (cost.state, cost.activations, cost.weights)]
+    columns = [short(cost.parameters), short(cost.active), short(cost.flops)]
+    columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights)]
     if hardware:
-        columns += [str(check_group(cost, hardware, "")), _short(_gpu_hours(cost, hardware))]
+        columns += [str(check_group(cost, hardware, "")), short(_gpu_hours(cost, hardware))]
     return columns
 
 
@@ -118,7 +123,7 @@ def _parts(missing: Iterable[PlannedStage], costs: dict[str, Cost]) -> Iterator[
             continue
         seen.add(key)
         for part in cost.parts:
-            yield planned.fingerprint, planned.stage.KIND, part.name, _short(part.positions), _short(part.flops)
+            yield planned.fingerprint, planned.stage.KIND, part.name, short(part.positions), short(part.flops)
 
 
 def _trial_state(plan: Plan, fingerprint: str) -> str:
@@ -133,38 +138,33 @@ def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
     return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
 
 
-def status_text(rows: Iterable[TrialRow], title: str, ledger: Ledger) -> str:
-    """A line a trial: done, missing, or failed and why; and what failed upstream of them."""
-    lines, counts = [], {"done": 0, "missing": 0, "failed": 0}
-    for row in rows:
-        failure = ledger.failure(row.fingerprint)
-        state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
-        counts[state] += 1
-        why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})" if failure else ""
-        lines.append((row.arm, row.seed, row.fingerprint, state, why if state == "failed" else ""))
-    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return "\n".join([f"{title}: {summary}", *table(("arm", "seed", "fingerprint", "state", "why"), lines)])
-
-
-def upstream_failures(ledger: Ledger, trials: Iterable[TrialRow]) -> list[str]:
-    """Failures of shared stages, on which trials wait."""
-    own = {row.fingerprint for row in trials}
-    texts = []
+def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger) -> str:
+    """Per sweep (its title and trials) a line per trial: done, missing, or failed and why; then failures upstream."""
+    texts, own = [], set()
+    for title, trials in sweeps:
+        lines, counts = [], {"done": 0, "missing": 0, "failed": 0}
+        for row in trials:
+            own.add(row.fingerprint)
+            failure = ledger.failure(row.fingerprint)
+            state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
+            counts[state] += 1
+            why = ""
+            if failure and state == "failed":
+                why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
+            lines.append((row.arm, row.seed, row.fingerprint, state, why))
+        summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+        texts.append(
+            "\n".join([f"{title}: {summary}", *text_table(("arm", "seed", "fingerprint", "state", "why"), lines)])
+        )
+    upstream = []
     for path in sorted((ledger.results / "failures").glob("*.json")):
         failure = ledger.failure(path.stem)
         if path.stem not in own and failure:
-            texts.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
-    return texts
+            upstream.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
+    return "\n".join(["\n\n".join(texts), *upstream])
 
 
-def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table with columns as wide as they need."""
-    cells = [[str(cell) for cell in row] for row in (heading, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def _costs(plan: Plan, scale: Scale, tokenizer: Tokenizer, data: DataIdentity) -> dict[str, Cost]:
+def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
     """By fingerprint; networks are counted on the meta device: no memory, whatever the size.
 
     Raises RequestError, naming a trial, for a stage that the scale's hardware cannot hold.
@@ -174,9 +174,10 @@ def _costs(plan: Plan, scale: Scale, tokenizer: Tokenizer, data: DataIdentity) -
     from mm1_lab.model import connector_flops, count_parameters
     from mm1_lab.train.stages import KINDS
 
-    # without data of the user's, a plan for GPUs reckons with the vocabulary that a tokenizer of theirs would have
-    few = data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None
-    words = cast("Tokenizer", Vocabulary(scale.vocabulary, tokenizer.image)) if few else tokenizer
+    scale, data, words = request.scale, request.data, request.open_data().tokenizer
+    if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
+        # without data of the user's, a plan for GPUs reckons with the vocabulary that a tokenizer of theirs would have
+        words = cast("Tokenizer", Vocabulary(scale.vocabulary, words.image))
     costs: dict[str, Cost] = {}
     networks: dict[str, tuple[dict[str, int], float]] = {}
     for task in plan.tasks.values():
@@ -234,11 +235,3 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _short(value: float) -> str:
-    """`1.2M`."""
-    for unit, size in (("Z", 1e21), ("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"

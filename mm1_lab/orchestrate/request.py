@@ -2,7 +2,7 @@
 before anything is spent."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from mm1_lab.config import (
     resolve_sweep,
 )
 from mm1_lab.config.resolve import decoder_name, pretrained
+from mm1_lab.data.types import Data
 from mm1_lab.files import PACKAGE, SHIPPED
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
@@ -68,6 +69,12 @@ class Request:
         """Where the sweep's manifest, tables and figures go."""
         return self.ledger.results / self.scale_name / self.variant
 
+    def open_data(self) -> Data:
+        """The miniature world, or the user's data."""
+        from mm1_lab.data import open_data
+
+        return open_data(self.data_path, data_cache(self.ledger), self.scale, self.tokenizer)
+
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """The trial of a recipe as this request's scale, data and pre-trained models make it. Raises RequestError."""
         return resolve(arm, recipe, self.scale, seed, self.data, self.models)
@@ -96,25 +103,33 @@ class Request:
 
 
 def load_request(
-    sweep: str,
-    scale: str,
-    seeds: str,
-    only: tuple[str, ...],
-    overrides: tuple[str, ...],
-    data: Path | None,
-    results: Path,
-    store: Path,
-    parts: Path | None = None,
+    sweep: str | Path,
+    scale: str = "mini",
+    seeds: str | int | Sequence[int] = 1,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    data: str | Path | None = None,
+    results: str | Path = LOCAL,
+    store: str | Path | None = None,
+    parts: str | Path | None = None,
 ) -> Request:
-    """Reads and resolves everything. Raises RequestError at the first thing that cannot be done."""
-    path = find_sweep(sweep)
+    """A sweep with every trial resolved: a YAML file or the name of one, as `mm1-lab run` takes it.
+
+    `seeds`: how many, or which, or as `--seeds` has them; `only`: these arms; `settings`: `PATH=VALUE`, as of `--set`;
+    `parts`: a folder of shipped stages. Raises RequestError for what cannot be done.
+    """
+    path = find_sweep(str(sweep))
     loaded = load_sweep(path)
     for arm in only:
         if arm not in loaded.arms:
             raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
+    overrides = tuple(settings)
     numbers = find_scale(scale, overrides, path.parent)
-    ledger = Ledger(results, store, parts)
-    chosen = parse_seeds(seeds)
+    data = Path(data) if data else None
+    results = Path(results)
+    ledger = Ledger(results, Path(store) if store else results / "store", Path(parts) if parts else None)
+    listed = seeds if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""])
+    chosen = parse_seeds(str(listed))
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
         raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
     models = HuggingFace()
@@ -126,15 +141,14 @@ def load_request(
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
-        arms = {arm: loaded.arms[arm] for arm in arms}
-    trials = resolve_sweep(loaded.model_copy(update={"arms": arms}), numbers, chosen, identity, models)
+    asked = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in arms}})
+    trials = tuple(resolve_sweep(asked, numbers, chosen, identity, models))
+    request = Request(loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
     if numbers.benchmarks:
-        from mm1_lab.data import open_data
         from mm1_lab.evaluate.named import check_lengths
 
-        words = open_data(data, data_cache(ledger), numbers, tokenizer).tokenizer
-        check_lengths([trial.evaluation for trial in trials], words)
-    return Request(loaded, numbers, scale, overrides, data, identity, ledger, tuple(trials), models, tokenizer)
+        check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer)
+    return request
 
 
 def _before_indexing(data: Path | None) -> DataIdentity:

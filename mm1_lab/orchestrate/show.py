@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from mm1_lab.config import RequestError, nearest
-from mm1_lab.orchestrate.report import flat, table
+from mm1_lab.formatting import text_table
+from mm1_lab.orchestrate.report import flat
 from mm1_lab.orchestrate.request import Request
 
 
@@ -19,13 +20,15 @@ def show_text(request: Request, arms: list[str]) -> str:
     if not arms:
         base = _flat(sweep.base.model_dump(mode="json"))
         rows = [(arm, _changes(base, _flat(recipe.model_dump(mode="json")))) for arm, recipe in sweep.arms.items()]
-        return "\n".join([sweep.heading, "", *table(("arm", "change to the base"), rows)])
+        return "\n".join([sweep.heading, "", *text_table(("arm", "change to the base"), rows)])
     configs = [_config(request, arm) for arm in arms]
     if len(configs) == 1:
         return yaml.safe_dump(configs[0], sort_keys=False, allow_unicode=True).rstrip()
     first, second = map(_flat, configs)
     differing = [(name, first.get(name, "–"), second.get(name, "–")) for name in _names(first, second)]
-    return "\n".join(table(("", *arms), differing)) if differing else f"{arms[0]} and {arms[1]} are the same trials."
+    return (
+        "\n".join(text_table(("", *arms), differing)) if differing else f"{arms[0]} and {arms[1]} are the same trials."
+    )
 
 
 def _config(request: Request, arm: str) -> dict[str, Any]:

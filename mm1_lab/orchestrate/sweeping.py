@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mm1_lab.files import DONE, is_complete
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import check_disk
 from mm1_lab.orchestrate.executor import Executor, run_plan
@@ -20,7 +21,7 @@ from mm1_lab.results import TrialRow
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
 Short = Callable[[Path], str]
-"""A sweep's folder in a few lines: a row per arm."""
+"""A sweep's folder in a few lines: a row per arm, and the verdicts."""
 
 
 def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | None = None) -> int:
@@ -53,7 +54,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
             done = sum(plan.trial_state(trial.fingerprint) == "done" for trial in plan.trials)
             shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
             before = f"{done} trials were done before" + (f", {shipped} parts are shipped" if shipped else "")
-            print(f"{request.variant} at {request.scale_name}: {len(plan.tasks)} tasks, {before}", flush=True)
+            print(
+                f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {before}", flush=True
+            )
             work_list = work_through(plan, request, executor, [recorder])
         if _is_stale(request, trials):
             draw(request.folder)

@@ -4,8 +4,9 @@ import re
 import pytest
 
 from mm1_lab.config import Trial
+from mm1_lab.formatting import duration
 from mm1_lab.orchestrate.cost import Speeds
-from mm1_lab.orchestrate.display import ProgressState, duration, make_display
+from mm1_lab.orchestrate.display import ProgressState, make_display
 from mm1_lab.orchestrate.plan import Plan, make_plan
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.orchestrate.worklist import Outcome

@@ -15,7 +15,8 @@ import pytest
 from mm1_lab.cli import main
 from mm1_lab.config import Trial
 from mm1_lab.files import Busy
-from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns, pages
+from mm1_lab.orchestrate.dashboard import pages
+from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
 from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request

@@ -27,7 +27,7 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
 
     # with the parts, only the model is trained, and its scores are those of a place that had no parts
     output = place.run("run", *BASE, "--inline")
-    assert "1 tasks, 0 trials were done before, 2 parts are shipped" in output
+    assert "1 task, 0 trials were done before, 2 parts are shipped" in output
     stored = {Path(folder).name for folder in place.done() if folder.startswith("store")}
     assert len(stored) == 1 and not stored & set(parts)
     (model,) = stored
@@ -43,7 +43,7 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     assert main(["plan", *BASE, *fresh]) == 0
     assert capsys.readouterr().out.count("shipped with the repository") == 2
     assert main(["plan", *BASE, *fresh, "--no-parts"]) == 0
-    assert "1 trials, 4 stages to run" in capsys.readouterr().out
+    assert "1 trial, 4 stages to run" in capsys.readouterr().out
     request = load_request("data_mix", "smoke", "1", ("base",), (), None, Path("fresh"), Path("fresh/store"))
     ledger = request.ledger
     for task in make_plan(request.trials, ledger).tasks.values():

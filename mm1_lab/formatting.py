@@ -1,0 +1,32 @@
+"""Numbers, times and tables as people read them."""
+
+from collections.abc import Iterable, Sequence
+
+PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K": 1e3}
+
+
+def short(value: float, unit: str = "") -> str:
+    """`1.2M`; with a unit `1.2 GB`."""
+    prefix = next((prefix for prefix, size in PREFIXES.items() if value >= size), "")
+    space = " " if unit else ""
+    return f"{value / PREFIXES.get(prefix, 1):.3g}{space}{prefix}{unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table with columns as wide as they need."""
+    cells = [[str(cell) for cell in row] for row in (heading, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
