@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
 
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
 from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Recipe, SftRecipe
-from mm1_lab.config.scale import MultimodalTraining, Pretrained, Scale, Size
+from mm1_lab.config.scale import MultimodalTraining, Optimiser, Pretrained, Scale, Size
 from mm1_lab.config.stage import (
     ConnectorConfig,
     DataIdentity,
@@ -18,7 +19,6 @@ from mm1_lab.config.stage import (
     PretrainedDecoder,
     PretrainedEncoder,
     SftStage,
-    Stage,
 )
 from mm1_lab.config.sweep import Sweep
 
@@ -51,11 +51,6 @@ class Trial(Config):
     def fingerprint(self) -> str:
         """The identity of the trial's result."""
         return self.evaluation.fingerprint
-
-
-def paper_learning_rate(parameters: int) -> float:
-    """Eq. 1: the peak rate for `parameters` non-embedding parameters, to three significant digits."""
-    return PAPER_LAW.rate(parameters)
 
 
 def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
@@ -96,268 +91,268 @@ def resolve(
     seed: int,
     data: DataIdentity,
     models: PretrainedModels | None = None,
-    made: dict[Hashable, Stage] | None = None,
+    made: dict[Hashable, Any] | None = None,
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
     `models` is asked for pre-trained models; a recipe and scale that name any need it. `made` keeps the encoders and
     decoders of earlier calls, so that trials share them.
     """
-    made = {} if made is None else made
-    shared = {"seed": seed, "data": data, "precision": scale.precision, "compile": scale.compile}
-    encoder = _encoder(arm, recipe, scale, shared, models, made)
-    decoder = _decoder(arm, recipe, scale, shared, models, made)
-    if recipe.resolution != "native":
-        image_size = _look_up(arm, "resolution", recipe.resolution, scale.resolutions)
-    elif isinstance(encoder, PretrainedEncoder):
-        image_size = encoder.image_size
-    else:
-        raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
-    patches = _patches(arm, recipe, image_size, encoder)
-    if recipe.image_tokens == "patches":
-        image_tokens = patches
-    else:
-        image_tokens = _look_up(arm, "number of image tokens", recipe.image_tokens, scale.image_tokens)
-    for what, size in {recipe.encoder.size: encoder.size, decoder_name(recipe, scale): decoder.size}.items():
-        if size.width % size.heads:
-            raise RequestError(f"arm {arm!r}: {what}: width {size.width} is not divisible by {size.heads} heads")
-    if math.isqrt(image_tokens) ** 2 != image_tokens:
-        raise RequestError(f"arm {arm!r}: {image_tokens} image tokens are not a square number")
-    if image_tokens + 2 > scale.sequence_length:
-        raise RequestError(f"arm {arm!r}: {image_tokens} image tokens do not fit a sequence of {scale.sequence_length}")
-    model = MultimodalStage(
-        **shared,
-        encoder=encoder,
-        decoder=decoder,
-        image_size=image_size,
-        connector=ConnectorConfig(kind=recipe.connector, image_tokens=image_tokens, width=scale.connector_width),
-        shares=_shares(arm, recipe, data),
-        sequence_length=scale.sequence_length,
-        max_images=scale.max_images,
-        frozen=tuple(sorted(set(recipe.frozen))),
-        blind=recipe.images == "blind",
-        training=_training(arm, recipe, scale, decoder.size),
-        drop_overlong=image_tokens > max(scale.image_tokens.values()),
-        gradient_checkpointing=scale.gradient_checkpointing,
-        attention=scale.attention,
-    )
-    tuned = _sft(arm, recipe.sft, scale, shared, model) if recipe.sft else model
-    evaluation = EvaluationStage(
-        **shared,
-        model=tuned,
-        settings=scale.evaluate,
-        benchmarks=scale.benchmarks,
-        sharp_demonstrations=recipe.sft.sharp_demonstrations if recipe.sft else None,
-    )
+    try:
+        evaluation = _Resolver(recipe, scale, seed, data, models, {} if made is None else made).evaluation()
+    except RequestError as error:
+        raise RequestError(f"arm {arm!r}: {error}") from None
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
-
-
-def _look_up(arm: str, what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
-    """The entry of the first table that has it. Raises RequestError, naming the nearest key, where none has."""
-    for table in tables:
-        if key in table:
-            return table[key]
-    known = [str(name) for table in tables for name in table]
-    raise RequestError(f"arm {arm!r}: this scale has no {what} {key!r}{nearest(str(key), known)}")
-
-
-def _training(arm: str, recipe: Recipe, scale: Scale, decoder: Size) -> MultimodalTraining:
-    """The scale's multimodal training with the recipe's steps and learning rate."""
-    rate: float | str = recipe.learning_rate
-    if rate == "paper":
-        rate = paper_learning_rate(decoder.parameters().dense)
-    if rate == "law":
-        raise RequestError(f"arm {arm!r}: `learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
-    multipliers = dict(scale.train.lr_multipliers)
-    if recipe.encoder.loss == "none":
-        multipliers.pop("encoder", None)  # one that starts from nothing takes the whole rate, as the connector does
-    return scale.train.model_copy(
-        update={
-            "steps": max(1, round(scale.train.steps * recipe.steps / PAPER_STEPS)),
-            "learning_rate": scale.train.learning_rate if rate == "scale" else rate,
-            "lr_multipliers": multipliers,
-        }
-    )
-
-
-def _sft(arm: str, asked: SftRecipe, scale: Scale, shared: dict[str, Any], model: MultimodalStage) -> SftStage:
-    """Instruction tuning of `model`, or of what its pre-training is before its end."""
-    if scale.sft is None:
-        raise RequestError(f"arm {arm!r}: the scale has no `sft`; see the one of sweeps/scales/mini.yaml")
-    if asked.after_steps is not None:
-        stop = max(1, round(scale.train.steps * asked.after_steps / PAPER_STEPS))
-        if stop > model.training.steps:
-            raise RequestError(f"arm {arm!r}: sft.after_steps: pre-training ends before, after {model.training.steps}")
-        if stop < model.training.steps:
-            model = model.model_copy(update={"stop_after": stop})
-    side = asked.resolution if asked.views == 1 else asked.resolution // 2
-    image_size = _look_up(arm, "resolution", side, scale.resolutions)
-    if image_size % model.encoder.patch:
-        raise RequestError(
-            f"arm {arm!r}: sft.resolution: {image_size} pixels are not divisible by the patch of {model.encoder.patch}"
-        )
-    known = shared["data"].instructions
-    for name in asked.mixture:
-        if name not in known:
-            raise RequestError(f"arm {arm!r}: sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
-    weights = {name: weight for name, weight in asked.mixture.items() if weight} or known
-    if not weights:
-        raise RequestError(
-            f"arm {arm!r}: the data have no instruction sets; name some under `instructions:` in data.yaml"
-        )
-    stage = SftStage(
-        **shared,
-        model=model,
-        shares={name: float(f"{weight / sum(weights.values()):.9g}") for name, weight in sorted(weights.items())},
-        sets=shared["data"].instructions_digest,
-        image_size=image_size,
-        views=asked.views,
-        frozen=tuple(sorted(set(asked.frozen))),
-        training=scale.sft.model_copy(update={"steps": max(1, round(scale.sft.steps * asked.steps / SFT_PAPER_STEPS))}),
-    )
-    if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
-        raise RequestError(
-            f"arm {arm!r}: a picture of {stage.views} views takes {stage.picture_tokens} places; lengthen "
-            f"sft.sequence_length ({stage.sequence_length}) or sft.max_images ({stage.max_images})"
-        )
-    return stage
-
-
-def _needed(models: PretrainedModels | None, asked: Pretrained) -> PretrainedModels:
-    if models is None:
-        raise TypeError(f"{asked.weights} is a pre-trained model; give `models`, which can look into it")
-    return models
-
-
-def _patches(arm: str, recipe: Recipe, image_size: int, encoder: EncoderStage | PretrainedEncoder) -> int:
-    """Patches of an image. What does not fill a patch is cut off only where the encoder was trained so."""
-    if image_size % encoder.patch and not (isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size):
-        raise RequestError(
-            f"arm {arm!r}: {image_size} pixels (resolution {recipe.resolution}) are not divisible by the patch of "
-            f"{encoder.patch}; choose another resolution or patch"
-        )
-    return (image_size // encoder.patch) ** 2
-
-
-def _decoder(
-    arm: str,
-    recipe: Recipe,
-    scale: Scale,
-    shared: dict[str, Any],
-    models: PretrainedModels | None,
-    made: dict[Hashable, Stage],
-) -> DecoderStage | PretrainedDecoder:
-    """A pre-trained decoder, or the pre-training of one."""
-    name = decoder_name(recipe, scale)
-    ready = pretrained(name, scale.pretrained_decoders)
-    if ready:
-        decoder = _needed(models, ready).decoder(ready)
-        if scale.sequence_length > decoder.longest:
-            raise RequestError(
-                f"arm {arm!r}: the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
-                f"{scale.sequence_length}; lower it with --set sequence_length={decoder.longest}"
-            )
-        return decoder
-    key = ("decoder", shared["seed"], name)
-    if key not in made:
-        _look_up(arm, "decoder", name, scale.decoders, scale.pretrained_decoders)
-        size = scale.decoders[name]
-        made[key] = new = DecoderStage(
-            **shared,
-            size=size,
-            training=scale.decoder,
-            attention=scale.attention,
-            gradient_checkpointing=scale.gradient_checkpointing,
-        )
-        if name in scale.upcycled:
-            dense = _look_up(arm, "decoder", scale.upcycled[name], scale.decoders)
-            if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
-                raise RequestError(
-                    f"arm {arm!r}: the decoder {name!r} is to start from {scale.upcycled[name]!r}, so it must be the "
-                    "same but for experts"
-                )
-            made[key] = new.model_copy(update={"upcycled_from": new.model_copy(update={"size": dense})})
-    stage = made[key]
-    assert isinstance(stage, DecoderStage)
-    return stage
-
-
-def _encoder(
-    arm: str,
-    recipe: Recipe,
-    scale: Scale,
-    shared: dict[str, Any],
-    models: PretrainedModels | None,
-    made: dict[Hashable, Stage],
-) -> EncoderStage | PretrainedEncoder:
-    """A pre-trained encoder, or the pre-training of one."""
-    asked = recipe.encoder
-    ready = pretrained(asked.size, scale.pretrained_encoders)
-    if ready:
-        if asked != EncoderRecipe(size=asked.size, schedule=asked.schedule):
-            raise RequestError(
-                f"arm {arm!r}: the encoder {asked.size!r} is pre-trained already ({ready.weights}), so its loss and "
-                "data cannot be chosen; name other weights for this arm"
-            )
-        return _needed(models, ready).encoder(ready)
-    key = ("encoder", shared["seed"], asked, recipe.resolution)
-    if key not in made:
-        made[key] = _encoder_stage(arm, recipe, scale, shared)
-    stage = made[key]
-    assert isinstance(stage, EncoderStage)
-    return stage
-
-
-def _encoder_stage(arm: str, recipe: Recipe, scale: Scale, shared: dict[str, Any]) -> EncoderStage:
-    """The encoder's pre-training, behind that at its first resolution where there is one."""
-    asked, data = recipe.encoder, shared["data"]
-    if recipe.resolution == "native":
-        raise RequestError(f"arm {arm!r}: resolution `native` is that of a pre-trained encoder; give pixels")
-    needed = {"interleaved"} if asked.data == "imagetext" else {"captions", "synthetic"}
-    if not needed & set(data.sources):
-        what = "images of pages" if asked.data == "imagetext" else "captioned images"
-        raise RequestError(
-            f"arm {arm!r}: the encoder is pre-trained on {what}; the data have none, add `{min(needed)}: [FILES]`"
-        )
-    is_contrastive = asked.loss == "contrastive"
-    dense = is_contrastive and asked.data == "dfn+vecap" and "synthetic" in data.sources
-    steps = max(1, round(scale.encoder.steps * (scale.short_encoder if asked.schedule == "short" else 1)))
-    stage = EncoderStage(
-        **shared,
-        size=_look_up(arm, "encoder", asked.size, scale.encoders, scale.pretrained_encoders),
-        patch=scale.patch,
-        image_size=_look_up(arm, "resolution", asked.first_resolution or recipe.resolution, scale.resolutions),
-        synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
-        training=scale.encoder.model_copy(update={"steps": steps}),
-        objective=asked.loss,
-        pairs="pages" if asked.data == "imagetext" else "captions",
-        distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if asked.data == "imagetext" else None,
-    )
-    if asked.first_resolution is None:
-        return stage
-    if not is_contrastive:
-        raise RequestError(f"arm {arm!r}: only a contrastive encoder has a first_resolution")
-    image_size = _look_up(arm, "resolution", recipe.resolution, scale.resolutions)
-    training = stage.training.model_copy(update={"steps": max(1, round(LATER_SHARE * steps))})
-    return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
-
-
-def _shares(arm: str, recipe: Recipe, data: DataIdentity) -> dict[str, float]:
-    """Rounded shares of rows. Where the data have no synthetic captions, the others take their rows."""
-    shares = recipe.data_mix.shares()
-    if "synthetic" not in data.sources and shares.get("captions"):
-        shares["captions"] += shares.pop("synthetic", 0.0)
-    for name in shares:
-        if name not in data.sources:
-            known = f"; they have {', '.join(data.sources)}" if name in SOURCES else nearest(name, data.sources)
-            raise RequestError(f"arm {arm!r}: its data_mix names {name}, which the data lack{known}")
-    return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
 
 def resolve_sweep(
     sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Two arms that are the same recipe give trials of one fingerprint."""
-    made: dict[Hashable, Stage] = {}
+    made: dict[Hashable, Any] = {}
     arms = sweep.arms.items()
     return [resolve(arm, recipe, scale, seed, data, models, made) for seed in seeds for arm, recipe in arms]
+
+
+@dataclass(frozen=True)
+class _Resolver:
+    """One recipe at one scale and seed: its stages, from the parts up."""
+
+    recipe: Recipe
+    scale: Scale
+    seed: int
+    data: DataIdentity
+    models: PretrainedModels | None
+    made: dict[Hashable, Any]
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Fields of every stage."""
+        scale = self.scale
+        return {"seed": self.seed, "data": self.data, "precision": scale.precision, "compile": scale.compile}
+
+    def evaluation(self) -> EvaluationStage:
+        sft = self.recipe.sft
+        model = self.multimodal()
+        return EvaluationStage(
+            **self.shared,
+            model=self.tuned(sft, model) if sft else model,
+            settings=self.scale.evaluate,
+            benchmarks=self.scale.benchmarks,
+            sharp_demonstrations=sft.sharp_demonstrations if sft else None,
+        )
+
+    def multimodal(self) -> MultimodalStage:
+        recipe, scale = self.recipe, self.scale
+        encoder, decoder = self.encoder(), self.decoder()
+        if recipe.resolution != "native":
+            image_size = _look_up("resolution", recipe.resolution, scale.resolutions)
+        elif isinstance(encoder, PretrainedEncoder):
+            image_size = encoder.image_size
+        else:
+            raise RequestError("resolution `native` is that of a pre-trained encoder; give pixels")
+        # what does not fill a patch is cut off only where a pre-trained encoder was trained so
+        native = isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size
+        if image_size % encoder.patch and not native:
+            raise RequestError(
+                f"{image_size} pixels (resolution {recipe.resolution}) are not divisible by the patch of "
+                f"{encoder.patch}; choose another resolution or patch"
+            )
+        if recipe.image_tokens == "patches":
+            image_tokens = (image_size // encoder.patch) ** 2
+        else:
+            image_tokens = _look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
+        for what, size in {recipe.encoder.size: encoder.size, decoder_name(recipe, scale): decoder.size}.items():
+            if size.width % size.heads:
+                raise RequestError(f"{what}: width {size.width} is not divisible by {size.heads} heads")
+        if math.isqrt(image_tokens) ** 2 != image_tokens:
+            raise RequestError(f"{image_tokens} image tokens are not a square number")
+        if image_tokens + 2 > scale.sequence_length:
+            raise RequestError(f"{image_tokens} image tokens do not fit a sequence of {scale.sequence_length}")
+        return MultimodalStage(
+            **self.shared,
+            encoder=encoder,
+            decoder=decoder,
+            image_size=image_size,
+            connector=ConnectorConfig(kind=recipe.connector, image_tokens=image_tokens, width=scale.connector_width),
+            shares=self.shares(),
+            sequence_length=scale.sequence_length,
+            max_images=scale.max_images,
+            frozen=tuple(sorted(set(recipe.frozen))),
+            blind=recipe.images == "blind",
+            training=self.training(decoder.size),
+            drop_overlong=image_tokens > max(scale.image_tokens.values()),
+            gradient_checkpointing=scale.gradient_checkpointing,
+            attention=scale.attention,
+        )
+
+    def training(self, decoder: Size) -> MultimodalTraining:
+        """The scale's multimodal training with the recipe's steps and learning rate."""
+        scaled, rate = self.scale.train, self.recipe.learning_rate
+        if rate == "law":
+            raise RequestError("`learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
+        if rate == "paper":
+            rate = PAPER_LAW.rate(decoder.parameters().dense)
+        multipliers = dict(scaled.lr_multipliers)
+        if self.recipe.encoder.loss == "none":
+            multipliers.pop("encoder", None)  # one that starts from nothing takes the whole rate, as the connector does
+        return scaled.model_copy(
+            update={
+                "steps": _steps(scaled, self.recipe.steps, PAPER_STEPS),
+                "learning_rate": scaled.learning_rate if rate == "scale" else rate,
+                "lr_multipliers": multipliers,
+            }
+        )
+
+    def tuned(self, asked: SftRecipe, model: MultimodalStage) -> SftStage:
+        """Instruction tuning of `model`, or of what its pre-training is before its end."""
+        scale, known = self.scale, self.data.instructions
+        if scale.sft is None:
+            raise RequestError("the scale has no `sft`; see the one of sweeps/scales/mini.yaml")
+        if asked.after_steps is not None:
+            stop = _steps(scale.train, asked.after_steps, PAPER_STEPS)
+            if stop > model.training.steps:
+                raise RequestError(f"sft.after_steps: pre-training ends before, after {model.training.steps}")
+            if stop < model.training.steps:
+                model = model.model_copy(update={"stop_after": stop})
+        side = asked.resolution if asked.views == 1 else asked.resolution // 2
+        image_size = _look_up("resolution", side, scale.resolutions)
+        if image_size % model.encoder.patch:
+            raise RequestError(
+                f"sft.resolution: {image_size} pixels are not divisible by the patch of {model.encoder.patch}"
+            )
+        for name in asked.mixture:
+            if name not in known:
+                raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
+        weights = {name: weight for name, weight in asked.mixture.items() if weight} or known
+        if not weights:
+            raise RequestError("the data have no instruction sets; name some under `instructions:` in data.yaml")
+        total = sum(weights.values())
+        stage = SftStage(
+            **self.shared,
+            model=model,
+            shares={name: float(f"{weight / total:.9g}") for name, weight in sorted(weights.items())},
+            sets=self.data.instructions_digest,
+            image_size=image_size,
+            views=asked.views,
+            frozen=tuple(sorted(set(asked.frozen))),
+            training=scale.sft.model_copy(update={"steps": _steps(scale.sft, asked.steps, SFT_PAPER_STEPS)}),
+        )
+        if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
+            raise RequestError(
+                f"a picture of {stage.views} views takes {stage.picture_tokens} places; lengthen "
+                f"sft.sequence_length ({stage.sequence_length}) or sft.max_images ({stage.max_images})"
+            )
+        return stage
+
+    def decoder(self) -> DecoderStage | PretrainedDecoder:
+        """A pre-trained decoder, or the pre-training of one."""
+        scale = self.scale
+        name = decoder_name(self.recipe, scale)
+        if ready := pretrained(name, scale.pretrained_decoders):
+            decoder = self.others(ready).decoder(ready)
+            if scale.sequence_length > decoder.longest:
+                raise RequestError(
+                    f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
+                    f"{scale.sequence_length}; lower it with --set sequence_length={decoder.longest}"
+                )
+            return decoder
+        key = ("decoder", self.seed, name)
+        if key not in self.made:
+            _look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
+            size = scale.decoders[name]
+            self.made[key] = new = DecoderStage(
+                **self.shared,
+                size=size,
+                training=scale.decoder,
+                attention=scale.attention,
+                gradient_checkpointing=scale.gradient_checkpointing,
+            )
+            if name in scale.upcycled:
+                dense = _look_up("decoder", scale.upcycled[name], scale.decoders)
+                if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
+                    raise RequestError(
+                        f"the decoder {name!r} is to start from {scale.upcycled[name]!r}, so it must be the same but "
+                        "for experts"
+                    )
+                self.made[key] = new.model_copy(update={"upcycled_from": new.model_copy(update={"size": dense})})
+        return cast("DecoderStage", self.made[key])
+
+    def encoder(self) -> EncoderStage | PretrainedEncoder:
+        """A pre-trained encoder, or the pre-training of one."""
+        asked = self.recipe.encoder
+        if ready := pretrained(asked.size, self.scale.pretrained_encoders):
+            if asked != EncoderRecipe(size=asked.size, schedule=asked.schedule):
+                raise RequestError(
+                    f"the encoder {asked.size!r} is pre-trained already ({ready.weights}), so its loss and data cannot "
+                    "be chosen; name other weights for this arm"
+                )
+            return self.others(ready).encoder(ready)
+        key = ("encoder", self.seed, asked, self.recipe.resolution)
+        if key not in self.made:
+            self.made[key] = self.encoder_stage(asked)
+        return cast("EncoderStage", self.made[key])
+
+    def encoder_stage(self, asked: EncoderRecipe) -> EncoderStage:
+        """The encoder's pre-training, behind that at its first resolution where there is one."""
+        scale, resolution, sources = self.scale, self.recipe.resolution, self.data.sources
+        if resolution == "native":
+            raise RequestError("resolution `native` is that of a pre-trained encoder; give pixels")
+        from_pages = asked.data == "imagetext"
+        needed = {"interleaved"} if from_pages else {"captions", "synthetic"}
+        if not needed & set(sources):
+            what = "images of pages" if from_pages else "captioned images"
+            raise RequestError(
+                f"the encoder is pre-trained on {what}; the data have none, add `{min(needed)}: [FILES]`"
+            )
+        is_contrastive = asked.loss == "contrastive"
+        dense = is_contrastive and asked.data == "dfn+vecap" and "synthetic" in sources
+        steps = _steps(scale.encoder, scale.short_encoder if asked.schedule == "short" else 1)
+        stage = EncoderStage(
+            **self.shared,
+            size=_look_up("encoder", asked.size, scale.encoders, scale.pretrained_encoders),
+            patch=scale.patch,
+            image_size=_look_up("resolution", asked.first_resolution or resolution, scale.resolutions),
+            synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
+            training=scale.encoder.model_copy(update={"steps": steps}),
+            objective=asked.loss,
+            pairs="pages" if from_pages else "captions",
+            distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if from_pages else None,
+        )
+        if asked.first_resolution is None:
+            return stage
+        if not is_contrastive:
+            raise RequestError("only a contrastive encoder has a first_resolution")
+        image_size = _look_up("resolution", resolution, scale.resolutions)
+        training = stage.training.model_copy(update={"steps": _steps(stage.training, LATER_SHARE)})
+        return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
+
+    def shares(self) -> dict[str, float]:
+        """Rounded shares of rows. Where the data have no synthetic captions, the others take their rows."""
+        sources, shares = self.data.sources, self.recipe.data_mix.shares()
+        if "synthetic" not in sources and shares.get("captions"):
+            shares["captions"] += shares.pop("synthetic", 0.0)
+        for name in shares:
+            if name not in sources:
+                known = f"; they have {', '.join(sources)}" if name in SOURCES else nearest(name, sources)
+                raise RequestError(f"its data_mix names {name}, which the data lack{known}")
+        return {name: float(f"{share:.9g}") for name, share in shares.items()}
+
+    def others(self, asked: Pretrained) -> PretrainedModels:
+        if self.models is None:
+            raise TypeError(f"{asked.weights} is a pre-trained model; give `models`, which can look into it")
+        return self.models
+
+
+def _look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
+    """The entry of the first table that has it. Raises RequestError, naming the nearest key, where none has."""
+    for table in tables:
+        if key in table:
+            return table[key]
+    known = [str(name) for table in tables for name in table]
+    raise RequestError(f"this scale has no {what} {key!r}{nearest(str(key), known)}")
+
+
+def _steps(training: Optimiser, part: float, whole: float = 1) -> int:
+    """That part of a training's steps."""
+    return max(1, round(training.steps * part / whole))

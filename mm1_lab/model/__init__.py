@@ -8,26 +8,3 @@ from mm1_lab.model.mm1 import MM1, MM1Config, build_mm1, connector_flops, count_
 from mm1_lab.model.packed import States, read_by_document, read_rows
 from mm1_lab.model.processor import MM1Processor, library_tokenizer
 from mm1_lab.pretrained import load_weights, save_weights
-
-__all__ = [
-    "CONNECTORS",
-    "MM1",
-    "Encoder",
-    "MM1Config",
-    "MM1ForConditionalGeneration",
-    "MM1Processor",
-    "States",
-    "build_connector",
-    "build_decoder",
-    "build_encoder",
-    "build_mm1",
-    "connector_flops",
-    "count_parameters",
-    "library_tokenizer",
-    "load_decoder",
-    "load_weights",
-    "read_by_document",
-    "read_rows",
-    "save_weights",
-    "upcycle",
-]

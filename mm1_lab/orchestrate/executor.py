@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
-from types import TracebackType
 
 from mm1_lab.config import Scale
 from mm1_lab.orchestrate.cost import measured_speeds
@@ -19,23 +20,20 @@ STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
 Work = Callable[[Task, WorkerContext, StageReport], None]
 
 
-class Executor:
+class Executor(AbstractContextManager["Executor"]):
     """Works through plans, several one after another if need be, until it is closed."""
 
     def open(self, scale: Scale) -> None:
         """Makes ready, once; raises RequestError if the machine lacks what a stage occupies."""
 
+    @abstractmethod
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
         """Takes tasks, has them done and settles them, until the work list is exhausted."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Gives back what `open` took."""
 
-    def __enter__(self) -> Executor:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ METRICS_PER_BATCH = 1000
 """More are refused."""
 AXES = ("encoder", "resolution", "connector", "image_tokens", "data_mix")
 """Parameters that stand beside the scores."""
+CHARTS = ("train", "train/loss", "held-out")
+"""Sections of MLflow's chart view that come first; it fills them, and adds those of the other metrics behind them."""
 
 EXPERIMENT_NOTE = """**{heading}**: a parent run per scale and variant, a run per trial below it.
 
@@ -234,6 +237,9 @@ class SweepRuns:
             "orderByAsc": False,
             "selectedColumns": columns,
             "runsHiddenMode": "SHOW_ALL",
+            "compareRunCharts": [],
+            "compareRunSections": [{"uuid": n, "name": n, "display": True, "isReordered": True} for n in CHARTS],
+            "isAccordionReordered": True,  # or MLflow sorts the sections by name
         }
         note = EXPERIMENT_NOTE.format(heading=manifest.sweep.heading)
         self.client.set_experiment_tag(self.experiment, NOTE, note)
@@ -295,19 +301,16 @@ class SweepRuns:
         """The recipe in the paper's words; the rate as it was resolved."""
         from mlflow.entities import Param
 
-        weights = {name: weight for name, weight in recipe["data_mix"].items() if name != "synthetic_share"}
+        mix = dict(recipe["data_mix"])
+        synthetic = f", synthetic {100 * mix.pop('synthetic_share'):g} % of captions"
         values = {
+            name: recipe[name] for name in ("resolution", "connector", "image_tokens", "decoder", "steps", "images")
+        }
+        values |= {
             "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
             "encoder": _encoder_name(recipe["encoder"]),
-            "resolution": recipe["resolution"],
-            "connector": recipe["connector"],
-            "image_tokens": recipe["image_tokens"],
-            "decoder": recipe["decoder"],
-            "data_mix": " / ".join(f"{name} {weight:g}" for name, weight in weights.items())
-            + f", synthetic {100 * recipe['data_mix']['synthetic_share']:g} % of captions",
-            "steps": recipe["steps"],
+            "data_mix": " / ".join(f"{name} {weight:g}" for name, weight in mix.items()) + synthetic,
             "learning_rate": config["model"]["training"]["learning_rate"],
-            "images": recipe["images"],
             "seed": config["seed"],
             "scale": self.manifest.scale,
             "data": self.manifest.data_name,
@@ -317,9 +320,9 @@ class SweepRuns:
     def _log_metrics(self, run: Any, values: Iterable[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, value, run.info.start_time, step) for name, value, step in values]
-        for start in range(0, len(metrics), METRICS_PER_BATCH):
-            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+        metrics = (Metric(name, value, run.info.start_time, step) for name, value, step in values)
+        while batch := list(islice(metrics, METRICS_PER_BATCH)):
+            self.client.log_batch(run.info.run_id, metrics=batch)
 
     def _log_curves(self, run: Any, path: Path) -> None:
         """The points of a `training.csv`; of one that is being written, those that are whole."""

@@ -96,7 +96,11 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     alone = set(joined.values())
     for fingerprint, stage in missing.items():
         waits = [needed for needed in stage.inputs.values() if needed.fingerprint in missing]
-        plan.stages[fingerprint] = _planned(ledger, stage, waits)
+        waiting = " and ".join(f"{needed.KIND} {needed.fingerprint}" for needed in waits)
+        if waiting:
+            plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "wait", f"waits for {waiting}")
+        else:
+            plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "run", _why(ledger, fingerprint))
         if fingerprint in alone:
             continue
         stages: tuple[Stage, ...] = (stage,)
@@ -115,11 +119,14 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
 def _is_done(plan: Plan, ledger: Ledger, stage: Stage) -> bool:
     """Whether the stage's results are there; enters it into the plan if so."""
     fingerprint = stage.fingerprint
-    if not (ledger.has_weights(fingerprint) if stage.TRAINS else ledger.has_scores(fingerprint)):
-        return False
-    why = _where(ledger, fingerprint) if stage.TRAINS else "scores are in the results folder"
-    plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done", why)
-    return True
+    if stage.TRAINS:
+        done = ledger.has_weights(fingerprint)
+        why = "shipped with the repository" if done and ledger.is_shipped(fingerprint) else "weights are in the store"
+    else:
+        done, why = ledger.has_scores(fingerprint), "scores are in the results folder"
+    if done:
+        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done", why)
+    return done
 
 
 def _want(plan: Plan, ledger: Ledger, stage: Stage, missing: dict[str, Stage], needed_by: dict[str, list[str]]) -> None:
@@ -145,19 +152,6 @@ def _leave_alone(plan: Plan, ledger: Ledger, stage: Stage) -> None:
         plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "not needed", "no missing trial needs it")
     for needed in stage.inputs.values():
         _leave_alone(plan, ledger, needed)
-
-
-def _planned(ledger: Ledger, stage: Stage, needs: Iterable[Stage]) -> PlannedStage:
-    """A stage that is missing, and runs as soon as `needs` are done."""
-    fingerprint = stage.fingerprint
-    waiting = " and ".join(f"{part.KIND} {part.fingerprint}" for part in needs)
-    if waiting:
-        return PlannedStage(stage, fingerprint, "wait", f"waits for {waiting}")
-    return PlannedStage(stage, fingerprint, "run", _why(ledger, fingerprint))
-
-
-def _where(ledger: Ledger, fingerprint: str) -> str:
-    return "shipped with the repository" if ledger.is_shipped(fingerprint) else "weights are in the store"
 
 
 def _why(ledger: Ledger, fingerprint: str) -> str:

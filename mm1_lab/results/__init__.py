@@ -5,16 +5,3 @@ from mm1_lab.results.manifest import Manifest, variant_name
 from mm1_lab.results.reading import curves, scores
 from mm1_lab.results.schema import SCHEMA, TrialRow
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
-
-__all__ = [
-    "SCHEMA",
-    "HeldOutRow",
-    "Ledger",
-    "Manifest",
-    "SampleRow",
-    "ScoreRow",
-    "TrialRow",
-    "curves",
-    "scores",
-    "variant_name",
-]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.paper import COLUMNS, FOLDER, Paper, PaperNumber, combine_numbers, read_paper, read_rows
-from mm1_lab.config import RequestError, paper_learning_rate
+from mm1_lab.config import PAPER_LAW, RequestError
 from tests.analysis.results_folder import ROOT
 
 FILES = sorted(FOLDER.glob("*.csv"))
@@ -61,8 +61,8 @@ def test_means_of_table_3_are_those_that_the_lesson_on_few_shot_tells() -> None:
 
 def test_equation_1_is_the_rate_that_recipes_may_ask_for() -> None:
     law = {label: number.value for (_, label, _), number in read_paper("Equation 1").values.items()}
-    assert paper_learning_rate(30_000_000_000) == pytest.approx(law["rate at 3e10 parameters"], rel=0.01)
-    rates = [paper_learning_rate(n) for n in (10**7, 10**10)]
+    assert PAPER_LAW.rate(30_000_000_000) == pytest.approx(law["rate at 3e10 parameters"], rel=0.01)
+    rates = [PAPER_LAW.rate(n) for n in (10**7, 10**10)]
     assert (rates[1] / rates[0]) == pytest.approx(1000 ** law["slope"], rel=0.01)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.config import (
+    PAPER_LAW,
     WORLD_DATA,
     DataMix,
     DecoderStage,
@@ -15,7 +16,6 @@ from mm1_lab.config import (
     Sweep,
     load_scale,
     load_sweep,
-    paper_learning_rate,
     resolve,
     resolve_sweep,
 )
@@ -68,9 +68,9 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, sweep: Sweep,
 
 def test_the_paper_s_rate_at_its_own_sizes() -> None:
     """Values of Eq. 1 worked out by hand: exp(-0.4214 ln N - 0.5535)."""
-    assert paper_learning_rate(30_000_000_000) == 2.21e-5
-    assert paper_learning_rate(9_000_000) == 6.75e-4
-    assert paper_learning_rate(1_200_000_000) == 8.58e-5
+    assert PAPER_LAW.rate(30_000_000_000) == 2.21e-5
+    assert PAPER_LAW.rate(9_000_000) == 6.75e-4
+    assert PAPER_LAW.rate(1_200_000_000) == 8.58e-5
 
 
 def test_every_arm_of_a_seed_shares_encoder_and_decoder(sweep: Sweep, mini: Scale) -> None:

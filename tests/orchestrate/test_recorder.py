@@ -109,6 +109,7 @@ def test_the_dashboard_opens_on_trials_in_the_papers_words_best_first(request_: 
     logged = {f"params.`{name}`" for name in runs["base / seed 0 at smoke"].data.params}
     logged |= {f"metrics.`{name}`" for name in runs["base / seed 0 at smoke"].data.metrics}
     assert set(view["selectedColumns"]) - logged == {"metrics.`4-shot`", "metrics.`8-shot`", "metrics.`text-core`"}
+    assert [section["name"] for section in view["compareRunSections"]][:2] == ["train", "train/loss"], "losses first"
     assert "Group by" in experiment.tags[NOTE]
 
 
