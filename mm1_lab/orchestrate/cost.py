@@ -11,19 +11,16 @@ from mm1_lab.config import RequestError, Stage
 from mm1_lab.results import Ledger
 
 
-def disk_needed(stages: Collection[Stage], slots: int) -> int:
-    """Bytes, at least: weights of all stages, without embeddings, and checkpoints while `slots` of the largest train.
+def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
+    """Raises RequestError where the store's disk has not room for these stages.
 
-    There are three of each: the last, the one before and the next, of weights and Adam's two moments.
+    At least: weights of all stages, without embeddings, and checkpoints while `slots` of the largest train. There are
+    three of each: the last, the one before and the next, of weights and Adam's two moments.
     """
     weights = [4 * stage.parameters().total for stage in stages if stage.TRAINS]
-    return sum(weights) + slots * 9 * max(weights, default=0)
-
-
-def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
-    """Raises RequestError where the store's disk has not room for these stages."""
+    needed = sum(weights) + slots * 9 * max(weights, default=0)
     place = next(folder for folder in (store, *store.parents) if folder.exists())
-    needed, free = disk_needed(stages, slots), shutil.disk_usage(place).free
+    free = shutil.disk_usage(place).free
     if needed > free:
         raise RequestError(
             f"{store}: the sweep needs {needed / 1e9:.3g} GB there and {free / 1e9:.3g} GB are free; make room "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.cost import Speeds
-from mm1_lab.orchestrate.plan import Plan, Task, task_cost
+from mm1_lab.orchestrate.plan import Plan, Task, stage_seconds
 from mm1_lab.orchestrate.worklist import Observer, Outcome
 from mm1_lab.train.progress import Progress
 
@@ -27,7 +27,6 @@ TELLING_SECONDS = 10.0
 class Running:
     """A task at work."""
 
-    task: Task
     since: float
     kind: str = ""
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
@@ -36,14 +35,12 @@ class Running:
 
     def fraction(self, costs: dict[str, float]) -> float:
         """The share of the task's work that is done; `costs` of its stages by kind."""
-        total = sum(costs.values())
-        before = 0.0
-        for kind, cost in costs.items():
-            if kind == self.kind:
-                inside = self.progress.step / self.progress.steps if self.progress.steps else 0.0
-                return (before + cost * inside) / total if total else 0.0
-            before += cost
-        return 0.0
+        kinds = list(costs)
+        if self.kind not in kinds or not sum(costs.values()):
+            return 0.0
+        before = sum(costs[kind] for kind in kinds[: kinds.index(self.kind)])
+        inside = self.progress.step / self.progress.steps if self.progress.steps else 0.0
+        return (before + costs[self.kind] * inside) / sum(costs.values())
 
 
 class ProgressState:
@@ -53,8 +50,7 @@ class ProgressState:
         self.tasks = plan.tasks
         self.clock = clock
         self.costs = {
-            key: {stage.KIND: task_cost(Task(key, (stage,), (), task.trials), speeds) for stage in task.stages}
-            for key, task in plan.tasks.items()
+            key: {stage.KIND: stage_seconds(stage, speeds) for stage in task.stages} for key, task in plan.tasks.items()
         }
         self.measured = bool(speeds.seconds_per_flop)
         self.running: dict[str, Running] = {}
@@ -64,10 +60,9 @@ class ProgressState:
         self.failed: set[str] = set()
         self.spent: dict[str, tuple[float, float]] = {}
         """By kind of task: seconds and cost of what is finished."""
-        self.trials = sum(len(task.trials) for task in plan.tasks.values() if task.kind == "trial")
 
     def start(self, task: Task) -> None:
-        self.running[task.key] = Running(task, self.clock())
+        self.running[task.key] = Running(self.clock())
         self.side_by_side = max(self.side_by_side, len(self.running))
         self.failed.discard(task.key)
 
@@ -81,48 +76,45 @@ class ProgressState:
         """Returns the seconds that the task took."""
         running = self.running.pop(task.key, None)
         seconds = self.clock() - running.since if running else 0.0
-        (self.failed if failed else self.done).add(task.key)
-        if not failed:
-            earlier = self.spent.get(task.kind, (0.0, 0.0))
-            self.spent[task.kind] = (earlier[0] + seconds, earlier[1] + sum(self.costs[task.key].values()))
+        if failed:
+            self.failed.add(task.key)
+        else:
+            self.done.add(task.key)
+            _spend(self.spent, task.kind, seconds, self.cost(task.key))
         return seconds
+
+    def cost(self, key: str) -> float:
+        return sum(self.costs[key].values())
+
+    def share(self, key: str) -> float:
+        """How much of a task is done."""
+        running = self.running.get(key)
+        return float(key in self.done) if running is None else running.fraction(self.costs[key])
 
     def progress(self) -> str:
         """`3 of 12 trials`; tasks are counted where there are no trials."""
-        if not self.trials:
+        trials = {key: len(task.trials) for key, task in self.tasks.items() if task.kind == "trial"}
+        if not trials:
             return f"{len(self.done)} of {counted(len(self.tasks), 'stage')}"
-        done = sum(len(self.tasks[key].trials) for key in self.done if self.tasks[key].kind == "trial")
-        return f"{done} of {counted(self.trials, 'trial')}"
-
-    def remaining(self) -> dict[str, float] | None:
-        """Seconds that each task still takes, from the speeds so far; None before there is anything to go by."""
-        spent = dict(self.spent)
-        for key, running in self.running.items():  # what runs for long enough tells its own speed
-            if running.first and self.clock() - running.first[0] >= TELLING_SECONDS:
-                seconds, cost = spent.get(running.task.kind, (0.0, 0.0))
-                done = (running.fraction(self.costs[key]) - running.first[1]) * sum(self.costs[key].values())
-                spent[running.task.kind] = (seconds + self.clock() - running.first[0], cost + done)
-        ratios = {kind: seconds / cost for kind, (seconds, cost) in spent.items() if cost > 0}
-        telling = [
-            ratios[kind] for kind, (seconds, _) in spent.items() if seconds >= TELLING_SECONDS and kind in ratios
-        ]
-        usual = max(telling) if telling else 1.0 if self.measured else None
-        remaining = {}
-        for key, task in self.tasks.items():
-            ratio = ratios.get(task.kind, usual)
-            if key in self.done or key in self.failed:
-                continue
-            if ratio is None:
-                return None
-            share = 1 - self.running[key].fraction(self.costs[key]) if key in self.running else 1.0
-            remaining[key] = sum(self.costs[key].values()) * share * ratio
-        return remaining
+        return f"{sum(trials.get(key, 0) for key in self.done)} of {counted(sum(trials.values()), 'trial')}"
 
     def seconds_left(self) -> float | None:
         """Of all work, as many tasks at a time as before; None before there is anything to go by."""
-        remaining = self.remaining()
-        if remaining is None:
-            return None
+        spent = dict(self.spent)
+        for key, running in self.running.items():  # what runs for long enough tells its own speed
+            if running.first and (seconds := self.clock() - running.first[0]) >= TELLING_SECONDS:
+                done = (self.share(key) - running.first[1]) * self.cost(key)
+                _spend(spent, self.tasks[key].kind, seconds, done)
+        ratios = {kind: seconds / cost for kind, (seconds, cost) in spent.items() if cost > 0}
+        telling = [ratio for kind, ratio in ratios.items() if spent[kind][0] >= TELLING_SECONDS]
+        usual = max(telling) if telling else 1.0 if self.measured else None
+        remaining = {}
+        for key, task in self.tasks.items():
+            if key in self.done or key in self.failed:
+                continue
+            if (ratio := ratios.get(task.kind, usual)) is None:
+                return None
+            remaining[key] = self.cost(key) * (1 - self.share(key)) * ratio
         longest = max((remaining[key] for key in self.running if key in remaining), default=0.0)
         return max(longest, sum(remaining.values()) / self.side_by_side)
 
@@ -130,6 +122,11 @@ class ProgressState:
         """`about 12 min left`; empty where that is not known, or nothing is."""
         seconds = self.seconds_left()
         return f"about {duration(seconds)} left" if seconds else ""
+
+
+def _spend(spent: dict[str, tuple[float, float]], kind: str, seconds: float, cost: float) -> None:
+    before = spent.get(kind, (0.0, 0.0))
+    spent[kind] = (before[0] + seconds, before[1] + cost)
 
 
 Headline = Callable[[Task], str]
@@ -215,12 +212,10 @@ class BarDisplay(LineDisplay):
             return
         self.drawn = now
         state = self.state
-        total = sum(sum(costs.values()) for costs in state.costs.values())
-        done = sum(sum(state.costs[key].values()) for key in state.done)
         for key, running in state.running.items():
-            fraction = running.fraction(state.costs[key])
-            done += fraction * sum(state.costs[key].values())
-            self.bars.update(self.bar_of[key], completed=fraction, told=_told(running, now))
+            self.bars.update(self.bar_of[key], completed=state.share(key), told=_told(running, now))
+        total = sum(map(state.cost, state.tasks))
+        done = sum(state.cost(key) * state.share(key) for key in state.tasks)
         failed = f"{len(state.failed)} failed" if state.failed else ""
         told = ", ".join(filter(None, [state.progress(), failed, state.left()]))
         self.bars.update(self.whole, completed=done / total if total else 0.0, told=told)

@@ -144,9 +144,9 @@ class _Search:
             rates = self._recorded(start)
             if method == "grid":
                 rates |= dict.fromkeys(self._grid(start))
-            elif all(self._scores_at(start, rate) for rate in rates):
-                rates |= dict.fromkeys(self._proposals(size, start, list(rates)))
-            recipes = [start.model_copy(update={"learning_rate": rate}) for rate in sorted(rates)]
+            elif all(self.scores(_at(start, rate)) for rate in rates):
+                rates |= dict.fromkeys(self._proposals(start, list(rates)))
+            recipes = [_at(start, rate) for rate in sorted(rates)]
             arms |= {f"{size} {recipe.learning_rate:g}": recipe for recipe in recipes}
             complete = complete and all(self.scores(recipe) for recipe in recipes)
         return arms | self._controls(arms) if complete else arms
@@ -169,9 +169,6 @@ class _Search:
                 self._known[fingerprint] = DIVERGED
         return self._known.get(fingerprint)
 
-    def _scores_at(self, start: Recipe, rate: float) -> Scores | None:
-        return self.scores(start.model_copy(update={"learning_rate": rate}))
-
     def _guess(self, start: Recipe) -> float:
         trial = self.request.resolve("", start, self.seeds[0])
         return trial.evaluation.model.training.learning_rate
@@ -193,7 +190,7 @@ class _Search:
         high = low + self.settings.rates - 1
         for _ in range(self.settings.extensions):
             rates = [self._rate(start, step) for step in range(low, high + 1)]
-            scores = [found for rate in rates if (found := self._scores_at(start, rate))]
+            scores = [found for rate in rates if (found := self.scores(_at(start, rate)))]
             if len(scores) < len(rates):
                 return rates
             best = {_best([s[0] for s in scores]), _best([-s[1] for s in scores])}
@@ -205,33 +202,27 @@ class _Search:
                 return rates
         return [self._rate(start, step) for step in range(low, high + 1)]
 
-    def _proposals(self, size: str, start: Recipe, rates: list[float]) -> list[float]:
+    def _proposals(self, start: Recipe, rates: list[float]) -> list[float]:
         """Optuna's next rates for a size; the same for the same scores, whoever asks."""
         import optuna
 
-        settings = self.settings
+        settings, guess = self.settings, self._guess(start)
         budget = settings.rates + settings.extensions
         if len(rates) >= budget:
             return []
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        reach = (settings.rates - 1) / 2 + settings.extensions
-        guess = self._guess(start)
-        space = optuna.distributions.FloatDistribution(
-            guess / settings.factor**reach, guess * settings.factor**reach, log=True
-        )
+        reach = settings.factor ** ((settings.rates - 1) / 2 + settings.extensions)
+        space = {"rate": optuna.distributions.FloatDistribution(guess / reach, guess * reach, log=True)}
         sampler = optuna.samplers.TPESampler(seed=len(rates), n_startup_trials=settings.rates - 1)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        values = {rate: found[0] for rate in sorted(rates) if (found := self._scores_at(start, rate))}
+        values = {rate: found[0] for rate in sorted(rates) if (found := self.scores(_at(start, rate)))}
         worst = min((value for value in values.values() if math.isfinite(value)), default=0.0) - 1.0
         for rate, value in values.items():
-            inside = min(max(rate, space.low), space.high)
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params={"rate": inside}, distributions={"rate": space}, value=max(value, worst)
-                )
-            )
+            inside = {"rate": min(max(rate, guess / reach), guess * reach)}
+            known = optuna.trial.create_trial(params=inside, distributions=space, value=max(value, worst))
+            study.add_trial(known)
         count = min(PROPOSALS_A_ROUND, budget - len(rates))
-        return [float(f"{study.ask({'rate': space}).params['rate']:.3g}") for _ in range(count)]
+        return [float(f"{study.ask(space).params['rate']:.3g}") for _ in range(count)]
 
     def _controls(self, arms: dict[str, Recipe]) -> dict[str, Recipe]:
         """A blind control a size, at its best rate."""
@@ -246,6 +237,10 @@ class _Search:
             if math.isfinite(score):
                 controls[f"{size} {best.learning_rate:g} blind"] = best.model_copy(update={"images": "blind"})
         return controls
+
+
+def _at(start: Recipe, rate: float) -> Recipe:
+    return start.model_copy(update={"learning_rate": rate})
 
 
 def _best(values: list[float]) -> int:

@@ -55,8 +55,8 @@ class Plan:
     stages: dict[str, PlannedStage]
     tasks: dict[str, Task] = field(default_factory=dict)
 
-    def trial_state(self, fingerprint: str) -> State:
-        return self.stages[fingerprint].state
+    def is_done(self, fingerprint: str) -> bool:
+        return self.stages[fingerprint].state == "done"
 
 
 def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
@@ -161,8 +161,8 @@ def _why(ledger: Ledger, fingerprint: str) -> str:
 
 
 def path_lengths(tasks: dict[str, Task], speeds: Speeds) -> dict[str, float]:
-    """For each task the seconds (or, where nothing was measured yet, FLOPs) until all that needs it is done."""
-    own = {key: task_cost(task, speeds) for key, task in tasks.items()}
+    """For each task the seconds until all that needs it is done."""
+    own = {key: sum(stage_seconds(stage, speeds) for stage in task.stages) for key, task in tasks.items()}
     longest = dict(own)
     for key, task in reversed(tasks.items()):  # a task stands behind those that it needs
         for need in task.needs:
@@ -170,9 +170,7 @@ def path_lengths(tasks: dict[str, Task], speeds: Speeds) -> dict[str, float]:
     return longest
 
 
-def task_cost(task: Task, speeds: Speeds) -> float:
-    """Seconds of a task; in FLOPs at a nominal 10 billion a second where its kind was never measured."""
-    costs = (speeds.seconds(stage) for stage in task.stages)
-    return sum(
-        cost if cost is not None else stage.flops() / 1e10 for cost, stage in zip(costs, task.stages, strict=True)
-    )
+def stage_seconds(stage: Stage, speeds: Speeds) -> float:
+    """Expected seconds; at a nominal 10 billion FLOPs a second where the stage's kind was never measured."""
+    seconds = speeds.seconds(stage)
+    return stage.flops() / 1e10 if seconds is None else seconds

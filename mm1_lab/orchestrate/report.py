@@ -35,7 +35,7 @@ def plan_text(requests: Sequence[Request]) -> str:
     plan = make_plan((trial for _, trial in asked), ledger)
     check_feasible(plan)
     trials = [
-        (variant, trial.arm, trial.seed, trial.fingerprint, _trial_state(plan, trial.fingerprint))
+        (variant, trial.arm, trial.seed, trial.fingerprint, "done" if plan.is_done(trial.fingerprint) else "to run")
         for variant, trial in asked
     ]
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
@@ -126,10 +126,6 @@ def _parts(missing: Iterable[PlannedStage], costs: dict[str, Cost]) -> Iterator[
             yield planned.fingerprint, planned.stage.KIND, part.name, short(part.positions), short(part.flops)
 
 
-def _trial_state(plan: Plan, fingerprint: str) -> str:
-    return "done" if plan.trial_state(fingerprint) == "done" else "to run"
-
-
 def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
     """Why a stage does not run; of a finished encoder also how good it is by itself."""
     if not ledger.has_weights(planned.fingerprint):
@@ -209,7 +205,7 @@ def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
         if ledger.has_weights(path.parent.name):
             try:
                 values = json.loads(path.read_text(encoding="utf-8"))
-                yield {"kind": values["kind"], "version": values["version"]} | dict(flat(values["stage"]))
+                yield {"kind": values["kind"], "version": values["version"]} | flat(values["stage"])
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue  # it is told when the stage is loaded; here only a remark goes without it
 
@@ -219,7 +215,7 @@ def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
     if planned.why != "new":
         return planned.why
     stage = planned.stage
-    own = {"kind": stage.KIND, "version": stage.VERSION} | dict(flat(stage.model_dump(mode="json")))
+    own = {"kind": stage.KIND, "version": stage.VERSION} | flat(stage.model_dump(mode="json"))
     for other in known:
         if other["kind"] != stage.KIND or other["seed"] != stage.seed:
             continue
@@ -229,9 +225,9 @@ def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
     return planned.why
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """With a dotted path for each value."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

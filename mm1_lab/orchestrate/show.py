@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mm1_lab.config import RequestError, nearest
+from mm1_lab.config import Recipe, RequestError, nearest
 from mm1_lab.formatting import text_table
 from mm1_lab.orchestrate.report import flat
 from mm1_lab.orchestrate.request import Request
@@ -18,13 +18,13 @@ def show_text(request: Request, arms: list[str]) -> str:
         if arm not in sweep.arms:
             raise RequestError(f"the sweep {sweep.name} has no arm {arm!r}{nearest(arm, sweep.arms)}")
     if not arms:
-        base = _flat(sweep.base.model_dump(mode="json"))
-        rows = [(arm, _changes(base, _flat(recipe.model_dump(mode="json")))) for arm, recipe in sweep.arms.items()]
+        base = flat(sweep.base.model_dump(mode="json"))
+        rows = [(arm, ", ".join(_changes(base, recipe)) or "none") for arm, recipe in sweep.arms.items()]
         return "\n".join([sweep.heading, "", *text_table(("arm", "change to the base"), rows)])
     configs = [_config(request, arm) for arm in arms]
     if len(configs) == 1:
         return yaml.safe_dump(configs[0], sort_keys=False, allow_unicode=True).rstrip()
-    first, second = map(_flat, configs)
+    first, second = map(flat, configs)
     differing = [(name, first.get(name, "–"), second.get(name, "–")) for name in _names(first, second)]
     return (
         "\n".join(text_table(("", *arms), differing)) if differing else f"{arms[0]} and {arms[1]} are the same trials."
@@ -42,13 +42,10 @@ def _config(request: Request, arm: str) -> dict[str, Any]:
     }
 
 
-def _changes(base: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {base.get(name, '–')} → {own.get(name, '–')}" for name in _names(base, own)) or "none"
+def _changes(base: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+    own = flat(recipe.model_dump(mode="json"))
+    return (f"{name} {base.get(name, '–')} → {own.get(name, '–')}" for name in _names(base, own))
 
 
 def _names(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
     return (name for name in {**first, **second} if first.get(name) != second.get(name))
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    return dict(flat(values))

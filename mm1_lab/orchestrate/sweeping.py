@@ -51,7 +51,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         recorder = Recorder(request.folder, request.ledger)
     try:
         if plan.tasks and recorder:
-            done = sum(plan.trial_state(trial.fingerprint) == "done" for trial in plan.trials)
+            done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
             shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
             before = f"{done} trials were done before" + (f", {shipped} parts are shipped" if shipped else "")
             print(

@@ -109,7 +109,9 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     assert {task.label for task in later.tasks.values()} == {
         decoder, "base / seed 1", "blind / seed 1", "no-vecap / seed 1", "captions / seed 1",
     }  # fmt: skip
-    assert later.trial_state(next(t.fingerprint for t in request.trials if t.name == "captions / seed 0")) == "diverged"
+    assert (
+        later.stages[next(t.fingerprint for t in request.trials if t.name == "captions / seed 0")].state == "diverged"
+    )
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ class Laboratory:
         request.write_manifest()
         ledger = request.ledger
         plan = make_plan(request.trials, ledger)
-        trials = [trial for trial in plan.trials if plan.trial_state(trial.fingerprint) not in ("done", "diverged")]
+        trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
         self.rounds.append([trial.name for trial in trials])
         for trial in trials:
             self.run(request, trial)
