@@ -15,29 +15,19 @@ Equal results are equal bytes: numbers are written with fixed significant digits
 depend on (times, machines) is in a CSV file; that is in `record.json`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from mm1_lab.rows import HeldOutRow, ScoreRow
 
 SCHEMA = 2
 """Raised when a file's columns or meaning change."""
 
 SCORES = "scores.csv.gz"
 """Thousands of rows per trial, a tenth of the size compressed; pandas and zcat read it as it is."""
-SCORE_COLUMNS = (
-    "benchmark",
-    "family",
-    "metric",
-    "shots",
-    "block",
-    "question",
-    "kind",
-    "score",
-    "prediction",
-    "parsed",
-    "content",
-)
+SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 CODE = "code.json"
 """Of a model: hashes of the code of parts that it was trained with, by part (mm1_lab/source_code.py)."""
-HELD_OUT_COLUMNS = ("source", "loss")
+HELD_OUT_COLUMNS = tuple(field.name for field in fields(HeldOutRow))
 CURVE_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
 

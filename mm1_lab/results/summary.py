@@ -6,15 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mm1_lab.results.reading import read_table
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
+
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT_CORE = "text-core"
 AVERAGE = "average"
 CONTENT = "content"
+"""A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
 TUNED = ("chat", "solutions", "likelihood")
 """Families of benchmarks that only tuned models are asked."""
-"""A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
 
 
 def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -80,25 +83,22 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def headline(folder: Path) -> str:
     """A finished trial's scores in a few words: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
-    from mm1_lab.results.reading import read_table
-    from mm1_lab.results.schema import SCORE_COLUMNS, SCORES
-
-    overall = measures(read_table(folder / SCORES, SCORE_COLUMNS).assign(trial=""), ["trial"])
-    values = {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
+    values = _trial_measures(folder)
     chosen = [name for name in values if name == TEXT_CORE or name.removesuffix("-shot").isdigit()]
     return ", ".join(f"{name} {values[name]:.1f}" for name in chosen)
 
 
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
     """A finished trial's average at the most shots, and its held-out loss (held_out_loss)."""
-    from mm1_lab.results.reading import read_table
-    from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
-
-    overall = measures(read_table(folder / SCORES, SCORE_COLUMNS).assign(trial=""), ["trial"])
-    averages = {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
+    averages = _trial_measures(folder)
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     losses = {str(name): float(loss) for name, loss in zip(held_out["source"], held_out["loss"], strict=True)}
     return averages[most_shots(averages)], held_out_loss(losses, shares)
+
+
+def _trial_measures(folder: Path) -> dict[str, float]:
+    overall = measures(read_table(folder / SCORES, SCORE_COLUMNS).assign(trial=""), ["trial"])
+    return {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
 
 
 def most_shots(names: Iterable[str]) -> str:
