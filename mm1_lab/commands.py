@@ -114,7 +114,7 @@ def export(options: argparse.Namespace) -> int:
         read_table(folder / SCORES, SCORE_COLUMNS) if done else None,
         trial.evaluation.model.picture_tokens,
     )
-    export_trial(request, options.form, options.folder, card)
+    export_trial(request, trial, options.form, options.folder, card)
     print(options.folder)
     return DONE
 

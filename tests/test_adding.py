@@ -1,5 +1,6 @@
 """What docs/architecture.md says one may add, added through the public tables, without a change of the library."""
 
+import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from analysis.lessons import PATH, load_lessons
+from mm1_lab import cli, options
 from mm1_lab.config import DecoderStage, RequestError, Stage, load_sweep
 from mm1_lab.config.scale import Parameters
 from mm1_lab.data.types import Data
@@ -122,3 +124,19 @@ def test_the_table_names_files_that_are_there() -> None:
     frame = pd.DataFrame([(row[1].strip(), row[3].strip(" `")) for row in rows], columns=["what", "test"])
     tests = {name for cell in frame["test"] for name in cell.replace("`", "").split(", ")}
     assert len(frame) >= 8 and all((REPOSITORY / name).exists() for name in tests)
+
+
+def test_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(options, "COMMANDS", dict(options.COMMANDS))
+    monkeypatch.setattr(cli, "COMMANDS", options.COMMANDS)
+
+    @options.command("--seeds 3", options.SEEDS)
+    def say_seeds(given: argparse.Namespace) -> int:
+        """Say which seeds."""
+        print(f"seeds {given.seeds}")
+        return 0
+
+    assert cli.main(["say-seeds", "--seeds", "4"]) == 0
+    assert capsys.readouterr().out == "seeds 4\n"
+    cli.make_parser().print_help()
+    assert "say-seeds  say which seeds" in capsys.readouterr().out

@@ -11,10 +11,9 @@ from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, Gen
 
 from mm1_lab import files
 from mm1_lab.config import RequestError, SftStage, Trial
-from mm1_lab.data import open_data
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
 from mm1_lab.model.llava import llava_processor, to_llava
-from mm1_lab.orchestrate.request import Request, data_cache
+from mm1_lab.orchestrate.request import Request
 from mm1_lab.pretrained import quiet_library
 
 CHAT = (
@@ -45,15 +44,13 @@ def weights_of(request: Request, trial: Trial) -> Path:
     return ledger.stage_folder(fingerprint)
 
 
-def export_trial(request: Request, form: str, folder: Path, card: str) -> None:
-    """Writes the request's only trial as `form` with its model card. Raises RequestError where that cannot be."""
-    trial = only_trial(request)
+def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: str) -> None:
+    """Writes the trial's model as `form` with its model card. Raises RequestError where that cannot be."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"{folder}: is there already; name a folder that is not")
     stage = trial.evaluation.model
-    ledger = request.ledger
-    weights_of(request, trial)
-    data = open_data(request.data_path, data_cache(ledger), request.scale, request.tokenizer)
+    weights = weights_of(request, trial)
+    data = request.open_data()
     shape = "squeeze"
     if request.data_path:
         from mm1_lab.data.shards.datafile import read_data_file
@@ -70,7 +67,7 @@ def export_trial(request: Request, form: str, folder: Path, card: str) -> None:
         chat_template=WORLD_CHAT if tuned else CHAT,
     )
     with quiet_library():
-        model = AutoModelForImageTextToText.from_pretrained(ledger.stage_folder(stage.fingerprint), dtype=torch.float32)
+        model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32)
     model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=data.tokenizer.begin,
@@ -88,7 +85,7 @@ def export_trial(request: Request, form: str, folder: Path, card: str) -> None:
 
 
 def only_trial(request: Request) -> Trial:
-    """The trial to export. Raises RequestError unless there is exactly one."""
+    """The trial that is asked for. Raises RequestError unless there is exactly one."""
     if len(request.trials) != 1:
         raise RequestError(f"{len(request.trials)} trials are asked for; name one arm (--only ARM) and one seed")
     return request.trials[0]
