@@ -212,7 +212,8 @@ class _Search:
             return []
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         reach = settings.factor ** ((settings.rates - 1) / 2 + settings.extensions)
-        space = {"rate": optuna.distributions.FloatDistribution(guess / reach, guess * reach, log=True)}
+        rates_between = optuna.distributions.FloatDistribution(guess / reach, guess * reach, log=True)
+        space: dict[str, optuna.distributions.BaseDistribution] = {"rate": rates_between}
         sampler = optuna.samplers.TPESampler(seed=len(rates), n_startup_trials=settings.rates - 1)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         values = {rate: found[0] for rate in sorted(rates) if (found := self.scores(_at(start, rate)))}
