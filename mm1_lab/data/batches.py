@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mm1_lab import team
 from mm1_lab.config import Resources
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
@@ -101,8 +102,8 @@ class MixtureBatches:
         self._blind = blind
 
     def __call__(self, step: int) -> Batch:
-        """The batch of `step`, a pure function of it."""
-        names = self._mixture.rows(step * self._rows, self._rows)
+        """The batch of `step`, a pure function of it; in a team, its own rows."""
+        names = self._mixture.rows(step * self._rows, self._rows)[team.own(self._rows)]
         rows = [self._packer.pack(self._sources[name].documents(number)) for name, number in names]
         return make_batch(rows, [name for name, _ in names], self._side, self._blind, self._views)
 

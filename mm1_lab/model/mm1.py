@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
+from mm1_lab import team
 from mm1_lab.config import ConnectorConfig, EncoderStage, ModelStage, MultimodalStage, PretrainedDecoder
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
@@ -103,11 +104,15 @@ class MM1(PreTrainedModel):
         embedded: torch.Tensor = self.decoder.get_input_embeddings()(tokens)
         places = tokens == self.image_id
         count = int(places.sum())
+        chunks = images.split(IMAGES_AT_ONCE) if len(images) else ()
+        looked = [self._look(some) for some in chunks]
+        for _ in range(team.most(len(chunks)) - len(chunks)):  # while others look, their shards of the encoder are due
+            embedded = embedded + 0 * self._look(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
         if len(images) == 0 and count == 0:
             return embedded
         if len(images) == 0:
             raise ValueError(f"{count} image tokens in the text, but no images")
-        image_tokens = torch.cat([self._look(some) for some in images.split(IMAGES_AT_ONCE)]).flatten(0, 1)
+        image_tokens = torch.cat(looked).flatten(0, 1)
         if len(image_tokens) != count:
             raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(image_tokens)}")
         if self.image_scale is not None:

@@ -9,6 +9,8 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 
+from mm1_lab import team
+
 VARLEN = "documents"
 """The name by which the library knows `_document_attention`."""
 BALANCE_WEIGHT = 0.01
@@ -105,19 +107,24 @@ AttentionInterface.register(VARLEN, _document_attention)
 def _routing(
     logits: tuple[torch.Tensor, ...], real: torch.Tensor, chosen: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Auxiliary losses and counts from each layer's router logits (positions, experts), where `real` (no padding)."""
-    balance, z, counts = [], [], []
-    for layer in logits:
-        of_layer = layer[real].float()
-        chances = of_layer.softmax(dim=1)
-        picked = chances.topk(chosen, dim=1).indices
-        load = torch.zeros_like(chances).scatter_(1, picked, 1.0).sum(dim=0)
-        balance.append(balance_loss(chances, load))
-        z.append(of_layer.logsumexp(dim=1).square().mean())
-        entropy = torch.special.entr(chances.detach()).sum()
+    """Auxiliary losses and counts from each layer's router logits (positions, experts), where `real` (no padding).
+
+    In a team the counts are those of all, and the losses this process's part of the mean over all (see `Losses`).
+    """
+    every = [layer[real].float() for layer in logits]
+    chances = [layer.softmax(dim=1) for layer in every]
+    counts = []
+    for of_layer in chances:
+        picked = of_layer.topk(chosen, dim=1).indices
+        load = torch.zeros_like(of_layer).scatter_(1, picked, 1.0).sum(dim=0)
+        entropy = torch.special.entr(of_layer.detach()).sum()
         counts.append(torch.cat([load, torch.stack([entropy, real.sum()])]).double())
-    weighed = {"balance": BALANCE_WEIGHT * torch.stack(balance), "router_z": ROUTER_Z_WEIGHT * torch.stack(z)}
-    return {name: layers.sum() for name, layers in weighed.items()}, torch.stack(counts)
+    routing = team.total(torch.stack(counts))
+    balance = torch.stack([balance_loss(*pair) for pair in zip(chances, routing[:, :-2].float(), strict=True)])
+    z = torch.stack([layer.logsumexp(dim=1).square().mean() for layer in every])
+    share = real.sum() / team.mean(real.sum()) if team.size() > 1 else 1.0
+    weighed = {"balance": BALANCE_WEIGHT * balance, "router_z": ROUTER_Z_WEIGHT * z}
+    return {name: layers.sum() * share for name, layers in weighed.items()}, routing
 
 
 def balance_loss(chances: torch.Tensor, load: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor, pictures_and_texts
 from mm1_lab.data.types import Data, Pixels, Tokenizer
@@ -21,6 +23,7 @@ from mm1_lab.train.objective import contrastive_loss
 from mm1_lab.train.pairs import StepPairs
 from mm1_lab.train.progress import Report
 from mm1_lab.train.recorder import Recorder
+from mm1_lab.train.sharding import compile_parts
 
 CAPTION_TOKENS = 77
 """The longest caption, begin and end included; the rest of a longer one is cut off."""
@@ -55,8 +58,7 @@ def pair_batch(
     limit = CAPTION_TOKENS - 2
     ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
     longest = max(map(len, ids))
-    first: dict[str, int] = {}
-    groups = [first.setdefault(caption, number) for number, caption in enumerate(captions)]
+    groups = [int.from_bytes(sha256(caption.encode()).digest()[:8], "big", signed=True) for caption in captions]
     return PairBatch(
         images=image_tensor(images),
         tokens=torch.tensor([row + [tokenizer.pad] * (longest - len(row)) for row in ids]),
@@ -101,15 +103,17 @@ class Contrastive(nn.Module):
         return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
 
     def loss(self, batch: PairBatch) -> Losses:
-        """The contrastive loss, and its tally of one row."""
-        images, texts = self(batch)
+        """The contrastive loss, against the pairs of the whole team, and its tally of one row."""
+        pairs = len(batch.images)
+        own, count = team.stretch(pairs)
+        images, texts, groups = (team.gathered(rows, own, count) for rows in (*self(batch), batch.groups))
         scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
-        loss = contrastive_loss(images, texts, scale, batch.groups)
+        loss = contrastive_loss(images, texts, scale, groups, own)
         tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
-        tally[0, 0] = loss.detach() * len(images)
+        tally[0, 0] = loss.detach() * pairs
         tally[0, 2] = (batch.ends + 1).sum()
-        tally[0, 1] = tally[0, 3] = len(images)
-        return Losses(loss, tally)
+        tally[0, 1] = tally[0, 3] = pairs
+        return Losses(loss * (pairs * team.size() / count), tally)
 
 
 def train_contrastive(
@@ -125,17 +129,17 @@ def train_contrastive(
         load_weights(encoder, start)
         network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
     if stage.compile:
-        network.encoder.compile()
+        compile_parts(network.encoder)
     pairs = StepPairs(stage, data)
 
     def batch(step: int) -> PairBatch:
         images, captions, decoded = pairs(step)
         return pair_batch(images, captions, data.tokenizer, decoded)
 
-    recorder = fit(stage, folder, network, network.loss, stage.training, ["pairs"], batch, report)
+    recorder, network = fit(stage, folder, network, network.loss, stage.training, ["pairs"], batch, report)
     text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
     save_file(text, folder / TEXT_TOWER)
-    return encoder, recorder, {"retrieval": held_out_retrieval(network, data, stage.image_size)}
+    return network.encoder, recorder, {"retrieval": held_out_retrieval(network, data, stage.image_size)}
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from mm1_lab import team
 from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
@@ -17,6 +18,7 @@ from mm1_lab.train.kind import StageKind
 from mm1_lab.train.module import Losses
 from mm1_lab.train.objective import language_loss
 from mm1_lab.train.progress import Report
+from mm1_lab.train.sharding import compile_parts
 
 NAMES = ("text",)
 
@@ -34,14 +36,14 @@ class TextBatches:
         self._starts = [0, *accumulate(training.phase_steps())][:-1]
 
     def __call__(self, step: int) -> Batch:
-        """The batch of `step`, a pure function of it."""
+        """The batch of `step`, a pure function of it; in a team, its own rows."""
         progress = step / self._training.steps
         phase = bisect_right(self._starts, step) - 1
         first = self._row_before(step)
-        length = self._training.phases[phase].sequence_length
+        length, count = self._training.phases[phase].sequence_length, self._training.phases[phase].batch_size
         rows = [
             self._packers[phase].pack(self._text.documents(number, progress, length))
-            for number in range(first, first + self._training.phases[phase].batch_size)
+            for number in range(first, first + count)[team.own(count)]
         ]
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
 
@@ -71,7 +73,7 @@ def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path],
     if stage.attention == "varlen":
         read_by_document(decoder)
     if stage.compile:
-        decoder.model.compile()
+        compile_parts(decoder.model)
 
     def objective(batch: Batch) -> Losses:
         embedded = decoder.get_input_embeddings()(batch.tokens)
@@ -79,7 +81,7 @@ def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path],
         return language_loss(decoder, states, batch, NAMES)
 
     batches = TextBatches(stage.training, data, stage.seed)
-    recorder = fit(stage, folder, decoder, objective, stage.training, NAMES, batches, report)
+    recorder, decoder = fit(stage, folder, decoder, objective, stage.training, NAMES, batches, report)
     save_weights(decoder, folder, stage)
     write_summary(folder, stage, recorder, NAMES, count_parameters(decoder), {})
 

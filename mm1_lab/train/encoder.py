@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mm1_lab import team
 from mm1_lab.config import EncoderStage
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, count_parameters, save_weights
@@ -27,6 +28,7 @@ def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path],
     elif stage.objective == "reconstructive":
         encoder, recorder = train_reconstructive(stage, folder, data, report)
     else:
+        team.dismiss_others()
         encoder = build_encoder(stage.size, stage.patch, stage.image_size)
         recorder = Recorder(folder, [], 0, report)
         recorder.write_curve()

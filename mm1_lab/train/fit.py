@@ -15,12 +15,14 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from mm1_lab import team
 from mm1_lab.config import Optimiser, RequestError, Stage
 from mm1_lab.data.batches import DataModule
 from mm1_lab.files import put_aside
 from mm1_lab.train.module import Objective, Training
 from mm1_lab.train.progress import Progress, Report
 from mm1_lab.train.recorder import BEFORE, CHECKPOINT, Recorder
+from mm1_lab.train.sharding import OneOfTeam
 
 SUMMARY = "summary.json"
 REMARKS = (
@@ -47,23 +49,30 @@ def fit(
     batch: Callable[[int], Any],
     report: Report,
     stop_after: int | None = None,
-) -> Recorder:
+) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
+
+    Returns what it recorded, and the network; in a team another one than `network`, and in the first process alone:
+    the others are dismissed. There `batch` gives a process's own share.
 
     `stop_after` ends it after so many steps of its schedule. It goes on from `folder/last.ckpt` where there is one, or
     from the one before where that is damaged: the weights come out the same bit for bit. Raises Diverged for a loss
     that is not finite, RequestError for a checkpoint of another stage.
     """
     steps = stop_after or optimiser.steps
-    checkpoint = _sound_checkpoint(folder, lambda note: report(Progress(0, steps, note=note)))
+    checkpoint = None
+    if team.is_first():
+        checkpoint = _sound_checkpoint(folder, lambda note: report(Progress(0, steps, note=note)))
+    checkpoint = team.same(checkpoint)
     if checkpoint:
         _check_owner(checkpoint, stage)
     recorder = Recorder(folder, names, steps, report)
     module = Training(network, objective, optimiser, stage.fingerprint)
     with _quiet():
         trainer = pl.Trainer(
-            accelerator="cuda" if torch.cuda.is_available() else "cpu",
+            accelerator="cuda" if team.device().type == "cuda" else "cpu",
             devices=1,
+            strategy=OneOfTeam(team.device()) if team.size() > 1 else "auto",
             precision=stage.precision,  # type: ignore[arg-type]
             max_steps=steps,
             max_epochs=-1,
@@ -81,7 +90,8 @@ def fit(
             ckpt_path=checkpoint,
             weights_only=True,
         )
-    return recorder
+    team.dismiss_others()
+    return recorder, module.whole
 
 
 def _sound_checkpoint(folder: Path, tell: Callable[[str], None]) -> Path | None:
@@ -112,7 +122,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _check_owner(checkpoint: Path, stage: Stage) -> None:
-    owner = torch.load(checkpoint, map_location="cpu", weights_only=True)["fingerprint"]
+    owner = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["fingerprint"]
     if owner != stage.fingerprint:
         raise RequestError(
             f"{checkpoint}: belongs to stage {owner}, not to {stage.fingerprint}; remove it to start anew"

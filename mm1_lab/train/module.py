@@ -1,16 +1,18 @@
 """The Lightning module of every stage: a network, an objective, an optimiser."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from mm1_lab import team
 from mm1_lab.config import Optimiser
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
+from mm1_lab.train.sharding import Shards
 
 Tally = torch.Tensor
 """float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, rows (or pairs) of each source."""
@@ -18,9 +20,10 @@ Tally = torch.Tensor
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What an objective makes of a batch."""
+    """What an objective makes of a batch, or of a team's share of it."""
 
     main: torch.Tensor
+    """Of a share: its sum over the team's mean count, so that the mean over the team is that of the batch."""
     tally: Tally
     """What `main` is made of."""
     auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -33,7 +36,10 @@ Objective = Callable[[Any], Losses]
 
 
 class Training(pl.LightningModule):
-    """Minimises `objective` over the parameters of `network`. `losses` are those of the newest batch."""
+    """Minimises `objective` over the parameters of `network`. `losses` are those of the newest batch.
+
+    In a team the parameters are sharded, and `whole` has the trained network in the end.
+    """
 
     losses: Losses
 
@@ -43,14 +49,29 @@ class Training(pl.LightningModule):
         self._objective = objective
         self._optimiser = optimiser
         self._fingerprint = fingerprint
+        self._random: dict[str, torch.Tensor] = {}
+        self._shards = Shards(self, network) if team.size() > 1 else None
+        self._whole = [network]  # in a list, which keeps it from being a part of this module
 
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+    @property
+    def whole(self) -> Any:
+        """The network with all of its weights, at the end and in the first process of a team."""
+        return self._whole[0]
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        """All of the network's work, so that its shards are there."""
         self.losses = self._objective(batch)
         loss: torch.Tensor = sum(self.losses.auxiliary.values(), start=self.losses.main)
-        if not torch.isfinite(loss):
+        return loss
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        loss: torch.Tensor = self(batch)
+        self.losses = replace(self.losses, tally=team.total(self.losses.tally))
+        over_all = team.mean(loss.detach())
+        if not torch.isfinite(over_all):
             rate = self._optimiser.learning_rate
             raise Diverged(
-                f"the loss of step {self.global_step + 1} is {loss.item()}; lower learning_rate (it is {rate:g}) or "
+                f"the loss of step {self.global_step + 1} is {over_all.item()}; lower learning_rate (it is {rate:g}) or "
                 "lengthen warmup_fraction"
             )
         return loss
@@ -69,13 +90,33 @@ class Training(pl.LightningModule):
         assert gradient_clip_val is not None
         nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
+    def on_train_end(self) -> None:
+        if self._shards:
+            self._whole = [self._shards.whole()]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._shards:
+            self._shards.gather(checkpoint, _order(self.trainer.optimizers[0]))
         checkpoint["fingerprint"] = self._fingerprint
         checkpoint["random"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        torch.set_rng_state(checkpoint["random"]["cpu"].cpu())
-        if torch.cuda.is_available() and "cuda" in checkpoint["random"]:
-            torch.cuda.set_rng_state(checkpoint["random"]["cuda"].cpu())
+        if self._shards:
+            optimiser, _ = build_optimiser(self.network, self._optimiser)
+            self._shards.scatter(checkpoint, self.state_dict(), _order(optimiser))
+        self._random = checkpoint["random"]
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        """Goes on with the generators of the checkpoint; before, the loader of batches has drawn from them."""
+        if self._random:
+            torch.set_rng_state(self._random["cpu"].cpu())
+            if torch.cuda.is_available() and "cuda" in self._random:
+                torch.cuda.set_rng_state(self._random["cuda"].cpu())
+            self._random = {}
+
+
+def _order(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Parameters as the state of `optimiser` counts them."""
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]

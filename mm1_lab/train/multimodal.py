@@ -16,6 +16,7 @@ from mm1_lab.train.kind import StageKind
 from mm1_lab.train.module import Losses
 from mm1_lab.train.objective import language_loss
 from mm1_lab.train.progress import Report
+from mm1_lab.train.sharding import compile_parts
 
 
 def train_multimodal(
@@ -47,9 +48,7 @@ def train_mm1(
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
     if stage.compile:
-        model.encoder.compile()
-        model.connector.compile()
-        model.decoder.model.compile()
+        compile_parts(model.encoder, model.connector, model.decoder.model)
     names = list(stage.shares)
     batches = MixtureBatches(
         sources,
@@ -64,7 +63,7 @@ def train_mm1(
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
-    recorder = fit(stage, folder, model, objective, stage.training, names, batches, report, stop_after)
+    recorder, model = fit(stage, folder, model, objective, stage.training, names, batches, report, stop_after)
     save_weights(model, folder, stage)
     rows = [int(row[3]) for row in recorder.total.tolist()]
     epochs = {name: sources[name].epochs(count) for name, count in zip(names, rows, strict=True)}

@@ -2,6 +2,7 @@
 
 import math
 
+from mm1_lab import team
 from mm1_lab.config import EncoderStage
 from mm1_lab.data.pages import PagePairs
 from mm1_lab.data.pixels import Decoded, TooManyBrokenPictures, decode
@@ -14,7 +15,7 @@ def is_dense(index: int, share: float) -> bool:
 
 
 class StepPairs:
-    """Step t takes the pairs t · batch … (t + 1) · batch − 1, broken images left out."""
+    """Step t takes the pairs t · batch … (t + 1) · batch − 1, broken images left out; in a team, its own of these."""
 
     def __init__(self, stage: EncoderStage, data: Data) -> None:
         self._stage = stage
@@ -28,9 +29,10 @@ class StepPairs:
         """Images (side, side, 3), their captions, and the account of those that are broken."""
         count = self._stage.training.batch_size
         share = self._stage.synthetic_share
-        pairs = [self._pairs.pair(index, is_dense(index, share)) for index in range(step * count, (step + 1) * count)]
+        numbers = range(step * count, (step + 1) * count)[team.own(count)]
+        pairs = [self._pairs.pair(index, is_dense(index, share)) for index in numbers]
         images, decoded = decode([picture for picture, _ in pairs], self._stage.image_size)
         sound = [(image[0], caption) for image, (_, caption) in zip(images, pairs, strict=True) if image is not None]
         if not sound:
-            raise TooManyBrokenPictures(f"none of {count} images can be decoded: {'; '.join(decoded.broken[:10])}")
+            raise TooManyBrokenPictures(f"none of {len(pairs)} images can be decoded: {'; '.join(decoded.broken[:10])}")
         return [image for image, _ in sound], [caption for _, caption in sound], decoded

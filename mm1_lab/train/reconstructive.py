@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mm1_lab import team
 from mm1_lab.config import EncoderStage
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor
 from mm1_lab.data.types import Data
@@ -77,14 +78,16 @@ class Reconstructive(nn.Module):
     def loss(self, batch: ImageBatch) -> Losses:
         """The mean squared error over the patches after the prefix, and its tally of one row."""
         count, patches = len(batch.images), self.trunk.patches
-        prefix = torch.randint(1, patches, (count,)).to(batch.images.device)
+        own, all_images = team.stretch(count)
+        # every process of a team draws for all, so that their generators stay alike
+        prefix = torch.randint(1, patches, (all_images,))[own].to(batch.images.device)
         errors = self(batch.images, prefix).float() - normalised_patches(batch.images, self.patch)
         counts = torch.arange(patches, device=errors.device) >= prefix[:, None]
         total = (errors.square().mean(dim=2) * counts).sum()
         tally = torch.zeros(1, 4, dtype=torch.float64, device=errors.device)
         tally[0, 0], tally[0, 1] = total.detach(), counts.sum()
         tally[0, 2], tally[0, 3] = count * patches, count
-        return Losses(total / counts.sum(), tally)
+        return Losses(total / team.mean(counts.sum()), tally)
 
 
 def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: Report) -> tuple[Encoder, Recorder]:
@@ -96,7 +99,7 @@ def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: 
         images, _, decoded = pairs(step)
         return ImageBatch(image_tensor(images), decoded)
 
-    recorder = fit(stage, folder, network, network.loss, stage.training, ["images"], batch, report)
+    recorder, network = fit(stage, folder, network, network.loss, stage.training, ["images"], batch, report)
     return without_last_layers(network.trunk, stage), recorder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from mm1_lab import team
 from mm1_lab.files import replace
 from mm1_lab.train.module import Tally, Training
 from mm1_lab.train.progress import Progress, Report
@@ -21,13 +22,15 @@ POINTS = 100
 """Points of a loss curve, about."""
 REPORT_SECONDS = 0.35
 CHECKPOINT_SECONDS = 60.0
+CHEAP_SECONDS = 3.0
+"""A checkpoint that takes longer is written that much more seldom, so that writing takes a twentieth of the time."""
 
 
 class Recorder(pl.Callback):
     """Adds up tallies; a few times a second it reports, a hundred times a stage it writes a point of each curve.
 
     Every minute it writes a checkpoint of everything, itself included. A point of a curve is the mean over the tokens
-    since the point before.
+    since the point before. In a team all keep the same account, and the first tells and writes it.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:
@@ -35,7 +38,9 @@ class Recorder(pl.Callback):
         self._names = list(names)
         self._steps = steps
         self._every = max(1, steps // POINTS)
-        self._report = report
+        self._report = report if team.is_first() else lambda progress: None
+        self._interval = 1.0
+        """Between checkpoints, in CHECKPOINT_SECONDS."""
         self.seconds = 0.0
         self.points: list[tuple[int, str, float]] = []
         self.total = torch.zeros(len(names), 4, dtype=torch.float64)
@@ -63,7 +68,7 @@ class Recorder(pl.Callback):
         now = time.monotonic()
         if is_last or now - self._reported >= REPORT_SECONDS:
             self._send_report(step, now)
-        if not is_last and now - self._saved >= CHECKPOINT_SECONDS:
+        if not is_last and team.same(now - self._saved >= self._interval * CHECKPOINT_SECONDS):
             self._save(trainer, now)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,6 +89,8 @@ class Recorder(pl.Callback):
 
     def write_curve(self) -> None:
         """Writes all points so far."""
+        if not team.is_first():
+            return
         with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("step", "name", "value"), *self.points])
 
@@ -103,13 +110,15 @@ class Recorder(pl.Callback):
         return {name: row[0] / row[1] for name, row in rows.items() if row[1] > 0}
 
     def _save(self, trainer: pl.Trainer, now: float) -> None:
-        self._saved = now
         self._count_seconds(now)
         unfinished = self._folder / (CHECKPOINT + ".part")
         trainer.save_checkpoint(unfinished)
-        if (self._folder / CHECKPOINT).exists():
-            (self._folder / CHECKPOINT).replace(self._folder / BEFORE)
-        replace(unfinished, self._folder / CHECKPOINT)
+        if team.is_first():
+            if (self._folder / CHECKPOINT).exists():
+                (self._folder / CHECKPOINT).replace(self._folder / BEFORE)
+            replace(unfinished, self._folder / CHECKPOINT)
+        self._saved = time.monotonic()
+        self._interval = max(1.0, (self._saved - now) / CHEAP_SECONDS)
 
     def _count_seconds(self, now: float) -> None:
         self.seconds += now - self._clock

@@ -34,6 +34,11 @@ def encoder_stage() -> EncoderStage:
 
 
 @pytest.fixture
+def reconstructive_stage(encoder_stage: EncoderStage) -> EncoderStage:
+    return encoder_stage.model_copy(update={"objective": "reconstructive"})
+
+
+@pytest.fixture
 def decoder_stage() -> DecoderStage:
     phases = (Phase(share=0.5, sequence_length=24, batch_size=4), Phase(share=0.5, sequence_length=64, batch_size=2))
     training = DecoderTraining(learning_rate=3e-3, steps=6, phases=phases, prompt_loss_weight=0.5)

@@ -45,7 +45,7 @@ def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, 
     assert not (folder / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("kind", ["encoder", "decoder", "experts", "multimodal", "sft"])
+@pytest.mark.parametrize("kind", ["encoder", "reconstructive", "decoder", "experts", "multimodal", "sft"])
 @pytest.mark.parametrize(("steps", "workers"), [([4], 0), ([2, 5], 0), ([4], 2)], ids=["once", "twice", "workers"])
 def test_a_killed_stage_ends_as_if_undisturbed(
     kind: str,

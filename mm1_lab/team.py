@@ -1,0 +1,115 @@
+"""The processes that train one stage together: one alone, or several that torchrun or Ray Train has started.
+
+A step's batch is the same whatever the team: each process takes a stretch of its rows, and what concerns the whole batch
+is summed over the team. Gradients are averaged over processes, so a process divides its sums by `mean` counts. Alone,
+each function here gives back what it got. All processes must call them in the same order.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from mm1_lab.config import RequestError
+
+T = TypeVar("T")
+
+
+class Dismissed(Exception):
+    """This process's part of a stage is done; the first one finishes it."""
+
+
+def size() -> int:
+    """Processes, each with a GPU of its own where there are GPUs."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def is_first() -> bool:
+    return rank() == 0
+
+
+def dismiss_others() -> None:
+    """Raises Dismissed in every process but the first."""
+    if not is_first():
+        raise Dismissed
+
+
+def device() -> torch.device:
+    """Where this process computes. In a team that is said by its backend: gloo's is the CPU."""
+    if torch.cuda.is_available() and (size() == 1 or distributed.get_backend() == "nccl"):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def own(count: int) -> slice:
+    """This process's stretch of `count` rows. Raises RequestError where there are fewer rows than processes."""
+    if count < size():
+        raise RequestError(f"a step of {count} rows cannot be shared by {size()} workers; take fewer, or larger steps")
+    return slice(rank() * count // size(), (rank() + 1) * count // size())
+
+
+def stretch(count: int) -> tuple[slice, int]:
+    """Where this process's `count` rows are among those of all, and how many these are."""
+    if size() == 1:
+        return slice(0, count), count
+    counts = torch.zeros(size(), dtype=torch.long, device=device())
+    counts[rank()] = count
+    ends = total(counts).cumsum(0).tolist()
+    return slice(ends[rank()] - count, ends[rank()]), ends[-1]
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """The sum over the team, without gradient."""
+    if size() == 1:
+        return values
+    values = values.detach().clone()
+    distributed.all_reduce(values)
+    return values
+
+
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """The mean over the team, without gradient."""
+    return values if size() == 1 else total(values) / size()
+
+
+def most(number: int) -> int:
+    """The largest of the team's numbers."""
+    if size() == 1:
+        return number
+    values = torch.tensor(number, device=device())
+    distributed.all_reduce(values, distributed.ReduceOp.MAX)
+    return int(values)
+
+
+def same(value: T) -> T:
+    """The first process's value."""
+    if size() == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, device=device())
+    return values[0]
+
+
+def gathered(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
+    """The rows of all, with gradients for each process's own; `own` and `count` are those of `stretch`."""
+    if size() == 1:
+        return rows
+    whole: torch.Tensor = _Gather.apply(rows, own, count)
+    return whole
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
+        context.own = own
+        whole = rows.new_zeros(count, *rows.shape[1:])
+        whole[own] = rows
+        return total(whole)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return total(gradient.contiguous())[context.own], None, None
