@@ -1,8 +1,8 @@
 """The processes that train one stage together: one alone, or several that torchrun or Ray Train has started.
 
-A step's batch is the same whatever the team: each process takes a stretch of its rows, and what concerns the whole batch
-is summed over the team. Gradients are averaged over processes, so a process divides its sums by `mean` counts. Alone,
-each function here gives back what it got. All processes must call them in the same order.
+A step's batch is the same whatever the team: each process takes a stretch of its rows, and what concerns the whole
+batch is summed over the team. Gradients are averaged over processes, so a process divides its sums by `mean` counts.
+Alone, each function here gives back what it got. All processes must call them in the same order.
 """
 
 from typing import Any, TypeVar

@@ -105,8 +105,9 @@ class MM1(PreTrainedModel):
         places = tokens == self.image_id
         count = int(places.sum())
         chunks = images.split(IMAGES_AT_ONCE) if len(images) else ()
+        idle = team.most(len(chunks)) - len(chunks)
         looked = [self._look(some) for some in chunks]
-        for _ in range(team.most(len(chunks)) - len(chunks)):  # while others look, their shards of the encoder are due
+        for _ in range(idle):  # while others look, they need this process's shards of the encoder
             embedded = embedded + 0 * self._look(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
         if len(images) == 0 and count == 0:
             return embedded

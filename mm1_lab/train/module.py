@@ -67,11 +67,11 @@ class Training(pl.LightningModule):
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         loss: torch.Tensor = self(batch)
         self.losses = replace(self.losses, tally=team.total(self.losses.tally))
-        over_all = team.mean(loss.detach())
-        if not torch.isfinite(over_all):
+        mean = team.mean(loss.detach())
+        if not torch.isfinite(mean):
             rate = self._optimiser.learning_rate
             raise Diverged(
-                f"the loss of step {self.global_step + 1} is {over_all.item()}; lower learning_rate (it is {rate:g}) or "
+                f"the loss of step {self.global_step + 1} is {mean.item()}; lower learning_rate (it is {rate:g}) or "
                 "lengthen warmup_fraction"
             )
         return loss

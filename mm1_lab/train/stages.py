@@ -23,8 +23,8 @@ KINDS: dict[type[Stage], StageKind] = {kind.config: kind for kind in (ENCODER, D
 def run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
     """Runs a stage that leaves weights in `folder`, which exists, and goes on from a checkpoint there.
 
-    `inputs` are the folders of the stages that it reads, by field name. Where torch.distributed has a process group
-    all of its processes make this call, and the first one writes. Raises Diverged, RequestError, or what the data raise.
+    `inputs` are the folders of the stages that it reads, by field name. Where torch.distributed has a process group,
+    all of its processes make this call, and the first one writes. Raises Diverged, RequestError, or what data raise.
     """
     if type(stage) not in KINDS:
         raise TypeError(f"a stage of kind {stage.KIND!r} is not trained")
