@@ -111,7 +111,7 @@ def _full(value: Any, shape: torch.Size) -> Any:
     """What a DTensor is in the whole, in the first process's memory and None elsewhere; other values as they are."""
     if not isinstance(value, DTensor):
         return value
-    full = value.detach().full_tensor()
+    full = value.full_tensor().detach()
     return full.reshape(shape).cpu() if team.is_first() else None
 
 
