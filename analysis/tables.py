@@ -13,7 +13,7 @@ from analysis.power import MOST_SEEDS
 from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Table, as_text, write_csv, write_tables
-from mm1_lab.results.summary import benchmark_scores
+from mm1_lab.results.summary import TEXT_CORE, benchmark_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def short_table(study: Study) -> Table:
     """A row per arm for the end of a run: the mean scores by number of shots and of text, with intervals."""
     import pandas as pd
 
-    columns = [measure for measure in study.measures if " " not in measure]
+    columns = sorted((measure for measure in study.measures if " " not in measure), key=lambda name: name == TEXT_CORE)
     rows = [
         {"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
         for arm in study.sweep.arms
@@ -98,7 +98,11 @@ def short_claims(claims: pd.DataFrame) -> Table:
         for one in claims.to_dict("records")
     ]
     reasons = dict.fromkeys(reason for reason in claims["reason"] if reason)
-    return Table("Claims", pd.DataFrame(rows), [f"Not judged: {reason}." for reason in reasons])
+    return Table(
+        "Claims: differences in points with their 95 % intervals",
+        pd.DataFrame(rows),
+        [f"Not judged: {reason}." for reason in reasons],
+    )
 
 
 def losses_table(study: Study) -> Table:

@@ -150,19 +150,15 @@ class MultimodalTraining(Optimiser):
     """Peak rate of a part, as a share of `learning_rate`; 1 where it is not named."""
 
 
-class SftTraining(Optimiser):
+class SftTraining(MultimodalTraining):
     """Instruction tuning (section 5); `steps` stand for the paper's 10,000."""
 
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
     """The paper's is Adafactor; here without its own step sizes, at the rate of the schedule."""
-    batch_size: int = Field(gt=0, le=MANY)
-    """Packed rows a step."""
     sequence_length: int = Field(gt=0, le=MANY)
     max_images: int = Field(16, gt=0, le=100_000)
     """Images in a row at most; each view of a picture is one."""
-    lr_multipliers: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
-    """As in multimodal pre-training."""
 
 
 class EvaluationSettings(Config):

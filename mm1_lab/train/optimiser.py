@@ -45,7 +45,7 @@ def build_optimiser(
     matrices -= {
         id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()
     }  # tied
-    shares = config.lr_multipliers.items() if isinstance(config, MultimodalTraining | SftTraining) else ()
+    shares = config.lr_multipliers.items() if isinstance(config, MultimodalTraining) else ()
     rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in module.parameters():

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis import draw
+from analysis import draw, sweep_in_short
 from analysis.claims import claim_of, claim_row, judge_claims
 from analysis.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.predictions import draw_sheet
@@ -134,12 +134,23 @@ def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path,
 def test_the_table_at_the_end_of_a_run_has_a_row_per_arm_with_text_and_shots(three_seeds: Path) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
     frame = short_table(study).frame.set_index("arm")
-    assert list(frame.columns) == ["text-core", "0-shot", "4-shot", "8-shot"] and list(frame.index) == list(
+    assert list(frame.columns) == ["0-shot", "4-shot", "8-shot", "text-core"] and list(frame.index) == list(
         study.sweep.arms
     )
     point = study.mean("captions", "4-shot")
     assert point and frame.loc["captions", "4-shot"] == f"{point.estimate:.1f} ± {point.half_width:.1f}"
     assert set(frame.loc["captions-33"]) == {"–"}
+
+
+def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) -> None:
+    folder = three_seeds / "mini" / "data_mix"
+    lines = sweep_in_short(folder).splitlines()
+    assert lines[2].split() == ["arm", "0-shot", "4-shot", "8-shot", "text-core"]
+    verdicts = judge_claims(read_study(folder)).set_index("claim")["verdict"]
+    below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
+    for claim, verdict in verdicts.items():
+        assert any(line.startswith(str(claim)) and line.endswith(verdict) for line in below)
+    assert sweep_in_short(one_seed / "mini" / "data_mix").endswith("Not judged: one seed.")
 
 
 def test_losses_tokens_and_epochs_of_every_source_are_told(one_seed: Path, data_mix: Sweep) -> None:
