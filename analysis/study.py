@@ -14,7 +14,7 @@ from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.statistics import Interval, arm_means, over_questions
 from mm1_lab.config import Panel, Sweep
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, TUNED, by_content, measures
+from mm1_lab.results.summary import AVERAGE, CONTENT, PLAIN, TEXT_CORE, TUNED, by_content, measures
 from mm1_lab.source_code import changed_parts, changed_text
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Groups of benchmarks with images, and their titles."""
 
-TUNED_FAMILIES = dict(zip(TUNED, ("conversations", "worked solutions", "choice by likelihood"), strict=True))
-"""Groups of benchmarks that tuned models alone are asked."""
+TUNED_FAMILIES = dict(
+    zip(TUNED, ("conversations", "worked solutions", "choice by likelihood", "imported"), strict=True)
+)
+"""Groups of benchmarks that tuned models alone are asked, or that other programs scored."""
 
 DEVELOPMENT = range(5)
 """Seeds that the world and the recipes were tuned on."""
@@ -316,11 +318,11 @@ def _selection(scores: pd.DataFrame, measure: str) -> pd.Series[bool]:
     """The rows of scores that a measure averages."""
     if measure == TEXT_CORE:
         return scores["family"] == "text"
-    plain = ~scores["family"].isin(("text", *TUNED))
+    plain = scores["family"].isin(PLAIN)
     if measure == AVERAGE:
         return plain
-    *family, shots = measure.split()
-    chosen = (scores["family"] == family[0]) if family else plain
+    name, _, shots = measure.rpartition(" ")
+    chosen = (scores["family"] == name) | (scores["benchmark"] == name) & ~plain if name else plain
     return chosen & (scores["shots"] == int(shots.removesuffix("-shot")))
 
 

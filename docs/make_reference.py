@@ -39,8 +39,10 @@ from mm1_lab.config.sweep import SweepFile
 from mm1_lab.data.shards.datafile import DataFile, OwnSource
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.evaluate.formats import FORMATS
-from mm1_lab.evaluate.metrics import METRICS
+from mm1_lab.evaluate.metrics import METRICS, further
+from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.evaluate.world_chat import chat_benchmarks
 from mm1_lab.model import CONNECTORS
 
 PATH = Path(__file__).with_name("reference.md")
@@ -73,6 +75,7 @@ MEASURES = {
     "`0-shot`, `4-shot`, `8-shot`, …": "the plain mean over the benchmarks with images at so many demonstrations",
     "`average`": "the plain mean over the benchmarks with images and numbers of shots",
     "`captioning 0-shot`, `vqa 8-shot`, …": "the same within a family of benchmarks",
+    "`chat 0-shot`, `pope-random f1 0-shot`, …": "a family of tuned models' or imported benchmarks, or one of them",
     "`text-core`": "the mean over the benchmarks without images",
     "`content 0-shot`, `content average`, …": "the same with captions scored by what they say, whatever the wording",
 }
@@ -114,8 +117,15 @@ def reference() -> str:
         parts.append(f"{title}: {', '.join(f'`{name}`' for name in names)}.")
     parts += ["## Measures", _table(("measure", "is"), MEASURES.items())]
     settings = EvaluationSettings(questions=8, batch_size=1)
-    rows = ((f"`{one.name}`", one.mirrors, one.family, f"`{one.metric}`") for one in world_benchmarks(settings))
-    parts += ["## Benchmarks of the miniature world", _table(("benchmark", "mirrors", "family", "metric"), rows)]
+    parts += [
+        "## Benchmarks of the miniature world",
+        "Those of the families `chat` and `solutions` are for tuned models alone. A prompt is an example; pictures "
+        "stand before it. Further metrics are rows of their own: `pope-random f1`.",
+        _table(
+            ("benchmark", "mirrors", "family", "metric", "shots", "prompt", "an answer ends at"),
+            map(_benchmark, [*world_benchmarks(settings), *chat_benchmarks(settings)]),
+        ),
+    ]
     parts += ["## Commands"]
     for name, parser in command_parsers(make_parser()).items():
         rows = (
@@ -133,6 +143,16 @@ def reference() -> str:
         _table(("variable", "is"), ((f"`{name}`", text) for name, text in VARIABLES.items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _benchmark(one: Benchmark) -> tuple[str, ...]:
+    metrics = [one.metric, *(other.metric for other in further(one))]
+    shots = one.shots or EvaluationSettings(questions=8, batch_size=1).shots
+    prompt = one.blocks[0][0].prompt
+    return (
+        f"`{one.name}`", one.mirrors, one.family, ", ".join(f"`{metric}`" for metric in metrics),
+        ", ".join(map(str, shots)), f"`{prompt}`" if prompt else "none", f"`{one.stop[0]}`",
+    )  # fmt: skip
 
 
 def _fields(model: type[BaseModel]) -> str:

@@ -9,7 +9,7 @@ class ScoreRow:
 
     benchmark: str
     family: str
-    """captioning, vqa, text, chat, solutions or likelihood."""
+    """captioning, vqa, text, chat, solutions, likelihood, further or imported."""
     metric: str
     """cider, vqa, exact, …"""
     shots: int

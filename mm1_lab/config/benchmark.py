@@ -11,7 +11,7 @@
 Paths are relative to the file that names them.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,8 +24,8 @@ class BenchmarkFiles(Config):
     PLACES: ClassVar[frozenset[str]] = frozenset({"format", "questions", "annotations", "images"})
 
     format: str = ""
-    """`coco`, `nocaps`, `textcaps`, `vqav2`, `okvqa`, `textvqa`, `vizwiz`, `gqa`, `jsonl` or a Python file; where it is
-    not given, the benchmark's name if that is one of these, else `jsonl`."""
+    """`coco`, `nocaps`, `textcaps`, `vqav2`, `okvqa`, `textvqa`, `vizwiz`, `gqa`, `pope`, `jsonl` or a Python file;
+    where it is not given, the benchmark's name if that is one of these, else `jsonl`."""
     questions: str = ""
     """The file with the questions, where the format has one."""
     annotations: str = ""
@@ -45,7 +45,10 @@ class BenchmarkConfig(BenchmarkFiles):
     demonstrations: BenchmarkFiles | None = None
     """The benchmark's own training split; what is not given is as for the questions."""
     metric: str = ""
-    """`vqa`, `exact`, `choice`, `cider`, `anls` or `relaxed`; the format's, unless given."""
+    """`vqa`, `exact`, `choice`, `circular` (right in every order of the choices), `yes-no`, `cider`, `anls` or
+    `relaxed`; the format's, unless given."""
+    pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
+    """How an image becomes a square; as the data file's own images, unless given."""
     prompt: str | None = None
     """With `{question}` in it; the format's, unless given."""
     stop: tuple[str, ...] = ("\n",)

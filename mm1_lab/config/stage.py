@@ -359,11 +359,18 @@ class EvaluationStage(Stage):
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Those that are named beside the data's own."""
+    TUNED_VERSION: ClassVar[int] = 2
+    """Raised in place of VERSION where only what tuned models are asked in the world changes."""
+
     sharp_demonstrations: int | None = None
     """Demonstrations, the last ones, whose pictures are seen in all views; those before them as a whole alone."""
 
     def parameters(self) -> Parameters:
         return self.model.parameters()
+
+    def canonical(self) -> dict[str, Any]:
+        in_world = self.data.kind == "world" and isinstance(self.model, SftStage)
+        return super().canonical() | ({"tuned": self.TUNED_VERSION} if in_world else {})
 
     @property
     def question_tokens(self) -> int:

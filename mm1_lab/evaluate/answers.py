@@ -25,12 +25,13 @@ def answer_words(benchmark: Benchmark) -> dict[str, frozenset[str]]:
 
 
 def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: dict[str, frozenset[str]]) -> bool:
-    """Whether the prediction is an answer to its kind of question, right or wrong.
+    """Whether the prediction, each of its lines, is an answer to its kind of question, right or wrong.
 
     A caption, or an answer to a published question, only has to say something.
 
     `words` are the benchmark's `answer_words`. It tells a model that does not see from one that does not know the form.
     """
+    answers = map(normalise, prediction.split("\n"))
     if benchmark.official or benchmark.family == "captioning":
-        return bool(normalise(prediction))
-    return normalise(prediction) in words[question.kind]
+        return all(answers)
+    return all(answer in words[question.kind] for answer in answers)

@@ -45,6 +45,7 @@ FORMATS: dict[str, Format] = {
     "textvqa": Format(official.read_textvqa, "TextVQA", "vqa", VQA_PROMPT, _IN_COCO, _CAPTIONED),
     "vizwiz": Format(official.read_vizwiz, "VizWiz", "vqa", VQA_PROMPT, _VIZWIZ, _CAPTIONED),
     "gqa": Format(official.read_gqa, "GQA", "exact", VQA_PROMPT, _GQA, _ASKED),
+    "pope": Format(official.read_pope, "POPE", "yes-no", VQA_PROMPT, _IN_COCO, _ASKED),
     "jsonl": Format(read_jsonl, "own", "", VQA_PROMPT, _OWN, ("questions", "metric")),
     "python": Format(read_python, "own", "", VQA_PROMPT, _OWN, ("metric",)),
 }

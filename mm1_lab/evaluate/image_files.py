@@ -7,17 +7,16 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, read_stretch
-
-_DECODER = Decoder()
+from mm1_lab.data.shards.decoding import Decoder, Shape, StoredPicture, read_file, read_stretch
 
 
 class Images:
     """Where images lie. A name is looked for as it is, then without its folders."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises RequestError if there is no such folder or file, or it is no archive."""
+    def __init__(self, path: Path, shape: Shape) -> None:
+        """`shape`: how they become squares. Raises RequestError if there is no such folder or file, or no archive."""
         self.path = path
+        self._decoder = Decoder(shape)
         self._members: dict[str, Callable[[], bytes]] | None = None
         try:
             if path.is_dir():
@@ -33,7 +32,7 @@ class Images:
         for candidate in (name, PurePosixPath(name).name):
             read = self._read(candidate)
             if read:
-                return StoredPicture(f"{self.path}: {candidate}", read, _DECODER)
+                return StoredPicture(f"{self.path}: {candidate}", read, self._decoder)
         return None
 
     def _read(self, name: str) -> Callable[[], bytes] | None:
@@ -44,9 +43,9 @@ class Images:
 
 
 @lru_cache(maxsize=16)
-def open_images(path: Path) -> Images:
+def open_images(path: Path, shape: Shape = "squeeze") -> Images:
     """The images at `path`, indexed once per process."""
-    return Images(path)
+    return Images(path, shape)
 
 
 def _of_zip(path: Path) -> dict[str, Callable[[], bytes]]:

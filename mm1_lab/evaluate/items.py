@@ -34,6 +34,23 @@ def load(path: str) -> Any:
         raise RequestError(f"{path}: is not JSON that can be read ({error}); fetch it again") from None
 
 
+def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each line of a JSON Lines file, and its object."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read as text ({error})") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise RequestError(f"{path}, line {number}: is not JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise RequestError(f"{path}, line {number}: must be an object, {{…}}")
+            yield number, row
+
+
 def rows_of(content: Any, path: str, key: str | None = None) -> list[dict[str, Any]]:
     """The list of objects in what a JSON file holds, under `key` if that is an object itself."""
     rows = content.get(key) if key and isinstance(content, dict) else content

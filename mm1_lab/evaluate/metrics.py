@@ -1,7 +1,9 @@
 """Every benchmark's metric in one place: predictions to points per question."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle
 
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.cider import cider
@@ -29,6 +31,20 @@ def choice_accuracy(prediction: str, references: Sequence[str], choices: Sequenc
     ends = not said.lstrip("(")[1:2].isalnum()
     number = ord(letter) - ord("A") if letter and ends else -1
     return 100.0 if 0 <= number < len(choices) and normalise(choices[number]) in right else 0.0
+
+
+def circular_accuracy(said: str, question: Question) -> float:
+    """100 points where the question is answered right in every order of its choices, else 0 (Liu et al., ECCV 2024).
+
+    `said` has a line per order; a single line is the answer in all of them.
+    """
+    asked = zip((question, *question.rotated), cycle(said.split("\n")), strict=False)
+    return min(choice_accuracy(answer, one.references, one.choices) for one, answer in asked)
+
+
+def says_yes(answer: str) -> bool:
+    """As POPE's program reads it: no where `no` or `not` is a word of the first sentence, yes for all else."""
+    return {"No", "no", "not"}.isdisjoint(answer.partition(".")[0].replace(",", "").split(" "))
 
 
 def anls(prediction: str, references: Sequence[str]) -> float:
@@ -80,13 +96,47 @@ Judge = Callable[[str, Question, Benchmark], float]
 METRICS: dict[str, Judge] = {
     "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
     "exact": lambda said, question, _: exact_match(said, question.references),
-    "choice": lambda said, question, _: choice_accuracy(said, question.references, question.choices),
+    "choice": lambda said, question, _: choice_accuracy(said.split("\n")[0], question.references, question.choices),
+    "circular": lambda said, question, _: circular_accuracy(said, question),
+    "yes-no": lambda said, question, _: 100.0 * (says_yes(said) == says_yes(question.references[0])),
     "content": lambda said, question, _: content(said, question.references),
     "answer": lambda said, question, _: exact_match(said.rpartition(ANSWER_IS)[2], question.references),
     "anls": lambda said, question, _: anls(said, question.references),
     "relaxed": lambda said, question, _: relaxed_accuracy(said, question.references),
 }
 """Metrics that judge each answer by itself, in points of 0 to 100; `cider` looks at all captions together."""
+
+RATES: dict[str, Callable[[bool, bool], tuple[int, int]]] = {
+    "f1": lambda said, true: (2 * (said and true), said + true),
+    "precision": lambda said, true: (said and true, said),
+    "recall": lambda said, true: (said and true, true),
+    "yes": lambda said, true: (said, 1),
+}
+"""Of questions that want yes or no, `yes` being what is looked for (POPE: Li et al., EMNLP 2023): by whether `yes` is
+said and is true, what a question adds to numerator and denominator. The last is the share of `yes` among answers."""
+
+FURTHER = {"yes-no": tuple(RATES), "circular": ("choice",)}
+"""By metric, others that the same answers are scored by, as rows of their own: `pope-random f1`."""
+
+
+def further(benchmark: Benchmark) -> list[Benchmark]:
+    """The same questions under the names of their further metrics."""
+    metrics = () if benchmark.submission else FURTHER.get(benchmark.metric, ())
+    return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
+
+
+def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list[float]:
+    """Points per question, by whether `yes` is said and is true. Their mean is the rate, their spread that of the rate.
+
+    A rate is a quotient of two sums: a question adds to it as far as its part of the numerator exceeds what its part of
+    the denominator would bring at that rate (its linearisation). Without any denominator the rate is 0.
+    """
+    parts = list(map(RATES[metric], said, true))
+    above, below = (sum(part) for part in zip(*parts, strict=True))
+    if not below:
+        return [0.0] * len(parts)
+    rate = above / below
+    return [100.0 * (rate + (one - rate * other) * len(parts) / below) for one, other in parts]
 
 
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
@@ -100,6 +150,9 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
         raise ValueError(f"{benchmark.name}: {len(predictions)} predictions for {len(questions)} questions")
     if benchmark.metric == "cider":
         return cider(predictions, [question.references for question in questions])
+    if benchmark.metric in RATES:
+        true = (says_yes(question.references[0]) for question in questions)
+        return rate_points(benchmark.metric, map(says_yes, predictions), true)
     judge = METRICS[benchmark.metric]
     return [judge(prediction, question, benchmark) for prediction, question in zip(predictions, questions, strict=True)]
 

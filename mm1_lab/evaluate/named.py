@@ -7,7 +7,7 @@ Which questions are asked is fixed: they are put in order by a hash of their ids
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from mm1_lab.config import (
@@ -20,6 +20,7 @@ from mm1_lab.config import (
     canonical_json,
     nearest,
 )
+from mm1_lab.data.shards.decoding import Shape
 from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Format
 from mm1_lab.evaluate.held_out_captions import LONGEST_CAPTION
@@ -27,19 +28,27 @@ from mm1_lab.evaluate.image_files import open_images
 from mm1_lab.evaluate.items import Item
 from mm1_lab.evaluate.metrics import METRICS
 from mm1_lab.evaluate.prompts import PromptWriter
-from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks
+from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks, with_rotations
 from mm1_lab.evaluate.vqa import AGREEING
 
 LONGEST_ANSWER = 24
 """Tokens of an answer that is written at most; longer references are still scored whole."""
+MEANS = {
+    "vqa": "VQA accuracy with the official program's quirks",
+    "circular": "a question counts where it is answered right in every order of its choices",
+    "yes-no": "an answer is no where no or not is in its first sentence, else yes, as POPE's program reads it",
+}
+"""What a note says of a metric."""
 
 
-def open_benchmark(config: BenchmarkConfig, folder: Path, where: str) -> BenchmarkConfig:
-    """The configuration with whole paths, format, metric and a digest of its files.
+def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
+    """The configuration with whole paths, format, metric and a digest of its files; `shape` is the data's of images.
 
     Raises RequestError for a key that is missing, an unknown metric or format, or a file that is not there.
     """
     opened = config.model_copy(update=_whole(config, config.name, folder))
+    if "pictures" not in config.model_fields_set:
+        opened = opened.model_copy(update={"pictures": shape})
     metric = opened.metric or _format(opened).metric
     missing = [key for key in _format(opened).needs if not getattr(opened, key)]
     if missing:
@@ -104,9 +113,9 @@ def check_benchmarks(configs: Sequence[BenchmarkConfig], settings: EvaluationSet
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a name of its own")
     for config in configs:
         asked, shown, _ = _choose(config, settings)
-        _pictures(config, asked)
+        _pictures(config, asked, config.pictures)
         if config.demonstrations:
-            _pictures(config.demonstrations, shown)
+            _pictures(config.demonstrations, shown, config.pictures)
 
 
 def build_benchmark(config: BenchmarkConfig, settings: EvaluationSettings, tokenizer: Tokenizer) -> Benchmark:
@@ -196,8 +205,10 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     if twice:
         raise RequestError(f"{where}: the id {twice[0]!r} is there twice; ids must differ")
     for item in items:
-        if config.metric == "choice" and not item.choices:
-            raise RequestError(f"{where}: question {item.key} has no choices, which the metric `choice` needs")
+        if config.metric in ("choice", "circular") and not item.choices:
+            raise RequestError(f"{where}: question {item.key} has no choices, which the metric `{config.metric}` needs")
+        if config.metric == "yes-no" and item.answers[:1] not in ((), ("yes",), ("no",)):
+            raise RequestError(f"{where}: question {item.key} is answered {item.answers[0]!r}, not `yes` or `no`")
         if config.metric == "vqa" and 0 < len(item.answers) <= AGREEING:
             raise RequestError(
                 f"{where}: question {item.key} has {len(item.answers)} answers, and VQA accuracy needs those of ten "
@@ -210,23 +221,28 @@ def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]
     template = config.prompt
     if template is None:
         template = "" if config.metric == "cider" else _format(config).prompt
-    pictures = _pictures(files, items)
-    return [
+    pictures = _pictures(files, items, config.pictures)
+    questions = [
         Question(
             item.key,
             "caption" if config.metric == "cider" and item.kind == "question" else item.kind,
             pictures[item.key],
-            template.replace("{question}", " ".join([item.question, *_options(item.choices)])),
+            _asked(template, item.question, item.choices),
             item.answers,
             _shown(item),
             item.choices,
         )
         for item in items
     ]
+    if config.metric != "circular":
+        return questions
+    asked = zip(questions, items, strict=True)
+    return [with_rotations(question, partial(_asked, template, item.question)) for question, item in asked]
 
 
-def _options(choices: Iterable[str]) -> list[str]:
-    return [f"{chr(ord('A') + number)}. {choice}" for number, choice in enumerate(choices)]
+def _asked(template: str, question: str, choices: Iterable[str]) -> str:
+    options = [f"{chr(ord('A') + number)}. {choice}" for number, choice in enumerate(choices)]
+    return template.replace("{question}", " ".join([question, *options]))
 
 
 def _shown(item: Item) -> str:
@@ -237,13 +253,13 @@ def _shown(item: Item) -> str:
     return chr(ord("A") + item.choices.index(answer)) if item.choices else answer
 
 
-def _pictures(files: BenchmarkFiles, items: list[Item]) -> dict[str, tuple[Picture, ...]]:
+def _pictures(files: BenchmarkFiles, items: list[Item], shape: Shape) -> dict[str, tuple[Picture, ...]]:
     """By question. Raises RequestError for an image that is not there."""
     found: dict[str, tuple[Picture, ...]] = {}
     for item in items:
         pictures: list[Picture] = []
         for name in item.images:
-            picture = open_images(Path(files.images)).picture(name)
+            picture = open_images(Path(files.images), shape).picture(name)
             if picture is None:
                 raise RequestError(
                     f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or say how images are "
@@ -264,8 +280,7 @@ def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
         parts.append(f"demonstrations from {Path(shown.questions or shown.annotations or shown.format).name}")
     parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
     parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
-    if config.metric == "vqa":
-        parts.append("VQA accuracy with the official program's quirks")
+    parts += [MEANS[config.metric]] if config.metric in MEANS else []
     if config.metric == "cider" and asked < published:
         parts.append(
             "CIDEr weighs words by these questions alone, so it is not comparable with that of the whole split"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mm1_lab.config import BenchmarkFiles, RequestError
-from mm1_lab.evaluate.items import Item, field, load, named, one_each, rows_of, texts
+from mm1_lab.evaluate.items import Item, field, load, load_lines, named, one_each, rows_of, texts
 
 
 def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
@@ -111,6 +111,15 @@ def read_vizwiz(files: BenchmarkFiles) -> Iterator[Item]:
     for key, row in one_each(rows_of(load(path), path), "image", path).items():
         question = str(field(row, "question", path, f"image {key}"))
         yield Item(key, (key,), question, tuple(texts(row.get("answers", ()))), str(row.get("answer_type", "question")))
+
+
+def read_pope(files: BenchmarkFiles) -> Iterator[Item]:
+    """`coco_pope_*.json`, one file per sampling: a line {question_id, image, text, label} each."""
+    path = files.questions
+    for key, row in one_each((row for _, row in load_lines(path)), "question_id", path).items():
+        where = f"question {key}"
+        image, text, label = (str(field(row, name, path, where)) for name in ("image", "text", "label"))
+        yield Item(key, (image,), text, (label,), "question")
 
 
 def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:

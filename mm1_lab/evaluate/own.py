@@ -7,35 +7,23 @@ wanted `choices`, `id`, `kind`. `answers` may be left out of all lines: then a f
 """
 
 import importlib.util
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import BenchmarkFiles, RequestError, nearest
-from mm1_lab.evaluate.items import Item
+from mm1_lab.evaluate.items import Item, load_lines
 
 KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind")
 
 
 def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
     """Raises RequestError that names file and line."""
-    try:
-        lines = Path(files.questions).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{files.questions}: cannot be read as text ({error})") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _item(line, number, f"{files.questions}, line {number}")
+    for number, row in load_lines(files.questions):
+        yield _item(row, number, f"{files.questions}, line {number}")
 
 
-def _item(line: str, number: int, where: str) -> Item:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise RequestError(f"{where}: is not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise RequestError(f'{where}: must be an object such as {{"image": …, "question": …, "answers": […]}}')
+def _item(row: dict[str, Any], number: int, where: str) -> Item:
     for key in row:
         if key not in KEYS:
             raise RequestError(f"{where}: unknown key {key!r}{nearest(key, KEYS)}")

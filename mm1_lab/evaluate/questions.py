@@ -1,15 +1,15 @@
 """What a benchmark is: questions with references, demonstrations from the training split, and one metric."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
 
-Family = Literal["captioning", "vqa", "text", "chat", "solutions", "likelihood"]
-"""The last three are of tuned models and stay out of the means over all benchmarks: short answers in the form of a
-conversation, worked solutions, and multiple choice by likelihood."""
+Family = Literal["captioning", "vqa", "text", "chat", "solutions", "likelihood", "further"]
+"""Those behind `text` stay out of the means over all benchmarks: a tuned model's short answers in the form of a
+conversation, and its worked solutions; multiple choice by likelihood; and further metrics of the same answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Question:
     """The answer as a demonstration gives it."""
     choices: tuple[str, ...] = ()
     """What can be chosen from, if the prompt offers that: A, B, …"""
+    rotated: tuple["Question", ...] = ()
+    """The same with its choices in every other order of the circle, where the metric is `circular`: all are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,12 @@ class Benchmark:
     """Of captions: a score of what is said, whatever the wording, from prediction and references."""
     note: str = ""
     """What a table must say beside the score: split, number of questions, prompt, stop rule."""
+
+
+def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str]) -> Question:
+    """The question with its `rotated`; `prompt` gives what is asked when its choices stand in an order."""
+    orders = [question.choices[at:] + question.choices[:at] for at in range(1, len(question.choices))]
+    return replace(question, rotated=tuple(replace(question, prompt=prompt(one), choices=one) for one in orders))
 
 
 Blocks = tuple[tuple[Question, ...], ...]

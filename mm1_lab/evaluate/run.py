@@ -18,7 +18,7 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, generate
 from mm1_lab.evaluate.likelihood import by_likelihood, choose
 from mm1_lab.evaluate.losses import held_out_losses
-from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
+from mm1_lab.evaluate.metrics import further, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import MM1, build_mm1, load_weights
@@ -78,7 +78,8 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
             answering = Answering(stage, model, data)
             for shots in _shots(benchmark, settings):
                 predictions = answering.predict(benchmark, shots)
-                _record(result, benchmark, shots, predictions, stage.model.image_size)
+                for one in (benchmark, *further(benchmark)):
+                    _record(result, one, shots, predictions, stage.model.image_size)
                 if chosen := by_likelihood(benchmark):
                     _record(result, chosen, shots, answering.choose(chosen, shots), stage.model.image_size)
                 done += 1
@@ -124,10 +125,14 @@ class Answering:
         return choose(self._decoder, self._embedder, self._writer, self._tokenizer, benchmark, shots)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
-        """An answer to each question, block after block."""
+        """An answer to each question, block after block; of one with rotations, a line per order of its choices."""
+        asked = [[(question, *question.rotated) for question in block] for block in benchmark.blocks]
         groups = [
-            Group(self._writer.prefix(benchmark, block, shots), tuple(map(self._writer.question, questions)))
-            for block, questions in enumerate(benchmark.blocks)
+            Group(
+                self._writer.prefix(benchmark, block, shots),
+                tuple(self._writer.question(one) for orders in questions for one in orders),
+            )
+            for block, questions in enumerate(asked)
         ]
         texts = generate(
             self._decoder,
@@ -138,7 +143,8 @@ class Answering:
             benchmark.new_tokens,
             self._settings.batch_size,
         )
-        return [cut_answer(text, benchmark.stop) for block in texts for text in block]
+        answers = (cut_answer(text, benchmark.stop) for block in texts for text in block)
+        return ["\n".join(next(answers) for _ in orders) for questions in asked for orders in questions]
 
 
 def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: list[str], side: int) -> None:

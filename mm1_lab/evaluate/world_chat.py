@@ -1,21 +1,13 @@
 """Benchmarks of a tuned model in the world, in the form of its conversations; each mirrors one of Table 4's.
 
-| benchmark | mirrors | asks | shots | metric |
-|---|---|---|---|---|
-| chat-vqa | VQAv2 | one attribute of one thing | 0 | exact |
-| chat-reading | TextVQA | a letter in small print | 0 | exact |
-| chat-charts | SEED | how high a bar is | 0 | exact |
-| chat-choice | MMBench | the right one of three things offered, in an order of its own | 0 | choice |
-| chat-knowledge | ScienceQA | the right one of three owners or towns offered, which no picture shows | 0 | choice |
-| pope-random, -popular, -adversarial | POPE | whether a thing is there, absent ones drawn in three ways | 0 | exact |
-| chat-solutions | MathVista | the sum of two bars; demonstrations are worked out | 0, 4, 8 | answer |
-| chat-descriptions | LLaVA-Bench | all that there is | 0 | content |
-
 A prompt is `tell : REQUEST . say :`, an answer ends with a sentence, a worked solution with a semicolon or the text.
 What is offered stands in the request. Questions are on pictures of the test split, demonstrations on others.
+docs/reference.md lists them all with metrics, shots, prompts and where an answer ends.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from random import Random
 
 from mm1_lab.config import EvaluationSettings
@@ -36,7 +28,7 @@ from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
 from mm1_lab.evaluate.content import content
-from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks
+from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks, with_rotations
 
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")
@@ -50,11 +42,11 @@ def chat_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
         _benchmark(settings, "chat-vqa", "chat", "VQAv2", "exact", _attribute),
         _benchmark(settings, "chat-reading", "chat", "TextVQA", "exact", _reading),
         _benchmark(settings, "chat-charts", "chat", "SEED", "exact", _chart),
-        _benchmark(settings, "chat-choice", "chat", "MMBench", "choice", _choice),
+        _benchmark(settings, "chat-choice", "chat", "MMBench", "circular", _choice),
         _benchmark(settings, "chat-knowledge", "chat", "ScienceQA", "choice", _knowledge),
-        _benchmark(settings, "pope-random", "chat", "POPE", "exact", _present("random")),
-        _benchmark(settings, "pope-popular", "chat", "POPE", "exact", _present("popular")),
-        _benchmark(settings, "pope-adversarial", "chat", "POPE", "exact", _present("adversarial")),
+        _benchmark(settings, "pope-random", "chat", "POPE", "yes-no", _present("random")),
+        _benchmark(settings, "pope-popular", "chat", "POPE", "yes-no", _present("popular")),
+        _benchmark(settings, "pope-adversarial", "chat", "POPE", "yes-no", _present("adversarial")),
         _benchmark(settings, "chat-solutions", "solutions", "MathVista", "answer", _solution, worked, 26),
         _benchmark(settings, "chat-descriptions", "chat", "LLaVA-Bench", "content", _description, (0,), 40),
     ]
@@ -72,10 +64,9 @@ def _benchmark(
 ) -> Benchmark:
     def made(split: Split, count: int) -> list[Question]:
         questions = [make(Random(f"{name}/{split}/{number}"), split) for number in range(count)]
-        return [
-            Question(f"{split}-{number}", q.kind, q.pictures, q.prompt, q.references, q.shown, q.choices)
-            for number, q in enumerate(questions)
-        ]
+        if metric == "circular":
+            questions = [with_rotations(question, partial(_offering, question)) for question in questions]
+        return [replace(question, key=f"{split}-{number}") for number, question in enumerate(questions)]
 
     size = max(1, settings.questions // settings.blocks)
     questions = made("test", settings.blocks * size)
@@ -97,6 +88,11 @@ def _benchmark(
 
 def _question(kind: str, picture: Picture, turn: Turn, *references: str, choices: tuple[str, ...] = ()) -> Question:
     return Question("", kind, (picture,), prompt_of(turn.request), references or (turn.answer,), turn.answer, choices)
+
+
+def _offering(question: Question, choices: tuple[str, ...]) -> str:
+    """What is asked when the same choices are offered in this order."""
+    return question.prompt.replace(" , ".join(question.choices), " , ".join(choices))
 
 
 def _attribute(random: Random, split: Split) -> Question:

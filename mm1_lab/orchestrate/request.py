@@ -171,8 +171,9 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
     if data:
-        for config in named_benchmarks(data):
-            opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}"))
+        named, shape = named_benchmarks(data)
+        for config in named:
+            opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}", shape))
     if opened and not (data or tokenizer):
         raise RequestError("the miniature world has words of its own; benchmarks need --data, or a pre-trained decoder")
     check_benchmarks(opened, scale.evaluate)

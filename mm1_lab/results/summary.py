@@ -16,8 +16,10 @@ TEXT_CORE = "text-core"
 AVERAGE = "average"
 CONTENT = "content"
 """A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
-TUNED = ("chat", "solutions", "likelihood")
-"""Families of benchmarks that only tuned models are asked."""
+PLAIN = ("captioning", "vqa")
+"""Families of the benchmarks with images that every model is asked."""
+TUNED = ("chat", "solutions", "likelihood", "imported")
+"""Families that no mean over all benchmarks has: what tuned models alone are asked, and what other programs scored."""
 
 
 def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -42,7 +44,8 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """The numbers a sweep is judged by: columns `by`, measure, value.
 
-    `chat 0-shot`, `solutions 4-shot`, …: the mean within a family of tuned models, which no other mean has.
+    `chat 0-shot`, `solutions 4-shot`, …: the mean within a family that no other mean has, and each of its benchmarks by
+    itself: `pope-random f1 0-shot`.
     `0-shot`, `4-shot`, …: the plain mean over the benchmarks with images; `captioning 0-shot`, `vqa 4-shot`, …: within
     a family; `average`: the plain mean over the benchmarks with images and numbers of shots; `text-core`: the same over
     text benchmarks. Where captions have a score of their content beside their metric, `content 0-shot`, `content
@@ -53,8 +56,8 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     table = _measures(scores, by)
     if CONTENT not in scores or scores[CONTENT].isna().all():
         return table
-    said = _measures(by_content(scores), by)
-    said = said[~said["measure"].str.startswith(("vqa", TEXT_CORE, *TUNED))]
+    said = _measures(by_content(scores[scores["family"].isin(PLAIN)]), by)
+    said = said[~said["measure"].str.startswith("vqa")]
     return pd.concat([table, said.assign(measure=f"{CONTENT} " + said["measure"])], ignore_index=True)
 
 
@@ -67,12 +70,12 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     means = benchmark_scores(scores, by)
-    text = means["family"] == "text"
-    plain = ~text & ~means["family"].isin(TUNED)
+    text, plain = means["family"] == "text", means["family"].isin(PLAIN)
     shots = means["shots"].astype(str) + "-shot"
     parts = [
         means[plain].assign(measure=shots),
         means[~text].assign(measure=means["family"] + " " + shots),
+        means[~text & ~plain].assign(measure=means["benchmark"] + " " + shots),
         means[plain].assign(measure=AVERAGE),
         means[text].assign(measure=TEXT_CORE),
     ]

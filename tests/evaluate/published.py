@@ -170,6 +170,28 @@ def write_gqa(folder: Path) -> dict[str, Any]:
     }
 
 
+def write_pope(folder: Path) -> dict[str, Any]:
+    def lines(start: int, name: str) -> str:
+        rows = []
+        for number in range(start, start + 3):
+            image = f"COCO_val2014_{number:012}.jpg"
+            draw(folder / "val2014" / image, number)
+            asked = {
+                "image": image,
+                "text": "Is there a red snowboard in the image?",
+                "label": ("yes", "no")[number % 2],
+            }
+            rows.append({"question_id": number} | asked)
+        (folder / name).write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+        return name
+
+    return {
+        "questions": lines(0, "coco_pope_random.json"),
+        "images": "val2014",
+        "demonstrations": {"questions": lines(10, "shown.json")},
+    }
+
+
 WRITERS = {
     "coco": write_coco,
     "nocaps": write_nocaps,
@@ -179,6 +201,7 @@ WRITERS = {
     "textvqa": write_textvqa,
     "vizwiz": write_vizwiz,
     "gqa": write_gqa,
+    "pope": write_pope,
 }
 
 

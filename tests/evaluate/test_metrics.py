@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
+from statistics import fmean, stdev
 
 import pytest
 
@@ -10,9 +12,11 @@ from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.metrics import (
     anls,
     choice_accuracy,
+    further,
     majority_by_kind,
     majority_score,
     relaxed_accuracy,
+    says_yes,
     score,
 )
 from mm1_lab.evaluate.questions import Benchmark, Question
@@ -126,3 +130,65 @@ def test_relaxed_accuracy_by_hand(said: str, reference: str, right: bool) -> Non
 )
 def test_a_choice_is_made_by_letter_or_words(said: str, right: bool) -> None:
     assert choice_accuracy(said, ["red"], ["blue", "red", "green"]) == 100.0 * right
+
+
+@pytest.mark.parametrize(
+    ("answer", "yes"),
+    [
+        ("yes", True),
+        ("no", False),
+        ("No, there is not", False),
+        ("There is no cat.", False),
+        ("Yes. There is no dog.", True),
+        ("none of it", True),
+        ("NO", True),
+        ("not at all", False),
+        ("", True),
+    ],
+)
+def test_yes_and_no_are_read_as_popes_program_reads_them(answer: str, yes: bool) -> None:
+    assert says_yes(answer) is yes
+
+
+def test_popes_five_numbers() -> None:
+    """Against counts by hand: 3 true positives, 2 false ones, 1 false negative, 4 true negatives."""
+    said = ["yes"] * 3 + ["yes"] * 2 + ["no"] + ["no"] * 4
+    true = ["yes"] * 3 + ["no"] * 2 + ["yes"] + ["no"] * 4
+    asked = [Question(str(n), "", (), "", (answer,), answer) for n, answer in enumerate(true)]
+    benchmark = Benchmark("pope", "chat", "POPE", "yes-no", (tuple(asked),), ((),), (".",), 4)
+    means = {one.name: sum(score(one, said)) / 10 for one in (benchmark, *further(benchmark))}
+    expected = {"pope": 70, "pope f1": 600 / 9, "pope precision": 60, "pope recall": 75, "pope yes": 50}
+    assert means == pytest.approx(expected)
+    for one in further(benchmark):
+        assert one.family == "further" and not further(one)
+        assert sum(score(one, ["no"] * 10)) == 0, "no division by zero"
+
+
+def test_the_spread_of_a_rates_points_is_that_of_the_rate() -> None:
+    """The variance of F1 over resampled questions, against that of the mean of its points."""
+    random = Random(0)
+    true = [random.random() < 0.5 for _ in range(400)]
+    said = [random.random() < (0.8 if one else 0.3) for one in true]
+
+    def words(values: list[bool]) -> list[str]:
+        return ["yes" if value else "no" for value in values]
+
+    def f1(numbers: list[int]) -> tuple[Benchmark, list[str]]:
+        asked = tuple(Question(str(n), "", (), "", (words(true)[n],), "") for n in numbers)
+        return Benchmark("p", "further", "", "f1", (asked,), ((),), (".",), 4), [words(said)[n] for n in numbers]
+
+    points = score(*f1(list(range(400))))
+    resampled = [fmean(score(*f1(random.choices(range(400), k=400)))) for _ in range(300)]
+    assert stdev(resampled) == pytest.approx(stdev(points) / 20, rel=0.15)
+
+
+def test_a_circular_question_is_right_where_all_orders_are() -> None:
+    orders = [("red", "blue"), ("blue", "red")]
+    first, second = (Question("0", "", (), "", ("red",), "red", order) for order in orders)
+    benchmark = Benchmark("b", "chat", "", "circular", ((replace(first, rotated=(second,)),),), ((),), (".",), 4)
+    cases = {"A\nB": 100.0, "A\nA": 0.0, "red\nred": 100.0, "red\nblue": 0.0, "red": 100.0, "A": 0.0, "": 0.0}
+    assert {said: score(benchmark, [said])[0] for said in cases} == cases
+    assert majority_by_kind(benchmark) == {"": 100.0}
+    words = answer_words(benchmark)
+    assert is_parsed("red\nred", benchmark.blocks[0][0], benchmark, words)
+    assert not is_parsed("red\nnonsense", benchmark.blocks[0][0], benchmark, words)

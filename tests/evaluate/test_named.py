@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mm1_lab.config import (
     WORLD_DATA,
@@ -17,7 +19,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.formats import FORMATS
-from mm1_lab.evaluate.metrics import score
+from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
 from mm1_lab.evaluate.questions import Benchmark
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
@@ -167,6 +169,39 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert text.family == "text" and questions_of(text)[0].references == ("4",)
 
 
+def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
+    row = {"question": "Which?", "answer": "red", "choices": ["red", "blue", "green"]}
+    benchmark = built(own(tmp_path, row, metric="circular"), ZERO)
+    (question,) = questions_of(benchmark)
+    prompts = [one.prompt.split("? ", 1)[1] for one in (question, *question.rotated)]
+    orders = ("A. red B. blue C. green", "A. blue B. green C. red", "A. green B. red C. blue")
+    assert prompts == [f"{order} Short answer:" for order in orders]
+    assert {one.references for one in question.rotated} == {("red",)}
+    assert score(benchmark, ["A\nC\nB"]) == [100.0] and score(benchmark, ["A\nA\nA"]) == [0.0]
+    (plain,) = further(benchmark)
+    assert (plain.name, score(plain, ["A\nA\nA"])) == ("mine choice", [100.0])
+    assert "right in every order" in benchmark.note
+
+
+def test_pictures_become_squares_as_the_data_say(tmp_path: Path) -> None:
+    half = np.hstack([np.full((4, 8, 3), 250, np.uint8), np.zeros((4, 8, 3), np.uint8)])  # white, then black
+    Image.fromarray(half).save(tmp_path / "wide.png")
+    (tmp_path / "own.jsonl").write_text('{"image": "wide.png", "question": "?", "answer": "a"}\n')
+    values = {"questions": "own.jsonl", "metric": "exact"}
+
+    def pixels(**own: str) -> np.ndarray:
+        config = open_benchmark(configuration("mine", values | own), tmp_path, "", "pad")
+        return questions_of(built(config, ZERO))[0].pictures[0].pixels(8)
+
+    assert (pixels()[[0, -1]] == 128).all() and pixels()[4, 0].min() > 200, "as the data file"
+    assert pixels(pictures="squeeze")[0, 0].min() > 200
+    assert not np.array_equal(pixels(pictures="crop"), pixels(pictures="squeeze"))
+    squeezed, padded = (
+        open_benchmark(configuration("mine", values), tmp_path, "", shape) for shape in ("squeeze", "pad")
+    )
+    assert "pictures" not in squeezed.identity and padded.identity["pictures"] == "pad", "earlier scores stand"
+
+
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     (tmp_path / "shout.py").write_text(
         "from mm1_lab.evaluate.items import Item\n\n\ndef read(files):\n"
@@ -268,6 +303,8 @@ def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
     row = {"question": "a", "answers": ["b"] * 3}
     with pytest.raises(RequestError, match="has 3 answers, and VQA accuracy needs those of ten"):
         check_benchmarks([own(tmp_path, row, metric="vqa")], ZERO)
+    with pytest.raises(RequestError, match="is answered 'b', not `yes` or `no`"):
+        check_benchmarks([own(tmp_path, row, metric="yes-no")], ZERO)
     with pytest.raises(RequestError, match="has no choices"):
         check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)
     config = own(tmp_path, row)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document
@@ -220,3 +220,32 @@ def test_the_world_is_evaluated_whole(tmp_path: Path) -> None:
     assert all(math.isfinite(loss) for loss in result.held_out_loss.values())
     assert len(result.majority) == 6
     assert all(0 < points <= 100 for points in result.majority.values())
+
+
+def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) -> None:
+    """On the world at smoke, random weights: rows per metric, whose means are the rates of the answers themselves."""
+    recipe = Recipe(sft=SftRecipe())
+    stage = make_stage("evaluate.shots=[0]", recipe=recipe)
+    make_model(stage, World().tokenizer, tmp_path)
+    result, _ = run(stage, tmp_path, World())
+    rows = {
+        name: [row for row in result.scores if row.benchmark == name] for name in {r.benchmark for r in result.scores}
+    }
+    circular, plain = rows["chat-choice"], rows["chat-choice choice"]
+    assert {len(row.prediction.split("\n")) for row in circular} == {3} and plain[0].family == "further"
+    assert all(one.score <= other.score for one, other in zip(circular, plain, strict=True))
+    assert "chat-choice by likelihood" in rows
+    asked = {one.name: one for one in benchmarks.benchmarks_for(World(), stage.settings, tuned=True)}
+    for name in ("pope-random", "pope-popular", "pope-adversarial"):
+        true = [question.references[0] == "yes" for question in questions_of(asked[name])]
+        said = [metrics.says_yes(row.prediction) for row in rows[name]]
+        hits = sum(map(bool.__and__, said, true))
+        expected = {"f1": 2 * hits / (sum(said) + sum(true)), "recall": hits / sum(true), "yes": sum(said) / len(said)}
+        for metric, value in expected.items():
+            points = [row.score for row in rows[f"{name} {metric}"]]
+            assert sum(points) / len(points) == pytest.approx(100 * value)
+
+
+def test_other_questions_to_tuned_models_leave_the_scores_of_pre_trained_ones_valid() -> None:
+    plain, tuned = make_stage(), make_stage(recipe=Recipe(sft=SftRecipe()))
+    assert "tuned" not in plain.canonical() and tuned.canonical()["tuned"] == EvaluationStage.TUNED_VERSION

@@ -22,12 +22,11 @@ and one table of them.
 import glob
 import json
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator
 
 from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
-from mm1_lab.data.shards.decoding import LARGEST
+from mm1_lab.data.shards.decoding import LARGEST, Shape
 from mm1_lab.data.shards.readers import READERS
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
@@ -63,7 +62,7 @@ class DataFile(Config):
     sources: dict[str, OwnSource] = Field(default_factory=dict)
     instructions: dict[str, InstructionSet] = Field(default_factory=dict)
     tokenizer: str = Field("bpe", min_length=1)
-    pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
+    pictures: Shape = "squeeze"
     longest_document: int = Field(1_000_000, gt=0)
     """Characters; a long novel has a million."""
     largest_picture: int = Field(LARGEST, gt=0)
@@ -103,10 +102,13 @@ def _files(path: Path, name: str, source: OwnSource) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def named_benchmarks(path: Path) -> tuple[BenchmarkConfig, ...]:
-    """The benchmarks that the file names, each with its name. Raises RequestError for a wrong key."""
+def named_benchmarks(path: Path) -> tuple[list[BenchmarkConfig], Shape]:
+    """The benchmarks that the file names, each with its name, and how images become squares.
+
+    Raises RequestError for a wrong key.
+    """
     content = DataFile.parse(read_yaml(path), str(path))
-    return tuple(config.model_copy(update={"name": name}) for name, config in content.benchmarks.items())
+    return [config.model_copy(update={"name": name}) for name, config in content.benchmarks.items()], content.pictures
 
 
 def named_sources(path: Path) -> tuple[str, ...]:

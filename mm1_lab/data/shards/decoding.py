@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from mm1_lab.data.pixels import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Pixels
 
+Shape = Literal["squeeze", "crop", "pad"]
+"""How an image becomes a square; `crop` keeps its middle, `pad` adds mean colour."""
 ROOM = 256 << 20
 """Bytes of pixels that a process keeps."""
 LARGEST = 64_000_000
@@ -29,8 +31,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `l
 class Decoder:
     """Decodes images and keeps them until `room` bytes are full: a small data set is decoded once."""
 
-    shape: Literal["squeeze", "crop", "pad"] = "squeeze"
-    """How an image becomes a square; `crop` keeps its middle, `pad` adds mean colour."""
+    shape: Shape = "squeeze"
     largest: int = LARGEST
     """Pixels; larger ones are broken."""
     room: int = ROOM
