@@ -120,6 +120,23 @@ def export(options: argparse.Namespace) -> int:
 
 
 @command(
+    "data_mix --only base lmms-logs",
+    opt.SWEEP,
+    option("folder", "where lmms-eval's --output_path was, with --log_samples", "FOLDER", type=Path),
+    *(opt.ONLY, *opt.REQUEST),
+)
+def import_scores(options: argparse.Namespace) -> int:
+    """Add to a trained arm the scores that lmms-eval gave its exported model."""
+    from mm1_lab.orchestrate.exporting import only_trial
+    from mm1_lab.orchestrate.importing import import_scores
+
+    request = _request(options, options.sweep)
+    for line in import_scores(request, only_trial(request), options.folder):
+        print(line)
+    return DONE
+
+
+@command(
     "sft_resolution --only 336 --image photo.jpg",
     opt.SWEEP,
     repeated("--image", "of the first turn; may be repeated", "FILE", type=Path),

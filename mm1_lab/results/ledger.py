@@ -4,6 +4,8 @@ Scores are in the results folder, weights in the store or among the shipped part
 results folder is done, even where its weights have been deleted; a folder without DONE is not there.
 """
 
+import csv
+import gzip
 import hashlib
 import json
 import shutil
@@ -161,6 +163,29 @@ class Ledger:
             shutil.copyfile(training, partial / "training.csv")
         files.commit(partial, folder)
         self.clear_failure(fingerprint)
+
+    def add_scores(self, fingerprint: str, rows: Iterable[ScoreRow], name: str, digest: str, note: str) -> None:
+        """Adds a benchmark that another program scored to a finished trial, in place of what was added by that name.
+
+        Its digest and a note are recorded. Raises RequestError where the trial has a benchmark of its own by the name.
+        """
+        with self.stage_lock(fingerprint):
+            folder = self.trial_folder(fingerprint)
+            partial = folder.with_name(f"{fingerprint}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(files.DONE))
+            record = self.record(fingerprint)
+            with gzip.open(folder / SCORES, "rt", encoding="utf-8", newline="") as file:
+                _, *stored = csv.reader(file)
+            if name not in record.get("imported", {}) and any(row[0] == name for row in stored):
+                raise RequestError(f"{name}: the trial has a benchmark of this name; rename the log's files")
+            kept = [row for row in stored if row[0] != name and not row[0].startswith(f"{name} ")]
+            added = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in rows)
+            files.write_csv(partial / SCORES, SCORE_COLUMNS, [*kept, *added])
+            record["imported"] = record.get("imported", {}) | {name: digest}
+            record["benchmarks"] = record.get("benchmarks", {}) | {name: note}
+            files.write_json(partial / "record.json", record)
+            files.commit(partial, folder)
 
     def _sample(self, sample: SampleRow) -> dict[str, Any]:
         values = {name: getattr(sample, name) for name in SampleRow.__slots__ if name != "picture"}

@@ -1,0 +1,167 @@
+"""Scores that lmms-eval gave an exported model, as rows of the trial that the model is of.
+
+With `--log_samples`, lmms-eval writes `DATE_samples_TASK.jsonl` beside `DATE_results.json`: a line per question with
+its `doc_id`, its `filtered_resps` and what each metric notes of it, which is a number or an object. What in an object
+is the score differs from task to task. So the common readings are tried, and the one is taken whose mean over all
+questions is the number in the results. A metric that none fits, such as MME's sum over categories, cannot be compared
+question by question and is left out.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.config import RequestError, Trial
+from mm1_lab.evaluate.items import field, load, load_lines, one_each
+from mm1_lab.evaluate.metrics import RATES, rate_points
+from mm1_lab.orchestrate.request import Request
+from mm1_lab.rows import ScoreRow
+
+TRUTHS, SAID = ("answer", "ground_truth"), ("prediction", "pred", "parsed_pred")
+"""What objects call the right answer, and the model's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A task of a log."""
+
+    name: str
+    metrics: Mapping[str, Sequence[float]]
+    """Points of each question, by metric; the first is the task's score, the others stand beside it."""
+    left_out: tuple[str, ...]
+    samples: Sequence[Mapping[str, Any]]
+    shots: int
+    digest: str
+
+
+def import_scores(request: Request, trial: Trial, folder: Path) -> Iterator[str]:
+    """Enters what the log in `folder` holds into the trial's scores; tells a line per task.
+
+    Raises RequestError, before anything is changed, for a trial without scores or a log that cannot be read.
+    """
+    ledger = request.ledger
+    if not ledger.has_intact_scores(trial.fingerprint):
+        raise RequestError(
+            f"{trial.name}: has no scores yet, to which others could be added; run it: mm1-lab run "
+            f"{request.sweep.name} --scale {request.scale_name} --only {trial.arm!r}"
+        )
+    for task in read_log(folder):
+        known = ledger.record(trial.fingerprint).get("imported", {})
+        left_out = f"; {', '.join(task.left_out)} cannot be split by question" if task.left_out else ""
+        if known.get(task.name) == task.digest:
+            yield f"{task.name}: is there already"
+            continue
+        note = f"{len(task.samples):,} questions, asked and scored by lmms-eval ({next(iter(task.metrics))})"
+        ledger.add_scores(
+            trial.fingerprint, _rows(task, trial.evaluation.settings.blocks), task.name, task.digest, note
+        )
+        yield f"{task.name}: {note}{left_out}"
+
+
+def _rows(task: Imported, blocks: int) -> list[ScoreRow]:
+    count = len(task.samples)
+    return [
+        ScoreRow(
+            benchmark=f"{task.name} {metric}" if place else task.name,
+            family="further" if place else "imported",
+            metric=metric,
+            shots=task.shots,
+            block=number * min(blocks, count) // count,
+            question=str(sample["doc_id"]),
+            kind="question",
+            score=score,
+            prediction=(said := _text(sample.get("filtered_resps", ""))),
+            parsed=bool(said.strip()),
+        )
+        for place, (metric, points) in enumerate(task.metrics.items())
+        for number, (sample, score) in enumerate(zip(task.samples, points, strict=True))
+    ]
+
+
+def read_log(folder: Path) -> list[Imported]:
+    """The tasks logged below `folder`, by name. Raises RequestError."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*_samples_*.jsonl")):
+        name = path.stem.partition("_samples_")[2]
+        if name in files:
+            raise RequestError(f"{folder}: {name} is logged twice ({files[name]}, {path}); name the folder of one run")
+        files[name] = path
+    if not files:
+        raise RequestError(
+            f"{folder}: holds no *_samples_*.jsonl of lmms-eval; run it with --log_samples --output_path"
+        )
+    return [_read_task(name, path) for name, path in files.items()]
+
+
+def _read_task(name: str, path: Path) -> Imported:
+    results_file = path.with_name(path.name.partition("_samples_")[0] + "_results.json")
+    results = load(str(results_file))
+    told = results.get("results", {}).get(name) if isinstance(results, dict) else None
+    if not isinstance(told, dict):
+        raise RequestError(
+            f"{results_file}: has no results of {name}; is it the file that lmms-eval wrote with the log?"
+        )
+    rows = one_each((row for _, row in load_lines(str(path))), "doc_id", str(path))
+    samples = sorted(rows.values(), key=lambda row: (len(str(row["doc_id"])), str(row["doc_id"])))
+    if not samples:
+        raise RequestError(f"{path}: holds no questions; run lmms-eval again")
+    metrics: dict[str, Sequence[float]] = {}
+    left_out = []
+    for key, value in told.items():
+        metric = key.partition(",")[0]
+        if isinstance(value, int | float) and not metric.endswith("_stderr") and metric in samples[0]:
+            values = [field(sample, metric, str(path), f"question {sample['doc_id']}") for sample in samples]
+            if points := _points(metric, values, float(value)):
+                metrics[metric] = points
+            else:
+                left_out.append(metric)
+    if not metrics:
+        raise RequestError(
+            f"{path}: no metric of {name} is a mean over its questions ({', '.join(left_out) or 'none is logged'}), so "
+            "models cannot be compared question by question; leave it out"
+        )
+    content = path.read_bytes() + results_file.read_bytes()
+    shots = results.get("n-shot", {}).get(name) or 0
+    return Imported(name, metrics, tuple(left_out), samples, int(shots), hashlib.sha256(content).hexdigest()[:16])
+
+
+def _points(metric: str, values: Sequence[Any], told: float) -> list[float] | None:
+    """Each question's points, whose mean is what was told, shares in percent. None where no reading fits."""
+    for points in _readings(metric, values):
+        mean = sum(points) / len(points)
+        if any(math.isclose(mean, number, rel_tol=1e-6, abs_tol=1e-7) for number in (told, 100 * told)):
+            return points
+    return None
+
+
+def _readings(metric: str, values: Sequence[Any]) -> Iterator[list[float]]:
+    if all(isinstance(value, int | float) for value in values):
+        yield _percent(values)
+    elif all(isinstance(value, dict) for value in values):
+        if all(isinstance(value.get("score"), int | float) for value in values):
+            yield _percent([value["score"] for value in values])
+        pairs = [(_first(value, SAID), _first(value, TRUTHS)) for value in values]
+        if all(None not in pair for pair in pairs):
+            yield [100.0 * (said == true) for said, true in pairs]
+            for rate in (rate for rate in RATES if rate in metric):
+                yield rate_points(rate, (said == "yes" for said, _ in pairs), (true == "yes" for _, true in pairs))
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    scale = 100.0 if min(values) >= 0 and max(values) <= 1 else 1.0
+    return [scale * value for value in values]
+
+
+def _first(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    return next((str(value[key]).strip().lower() for key in keys if key in value), None)
+
+
+def _text(answer: Any) -> str:
+    """What was answered: a text, or the first of a list; of choices by likelihood, all that is logged."""
+    while isinstance(answer, list) and len(answer) == 1:
+        (answer,) = answer
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
