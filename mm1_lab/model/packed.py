@@ -1,18 +1,23 @@
 """How the decoder reads packed rows: documents that do not see each other, and experts that are to share the work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv
 
 from mm1_lab import team
 
 VARLEN = "documents"
 """The name by which the library knows `_document_attention`."""
+BLOCK_COST = 12
+"""What the calls for one more block of documents cost, in positions of padding: measured with small decoders."""
 BALANCE_WEIGHT = 0.01
 ROUTER_Z_WEIGHT = 0.001
 """MM1, section 4: of the load-balance loss and of the router z-loss; here of each layer's."""
@@ -36,32 +41,89 @@ def read_rows(
 ) -> States:
     """The states of packed rows `embedded` (rows, sequence, width): each document sees only itself, causally.
 
-    `documents` and `positions` are (rows, sequence). Padding counts as one more document, so every position sees at
-    least itself and none becomes NaN.
+    `documents` and `positions` are (rows, sequence). What stands at padding is finite and means nothing.
     """
     experts = getattr(decoder.config, "num_experts", 0)
     more: dict[str, Any] = {"output_router_logits": True} if experts else {}
-    if decoder.config._attn_implementation == VARLEN:
+    inputs, places, real = embedded.flatten(0, 1), positions.flatten(), documents.flatten() > 0
+    blocks = None
+    if decoder.config._attn_implementation != VARLEN:
+        # padding counts as one more document, so that every position sees at least itself and none becomes NaN
+        causal = torch.ones(2 * documents.shape[1:], dtype=torch.bool, device=documents.device).tril()
+        more["attention_mask"] = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
+        inputs, places = embedded, positions
+    elif embedded.is_cuda and (torch.is_autocast_enabled("cuda") or embedded.dtype != torch.float32):
         # all rows one after the other, as one
-        flat = (embedded.flatten(0, 1)[None], positions.flatten()[None])
         more |= {"bounds": document_bounds(documents), "longest": documents.shape[1]}
-        outputs = decoder.model(inputs_embeds=flat[0], position_ids=flat[1], use_cache=False, **more)
+        inputs, places = inputs[None], places[None]
     else:
-        length = documents.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-        mask = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
-        outputs = decoder.model(
-            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False, **more
-        )
-    hidden = outputs.last_hidden_state.view_as(embedded)
+        blocks = blocks_of(documents)
+        more["shapes"] = blocks.shapes
+        inputs, places, real = inputs.index_select(0, blocks.order)[None], places[blocks.order][None], blocks.real
+    outputs = decoder.model(inputs_embeds=inputs, position_ids=places, use_cache=False, **more)
+    hidden = outputs.last_hidden_state
+    hidden = (hidden if blocks is None else hidden[0].index_select(0, blocks.back)).view_as(embedded)
     if not experts:
         return States(hidden)
-    return States(hidden, *_routing(outputs.router_logits, documents.flatten() > 0, decoder.config.num_experts_per_tok))
+    return States(hidden, *_routing(outputs.router_logits, real, decoder.config.num_experts_per_tok))
 
 
 def read_by_document(decoder: PreTrainedModel) -> None:
     """From now on packed rows are read by attention within each document alone, without a mask over all pairs."""
     decoder.set_attn_implementation(VARLEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Documents of packed rows sorted by length, those of about one length as a block of equal ones.
+
+    The last token of one that is shorter is repeated: no token of its own sees that, as attention is causal.
+    """
+
+    shapes: list[tuple[int, int]]
+    """Of each block: documents, positions of each."""
+    order: torch.Tensor
+    """int64: where each position of all blocks stands in the rows, these laid end to end."""
+    real: torch.Tensor
+    """bool: which of them are no repetitions."""
+    back: torch.Tensor
+    """int64 (rows · sequence,): the other way round; 0 for padding."""
+
+
+def blocks_of(documents: torch.Tensor) -> Blocks:
+    """The blocks of `documents` (rows, sequence), without padding unless there is nothing else."""
+    bounds = document_bounds(documents).cpu().numpy()
+    numbers = documents.flatten().cpu().numpy()
+    starts, lengths = bounds[:-1], np.diff(bounds)
+    kept = numbers[starts] > 0 if (numbers > 0).any() else np.full(len(starts), True)
+    by_length = np.argsort(lengths[kept], kind="stable")
+    starts, lengths = starts[kept][by_length], lengths[kept][by_length]
+    shapes = _block_shapes(lengths)
+    padded = np.repeat([length for _, length in shapes], [count for count, _ in shapes])
+    within = np.arange(padded.sum()) - np.repeat(np.cumsum(padded) - padded, padded)
+    real = within < np.repeat(lengths, padded)
+    order = np.repeat(starts, padded) + np.minimum(within, np.repeat(lengths - 1, padded))
+    back = np.zeros(len(numbers), np.int64)
+    back[order[real]] = np.flatnonzero(real)
+    return Blocks(shapes, *(torch.from_numpy(part).to(documents.device) for part in (order, real, back)))
+
+
+def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
+    """How documents of ascending `lengths` are cut into blocks, so that padding and calls cost least."""
+    values, counts = (part.tolist() for part in np.unique(lengths, return_counts=True))
+    before = [0, *accumulate(counts)]
+    best = [(0, 0)]  # for the first n lengths: the cost in positions, and where their last block begins
+    for end, length in enumerate(values, start=1):
+        best.append(
+            min((best[start][0] + BLOCK_COST + (before[end] - before[start]) * length, start) for start in range(end))
+        )
+    shapes: list[tuple[int, int]] = []
+    end = len(values)
+    while end:
+        start = best[end][1]
+        shapes.insert(0, (before[end] - before[start], values[end - 1]))
+        end = start
+    return shapes
 
 
 def document_bounds(documents: torch.Tensor) -> torch.Tensor:
@@ -80,25 +142,32 @@ def _document_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    bounds: torch.Tensor,
-    longest: int,
+    bounds: torch.Tensor | None = None,
+    longest: int = 0,
+    shapes: Sequence[tuple[int, int]] = (),
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document. Shapes (1, heads, positions, head width) → (1, positions, heads, …).
 
-    In half precision on a GPU by torch's variable-length flash attention, else one document after the other.
+    Where `bounds` are given, by torch's variable-length flash attention for half precision on a GPU; else block by
+    block of `shapes`.
     """
     groups = query.shape[1] // key.shape[1]
-    if query.is_cuda and value.dtype != torch.float32:
-        query, key, value = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    if bounds is not None:
+        query, key = query.to(value.dtype), key.to(value.dtype)
         ends = (bounds, bounds, longest, longest)
         out: Any = varlen_attn(query, key, value, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=groups > 1)
         return out[None], None
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    lengths = bounds.diff().tolist()
-    parts = zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True)
-    outs = [nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=True) for q, k, v in parts]
-    return torch.cat(outs, dim=2).transpose(1, 2), None
+    sizes = [count * length for count, length in shapes]
+    outs = []
+    for shape, *block in zip(shapes, *(part.split(sizes) for part in (query, key, value)), strict=True):
+        q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in block)  # (documents, heads, length, …)
+        attended = nn.functional.scaled_dot_product_attention(
+            q, k, v, scale=scaling, is_causal=True, enable_gqa=groups > 1
+        )
+        outs.append(attended.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outs)[None], None
 
 
 AttentionInterface.register(VARLEN, _document_attention)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from mm1_lab import team
@@ -70,7 +71,7 @@ def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path],
         upcycle(decoder, inputs["upcycled_from"])
     if stage.gradient_checkpointing:
         decoder.activation_checkpointing_enable({"use_reentrant": False})
-    if stage.attention == "varlen":
+    if stage.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
         read_by_document(decoder)
     if stage.compile:
         compile_parts(decoder.model)

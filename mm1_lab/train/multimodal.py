@@ -43,7 +43,7 @@ def train_mm1(
     if stage.gradient_checkpointing:
         model.encoder.vision.activation_checkpointing_enable({"use_reentrant": False})
         model.decoder.activation_checkpointing_enable({"use_reentrant": False})
-    if stage.attention == "varlen":
+    if stage.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
         read_by_document(model.decoder)
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)

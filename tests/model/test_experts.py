@@ -12,7 +12,7 @@ from mm1_lab.config import Size
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, count_parameters, load_weights, read_by_document, read_rows, upcycle
 from mm1_lab.model.decoder import Router, sparse_layers
-from mm1_lab.model.packed import balance_loss, document_bounds
+from mm1_lab.model.packed import BLOCK_COST, balance_loss, blocks_of, document_bounds
 
 DENSE = Size(layers=4, width=24, heads=4)
 EXPERTS = DENSE.model_copy(update={"experts": 4})
@@ -167,3 +167,28 @@ def test_bounds_of_documents(squares: Data) -> None:
     _, documents, _ = packed(1)
     assert document_bounds(documents).tolist() == [0, 5, 9, 12, 24]
     assert document_bounds(torch.tensor([[1, 1], [1, 2]])).tolist() == [0, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lengths", [[3], [3, 40, 4, 3, 41, 3], list(range(1, 30))])
+def test_blocks_hold_every_real_position_once_and_in_its_document_s_order(lengths: list[int]) -> None:
+    """In two rows with padding, which stands in no block; a few more positions are repeated than a block costs."""
+    row = [number for number, length in enumerate(lengths, start=1) for _ in range(length)] + [0, 0]
+    documents = torch.tensor([row, [*row[:-2], 9, 9]])
+    blocks = blocks_of(documents)
+    assert blocks.back[blocks.order[blocks.real]].tolist() == blocks.real.nonzero()[:, 0].tolist()
+    assert blocks.order[blocks.real].sort().values.tolist() == (documents.flatten() > 0).nonzero()[:, 0].tolist()
+    assert len(blocks.order) == sum(count * length for count, length in blocks.shapes)
+    assert int((~blocks.real).sum()) <= BLOCK_COST * len(set(lengths))
+    starts = 0
+    for count, length in blocks.shapes:
+        for document in blocks.order[starts : starts + count * length].view(count, length):
+            assert len(documents.flatten()[document].unique()) == 1
+            assert set(document.diff().tolist()) <= {0, 1}
+        starts += count * length
+
+
+def test_rows_of_padding_alone_are_read() -> None:
+    decoder = build_decoder(DENSE, 20, 12)
+    read_by_document(decoder)
+    nothing = torch.zeros(2, 12, dtype=torch.long)
+    assert bool(torch.isfinite(read_rows(decoder, torch.zeros(2, 12, DENSE.width), nothing, nothing).hidden).all())
