@@ -45,7 +45,7 @@ def choose(
         ]
         scores: list[float] = []
         for start in range(0, len(options), MOST):
-            scores += _log_probabilities(decoder, embedder, options[start : start + MOST])
+            scores += log_probabilities(decoder, embedder, options[start : start + MOST])
         rest = iter(scores)
         for question in questions:
             own = [next(rest) for _ in question.choices]
@@ -53,7 +53,7 @@ def choose(
     return chosen
 
 
-def _log_probabilities(
+def log_probabilities(
     decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
 ) -> list[float]:
     """Of each answer behind its prompt, in nats; padding stands behind them, where no earlier token sees it."""

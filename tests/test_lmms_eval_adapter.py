@@ -1,0 +1,133 @@
+"""The adapter for lmms-eval gives an exported model's own answers and losses; its base here is a stand-in."""
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from mm1_lab.config import WORLD_DATA, Recipe, SftRecipe, load_scale, resolve
+from mm1_lab.data.world import World
+from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.embedder import PromptEmbedder
+from mm1_lab.evaluate.likelihood import log_probabilities
+from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Question
+from mm1_lab.evaluate.run import Answering
+from mm1_lab.evaluate.world_chat import chat_benchmarks
+from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer, save_weights
+from mm1_lab.orchestrate.exporting import WORLD_CHAT
+
+REPOSITORY = Path(__file__).parents[1]
+ADAPTER = REPOSITORY / "contrib" / "lmms_eval_mm1"
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """What lmms-eval's registry takes."""
+
+    model_id: str
+    simple_class_path: str | None = None
+    chat_class_path: str | None = None
+
+
+class Base:
+    """What lmms-eval's class `lmms` gives its subclasses, as far as models use it."""
+
+    is_simple = True
+
+    def __init__(self) -> None:
+        self.task_dict: dict[str, Any] = {}
+
+
+@pytest.fixture
+def adapter(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
+    """The class that the entry point leads to."""
+    modules = {"lmms_eval": {}, "lmms_eval.api": {}, "lmms_eval.api.model": {"lmms": Base}, "lmms_eval.models": {}}
+    for name, content in (modules | {"lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest}}).items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.syspath_prepend(str(ADAPTER))
+    for name in ("lmms_eval_mm1", "lmms_eval_mm1.model"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    entry = tomllib.loads((ADAPTER / "pyproject.toml").read_text())["project"]["entry-points"]["lmms_eval.models"][
+        "mm1"
+    ]
+    module_name, _, function = entry.partition(":")
+    manifest = getattr(importlib.import_module(module_name), function)()
+    assert manifest.model_id == "mm1" and manifest.chat_class_path is None
+    path, _, name = manifest.simple_class_path.rpartition(".")
+    return getattr(importlib.import_module(path), name)
+
+
+def pictures(question: Question, side: int) -> list[Image.Image]:
+    return [Image.fromarray(picture.pixels(side)) for picture in question.pictures]
+
+
+def request_for(value: Any, number: int, see: Callable[[Any], Any], context: str) -> Any:
+    return SimpleNamespace(args=(context, value, see, number, "task", "test"))
+
+
+def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[Any]) -> None:
+    settings = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
+    stage = resolve("a", Recipe(sft=SftRecipe()), settings, 0, WORLD_DATA).evaluation
+    torch.manual_seed(2)
+    world, own = World(), build_mm1(stage.model, World().tokenizer).eval()
+    with torch.no_grad():
+        own.decoder.lm_head.weight.mul_(40)
+        own.connector.project[-1].weight.mul_(40)
+    save_weights(own, tmp_path / "weights", stage.model)
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "weights").save_pretrained(tmp_path / "exported")
+    side, places = stage.model.image_size, stage.model.connector.image_tokens
+    shape: dict[str, Any] = {"side": side, "image_tokens": places, "views": stage.model.views}
+    MM1Processor(library_tokenizer(world.tokenizer), chat_template=WORLD_CHAT, **shape).save_pretrained(
+        tmp_path / "exported"
+    )
+    model = adapter(str(tmp_path / "exported"), device="cpu", batch_size=3)
+    (choice,) = [one for one in chat_benchmarks(stage.settings) if one.name == "chat-knowledge"]
+    questions = questions_of(choice)
+    model.task_dict["task"] = {"test": questions}
+
+    def see(question: Question) -> list[Image.Image]:
+        return pictures(question, side)
+
+    contexts = [question.prompt.removeprefix("tell : ").removesuffix(" . say :") for question in questions]
+    asked = [
+        request_for({"until": ["."], "max_new_tokens": choice.new_tokens, "temperature": 0}, number, see, context)
+        for number, context in enumerate(contexts)
+    ]
+    answers = model.generate_until(asked)
+    assert answers == Answering(stage, own, world).predict(choice, 0) and len(set(answers)) > 2
+
+    embedder = PromptEmbedder(own, places, side, False, 4, stage.model.views)
+    writer = PromptWriter(world.tokenizer, stage.model.picture_tokens)
+    options = [
+        (writer.prefix(choice, 0, 0) + writer.question(question), tuple(world.tokenizer.encode(f" {one}")))
+        for question in questions
+        for one in question.choices
+    ]
+    with torch.inference_mode():
+        logs = log_probabilities(own.decoder, embedder, options)
+    offered = [(number, one) for number, question in enumerate(questions) for one in question.choices]
+    targets = [one if number % 2 else lambda _, one=one: one for number, one in offered]
+    found = model.loglikelihood(
+        [
+            request_for(target, number, see, contexts[number])
+            for (number, _), target in zip(offered, targets, strict=True)
+        ]
+    )
+    for (loss, _), log, (_, answer) in zip(found, logs, options, strict=True):
+        assert loss == pytest.approx(-log / len(answer), rel=1e-3)
+    greedy = [answer.split()[0] == one for (number, one) in offered for answer in [answers[number] or "-"]]
+    assert [is_greedy for _, is_greedy in found] == greedy
+    with pytest.raises(NotImplementedError, match="several rounds"):
+        model.generate_until_multi_round([])
