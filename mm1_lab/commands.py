@@ -34,7 +34,9 @@ DONE, FAILED = 0, 1
     option(
         "sweeps", "a YAML file, or the name of one in sweeps/; what several share is shown once", "SWEEP", nargs="+"
     ),
-    *(opt.ONLY, *opt.REQUEST, opt.NO_PARTS),
+    opt.ONLY,
+    *opt.REQUEST,
+    opt.NO_PARTS,
 )
 def plan(options: argparse.Namespace) -> int:
     """What would run, and what it costs."""
@@ -47,7 +49,8 @@ def plan(options: argparse.Namespace) -> int:
 
 @command(
     "sweeps/data_mix.yaml --set train.steps=200",
-    *(opt.SWEEP, opt.ONLY, *opt.REQUEST, *opt.EXECUTOR),
+    *opt.ARMS,
+    *opt.EXECUTOR,
     switch("--anew", "make again what was made with other code of a connector or metric than it has now"),
     opt.NO_PARTS,
 )
@@ -70,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         return run_sweep(request, executor, draw_sweep, sweep_in_short)
 
 
-@command("data_mix --only base --seeds 5", opt.SWEEP, opt.ONLY, *opt.REQUEST)
+@command("data_mix --only base --seeds 5", *opt.ARMS)
 def ship_parts(options: argparse.Namespace) -> int:
     """Copy the encoders and decoders of a sweep from the store to results/parts."""
     from mm1_lab.orchestrate import shipping
@@ -91,10 +94,9 @@ AS = "mm1 (default); llava, where that is exact; encoder or decoder, a part by i
 
 @command(
     "data_mix --only base model",
-    opt.SWEEP,
+    *opt.ARMS,
     option("folder", "a new folder", "FOLDER", type=Path),
     option("--as", AS, dest="form", choices=FORMS, default="mm1"),
-    *(opt.ONLY, *opt.REQUEST),
 )
 def export(options: argparse.Namespace) -> int:
     """A trained arm as a Hugging Face folder."""
@@ -138,9 +140,8 @@ def import_scores(options: argparse.Namespace) -> int:
 
 @command(
     "sft_resolution --only 336 --image photo.jpg",
-    opt.SWEEP,
+    *opt.ARMS,
     repeated("--image", "of the first turn; may be repeated", "FILE", type=Path),
-    *(opt.ONLY, *opt.REQUEST),
 )
 def chat(options: argparse.Namespace) -> int:
     """Talk to a trained arm."""
@@ -184,7 +185,9 @@ SAMPLES = "training samples that are searched for leaks; default: %(default)s"
     option("scale", "smoke, mini, …", "SCALE"),
     repeated("--only", "words, probe, lower (resolution), leaks, prompts or validity; may be repeated", "GATE"),
     option("--samples", SAMPLES, type=int, default=1_000_000),
-    *(*opt.SETTINGS, opt.INLINE, opt.NO_PARTS),
+    *opt.SETTINGS,
+    opt.INLINE,
+    opt.NO_PARTS,
 )
 def check_scale(options: argparse.Namespace) -> int:
     """Whether results at a scale can be trusted."""
@@ -232,7 +235,9 @@ FROM = "fit these measurements instead: columns params, learning_rate, score[, s
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "--from: the score is a loss"),
     repeated("--profile", "--from: keep the best over this column", "COLUMN"),
-    *(*opt.REQUEST, *opt.EXECUTOR, opt.NO_PARTS),
+    *opt.REQUEST,
+    *opt.EXECUTOR,
+    opt.NO_PARTS,
 )
 def fit_lr_law(options: argparse.Namespace) -> int:
     """Search each size's best learning rate and fit its law."""
@@ -315,7 +320,10 @@ def show(options: argparse.Namespace) -> int:
 
 @command(
     "data_mix captions interleaved",
-    *(opt.SWEEP, option("first", None, "ARM"), option("second", None, "ARM"), *opt.REQUEST),
+    opt.SWEEP,
+    option("first", None, "ARM"),
+    option("second", None, "ARM"),
+    *opt.REQUEST,
 )
 def compare(options: argparse.Namespace) -> int:
     """Two arms: scores, difference and its interval."""
@@ -445,7 +453,8 @@ KEEP = "the weights behind each sweep's best trial, none, or all (only what was 
 @command(
     "--keep best",
     option("--keep", KEEP, choices=["best", "none", "all"], default="best"),
-    *(opt.IN_RESULTS, opt.STORE),
+    opt.IN_RESULTS,
+    opt.STORE,
 )
 def gc(options: argparse.Namespace) -> int:
     """Free weights, never results; not while a sweep runs."""

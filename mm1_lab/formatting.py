@@ -17,6 +17,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+def first_line(error: Exception) -> str:
+    """Of a message, in short."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h 20 min`."""
     if seconds < 90:

@@ -60,6 +60,7 @@ IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, defaul
 STORE = option("--store", "where weights are kept", "DIR", type=Path, default=RESULTS / "store")
 SETTINGS = (SEEDS, SET, IN_RESULTS, STORE)
 REQUEST = (SCALE, DATA, *SETTINGS)
+ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 EXECUTOR = (INLINE, option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS"))
 NO_PARTS = switch("--no-parts", f"compute anew what is shipped in {PARTS}")

@@ -27,6 +27,7 @@ from mm1_lab.config import (
     nearest,
 )
 from mm1_lab.data.tokenizers import folder_tokenizer
+from mm1_lab.formatting import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -99,10 +100,9 @@ def find_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
     except HfHubHTTPError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RequestError(f"{name}: the Hugging Face hub does not give it ({reason})") from None
+        raise RequestError(f"{name}: the Hugging Face hub does not give it ({first_line(error)})") from None
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].removeprefix("Got: ")
+        reason = first_line(error).removeprefix("Got: ")
         raise RequestError(
             f"{name}: is neither a folder here nor in the hub's cache, and the hub cannot be reached ({reason}); "
             "give the folder of a copy"
@@ -217,8 +217,7 @@ def library_weights(
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RequestError(f"{model.name}: its weights cannot be loaded ({reason})") from None
+        raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
     if found["missing_keys"]:
         raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is not complete")
     weights: dict[str, torch.Tensor] = dict(loaded.state_dict())
@@ -280,8 +279,7 @@ def _config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever the library raises for a damaged or unknown configuration
-        reason = str(error).strip().split("\n")[0]
-        raise RequestError(f"{folder}: its config.json cannot be used ({reason})") from None
+        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
 
 
 def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -20,6 +20,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.formatting import first_line
 
 IMAGE = "<image>"
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
@@ -116,8 +117,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
         kind = PreTrainedTokenizerFast if named in GENERIC else AutoTokenizer
         loaded = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RequestError(f"tokenizer: {folder} holds no Hugging Face tokenizer that loads ({reason})") from error
+        text = f"tokenizer: {folder} holds no Hugging Face tokenizer that loads ({first_line(error)})"
+        raise RequestError(text) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
         raise RequestError(f"tokenizer: {folder} has no tokenizer.json; save its fast version there")

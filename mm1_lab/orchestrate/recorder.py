@@ -16,6 +16,7 @@ from queue import SimpleQueue
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import Busy, locked
+from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.mlflow_runs import SweepRuns, shown_uri, without_secrets
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import LOCAL
@@ -135,8 +136,7 @@ def sync(folder: Path, ledger: Ledger) -> Manifest:
 
 
 def _why(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return without_secrets(f"MLflow at {shown_uri()} cannot be written ({lines[0][:200]})")
+    return without_secrets(f"MLflow at {shown_uri()} cannot be written ({first_line(error)})")
 
 
 def artifacts_of(folder: Path) -> list[Path]:
