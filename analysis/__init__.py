@@ -1,140 +1,20 @@
-"""What the results mean: tables, figures, verdicts, a report, from results/ alone, in seconds. Nothing trains."""
+"""What the results mean: tables, figures, verdicts, a report, from results/ alone, in seconds. Nothing trains.
 
-from __future__ import annotations
+These two are handed to a run before it starts; what they need is imported when it ends.
+"""
 
-import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from analysis.overview import Drawn, Group
-    from analysis.table import Table
-
-
-def draw(results: Path) -> list[Path]:
-    """Redraws everything of a results folder; returns the files written.
-
-    Beside each sweep what `draw_sweep` draws; in each scale's folder `lessons.*` and `axes.*`; and `summary.md`, for
-    reading on a code host. Raises RequestError where there are no results, or of another schema. A sweep none of whose
-    trials is finished is left out as long as another one has results.
-    """
-    return _draw_all(results)[1]
-
-
-def draw_report(results: Path) -> list[Path]:
-    """Redraws everything and writes `report.html`; returns the files written, the report last."""
-    from analysis.report import write_report
-
-    groups, files = _draw_all(results)
-    return [*files, write_report(results, groups)]
-
-
-def _draw_all(results: Path) -> tuple[list[Group], list[Path]]:
-    from analysis.overview import group_sweeps, write_overview
-
-    drawn = draw_sweeps(results)
-    groups = group_sweeps(results, drawn)
-    return groups, [*(path for one in drawn for path in one.files), *write_overview(results, groups)]
-
-
-def draw_sweeps(results: Path) -> list[Drawn]:
-    """Every sweep of a results folder, on all cores."""
-    from mm1_lab.results.reading import list_variants, read_variant
-
-    folders = list_variants(results)
-    finished = [folder for folder in folders if read_variant(folder).trials["done"].any()] or folders
-    workers = min(len(finished), len(os.sched_getaffinity(0)))
-    if workers < 2:
-        return [_draw(folder) for folder in finished]
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["pandas", "matplotlib.figure", "scipy.special", "analysis.overview"])
-    with ProcessPoolExecutor(workers, context) as pool:
-        return list(pool.map(_draw, finished))
 
 
 def draw_sweep(folder: Path) -> list[Path]:
-    """Redraws one sweep's folder (`RESULTS/SCALE/VARIANT`); returns the files written.
+    """Redraws one sweep's folder (`analysis.redraw.draw_sweep`)."""
+    from analysis import redraw
 
-    `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms where the sweep has none; `contrasts.*`:
-    the claims with their verdicts; `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: the same over
-    seeds; `sources.csv`: held-out loss, tokens and epochs per source; `predictions.html|png`: sampled predictions;
-    `validity.*`: the rules for the base, where it has a blind control; `table_1.*`: Table 1, with each encoder's
-    quality by itself. Of a search: `points.csv`, `optima.csv`, `law.json`. `table.md` is written last, in one step: a
-    folder where it is newer than the results is drawn completely.
-    """
-    return list(_draw(folder).files)
+    return redraw.draw_sweep(folder)
 
 
 def sweep_in_short(folder: Path) -> str:
     """A sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
-    from analysis.claims import judge_claims
-    from analysis.study import read_study
-    from analysis.table import to_plain
-    from analysis.tables import short_claims, short_table
-    from analysis.validity import failed_gates, validity_rows
+    from analysis import redraw
 
-    study = read_study(folder)
-    claims = judge_claims(study, failed_gates(study, validity_rows(study)))
-    tables = [short_table(study), *([short_claims(claims)] if len(claims) else [])]
-    return "\n\n".join(to_plain(table).rstrip() for table in tables)
-
-
-def compare_arms(folder: Path, first: str, second: str) -> Table:
-    """Two arms of a sweep's folder: scores, differences and their intervals."""
-    from analysis.compare import compare_table
-    from analysis.study import read_study
-
-    return compare_table(read_study(folder), first, second)
-
-
-def _draw(folder: Path) -> Drawn:
-    from analysis.axes import axis_rows
-    from analysis.claims import judge_claims
-    from analysis.figures import draw_claims, draw_scores, head
-    from analysis.lessons import lesson_parts, load_lessons
-    from analysis.lr_results import draw_search
-    from analysis.overview import Drawn, runs_of, shared_seconds
-    from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
-    from analysis.study import read_study
-    from analysis.table import write_csv
-    from analysis.table_1 import write_table_1
-    from analysis.tables import claims_table, losses_table, means_table, scores, write_sweep_tables
-    from analysis.validity import failed_gates, validity_rows, write_validity
-
-    study = read_study(folder)
-    rules = validity_rows(study)
-    failed = failed_gates(study, rules)
-    claims = judge_claims(study, failed)
-    samples = shared_samples(study, shown_arms(study))
-    files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
-    files.append(write_csv(scores(study), folder / "scores.csv"))
-    tables: dict[str, list[Table]] = {}
-    if study.sweep.search:
-        files += draw_search(folder)
-    else:
-        files += draw_scores(study, folder / "figure")
-        if len(claims):
-            files += draw_claims(claims, folder / "contrasts", head(study), f"95 % intervals. {study.caution}".strip())
-            tables["Claims of the sweep's file"] = [claims_table(study, claims)]
-        if study.sweep.reproduces == "Table 1":
-            files += write_table_1(study, folder)
-        validity, table = write_validity(study, rules)
-        files += [*validity, *write_sweep_tables(study, claims, folder)]
-        tables["All scores"] = [means_table(study), losses_table(study)]
-        tables |= {table.title: [table]} if table else {}
-    return Drawn(
-        folder=folder,
-        manifest=study.variant.manifest,
-        files=tuple(files),
-        claims=claims,
-        parts=lesson_parts(study, load_lessons(), failed),
-        axes=None if study.sweep.search else axis_rows(study),
-        missing=tuple(study.missing()),
-        caution=study.caution,
-        runs=runs_of(study),
-        shared_seconds=shared_seconds(study),
-        tables=tables,
-        samples=tuple(samples),
-    )
+    return redraw.sweep_in_short(folder)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis.claims import seed_columns
 from analysis.effects import Effect, axis_effect, forest_importances, grid_effects, varying
 from analysis.study import Study
 from analysis.style import GREY, NARROW, PALETTE, annotate_head, save, styled
-from analysis.table import MISSING, Table
+from analysis.table import MISSING, Row, Table, as_text
 from mm1_lab.results.summary import AVERAGE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METHODS = {
     "one factor": "arms that differ in this axis alone",
@@ -31,38 +29,26 @@ def axis_rows(study: Study) -> pd.DataFrame:
     Columns: sweep, axis (interactions with ×), axes (their number), levels, measure, method, arms, spread, low, high,
     p, share (of the variance between arms: exact on a full grid, a forest's guess elsewhere), and the seeds.
     """
-    import pandas as pd
-
     levels = varying(study.sweep)
     axes = list(next(iter(levels.values()), {}))
-    rows: list[dict[str, object]] = []
-
-    def add(names: tuple[str, ...], measure: str, method: str, effect: Effect | None, share: float | None) -> None:
-        own = (
-            dict.fromkeys(levels[arm][names[0]] for arm in study.sweep.arms if arm in levels) if len(names) == 1 else ()
-        )
-        row = {"sweep": study.sweep.name, "axis": " × ".join(names), "axes": len(names), "levels": " / ".join(own)}
-        row |= {"measure": measure, "method": method}
-        for column, name in zip(("arms", "spread", "low", "high", "p"), (*NAMES,), strict=True):
-            row[column] = getattr(effect, name) if effect else np.nan
-        rows.append(row | {"share": np.nan if share is None else share} | seed_columns(study.seeds))
-
+    rows = []
     for measure in (AVERAGE, *(f"{shots}-shot" for shots in study.shots)):
         trials = study.trial_values(measure)
-        grid = grid_effects(trials, levels) if trials and axes else []
-        for effect in grid:
-            add(effect.axes, measure, "full grid", effect, effect.share)
-        if grid or not trials:
-            continue
-        found = {axis: axis_effect(trials, levels, axis) for axis in axes}
-        alone = not all(found.values()) and measure == AVERAGE
-        shares = forest_importances(trials, levels) if alone else {}
-        for axis, known in found.items():
-            add((axis,), measure, "one factor" if known else "forest", known, shares.get(axis))
+        effects = [("full grid", effect) for effect in grid_effects(trials, levels)]
+        if trials and not effects:
+            known = {axis: axis_effect(trials, levels, axis) for axis in axes}
+            guess = measure == AVERAGE and not all(known.values())
+            shares = forest_importances(trials, levels) if guess else {}
+            for axis, found in known.items():
+                effect = replace(found or Effect((axis,)), share=shares.get(axis, np.nan))
+                effects.append(("one factor" if found else "forest", effect))
+        for method, effect in effects:
+            own = dict.fromkeys(each[effect.axes[0]] for each in levels.values()) if len(effect.axes) == 1 else ()
+            row = {"sweep": study.sweep.name, "axis": " × ".join(effect.axes), "axes": len(effect.axes)}
+            row |= {"levels": " / ".join(own), "measure": measure, "method": method, "arms": effect.arms}
+            row |= {"spread": effect.spread, "low": effect.low, "high": effect.high, "p": effect.p_value}
+            rows.append(row | {"share": effect.share} | seed_columns(study.seeds))
     return pd.DataFrame(rows)
-
-
-NAMES = ("arms", "spread", "low", "high", "p_value")
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -73,8 +59,6 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
 
 def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
     """The ranking of axes, then the full split of each grid."""
-    import pandas as pd
-
     measures = list(dict.fromkeys(rows["measure"]))
     cells = {(row["sweep"], row["axis"], row["measure"]): _spread(row) for row in rows.to_dict("records")}
     ranking = [
@@ -94,36 +78,27 @@ def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
     tables = [Table(title, pd.DataFrame(ranking), notes)]
     grids = rows[(rows["method"] == "full grid") & (rows["measure"] == AVERAGE)]
     for sweep, split in grids.groupby("sweep", sort=False):
-        lines = [
-            {"axis or interaction": row["axis"], "share of the variance": _share(row, 1)}
-            | {"spread": _spread(row), "p": _p(row)}
-            for row in split.to_dict("records")
-        ]
+        lines = [(row["axis"], _share(row, 1), _spread(row), _p(row)) for row in split.to_dict("records")]
         heading = f"{sweep}: what explains the differences between the cells of the grid ({AVERAGE})"
-        tables.append(Table(heading, pd.DataFrame(lines)))
+        names = ["axis or interaction", "share of the variance", "spread", "p"]
+        tables.append(Table(heading, pd.DataFrame(lines, columns=names)))
     return tables
 
 
-def _share(row: Mapping[Hashable, Any], digits: int) -> str:
+def _share(row: Row, digits: int) -> str:
     return MISSING if np.isnan(row["share"]) else f"{100 * row['share']:.{digits}f} %"
 
 
-def _spread(row: Mapping[Hashable, Any]) -> str:
-    if np.isnan(row["spread"]):
-        return MISSING
-    return f"{row['spread']:.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
+def _spread(row: Row) -> str:
+    return as_text(row["spread"]) + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
 
 
-def _p(row: Mapping[Hashable, Any]) -> str:
-    if np.isnan(row["p"]):
-        return MISSING
-    return "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+def _p(row: Row) -> str:
+    return "< 0.001" if row["p"] < 0.001 else as_text(row["p"], ".3f")
 
 
 def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
     """The ranking as dots with intervals; one colour a sweep."""
-    from matplotlib.figure import Figure
-
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
     sweeps = list(dict.fromkeys(row["sweep"] for row in shown))
     with styled():

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
+from analysis.paper import PaperNumber
 from analysis.power import seeds_needed, smallest_difference
 from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
 from analysis.study import DEVELOPMENT, Study
 from mm1_lab.config import Contrast, Expectation
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Verdict = Literal[
     "supported",
@@ -76,11 +75,12 @@ def judge_claims(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
 
     `failed` names the gates that the base fails.
     """
-    import pandas as pd
-
-    reason = grounds(study, failed)
-    rows = [claim_row(study, claim_of(contrast), reason) for contrast in study.sweep.contrasts]
-    return pd.DataFrame([row | verdict_of(row) for row in rows])
+    reason, rows = grounds(study, failed), []
+    for contrast in study.sweep.contrasts:
+        row = claim_row(study, claim_of(contrast), reason)
+        needs = needed(row) if row["says"] == "undecided" else np.nan
+        rows.append(row | {"verdict": row.pop("says"), "seeds_needed": needs})
+    return pd.DataFrame(rows)
 
 
 def grounds(study: Study, failed: Sequence[str] = ()) -> str:
@@ -92,45 +92,43 @@ def grounds(study: Study, failed: Sequence[str] = ()) -> str:
     return f"the base fails its gates: {', '.join(failed)}" if failed else ""
 
 
-def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, object]:
-    """One claim's row but for verdict and the seeds that it needs."""
+def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
+    """One claim's row but for the seeds that it needs; `says` is its verdict, or that there is none for a `reason`."""
     values, seeds = per_seed(study, claim.weights)
     over_seeds = _interval(study, claim.weights, values, seeds)
     over_questions = study.over_questions(claim.weights) if seeds else None
     found = over_seeds or over_questions
-    p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds and not reason else {}
-    paper = study.paper_difference(claim.weights)
-    return {
-        "sweep": study.sweep.name,
-        "claim": claim.text,
-        "detail": claim.detail,
-        "measure": claim.measure,
-        "expect": claim.expect,
-        "margin": claim.margin,
-        "expectation": claim.expectation,
-        "size": np.nan if claim.size is None else claim.size,
-        **interval_columns(found),
-        "interval": "seeds" if over_seeds else "questions" if found else "",
-        "low_questions": over_questions.low if over_questions else np.nan,
-        "high_questions": over_questions.high if over_questions else np.nan,
-        **{f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")},
-        "p": min(p.values(), default=np.nan),
-        "smallest_difference": smallest_difference(over_seeds) if over_seeds else np.nan,
-        **seed_columns(seeds),
-        "mixes_machines": study.mixes_machines(arm for arm, _ in claim.weights),
-        "paper": paper.value if paper else np.nan,
-        "paper_bound": paper.bound if paper else "",
-        "paper_source": paper.source if paper else "",
-        "reason": reason or ("" if over_seeds else "one seed" if found else "no scores"),
-    }
+    return row_of(
+        claim,
+        study.sweep.name,
+        found,
+        "seeds" if over_seeds else "questions" if found else "",
+        seeds,
+        study.paper_difference(claim.weights),
+        reason or ("" if over_seeds else "one seed" if found else "no scores"),
+        low_questions=over_questions.low if over_questions else np.nan,
+        high_questions=over_questions.high if over_questions else np.nan,
+        smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
+        mixes_machines=study.mixes_machines(arm for arm, _ in claim.weights),
+    )
 
 
-def interval_columns(found: Interval | None) -> dict[str, float]:
-    names = ("estimate", "error", "df", "low", "high")
-    if found is None:
-        return dict.fromkeys(names, np.nan)
-    values = (found.estimate, found.error, found.degrees_of_freedom, found.low, found.high)
-    return dict(zip(names, values, strict=True))
+def row_of(
+    claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
+    reason: str, **more: object,
+) -> dict[str, Any]:  # fmt: skip
+    """A row of what was `found` about a claim; p and verdict where there is no `reason` against them."""
+    p = p_values(claim.expect, claim.margin, found, claim.size) if found and not reason else {}
+    known, number = found or Interval(np.nan, np.nan, np.nan), paper or PaperNumber(np.nan, "equal", "")
+    row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
+    row |= {"expect": claim.expect, "margin": claim.margin, "expectation": claim.expectation}
+    row |= {"size": np.nan if claim.size is None else claim.size, "estimate": known.estimate, "error": known.error}
+    row |= {"df": known.degrees_of_freedom, "low": known.low, "high": known.high, "interval": interval}
+    row |= {"low_questions": np.nan, "high_questions": np.nan}
+    row |= {f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")}
+    row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan, **seed_columns(seeds)}
+    row |= {"mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
+    return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged", **more}
 
 
 def seed_columns(seeds: Sequence[int]) -> dict[str, object]:
@@ -198,21 +196,12 @@ def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
     return "refuted in size" if "smaller" in sure else "undecided"
 
 
-def verdict_of(row: Mapping[str, Any], family: int = 1) -> dict[str, object]:
-    """The verdict of one row by itself, and the seeds that would decide it at the level of a family's first step."""
-    p = p_columns(row)
-    if not p:
-        return {"verdict": "not judged", "seeds_needed": np.nan}
-    verdict = say(p)
-    return {"verdict": verdict, "seeds_needed": needed(row, family) if verdict == "undecided" else np.nan}
-
-
 def p_columns(row: Mapping[Any, Any]) -> dict[str, float]:
     found = {name: float(row[f"p_{name}"]) for name in ("supported", "contradicted", "smaller")}
     return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
-def needed(row: Mapping[Any, Any], family: int) -> float:
+def needed(row: Mapping[Any, Any], family: int = 1) -> float:
     """Seeds that would decide a row's claim four times out of five, were the truth what was estimated."""
     seeds, size = row["seeds"], row["size"]
     found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])

@@ -18,6 +18,7 @@ from itertools import chain, combinations
 from math import prod
 
 import numpy as np
+from scipy.special import fdtrc
 
 from analysis.statistics import Floats, quantile
 from mm1_lab.config import Recipe, Sweep
@@ -41,23 +42,18 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
             found["data mix"] = ":".join([*list(percent.values())[:3], *others])
             found["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
         elif isinstance(value, dict):
-            found |= {f"{name} {key}".replace("_", " "): _level(inner) for key, inner in value.items()}
+            found |= {f"{name} {key}": UNSET if inner is None else str(inner) for key, inner in value.items()}
         else:
-            found[name.replace("_", " ")] = _level(value)
-    return found
-
-
-def _level(value: object) -> str:
-    return UNSET if value is None else str(value)
+            found[name] = UNSET if value is None else str(value)
+    return {name.replace("_", " "): level for name, level in found.items()}
 
 
 def varying(sweep: Sweep) -> Levels:
     """The axes that vary among a sweep's arms, controls and doubles left out."""
-    recipes: dict[str, Recipe] = {}
+    levels: Levels = {}
     for arm, recipe in sweep.arms.items():
-        if recipe.images != "blind" and recipe not in recipes.values():
-            recipes[arm] = recipe
-    levels = {arm: levels_of(recipe) for arm, recipe in recipes.items()}
+        if recipe.images != "blind" and (found := levels_of(recipe)) not in levels.values():
+            levels[arm] = found
     axes = [axis for axis in levels_of(sweep.base) if len({found[axis] for found in levels.values()}) > 1]
     return {arm: {axis: found[axis] for axis in axes} for arm, found in levels.items()}
 
@@ -79,12 +75,12 @@ class Effect:
     """
 
     axes: tuple[str, ...]
-    arms: int
-    spread: float
-    low: float
-    high: float
-    p_value: float
-    share: float = float("nan")
+    arms: float = np.nan
+    spread: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p_value: float = np.nan
+    share: float = np.nan
     """Of a full grid's sum of squares between cells."""
 
 
@@ -109,9 +105,9 @@ def grid_effects(trials: Trials, levels: Levels) -> list[Effect]:
     A cell that lacks a seed is a hole in the grid: then nothing can be split exactly, and nothing is.
     """
     axes = list(next(iter(levels.values()), {}))
-    sizes = [len({found[axis] for found in levels.values()}) for axis in axes]
+    cells = prod(len({found[axis] for found in levels.values()}) for axis in axes)
     arms, scores = _complete(trials, levels)
-    if len(axes) < 2 or prod(sizes) != len(levels) or len(arms) < len(levels):
+    if len(axes) < 2 or not len(arms) == len(levels) == cells:
         return []
     average = {axis: _averaging([levels[arm] for arm in arms], axis) for axis in axes}
     effects = []
@@ -121,7 +117,7 @@ def grid_effects(trials: Trials, levels: Levels) -> list[Effect]:
             projector = projector @ (np.eye(len(arms)) - average[axis] if axis in subset else average[axis])
         effects.append(_effect(scores, subset, projector, len(arms)))
     total = sum(effect.spread**2 for effect in effects)
-    return [replace(effect, share=effect.spread**2 / total if total else float("nan")) for effect in effects]
+    return [replace(effect, share=effect.spread**2 / total if total else np.nan) for effect in effects]
 
 
 def _complete(trials: Trials, levels: Levels) -> tuple[list[str], Floats]:
@@ -140,8 +136,6 @@ def _averaging(known: list[dict[str, str]], axis: str) -> Floats:
 
 def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -> Effect:
     """The spread of scores (arms, seeds) in the space of `columns` (arms, …), over `arms` arms."""
-    from scipy.special import fdtrc
-
     vectors, sizes, _ = np.linalg.svd(columns)
     rank = int((sizes > 1e-9).sum())
     by_seed = vectors[:, :rank].T @ scores
@@ -149,7 +143,7 @@ def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -
     squares, degrees = float(mean @ mean), float(rank * (seeds - 1))
     spread = float(2 * np.sqrt(squares / arms))
     if seeds < 2:
-        return Effect(axes, arms, spread, float("nan"), float("nan"), float("nan"))
+        return Effect(axes, arms, spread)
     unit = float(((by_seed - mean[:, None]) ** 2).sum()) / degrees / seeds  # the error of one coordinate of the mean
     if unit <= 1e-18 * (1 + squares):  # scores without any spread of chance
         return Effect(axes, arms, spread, spread, spread, 0.0 if squares else 1.0)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from analysis.statistics import LEVEL, Interval, one_sample, quantile
 from analysis.study import Study
@@ -23,12 +28,9 @@ from analysis.style import (
     save,
     styled,
 )
+from analysis.table import Row
 from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 LOSS = "held-out loss"
 OWN_SCALE = "MM1's are of its own benchmarks and sizes: compare their order with ours, not their height."
@@ -56,8 +58,6 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
 
     A column has one range in all rows. A trial without scores leaves a gap, and its label says so.
     """
-    from matplotlib.figure import Figure
-
     columns = {
         title: [m for k in study.shots if (m := f"{family} {k}-shot".strip()) in study.measures]
         for family, title in study.families.items()
@@ -144,8 +144,6 @@ def _dodge(order: int, count: int, width: float) -> float:
 
 
 def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
-    from matplotlib.lines import Line2D
-
     colours = arm_colours(study.sweep)
     handles = []
     for order, (label, arm) in enumerate(panel.arms.items()):
@@ -169,8 +167,6 @@ def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
 
 def draw_groups(study: Study, path: Path) -> list[Path]:
     """A column per number of shots, a group per panel (resolution and image tokens), a colour per connector."""
-    from matplotlib.figure import Figure
-
     groups = list(study.panels.values())
     labels = list(dict.fromkeys(label for panel in groups for label in panel.arms))
     measures = [measure for measure in study.measures if measure.endswith("shot") and " " not in measure]
@@ -200,8 +196,6 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
 
 def draw_arms(study: Study, path: Path) -> list[Path]:
     """A row per arm, a column per main measure, shots on one range; MM1's numbers in a column of their own."""
-    from matplotlib.figure import Figure
-
     columns = [measure for measure in study.measures if " " not in measure]
     arms = [arm for arm in study.sweep.arms if study.representative(arm) == arm]
     paper = {measure: [study.paper_value(arm, measure) for arm in arms] for measure in columns}
@@ -239,8 +233,6 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
 
     Where verdicts are corrected for their number, thin lines are the intervals that they go by.
     """
-    from matplotlib.figure import Figure
-
     known = claims[["low", "high", "estimate", "paper"]].to_numpy(float)
     ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
     reach = 0.08 * (max(ends) - min(ends) or 1.0)
@@ -266,9 +258,7 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
         return save(figure, path)
 
 
-def _claim(axis: Axes, place: int, row: Mapping[Hashable, Any]) -> None:
-    from matplotlib.patches import Rectangle
-
+def _claim(axis: Axes, place: int, row: Row) -> None:
     margin, (left, right) = row["margin"], axis.get_xlim()
     regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
     low, high = regions.get(row["expect"], (-margin, margin))
@@ -302,7 +292,7 @@ def _claim(axis: Axes, place: int, row: Mapping[Hashable, Any]) -> None:
     axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)
 
 
-def _corrected(row: Mapping[Hashable, Any]) -> float:
+def _corrected(row: Row) -> float:
     """Half the width of the interval that a verdict goes by: at the level that Holm's correction leaves this row."""
     p, p_holm = row.get("p", np.nan), row.get("p_holm", np.nan)
     if p_holm != p_holm or row["error"] != row["error"]:

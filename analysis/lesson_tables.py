@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
+
+import pandas as pd
 
 from analysis.claims import Verdict
 from analysis.figures import draw_claims
 from analysis.lessons import LAW
-from analysis.table import MISSING, Table
-from analysis.tables import estimate, paper_cell, references, seeds_cell, verdict_cell
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Row = Mapping[Hashable, Any]
+from analysis.table import MISSING, Row, Table
+from analysis.tables import cited_in, estimate, paper_cell, references, seeds_cell, verdict_cell
 
 
 def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
     """Every lesson with the part that its verdict hangs on; then every part by itself."""
-    import pandas as pd
-
-    sources = list(dict.fromkeys(source for source in lessons["paper_source"].dropna() if source))
+    sources = cited_in(lessons)
     rows = []
     for row in lessons.to_dict("records"):
         known, several = isinstance(row["detail"], str), f" (of {row['parts']})" if row["parts"] > 1 else ""
@@ -52,8 +46,6 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
 
 def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
     """A row per lesson: what was found, and the verdict."""
-    import pandas as pd
-
     rows = [
         {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1"), "MM1": row["section"]}
         | {"estimate, points": estimate_cell(row), "seeds": seeds_text(row), "verdict": verdict_cell(row)}

@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import yaml
 from pydantic import model_validator
 
@@ -25,12 +25,10 @@ from analysis.claims import (
     claim_of,
     claim_row,
     grounds,
-    interval_columns,
     needed,
     p_columns,
-    p_values,
+    row_of,
     say,
-    seed_columns,
 )
 from analysis.effects import groups, varying
 from analysis.paper import read_paper
@@ -39,25 +37,15 @@ from analysis.study import Study
 from mm1_lab.config import Config, Expectation, RequestError, Sweep
 from mm1_lab.results.summary import CONTENT
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 COLUMNS = (
     *("detail", "measure", "expect", "margin", "expectation", "size", "estimate", "error", "df", "low", "high"),
     *("interval", "p", "seeds", "seed_list", "seeds_are", "mixes_machines", "paper", "paper_bound", "paper_source"),
 )
 """What a lesson has of the claim that its verdict hangs on."""
-PARTS: tuple[str, ...] = (
-    "lesson",
-    "part",
-    "decides",
-    "scored_by",
-    "sweep",
-    *COLUMNS,
-    "low_questions",
-    "high_questions",
+PARTS = (
+    *("lesson", "part", "decides", "scored_by", "sweep", *COLUMNS, "low_questions", "high_questions"),
+    *("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason"),
 )
-PARTS += ("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason")
 """The columns of `all_parts`."""
 
 PATH = Path(__file__).with_name("lessons.yaml")
@@ -77,10 +65,6 @@ class Levels(Config):
     less: str | None = None
     first: str | None = None
     second: str | None = None
-
-    @property
-    def forms(self) -> list[object]:
-        return [self.axis, self.first and self.second]
 
 
 class Part(Levels):
@@ -102,7 +86,8 @@ class Part(Levels):
 
     @model_validator(mode="after")
     def _one_form(self) -> Part:
-        if sum(bool(form) for form in [*self.forms, self.contrast, self.arm and self.over, self.law]) != 1:
+        forms = (self.axis, self.first and self.second, self.contrast, self.arm and self.over, self.law)
+        if sum(map(bool, forms)) != 1:
             raise ValueError("a part names a contrast, an axis, two arms, an arm with what it is over, or a law")
         return self
 
@@ -148,11 +133,11 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
     if part.contrast:
         found = [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
         return [replace(claim, size=part.paper_size) for claim in found]
-    stated = {"expect": part.expect, "margin": part.margin, "size": part.paper_size}
+    claim = Claim(lesson.claim, "", {}, part.measure, part.expect, part.margin, part.paper_size)
     if part.arm:
         weights = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
         detail = f"{part.arm}: {part.measure} − {part.over}"
-        return [Claim(lesson.claim, detail, weights, part.measure, **stated)] if part.arm in sweep.arms else []  # type: ignore[arg-type]
+        return [replace(claim, detail=detail, weights=weights)] if part.arm in sweep.arms else []
     known = {arm: levels for arm, levels in varying(sweep).items() if arm in set(scored)}
     sums = _differences(part, known, sweep)
     if part.beyond:
@@ -160,13 +145,9 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
         beyond = _differences(part.beyond, known, sweep, either_way=True)
         sums = [(f"({a}) − ({b})", _minus(one, two)) for (a, one), (b, two) in product(sums, beyond)]
     return [
-        Claim(lesson.claim, f"{words}, {part.measure}", _at(part.measure, weights), part.measure, **stated)  # type: ignore[arg-type]
-        for words, weights in sums
+        replace(claim, detail=f"{words}, {part.measure}", weights={(arm, part.measure): w for arm, w in arms.items()})
+        for words, arms in sums
     ]
-
-
-def _at(measure: str, weights: Signed) -> dict[tuple[str, str], float]:
-    return {(arm, measure): weight for arm, weight in weights.items()}
 
 
 def _minus(one: Signed, two: Signed) -> Signed:
@@ -206,8 +187,6 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
     Besides the columns of claims: `lesson`, `part` (its number), `scored_by` (`wording` or `content`), `decides`, and
     `says`, the verdict of the row by itself, uncorrected. `reason` says why a row does not decide.
     """
-    import pandas as pd
-
     reason, rows = grounds(study, failed), []
     for lesson in lessons:
         for number, part in enumerate(lesson.parts, 1) if lesson.sweep == study.sweep.name != LAW else ():
@@ -216,8 +195,7 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
             for claim in claims:
                 for scored_by, one in _both(study, claim).items():
                     row = claim_row(study, one, reason)
-                    row["reason"] = row["reason"] or part.aside
-                    rows.append(about | {"scored_by": scored_by} | row | {"says": _says(row)})
+                    rows.append(about | {"scored_by": scored_by, **row, "reason": row["reason"] or part.aside})
             if not claims:
                 rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": "no scores"})
     return pd.DataFrame(rows)
@@ -232,15 +210,8 @@ def _both(study: Study, claim: Claim) -> dict[str, Claim]:
     return {"wording": claim, "content": content}
 
 
-def _says(row: Mapping[str, object]) -> str:
-    p = p_columns(row)
-    return say(p) if p else "not judged"
-
-
 def all_parts(lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path) -> pd.DataFrame:
     """The parts of all sweeps of a scale and of its learning-rate law, whose file is `law`."""
-    import pandas as pd
-
     found = [*frames, *(law_parts(lesson, law) for lesson in lessons if lesson.sweep == LAW)]
     found = [frame for frame in found if len(frame)]
     return pd.concat(found, ignore_index=True).reindex(columns=PARTS) if found else pd.DataFrame(columns=PARTS)
@@ -255,8 +226,6 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
     wording's score and, where there is one, by the content's. Holm's correction orders lessons by the smallest p of
     what could be said of them, and all that is said of one lesson is at its level. `parts` come from `all_parts`.
     """
-    import pandas as pd
-
     lessons = list(lessons)
     found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
     p = {name: _combined(rows) for name, rows in found.items()}
@@ -293,18 +262,16 @@ def _combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
 
     All are empty where no part decides or one that does has no p.
     """
-    none: dict[str, dict[str, float]] = {"wording": {}, "content": {}, "both": {}}
-    deciding = _deciding(rows)
+    deciding = rows[rows["decides"].astype(bool)]
     if deciding.empty or deciding["p"].isna().any():
-        return none
+        return {"wording": {}, "content": {}, "both": {}}
     by_content = deciding["scored_by"] == "content"
-    twins = set(deciding.loc[by_content, "part"])
-    wording = _statements(deciding[~by_content])
-    if not twins:
-        return none | {"wording": wording, "both": wording}
-    content = _statements(deciding[by_content | ~deciding["part"].isin(twins)])
+    wording, content = (
+        combine([p_columns(row) for row in deciding[chosen].to_dict("records")])
+        for chosen in (~by_content, by_content | ~deciding["part"].isin(deciding["part"][by_content]))
+    )
     both = {name: max(wording[name], content[name]) for name in wording if name in content}
-    return {"wording": wording, "content": content, "both": both}
+    return {"wording": wording, "content": content if by_content.any() else {}, "both": both}
 
 
 def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -315,18 +282,10 @@ def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return p | ({"smaller": max(sizes)} if sizes else {})
 
 
-def _statements(rows: pd.DataFrame) -> dict[str, float]:
-    return combine([p_columns(row) for row in rows.to_dict("records")])
-
-
-def _deciding(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["decides"].astype(bool)]
-
-
 def _lesson_row(
     lesson: Lesson, rows: pd.DataFrame, verdict: str, p_holm: float, family: int, left: int
 ) -> dict[str, object]:
-    deciding = _deciding(rows)
+    deciding = rows[rows["decides"].astype(bool)]
     shown = deciding if len(deciding) else rows
     reason, needs = "", np.nan
     if verdict == "not judged":
@@ -334,22 +293,12 @@ def _lesson_row(
         reason = next((one for one in shown["reason"] if one), f"not run: make {command}")
     elif verdict not in DECIDED and lesson.sweep != LAW:
         needs = max(needed(row, left) for row in deciding.to_dict("records"))
-    lead = dict.fromkeys(COLUMNS, np.nan) if rows.empty else {name: _lead(shown, verdict)[name] for name in COLUMNS}
-    return lead | {
-        "lesson": lesson.name,
-        "claim": lesson.claim,
-        "by": lesson.by,
-        "paper_says": lesson.paper,
-        "section": lesson.section,
-        "sweep": lesson.sweep,
-        "parts": len(deciding),
-        "scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])),
-        "p_holm": p_holm,
-        "family": family,
-        "seeds_needed": needs,
-        "verdict": verdict,
-        "reason": reason,
-    }
+    lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
+    row: dict[str, object] = {name: lead[name] for name in COLUMNS}
+    row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
+    row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
+    row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": p_holm, "family": family}
+    return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
 
 
 def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
@@ -370,51 +319,36 @@ def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
 # The learning-rate law
 
 
-def law_parts(lesson: Lesson, path: Path | None) -> pd.DataFrame:
+def law_parts(lesson: Lesson, path: Path) -> pd.DataFrame:
     """The rows of a lesson about the law's slope, as its fit wrote it; none where there is no law."""
-    import pandas as pd
-
-    if path is None or not path.exists():
+    if not path.exists():
         return pd.DataFrame()
     try:
-        law = json.loads(path.read_text(encoding="utf-8"))
-        fits = {fit["objective"]: fit for fit in law["fits"]}
-        rows = [_law_row(lesson, part, fits, path) | {"part": number} for number, part in enumerate(lesson.parts, 1)]
+        fits = {fit["objective"]: fit for fit in json.loads(path.read_text(encoding="utf-8"))["fits"]}
+        seeds = sorted(pd.read_csv(path.with_name("trials.csv"))["seed"].unique().tolist())
+        rows = [_law_row(lesson, part, fits, seeds, path) for part in lesson.parts]
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(lesson=lesson.name, part=range(1, len(rows) + 1))
 
 
-def _law_row(lesson: Lesson, part: Part, fits: Mapping[str, Any], path: Path) -> dict[str, object]:
+def _law_row(
+    lesson: Lesson, part: Part, fits: Mapping[str, Any], seeds: Sequence[int], path: Path
+) -> dict[str, object]:
     published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
     minus = published.value if part.minus else 0.0
     detail = f"slope by {part.law}" + (f" − ({minus})".replace("-", "−") if part.minus else "")
     claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
     fit = fits.get(str(part.law), {"coefficients": None, "why": f"no fit by {part.law}"})
-    seeds = _law_seeds(path.with_name("trials.csv"))
-    reason = part.aside or ("smoke scale: nothing is learnt" if path.parents[1].name == "smoke" else "")
+    reason, slope = "smoke scale: nothing is learnt" if path.parents[1].name == "smoke" else "", None
     if not reason and len(seeds) < LAW_SEEDS:
         reason = f"{len(seeds)} of the {LAW_SEEDS} seeds that a verdict needs"
-    slope, p = None, {}
     if fit["coefficients"] is None:
         reason = f"no law: {fit['why']}"
     else:
         value, high = float(fit["coefficients"]["ln N"]), float(fit["intervals"]["ln N"][1])
         degrees = float(fit["degrees_of_freedom"])
         slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
-        p = p_values(part.expect, part.margin, slope) if part.aside or not reason else {}
-    return {
-        "lesson": lesson.name, "decides": not part.aside, "scored_by": part.law, "sweep": LAW, "claim": claim.text,
-        "detail": detail, "measure": "slope", "expect": part.expect, "margin": part.margin,
-        "expectation": claim.expectation, "size": np.nan, **interval_columns(slope), "interval": "sizes",
-        **{f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")},
-        "p": min(p.values(), default=np.nan), **seed_columns(seeds),
-        "paper": np.nan if part.minus else published.value, "paper_bound": published.bound,
-        "paper_source": published.source, "says": say(p) if p else "not judged", "reason": reason,
-    }  # fmt: skip
-
-
-def _law_seeds(trials: Path) -> list[int]:
-    """The seeds of a search."""
-    with trials.open(encoding="utf-8", newline="") as file:
-        return sorted({int(row["seed"]) for row in csv.DictReader(file)})
+    paper = replace(published, value=np.nan) if part.minus else published
+    row = row_of(claim, LAW, slope, "sizes", seeds, paper, "" if part.aside and slope else reason)
+    return row | {"decides": not part.aside, "scored_by": part.law, "reason": row["reason"] or part.aside}

@@ -7,35 +7,29 @@ exact intervals. To the variance of the coefficients comes what the choice of cu
 a curve that puts every optimum too high, or those of the large sizes alone, shows in no residual.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from analysis.optimum import Floats, Optimum
+from analysis.lr_points import Measurements, Objective
+from analysis.optimum import Floats, Optimum, find_optimum
+from analysis.statistics import Interval, one_sample
 from mm1_lab.config import RequestError
 
 FEWEST = 3
 """Bracketed sizes that make a law: two points have no residual."""
 MOST_LEFT_OUT = 100
 """Sizes that are left out one by one: one of more hardly moves the law, and the work grows with the square."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval; the interval is NaN where nothing is left to estimate it from."""
-
-    value: float
-    low: float
-    high: float
+VERDICT_SEEDS = 3
+"""Seeds per rate below which numbers are shown and no verdict: a seed moves all rates of a size together."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """ln η* = coefficients · (ln N, [ln D,] 1)."""
+    """ln η* = coefficients · (ln N, [ln D,] 1). Intervals are NaN without degrees of freedom."""
 
     optima: tuple[Optimum, ...]
     """The cells that it was fitted to."""
@@ -50,27 +44,21 @@ class Law:
     r_squared: float
     """Weighted share of the variance of ln η* that the law explains; NaN where there is none."""
 
-    def estimates(self) -> dict[str, Estimate]:
+    def estimates(self) -> dict[str, Interval]:
         """Coefficients with confidence intervals."""
         names = ("ln N", "ln D", "constant") if self.with_tokens else ("ln N", "constant")
-        pairs = zip(names, self.coefficients, np.diag(self.covariance), strict=True)
-        return {name: self._around(float(value), float(variance)) for name, value, variance in pairs}
+        pairs = zip(names, self.coefficients.tolist(), np.diag(self.covariance), strict=True)
+        return {name: Interval(value, math.sqrt(variance), self.freedom) for name, value, variance in pairs}
 
-    def line(self, params: float, tokens: float | None = None) -> Estimate:
-        """ln η of the law with its confidence interval."""
+    def line(self, params: float, tokens: float | None = None, spread: float = 0.0) -> Interval:
+        """ln η of the law with its confidence interval; `spread` is a standard deviation to add to its error."""
         row = _row(params, tokens, self.with_tokens)
-        return self._around(float(row @ self.coefficients), float(row @ self.covariance @ row))
+        error = math.sqrt(float(row @ self.covariance @ row) + spread**2)
+        return Interval(float(row @ self.coefficients), error, self.freedom)
 
-    def predict(self, params: float, tokens: float | None = None) -> Estimate:
+    def predict(self, params: float, tokens: float | None = None) -> Interval:
         """ln η with the interval for the optimum that a search at this size would find."""
-        row = _row(params, tokens, self.with_tokens)
-        return self._around(float(row @ self.coefficients), float(row @ self.covariance @ row) + self.scatter**2)
-
-    def _around(self, value: float, variance: float) -> Estimate:
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.freedom, 0.975)) * math.sqrt(variance) if self.freedom else float("nan")
-        return Estimate(value, value - half, value + half)
+        return self.line(params, tokens, self.scatter)
 
 
 def _row(params: float, tokens: float | None, with_tokens: bool) -> Floats:
@@ -94,7 +82,7 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     residuals = y - x @ coefficients
     freedom = len(y) - x.shape[1]
     squares = float(weights @ residuals**2)
-    scale = squares / freedom if freedom else float("nan")
+    scale = squares / freedom if freedom else math.nan
     total = float(weights @ (y - weights @ y / weights.sum()) ** 2)
     return Law(
         optima=tuple(optima),
@@ -104,16 +92,16 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
         freedom=freedom,
         residuals=residuals,
         scatter=math.sqrt(scale),
-        r_squared=1 - squares / total if total > 0 else float("nan"),
+        r_squared=1 - squares / total if total > 0 else math.nan,
     )
 
 
-def leave_one_out(law: Law) -> dict[str, Estimate]:
+def leave_one_out(law: Law) -> dict[str, Interval]:
     """By cell's name: the prediction for it, with its own tokens, of the law of the other sizes.
 
     Cells are left out whose others make no law, and all of them where there are more than MOST_LEFT_OUT sizes.
     """
-    found: dict[str, Estimate] = {}
+    found: dict[str, Interval] = {}
     sizes = dict.fromkeys(optimum.cell.params for optimum in law.optima)
     for params in sizes if len(sizes) <= MOST_LEFT_OUT else ():
         try:
@@ -130,8 +118,7 @@ def _tokens_matter(optima: Sequence[Optimum]) -> bool:
     """Whether every cell says its tokens, and ln D varies otherwise than with ln N."""
     if len(optima) <= FEWEST or any(optimum.cell.tokens is None for optimum in optima):
         return False
-    n = np.log([optimum.cell.params for optimum in optima])
-    d = np.log([optimum.cell.tokens or 1 for optimum in optima])
+    n, d = np.log([(optimum.cell.params, optimum.cell.tokens or 1) for optimum in optima]).T
     rest = d - d.mean() - (n - n.mean()) * ((n - n.mean()) @ d) / max(float((n - n.mean()) @ (n - n.mean())), 1e-12)
     return float(np.abs(rest).max()) > 0.01
 
@@ -154,3 +141,84 @@ def _of_curves(optima: Sequence[Optimum], solve: Floats) -> Floats:
     moved = solve @ np.array([tops for _, tops in read])  # (coefficients, curves)
     moved -= (moved @ weights)[:, None]
     return np.asarray((moved * weights) @ moved.T)
+
+
+# From measurements to laws
+
+
+@dataclass(frozen=True)
+class Target:
+    """A size to predict the rate of."""
+
+    name: str
+    params: float
+    tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Everything that one objective says."""
+
+    objective: Objective
+    optima: tuple[Optimum, ...]
+    law: Law | None
+    why: str
+    """Why there is no law."""
+    predictions: tuple[tuple[Target, Interval], ...]
+    """In ln η."""
+
+    @property
+    def name(self) -> str:
+        return self.objective.column
+
+    @cached_property
+    def used(self) -> dict[str, float]:
+        """Cells that the law rests on, with their residuals in ln η."""
+        law = self.law
+        return {o.cell.name: float(r) for o, r in zip(law.optima, law.residuals, strict=True)} if law else {}
+
+    @cached_property
+    def leave_one_out(self) -> dict[str, Interval]:
+        return leave_one_out(self.law) if self.law else {}
+
+    @property
+    def resolved(self) -> int:
+        """Optima whose interval ends within the rates that were tried."""
+        return sum(optimum.resolved for optimum in self.optima)
+
+    @property
+    def seeds(self) -> int:
+        """That every cell of the law has at least; 1 where runs do not say theirs."""
+        return min((o.cell.known_seeds for o in self.law.optima), default=0) if self.law else 0
+
+
+def fit_all(measurements: Measurements, targets: Sequence[Target], keep_unbracketed: bool = False) -> list[Fit]:
+    """A fit per objective, in order. Raises RequestError for a target without tokens where a law has them."""
+    fits = []
+    for objective in measurements.objectives:
+        optima = tuple(find_optimum(cell) for cell in measurements.cells(objective))
+        used = [o for o in optima if o.bracketed or (keep_unbracketed and math.isfinite(o.log_rate))]
+        sizes = len({optimum.cell.params for optimum in used})
+        if sizes < FEWEST:
+            found = f"{sizes} bracketed {'size' if sizes == 1 else 'sizes'} of the {FEWEST} that a law takes"
+            why = "; ".join([found, *(f"{o.cell.name} needs {o.needs}" for o in optima if o.needs)])
+            fits.append(Fit(objective, optima, None, why, ()))
+            continue
+        law = fit_law(used)
+        for target in targets:
+            if law.with_tokens and target.tokens is None:
+                raise RequestError(
+                    f"--predict {target.name}: this law has training tokens in it; write them too, as in "
+                    f"{target.name}:100B"
+                )
+        predictions = tuple((target, law.predict(target.params, target.tokens)) for target in targets)
+        fits.append(Fit(objective, optima, law, "", predictions))
+    return fits
+
+
+def agreement(first: Fit, second: Fit) -> Interval | None:
+    """ln of the first's optimum over the second's, over the cells that both bracket; None where there are none."""
+    others = {optimum.cell.name: optimum for optimum in second.optima if optimum.bracketed}
+    both = [o for o in first.optima if o.bracketed and o.cell.name in others]
+    gaps = [o.log_rate - others[o.cell.name].log_rate for o in both]
+    return (one_sample(gaps) or Interval(gaps[0], math.nan, 0)) if gaps else None

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from analysis.lr_fit import Fit
+from analysis.lr_law import Fit, Law
 from analysis.lr_points import Measurements
 from analysis.optimum import Optimum
 from analysis.style import DARK, GREY, MARKERS, WIDTH, annotate_head, save, styled
 from mm1_lab.config import PAPER_LAW, short_count
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MOST_CURVES = 12
 """Cells that the left panel shows; of more, these at even distances by size."""
@@ -26,8 +27,6 @@ FARTHEST = 500.0
 
 def draw_law(measurements: Measurements, fits: Sequence[Fit], path: Path) -> list[Path]:
     """A row per objective. Left: score against η, a colour per size. Right: η* against N, log axes."""
-    from matplotlib.figure import Figure
-
     with styled():
         figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
         grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
@@ -61,19 +60,16 @@ def _caption(drawn: set[str]) -> str:
 
 
 def _groups(fit: Fit) -> dict[str, tuple[Any, str]]:
-    """By cell: its colour and marker. Colours run from cold to warm, by tokens where the law has them, else by size;
-    the marker tells the other."""
-    from matplotlib import colormaps
-
+    """By cell: its colour, from cold to warm by tokens if the law has them, else by size; and its marker, by size."""
     tokens = bool(fit.law and fit.law.with_tokens)
-    keys = {o.cell.name: (o.cell.tokens or 0.0, o.cell.params) if tokens else (o.cell.params, 0.0) for o in fit.optima}
-    first, second = (sorted({key[place] for key in keys.values()}) for place in (0, 1))
+    warmth = {o.cell.name: (o.cell.tokens or 0.0) if tokens else o.cell.params for o in fit.optima}
+    levels, sizes = sorted(set(warmth.values())), sorted({o.cell.params for o in fit.optima})
     return {
-        name: (
-            colormaps["viridis"](0.05 + 0.85 * first.index(key[0]) / max(len(first) - 1, 1)),
-            MARKERS[second.index(key[1]) % len(MARKERS)] if tokens else MARKERS[first.index(key[0]) % len(MARKERS)],
+        o.cell.name: (
+            colormaps["viridis"](0.05 + 0.85 * levels.index(warmth[o.cell.name]) / max(len(levels) - 1, 1)),
+            MARKERS[sizes.index(o.cell.params) % len(MARKERS)],
         )
-        for name, key in keys.items()
+        for o in fit.optima
     }
 
 
@@ -133,8 +129,6 @@ def _limit_scores(axis: Axes, shown: Sequence[Optimum], sign: float) -> None:
 
 
 def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[str]:
-    from matplotlib.ticker import NullFormatter
-
     drawn = {"right", "paper"}
     for optimum in fit.optima:
         if not math.isfinite(optimum.log_rate):
@@ -151,26 +145,25 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
     paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
     axis.plot(along, np.exp(paper), color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     if fit.law:
-        drawn |= _draw_lines(axis, fit, along, groups)
+        drawn |= _draw_lines(axis, fit.law, along, groups)
     for target, estimate in fit.predictions:
         if math.isfinite(estimate.low):
             axis.plot([target.params] * 2, _rates(estimate.low, estimate.high), color="black", linewidth=0.8)
-        place = target.params, math.exp(estimate.value)
+        place = target.params, math.exp(estimate.estimate)
         axis.plot(*place, marker="*", color="black", markersize=7, linestyle="none")
         axis.annotate(target.name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
         drawn.add("stars")
     # room for optima, their intervals, predictions and Eq. 1, but not for a band of many decades
     ends = [end for o in fit.optima if math.isfinite(o.log_rate) for end in (o.low, o.high, o.log_rate)]
-    ends += [*(estimate.value for _, estimate in fit.predictions), *paper[[0, -1]]]
+    ends += [*(estimate.estimate for _, estimate in fit.predictions), *paper[[0, -1]]]
     axis.set(xscale="log", yscale="log", ylim=_rates(min(ends) - 0.7, max(ends) + 0.7))
     axis.set(xlabel="non-embedding parameters N", ylabel="best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
     if fit.law is None:
         axis.set_title("no law: fewer than three sizes are bracketed")
     else:
-        names = {"ln N": "N", "ln D": "D"}
-        estimates = {names[name]: e.value for name, e in fit.law.estimates().items() if name in names}
-        axis.set_title("η ∝ " + " ".join(f"{name}$^{{{value:.3f}}}$" for name, value in estimates.items()))
+        powers = {name[3:]: e.estimate for name, e in fit.law.estimates().items() if name != "constant"}
+        axis.set_title("η ∝ " + " ".join(f"{name}$^{{{power:.3f}}}$" for name, power in powers.items()))
     return drawn
 
 
@@ -178,25 +171,23 @@ def _rates(*log_rates: float) -> Any:
     return np.exp(np.clip(log_rates, -FARTHEST, FARTHEST))
 
 
-def _draw_lines(axis: Axes, fit: Fit, along: Any, groups: dict[str, tuple[Any, str]]) -> set[str]:
+def _draw_lines(axis: Axes, law: Law, along: Any, groups: dict[str, tuple[Any, str]]) -> set[str]:
     """The law with its bands; where it has tokens, a line each for the least, a middle and the most."""
-    law = fit.law
-    assert law is not None
     if law.with_tokens:
         colours = {o.cell.tokens: groups[o.cell.name][0] for o in law.optima if o.cell.tokens}
         counts = sorted(colours)
         for count in dict.fromkeys((counts[0], counts[len(counts) // 2], counts[-1])):
-            values = [law.line(n, count).value for n in along]
+            values = [law.line(n, count).estimate for n in along]
             label = f"{short_count(count)} tokens"
             axis.plot(along, _rates(*values), color=colours[count], linewidth=1, label=label)
         axis.legend(fontsize=6, loc="lower left")
         return {"lines"}
-    line, predicted = ([law.line(n) for n in along], [law.predict(n) for n in along])
-    axis.plot(along, _rates(*(e.value for e in line)), color="black", linewidth=1)
-    if not math.isfinite(line[0].low):
+    bands = [law.line(n) for n in along], [law.predict(n) for n in along]
+    axis.plot(along, _rates(*(e.estimate for e in bands[0])), color="black", linewidth=1)
+    if not law.freedom:
         return set()
-    ends = _rates(*(e.low for e in line)), _rates(*(e.high for e in line))
-    axis.fill_between(along, *ends, color="#D9D9D9", linewidth=0, zorder=0)
-    for side in (_rates(*(e.low for e in predicted)), _rates(*(e.high for e in predicted))):
+    (low, high), sides = ([_rates(*(getattr(e, end) for e in each)) for end in ("low", "high")] for each in bands)
+    axis.fill_between(along, low, high, color="#D9D9D9", linewidth=0, zorder=0)
+    for side in sides:
         axis.plot(along, side, color=DARK, linestyle=":", linewidth=0.8)
     return {"band", "dotted"}

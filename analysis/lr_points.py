@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from analysis.optimum import Cell
 from mm1_lab.config import RequestError, parse_count, short_count
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 NEEDED = ("params", "learning_rate", "score")
 BATCH_SIZE = "batch_size"
+CELL = ["params", "tokens"]
 RATES, COUNTS = (1e-12, 1e6), (1.0, 1e21)
 """What a learning rate, and a number of parameters or tokens, may be: further out is a slip of the pen, and figures
 overflow."""
@@ -48,20 +45,13 @@ class Measurements:
 
     def cells(self, objective: Objective) -> list[Cell]:
         """By size and tokens; scores are turned so that higher is better."""
-        cells = [rows for _, rows in self.points.groupby(["params", "tokens"], dropna=False)]
-        sign = -1.0 if objective.lower_is_better else 1.0
-        tokens = [float(rows["tokens"].iloc[0]) for rows in cells]
-        return [
-            Cell(
-                name=str(rows["name"].iloc[0]),
-                params=float(rows["params"].iloc[0]),
-                tokens=None if math.isnan(count) else count,
-                log_rates=np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10),
-                scores=sign * rows[objective.column].to_numpy(np.float64),
-                seeds=rows["seed"].to_numpy(np.int64),
-            )
-            for rows, count in zip(cells, tokens, strict=True)
-        ]
+        cells, sign = [], -1.0 if objective.lower_is_better else 1.0
+        for _, rows in self.points.groupby(CELL, dropna=False):
+            name, params, tokens = rows.iloc[0][["name", *CELL]]
+            rates = np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10)
+            scores, seeds = sign * rows[objective.column].to_numpy(np.float64), rows["seed"].to_numpy(np.int64)
+            cells.append(Cell(name, params, None if math.isnan(tokens) else tokens, rates, scores, seeds))
+        return cells
 
 
 def read_points(path: Path, lower_is_better: bool, profile: Sequence[str] = ()) -> Measurements:
@@ -73,36 +63,37 @@ def read_points(path: Path, lower_is_better: bool, profile: Sequence[str] = ()) 
     table = _read(path, profile)
     points = table[["params", "learning_rate"]].map(parse_count)
     points["tokens"] = table["tokens"].map(parse_count) if "tokens" in table else np.nan
-    points["score"] = [math.nan if text.lower() in FAILED else float(text) for text in table["score"]]
-    points.loc[~np.isfinite(points["score"]), "score"] = math.nan
-    known = table["seed"] != "" if "seed" in table else np.zeros(len(table), bool)
-    points["seed"] = np.where(known, table["seed"].astype("category").cat.codes if "seed" in table else -1, -1)
-    points["name"] = [_name(n, d) for n, d in zip(points["params"], points["tokens"], strict=True)]
+    failed = table["score"].str.lower().isin(FAILED)
+    points["score"] = table["score"].mask(failed, "nan").astype(float).replace([math.inf, -math.inf], math.nan)
+    seeds = table["seed"] if "seed" in table else pd.Series("", table.index)
+    points["seed"] = pd.factorize(seeds.where(seeds != ""), sort=True)[0]
+    points["name"] = [
+        short_count(n) + ("" if math.isnan(d) else f", {short_count(d)} tokens")
+        for n, d in zip(points["params"], points["tokens"], strict=True)
+    ]
     profiled = list(profile)
     if BATCH_SIZE in table and BATCH_SIZE not in profiled and table[BATCH_SIZE].nunique() > 1:
         profiled.append(BATCH_SIZE)
     notes = []
     if profiled:
-        before = len(points)
         points = _profiled(points, table[profiled], lower_is_better)
-        notes.append(
-            f"At each learning rate the best {' and '.join(profiled)}: {len(points)} of {before} rows are kept."
-        )
-    keys = ["params", "tokens", "learning_rate", "seed"]
-    twice = int(points[points["seed"] >= 0].duplicated(keys).sum())
-    if twice:
+        kept = f"{len(points)} of {len(table)} rows are kept."
+        notes.append(f"At each learning rate the best {' and '.join(profiled)}: {kept}")
+    if twice := int(points[points["seed"] >= 0].duplicated([*CELL, "learning_rate", "seed"]).sum()):
         notes.append(
             f"{twice} rows have the size, rate and seed of another; they count as runs of their own. "
             "If a column tells them apart, name it: --profile COLUMN."
         )
-    _check_rates(path, points)
+    if (points.groupby(CELL, dropna=False)["learning_rate"].nunique() < 2).all():
+        raise RequestError(f"{path}: every size has one learning rate; an optimum takes at least three rates per size")
+    if (sizes := points["params"].nunique()) < 3:
+        plural = "size" if sizes == 1 else "sizes"
+        raise RequestError(f"{path}: has {sizes} {plural}; a law with an uncertainty takes three or more")
     return Measurements(path.name, points.reset_index(drop=True), (Objective("score", lower_is_better),), tuple(notes))
 
 
 def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
     """The file as text, checked cell by cell."""
-    import pandas as pd
-
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except FileNotFoundError:
@@ -121,51 +112,39 @@ def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
         raise RequestError(f"{path}: holds no rows")
     table = table.apply(lambda column: column.str.strip())
     for column in [name for name in (*NEEDED, "tokens") if name in table]:
-        for text in table[column].unique():
-            problem = _problem(column, text)
-            if problem:
-                row = int(np.flatnonzero(table[column] == text)[0]) + 2
-                raise RequestError(f"{path}, row {row}, column {column!r}: {text!r} {problem}")
+        for row, text in table[column].drop_duplicates().items():
+            if problem := _problem(column, text):
+                raise RequestError(f"{path}, row {row + 2}, column {column!r}: {text!r} {problem}")
     return table
 
 
 def _problem(column: str, text: str) -> str:
-    if column == "score" and text.lower() in FAILED:
-        return ""
+    """What is wrong with a cell; empty where nothing is."""
+    if column == "score":
+        number = text.lower() in FAILED or is_number(text)
+        return "" if number else "is not a number; leave the score of a run that failed empty"
     try:
-        value = float(text) if column == "score" else parse_count(text)
+        value = parse_count(text)
     except ValueError:
-        if column == "score":
-            return "is not a number; leave the score of a run that failed empty"
-        return "must be a number above 0" if re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?", text, re.I) else "is not a number"
+        return "must be a number above 0" if is_number(text) else "is not a number"
     low, high = RATES if column == "learning_rate" else COUNTS
-    return "" if column == "score" or low <= value <= high else f"is not between {low:g} and {high:g}"
+    return "" if low <= value <= high else f"is not between {low:g} and {high:g}"
 
 
-def _name(params: float, tokens: float) -> str:
-    return short_count(params) if math.isnan(tokens) else f"{short_count(params)}, {short_count(tokens)} tokens"
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _profiled(points: pd.DataFrame, columns: pd.DataFrame, lower_is_better: bool) -> pd.DataFrame:
     """The rows with the best value of the columns, by the mean over seeds, at each rate of each cell."""
-    value = columns.agg("\x1f".join, axis=1)
-    cell = ["params", "tokens", "learning_rate"]
-    means = points.assign(value=value).groupby([*cell, "value"], dropna=False, sort=False)["score"]
-    score = means.transform("mean") * (-1 if lower_is_better else 1)
+    runs, rate = points.assign(value=columns.agg("\x1f".join, axis=1)), [*CELL, "learning_rate"]
+    means = runs.groupby([*rate, "value"], dropna=False, sort=False)["score"].transform("mean")
+    runs["rank"] = (means * (-1 if lower_is_better else 1)).fillna(-math.inf)
     # of values that tie, and where every run failed, the first one counts
-    ranked = points.assign(value=value, rank=score.fillna(-math.inf)).sort_values(
-        "rank", ascending=False, kind="stable"
-    )
-    best = ranked.groupby(cell, dropna=False)["value"].transform("first")
-    kept = ranked.index[ranked["value"] == best]
-    return points.loc[kept.sort_values()]
-
-
-def _check_rates(path: Path, points: pd.DataFrame) -> None:
-    rates = points.groupby(["params", "tokens"], dropna=False)["learning_rate"].nunique()
-    if (rates < 2).all():
-        raise RequestError(f"{path}: every size has one learning rate; an optimum takes at least three rates a size")
-    sizes = points["params"].nunique()
-    if sizes < 3:
-        plural = "size" if sizes == 1 else "sizes"
-        raise RequestError(f"{path}: has {sizes} {plural}; a law with an uncertainty takes three or more")
+    ranked = runs.sort_values("rank", ascending=False, kind="stable")
+    best = ranked.groupby(rate, dropna=False)["value"].transform("first")
+    return points[(best == ranked["value"]).reindex(points.index)]

@@ -1,7 +1,5 @@
 """What a learning-rate fit leaves in its folder: points.csv, optima.csv, law.json, table.md and the figure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.lr_fit import VERDICT_SEEDS, Fit, Target, agreement
-from analysis.lr_law import Estimate
+from analysis.lr_law import VERDICT_SEEDS, Fit, Law, Target, agreement
 from analysis.lr_law_figure import draw_law
 from analysis.lr_points import Measurements
+from analysis.statistics import Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count
 from mm1_lab.files import write_json, write_text
@@ -21,6 +19,7 @@ MOST_ROWS = 40
 """Cells that the Markdown table lists; optima.csv has all of them."""
 LARGEST = 700.0
 """The largest |ln η| that a float holds."""
+NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
@@ -47,18 +46,17 @@ def write_fits(folder: Path, measurements: Measurements, fits: Sequence[Fit]) ->
     named = measurements.points.rename(columns={"name": "size"})
     write_text(points, named.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     write_csv(pd.concat([_optima(fit) for fit in fits]), optima)
-    write_json(law, law_values(measurements, fits))
+    write_json(law, _law_values(measurements, fits))
     drawn = draw_law(measurements, fits, folder / "figure")
-    write_text(table, law_markdown(measurements, fits))
+    write_text(table, _law_markdown(measurements, fits))
     return [points, optima, law, *drawn, table]
 
 
-def law_values(measurements: Measurements, fits: Sequence[Fit]) -> dict[str, Any]:
+def _law_values(measurements: Measurements, fits: Sequence[Fit]) -> dict[str, Any]:
     """What `law.json` holds: the law of the objective in front, and every fit."""
-    front = _fit_values(fits[0])
+    each = [_fit_values(fit) for fit in fits]
     shown = ("objective", "n", "coefficients", "intervals", "why")
-    values = {"source": measurements.title, **{key: front[key] for key in shown}}
-    values["fits"] = [_fit_values(fit) for fit in fits]
+    values = {"source": measurements.title, **{key: each[0][key] for key in shown}, "fits": each}
     if len(fits) > 1:
         gap = agreement(fits[0], fits[1])
         values["ratio_of_optima"] = gap and {"of": fits[0].name, "to": fits[1].name, **_rate(gap)}
@@ -71,17 +69,17 @@ def _fit_values(fit: Fit) -> dict[str, Any]:
     return {
         "objective": fit.name,
         "lower_is_better": fit.objective.lower_is_better,
-        "n": len(law.optima) if law else 0,
+        "n": len(fit.used),
         "seeds": fit.seeds,
-        "coefficients": {name: _number(e.value) for name, e in estimates.items()} if law else None,
-        "intervals": {name: [_number(e.low), _number(e.high)] for name, e in estimates.items()} if law else None,
+        "coefficients": {name: _number(e.estimate) for name, e in estimates.items()} or None,
+        "intervals": {name: [_number(e.low), _number(e.high)] for name, e in estimates.items()} or None,
         "why": fit.why or None,
-        "degrees_of_freedom": law.freedom if law else None,
-        "r_squared": _number(law.r_squared) if law else None,
-        "scatter": _number(law.scatter) if law else None,
-        "resolved": len(fit.resolved),
+        "degrees_of_freedom": law and law.freedom,
+        "r_squared": law and _number(law.r_squared),
+        "scatter": law and _number(law.scatter),
+        "resolved": fit.resolved,
         "cells": len(fit.optima),
-        "left_out": {optimum.cell.name: optimum.needs for optimum in fit.left_out},
+        "left_out": {o.cell.name: o.needs for o in fit.optima if o.cell.name not in fit.used},
         "predictions": [
             {"size": target.name, "params": target.params, "tokens": target.tokens, **_rate(e),
              "mm1": PAPER_LAW.rate(target.params)}
@@ -90,8 +88,8 @@ def _fit_values(fit: Fit) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rate(log: Estimate) -> dict[str, float | None]:
-    return {name: _number(_exp(getattr(log, name))) for name in ("value", "low", "high")}
+def _rate(log: Interval) -> dict[str, float | None]:
+    return {"value": _number(_exp(log.estimate)), "low": _number(_exp(log.low)), "high": _number(_exp(log.high))}
 
 
 def _exp(log_rate: float) -> float:
@@ -105,10 +103,9 @@ def _number(value: float) -> float | None:
 
 def _optima(fit: Fit) -> pd.DataFrame:
     """A row per cell, as optima.csv has them."""
-    nothing = Estimate(math.nan, math.nan, math.nan)
     rows = []
     for o in fit.optima:
-        without = fit.leave_one_out.get(o.cell.name, nothing)
+        without = fit.leave_one_out.get(o.cell.name, NOTHING)
         rows.append(
             {
                 "objective": fit.name,
@@ -124,7 +121,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "resolved": int(o.resolved),
                 "in_law": int(o.cell.name in fit.used),
                 "residual": fit.used.get(o.cell.name, math.nan),
-                "left_out_prediction": _exp(without.value),
+                "left_out_prediction": _exp(without.estimate),
                 "left_out_low": _exp(without.low),
                 "left_out_high": _exp(without.high),
                 "rates": len(set(o.cell.log_rates)),
@@ -136,20 +133,24 @@ def _optima(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def law_markdown(measurements: Measurements, fits: Sequence[Fit]) -> str:
+def _law_markdown(measurements: Measurements, fits: Sequence[Fit]) -> str:
     """For people: the law or why there is none, how well it is determined, optima, predictions."""
     parts = [f"# Learning-rate law: {measurements.title}", *measurements.notes]
     if len(fits) > 1:
         parts.append(_comparison(fits[0], fits[1]))
     for fit in fits:
-        parts += [f"## By {fit.name}"] * (len(fits) > 1) + [_law_sentence(fit)]
+        parts += [f"## By {fit.name}"] * (len(fits) > 1)
         if fit.law:
-            parts += [_table(_prediction_rows(fit))] * bool(fit.predictions) + [_determination(fit)]
-        parts.append(_table(_optimum_rows(fit)))
+            predictions = [to_markdown(Table("", _prediction_rows(fit))).rstrip()] * bool(fit.predictions)
+            parts += [_law_sentence(fit.law), *predictions, _determination(fit, fit.law)]
+        else:
+            parts.append(f"**No law**: {fit.why}.")
+        parts.append(to_markdown(Table("", _optimum_rows(fit))).rstrip())
         if len(fit.optima) > MOST_ROWS:
             parts.append(f"{len(fit.optima) - MOST_ROWS} more cells are in optima.csv.")
-        if fit.law and fit.left_out:
-            names = [f"{o.cell.name} (needs {o.needs})" if o.needs else o.cell.name for o in fit.left_out]
+        left_out = [o for o in fit.optima if fit.law and o.cell.name not in fit.used]
+        if left_out:
+            names = [f"{o.cell.name} (needs {o.needs})" if o.needs else o.cell.name for o in left_out]
             shown = "; ".join(names[:MOST_ROWS]) + ("; …" if len(names) > MOST_ROWS else "")
             parts.append(f"Left out of the law, {len(names)} unbracketed: {shown}.")
     parts.append(
@@ -161,30 +162,21 @@ def law_markdown(measurements: Measurements, fits: Sequence[Fit]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(frame: pd.DataFrame) -> str:
-    return to_markdown(Table("", frame)).rstrip()
-
-
-def _law_sentence(fit: Fit) -> str:
-    if fit.law is None:
-        return f"**No law**: {fit.why}."
-    estimates = fit.law.estimates()
+def _law_sentence(law: Law) -> str:
+    estimates = law.estimates()
     terms = " ".join(
-        f"{'+' if e.value >= 0 else '−'} {abs(e.value):.4f}{'' if name == 'constant' else f' {name}'}"
+        f"{'+' if e.estimate >= 0 else '−'} {abs(e.estimate):.4f}{'' if name == 'constant' else f' {name}'}"
         for name, e in estimates.items()
     )
-    law = f"**η = exp({terms.removeprefix('+ ')})**".replace("exp(− ", "exp(−")
-    intervals = ", ".join(f"{name} {_interval(e)}" for name, e in estimates.items())
-    return f"{law}; 95 %: {intervals}. MM1: −0.4214 ln N − 0.5535."
+    formula = f"**η = exp({terms.removeprefix('+ ')})**".replace("exp(− ", "exp(−")
+    intervals = ", ".join(
+        f"{name} [{e.low:.3f}, {e.high:.3f}]".replace("-", "−") if law.freedom else f"{name} unknown"
+        for name, e in estimates.items()
+    )
+    return f"{formula}; 95 %: {intervals}. MM1: −0.4214 ln N − 0.5535."
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"[{estimate.low:.3f}, {estimate.high:.3f}]".replace("-", "−") if math.isfinite(estimate.low) else "unknown"
-
-
-def _determination(fit: Fit) -> str:
-    law = fit.law
-    assert law is not None
+def _determination(fit: Fit, law: Law) -> str:
     slope = law.estimates()["ln N"]
     says = "The optimum falls with size" if slope.high < 0 else "The optimum rises with size" if slope.low > 0 else (
         "Whether the optimum falls or rises with size is not determined"
@@ -192,15 +184,13 @@ def _determination(fit: Fit) -> str:
     says += f"; MM1's slope lies {'within' if slope.low <= PAPER_LAW.slope <= slope.high else 'outside'} the interval"
     if not law.freedom:
         says = "How sure this is cannot be told: no residual is left"
-    elif not fit.decided:
-        says = (
-            f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here "
-            f"{'a size has 1 or does not say' if fit.seeds < 2 else f'a size has {fit.seeds}'}"
-        )
+    elif fit.seeds < VERDICT_SEEDS:
+        has = "1 or does not say" if fit.seeds < 2 else fit.seeds
+        says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
     scatter = f", residuals of a factor of {math.exp(law.scatter):.2f}" if 0 < law.scatter < LARGEST else ""
     return (
         f"{says}. {len(law.optima)} optima, {law.freedom} degrees of freedom, R² {law.r_squared:.3f}{scatter}. "
-        f"{len(fit.resolved)} of {len(fit.optima)} optima have an interval within the rates that were tried."
+        f"{fit.resolved} of {len(fit.optima)} optima have an interval within the rates that were tried."
     )
 
 
@@ -209,7 +199,7 @@ def _prediction_rows(fit: Fit) -> pd.DataFrame:
         {
             "size": target.name,
             "N": f"{target.params:.3g}",
-            "η": f"{_exp(e.value):.3g}",
+            "η": f"{_exp(e.estimate):.3g}",
             "95 % prediction": _range(e.low, e.high),
             "MM1, Eq. 1": f"{PAPER_LAW.rate(target.params):.3g}",
         }
@@ -225,11 +215,13 @@ def _range(low: float, high: float) -> str | None:
 def _optimum_rows(fit: Fit) -> pd.DataFrame:
     rows = []
     for o in fit.optima[:MOST_ROWS]:
-        cell, without = o.cell, fit.leave_one_out.get(o.cell.name)
+        cell, prediction = o.cell, ""
         remarks = [] if o.bracketed else [f"not bracketed: needs {o.needs}"]
         remarks += [f"{cell.failed} failed"] if cell.failed else []
         remarks += ["interval: the rates beside the best"] if o.basis == "bracket" and o.bracketed else []
-        interval = without and _range(without.low, without.high)
+        if without := fit.leave_one_out.get(cell.name):
+            interval = _range(without.low, without.high)
+            prediction = f"{_exp(without.estimate):.3g}" + f" ({interval})" * bool(interval)
         rows.append(
             {
                 "size": cell.name,
@@ -237,9 +229,7 @@ def _optimum_rows(fit: Fit) -> pd.DataFrame:
                 "95 %": _range(o.low, o.high) if o.bracketed else None,
                 "best tried": f"{_exp(o.grid_best):.3g}" if math.isfinite(o.grid_best) else None,
                 "× law": f"{_exp(fit.used[cell.name]):.2f}" if cell.name in fit.used else "",
-                "predicted without it": f"{_exp(without.value):.3g}" + f" ({interval})" * bool(interval)
-                if without
-                else "",
+                "predicted without it": prediction,
                 "runs": len(cell.scores),
                 "remarks": ", ".join(remarks),
             }
@@ -249,9 +239,7 @@ def _optimum_rows(fit: Fit) -> pd.DataFrame:
 
 def _comparison(first: Fit, second: Fit) -> str:
     """How many optima each objective resolves, and how well the two agree."""
-    resolved = "; ".join(
-        f"{fit.name} resolves {len(fit.resolved)} of {len(fit.optima)} optima" for fit in (first, second)
-    )
+    resolved = "; ".join(f"{fit.name} resolves {fit.resolved} of {len(fit.optima)} optima" for fit in (first, second))
     gap = agreement(first, second)
     if gap is None:
         return f"{resolved}. No size is bracketed by both, so their agreement cannot be told."
@@ -259,4 +247,4 @@ def _comparison(first: Fit, second: Fit) -> str:
     over = (
         f" (95 %: {interval}), over the sizes that both bracket" if interval else ", at the one size that both bracket"
     )
-    return f"{resolved}. The optimum by {first.name} is {_exp(gap.value):.2f} × that by {second.name}{over}."
+    return f"{resolved}. The optimum by {first.name} is {_exp(gap.estimate):.2f} × that by {second.name}{over}."

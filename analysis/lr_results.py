@@ -1,20 +1,18 @@
 """Measurements of a learning-rate search, from its folder in the results."""
 
-from __future__ import annotations
-
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analysis.lr_fit import Fit, Target, fit_all
+from analysis.lr_law import Fit, Target, fit_all
 from analysis.lr_points import Measurements, Objective
 from analysis.lr_report import write_fits
-from analysis.statistics import one_sample
+from analysis.statistics import Interval, one_sample
 from mm1_lab.config import Size
 from mm1_lab.results import Ledger
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
@@ -30,9 +28,11 @@ def draw_search(folder: Path, targets: Sequence[Target] | None = None, keep_unbr
     """
     results = SearchResults(read_variant(folder))
     chosen = _last_targets(folder) if targets is None else targets
-    fits = results.in_order(fit_all(results.measurements, chosen, keep_unbracketed))
-    notes = results.notes(fits)
-    return write_fits(folder, replace(results.measurements, notes=notes), fits)
+    average, loss = fit_all(results.measurements, chosen, keep_unbracketed)
+    # the fit that counts is by the average, as in the paper, where that says something at every size
+    in_front = results.sees and (average.law or not loss.law)
+    fits = [average, loss] if in_front else [loss, average]
+    return write_fits(folder, replace(results.measurements, notes=results.notes(fits)), fits)
 
 
 def _last_targets(folder: Path) -> list[Target]:
@@ -42,24 +42,6 @@ def _last_targets(folder: Path) -> list[Target]:
     values = json.loads(path.read_text(encoding="utf-8"))
     rows = [row for fit in values["fits"] for row in fit["predictions"]]
     return [Target(name, params) for name, params in {row["size"]: row["params"] for row in rows}.items()]
-
-
-@dataclass(frozen=True)
-class Lead:
-    """How far a size's average at its best rate is above that of its blind control, in points."""
-
-    value: float
-    low: float
-    """Of the 95 % interval over seeds; NaN for one seed."""
-    high: float
-
-    @property
-    def positive(self) -> bool:
-        return self.value > 0 if np.isnan(self.low) else self.low > 0
-
-    def __str__(self) -> str:
-        interval = "" if np.isnan(self.low) else f" [{self.low:+.1f}, {self.high:+.1f}]"
-        return f"{self.value:+.1f}{interval}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -81,11 +63,9 @@ class SearchResults:
     def runs(self) -> pd.DataFrame:
         """A row per trial: name, params, tokens, learning_rate, seed, images, arm and both objectives."""
         chosen = self.values[self.values["measure"] == self.average.removesuffix(" average")]
-        averages = dict(zip(zip(chosen["arm"], chosen["seed"], strict=True), chosen["value"], strict=True))
-        losses = {
-            key: dict(zip(rows["source"], rows["loss"], strict=True))
-            for key, rows in read_held_out(self.variant).groupby(["arm", "seed"])
-        }
+        averages = chosen.set_index(["arm", "seed"])["value"].to_dict()
+        held_out = read_held_out(self.variant).groupby(["arm", "seed"])
+        losses = {key: dict(zip(rows["source"], rows["loss"], strict=True)) for key, rows in held_out}
         records = read_records(self.variant)
         sizes = {r["recipe"]["decoder"]: r["config"]["model"]["decoder"]["size"] for r in records.values()}
         counts = {name: Size.model_validate(size).parameters().dense for name, size in sizes.items()}
@@ -95,24 +75,14 @@ class SearchResults:
             recipe = self.variant.manifest.sweep.arms[str(trial.arm)]
             if recipe.decoder not in counts or not (trial.done or trial.fingerprint in diverged):
                 continue
-            rate, average, loss = recipe.learning_rate, np.nan, np.nan
+            rate, average, loss = recipe.learning_rate, math.nan, math.nan
             if trial.done:
                 rate = records[str(trial.fingerprint)]["config"]["model"]["training"]["learning_rate"]
                 average = averages[trial.arm, trial.seed]
                 loss = held_out_loss(losses[trial.arm, trial.seed], recipe.data_mix.shares())
-            rows.append(
-                {
-                    "name": recipe.decoder,
-                    "params": float(counts[recipe.decoder]),
-                    "tokens": np.nan,
-                    "learning_rate": float(rate),
-                    "seed": trial.seed,
-                    "images": recipe.images,
-                    "arm": trial.arm,
-                    self.average: average,
-                    HELD_OUT: loss,
-                }
-            )
+            row = {"name": recipe.decoder, "params": float(counts[recipe.decoder]), "tokens": math.nan}
+            row |= {"learning_rate": float(rate), "seed": trial.seed, "images": recipe.images, "arm": trial.arm}
+            rows.append(row | {self.average: average, HELD_OUT: loss})
         return pd.DataFrame(rows)
 
     @cached_property
@@ -123,43 +93,46 @@ class SearchResults:
         return Measurements(details, points, (Objective(self.average, False), Objective(HELD_OUT, True)))
 
     @cached_property
-    def leads(self) -> dict[str, Lead | None]:
-        """By size, compared seed by seed; None where a size has no blind control."""
-        leads: dict[str, Lead | None] = {}
+    def leads(self) -> dict[str, Interval | None]:
+        """By size, how far the average at the best rate is above that of the blind control, in points over seeds.
+
+        Without an interval for one seed; None where a size has no blind control.
+        """
+        leads: dict[str, Interval | None] = {}
         for size, runs in self.runs.groupby("name", sort=False):
             shown = runs[runs["images"] == "shown"]
             best = shown.groupby("learning_rate")[self.average].mean().idxmax()
             scores = shown[shown["learning_rate"] == best].set_index("seed")[self.average]
             blind = runs[runs["images"] == "blind"].set_index("seed")[self.average]
-            gaps = (scores - blind).dropna()
-            over = one_sample(gaps.tolist())
-            ends = (over.low, over.high) if over else (float("nan"), float("nan"))
-            leads[str(size)] = Lead(float(gaps.mean()), *ends) if len(gaps) else None
+            gaps = (scores - blind).dropna().tolist()
+            leads[str(size)] = (one_sample(gaps) or Interval(gaps[0], math.nan, 0)) if gaps else None
         return leads
 
     @property
     def sees(self) -> bool:
         """Whether the average is above the blind control's at every size; beyond chance where there are seeds."""
-        return all(lead is not None and lead.positive for lead in self.leads.values())
-
-    def in_order(self, fits: Sequence[Fit]) -> list[Fit]:
-        """The fit that counts first: by the average, as in the paper, where it says something at every size."""
-        average, loss = fits
-        return [average, loss] if self.sees and (average.law or not loss.law) else [loss, average]
+        return all(lead is not None and _positive(lead) for lead in self.leads.values())
 
     def notes(self, fits: Sequence[Fit]) -> tuple[str, ...]:
         known = {size: lead for size, lead in self.leads.items() if lead}
         if len(known) < len(self.leads):
             return (f"The {self.average} is not compared with blind controls yet; {HELD_OUT} stands in front.",)
-        listed = ", ".join(f"{size} {lead}" for size, lead in known.items())
+        listed = ", ".join(f"{size} {_lead_text(lead)}" for size, lead in known.items())
         listed = f"The {self.average} at the best rate − blind control, points: {listed}."
         if self.sees:
-            return (
-                listed,
-                *(["It has no law, so the held-out loss stands in front."] * (fits[0].name == HELD_OUT)),
-            )
-        weak = ", ".join(size for size, lead in known.items() if not lead.positive)
+            lawless = "It has no law, so the held-out loss stands in front."
+            return (listed, lawless) if fits[0].name == HELD_OUT else (listed,)
+        weak = ", ".join(size for size, lead in known.items() if not _positive(lead))
         return (
             f"{listed} At {weak} it is not above the blind control's: these sizes are the wrong ones for that "
             f"objective at this scale, and {HELD_OUT} stands in front.",
         )
+
+
+def _positive(lead: Interval) -> bool:
+    return (lead.estimate if math.isnan(lead.low) else lead.low) > 0
+
+
+def _lead_text(lead: Interval) -> str:
+    interval = "" if math.isnan(lead.low) else f" [{lead.low:+.1f}, {lead.high:+.1f}]"
+    return f"{lead.estimate:+.1f}{interval}".replace("-", "−")

@@ -21,6 +21,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import stdtr
 
 Floats = NDArray[np.float64]
 Basis = Literal["seeds", "curve", "bracket"]
@@ -273,8 +275,6 @@ def _rising(
     curves: Sequence[Curve], deviations: Floats, freedom: NDArray[np.int64], weights: Floats
 ) -> Callable[[Floats], Floats]:
     """Of ln η, (rates,): how sure it is that the score rises there."""
-    from scipy.special import stdtr
-
     powers = np.arange(len(curves[0].coefficients))
     coefficients = np.array([curve.coefficients for curve in curves])
     covariances = np.array([curve.covariance for curve in curves])
@@ -290,8 +290,6 @@ def _rising(
 
 def _first(rises: Callable[[Floats], Floats], start: float, end: float, share: float) -> float | None:
     """The first place on the way from `start` to `end` at which `rises` has come to `share`; None if it does not."""
-    from scipy.optimize import brentq
-
     if start == end:
         return None
     places = np.linspace(start, end, 60)

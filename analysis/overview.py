@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
 
 from analysis.axes import axes_tables, draw_axes, ranked
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
@@ -16,9 +17,6 @@ from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, writ
 from mm1_lab.files import write_text
 from mm1_lab.results import Manifest
 from mm1_lab.results.samples import Sampled
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WORLDS = {
     "world": "that see a miniature world of drawn shapes: the numbers tell how these choices act there, and not what "
@@ -34,11 +32,10 @@ class Drawn:
     folder: Path
     manifest: Manifest
     files: tuple[Path, ...]
-    claims: pd.DataFrame
-    """The contrasts of its file, judged."""
     parts: pd.DataFrame
     """What it says of each part of the lessons about it."""
     axes: pd.DataFrame | None
+    """How far its axes move the scores; None of a search."""
     missing: tuple[str, ...]
     caution: str
     runs: pd.DataFrame
@@ -67,15 +64,13 @@ class Drawn:
     @property
     def cost(self) -> str:
         hours = self.runs["seconds"].sum() / 3600
-        text = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} hours of a core"
         shared = f", the encoders and decoders that they share {self.shared_seconds / 3600:.1f}"
-        return f"{text}{shared * bool(self.shared_seconds)}."
+        trials = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} hours of a core"
+        return f"{trials}{shared * bool(self.shared_seconds)}."
 
 
 def runs_of(study: Study) -> pd.DataFrame:
     """How each trial was run: arm, seed, fingerprint, seconds, parameters, commit, date, processor, versions."""
-    import pandas as pd
-
     trials = study.variant.trials[study.variant.trials["done"]]
     rows = []
     for trial in trials.to_dict("records"):
@@ -117,8 +112,6 @@ class Group:
 
     @property
     def axes(self) -> pd.DataFrame | None:
-        import pandas as pd
-
         known = [one.axes for one in self.drawn if one.axes is not None and len(one.axes)]
         return pd.concat(known, ignore_index=True) if known else None
 
@@ -137,13 +130,11 @@ class Group:
         seeds = sorted({int(seed) for frame in runs for seed in frame["seed"]})
         trials = len({name for frame in runs for name in frame["fingerprint"]})
         sizes = [count for frame in runs for count in frame["parameters"] if count]
-        of_size = (
-            f" of {_round(median(sizes))} parameters ({_round(min(sizes))} to {_round(max(sizes))})" if sizes else ""
-        )
-        models = f"models{of_size} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}"
+        median, least, most = (_round(of(sizes)) for of in (np.median, min, max)) if sizes else ("", "", "")
+        models = f"models{f' of {median} parameters ({least} to {most})' * bool(sizes)}"
         count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
-        ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds)}: {models}."
-        return [ran, self._mattered(), self._undecided()]
+        ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds)}: {models}"
+        return [f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}.", self._mattered(), self._undecided()]
 
     def _mattered(self) -> str:
         known = ranked(self.axes).dropna(subset="low") if self.axes is not None else None
@@ -160,11 +151,11 @@ class Group:
 
     def _undecided(self) -> str:
         found = self.lessons
-        open_ones = found[found["verdict"] == "undecided"]["lesson"]
-        unjudged = found[found["verdict"] == "not judged"]
         text = f"Of {len(found)} lessons {tally(found)}"
-        text += f"; these results leave open: {', '.join(open_ones)}" * bool(len(open_ones))
-        return f"{text}; no grounds to judge: {', '.join(unjudged['lesson'])}." if len(unjudged) else f"{text}."
+        for verdict, words in (("undecided", "these results leave open"), ("not judged", "no grounds to judge")):
+            names = found["lesson"][found["verdict"] == verdict]
+            text += f"; {words}: {', '.join(names)}" * bool(len(names))
+        return f"{text}."
 
 
 def _round(count: float) -> str:

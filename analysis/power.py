@@ -3,6 +3,8 @@
 from functools import lru_cache
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import nctdtr, stdtrit
 
 from analysis.statistics import LEVEL, Floats, Interval
 from mm1_lab.config import Expectation
@@ -19,15 +21,11 @@ def smallest_difference(interval: Interval) -> float:
 @lru_cache(maxsize=1024)
 def _noncentrality(degrees_of_freedom: float) -> float:
     """Of the t distribution that lies beyond the 5 % bound with 80 %."""
-    from scipy.optimize import brentq
-
     return float(brentq(lambda shift: _power(shift, degrees_of_freedom, LEVEL / 2) - POWER, 0.0, 200.0))
 
 
 def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> float | Floats:
     """The chance that a one-sided test at `level` finds a truth `shift` standard errors away."""
-    from scipy.special import nctdtr, stdtrit
-
     return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, stdtrit(degrees_of_freedom, 1 - level)), nan=1.0)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from analysis.study import Study
 from analysis.style import WIDTH, save_png, styled
 from mm1_lab.files import write_text
 from mm1_lab.results.samples import RIGHT_FROM, Sampled, read_samples, samples_page
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 RIGHT, WRONG = "#0B6E4F", "#B3400A"
 
@@ -62,8 +62,6 @@ def draw_sheet(study: Study, path: Path) -> list[Path]:
 
 
 def _draw_cards(study: Study, cards: list[Sampled], path: Path) -> list[Path]:
-    from matplotlib.figure import Figure
-
     rows = (len(cards) + 1) // 2
     height = 0.5 + 1.02 * rows
     with styled():
@@ -78,8 +76,6 @@ def _draw_cards(study: Study, cards: list[Sampled], path: Path) -> list[Path]:
 
 
 def _card(axis: Axes, card: Sampled) -> None:
-    from matplotlib.image import imread
-
     if card.picture:
         axis.imshow(imread(card.picture), interpolation="nearest")
     axis.set_axis_off()

@@ -6,7 +6,9 @@ import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from analysis.effects import UNSET, levels_of
 from analysis.lesson_tables import lesson_notes, short_lessons
@@ -14,9 +16,6 @@ from analysis.overview import Drawn, Group
 from analysis.table import Table, environment
 from mm1_lab.config import Sweep
 from mm1_lab.files import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TITLE = "What matters in a multimodal model"
 FIGURES = {"figure": "Scores of the arms", "contrasts": "Claims of the sweep's file with their intervals"}
@@ -98,8 +97,6 @@ def _trials(drawn: Sequence[Drawn]) -> Table:
 
 
 def _runs(drawn: Sequence[Drawn]) -> pd.DataFrame:
-    import pandas as pd
-
     names = [f"{one.manifest.variant} at {one.manifest.scale}" for one in drawn]
     return pd.concat([one.runs.assign(sweep=name) for name, one in zip(names, drawn, strict=True)], ignore_index=True)
 

@@ -24,6 +24,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -63,16 +64,12 @@ class Interval:
         return self._share(value - self.estimate)
 
     def _share(self, distance: float) -> float:
-        from scipy.special import stdtr
-
         t = distance / self.error if self.error else np.copysign(np.inf, distance) if distance else 0.0
         return float(stdtr(self.degrees_of_freedom, t))
 
 
 @lru_cache(maxsize=1024)
 def quantile(share: float, degrees_of_freedom: float) -> float:
-    from scipy.special import stdtrit
-
     return float(stdtrit(degrees_of_freedom, share))
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.statistics import Interval, arm_means, over_questions
@@ -16,9 +17,6 @@ from mm1_lab.config import Panel, Sweep
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import AVERAGE, CONTENT, PLAIN, TEXT_CORE, TUNED, by_content, measures
 from mm1_lab.source_code import changed_parts, changed_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Groups of benchmarks with images, and their titles."""
@@ -78,10 +76,10 @@ class Study:
         several = {key: panel for key, panel in shown.items() if len(panel.arms) > 1}
         return several or shown
 
-    @cached_property
+    @property
     def blind(self) -> str | None:
         """The control that is shown no images, if the sweep has one."""
-        return next((arm for arm, recipe in self.sweep.arms.items() if recipe.images == "blind"), None)
+        return next(iter(self.controls), None)
 
     @cached_property
     def controls(self) -> list[str]:
@@ -119,12 +117,8 @@ class Study:
     @cached_property
     def values(self) -> pd.DataFrame:
         """A row an arm, seed and measure: arm, seed, measure, value."""
-        import pandas as pd
-
-        unparsed = (
-            self._rows(UNPARSED).groupby(["arm", "seed"], sort=False)["score"].mean().rename("value").reset_index()
-        )
-        return pd.concat([measures(self.scores), unparsed.assign(measure=UNPARSED)], ignore_index=True)
+        unparsed = self._rows(UNPARSED).groupby(["arm", "seed"], sort=False)["score"].mean().rename("value")
+        return pd.concat([measures(self.scores), unparsed.reset_index().assign(measure=UNPARSED)], ignore_index=True)
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -146,7 +140,7 @@ class Study:
     @cached_property
     def uncertainty(self) -> Literal["seeds", "questions"]:
         """What intervals of arms' means are about. Seeds, as soon as they leave a degree of freedom."""
-        return "seeds" if self._means(self.measures[0]) else "questions"
+        return "seeds" if self._means[self.measures[0]] else "questions"
 
     @property
     def uncertainty_note(self) -> str:
@@ -180,7 +174,7 @@ class Study:
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""
         if self.uncertainty == "seeds":
-            return self._means(measure).get(self.representative(arm))
+            return self._means.get(measure, {}).get(self.representative(arm))
         return self.over_questions({(arm, measure): 1.0})
 
     def over_questions(self, weights: Mapping[tuple[str, str], float]) -> Interval | None:
@@ -188,20 +182,14 @@ class Study:
 
         None where one of the scores is missing.
         """
-        total, questions = None, None
+        terms = []
         for (arm, measure), weight in weights.items():
             means, questions = self._block_means(measure)
             if self.representative(arm) not in means or means[self.representative(arm)].isna().any():
                 return None
-            term = weight * means[self.representative(arm)]
-            total = term if total is None else total + term
-        if total is None or questions is None or not len(total):
-            return None
-        names = [str(name) for name in questions.index.get_level_values("benchmark").unique()]
-        values, counts = (
-            {name: np.asarray(series.loc[[name]], dtype=np.float64) for name in names} for series in (total, questions)
-        )
-        return over_questions(values, counts)
+            terms.append(weight * means[self.representative(arm)])
+        total = sum(terms[1:], terms[0])
+        return over_blocks(total, questions) if len(total) else None
 
     def seed_values(self, arm: str, measure: str) -> list[float]:
         """The value of each of the arm's trials, by seed."""
@@ -211,18 +199,16 @@ class Study:
     @property
     def benchmark_notes(self) -> list[str]:
         """What published benchmarks and users' own ask, of which split and how, a sentence each."""
-        notes: dict[str, str] = next(
-            (record["benchmarks"] for record in self.records.values() if record.get("benchmarks")), {}
-        )
-        return [f"{name}: {note}." for name, note in notes.items()]
+        return [f"{name}: {note}." for name, note in self._recorded("benchmarks").items()]
 
     def majority(self, measure: str) -> float | None:
         """What the best constant answer for each kind of question earns; None for a measure with captions."""
-        known: dict[str, float] = next(
-            (record["majority"] for record in self.records.values() if record.get("majority")), {}
-        )
-        names = self._rows(measure)["benchmark"].unique()
+        known, names = self._recorded("majority"), self._rows(measure)["benchmark"].unique()
         return float(np.mean([known[name] for name in names])) if len(names) and set(names) <= set(known) else None
+
+    def _recorded(self, key: str) -> dict[str, Any]:
+        """What the first record that says something under `key` says there."""
+        return next((record[key] for record in self.records.values() if record.get(key)), {})
 
     def paper_value(self, arm: str, measure: str) -> PaperNumber | None:
         """The paper's own number for an arm, from the first panel that has it."""
@@ -282,19 +268,27 @@ class Study:
         known = self._by_trial.get(measure, {})
         return {trial: value for trial, value in known.items() if self.representative(trial[0]) == trial[0]}
 
-    def _means(self, measure: str) -> dict[str, Interval]:
-        if measure not in self._mean_cache:
-            self._mean_cache[measure] = arm_means(self.trial_values(measure), self.controls)
-        return self._mean_cache[measure]
+    @cached_property
+    def _means(self) -> dict[str, dict[str, Interval]]:
+        """By measure, the mean of each arm; none where seeds leave no degree of freedom."""
+        return {measure: arm_means(self.trial_values(measure), self.controls) for measure in self._by_trial}
 
     def _rows(self, measure: str) -> pd.DataFrame:
         """The rows of scores that a measure averages."""
+        family = self.scores["family"]
         if measure == UNPARSED:
-            rows = self.scores[self.scores["family"] == "vqa"]
+            rows = self.scores[family == "vqa"]
             return rows.assign(score=100.0 * ~rows["parsed"])
         if measure.startswith(f"{CONTENT} "):
             return by_content(self._rows(measure.removeprefix(f"{CONTENT} ")))
-        return self.scores[_selection(self.scores, measure)]
+        if measure == TEXT_CORE:
+            return self.scores[family == "text"]
+        plain = family.isin(PLAIN)
+        if measure == AVERAGE:
+            return self.scores[plain]
+        name, _, shots = measure.rpartition(" ")
+        chosen = (family == name) | (self.scores["benchmark"] == name) & ~plain if name else plain
+        return self.scores[chosen & (self.scores["shots"] == int(shots.removesuffix("-shot")))]
 
     def _block_means(self, measure: str) -> tuple[pd.DataFrame, pd.Series[int]]:
         """A row a benchmark and block, a column an arm: the mean score; and the number of questions of each row."""
@@ -306,24 +300,15 @@ class Study:
         return self._block_cache[measure]
 
     @cached_property
-    def _mean_cache(self) -> dict[str, dict[str, Interval]]:
-        return {}
-
-    @cached_property
     def _block_cache(self) -> dict[str, tuple[pd.DataFrame, pd.Series[int]]]:
         return {}
 
 
-def _selection(scores: pd.DataFrame, measure: str) -> pd.Series[bool]:
-    """The rows of scores that a measure averages."""
-    if measure == TEXT_CORE:
-        return scores["family"] == "text"
-    plain = scores["family"].isin(PLAIN)
-    if measure == AVERAGE:
-        return plain
-    name, _, shots = measure.rpartition(" ")
-    chosen = (scores["family"] == name) | (scores["benchmark"] == name) & ~plain if name else plain
-    return chosen & (scores["shots"] == int(shots.removesuffix("-shot")))
+def over_blocks(means: pd.Series[float], counts: pd.Series[int]) -> Interval:
+    """`over_questions` of means and numbers of questions by benchmark and block."""
+    names = counts.index.unique("benchmark")
+    values, sizes = ({name: np.asarray(each.loc[[name]], np.float64) for name in names} for each in (means, counts))
+    return over_questions(values, sizes)
 
 
 def read_study(folder: Path) -> Study:
@@ -337,6 +322,5 @@ def seeds_text(seeds: Sequence[int]) -> str:
     kind = "development " * (set(seeds) <= set(DEVELOPMENT))
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
-    return (
-        f"{kind}seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds[:-1]))}{' and ' * (len(seeds) > 1)}{seeds[-1]}"
-    )
+    several = len(seeds) > 1
+    return f"{kind}seed{'s' * several} {', '.join(map(str, seeds[:-1]))}{' and ' * several}{seeds[-1]}"

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from PIL import Image
 
 from mm1_lab.config import Sweep
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 WIDTH = 170 / 25.4
 """Inches; a page's text width, for grids of panels."""
@@ -43,8 +44,6 @@ RULES: dict[Any, Any] = {
 @contextmanager
 def styled() -> Iterator[None]:
     """The rules of every figure, whatever the user's own settings are."""
-    import matplotlib
-
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RULES)
@@ -91,8 +90,6 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 def save_png(figure: Figure, path: Path) -> list[Path]:
     """Writes `path` with the ending .png."""
-    from PIL import Image
-
     raw = BytesIO()
     figure.savefig(raw, format="png", metadata={"Software": None})
     with Image.open(raw) as picture:

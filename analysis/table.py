@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup, escape
 
 from mm1_lab.files import write_text
 from mm1_lab.results.samples import TEMPLATES, templates
 
-if TYPE_CHECKING:
-    import jinja2
-    import pandas as pd
-
 MISSING = "–"
+Row = Mapping[Hashable, Any]
+"""Of a frame, by column."""
 
 LATEX = {
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -69,8 +71,6 @@ class Table:
 
 def as_text(cell: object, form: str = ".1f") -> str:
     """A cell as people read it: a true minus, a dash for what is not there."""
-    import pandas as pd
-
     if pd.isna(cell):  # type: ignore[call-overload]
         return MISSING
     if isinstance(cell, Real):
@@ -98,8 +98,6 @@ def to_latex(*tables: Table) -> str:
 
 
 def _latex_table(table: Table, title: str) -> str:
-    import pandas as pd
-
     lines = []
     for name, rows in table.grouped():
         lines += [[rf"\rlap{{\textbf{{{_latex(name)}}}}}", *[""] * (len(table.head) - 1)]] if name else []
@@ -147,8 +145,6 @@ def environment() -> jinja2.Environment:
 
 
 def _html(text: str) -> Any:
-    from markupsafe import Markup, escape
-
     tags = {"**": "strong", "*": "em", "`": "code"}
     pieces = [
         Markup("<{0}>{1}</{0}>").format(Markup(tags[mark]), piece) if mark else escape(piece)

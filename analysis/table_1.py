@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from analysis.study import Study
 from analysis.table import Table, write_csv, write_tables
-from analysis.tables import plus_minus, references, title
+from analysis.tables import plus_minus, published_cell, references, shown_rows, title
 from mm1_lab.results.summary import encoder_quality
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DATA = {"dfn": "DFN", "dfn+vecap": "DFN+VeCap", "imagetext": "ImageText"}
 QUALITY = {"retrieval %": "retrieval", "probe %": "probe"}
@@ -24,8 +22,6 @@ NOTE = (
 
 def table_1(study: Study) -> pd.DataFrame:
     """A row per arm and seed: the recipe's encoder, its `retrieval` and `probe` (0 to 1), and the trial's measures."""
-    import pandas as pd
-
     values = study.values.set_index(["arm", "seed", "measure"])["value"]
     rows = []
     for trial in study.variant.trials.to_dict("records"):
@@ -41,23 +37,19 @@ def table_1(study: Study) -> pd.DataFrame:
 
 def table_1_for_people(study: Study) -> Table:
     """The table's rows in its order; our numbers, then MM1's where they are known."""
-    import pandas as pd
-
     columns = _columns(study)
-    cited = list(dict.fromkeys(number.source for number in study.paper.values.values()))
+    cited = study.paper.sources
     quality = 100 * table_1(study).groupby("arm")[list(QUALITY.values())].mean().astype(float)
     rows = []
-    for key, panel in study.panels.items():
-        for label, arm in panel.arms.items():
-            described = _described(study, arm)
-            row: dict[str, object] = {"encoder": label, "loss": described["loss"], "res.": described["resolution"]}
-            row["data"] = described["data"]
-            row |= {head: quality[name].get(arm) for head, name in QUALITY.items()}
-            row |= {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
-            for measure in columns:
-                number = study.paper.value(key, label, measure)
-                row[f"MM1 {measure}"] = f"*{number}* [{cited.index(number.source) + 1}]" if number else ""
-            rows.append(row)
+    for panel, label, arm in shown_rows(study):
+        if panel not in study.panels:
+            continue
+        described = _described(study, arm)
+        row: dict[str, object] = {"encoder": label, "loss": described["loss"], "res.": described["resolution"]}
+        row |= {"data": described["data"], **{head: quality[name].get(arm) for head, name in QUALITY.items()}}
+        row |= {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
+        published = {measure: study.paper.value(panel, label, measure) for measure in columns}
+        rows.append(row | {f"MM1 {measure}": published_cell(number, cited) for measure, number in published.items()})
     return Table(title(study), pd.DataFrame(rows), [*study.notes, NOTE, *references(cited)])
 
 

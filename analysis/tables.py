@@ -2,107 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from analysis.claims import Claim, claim_row
 from analysis.paper import PaperNumber
 from analysis.power import MOST_SEEDS
 from analysis.statistics import Interval, one_sample
-from analysis.study import UNPARSED, Study
-from analysis.table import MISSING, Table, as_text, write_csv, write_tables
+from analysis.study import UNPARSED, Study, seeds_text
+from analysis.table import MISSING, Row, Table, as_text, write_csv, write_tables
+from mm1_lab.config import RequestError, nearest
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Row = Mapping[Hashable, Any]
-"""A row of a frame of claims or lessons."""
 
 
 def means(study: Study) -> pd.DataFrame:
     """A row per panel, label and measure, controls last: value, interval, seeds, and the paper's number if known."""
-    import pandas as pd
-
-    shown = [(key, label, arm) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
-    shown += [("other", arm, arm) for arm in study.others] + [("control", arm, arm) for arm in study.controls]
     rows = []
-    for panel, label, arm in shown:
+    for panel, label, arm in shown_rows(study):
         for measure in (*study.measures, UNPARSED):
-            point, number = study.mean(arm, measure), study.paper.value(panel, label, measure)
             row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
-            row |= {"value": point.estimate if point else None, "error": point.error if point else None}
-            row |= {"low": point.low if point else None, "high": point.high if point else None}
+            point = study.mean(arm, measure) or Interval(np.nan, np.nan, np.nan)
+            row |= {"value": point.estimate, "error": point.error, "low": point.low, "high": point.high}
             row |= {"seeds": len(study.seed_values(arm, measure)), "interval": study.uncertainty}
+            number = study.paper.value(panel, label, measure)
             row |= {"paper": number.value if number else None, "paper_bound": number.bound if number else None}
             rows.append(row | {"paper_source": number.source if number else None})
     return pd.DataFrame(rows)
 
 
+def shown_rows(study: Study) -> list[tuple[str, str, str]]:
+    """(panel, label, arm) in the order of tables: panels, arms that no panel shows (`other`), and `control`s."""
+    rows = [(key, label, arm) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
+    rows += [("other", arm, arm) for arm in study.others]
+    return rows + [("control", arm, arm) for arm in study.controls]
+
+
 def means_table(study: Study) -> Table:
     """The main table: a group per panel, a row per label, with the paper's numbers below ours; then controls."""
-    import pandas as pd
-
-    cited = list(dict.fromkeys(number.source for number in study.paper.values.values()))
+    cited = study.paper.sources
     groups = {key: f"{key}  {panel.title}".strip() for key, panel in study.panels.items()}
     groups |= {"other": "Other arms", "control": "Controls"}
     measures, name = [*study.measures, UNPARSED], study.sweep.reproduces or "arm"
     rows: list[dict[str, str]] = []
-
-    def add(panel: str, label: str, arm: str) -> None:
+    for panel, label, arm in shown_rows(study):
         count = len(study.seed_values(arm, study.measures[0]))
         lacking = f" ({count} of {len(study.seeds)} seeds)" if 0 < count < len(study.seeds) else ""
         own = {measure: plus_minus(study.mean(arm, measure)) for measure in measures}
-        rows.append({"group": groups[panel], name: label + lacking} | own)
+        rows.append({"group": groups[panel], name: label + lacking, **own})
         numbers = {measure: study.paper.value(panel, label, measure) for measure in measures}
-        known = {m: f"*{number}* [{cited.index(number.source) + 1}]" for m, number in numbers.items() if number}
-        if known:
-            rows.append({"group": groups[panel], name: f"*{label}, MM1*"} | dict.fromkeys(measures, "") | known)
-
-    for key, panel in study.panels.items():
-        for label, arm in panel.arms.items():
-            add(key, label, arm)
-    for key, arms in (("other", study.others), ("control", study.controls)):
-        for arm in arms:
-            add(key, arm, arm)
+        if any(numbers.values()):
+            published = {measure: published_cell(number, cited) for measure, number in numbers.items()}
+            rows.append({"group": groups[panel], name: f"*{label}, MM1*", **published})
     majority = {measure: study.majority(measure) for measure in study.measures}
     if any(value is not None for value in majority.values()):
-        cells = {m: "" if value is None else as_text(value) for m, value in majority.items()}
-        rows.append({"group": "Controls", name: "majority answer"} | cells | {UNPARSED: ""})
-    return Table(
-        title(study), pd.DataFrame(rows), [*study.notes, *study.benchmark_notes, *references(cited)], group="group"
-    )
+        cells = {measure: "" if value is None else as_text(value) for measure, value in majority.items()}
+        rows.append({"group": "Controls", name: "majority answer", **cells, UNPARSED: ""})
+    notes = [*study.notes, *study.benchmark_notes, *references(cited)]
+    return Table(title(study), pd.DataFrame(rows), notes, group="group")
 
 
 def short_table(study: Study) -> Table:
     """A row per arm for the end of a run: the mean scores by number of shots and of text, with intervals."""
-    import pandas as pd
-
     columns = sorted((measure for measure in study.measures if " " not in measure), key=lambda name: name == TEXT_CORE)
-    rows = [
-        {"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
-        for arm in study.sweep.arms
-        if study.representative(arm) == arm
-    ]
+    arms = [arm for arm in study.sweep.arms if study.representative(arm) == arm]
+    rows = [{"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns} for arm in arms]
     return Table(title(study), pd.DataFrame(rows), study.notes)
 
 
 def short_claims(claims: pd.DataFrame) -> Table:
     """The claims for the end of a run: estimate with interval, and verdict; why there is none, once."""
-    import pandas as pd
-
     rows = [
         {"claim": one["claim"], "estimate": estimate(one), "verdict": one["verdict"]}
         for one in claims.to_dict("records")
     ]
     reasons = dict.fromkeys(reason for reason in claims["reason"] if reason)
-    return Table(
-        "Claims: differences in points with their 95 % intervals",
-        pd.DataFrame(rows),
-        [f"Not judged: {reason}." for reason in reasons],
-    )
+    heading = "Claims: differences in points with their 95 % intervals"
+    return Table(heading, pd.DataFrame(rows), [f"Not judged: {reason}." for reason in reasons])
+
+
+def compare_table(study: Study, first: str, second: str) -> Table:
+    """Two arms, a row per measure: both scores, and their difference within seeds with its 95 % interval.
+
+    With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
+    without scores.
+    """
+    for arm in (first, second):
+        if study.representative(arm) not in study.scored:
+            known = nearest(arm, study.scored)
+            raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
+    rows = []
+    for measure in study.measures:
+        row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
+        means = (study.mean(arm, measure) for arm in (first, second))
+        interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
+        rows.append((measure, *(mean and mean.estimate for mean in means), row["estimate"], interval))
+    over = "seeds" if len(study.seeds) > 1 else "questions, conditional on these models"
+    notes = [f"Points, {seeds_text(study.seeds)}; the difference's interval is over {over}, uncorrected."]
+    notes += [study.caution] * bool(study.caution)
+    if study.representative(first) == study.representative(second):
+        notes = [f"{first} and {second} are the same trials."]
+    heading = f"{study.sweep.name} at {study.variant.manifest.scale}: {first} and {second}"
+    return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
 
 
 def losses_table(study: Study) -> Table:
@@ -121,9 +124,7 @@ def _loss(values: list[float]) -> str:
 
 def claims_table(study: Study, claims: pd.DataFrame) -> Table:
     """The claims of the sweep's file with their verdicts."""
-    import pandas as pd
-
-    cited = list(dict.fromkeys(source for source in claims["paper_source"] if source))
+    cited = cited_in(claims)
     over_seeds = bool((claims["interval"] == "seeds").any())
     rows = []
     for one in claims.to_dict("records"):
@@ -169,12 +170,21 @@ def seeds_cell(row: Row) -> str:
     return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
 
 
+def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
+    """`*> 14.3* [2]`, as the paper or its source has it."""
+    return f"*{number}* [{sources.index(number.source) + 1}]" if number else ""
+
+
 def paper_cell(row: Row, sources: Sequence[str]) -> str:
-    """`> 14.3 [2]`, as the paper or its source has it."""
-    if row["paper"] != row["paper"]:
-        return ""
-    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"])
-    return f"{number} [{sources.index(number.source) + 1}]".replace("-", "−")
+    """`> 14.3 [2]` of a row of claims or lessons."""
+    known = row["paper"] == row["paper"]
+    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"]) if known else None
+    return published_cell(number, sources).replace("*", "").replace("-", "−")
+
+
+def cited_in(frame: pd.DataFrame) -> list[str]:
+    """The sources of the paper's numbers beside claims or lessons."""
+    return list(dict.fromkeys(source for source in frame["paper_source"].dropna() if source))
 
 
 def verdict_cell(row: Row) -> str:
@@ -209,20 +219,19 @@ def benchmarks(study: Study) -> pd.DataFrame:
 
 def sources(study: Study) -> pd.DataFrame:
     """A row per arm, seed and source: held-out loss, and the text and image tokens and epochs of its training."""
-    trained = [study.records[name]["summaries"].get("multimodal", {}) for name in study.held_out["fingerprint"]]
-    known = list(zip(trained, study.held_out["source"], strict=True))
-    counts = {
-        name: [summary.get(name, {}).get(source, 0) for summary, source in known] for name in ("tokens", "epochs")
-    }
-    return study.held_out.drop(columns="fingerprint").assign(**counts)
+    table = study.held_out.copy()
+    for name in ("tokens", "epochs"):
+        table[name] = [
+            study.records[trial]["summaries"].get("multimodal", {}).get(name, {}).get(source, 0)
+            for trial, source in zip(table["fingerprint"], table["source"], strict=True)
+        ]
+    return table.drop(columns="fingerprint")
 
 
 def write_sweep_tables(study: Study, claims: pd.DataFrame, folder: Path) -> list[Path]:
     """Writes benchmarks, sources, contrasts and the main table; `table.md` last."""
-    written = [
-        write_csv(benchmarks(study), folder / "benchmarks.csv"),
-        write_csv(sources(study), folder / "sources.csv"),
-    ]
+    frames = {"benchmarks": benchmarks(study), "sources": sources(study)}
+    written = [write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     if len(claims):
         written.append(write_csv(claims, folder / "contrasts.csv"))
         written += write_tables(folder / "contrasts", claims_table(study, claims))

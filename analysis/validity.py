@@ -7,25 +7,21 @@ conditional on the models at hand.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 
-from analysis.statistics import Interval, one_sample, over_questions
-from analysis.study import Study
+from analysis.statistics import Interval, one_sample
+from analysis.study import Study, over_blocks
 from analysis.table import Table, as_text, to_markdown, write_csv
-from mm1_lab.config import Recipe
 from mm1_lab.files import write_text
 from mm1_lab.results import variant_name
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Verdict = Literal["pass", "floor", "fail", "unknown"]
 """`floor`: a kind of question that is no result; `unknown`: more seeds are needed to tell."""
@@ -81,21 +77,16 @@ def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*blind, *gates]))
 
 
-def _gates(study: Study) -> list[dict[str, str]]:
+def _gates(study: Study) -> list[dict[Hashable, str]]:
     """The rows of the scale's last check; none where it was not checked."""
     manifest = study.variant.manifest
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
     path = study.variant.folder.with_name(name) / "gates.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
 
 
 def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table | None]:
     """Writes `validity.csv` and `.md`; returns them with their table. Nothing where there are no rules to apply."""
-    import pandas as pd
-
     if not rows:
         return [], None
     table, text = validity_table(study, rows), study.variant.folder / "validity.md"
@@ -105,8 +96,6 @@ def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table
 
 def validity_table(study: Study, rows: Sequence[Row]) -> Table:
     """The rules as people read them."""
-    import pandas as pd
-
     manifest, seeds = study.variant.manifest, len(study.seeds)
     about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
     counts = Counter(row.verdict for row in rows)
@@ -128,6 +117,19 @@ class _Facts:
     study: Study
 
     @cached_property
+    def base(self) -> str | None:
+        return self._arm()
+
+    @cached_property
+    def blind(self) -> str | None:
+        return self._arm(images="blind")
+
+    def _arm(self, **changes: object) -> str | None:
+        """The arm that is the base but for `changes`."""
+        recipe = self.study.sweep.base.model_copy(update=changes)
+        return next((arm for arm, other in self.study.sweep.arms.items() if other == recipe), None)
+
+    @cached_property
     def seeds(self) -> list[int]:
         trials = self.study.variant.trials
         arms = [set(trials["seed"][trials["done"] & (trials["arm"] == arm)]) for arm in (self.base, self.blind)]
@@ -138,15 +140,8 @@ class _Facts:
         return self.study.scores[self.study.scores["seed"].isin(self.seeds)]
 
     @cached_property
-    def base(self) -> str | None:
-        return self._arm(self.study.sweep.base)
-
-    @cached_property
-    def blind(self) -> str | None:
-        return self._arm(self.study.sweep.base.model_copy(update={"images": "blind"}))
-
-    def _arm(self, recipe: Recipe) -> str | None:
-        return next((arm for arm, other in self.study.sweep.arms.items() if other == recipe), None)
+    def of_base(self) -> pd.DataFrame:
+        return self.scores[self.scores["arm"] == self.base]
 
     def seeing(self) -> Iterator[Row]:
         """Every visual benchmark, and every kind of question where a benchmark has several."""
@@ -164,8 +159,7 @@ class _Facts:
                     name = f"{benchmark}: {kind}, {shots} shots"
                     yield from self._sees(name, asked, benchmark, [kind], "floor", kind in floor)
             for count, asked in table[table["arm"] == self.base].groupby("shots"):
-                verdict: Verdict = "pass" if (found := _mean(asked)).estimate <= CEILING else "fail"
-                yield _row("no ceiling", f"{benchmark}, {count} shots", found, f"≤ {CEILING:g}", verdict)
+                yield _within("no ceiling", f"{benchmark}, {count} shots", asked, -np.inf, CEILING, f"≤ {CEILING:g}")
 
     def _sees(
         self, what: str, asked: pd.DataFrame, benchmark: object, kinds: list[str], otherwise: Verdict,
@@ -174,35 +168,29 @@ class _Facts:
         """Above the majority answer, and above the blind control."""
         asked = asked[asked["kind"].isin(kinds)]
         base = asked[asked["arm"] == self.base]
-        majority = self._majority(str(benchmark), base)
-        rules = [] if majority is None else [("majority", _mean(base), majority + ABOVE, f"{majority:.1f} + {ABOVE:g}")]
-        difference = _mean(_minus(base, asked[asked["arm"] == self.blind]))
-        for name, found, needed, words in [*rules, ("blind", difference, ABOVE, f"{ABOVE:g}")]:
+        rules = [("blind", _mean(_minus(base, asked[asked["arm"] == self.blind])), ABOVE, f"{ABOVE:g}")]
+        if by_kind := self._majorities.get(str(benchmark)):
+            majority = float(base["kind"].map(by_kind).mean())
+            rules.insert(0, ("majority", _mean(base), majority + ABOVE, f"{majority:.1f} + {ABOVE:g}"))
+        for name, found, needed, words in rules:
             verdict = "floor" if always_floor else _verdict(found.low, found.high, needed, otherwise)
             yield _row(f"above {name}", what, found, f"low ≥ {words}", verdict)
 
-    def _majority(self, benchmark: str, questions: pd.DataFrame) -> float | None:
-        """Of the best constant answer for each kind; None where results of an older version do not say it."""
+    @cached_property
+    def _majorities(self) -> dict[str, dict[str, float]]:
+        """By benchmark, what the best constant answer for each kind of question earns."""
         trials = self.study.variant.trials
         own = trials[(trials["arm"] == self.base) & (trials["seed"] == self.seeds[0])]
-        record = self.study.records[own["fingerprint"].iloc[0]]
-        by_kind = record.get("majority_by_kind", {}).get(benchmark)
-        if by_kind is not None:
-            return float(questions["kind"].map(by_kind).mean())
-        whole = self.scores[(self.scores["benchmark"] == benchmark) & (self.scores["arm"] == self.base)]
-        same = set(whole["kind"]) == set(questions["kind"])
-        return float(record["majority"][benchmark]) if same else None
+        return dict(self.study.records[own["fingerprint"].iloc[0]].get("majority_by_kind", {}))
 
     def captions(self) -> Iterator[Row]:
-        table = self.scores[(self.scores["family"] == "captioning") & (self.scores["arm"] == self.base)]
+        table = self.of_base[self.of_base["family"] == "captioning"]
         for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
-            verdict: Verdict = "pass" if CIDER[0] <= (found := _mean(asked)).estimate <= CIDER[1] else "fail"
-            yield _row("CIDEr in range", f"{benchmark}, {shots} shots", found, "40 to 150", verdict)
+            yield _within("CIDEr in range", f"{benchmark}, {shots} shots", asked, *CIDER, "40 to 150")
 
     def steps(self) -> Iterator[Row]:
         """Longer training is better, as far as the arms are there, on the average over benchmarks and shots."""
-        base = self.study.sweep.base
-        half, double = (self._arm(base.model_copy(update={"steps": round(base.steps * factor)})) for factor in (0.5, 2))
+        half, double = (self._arm(steps=round(self.study.sweep.base.steps * factor)) for factor in (0.5, 2))
         table = self.scores[self.scores["family"] != "text"]
         pairs = {"standard − half steps": (self.base, half), "double − standard steps": (double, self.base)}
         for what, (more, less) in pairs.items():
@@ -212,9 +200,9 @@ class _Facts:
                 yield _row("steps in order", what, found, "low > 0", _verdict(found.low, found.high, 0.0, "fail"))
 
     def steadiness(self) -> Iterator[Row]:
-        table = self.scores[self.scores["arm"] == self.base]
+        table = self.of_base
         averages = _by_seed(table[table["family"] != "text"])
-        spread = float(np.std(averages, ddof=1)) if len(averages) > 1 else np.nan
+        spread = float(averages.std()) if len(averages) > 1 else np.nan
         verdict: Verdict = "unknown" if np.isnan(spread) else "pass" if spread <= SEED_SPREAD else "fail"
         what = f"standard deviation of the base's average over {len(averages)} seeds"
         yield Row("steady over seeds", what, spread, np.nan, np.nan, f"≤ {SEED_SPREAD:g}", verdict)
@@ -223,6 +211,11 @@ class _Facts:
             verdict = "pass" if share <= UNPARSED else "fail"
             what = f"VQA answers of the base, {shots} shots, percent"
             yield Row("answers parsed", what, share, np.nan, np.nan, f"≤ {UNPARSED:g}", verdict)
+
+
+def _within(rule: str, what: str, asked: pd.DataFrame, least: float, most: float, needed: str) -> Row:
+    found = _mean(asked)
+    return _row(rule, what, found, needed, "pass" if least <= found.estimate <= most else "fail")
 
 
 def _row(rule: str, what: str, found: Interval, needed: str, verdict: Verdict) -> Row:
@@ -243,18 +236,15 @@ def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return both.assign(score=both["score"] - both["score_second"])
 
 
-def _by_seed(table: pd.DataFrame) -> list[float]:
+def _by_seed(table: pd.DataFrame) -> pd.Series[float]:
     """For each seed the plain mean over benchmarks and shots."""
     means = table.groupby(["seed", "benchmark", "shots"], observed=True)["score"].mean()
-    return [float(value) for value in means.groupby("seed").mean()]
+    return means.groupby("seed").mean()
 
 
 def _mean(table: pd.DataFrame) -> Interval:
     """The mean over benchmarks: over seeds, or with one seed over blocks of questions."""
-    found = one_sample(_by_seed(table))
-    if found:
+    if found := one_sample(_by_seed(table).tolist()):
         return found
     blocks = table.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
-    names = blocks.index.unique("benchmark")
-    values, counts = ({name: blocks.loc[name, part].to_numpy(float) for name in names} for part in ("mean", "count"))
-    return over_questions(values, counts)
+    return over_blocks(blocks["mean"], blocks["count"])

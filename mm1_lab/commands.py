@@ -256,7 +256,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     request.ledger.check_writable()
 
     def draw(folder: Path) -> list[Path]:
-        from analysis.lr_fit import Target
+        from analysis.lr_law import Target
         from analysis.lr_results import draw_search
 
         return draw_search(folder, [Target(*size) for size in predicted.items()], options.keep_unbracketed)
@@ -266,7 +266,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
 
 def _fit_file(options: argparse.Namespace) -> int:
-    from analysis.lr_fit import fit_all
+    from analysis.lr_law import fit_all
     from analysis.lr_points import read_points
     from analysis.lr_report import parse_targets, write_fits
 
@@ -327,8 +327,9 @@ def show(options: argparse.Namespace) -> int:
 )
 def compare(options: argparse.Namespace) -> int:
     """Two arms: scores, difference and its interval."""
-    from analysis import compare_arms
+    from analysis.study import read_study
     from analysis.table import to_plain
+    from analysis.tables import compare_table
 
     request = _request(options, options.sweep)
     folder = request.folder
@@ -336,14 +337,14 @@ def compare(options: argparse.Namespace) -> int:
     if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
         print(f"{folder}: holds no results; these are of {published}", file=sys.stderr)
         folder = published
-    print(to_plain(compare_arms(folder, options.first, options.second)))
+    print(to_plain(compare_table(read_study(folder), options.first, options.second)))
     return DONE
 
 
 @command("--results results/study", opt.ALL_RESULTS)
 def figures(options: argparse.Namespace) -> int:
     """Draw tables and figures of all results."""
-    from analysis import draw
+    from analysis.redraw import draw
 
     paths = draw(_drawn_folder(options))
     for folder, count in Counter(path.parent for path in paths).items():
@@ -355,7 +356,7 @@ def figures(options: argparse.Namespace) -> int:
 @command("--results results/study", opt.ALL_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw, and write one HTML file."""
-    from analysis import draw_report
+    from analysis.redraw import draw_report
 
     print(draw_report(_drawn_folder(options))[-1])
     return DONE

@@ -45,6 +45,11 @@ class Paper:
     differences: dict[tuple[str, str, str, str], PaperNumber]
     """By panel, first label, second label and measure."""
 
+    @property
+    def sources(self) -> list[str]:
+        """Of the values, each once; tables number them in this order."""
+        return list(dict.fromkeys(number.source for number in self.values.values()))
+
     def value(self, panel: str, label: str, measure: str) -> PaperNumber | None:
         return self.values.get((panel, label, measure))
 

@@ -15,10 +15,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis import draw, sweep_in_short
 from analysis.claims import claim_of, claim_row, judge_claims
 from analysis.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.predictions import draw_sheet
+from analysis.redraw import draw, sweep_in_short
 from analysis.study import Study, read_study
 from analysis.table import to_markdown
 from analysis.tables import means, means_table, scores, short_table, write_sweep_tables
@@ -287,7 +287,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
     paths = [path for path in one_seed.rglob("*") if path.name in NAMES + OVERALL]
     first = {path: path.read_bytes() for path in paths}
     assert len(first) == len(NAMES + OVERALL)
-    command = "import sys, pathlib, analysis; analysis.draw(pathlib.Path(sys.argv[1]))"
+    command = "import sys, pathlib, analysis.redraw; analysis.redraw.draw(pathlib.Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONHASHSEED": "1234"}
     subprocess.run([sys.executable, "-c", command, str(one_seed)], check=True, cwd=ROOT, env=environment)
     assert {path: path.read_bytes() for path in paths} == first

@@ -39,9 +39,9 @@ def test_points_on_eq_1_give_back_both_coefficients() -> None:
     cells = [cell(n, np.log(rows[rows[:, 0] == n, 1]), rows[rows[:, 0] == n, 2]) for n in SIZES]
     law = fit_law([find_optimum(each) for each in cells])
     estimates = law.estimates()
-    assert estimates["ln N"].value == pytest.approx(SLOPE, abs=1e-6)
-    assert estimates["constant"].value == pytest.approx(CONSTANT, abs=1e-6)
-    assert math.exp(law.predict(3e10).value) == pytest.approx(2.21e-5, rel=2e-3)
+    assert estimates["ln N"].estimate == pytest.approx(SLOPE, abs=1e-6)
+    assert estimates["constant"].estimate == pytest.approx(CONSTANT, abs=1e-6)
+    assert math.exp(law.predict(3e10).estimate) == pytest.approx(2.21e-5, rel=2e-3)
     assert law.r_squared == pytest.approx(1) and np.abs(law.residuals).max() < 1e-6
 
 
@@ -52,7 +52,7 @@ def test_with_equal_variances_it_is_ordinary_least_squares_with_its_intervals() 
         law = fit_law([optimum(n, rate, variance) for n, rate in zip(SIZES, rates, strict=True)])
         slope = law.estimates()["ln N"]
         half = stats.t.ppf(0.975, 2) * line.stderr
-        assert slope.value == pytest.approx(line.slope)
+        assert slope.estimate == pytest.approx(line.slope)
         assert (slope.low, slope.high) == pytest.approx((line.slope - half, line.slope + half))
         assert law.r_squared == pytest.approx(line.rvalue**2)
 
@@ -61,7 +61,7 @@ def test_a_size_whose_optimum_is_unsure_weighs_less() -> None:
     found = [optimum(n, true_log_rate(n), 0.01) for n in SIZES[:3]]
     law = fit_law([*found, optimum(SIZES[3], true_log_rate(SIZES[3]) + 1, 1.0)])
     even = fit_law([*found, optimum(SIZES[3], true_log_rate(SIZES[3]) + 1, 0.01)])
-    assert abs(law.estimates()["ln N"].value - SLOPE) < 0.2 * abs(even.estimates()["ln N"].value - SLOPE)
+    assert abs(law.estimates()["ln N"].estimate - SLOPE) < 0.2 * abs(even.estimates()["ln N"].estimate - SLOPE)
 
 
 def test_tokens_are_in_the_law_where_they_tell_something() -> None:
@@ -71,11 +71,11 @@ def test_tokens_are_in_the_law_where_they_tell_something() -> None:
     law = fit_law([optimum(n, rate, 4e-4, d) for (n, d), rate in zip(pairs, noisy, strict=True)])
     for (name, estimate), truth in zip(law.estimates().items(), (-0.713, 0.307, 0.58), strict=True):
         assert estimate.low < truth < estimate.high, name
-    assert law.estimates()["ln D"].value == pytest.approx(0.307, abs=0.03)
+    assert law.estimates()["ln D"].estimate == pytest.approx(0.307, abs=0.03)
     without = leave_one_out(law)
     assert len(without) == 9
     for (n, d), rate in zip(pairs, noisy, strict=True):
-        assert without[f"{n} {d}"].value == pytest.approx(rate, abs=0.15), "each with the tokens of its own"
+        assert without[f"{n} {d}"].estimate == pytest.approx(rate, abs=0.15), "each with the tokens of its own"
     alike = fit_law([optimum(n, true_log_rate(n), 4e-4, 20 * n) for n in SIZES])
     assert not alike.with_tokens and set(alike.estimates()) == {"ln N", "constant"}
 
@@ -83,7 +83,7 @@ def test_tokens_are_in_the_law_where_they_tell_something() -> None:
 def test_leave_one_out_predicts_from_the_others() -> None:
     rates = {n: true_log_rate(n) for n in SIZES} | {SIZES[1]: true_log_rate(SIZES[1]) + 0.5}
     found = leave_one_out(fit_law([optimum(n, rate, 0.01) for n, rate in rates.items()]))
-    assert found[str(SIZES[1])].value == pytest.approx(true_log_rate(SIZES[1]), abs=1e-9)
+    assert found[str(SIZES[1])].estimate == pytest.approx(true_log_rate(SIZES[1]), abs=1e-9)
     three = leave_one_out(fit_law([optimum(n, rates[n], 0.01) for n in SIZES[:3]]))
     assert math.isnan(three[str(SIZES[0])].low), "two sizes leave nothing to estimate an interval from"
 
@@ -103,7 +103,7 @@ def test_the_scatter_is_that_of_the_residuals() -> None:
     assert law.scatter == pytest.approx(math.sqrt(float(law.residuals @ law.residuals) / 2))
     new, line = law.predict(3e10), law.line(3e10)
     t = stats.t.ppf(0.975, 2)
-    assert (new.high - new.value) ** 2 == pytest.approx((line.high - line.value) ** 2 + (t * law.scatter) ** 2)
+    assert (new.high - new.estimate) ** 2 == pytest.approx((line.high - line.estimate) ** 2 + (t * law.scatter) ** 2)
 
 
 def test_what_the_choice_of_curve_moves_is_in_the_interval() -> None:
@@ -115,8 +115,8 @@ def test_what_the_choice_of_curve_moves_is_in_the_interval() -> None:
         found = optimum(params, rate, 0.01)
         optima.append(replace(found, weights=np.array([0.5, 0.5]), tops=np.array([rate - off, rate + off])))
     slope = fit_law(optima).estimates()["ln N"]
-    assert slope.value == pytest.approx(SLOPE)
-    assert slope.high - slope.value == pytest.approx(stats.t.ppf(0.975, 2) * 0.1)
+    assert slope.estimate == pytest.approx(SLOPE)
+    assert slope.high - slope.estimate == pytest.approx(stats.t.ppf(0.975, 2) * 0.1)
 
 
 Search = Callable[[np.random.Generator], list[Cell]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis import lr_law_figure
-from analysis.lr_fit import Target, fit_all
+from analysis.lr_law import Target, fit_all
 from analysis.lr_points import read_points
 from mm1_lab.cli import main
 from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, fall, true_log_rate, write_csv

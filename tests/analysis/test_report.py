@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import draw_sweeps
 from analysis.overview import group_sweeps, write_overview
+from analysis.redraw import draw_sweeps
 from analysis.report import write_report
 from mm1_lab.cli import main
 from mm1_lab.config import Sweep

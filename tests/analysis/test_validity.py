@@ -139,11 +139,8 @@ def test_kinds_that_the_scales_gates_name_floor_are_left_out_of_their_benchmark(
 
 
 def test_results_that_do_not_say_the_majority_of_each_kind_are_judged_without_it(tmp_path: Path) -> None:
-    named = by_rule(
-        validity_rows(read_study(write(tmp_path, seeds=2, record={"majority": {"vqa": 30.0, "text-vqa": 15.0}})))
-    )
-    assert named["above majority", "vqa, 0 shots"].needed == "low ≥ 30.0 + 5"
-    assert ("above majority", "vqa: count, 0 shots") not in named and ("above blind", "vqa: count, 0 shots") in named
+    named = by_rule(validity_rows(read_study(write(tmp_path, seeds=2, record={}))))
+    assert "above majority" not in {rule for rule, _ in named} and ("above blind", "vqa: count, 0 shots") in named
 
 
 def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.lr_fit import Target
+from analysis.lr_law import Target
 from analysis.lr_results import draw_search
 from mm1_lab.config import (
     EvaluationStage,
