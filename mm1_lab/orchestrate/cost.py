@@ -1,14 +1,32 @@
-"""How long a stage will take, from what such stages took before, by their FLOPs; and whether the disk has room."""
+"""How long a stage will take, from what stages of its kind and size took before; and whether the disk has room."""
+
+from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import median
 
 from mm1_lab.config import RequestError, Stage
+from mm1_lab.files import SHIPPED
 from mm1_lab.results import Ledger
+
+NEWEST = 30
+"""Measurements that are read of a folder: enough for a median, and reading stays quick."""
+ALIKE = 4.0
+"""Stages whose FLOPs differ by at most this factor tell about each other; a stage of `smoke`, which is mostly overhead,
+tells nothing about one of `mini`, which is thousands of times as large."""
+STUDY_MATMUL = 77e9
+"""FLOPs per second of `machine_speed` on a core of the machine that made the committed study."""
+
+Measured = Mapping[str, list[tuple[float, float]]]
+"""By kind of stage: FLOPs and seconds of finished stages."""
 
 
 def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
@@ -30,31 +48,77 @@ def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds a FLOP, by kind of stage, as measured before."""
+    """What finished stages took: those of this results folder, or else of the study that comes with the package."""
 
-    seconds_per_flop: dict[str, float]
+    own: Measured = field(default_factory=dict)
+    shipped: Path | None = None
+    """The folder of the study and the shipped parts."""
 
     def seconds(self, stage: Stage) -> float | None:
-        """Expected seconds, or None if no stage of the kind was ever measured here."""
-        rate = self.seconds_per_flop.get(stage.KIND)
-        return None if rate is None else rate * stage.flops()
+        """Expected seconds, or None if no stage of the kind was ever measured.
+
+        By the median rate of stages of the kind that are alike in FLOPs: own ones, or else those of the study at this
+        machine's speed; where there are none, of the nearest of either.
+        """
+        flops = stage.flops()
+        if flops <= 0:
+            return 0.0
+        own = self.own.get(stage.KIND, [])
+        if alike := _rates(own, flops):
+            return median(alike) * flops
+        studied = _of_study(self.shipped).get(stage.KIND, []) if self.shipped else []
+        studied = [(known, seconds * STUDY_MATMUL / machine_speed()) for known, seconds in studied]
+        if not (own or studied):
+            return None
+        nearest = min((known for known, _ in (*own, *studied)), key=lambda known: abs(math.log(known / flops)))
+        return median(_rates(studied, flops) or _rates((*own, *studied), nearest)) * flops
 
 
-def measured_speeds(ledger: Ledger, newest: int = 30) -> Speeds:
-    """From what the newest finished stages in the store and trials in the results took."""
-    rates: dict[str, list[float]] = {}
-    stages = _newest(ledger.store.glob("*/timings.json"), newest)
-    trials = _newest(ledger.results.glob("trials/*/record.json"), newest)
-    for path in [*stages, *trials]:
+def measured_speeds(ledger: Ledger) -> Speeds:
+    """From the newest finished stages in the store and trials in the results."""
+    stages = _newest(ledger.store.glob("*/timings.json"))
+    trials = _newest(ledger.results.glob("trials/*/record.json"))
+    return Speeds(_measured(stages, trials), SHIPPED / "results")
+
+
+@cache
+def _of_study(folder: Path) -> Measured:
+    return _measured(folder.glob("parts/*/timings.json"), folder.glob("study/trials/*/record.json"))
+
+
+def _rates(measured: Iterable[tuple[float, float]], flops: float) -> list[float]:
+    """Seconds per FLOP of what is alike."""
+    return [seconds / known for known, seconds in measured if 1 / ALIKE <= known / flops <= ALIKE]
+
+
+def _measured(stages: Iterable[Path], trials: Iterable[Path]) -> Measured:
+    """From `timings.json` of stages and `record.json` of trials."""
+    measured: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for path in (*stages, *trials):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            timings = values if path in stages else values.get("timings", {})
+            timings = values if path.name == "timings.json" else values.get("timings", {})
             for kind, timing in timings.items():
-                rates.setdefault(kind, []).append(timing["seconds"] / timing["flops"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+                if (flops := float(timing["flops"])) > 0:
+                    measured[kind].append((flops, float(timing["seconds"])))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue  # whoever reads results tells of a damaged file; an estimate goes without it
-    return Speeds({kind: median(values) for kind, values in rates.items()})
+    return measured
 
 
-def _newest(paths: Iterable[Path], count: int) -> list[Path]:
-    return sorted(paths, key=lambda path: path.stat().st_mtime)[-count:]
+def _newest(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime)[-NEWEST:]
+
+
+@cache
+def machine_speed() -> float:
+    """FLOPs per second of a core in small matrix products, as models at `mini` have them; takes a third of a second."""
+    import numpy as np
+
+    stack = np.ones((64, 64, 64), np.float32)  # products so small that BLAS takes one thread for each
+    best, end = math.inf, time.monotonic() + 0.3
+    while time.monotonic() < end:
+        started = time.monotonic()
+        np.matmul(stack, stack)
+        best = min(best, time.monotonic() - started)
+    return 2 * 64**4 / best

@@ -52,7 +52,7 @@ class ProgressState:
         self.costs = {
             key: {stage.KIND: stage_seconds(stage, speeds) for stage in task.stages} for key, task in plan.tasks.items()
         }
-        self.measured = bool(speeds.seconds_per_flop)
+        self.measured = bool(speeds.own or speeds.shipped)
         self.running: dict[str, Running] = {}
         self.side_by_side = 1
         """The most tasks that ran at a time; between two of them it is one less."""

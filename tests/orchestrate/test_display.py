@@ -30,7 +30,7 @@ class Clock:
 
 def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     clock = Clock()
-    state = ProgressState(plan, Speeds({}), clock)
+    state = ProgressState(plan, Speeds(), clock)
     shared = [task for task in plan.tasks.values() if task.kind != "trial"]
     first, second, third = (task for task in plan.tasks.values() if task.kind == "trial")
     assert state.seconds_left() is None
@@ -56,7 +56,7 @@ def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
 
 def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:
     clock = Clock()
-    state = ProgressState(plan, Speeds({}), clock)
+    state = ProgressState(plan, Speeds(), clock)
     for task in plan.tasks.values():
         if task.kind != "trial":
             state.start(task)
@@ -72,7 +72,7 @@ def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:
 def test_a_running_task_tells_its_own_speed_and_what_was_before_says_nothing_of_it(plan: Plan) -> None:
     """Three minutes of imports, then a hundredth of the training in ten seconds."""
     clock = Clock()
-    state = ProgressState(plan, Speeds({}), clock)
+    state = ProgressState(plan, Speeds(), clock)
     for task in plan.tasks.values():
         if task.kind != "trial":
             state.start(task)
@@ -92,7 +92,7 @@ def test_a_running_task_tells_its_own_speed_and_what_was_before_says_nothing_of_
 
 def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
     out = io.StringIO()
-    display = make_display(plan, Speeds({}), lambda task: "8-shot 41.2", out)
+    display = make_display(plan, Speeds(), lambda task: "8-shot 41.2", out)
     task = next(task for task in plan.tasks.values() if task.kind == "trial")
     display.started(task)
     display.progress(task, "multimodal", Progress(1, 6, {"loss": 5.0}, 100.0))
@@ -120,7 +120,7 @@ def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     out = Terminal()
-    display = make_display(plan, Speeds({}), lambda task: "8-shot 41.2", out)
+    display = make_display(plan, Speeds(), lambda task: "8-shot 41.2", out)
     running, failing = (task for task in plan.tasks.values() if task.kind == "trial" and task.trials[0].arm != "blind")
     display.started(running)
     display.progress(running, "multimodal", Progress(3, 6, {"loss": 4.321}, 1234.0))

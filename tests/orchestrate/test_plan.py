@@ -81,7 +81,7 @@ def test_a_partial_folder_is_taken_up(tmp_path: Path) -> None:
 def test_the_longest_path_counts_what_waits(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path)
     plan = make_plan(trials, ledger)
-    lengths = path_lengths(plan.tasks, Speeds({}))
+    lengths = path_lengths(plan.tasks, Speeds())
     for task in plan.tasks.values():
         for need in task.needs:
             assert lengths[need] > lengths[task.key]

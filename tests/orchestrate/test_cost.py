@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, load_scale, resolve
+from mm1_lab.orchestrate import cost
+from mm1_lab.orchestrate.cost import Speeds, measured_speeds
+from mm1_lab.orchestrate.request import REPOSITORY
+from mm1_lab.results import Ledger
+
+
+def base(scale: str) -> MultimodalStage:
+    return resolve(
+        "base", Recipe(), load_scale(scale, REPOSITORY / "sweeps" / "scales"), 0, WORLD_DATA
+    ).evaluation.model
+
+
+def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
+    folder.mkdir(parents=True)
+    timings = {stage.KIND: {"seconds": seconds, "flops": stage.flops()}}
+    (folder / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study in which the base took 200 seconds; this machine is half as fast."""
+    monkeypatch.setattr(cost, "machine_speed", lambda: cost.STUDY_MATMUL / 2)
+    enter(tmp_path / "study" / "parts" / "a", base("mini"), 200)
+    return tmp_path / "study"
+
+
+def test_a_fresh_folder_goes_by_the_study_at_this_machine_s_speed(study: Path) -> None:
+    assert Speeds({}, study).seconds(base("mini")) == pytest.approx(400)
+
+
+def test_a_smoke_run_tells_nothing_about_mini(study: Path) -> None:
+    small, large = base("smoke"), base("mini")
+    speeds = Speeds({small.KIND: [(small.flops(), 2.0)]}, study)
+    assert speeds.seconds(large) == pytest.approx(400)
+    assert speeds.seconds(small) == pytest.approx(2)
+
+
+def test_own_measurements_go_before_the_study_s(tmp_path: Path, study: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    for number, seconds in enumerate((90.0, 100.0, 500.0)):
+        enter(ledger.store / str(number), base("mini"), seconds)
+    speeds = measured_speeds(ledger)
+    assert speeds.seconds(base("mini")) == pytest.approx(100)
+    twice = base("mini").model_copy(
+        update={"training": base("mini").training.model_copy(update={"steps": 2 * base("mini").training.steps})}
+    )
+    assert speeds.seconds(twice) == pytest.approx(200)
+
+
+def test_with_nothing_alike_the_nearest_in_size_is_asked(study: Path) -> None:
+    small = base("smoke")
+    assert Speeds({small.KIND: [(small.flops(), 2.0)]}).seconds(base("mini")) == pytest.approx(
+        2 * base("mini").flops() / small.flops()
+    )
+    assert Speeds({}).seconds(small) is None
+
+
+def test_the_committed_study_tells_about_the_base() -> None:
+    """A trial of the base takes minutes of a core on any machine of these years."""
+    seconds = Speeds({}, REPOSITORY / "results").seconds(base("mini"))
+    assert seconds is not None and 10 < seconds < 5000
