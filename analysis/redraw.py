@@ -81,7 +81,9 @@ def sweep_in_short(folder: Path) -> str:
     """A sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     study = read_study(folder)
     claims = judge_claims(study, failed_gates(study, validity_rows(study)))
-    tables = [short_table(study), *([short_claims(claims)] if len(claims) else [])]
+    tables = [short_table(study)]
+    if len(claims) and len(told := claims[claims["estimate"].notna()]):
+        tables.append(short_claims(told))
     return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 

@@ -65,9 +65,9 @@ def means_table(study: Study) -> Table:
 
 
 def short_table(study: Study) -> Table:
-    """A row per arm for the end of a run: the mean scores by number of shots and of text, with intervals."""
+    """A row per arm with scores, for the end of a run: means by number of shots and of text, with intervals."""
     columns = sorted((measure for measure in study.measures if " " not in measure), key=lambda name: name == TEXT_CORE)
-    arms = [arm for arm in study.sweep.arms if study.representative(arm) == arm]
+    arms = [arm for arm in study.scored if study.representative(arm) == arm]
     rows = [{"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns} for arm in arms]
     return Table(title(study), pd.DataFrame(rows), study.notes)
 

@@ -123,9 +123,8 @@ def export(options: argparse.Namespace) -> int:
 
 @command(
     "data_mix --only base lmms-logs",
-    opt.SWEEP,
+    *opt.ARMS,
     option("folder", "where lmms-eval's --output_path was, with --log_samples", "FOLDER", type=Path),
-    *(opt.ONLY, *opt.REQUEST),
 )
 def import_scores(options: argparse.Namespace) -> int:
     """Add to a trained arm the scores that lmms-eval gave its exported model."""

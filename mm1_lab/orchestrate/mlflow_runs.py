@@ -147,12 +147,11 @@ class SweepRuns:
         if self._is_complete(kind, key):
             self.client.delete_run(self._id(kind, key))
             del self.runs[kind, key]
-        names = [(trial.arm, trial.seed) for trial in task.trials]
-        name = _names(names) if kind == "trial" else f"{kind} / seed {task.stages[-1].seed}"
+        name = _names(task.names) if kind == "trial" else f"{kind} / seed {task.stages[-1].seed}"
         self.client.update_run(self._open(kind, key, name + self.at), status="RUNNING")
         if kind == "trial":
             recipe, config = (value.model_dump(mode="json") for value in (task.trials[0].recipe, task.stages[-1]))
-            self.client.log_batch(self._id(kind, key), params=self._parameters(names, recipe, config))
+            self.client.log_batch(self._id(kind, key), params=self._parameters(task.names, recipe, config))
 
     def enter_running(self, task: Task) -> None:
         """Enters the curve so far of a task that is running."""

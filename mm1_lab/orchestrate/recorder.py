@@ -60,7 +60,7 @@ class Recorder(Observer):
     def finished(self, task: Task) -> None:
         self._begin()
         if task.kind == "trial":
-            self.jobs.put(lambda runs: runs.enter_trial(task.key, [(trial.arm, trial.seed) for trial in task.trials]))
+            self.jobs.put(lambda runs: runs.enter_trial(task.key, task.names))
         else:
             self.jobs.put(lambda runs: runs.enter_stage(task.kind, task.key, task.stages[-1].seed))
 

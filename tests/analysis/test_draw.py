@@ -134,22 +134,22 @@ def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path,
 def test_the_table_at_the_end_of_a_run_has_a_row_per_arm_with_text_and_shots(three_seeds: Path) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
     frame = short_table(study).frame.set_index("arm")
-    assert list(frame.columns) == ["0-shot", "4-shot", "8-shot", "text-core"] and list(frame.index) == list(
-        study.sweep.arms
-    )
+    assert list(frame.columns) == ["0-shot", "4-shot", "8-shot", "text-core"]
+    assert list(frame.index) == [arm for arm in study.sweep.arms if arm != "captions-33"], "arms with scores"
     point = study.mean("captions", "4-shot")
     assert point and frame.loc["captions", "4-shot"] == f"{point.estimate:.1f} ± {point.half_width:.1f}"
-    assert set(frame.loc["captions-33"]) == {"–"}
 
 
 def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) -> None:
     folder = three_seeds / "mini" / "data_mix"
     lines = sweep_in_short(folder).splitlines()
     assert lines[2].split() == ["arm", "0-shot", "4-shot", "8-shot", "text-core"]
-    verdicts = judge_claims(read_study(folder)).set_index("claim")["verdict"]
+    claims = judge_claims(read_study(folder)).set_index("claim")
+    verdicts = claims["verdict"][claims["estimate"].notna()]
     below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
     for claim, verdict in verdicts.items():
         assert any(line.startswith(str(claim)) and line.endswith(verdict) for line in below)
+    assert len(verdicts) > 5 and "captions-33 " not in "".join(below)
     assert sweep_in_short(one_seed / "mini" / "data_mix").endswith("Not judged: one seed.")
 
 
