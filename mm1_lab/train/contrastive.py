@@ -27,6 +27,8 @@ from mm1_lab.train.sharding import compile_parts
 
 CAPTION_TOKENS = 77
 """The longest caption, begin and end included; the rest of a longer one is cut off."""
+LENGTHS = 4
+"""Groups of captions by length that the text tower reads one after the other."""
 LARGEST_SCALE = 100.0
 HELD_OUT_PAIRS = 256
 TEXT_TOWER = "text.safetensors"
@@ -98,9 +100,18 @@ class Contrastive(nn.Module):
     def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors (pairs, width) of the images and of the captions."""
         images = self.image_projection(self.encoder(self.encoder.normalise(batch.images)).mean(dim=1))
-        states = self.text(batch.tokens).last_hidden_state
-        texts = self.text_projection(states[torch.arange(len(states), device=states.device), batch.ends])
+        texts = self.text_projection(self._read(batch.tokens, batch.ends))
         return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
+
+    def _read(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """The states (pairs, width) at the ends of captions, those of about one length together: little is padding."""
+        order = ends.argsort()
+        states = []
+        for group in order.chunk(LENGTHS):
+            last = ends[group]
+            read = self.text(tokens[group, : int(last[-1]) + 1]).last_hidden_state
+            states.append(read[torch.arange(len(group), device=read.device), last])
+        return torch.cat(states)[order.argsort()]
 
     def loss(self, batch: PairBatch) -> Losses:
         """The contrastive loss, against the pairs of the whole team, and its tally of one row."""

@@ -9,8 +9,8 @@ from mm1_lab.config import DecoderTraining, Phase, Size
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_decoder, read_rows
-from mm1_lab.train.contrastive import pair_batch
+from mm1_lab.model import build_decoder, build_encoder, read_rows
+from mm1_lab.train.contrastive import Contrastive, pair_batch
 from mm1_lab.train.decoder import TextBatches
 from mm1_lab.train.objective import contrastive_loss, language_loss
 from mm1_lab.train.pairs import is_dense
@@ -92,6 +92,20 @@ def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares: Data) -> None:
     assert batch.ends.tolist() == [3, 76, 3]
     assert batch.groups[0] == batch.groups[2] != batch.groups[1]
     assert batch.images.shape == (3, 3, 12, 12)
+
+
+def test_a_caption_in_a_batch_is_what_it_is_alone(squares: Data) -> None:
+    """Whatever lengths stand beside it, also with fewer captions than groups of lengths."""
+    size = Size(layers=2, width=16, heads=2)
+    network = Contrastive(build_encoder(size, 6, 12), size, squares.tokenizer.size).eval()
+    images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 6  # type: ignore[union-attr]
+    captions = ["a square is red", "a", "a square " * 9, "is", "red red red", "a square"]
+    _, alone = zip(
+        *(network(pair_batch(images[:1], [caption], squares.tokenizer)) for caption in captions), strict=True
+    )
+    for count in (2, 6):
+        _, together = network(pair_batch(images[:count], captions[:count], squares.tokenizer))
+        torch.testing.assert_close(together, torch.cat(alone[:count]))
 
 
 def test_phases_have_their_steps_and_rows_go_on(squares: Data) -> None:
