@@ -144,7 +144,7 @@ def import_scores(options: argparse.Namespace) -> int:
 )
 def chat(options: argparse.Namespace) -> int:
     """Talk to a trained arm."""
-    from mm1_lab.evaluate.conversation import Chat, open_image
+    from mm1_lab.orchestrate.conversation import Chat, open_image
     from mm1_lab.orchestrate.exporting import only_trial, weights_of
 
     request = _request(options, options.sweep)
@@ -392,7 +392,7 @@ def dashboard(options: argparse.Namespace) -> int:
 )
 def show_data(options: argparse.Namespace) -> int:
     """A contact sheet of the miniature world, or of your own data with counts and warnings."""
-    from mm1_lab.evaluate.contact_sheet import data_sections, draw_contact_sheet, world_sections
+    from mm1_lab.orchestrate.contact_sheet import data_sections, draw_contact_sheet, world_sections
 
     out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
     if options.data:

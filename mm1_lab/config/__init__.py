@@ -1,7 +1,7 @@
 """What is asked: recipe, scale, sweep, trial, stage, fingerprint. Imports nothing else of the package."""
 
 from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, override, read_yaml
-from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles
+from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles, TextTask
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
 from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe, SftRecipe
 from mm1_lab.config.resolve import (

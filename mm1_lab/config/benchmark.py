@@ -57,3 +57,14 @@ class BenchmarkConfig(BenchmarkFiles):
     """The longest answer in tokens; as the demonstrations need, unless given."""
     digest: str = ""
     """A hash of the files with questions and annotations: changed files mean new scores. Images are not in it."""
+
+
+class TextTask(Config):
+    """A task of lm-eval's, asked of the decoder alone."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"file"})
+
+    name: str
+    file: str
+    digest: str
+    """A hash of the task's file and its data."""

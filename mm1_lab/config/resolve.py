@@ -139,6 +139,7 @@ class _Resolver:
             model=self.tuned(sft, model) if sft else model,
             settings=self.scale.evaluate,
             benchmarks=self.scale.benchmarks,
+            text_tasks=self.scale.text_tasks,
             sharp_demonstrations=sft.sharp_demonstrations if sft else None,
         )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
-from mm1_lab.config.benchmark import BenchmarkConfig
+from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
 
 MANY = 10**9
 """Of steps, rows, positions or questions: more than any training has had. Numbers that nobody can mean are refused
@@ -241,6 +241,8 @@ class Scale(Config):
     evaluate: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Beside those of the data; a data file's are added to them."""
+    text_tasks: tuple[TextTask, ...] = ()
+    """Those that the data file names."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     resources: Resources = Resources()

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from mm1_lab.config.base import Config, canonical_json
-from mm1_lab.config.benchmark import BenchmarkConfig
+from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import (
     Attention,
@@ -359,6 +359,8 @@ class EvaluationStage(Stage):
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Those that are named beside the data's own."""
+    text_tasks: tuple[TextTask, ...] = ()
+    """Tasks of lm-eval for the decoder alone."""
     TUNED_VERSION: ClassVar[int] = 2
     """Raised in place of VERSION where only what tuned models are asked in the world changes."""
 

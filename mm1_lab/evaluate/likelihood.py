@@ -23,7 +23,6 @@ def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
     return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood")
 
 
-@torch.inference_mode()
 def choose(
     decoder: PreTrainedModel,
     embedder: PromptEmbedder,
@@ -43,20 +42,26 @@ def choose(
             for prompt, question in zip(prompts, questions, strict=True)
             for choice in question.choices
         ]
-        scores: list[float] = []
-        for start in range(0, len(options), MOST):
-            scores += log_probabilities(decoder, embedder, options[start : start + MOST])
-        rest = iter(scores)
+        scores = iter(log_probabilities(decoder, embedder, options))
         for question in questions:
-            own = [next(rest) for _ in question.choices]
+            own = [next(scores)[0] for _ in question.choices]
             chosen.append(question.choices[own.index(max(own))])
     return chosen
 
 
 def log_probabilities(
     decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
-) -> list[float]:
-    """Of each answer behind its prompt, in nats; padding stands behind them, where no earlier token sees it."""
+) -> list[tuple[float, bool]]:
+    """Of each answer behind its prompt, in nats, and whether it is what greedy decoding gives."""
+    chunks = (options[start : start + MOST] for start in range(0, len(options), MOST))
+    return [found for chunk in chunks for found in _of_batch(decoder, embedder, chunk)]
+
+
+@torch.inference_mode()
+def _of_batch(
+    decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
+) -> list[tuple[float, bool]]:
+    """Padding stands behind the answers, where no earlier token sees it."""
     embedder.see(picture for prompt, _ in options for picture in prompt.pictures)
     inputs = [embedder.embed(prompt + Segment(answer)) for prompt, answer in options]
     padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
@@ -68,6 +73,6 @@ def log_probabilities(
     found = []
     for row, (length, (_, answer)) in enumerate(zip(lengths.tolist(), options, strict=True)):
         first = length - len(answer) - 1 - (padded.shape[1] - logs.shape[1])
-        places = torch.arange(first, first + len(answer), device=logs.device)
-        found.append(float(logs[row, places, torch.tensor(answer, device=logs.device)].sum()))
+        own, ids = logs[row, first : first + len(answer)], torch.tensor(answer, device=logs.device)
+        found.append((float(own.gather(1, ids[:, None]).sum()), bool((own.argmax(dim=1) == ids).all())))
     return found

@@ -21,6 +21,7 @@ from mm1_lab.evaluate.losses import held_out_losses
 from mm1_lab.evaluate.metrics import further, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.text_tasks import ask_text_tasks
 from mm1_lab.model import MM1, build_mm1, load_weights
 from mm1_lab.rows import SampleRow, ScoreRow
 from mm1_lab.train.progress import Progress, Report
@@ -84,6 +85,8 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
                     _record(result, chosen, shots, answering.choose(chosen, shots), stage.model.image_size)
                 done += 1
                 report(Progress(step=done, steps=steps))
+        if stage.text_tasks:
+            result.scores.extend(ask_text_tasks(stage, model, data.tokenizer))
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
     report(Progress(step=steps, steps=steps))
     return result
@@ -127,22 +130,12 @@ class Answering:
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block; of one with rotations, a line per order of its choices."""
         asked = [[(question, *question.rotated) for question in block] for block in benchmark.blocks]
-        groups = [
-            Group(
-                self._writer.prefix(benchmark, block, shots),
-                tuple(self._writer.question(one) for orders in questions for one in orders),
-            )
-            for block, questions in enumerate(asked)
-        ]
-        texts = generate(
-            self._decoder,
-            self._embedder,
-            groups,
-            self._tokenizer,
-            benchmark.stop,
-            benchmark.new_tokens,
-            self._settings.batch_size,
-        )
+        groups = []
+        for block, questions in enumerate(asked):
+            prompts = tuple(self._writer.question(one) for orders in questions for one in orders)
+            groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts))
+        limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
+        texts = generate(self._decoder, self._embedder, groups, self._tokenizer, *limits)
         answers = (cut_answer(text, benchmark.stop) for block in texts for text in block)
         return ["\n".join(next(answers) for _ in orders) for questions in asked for orders in questions]
 

@@ -166,8 +166,9 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
 
     Raises RequestError for what an evaluation would stumble over.
     """
-    from mm1_lab.data.shards.datafile import named_benchmarks
+    from mm1_lab.data.shards.datafile import named_benchmarks, named_text_tasks
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
+    from mm1_lab.evaluate.text_tasks import open_task
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
     if data:
@@ -177,7 +178,8 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
     if opened and not (data or tokenizer):
         raise RequestError("the miniature world has words of its own; benchmarks need --data, or a pre-trained decoder")
     check_benchmarks(opened, scale.evaluate)
-    return scale.model_copy(update={"benchmarks": tuple(opened)})
+    tasks = tuple(open_task(data.parent / path) for path in named_text_tasks(data)) if data else ()
+    return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tasks})
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:

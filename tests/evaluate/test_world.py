@@ -10,9 +10,9 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene
-from mm1_lab.evaluate.contact_sheet import draw_contact_sheet, world_sections
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.orchestrate.contact_sheet import draw_contact_sheet, world_sections
 
 SETTINGS = EvaluationSettings(questions=96, blocks=12, batch_size=8)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}

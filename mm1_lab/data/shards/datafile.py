@@ -14,6 +14,7 @@
     longest_document: 1000000             # characters; longer ones are left out
     largest_picture: 64000000             # pixels; larger ones count as broken
     benchmarks: {vqav2: {questions: …}}   # asked beside the held-out captions; see config/benchmark.py
+    text_tasks: [arc.yaml]                # tasks of lm-eval for the decoder alone; see evaluate/text_tasks.py
 
 Paths are relative to the file itself. A folder is a Hugging Face dataset as `save_to_disk` writes it, or holds pictures
 and one table of them.
@@ -67,6 +68,8 @@ class DataFile(Config):
     """Characters; a long novel has a million."""
     largest_picture: int = Field(LARGEST, gt=0)
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
+    text_tasks: tuple[str, ...] = ()
+    """Files of tasks for EleutherAI's lm-eval, with local data (the extra `text`)."""
 
     @field_validator(*SOURCES, mode="before")
     @classmethod
@@ -109,6 +112,11 @@ def named_benchmarks(path: Path) -> tuple[list[BenchmarkConfig], Shape]:
     """
     content = DataFile.parse(read_yaml(path), str(path))
     return [config.model_copy(update={"name": name}) for name, config in content.benchmarks.items()], content.pictures
+
+
+def named_text_tasks(path: Path) -> tuple[str, ...]:
+    """The tasks that the file names. Raises RequestError for a wrong key."""
+    return DataFile.parse(read_yaml(path), str(path)).text_tasks
 
 
 def named_sources(path: Path) -> tuple[str, ...]:

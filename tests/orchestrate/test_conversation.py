@@ -7,8 +7,8 @@ from PIL import Image
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.world import World
-from mm1_lab.evaluate.conversation import Chat, open_image
 from mm1_lab.model import build_mm1
+from mm1_lab.orchestrate.conversation import Chat, open_image
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 

@@ -1,0 +1,118 @@
+"""Tasks of EleutherAI's lm-eval, asked of the decoder inside MM1 without any picture: the paper's TextCore at its size.
+
+A data file names them (`text_tasks: [arc.yaml]`) by lm-eval's own files, whose `dataset_kwargs.data_files` are local,
+with paths relative to the file. lm-eval writes the prompts and scores what we answer; the first metric counts.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.config import EvaluationStage, PretrainedDecoder, RequestError, TextTask, nearest, read_yaml
+from mm1_lab.data.types import Tokenizer
+from mm1_lab.evaluate.answers import cut_answer
+from mm1_lab.evaluate.embedder import PromptEmbedder
+from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.likelihood import log_probabilities
+from mm1_lab.evaluate.prompts import Segment
+from mm1_lab.model import MM1
+from mm1_lab.rows import ScoreRow
+
+METRICS = ("acc", "acc_norm", "exact_match")
+"""Those that are means over questions."""
+KINDS = ("multiple_choice", "generate_until")
+NEW_TOKENS = 64
+"""Where a task does not say how long an answer may be."""
+
+
+def open_task(path: Path) -> TextTask:
+    """A task with a digest of its files. Raises RequestError for one that cannot be asked, or without lm-eval."""
+    if not find_spec("lm_eval"):
+        raise RequestError(f"{path}: text tasks need lm-eval, which is not installed: pip install 'mm1-lab[text]'")
+    values = _read(path)
+    metric = (values.get("metric_list") or [{}])[0].get("metric")
+    for key, value, known in (("output_type", values.get("output_type"), KINDS), ("metric_list", metric, METRICS)):
+        if value not in known:
+            raise RequestError(f"{path}: {key}: {value!r} is none of {', '.join(known)}{nearest(str(value), known)}")
+    if not values.get("task"):
+        raise RequestError(f"{path}: names no `task`")
+    digest = hashlib.sha256(path.read_bytes())
+    for file in values["dataset_kwargs"]["data_files"].values():
+        try:
+            digest.update(Path(file).read_bytes())
+        except OSError as error:
+            raise RequestError(f"{file}: cannot be read ({error.strerror}); {path} names it") from None
+    return TextTask(name=str(values["task"]), file=str(path), digest=digest.hexdigest()[:16])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file says, with whole paths of its data."""
+    values = read_yaml(path)
+    told = values.get("dataset_kwargs")
+    files = told.get("data_files") if isinstance(told, dict) else None
+    if not isinstance(told, dict) or not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
+        raise RequestError(f"{path}: needs `dataset_kwargs: {{data_files: {{test: FILE}}}}`, as nothing is downloaded")
+    whole = {split: str((path.parent / file).resolve()) for split, file in files.items()}
+    return values | {"dataset_kwargs": told | {"data_files": whole}}
+
+
+def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> Iterator[ScoreRow]:
+    """A row per question: the first so many of each task, after as many demonstrations as the task says."""
+    from lm_eval import simple_evaluate
+    from lm_eval.api.model import LM
+    from lm_eval.api.task import ConfigurableTask
+
+    ready, settings = stage.model.decoder, stage.settings
+    longest = ready.longest if isinstance(ready, PretrainedDecoder) else stage.model.sequence_length
+    embedder = PromptEmbedder(model, stage.model.connector.image_tokens, stage.model.image_size, False, 1)
+    begin = Segment((tokenizer.begin,))
+
+    def read(text: str, room: int) -> Segment:
+        """The text without its beginning, where the decoder cannot read it, the begin token and `room` tokens more."""
+        return Segment(tuple(tokenizer.encode(text)[-max(1, longest - room - 1) :]))
+
+    class Decoder(LM):
+        """Answers from text alone."""
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+            pairs = [(context, tuple(tokenizer.encode(end))) for context, end in (request.args for request in requests)]
+            prompts = [(begin + read(context, len(end)), end) for context, end in pairs]
+            return log_probabilities(model.decoder, embedder, prompts)
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
+            return [self.write(*request.args) for request in requests]
+
+        def write(self, context: str, told: dict[str, Any]) -> str:
+            stop, most = tuple(told.get("until") or ()), int(told.get("max_gen_toks") or NEW_TOKENS)
+            group = Group(begin, (read(context, most),))
+            ((said,),) = generate(model.decoder, embedder, [group], tokenizer, stop, most, 1)
+            return cut_answer(said, stop)
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
+            raise NotImplementedError
+
+    for task in stage.text_tasks:
+        if open_task(Path(task.file)) != task:
+            raise RequestError(f"{task.file}: the task changed while the sweep was running; run it again")
+        made = ConfigurableTask(config=_read(Path(task.file)))
+        found = simple_evaluate(Decoder(), tasks=[made], limit=settings.questions, bootstrap_iters=0)
+        samples, shots = found["samples"][task.name], int(found["n-shot"][task.name] or 0)
+        metric = made.config.metric_list[0]["metric"]
+        for number, sample in enumerate(samples):
+            answers = sample["filtered_resps"]  # a text, or how likely each choice is
+            best = max(range(len(answers)), key=answers.__getitem__)
+            said = answers[0] if isinstance(answers[0], str) else sample["arguments"][best][1]
+            yield ScoreRow(
+                benchmark=task.name,
+                family="text",
+                metric=metric,
+                shots=shots,
+                block=number * min(settings.blocks, len(samples)) // len(samples),
+                question=str(sample["doc_id"]),
+                kind=task.name,
+                score=100.0 * float(sample[metric]),
+                prediction=said.strip(),
+                parsed=True,
+            )

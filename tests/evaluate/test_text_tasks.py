@@ -1,0 +1,129 @@
+"""Tasks of lm-eval on the decoder inside MM1; what needs the library itself is skipped where it is not installed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, load_scale, resolve
+from mm1_lab.data.world import World
+from mm1_lab.evaluate import text_tasks
+from mm1_lab.evaluate.text_tasks import ask_text_tasks, open_task
+from mm1_lab.model import MM1, build_mm1
+
+SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
+COLOURS = ("red", "blue", "green", "yellow", "white")
+ROWS = [
+    {
+        "asks": f"question : what color is the {shape} ? answer :",
+        "offers": [*COLOURS[n:], *COLOURS[:n]][:3],
+        "right": n % 3,
+    }
+    for n in range(5)
+    for shape in ("circle", "square")
+]
+CHOICE = {
+    "task": "colours",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{asks}}",
+    "doc_to_choice": "{{offers}}",
+    "doc_to_target": "{{right}}",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}
+WRITTEN = {key: value for key, value in CHOICE.items() if key != "doc_to_choice"} | {
+    "task": "said",
+    "output_type": "generate_until",
+    "doc_to_target": "{{offers[right]}}",
+    "generation_kwargs": {"until": ["."], "max_gen_toks": 4},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
+
+
+def write(folder: Path, values: dict[str, Any]) -> Path:
+    """A task's file with ten questions beside it."""
+    source = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "asked.jsonl"}}, "test_split": "test"}
+    (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    path = folder / f"{values['task']}.yaml"
+    path.write_text(yaml.safe_dump(source | values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the library were there, for what is checked without it."""
+    monkeypatch.setattr(text_tasks, "find_spec", lambda name: name)
+
+
+def test_without_the_library_one_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_tasks, "find_spec", lambda _: None)
+    with pytest.raises(RequestError, match=r"colours\.yaml: text tasks need lm-eval, .* pip install 'mm1-lab\[text\]'"):
+        open_task(write(tmp_path, CHOICE))
+
+
+@pytest.mark.usefixtures("installed")
+def test_changed_questions_are_another_task_and_moved_ones_the_same(tmp_path: Path) -> None:
+    task = open_task(write(tmp_path, CHOICE))
+    (tmp_path / "moved").mkdir()
+    assert open_task(write(tmp_path / "moved", CHOICE)).identity == task.identity
+    (tmp_path / "asked.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    assert open_task(tmp_path / "colours.yaml").digest != task.digest
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"output_type": "loglikelihood_rolling"}, "output_type: 'loglikelihood_rolling' is none of multiple_choice"),
+        ({"metric_list": [{"metric": "word_perplexity"}]}, "metric_list: 'word_perplexity' is none of acc, acc_norm"),
+        ({"metric_list": None}, "metric_list: None is none of"),
+        ({"dataset_kwargs": {}}, "needs `dataset_kwargs: {data_files: {test: FILE}}`"),
+        ({"dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, r"gone.jsonl: cannot be read"),
+    ],
+)
+def test_tasks_that_cannot_be_asked_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        open_task(write(tmp_path, CHOICE | change))
+
+
+def small(*tasks: Path) -> tuple[EvaluationStage, MM1]:
+    stage = resolve("a", Recipe(), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation
+    stage = stage.model_copy(update={"text_tasks": tuple(map(open_task, tasks))})
+    torch.manual_seed(3)
+    model = build_mm1(stage.model, World().tokenizer).eval()
+    with torch.no_grad():
+        model.decoder.lm_head.weight.mul_(40)
+    return stage, model
+
+
+@torch.inference_mode()
+def test_ten_questions_are_answered_as_the_decoder_answers_them(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    tokenizer = World().tokenizer
+    stage, model = small(write(tmp_path, CHOICE), write(tmp_path, WRITTEN))
+    rows = list(ask_text_tasks(stage, model, tokenizer))
+    chosen, written = rows[:10], rows[10:]
+    assert [row.benchmark for row in rows] == ["colours"] * 10 + ["said"] * 10
+    assert {row.family for row in rows} == {"text"} and {row.shots for row in rows} == {0}
+    assert len({row.block for row in chosen}) == min(stage.settings.blocks, 10)
+    for row, asked in zip(chosen, ROWS, strict=True):
+        prompt = [tokenizer.begin, *tokenizer.encode(asked["asks"])]
+        likely = {}
+        for offer in asked["offers"]:
+            ids = tokenizer.encode(f" {offer}")
+            logits = model.decoder(torch.tensor([prompt + ids])).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
+            likely[offer] = sum(float(logits[at, token]) for at, token in enumerate(ids))
+        assert row.prediction == max(likely, key=likely.__getitem__)
+        assert row.score == 100.0 * (row.prediction == asked["offers"][asked["right"]])
+    for row, asked in zip(written, ROWS, strict=True):
+        prompt = torch.tensor([[tokenizer.begin, *tokenizer.encode(asked["asks"])]])
+        new = model.decoder.generate(
+            prompt, max_new_tokens=4, do_sample=False, eos_token_id=tokenizer.end, pad_token_id=0
+        )
+        said = tokenizer.decode(new[0, prompt.shape[1] :].tolist()).split(".")[0].strip()
+        assert row.prediction == said and row.score == 100.0 * (said == asked["offers"][asked["right"]])
+    (tmp_path / "asked.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    with pytest.raises(RequestError, match="the task changed while"):
+        next(ask_text_tasks(stage, model, tokenizer))
