@@ -56,10 +56,7 @@ class Drawn:
         """What runs this sweep again."""
         seeds = ",".join(map(str, sorted(set(self.runs["seed"]))))
         seeds += "," * ("," not in seeds)  # one seed with a comma: without, it would be a count
-        settings = "".join(f" --set {setting}" for setting in self.manifest.overrides)
-        file = self.manifest.data_name.rpartition("-")[0]
-        data = f" --data {file}.yaml" if self.manifest.data_name != "world" else ""
-        return f"mm1-lab run {self.manifest.sweep.name} --scale {self.manifest.scale} --seeds {seeds}{settings}{data}"
+        return self.manifest.command("--seeds", seeds)
 
     @property
     def cost(self) -> str:

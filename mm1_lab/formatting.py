@@ -1,5 +1,6 @@
 """Numbers, times and tables as people read them."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K": 1e3}
@@ -28,6 +29,12 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def command_line(*words: str, settings: Iterable[str] = (), data: object = None) -> str:
+    """As a user types it, quoted for the shell: `mm1-lab run data_mix --scale mini --set train.steps=200`."""
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return shlex.join(["mm1-lab", *words, *sets, *(["--data", str(data)] if data else [])])
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

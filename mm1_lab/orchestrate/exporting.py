@@ -38,8 +38,8 @@ def weights_of(request: Request, trial: Trial) -> Path:
     ledger, fingerprint = request.ledger, trial.evaluation.model.fingerprint
     if not ledger.has_weights(fingerprint):
         raise RequestError(
-            f"{trial.name}: there are no weights of it in {ledger.store}; run it: mm1-lab run {request.sweep.name} "
-            f"--scale {request.scale_name} --only {trial.arm!r}"
+            f"{trial.name}: there are no weights of it in {ledger.store}; run it: "
+            f"{request.command('--seeds', f'{trial.seed},', '--only', trial.arm)}"
         )
     return ledger.stage_folder(fingerprint)
 

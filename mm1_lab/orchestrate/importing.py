@@ -46,8 +46,8 @@ def import_scores(request: Request, trial: Trial, folder: Path) -> Iterator[str]
     ledger = request.ledger
     if not ledger.has_intact_scores(trial.fingerprint):
         raise RequestError(
-            f"{trial.name}: has no scores yet, to which others could be added; run it: mm1-lab run "
-            f"{request.sweep.name} --scale {request.scale_name} --only {trial.arm!r}"
+            f"{trial.name}: has no scores yet, to which others could be added; run it: "
+            f"{request.command('--seeds', f'{trial.seed},', '--only', trial.arm)}"
         )
     for task in read_log(folder):
         known = ledger.record(trial.fingerprint).get("imported", {})

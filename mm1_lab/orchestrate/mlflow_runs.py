@@ -249,13 +249,11 @@ class SweepRuns:
     def _trial_note(self, fingerprint: str, names: Names, record: Mapping[str, Any]) -> str:
         """Where the trial's truth lies, and what makes it again."""
         manifest, (arm, seed) = self.manifest, names[0]
-        settings = "".join(f" --set {setting}" for setting in manifest.overrides)
-        again = f"mm1-lab run {manifest.sweep.name} --scale {manifest.scale} --seeds {seed}, --only '{arm}'{settings}"
         lines = [
             f"{manifest.sweep.heading}, {_names(names)}{self.at}.\n",
             f"The score of every question is in `trials/{fingerprint}/` of the results folder. Fingerprints:\n",
             *(f"- {kind}: `{stage}`" for kind, stage in record["fingerprints"].items()),
-            f"\nAgain: `{again}`",
+            f"\nAgain: `{manifest.command('--seeds', f'{seed},', '--only', arm)}`",
         ]
         return "\n".join(lines)
 

@@ -28,6 +28,7 @@ from mm1_lab.config import (
 from mm1_lab.config.resolve import decoder_name, pretrained
 from mm1_lab.data.types import Data
 from mm1_lab.files import PACKAGE, SHIPPED
+from mm1_lab.formatting import command_line
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, merge_manifest
@@ -68,6 +69,11 @@ class Request:
     def folder(self) -> Path:
         """Where the sweep's manifest, tables and figures go."""
         return self.ledger.results / self.scale_name / self.variant
+
+    def command(self, *options: str) -> str:
+        """What runs its trials."""
+        words = ("run", self.sweep.name, "--scale", self.scale_name, *options)
+        return command_line(*words, settings=self.overrides, data=self.data_path)
 
     def open_data(self) -> Data:
         """The miniature world, or the user's data."""
@@ -197,10 +203,10 @@ def find_law(
     for folder in (ledger.results, STUDY):
         if (folder / place).exists():
             return read_law(folder / place)
-    options = [f"--scale {scale}", *([f"--data {data}"] if data else []), *(f"--set {each}" for each in overrides)]
+    command = command_line("fit-lr-law", "--scale", scale, settings=overrides, data=data)
     raise RequestError(
         f"learning_rate: law: there is no {ledger.results / place} yet; find the law of this scale with these data and "
-        f"settings: mm1-lab fit-lr-law {' '.join(options)}"
+        f"settings: {command}"
     )
 
 

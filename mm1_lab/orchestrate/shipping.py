@@ -18,7 +18,7 @@ def ship_parts(request: Request, parts: Parts) -> Iterator[str]:
         if not ledger.has_weights(fingerprint):
             raise RequestError(
                 f"{stage.KIND} of seed {stage.seed} ({fingerprint}) is not in {ledger.store}; run it first: "
-                f"mm1-lab run {request.sweep.name} --scale {request.scale_name} --seeds {stage.seed},"
+                f"{request.command('--seeds', f'{stage.seed},')}"
             )
     for fingerprint, stage in stages.items():
         if not ledger.is_shipped(fingerprint):

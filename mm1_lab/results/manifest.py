@@ -12,6 +12,7 @@ from pydantic import Field
 
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json
 from mm1_lab.files import locked, write_csv, write_json
+from mm1_lab.formatting import command_line
 from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow
 
 
@@ -27,6 +28,12 @@ class Manifest(Config):
     data: DataIdentity = WORLD_DATA
     data_name: str = "world"
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
+
+    def command(self, *options: str) -> str:
+        """What runs this sweep again."""
+        data = f"{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
+        words = ("run", self.sweep.name, "--scale", self.scale, *options)
+        return command_line(*words, settings=self.overrides, data=data)
 
 
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:

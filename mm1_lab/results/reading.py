@@ -117,8 +117,5 @@ def _read(variant: Variant, name: str, columns: tuple[str, ...]) -> pd.DataFrame
         table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
         tables.append(table[["arm", "seed", "fingerprint", *columns]])
     if not tables:
-        raise RequestError(
-            f"{variant.folder}: no trial is finished; run it: mm1-lab run {variant.manifest.sweep.name} "
-            f"--scale {variant.manifest.scale}"
-        )
+        raise RequestError(f"{variant.folder}: no trial is finished; run it: {variant.manifest.command()}")
     return pd.concat(tables, ignore_index=True)

@@ -87,7 +87,7 @@ def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Requ
     assert (params["arm"], params["seed"], params["data_mix"][:10]) == ("base", "0", "captions 5")
     fingerprint = request_.trials[0].fingerprint
     assert base.data.tags["mm1.fingerprint"] == fingerprint
-    assert f"trials/{fingerprint}/" in base.data.tags[NOTE] and "--seeds 0, --only 'base'" in base.data.tags[NOTE]
+    assert f"trials/{fingerprint}/" in base.data.tags[NOTE] and "--seeds 0, --only base" in base.data.tags[NOTE]
     assert [point.value for point in client.get_metric_history(base.info.run_id, "train/loss")] == [3, 2]
     write(request_, trial)
     sync(request_.folder, request_.ledger)

@@ -1,10 +1,12 @@
 """Requests about data of one's own: whose results, and whose law, are whose."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+from mm1_lab.cli import make_parser
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.request import Request, load_request
 from mm1_lab.results.manifest import read_manifest
@@ -53,3 +55,12 @@ def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:
     assert isinstance(rate, float) and rate > 0
     with pytest.raises(RequestError, match=r"there is no .*lr_law,data=data-\w{6}/law.json yet"):
         ask(tmp_path, b, "follows", "x")
+
+
+def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> None:
+    settings = ("evaluate.shots=[0, 4]", "train.steps=6")
+    request = load_request("connector", "smoke", "1", ("average-pooling 224 64",), settings, results=tmp_path)
+    typed = shlex.split(request.command("--only", "average-pooling 224 64"))
+    options = make_parser().parse_args(typed[1:])
+    assert typed[0] == "mm1-lab" and (options.sweep, options.scale) == ("connector", "smoke")
+    assert options.only == ["average-pooling 224 64"] and tuple(options.set) == settings
