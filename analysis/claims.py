@@ -3,7 +3,8 @@
 Columns: `sweep`, `claim`, `detail` (the sum in words), `measure`, `expect`, `margin`, `expectation` (in words), `size`
 (the paper's, if it is a bound too); `estimate`, `error`, `df`, `low`, `high` (95 %) and `interval`, what they are over:
 `seeds`, or with one seed `questions`, conditional on the models at hand, as are `low_questions` and `high_questions`;
-`p_supported`, `p_contradicted`, `p_smaller`, the p of each thing that could be said, and `p`, the smallest;
+`p_supported`, `p_contradicted`, `p_smaller`, the p of each thing that could be said, and `p`, the smallest; where the
+sweep is looked at while it grows, these are over its looks, and `chance` is that of a test at its last look to decide;
 `smallest_difference` that such a sweep finds four times out of five, `seeds_needed` of an undecided claim; `seeds`,
 `seed_list`, `seeds_are` (`development`: those that world and recipe were tuned on; `confirmatory`; `mixed`);
 `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict` and `reason`, why there is none.
@@ -20,6 +21,7 @@ import pandas as pd
 
 from analysis.paper import PaperNumber
 from analysis.power import seeds_needed, smallest_difference
+from analysis.sequential import chance_yet, over_looks
 from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
 from analysis.study import DEVELOPMENT, Study
 from mm1_lab.config import Contrast, Expectation
@@ -98,6 +100,11 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     over_seeds = _interval(study, claim.weights, values, seeds)
     over_questions = study.over_questions(claim.weights) if seeds else None
     found = over_seeds or over_questions
+    growing: dict[str, Any] = {}
+    if (looks := study.variant.manifest.looks) and over_seeds:
+        growing["p"] = _over_looks(study, claim, values, seeds)
+        now = p_values(claim.expect, claim.margin, over_seeds, claim.size)
+        growing["chance"] = max(chance_yet(one, len(seeds), looks[-1]) for one in now.values())
     return row_of(
         claim,
         study.sweep.name,
@@ -106,6 +113,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         seeds,
         study.paper_difference(claim.weights),
         reason or ("" if over_seeds else "one seed" if found else "no scores"),
+        **growing,
         low_questions=over_questions.low if over_questions else np.nan,
         high_questions=over_questions.high if over_questions else np.nan,
         smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
@@ -113,12 +121,30 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     )
 
 
+def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:
+    """The p of each thing that could be said, over the looks whose last seed the claim has; empty before the first."""
+    looks, p = study.variant.manifest.looks, dict[str, list[float]]()
+    for look in looks:
+        known = study.seeds[:look]
+        if len(known) < look or known[-1] not in seeds:
+            break  # further looks would test the same seeds again
+        there = [place for place, seed in enumerate(seeds) if seed in known]
+        found = _interval(study, claim.weights, values[there], [seeds[place] for place in there])
+        if found is None:
+            break
+        for name, value in p_values(claim.expect, claim.margin, found, claim.size).items():
+            p.setdefault(name, []).append(value)
+    return {name: over_looks(each, looks) for name, each in p.items()}
+
+
 def row_of(
     claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
-    reason: str, **more: object,
+    reason: str, p: Mapping[str, float] | None = None, **more: object,
 ) -> dict[str, Any]:  # fmt: skip
-    """A row of what was `found` about a claim; p and verdict where there is no `reason` against them."""
-    p = p_values(claim.expect, claim.margin, found, claim.size) if found and not reason else {}
+    """A row of what was `found` about a claim; p (else of one look) and verdict where no `reason` is against them."""
+    if p is None:
+        p = p_values(claim.expect, claim.margin, found, claim.size) if found else {}
+    p = {} if reason else p
     known, number = found or Interval(np.nan, np.nan, np.nan), paper or PaperNumber(np.nan, "equal", "")
     row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
     row |= {"expect": claim.expect, "margin": claim.margin, "expectation": claim.expectation}

@@ -228,7 +228,7 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
     """
     lessons = list(lessons)
     found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
-    p = {name: _combined(rows) for name, rows in found.items()}
+    p = {name: combined(rows) for name, rows in found.items()}
     verdicts = judge_family({name: known["both"] for name, known in p.items() if known["both"]})
     left = max(1, sum(p_holm > LEVEL for _, p_holm in verdicts.values()))
     rows = []
@@ -257,7 +257,7 @@ SUPPORTED = ("supported", "supported, smaller")
 DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
 
 
-def _combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+def combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """The p values of a lesson's statements by `wording`, by `content` (empty without such scores), and by `both`.
 
     All are empty where no part decides or one that does has no p.

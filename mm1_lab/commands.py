@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ DONE, FAILED = 0, 1
     ),
     opt.ONLY,
     *opt.REQUEST,
+    *opt.UNTIL_DECIDED,
     opt.NO_PARTS,
 )
 def plan(options: argparse.Namespace) -> int:
@@ -43,7 +45,12 @@ def plan(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.report import plan_text
 
-    print(plan_text([with_grid(_request(options, sweep)) for sweep in options.sweeps]))
+    requests = [with_grid(_request(options, sweep)) for sweep in options.sweeps]
+    print(plan_text(requests))
+    if looks := _looks(options, requests[0]):
+        from analysis.looks import looks_text
+
+        print(looks_text(looks))
     return DONE
 
 
@@ -51,25 +58,33 @@ def plan(options: argparse.Namespace) -> int:
     "sweeps/data_mix.yaml --set train.steps=200",
     *opt.ARMS,
     *opt.EXECUTOR,
+    *opt.UNTIL_DECIDED,
+    option("--budget", "with --until-decided: begin no look that would not end in it", "6h"),
     switch("--anew", "make again what was made with other code of a connector or metric than it has now"),
     opt.NO_PARTS,
 )
 def run(options: argparse.Namespace) -> int:
     """Run what is missing of a sweep."""
     from analysis import draw_sweep, sweep_in_short
+    from analysis.looks import open_arms
     from mm1_lab.orchestrate.code_changes import forget_changed
     from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
     from mm1_lab.orchestrate.lr_search import load_search, run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
 
     request = _request(options, options.sweep)
     request.ledger.check_writable()
+    looks, budget = _looks(options, request), parse_budget(options.budget)
     if options.anew:
         forget_changed(request.trials, request.ledger)
     with make_executor(options.inline, options.address) as executor:
         if request.sweep.search:
             sizes = options.only or list(request.sweep.arms)
             return run_search(load_search(request, sizes), "grid", executor, draw_sweep)
+        if looks:
+            request = replace(request, looks=looks)
+            return run_until_decided(request, budget, executor, draw_sweep, open_arms, sweep_in_short)
         return run_sweep(request, executor, draw_sweep, sweep_in_short)
 
 
@@ -352,12 +367,18 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.ALL_RESULTS)
+@command(
+    "--results results/study",
+    opt.ALL_RESULTS,
+    switch("--masked", "shuffle the arms within each seed, in a copy: to look for bugs before anything is known"),
+)
 def report(options: argparse.Namespace) -> int:
     """Redraw, and write one HTML file."""
     from analysis.redraw import draw_report
+    from mm1_lab.results.masking import masked_copy
 
-    print(draw_report(_drawn_folder(options))[-1])
+    folder = _drawn_folder(options)
+    print(draw_report(masked_copy(folder) if options.masked else folder)[-1])
     return DONE
 
 
@@ -492,6 +513,19 @@ def _ledger(options: argparse.Namespace) -> Ledger:
 def _here_or_shipped(folder: Path) -> Path:
     """Of the working directory, or else of the package."""
     return folder if folder.is_dir() else SHIPPED / folder
+
+
+def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
+    """Those of a study that grows until it is decided; none of another."""
+    from mm1_lab.orchestrate.growing import parse_looks
+
+    if not options.until_decided:
+        if options.looks or vars(options).get("budget"):
+            raise RequestError("--looks and --budget go with --until-decided")
+        return ()
+    if request.sweep.search:
+        raise RequestError(f"--until-decided: {request.sweep.name} is a search; it has a fixed number of seeds")
+    return parse_looks(options.looks or "", len({trial.seed for trial in request.trials}))
 
 
 def _request(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:

@@ -63,6 +63,10 @@ REQUEST = (SCALE, DATA, *SETTINGS)
 ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 EXECUTOR = (INLINE, option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS"))
+UNTIL_DECIDED = (
+    switch("--until-decided", "judge at looks, and give seeds only to arms that a lesson still needs"),
+    option("--looks", "with it: numbers of seeds; default: 4, 6, … up to those of --seeds", "4,6,8,10"),
+)
 NO_PARTS = switch("--no-parts", f"compute anew what is shipped in {PARTS}")
 ALL_RESULTS = option(
     "--results",

@@ -56,6 +56,8 @@ class Request:
     """Who knows the pre-trained models of the recipes and the scale."""
     tokenizer: Path | None = None
     """The folder of the pre-trained decoder whose tokenizer the data take."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which the sweep is judged while it grows."""
 
     @property
     def data_name(self) -> str:
@@ -95,6 +97,7 @@ class Request:
             data=self.data,
             data_name=self.data_name,
             shots=self.scale.evaluate.shots,
+            looks=self.looks,
         )
         rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
         return merge_manifest(self.folder, manifest, rows, self._is_current)

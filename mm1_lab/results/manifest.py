@@ -28,6 +28,8 @@ class Manifest(Config):
     data: DataIdentity = WORLD_DATA
     data_name: str = "world"
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which a growing study is judged (`run --until-decided`), fixed before the first one."""
 
     def command(self, *options: str) -> str:
         """What runs this sweep again."""
@@ -118,6 +120,18 @@ def merge_manifest(
             if (row.arm, row.seed) not in rows and row.arm in order and current(row):
                 rows[row.arm, row.seed] = row
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
+        manifest = manifest.model_copy(update={"looks": _fixed_looks(folder, manifest.looks)})
         write_json(folder / "sweep.json", manifest.model_dump(mode="json"))
         write_csv(folder / "trials.csv", TRIAL_COLUMNS, ((row.arm, row.seed, row.fingerprint) for row in merged))
     return merged
+
+
+def _fixed_looks(folder: Path, looks: tuple[int, ...]) -> tuple[int, ...]:
+    """Those that the sweep was begun with, if it was. Raises RequestError for others."""
+    before = read_manifest(folder).looks if (folder / "sweep.json").exists() else ()
+    if before and looks and looks != before:
+        raise RequestError(
+            f"{folder}: this study is looked at after {', '.join(map(str, before))} seeds, which was fixed before its "
+            "first one; go on so (--looks), or begin another with --results"
+        )
+    return before or looks

@@ -1,0 +1,66 @@
+"""After a look at a growing study: what is decided, what cannot be any more, and which arms still serve a lesson."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.claims import claim_of, grounds, judge_claims, say
+from analysis.lessons import Lesson, claims_of, combined, lesson_parts, load_lessons
+from analysis.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
+from analysis.statistics import LEVEL
+from analysis.study import Study, read_study
+from analysis.validity import failed_gates, validity_rows
+
+
+def looks_text(looks: Sequence[int]) -> str:
+    """The looks with the two-sided levels of their tests, for one lesson by itself."""
+    levels = nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(seeds / looks[-1] for seeds in looks))
+    each = ", ".join(f"{2 * level:.2g} after {seeds}" for seeds, level in zip(looks, levels, strict=True))
+    return f"Levels of the tests, by seeds: {each}; {LEVEL:.0%} in all, divided among lessons as Holm does."
+
+
+def open_arms(folder: Path) -> tuple[list[str], list[str]]:
+    """A line per lesson about a sweep, or per claim of its file where there is none; and the arms, in the sweep's
+    order, of those which further seeds can decide."""
+    study = read_study(folder)
+    return standing(study, load_lessons(), failed_gates(study, validity_rows(study)))
+
+
+def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    """`open_arms` of a study.
+
+    A lesson is decided at the level that it has as long as no other of all lessons is: it stays so whatever comes of
+    them. A claim of the sweep's file is decided at its own.
+    """
+    lessons, sweep, arms = list(lessons), study.sweep, set[str]()
+    if (reason := grounds(study, failed)) not in ("", "one seed"):
+        return [f"no verdicts: {reason}"], list(sweep.arms)
+    parts = lesson_parts(study, lessons, failed)
+    questions = []
+    for lesson in lessons if len(parts) else ():
+        rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
+        p = combined(rows)["both"] if len(rows) else {}
+        claims = [
+            claim for part in lesson.parts if not part.aside for claim in claims_of(part, lesson, sweep, sweep.arms)
+        ]
+        if claims:
+            questions.append((lesson.name, say(p, len(lessons)) if p else "", rows, claims))
+    if not questions:
+        judged = judge_claims(study, failed)
+        for contrast in sweep.contrasts:
+            rows = judged[judged["claim"] == contrast.claim]
+            questions.append((contrast.claim, rows["verdict"].iloc[0], rows, [claim_of(contrast)]))
+    lines = []
+    for name, verdict, rows, claims in questions:
+        chance = rows["chance"].min() if "chance" in rows else float("nan")
+        if verdict not in ("", "undecided", "not judged"):
+            lines.append(f"{name}: {verdict}")
+        elif chance < FUTILE:
+            lines.append(f"{name}: given up, a chance of {chance:.0%} to be decided by the last seed")
+        else:
+            lines.append(f"{name}: open" + (f", a chance of {chance:.0%} to be decided" if pd.notna(chance) else ""))
+            arms |= {study.representative(arm) for claim in claims for arm, _ in claim.weights}
+    return lines, [arm for arm in sweep.arms if study.representative(arm) in arms]

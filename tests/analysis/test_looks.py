@@ -1,0 +1,114 @@
+"""A study that is judged while it grows: p over looks in the claims, arms that are still needed, arms shuffled."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis.claims import claim_of, claim_row
+from analysis.looks import looks_text, standing
+from analysis.sequential import over_looks
+from analysis.study import Study, read_study
+from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
+from mm1_lab.orchestrate.growing import parse_budget, parse_looks
+from mm1_lab.results.manifest import merge_manifest, read_manifest
+from mm1_lab.results.masking import masked_copy
+from tests.analysis.results_folder import study_of, write_results
+
+LOOKS = (4, 6, 8)
+ARMS = {name: Recipe(steps=1000 + number) for number, name in enumerate(("base", "much", "little", "none"))}
+CLAIMS = tuple(
+    Contrast(claim=f"{name} lifts", first=name, second="base", measure="average", expect="greater")
+    for name in ("much", "little", "none")
+)
+SWEEP = Sweep(name="own", title="own", axis="own", base=Recipe(), arms=ARMS, contrasts=CLAIMS)
+
+
+def growing(seeds: int, missing: tuple[str, ...] = ()) -> Study:
+    lifts = {"base": (0, 0, 0), "much": (9, 9, 9), "little": (1, 1, 1), "none": (0, 0, 0)}
+    study = study_of(SWEEP, range(seeds), missing=missing, lifts=lifts)
+    return with_looks(study, LOOKS)
+
+
+def with_looks(study: Study, looks: tuple[int, ...]) -> Study:
+    manifest = study.variant.manifest.model_copy(update={"looks": looks})
+    return replace(study, variant=replace(study.variant, manifest=manifest))
+
+
+def test_p_is_over_the_looks_that_are_complete() -> None:
+    claim = claim_of(CLAIMS[1])
+    p = [claim_row(with_looks(growing(look), ()), claim)["p_supported"] for look in LOOKS]
+    for number, look in enumerate(LOOKS, 1):
+        assert claim_row(growing(look), claim)["p_supported"] == pytest.approx(over_looks(p[:number], LOOKS))
+    assert claim_row(growing(5), claim)["p_supported"] == claim_row(growing(4), claim)["p_supported"]
+    dropped = growing(8, missing=("little/6", "little/7"))
+    assert claim_row(dropped, claim)["p_supported"] == pytest.approx(over_looks(p[:2], LOOKS)), "no look without seeds"
+    before = claim_row(growing(3), claim)
+    assert before["says"] == "not judged" and before["p_supported"] != before["p_supported"]
+
+
+def test_seeds_go_where_they_can_decide() -> None:
+    lines, arms = standing(growing(4), ())
+    assert lines[0] == "much lifts: supported"
+    assert "much" not in arms
+    said = dict(line.split(": ", 1) for line in lines)
+    assert {name for name in ("little", "none") if said[f"{name} lifts"].startswith("open")} | {"base"} == set(arms)
+    lines, arms = standing(growing(2), ())
+    assert all(": open" in line for line in lines) and arms == ["base", "much", "little", "none"]
+    lines, arms = standing(growing(8), ())
+    assert arms == [] or all("open" not in line for line in lines if "none" in line), "the last look leaves no chance"
+
+
+def test_levels_are_told_beforehand() -> None:
+    assert "0.0026 after 4" in looks_text(LOOKS) and "5% in all" in looks_text(LOOKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds", "looks"), [("", 10, (4, 6, 8, 10)), ("", 5, (4, 5)), ("", 3, (3,)), ("2,5", 5, (2, 5))]
+)
+def test_looks_are_read(text: str, seeds: int, looks: tuple[int, ...]) -> None:
+    assert parse_looks(text, seeds) == looks
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds", "message"),
+    [
+        ("4,x", 10, "give numbers of seeds"),
+        ("6,4,10", 10, "must rise"),
+        ("", 1, "must rise"),
+        ("4,6", 10, "last look is after 6 seeds, but --seeds gives 10"),
+    ],
+)
+def test_looks_that_make_no_sense_are_refused(text: str, seeds: int, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        parse_looks(text, seeds)
+
+
+def test_a_budget_is_hours_or_minutes() -> None:
+    assert (parse_budget("1.5h"), parse_budget("90m"), parse_budget(None)) == (5400, 5400, float("inf"))
+    with pytest.raises(RequestError, match="give hours or minutes: 6h, 90m"):
+        parse_budget("6")
+
+
+def test_masked_results_hold_the_same_scores_under_other_names(tmp_path: Path) -> None:
+    write_results(tmp_path, SWEEP, ARMS, range(3), lifts={"much": (30, 30, 30)})
+    masked = masked_copy(tmp_path)
+    shown, true = (read_study(folder / "mini" / "own") for folder in (masked, tmp_path))
+    assert shown.sweep.title.startswith("MASKED")
+    for seed in range(3):
+        ours, theirs = ({arm: value for (arm, at), value in one.trial_values("average").items() if at == seed}
+                        for one in (shown, true))  # fmt: skip
+        assert sorted(ours.values()) == sorted(theirs.values())
+    best = {max(ARMS, key=lambda arm: shown.trial_values("average")[arm, seed]) for seed in range(3)}
+    assert best != {"much"}, "no seed agrees with another"
+    assert read_study(masked_copy(tmp_path) / "mini" / "own").trial_values("average") == shown.trial_values("average")
+
+
+def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
+    manifest = growing(4).variant.manifest
+    folder = tmp_path / "mini" / "own"
+    for looks in (LOOKS, (), LOOKS):
+        merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda row: True)
+        assert read_manifest(folder).looks == LOOKS
+    with pytest.raises(RequestError, match="after 4, 6, 8 seeds, which was fixed before"):
+        merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda row: True)
