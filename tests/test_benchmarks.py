@@ -12,6 +12,7 @@ import torch
 from benchmarks import commands, evaluation, planning, stock_sweep, sweeping, training
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
 from benchmarks.measure import Budget, Row, alternate, compare
+from benchmarks.products import limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches, world
@@ -105,7 +106,18 @@ def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
 
 
 def test_training_is_measured() -> None:
-    assert_sane(training.measure(TINY), 5)
+    rows = training.measure(TINY)
+    assert_sane(rows, 7)
+    assert all(row.ratio <= 1 for row in rows if row.reference_is == "its positions")
+
+
+def test_matrix_products_are_those_of_linear_layers_forward_and_backward() -> None:
+    layer = torch.nn.Linear(3, 5)
+    inputs = torch.randn(7, 3, requires_grad=True)
+    found = matrix_products(lambda: layer(inputs).sin().sum().backward())
+    shapes = [(*one, other[1]) for one, _, other, _ in found.elements()]
+    assert sorted(shapes) == [(5, 7, 3), (7, 3, 5), (7, 5, 3)]
+    assert 0 < limit(found) < 1
 
 
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
