@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mm1_lab.config.base import Config
+from mm1_lab.config.base import Config, nearest
 from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
 
 MANY = 10**9
@@ -246,6 +246,10 @@ class Scale(Config):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     resources: Resources = Resources()
+    """Of a stage, or of each of its workers."""
+    workers: dict[str, Annotated[int, Field(gt=0, le=100_000)]] = Field(default_factory=dict)
+    """Processes that train a stage together, each on a GPU of its own, by the size of its decoder (of an encoder's
+    pre-training: of the encoder); 1 for those that are not named. No part of any identity."""
     hardware: Hardware | None = None
     """What a plan at this scale reckons with; without it, with this machine's own measured speeds alone."""
     images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
@@ -257,3 +261,11 @@ class Scale(Config):
     """Training of decoder and model computes activations a second time instead of keeping them."""
     reuse_processes: bool = False
     """One process works through many stages; right where stages are short."""
+
+    @model_validator(mode="after")
+    def _workers_are_of_sizes(self) -> Self:
+        known = [*self.encoders, *self.decoders, *self.pretrained_decoders]
+        for name in self.workers:
+            if name not in known:
+                raise ValueError(f"workers: there is no size {name!r}{nearest(name, known)}")
+        return self

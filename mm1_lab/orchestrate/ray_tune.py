@@ -14,9 +14,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE
 from mm1_lab.orchestrate.executor import STAGES, Executor, Work
+from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.preflight import ask_ray, check_nodes
 from mm1_lab.orchestrate.request import machine_cpus
@@ -32,6 +33,8 @@ from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
 
 KILLED = Outcome("failed", "its process ended without a word: killed, or out of memory")
+STARTS_GROUP = {"node:__internal_head__": 0.001}
+"""What a task for several workers occupies itself: nothing, on the head node; its group books the rest."""
 
 REPORT_SECONDS = 1.0
 """A running stage tells the driver its progress this often at most; each report costs Tune some 20 ms."""
@@ -63,7 +66,7 @@ class RayTune(Executor):
     def __init__(self, address: str | None = None) -> None:
         self.address = address
         self.slots = 0
-        """Tasks that fit at a time; 0 until it is open."""
+        """Tasks, or workers of tasks, that fit at a time; 0 until it is open."""
         self.code: Path | None = None
         """The copy of the package that this machine's processes work with."""
         self.closing = threading.Event()
@@ -106,25 +109,38 @@ class RayTune(Executor):
             except (ConnectionError, ValueError) as error:
                 raise RequestError(f"--address {self.address}: there is no Ray cluster ({error})") from None
         signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
-        self.slots = _slots(scale.resources, ray.cluster_resources())
+        self.slots = _slots(scale.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
         from ray import tune
 
         from mm1_lab.orchestrate.tune_hooks import Relay, TaskSearcher
 
-        tasks, resources = execution.work_list.tasks, context.scale.resources
+        tasks, scale = execution.work_list.tasks, context.scale
+        workers = {key: max(workers_of(stage, scale) for stage in task.stages) for key, task in tasks.items()}
+        for key, count in workers.items():
+            if count > self.slots:
+                raise RequestError(
+                    f"{tasks[key].label}: {count} workers, and there is room for {self.slots}; give fewer in the "
+                    "scale's `workers`, or start more nodes"
+                )
         if self.address is not None:
             check_nodes(ask_ray, context, tasks)
-        trainable = tune.with_parameters(_trainable, tasks=tasks, context=context, work=work)
+
+        def books(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            booked = {"CPU": scale.resources.cpus, "GPU": scale.resources.gpus}
+            return tune.PlacementGroupFactory([STARTS_GROUP if workers[config["task"]] > 1 else booked])
+
         with _storage(context.store / ".ray") as storage:
+            there = replace(context, groups=storage / "groups")
+            trainable = tune.with_parameters(_trainable, tasks=tasks, context=there, work=work)
             tune.Tuner(
-                tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune.with_resources(trainable, books),
                 tune_config=tune.TuneConfig(
-                    search_alg=TaskSearcher(execution),
+                    search_alg=TaskSearcher(execution, workers, self.slots),
                     num_samples=-1,
                     max_concurrent_trials=self.slots,
-                    reuse_actors=context.scale.reuse_processes,
+                    reuse_actors=scale.reuse_processes,
                 ),
                 run_config=tune.RunConfig(
                     name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[Relay(execution)]
@@ -176,21 +192,19 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
     }
 
 
-def _slots(resources: Resources, available: Mapping[str, float]) -> int:
+def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How often `resources` fit into what each node has."""
     if resources.gpus > 1:
         raise RequestError(
-            f"resources.gpus: a stage runs on one GPU and would leave others of {resources.gpus:g} idle; set 1 (--set)"
+            f"resources.gpus: a process uses one GPU and would leave others of {resources.gpus:g} idle; set 1 (--set), "
+            f"and for stages on several name their sizes in the scale: `workers: {{SIZE: {resources.gpus:g}}}`"
         )
-    counts = []
-    for name, need in (("CPU", resources.cpus), ("GPU", resources.gpus)):
-        if need > 0:
-            counts.append(int(available.get(name, 0) / need))
-            if counts[-1] < 1:
-                raise RequestError(
-                    f"a stage needs {need:g} {name}s, and there are {available.get(name, 0):g}; "
-                    f"set resources.{name.lower()}s to what there is (--set)"
-                )
-    return min(counts)
+    needs = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    slots = sum(min(int(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
+    if not slots:
+        wanted = " and ".join(f"{need:g} {name}s" for name, need in needs.items())
+        raise RequestError(f"a stage needs {wanted}, and no node has them; set resources to what there is (--set)")
+    return slots
 
 
 @contextmanager

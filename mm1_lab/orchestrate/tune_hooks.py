@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
+from mm1_lab.orchestrate.groups import alive_nodes
 from mm1_lab.orchestrate.ray_tune import KILLED
 from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
@@ -15,24 +17,34 @@ from mm1_lab.train.progress import Progress
 class TaskSearcher(Searcher):
     """Suggests the next task whose inputs are done: its key, None while there is none, FINISHED at the end.
 
-    It never gives None while nothing runs, for Tune would wait for ever.
+    `workers` are those of each task, `slots` what there is for all that run at a time. It never gives None while
+    nothing runs, for Tune would wait for ever.
     """
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, workers: Mapping[str, int], slots: int) -> None:
         super().__init__()
         self.execution = execution
+        self.workers = workers
+        self.slots = slots
         self.keys: dict[str, str] = {}
+        self.nodes: dict[str, set[str]] = {}
+        """Those that were alive when each trial began."""
 
     def suggest(self, trial_id: str) -> Any:
-        task = self.execution.take()
+        free = self.slots - sum(self.workers[key] for key in self.keys.values())
+        task = self.execution.take(lambda key: self.workers[key] <= free)
         if task is None:
             return Searcher.FINISHED if self.execution.work_list.exhausted else None
         self.keys[trial_id] = task.key
+        self.nodes[trial_id] = alive_nodes()
         return {"task": task.key}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         task = self.execution.work_list.tasks[self.keys.pop(trial_id)]
-        outcome = Outcome(result["outcome"], result["reason"]) if result and not error else KILLED
+        gone = self.nodes.pop(trial_id) - alive_nodes() if error else set()
+        outcome = Outcome("lost", "its node went away") if gone else KILLED
+        if result and not error:
+            outcome = Outcome(result["outcome"], result["reason"])
         self.execution.settle(task, outcome)
 
     def __getstate__(self) -> dict[str, Any]:

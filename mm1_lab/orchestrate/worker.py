@@ -13,16 +13,17 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Scale, Stage, Trial
 from mm1_lab.data.types import Data
 from mm1_lab.files import write_json, write_text
+from mm1_lab.orchestrate.groups import Lost, in_group, workers_of
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import REPOSITORY, data_cache
 from mm1_lab.orchestrate.worklist import Outcome
@@ -33,6 +34,8 @@ from mm1_lab.train.progress import Diverged, Progress, Report
 
 StageReport = Callable[[str, Progress], None]
 """Told the kind of stage and its progress."""
+Run = Callable[[Callable[[Report], None], Report], None]
+"""Does a piece of work, in this process or in others, and passes on what it reports."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class WorkerContext:
     """The folder of a pre-trained decoder whose tokenizer the data take."""
     commit: str | None = None
     """Of the repository, when the command started."""
+    groups: Path | None = None
+    """For files of Ray Train's; None where stages run in one process, whatever the scale says."""
 
     @property
     def ledger(self) -> Ledger:
@@ -68,6 +73,8 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         if isinstance(error, Diverged):
             return Outcome("diverged", str(error))
+        if isinstance(error, Lost):
+            return Outcome("lost", str(error))
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             return Outcome("out of memory", f"{reason}; take a smaller batch_size or sequence_length (--set)")
         return Outcome("failed", reason)
@@ -75,17 +82,29 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
 
 def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
     """Works through the task's stages; what another command finished meanwhile is left alone."""
+    scale = context.scale
     for stage in task.stages:
-        reset_process(stage.seed, context.scale)
 
         def tell(progress: Progress, kind: str = stage.KIND) -> None:
             report(kind, progress)
 
+        run: Run = _here
+        if context.groups and is_grouped(task, scale):
+            run = partial(in_group, workers_of(stage, scale), scale.resources, context.groups)
         if isinstance(stage, EvaluationStage):  # scores, where the others give weights
-            _evaluate(stage, task.trials, context, tell)
+            run(partial(_evaluate, stage, task.trials, context), tell)
         else:
-            _train(stage, context, tell)
+            _train(stage, context, tell, run)
     context.ledger.clear_failure(task.key)
+
+
+def _here(work: Callable[[Report], None], report: Report) -> None:
+    work(report)
+
+
+def is_grouped(task: Task, scale: Scale) -> bool:
+    """Whether a stage of the task is for several workers. Its process then computes nothing itself."""
+    return any(workers_of(stage, scale) > 1 for stage in task.stages)
 
 
 def reset_process(seed: int, scale: Scale) -> None:
@@ -124,9 +143,7 @@ def _data(stage: Stage, context: WorkerContext) -> Data:
     return data
 
 
-def _train(stage: Stage, context: WorkerContext, report: Report) -> None:
-    from mm1_lab.train.stages import run_stage
-
+def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> None:
     ledger = context.ledger
     fingerprint = stage.fingerprint
     with ledger.stage_lock(fingerprint):
@@ -139,15 +156,23 @@ def _train(stage: Stage, context: WorkerContext, report: Report) -> None:
             part = f"connector {stage.connector.kind}"
             write_json(folder / CODE, {part: code_hash("connector", stage.connector.kind)})
         inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
-        run_stage(stage, folder, inputs, _data(stage, context), report)
+        run(partial(_run_stage, stage, folder, inputs, context), report)
         if fresh and stage.flops() > 0:
             write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
         ledger.finish_stage(fingerprint)
 
 
+def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: WorkerContext, report: Report) -> None:
+    from mm1_lab.train.stages import run_stage
+
+    reset_process(stage.seed, context.scale)
+    run_stage(stage, folder, inputs, _data(stage, context), report)
+
+
 def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
     from mm1_lab.evaluate.run import evaluate
 
+    reset_process(stage.seed, context.scale)
     ledger = context.ledger
     fingerprint = stage.fingerprint
     with ledger.stage_lock(fingerprint):

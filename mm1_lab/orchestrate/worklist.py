@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +13,10 @@ from mm1_lab.train.progress import Progress
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended. Only one that failed may be tried again: the others would end in the same way."""
+    """How a task ended. Only one that failed or was lost may be tried again: others would end in the same way."""
 
-    kind: Literal["done", "diverged", "failed", "out of memory"] = "done"
+    kind: Literal["done", "diverged", "failed", "lost", "out of memory"] = "done"
+    """`lost`: its node went away, which costs no retry."""
     reason: str = ""
 
 
@@ -38,6 +39,10 @@ class Observer:
         """Called a few times a second while anything runs."""
 
 
+MOST_LOSSES = 20
+"""Of a task; where nodes go away more often, it may be the task that makes them."""
+
+
 class WorkList:
     """Tasks that wait, run, are done, failed, or are blocked by one that failed."""
 
@@ -48,6 +53,8 @@ class WorkList:
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.attempts = dict.fromkeys(tasks, 0)
+        """That count as such."""
+        self.losses = dict.fromkeys(tasks, 0)
         self.failed: dict[str, Outcome] = {}
         self.blocked: dict[str, str] = {}
         """The key of the failed task, by key."""
@@ -57,10 +64,10 @@ class WorkList:
         """Nothing waits; what runs may still come back after a failure."""
         return not self.waiting and not self.running
 
-    def take(self) -> Task | None:
-        """The task with the longest path behind it of those whose inputs are done; None while there is none."""
+    def take(self, fits: Callable[[str], bool] = lambda key: True) -> Task | None:
+        """The task with the longest path behind it of those whose inputs are done and whose key `fits`, if any."""
         for key in self.waiting:
-            if self.done.issuperset(self.tasks[key].needs):
+            if self.done.issuperset(self.tasks[key].needs) and fits(key):
                 self.waiting.remove(key)
                 self.running.add(key)
                 self.attempts[key] += 1
@@ -72,6 +79,11 @@ class WorkList:
         self.running.remove(key)
         if outcome.kind == "done":
             self.done.add(key)
+        elif outcome.kind == "lost" and self.losses[key] < MOST_LOSSES:
+            self.losses[key] += 1
+            self.attempts[key] -= 1
+            self.waiting.insert(0, key)
+            return True
         elif outcome.kind == "failed" and self.attempts[key] <= self.retries:
             self.waiting.insert(0, key)
             return True
@@ -97,8 +109,8 @@ class Execution:
         self.ledger = ledger
         self.observers = list(observers)
 
-    def take(self) -> Task | None:
-        task = self.work_list.take()
+    def take(self, fits: Callable[[str], bool] = lambda key: True) -> Task | None:
+        task = self.work_list.take(fits)
         if task:
             self.ledger.clear_failure(task.key)
         return task

@@ -69,10 +69,14 @@ def test_a_node_with_other_software_is_told(context: WorkerContext, name: str) -
     assert str(error.value).startswith(f"node bad has {name} 0.1, here it is ")
 
 
-def test_more_gpus_than_a_stage_uses_are_refused() -> None:
-    with pytest.raises(RequestError, match=r"one GPU.*of 8 idle"):
-        _slots(Resources(gpus=8), {"CPU": 64, "GPU": 8})
-    assert _slots(Resources(cpus=4, gpus=1), {"CPU": 64, "GPU": 8}) == 8
+def test_there_is_room_for_what_fits_a_node() -> None:
+    with pytest.raises(RequestError, match=r"one GPU.*of 8 idle.*workers: {SIZE: 8}"):
+        _slots(Resources(gpus=8), [{"CPU": 64, "GPU": 8}])
+    nodes = [{"CPU": 64, "GPU": 8}, {"CPU": 6, "GPU": 8}, {"CPU": 3}]
+    assert _slots(Resources(cpus=4, gpus=1), nodes) == 8 + 1
+    assert _slots(Resources(cpus=2), nodes) == 32 + 3 + 1
+    with pytest.raises(RequestError, match=r"needs 4 CPUs and 1 GPUs, and no node has them"):
+        _slots(Resources(cpus=4, gpus=1), [{"CPU": 64}, {"CPU": 2, "GPU": 1}])
 
 
 @pytest.mark.soak

@@ -3,9 +3,9 @@ import random
 import pytest
 
 from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.worklist import Outcome, WorkList
+from mm1_lab.orchestrate.worklist import MOST_LOSSES, Outcome, WorkList
 
-DONE, FAILED = Outcome(), Outcome("failed", "bad luck")
+DONE, FAILED, LOST = Outcome(), Outcome("failed", "bad luck"), Outcome("lost", "its node went away")
 
 
 def task(key: str, *needs: str) -> Task:
@@ -47,6 +47,23 @@ def test_what_would_end_in_the_same_way_is_not_tried_again(outcome: Outcome) -> 
     take(work)
     assert not work.settle("a", outcome)
     assert work.exhausted and work.failed == {"a": outcome} and set(work.blocked.values()) == {"a"}
+
+
+def test_a_lost_node_costs_no_retry_but_not_without_end() -> None:
+    work = work_list([task("a"), task("b", "a")], retries=0)
+    for _ in range(MOST_LOSSES):
+        assert take(work) == "a"
+        assert work.settle("a", LOST)
+    assert take(work) == "a" and work.attempts["a"] == 1
+    assert not work.settle("a", LOST)
+    assert work.failed == {"a": LOST} and work.blocked == {"b": "a"}
+
+
+def test_what_has_no_room_is_passed_over() -> None:
+    work = work_list([task("large"), task("small")])
+    taken = work.take(lambda key: key == "small")
+    assert taken and taken.key == "small" and work.take(lambda key: False) is None
+    assert take(work) == "large"
 
 
 def test_something_always_runs_until_nothing_is_left() -> None:

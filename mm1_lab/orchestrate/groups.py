@@ -1,0 +1,133 @@
+"""A stage on several workers: Ray Train's group of processes, each with a GPU where there are GPUs.
+
+The task's own process only starts the group and listens. How many workers a stage gets is no part of its identity.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.config import (
+    DecoderStage,
+    EncoderStage,
+    EvaluationStage,
+    ModelStage,
+    PretrainedDecoder,
+    RequestError,
+    Resources,
+    Scale,
+    SftStage,
+    Stage,
+)
+from mm1_lab.train.progress import Diverged, Progress, Report
+
+NOTICE_SECONDS = 15.0
+"""Until Ray has noticed that a node is gone, about; that its workers are, the others notice at once."""
+PATIENCE = 60
+"""How often Ray looks for room for all workers, each time for a minute; nodes that went away may come back."""
+
+
+class Lost(Exception):
+    """A node went away, and a worker with it."""
+
+
+def workers_of(stage: Stage, scale: Scale) -> int:
+    """Processes that train the stage: those of its decoder's size, or of its encoder's, as the scale says.
+
+    Raises RequestError for a stage that cannot be shared by so many.
+    """
+    if isinstance(stage, EvaluationStage) or (isinstance(stage, EncoderStage) and stage.objective == "none"):
+        return 1
+    names: list[str] = []
+    if isinstance(stage, EncoderStage):
+        names = [name for name, size in scale.encoders.items() if size == stage.size]
+        rows = stage.training.batch_size
+    elif isinstance(stage, DecoderStage):
+        names = [name for name, size in scale.decoders.items() if size == stage.size]
+        rows = min(phase.batch_size for phase in stage.training.phases)
+    else:
+        assert isinstance(stage, ModelStage)
+        if isinstance(stage.decoder, PretrainedDecoder):
+            ready = scale.pretrained_decoders.items()
+            names = [name for name, model in ready if model.weights == stage.decoder.name]
+        else:
+            names = [name for name, size in scale.decoders.items() if size == stage.decoder.size]
+        rows = stage.training.batch_size
+    workers = max((scale.workers.get(name, 1) for name in names), default=1)
+    if workers > rows:
+        raise RequestError(
+            f"workers: {stage.KIND} has {rows} rows in a step, too few for {workers} workers of {names[0]}"
+        )
+    if workers > 1 and isinstance(stage, SftStage) and stage.training.optimiser == "adafactor":
+        raise RequestError("workers: Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)")
+    return workers
+
+
+def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[Report], None], report: Report) -> None:
+    """Does `work` in a process of each worker; progress comes from the first. `storage` is for Ray's own files.
+
+    Raises what a worker raised, or Lost where a node went away.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchTrainer
+    from ray.util.queue import Empty, Queue
+
+    nodes = alive_nodes()
+    news = Queue(actor_options={"num_cpus": 0})
+    trainer = TorchTrainer(
+        partial(_worker, work, news, resources.gpus > 0),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
+        ),
+        run_config=RunConfig(
+            name=f"{time.time_ns()}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(0, controller_failure_limit=PATIENCE, max_preemption_failures=0),
+        ),
+    )
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(trainer.fit)
+        while not training.done():
+            with suppress(Empty):
+                report(Progress(**news.get(timeout=1)))
+    try:
+        training.result()
+    except Exception as error:
+        failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
+        causes = [getattr(failure, "_base_exc", failure) for failure in failures]
+        first = min(causes, key=lambda cause: not isinstance(cause, Diverged | RequestError | MemoryError))
+        deadline = time.monotonic() + NOTICE_SECONDS
+        while not isinstance(first, Diverged | RequestError) and time.monotonic() < deadline:
+            if nodes - alive_nodes():
+                raise Lost("a node that a worker ran on went away") from error
+            time.sleep(1)
+        raise first from error
+    finally:
+        news.shutdown()
+
+
+def _worker(work: Callable[[Report], None], news: Any, gpu: bool) -> None:
+    import torch
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    if gpu:
+        torch.cuda.set_device(get_device())
+    first = get_context().get_world_rank() == 0
+    work(lambda progress: news.put(asdict(progress)) if first else None)
+
+
+def alive_nodes() -> set[str]:
+    """Of the cluster, by their ids."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

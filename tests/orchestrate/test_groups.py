@@ -1,0 +1,103 @@
+"""Stages on several workers: who gets how many, and (soak) sweeps on Ray's own nodes, of which one goes away."""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, load_scale
+from mm1_lab.orchestrate.groups import workers_of
+from mm1_lab.orchestrate.request import REPOSITORY, load_request
+
+ARMS = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> dict[str, Stage]:
+    request = load_request("data_mix", "smoke", "1", ("base",), (), None, tmp_path / "results", tmp_path / "store")
+    return {stage.KIND: stage for stage in request.trials[0].evaluation.chain()}
+
+
+def smoke(**changes: Any) -> Scale:
+    values = load_scale("smoke", REPOSITORY / "sweeps" / "scales").model_dump(exclude_unset=True)
+    return Scale.model_validate(values | changes)
+
+
+def test_workers_go_by_the_size_of_the_decoder_or_of_the_encoder(stages: dict[str, Stage]) -> None:
+    scale = smoke(workers={"85M": 2, "ViT-H": 4, "30B": 256})
+    assert {kind: workers_of(stage, scale) for kind, stage in stages.items()} == {
+        "evaluation": 1, "multimodal": 2, "decoder": 2, "encoder": 4,
+    }  # fmt: skip
+    assert set(workers_of(stage, smoke()) for stage in stages.values()) == {1}
+    assert isinstance(stages["evaluation"], EvaluationStage)
+
+
+def test_workers_are_no_part_of_identity(tmp_path: Path) -> None:
+    folders = (tmp_path / "results", tmp_path / "store")
+    prints = [
+        load_request("data_mix", "smoke", "1", ("base",), settings, None, *folders).trials[0].fingerprint
+        for settings in ((), ("workers={85M: 2}",))
+    ]
+    assert prints[0] == prints[1]
+
+
+def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> None:
+    with pytest.raises(RequestError, match="decoder has 2 rows in a step, too few for 3 workers of 85M"):
+        workers_of(stages["decoder"], smoke(workers={"85M": 3}))
+    with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
+        smoke(workers={"86M": 2})
+
+
+def share(place: Any) -> None:
+    """From now on two workers train what has the base's decoder or encoder."""
+    path = place.folder / "sweeps" / "scales" / "smoke.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "workers: {85M: 2, ViT-H: 2}\n", encoding="utf-8")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> None:
+    share(place)
+    output = place.run(*ARMS)
+    assert "failed" not in output and "lost" not in output, output
+    curves = [sorted(where.results.glob("store/*/training.csv")) for where in (finished, place)]
+    assert [path.parent.name for path in curves[0]] == [path.parent.name for path in curves[1]]
+    for expected, actual in zip(*curves, strict=True):
+        rows = [[line.split(",") for line in path.read_text().splitlines()[1:]] for path in (expected, actual)]
+        for right, found in zip(*rows, strict=True):
+            assert right[:2] == found[:2]
+            assert float(found[2]) == pytest.approx(float(right[2]), rel=1e-4)
+    assert "nothing ran" in place.run(*ARMS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "grouped"])
+def test_a_node_goes_away_in_the_middle_of_a_stage(grouped: bool, place: Any, finished: Any) -> None:
+    """No retry is spent, and the tables are those of an undisturbed sweep (of groups: as long as they were alone)."""
+    from ray.cluster_utils import Cluster
+
+    path = place.folder / "sweeps" / "scales" / "smoke.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("retries: 1", "retries: 0"), encoding="utf-8")
+    if grouped:
+        share(place)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        process: subprocess.Popen[str] = place.start(*ARMS, "--address", cluster.address)
+        while not list(place.results.glob("store/*.partial")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.2)
+        time.sleep(1)
+        cluster.remove_node(nodes[1], allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        output, _ = process.communicate()
+        assert process.returncode == 0 and "failed" not in output, output
+        assert "lost" in output, output
+        assert not list(place.results.glob("failures/*.json"))
+        if not grouped:
+            assert place.tables() == finished.tables()
+    finally:
+        cluster.shutdown()
