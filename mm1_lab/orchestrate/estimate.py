@@ -61,6 +61,8 @@ class Cost:
     """Bytes on the disk while it is trained."""
     rows: int
     """Of a step."""
+    copies: float = 0.0
+    """Bytes of the state that each GPU of a group keeps whole: of weights in half precision, for the backward pass."""
 
     @property
     def flops(self) -> float:
@@ -72,9 +74,9 @@ class Cost:
         room = USABLE * hardware.memory - self.activations * -(-self.rows // hardware.count)
         if self.state <= room:
             return 1
-        room -= 2 * self.layer  # the one that is computed with, and the next
+        room -= self.copies + 2 * self.layer  # the one that is computed with, and the next
         group = 2
-        while room > 0 and self.state / group > room:
+        while room > 0 and (self.state - self.copies) / group > room:
             group *= 2
         return group if room > 0 else None
 
@@ -268,9 +270,18 @@ def _trained(
     )
 
 
-def check_group(cost: Cost, hardware: Hardware, label: str) -> int:
-    """The smallest group that holds the stage. Raises RequestError, with the number that would do, where none does."""
+def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) -> int:
+    """The smallest group that holds the stage, or its `workers` where the scale gives it several.
+
+    Raises RequestError, with the number that would do, where they do not hold it.
+    """
+    if workers > hardware.count:
+        raise RequestError(f"{label}: {workers} workers on {hardware.count} GPUs; give fewer, or raise hardware.count")
+    if workers > 1:
+        hardware = hardware.model_copy(update={"count": workers})
     group = cost.group(hardware)
+    if workers > 1 and group is not None and group <= workers:
+        return workers
     if group is not None and group <= hardware.count:
         return group
     count = max(group or 2, hardware.count)
@@ -282,8 +293,9 @@ def check_group(cost: Cost, hardware: Hardware, label: str) -> int:
             )
         count *= 2
     rows = -(-cost.rows // hardware.count)
+    how = f"the scale's `workers`: {count}" if workers > 1 else f"--set hardware.count={count}"
     raise RequestError(
         f"{label}: {short(cost.state, 'B')} of weights, gradients and moments and {rows} rows per GPU, each of "
         f"{short(cost.activations, 'B')}, do not fit {hardware.count} of {short(hardware.memory, 'B')}; {count} "
-        f"would hold them (--set hardware.count={count}), or a smaller batch_size"
+        f"would hold them ({how}), or a smaller batch_size"
     )
