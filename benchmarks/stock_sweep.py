@@ -111,7 +111,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
 
     steps, clip = trained.training.steps, trained.training.max_grad_norm
     trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip)
-    module = Training(model, objective, trained.training, trained.fingerprint)
+    module = Training(model, objective, trained.training, trained.fingerprint, trained.precision)
     trainer.fit(module, datamodule=DataModule(mixture_batches(trained, data), steps))
     folder = Path.cwd() / "model"
     folder.mkdir()

@@ -96,7 +96,8 @@ def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: fl
         longest = max((phase for _, phase in phases), key=lambda phase: phase.batch_size * phase.sequence_length)
         row = longest.sequence_length
         activations = row * (_saved(stage.size, fine, stage.gradient_checkpointing) + _logits(vocabulary, fine))
-        return _trained(parts, counts, 16.0, sum(counts.values()), activations, stage.size, fine, longest.batch_size)
+        again, trained = stage.gradient_checkpointing, sum(counts.values())
+        return _trained(parts, counts, 16.0, trained, activations, stage.size, fine, longest.batch_size, again)
     if isinstance(stage, EvaluationStage):
         return _evaluation_cost(stage, counts, vocabulary, connector, fine)
     assert isinstance(stage, MultimodalStage | SftStage)
@@ -136,7 +137,7 @@ def _model_cost(
         + (stage.sequence_length - images * tokens) * _logits(vocabulary, fine)
         + most * patches * _saved_by_encoder(encoder, fine, again) * (passes["encoder"] > 1)
     )
-    return _trained(parts, counts, per_trained, trained, activations, size, fine, training.batch_size)
+    return _trained(parts, counts, per_trained, trained, activations, size, fine, training.batch_size, again)
 
 
 def _encoder_cost(stage: EncoderStage, counts: dict[str, int], fine: int) -> Cost:
@@ -238,10 +239,10 @@ def _active(total: int, size: Size) -> int:
 
 
 def _layer(size: Size, fine: int) -> float:
-    """Bytes of the largest layer's weights."""
+    """Bytes of the largest layer's weights: experts in the fine precision, others in single and, if need be, copied."""
     dense = size.parameters().dense / size.layers
     extra = size.parameters().total - size.parameters().dense
-    return fine * (dense + extra / max(1, size.layers // size.experts_every))
+    return (4 + fine % 4) * dense + fine * extra / max(1, size.layers // size.experts_every)
 
 
 def _trained(
@@ -253,6 +254,7 @@ def _trained(
     size: Size,
     fine: int,
     rows: int,
+    checkpointing: bool = False,
 ) -> Cost:
     """`trained` of the network's parameters are; autocast keeps copies of all in half precision."""
     total = max(trained, sum(counts.values()))
@@ -267,6 +269,7 @@ def _trained(
         4.0 * sum(counts.values()),
         4.0 * total + (per_trained - 8) * trained,
         rows,
+        0.0 if checkpointing else copies,
     )
 
 

@@ -15,6 +15,7 @@ from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.estimate import Cost, check_group, stage_cost
 from mm1_lab.orchestrate.feasible import check_feasible, same_network
+from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import Plan, PlannedStage, make_plan
 from mm1_lab.orchestrate.request import Request, machine_slots
 from mm1_lab.results import Ledger, TrialRow
@@ -88,10 +89,11 @@ def plan_text(requests: Sequence[Request]) -> str:
             f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in all "
             f"{sum(hours.values()) / hardware.count / 24:.3g} days of {hardware.count} (hardware, in the scale)."
         )
-    if hardware and any(check_group(cost, hardware, "") > 1 for cost in own):
-        lines.append(
-            "A stage runs on one GPU; sharded training, which those with a larger group need, is not there yet."
-        )
+    if hardware and any(
+        check_group(costs[planned.fingerprint], hardware, "") > workers_of(planned.stage, first.scale)
+        for planned in missing
+    ):
+        lines.append("Stages whose group is larger than one get it by the scale's `workers`, after the size's name.")
     return "\n".join([*lines, *LEGEND])
 
 
@@ -186,7 +188,7 @@ def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
                 networks[same] = count_parameters(model), connector_flops(model)
             cost = stage_cost(stage, scale, *networks[same], words.size)
             if scale.hardware:
-                check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}")
+                check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}", workers_of(stage, scale))
             costs[stage.fingerprint] = cost
     return costs
 

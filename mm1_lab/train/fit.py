@@ -67,7 +67,7 @@ def fit(
     if checkpoint:
         _check_owner(checkpoint, stage)
     recorder = Recorder(folder, names, steps, report)
-    module = Training(network, objective, optimiser, stage.fingerprint)
+    module = Training(network, objective, optimiser, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cuda" if team.device().type == "cuda" else "cpu",

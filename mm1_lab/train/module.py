@@ -43,14 +43,16 @@ class Training(pl.LightningModule):
 
     losses: Losses
 
-    def __init__(self, network: nn.Module, objective: Objective, optimiser: Optimiser, fingerprint: str) -> None:
+    def __init__(
+        self, network: nn.Module, objective: Objective, optimiser: Optimiser, fingerprint: str, precision: str
+    ) -> None:
         super().__init__()
         self.network = network
         self._objective = objective
         self._optimiser = optimiser
         self._fingerprint = fingerprint
         self._random: dict[str, torch.Tensor] = {}
-        self._shards = Shards(self, network) if team.size() > 1 else None
+        self._shards = Shards(self, network, precision) if team.size() > 1 else None
         self._whole = [network]  # in a list, which keeps it from being a part of this module
 
     @property

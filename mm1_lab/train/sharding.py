@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
 from mm1_lab import team
 
@@ -33,7 +34,7 @@ def compile_parts(*modules: nn.Module) -> None:
 class Shards:
     """Spreads the parameters of `module`, which has `network`, over the team, and makes them whole again."""
 
-    def __init__(self, module: nn.Module, network: nn.Module) -> None:
+    def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:
         empty = {
             id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
             for parameter in network.parameters()
@@ -49,6 +50,11 @@ class Shards:
         for parameter in nothing:  # a shared expert of width 0, which FSDP2 does not take either
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
         mesh = init_device_mesh(team.device().type, (team.size(),))
+        # autocast would make copies in half precision anyway; of experts, which are large, only these are gathered
+        half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        for experts in network.modules():
+            if isinstance(experts, Qwen2MoeExperts):
+                fully_shard(experts, mesh=mesh, mp_policy=half if precision == "bf16-mixed" else MixedPrecisionPolicy())
         for part in (*layers(network), module):
             fully_shard(part, mesh=mesh, ignored_params=nothing)
         self._wholes = dict(zip(network.parameters(), self._twin.parameters(), strict=True))

@@ -4,6 +4,8 @@ import csv
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import distributed
 
-from mm1_lab.config import DecoderStage, RequestError, Stage
+from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.train import recorder
 from mm1_lab.train.progress import Diverged
@@ -21,6 +23,7 @@ from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.stages import run_stage
 
 Finished = Callable[[Stage], Path]
+REPOSITORY = Path(__file__).parents[2]
 CHILD = multiprocessing.get_context("fork")  # what is imported need not be imported again
 
 
@@ -123,6 +126,16 @@ def test_a_team_trains_as_one_process_does(
     assert_alike(alone, handed_over)
 
 
+def test_experts_are_gathered_in_half_precision_where_they_are_used_in_it(
+    experts_stage: DecoderStage, finished: Finished, squares: Data, tmp_path: Path
+) -> None:
+    stage = experts_stage.model_copy(update={"precision": "bf16-mixed"})
+    inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
+    in_team(2, tmp_path, lambda: run_stage(stage, tmp_path, inputs, squares, lambda progress: None))
+    expected = curve(finished(stage))
+    assert curve(tmp_path) == pytest.approx(expected, rel=5e-3) and curve(tmp_path) != expected
+
+
 def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
     training = decoder_stage.training.model_copy(update={"learning_rate": 1e30})
     stage = decoder_stage.model_copy(update={"training": training})
@@ -140,3 +153,31 @@ def test_more_workers_than_rows_are_refused(decoder_stage: DecoderStage, squares
             run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: None)
 
     in_team(3, tmp_path, work)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "attention": "varlen"}, {"compile": True}])
+def test_torchrun_starts_a_team(
+    changes: dict[str, object], multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
+) -> None:
+    stage = multimodal_stage.model_copy(update=changes)
+    inputs = {name: str(finished(needed)) for name, needed in stage.inputs.items()}
+    script, folder = tmp_path / "script.py", tmp_path / "team"
+    folder.mkdir()
+    script.write_text(f"""
+import sys
+from pathlib import Path
+from torch import distributed
+sys.path.insert(0, {str(REPOSITORY)!r})
+from mm1_lab.config import MultimodalStage
+from mm1_lab.train.stages import run_stage
+from tests.conftest import Squares
+distributed.init_process_group("gloo")
+stage = MultimodalStage.model_validate_json({stage.model_dump_json()!r})
+inputs = {{name: Path(path) for name, path in {inputs!r}.items()}}
+run_stage(stage, Path({str(folder)!r}), inputs, Squares(), lambda progress: None)
+""")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    result = subprocess.run(torchrun, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert_alike(finished(stage), folder)
