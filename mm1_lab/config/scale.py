@@ -15,6 +15,7 @@ before anything is spent on them."""
 Side = Annotated[int, Field(gt=0, le=100_000)]
 """Pixels, or tokens of an image."""
 Shots = Annotated[int, Field(ge=0, le=1000)]
+Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -247,7 +248,7 @@ class Scale(Config):
     compile: bool = False
     resources: Resources = Resources()
     """Of a stage, or of each of its workers."""
-    workers: dict[str, Annotated[int, Field(gt=0, le=100_000)]] = Field(default_factory=dict)
+    workers: dict[str, Workers] = Field(default_factory=dict)
     """Processes that train a stage together, each on a GPU of its own, by the size of its decoder (of an encoder's
     pre-training: of the encoder); 1 for those that are not named. No part of any identity."""
     hardware: Hardware | None = None
