@@ -30,8 +30,8 @@ from mm1_lab.train.progress import Diverged, Progress, Report
 
 NOTICE_SECONDS = 15.0
 """Until Ray has noticed that a node is gone, about; that its workers are, the others notice at once."""
-PATIENCE = 60
-"""How often Ray looks for room for all workers, each time for a minute; nodes that went away may come back."""
+PATIENCE = 6
+"""How often Ray looks for room for all workers, each time for ten minutes; nodes that went away may come back."""
 
 
 class Lost(Exception):

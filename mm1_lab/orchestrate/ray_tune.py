@@ -187,6 +187,7 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # workers import for long on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
