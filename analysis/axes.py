@@ -1,7 +1,5 @@
 """A summary of axes: how far each design choice moves the scores, over all sweeps of a scale."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -10,8 +10,6 @@ sweep is looked at while it grows, these are over its looks, and `chance` is tha
 `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict` and `reason`, why there is none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -10,8 +10,6 @@ an analysis of variance with repeated measures. Between two levels that is the p
 the differences between them to change alike from seed to seed (sphericity). With one seed there are numbers only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, combinations

@@ -1,7 +1,5 @@
 """Figures of a sweep: scores by shots panel by panel, in groups or arm by arm, and claims with their verdicts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.statistics import LEVEL, Interval, one_sample, quantile
+from analysis.statistics import LEVEL, Floats, Interval, one_sample, quantile
 from analysis.study import Study
 from analysis.style import (
     DARK,
@@ -99,13 +97,14 @@ def _column(axis: Axes, study: Study, key: str, panel: Panel, measures: Sequence
     by_loss = measures[0] in set(study.held_out["source"])
     places = np.arange(len(measures), dtype=float)
     for order, (label, arm) in enumerate(panel.arms.items()):
-        x = np.array([float(order)]) if alone else places + _dodge(order, len(panel.arms), 0.32)
+        aside = 0.32 * (order / max(len(panel.arms) - 1, 1) - 0.5) * (len(panel.arms) > 1)
+        x = np.array([float(order)]) if alone else places + aside
         singles = [_losses(study, arm, m) if by_loss else study.seed_values(arm, m) for m in measures]
         points = [one_sample(s) if by_loss else study.mean(arm, m) for s, m in zip(singles, measures, strict=True)]
         heights = [p.estimate if p else s[0] if s else np.nan for p, s in zip(points, singles, strict=True)]
         axis.errorbar(
-            x, heights, yerr=np.array([_errors(point) for point in points]).T, elinewidth=0.8, color=colours[arm],
-            marker=MARKERS[order % len(MARKERS)], linestyle="none" if by_loss else "-",
+            x, heights, _errors(points), elinewidth=0.8, color=colours[arm], marker=MARKERS[order % len(MARKERS)],
+            linestyle="none" if by_loss else "-",
         )  # fmt: skip
         for place, values, measure in zip(x, singles, measures, strict=True):
             if len(values) > 1:
@@ -134,26 +133,19 @@ def _losses(study: Study, arm: str, source: str) -> list[float]:
     return [float(loss) for loss in rows["loss"][(rows["arm"] == arm) & (rows["source"] == source)]]
 
 
-def _errors(point: Interval | None) -> tuple[float, float]:
-    """How far the 95 % interval reaches below and above its estimate."""
-    return (point.estimate - point.low, point.high - point.estimate) if point else (np.nan, np.nan)
-
-
-def _dodge(order: int, count: int, width: float) -> float:
-    return 0.0 if count == 1 else width * (order / (count - 1) - 0.5)
+def _errors(points: Sequence[Interval | None]) -> Floats:
+    """(2, points): how far 95 % intervals reach below and above their estimates."""
+    ends = [(p.estimate - p.low, p.high - p.estimate) if p else (np.nan, np.nan) for p in points]
+    return np.array(ends).T
 
 
 def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
     colours = arm_colours(study.sweep)
     handles = []
     for order, (label, arm) in enumerate(panel.arms.items()):
-        marker = MARKERS[order % len(MARKERS)]
-        there = arm in study.scored
-        handles.append(
-            Line2D([], [], color=colours[arm], marker=marker, label=label if there else f"{label} (missing)")
-        )
-        if not there:
-            handles[-1].set(linestyle="none", markerfacecolor="none")
+        handles.append(Line2D([], [], color=colours[arm], marker=MARKERS[order % len(MARKERS)], label=label))
+        if arm not in study.scored:
+            handles[-1].set(linestyle="none", markerfacecolor="none", label=f"{label} (missing)")
     if study.blind in study.scored:
         handles.append(Line2D([], [], color=GREY, linestyle=DASHES, linewidth=1, label="blind control"))
     if any(study.majority(measure) is not None for measure in study.measures):
@@ -177,11 +169,9 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
             for order, label in enumerate(labels):
                 x = np.arange(len(groups)) + 0.22 * (order - (len(labels) - 1) / 2)
                 points = [study.mean(panel.arms[label], measure) if label in panel.arms else None for panel in groups]
-                axis.errorbar(
-                    x, [point.estimate if point else np.nan for point in points], linestyle="none", elinewidth=0.8,
-                    yerr=np.array([_errors(point) for point in points]).T, marker=MARKERS[order % len(MARKERS)],
-                    color=PALETTE[order % len(PALETTE)], label=label,
-                )  # fmt: skip
+                heights = [point.estimate if point else np.nan for point in points]
+                look: dict[str, Any] = {"marker": MARKERS[order % len(MARKERS)], "color": PALETTE[order % len(PALETTE)]}
+                axis.errorbar(x, heights, _errors(points), linestyle="none", elinewidth=0.8, label=label, **look)
             axis.set_title(measure)
             ticks = [panel.title.replace(", ", "\n").removesuffix(" tokens") for panel in groups]
             axis.set_xticks(range(len(groups)), ticks)
@@ -207,8 +197,8 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
         for axis, measure in zip(axes, columns, strict=False):
             for row, arm in enumerate(arms):
                 if point := study.mean(arm, measure):
-                    errors, colour = np.array([_errors(point)]).T, GREY if arm == study.blind else BLUE
-                    axis.errorbar(point.estimate, row, xerr=errors, marker="o", color=colour, elinewidth=0.8)
+                    colour = GREY if arm == study.blind else BLUE
+                    axis.errorbar(point.estimate, row, xerr=_errors([point]), marker="o", color=colour, elinewidth=0.8)
             axis.set_title(measure)
             axis.set_xlabel("points")
             if axis in shots[1:]:
@@ -277,16 +267,12 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
         marker = "^" if row["paper_bound"] == "above" else "D"
         axis.plot(row["paper"], middle, marker=marker, color=DARK, mfc="white", ms=4, linestyle="none")
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
-    beside: dict[str, Any] = {
-        "textcoords": "offset points",
-        "annotation_clip": False,
-        "xycoords": ("axes fraction", "data"),
-    }
-    size, small = min(7.5, 480 / len(row["claim"])), min(5.5, 480 / len(row["detail"]))  # what the width holds
-    axis.annotate(row["claim"], (0, place - 0.05), (0, 9), fontsize=size, bbox=paper, **beside).set_in_layout(False)
-    axis.annotate(
-        row["detail"], (0, place - 0.05), (0, 2), color=GREY, fontsize=small, bbox=paper, **beside
-    ).set_in_layout(False)
+    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    beside["annotation_clip"] = False
+    for text, height, largest, shade in ((row["claim"], 9, 7.5, "black"), (row["detail"], 2, 5.5, GREY)):
+        size = min(largest, 480 / len(text))  # what the width holds
+        words = axis.annotate(text, (0, place - 0.05), (0, height), color=shade, fontsize=size, bbox=paper, **beside)
+        words.set_in_layout(False)
     reason = row["reason"] if len(row["reason"]) <= len("contradicted") else ""
     word = reason if reason and row["verdict"] == "not judged" else row["verdict"]
     axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)

@@ -1,7 +1,5 @@
 """The lessons of a scale as tables and as a figure, from the frames of `analysis.lessons`."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -21,19 +19,12 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
     rows = []
     for row in lessons.to_dict("records"):
         known, several = isinstance(row["detail"], str), f" (of {row['parts']})" if row["parts"] > 1 else ""
-        rows.append(
-            {
-                "lesson": row["claim"] + " (ours)" * (row["by"] != "MM1"),
-                "the paper": f"{row['paper_says']} ({row['section']})",
-                "hangs on": row["detail"] + several if known else MISSING,
-                "expected": expected(row) if known else MISSING,
-                "estimate": estimate_cell(row),
-                "MM1": paper_cell(row, sources),
-                "seeds": seeds_text(row),
-                "seeds needed": seeds_cell(row),
-                "verdict": verdict_cell(row),
-            }
-        )
+        cells = {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1")}
+        cells |= {"the paper": f"{row['paper_says']} ({row['section']})"}
+        cells |= {"hangs on": row["detail"] + several if known else MISSING}
+        cells |= {"expected": expected(row) if known else MISSING, "estimate": estimate_cell(row)}
+        cells |= {"MM1": paper_cell(row, sources), "seeds": seeds_text(row), "seeds needed": seeds_cell(row)}
+        rows.append(cells | {"verdict": verdict_cell(row)})
     notes = [f"{tally(lessons)}.", *lesson_notes(lessons), *references(sources)]
     tables = [Table(title, pd.DataFrame(rows), notes)]
     each = [

@@ -4,15 +4,13 @@
 `judge_lessons` makes one row per lesson of all of them. All lessons that can be judged are one family.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations, product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -85,7 +83,7 @@ class Part(Levels):
     """Why the part is shown and does not decide."""
 
     @model_validator(mode="after")
-    def _one_form(self) -> Part:
+    def _one_form(self) -> Self:
         forms = (self.axis, self.first and self.second, self.contrast, self.arm and self.over, self.law)
         if sum(map(bool, forms)) != 1:
             raise ValueError("a part names a contrast, an axis, two arms, an arm with what it is over, or a law")

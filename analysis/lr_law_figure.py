@@ -1,7 +1,5 @@
 """The figure of a learning-rate fit: scores over rates per size, and the optima over sizes with the law."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Measurements of scores over learning rates, from a CSV file of the user's or anybody's sweep."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ What lies beyond a cliff is no part of a curve: rates above the best at which at
 score is far below anything on the other side. They bound the optimum from above.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -52,6 +50,7 @@ class Cell:
 
     @property
     def failed(self) -> int:
+        """How many runs failed."""
         return int((~np.isfinite(self.scores)).sum())
 
     @property
@@ -131,18 +130,23 @@ class Optimum:
             return f"rates below {rates.min():.3g}: every run failed"
         if self.bracketed:
             return ""
-        if not self.below and not self.above:
-            return f"rates on both sides of {np.exp(self.grid_best):.3g}"
-        return f"rates below {usable.min():.3g}" if not self.below else f"rates above {usable.max():.3g}"
+        if self.below:
+            return f"rates above {usable.max():.3g}"
+        both = f"rates on both sides of {np.exp(self.grid_best):.3g}"
+        return f"rates below {usable.min():.3g}" if self.above else both
 
 
 def find_optimum(cell: Cell) -> Optimum:
     """The optimum of a cell; log_rate is NaN where no score is finite."""
-    rates, means, usable = _by_rate(cell)
+    rates, place = np.unique(cell.log_rates, return_inverse=True)
+    finite = np.isfinite(cell.scores)
+    good = np.bincount(place[finite], minlength=len(rates))
+    means = np.bincount(place[finite], cell.scores[finite], len(rates)) / np.where(good, good, np.nan)
+    usable = good * 2 > np.bincount(place)  # fewer than half of the runs failed
     if not usable.any():
-        nothing = float("nan")
-        return Optimum(cell, nothing, nothing, nothing, "bracket", nothing, False, False, False)
-    best = _best(means, usable)
+        return Optimum(cell, np.nan, np.nan, np.nan, "bracket", np.nan, False, False, False)
+    tied = np.flatnonzero(usable & (means == means[usable].max()))
+    best = int(tied[(len(tied) - 1) // 2])
     failed = rates[~usable & (rates > rates[best])]
     inside = np.flatnonzero(usable & (rates < (failed[0] if len(failed) else np.inf)))
     cliff = float(min([*failed[:1], *_cliff(rates, means, inside, best)], default=np.inf))
@@ -167,21 +171,6 @@ def find_optimum(cell: Cell) -> Optimum:
     room = (float([*left, peak][0]), float([peak, *right][-1] if len(right) or not bounded else (peak + cliff) / 2))
     limits = (float(places[0]), cliff if bounded else float(places[-1]))
     return _locate(found, _curves(cell, places, at), room, limits)
-
-
-def _by_rate(cell: Cell) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """(rates,) each: ln η, ascending; the mean of the finite scores; whether fewer than half of the runs failed."""
-    rates, place = np.unique(cell.log_rates, return_inverse=True)
-    finite = np.isfinite(cell.scores)
-    runs, good = np.bincount(place), np.bincount(place[finite], minlength=len(rates))
-    sums = np.bincount(place[finite], cell.scores[finite], minlength=len(rates))
-    return rates, np.where(good > 0, sums / np.maximum(good, 1), np.nan), good * 2 > runs
-
-
-def _best(means: Floats, usable: NDArray[np.bool_]) -> int:
-    """The rate with the best mean; of several that tie, the middle one."""
-    tied = np.flatnonzero(usable & (means == means[usable].max()))
-    return int(tied[(len(tied) - 1) // 2])
 
 
 def _cliff(rates: Floats, means: Floats, places: NDArray[np.intp], best: int) -> list[float]:

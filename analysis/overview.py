@@ -1,7 +1,5 @@
 """What the sweeps of a results folder say together: lessons, axes, and a summary to read on a code host."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sampled predictions of a sweep: a page of several arms, and a sheet of the base beside the blind control."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path

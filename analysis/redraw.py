@@ -12,10 +12,10 @@ from analysis.lessons import lesson_parts, load_lessons
 from analysis.lr_results import draw_search
 from analysis.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
 from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
+from analysis.published import write_published
 from analysis.report import write_report
 from analysis.study import read_study
 from analysis.table import Table, to_plain, write_csv
-from analysis.table_1 import write_table_1
 from analysis.tables import (
     claims_table,
     losses_table,
@@ -70,9 +70,9 @@ def draw_sweep(folder: Path) -> list[Path]:
     `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms where the sweep has none; `contrasts.*`:
     the claims with their verdicts; `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: the same over
     seeds; `sources.csv`: held-out loss, tokens and epochs per source; `predictions.html|png`: sampled predictions;
-    `validity.*`: the rules for the base, where it has a blind control; `table_1.*`: Table 1, with each encoder's
-    quality by itself. Of a search: `points.csv`, `optima.csv`, `law.json`. `table.md` is written last, in one step: a
-    folder where it is newer than the results is drawn completely.
+    `validity.*`: the rules for the base, where it has a blind control; `table_1.*`, `table_3.*`, `table_4.*`: that one
+    of the paper's, published rows beside ours. Of a search: `points.csv`, `optima.csv`, `law.json`. `table.md` is
+    written last, in one step: a folder where it is newer than the results is drawn completely.
     """
     return list(_draw(folder).files)
 
@@ -103,8 +103,7 @@ def _draw(folder: Path) -> Drawn:
         if len(claims):
             files += draw_claims(claims, folder / "contrasts", head(study), f"95 % intervals. {study.caution}".strip())
             tables["Claims of the sweep's file"] = [claims_table(study, claims)]
-        if study.sweep.reproduces == "Table 1":
-            files += write_table_1(study, folder)
+        files += write_published(study, folder)
         validity, table = write_validity(study, rules)
         files += [*validity, *write_sweep_tables(study, claims, folder)]
         tables["All scores"] = [means_table(study), losses_table(study)]

@@ -1,7 +1,5 @@
 """The report: one HTML file that needs nothing else, light and dark, for a desk, a phone or a keyboard alone."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Sequence
@@ -97,8 +95,8 @@ def _trials(drawn: Sequence[Drawn]) -> Table:
 
 
 def _runs(drawn: Sequence[Drawn]) -> pd.DataFrame:
-    names = [f"{one.manifest.variant} at {one.manifest.scale}" for one in drawn]
-    return pd.concat([one.runs.assign(sweep=name) for name, one in zip(names, drawn, strict=True)], ignore_index=True)
+    runs = [one.runs.assign(sweep=f"{one.manifest.variant} at {one.manifest.scale}") for one in drawn]
+    return pd.concat(runs, ignore_index=True)
 
 
 def embedded(path: Path) -> str:

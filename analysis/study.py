@@ -73,8 +73,7 @@ class Study:
                 labels.setdefault(self.representative(arm), []).append(label)
             merged = {" = ".join(own): panel.arms[own[0]] for own in labels.values()}
             shown[key] = Panel(title=panel.title, arms=merged)
-        several = {key: panel for key, panel in shown.items() if len(panel.arms) > 1}
-        return several or shown
+        return {key: panel for key, panel in shown.items() if len(panel.arms) > 1} or shown
 
     @property
     def blind(self) -> str | None:
@@ -226,10 +225,9 @@ class Study:
             (first, measure), (second, other) = sorted(weights, key=lambda term: -weights[term])
             for key, panel in self.panels.items() if measure == other else ():
                 labels = {arm: label for label, arm in panel.arms.items()}
-                if {first, second} <= set(labels):
-                    number = self.paper.difference(key, labels[first], labels[second], measure)
-                    if number:
-                        return number
+                known = {first, second} <= set(labels)
+                if known and (number := self.paper.difference(key, labels[first], labels[second], measure)):
+                    return number
         return combine_numbers([(weight, self.paper_value(*term)) for term, weight in weights.items()])
 
     def mixes_machines(self, arms: Iterable[str]) -> bool:
@@ -244,15 +242,13 @@ class Study:
 
     @cached_property
     def _representatives(self) -> dict[str, str]:
-        trials, found = self.variant.trials, dict[str, str]()
-        prints = {arm: set(rows["fingerprint"]) for arm, rows in trials.groupby("arm")}
-        for arm, recipe in self.sweep.arms.items():
-            same = (
-                name for name in self.scored
-                if self.sweep.arms[name] == recipe or prints.get(arm, set()) & prints.get(name, set())
-            )  # fmt: skip
-            found[arm] = next(same, arm)
-        return found
+        prints = {arm: set(rows["fingerprint"]) for arm, rows in self.variant.trials.groupby("arm")}
+
+        def same(one: str, other: str) -> bool:
+            shared = prints.get(one, set()) & prints.get(other, set())
+            return self.sweep.arms[one] == self.sweep.arms[other] or bool(shared)
+
+        return {arm: next((other for other in self.scored if same(arm, other)), arm) for arm in self.sweep.arms}
 
     @cached_property
     def _by_trial(self) -> dict[str, dict[tuple[str, int], float]]:

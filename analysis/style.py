@@ -1,8 +1,6 @@
 """How every figure looks: colours that the colour-blind can tell apart, one per arm, and files that are the same bytes
 for the same numbers."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager

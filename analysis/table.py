@@ -1,9 +1,7 @@
 """One type of table: a pandas frame with a title and notes, as Markdown, LaTeX (booktabs), HTML or plain text."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from numbers import Integral, Real
@@ -12,7 +10,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from mm1_lab.files import write_text
 from mm1_lab.results.samples import TEMPLATES, templates
@@ -21,12 +19,12 @@ MISSING = "–"
 Row = Mapping[Hashable, Any]
 """Of a frame, by column."""
 
-LATEX = {
+LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$", "η": r"$\eta$",
     "–": "--", "<": "$<$", ">": "$>$", "†": r"\dag{}", "‡": r"\ddag{}", "…": r"\dots{}",
-}  # fmt: skip
+})  # fmt: skip
 
 WRAP = 24
 """Characters of a cell that LaTeX keeps on one line; at some 4 characters per em, longer text fills 12 em or less."""
@@ -60,6 +58,14 @@ class Table:
         letters = [any(re.search(r"[^\W\d_]", cell) for cell in column) for column in columns]
         return [place == 0 or text for place, text in enumerate(letters or [True] * len(self.head))]
 
+    def lines(self, head: Callable[[str], str], cell: Callable[[str], str] = str) -> list[list[str]]:
+        """All rows as text, each group's below a line with its heading."""
+        lines = []
+        for name, rows in self.grouped():
+            lines += [[head(name), *[""] * (len(self.head) - 1)]] if name else []
+            lines += [[cell(text) for text in row] for row in rows]
+        return lines
+
     def grouped(self) -> Iterator[tuple[str, list[list[str]]]]:
         """Every group's heading (empty without groups) with its rows, as text."""
         columns = [[as_text(cell, self.formats.get(name, ".1f")) for cell in self.frame[name]] for name in self.head]
@@ -84,9 +90,7 @@ def to_markdown(*tables: Table) -> str:
     for place, table in enumerate(tables):
         parts += [f"{'##' if place else '#'} {table.title}"] if table.title else []
         lines = [table.head, ["---" if text else "---:" for text in table.is_text]]
-        for name, rows in table.grouped():
-            lines += [[f"**{name}**", *[""] * (len(table.head) - 1)]] if name else []
-            lines += rows
+        lines += table.lines(lambda name: f"**{name}**")
         parts.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
         parts += table.notes
     return "\n\n".join(parts) + "\n"
@@ -94,14 +98,11 @@ def to_markdown(*tables: Table) -> str:
 
 def to_latex(*tables: Table) -> str:
     r"""A table environment each; the preamble needs \usepackage{array,booktabs}."""
-    return "\n".join(_latex_table(table, f"{table.title or tables[0].title}") for table in tables)
+    return "\n".join(_latex_table(table, table.title or tables[0].title) for table in tables)
 
 
 def _latex_table(table: Table, title: str) -> str:
-    lines = []
-    for name, rows in table.grouped():
-        lines += [[rf"\rlap{{\textbf{{{_latex(name)}}}}}", *[""] * (len(table.head) - 1)]] if name else []
-        lines += [[_latex(cell) for cell in row] for row in rows]
+    lines = table.lines(lambda name: rf"\rlap{{\textbf{{{_latex(name)}}}}}", _latex)
     columns = []
     for place, text in enumerate(table.is_text):
         longest = max((len(row[place]) for _, rows in table.grouped() for row in rows), default=0)
@@ -125,11 +126,9 @@ def _stacked(name: str, text: bool) -> str:
 
 
 def _latex(text: str) -> str:
-    pieces = []
-    for piece, mark in _marked(text):
-        escaped = "".join(LATEX.get(character, character) for character in piece)
-        pieces.append({"**": rf"\textbf{{{escaped}}}", "*": rf"\emph{{{escaped}}}"}.get(mark, escaped))
-    return "".join(pieces)
+    forms = {"**": r"\textbf{%s}", "*": r"\emph{%s}"}
+    pieces = [(piece.translate(LATEX), forms.get(mark, "%s")) for piece, mark in _marked(text)]
+    return "".join(form % piece for piece, form in pieces)
 
 
 def to_html(table: Table) -> Any:
@@ -145,12 +144,8 @@ def environment() -> jinja2.Environment:
 
 
 def _html(text: str) -> Any:
-    tags = {"**": "strong", "*": "em", "`": "code"}
-    pieces = [
-        Markup("<{0}>{1}</{0}>").format(Markup(tags[mark]), piece) if mark else escape(piece)
-        for piece, mark in _marked(text)
-    ]
-    return Markup("").join(pieces)
+    forms = {"**": "<strong>%s</strong>", "*": "<em>%s</em>", "`": "<code>%s</code>", "": "%s"}
+    return Markup("").join(Markup(forms[mark]) % piece for piece, mark in _marked(text))
 
 
 def _marked(text: str) -> list[tuple[str, str]]:
@@ -161,26 +156,21 @@ def _marked(text: str) -> list[tuple[str, str]]:
 
 def to_plain(table: Table) -> str:
     """Aligned columns for a terminal, without marks."""
-    rows = [table.head]
-    for name, members in table.grouped():
-        rows += [[name, *[""] * (len(table.head) - 1)]] if name else []
-        rows += [[re.sub(r"[*`]", "", cell) for cell in row] for row in members]
+    rows = [table.head, *table.lines(str, lambda cell: re.sub(r"[*`]", "", cell))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
+    sides = [str.ljust if text else str.rjust for text in table.is_text]
     aligned = [
-        "  ".join(
-            cell.ljust(w) if text else cell.rjust(w) for cell, w, text in zip(row, widths, table.is_text, strict=True)
-        )
-        for row in rows
+        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)) for row in rows
     ]
     return "\n".join([table.title, "", *(line.rstrip() for line in aligned), "", *table.notes])
 
 
 def write_tables(path: Path, *tables: Table) -> list[Path]:
     """Writes `path` with the endings .tex and .md."""
-    texts = {".tex": to_latex(*tables), ".md": to_markdown(*tables)}
-    for ending, text in texts.items():
-        write_text(path.with_name(path.name + ending), text)
-    return [path.with_name(path.name + ending) for ending in texts]
+    files = [path.with_name(f"{path.name}.tex"), path.with_name(f"{path.name}.md")]
+    for file, text in zip(files, (to_latex(*tables), to_markdown(*tables)), strict=True):
+        write_text(file, text)
+    return files
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:

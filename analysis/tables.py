@@ -1,7 +1,5 @@
 """Tables of a sweep: scores with the paper's numbers beside ours, losses and claims; for people, and as data (CSV)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -96,10 +96,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     for line, row in enumerate(rows, 2):
         if row["bound"] not in ("equal", "above", "unknown") or not (row["label"] and row["measure"] and row["source"]):
             raise RequestError(f"{path}, line {line}: needs a label, a measure, a source, and equal, above or unknown")
-        if (row["bound"] == "unknown") != (row["value"] == "") or (row["value"] and not _is_number(row["value"])):
+        if not re.fullmatch("" if row["bound"] == "unknown" else r"-?\d+(\.\d+)?", row["value"]):
             raise RequestError(f"{path}, line {line}: {row['value']!r} is no value of a number that is {row['bound']}")
     return rows
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?\d+(\.\d+)?", text) is not None

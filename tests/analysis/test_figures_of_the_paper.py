@@ -10,12 +10,13 @@ from PIL import Image
 
 from analysis.figures import draw_groups
 from analysis.paper import Paper, PaperNumber
+from analysis.published import table_1, table_by_benchmark, write_published
 from analysis.study import Study, read_study
 from analysis.table import to_markdown
-from analysis.table_1 import table_1_for_people, write_table_1
 from mm1_lab.config import Sweep, load_sweep
 from tests.analysis.results_folder import ROOT, score_rows, vouch_for, write_results
 
+SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
 QUALITY = {"retrieval": {"pairs": 256, "image_to_text": 0.625}, "probe": {"auc": 0.875, "words": 20}}
 
 
@@ -35,7 +36,7 @@ def test_table_1_has_the_paper_s_rows_in_its_order_with_its_numbers(tmp_path: Pa
     number = PaperNumber(36.6, "equal", "MM1 Table 1")
     panel, labels = next((key, list(panel.arms)) for key, panel in study.panels.items())
     study.__dict__["paper"] = Paper({(panel, labels[0], "0-shot"): number}, {})
-    lines = [line for line in to_markdown(table_1_for_people(study)).splitlines() if line.startswith("|")]
+    lines = [line for line in to_markdown(table_1(study)).splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [row[0] for row in rows[2:]] == labels and len(labels) == 10
     assert rows[0][-3:] == ["MM1 0-shot", "MM1 4-shot", "MM1 8-shot"]
@@ -47,10 +48,39 @@ def test_table_1_has_the_paper_s_rows_in_its_order_with_its_numbers(tmp_path: Pa
     ours = [row for seed in (0, 1) for row in score_rows("AIM-600M", seed) if row.shots == 4 and row.family != "text"]
     assert float(first[7].split()[0]) == pytest.approx(sum(row.score for row in ours) / len(ours), abs=0.06)
 
-    write_table_1(study, folder)
+    write_published(study, folder)
     with (folder / "table_1.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 18 and {row["probe"] for row in table} == {"0.875"}
+
+
+def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Path, data_mix: Sweep) -> None:
+    arms = {name: data_mix.arms[name] for name in ("base", "captions")}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": "Table 3"})
+    folder = write_results(tmp_path, sweep, arms, (0, 1), questions=16)
+    frame = table_by_benchmark(read_study(folder), "Table 3").frame.set_index(["shots", "model"])
+    assert list(frame.columns) == [*["COCO", "NoCaps", "TextCaps", "VQAv2", "TextVQA", "VizWiz", "OKVQA", "GQA"]]
+    eight = list(frame.loc["8-shot"].index)
+    assert eight == ["base", "captions", "*MM1-3B*", "*MM1-7B*", "*MM1-30B*"]
+    assert list(frame.loc["16-shot"].index) == ["*MM1-30B*"], "at shots that only the paper has"
+    ours = [row.score for row in score_rows("base", 0, 16) + score_rows("base", 1, 16)
+            if row.benchmark == "relation-vqa" and row.shots == 8]  # fmt: skip
+    assert float(frame.loc[("8-shot", "base"), "GQA"].split(" ± ")[0]) == pytest.approx(sum(ours) / 32, abs=0.06)
+    assert frame.loc[("8-shot", "base"), "VizWiz"] == "–" and frame.loc[("8-shot", "*MM1-7B*"), "GQA"] == ""
+    assert frame.loc[("8-shot", "*MM1-7B*"), "OKVQA"] == "*51.4* [1]"
+    assert [path.name for path in write_published(read_study(folder), folder)] == ["table_3.tex", "table_3.md"]
+
+    study = read_study(folder)
+    names = {"vqa": "chat-vqa", "text-vqa": "pope-random f1", "relation-vqa": "pope-popular f1", "captions": "MM-Vet"}
+    scores = study.scores[study.scores["shots"] == 0].assign(benchmark=lambda rows: rows["benchmark"].map(names))
+    study = replace(study, scores=scores.dropna(subset="benchmark").assign(family="chat"))
+    frame = table_by_benchmark(study, "Table 4").frame.set_index("model")
+    assert {"table_4.tex", "table_4.md"} <= {path.name for path in write_published(study, folder)}
+    assert list(frame.index) == ["base", "captions", *(f"*MM1-{size}-Chat*" for size in SIZES)]
+    three = scores[(scores["arm"] == "base") & scores["benchmark"].str.startswith("pope", na=False)]["score"].mean()
+    assert float(frame.loc["base", "POPE"].split(" ± ")[0]) == pytest.approx(three, abs=0.06)
+    assert "±" in frame.loc["base", "MM-Vet"] and "±" in frame.loc["base", "VQAv2"] and frame.loc["base", "SEED"] == "–"
+    assert frame.loc["*MM1-30B-Chat*", "MathVista"] == "*39.4* [1]"
 
 
 def test_fig_4_is_drawn_with_a_hole(tmp_path: Path) -> None:

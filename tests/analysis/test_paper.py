@@ -42,6 +42,19 @@ def test_table_1_is_the_papers() -> None:
     assert [number for row in printed if len(row) == 3 for number in row] == ours
 
 
+def test_table_4_is_the_papers() -> None:
+    """Against the rows of the copy of the paper that may stand beside the repository."""
+    if not REFERENCE.exists():
+        pytest.skip("no copy of the paper beside the repository")
+    text = REFERENCE.read_text(encoding="utf-8")
+    printed = re.findall(r"^(MM1-\S+-Chat)\t(.+)$", text, re.MULTILINE)
+    table = read_paper("Table 4").values
+    for model, numbers in printed:
+        ours = [f"{number.value:.1f}" for (name, _, _), number in table.items() if name == model]
+        assert re.findall(r"\d+\.\d", numbers) == ours
+    assert len(printed) == 5 and len(table) == 5 * 14
+
+
 def test_figure_5_holds_what_the_text_gives() -> None:
     paper = read_paper("Fig. 5")
     known = paper.value("a", "100/0", "0-shot")

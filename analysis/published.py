@@ -1,0 +1,115 @@
+"""The paper's tables of models, with our rows beside or above what was published: Table 1, Table 3 and Table 4."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.paper import read_paper
+from analysis.study import Study
+from analysis.table import MISSING, Table, as_text, write_csv, write_tables
+from analysis.tables import benchmarks, plus_minus, published_cell, references, shown_rows, title
+from mm1_lab.results.summary import encoder_quality
+
+DATA = {"dfn": "DFN", "dfn+vecap": "DFN+VeCap", "imagetext": "ImageText"}
+QUALITY = {"retrieval %": "retrieval", "probe %": "probe"}
+NOTE = (
+    "Retrieval: how often the nearest of 256 held-out alt-texts is an image's own. Probe: mean area under the curve "
+    "(50 knows nothing, 100 everything) of linear read-outs of the words of held-out captions. Both are of the encoder "
+    "by itself, before the trial; a reconstructive one has no text tower to retrieve with."
+)
+POPE = dict.fromkeys(("pope-random f1", "pope-popular f1", "pope-adversarial f1"), "POPE")
+MIRRORS = {
+    "Table 3": {
+        "captions": "COCO", "novel-captions": "NoCaps", "text-captions": "TextCaps", "vqa": "VQAv2",
+        "text-vqa": "TextVQA", "degraded-vqa": "VizWiz", "relation-vqa": "GQA", "knowledge-vqa": "OKVQA",
+    },
+    "Table 4": POPE | {
+        "chat-vqa": "VQAv2", "chat-reading": "TextVQA", "chat-knowledge": "ScienceQA", "chat-choice": "MMBench",
+        "chat-solutions": "MathVista", "chat-charts": "SEED images", "chat-descriptions": "LLaVA-Bench",
+    },
+}  # fmt: skip
+"""The paper's benchmarks, by those of the miniature world that mirror them; others count by their own names."""
+OWN_TASKS = (
+    "Our rows: mean ± standard error over seeds, with one seed over blocks of questions, on our own mirrors of the "
+    "benchmarks unless they are named alike; compare their order with MM1's, not their height. "
+    "A dash or a blank: not measured, or not published."
+)
+
+
+def write_published(study: Study, folder: Path) -> list[Path]:
+    """Writes `table_1.*` or `table_3.*` where a sweep reproduces it, `table_4.*` where it has scores in chat form."""
+    files = []
+    if study.sweep.reproduces == "Table 1":
+        files.append(write_csv(encoder_rows(study), folder / "table_1.csv"))
+        files += write_tables(folder / "table_1", table_1(study))
+    for name in MIRRORS:
+        if name == study.sweep.reproduces or (name == "Table 4" and "chat" in set(study.scores["family"])):
+            files += write_tables(folder / name.lower().replace(" ", "_"), table_by_benchmark(study, name))
+    return files
+
+
+def table_by_benchmark(study: Study, name: str) -> Table:
+    """Tables 3 and 4: a column per benchmark; for each number of shots that the paper has, our arms, then MM1's."""
+    paper = read_paper(name)
+    columns = list(dict.fromkeys(label for _, label, _ in paper.values))
+    mirrors = {column.lower(): column for column in columns} | MIRRORS[name]
+    named = study.scores.assign(benchmark=study.scores["benchmark"].str.lower().map(mirrors))
+    ours = benchmarks(replace(study, scores=named.dropna(subset="benchmark")))
+    columns += [column for column in ours["benchmark"].unique() if column not in columns]
+    ours["cell"] = [f"{as_text(s)} ± {as_text(e)}" for s, e in zip(ours["score"], ours["error"], strict=True)]
+    rows = []
+    for measure in sorted({measure for *_, measure in paper.values}, key=lambda one: int(one.removesuffix("-shot"))):
+        asked = ours[ours["shots"] == int(measure.removesuffix("-shot"))]
+        for arm, cells in asked.groupby("arm", sort=False):
+            known = dict(zip(cells["benchmark"], cells["cell"], strict=True))
+            rows.append({"shots": measure, "model": arm} | {column: known.get(column, MISSING) for column in columns})
+        for model in dict.fromkeys(panel for panel, _, own in paper.values if own == measure):
+            numbers = {one: published_cell(paper.value(model, one, measure), paper.sources) for one in columns}
+            rows.append({"shots": measure, "model": f"*{model}*", **numbers})
+    notes = [OWN_TASKS, study.caution, *study.benchmark_notes, *references(paper.sources)]
+    heading = f"{name}: {title(study)}"
+    return Table(heading, pd.DataFrame(rows), [note for note in notes if note], group="shots")
+
+
+def encoder_rows(study: Study) -> pd.DataFrame:
+    """A row per arm and seed: the recipe's encoder, its `retrieval` and `probe` (0 to 1), and the trial's measures."""
+    values = study.values.set_index(["arm", "seed", "measure"])["value"]
+    rows = []
+    for trial in study.variant.trials.to_dict("records"):
+        record = study.records.get(trial["fingerprint"])
+        if record is not None:
+            arm, seed = trial["arm"], trial["seed"]
+            known = encoder_quality(record["summaries"].get("encoder", {}))
+            quality = {name: known.get(name) for name in QUALITY.values()}
+            scores = {measure: values.get((arm, seed, measure)) for measure in _columns(study)}
+            rows.append({"arm": arm, "seed": seed, **_described(study, arm), **quality, **scores})
+    return pd.DataFrame(rows)
+
+
+def table_1(study: Study) -> Table:
+    """The table's rows in its order; our numbers, then MM1's where they are known."""
+    columns, cited = _columns(study), study.paper.sources
+    quality = 100 * encoder_rows(study).groupby("arm")[list(QUALITY.values())].mean().astype(float)
+    rows = []
+    for panel, label, arm in shown_rows(study):
+        if panel not in study.panels:
+            continue
+        described = _described(study, arm)
+        row: dict[str, object] = {"encoder": label, "loss": described["loss"], "res.": described["resolution"]}
+        row |= {"data": described["data"], **{head: quality[name].get(arm) for head, name in QUALITY.items()}}
+        row |= {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
+        published = {measure: study.paper.value(panel, label, measure) for measure in columns}
+        rows.append(row | {f"MM1 {measure}": published_cell(number, cited) for measure, number in published.items()})
+    return Table(title(study), pd.DataFrame(rows), [*study.notes, NOTE, *references(cited)])
+
+
+def _columns(study: Study) -> list[str]:
+    return [measure for measure in study.measures if measure.endswith("shot") and " " not in measure]
+
+
+def _described(study: Study, arm: str) -> dict[str, object]:
+    recipe = study.sweep.arms[arm]
+    data = DATA[recipe.encoder.data] if recipe.encoder.loss == "contrastive" else "images"
+    size, loss = recipe.encoder.size, recipe.encoder.loss
+    return {"size": size, "loss": loss, "resolution": recipe.resolution, "data": data}
