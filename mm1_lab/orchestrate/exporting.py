@@ -53,9 +53,9 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
     data = request.open_data()
     shape = "squeeze"
     if request.data_path:
-        from mm1_lab.data.shards.datafile import read_data_file
+        from mm1_lab.data.shards.datafile import DataFile
 
-        shape = read_data_file(request.data_path)[0].pictures
+        shape = DataFile.read(request.data_path).pictures
     tuned = isinstance(stage, SftStage) and stage.data.kind == "world"
     processor = MM1Processor(
         library_tokenizer(data.tokenizer),

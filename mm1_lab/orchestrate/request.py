@@ -164,10 +164,12 @@ def _before_indexing(data: Path | None) -> DataIdentity:
     """The world's identity, with the sources that the data file adds to the usual ones, and its instruction sets."""
     if data is None:
         return WORLD_DATA
-    from mm1_lab.data.shards.datafile import named_instructions, named_sources
+    from mm1_lab.data.shards.datafile import DataFile
 
-    sources = dict.fromkeys((*WORLD_DATA.sources, *named_sources(data)))
-    return WORLD_DATA.model_copy(update={"sources": tuple(sources), "instructions": named_instructions(data)})
+    content = DataFile.read(data)
+    sources = tuple(dict.fromkeys((*WORLD_DATA.sources, *content.named())))
+    weights = {name: one.weight for name, one in content.instructions.items()}
+    return WORLD_DATA.model_copy(update={"sources": sources, "instructions": weights})
 
 
 def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> Scale:
@@ -175,20 +177,21 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
 
     Raises RequestError for what an evaluation would stumble over.
     """
-    from mm1_lab.data.shards.datafile import named_benchmarks, named_text_tasks
+    from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
     from mm1_lab.evaluate.text_tasks import open_task
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
+    tasks = []
     if data:
-        named, shape = named_benchmarks(data)
-        for config in named:
-            opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}", shape))
+        content = DataFile.read(data)
+        for config in content.named_benchmarks():
+            opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}", content.pictures))
+        tasks = [open_task(data.parent / path) for path in content.text_tasks]
     if opened and not (data or tokenizer):
         raise RequestError("the miniature world has words of its own; benchmarks need --data, or a pre-trained decoder")
     check_benchmarks(opened, scale.evaluate)
-    tasks = tuple(open_task(data.parent / path) for path in named_text_tasks(data)) if data else ()
-    return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tasks})
+    return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:

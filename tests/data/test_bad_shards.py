@@ -207,7 +207,7 @@ def test_flipped_bytes_of_a_parquet_are_told_in_a_line_or_read(files: Any, seed:
     path.write_bytes(content)
     try:
         data = files.open(text=["p.parquet"])
-        assert data.tokenizer.size > 0 and len(data.chunks("text", data.limits))
+        assert data.tokenizer.size > 0 and len(data.rows("text", data.limits))
     except RequestError as error:
         assert "p.parquet" in str(error) and len(str(error)) < 500
 
@@ -225,7 +225,8 @@ def test_text_without_a_space_is_trained_on_and_cut(files: Any) -> None:
     letters = "".join(Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=300_000))
     files.jsonl("t.jsonl", [letters])
     data = files.open(text=["t.jsonl"])
-    documents = [data.document("text", entry) for entry in data.chunks("text", data.limits)]
+    rows = data.rows("text", data.limits)
+    documents = [rows.document(entry) for entry in rows.train()]
     assert "".join(document.text for document in documents) == letters
 
 

@@ -32,8 +32,9 @@ def test_damaged_shards(files: Any, times: int) -> None:
         try:
             opened = files.open(captions=["c.tar"], interleaved=["i.parquet"], text=["p.parquet", "t.jsonl"])
             for source in ("captions", "interleaved", "text"):
-                for entry in opened.chunks(source, opened.limits):
-                    for part in opened.document(source, entry).parts:
+                rows = opened.rows(source, opened.limits)
+                for entry in rows.train():
+                    for part in rows.document(entry).parts:
                         if hasattr(part, "pixels"):
                             try:
                                 assert part.pixels(24).shape == (24, 24, 3)

@@ -21,7 +21,7 @@ def test_a_summary_counts_what_is_there(everything: Callable[..., Shards], files
     assert captions.tokens == sum(len(data.tokenizer.encode(f"picture {number}")) for number in range(60))
     assert (synthetic.documents, pages.documents, pages.pictures) == (60, 30, 60)
     assert (text.documents, text.pictures, text.left_out) == (30, 0, {})
-    assert text.chunks == len(data.chunks("text", data.limits)) > 30 - text.held_out
+    assert text.chunks == len(data.rows("text", data.limits)) > 30 - text.held_out
 
 
 def broken_captions(files: Any, share: float) -> Shards:

@@ -1,11 +1,15 @@
-"""What is derived from users' files and kept: in folders that are complete or not there."""
+"""What is derived from users' files and kept: in files and folders that are complete or not there."""
 
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def short_hash(*values: object) -> str:
@@ -26,3 +30,24 @@ def new_folder(folder: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, with its ending, that becomes `path` at the end; the last one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def kept(path: Path, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The numbers in `path`, memory-mapped; made and written at the first time."""
+    if not path.exists():
+        with new_file(path) as temporary:
+            np.save(temporary, make(), allow_pickle=False)
+    numbers: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return numbers

@@ -1,11 +1,11 @@
 """Documents as token ids, worked out once, and cut into chunks that fit a row: at paragraphs, sentences or words.
 
-The ids of all samples of a source stand behind each other in one file; a picture is -1. A second file says how good a
-place each is to cut before it, so that chunks for rows of any length are found without the text.
+The ids of all samples of a file stand behind each other; a picture is -1. Beside each id stands how good a
+place it is to cut before it, so that chunks for rows of any length are found without the text.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.data.shards.cache import new_folder
-from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Limits
 
@@ -34,7 +33,7 @@ SAMPLES, CHARACTERS = 256, 1 << 21
 
 
 class TokenFile:
-    """The ids of a source's samples, memory-mapped."""
+    """The ids of a file's samples, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
         self.ids: NDArray[np.int32] = _open(folder / "ids", np.int32)
@@ -44,45 +43,45 @@ class TokenFile:
         """Where each sample begins, and the end of the last."""
 
     @classmethod
-    def write(cls, folder: Path, collection: Collection, tokenizer: BackendTokenizer) -> "TokenFile":
-        """Tokenises the collection into `folder`, unless it is there; several processes may do so at once."""
+    def write(cls, folder: Path, samples: Iterable[list[str | None]], tokenizer: BackendTokenizer) -> "TokenFile":
+        """Tokenises the texts of `samples` into `folder`, unless it is there; several processes may do so at once."""
         if not folder.exists():
             starts = [0]
             with new_folder(folder) as new, (new / "ids").open("wb") as ids, (new / "places").open("wb") as places:
-                for texts in _in_batches(collection):
-                    for sample_ids, sample_places in encode(texts, tokenizer):
+                for batch in _in_batches(samples):
+                    for sample_ids, sample_places in encode(batch, tokenizer):
                         sample_ids.tofile(ids)
                         sample_places.tofile(places)
                         starts.append(starts[-1] + len(sample_ids))
                 np.array(starts, np.int64).tofile(new / "starts")
         return cls(folder)
 
-    def chunks(self, samples: NDArray[np.int64], limits: Limits, only_first: bool) -> NDArray[np.int64]:
-        """Chunks of `samples` for rows of `limits`: (chunks, 5), each its sample, first id, end, positions and images.
+    def sample(self, row: int) -> NDArray[np.int32]:
+        """The ids of one sample; -1 for each picture."""
+        return np.asarray(self.ids[self.starts[row] : self.starts[row + 1]])
 
-        Stretches of images without text are left out. `only_first` leaves out what does not fit one row.
-        """
-        found: list[tuple[int, int, int, int, int]] = []
-        for sample in samples.tolist():
-            start, end = int(self.starts[sample]), int(self.starts[sample + 1])
-            for first, last, positions, images in cut(self.ids[start:end], self.places[start:end], limits):
-                found.append((sample, start + first, start + last, positions, images))
-                if only_first:
-                    break
-        return np.array(found, np.int64).reshape(len(found), 5)
+    def chunks(self, row: int, limits: Limits) -> Iterator[tuple[int, int, int, int]]:
+        """`cut` of one sample."""
+        return cut(self.sample(row), self.places[self.starts[row] : self.starts[row + 1]], limits)
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Tokens of text and pictures of each sample: (samples, 2)."""
+        shown = np.concatenate([[0], np.cumsum(self.ids == PICTURE)])
+        images = np.diff(shown[self.starts])
+        return np.column_stack([np.diff(self.starts) - images, images])
 
 
 def _open(path: Path, kind: Any) -> Any:
     return np.memmap(path, kind, mode="r") if path.stat().st_size else np.zeros(0, kind)
 
 
-def _in_batches(collection: Collection) -> Iterator[list[list[str | None]]]:
-    """The texts of some samples at a time, in order."""
+def _in_batches(samples: Iterable[list[str | None]]) -> Iterator[list[list[str | None]]]:
+    """Some samples at a time, in order."""
     batch: list[list[str | None]] = []
     characters = 0
-    for sample in range(len(collection)):
-        batch.append(collection.texts(sample))
-        characters += sum(len(text) for text in batch[-1] if text)
+    for texts in samples:
+        batch.append(texts)
+        characters += sum(len(text) for text in texts if text)
         if len(batch) == SAMPLES or characters > CHARACTERS:
             yield batch
             batch, characters = [], 0

@@ -1,106 +1,202 @@
 """All files of one source as one list of samples, split into training and held-out ones."""
 
+import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mm1_lab.config import canonical_json
+from mm1_lab.config import RequestError
+from mm1_lab.data.shards.cache import short_hash
+from mm1_lab.data.shards.chunks import TokenFile
 from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, read_stretch
-from mm1_lab.data.shards.index import IndexedFile, open_file
+from mm1_lab.data.shards.index import HELD_OUT_BELOW, LARGE, Shard, index_file, open_index
+from mm1_lab.data.shards.plan import WINDOW
+from mm1_lab.data.shards.remote import Copies, File
+from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Part
 
-HELD_OUT_SHARE = 0.05
 HELD_OUT_LEAST = 8
 """Where 5 % are fewer, so many are held out, but at most a quarter of the samples."""
+HELD_OUT_MOST = 10_000
+"""Of a large collection, those of its first files; no evaluation asks for as many."""
+OPEN = 4 * WINDOW
+"""Files of a large collection that are open at a time."""
+
+
+def open_shards(
+    files: Sequence[File], reader: str, longest: int, cache: Path, copies: Copies, table: Path
+) -> list[Shard]:
+    """The files with their indexes: as `table` lists them if it was written, else found or made one by one.
+
+    Raises RequestError for a file that the table lacks, or that has changed since it was written.
+    """
+    if not table.exists():
+        shards = [index_file(file, reader, longest, cache, copies) for file in files]
+    else:
+        rows = {row.pop("name"): row for row in pq.read_table(table).to_pylist()}
+        again = "run `mm1-lab index` again"
+        shards = []
+        for file in files:
+            row = rows.get(file.name if file.is_remote else os.path.abspath(file.name))
+            if row is None:
+                raise RequestError(f"{file.name}: is not in the index of these data; {again}")
+            if (file.size, file.date) != (row.pop("size"), row.pop("date")):
+                raise RequestError(f"{file.name}: has changed since it was indexed; {again}")
+            row |= {"left_out": json.loads(row["left_out"]), "beside": tuple(row["beside"])}
+            shards.append(Shard(file, **row))
+    return shards
 
 
 class Collection:
-    """Samples are numbered through the files in order of their digests, so that names and places do not matter."""
+    """Samples are numbered through the files in order of their digests, so that names and places do not matter.
 
-    def __init__(self, reader: str, paths: Sequence[Path], longest: int, cache: Path, decoder: Decoder) -> None:
-        files = {file.digest: file for file in (open_file(path, reader, longest, cache) for path in paths)}
+    Of a large one (more than `LARGE` samples) no list of all samples is ever made, and few files are open at a time.
+    """
+
+    def __init__(self, reader: str, shards: Sequence[Shard], cache: Path, copies: Copies, decoder: Decoder) -> None:
+        by_digest = {shard.digest: shard for shard in shards}
         self.reader = reader
-        self.files = [files[digest] for digest in sorted(files)]
-        self._starts = np.cumsum([0, *(file.table.num_rows for file in self.files)])
+        self.shards = [by_digest[digest] for digest in sorted(by_digest)]
+        self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
+        self.is_large = len(self) > LARGE
+        self._cache = cache
+        self._copies = copies
         self._decoder = decoder
-        split = np.concatenate([file.table.column("split").to_numpy() for file in self.files])
-        self.train, self.held_out = _split(split)
+        most = OPEN if self.is_large else None
+        self.table: Callable[[int], pa.Table] = lru_cache(most)(
+            lambda number: open_index(cache, self.shards[number].index)
+        )
+        """The index of a file, by its number."""
+        self.tokens: Callable[[int, BackendTokenizer], TokenFile] = lru_cache(most)(self._tokens)
+        """The tokens of a file, by its number; worked out at the first time, and kept in the cache."""
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self.starts[-1])
+
+    @cached_property
+    def key(self) -> str:
+        """A name for what is derived of all samples."""
+        return short_hash([shard.index for shard in self.shards])
 
     def digest_parts(self) -> list[str]:
         """What identifies the samples by content: the files' digests, and the sizes of images beside them."""
-        return [file.digest for file in self.files] + [size for file in self.files for size in _sizes_beside(file)]
+        beside = [size for shard in self.shards for size in shard.beside]
+        return [shard.digest for shard in self.shards] + ([short_hash(beside)] if self.is_large and beside else beside)
 
     def left_out(self) -> Counter[str]:
         """Samples that were of no use, by reason."""
-        return sum((Counter(file.left_out) for file in self.files), Counter())
+        return sum((Counter(shard.left_out) for shard in self.shards), Counter())
 
-    def find(self, sample: int) -> tuple[IndexedFile, int]:
-        """The file of a sample, and its row there."""
-        number = int(np.searchsorted(self._starts, sample, side="right")) - 1
-        return self.files[number], sample - int(self._starts[number])
+    @cached_property
+    def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All training samples, and the held-out ones, of a collection that is not large."""
+        return split_samples(np.concatenate([self._split_numbers(number) for number in range(len(self.shards))]))
 
-    def key(self, sample: int) -> str:
-        file, row = self.find(sample)
-        return f"{file.digest[:12]}:{row}"
+    @property
+    def train(self) -> NDArray[np.int64]:
+        """All training samples in order, of a collection that is not large."""
+        return self._split[0]
+
+    @cached_property
+    def held_out(self) -> NDArray[np.int64]:
+        """Held-out samples in order of their split numbers; of a large collection file after file, a share of them."""
+        if not self.is_large:
+            return self._split[1]
+        found: list[NDArray[np.int64]] = []
+        for number in range(len(self.shards)):
+            found.append(self.starts[number] + np.flatnonzero(self._split_numbers(number) < HELD_OUT_BELOW))
+            if sum(map(len, found)) >= HELD_OUT_MOST:
+                break
+        return np.concatenate(found)
+
+    def held_out_count(self) -> int:
+        return sum(shard.held_out for shard in self.shards) if self.is_large else len(self.held_out)
+
+    def train_of(self, number: int) -> NDArray[np.int64]:
+        """The training samples of one file."""
+        start = self.starts[number]
+        if self.is_large:
+            return start + np.flatnonzero(self._split_numbers(number) >= HELD_OUT_BELOW)
+        first, end = np.searchsorted(self.train, [start, self.starts[number + 1]])
+        return self.train[first:end]
+
+    def _split_numbers(self, number: int) -> NDArray[np.uint64]:
+        numbers: NDArray[np.uint64] = self.table(number).column("split").to_numpy()
+        return numbers
+
+    def find(self, sample: int) -> tuple[int, int]:
+        """The number of a sample's file, and the sample's row there."""
+        number = int(np.searchsorted(self.starts, sample, side="right")) - 1
+        return number, sample - int(self.starts[number])
+
+    def ahead(self, numbers: Sequence[int]) -> None:
+        """Fetches files that lie elsewhere before they are needed, in the background."""
+        self._copies.ahead([self.shards[number].file for number in numbers])
+
+    def sample_key(self, sample: int) -> str:
+        number, row = self.find(sample)
+        return f"{self.shards[number].digest[:12]}:{row}"
 
     def texts(self, sample: int) -> list[str | None]:
         """The sample's texts in reading order, and None for each picture."""
-        file, row = self.find(sample)
-        texts: list[str | None] = file.table.column("texts")[row].as_py()
+        number, row = self.find(sample)
+        texts: list[str | None] = self.table(number).column("texts")[row].as_py()
         return texts
 
     def parts(self, sample: int) -> list[Part]:
         """A conversation's texts, answers marked, and pictures in reading order."""
-        file, row = self.find(sample)
-        answers, pictures = set(file.table.column("answers")[row].as_py()), iter(self.pictures(sample))
+        number, row = self.find(sample)
+        answers, pictures = set(self.table(number).column("answers")[row].as_py()), iter(self.pictures(sample))
         texts = enumerate(self.texts(sample))
         return [next(pictures) if text is None else Answer(text) if at in answers else text for at, text in texts]
 
     def pictures(self, sample: int) -> list[StoredPicture]:
-        """The sample's pictures in reading order."""
-        file, row = self.find(sample)
-        images = file.table.column("images")[row].values
-        name = f"{file.path}: {file.table.column('name')[row].as_py()}"
-        several = len(images) > 1
+        """The sample's pictures in reading order. Raises RequestError where its file cannot be fetched."""
+        number, row = self.find(sample)
+        images = self.table(number).column("images")[row].values
+        if not len(images):
+            return []
+        file = self.shards[number].file
+        self._copies.path(file)
+        name = f"{file.name}: {self.table(number).column('name')[row].as_py()}"
+        names = [f"{name}, image {at}" for at in range(len(images))] if len(images) > 1 else [name]
         return [
-            StoredPicture(f"{name}, image {at}" if several else name, partial(_read, file, row, at), self._decoder)
-            for at in range(len(images))
+            StoredPicture(name, partial(self._read, number, row, at), self._decoder) for at, name in enumerate(names)
         ]
 
+    def _read(self, number: int, row: int, at: int) -> bytes:
+        image = self.table(number).column("images")[row].values[at]
+        content: bytes | None = image["bytes"].as_py()
+        if content is not None:
+            return content
+        path, beside = self._copies.path(self.shards[number].file), image["path"].as_py()
+        if beside is not None:
+            return read_file(path.parent / beside)
+        return read_stretch(path, image["offset"].as_py(), image["length"].as_py())
 
-def _read(file: IndexedFile, row: int, at: int) -> bytes:
-    image = file.table.column("images")[row].values[at]
-    content: bytes | None = image["bytes"].as_py()
-    if content is not None:
-        return content
-    beside = image["path"].as_py()
-    if beside is not None:
-        return read_file(file.path.parent / beside)
-    return read_stretch(file.path, image["offset"].as_py(), image["length"].as_py())
+    def _table(self, number: int) -> pa.Table:
+        return open_index(self._cache, self.shards[number].index)
+
+    def _tokens(self, number: int, tokenizer: BackendTokenizer) -> TokenFile:
+        folder = self._cache / "tokens" / short_hash(self.shards[number].index, tokenizer.digest)
+        column = self.table(number).column("texts")
+        return TokenFile.write(folder, (texts.as_py() for texts in column), tokenizer)
 
 
-def _split(split: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_samples(split: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training samples in order, and held-out ones by their split number: 5 %, or a handful where that is more."""
     order = np.argsort(split, kind="stable")
-    count = int(np.searchsorted(split[order], np.uint64(HELD_OUT_SHARE * 2**64)))
+    count = int(np.searchsorted(split[order], HELD_OUT_BELOW))
     count = max(count, min(HELD_OUT_LEAST, len(split) // 4))
     while 0 < count < len(split) and split[order[count]] == split[order[count - 1]]:
         count += 1
     if count == len(split):
         count = 0
     return np.sort(order[count:]), order[:count]
-
-
-def _sizes_beside(file: IndexedFile) -> Iterator[str]:
-    """Sizes of the image files that a table names; a missing one is told apart."""
-    for images in file.table.column("images").chunks:
-        for image in images.flatten().field("path").drop_null().to_pylist():
-            path = file.path.parent / image
-            yield canonical_json([image, path.stat().st_size if path.is_file() else None])

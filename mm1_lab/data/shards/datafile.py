@@ -13,6 +13,7 @@
     pictures: squeeze                     # into a square; or crop, pad
     longest_document: 1000000             # characters; longer ones are left out
     largest_picture: 64000000             # pixels; larger ones count as broken
+    room: 64                              # gigabytes of disk for copies of files at addresses (s3://…, gs://…)
     benchmarks: {vqav2: {questions: …}}   # asked beside the held-out captions; see config/benchmark.py
     text_tasks: [arc.yaml]                # tasks of lm-eval for the decoder alone; see evaluate/text_tasks.py
 
@@ -22,28 +23,32 @@ and one table of them.
 
 import glob
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
 from mm1_lab.data.shards.decoding import LARGEST, Shape
 from mm1_lab.data.shards.readers import READERS
+from mm1_lab.data.shards.remote import File, local_file, remote_files
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """Readers of the sources that have a key of their own."""
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class OwnSource(Config):
     """A source by a name of the user's."""
 
     reader: str
-    files: tuple[str, ...] = Field(min_length=1)
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+    files: Names = Field(min_length=1)
 
 
 class InstructionSet(OwnSource):
@@ -56,10 +61,10 @@ class InstructionSet(OwnSource):
 class DataFile(Config):
     """What a `data.yaml` says."""
 
-    captions: tuple[str, ...] = ()
-    synthetic: tuple[str, ...] = ()
-    interleaved: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
+    captions: Names = ()
+    synthetic: Names = ()
+    interleaved: Names = ()
+    text: Names = ()
     sources: dict[str, OwnSource] = Field(default_factory=dict)
     instructions: dict[str, InstructionSet] = Field(default_factory=dict)
     tokenizer: str = Field("bpe", min_length=1)
@@ -67,87 +72,76 @@ class DataFile(Config):
     longest_document: int = Field(1_000_000, gt=0)
     """Characters; a long novel has a million."""
     largest_picture: int = Field(LARGEST, gt=0)
+    room: float = Field(64.0, gt=0)
+    """Gigabytes of disk for copies of files at addresses; two windows of 16 files should have room."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     text_tasks: tuple[str, ...] = ()
     """Files of tasks for EleutherAI's lm-eval, with local data (the extra `text`)."""
 
-    @field_validator(*SOURCES, mode="before")
     @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+    def read(cls, path: Path) -> Self:
+        """Raises RequestError for what is no YAML, and for an unknown or wrong key."""
+        return cls.parse(read_yaml(path), str(path))
 
     def named(self) -> dict[str, OwnSource]:
         """All sources of pre-training with any files, by name."""
         usual = {name: OwnSource(reader=USUAL[name], files=files) for name in SOURCES if (files := getattr(self, name))}
         return usual | self.sources
 
+    def all_named(self) -> dict[str, OwnSource]:
+        """The same, and the instruction sets as `instructions.NAME`."""
+        return self.named() | {f"instructions.{name}": source for name, source in self.instructions.items()}
 
-def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[Path]], dict[str, list[Path]]]:
-    """The file's content, the files of each source that it names any for, and those of each instruction set.
+    def named_benchmarks(self) -> list[BenchmarkConfig]:
+        """The benchmarks, each with its name."""
+        return [config.model_copy(update={"name": name}) for name, config in self.benchmarks.items()]
+
+
+def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
+    """The file's content, and the files of all that it names (`DataFile.all_named`).
 
     Raises RequestError for an unknown key, no text, a file that is not there, a glob without a match, a wrong ending.
     """
-    content = DataFile.parse(read_yaml(path), str(path))
+    content = DataFile.read(path)
     if not content.text:
         raise RequestError(f"{path}: names no text; the decoder is pre-trained on text alone, so add `text: [FILES]`")
     for name in content.sources:
         if name in SOURCES:
             raise RequestError(f"{path}: sources.{name}: write `{name}: [FILES]`, for it is no name of your own")
-    sources = {name: _files(path, name, source) for name, source in content.named().items()}
-    sets = {name: _files(path, f"instructions.{name}", source) for name, source in content.instructions.items()}
-    return content, sources, sets
+    return content, {name: _files(path, name, source) for name, source in content.all_named().items()}
 
 
-def _files(path: Path, name: str, source: OwnSource) -> list[Path]:
+def _files(path: Path, name: str, source: OwnSource) -> list[File]:
     if source.reader not in READERS:
         raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
-    found = [file for pattern in source.files for file in _expand(pattern, path, name, source.reader)]
+    endings = READERS[source.reader][1]
+    found = [file for pattern in source.files for file in _expand(pattern, path, name)]
+    for file in found:
+        whole = PurePosixPath(file.name)
+        if whole.suffix not in endings:
+            raise RequestError(
+                f"{path}: {name}: {whole.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
+            )
     return list(dict.fromkeys(found))
 
 
-def named_benchmarks(path: Path) -> tuple[list[BenchmarkConfig], Shape]:
-    """The benchmarks that the file names, each with its name, and how images become squares.
-
-    Raises RequestError for a wrong key.
-    """
-    content = DataFile.parse(read_yaml(path), str(path))
-    return [config.model_copy(update={"name": name}) for name, config in content.benchmarks.items()], content.pictures
-
-
-def named_text_tasks(path: Path) -> tuple[str, ...]:
-    """The tasks that the file names. Raises RequestError for a wrong key."""
-    return DataFile.parse(read_yaml(path), str(path)).text_tasks
-
-
-def named_sources(path: Path) -> tuple[str, ...]:
-    """The sources that the file names. Raises RequestError for a wrong key."""
-    return tuple(DataFile.parse(read_yaml(path), str(path)).named())
-
-
-def named_instructions(path: Path) -> dict[str, float]:
-    """The weights of the instruction sets that the file names. Raises RequestError for a wrong key."""
-    return {name: one.weight for name, one in DataFile.parse(read_yaml(path), str(path)).instructions.items()}
-
-
-def _expand(pattern: str, path: Path, source: str, reader: str) -> list[Path]:
+def _expand(pattern: str, path: Path, source: str) -> list[File]:
+    if "://" in pattern:
+        if found := remote_files(pattern):
+            return found
+        raise RequestError(f"{path}: {source}: no file is at {pattern!r}")
     whole = path.parent / Path(pattern).expanduser()
     if whole.is_file():
-        found = [whole]
+        paths = [whole]
     elif whole.is_dir():
-        found = _in_folder(whole, f"{path}: {source}")
+        paths = _in_folder(whole, f"{path}: {source}")
     elif glob.has_magic(pattern):
-        found = sorted(Path(match) for match in glob.glob(str(whole), recursive=True) if Path(match).is_file())
-        if not found:
+        paths = sorted(Path(match) for match in glob.glob(str(whole), recursive=True) if Path(match).is_file())
+        if not paths:
             raise RequestError(f"{path}: {source}: no file matches {pattern!r}; paths are relative to {path.name}")
     else:
         raise RequestError(f"{path}: {source}: there is no file {pattern!r}; paths are relative to {path.name}")
-    endings = READERS[reader][1]
-    for file in found:
-        if file.suffix not in endings:
-            raise RequestError(
-                f"{path}: {source}: {file.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
-            )
-    return found
+    return list(map(local_file, paths))
 
 
 def _in_folder(folder: Path, where: str) -> list[Path]:

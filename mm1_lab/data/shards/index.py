@@ -1,29 +1,38 @@
-"""The index of one file of the user's: made once, kept in the cache, memory-mapped, so that any sample is one look-up.
+"""The index of one file of the user's, made once and memory-mapped, so that any sample is one look-up; and the table of
+all files of a source, by which a collection of many files is opened without reading them.
 
-It holds the texts, and the images or where they lie: in a tar by offset, beside a table by path. A table's own images
-are copied, uncompressed, as it has no cheap random access. An index is found again by the file's content (for files
-above 64 MiB by size, date, first and last MiB), never by its path.
+An index holds the texts, and the images or where they lie: in a tar by offset, beside a table by path. A table's own
+images are copied, uncompressed, as it has no cheap random access. An index is found again by the file's content (for
+files above 64 MiB by size, date, first and last MiB), never by its path.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mm1_lab.config import RequestError, canonical_json
-from mm1_lab.data.shards.cache import new_folder, short_hash
+from mm1_lab.data.shards.cache import new_file, new_folder, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
+from mm1_lab.data.shards.remote import Copies, File
 from mm1_lab.data.shards.tables import Reading
 from mm1_lab.data.types import Answer
 from mm1_lab.source_code import code_hash
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Raised when the form of the index changes, so that old ones in a cache are not read."""
+LARGE = 1_000_000
+"""Samples of a source above which it is read in windows of files, so that none of its lists is ever in memory."""
+HELD_OUT_SHARE = 0.05
+HELD_OUT_BELOW = np.uint64(HELD_OUT_SHARE * 2**64)
+"""Split numbers below this are held out."""
 WHOLE = 64 << 20
 EDGE = 1 << 20
 BATCH = 64
@@ -42,63 +51,85 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class IndexedFile:
-    """A file with its index."""
+class Shard:
+    """A file that has an index."""
 
-    path: Path
+    file: File
+    index: str
+    """The name of its index."""
     digest: str
     """Hash of the content, 64 hexadecimal digits."""
-    table: pa.Table
+    samples: int
+    held_out: int
+    """Samples whose split number is below `HELD_OUT_BELOW`."""
     left_out: dict[str, int]
     """Samples that were of no use, by reason."""
+    beside: tuple[str, ...]
+    """The images beside a table with their sizes; of a large source, their hash."""
 
 
-def open_file(path: Path, reader: str, longest: int, cache: Path) -> IndexedFile:
-    """The file's index, built if the cache lacks it; several processes may do so at once.
+def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copies) -> Shard:
+    """Makes the file's index if the cache lacks it; several processes may do so at once.
 
     `longest` counts characters of a document. Raises RequestError if the file cannot be read, is damaged, or holds
     nothing for the reader.
     """
+    path = copies.path(file)
     try:
-        content, name = _digests(path)
+        content = _digest(path)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from None
-    folder = cache / "files" / short_hash(INDEX_VERSION, reader, code_hash("reader", reader), longest, name)
-    if not folder.exists():
-        _build(Reading(path, longest), reader, folder, content)
-    with pa.memory_map(str(folder / "index.arrow")) as stream:
-        table = pa.ipc.open_file(stream).read_all()
-    described = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    if not table.num_rows:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in described["left_out"].items()) or "it is empty"
-        raise RequestError(f"{path}: holds no {reader} that can be trained on ({reasons})")
-    return IndexedFile(path, described["digest"], table, described["left_out"])
+    found_by = content if file.size <= WHOLE else f"{content} {file.date}"
+    name = short_hash(INDEX_VERSION, reader, code_hash("reader", reader), longest, found_by)
+    folder = cache / "files" / name
+    try:
+        if not folder.exists():
+            _build(Reading(path, longest), reader, folder, content)
+    except RequestError as error:
+        raise RequestError(str(error).replace(str(path), file.name)) from None
+    about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    shard = Shard(file, name, beside=(), **about)
+    if not shard.samples:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in shard.left_out.items()) or "it is empty"
+        raise RequestError(f"{file.name}: holds no {reader} that can be trained on ({reasons})")
+    beside = tuple(_sizes_beside(file, open_index(cache, name)))
+    if beside and file.is_remote:
+        raise RequestError(f"{file.name}: names images beside it; a file at an address must hold its images")
+    return replace(shard, beside=beside)
 
 
-def _digests(path: Path) -> tuple[str, str]:
-    """The hash of the content (of a large file: of its size and edges), and what the index is found by."""
-    status = path.stat()
-    digest = hashlib.sha256(str(status.st_size).encode())
+def open_index(cache: Path, name: str) -> pa.Table:
+    """A row of `SCHEMA` for each sample, memory-mapped."""
+    with pa.memory_map(str(cache / "files" / name / "index.arrow")) as stream:
+        return pa.ipc.open_file(stream).read_all()
+
+
+def _digest(path: Path) -> str:
+    """The hash of the content; of a large file, of its size and edges."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as stream:
-        if status.st_size <= WHOLE:
-            digest.update(stream.read())
-            return digest.hexdigest(), digest.hexdigest()
-        digest.update(stream.read(EDGE))
-        stream.seek(-EDGE, os.SEEK_END)
+        if size > WHOLE:
+            digest.update(stream.read(EDGE))
+            stream.seek(-EDGE, os.SEEK_END)
         digest.update(stream.read())
-    return digest.hexdigest(), f"{digest.hexdigest()} {status.st_mtime_ns}"
+    return digest.hexdigest()
 
 
 def _build(reading: Reading, reader: str, folder: Path, content: str) -> None:
     """Writes the index into `folder`; `content` is the hash of the file."""
     digest = hashlib.sha256(content.encode())
+    samples = held_out = 0
     with new_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / "index.arrow"), SCHEMA) as writer:
             for rows in _batches(READERS[reader][0](reading)):
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
                 digest.update(canonical_json([[row["split"], row["texts"]] for row in rows]).encode())
-        described = {"digest": digest.hexdigest(), "left_out": dict(sorted(reading.left_out.items()))}
-        (temporary / "index.json").write_text(json.dumps(described), encoding="utf-8")
+                samples += len(rows)
+                held_out += sum(row["split"] < HELD_OUT_BELOW for row in rows)
+        about = {"digest": digest.hexdigest(), "samples": samples, "held_out": int(held_out)}
+        about["left_out"] = dict(sorted(reading.left_out.items()))
+        (temporary / "index.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
@@ -124,3 +155,31 @@ def _image(image: Image) -> dict[str, Any]:
             return {"path": path}
         case (offset, length):
             return {"offset": offset, "length": length}
+
+
+def _sizes_beside(file: File, index: pa.Table) -> Iterator[str]:
+    """Sizes of the image files that a table names; a missing one is told apart."""
+    for images in index.column("images").chunks:
+        for image in images.flatten().field("path").drop_null().to_pylist():
+            path = Path(file.name).parent / image
+            yield canonical_json([image, path.stat().st_size if path.is_file() else None])
+
+
+def write_table(path: Path, shards: Sequence[Shard]) -> None:
+    """Writes the table of a source's files, which then stands for them."""
+    rows = [
+        {
+            "name": os.path.abspath(shard.file.name) if not shard.file.is_remote else shard.file.name,
+            "size": shard.file.size,
+            "date": shard.file.date,
+            "index": shard.index,
+            "digest": shard.digest,
+            "samples": shard.samples,
+            "held_out": shard.held_out,
+            "left_out": json.dumps(shard.left_out),
+            "beside": shard.beside,
+        }
+        for shard in shards
+    ]
+    with new_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)

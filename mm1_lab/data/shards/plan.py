@@ -1,7 +1,12 @@
-"""Which chunks stand in which row: each epoch a new permutation, packed by best fit, so that row k is a look-up."""
+"""Which samples stand in which row, so that row k is a look-up: each epoch is a new permutation, packed by best fit.
+
+Of a large collection no list of all samples is ever made. The samples of each file are packed into rows once and for
+all; an epoch permutes the files, and the rows within each window of files. So row k needs the counts of rows of all
+files, and no file but its own.
+"""
 
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -9,8 +14,10 @@ from numpy.typing import NDArray
 
 from mm1_lab.data.types import Limits
 
-WINDOW = 64
+WAITING = 64
 """Chunks among which the one that fits best is looked for."""
+WINDOW = 16
+"""Files among whose rows an epoch mixes: of 10,000 samples each, as is usual, far more than a batch can correlate."""
 
 
 def pack_epoch(
@@ -31,7 +38,7 @@ def pack_epoch(
         row: list[int] = []
         room, image_room = limits.sequence, limits.max_images
         while True:
-            while entered < len(order) and len(waiting) < WINDOW:
+            while entered < len(order) and len(waiting) < WAITING:
                 insort(waiting, (int(tokens[order[entered]]), entered))
                 entered += 1
             if not row:
@@ -52,19 +59,22 @@ def pack_epoch(
 
 
 class Plan:
-    """Rows of a source without end: one epoch after another."""
+    """Rows of a source without end: one epoch after another.
 
-    def __init__(self, tokens: NDArray[np.int64], images: NDArray[np.int64], limits: Limits, seed: int) -> None:
-        self._tokens = tokens
-        self._images = images
+    `entries` are what stands in rows, (n, k) each; the last two columns are its positions and images.
+    """
+
+    def __init__(self, entries: NDArray[np.int64], limits: Limits, seed: int) -> None:
+        self.entries = entries
         self._limits = limits
         self._seed = seed
         self._starts = [0]
         self._epoch = lru_cache(maxsize=2)(self._pack)
 
     def _pack(self, epoch: int) -> list[list[int]]:
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._tokens)).tolist()
-        return pack_epoch(order, self._tokens, self._images, self._limits)
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self.entries)).tolist()
+        tokens, images = np.ascontiguousarray(self.entries[:, -2:].T)
+        return pack_epoch(order, tokens, images, self._limits)
 
     def _find(self, row: int) -> tuple[int, int]:
         """The epoch of `row` and the row's number in it."""
@@ -73,12 +83,60 @@ class Plan:
         epoch = bisect_right(self._starts, row) - 1
         return epoch, row - self._starts[epoch]
 
-    def row(self, row: int) -> list[int]:
-        """The chunks of row number `row`."""
+    def row(self, row: int) -> NDArray[np.int64]:
+        """The entries of row number `row`."""
         epoch, number = self._find(row)
-        return self._epoch(epoch)[number]
+        return self.entries[self._epoch(epoch)[number]]
 
     def epochs(self, rows: int) -> float:
-        """How often all chunks were seen after `rows` rows."""
+        """How often all entries were seen after `rows` rows."""
         epoch, number = self._find(rows)
         return epoch + number / (self._starts[epoch + 1] - self._starts[epoch])
+
+
+class WindowPlan:
+    """The rows of many files without end: an epoch permutes the files, then the rows within each window of files."""
+
+    def __init__(
+        self,
+        counts: NDArray[np.int64],
+        load: Callable[[int, int], NDArray[np.int64]],
+        seed: int,
+        ahead: Callable[[Sequence[int]], None],
+    ) -> None:
+        """`counts` are the rows of each file, `load` gives one, by file and number.
+
+        `ahead` is told which files come next, at the start of each window.
+        """
+        self._counts = counts
+        self._load = load
+        self._total = int(counts.sum())
+        self._seed = seed
+        self._ahead = ahead
+        self._files = lru_cache(maxsize=2)(self._permute_files)
+        self._window = lru_cache(maxsize=2)(self._permute_rows)
+
+    def _permute_files(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The files in the order of an epoch, and how many of its rows come before each."""
+        files = np.random.default_rng([self._seed, epoch]).permutation(len(self._counts))
+        return files, np.concatenate([[0], np.cumsum(self._counts[files])])
+
+    def _permute_rows(self, epoch: int, window: int) -> NDArray[np.int64]:
+        """The rows of a window of files in their order."""
+        files, before = self._files(epoch)
+        self._ahead(files[window : window + 2 * WINDOW].tolist())
+        count = before[min(window + WINDOW, len(files))] - before[window]
+        return before[window] + np.random.default_rng([self._seed, epoch, window]).permutation(count)
+
+    def row(self, row: int) -> NDArray[np.int64]:
+        """The entries of row number `row`."""
+        epoch, place = divmod(row, self._total)
+        files, before = self._files(epoch)
+        window = (int(np.searchsorted(before, place, side="right")) - 1) // WINDOW * WINDOW
+        place = int(self._window(epoch, window)[place - before[window]])
+        at = int(np.searchsorted(before, place, side="right")) - 1
+        return self._load(int(files[at]), place - int(before[at]))
+
+    def epochs(self, rows: int) -> float:
+        """How often all rows were seen after `rows` rows."""
+        return rows / self._total

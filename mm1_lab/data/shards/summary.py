@@ -7,8 +7,8 @@ import numpy as np
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import BROKEN_LEAST, BROKEN_SHARE, decode
-from mm1_lab.data.shards.chunks import PICTURE
 from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.shards.plan import WINDOW
 from mm1_lab.data.shards.shards import Shards
 from mm1_lab.data.types import Picture
 
@@ -43,19 +43,19 @@ def summarise(data: Shards) -> list[SourceSummary]:
     """All sources. Tokenises them where that was not done yet."""
     summaries = []
     for name, collection in data.collections.items():
-        ids = data.tokens(name).ids
-        pictures = int(np.count_nonzero(ids == PICTURE))
+        files = range(len(collection.shards))
+        tokens, pictures = sum(collection.tokens(number, data.tokenizer).sizes().sum(axis=0) for number in files)
         _, decoded = decode(some_pictures(collection, TRIED), 1)
         summaries.append(
             SourceSummary(
                 name=name,
                 reader=collection.reader,
-                files=len(collection.files),
+                files=len(collection.shards),
                 documents=len(collection),
-                held_out=len(collection.held_out),
-                pictures=pictures,
-                tokens=len(ids) - pictures,
-                chunks=len(data.chunks(name, data.limits)),
+                held_out=collection.held_out_count(),
+                pictures=int(pictures),
+                tokens=int(tokens),
+                chunks=len(data.rows(name, data.limits)),
                 left_out=dict(collection.left_out()),
                 tried=decoded.asked,
                 broken=decoded.broken,
@@ -65,8 +65,9 @@ def summarise(data: Shards) -> list[SourceSummary]:
 
 
 def some_pictures(collection: Collection, most: int) -> list[Picture]:
-    """The first picture of up to `most` samples, evenly spaced."""
-    samples = np.unique(np.linspace(0, len(collection) - 1, most).astype(int)).tolist()
+    """The first picture of up to `most` samples, evenly spaced; of a large collection, in its first files."""
+    end = collection.starts[WINDOW] if collection.is_large and len(collection.shards) > WINDOW else len(collection)
+    samples = np.unique(np.linspace(0, end - 1, most).astype(int)).tolist()
     return [picture for sample in samples for picture in collection.pictures(sample)[:1]]
 
 

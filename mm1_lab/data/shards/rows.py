@@ -1,0 +1,211 @@
+"""How the samples of a collection stand in rows: as chunks of documents, or as whole conversations."""
+
+import zlib
+from collections.abc import Callable, Iterable
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mm1_lab.config import RequestError
+from mm1_lab.data.shards.cache import kept, short_hash
+from mm1_lab.data.shards.chunks import PICTURE
+from mm1_lab.data.shards.collection import OPEN, Collection
+from mm1_lab.data.shards.plan import Plan, WindowPlan, pack_epoch
+from mm1_lab.data.tokenizers import BackendTokenizer
+from mm1_lab.data.types import Document, Limits, Part, Picture, Tokens
+
+ROWS_VERSION = 1
+"""Raised when the form of what is kept here changes."""
+
+
+class Rows:
+    """A collection in rows of `limits`, its documents cut into chunks that fit.
+
+    An entry of a row is (sample, first token, end, positions, images); tokens are counted from the sample's first.
+    """
+
+    def __init__(
+        self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path, nothing: str
+    ) -> None:
+        """What is worked out is kept in `folder`; `nothing` is the message where no entry is left."""
+        self._collection = collection
+        self._tokenizer = tokenizer
+        self._limits = limits
+        self._folder = folder
+        self._nothing = nothing
+        self._key = (ROWS_VERSION, type(self).__name__, collection.reader, tokenizer.digest, tuple(limits))
+
+    def cut(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The entries of `samples`; of an image-caption pair, only the first chunk."""
+        found: list[tuple[int, int, int, int, int]] = []
+        for sample in samples.tolist():
+            number, row = self._collection.find(sample)
+            for chunk in self._collection.tokens(number, self._tokenizer).chunks(row, self._limits):
+                found.append((sample, *chunk))
+                if self._collection.reader == "pairs":
+                    break
+        return np.array(found, np.int64).reshape(len(found), 5)
+
+    def document(self, entry: NDArray[np.int64]) -> Document:
+        sample, start, end, _, images = entry.tolist()
+        number, row = self._collection.find(sample)
+        ids = self._collection.tokens(number, self._tokenizer).sample(row)
+        shown = np.count_nonzero(ids[:start] == PICTURE)
+        pictures = iter(self._collection.pictures(sample)[shown:] if images else ())
+        parts: list[Part] = []
+        ids = ids[start:end]
+        for stretch in np.split(ids, np.flatnonzero(np.diff(ids == PICTURE, prepend=False))):
+            if len(stretch) and stretch[0] == PICTURE:
+                parts += [next(pictures) for _ in stretch]
+            elif len(stretch):
+                parts.append(Tokens(stretch, self._tokenizer))
+        return Document(f"{self._collection.sample_key(sample)}@{start}", tuple(parts))
+
+    def train(self) -> NDArray[np.int64]:
+        """The entries of all training samples of a collection that is not large; kept in the cache."""
+        return self._kept("train", lambda: self._collection.train)
+
+    def held_out(self) -> NDArray[np.int64]:
+        """The entries of the held-out samples; kept in the cache."""
+        return self._kept("held out", lambda: self._collection.held_out)
+
+    def _kept(self, which: str, samples: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+        path = self._folder / "chunks" / f"{short_hash(self._collection.key, which, self._key)}.npy"
+        return kept(path, lambda: self.cut(samples()))
+
+    def of_file(self, number: int) -> NDArray[np.int64]:
+        """The packed rows of one file of a large collection: the entries, row after row, each behind its row's number.
+
+        They are the same for all seeds and epochs; kept in the cache.
+        """
+        shard, start = self._collection.shards[number], int(self._collection.starts[number])
+
+        def pack() -> NDArray[np.int64]:
+            entries = self.cut(self._collection.train_of(number))
+            order = np.random.default_rng(int(shard.index, 16)).permutation(len(entries)).tolist()
+            rows = pack_epoch(order, entries[:, -2], entries[:, -1], self._limits)
+            packed = entries[np.array([entry for row in rows for entry in row], np.int64)]
+            packed[:, 0] -= start
+            return np.column_stack([np.repeat(np.arange(len(rows)), list(map(len, rows))), packed])
+
+        packed = np.array(kept(self._folder / "rows" / f"{short_hash(shard.index, self._key)}.npy", pack))
+        packed[:, 1] += start
+        return packed
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Rows and entries of each file of a large collection, (files, 2)."""
+
+        def count() -> NDArray[np.int64]:
+            files = (self.of_file(number) for number in range(len(self._collection.shards)))
+            return np.array([(packed[-1, 0] + 1 if len(packed) else 0, len(packed)) for packed in files])
+
+        return kept(self._folder / "rows" / f"{short_hash(self._collection.key, self._key)}.counts.npy", count)
+
+    def __len__(self) -> int:
+        """Entries to train on."""
+        return int(self.counts[:, 1].sum()) if self._collection.is_large else len(self.train())
+
+    def plan(self, seed: int) -> Plan | WindowPlan:
+        """The order of the rows. Raises RequestError where there are none."""
+        if not len(self):
+            raise RequestError(self._nothing)
+        if not self._collection.is_large:
+            return Plan(self.train(), self._limits, seed)
+        of_file = lru_cache(maxsize=OPEN)(self.of_file)
+
+        def load(number: int, row: int) -> NDArray[np.int64]:
+            packed = of_file(number)
+            return packed[slice(*np.searchsorted(packed[:, 0], [row, row + 1])), 1:]
+
+        return WindowPlan(self.counts[:, 0], load, seed, self._collection.ahead)
+
+
+class ConversationRows(Rows):
+    """Whole conversations; an entry is (sample, positions, images). Those that fit no row are left out."""
+
+    def cut(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        collection, limits = self._collection, self._limits
+        if not len(samples):
+            return np.zeros((0, 3), np.int64)
+        files = range(collection.find(int(samples[0]))[0], collection.find(int(samples[-1]))[0] + 1)
+        sizes = np.concatenate([collection.tokens(number, self._tokenizer).sizes() for number in files])
+        text, images = sizes[samples - collection.starts[files[0]]].T
+        lengths = text + images * limits.image_tokens + 2
+        fits = (lengths <= limits.sequence) & (images <= limits.max_images)
+        return np.column_stack([samples, lengths, images])[fits]
+
+    def document(self, entry: NDArray[np.int64]) -> Document:
+        sample = int(entry[0])
+        return Document(self._collection.sample_key(sample), tuple(self._collection.parts(sample)))
+
+
+class ShardSource:
+    """Rows of one source, one epoch after another; they are planned when the first is asked for."""
+
+    def __init__(self, name: str, rows: Callable[[], Rows], seed: int) -> None:
+        self.name = name
+        self._make = rows
+        self._seed = seed
+
+    @cached_property
+    def _rows(self) -> tuple[Rows, Plan | WindowPlan]:
+        rows = self._make()
+        return rows, rows.plan(self._seed)
+
+    def documents(self, row: int) -> Iterable[Document]:
+        rows, plan = self._rows
+        return [rows.document(entry) for entry in plan.row(row)]
+
+    def epochs(self, rows: int) -> float:
+        return self._rows[1].epochs(rows)
+
+
+class ShardText:
+    """Text for the decoder's pre-training, cut anew for each length of row; it is the same from start to end."""
+
+    def __init__(self, source: Callable[[Limits], ShardSource]) -> None:
+        self._source = cache(lambda longest: source(Limits(longest, 0, 0)))
+
+    def documents(self, row: int, progress: float, longest: int) -> Iterable[Document]:
+        return self._source(longest).documents(row)
+
+
+class ShardPairs:
+    """Image-caption pairs, each epoch in a new order."""
+
+    def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
+        self._collections = {False: usual, True: dense}
+        streams = {False: stream("pairs", seed), True: stream("dense pairs", seed)}
+        self._orders = {is_dense: _order(self._collections[is_dense], streams[is_dense]) for is_dense in streams}
+
+    def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
+        collection, sample = self._collections[dense], self._orders[dense](index)
+        caption = next(filter(None, collection.texts(sample)))
+        return collection.pictures(sample)[0], caption
+
+
+def _order(collection: Collection, seed: int) -> Callable[[int], int]:
+    """The training sample that comes as number so many, epoch after epoch."""
+    if collection.is_large:
+        counts = np.array([shard.samples - shard.held_out for shard in collection.shards])
+        train_of = lru_cache(maxsize=OPEN)(collection.train_of)
+        plan = WindowPlan(counts, lambda number, at: train_of(number)[at], seed, collection.ahead)
+        return lambda index: int(plan.row(index))
+
+    @lru_cache(maxsize=2)
+    def permuted(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([seed, epoch]).permutation(collection.train)
+
+    def sample(index: int) -> int:
+        epoch, place = divmod(index, len(collection.train))
+        return int(permuted(epoch)[place])
+
+    return sample
+
+
+def stream(name: str, seed: int) -> int:
+    """A seed of its own for each use of the data."""
+    return zlib.crc32(name.encode()) << 32 | seed
