@@ -405,6 +405,29 @@ def dashboard(options: argparse.Namespace) -> int:
 
 
 @command(
+    "--data data.yaml --scale lab",
+    option("--data", "your own data, a data.yaml", "YAML", type=Path, required=True),
+    option("--processes", "default: as many as there are cores", "COUNT", type=int),
+    opt.SCALE,
+    opt.SET,
+    opt.STORE,
+)
+def index(options: argparse.Namespace) -> int:
+    """Read all of your own data ahead, in parallel; a run of large data then starts at once."""
+    from mm1_lab.data.shards.indexing import index_data
+    from mm1_lab.orchestrate.request import data_cache, find_scale, machine_cpus
+
+    if options.processes is not None and options.processes < 1:
+        raise RequestError("--processes must be at least 1")
+    ledger = Ledger(RESULTS, options.store)
+    ledger.check_writable()
+    scale = find_scale(options.scale, tuple(options.set))
+    for line in index_data(options.data, data_cache(ledger), scale, options.processes or machine_cpus()):
+        print(line, flush=True)
+    return DONE
+
+
+@command(
     "--data data.yaml",
     option("--out", f"where to; default: in {RESULTS}", "PNG", type=Path),
     option("--data", "your own data, a data.yaml", "FILE", type=Path),

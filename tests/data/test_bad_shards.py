@@ -264,8 +264,11 @@ def test_a_file_that_may_not_be_read_is_named(files: Any, monkeypatch: pytest.Mo
     files.jsonl("t.jsonl", ["some text"])
 
     def deny(path: Path, *arguments: Any, **options: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
+        if path.name == "t.jsonl":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
 
-    monkeypatch.setattr("mm1_lab.data.shards.index._digests", deny)
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", deny)
     with pytest.raises(RequestError, match=r"t\.jsonl: cannot be read \(Permission denied\)"):
         files.open(text=["t.jsonl"])

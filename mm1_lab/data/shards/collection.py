@@ -81,7 +81,7 @@ class Collection:
         return int(self.starts[-1])
 
     @cached_property
-    def key(self) -> str:
+    def derived_key(self) -> str:
         """A name for what is derived of all samples."""
         return short_hash([shard.index for shard in self.shards])
 
@@ -140,7 +140,7 @@ class Collection:
         """Fetches files that lie elsewhere before they are needed, in the background."""
         self._copies.ahead([self.shards[number].file for number in numbers])
 
-    def sample_key(self, sample: int) -> str:
+    def key(self, sample: int) -> str:
         number, row = self.find(sample)
         return f"{self.shards[number].digest[:12]}:{row}"
 

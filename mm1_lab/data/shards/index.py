@@ -3,7 +3,7 @@ all files of a source, by which a collection of many files is opened without rea
 
 An index holds the texts, and the images or where they lie: in a tar by offset, beside a table by path. A table's own
 images are copied, uncompressed, as it has no cheap random access. An index is found again by the file's content (for
-files above 64 MiB by size, date, first and last MiB), never by its path.
+files above 64 MiB by size, date, first and last MiB), never by its path; of a file at an address, by that and its date.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.shards.cache import new_file, new_folder, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
-from mm1_lab.data.shards.remote import Copies, File
+from mm1_lab.data.shards.remote import Copies, File, unreadable
 from mm1_lab.data.shards.tables import Reading
 from mm1_lab.data.types import Answer
 from mm1_lab.source_code import code_hash
@@ -74,19 +74,16 @@ def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copie
     `longest` counts characters of a document. Raises RequestError if the file cannot be read, is damaged, or holds
     nothing for the reader.
     """
-    path = copies.path(file)
-    try:
-        content = _digest(path)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from None
-    found_by = content if file.size <= WHOLE else f"{content} {file.date}"
+    content = "" if file.is_remote else _digest(Path(file.name))
+    found_by = file if file.is_remote else content if file.size <= WHOLE else f"{content} {file.date}"
     name = short_hash(INDEX_VERSION, reader, code_hash("reader", reader), longest, found_by)
     folder = cache / "files" / name
-    try:
-        if not folder.exists():
-            _build(Reading(path, longest), reader, folder, content)
-    except RequestError as error:
-        raise RequestError(str(error).replace(str(path), file.name)) from None
+    if not folder.exists():
+        path = copies.path(file)
+        try:
+            _build(Reading(path, longest), reader, folder, content or _digest(path))
+        except RequestError as error:
+            raise RequestError(str(error).replace(str(path), file.name)) from None
     about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     shard = Shard(file, name, beside=(), **about)
     if not shard.samples:
@@ -105,15 +102,18 @@ def open_index(cache: Path, name: str) -> pa.Table:
 
 
 def _digest(path: Path) -> str:
-    """The hash of the content; of a large file, of its size and edges."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as stream:
-        if size > WHOLE:
-            digest.update(stream.read(EDGE))
-            stream.seek(-EDGE, os.SEEK_END)
-        digest.update(stream.read())
-    return digest.hexdigest()
+    """The hash of the content; of a large file, of its size and edges. Raises RequestError if it cannot be read."""
+    try:
+        size = path.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        with path.open("rb") as stream:
+            if size > WHOLE:
+                digest.update(stream.read(EDGE))
+                stream.seek(-EDGE, os.SEEK_END)
+            digest.update(stream.read())
+        return digest.hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _build(reading: Reading, reader: str, folder: Path, content: str) -> None:

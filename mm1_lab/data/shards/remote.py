@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any
@@ -45,8 +46,12 @@ def local_file(path: Path) -> File:
     try:
         status = path.stat()
     except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from None
+        raise unreadable(path, error) from None
     return File(str(path), status.st_size, str(status.st_mtime_ns))
+
+
+def unreadable(path: Path, error: OSError) -> RequestError:
+    return RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable")
 
 
 def remote_files(address: str) -> list[File]:
@@ -62,15 +67,16 @@ def remote_files(address: str) -> list[File]:
 
 
 def _file(name: str, about: dict[str, Any]) -> File:
-    return File(name, int(about["size"]), next((str(about[date]) for date in DATES if date in about), ""))
+    date = next((about[date] for date in DATES if date in about), "")
+    return File(name, int(about["size"]), str(date.timestamp() if isinstance(date, datetime) else date))
 
 
 class Copies:
-    """Files as paths of this machine; of remote ones up to `room` bytes are kept in `folder`."""
+    """Files as paths of this machine; of remote ones, copies of up to `gigabytes` are kept in `folder`."""
 
-    def __init__(self, folder: Path, room: int) -> None:
+    def __init__(self, folder: Path, gigabytes: float) -> None:
         self._folder = folder
-        self._room = room
+        self._room = gigabytes * 1e9
 
     def path(self, file: File) -> Path:
         """The file, or its copy. Raises RequestError where it cannot be fetched, or is another than was listed."""
@@ -110,7 +116,7 @@ class Copies:
                     raise RequestError(f"{file.name}: has changed since it was listed; run `mm1-lab index` again")
                 with new_file(copy) as temporary:
                     system.get_file(place, str(temporary))
-                self._make_room()
+                self._make_room(copy)
                 return
             except RequestError:
                 raise
@@ -119,7 +125,7 @@ class Copies:
                     raise RequestError(f"{file.name}: cannot be fetched ({error}); check the connection") from None
                 time.sleep(wait)
 
-    def _make_room(self) -> None:
+    def _make_room(self, newest: Path) -> None:
         with locked(self._folder / "room.lock"):
             ages = []
             for path in self._folder.iterdir():
@@ -129,6 +135,6 @@ class Copies:
             for _, size, path in sorted(ages):
                 if total <= self._room:
                     break
-                if path.suffix != ".lock":
+                if path.suffix != ".lock" and path != newest:
                     path.unlink(missing_ok=True)
                     total -= size

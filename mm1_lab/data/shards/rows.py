@@ -61,7 +61,7 @@ class Rows:
                 parts += [next(pictures) for _ in stretch]
             elif len(stretch):
                 parts.append(Tokens(stretch, self._tokenizer))
-        return Document(f"{self._collection.sample_key(sample)}@{start}", tuple(parts))
+        return Document(f"{self._collection.key(sample)}@{start}", tuple(parts))
 
     def train(self) -> NDArray[np.int64]:
         """The entries of all training samples of a collection that is not large; kept in the cache."""
@@ -72,7 +72,7 @@ class Rows:
         return self._kept("held out", lambda: self._collection.held_out)
 
     def _kept(self, which: str, samples: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
-        path = self._folder / "chunks" / f"{short_hash(self._collection.key, which, self._key)}.npy"
+        path = self._folder / "chunks" / f"{short_hash(self._collection.derived_key, which, self._key)}.npy"
         return kept(path, lambda: self.cut(samples()))
 
     def of_file(self, number: int) -> NDArray[np.int64]:
@@ -102,7 +102,7 @@ class Rows:
             files = (self.of_file(number) for number in range(len(self._collection.shards)))
             return np.array([(packed[-1, 0] + 1 if len(packed) else 0, len(packed)) for packed in files])
 
-        return kept(self._folder / "rows" / f"{short_hash(self._collection.key, self._key)}.counts.npy", count)
+        return kept(self._folder / "rows" / f"{short_hash(self._collection.derived_key, self._key)}.counts.npy", count)
 
     def __len__(self) -> int:
         """Entries to train on."""
@@ -139,7 +139,7 @@ class ConversationRows(Rows):
 
     def document(self, entry: NDArray[np.int64]) -> Document:
         sample = int(entry[0])
-        return Document(self._collection.sample_key(sample), tuple(self._collection.parts(sample)))
+        return Document(self._collection.key(sample), tuple(self._collection.parts(sample)))
 
 
 class ShardSource:

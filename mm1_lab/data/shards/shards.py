@@ -53,7 +53,7 @@ class Shards:
         self._scale = scale
         self._folder_tokenizer = tokenizer
         decoder = Decoder(content.pictures, content.largest_picture)
-        copies = Copies(folder / "copies", int(content.room * 1e9))
+        copies = Copies(folder / "copies", content.room)
         longest = content.longest_document
 
         def collection(name: str, source: OwnSource) -> Collection:
@@ -111,6 +111,17 @@ class Shards:
             files = (collection.train_of(number).tolist() for number in range(len(collection.shards)))
             for sample in islice(chain.from_iterable(files), LARGE):
                 yield from filter(None, collection.texts(sample))
+
+    def everything(self) -> dict[str, Collection]:
+        """All sources, and the instruction sets as `instructions.NAME`, as `DataFile.all_named` has them."""
+        return self.collections | {f"instructions.{name}": one for name, one in self.conversations.items()}
+
+    def usual_rows(self, name: str) -> list[Rows]:
+        """The rows of a large source that a run of the scale asks for; of others they are planned in no time."""
+        if name not in self.collections or not self.collections[name].is_large:
+            return []
+        lengths = [phase.sequence_length for phase in self._scale.decoder.phases] if name == "text" else []
+        return [self.rows(name, limits) for limits in (self.limits, *(Limits(length, 0, 0) for length in lengths))]
 
     @cache  # noqa: B019 (data live as long as their process)
     def rows(self, name: str, limits: Limits) -> Rows:

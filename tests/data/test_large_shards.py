@@ -1,0 +1,258 @@
+"""Large collections, files at addresses, and `mm1-lab index`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.shards import Shards, collection, index, indexing, plan, remote
+from mm1_lab.data.shards.plan import WindowPlan
+from tests.data.test_shards import epoch, keys
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything with more than 20 samples is large, and is read in windows of 2 files."""
+    monkeypatch.setattr(collection, "LARGE", 20)
+    monkeypatch.setattr(plan, "WINDOW", 2)
+    monkeypatch.setattr(collection, "OPEN", 2)
+
+
+def write_texts(files: Any, count: int = 7, each: int = 20) -> None:
+    for number in range(count):
+        files.jsonl(f"t-{number}.jsonl", [f"{number} {n} {files.prose(3 + n % 9, n)}" for n in range(each)])
+
+
+def write_captions(files: Any, count: int = 6) -> None:
+    for number in range(count):
+        files.captions(f"c-{number}.tar", range(10 * number, 10 * number + 10))
+
+
+def test_a_window_plan_shows_every_row_once_per_epoch_and_mixes_within_windows() -> None:
+    counts = np.array([5, 0, 3, 9, 1, 7, *[4] * 40])
+    begun: list[list[int]] = []
+    windows = WindowPlan(counts, lambda file, row: np.array([file, row]), 3, lambda files: begun.append(list(files)))
+    total = int(counts.sum())
+    shown = [tuple(windows.row(row).tolist()) for row in range(2 * total)]
+    everything = sorted((file, row) for file, count in enumerate(counts) for row in range(count))
+    first, second = shown[:total], shown[total:]
+    assert sorted(first) == sorted(second) == everything and first != second
+    assert windows.epochs(total // 2) == pytest.approx(0.5, abs=0.01) and windows.epochs(2 * total) == 2
+    order = [file for files in begun[:3] for file in files[: plan.WINDOW]]
+    assert sorted(order) == list(range(len(counts))), "an epoch is a permutation of the files"
+    end = int(counts[order[: plan.WINDOW]].sum())
+    assert {file for file, _ in first[:end]} <= set(order[: plan.WINDOW])
+    assert len({file for file, _ in first[:12]}) > 3, "the files of a window are mixed"
+    assert begun[0][plan.WINDOW :] == begun[1][: plan.WINDOW], "the next window is known ahead"
+    again = WindowPlan(counts, lambda file, row: np.array([file, row]), 3, lambda files: None)
+    assert [tuple(again.row(row).tolist()) for row in (2 * total - 1, 17, total)] == [
+        shown[-1],
+        shown[17],
+        shown[total],
+    ]
+    other = WindowPlan(counts, lambda file, row: np.array([file, row]), 4, lambda files: None)
+    assert [tuple(other.row(row).tolist()) for row in range(total)] != first
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_collection_shows_the_same_samples_as_a_small_one(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(files)
+    write_captions(files)
+    names = {"captions": "c-*.tar", "text": "t-*.jsonl"}
+    data = files.open("sequence_length=96", **names)
+    assert all(data.collections[name].is_large for name in names)
+    for name in names:
+        source = data.source(name, 5)
+        rows, later = epoch(source, 0), epoch(source, 1)
+        held = {document.key.split("@")[0] for document in data.held_out(name, 99)}
+        seen = [key for row in rows for key in keys([row])]
+        assert len(seen) == len(set(seen)) and sorted(seen) == sorted(keys(later)) and seen != keys(later)
+        assert not held & {key.split("@")[0] for key in seen}
+        assert len(held) + len({key.split("@")[0] for key in seen}) == len(data.collections[name])
+        packer = Packer(data.tokenizer, 96, 9, data.limits.max_images)
+        packed = [packer.pack(row) for row in rows]
+        assert [row.documents.max() for row in packed] == [len(row) for row in rows]
+        other = files.open("sequence_length=96", **names, cache="another")
+        assert [keys([list(other.source(name, 5).documents(row))]) for row in (9, 2)] == [
+            keys([rows[9]]),
+            keys([rows[2]]),
+        ]
+    for row in epoch(data.source("captions", 0), 0):
+        for document in row:
+            colour = files.colour(int(document.text.split()[-1]))
+            assert tuple(document.pictures[0].pixels(1)[0, 0]) == colour  # type: ignore[union-attr]
+    pairs, count = data.pairs(1), 60 - len(data.collections["captions"].held_out)
+    shown = [int(pairs.pair(number, dense=False)[1].split()[-1]) for number in range(2 * count)]
+    assert len(set(shown[:count])) == count and sorted(shown[:count]) == sorted(shown[count:])
+    monkeypatch.setattr(collection, "LARGE", 10_000)
+    small = files.open("sequence_length=96", **names, cache="small")
+    assert small.identity == data.identity
+    assert {k.split("@")[0] for k in keys(epoch(small.source("text", 0), 0))} >= {
+        key.split("@")[0] for key in keys(epoch(data.source("text", 0), 0))
+    } - {document.key.split("@")[0] for document in small.held_out("text", 99)}
+
+
+@pytest.mark.usefixtures("large")
+def test_large_conversations_are_read_in_windows(files: Any) -> None:
+    files.jsonl("t.jsonl", ["some text"] * 3)
+    for number in range(4):
+        talks = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"{number} {n}"},
+                    {"role": "assistant", "content": files.prose(n)},
+                ]
+            }
+            for n in range(1, 10)
+        ]
+        (files.folder / f"m-{number}.jsonl").write_text("\n".join(map(json.dumps, talks)))
+    data = files.open(text=["t.jsonl"], instructions={"chat": {"files": "m-*.jsonl"}})
+    assert data.conversations["chat"].is_large
+    seen = keys(epoch(data.instructions("chat", 0, data.limits), 0))
+    held = len(data.conversations["chat"].held_out)
+    assert len(seen) == len(set(seen)) == 36 - held
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """An empty file system at `memory://`."""
+    system = fsspec.filesystem("memory")
+    system.rm("/bucket", recursive=True) if system.exists("/bucket") else None
+    yield system
+    system.rm("/bucket", recursive=True)
+
+
+def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
+    write_captions(files)
+    write_texts(files, 2)
+    here = files.open(captions="c-*.tar", text="t-*.jsonl", cache="here")
+    for path in files.folder.glob("*-*.*"):
+        bucket.put(str(path), f"/bucket/{path.name}")
+        path.unlink()
+    data = files.open(captions="memory://bucket/c-*.tar", text="memory://bucket/t-*.jsonl", room=1e-5)
+    assert data.identity == here.identity
+    assert keys(epoch(data.source("captions", 0), 0)) == keys(epoch(here.source("captions", 0), 0))
+    for row in epoch(data.source("captions", 0), 0):
+        for document in row:
+            colour = files.colour(int(document.text.split()[-1]))
+            assert tuple(document.pictures[0].pixels(1)[0, 0]) == colour  # type: ignore[union-attr]
+    copies = [path for path in (files.folder / "cache" / "copies").iterdir() if path.suffix != ".lock"]
+    assert len(copies) == 1, "there is room for one; those that were used longest ago are gone"
+
+
+@pytest.mark.usefixtures("large")
+def test_the_files_of_the_next_window_are_fetched_ahead(files: Any, bucket: Any) -> None:
+    write_captions(files, 9)
+    for path in files.folder.glob("c-*.tar"):
+        bucket.put(str(path), f"/bucket/{path.name}")
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions="memory://bucket/*.tar", text="t.jsonl")
+    list(data.source("captions", 0).documents(0))
+    copies = files.folder / "cache" / "copies"
+    for path in copies.glob("*.tar"):
+        path.unlink()
+    source = files.open(captions="memory://bucket/*.tar", text="t.jsonl").source("captions", 0)
+    assert not list(copies.glob("*.tar"))
+    list(source.documents(0))
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon:
+            thread.join(timeout=20)
+    assert len(list(copies.glob("*.tar"))) == 4, "two windows of two files"
+
+
+def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "WAITS", ())
+    with pytest.raises(RequestError, match=r"text: no file is at 'memory://bucket/\*.jsonl'"):
+        files.open(text="memory://bucket/*.jsonl")
+    with pytest.raises(RequestError, match=r"nothing://x/\*: cannot be listed \(Protocol not known: nothing"):
+        files.open(text="nothing://x/*")
+    bucket.pipe("/bucket/t.jsonl", b"no JSON")
+    with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl, line 1: is not JSON"):
+        files.open(text="memory://bucket/t.jsonl")
+    bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
+    with pytest.raises(RequestError, match=r"t\.jsonl: names images beside it; a file at an address must hold"):
+        files.open(captions="memory://bucket/t.jsonl", text=files.jsonl("t.jsonl", ["text"]).name)
+    (file,) = remote.remote_files("memory://bucket/t.jsonl")
+    copies = remote.Copies(files.folder / "copies", 1)
+    bucket.pipe("/bucket/t.jsonl", b"other")
+    with pytest.raises(RequestError, match=r"memory:///bucket/t\.jsonl: has changed since it was listed"):
+        copies.path(file)
+    bucket.rm("/bucket/t.jsonl")
+    with pytest.raises(RequestError, match=r"memory:///bucket/t\.jsonl: cannot be fetched"):
+        copies.path(file)
+    bucket.pipe("/bucket/t.jsonl", b"")
+
+
+def test_data_are_opened_by_the_table_that_index_writes(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_texts(files, 3)
+    before = files.open(text="t-*.jsonl")
+    rows = keys(epoch(before.source("text", 0), 0))
+    monkeypatch.chdir(files.folder)
+    command = ("index", "--data", "data.yaml", "--scale", "smoke", "--store", "store")
+    assert main([*command, "--processes", "2"]) == 0
+    assert capsys.readouterr().out == "text: 60 samples in 3 files\n"
+
+    def fail(*arguments: Any) -> None:
+        raise AssertionError("read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_digest", fail)
+        patch.setattr(index, "_build", fail)
+        patch.setattr(collection.TokenFile, "write", classmethod(lambda kind, folder, *_: kind(folder)))
+        data = Shards.open(Path("data.yaml"), Path("store/data"), files.scale())
+        assert data.identity == before.identity
+        assert keys(epoch(data.source("text", 0), 0)) == rows
+    files.jsonl("t-1.jsonl", ["other"] * 9)
+    with pytest.raises(RequestError, match=r"t-1\.jsonl: has changed since it was indexed; run `mm1-lab index` again"):
+        Shards.open(Path("data.yaml"), Path("store/data"), files.scale())
+    files.jsonl("t-3.jsonl", ["more"])
+    (files.folder / "t-1.jsonl").unlink()
+    with pytest.raises(RequestError, match=r"t-3\.jsonl: is not in the index of these data"):
+        Shards.open(Path("data.yaml"), Path("store/data"), files.scale())
+    assert main([*command, "--processes", "1"]) == 0
+    assert "41 samples in 3 files" in capsys.readouterr().out
+
+
+KILLED = """
+import os, sys
+from mm1_lab.data.shards import index
+build, left = index._build, [3]
+def dies(reading, *rest):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    build(reading, *rest)
+index._build = dies
+from mm1_lab.cli import main
+main(["index", "--data", "data.yaml", "--scale", "smoke", "--store", "store", "--processes", "1"])
+"""
+
+
+def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(files, 6, 5)
+    files.yaml(text="t-*.jsonl")
+    monkeypatch.chdir(files.folder)
+    environment = os.environ | {"PYTHONPATH": str(Path(index.__file__).parents[3])}
+    ended = subprocess.run([sys.executable, "-c", KILLED], env=environment, timeout=120)
+    assert ended.returncode == -signal.SIGKILL and not (files.folder / "store" / "data" / "tables").exists()
+    build, built = index._build, []
+    monkeypatch.setattr(
+        index, "_build", lambda reading, *rest: (built.append(reading.path.name), build(reading, *rest))
+    )
+    lines = list(indexing.index_data(Path("data.yaml"), Path("store/data"), files.scale(), 1))
+    assert lines == ["text: 30 samples in 6 files"]
+    assert built == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
