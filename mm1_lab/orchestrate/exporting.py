@@ -31,6 +31,16 @@ WORLD_CHAT = (
     "{% endif %}{% endif %}{% endfor %}"
 )
 """A conversation as the miniature world's instructions have it."""
+USER_CHAT = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %} "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}"
+    "{% endif %}{% else %}{% if not loop.first %}{{ '\n' }}{% endif %}{% if message['content'] is string %}"
+    "User: {{ message['content'] }}{% else %}{% for part in message['content'] if part['type'] == 'image' %}<image>"
+    "{% endfor %}User: "
+    "{{ message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join(' ') }}"
+    "{% endif %}{{ '\nAssistant:' }}{% endif %}{% endfor %}"
+)
+"""A conversation as users' instruction sets are read (data/shards/conversations.py)."""
 
 
 def weights_of(request: Request, trial: Trial) -> Path:
@@ -56,7 +66,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         from mm1_lab.data.shards.datafile import DataFile
 
         shape = DataFile.read(request.data_path).pictures
-    tuned = isinstance(stage, SftStage) and stage.data.kind == "world"
+    chat = {"world": WORLD_CHAT, "shards": USER_CHAT}[stage.data.kind] if isinstance(stage, SftStage) else CHAT
     processor = MM1Processor(
         library_tokenizer(data.tokenizer),
         side=stage.image_size,
@@ -64,7 +74,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         image_tokens=stage.connector.image_tokens,
         shape=shape,
         blind=stage.blind,
-        chat_template=WORLD_CHAT if tuned else CHAT,
+        chat_template=chat,
     )
     with quiet_library():
         model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32)

@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import pytest
+from jinja2 import Template
 from PIL import Image
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
+from mm1_lab.data.shards.conversations import chat_prompt
 from mm1_lab.data.world import World
+from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.model import build_mm1
 from mm1_lab.orchestrate.conversation import Chat, open_image
+from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
@@ -41,3 +45,19 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "a.png")
     with pytest.raises(RequestError, match="there is no file"):
         open_image(tmp_path / "b.png")
+
+
+def test_exported_models_read_conversations_as_they_were_trained() -> None:
+    """What other tools' templates make of turns, against what `Chat` gives the model to read."""
+    picture = {"type": "image"}
+    turns = [
+        {"role": "user", "content": [picture, picture, {"type": "text", "text": "Which is red?"}]},
+        {"role": "assistant", "content": "The first."},
+        {"role": "user", "content": "Are you sure?"},
+    ]
+    first, again = chat_prompt("Which is red?"), chat_prompt("Are you sure?")
+    assert Template(USER_CHAT).render(messages=turns) == f"<image><image>{first} The first.\n{again}"
+    turns = [turns[0], {"role": "assistant", "content": [{"type": "text", "text": "The first."}]}, turns[2]]
+    assert Template(USER_CHAT).render(messages=turns) == f"<image><image>{first} The first.\n{again}"
+    world = f"<image><image>{prompt_of('Which is red?')} The first. . {prompt_of('Are you sure?')}"
+    assert " ".join(Template(WORLD_CHAT).render(messages=turns).split()) == world
