@@ -20,7 +20,8 @@ def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
     """The same questions under a name and in a family of their own; None where nothing is offered in some of them."""
     if benchmark.submission or not all(question.choices for question in questions_of(benchmark)):
         return None
-    return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood")
+    metric = "choice" if benchmark.metric == "circular" else benchmark.metric  # in one order alone
+    return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood", metric=metric)
 
 
 def choose(

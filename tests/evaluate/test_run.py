@@ -234,7 +234,7 @@ def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) ->
     circular, plain = rows["chat-choice"], rows["chat-choice choice"]
     assert {len(row.prediction.split("\n")) for row in circular} == {3} and plain[0].family == "further"
     assert all(one.score <= other.score for one, other in zip(circular, plain, strict=True))
-    assert "chat-choice by likelihood" in rows
+    assert {row.metric for row in rows["chat-choice by likelihood"]} == {"choice"}
     asked = {one.name: one for one in benchmarks.benchmarks_for(World(), stage.settings, tuned=True)}
     for name in ("pope-random", "pope-popular", "pope-adversarial"):
         true = [question.references[0] == "yes" for question in questions_of(asked[name])]
