@@ -25,6 +25,9 @@ tells nothing about one of `mini`, which is thousands of times as large."""
 STUDY_MATMUL = 77e9
 """FLOPs per second of `machine_speed` on a core of the machine that made the committed study."""
 
+LEAST = 3.0
+"""Seconds of a stage that is much smaller than all that were measured: it starts, loads and writes."""
+
 Measured = Mapping[str, list[tuple[float, float]]]
 """By kind of stage: FLOPs and seconds of finished stages."""
 
@@ -71,7 +74,7 @@ class Speeds:
         if not (own or studied):
             return None
         nearest = min((known for known, _ in (*own, *studied)), key=lambda known: abs(math.log(known / flops)))
-        return median(_rates(studied, flops) or _rates((*own, *studied), nearest)) * flops
+        return max(LEAST, median(_rates(studied, flops) or _rates((*own, *studied), nearest)) * flops)
 
 
 def measured_speeds(ledger: Ledger) -> Speeds:

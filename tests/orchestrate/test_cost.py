@@ -65,3 +65,7 @@ def test_the_committed_study_tells_about_the_base() -> None:
     """A trial of the base takes minutes of a core on any machine of these years."""
     seconds = Speeds({}, REPOSITORY / "results").seconds(base("mini"))
     assert seconds is not None and 10 < seconds < 5000
+
+
+def test_what_is_far_smaller_than_all_that_is_known_still_starts_and_writes(study: Path) -> None:
+    assert Speeds({}, study).seconds(base("smoke")) == pytest.approx(cost.LEAST)
