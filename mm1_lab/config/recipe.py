@@ -129,8 +129,9 @@ class Recipe(Config):
     """Parts that multimodal pre-training leaves as they are; the paper freezes none (section 4)."""
     sft: SftRecipe | None = None
     """Instruction tuning after pre-training; without it, what pre-training made is evaluated."""
-    images: Literal["shown", "blind"] = "shown"
-    """`blind`: every image, in training and in evaluation, is one flat mean colour (a control)."""
+    images: Literal["shown", "blind", "shuffled"] = "shown"
+    """Controls. `blind`: every image, in training and in evaluation, is one flat mean colour; `shuffled`: in multimodal
+    pre-training a document's images are those of another one."""
 
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":

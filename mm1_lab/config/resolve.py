@@ -181,6 +181,7 @@ class _Resolver:
             max_images=scale.max_images,
             frozen=tuple(sorted(set(recipe.frozen))),
             blind=recipe.images == "blind",
+            shuffled=recipe.images == "shuffled",
             training=self.training(decoder.size),
             drop_overlong=image_tokens > max(scale.image_tokens.values()),
             gradient_checkpointing=scale.gradient_checkpointing,

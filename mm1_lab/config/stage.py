@@ -258,6 +258,8 @@ class MultimodalStage(Stage):
     attention: Attention = "masked"
     stop_after: int | None = None
     """Steps after which training ends, before the end of its schedule."""
+    shuffled: bool = False
+    """A control: documents have the images of others."""
 
     VIEWS: ClassVar[int] = 1
 

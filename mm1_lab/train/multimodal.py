@@ -9,6 +9,7 @@ from mm1_lab.config import ModelStage, MultimodalStage, RequestError
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.strangers import Strangers
 from mm1_lab.data.types import Data, Source, Tokenizer
 from mm1_lab.model import MM1, build_connector, build_mm1, count_parameters, read_by_document, save_weights
 from mm1_lab.train.fit import fit, seed_everything, write_summary
@@ -26,7 +27,9 @@ def train_multimodal(
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
     model.load_parts(stage, inputs)
-    sources = {name: data.source(name, stage.seed) for name in stage.shares}
+    sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
+    if stage.shuffled:
+        sources = {name: Strangers(source) for name, source in sources.items()}
     train_mm1(stage, folder, model, sources, data.tokenizer, report, stage.stop_after)
 
 
