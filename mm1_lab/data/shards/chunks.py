@@ -6,6 +6,7 @@ place it is to cut before it, so that chunks for rows of any length are found wi
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ BOUNDARIES = {
 }
 BLOCK = 1 << 16
 """Characters of a text that are tokenised at a time, so that no word is longer."""
+STRETCH = 1 << 22
+"""Ids that are looked through at a time."""
 SAMPLES, CHARACTERS = 256, 1 << 21
 """Tokenised at a time, on all cores; a tokenizer takes some hundred bytes of memory for each character."""
 
@@ -60,14 +63,20 @@ class TokenFile:
         """The ids of one sample; -1 for each picture."""
         return np.asarray(self.ids[self.starts[row] : self.starts[row + 1]])
 
-    def chunks(self, row: int, limits: Limits) -> Iterator[tuple[int, int, int, int]]:
-        """`cut` of one sample."""
+    def chunks(self, row: int, limits: Limits) -> Iterable[tuple[int, int, int, int]]:
+        """`cut` of one sample, at once where it fits a row."""
+        text, images = self.sizes[row].tolist()
+        positions = text + images * limits.image_tokens + 2
+        if positions <= limits.sequence and images <= limits.max_images:
+            return [(0, text + images, positions, images)] if text else []
         return cut(self.sample(row), self.places[self.starts[row] : self.starts[row + 1]], limits)
 
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Tokens of text and pictures of each sample: (samples, 2)."""
-        shown = np.concatenate([[0], np.cumsum(self.ids == PICTURE)])
-        images = np.diff(shown[self.starts])
+        stretches = range(0, len(self.ids), STRETCH)
+        pictures = [at + np.flatnonzero(self.ids[at : at + STRETCH] == PICTURE) for at in stretches]
+        images = np.diff(np.searchsorted(np.concatenate([np.zeros(0, np.int64), *pictures]), self.starts))
         return np.column_stack([np.diff(self.starts) - images, images])
 
 

@@ -131,7 +131,7 @@ class ConversationRows(Rows):
         if not len(samples):
             return np.zeros((0, 3), np.int64)
         files = range(collection.find(int(samples[0]))[0], collection.find(int(samples[-1]))[0] + 1)
-        sizes = np.concatenate([collection.tokens(number, self._tokenizer).sizes() for number in files])
+        sizes = np.concatenate([collection.tokens(number, self._tokenizer).sizes for number in files])
         text, images = sizes[samples - collection.starts[files[0]]].T
         lengths = text + images * limits.image_tokens + 2
         fits = (lengths <= limits.sequence) & (images <= limits.max_images)

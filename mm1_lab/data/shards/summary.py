@@ -44,7 +44,7 @@ def summarise(data: Shards) -> list[SourceSummary]:
     summaries = []
     for name, collection in data.collections.items():
         files = range(len(collection.shards))
-        tokens, pictures = sum(collection.tokens(number, data.tokenizer).sizes().sum(axis=0) for number in files)
+        tokens, pictures = sum(collection.tokens(number, data.tokenizer).sizes.sum(axis=0) for number in files)
         _, decoded = decode(some_pictures(collection, TRIED), 1)
         summaries.append(
             SourceSummary(
