@@ -103,8 +103,7 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
         training.result()
     except Exception as error:
         failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
-        causes = [getattr(failure, "_base_exc", failure) for failure in failures]
-        first = min(causes, key=lambda cause: not isinstance(cause, Diverged | RequestError | MemoryError))
+        first = min((getattr(failure, "_base_exc", failure) for failure in failures), key=_is_consequence)
         deadline = time.monotonic() + NOTICE_SECONDS
         while not isinstance(first, Diverged | RequestError) and time.monotonic() < deadline:
             if nodes - alive_nodes():
@@ -113,6 +112,13 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
         raise first from error
     finally:
         news.shutdown()
+
+
+def _is_consequence(error: BaseException) -> bool:
+    """Whether it only tells that another worker is gone."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
 
 
 def _worker(work: Callable[[Report], None], news: Any, gpu: bool) -> None:

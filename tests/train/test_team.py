@@ -105,9 +105,10 @@ def test_a_team_trains_as_one_process_does(
     stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 4})})
     alone = finished(stage)
     inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
-    straight, resumed, handed_over = (tmp_path / name for name in ("straight", "resumed", "handed over"))
-    for folder in (straight, resumed, handed_over):
+    straight, resumed, handed_over, taken_over = (tmp_path / name for name in ("one", "two", "three", "four"))
+    for folder in (straight, resumed, handed_over, taken_over):
         folder.mkdir()
+    run_killed(stage, taken_over, inputs, squares, after=2)
 
     def work() -> None:
         run_stage(stage, straight, inputs, squares, lambda progress: None)
@@ -115,6 +116,7 @@ def test_a_team_trains_as_one_process_does(
         distributed.barrier()
         run_killed(stage, resumed, inputs, squares, after=2)
         run_stage(stage, resumed, inputs, squares, lambda progress: None)
+        run_stage(stage, taken_over, inputs, squares, lambda progress: None)
 
     in_team(size, tmp_path, work)
     assert_alike(alone, straight)
@@ -124,6 +126,7 @@ def test_a_team_trains_as_one_process_does(
     assert torch.load(handed_over / "last.ckpt", weights_only=True)["global_step"] == 2
     run_stage(stage, handed_over, inputs, squares, lambda progress: None)
     assert_alike(alone, handed_over)
+    assert_alike(alone, taken_over)
 
 
 def test_experts_are_gathered_in_half_precision_where_they_are_used_in_it(
