@@ -9,7 +9,11 @@ import pytest
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, load_scale
 from mm1_lab.orchestrate.groups import workers_of
+from mm1_lab.orchestrate.plan import Task
+from mm1_lab.orchestrate.ray_tune import KILLED
 from mm1_lab.orchestrate.request import REPOSITORY, load_request
+from mm1_lab.orchestrate.worklist import Execution, Outcome, WorkList
+from mm1_lab.results import Ledger
 
 ARMS = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 
@@ -48,6 +52,34 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
         workers_of(stages["decoder"], smoke(workers={"85M": 3}))
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})
+
+
+def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mm1_lab.orchestrate import tune_hooks
+
+    nodes = {"head", "other"}
+    monkeypatch.setattr(tune_hooks, "alive_nodes", lambda: set(nodes))
+    tasks = {key: Task(key, (), (), ()) for key in ("group", "single")}
+    work_list = WorkList(tasks, {"group": 2.0, "single": 1.0}, retries=0)
+    execution = Execution(work_list, Ledger(tmp_path / "results", tmp_path / "store"), [])
+    ends: list[tuple[str, Outcome, bool]] = []
+    monkeypatch.setattr(
+        execution, "settle", lambda task, end: ends.append((task.key, end, work_list.settle(task.key, end)))
+    )
+    searcher = tune_hooks.TaskSearcher(execution, {"group": 2, "single": 1}, slots=2)
+    assert searcher.suggest("first") == {"task": "group"}
+    assert searcher.suggest("none") is None, "no room beside a group of two"
+    nodes.remove("other")
+    searcher.on_trial_complete("first", error=True)
+    assert ends == [("group", Outcome("lost", "its node went away"), True)]
+    assert searcher.suggest("second") == {"task": "group"}
+    searcher.on_trial_complete("second", error=True)
+    assert ends[1] == ("group", KILLED, False), "its process ended, and no node"
+    assert searcher.suggest("third") == {"task": "single"}
+    searcher.on_trial_complete("third", {"outcome": "done", "reason": ""})
+    assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
 
 
 def share(place: Any) -> None:
