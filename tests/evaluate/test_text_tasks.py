@@ -13,6 +13,7 @@ from mm1_lab.data.world import World
 from mm1_lab.evaluate import text_tasks
 from mm1_lab.evaluate.text_tasks import ask_text_tasks, open_task
 from mm1_lab.model import MM1, build_mm1
+from mm1_lab.orchestrate.request import with_benchmarks
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 COLOURS = ("red", "blue", "green", "yellow", "white")
@@ -61,6 +62,20 @@ def test_without_the_library_one_sentence_says_how_to_get_it(tmp_path: Path, mon
     monkeypatch.setattr(text_tasks, "find_spec", lambda _: None)
     with pytest.raises(RequestError, match=r"colours\.yaml: text tasks need lm-eval, .* pip install 'mm1-lab\[text\]'"):
         open_task(write(tmp_path, CHOICE))
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_data_file_names_tasks_beside_itself(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    task = open_task(write(tmp_path / "tasks", CHOICE))
+    data = tmp_path / "data.yaml"
+    data.write_text("text: [t.jsonl]\ntext_tasks: [tasks/colours.yaml]\n", encoding="utf-8")
+    scale = with_benchmarks(load_scale("smoke", SCALES), data, None)
+    stage = resolve("a", Recipe(), scale, 0, WORLD_DATA).evaluation
+    assert stage.text_tasks == (task,) and stage.canonical()["text_tasks"] == [
+        {"digest": task.digest, "name": "colours"}
+    ]
+    assert "text_tasks" not in resolve("a", Recipe(), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.canonical()
 
 
 @pytest.mark.usefixtures("installed")
