@@ -146,7 +146,7 @@ class Group:
 
     def _undecided(self) -> str:
         found = self.lessons
-        text = f"Of {len(found)} lessons {tally(found)}"
+        text = f"Of {len(found)} lessons: {tally(found)}"
         for verdict, words in (("undecided", "these results leave open"), ("not judged", "no grounds to judge")):
             names = found["lesson"][found["verdict"] == verdict]
             text += f"; {words}: {', '.join(names)}" * bool(len(names))

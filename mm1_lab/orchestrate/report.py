@@ -57,7 +57,7 @@ def plan_text(requests: Sequence[Request]) -> str:
             row += [_with_quality(planned, ledger), *[""] * (9 if hardware else 7)]
         rows.append(row)
     with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
-    heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "state", "activations",
+    heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
                "disk", *with_gpus, "time")  # fmt: skip
     title = ", ".join(request.variant for request in requests)
     counts = f"{counted(len(trials), 'trial')}, {counted(len(missing), 'stage')} to run"
@@ -99,7 +99,7 @@ def plan_text(requests: Sequence[Request]) -> str:
 
 LEGEND = (
     "FLOPs are matrix products, attention over whole rows included; embeddings are parameters, too. active: parameters",
-    "that a token passes. state: weights, gradients and moments; activations: of a row, or of an image.",
+    "that a token passes. memory: weights, gradients and moments; activations: of a row, or of an image.",
     "disk: what stays. Positions of images are reckoned by the scale's images_per_row.",
 )
 
