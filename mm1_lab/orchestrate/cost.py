@@ -25,6 +25,8 @@ tells nothing about one of `mini`, which is thousands of times as large."""
 STUDY_MATMUL = 77e9
 """FLOPs per second of `machine_speed` on a core of the machine that made the committed study."""
 
+FAR = 1e5
+"""Times as many FLOPs as anything measured: what is so much larger runs on other machines."""
 LEAST = 3.0
 """Seconds of a stage that is much smaller than all that were measured: it starts, loads and writes."""
 
@@ -58,7 +60,7 @@ class Speeds:
     """The folder of the study and the shipped parts."""
 
     def seconds(self, stage: Stage) -> float | None:
-        """Expected seconds, or None if no stage of the kind was ever measured.
+        """Expected seconds, or None if no stage of the kind was ever measured, or none but far smaller ones.
 
         By the median rate of stages of the kind that are alike in FLOPs: own ones, or else those of the study at this
         machine's speed; where there are none, of the nearest of either.
@@ -74,6 +76,8 @@ class Speeds:
         if not (own or studied):
             return None
         nearest = min((known for known, _ in (*own, *studied)), key=lambda known: abs(math.log(known / flops)))
+        if flops > FAR * nearest:
+            return None
         return max(LEAST, median(_rates(studied, flops) or _rates((*own, *studied), nearest)) * flops)
 
 

@@ -69,3 +69,8 @@ def test_the_committed_study_tells_about_the_base() -> None:
 
 def test_what_is_far_smaller_than_all_that_is_known_still_starts_and_writes(study: Path) -> None:
     assert Speeds({}, study).seconds(base("smoke")) == pytest.approx(cost.LEAST)
+
+
+def test_of_the_paper_s_size_nothing_is_known(study: Path) -> None:
+    large = base("mini").model_copy(update={"training": base("mini").training.model_copy(update={"steps": 10**9})})
+    assert Speeds({}, study).seconds(large) is None
