@@ -54,10 +54,10 @@ figures report dashboard: .venv/.stamp
 	$(RUN) $@ $(RESULTS_OPTION) $(ARGS)
 
 test: .venv/.stamp
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 soak: .venv/.stamp
-	.venv/bin/python -m pytest -m soak $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m soak $(ARGS)
 
 check: .venv/.stamp
 	.venv/bin/ruff check

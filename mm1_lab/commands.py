@@ -66,7 +66,6 @@ def plan(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run what is missing of a sweep."""
     from analysis import draw_sweep, sweep_in_short
-    from analysis.looks import open_arms
     from mm1_lab.orchestrate.code_changes import forget_changed
     from mm1_lab.orchestrate.executor import make_executor
     from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
@@ -83,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
             sizes = options.only or list(request.sweep.arms)
             return run_search(load_search(request, sizes), "grid", executor, draw_sweep)
         if looks:
+            from analysis.looks import open_arms
+
             request = replace(request, looks=looks)
             return run_until_decided(request, budget, executor, draw_sweep, open_arms, sweep_in_short)
         return run_sweep(request, executor, draw_sweep, sweep_in_short)

@@ -125,7 +125,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
             for (number, _), target in zip(offered, targets, strict=True)
         ]
     )
-    for (loss, _), log, (_, answer) in zip(found, logs, options, strict=True):
+    for (loss, _), (log, _), (_, answer) in zip(found, logs, options, strict=True):
         assert loss == pytest.approx(-log / len(answer), rel=1e-3)
     greedy = [answer.split()[0] == one for (number, one) in offered for answer in [answers[number] or "-"]]
     assert [is_greedy for _, is_greedy in found] == greedy

@@ -179,7 +179,6 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
     """
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
-    from mm1_lab.evaluate.text_tasks import open_task
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
     tasks = []
@@ -187,7 +186,10 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
         content = DataFile.read(data)
         for config in content.named_benchmarks():
             opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}", content.pictures))
-        tasks = [open_task(data.parent / path) for path in content.text_tasks]
+        if content.text_tasks:  # rare, and the library that they need is slow to import
+            from mm1_lab.evaluate.text_tasks import open_task
+
+            tasks = [open_task(data.parent / path) for path in content.text_tasks]
     if opened and not (data or tokenizer):
         raise RequestError("the miniature world has words of its own; benchmarks need --data, or a pre-trained decoder")
     check_benchmarks(opened, scale.evaluate)

@@ -152,6 +152,13 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
     assert len(copies) == 1, "there is room for one; those that were used longest ago are gone"
 
 
+def wait_for_fetches() -> None:
+    """Files are fetched ahead by daemon threads."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon:
+            thread.join(timeout=20)
+
+
 @pytest.mark.usefixtures("large")
 def test_the_files_of_the_next_window_are_fetched_ahead(files: Any, bucket: Any) -> None:
     write_captions(files, 9)
@@ -160,15 +167,14 @@ def test_the_files_of_the_next_window_are_fetched_ahead(files: Any, bucket: Any)
     files.jsonl("t.jsonl", ["some text"])
     data = files.open(captions="memory://bucket/*.tar", text="t.jsonl")
     list(data.source("captions", 0).documents(0))
+    wait_for_fetches()
     copies = files.folder / "cache" / "copies"
     for path in copies.glob("*.tar"):
         path.unlink()
     source = files.open(captions="memory://bucket/*.tar", text="t.jsonl").source("captions", 0)
     assert not list(copies.glob("*.tar"))
     list(source.documents(0))
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(timeout=20)
+    wait_for_fetches()
     assert len(list(copies.glob("*.tar"))) == 4, "two windows of two files"
 
 

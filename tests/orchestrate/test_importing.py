@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from analysis import compare_arms
 from analysis.study import read_study
 from analysis.table import to_plain
+from analysis.tables import compare_table
 from mm1_lab.config import RequestError
 from mm1_lab.files import damage
 from mm1_lab.orchestrate.importing import import_scores
@@ -121,7 +121,7 @@ def test_two_arms_are_compared_question_by_question(request_: Request, tmp_path:
     apart = [study.over_questions({(arm, "pope 0-shot"): 1.0}) for arm in (first, second)]
     assert difference is not None and difference.estimate == pytest.approx(200 / 11)
     assert difference.low > 0 or difference.half_width == pytest.approx(apart[0].half_width), "the second never errs"
-    assert "imported 0-shot" in to_plain(compare_arms(request_.folder, first, second))
+    assert "imported 0-shot" in to_plain(compare_table(study, first, second))
 
 
 @pytest.mark.parametrize(
