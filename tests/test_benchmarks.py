@@ -1,6 +1,7 @@
 """The benchmarks work and compare like with like; how fast anything is, no test says."""
 
 import json
+import shutil
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -132,13 +133,14 @@ def test_planning_is_measured_on_a_finished_sweep() -> None:
     assert [row.what for row in rows] == ["plan of 24 finished trials", "resume of 24 finished trials"]
 
 
-def test_drawing_is_measured_on_a_copy(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.results.rglob("*")}
-    monkeypatch.setattr(commands, "REPOSITORY", finished.folder)
+def test_drawing_is_measured_on_a_copy(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = shutil.copytree(finished.results, tmp_path / "results" / "local")
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    monkeypatch.setattr(commands, "REPOSITORY", tmp_path)
     rows = commands.measure(TINY)
     assert_sane(rows, 2)
     assert rows[1].note == "results/local, 2 trials"
-    assert {path: path.stat().st_mtime_ns for path in finished.results.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
 
 
 def test_a_part_is_printed_and_nothing_written(

@@ -46,7 +46,7 @@ def kill_once(place: Any, moment: Callable[[], bool]) -> None:
     kill_all(process)
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # in short, in one process: tests/reliability/test_kills.py
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes to kill in /proc")
 def test_killed_at_three_moments_it_ends_as_if_undisturbed(place: Any, finished: Any) -> None:
     import mlflow
