@@ -91,7 +91,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
             return cut_answer(said, stop)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
-            raise NotImplementedError
+            raise RequestError("text_tasks: tasks of rolling likelihood (perplexity) are not answered; choose others")
 
     for task in stage.text_tasks:
         if open_task(Path(task.file)) != task:

@@ -155,7 +155,7 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
 def wait_for_fetches() -> None:
     """Files are fetched ahead by daemon threads."""
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
+        if thread.name == remote.FETCHING:
             thread.join(timeout=20)
 
 

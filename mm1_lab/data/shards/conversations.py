@@ -24,8 +24,9 @@ from typing import Any
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import BROKEN_SHARE
 from mm1_lab.data.shards.readers import Image, Sample, reader, sound, stored_image
-from mm1_lab.data.shards.tables import Reading, Row, line, read_rows
+from mm1_lab.data.shards.tables import Reading, Row, read_rows
 from mm1_lab.data.types import Answer
+from mm1_lab.formatting import first_line
 
 ENDINGS = (".json", ".jsonl", ".parquet", ".arrow")
 PLACEHOLDER = "<image>"
@@ -73,7 +74,7 @@ def _json_array(reading: Reading) -> Iterator[tuple[str, Row]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: is not JSON in UTF-8 ({line(error)}); repair it") from None
+        raise RequestError(f"{path}: is not JSON in UTF-8 ({first_line(error)}); repair it") from None
     at, number = _blank(text, 0), 0
     if text[at : at + 1] != "[":
         raise RequestError(f"{path}: must hold one JSON array of conversations; a file of lines ends in .jsonl")
@@ -83,7 +84,7 @@ def _json_array(reading: Reading) -> Iterator[tuple[str, Row]]:
         try:
             row, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{where}: is not JSON ({line(error)}); repair or remove it") from None
+            raise RequestError(f"{where}: is not JSON ({first_line(error)}); repair or remove it") from None
         if not isinstance(row, dict):
             raise RequestError(f"{where}: must be an object, but is a {type(row).__name__}; repair it")
         wanted = {**TURNS, **OPTIONAL}

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.tables import ESCAPED, SPARE, TABLES, Reading, line, parse_json, read_rows
+from mm1_lab.data.shards.tables import ESCAPED, SPARE, TABLES, Reading, parse_json, read_rows
+from mm1_lab.formatting import first_line
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 ZERO_BLOCK = bytes(512)
@@ -146,7 +147,9 @@ def _members(path: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
             end = members[-1].offset_data + (members[-1].size + 511) // 512 * 512
             is_whole = size >= end and stream.seek(end) == end and stream.read(512) == ZERO_BLOCK
     except Exception as error:  # tarfile lets all kinds through: sizes of 2⁶⁰, sparse maps that are no numbers
-        raise RequestError(f"{path}: is cut off or not an uncompressed tar ({line(error)}); fetch it again") from None
+        raise RequestError(
+            f"{path}: is cut off or not an uncompressed tar ({first_line(error)}); fetch it again"
+        ) from None
     if members and not is_whole:
         raise RequestError(f"{path}: is cut off after {sound(members[-1].name)!r}; fetch it again")
     return members

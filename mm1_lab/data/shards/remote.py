@@ -20,6 +20,8 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import new_file, short_hash
 from mm1_lab.files import locked
 
+FETCHING = "fetch files ahead"
+"""Name of the threads that do."""
 WAITS = (1.0, 5.0)
 """Seconds before a file that could not be fetched is asked for again."""
 DATES = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
@@ -95,7 +97,7 @@ class Copies:
     def ahead(self, files: Sequence[File]) -> None:
         """Fetches what is remote of `files` in the background, in order, as far as there is room for all of them."""
         if any(file.is_remote for file in files):
-            Thread(target=self._fetch_in_order, args=(files,), daemon=True).start()
+            Thread(target=self._fetch_in_order, args=(files,), name=FETCHING, daemon=True).start()
 
     def _fetch_in_order(self, files: Sequence[File]) -> None:
         total = 0

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm1_lab.config import RequestError
+from mm1_lab.formatting import first_line
 
 TABLES = (".parquet", ".arrow", ".jsonl", ".csv")
 BATCH = 64
@@ -62,7 +63,7 @@ def _parquet(reading: Reading, columns: Columns, optional: Columns) -> Iterator[
     try:
         parquet = pq.ParquetFile(reading.path)
     except Exception as error:  # whatever Arrow raises for a damaged footer
-        raise RequestError(f"{reading.path}: is cut off or not Parquet ({line(error)}); fetch it again") from None
+        raise RequestError(f"{reading.path}: is cut off or not Parquet ({first_line(error)}); fetch it again") from None
     names = _chosen(reading.path, parquet.schema_arrow.names, columns, optional)
     return _numbered(reading.path, parquet.iter_batches(batch_size=BATCH, columns=names))
 
@@ -71,7 +72,9 @@ def _arrow(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tu
     try:
         stream = pa.ipc.open_stream(pa.memory_map(str(reading.path)))
     except Exception as error:
-        raise RequestError(f"{reading.path}: is cut off or no Arrow stream ({line(error)}); fetch it again") from None
+        raise RequestError(
+            f"{reading.path}: is cut off or no Arrow stream ({first_line(error)}); fetch it again"
+        ) from None
     names = _chosen(reading.path, stream.schema.names, columns, optional)
     pieces = (batch.slice(at, BATCH) for batch in stream for at in range(0, batch.num_rows, BATCH))
     return _numbered(reading.path, (piece.select(names) for piece in pieces))
@@ -90,7 +93,7 @@ def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[s
         except StopIteration:
             return
         except Exception as error:  # Arrow's own, and Python's for text that is not UTF-8
-            raise RequestError(f"{path}: is damaged after row {number} ({line(error)}); fetch it again") from None
+            raise RequestError(f"{path}: is damaged after row {number} ({first_line(error)}); fetch it again") from None
         for row in rows:
             yield f"{path}, row {number}", row
             number += 1
@@ -124,7 +127,7 @@ def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tupl
                 return
             except (csv.Error, UnicodeDecodeError) as error:
                 where = f"{reading.path}, line {table.line_num + 1}"
-                raise RequestError(f"{where}: is not CSV in UTF-8 ({line(error)}); repair it") from None
+                raise RequestError(f"{where}: is not CSV in UTF-8 ({first_line(error)}); repair it") from None
             yield f"{reading.path}, line {table.line_num}", row
 
 
@@ -136,9 +139,4 @@ def parse_json(text: bytes, where: str) -> Any:
     try:
         return json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and endless nesting
-        raise RequestError(f"{where}: is not JSON ({line(error)}); repair or remove it") from None
-
-
-def line(error: Exception) -> str:
-    """The first line of a message, in short."""
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+        raise RequestError(f"{where}: is not JSON ({first_line(error)}); repair or remove it") from None
