@@ -26,6 +26,8 @@ LATEX = str.maketrans({
     "–": "--", "<": "$<$", ">": "$>$", "†": r"\dag{}", "‡": r"\ddag{}", "…": r"\dots{}",
 })  # fmt: skip
 
+BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""Line ends and other control characters: they would end a caption, a heading or a row."""
 WRAP = 24
 """Characters of a cell that LaTeX keeps on one line; at some 4 characters per em, longer text fills 12 em or less."""
 WIDE = 6
@@ -88,10 +90,11 @@ def to_markdown(*tables: Table) -> str:
     """A document of the tables; the first one's title heads it."""
     parts = []
     for place, table in enumerate(tables):
-        parts += [f"{'##' if place else '#'} {table.title}"] if table.title else []
+        parts += [f"{'##' if place else '#'} {BREAKS.sub(' ', table.title)}"] if table.title else []
         lines = [table.head, ["---" if text else "---:" for text in table.is_text]]
         lines += table.lines(lambda name: f"**{name}**")
-        parts.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
+        cells = [[BREAKS.sub(" ", cell).replace("|", "\\|") for cell in line] for line in lines]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
         parts += table.notes
     return "\n\n".join(parts) + "\n"
 
@@ -127,7 +130,7 @@ def _stacked(name: str, text: bool) -> str:
 
 def _latex(text: str) -> str:
     forms = {"**": r"\textbf{%s}", "*": r"\emph{%s}"}
-    pieces = [(piece.translate(LATEX), forms.get(mark, "%s")) for piece, mark in _marked(text)]
+    pieces = [(piece.translate(LATEX), forms.get(mark, "%s")) for piece, mark in _marked(BREAKS.sub(" ", text))]
     return "".join(form % piece for piece, form in pieces)
 
 

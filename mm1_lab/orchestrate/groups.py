@@ -29,7 +29,7 @@ from mm1_lab.config import (
 from mm1_lab.train.progress import Diverged, Progress, Report
 
 NOTICE_SECONDS = 15.0
-"""Until Ray has noticed that a node is gone, about; that its workers are, the others notice at once."""
+"""Until Ray has noticed that a node is gone, about; that its processes are, it notices at once."""
 PATIENCE = 6
 """How often Ray looks for room for all workers, each time for ten minutes; nodes that went away may come back."""
 
@@ -104,11 +104,8 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
     except Exception as error:
         failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
         first = min((getattr(failure, "_base_exc", failure) for failure in failures), key=_is_consequence)
-        deadline = time.monotonic() + NOTICE_SECONDS
-        while not isinstance(first, Diverged | RequestError) and time.monotonic() < deadline:
-            if nodes - alive_nodes():
-                raise Lost("a node that a worker ran on went away") from error
-            time.sleep(1)
+        if not isinstance(first, Diverged | RequestError) and node_went_away(nodes):
+            raise Lost("a node that a worker ran on went away") from error
         raise first from error
     finally:
         news.shutdown()
@@ -130,6 +127,16 @@ def _worker(work: Callable[[Report], None], news: Any, gpu: bool) -> None:
         torch.cuda.set_device(get_device())
     first = get_context().get_world_rank() == 0
     work(lambda progress: news.put(asdict(progress)) if first else None)
+
+
+def node_went_away(before: set[str]) -> bool:
+    """Whether one of several nodes is gone after a process died; waits until Ray must have noticed."""
+    deadline = time.monotonic() + NOTICE_SECONDS
+    while not before - alive_nodes():
+        if len(before) < 2 or time.monotonic() > deadline:
+            return False
+        time.sleep(1)
+    return True
 
 
 def alive_nodes() -> set[str]:

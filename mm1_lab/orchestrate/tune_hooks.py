@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from mm1_lab.orchestrate.groups import alive_nodes
+from mm1_lab.orchestrate.groups import alive_nodes, node_went_away
 from mm1_lab.orchestrate.ray_tune import KILLED
 from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
@@ -41,10 +41,11 @@ class TaskSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         task = self.execution.work_list.tasks[self.keys.pop(trial_id)]
-        gone = self.nodes.pop(trial_id) - alive_nodes() if error else set()
-        outcome = Outcome("lost", "its node went away") if gone else KILLED
+        nodes = self.nodes.pop(trial_id)
         if result and not error:
             outcome = Outcome(result["outcome"], result["reason"])
+        else:
+            outcome = Outcome("lost", "its node went away") if node_went_away(nodes) else KILLED
         self.execution.settle(task, outcome)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -59,6 +59,18 @@ def test_latex_wraps_sentences_and_spreads_many_columns() -> None:
     assert text.count("}p{9.2em}") == 7 and r"\begin{table*}" in text
 
 
+def test_text_of_several_lines_stays_in_its_caption_heading_and_cell() -> None:
+    text = "two\r\n\nparts\x0c\x85\u2028\\input{/etc/passwd}"
+    table = Table(text, pd.DataFrame({text: [text], "score": [1.0]}), [text])
+    latex, markdown = to_latex(table), to_markdown(table)
+    escaped = r"two parts \textbackslash{}input\{/etc/passwd\}"
+    assert rf"\caption{{{escaped}}}" in latex and latex.count(escaped) == 4
+    assert r"\input" not in latex and "\n\n" not in latex and latex.replace("\n", "").isprintable()
+    heading, head, _, row = [line for line in markdown.splitlines() if line][:4]
+    assert heading == r"# two parts \input{/etc/passwd}"
+    assert head.startswith(r"| two parts \input") and row.startswith(r"| two parts \input")
+
+
 class Cells(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -61,6 +61,19 @@ class Files:
         pq.write_table(pa.table(dict(columns)), self.folder / name)
         return self.folder / name
 
+    def dataset(self, name: str, columns: Mapping[str, Any], parts: int = 2) -> Path:
+        """A folder as `save_to_disk` of Hugging Face `datasets` writes it: Arrow streams and a state."""
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        table = pa.table(dict(columns))
+        names = [f"data-{part:05}-of-{parts:05}.arrow" for part in range(parts)]
+        for part, file in enumerate(names):
+            first, last = (table.num_rows * at // parts for at in (part, part + 1))
+            with pa.OSFile(str(folder / file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table.slice(first, last - first), max_chunksize=5)
+        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": file} for file in names]}))
+        return folder
+
     def jsonl(self, name: str, texts: Sequence[str]) -> Path:
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         (self.folder / name).write_text(lines, encoding="utf-8")

@@ -198,6 +198,20 @@ def test_parquet_text_that_is_not_utf_8(files: Any) -> None:
     assert re.search(r"p\.parquet: is damaged after row 0 \('utf-?8' codec", refused(files, text=["p.parquet"]))
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"\3\0\0\0\6\0\0\0", b"\3\0\0\0\xff\xff\xff\x7f"), (b"two", b"t\xffo")],
+    ids=["where a text ends", "its bytes"],
+)
+def test_a_saved_dataset_whose_middle_is_damaged(files: Any, before: bytes, after: bytes) -> None:
+    """Read unchecked, the former ends the process with a segmentation fault."""
+    path = files.dataset("saved", {"text": ["one", "two"]}, parts=1) / "data-00000-of-00001.arrow"
+    whole = path.read_bytes()
+    assert whole.count(before) == 1
+    path.write_bytes(whole.replace(before, after))
+    assert re.search(r"\.arrow: is damaged after row 0 .*; fetch it again", refused(files, text=["saved"]))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_flipped_bytes_of_a_parquet_are_told_in_a_line_or_read(files: Any, seed: int) -> None:
     path = files.parquet("p.parquet", {"text": [files.prose(40, n) for n in range(60)]})

@@ -2,11 +2,11 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from mm1_lab.config import RequestError
@@ -68,25 +68,11 @@ def test_captions_in_parquet(files: Any) -> None:
     assert data.collection("captions").left_out() == {"marked as failed": 1}
 
 
-def save_dataset(folder: Path, columns: dict[str, Any], parts: int = 2) -> None:
-    """A Hugging Face dataset on disk, as `datasets.save_to_disk` writes it: Arrow streams and a state."""
-    folder.mkdir(parents=True)
-    table = pa.table(columns)
-    names = [f"data-{part:05}-of-{parts:05}.arrow" for part in range(parts)]
-    for part, name in enumerate(names):
-        first, last = (table.num_rows * at // parts for at in (part, part + 1))
-        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table.slice(first, last - first), max_chunksize=5)
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
-
-
 def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
     images = [{"bytes": files.png(number), "path": f"{number}.png"} for number in range(COUNT)]
-    save_dataset(files.folder / "pairs", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
-    save_dataset(
-        files.folder / "pages", {"images": [[image, None] for image in images], "texts": [[None, "a"]] * COUNT}
-    )
-    save_dataset(files.folder / "prose", {"text": [f"text {number}" for number in range(COUNT)]})
+    files.dataset("pairs", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
+    files.dataset("pages", {"images": [[image, None] for image in images], "texts": [[None, "a"]] * COUNT})
+    files.dataset("prose", {"text": [f"text {number}" for number in range(COUNT)]})
     data = files.open(captions="pairs", interleaved="pages", text="prose")
     assert pairs_of(data, files) == set(range(COUNT))
     page = data.collection("interleaved").pictures(3)[0].pixels(2)[0, 0]
@@ -98,13 +84,29 @@ def test_a_folder_that_is_no_dataset_is_refused(files: Any) -> None:
     (files.folder / "empty").mkdir()
     with pytest.raises(RequestError, match=r"captions: .*empty is neither a dataset .* one \.csv or \.jsonl"):
         open_captions(files, "empty")
-    save_dataset(files.folder / "all" / "train", {"text": ["a"]})
+    files.dataset("all/train", {"text": ["a"]})
     (files.folder / "all" / "dataset_dict.json").write_text("{}")
     with pytest.raises(RequestError, match=r"all holds several splits; name the folder of one \(train\)"):
         open_captions(files, "all")
-    (files.folder / "all" / "train" / "state.json").write_text("[]")
-    with pytest.raises(RequestError, match=r"state\.json does not name the dataset's files"):
-        open_captions(files, "all/train")
+
+
+NAMED = '{{"_data_files": [{{"filename": {}}}]}}'.format
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *("[]", "[" * 100_000, "9" * 6000, "\xff", '{"_data_files": []}', '{"_data_files": {"filename": "a"}}'),
+        *map(NAMED, ("1", '""', '"gone.arrow"', '"a\\u0000.arrow"', '"fifo.arrow"', '"folder.arrow"')),
+    ],
+)
+def test_a_saved_dataset_of_a_damaged_state_is_refused(files: Any, state: str) -> None:
+    folder = files.dataset("saved", {"text": ["a"]})
+    os.mkfifo(folder / "fifo.arrow")
+    (folder / "folder.arrow").mkdir()
+    (folder / "state.json").write_text(state, encoding="latin-1")
+    with pytest.raises(RequestError, match=r"state\.json does not name the dataset's files; fetch the dataset again$"):
+        files.open(text="saved")
 
 
 def test_a_table_without_the_column_is_refused(files: Any) -> None:

@@ -19,7 +19,9 @@ def test_damaged_shards(files: Any, times: int) -> None:
     files.parquet("i.parquet", {"images": pages, "texts": [[None, files.prose(12, n), None] for n in range(8)]})
     files.parquet("p.parquet", {"text": [files.prose(30, n) for n in range(20)]})
     files.jsonl("t.jsonl", [files.prose(20, n) for n in range(10)])
-    names = ("c.tar", "i.parquet", "p.parquet", "t.jsonl")
+    files.dataset("saved", {"text": [files.prose(30, n) for n in range(20)]}, parts=1)
+    arrow = "saved/data-00000-of-00001.arrow"
+    names = ("c.tar", "i.parquet", "p.parquet", "t.jsonl", arrow, "saved/state.json")
     whole = {name: (files.folder / name).read_bytes() for name in names}
     refused = 0
     for number in range(150 * times):
@@ -30,7 +32,7 @@ def test_damaged_shards(files: Any, times: int) -> None:
             data[chance.randrange(len(data))] = chance.choice([0, 0x22, 0x30, 0xFF, chance.randrange(256)])
         path.write_bytes(data[: chance.choice([len(data), len(data), chance.randrange(len(data))])])
         try:
-            opened = files.open(captions=["c.tar"], interleaved=["i.parquet"], text=["p.parquet", "t.jsonl"])
+            opened = files.open(captions=["c.tar"], interleaved=["i.parquet"], text=["p.parquet", "t.jsonl", "saved"])
             for source in ("captions", "interleaved", "text"):
                 rows = opened.rows(source, opened.limits)
                 for entry in rows.train():

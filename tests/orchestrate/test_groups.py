@@ -57,10 +57,12 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
 def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mm1_lab.orchestrate import tune_hooks
+    from mm1_lab.orchestrate import groups, tune_hooks
 
     nodes = {"head", "other"}
     monkeypatch.setattr(tune_hooks, "alive_nodes", lambda: set(nodes))
+    monkeypatch.setattr(groups, "alive_nodes", lambda: set(nodes))
+    monkeypatch.setattr(groups.time, "sleep", lambda seconds: nodes.discard("other"))
     tasks = {key: Task(key, (), (), ()) for key in ("group", "single")}
     work_list = WorkList(tasks, {"group": 2.0, "single": 1.0}, retries=0)
     execution = Execution(work_list, Ledger(tmp_path / "results", tmp_path / "store"), [])
@@ -71,9 +73,8 @@ def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     searcher = tune_hooks.TaskSearcher(execution, {"group": 2, "single": 1}, slots=2)
     assert searcher.suggest("first") == {"task": "group"}
     assert searcher.suggest("none") is None, "no room beside a group of two"
-    nodes.remove("other")
     searcher.on_trial_complete("first", error=True)
-    assert ends == [("group", Outcome("lost", "its node went away"), True)]
+    assert ends == [("group", Outcome("lost", "its node went away"), True)], "which Ray notices after the process' end"
     assert searcher.suggest("second") == {"task": "group"}
     searcher.on_trial_complete("second", error=True)
     assert ends[1] == ("group", KILLED, False), "its process ended, and no node"

@@ -149,12 +149,15 @@ def _in_folder(folder: Path, where: str) -> list[Path]:
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
         raise RequestError(f"{where}: {folder} holds several splits; name the folder of one ({', '.join(splits)})")
-    if (folder / "state.json").is_file():
+    if (state := folder / "state.json").is_file():
         try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            return [folder / Path(file["filename"]).name for file in state["_data_files"]]
+            named = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+            found = [folder / Path(file["filename"]).name for file in named]
         except (ValueError, KeyError, TypeError, OSError, RecursionError):
-            raise RequestError(f"{where}: {folder / 'state.json'} does not name the dataset's files") from None
+            found = []
+        if not found or not all(path.is_file() for path in found):
+            raise RequestError(f"{where}: {state} does not name the dataset's files; fetch the dataset again")
+        return found
     tables = sorted(file for file in folder.iterdir() if file.suffix in (".csv", ".jsonl") and file.is_file())
     if len(tables) != 1:
         raise RequestError(

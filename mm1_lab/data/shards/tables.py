@@ -62,22 +62,29 @@ def _check(where: str, names: Sequence[object], columns: Columns) -> None:
 def _parquet(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     try:
         parquet = pq.ParquetFile(reading.path)
+        there = parquet.schema_arrow.names
     except Exception as error:  # whatever Arrow raises for a damaged footer
         raise RequestError(f"{reading.path}: is cut off or not Parquet ({first_line(error)}); fetch it again") from None
-    names = _chosen(reading.path, parquet.schema_arrow.names, columns, optional)
+    names = _chosen(reading.path, there, columns, optional)
     return _numbered(reading.path, parquet.iter_batches(batch_size=BATCH, columns=names))
 
 
 def _arrow(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     try:
         stream = pa.ipc.open_stream(pa.memory_map(str(reading.path)))
+        there = stream.schema.names
     except Exception as error:
         raise RequestError(
             f"{reading.path}: is cut off or no Arrow stream ({first_line(error)}); fetch it again"
         ) from None
-    names = _chosen(reading.path, stream.schema.names, columns, optional)
-    pieces = (batch.slice(at, BATCH) for batch in stream for at in range(0, batch.num_rows, BATCH))
-    return _numbered(reading.path, (piece.select(names) for piece in pieces))
+    names = _chosen(reading.path, there, columns, optional)
+
+    def pieces() -> Iterator[pa.RecordBatch]:
+        for batch in stream:
+            batch.validate(full=True)  # offsets that point elsewhere would end the process
+            yield from (batch.slice(at, BATCH).select(names) for at in range(0, batch.num_rows, BATCH))
+
+    return _numbered(reading.path, pieces())
 
 
 def _chosen(path: Path, names: list[str], columns: Columns, optional: Columns) -> list[str]:
