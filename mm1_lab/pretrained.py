@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from mm1_lab.config import (
     PretrainedDecoder,
     PretrainedEncoder,
     RequestError,
-    Size,
     Stage,
     canonical_json,
     nearest,
@@ -140,20 +140,21 @@ def read_encoder(asked: Pretrained) -> PretrainedEncoder:
     layers = layer if layer >= 0 else count + 1 + layer
     if not 1 <= layers <= count:
         raise RequestError(f"{asked.weights}: has {count} layers, so layer {asked.layer} cannot be used")
-    image_size = getattr(config, "image_size", None) or round(config.num_patches**0.5) * config.patch_size
+    patches = max(0, getattr(config, "num_patches", 0))
     mean, std = _normalisation(folder, asked.weights)
-    return PretrainedEncoder(
-        name=asked.weights,
-        folder=str(folder),
-        digest=_digest(folder, asked.weights),
-        family=config.model_type,
-        size=Size(layers=layers, width=config.hidden_size, heads=config.num_attention_heads),
-        patch=config.patch_size,
-        image_size=image_size,
-        layer=asked.layer,
-        mean=mean,
-        std=std,
-    )
+    found = {
+        "name": asked.weights,
+        "folder": str(folder),
+        "digest": _digest(folder, asked.weights),
+        "family": config.model_type,
+        "size": {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads},
+        "patch": config.patch_size,
+        "image_size": getattr(config, "image_size", None) or round(patches**0.5) * config.patch_size,
+        "layer": asked.layer,
+        "mean": mean,
+        "std": std,
+    }
+    return PretrainedEncoder.parse(found, str(folder / "config.json"))
 
 
 def read_decoder(asked: Pretrained) -> PretrainedDecoder:
@@ -170,15 +171,21 @@ def read_decoder(asked: Pretrained) -> PretrainedDecoder:
         )
     digest = _digest(folder, asked.weights)
     folder_tokenizer(folder, rows=config.vocab_size)
-    return PretrainedDecoder(
-        name=asked.weights,
-        folder=str(folder),
-        digest=digest,
-        family=config.model_type,
-        size=Size(layers=config.num_hidden_layers, width=config.hidden_size, heads=config.num_attention_heads),
-        vocabulary=config.vocab_size,
-        longest=config.max_position_embeddings,
-    )
+    size = {
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "heads": config.num_attention_heads,
+    }
+    found = {
+        "name": asked.weights,
+        "folder": str(folder),
+        "digest": digest,
+        "family": config.model_type,
+        "size": size,
+        "vocabulary": config.vocab_size,
+        "longest": config.max_position_embeddings,
+    }
+    return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
@@ -216,7 +223,7 @@ def library_weights(
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever the library and safetensors raise for damaged files
         raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
     if found["missing_keys"]:
         raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is not complete")
@@ -274,7 +281,7 @@ def _config(folder: Path) -> Any:
     """The library's configuration object; no code of the folder runs."""
     from transformers import AutoConfig
 
-    if not (folder / "config.json").exists():
+    if not (folder / "config.json").is_file():
         raise RequestError(f"{folder}: has no config.json, so it is no model of the transformers library")
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -285,21 +292,22 @@ def _config(folder: Path) -> Any:
 def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of pixels between 0 and 1, from the folder's preprocessor."""
     path = folder / "preprocessor_config.json"
-    if not path.exists():
+    if not path.is_file():
         raise RequestError(f"{name}: has no preprocessor_config.json, which says how its images are normalised")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RequestError(f"{path}: must give image_mean and image_std ({type(error).__name__}: {error})") from None
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise RequestError(f"{path}: must give image_mean and image_std ({reason})") from None
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
         raise RequestError(f"{path}: image_mean and image_std must each be three numbers, the latter above 0")
     return mean, std
 
 
 def _digest(folder: Path, name: str) -> str:
     """16 hexadecimal digits over the configuration and, of each file of weights, its size, head and samples."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
         pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
         if pickled:

@@ -87,8 +87,8 @@ class PretrainedModel(Config):
 class PretrainedEncoder(PretrainedModel):
     """A vision tower; it is no stage, for nothing is left to run. `size` counts the layers that are used."""
 
-    patch: int
-    image_size: int
+    patch: int = Field(gt=0, le=10_000)
+    image_size: int = Field(gt=0, le=100_000)
     """Pixels a side that it was trained with."""
     layer: int | None
     """As in `Pretrained`."""
@@ -104,9 +104,9 @@ class PretrainedEncoder(PretrainedModel):
 class PretrainedDecoder(PretrainedModel):
     """A causal language model."""
 
-    vocabulary: int
+    vocabulary: int = Field(gt=0, le=100_000_000)
     """Rows of its embedding."""
-    longest: int
+    longest: int = Field(gt=0)
     """Positions that it was made for."""
 
 

@@ -1,5 +1,6 @@
 """Pre-trained models of others: the same features and logits as the library's own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,70 @@ def test_a_layer_that_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=f"has 3 layers, so layer {layer} cannot be used"):
             read_encoder(Pretrained(weights=str(folder), layer=layer))
     assert read_encoder(Pretrained(weights=str(folder), layer=-3)).size.layers == 1
+
+
+def change(folder: Path, file: str, key: str, value: object) -> None:
+    values = json.loads((folder / file).read_text())
+    values.get("vision_config", values)[key] = value
+    (folder / file).write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("patch_size", 0, "patch: Input should be greater than 0"),
+        ("patch_size", None, "patch: Input should be a valid integer"),
+        ("image_size", [28, 28], "image_size: Input should be a valid integer"),
+        ("image_size", 0, "image_size: Input should be greater than 0"),
+        ("image_size", 10**12, "image_size: Input should be less than"),
+        ("hidden_size", 10**12, "size.width: Input should be less than"),
+        ("num_hidden_layers", 10**12, "size.layers: Input should be less than"),
+    ],
+)
+def test_an_encoder_of_impossible_numbers(tmp_path: Path, key: str, value: object, message: str) -> None:
+    folder = saved.save_encoder("clip", tmp_path)
+    change(folder, "config.json", key, value)
+    with pytest.raises(RequestError, match=rf"config\.json: {message}"):
+        read_encoder(Pretrained(weights=str(folder)))
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "max_position_embeddings", "num_hidden_layers"])
+def test_a_decoder_of_impossible_numbers(tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm1_lab.pretrained.folder_tokenizer", lambda folder, rows: None)
+    folder = saved.save_decoder("llama", tmp_path)
+    change(folder, "config.json", key, -1)
+    with pytest.raises(RequestError, match=r"config\.json: .* should be greater than 0"):
+        read_decoder(Pretrained(weights=str(folder)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        *(
+            f'{{"image_mean": [{mean}, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}}'
+            for mean in ("NaN", "1e999", "9" * 400)
+        ),
+    ],
+)
+def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path, text: str) -> None:
+    folder = saved.save_encoder("clip", tmp_path)
+    (folder / "preprocessor_config.json").write_text(text)
+    with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
+        read_encoder(Pretrained(weights=str(folder)))
+    assert len(str(refused.value)) - len(str(folder)) < 300
+
+
+def test_weights_that_are_damaged(tmp_path: Path) -> None:
+    folder = saved.save_encoder("clip", tmp_path)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RequestError, match="its weights cannot be loaded"):
+        tower(folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RequestError, match="there are no weights in the folder"):
+        tower(folder)
 
 
 def test_a_name_that_is_no_folder() -> None:
