@@ -135,8 +135,9 @@ def test_a_node_goes_away_in_the_middle_of_a_stage(grouped: bool, place: Any, fi
         cluster.remove_node(busy[0], allow_graceful=False)
         cluster.add_node(num_cpus=1)
         output, _ = process.communicate()
-        assert process.returncode == 0 and "failed" not in output, output
-        assert "lost" in output, output
+        assert process.returncode == 0, output
+        told = [line.partition(" ")[0] for line in output.splitlines()]  # Ray's own lines tell of failures, too
+        assert "lost" in told and not {"failed", "failed:"} & set(told), output
         assert not list(place.results.glob("failures/*.json"))
         if not grouped:
             assert place.tables() == finished.tables()
