@@ -245,6 +245,8 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
         if claims["paper"].notna().any():
             note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
         annotate_head(figure, head, note)
+        lines = figure.get_suptitle().count("\n") + figure.get_supxlabel().count("\n")
+        figure.set_figheight(figure.get_figheight() + 0.12 * max(0, lines - 2))  # inches of one; there is room for two
         return save(figure, path)
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.claims import claim_of, claim_row, judge_claims
-from analysis.figures import draw_arms, draw_groups, draw_panels, draw_scores
+from analysis.figures import draw_arms, draw_claims, draw_groups, draw_panels, draw_scores
 from analysis.predictions import draw_sheet
 from analysis.redraw import draw, sweep_in_short
 from analysis.study import Study, read_study
@@ -399,3 +399,14 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(RequestError, match="schema 99"):
         draw(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_figure_of_one_claim_has_room_for_long_notes(tmp_path: Path) -> None:
+    claim = {
+        "claim": "first", "detail": "0-shot", "estimate": 1.0, "low": 0.5, "high": 1.5, "margin": 0.0, "paper": np.nan,
+        "expect": "greater", "interval": "seeds", "verdict": "supported", "reason": "", "error": np.nan,
+    }  # fmt: skip
+    note = "Not run: " + ", ".join(f"a lesson that was not run, number {number}" for number in range(25))
+    paths = draw_claims(pd.DataFrame([claim]), tmp_path / "claims", "The paper's lessons at smoke", note)
+    assert all(path.stat().st_size for path in paths)
