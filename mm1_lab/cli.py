@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import inspect
 import os
 import signal
@@ -23,6 +24,7 @@ FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errn
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million objects that stay: seldom looked through
     parser = make_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:

@@ -40,5 +40,5 @@ def command_line(*words: str, settings: Iterable[str] = (), data: object = None)
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a table with columns as wide as they need."""
     cells = [[str(cell) for cell in row] for row in (heading, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

@@ -26,7 +26,6 @@ from mm1_lab.config import (
     canonical_json,
     nearest,
 )
-from mm1_lab.data.tokenizers import folder_tokenizer
 from mm1_lab.formatting import first_line
 
 if TYPE_CHECKING:
@@ -159,6 +158,8 @@ def read_encoder(asked: Pretrained) -> PretrainedEncoder:
 
 def read_decoder(asked: Pretrained) -> PretrainedDecoder:
     """What a causal language model's folder says of it. Raises RequestError, also for a tokenizer that cannot serve."""
+    from mm1_lab.data.tokenizers import folder_tokenizer
+
     folder = find_folder(asked.weights)
     config = _config(folder)
     if config.model_type not in DECODERS:

@@ -31,8 +31,10 @@ try:
     main(["--help"])
 except SystemExit:
     pass
+assert main({["plan", *RUN[1:]]}) == 0
 assert main({list(RUN)}) == 0
-heavy = {{"torch", "ray", "mlflow", "transformers", "lightning", "matplotlib", "pandas"}} & set(sys.modules)
+heavy = {{"torch", "ray", "mlflow", "transformers", "lightning", "matplotlib", "pandas"}}
+heavy = (heavy | {{"numpy", "pyarrow", "tokenizers"}}) & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
     before = finished.done()

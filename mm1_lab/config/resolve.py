@@ -19,6 +19,7 @@ from mm1_lab.config.stage import (
     PretrainedDecoder,
     PretrainedEncoder,
     SftStage,
+    Stage,
 )
 from mm1_lab.config.sweep import Sweep
 
@@ -108,10 +109,29 @@ def resolve(
 def resolve_sweep(
     sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
-    """Every arm at every seed, seeds outermost. Two arms that are the same recipe give trials of one fingerprint."""
+    """Every arm at every seed, seeds outermost. Two arms that are the same recipe give trials of one fingerprint.
+
+    An arm is resolved once; its other trials differ from the first one's in their seed alone.
+    """
     made: dict[Hashable, Any] = {}
-    arms = sweep.arms.items()
-    return [resolve(arm, recipe, scale, seed, data, models, made) for seed in seeds for arm, recipe in arms]
+    resolved = [resolve(arm, recipe, scale, seeds[0], data, models, made) for arm, recipe in sweep.arms.items()]
+    reseeded: dict[tuple[str, int], Any] = {}
+    return [
+        trial.model_copy(update={"seed": seed, "evaluation": _with_seed(trial.evaluation, seed, reseeded)})
+        for seed in seeds
+        for trial in resolved
+    ]
+
+
+def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, int], Any]) -> Stage:
+    """The stage, and all that it stands on, with another seed; `made` keeps them, so that trials share them."""
+    if stage.seed == seed:
+        return stage
+    key = (stage.fingerprint, seed)
+    if key not in made:
+        inputs = {name: _with_seed(needed, seed, made) for name, needed in stage.inputs.items()}
+        made[key] = stage.model_copy(update={"seed": seed, **inputs})
+    return cast("Stage", made[key])
 
 
 @dataclass(frozen=True)

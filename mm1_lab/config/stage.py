@@ -126,8 +126,7 @@ class Stage(Config):
     @cached_property
     def inputs(self) -> dict[str, "Stage"]:
         """The stages whose results this one reads, by field name."""
-        values = self.__dict__
-        return {name: values[name] for name in type(self).model_fields if isinstance(values[name], Stage)}
+        return {name: value for name, value in self.__dict__.items() if isinstance(value, Stage)}
 
     def chain(self) -> Iterator["Stage"]:
         """The stage and all that it stands on: itself, its inputs, theirs, …; nearest first."""

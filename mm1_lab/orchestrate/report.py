@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mm1_lab.config import Hardware
-from mm1_lab.data.types import Tokenizer
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.code_changes import changed_note
-from mm1_lab.orchestrate.cost import measured_speeds
+from mm1_lab.orchestrate.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.estimate import Cost, check_group, stage_cost
 from mm1_lab.orchestrate.feasible import check_feasible, same_network
 from mm1_lab.orchestrate.groups import workers_of
@@ -20,6 +19,9 @@ from mm1_lab.orchestrate.plan import Plan, PlannedStage, make_plan
 from mm1_lab.orchestrate.request import Request, machine_slots
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.summary import encoder_quality
+
+if TYPE_CHECKING:
+    from mm1_lab.data.types import Tokenizer
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 
@@ -32,7 +34,8 @@ def plan_text(requests: Sequence[Request]) -> str:
     """
     first = requests[0]
     ledger = first.ledger
-    asked = [(request.variant, trial) for request in requests for trial in request.trials]
+    variants = [request.variant for request in requests]
+    asked = [(variant, trial) for variant, request in zip(variants, requests, strict=True) for trial in request.trials]
     plan = make_plan((trial for _, trial in asked), ledger)
     check_feasible(plan)
     trials = [
@@ -42,7 +45,7 @@ def plan_text(requests: Sequence[Request]) -> str:
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
     known = list(_known_stages(ledger)) if missing else []
     costs = _costs(plan, first) if missing else {}
-    speeds = measured_speeds(ledger)
+    speeds = measured_speeds(ledger) if missing else Speeds()
     hardware = first.scale.hardware
     rows, seconds = [], 0.0
     for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
@@ -59,7 +62,7 @@ def plan_text(requests: Sequence[Request]) -> str:
     with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
     heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
                "disk", *with_gpus, "time")  # fmt: skip
-    title = ", ".join(request.variant for request in requests)
+    title = ", ".join(variants)
     counts = f"{counted(len(trials), 'trial')}, {counted(len(missing), 'stage')} to run"
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
     if note := changed_note((trial for _, trial in asked), ledger):
@@ -130,7 +133,7 @@ def _parts(missing: Iterable[PlannedStage], costs: dict[str, Cost]) -> Iterator[
 
 def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
     """Why a stage does not run; of a finished encoder also how good it is by itself."""
-    if not ledger.has_weights(planned.fingerprint):
+    if planned.state != "done" or not planned.stage.TRAINS:
         return planned.why
     quality = encoder_quality(ledger.summary(planned.fingerprint))
     return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])

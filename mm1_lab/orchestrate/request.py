@@ -1,10 +1,13 @@
 """A request, resolved: which trials at which scale on which data, with results where. Every arm is resolved here,
 before anything is spent."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.config import (
     PAPER_LAW,
@@ -26,12 +29,14 @@ from mm1_lab.config import (
     resolve_sweep,
 )
 from mm1_lab.config.resolve import decoder_name, pretrained
-from mm1_lab.data.types import Data
 from mm1_lab.files import PACKAGE, SHIPPED
 from mm1_lab.formatting import command_line
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, merge_manifest
+
+if TYPE_CHECKING:
+    from mm1_lab.data.types import Data
 
 LOCAL = Path("results/local")
 """This machine's results, store and MLflow database, below the working directory."""
@@ -177,6 +182,8 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
 
     Raises RequestError for what an evaluation would stumble over.
     """
+    if not (scale.benchmarks or scale.text_tasks or data):  # and pyarrow is not loaded
+        return scale
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
@@ -223,18 +230,19 @@ def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, models: Hugging
 
     Raises RequestError where two of them have different tokenizers: all arms must read the same rows.
     """
-    from mm1_lab.data.tokenizers import folder_tokenizer
-
     folders: dict[str, Path] = {}
     for recipe in arms.values():
         asked = pretrained(decoder_name(recipe, scale), scale.pretrained_decoders)
         if asked:
             folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
-    if len(folders) > 1 and len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
-        raise RequestError(
-            f"the decoders {' and '.join(folders)} have different tokenizers; make a sweep of each, for the arms of a "
-            "sweep read the same rows"
-        )
+    if len(folders) > 1:
+        from mm1_lab.data.tokenizers import folder_tokenizer
+
+        if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
+            raise RequestError(
+                f"the decoders {' and '.join(folders)} have different tokenizers; make a sweep of each, for the arms "
+                "of a sweep read the same rows"
+            )
     return next(iter(folders.values()), None)
 
 

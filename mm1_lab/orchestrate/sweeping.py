@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mm1_lab.files import DONE, is_complete
+from mm1_lab.files import DONE
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import check_disk
@@ -47,7 +48,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     work_list = None
     recorder = None
     status = "KILLED"
-    if plan.tasks or _is_stale(request, trials) or behind_note(request.folder).exists():
+    stale = _is_stale(request, trials)
+    if plan.tasks or stale or behind_note(request.folder).exists():
         recorder = Recorder(request.folder, request.ledger)
     try:
         if plan.tasks and recorder:
@@ -58,7 +60,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
                 f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {before}", flush=True
             )
             work_list = work_through(plan, request, executor, [recorder])
-        if _is_stale(request, trials):
+        if stale or (work_list and _is_stale(request, trials)):
             draw(request.folder)
         status = "FAILED" if work_list and work_list.failed else "FINISHED"
     finally:
@@ -94,11 +96,11 @@ def work_through(plan: Plan, request: Request, executor: Executor, observers: Se
 
 def _is_stale(request: Request, trials: Iterable[TrialRow]) -> bool:
     """Whether there are results that the sweep's table is older than."""
-    folders = {request.ledger.trial_folder(row.fingerprint) for row in trials}
-    done = [folder / DONE for folder in folders if is_complete(folder)]
+    results = f"{request.ledger.results}/trials"  # no Path for each of ten thousand trials
+    done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
     shown = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
     table = request.folder / "table.md"
-    return bool(done) and not (table.exists() and table.stat().st_mtime >= max(path.stat().st_mtime for path in shown))
+    return bool(done) and not (table.exists() and table.stat().st_mtime >= max(map(os.path.getmtime, shown)))
 
 
 def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short | None = None) -> None:

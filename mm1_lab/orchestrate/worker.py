@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Scale, Stage, Trial
-from mm1_lab.data.types import Data
 from mm1_lab.files import write_json, write_text
 from mm1_lab.orchestrate.groups import Lost, in_group, workers_of
 from mm1_lab.orchestrate.plan import Task
@@ -31,6 +30,9 @@ from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
 from mm1_lab.results.schema import CODE
 from mm1_lab.source_code import code_hash
 from mm1_lab.train.progress import Diverged, Progress, Report
+
+if TYPE_CHECKING:
+    from mm1_lab.data.types import Data
 
 StageReport = Callable[[str, Progress], None]
 """Told the kind of stage and its progress."""

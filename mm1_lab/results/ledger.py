@@ -8,6 +8,7 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -56,12 +57,14 @@ class Ledger:
         return self.store / f"{fingerprint}.partial"
 
     def has_weights(self, fingerprint: str) -> bool:
-        return files.is_complete(f"{self.store}/{fingerprint}") or self.is_shipped(fingerprint)
+        return self._in_store(fingerprint) or (self.parts is not None and self.parts.has(fingerprint))
 
     def is_shipped(self, fingerprint: str) -> bool:
         """Whether the shipped parts have the stage, undamaged, and the store does not."""
-        in_store = files.is_complete(f"{self.store}/{fingerprint}")
-        return self.parts is not None and not in_store and self.parts.has(fingerprint)
+        return self.parts is not None and not self._in_store(fingerprint) and self.parts.has(fingerprint)
+
+    def _in_store(self, fingerprint: str) -> bool:
+        return files.is_complete(f"{self.store}/{fingerprint}")
 
     def has_intact_weights(self, fingerprint: str) -> bool:
         """Whether the stage is finished and its files are what they were; damaged ones are put aside, in one line.
@@ -108,8 +111,9 @@ class Ledger:
 
     def code(self, fingerprint: str) -> dict[str, str]:
         """Hashes of the code of parts that a finished model was trained with; empty where none was recorded."""
-        path = self.stage_folder(fingerprint) / CODE
-        return _read_object(path) if path.exists() else {}
+        folder = self.parts.folder if self.parts and self.is_shipped(fingerprint) else self.store
+        path = f"{folder}/{fingerprint}/{CODE}"
+        return _read_object(path) if os.path.exists(path) else {}
 
     def forget(self, fingerprint: str) -> None:
         """Removes a stage's scores and weights, so that it is missing."""
@@ -130,7 +134,7 @@ class Ledger:
         return is_intact(self.trial_folder(fingerprint))
 
     def record(self, fingerprint: str) -> dict[str, Any]:
-        return _read_object(self.trial_folder(fingerprint) / "record.json")
+        return _read_object(f"{self.results}/trials/{fingerprint}/record.json")
 
     def write_scores(
         self,
@@ -246,9 +250,10 @@ def _cell(value: object) -> object:
     return number(value) if isinstance(value, float) else value
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path | str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
     if not isinstance(value, dict):

@@ -1,5 +1,6 @@
 """Shipped parts: finished stages that come with the repository, so that a sweep starts from pre-trained parts."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,16 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self._damage: dict[str, str | None] = {}
+        self._names = set(os.listdir(folder)) if folder.is_dir() else set()
+        """Most stages that a plan asks for are not shipped, which takes no look at the disk."""
 
     def has(self, fingerprint: str) -> bool:
         """Whether the stage was shipped and every file of it is as it was then."""
-        return files.is_complete(self.folder / fingerprint) and self._damage_of(fingerprint) is None
+        return (
+            fingerprint in self._names
+            and files.is_complete(f"{self.folder}/{fingerprint}")
+            and self._damage_of(fingerprint) is None
+        )
 
     def damaged(self) -> dict[Path, str]:
         """The parts that cannot be used, and why."""
@@ -30,6 +37,7 @@ class Parts:
         shutil.copytree(stage, partial, ignore=shutil.ignore_patterns(files.DONE))
         files.commit(partial, self.folder / fingerprint)
         self._damage.pop(fingerprint, None)
+        self._names.add(fingerprint)
 
     def size(self) -> int:
         """Bytes of all parts together."""
