@@ -98,7 +98,7 @@ def _is_stale(request: Request, trials: Iterable[TrialRow]) -> bool:
     """Whether there are results that the sweep's table is older than."""
     results = f"{request.ledger.results}/trials"  # no Path for each of ten thousand trials
     done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
-    shown = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
+    shown: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
     table = request.folder / "table.md"
     return bool(done) and not (table.exists() and table.stat().st_mtime >= max(map(os.path.getmtime, shown)))
 
