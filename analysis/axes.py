@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.claims import seed_columns
 from analysis.effects import Effect, axis_effect, forest_importances, grid_effects, varying
+from analysis.seeds import seed_columns
 from analysis.study import Study
 from analysis.style import GREY, NARROW, PALETTE, annotate_head, save, styled
 from analysis.table import MISSING, Row, Table, as_text

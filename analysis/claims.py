@@ -19,9 +19,10 @@ import pandas as pd
 
 from analysis.paper import PaperNumber
 from analysis.power import seeds_needed, smallest_difference
+from analysis.seeds import seed_columns
 from analysis.sequential import chance_yet, over_looks
 from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
-from analysis.study import DEVELOPMENT, Study
+from analysis.study import Study
 from mm1_lab.config import Contrast, Expectation
 
 Verdict = Literal[
@@ -35,8 +36,6 @@ Verdict = Literal[
     "not judged",
 ]
 
-CONFIRMATORY = 100
-"""The first of the seeds that no development has used."""
 
 Weights = Mapping[tuple[str, str], float]
 """A weighted sum of scores, by (arm, measure)."""
@@ -85,7 +84,7 @@ def judge_claims(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
 
 def grounds(study: Study, failed: Sequence[str] = ()) -> str:
     """Why a sweep's results are no grounds for any verdict; empty where they are."""
-    if study.variant.manifest.scale == "smoke":
+    if study.manifest.scale == "smoke":
         return "smoke scale: nothing is learnt"
     if len(study.seeds) < 2:
         return "one seed"
@@ -99,7 +98,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     over_questions = study.over_questions(claim.weights) if seeds else None
     found = over_seeds or over_questions
     growing: dict[str, Any] = {}
-    if (looks := study.variant.manifest.looks) and over_seeds:
+    if (looks := study.manifest.looks) and over_seeds:
         growing["p"] = _over_looks(study, claim, values, seeds)
         now = p_values(claim.expect, claim.margin, over_seeds, claim.size)
         growing["chance"] = max(chance_yet(one, len(seeds), looks[-1]) for one in now.values())
@@ -121,7 +120,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
 
 def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:
     """The p of each thing that could be said, over the looks whose last seed the claim has; empty before the first."""
-    looks, p = study.variant.manifest.looks, dict[str, list[float]]()
+    looks, p = study.manifest.looks, dict[str, list[float]]()
     for look in looks:
         known = study.seeds[:look]
         if len(known) < look or known[-1] not in seeds:
@@ -153,12 +152,6 @@ def row_of(
     row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan, **seed_columns(seeds)}
     row |= {"mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
     return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged", **more}
-
-
-def seed_columns(seeds: Sequence[int]) -> dict[str, object]:
-    kinds = {"development" if s in DEVELOPMENT else "confirmatory" if s >= CONFIRMATORY else "other" for s in seeds}
-    kind = kinds.pop() if len(kinds) == 1 else "mixed" if kinds else ""
-    return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
 
 
 def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:

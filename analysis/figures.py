@@ -46,7 +46,7 @@ def draw_scores(study: Study, path: Path) -> list[Path]:
 
 
 def head(study: Study) -> str:
-    manifest = study.variant.manifest
+    manifest = study.manifest
     data = f", data {manifest.data_name}" if manifest.data_name != "world" else ""
     return f"{study.sweep.heading}, scale {manifest.scale}{data}"
 
@@ -62,7 +62,7 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
     }
     if TEXT_CORE in study.measures:
         columns = {TEXT_CORE: [TEXT_CORE], **columns}
-    if study.variant.manifest.data.kind != "world":
+    if study.manifest.data.kind != "world":
         columns = {LOSS: [str(source) for source in study.held_out["source"].unique()], **columns}
     rows, widths = len(study.panels), [1.0 if len(measures) == 1 else 2.0 for measures in columns.values()]
     with styled():

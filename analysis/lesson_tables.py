@@ -1,4 +1,4 @@
-"""The lessons of a scale as tables and as a figure, from the frames of `analysis.lessons`."""
+"""The lessons of a scale as tables and as a figure, from the frames of `analysis.verdicts`."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,7 +23,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
         cells |= {"the paper": f"{row['paper_says']} ({row['section']})"}
         cells |= {"hangs on": row["detail"] + several if known else MISSING}
         cells |= {"expected": expected(row) if known else MISSING, "estimate": estimate_cell(row)}
-        cells |= {"MM1": paper_cell(row, sources), "seeds": seeds_text(row), "seeds needed": seeds_cell(row)}
+        cells |= {"MM1": paper_cell(row, sources), "seeds": seeds_of(row), "seeds needed": seeds_cell(row)}
         rows.append(cells | {"verdict": verdict_cell(row)})
     notes = [f"{tally(lessons)}.", *lesson_notes(lessons), *references(sources)]
     tables = [Table(title, pd.DataFrame(rows), notes)]
@@ -39,7 +39,7 @@ def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
     """A row per lesson: what was found, and the verdict."""
     rows = [
         {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1"), "MM1": row["section"]}
-        | {"estimate, points": estimate_cell(row), "seeds": seeds_text(row), "verdict": verdict_cell(row)}
+        | {"estimate, points": estimate_cell(row), "seeds": seeds_of(row), "verdict": verdict_cell(row)}
         for row in lessons.to_dict("records")
     ]
     return Table(title, pd.DataFrame(rows))
@@ -62,7 +62,7 @@ def estimate_cell(row: Row) -> str:
     return estimate(row, 2 if row["sweep"] == LAW else 1)
 
 
-def seeds_text(row: Row) -> str:
+def seeds_of(row: Row) -> str:
     """`3, development`, and `1, over questions` where an interval is conditional on the models of one seed."""
     if row["seeds"] != row["seeds"] or not row["seeds"]:
         return MISSING

@@ -1,55 +1,20 @@
-"""The paper's lessons (`lessons.yaml`) and what the results of a scale say of each.
+"""The paper's lessons (`lessons.yaml`), and the claims about a sweep's arms that each comes to."""
 
-`lesson_parts` gives a sweep's rows, one per claim that a lesson comes to, with the columns of `analysis.claims`;
-`judge_lessons` makes one row per lesson of all of them. All lessons that can be judged are one family.
-"""
-
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations, permutations, product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import numpy as np
-import pandas as pd
 import yaml
 from pydantic import model_validator
 
-from analysis.claims import (
-    Claim,
-    Verdict,
-    claim_of,
-    claim_row,
-    grounds,
-    needed,
-    p_columns,
-    row_of,
-    say,
-)
+from analysis.claims import Claim, claim_of
 from analysis.effects import groups, varying
-from analysis.paper import read_paper
-from analysis.statistics import LEVEL, Interval, quantile
-from analysis.study import Study
 from mm1_lab.config import Config, Expectation, RequestError, Sweep
-from mm1_lab.results.summary import CONTENT
-
-COLUMNS = (
-    *("detail", "measure", "expect", "margin", "expectation", "size", "estimate", "error", "df", "low", "high"),
-    *("interval", "p", "seeds", "seed_list", "seeds_are", "mixes_machines", "paper", "paper_bound", "paper_source"),
-)
-"""What a lesson has of the claim that its verdict hangs on."""
-PARTS = (
-    *("lesson", "part", "decides", "scored_by", "sweep", *COLUMNS, "low_questions", "high_questions"),
-    *("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason"),
-)
-"""The columns of `all_parts`."""
 
 PATH = Path(__file__).with_name("lessons.yaml")
 LAW = "lr_law"
-LAW_SEEDS = 3
-"""Seeds of a learning-rate search that a verdict on its law needs."""
 
 Signed = dict[str, float]
 """A weighted sum of arms."""
@@ -116,16 +81,6 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
     return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
 
 
-def protocol_hash(lessons: Iterable[Lesson], sweeps: Iterable[Sweep]) -> str:
-    """SHA-256 over what a confirmatory study freezes: the lessons and the contrasts of the sweeps."""
-    contrasts = {sweep.name: [contrast.model_dump() for contrast in sweep.contrasts] for sweep in sweeps}
-    frozen = {"lessons": [lesson.model_dump() for lesson in lessons], "contrasts": contrasts}
-    return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
-
-
-# From a lesson to claims about arms
-
-
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -> list[Claim]:
     """The claims that a part comes to; none where the sweep has no such arms with scores."""
     if part.contrast:
@@ -174,179 +129,3 @@ def _differences(
             count = f", {len(matched)} pairs" if len(matched) > 1 else ""
             differences.append((f"{axis} {more} − {less}{count}", weights))
     return differences
-
-
-# From claims to verdicts
-
-
-def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A row per claim of the lessons about a sweep, and where captions have a content score one more for that.
-
-    Besides the columns of claims: `lesson`, `part` (its number), `scored_by` (`wording` or `content`), `decides`, and
-    `says`, the verdict of the row by itself, uncorrected. `reason` says why a row does not decide.
-    """
-    reason, rows = grounds(study, failed), []
-    for lesson in lessons:
-        for number, part in enumerate(lesson.parts, 1) if lesson.sweep == study.sweep.name != LAW else ():
-            about = {"lesson": lesson.name, "part": number, "decides": not part.aside}
-            claims = claims_of(part, lesson, study.sweep, study.scored)
-            for claim in claims:
-                for scored_by, one in _both(study, claim).items():
-                    row = claim_row(study, one, reason)
-                    rows.append(about | {"scored_by": scored_by, **row, "reason": row["reason"] or part.aside})
-            if not claims:
-                rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": "no scores"})
-    return pd.DataFrame(rows)
-
-
-def _both(study: Study, claim: Claim) -> dict[str, Claim]:
-    """The claim by the captions' metric, which counts wording, and by their content where there is such a score."""
-    twin = {(arm, f"{CONTENT} {measure}"): weight for (arm, measure), weight in claim.weights.items()}
-    if not all(study.trial_values(measure) for _, measure in twin):
-        return {"wording": claim}
-    content = replace(claim, weights=twin, measure=f"{CONTENT} {claim.measure}", detail=f"{claim.detail}, {CONTENT}")
-    return {"wording": claim, "content": content}
-
-
-def all_parts(lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path) -> pd.DataFrame:
-    """The parts of all sweeps of a scale and of its learning-rate law, whose file is `law`."""
-    found = [*frames, *(law_parts(lesson, law) for lesson in lessons if lesson.sweep == LAW)]
-    found = [frame for frame in found if len(frame)]
-    return pd.concat(found, ignore_index=True).reindex(columns=PARTS) if found else pd.DataFrame(columns=PARTS)
-
-
-def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFrame:
-    """A row per lesson: `lesson`, `claim`, `by`, `paper_says`, `section`, `sweep`; the part that the verdict hangs on,
-    with the columns of claims, and `parts`, how many decide; `p_holm`, `family`, `seeds_needed`, `verdict`, `reason`.
-
-    A lesson holds if every deciding part does (the largest p counts) and is contradicted if one is (the smallest p,
-    times their number); it is smaller than the paper's size if every part with a size is. Each must be so by the
-    wording's score and, where there is one, by the content's. Holm's correction orders lessons by the smallest p of
-    what could be said of them, and all that is said of one lesson is at its level. `parts` come from `all_parts`.
-    """
-    lessons = list(lessons)
-    found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
-    p = {name: combined(rows) for name, rows in found.items()}
-    verdicts = judge_family({name: known["both"] for name, known in p.items() if known["both"]})
-    left = max(1, sum(p_holm > LEVEL for _, p_holm in verdicts.values()))
-    rows = []
-    for lesson in lessons:
-        verdict, p_holm = verdicts.get(lesson.name, ("not judged", np.nan))
-        if verdict in ("undecided", "refuted in size"):
-            wording, content = (say(p[lesson.name][scored], left) in SUPPORTED for scored in ("wording", "content"))
-            if wording != content and p[lesson.name]["content"]:
-                verdict = "by wording only" if wording else "by content only"
-        rows.append(_lesson_row(lesson, found[lesson.name], verdict, p_holm, len(verdicts), left))
-    return pd.DataFrame(rows)
-
-
-def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdict, float]]:
-    """Verdict and adjusted p of each lesson, of the p of all that could be said of it."""
-    order = sorted(p, key=lambda name: min(p[name].values()))
-    running, verdicts = 0.0, {}
-    for rank, name in enumerate(order):
-        factor = len(order) - rank
-        running = max(running, min(1.0, factor * min(p[name].values())))
-        verdicts[name] = say(p[name], factor) if running <= LEVEL else "undecided", running
-    return verdicts
-
-
-SUPPORTED = ("supported", "supported, smaller")
-DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
-
-
-def combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The p values of a lesson's statements by `wording`, by `content` (empty without such scores), and by `both`.
-
-    All are empty where no part decides or one that does has no p.
-    """
-    deciding = rows[rows["decides"].astype(bool)]
-    if deciding.empty or deciding["p"].isna().any():
-        return {"wording": {}, "content": {}, "both": {}}
-    by_content = deciding["scored_by"] == "content"
-    wording, content = (
-        combine([p_columns(row) for row in deciding[chosen].to_dict("records")])
-        for chosen in (~by_content, by_content | ~deciding["part"].isin(deciding["part"][by_content]))
-    )
-    both = {name: max(wording[name], content[name]) for name in wording if name in content}
-    return {"wording": wording, "content": content if by_content.any() else {}, "both": both}
-
-
-def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The p of what could be said of a lesson, from those of its parts (`p_values`)."""
-    sizes = [part["smaller"] for part in parts if "smaller" in part]
-    p = {"supported": max(part["supported"] for part in parts)}
-    p["contradicted"] = min(1.0, len(parts) * min(part["contradicted"] for part in parts))
-    return p | ({"smaller": max(sizes)} if sizes else {})
-
-
-def _lesson_row(
-    lesson: Lesson, rows: pd.DataFrame, verdict: str, p_holm: float, family: int, left: int
-) -> dict[str, object]:
-    deciding = rows[rows["decides"].astype(bool)]
-    shown = deciding if len(deciding) else rows
-    reason, needs = "", np.nan
-    if verdict == "not judged":
-        command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
-        reason = next((one for one in shown["reason"] if one), f"not run: make {command}")
-    elif verdict not in DECIDED and lesson.sweep != LAW:
-        needs = max(needed(row, left) for row in deciding.to_dict("records"))
-    lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
-    row: dict[str, object] = {name: lead[name] for name in COLUMNS}
-    row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
-    row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
-    row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": p_holm, "family": family}
-    return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
-
-
-def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
-    """The row that a verdict hangs on: the surest that speaks against the lesson, else the least sure."""
-    known = rows[rows["p"].notna()]
-    against = known[known["p_contradicted"] < known["p_supported"]]
-    if known.empty:
-        place = rows.index[0]
-    elif verdict in SUPPORTED or against.empty:
-        place = known["p_supported"].idxmax()
-    elif verdict == "refuted in size":
-        place = known["p_smaller"].idxmax()
-    else:
-        place = against["p_contradicted"].idxmin()
-    return dict(rows.loc[place])
-
-
-# The learning-rate law
-
-
-def law_parts(lesson: Lesson, path: Path) -> pd.DataFrame:
-    """The rows of a lesson about the law's slope, as its fit wrote it; none where there is no law."""
-    if not path.exists():
-        return pd.DataFrame()
-    try:
-        fits = {fit["objective"]: fit for fit in json.loads(path.read_text(encoding="utf-8"))["fits"]}
-        seeds = sorted(pd.read_csv(path.with_name("trials.csv"))["seed"].unique().tolist())
-        rows = [_law_row(lesson, part, fits, seeds, path) for part in lesson.parts]
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
-    return pd.DataFrame(rows).assign(lesson=lesson.name, part=range(1, len(rows) + 1))
-
-
-def _law_row(
-    lesson: Lesson, part: Part, fits: Mapping[str, Any], seeds: Sequence[int], path: Path
-) -> dict[str, object]:
-    published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
-    minus = published.value if part.minus else 0.0
-    detail = f"slope by {part.law}" + (f" − ({minus})".replace("-", "−") if part.minus else "")
-    claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
-    fit = fits.get(str(part.law), {"coefficients": None, "why": f"no fit by {part.law}"})
-    reason, slope = "smoke scale: nothing is learnt" if path.parents[1].name == "smoke" else "", None
-    if not reason and len(seeds) < LAW_SEEDS:
-        reason = f"{len(seeds)} of the {LAW_SEEDS} seeds that a verdict needs"
-    if fit["coefficients"] is None:
-        reason = f"no law: {fit['why']}"
-    else:
-        value, high = float(fit["coefficients"]["ln N"]), float(fit["intervals"]["ln N"][1])
-        degrees = float(fit["degrees_of_freedom"])
-        slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
-    paper = replace(published, value=np.nan) if part.minus else published
-    row = row_of(claim, LAW, slope, "sizes", seeds, paper, "" if part.aside and slope else reason)
-    return row | {"decides": not part.aside, "scored_by": part.law, "reason": row["reason"] or part.aside}

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims import claim_of, grounds, judge_claims, say
-from analysis.lessons import Lesson, claims_of, combined, lesson_parts, load_lessons
+from analysis.lessons import Lesson, claims_of, load_lessons
 from analysis.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
 from analysis.statistics import LEVEL
 from analysis.study import Study, read_study
 from analysis.validity import failed_gates, validity_rows
+from analysis.verdicts import combined, lesson_parts
 
 
 def looks_text(looks: Sequence[int]) -> str:

@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from analysis.lr_points import Measurements, Objective
-from analysis.optimum import Floats, Optimum, find_optimum
-from analysis.statistics import Interval, one_sample
+from analysis.optimum import Optimum, find_optimum
+from analysis.statistics import Floats, Interval, mean_of
 from mm1_lab.config import RequestError
 
 FEWEST = 3
@@ -220,5 +220,4 @@ def agreement(first: Fit, second: Fit) -> Interval | None:
     """ln of the first's optimum over the second's, over the cells that both bracket; None where there are none."""
     others = {optimum.cell.name: optimum for optimum in second.optima if optimum.bracketed}
     both = [o for o in first.optima if o.bracketed and o.cell.name in others]
-    gaps = [o.log_rate - others[o.cell.name].log_rate for o in both]
-    return (one_sample(gaps) or Interval(gaps[0], math.nan, 0)) if gaps else None
+    return mean_of([o.log_rate - others[o.cell.name].log_rate for o in both])

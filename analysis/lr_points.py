@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from analysis.optimum import Cell
+from analysis.statistics import Floats
 from mm1_lab.config import RequestError, parse_count, short_count
 
 NEEDED = ("params", "learning_rate", "score")
@@ -19,6 +20,30 @@ RATES, COUNTS = (1e-12, 1e6), (1.0, 1e21)
 overflow."""
 FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "null", "na", "n/a")
 """How files write the score of a run that failed, in lower case."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs of one model size (and one number of training tokens) that differ in learning rate and seed."""
+
+    name: str
+    params: float
+    tokens: float | None
+    log_rates: Floats
+    """(runs,)"""
+    scores: Floats
+    """(runs,), higher is better; not finite where a run failed."""
+    seeds: NDArray[np.int64]
+    """(runs,); −1 where it is not known which runs share one."""
+
+    @property
+    def failed(self) -> int:
+        return int((~np.isfinite(self.scores)).sum())
+
+    @property
+    def known_seeds(self) -> int:
+        """Seeds that are told apart; 1 where none are."""
+        return len(np.unique(self.seeds))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ import pandas as pd
 from analysis.lr_law import Fit, Target, fit_all
 from analysis.lr_points import Measurements, Objective
 from analysis.lr_report import write_fits
-from analysis.statistics import Interval, one_sample
+from analysis.statistics import Interval, mean_of
 from mm1_lab.config import Size
-from mm1_lab.results import Ledger
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import held_out_loss, measures, most_shots
 
@@ -69,7 +68,7 @@ class SearchResults:
         records = read_records(self.variant)
         sizes = {r["recipe"]["decoder"]: r["config"]["model"]["decoder"]["size"] for r in records.values()}
         counts = {name: Size.model_validate(size).parameters().dense for name, size in sizes.items()}
-        diverged = Ledger(self.variant.results, self.variant.results).diverged()
+        diverged = self.variant.ledger.diverged()
         rows = []
         for trial in self.variant.trials.itertuples():
             recipe = self.variant.manifest.sweep.arms[str(trial.arm)]
@@ -104,8 +103,7 @@ class SearchResults:
             best = shown.groupby("learning_rate")[self.average].mean().idxmax()
             scores = shown[shown["learning_rate"] == best].set_index("seed")[self.average]
             blind = runs[runs["images"] == "blind"].set_index("seed")[self.average]
-            gaps = (scores - blind).dropna().tolist()
-            leads[str(size)] = (one_sample(gaps) or Interval(gaps[0], math.nan, 0)) if gaps else None
+            leads[str(size)] = mean_of((scores - blind).dropna().tolist())
         return leads
 
     @property

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import stdtr
 
-Floats = NDArray[np.float64]
+from analysis.lr_points import Cell
+from analysis.statistics import Floats
+
 Basis = Literal["seeds", "curve", "bracket"]
 
 REACHES = tuple(np.log((3.0, 6.0, 12.0)).tolist())
@@ -32,31 +34,6 @@ CLIFF = 5.0
 """A drop above the best rate this many times the largest one below it, at like distance, is a cliff."""
 TAIL = 0.025
 """Beyond either end of an interval."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Runs of one model size (and one number of training tokens) that differ in learning rate and seed."""
-
-    name: str
-    params: float
-    tokens: float | None
-    log_rates: Floats
-    """(runs,)"""
-    scores: Floats
-    """(runs,), higher is better; not finite where a run failed."""
-    seeds: NDArray[np.int64]
-    """(runs,); −1 where it is not known which runs share one."""
-
-    @property
-    def failed(self) -> int:
-        """How many runs failed."""
-        return int((~np.isfinite(self.scores)).sum())
-
-    @property
-    def known_seeds(self) -> int:
-        """Seeds that are told apart; 1 where none are."""
-        return len(np.unique(self.seeds))
 
 
 @dataclass(frozen=True)

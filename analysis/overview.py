@@ -9,9 +9,11 @@ import pandas as pd
 
 from analysis.axes import axes_tables, draw_axes, ranked
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
-from analysis.lessons import all_parts, judge_lessons, load_lessons
-from analysis.study import Study, seeds_text
+from analysis.lessons import load_lessons
+from analysis.seeds import seeds_text
+from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
+from analysis.verdicts import all_parts, judge_lessons
 from mm1_lab.files import write_text
 from mm1_lab.results import Manifest
 from mm1_lab.results.samples import Sampled
@@ -66,9 +68,8 @@ class Drawn:
 
 def runs_of(study: Study) -> pd.DataFrame:
     """How each trial was run: arm, seed, fingerprint, seconds, parameters, commit, date, processor, versions."""
-    trials = study.variant.trials[study.variant.trials["done"]]
     rows = []
-    for trial in trials.to_dict("records"):
+    for trial in study.variant.done.to_dict("records"):
         record = study.records[trial["fingerprint"]]
         machine = record.get("environment", {})
         rows.append(

@@ -26,18 +26,18 @@ def shown_arms(study: Study) -> list[str]:
 
 def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
     """The questions that all of `arms` were sampled on, at the first seed that all of them have."""
-    trials = study.variant.trials[study.variant.trials["done"]]
+    trials = study.variant.done
     for _, rows in trials[trials["arm"].isin(arms)].groupby("seed"):
         known = dict(zip(rows["arm"], rows["fingerprint"], strict=True))
         if len(known) == len(arms):
-            return read_samples(study.variant.results, {arm: known[arm] for arm in arms})
+            return read_samples(study.variant.folder.parents[1], {arm: known[arm] for arm in arms})
     return []
 
 
 def write_page(study: Study, samples: Sequence[Sampled], path: Path) -> list[Path]:
     """Writes the page; nothing where no trials have samples in common."""
     if samples:
-        title = f"{study.sweep.title}: sampled predictions at scale {study.variant.manifest.scale}"
+        title = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale}"
         write_text(path, samples_page(title, samples))
     return [path] if samples else []
 
@@ -64,7 +64,7 @@ def _draw_cards(study: Study, cards: list[Sampled], path: Path) -> list[Path]:
     height = 0.5 + 1.02 * rows
     with styled():
         figure = Figure(figsize=(WIDTH, height))
-        head = f"{study.sweep.title}: sampled predictions at scale {study.variant.manifest.scale} (points in brackets)"
+        head = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale} (points in brackets)"
         figure.text(0.01, 1 - 0.2 / height, head, fontsize=9)
         for place, card in enumerate(cards):
             left, bottom = (place % 2) / 2 + 0.01, 1 - (0.35 + 1.02 * (place // 2 + 1)) / height

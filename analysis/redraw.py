@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.axes import axis_rows
 from analysis.claims import judge_claims
 from analysis.figures import draw_claims, draw_scores, head
-from analysis.lessons import lesson_parts, load_lessons
+from analysis.lessons import load_lessons
 from analysis.lr_results import draw_search
 from analysis.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
 from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
@@ -26,6 +26,7 @@ from analysis.tables import (
     write_sweep_tables,
 )
 from analysis.validity import failed_gates, validity_rows, write_validity
+from analysis.verdicts import lesson_parts
 from mm1_lab.results.reading import list_variants, read_variant
 
 
@@ -54,7 +55,7 @@ def _draw_all(results: Path) -> tuple[list[Group], list[Path]]:
 def draw_sweeps(results: Path) -> list[Drawn]:
     """Every sweep of a results folder, on all cores."""
     folders = list_variants(results)
-    finished = [folder for folder in folders if read_variant(folder).trials["done"].any()] or folders
+    finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
     workers = min(len(finished), len(os.sched_getaffinity(0)))
     if workers < 2:
         return [_draw(folder) for folder in finished]
@@ -110,7 +111,7 @@ def _draw(folder: Path) -> Drawn:
         tables |= {table.title: [table]} if table else {}
     return Drawn(
         folder=folder,
-        manifest=study.variant.manifest,
+        manifest=study.manifest,
         files=tuple(files),
         parts=lesson_parts(study, load_lessons(), failed),
         axes=None if study.sweep.search else axis_rows(study),

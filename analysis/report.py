@@ -1,6 +1,5 @@
 """The report: one HTML file that needs nothing else, light and dark, for a desk, a phone or a keyboard alone."""
 
-import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from analysis.overview import Drawn, Group
 from analysis.table import Table, environment
 from mm1_lab.config import Sweep
 from mm1_lab.files import write_text
+from mm1_lab.results.samples import data_uri
 
 TITLE = "What matters in a multimodal model"
 FIGURES = {"figure": "Scores of the arms", "contrasts": "Claims of the sweep's file with their intervals"}
@@ -45,7 +45,7 @@ def _group(results: Path, group: Group) -> dict[str, Any]:
         "name": group.name,
         "opening": group.opening,
         "caution": cautions.pop() if len(cautions) == 1 else "",
-        "figures": {name: embedded(path) for name, path in pictures.items() if path.exists()},
+        "figures": {name: data_uri(path) for name, path in pictures.items() if path.exists()},
         "axes": group.axes_tables,
         "lessons": short_lessons(group.lessons, group.lessons_title),
         "notes": lesson_notes(group.lessons),
@@ -66,7 +66,7 @@ def _sweep(one: Drawn, group: Group) -> dict[str, Any]:
         "cost": one.cost,
         "missing": ", ".join(one.missing),
         "figures": {
-            f"{FIGURES.get(p.stem, p.stem)}: {sweep.title}; the numbers stand in tables": embedded(p) for p in figures
+            f"{FIGURES.get(p.stem, p.stem)}: {sweep.title}; the numbers stand in tables": data_uri(p) for p in figures
         },
         "tables": one.tables,
         "samples": one.samples,
@@ -97,11 +97,6 @@ def _trials(drawn: Sequence[Drawn]) -> Table:
 def _runs(drawn: Sequence[Drawn]) -> pd.DataFrame:
     runs = [one.runs.assign(sweep=f"{one.manifest.variant} at {one.manifest.scale}") for one in drawn]
     return pd.concat(runs, ignore_index=True)
-
-
-def embedded(path: Path) -> str:
-    """A PNG as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _id(name: str) -> str:

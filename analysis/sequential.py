@@ -86,14 +86,14 @@ def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     return np.log(overall), np.log(nominal)
 
 
-def chance_yet(p: float, seeds: int, last: int, level: float = LEVEL) -> float:
-    """The chance that a statement with a two-sided `p` at `seeds` is beyond `level` at the last look, were the truth
+def chance_yet(p: float, seeds: int, last: int) -> float:
+    """The chance that a statement with a two-sided `p` at `seeds` is beyond the level at the last look, were the truth
     what is seen now (conditional power under the current trend)."""
     from scipy.special import ndtr, ndtri
 
     share = seeds / last
     if share >= 1:
-        return float(p <= level)
+        return float(p <= LEVEL)
     z = ndtri(1 - min(p, 1.0) / 2)
     ahead = z / np.sqrt(share)  # of the whole study's z, if it goes on so
-    return float(ndtr((ahead - ndtri(1 - level / 2)) / np.sqrt(1 - share)))
+    return float(ndtr((ahead - ndtri(1 - LEVEL / 2)) / np.sqrt(1 - share)))

@@ -18,11 +18,14 @@ With one seed there is no such interval. `over_questions` says how the models at
 is conditional on these models, says nothing of models trained anew, and gives no verdict.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
@@ -79,6 +82,11 @@ def one_sample(values: Sequence[float] | Floats) -> Interval | None:
         return None
     error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
     return Interval(float(np.mean(values)), error, len(values) - 1.0)
+
+
+def mean_of(values: Sequence[float]) -> Interval | None:
+    """`one_sample`, and of a single value that value without an interval; None for none."""
+    return one_sample(values) or (Interval(values[0], np.nan, 0) if values else None)
 
 
 def moderated(values: Sequence[float] | Floats, pool: Floats) -> Interval | None:
@@ -143,3 +151,10 @@ def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -
     total = sum(variances)
     freedom = total**2 / spread if spread > 0 else sum(degrees)
     return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(freedom))
+
+
+def over_blocks(means: pd.Series[float], counts: pd.Series[int]) -> Interval:
+    """`over_questions` of means and numbers of questions by benchmark and block."""
+    names = counts.index.unique("benchmark")
+    values, sizes = ({name: np.asarray(each.loc[[name]], np.float64) for name in names} for each in (means, counts))
+    return over_questions(values, sizes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,22 +12,20 @@ import numpy as np
 import pandas as pd
 
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
-from analysis.statistics import Interval, arm_means, over_questions
+from analysis.seeds import DEVELOPMENT, seeds_text
+from analysis.statistics import Interval, arm_means, over_blocks
 from mm1_lab.config import Panel, Sweep
+from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import AVERAGE, CONTENT, PLAIN, TEXT_CORE, TUNED, by_content, measures
 from mm1_lab.source_code import changed_parts, changed_text
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Groups of benchmarks with images, and their titles."""
-
 TUNED_FAMILIES = dict(
     zip(TUNED, ("conversations", "worked solutions", "choice by likelihood", "imported"), strict=True)
 )
 """Groups of benchmarks that tuned models alone are asked, or that other programs scored."""
-
-DEVELOPMENT = range(5)
-"""Seeds that the world and the recipes were tuned on."""
 
 UNPARSED = "unparsed %"
 """Percent of an arm's answers to questions (captions aside) that do not have the form of an answer."""
@@ -50,14 +48,19 @@ class Study:
     """A row a source, arm and seed: the loss on documents that training never saw, in nats a text token."""
     records: Mapping[str, Mapping[str, Any]]
     """What was recorded of each finished trial, by fingerprint."""
+    _block_cache: dict[str, tuple[pd.DataFrame, pd.Series[int]]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.variant.manifest
 
     @property
     def sweep(self) -> Sweep:
-        return self.variant.manifest.sweep
+        return self.manifest.sweep
 
     @property
     def shots(self) -> tuple[int, ...]:
-        return self.variant.manifest.shots
+        return self.manifest.shots
 
     @cached_property
     def panels(self) -> dict[str, Panel]:
@@ -77,7 +80,6 @@ class Study:
 
     @property
     def blind(self) -> str | None:
-        """The control that is shown no images, if the sweep has one."""
         return next(iter(self.controls), None)
 
     @cached_property
@@ -102,9 +104,9 @@ class Study:
         known = set(self.scores["family"])
         titles = {family: title for family, title in FAMILIES.items() if family in known}
         tuned = {family: title for family, title in TUNED_FAMILIES.items() if family in known}
-        if len(titles) > 1:
-            return {"": "all image benchmarks"} | titles | tuned
-        return ({"": next(iter(titles.values()))} if titles else {}) | tuned
+        if len(titles) == 1:
+            return {"": titles.popitem()[1]} | tuned
+        return ({"": "all image benchmarks"} if titles else {}) | titles | tuned
 
     @cached_property
     def measures(self) -> list[str]:
@@ -148,11 +150,11 @@ class Study:
     @property
     def caution(self) -> str:
         """Why these results decide nothing, or what is to be known of their seeds; empty where there is nothing."""
-        if self.variant.manifest.scale == "smoke":
+        if self.manifest.scale == "smoke":
             return "Smoke scale: models learn nothing here, and the numbers only show that everything runs."
         if len(self.seeds) == 1:
             return f"One seed ({self.seeds[0]}): what another seed would give is not known, so nothing is decided."
-        if self.variant.manifest.data.kind == "world" and set(self.seeds) <= set(DEVELOPMENT):
+        if self.manifest.data.kind == "world" and set(self.seeds) <= set(DEVELOPMENT):
             return f"The {seeds_text(self.seeds)}: the world and its recipes were tuned on them."
         return ""
 
@@ -161,14 +163,9 @@ class Study:
         """What must be said below every table."""
         missing = self.missing()
         lacking = f"Without scores: {', '.join(missing)}." if missing else ""
-        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, lacking, self.changed_code)
+        changed = changed_text(part for one in self.records.values() for part in changed_parts(one.get("code", {})))
+        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, lacking, changed)
         return [note for note in notes if note]
-
-    @property
-    def changed_code(self) -> str:
-        """Whether parts that these trials were made with have other code now; empty where none has."""
-        recorded = (record.get("code", {}) for record in self.records.values())
-        return changed_text(part for code in recorded for part in changed_parts(code))
 
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""
@@ -295,28 +292,8 @@ class Study:
             self._block_cache[measure] = means, counts
         return self._block_cache[measure]
 
-    @cached_property
-    def _block_cache(self) -> dict[str, tuple[pd.DataFrame, pd.Series[int]]]:
-        return {}
-
-
-def over_blocks(means: pd.Series[float], counts: pd.Series[int]) -> Interval:
-    """`over_questions` of means and numbers of questions by benchmark and block."""
-    names = counts.index.unique("benchmark")
-    values, sizes = ({name: np.asarray(each.loc[[name]], np.float64) for name in names} for each in (means, counts))
-    return over_questions(values, sizes)
-
 
 def read_study(folder: Path) -> Study:
     """Reads a sweep's folder. Raises RequestError where there are no results, or of another schema."""
     variant = read_variant(folder)
     return Study(variant, read_scores(variant), read_held_out(variant), read_records(variant))
-
-
-def seeds_text(seeds: Sequence[int]) -> str:
-    """`seed 0`, `development seeds 0–2`, `seeds 100, 101 and 105`, in order."""
-    kind = "development " * (set(seeds) <= set(DEVELOPMENT))
-    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
-        return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
-    several = len(seeds) > 1
-    return f"{kind}seed{'s' * several} {', '.join(map(str, seeds[:-1]))}{' and ' * several}{seeds[-1]}"

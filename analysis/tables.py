@@ -9,8 +9,9 @@ import pandas as pd
 from analysis.claims import Claim, claim_row
 from analysis.paper import PaperNumber
 from analysis.power import MOST_SEEDS
+from analysis.seeds import seeds_text
 from analysis.statistics import Interval, one_sample
-from analysis.study import UNPARSED, Study, seeds_text
+from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Row, Table, as_text, write_csv, write_tables
 from mm1_lab.config import RequestError, nearest
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores
@@ -102,7 +103,7 @@ def compare_table(study: Study, first: str, second: str) -> Table:
     notes += [study.caution] * bool(study.caution)
     if study.representative(first) == study.representative(second):
         notes = [f"{first} and {second} are the same trials."]
-    heading = f"{study.sweep.name} at {study.variant.manifest.scale}: {first} and {second}"
+    heading = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
     return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
 
 
@@ -243,6 +244,6 @@ def references(sources: Sequence[str]) -> list[str]:
 
 
 def title(study: Study) -> str:
-    manifest = study.variant.manifest
+    manifest = study.manifest
     data = f"data {manifest.data_name}" if manifest.data_name != "world" else ""
     return ", ".join(filter(None, [f"{study.sweep.heading}: scale {manifest.scale}", data, *manifest.overrides]))

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import Interval, one_sample
-from analysis.study import Study, over_blocks
+from analysis.statistics import Interval, one_sample, over_blocks
+from analysis.study import Study
 from analysis.table import Table, as_text, to_markdown, write_csv
 from mm1_lab.files import write_text
 from mm1_lab.results import variant_name
@@ -79,7 +79,7 @@ def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _gates(study: Study) -> list[dict[Hashable, str]]:
     """The rows of the scale's last check; none where it was not checked."""
-    manifest = study.variant.manifest
+    manifest = study.manifest
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
     path = study.variant.folder.with_name(name) / "gates.csv"
     return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
@@ -96,7 +96,7 @@ def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table
 
 def validity_table(study: Study, rows: Sequence[Row]) -> Table:
     """The rules as people read them."""
-    manifest, seeds = study.variant.manifest, len(study.seeds)
+    manifest, seeds = study.manifest, len(study.seeds)
     about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
     counts = Counter(row.verdict for row in rows)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from mm1_lab.cli import WRONG, command_parsers, make_parser
-from mm1_lab.commands import DONE, FAILED
+from mm1_lab.commands.common import DONE, FAILED
 from mm1_lab.config import (
     BenchmarkConfig,
     BenchmarkFiles,
@@ -187,6 +187,8 @@ def _type(annotation: Any) -> str:
         "typing.",
         "mm1_lab.config.recipe.",
         "mm1_lab.config.scale.",
+        "mm1_lab.config.size.",
+        "mm1_lab.config.pretrained.",
         "mm1_lab.config.sweep.",
         "mm1_lab.config.benchmark.",
         "mm1_lab.data.shards.datafile.",

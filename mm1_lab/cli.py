@@ -1,4 +1,4 @@
-"""The command line `mm1-lab`: its parser, and what becomes of errors. The commands themselves are in `commands.py`."""
+"""The command line `mm1-lab`: its parser, and what becomes of errors. The commands themselves are in `commands/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from mm1_lab.commands import DONE, FAILED
+from mm1_lab.commands.common import DONE, FAILED
 from mm1_lab.config import RequestError, nearest
 from mm1_lab.options import COMMANDS, Function
 

@@ -1,4 +1,4 @@
-"""The options of `mm1-lab`, each once, and the decorator that makes a function of `commands.py` a command with some."""
+"""The options of `mm1-lab`, each once, and the decorator that makes a function of `commands/` a command with some."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +22,13 @@ from mm1_lab.config import (
     PretrainedDecoder,
     PretrainedEncoder,
     RequestError,
-    Stage,
-    canonical_json,
     nearest,
 )
 from mm1_lab.formatting import first_line
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
-WEIGHTS = "model.safetensors"
-STAGE = "stage.json"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What is fetched from the hub."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -112,19 +108,8 @@ class HuggingFace:
     """Fulfils `PretrainedModels`; looks into each folder once."""
 
     def __init__(self) -> None:
-        self._encoders: dict[str, PretrainedEncoder] = {}
-        self._decoders: dict[str, PretrainedDecoder] = {}
-
-    def encoder(self, asked: Pretrained) -> PretrainedEncoder:
-        key = canonical_json(asked.model_dump())
-        if key not in self._encoders:
-            self._encoders[key] = read_encoder(asked)
-        return self._encoders[key]
-
-    def decoder(self, asked: Pretrained) -> PretrainedDecoder:
-        if asked.weights not in self._decoders:
-            self._decoders[asked.weights] = read_decoder(asked)
-        return self._decoders[asked.weights]
+        self.encoder: Callable[[Pretrained], PretrainedEncoder] = cache(read_encoder)
+        self.decoder: Callable[[Pretrained], PretrainedDecoder] = cache(read_decoder)
 
 
 def read_encoder(asked: Pretrained) -> PretrainedEncoder:
@@ -202,74 +187,6 @@ def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
     config = _config(Path(decoder.folder))
     config.vocab_size = max(vocabulary, config.vocab_size)
     return config
-
-
-def library_weights(
-    kind: Any, model: PretrainedEncoder | PretrainedDecoder, config: Any = None
-) -> dict[str, torch.Tensor]:
-    """The weights in a model's folder by their names in the library's class `kind`, in single precision.
-
-    Raises RequestError for a folder that lacks weights.
-    """
-    import torch
-
-    try:
-        with quiet_library():
-            loaded, found = kind.from_pretrained(
-                model.folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except Exception as error:  # whatever the library and safetensors raise for damaged files
-        raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
-    if found["missing_keys"]:
-        raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is not complete")
-    weights: dict[str, torch.Tensor] = dict(loaded.state_dict())
-    return weights
-
-
-def save_weights(model: Any, folder: Path, stage: Stage) -> None:
-    """Writes a model of the library as it does, and `stage.json`: the resolved configuration of `stage`."""
-    with quiet_library():
-        model.save_pretrained(folder, save_original_format=False)
-    identity = {"kind": stage.KIND, "version": stage.VERSION, "fingerprint": stage.fingerprint}
-    description = json.dumps(identity | {"stage": stage.model_dump(mode="json")}, indent=1)
-    (folder / STAGE).write_text(description + "\n", encoding="utf-8")
-
-
-def load_weights(model: Any, folder: Path) -> None:
-    """Reads weights that `save_weights` wrote into `model`, which must be of the same shape.
-
-    An encoder's weights may be of another resolution: their position embeddings are interpolated. Raises RequestError
-    for weights of another model.
-    """
-    from huggingface_hub import load_torch_model
-
-    one = folder / WEIGHTS  # besides there may be weights of other things; large models lie in several files
-    found: Any = load_torch_model(model, one if one.exists() else folder)
-    strange = [*(set(found.missing_keys) - set(model.all_tied_weights_keys)), *found.unexpected_keys]
-    if strange:
-        raise RequestError(f"{folder}: its weights do not fit the model ({min(strange)}); delete it and run again")
-
-
-@contextmanager
-def quiet_library() -> Iterator[None]:
-    """Keeps the library from drawing progress bars and from telling what it does."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _tower(folder: Path) -> Any:

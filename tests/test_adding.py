@@ -14,7 +14,7 @@ import yaml
 from analysis.lessons import PATH, load_lessons
 from mm1_lab import cli, options
 from mm1_lab.config import DecoderStage, RequestError, Stage, load_sweep
-from mm1_lab.config.scale import Parameters
+from mm1_lab.config.size import Parameters
 from mm1_lab.data.types import Data
 from mm1_lab.evaluate import metrics
 from mm1_lab.evaluate.questions import Benchmark, Question

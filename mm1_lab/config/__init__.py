@@ -2,15 +2,27 @@
 
 from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, override, read_yaml
 from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles, TextTask
-from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
-from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe, SftRecipe
-from mm1_lab.config.resolve import (
-    PretrainedModels,
-    Trial,
-    follow_law,
-    resolve,
-    resolve_sweep,
+from mm1_lab.config.kinds import (
+    ConnectorConfig,
+    DecoderStage,
+    EncoderStage,
+    EvaluationStage,
+    ModelStage,
+    MultimodalStage,
+    SftStage,
 )
+from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
+from mm1_lab.config.pretrained import (
+    Pretrained,
+    PretrainedDecoder,
+    PretrainedEncoder,
+    PretrainedModel,
+    PretrainedModels,
+    find_pretrained,
+)
+from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe, SftRecipe
+from mm1_lab.config.resolve import Trial, follow_law, resolve, resolve_sweep
+from mm1_lab.config.resolve_parts import decoder_name
 from mm1_lab.config.scale import (
     DecoderTraining,
     EncoderTraining,
@@ -19,25 +31,10 @@ from mm1_lab.config.scale import (
     MultimodalTraining,
     Optimiser,
     Phase,
-    Pretrained,
     Resources,
     Scale,
     SftTraining,
-    Size,
 )
-from mm1_lab.config.stage import (
-    WORLD_DATA,
-    ConnectorConfig,
-    DataIdentity,
-    DecoderStage,
-    EncoderStage,
-    EvaluationStage,
-    ModelStage,
-    MultimodalStage,
-    PretrainedDecoder,
-    PretrainedEncoder,
-    PretrainedModel,
-    SftStage,
-    Stage,
-)
+from mm1_lab.config.size import Parameters, Size
+from mm1_lab.config.stage import WORLD_DATA, DataIdentity, Stage
 from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep

@@ -1,13 +1,14 @@
 """A scale: how big. It turns a recipe in the paper's units into layers, widths, pixels, steps, batch and resources."""
 
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config, nearest
 from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
+from mm1_lab.config.pretrained import Pretrained
+from mm1_lab.config.size import Size
 
 MANY = 10**9
 """Of steps, rows, positions or questions: more than any training has had. Numbers that nobody can mean are refused
@@ -19,77 +20,9 @@ Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """A count without embeddings, norms and biases."""
-
-    dense: int
-    """With one feed-forward in each layer: what laws of the learning rate go by (the paper's experts keep its rate)."""
-    total: int
-    """With every expert and router: what memory holds."""
-    active: int
-    """With the experts that one token passes: what computing costs."""
-
-    def __add__(self, other: "Parameters") -> "Parameters":
-        return Parameters(self.dense + other.dense, self.total + other.total, self.active + other.active)
-
-
-class Size(Config):
-    """A transformer's table entry."""
-
-    layers: int = Field(gt=0, le=10_000)
-    width: int = Field(gt=0, le=1_000_000)
-    heads: int = Field(gt=0, le=100_000)
-    kv_heads: int | None = Field(None, gt=0)
-    """Of a decoder: heads of keys and values (grouped-query attention); without it as many as `heads`."""
-    feed_forward: int | None = Field(None, gt=0, le=10_000_000)
-    """Of a decoder: inner width of the feed-forward; without it 8/3 · width, where SwiGLU's three matrices have as
-    many parameters as a classic feed-forward of 4 · width."""
-    experts: int = Field(0, ge=0, le=100_000)
-    """Of a decoder: feed-forwards among which a router chooses, in every `experts_every`th layer; 0: it is dense."""
-    experts_every: int = Field(2, gt=0)
-    experts_per_token: int = Field(2, gt=0)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.kv_heads and self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} heads of keys and values evenly")
-        if self.experts and not (self.experts_per_token <= self.experts and self.experts_every <= self.layers):
-            raise ValueError("experts must be at least experts_per_token, and layers at least experts_every")
-        return self
-
-    def parameters(self) -> Parameters:
-        """12 · layers · width² for a plain size: 4 width² for attention, 8 width² for the feed-forward of a layer."""
-        attention = 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
-        feed_forward = 3 * self.width * self.feed_forward if self.feed_forward else 8 * self.width**2
-        dense = self.layers * (attention + feed_forward)
-        sparse = self.layers // self.experts_every if self.experts else 0
-        routers = sparse * self.experts * self.width
-        return Parameters(
-            dense,
-            dense + routers + sparse * (self.experts - 1) * feed_forward,
-            dense + routers + sparse * (self.experts_per_token - 1) * feed_forward,
-        )
-
-
 Attention = Literal["masked", "varlen"]
 """How training keeps the documents of a packed row apart: by a mask over all pairs of positions, or by kernels for
 sequences of various lengths, which only do the work of each document (in bf16 on a GPU; elsewhere one at a time)."""
-
-
-class Pretrained(Config):
-    """A model that others have trained. In YAML its weights alone may stand for it."""
-
-    weights: str = Field(min_length=1)
-    """A Hugging Face folder (relative to where the command runs), or a hub name `OWNER/NAME`."""
-    layer: int | None = None
-    """Of an encoder: the layer whose output is used, counted as `hidden_states` is (-2: the last but one); without it
-    the last, after the final norm."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"weights": value} if isinstance(value, str) else value
 
 
 class Optimiser(Config):

@@ -87,11 +87,6 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False
     return 100.0 * sum(shares) / len(shares)
 
 
-def vqa_official(prediction: str, answers: Sequence[str]) -> float:
-    """`vqa_accuracy` with the official program's quirks."""
-    return vqa_accuracy(prediction, answers, official=True)
-
-
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """100 points where the normalised prediction is one of the normalised answers, else 0 (as GQA counts)."""
     given = normalise(prediction)

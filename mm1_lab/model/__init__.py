@@ -7,4 +7,4 @@ from mm1_lab.model.export import MM1ForConditionalGeneration
 from mm1_lab.model.mm1 import MM1, MM1Config, build_mm1, connector_flops, count_parameters
 from mm1_lab.model.packed import States, read_by_document, read_rows
 from mm1_lab.model.processor import MM1Processor, library_tokenizer
-from mm1_lab.pretrained import load_weights, save_weights
+from mm1_lab.weights import load_weights, save_weights

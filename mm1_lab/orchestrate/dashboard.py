@@ -11,7 +11,8 @@ from typing import NoReturn
 from urllib.request import urlopen
 
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.mlflow_runs import VIEW, connect, tracking_uri, without_secrets
+from mm1_lab.orchestrate.mlflow_runs import VIEW
+from mm1_lab.orchestrate.mlflow_store import connect, tracking_uri, without_secrets
 
 
 def show_dashboard(port: int) -> None:

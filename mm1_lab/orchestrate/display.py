@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -133,11 +132,8 @@ Headline = Callable[[Task], str]
 """The scores of a finished trial in a few words."""
 
 
-def make_display(
-    plan: Plan, speeds: Speeds, headline: Headline = lambda task: "", out: TextIO | None = None
-) -> LineDisplay:
-    """With bars if `out` (as a rule standard output) is a terminal."""
-    out = out or sys.stdout
+def make_display(plan: Plan, speeds: Speeds, headline: Headline, out: TextIO) -> LineDisplay:
+    """With bars if `out` is a terminal."""
     state = ProgressState(plan, speeds)
     return (BarDisplay if out.isatty() else LineDisplay)(state, headline, out)
 

@@ -84,20 +84,10 @@ class Cost:
 def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: float, vocabulary: int) -> Cost:
     """`counts` are parameters by part (count_parameters); `connector` FLOPs of its forward pass for one image."""
     fine = 4 if scale.precision == "32-true" else 2
-    parts: list[Part]
     if isinstance(stage, EncoderStage):
         return _encoder_cost(stage, counts, fine)
     if isinstance(stage, DecoderStage):
-        steps = zip(stage.training.phase_steps(), stage.training.phases, strict=True)
-        phases = [(n * phase.batch_size * phase.sequence_length, phase) for n, phase in steps]
-        flops = sum(n * _per_position(stage.size, phase.sequence_length, 3) for n, phase in phases)
-        positions = sum(n for n, _ in phases)
-        parts = [Part("decoder", positions, flops), _vocabulary(positions, stage.size.width, vocabulary, 3)]
-        longest = max((phase for _, phase in phases), key=lambda phase: phase.batch_size * phase.sequence_length)
-        row = longest.sequence_length
-        activations = row * (_saved(stage.size, fine, stage.gradient_checkpointing) + _logits(vocabulary, fine))
-        again, trained = stage.gradient_checkpointing, sum(counts.values())
-        return _trained(parts, counts, 16.0, trained, activations, stage.size, fine, longest.batch_size, again)
+        return _decoder_cost(stage, counts, vocabulary, fine)
     if isinstance(stage, EvaluationStage):
         return _evaluation_cost(stage, counts, vocabulary, connector, fine)
     assert isinstance(stage, MultimodalStage | SftStage)
@@ -108,7 +98,8 @@ def _model_cost(
     stage: ModelStage, scale: Scale, counts: dict[str, int], vocabulary: int, connector: float, fine: int
 ) -> Cost:
     training, size, encoder = stage.training, stage.decoder.size, stage.encoder.features
-    rows = training.batch_size * _steps(stage)
+    positions = stage.positions()
+    rows = positions // stage.sequence_length
     images = sum(share * images_per_row(stage, name, scale) for name, share in stage.shares.items())
     patches = (stage.image_size // stage.encoder.patch) ** 2
     tokens = stage.connector.image_tokens
@@ -118,7 +109,6 @@ def _model_cost(
         is_trained = part not in frozen
         passes[part] = 1 + (is_trained or beneath) + is_trained
         beneath = beneath or is_trained
-    positions = rows * stage.sequence_length
     read = rows * (stage.sequence_length - images * tokens)
     parts = [
         _look(stage, images * rows, passes["encoder"]),
@@ -137,7 +127,7 @@ def _model_cost(
         + (stage.sequence_length - images * tokens) * _logits(vocabulary, fine)
         + most * patches * _saved_by_encoder(encoder, fine, again) * (passes["encoder"] > 1)
     )
-    return _trained(parts, counts, per_trained, trained, activations, size, fine, training.batch_size, again)
+    return _trained(parts, counts, trained, activations, size, fine, training.batch_size, again, per_trained)
 
 
 def _encoder_cost(stage: EncoderStage, counts: dict[str, int], fine: int) -> Cost:
@@ -150,7 +140,19 @@ def _encoder_cost(stage: EncoderStage, counts: dict[str, int], fine: int) -> Cos
         parts.append(Part("text tower", positions, positions * _per_position(text, CAPTION_TOKENS, 3)))
         activations += CAPTION_TOKENS * _saved_by_encoder(text, fine, False)
         total += text.parameters().total
-    return _trained(parts, counts, 16.0, total, activations, stage.size, fine, stage.training.batch_size)
+    return _trained(parts, counts, total, activations, stage.size, fine, stage.training.batch_size)
+
+
+def _decoder_cost(stage: DecoderStage, counts: dict[str, int], vocabulary: int, fine: int) -> Cost:
+    training, size, again, positions = stage.training, stage.size, stage.gradient_checkpointing, stage.positions()
+    flops = sum(
+        steps * phase.batch_size * phase.sequence_length * _per_position(size, phase.sequence_length, 3)
+        for steps, phase in zip(training.phase_steps(), training.phases, strict=True)
+    )
+    parts = [Part("decoder", positions, flops), _vocabulary(positions, size.width, vocabulary, 3)]
+    largest = max(training.phases, key=lambda phase: phase.batch_size * phase.sequence_length)
+    activations = largest.sequence_length * (_saved(size, fine, again) + _logits(vocabulary, fine))
+    return _trained(parts, counts, sum(counts.values()), activations, size, fine, largest.batch_size, again)
 
 
 def _evaluation_cost(
@@ -169,9 +171,9 @@ def _evaluation_cost(
     # keys and values of a sequence stay; of everything else one layer at a time
     kept = 2 * fine * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
     rows = stage.settings.batch_size
-    state = 4.0 * sum(counts.values())
     total = sum(counts.values())
-    return Cost(parts, total, _active(total, size), state, model.sequence_length * kept, _layer(size, fine), 0, 0, rows)
+    kept *= model.sequence_length
+    return Cost(parts, total, _active(total, size), 4.0 * total, kept, _layer(size, fine), 0, 0, rows)
 
 
 def images_per_row(stage: ModelStage, source: str, scale: Scale) -> float:
@@ -181,10 +183,6 @@ def images_per_row(stage: ModelStage, source: str, scale: Scale) -> float:
         return stage.views * min(pictures, stage.max_images // stage.views)
     fits = stage.sequence_length // stage.picture_tokens
     return min(scale.images_per_row.get(source, 0.0), fits, stage.max_images)
-
-
-def _steps(stage: ModelStage) -> int:
-    return (stage.stop_after if isinstance(stage, MultimodalStage) else None) or stage.training.steps
 
 
 def _per_position(size: Size, context: float, passes: int) -> float:
@@ -198,10 +196,12 @@ def _per_position(size: Size, context: float, passes: int) -> float:
 
 def _look(stage: EncoderStage | ModelStage, images: float, passes: int) -> Part:
     """The encoder's work on so many images; a class token is one more position."""
-    encoder = stage if isinstance(stage, EncoderStage) else stage.encoder
-    size = encoder.size if isinstance(encoder, EncoderStage) and encoder is stage else encoder.features
-    patches = (stage.image_size // encoder.patch) ** 2
-    embedding = 2 * 3 * encoder.patch**2 * size.width * patches
+    if isinstance(stage, EncoderStage):
+        patch, size = stage.patch, stage.size
+    else:
+        patch, size = stage.encoder.patch, stage.encoder.features
+    patches = (stage.image_size // patch) ** 2
+    embedding = 2 * 3 * patch**2 * size.width * patches
     # pixels need no gradients, so the embedding of patches has one pass less
     per_image = (patches + 1) * _per_position(size, patches + 1, passes) + min(passes, 2) * embedding
     return Part("encoder", images * patches, images * per_image)
@@ -246,27 +246,22 @@ def _layer(size: Size, fine: int) -> float:
 
 
 def _trained(
-    parts: Iterable[Part],
-    counts: dict[str, int],
-    per_trained: float,
-    trained: int,
-    activations: float,
-    size: Size,
-    fine: int,
-    rows: int,
-    checkpointing: bool = False,
-) -> Cost:
-    """`trained` of the network's parameters are; autocast keeps copies of all in half precision."""
-    total = max(trained, sum(counts.values()))
+    parts: Iterable[Part], counts: dict[str, int], trained: int, activations: float, size: Size, fine: int, rows: int,
+    checkpointing: bool = False, per_trained: float = 16.0,
+) -> Cost:  # fmt: skip
+    """`trained` of the network's parameters are, with `per_trained` bytes each; autocast keeps copies of all in half
+    precision."""
+    own = sum(counts.values())
+    total = max(trained, own)
     copies = 2.0 * total if fine == 2 else 0.0
     return Cost(
         tuple(part for part in parts if part.flops),
-        sum(counts.values()),
-        _active(sum(counts.values()), size),
+        own,
+        _active(own, size),
         per_trained * trained + 4.0 * (total - trained) + copies,
         activations,
         _layer(size, fine),
-        4.0 * sum(counts.values()),
+        4.0 * own,
         4.0 * total + (per_trained - 8) * trained,
         rows,
         0.0 if checkpointing else copies,

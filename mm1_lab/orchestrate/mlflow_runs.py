@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import re
-import sqlite3
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.files import locked, replace
+from mm1_lab.files import locked
+from mm1_lab.orchestrate.mlflow_store import connect
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import LOCAL
 from mm1_lab.results import Ledger, Manifest
@@ -51,73 +48,6 @@ LONGEST_NOTE = 4900
 
 Names = Sequence[tuple[str, int]]
 """Arms and seeds: arms of one recipe share a run, which names them all."""
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the database in results/local."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(LOCAL / 'mlflow.db').absolute()}"
-
-
-def shown_uri() -> str:
-    return without_secrets(tracking_uri())
-
-
-def without_secrets(text: str) -> str:
-    """User names and passwords of addresses, and what MLflow is given to log in with, are left out."""
-    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        secret = os.environ.get(name)
-        text = text.replace(secret, "…") if secret else text
-    return re.sub(r"://[^/\s]+@", "://…@", text)
-
-
-def connect() -> Any:
-    """An MLflow client that is quiet, and gives up on a server that is away after seconds, not minutes."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it raises is told in a line of ours
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        with locked(LOCAL / ".mlflow.lock"):
-            _make_database((LOCAL / "mlflow.db").absolute())
-    return mlflow.MlflowClient(tracking_uri=tracking_uri())
-
-
-@lru_cache(maxsize=1)
-def _make_database(path: Path) -> None:
-    """Whole or not at all: a kill while its tables are made would leave one that nobody can open.
-
-    One that cannot be opened is put aside, for the results hold all that was in it. Looked at once per process, for
-    MLflow keeps open what it opened by a name; therefore also by another name than later.
-    """
-    from mlflow import MlflowClient
-
-    if path.exists():
-        try:
-            MlflowClient(tracking_uri=f"sqlite:///{path.parent}/./{path.name}").search_experiments(max_results=1)
-            return
-        except Exception as error:  # whatever MLflow, SQLAlchemy and SQLite raise
-            if _is_busy(error):
-                raise
-            aside = path.with_suffix(".broken.db")
-            os.replace(path, aside)
-            text = f"mm1-lab: {path} could not be opened and is now {aside.name}; `mm1-lab sync-mlflow` enters all anew"
-            print(text, file=sys.stderr)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
-    replace(partial, path)
-
-
-def _is_busy(error: BaseException | None) -> bool:
-    """Whether SQLite only had to wait too long for another writer."""
-    while error is not None:
-        if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 class SweepRuns:

@@ -17,7 +17,8 @@ from queue import SimpleQueue
 from mm1_lab.config import RequestError
 from mm1_lab.files import Busy, locked
 from mm1_lab.formatting import first_line
-from mm1_lab.orchestrate.mlflow_runs import SweepRuns, shown_uri, without_secrets
+from mm1_lab.orchestrate.mlflow_runs import SweepRuns
+from mm1_lab.orchestrate.mlflow_store import shown_uri, without_secrets
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import LOCAL
 from mm1_lab.orchestrate.worklist import Observer, Outcome

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from mm1_lab.config import Hardware
+from mm1_lab.config import Hardware, Scale
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import Speeds, measured_speeds
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Tokenizer
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
+Costs = Mapping[str, Cost]
+"""Of stages, by fingerprint."""
 
 
 def plan_text(requests: Sequence[Request]) -> str:
@@ -33,71 +35,84 @@ def plan_text(requests: Sequence[Request]) -> str:
     scale's hardware cannot hold.
     """
     first = requests[0]
-    ledger = first.ledger
+    ledger, hardware = first.ledger, first.scale.hardware
     variants = [request.variant for request in requests]
     asked = [(variant, trial) for variant, request in zip(variants, requests, strict=True) for trial in request.trials]
     plan = make_plan((trial for _, trial in asked), ledger)
     check_feasible(plan)
+    missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
+    costs, speeds = (_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())
+    expected = {one.fingerprint: speeds.seconds(one.stage) for one in sorted(missing, key=_kind)}
+    title = ", ".join(variants)
+    counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
+    lines = [f"{title} at {first.scale_name}: {counts}", ""]
+    if note := changed_note((trial for _, trial in asked), ledger):
+        lines += [note, ""]
     trials = [
         (variant, trial.arm, trial.seed, trial.fingerprint, "done" if plan.is_done(trial.fingerprint) else "to run")
         for variant, trial in asked
     ]
-    missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
-    known = list(_known_stages(ledger)) if missing else []
-    costs = _costs(plan, first) if missing else {}
-    speeds = measured_speeds(ledger) if missing else Speeds()
-    hardware = first.scale.hardware
-    rows, seconds = [], 0.0
-    for planned in sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND):
-        stage = planned.stage
-        row: list[object] = [stage.KIND, planned.fingerprint, stage.seed, STATES[planned.state]]
-        if planned.state in ("run", "wait"):
-            expected = speeds.seconds(stage)
-            seconds = seconds + expected if expected is not None else float("nan")
-            row += [_why(planned, known), *_cost_columns(costs[planned.fingerprint], hardware)]
-            row.append(duration(expected) if expected is not None else "unknown")
-        else:
-            row += [_with_quality(planned, ledger), *[""] * (9 if hardware else 7)]
-        rows.append(row)
+    columns, start = ("sweep", "arm", "seed", "fingerprint", "state"), 0 if len(requests) > 1 else 1
+    lines += [*text_table(columns[start:], (row[start:] for row in trials)), ""]
     with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
     heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
                "disk", *with_gpus, "time")  # fmt: skip
-    title = ", ".join(variants)
-    counts = f"{counted(len(trials), 'trial')}, {counted(len(missing), 'stage')} to run"
-    lines = [f"{title} at {first.scale_name}: {counts}", ""]
-    if note := changed_note((trial for _, trial in asked), ledger):
-        lines += [note, ""]
-    columns = ("sweep", "arm", "seed", "fingerprint", "state")
-    start = 0 if len(requests) > 1 else 1
-    lines += [*text_table(columns[start:], (row[start:] for row in trials)), "", *text_table(heading, rows), ""]
+    lines += [*text_table(heading, _stage_rows(plan, costs, expected, hardware, ledger)), ""]
     if not missing:
         return "\n".join([*lines, "Nothing to run."])
     lines += [*text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
-    time = "time unknown (some kind of stage was never measured here)"
-    if not math.isnan(seconds):
-        slots = machine_slots(first.scale)
-        time = f"about {duration(seconds / slots)} with {slots} at a time"
     own = [costs[planned.fingerprint] for planned in missing]
-    total = sum(cost.flops for cost in own)
     disk = f"{short(sum(cost.weights for cost in own), 'B')} of weights"
     disk += f" (the largest checkpoint while training: {short(max(cost.checkpoint for cost in own), 'B')})"
-    lines.append(f"In all {short(total)} FLOPs, {disk}, {time}.")
-    if hardware:
-        hours: dict[str, float] = {}
-        for planned in missing:
-            hours.setdefault(planned.stage.KIND, 0.0)
-            hours[planned.stage.KIND] += _gpu_hours(costs[planned.fingerprint], hardware)
-        kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
-        lines.append(
-            f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in all "
-            f"{sum(hours.values()) / hardware.count / 24:.3g} days of {hardware.count} (hardware, in the scale)."
-        )
-    if hardware and any(
-        check_group(costs[planned.fingerprint], hardware, "") > workers_of(planned.stage, first.scale)
-        for planned in missing
-    ):
-        lines.append("Stages whose group is larger than one get it by the scale's `workers`, after the size's name.")
-    return "\n".join([*lines, *LEGEND])
+    time = _all_time(expected.values(), machine_slots(first.scale))
+    lines.append(f"In all {short(sum(cost.flops for cost in own))} FLOPs, {disk}, {time}.")
+    return "\n".join([*lines, *(_gpu_lines(missing, costs, first.scale, hardware) if hardware else ()), *LEGEND])
+
+
+def _kind(planned: PlannedStage) -> str:
+    return planned.stage.KIND
+
+
+def _stage_rows(
+    plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
+) -> Iterator[list[object]]:
+    """A row per stage; `costs` and `expected` seconds are of those that are missing."""
+    known = list(_known_stages(ledger)) if expected else []
+    for planned in sorted(plan.stages.values(), key=_kind):
+        key = planned.fingerprint
+        row = [planned.stage.KIND, key, planned.stage.seed, STATES[planned.state]]
+        if key in expected:
+            seconds = expected[key]
+            time = "unknown" if seconds is None else duration(seconds)
+            yield [*row, _why(planned, known), *_cost_columns(costs[key], hardware), time]
+        else:
+            yield [*row, _with_quality(planned, ledger), *[""] * (9 if hardware else 7)]
+
+
+def _all_time(expected: Iterable[float | None], slots: int) -> str:
+    seconds = list(expected)
+    known = [one for one in seconds if one is not None]
+    if len(known) < len(seconds):
+        return "time unknown (some kind of stage was never measured here)"
+    return f"about {duration(sum(known) / slots)} with {slots} at a time"
+
+
+def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hardware: Hardware) -> Iterator[str]:
+    """What the missing stages take on the scale's hardware, and where that has to be said in the scale."""
+    hours: dict[str, float] = defaultdict(float)
+    larger = False
+    for planned in missing:
+        cost = costs[planned.fingerprint]
+        hours[planned.stage.KIND] += _gpu_hours(cost, hardware)
+        larger = larger or check_group(cost, hardware, "") > workers_of(planned.stage, scale)
+    kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
+    days = sum(hours.values()) / hardware.count / 24
+    yield (
+        f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in all "
+        f"{days:.3g} days of {hardware.count} (hardware, in the scale)."
+    )
+    if larger:
+        yield "Stages whose group is larger than one get it by the scale's `workers`, after the size's name."
 
 
 LEGEND = (
@@ -119,10 +134,10 @@ def _gpu_hours(cost: Cost, hardware: Hardware) -> float:
     return cost.flops / (hardware.peak * hardware.mfu) / 3600
 
 
-def _parts(missing: Iterable[PlannedStage], costs: dict[str, Cost]) -> Iterator[tuple[str, ...]]:
+def _parts(missing: Iterable[PlannedStage], costs: Costs) -> Iterator[tuple[str, ...]]:
     """Rows of what a stage does with each part; stages of equal cost stand there once."""
     seen = set()
-    for planned in sorted(missing, key=lambda planned: planned.stage.KIND):
+    for planned in sorted(missing, key=_kind):
         cost = costs[planned.fingerprint]
         if (key := (planned.stage.KIND, cost)) in seen:
             continue

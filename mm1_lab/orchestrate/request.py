@@ -13,24 +13,23 @@ from mm1_lab.config import (
     PAPER_LAW,
     WORLD_DATA,
     DataIdentity,
-    LearningRateLaw,
     PretrainedModels,
     Recipe,
     RequestError,
     Scale,
     Sweep,
     Trial,
+    decoder_name,
+    find_pretrained,
     follow_law,
-    load_scale,
     load_sweep,
     nearest,
-    read_law,
     resolve,
     resolve_sweep,
 )
-from mm1_lab.config.resolve import decoder_name, pretrained
-from mm1_lab.files import PACKAGE, SHIPPED
+from mm1_lab.files import PACKAGE
 from mm1_lab.formatting import command_line
+from mm1_lab.orchestrate.finding import find_law, find_scale, find_sweep, parse_seeds
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, merge_manifest
@@ -42,7 +41,8 @@ LOCAL = Path("results/local")
 """This machine's results, store and MLflow database, below the working directory."""
 
 REPOSITORY = PACKAGE.parent
-STUDY = SHIPPED / "results" / "study"
+MOST_TRIALS = 100_000
+"""Of a command."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,7 @@ def load_request(
     overrides = tuple(settings)
     numbers = find_scale(scale, overrides, path.parent)
     data = Path(data) if data else None
-    results = Path(results)
-    ledger = Ledger(results, Path(store) if store else results / "store", Path(parts) if parts else None)
+    ledger = Ledger(Path(results), Path(store) if store else None, Path(parts) if parts else None)
     listed = seeds if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(listed))
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
@@ -203,28 +202,6 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
     return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
 
 
-def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
-    """A scale from those beside the sweeps or one folder up, or else from the package's. Raises RequestError."""
-    places = [folder / "scales" for folder in (sweeps, sweeps.parent, SHIPPED / "sweeps")]
-    return load_scale(name, next(place for place in places if place.is_dir()), overrides)
-
-
-def find_law(
-    ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None, data_name: str
-) -> LearningRateLaw:
-    """The law of a scale with these settings on these data: of the results folder, else of the published study, which
-    is about the miniature world without settings. Raises RequestError where there is none."""
-    place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
-    for folder in (ledger.results, STUDY):
-        if (folder / place).exists():
-            return read_law(folder / place)
-    command = command_line("fit-lr-law", "--scale", scale, settings=overrides, data=data)
-    raise RequestError(
-        f"learning_rate: law: there is no {ledger.results / place} yet; find the law of this scale with these data and "
-        f"settings: {command}"
-    )
-
-
 def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace) -> Path | None:
     """The folder of the pre-trained decoder whose tokenizer the data take; None where no arm has such a decoder.
 
@@ -232,7 +209,7 @@ def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, models: Hugging
     """
     folders: dict[str, Path] = {}
     for recipe in arms.values():
-        asked = pretrained(decoder_name(recipe, scale), scale.pretrained_decoders)
+        asked = find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders)
         if asked:
             folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
     if len(folders) > 1:
@@ -275,37 +252,3 @@ def machine_slots(scale: Scale) -> int:
 def data_cache(ledger: Ledger) -> Path:
     """Where the index of the user's data is kept."""
     return ledger.store / "data"
-
-
-def find_sweep(name: str) -> Path:
-    """A path to a YAML file, or the bare name of a sweep in `sweeps/`, with `-` or `_`. Raises RequestError."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    folders = [Path("sweeps"), SHIPPED / "sweeps"]
-    for file in (folder / f"{spelt}.yaml" for folder in folders for spelt in (name, name.replace("-", "_"))):
-        if file.exists():
-            return file
-    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
-    raise RequestError(f"there is no sweep {name!r}{nearest(name, known)}")
-
-
-MOST_SEEDS, MOST_TRIALS = 10_000, 100_000
-"""Of a command; thousands of trials take seconds to plan, millions would take all memory."""
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """`3` is a count: seeds 0, 1, 2. `5,6,7` are the seeds themselves; `100,` is one. Raises RequestError."""
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 1 and not parts[-1]:
-        parts.pop()
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise RequestError(f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,)")
-    numbers = [int(part) if len(part) <= 10 else 2**32 for part in parts]
-    if max(numbers) >= 2**32 or (numbers[0] > MOST_SEEDS and "," not in text):
-        raise RequestError(f"--seeds: at most {MOST_SEEDS} seeds, each below 2^32 (numpy's generators take no others)")
-    if "," in text:
-        return tuple(dict.fromkeys(numbers))
-    if numbers[0] < 1:
-        raise RequestError("--seeds 0: at least one seed is needed")
-    return tuple(range(numbers[0]))

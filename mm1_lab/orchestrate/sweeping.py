@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,7 +88,7 @@ def work_through(plan: Plan, request: Request, executor: Executor, observers: Se
 
         return headline(ledger.trial_folder(task.key))
 
-    display = make_display(plan, measured_speeds(ledger), headline)
+    display = make_display(plan, measured_speeds(ledger), headline, sys.stdout)
     try:
         return run_plan(plan, context, [display, *observers], executor)
     finally:

@@ -25,11 +25,11 @@ from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 
 class Ledger:
-    """A results folder, a store of weights, and the shipped parts if they are to be used."""
+    """A results folder, a store of weights (by default in it), and the shipped parts if they are to be used."""
 
-    def __init__(self, results: Path, store: Path, parts: Path | None = None) -> None:
+    def __init__(self, results: Path, store: Path | None = None, parts: Path | None = None) -> None:
         self.results = results.absolute()
-        self.store = store.absolute()
+        self.store = (store or results / "store").absolute()
         self.parts = Parts(parts) if parts else None
         self._intact: set[str] = set()
 

@@ -28,9 +28,14 @@ class Variant:
     """Columns arm, seed, fingerprint, done; by seed and in the order of the sweep's arms."""
 
     @property
-    def results(self) -> Path:
-        """The results folder that holds it."""
-        return self.folder.parents[1]
+    def ledger(self) -> Ledger:
+        """Of the results folder that holds it."""
+        return Ledger(self.folder.parents[1])
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """The finished ones of its trials."""
+        return self.trials[self.trials["done"]]
 
 
 def list_variants(results: Path) -> list[Path]:
@@ -49,7 +54,7 @@ def read_variant(folder: Path) -> Variant:
     import pandas as pd
 
     manifest = read_manifest(folder)
-    ledger = Ledger(folder.parents[1], folder)
+    ledger = Ledger(folder.parents[1])
     rows = [
         (row.arm, row.seed, row.fingerprint, ledger.has_intact_scores(row.fingerprint)) for row in read_trials(folder)
     ]
@@ -78,9 +83,8 @@ def read_held_out(variant: Variant) -> pd.DataFrame:
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
     """record.json of every finished trial, by fingerprint. Raises RequestError for one of another schema."""
-    done = variant.trials[variant.trials["done"]]
-    ledger = Ledger(variant.results, variant.results)
-    records = {fingerprint: ledger.record(fingerprint) for fingerprint in done["fingerprint"]}
+    ledger = variant.ledger
+    records = {fingerprint: ledger.record(fingerprint) for fingerprint in variant.done["fingerprint"]}
     for fingerprint, record in records.items():
         if record.get("schema_version") != SCHEMA:
             raise RequestError(
@@ -109,13 +113,11 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 def _read(variant: Variant, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     import pandas as pd
 
-    done = variant.trials[variant.trials["done"]]
-    ledger = Ledger(variant.results, variant.results)
-    tables = []
+    done, ledger, tables = variant.done, variant.ledger, []
     for arm, seed, fingerprint in zip(done["arm"], done["seed"], done["fingerprint"], strict=True):
         table = read_table(ledger.trial_folder(fingerprint) / name, columns)
         table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
-        tables.append(table[["arm", "seed", "fingerprint", *columns]])
+        tables.append(table[[*TRIAL_COLUMNS, *columns]])
     if not tables:
         raise RequestError(f"{variant.folder}: no trial is finished; run it: {variant.manifest.command()}")
     return pd.concat(tables, ignore_index=True)

@@ -37,8 +37,12 @@ class Sampled:
 
     @property
     def data(self) -> str:
-        """The picture as a data URI."""
-        return f"data:image/png;base64,{base64.b64encode(self.picture.read_bytes()).decode()}" if self.picture else ""
+        return data_uri(self.picture) if self.picture else ""
+
+
+def data_uri(picture: Path) -> str:
+    """A PNG as a page holds it."""
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:

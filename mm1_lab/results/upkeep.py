@@ -44,7 +44,7 @@ def _behind_the_best(ledger: Ledger) -> set[str]:
     kept: set[str] = set()
     for folder in list_variants(ledger.results):
         variant = read_variant(folder)
-        if not variant.trials["done"].any():
+        if not len(variant.done):
             continue
         values = measures(read_scores(variant), ["fingerprint"])
         values = values[values["measure"] == AVERAGE]

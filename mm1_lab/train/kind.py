@@ -21,7 +21,7 @@ class StageKind:
     """A kind of stage that leaves weights."""
 
     config: type[Stage]
-    """Its configuration, with its inputs, parameters and positions (mm1_lab/config/stage.py)."""
+    """Its configuration, with its inputs, parameters and positions (mm1_lab/config/kinds.py)."""
     build: Callable[[Any, Tokenizer], nn.Module]
     """The network that the stage trains and keeps, from scratch; on the meta device, to be counted."""
     train: Train

@@ -1,6 +1,6 @@
 """The kinds of stages, and the one call that runs a stage from its inputs to its finished folder.
 
-A new kind is a configuration in mm1_lab/config/stage.py, a module here that trains it, and a line in `KINDS`.
+A new kind is a configuration in mm1_lab/config/kinds.py, a module here that trains it, and a line in `KINDS`.
 """
 
 from collections.abc import Mapping

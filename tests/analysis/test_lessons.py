@@ -1,6 +1,8 @@
 """Verdicts on simulated results of known truth; holes, one seed and sweeps that were not run; the lessons' file."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -10,16 +12,9 @@ import numpy as np
 import pytest
 
 from analysis.claims import judge_claims
-from analysis.lessons import (
-    LAW,
-    all_parts,
-    claims_of,
-    judge_lessons,
-    lesson_parts,
-    load_lessons,
-    protocol_hash,
-)
+from analysis.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.study import Study
+from analysis.verdicts import all_parts, judge_lessons, lesson_parts
 from mm1_lab.config import EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, study_of
 
@@ -299,6 +294,13 @@ def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(RequestError, match="a part names a contrast, an axis"):
         load_lessons(path)
+
+
+def protocol_hash(lessons: Iterable[Lesson], sweeps: Iterable[Sweep]) -> str:
+    """SHA-256 over what a confirmatory study freezes: the lessons and the contrasts of the sweeps."""
+    contrasts = {sweep.name: [contrast.model_dump() for contrast in sweep.contrasts] for sweep in sweeps}
+    frozen = {"lessons": [lesson.model_dump() for lesson in lessons], "contrasts": contrasts}
+    return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
 
 
 def test_the_protocol_of_the_study_is_that_of_these_files() -> None:

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from analysis.lr_law import fit_law, leave_one_out
-from analysis.optimum import Basis, Cell, Optimum, find_optimum
+from analysis.lr_points import Cell
+from analysis.optimum import Basis, Optimum, find_optimum
 from mm1_lab.config import RequestError
 from tests.analysis.lr_sweeps import (
     CONSTANT,

@@ -31,7 +31,7 @@ from mm1_lab.data import open_data
 from mm1_lab.data.batches import MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
-from mm1_lab.orchestrate.request import find_scale
+from mm1_lab.orchestrate.finding import find_scale
 begun = time.monotonic()
 scale = find_scale("smoke")
 data = open_data(Path("data.yaml"), Path("store/data"), scale)

@@ -185,7 +185,7 @@ def test_a_database_is_made_whole_or_not_at_all_and_a_broken_one_is_put_aside(
 
 @pytest.mark.slow
 def test_several_commands_make_one_database(request_: Request) -> None:
-    command = [sys.executable, "-c", "from mm1_lab.orchestrate.mlflow_runs import connect; connect()"]
+    command = [sys.executable, "-c", "from mm1_lab.orchestrate.mlflow_store import connect; connect()"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[1] for process in racing] == [""] * 3

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Resources, Stage
-from mm1_lab.config.stage import EvaluationSettings
+from mm1_lab.config.scale import EvaluationSettings
 from mm1_lab.data.batches import share_resources
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights

@@ -1,0 +1,52 @@
+"""What several commands need: their exit codes, and from their options a ledger or a request."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm1_lab.files import SHIPPED
+from mm1_lab.options import PARTS
+from mm1_lab.results import Ledger
+
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.request import Request
+
+
+DONE, FAILED = 0, 1
+"""Exit codes: all done; a trial, or a gate, failed."""
+
+
+def ledger_of(options: argparse.Namespace) -> Ledger:
+    return Ledger(options.results, options.store)
+
+
+def here_or_shipped(folder: Path) -> Path:
+    """Of the working directory, or else of the package."""
+    return folder if folder.is_dir() else SHIPPED / folder
+
+
+def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
+    """`only`: arms, where they are not an option."""
+    from mm1_lab.orchestrate.request import load_request
+
+    given = vars(options)
+    request = load_request(
+        sweep,
+        options.scale,
+        options.seeds,
+        given.get("only", ()) if only is None else only,
+        options.set,
+        given.get("data"),
+        options.results,
+        options.store,
+        None if given.get("no_parts") else here_or_shipped(PARTS),
+    )
+    for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
+        print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
+    if "synthetic" not in request.data.sources:
+        print(f"{options.data}: no synthetic captions; the other captions take their rows", file=sys.stderr)
+    return request

@@ -1,0 +1,123 @@
+"""A project's own data and folders: index, show-data, verify, gc, init, completion."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mm1_lab import options as opt
+from mm1_lab.commands.common import DONE, FAILED, ledger_of
+from mm1_lab.config import RequestError
+from mm1_lab.options import PARTS, RESULTS, command, option
+from mm1_lab.results import Ledger
+from mm1_lab.results.parts import Parts
+
+
+@command(
+    "--data data.yaml --scale lab",
+    option("--data", "your own data, a data.yaml", "YAML", type=Path, required=True),
+    option("--processes", "default: as many as there are cores", "COUNT", type=int),
+    opt.SCALE,
+    opt.SET,
+    opt.STORE,
+)
+def index(options: argparse.Namespace) -> int:
+    """Read all of your own data ahead, in parallel; a run of large data then starts at once."""
+    from mm1_lab.data.shards.indexing import index_data
+    from mm1_lab.orchestrate.finding import find_scale
+    from mm1_lab.orchestrate.request import data_cache, machine_cpus
+
+    if options.processes is not None and options.processes < 1:
+        raise RequestError("--processes must be at least 1")
+    ledger = Ledger(RESULTS, options.store)
+    ledger.check_writable()
+    scale = find_scale(options.scale, tuple(options.set))
+    for line in index_data(options.data, data_cache(ledger), scale, options.processes or machine_cpus()):
+        print(line, flush=True)
+    return DONE
+
+
+@command(
+    "--data data.yaml",
+    option("--out", f"where to; default: in {RESULTS}", "PNG", type=Path),
+    option("--data", "your own data, a data.yaml", "FILE", type=Path),
+    option("--scale", "for its tokenizer and rows; default: %(default)s", default="mini"),
+    opt.STORE,
+)
+def show_data(options: argparse.Namespace) -> int:
+    """A contact sheet of the miniature world, or of your own data with counts and warnings."""
+    from mm1_lab.orchestrate.contact_sheet import data_sections, draw_contact_sheet, world_sections
+
+    out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
+    if options.data:
+        from mm1_lab.data.shards import Shards
+        from mm1_lab.data.shards.summary import summary_lines
+        from mm1_lab.orchestrate.finding import find_scale
+        from mm1_lab.orchestrate.request import data_cache
+
+        ledger = Ledger(RESULTS, options.store)
+        ledger.check_writable()
+        data = Shards.open(options.data, data_cache(ledger), find_scale(options.scale))
+        for line in summary_lines(data):
+            print(line)
+        sections = data_sections(data)
+    else:
+        sections = world_sections()
+    try:
+        draw_contact_sheet(out, sections)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"--out {out}: cannot be written ({error})") from None
+    print(out)
+    return DONE
+
+
+@command("--results results/local", opt.IN_RESULTS, opt.STORE)
+def verify(options: argparse.Namespace) -> int:
+    """Read every file of the results and weights, and put aside what is damaged."""
+    from mm1_lab.results import upkeep
+
+    count, damaged = upkeep.verify(ledger_of(options))
+    parts = Parts(PARTS).damaged()
+    for folder, reason in parts.items():
+        print(f"mm1-lab: {folder}: damaged ({reason}); restore or delete it", file=sys.stderr)
+    print(f"{count} finished trials and stages: every file was read, {damaged + len(parts)} damaged")
+    return FAILED if damaged or parts else DONE
+
+
+KEEP = "the weights behind each sweep's best trial, none, or all (only what was damaged goes); default: %(default)s"
+
+
+@command(
+    "--keep best",
+    option("--keep", KEEP, choices=["best", "none", "all"], default="best"),
+    opt.IN_RESULTS,
+    opt.STORE,
+)
+def gc(options: argparse.Namespace) -> int:
+    """Free weights, never results; not while a sweep runs."""
+    from mm1_lab.results.upkeep import free_weights
+
+    freed = list(free_weights(ledger_of(options), options.keep))
+    print(f"freed {sum(size for _, size in freed) / 1e6:.1f} MB: {len(freed)} stages; results are as they were")
+    return DONE
+
+
+@command("my-lab", option("folder", None, "FOLDER", type=Path))
+def init(options: argparse.Namespace) -> int:
+    """Make a small project: a sweep, a data file, a Makefile."""
+    from mm1_lab.init import init
+
+    for path in init(options.folder):
+        print(path)
+    print(f"Next: cd {options.folder} && mm1-lab run my_question --scale smoke")
+    return DONE
+
+
+@command("> ~/.mm1-lab.sh")
+def completion(options: argparse.Namespace) -> int:
+    """Print a script for bash or zsh that completes commands, options and names."""
+    from mm1_lab.completion import completion_script
+
+    print(completion_script(options.parsers))
+    return DONE

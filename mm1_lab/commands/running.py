@@ -1,0 +1,103 @@
+"""Sweeps, before and while they run: plan, run, ship-parts."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mm1_lab import options as opt
+from mm1_lab.commands.common import DONE, request_of
+from mm1_lab.config import RequestError
+from mm1_lab.options import PARTS, command, option, switch
+from mm1_lab.results.parts import Parts
+
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.request import Request
+
+
+@command(
+    "data_mix encoder connector --seeds 3",
+    option(
+        "sweeps", "a YAML file, or the name of one in sweeps/; what several share is shown once", "SWEEP", nargs="+"
+    ),
+    opt.ONLY,
+    *opt.REQUEST,
+    *opt.UNTIL_DECIDED,
+    opt.NO_PARTS,
+)
+def plan(options: argparse.Namespace) -> int:
+    """What would run, and what it costs."""
+    from mm1_lab.orchestrate.lr_search import with_grid
+    from mm1_lab.orchestrate.report import plan_text
+
+    requests = [with_grid(request_of(options, sweep)) for sweep in options.sweeps]
+    print(plan_text(requests))
+    if looks := _looks(options, requests[0]):
+        from analysis.looks import looks_text
+
+        print(looks_text(looks))
+    return DONE
+
+
+@command(
+    "sweeps/data_mix.yaml --set train.steps=200",
+    *opt.ARMS,
+    *opt.EXECUTOR,
+    *opt.UNTIL_DECIDED,
+    option("--budget", "with --until-decided: begin no look that would not end in it", "6h"),
+    switch("--anew", "make again what was made with other code of a connector or metric than it has now"),
+    opt.NO_PARTS,
+)
+def run(options: argparse.Namespace) -> int:
+    """Run what is missing of a sweep."""
+    from analysis import draw_sweep, sweep_in_short
+    from mm1_lab.orchestrate.code_changes import forget_changed
+    from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
+    from mm1_lab.orchestrate.lr_search import load_search, run_search
+    from mm1_lab.orchestrate.sweeping import run_sweep
+
+    request = request_of(options, options.sweep)
+    request.ledger.check_writable()
+    looks, budget = _looks(options, request), parse_budget(options.budget)
+    if options.anew:
+        forget_changed(request.trials, request.ledger)
+    with make_executor(options.inline, options.address) as executor:
+        if request.sweep.search:
+            sizes = options.only or list(request.sweep.arms)
+            return run_search(load_search(request, sizes), "grid", executor, draw_sweep)
+        if looks:
+            from analysis.looks import open_arms
+
+            request = replace(request, looks=looks)
+            return run_until_decided(request, budget, executor, draw_sweep, open_arms, sweep_in_short)
+        return run_sweep(request, executor, draw_sweep, sweep_in_short)
+
+
+@command("data_mix --only base --seeds 5", *opt.ARMS)
+def ship_parts(options: argparse.Namespace) -> int:
+    """Copy the encoders and decoders of a sweep from the store to results/parts."""
+    from mm1_lab.orchestrate import shipping
+
+    parts = Parts(PARTS)
+    try:
+        for line in shipping.ship_parts(request_of(options, options.sweep), parts):
+            print(line)
+    except OSError as error:
+        raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
+    print(f"{PARTS}: {parts.size() / 1e6:.1f} MB in all")
+    return DONE
+
+
+def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
+    """Those of a study that grows until it is decided; none of another."""
+    from mm1_lab.orchestrate.growing import parse_looks
+
+    if not options.until_decided:
+        if options.looks or vars(options).get("budget"):
+            raise RequestError("--looks and --budget go with --until-decided")
+        return ()
+    if request.sweep.search:
+        raise RequestError(f"--until-decided: {request.sweep.name} is a search; it has a fixed number of seeds")
+    return parse_looks(options.looks or "", len({trial.seed for trial in request.trials}))

@@ -1,0 +1,123 @@
+"""A scale, and the law of its learning rates: check-scale, fit-lr-law."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from mm1_lab import options as opt
+from mm1_lab.commands.common import DONE, FAILED, ledger_of, request_of
+from mm1_lab.config import RequestError, nearest
+from mm1_lab.options import command, option, repeated, switch
+from mm1_lab.results import variant_name
+
+SAMPLES = "training samples that are searched for leaks; default: %(default)s"
+
+
+@command(
+    "mini --only probe",
+    option("scale", "smoke, mini, …", "SCALE"),
+    repeated("--only", "words, probe, lower (resolution), leaks, prompts or validity; may be repeated", "GATE"),
+    option("--samples", SAMPLES, type=int, default=1_000_000),
+    *opt.SETTINGS,
+    opt.INLINE,
+    opt.NO_PARTS,
+)
+def check_scale(options: argparse.Namespace) -> int:
+    """Whether results at a scale can be trusted."""
+    from analysis.study import read_study
+    from analysis.table import to_plain
+    from analysis.validity import validity_rows, validity_table
+    from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
+    from mm1_lab.orchestrate.executor import make_executor
+
+    request = request_of(options, "validity", only=("base",))
+    known = (*GATES, "validity")
+    for gate in options.only:
+        if gate not in known:
+            raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
+    gates = [gate for gate in known if gate in (options.only or known)]
+    verdicts: list[str] = []
+    if measured := [gate for gate in gates if gate != "validity"]:
+        request.ledger.check_writable()
+        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None))
+        print(f"\n{gates_text(rows)}")
+        verdicts += [row.verdict for row in rows]
+    if "validity" in gates:
+        for sweep in ("validity", "data_mix"):  # where base and blind control may be, the sweep made for it first
+            folder = request.folder.with_name(variant_name(sweep, request.overrides, request.data_name))
+            study = read_study(folder) if (folder / "sweep.json").exists() else None
+            if study and (rules := validity_rows(study)):
+                print(f"\n{to_plain(validity_table(study, rules))}")
+                verdicts += [rule.verdict for rule in rules]
+                break
+        else:
+            print("\nNo finished trials of base and blind at the same seed; run: mm1-lab run validity --seeds 5")
+    return FAILED if "fail" in verdicts else DONE
+
+
+PREDICT = "sizes to predict, 30B,7B; with tokens as 30B:600B; default: the scale's larger ones"
+
+
+FROM = "fit these measurements instead: columns params, learning_rate, score[, seed, tokens, batch_size]"
+
+
+@command(
+    "--sizes 9M,85M,302M,1.2B --scale smoke",
+    option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
+    option("--search", "who chooses the rates to try (default: grid)", choices=("grid", "optuna"), default="grid"),
+    option("--predict", PREDICT, "LIST"),
+    switch("--keep-unbracketed", "fit sizes too whose optimum is not bracketed"),
+    option("--from", FROM, "CSV", dest="file", type=Path),
+    switch("--lower-is-better", "--from: the score is a loss"),
+    repeated("--profile", "--from: keep the best over this column", "COLUMN"),
+    *opt.REQUEST,
+    *opt.EXECUTOR,
+    opt.NO_PARTS,
+)
+def fit_lr_law(options: argparse.Namespace) -> int:
+    """Search each size's best learning rate and fit its law."""
+    if options.file:
+        return _fit_file(options)
+    from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search
+
+    for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
+        if given:
+            raise RequestError(f"{name} is about measurements from a file; give it with --from")
+    request = request_of(options, "lr_law")
+    sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), request.scale)
+    predicted = predicted_sizes(options.predict, sizes, request.scale)
+    request = load_search(request, sizes)
+    request.ledger.check_writable()
+
+    def draw(folder: Path) -> list[Path]:
+        from analysis.lr_law import Target
+        from analysis.lr_results import draw_search
+
+        return draw_search(folder, [Target(*size) for size in predicted.items()], options.keep_unbracketed)
+
+    with make_executor(options.inline, options.address) as executor:
+        return run_search(request, options.search, executor, draw)
+
+
+def _fit_file(options: argparse.Namespace) -> int:
+    from analysis.lr_law import fit_all
+    from analysis.lr_points import read_points
+    from analysis.lr_report import parse_targets, write_fits
+
+    for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
+        if given:
+            raise RequestError(f"{name} is about trials, and --from runs none; leave one of them out")
+    measurements = read_points(options.file, options.lower_is_better, options.profile)
+    targets = parse_targets(options.predict, measurements)
+    ledger_of(options).check_writable()
+    # files of one name in different folders have folders of their own
+    digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
+    folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
+    written = write_fits(folder, measurements, fit_all(measurements, targets, options.keep_unbracketed))
+    print(written[-1].read_text(encoding="utf-8"))
+    for path in written:
+        print(path)
+    return DONE

@@ -1,0 +1,141 @@
+"""What is known: status, show, compare, figures, report, dashboard, sync-mlflow."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+from mm1_lab import options as opt
+from mm1_lab.commands.common import DONE, here_or_shipped, ledger_of, request_of
+from mm1_lab.config import RequestError
+from mm1_lab.files import Busy
+from mm1_lab.formatting import counted
+from mm1_lab.options import PARTS, RESULTS, STUDY, command, option, switch
+from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results.manifest import read_manifest, read_trials
+from mm1_lab.results.reading import list_variants
+
+
+@command(
+    "data_mix --scale smoke",
+    option("sweep", "a sweep; without it, all that were run", "SWEEP", nargs="?"),
+    *opt.REQUEST,
+)
+def status(options: argparse.Namespace) -> int:
+    """What is done, missing, or failed and why."""
+    from mm1_lab.orchestrate.lr_search import with_grid
+    from mm1_lab.orchestrate.report import status_text
+
+    if options.sweep:
+        request = with_grid(request_of(options, options.sweep))
+        asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
+        sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
+    else:
+        manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
+        sweeps = [(f"{manifest.variant} at {manifest.scale}", rows) for manifest, rows in manifests]
+    print(status_text(sweeps, ledger_of(options)))
+    return DONE
+
+
+@command("data_mix base captions", opt.SWEEP, option("arms", None, "ARM", nargs="*"), *opt.REQUEST)
+def show(options: argparse.Namespace) -> int:
+    """The arms of a sweep, an arm resolved, or what differs between two."""
+    from mm1_lab.orchestrate.show import show_text
+
+    if len(options.arms) > 2:
+        raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to see what differs")
+    print(show_text(request_of(options, options.sweep), options.arms))
+    return DONE
+
+
+@command(
+    "data_mix captions interleaved",
+    opt.SWEEP,
+    option("first", None, "ARM"),
+    option("second", None, "ARM"),
+    *opt.REQUEST,
+)
+def compare(options: argparse.Namespace) -> int:
+    """Two arms: scores, difference and its interval."""
+    from analysis.study import read_study
+    from analysis.table import to_plain
+    from analysis.tables import compare_table
+
+    request = request_of(options, options.sweep)
+    folder = request.folder
+    published = here_or_shipped(STUDY) / request.scale_name / request.variant
+    if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
+        print(f"{folder}: holds no results; these are of {published}", file=sys.stderr)
+        folder = published
+    print(to_plain(compare_table(read_study(folder), options.first, options.second)))
+    return DONE
+
+
+@command("--results results/study", opt.ALL_RESULTS)
+def figures(options: argparse.Namespace) -> int:
+    """Draw tables and figures of all results."""
+    from analysis.redraw import draw
+
+    paths = draw(_drawn_folder(options))
+    for folder, count in Counter(path.parent for path in paths).items():
+        print(f"{folder}: {counted(count, 'file')}")
+    print(f"All of it in short: {paths[-1]}")
+    return DONE
+
+
+@command(
+    "--results results/study",
+    opt.ALL_RESULTS,
+    switch("--masked", "shuffle the arms within each seed, in a copy: to look for bugs before anything is known"),
+)
+def report(options: argparse.Namespace) -> int:
+    """Redraw, and write one HTML file."""
+    from analysis.redraw import draw_report
+    from mm1_lab.results.masking import masked_copy
+
+    folder = _drawn_folder(options)
+    print(draw_report(masked_copy(folder) if options.masked else folder)[-1])
+    return DONE
+
+
+def _drawn_folder(options: argparse.Namespace) -> Path:
+    """The folder that is asked for; else this machine's, or where it holds no sweep, a copy of the committed study.
+
+    So nothing that is committed changes unless its folder is named.
+    """
+    copy = RESULTS / STUDY.name
+    if options.results or any(RESULTS.glob("*/*/sweep.json")) or not STUDY.exists():
+        return options.results or RESULTS
+    shutil.rmtree(copy, ignore_errors=True)
+    return Path(shutil.copytree(STUDY, copy))
+
+
+@command("--port 5001", option("--port", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
+def dashboard(options: argparse.Namespace) -> int:
+    """Browse the runs in MLflow on 127.0.0.1."""
+    from mm1_lab.orchestrate.dashboard import show_dashboard
+
+    sync_mlflow(options)
+    show_dashboard(options.port)
+    return DONE
+
+
+@command("", opt.ALL_RESULTS, opt.STORE)
+def sync_mlflow(options: argparse.Namespace) -> int:
+    """Enter into MLflow what it lacks of the results."""
+    from mm1_lab.orchestrate.mlflow_store import shown_uri
+    from mm1_lab.orchestrate.recorder import sync
+
+    both = [folder for folder in (RESULTS, STUDY) if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
+    for results in [options.results] if options.results else both:
+        for folder in list_variants(results):
+            try:
+                manifest = sync(folder, Ledger(results, options.store, here_or_shipped(PARTS)))
+            except Busy:
+                print(f"{folder}: is running now, and is entered as it goes")
+                continue
+            print(f"{manifest.variant} at {manifest.scale}: entered into {shown_uri()}")
+    return DONE

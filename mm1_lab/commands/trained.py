@@ -1,0 +1,100 @@
+"""Trained arms: export, import-scores, chat."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mm1_lab import options as opt
+from mm1_lab.commands.common import DONE, request_of
+from mm1_lab.config import RequestError
+from mm1_lab.options import command, option, repeated
+
+FORMS = ("mm1", "llava", "encoder", "decoder")
+
+
+AS = "mm1 (default); llava, where that is exact; encoder or decoder, a part by itself"
+
+
+@command(
+    "data_mix --only base model",
+    *opt.ARMS,
+    option("folder", "a new folder", "FOLDER", type=Path),
+    option("--as", AS, dest="form", choices=FORMS, default="mm1"),
+)
+def export(options: argparse.Namespace) -> int:
+    """A trained arm as a Hugging Face folder."""
+    from analysis.model_card import model_card
+    from mm1_lab.orchestrate.exporting import export_trial, only_trial
+    from mm1_lab.results.reading import read_table
+    from mm1_lab.results.schema import SCORE_COLUMNS, SCORES
+
+    request = request_of(options, options.sweep)
+    trial = only_trial(request)
+    folder = request.ledger.trial_folder(trial.fingerprint)
+    done = request.ledger.has_scores(trial.fingerprint)
+    card = model_card(
+        f"{request.variant} at {request.scale_name}: {trial.name}",
+        options.form,
+        request.ledger.record(trial.fingerprint) if done else None,
+        read_table(folder / SCORES, SCORE_COLUMNS) if done else None,
+        trial.evaluation.model.picture_tokens,
+    )
+    export_trial(request, trial, options.form, options.folder, card)
+    print(options.folder)
+    return DONE
+
+
+@command(
+    "data_mix --only base lmms-logs",
+    *opt.ARMS,
+    option("folder", "where lmms-eval's --output_path was, with --log_samples", "FOLDER", type=Path),
+)
+def import_scores(options: argparse.Namespace) -> int:
+    """Add to a trained arm the scores that lmms-eval gave its exported model."""
+    from mm1_lab.orchestrate.exporting import only_trial
+    from mm1_lab.orchestrate.importing import import_scores
+
+    request = request_of(options, options.sweep)
+    for line in import_scores(request, only_trial(request), options.folder):
+        print(line)
+    return DONE
+
+
+@command(
+    "sft_resolution --only 336 --image photo.jpg",
+    *opt.ARMS,
+    repeated("--image", "of the first turn; may be repeated", "FILE", type=Path),
+)
+def chat(options: argparse.Namespace) -> int:
+    """Talk to a trained arm."""
+    from mm1_lab.orchestrate.conversation import Chat, open_image
+    from mm1_lab.orchestrate.exporting import only_trial, weights_of
+
+    request = request_of(options, options.sweep)
+    trial = only_trial(request)
+    waiting = [open_image(path) for path in options.image]
+    talk = Chat.load(trial.evaluation.model, weights_of(request, trial), request.open_data())
+    print("Words are a turn; `/image FILE` adds a picture to the next one, `/new` starts anew, an empty line ends.")
+    while said := _typed("You: "):
+        typed, _, rest = said.partition(" ")
+        try:
+            if typed == "/image":
+                waiting.append(open_image(Path(rest.strip()).expanduser()))
+                continue
+            if typed == "/new":
+                talk.forget()
+            else:
+                print(f"{trial.arm}: {talk.say(said, waiting)}", flush=True)
+            waiting = []
+        except RequestError as error:
+            print(error)
+    return DONE
+
+
+def _typed(prompt: str) -> str:
+    """A line of the user's; empty at the end of the input."""
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""

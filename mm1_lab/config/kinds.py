@@ -1,0 +1,250 @@
+"""The kinds of stages, in numbers; how each runs is in `mm1_lab/train/stages.py`."""
+
+from typing import Any, ClassVar, Literal
+
+from mm1_lab.config.base import Config
+from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
+from mm1_lab.config.pretrained import PretrainedDecoder, PretrainedEncoder
+from mm1_lab.config.scale import (
+    Attention,
+    DecoderTraining,
+    EncoderTraining,
+    EvaluationSettings,
+    MultimodalTraining,
+    SftTraining,
+)
+from mm1_lab.config.size import Parameters, Size
+from mm1_lab.config.stage import Stage
+
+WORLD_BENCHMARKS = 9
+"""Of the miniature world: the eight with pictures and text-core. Users' shards have held-out captions."""
+
+
+ANSWER_TOKENS = 24
+"""Of a question with its answer, without the picture, about."""
+
+
+RECONSTRUCTIVE_DEPTH = 20 / 24
+"""Share of its layers that a reconstructive encoder is used with (section 3.2: 20 of AIM's 24)."""
+
+
+class EncoderStage(Stage):
+    """Pre-training of a ViT: on image-caption pairs, on images alone, or none at all."""
+
+    KIND: ClassVar[str] = "encoder"
+    VERSION: ClassVar[int] = 1
+
+    size: Size
+    """Of the ViT that is trained."""
+    patch: int
+    image_size: int
+    """Pixels a side."""
+    synthetic_share: float
+    """Share of pairs with a dense caption."""
+    training: EncoderTraining
+    objective: Literal["contrastive", "reconstructive", "none"] = "contrastive"
+    pairs: Literal["captions", "pages"] = "captions"
+    """Where images and their texts are from: captioned images, or pages."""
+    distinct_pairs: int | None = None
+    """So many pairs again and again, where they are from pages."""
+    start: "EncoderStage | None" = None
+    """An encoder of another resolution to go on from; its position embeddings are interpolated."""
+
+    @property
+    def features(self) -> Size:
+        """Of the ViT that is used: a reconstructive one without its last layers."""
+        if self.objective != "reconstructive":
+            return self.size
+        return self.size.model_copy(update={"layers": max(1, round(self.size.layers * RECONSTRUCTIVE_DEPTH))})
+
+    def parameters(self) -> Parameters:
+        own = self.size.parameters()
+        return own + self.training.text.parameters() if self.objective == "contrastive" else own
+
+    def positions(self) -> int:
+        if self.objective == "none":
+            return 0
+        return self.training.steps * self.training.batch_size * (self.image_size // self.patch) ** 2
+
+
+class DecoderStage(Stage):
+    """Language-model pre-training on text alone."""
+
+    KIND: ClassVar[str] = "decoder"
+    VERSION: ClassVar[int] = 1
+
+    size: Size
+    training: DecoderTraining
+    attention: Attention = "masked"
+    gradient_checkpointing: bool = False
+    upcycled_from: "DecoderStage | None" = None
+    """A dense decoder whose feed-forwards every expert starts as."""
+
+    def parameters(self) -> Parameters:
+        return self.size.parameters()
+
+    def positions(self) -> int:
+        steps = zip(self.training.phase_steps(), self.training.phases, strict=True)
+        return sum(count * phase.batch_size * phase.sequence_length for count, phase in steps)
+
+
+class ConnectorConfig(Config):
+    """A vision-language connector."""
+
+    kind: str
+    image_tokens: int
+    width: int
+    """Inner width, where the kind has one."""
+
+
+class MultimodalStage(Stage):
+    """Multimodal pre-training of encoder, connector and decoder together."""
+
+    KIND: ClassVar[str] = "multimodal"
+    VERSION: ClassVar[int] = 2
+
+    encoder: EncoderStage | PretrainedEncoder
+    decoder: DecoderStage | PretrainedDecoder
+    image_size: int
+    connector: ConnectorConfig
+    shares: dict[str, float]
+    """Share of packed rows a source."""
+    sequence_length: int
+    max_images: int
+    frozen: tuple[str, ...]
+    """Parts that are not trained, in alphabetical order."""
+    blind: bool
+    training: MultimodalTraining
+    drop_overlong: bool = False
+    """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
+    gradient_checkpointing: bool = False
+    attention: Attention = "masked"
+    stop_after: int | None = None
+    """Steps after which training ends, before the end of its schedule."""
+    shuffled: bool = False
+    """A control: documents have the images of others."""
+
+    VIEWS: ClassVar[int] = 1
+
+    @property
+    def views(self) -> int:
+        """Images that a picture becomes."""
+        return self.VIEWS
+
+    @property
+    def picture_tokens(self) -> int:
+        """Places that a picture takes in a sequence."""
+        return self.connector.image_tokens
+
+    def parameters(self) -> Parameters:
+        return self.encoder.features.parameters() + self.decoder.size.parameters()
+
+    def positions(self) -> int:
+        return (self.stop_after or self.training.steps) * self.training.batch_size * self.sequence_length
+
+
+class SftStage(Stage):
+    """Supervised fine-tuning of a model on instructions, at a resolution and number of views of its own."""
+
+    KIND: ClassVar[str] = "sft"
+    VERSION: ClassVar[int] = 1
+
+    model: MultimodalStage
+    shares: dict[str, float]
+    """Share of packed rows per instruction set."""
+    sets: str = ""
+    """A hash of the files of the user's instruction sets; the world's are part of its version."""
+    image_size: int
+    """Pixels a side of each view."""
+    views: int
+    frozen: tuple[str, ...]
+    training: SftTraining
+
+    @property
+    def encoder(self) -> EncoderStage | PretrainedEncoder:
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> DecoderStage | PretrainedDecoder:
+        return self.model.decoder
+
+    @property
+    def connector(self) -> ConnectorConfig:
+        return self.model.connector
+
+    @property
+    def blind(self) -> bool:
+        return self.model.blind
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self.model.gradient_checkpointing
+
+    @property
+    def attention(self) -> Attention:
+        return self.model.attention
+
+    @property
+    def drop_overlong(self) -> bool:
+        """Conversations that do not fit a row are left out."""
+        return True
+
+    @property
+    def sequence_length(self) -> int:
+        return self.training.sequence_length
+
+    @property
+    def max_images(self) -> int:
+        return self.training.max_images
+
+    @property
+    def picture_tokens(self) -> int:
+        """Places that a picture takes in a sequence: image tokens of each of its views."""
+        return self.views * self.connector.image_tokens
+
+    def parameters(self) -> Parameters:
+        return self.model.parameters()
+
+    def positions(self) -> int:
+        return self.training.steps * self.training.batch_size * self.sequence_length
+
+
+ModelStage = MultimodalStage | SftStage
+"""Stages whose weights are an MM1."""
+
+
+class EvaluationStage(Stage):
+    """Few-shot scores and held-out losses of a trained model."""
+
+    KIND: ClassVar[str] = "evaluation"
+    VERSION: ClassVar[int] = 3
+    TRAINS: ClassVar[bool] = False
+
+    model: MultimodalStage | SftStage
+    settings: EvaluationSettings
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    """Those that are named beside the data's own."""
+    text_tasks: tuple[TextTask, ...] = ()
+    """Tasks of lm-eval for the decoder alone."""
+    TUNED_VERSION: ClassVar[int] = 2
+    """Raised in place of VERSION where only what tuned models are asked in the world changes."""
+
+    sharp_demonstrations: int | None = None
+    """Demonstrations, the last ones, whose pictures are seen in all views; those before them as a whole alone."""
+
+    def parameters(self) -> Parameters:
+        return self.model.parameters()
+
+    def canonical(self) -> dict[str, Any]:
+        in_world = self.data.kind == "world" and isinstance(self.model, SftStage)
+        return super().canonical() | ({"tuned": self.TUNED_VERSION} if in_world else {})
+
+    @property
+    def question_tokens(self) -> int:
+        """Of a question with its picture and answer."""
+        return ANSWER_TOKENS + self.model.picture_tokens
+
+    def positions(self) -> int:
+        question = self.question_tokens
+        benchmarks = (WORLD_BENCHMARKS if self.data.kind == "world" else 1) + len(self.benchmarks)
+        return benchmarks * self.settings.questions * sum(question * (shots + 1) for shots in self.settings.shots)

@@ -1,0 +1,151 @@
+"""The parts that a recipe starts from, its encoder and its decoder: others' models, or stages that pre-train them."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from mm1_lab.config.base import RequestError, nearest
+from mm1_lab.config.kinds import DecoderStage, EncoderStage
+from mm1_lab.config.pretrained import (
+    Pretrained,
+    PretrainedDecoder,
+    PretrainedEncoder,
+    PretrainedModels,
+    find_pretrained,
+)
+from mm1_lab.config.recipe import EncoderRecipe, Recipe
+from mm1_lab.config.scale import Optimiser, Scale
+from mm1_lab.config.stage import DataIdentity
+
+EXPERTS = {"experts", "experts_every", "experts_per_token"}
+LATER_SHARE = 5 / 39
+"""Samples at the second resolution, of those at the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384."""
+IMAGETEXT_SHARE = 400e6 / 5e9
+"""Different pairs of OpenAI's data, of DFN-5B's."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def decoder_name(recipe: Recipe, scale: Scale) -> str:
+    """The recipe's decoder as the scale's tables call it."""
+    return {"base": scale.base_decoder, "larger": scale.larger_decoder}.get(recipe.decoder, recipe.decoder)
+
+
+@dataclass(frozen=True)
+class PartsResolver:
+    """The encoder and the decoder of a recipe at a scale and seed."""
+
+    recipe: Recipe
+    scale: Scale
+    seed: int
+    data: DataIdentity
+    models: PretrainedModels | None
+    made: dict[Hashable, Any]
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Fields of every stage."""
+        scale = self.scale
+        return {"seed": self.seed, "data": self.data, "precision": scale.precision, "compile": scale.compile}
+
+    def decoder(self) -> DecoderStage | PretrainedDecoder:
+        """A pre-trained decoder, or the pre-training of one."""
+        scale = self.scale
+        name = decoder_name(self.recipe, scale)
+        if ready := find_pretrained(name, scale.pretrained_decoders):
+            decoder = self.others(ready).decoder(ready)
+            if scale.sequence_length > decoder.longest:
+                raise RequestError(
+                    f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
+                    f"{scale.sequence_length}; lower it with --set sequence_length={decoder.longest}"
+                )
+            return decoder
+        key = ("decoder", self.seed, name)
+        if key not in self.made:
+            look_up("decoder", name, scale.decoders, scale.pretrained_decoders)
+            size = scale.decoders[name]
+            self.made[key] = new = DecoderStage(
+                **self.shared,
+                size=size,
+                training=scale.decoder,
+                attention=scale.attention,
+                gradient_checkpointing=scale.gradient_checkpointing,
+            )
+            if name in scale.upcycled:
+                dense = look_up("decoder", scale.upcycled[name], scale.decoders)
+                if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
+                    raise RequestError(
+                        f"the decoder {name!r} is to start from {scale.upcycled[name]!r}, so it must be the same but "
+                        "for experts"
+                    )
+                self.made[key] = new.model_copy(update={"upcycled_from": new.model_copy(update={"size": dense})})
+        return cast("DecoderStage", self.made[key])
+
+    def encoder(self) -> EncoderStage | PretrainedEncoder:
+        """A pre-trained encoder, or the pre-training of one."""
+        asked = self.recipe.encoder
+        if ready := find_pretrained(asked.size, self.scale.pretrained_encoders):
+            if asked != EncoderRecipe(size=asked.size, schedule=asked.schedule):
+                raise RequestError(
+                    f"the encoder {asked.size!r} is pre-trained already ({ready.weights}), so its loss and data cannot "
+                    "be chosen; name other weights for this arm"
+                )
+            return self.others(ready).encoder(ready)
+        key = ("encoder", self.seed, asked, self.recipe.resolution)
+        if key not in self.made:
+            self.made[key] = self.encoder_stage(asked)
+        return cast("EncoderStage", self.made[key])
+
+    def encoder_stage(self, asked: EncoderRecipe) -> EncoderStage:
+        """The encoder's pre-training, behind that at its first resolution where there is one."""
+        scale, resolution, sources = self.scale, self.recipe.resolution, self.data.sources
+        if resolution == "native":
+            raise RequestError("resolution `native` is that of a pre-trained encoder; give pixels")
+        from_pages = asked.data == "imagetext"
+        needed = {"interleaved"} if from_pages else {"captions", "synthetic"}
+        if not needed & set(sources):
+            what = "images of pages" if from_pages else "captioned images"
+            raise RequestError(
+                f"the encoder is pre-trained on {what}; the data have none, add `{min(needed)}: [FILES]`"
+            )
+        is_contrastive = asked.loss == "contrastive"
+        dense = is_contrastive and asked.data == "dfn+vecap" and "synthetic" in sources
+        steps = steps_of(scale.encoder, scale.short_encoder if asked.schedule == "short" else 1)
+        stage = EncoderStage(
+            **self.shared,
+            size=look_up("encoder", asked.size, scale.encoders, scale.pretrained_encoders),
+            patch=scale.patch,
+            image_size=look_up("resolution", asked.first_resolution or resolution, scale.resolutions),
+            synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
+            training=scale.encoder.model_copy(update={"steps": steps}),
+            objective=asked.loss,
+            pairs="pages" if from_pages else "captions",
+            distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if from_pages else None,
+        )
+        if asked.first_resolution is None:
+            return stage
+        if not is_contrastive:
+            raise RequestError("only a contrastive encoder has a first_resolution")
+        image_size = look_up("resolution", resolution, scale.resolutions)
+        training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
+        return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
+
+    def others(self, asked: Pretrained) -> PretrainedModels:
+        if self.models is None:
+            raise TypeError(f"{asked.weights} is a pre-trained model; give `models`, which can look into it")
+        return self.models
+
+
+def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
+    """The entry of the first table that has it. Raises RequestError, naming the nearest key, where none has."""
+    for table in tables:
+        if key in table:
+            return table[key]
+    known = [str(name) for table in tables for name in table]
+    raise RequestError(f"this scale has no {what} {key!r}{nearest(str(key), known)}")
+
+
+def steps_of(training: Optimiser, part: float, whole: float = 1) -> int:
+    """That part of a training's steps."""
+    return max(1, round(training.steps * part / whole))

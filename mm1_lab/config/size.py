@@ -1,0 +1,61 @@
+"""How large a transformer is, and how many parameters that makes."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from mm1_lab.config.base import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """A count without embeddings, norms and biases."""
+
+    dense: int
+    """With one feed-forward in each layer: what laws of the learning rate go by (the paper's experts keep its rate)."""
+    total: int
+    """With every expert and router: what memory holds."""
+    active: int
+    """With the experts that one token passes: what computing costs."""
+
+    def __add__(self, other: "Parameters") -> "Parameters":
+        return Parameters(self.dense + other.dense, self.total + other.total, self.active + other.active)
+
+
+class Size(Config):
+    """A transformer's table entry."""
+
+    layers: int = Field(gt=0, le=10_000)
+    width: int = Field(gt=0, le=1_000_000)
+    heads: int = Field(gt=0, le=100_000)
+    kv_heads: int | None = Field(None, gt=0)
+    """Of a decoder: heads of keys and values (grouped-query attention); without it as many as `heads`."""
+    feed_forward: int | None = Field(None, gt=0, le=10_000_000)
+    """Of a decoder: inner width of the feed-forward; without it 8/3 · width, where SwiGLU's three matrices have as
+    many parameters as a classic feed-forward of 4 · width."""
+    experts: int = Field(0, ge=0, le=100_000)
+    """Of a decoder: feed-forwards among which a router chooses, in every `experts_every`th layer; 0: it is dense."""
+    experts_every: int = Field(2, gt=0)
+    experts_per_token: int = Field(2, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} heads of keys and values evenly")
+        if self.experts and not (self.experts_per_token <= self.experts and self.experts_every <= self.layers):
+            raise ValueError("experts must be at least experts_per_token, and layers at least experts_every")
+        return self
+
+    def parameters(self) -> Parameters:
+        """12 · layers · width² for a plain size: 4 width² for attention, 8 width² for the feed-forward of a layer."""
+        attention = 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
+        feed_forward = 3 * self.width * self.feed_forward if self.feed_forward else 8 * self.width**2
+        dense = self.layers * (attention + feed_forward)
+        sparse = self.layers // self.experts_every if self.experts else 0
+        routers = sparse * self.experts * self.width
+        return Parameters(
+            dense,
+            dense + routers + sparse * (self.experts - 1) * feed_forward,
+            dense + routers + sparse * (self.experts_per_token - 1) * feed_forward,
+        )
