@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import DEVELOPMENT, seeds_text
 from analysis.statistics import Interval, arm_means, over_blocks
-from mm1_lab.config import Panel, Sweep
+from mm1_lab.config import WORLD_DATA, Panel, Sweep
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import AVERAGE, CONTENT, PLAIN, TEXT_CORE, TUNED, by_content, measures
@@ -164,8 +164,16 @@ class Study:
         missing = self.missing()
         lacking = f"Without scores: {', '.join(missing)}." if missing else ""
         changed = changed_text(part for one in self.records.values() for part in changed_parts(one.get("code", {})))
-        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, lacking, changed)
+        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, self.older_world, lacking, changed)
         return [note for note in notes if note]
+
+    @property
+    def older_world(self) -> str:
+        """Whether these results are of an earlier version of the miniature world; empty where they are not."""
+        data = self.variant.manifest.data
+        if data.kind != "world" or data.digest == WORLD_DATA.digest:
+            return ""
+        return f"Made in an earlier miniature world ({data.digest}, now {WORLD_DATA.digest}): a run makes them anew."
 
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""
@@ -198,9 +206,13 @@ class Study:
         return [f"{name}: {note}." for name, note in self._recorded("benchmarks").items()]
 
     def majority(self, measure: str) -> float | None:
-        """What the best constant answer for each kind of question earns; None for a measure with captions."""
-        known, names = self._recorded("majority"), self._rows(measure)["benchmark"].unique()
-        return float(np.mean([known[name] for name in names])) if len(names) and set(names) <= set(known) else None
+        """What the best constant answer for each kind of question earns, the mean over trials, for each seed asks its
+        own; None for a measure with captions."""
+        names = self._rows(measure)["benchmark"].unique()
+        known = [record["majority"] for record in self.records.values() if record.get("majority")]
+        if not len(names) or not known or any(set(names) - set(levels) for levels in known):
+            return None
+        return float(np.mean([[levels[name] for name in names] for levels in known]))
 
     def _recorded(self, key: str) -> dict[str, Any]:
         """What the first record that says something under `key` says there."""

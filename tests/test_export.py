@@ -137,7 +137,7 @@ def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditio
     language = known.decoder(Pretrained(weights=str(place / "decoder")))
     decoder = make_decoder(text_config(language, language.vocabulary)).eval()
     load_decoder(decoder, language)
-    described = "a large red circle is at the top left ."
+    described = "a large red circle is at top-left ."
     tokenizer = folder_tokenizer(place / "decoder")
     assert tokenizer.encode(described) == World().tokenizer.encode(described)
     ids = torch.tensor([tokenizer.encode(described)])

@@ -71,7 +71,7 @@ class DecoderStage(Stage):
     """Language-model pre-training on text alone."""
 
     KIND: ClassVar[str] = "decoder"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     size: Size
     training: DecoderTraining
@@ -101,7 +101,7 @@ class MultimodalStage(Stage):
     """Multimodal pre-training of encoder, connector and decoder together."""
 
     KIND: ClassVar[str] = "multimodal"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     encoder: EncoderStage | PretrainedEncoder
     decoder: DecoderStage | PretrainedDecoder
@@ -147,7 +147,7 @@ class SftStage(Stage):
     """Supervised fine-tuning of a model on instructions, at a resolution and number of views of its own."""
 
     KIND: ClassVar[str] = "sft"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: MultimodalStage
     shares: dict[str, float]

@@ -23,7 +23,7 @@ from mm1_lab.config.base import Config, canonical_json
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.size import Parameters
 
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 """Raised when the miniature world's scenes, words, sources, splits or benchmarks change."""
 
 

@@ -1,11 +1,14 @@
 """Packing: several documents in one row of fixed length, so that little of a batch is padding (section 4).
 
-Documents never see each other: `documents` and `positions` tell the model where each begins. Rows are filled greedily
-with the candidates of one source, in the order in which they come.
+Documents never see each other: `documents` and `positions` tell the model where each begins. A row holds documents of
+one source: those that come first, and at its end those of the next few that fill it best. So little is favoured for its
+length although what does not fit is passed over. (Sources that must pass over nothing plan their rows, see
+mm1_lab/data/shards/plan.py.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +16,42 @@ from numpy.typing import NDArray
 from mm1_lab.config import ModelStage, MultimodalStage
 from mm1_lab.data.types import Answer, Document, Picture, Tokenizer, Tokens
 
-MISFITS = 4
-"""A row is closed after so many candidates in a row that do not fit."""
-SCRAP = 8
-"""A row is closed when fewer positions than this are free; hardly a document is that short."""
+UNDONE, LOOKAHEAD = 2, 12
+"""How many documents, of those in a row and of those after the first that does not fit, its end is chosen from.
+The world's rows are 97 to 100 % full then; to look further ahead would favour lengths that fit well."""
+SLACK = 50
+"""A row is full when less than this part of it, a fiftieth, is free."""
+
+
+def fill_row(sizes: Iterable[tuple[int, int]], sequence: int, max_images: int) -> list[int]:
+    """Which candidates stand in a row of `sequence` positions and `max_images`, by number.
+
+    `sizes` are positions and images of each, of which no more are asked for than are needed. The first is always taken.
+    """
+    enough = sequence - sequence // SLACK
+    candidates = enumerate(sizes)
+    taken: list[tuple[int, tuple[int, int]]] = []
+    filled = shown = 0
+    for candidate in candidates:
+        _, (tokens, images) = candidate
+        if filled + tokens > sequence or shown + images > max_images:
+            break
+        taken.append(candidate)
+        filled, shown = filled + tokens, shown + images
+        if filled >= enough:
+            return [number for number, _ in taken]
+    else:
+        return [number for number, _ in taken]
+    kept = max(1, len(taken) - UNDONE)
+    begun = [number for number, _ in taken[:kept]]
+    fills = {(sum(tokens for _, (tokens, _) in taken[:kept]), sum(images for _, (_, images) in taken[:kept])): begun}
+    for number, (tokens, images) in chain(taken[kept:], [candidate], islice(candidates, LOOKAHEAD)):
+        for (filled, shown), row in list(fills.items()):
+            if filled + tokens <= sequence and shown + images <= max_images:
+                fills.setdefault((filled + tokens, shown + images), [*row, number])
+        if max(fills)[0] >= enough:
+            break
+    return fills[max(fills)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,40 +107,26 @@ class Packer:
         )
 
     def pack(self, documents: Iterable[Document]) -> Row:
-        """A row of the candidates that fit, in order.
+        """A row of some of the candidates, as `fill_row` chooses them.
 
         Raises ValueError for a document that would not fit an empty row, unless such are left out: its source must keep
         documents short enough.
         """
-        tokens: list[int] = []
-        weights: list[float] = []
-        lengths: list[int] = []
-        pictures: list[Picture] = []
-        owners: list[int] = []
-        misfits = 0
-        for document in documents:
-            ids, id_weights, shown = self._encode(document)
-            if len(ids) > self.sequence or len(shown) > self.max_images:
-                if self.drop_overlong:
-                    continue
-                raise ValueError(
-                    f"document {document.key!r} of {len(ids)} tokens and {len(shown)} images does not fit an empty row "
-                    f"of {self.sequence} tokens and {self.max_images} images"
-                )
-            if len(tokens) + len(ids) > self.sequence or len(pictures) + len(shown) > self.max_images:
-                misfits += 1
-                if misfits == MISFITS:
-                    break
-                continue
-            misfits = 0
-            tokens += ids
-            weights += id_weights
-            lengths.append(len(ids))
-            pictures += shown
-            owners += [len(lengths)] * len(shown)
-            if self.sequence - len(tokens) < SCRAP:
-                break
-        return self._row(tokens, weights, lengths, pictures, owners)
+        encoded: list[tuple[list[int], list[float], list[Picture]]] = []
+
+        def sizes() -> Iterator[tuple[int, int]]:
+            for document in documents:
+                ids, weights, shown = self._encode(document)
+                if len(ids) <= self.sequence and len(shown) <= self.max_images:
+                    encoded.append((ids, weights, shown))
+                    yield len(ids), len(shown)
+                elif not self.drop_overlong:
+                    raise ValueError(
+                        f"document {document.key!r} of {len(ids)} tokens and {len(shown)} images does not fit an empty "
+                        f"row of {self.sequence} tokens and {self.max_images} images"
+                    )
+
+        return self._row([encoded[number] for number in fill_row(sizes(), self.sequence, self.max_images)])
 
     def length(self, document: Document) -> int:
         """Positions that `document` takes."""
@@ -141,22 +162,17 @@ class Packer:
         weights.append(1.0 if after_answer else elsewhere)
         return tokens, weights, pictures
 
-    def _row(
-        self,
-        tokens: list[int],
-        weights: list[float],
-        lengths: list[int],
-        pictures: list[Picture],
-        owners: list[int],
-    ) -> Row:
-        used = len(tokens)
-        row_tokens = np.full(self.sequence, self.tokenizer.pad, np.int32)
-        row_tokens[:used] = tokens
-        row_weights = np.zeros(self.sequence, np.float32)
-        row_weights[:used] = weights
-        row_documents = np.zeros(self.sequence, np.int32)
-        row_documents[:used] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
-        row_positions = np.zeros(self.sequence, np.int32)
-        starts = np.cumsum([0, *lengths])[:-1]
-        row_positions[:used] = np.arange(used) - np.repeat(starts, lengths)
-        return Row(row_tokens, row_weights, row_documents, row_positions, tuple(pictures), tuple(owners))
+    def _row(self, documents: list[tuple[list[int], list[float], list[Picture]]]) -> Row:
+        lengths = [len(ids) for ids, _, _ in documents]
+        used = sum(lengths)
+        tokens = np.full(self.sequence, self.tokenizer.pad, np.int32)
+        tokens[:used] = [token for ids, _, _ in documents for token in ids]
+        weights = np.zeros(self.sequence, np.float32)
+        weights[:used] = [weight for _, of_tokens, _ in documents for weight in of_tokens]
+        numbers = np.zeros(self.sequence, np.int32)
+        numbers[:used] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+        positions = np.zeros(self.sequence, np.int32)
+        positions[:used] = np.arange(used) - np.repeat(np.cumsum([0, *lengths])[:-1], lengths)
+        pictures = tuple(picture for _, _, shown in documents for picture in shown)
+        owners = tuple(number for number, (_, _, shown) in enumerate(documents, start=1) for _ in shown)
+        return Row(tokens, weights, numbers, positions, pictures, owners)

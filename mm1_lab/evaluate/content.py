@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from mm1_lab.data.world.words import COLOURS, LETTERS, SHAPES, SIZES
 
+_NOUNS = frozenset((*SHAPES, *LETTERS))
 Proposition = tuple[str, ...]
 BETWEEN = frozenset({"is", "are", ":", "and", "that", "which", *SIZES, "big", "little"})
 """Words that may stand between a thing and a colour that is said of it behind it: "the circle is large and red"."""
@@ -19,13 +20,11 @@ def propositions(caption: str) -> set[Proposition]:
     words = caption.split()
     found: set[Proposition] = set()
     for at, word in enumerate(words):
-        is_letter = word in LETTERS and at > 0 and words[at - 1] == "letter"
-        if word not in SHAPES and not is_letter:
+        if word not in _NOUNS:
             continue
         found.add((word,))
-        before = at - 2 if is_letter else at - 1
-        if before >= 0 and words[before] in COLOURS:
-            found.add((words[before], word))
+        if at and words[at - 1] in COLOURS:
+            found.add((words[at - 1], word))
             continue
         behind = next((other for other in words[at + 1 :] if other not in BETWEEN), "")
         if behind in COLOURS:

@@ -56,7 +56,7 @@ def find_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int,
     `longest` is that of the decoder's rows.
     """
     seeds = list(seeds)
-    secrets = secrets_of(settings)
+    secrets = secrets_of(settings, seeds)
     rows = max(1, round(samples / len(STREAMS) / len(seeds) / _ROW_SAMPLES))
     found = Found()
     for seed in seeds:
@@ -103,10 +103,10 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
     return failed
 
 
-def secrets_of(settings: EvaluationSettings) -> Secrets:
+def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
     scenes: set[Content] = set()
     captions: set[str] = set()
-    for benchmark in world_benchmarks(settings):
+    for benchmark in (benchmark for seed in seeds for benchmark in world_benchmarks(settings, seed)):
         for question in questions_of(benchmark):
             scenes.update(content_of(shown.scene) for shown in question.pictures if isinstance(shown, ScenePicture))
             if benchmark.family == "captioning":

@@ -65,7 +65,7 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
     Raises RequestError if the data hold nothing to evaluate on, or a benchmark's files have changed.
     """
     settings = stage.settings
-    benchmarks = benchmarks_for(data, settings, stage.benchmarks, isinstance(stage.model, SftStage))
+    benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, isinstance(stage.model, SftStage))
     model = _load_model(stage, model_folder, data)
     result = Evaluation()
     done, steps = 0, sum(len(_shots(benchmark, settings)) for benchmark in benchmarks) + 1

@@ -6,9 +6,9 @@ from random import Random
 from mm1_lab.config import EvaluationStage, RequestError
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_voice, telling
-from mm1_lab.data.world.questions import ask
+from mm1_lab.data.world.questions import answered_otherwise, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
-from mm1_lab.data.world.text import alt_text_in_full
+from mm1_lab.data.world.told import alt_text_in_full
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 
@@ -25,9 +25,12 @@ _SCENES, _VOICES = 300, 20
 _STOP = "."
 
 
-def text_benchmark(kind: str, wording: str, shots: int, stage: EvaluationStage, tokenizer: Tokenizer) -> Benchmark:
+def text_benchmark(
+    kind: str, wording: str, shots: int, stage: EvaluationStage, tokenizer: Tokenizer, otherwise: bool = False
+) -> Benchmark:
     """Questions of one kind about scenes of the test split, after `shots` told scenes of the training split.
 
+    `otherwise`: demonstrations answer in the other vocabulary (`big`), and so must the questions be answered.
     A shot is a told scene, a question and its answer. Scenes are drawn again until each shot takes no more than its
     part of the training length, so that no prompt is longer than what was trained. Raises RequestError where that
     cannot be.
@@ -37,7 +40,7 @@ def text_benchmark(kind: str, wording: str, shots: int, stage: EvaluationStage, 
 
     def draw(random: Random, split: Split, voice: Voice) -> Question | None:
         for _ in range(_SCENES):
-            question = _question(random, split, kind, voice)
+            question = _question(random, split, kind, voice, otherwise)
             if question and len(writer.demonstration(question, _STOP).tokens) <= budget:
                 return question
         return None
@@ -73,9 +76,10 @@ def text_benchmark(kind: str, wording: str, shots: int, stage: EvaluationStage, 
     )
 
 
-def _question(random: Random, split: Split, kind: str, voice: Voice) -> Question | None:
+def _question(random: Random, split: Split, kind: str, voice: Voice, otherwise: bool) -> Question | None:
     scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4), letters=1.0 if kind == "letter" else 0.15)
     asked = ask(random, scene, kind)
     if asked is None:
         return None
+    asked = answered_otherwise(asked) if otherwise else asked
     return Question("", kind, (), f"{voice(random, scene)} {asked.prompt}", (asked.answer,), asked.answer)

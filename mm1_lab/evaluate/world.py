@@ -7,7 +7,7 @@ from random import Random
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world.drawing import Flaw, ScenePicture
 from mm1_lab.data.world.language import references, telling
-from mm1_lab.data.world.questions import Asked, ask
+from mm1_lab.data.world.questions import Asked, answered_otherwise, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import handover, repetition, sum_of_two
 from mm1_lab.data.world.words import LIKED, OWNERS
@@ -20,31 +20,35 @@ _CAREFUL = 0.9
 _MOST_CARELESS = 3
 """Annotators that may differ from the others at most; so the right answer always scores full marks."""
 
-Make = Callable[[Random, Split, str], Question | None]
-"""A question of a kind on a scene of a split, or None where the scene drawn does not allow one."""
+Make = Callable[[Random, Split, str, bool], Question | None]
+"""A question of a kind on a scene of a split, answered in the other vocabulary if the last one says so; None where the
+scene drawn does not allow one."""
 
 
-def world_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
-    """All nine. Questions depend on their number alone: the same in every trial, seed and arm."""
+def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
+    """All nine. Questions and demonstrations depend on seed and number alone: the same in every arm."""
     caption = ("caption",)
     visual = ("colour", "shape", "place", "size")
     flawed = ("colour", "place")
     textual = ("fact", "arithmetic", "pattern", "story", "scene")
     return [
-        _benchmark(settings, "captions", "captioning", "COCO", "cider", caption, _captioning()),
-        _benchmark(settings, "novel-captions", "captioning", "NoCaps", "cider", caption, _captioning(novel=True)),
-        _benchmark(settings, "text-captions", "captioning", "TextCaps", "cider", caption, _captioning(letters=1.0)),
-        _benchmark(settings, "vqa", "vqa", "VQAv2", "vqa", visual, _asking()),
-        _benchmark(settings, "text-vqa", "vqa", "TextVQA", "vqa", ("letter",), _asking(letters=1.0)),
-        _benchmark(settings, "degraded-vqa", "vqa", "VizWiz", "vqa", flawed, _asking(flawed=True)),
-        _benchmark(settings, "relation-vqa", "vqa", "GQA", "exact", ("relation",), _relating),
-        _benchmark(settings, "knowledge-vqa", "vqa", "OK-VQA", "vqa", ("owner", "town"), _asking(counts=(1,))),
-        _benchmark(settings, "text-core", "text", "TextCore", "exact", textual, _text),
+        _benchmark(settings, seed, "captions", "captioning", "COCO", "cider", caption, _captioning()),
+        _benchmark(settings, seed, "novel-captions", "captioning", "NoCaps", "cider", caption, _captioning(novel=True)),
+        _benchmark(
+            settings, seed, "text-captions", "captioning", "TextCaps", "cider", caption, _captioning(letters=1.0)
+        ),
+        _benchmark(settings, seed, "vqa", "vqa", "VQAv2", "vqa", visual, _asking()),
+        _benchmark(settings, seed, "text-vqa", "vqa", "TextVQA", "vqa", ("letter",), _asking(letters=1.0)),
+        _benchmark(settings, seed, "degraded-vqa", "vqa", "VizWiz", "vqa", flawed, _asking(flawed=True)),
+        _benchmark(settings, seed, "relation-vqa", "vqa", "GQA", "exact", ("relation",), _relating),
+        _benchmark(settings, seed, "knowledge-vqa", "vqa", "OK-VQA", "vqa", ("owner", "town"), _asking()),
+        _benchmark(settings, seed, "text-core", "text", "TextCore", "exact", textual, _text),
     ]
 
 
 def _benchmark(
     settings: EvaluationSettings,
+    seed: int,
     name: str,
     family: Family,
     mirrors: str,
@@ -55,10 +59,16 @@ def _benchmark(
     size = max(1, settings.questions // settings.blocks)
     shots = max(settings.shots)
     numbers = range(settings.blocks * size)
-    questions = [_made(make, name, "test", number, kinds[number % len(kinds)]) for number in numbers]
-    shown = [
-        _made(make, name, "train", number, kinds[number % len(kinds)]) for number in range(settings.blocks * shots)
-    ]
+
+    def made(split: Split, number: int, block: int) -> Question:
+        random = Random(f"{seed}/{name}/{split}/{number}")
+        while True:
+            question = make(random, split, kinds[number % len(kinds)], block % 2 == 1)
+            if question is not None:
+                return replace(question, key=f"{split}-{number}")
+
+    questions = [made("test", number, number // size) for number in numbers]
+    shown = [made("train", number, number // shots) for number in range(settings.blocks * shots)]
     return Benchmark(
         name=name,
         family=family,
@@ -67,42 +77,36 @@ def _benchmark(
         blocks=tuple(tuple(questions[block * size : (block + 1) * size]) for block in range(settings.blocks)),
         demonstrations=tuple(tuple(shown[block * shots : (block + 1) * shots]) for block in range(settings.blocks)),
         stop=_STOP,
-        new_tokens=26 if metric == "cider" else 4,
+        new_tokens=40 if metric == "cider" else 4,
         content=content if family == "captioning" else None,
     )
 
 
-def _made(make: Make, name: str, split: Split, number: int, kind: str) -> Question:
-    random = Random(f"{name}/{split}/{number}")
-    while True:
-        question = make(random, split, kind)
-        if question is not None:
-            return replace(question, key=f"{split}-{number}")
-
-
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
-    def make(random: Random, split: Split, kind: str) -> Question | None:
-        """Demonstrations never hold a novel combination."""
-        scene = sample_scene(random, split, counts=(0.4, 0.6), letters=letters, novel=novel and split == "test")
+    def make(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
+        """Demonstrations never hold a novel combination, and at most two things, so that eight of them fit a row."""
+        counts = (0.3, 0.4, 0.3) if split == "test" else (0.4, 0.6)
+        scene = sample_scene(random, split, counts=counts, letters=letters, novel=novel and split == "test")
         texts = references(random, scene)
         return Question("", kind, (ScenePicture(scene),), "", texts, random.choice(texts))
 
     return make
 
 
-def _asking(counts: tuple[float, ...] = (0.3, 0.4, 0.3), letters: float = 0.0, flawed: bool = False) -> Make:
-    def make(random: Random, split: Split, kind: str) -> Question | None:
-        scene = sample_scene(random, split, counts=counts, letters=letters)
+def _asking(letters: float = 0.0, flawed: bool = False) -> Make:
+    def make(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
+        scene = sample_scene(random, split, letters=letters)
         asked = ask(random, scene, kind)
         if asked is None:
             return None
+        asked = answered_otherwise(asked) if otherwise else asked
         flaw: Flaw | None = random.choice(("blurred", "dark", "cropped")) if flawed else None
         return Question("", kind, (ScenePicture(scene, flaw),), asked.prompt, _annotate(random, asked), asked.answer)
 
     return make
 
 
-def _relating(random: Random, split: Split, kind: str) -> Question | None:
+def _relating(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
     """One right answer, as in GQA."""
     scene = sample_scene(random, split, counts=(0, 0.5, 0.5), letters=0.0)
     asked = ask(random, scene, kind)
@@ -118,7 +122,7 @@ def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:
     return tuple([asked.answer] * (10 - careless) + [random.choice(others) for _ in range(careless)])
 
 
-def _text(random: Random, split: Split, kind: str) -> Question | None:
+def _text(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
     if kind == "scene":
         scene = sample_scene(random, split, counts=(0.2, 0.4, 0.4))
         asked = ask(random, scene, random.choice(("colour", "place", "size", "shape")))

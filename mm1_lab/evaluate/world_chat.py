@@ -35,25 +35,26 @@ OFTEN = ("circle", "square", "triangle")
 """Shapes that the popular sampling of `pope` asks for."""
 
 
-def chat_benchmarks(settings: EvaluationSettings) -> list[Benchmark]:
-    """All of them. Questions depend on their number alone."""
+def chat_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
+    """All of them. Questions depend on seed and number alone."""
     worked = tuple(settings.shots)
     return [
-        _benchmark(settings, "chat-vqa", "chat", "VQAv2", "exact", _attribute),
-        _benchmark(settings, "chat-reading", "chat", "TextVQA", "exact", _reading),
-        _benchmark(settings, "chat-charts", "chat", "SEED", "exact", _chart),
-        _benchmark(settings, "chat-choice", "chat", "MMBench", "circular", _choice),
-        _benchmark(settings, "chat-knowledge", "chat", "ScienceQA", "choice", _knowledge),
-        _benchmark(settings, "pope-random", "chat", "POPE", "yes-no", _present("random")),
-        _benchmark(settings, "pope-popular", "chat", "POPE", "yes-no", _present("popular")),
-        _benchmark(settings, "pope-adversarial", "chat", "POPE", "yes-no", _present("adversarial")),
-        _benchmark(settings, "chat-solutions", "solutions", "MathVista", "answer", _solution, worked, 26),
-        _benchmark(settings, "chat-descriptions", "chat", "LLaVA-Bench", "content", _description, (0,), 40),
+        _benchmark(settings, seed, "chat-vqa", "chat", "VQAv2", "exact", _attribute),
+        _benchmark(settings, seed, "chat-reading", "chat", "TextVQA", "exact", _reading),
+        _benchmark(settings, seed, "chat-charts", "chat", "SEED", "exact", _chart),
+        _benchmark(settings, seed, "chat-choice", "chat", "MMBench", "circular", _choice),
+        _benchmark(settings, seed, "chat-knowledge", "chat", "ScienceQA", "choice", _knowledge),
+        _benchmark(settings, seed, "pope-random", "chat", "POPE", "yes-no", _present("random")),
+        _benchmark(settings, seed, "pope-popular", "chat", "POPE", "yes-no", _present("popular")),
+        _benchmark(settings, seed, "pope-adversarial", "chat", "POPE", "yes-no", _present("adversarial")),
+        _benchmark(settings, seed, "chat-solutions", "solutions", "MathVista", "answer", _solution, worked, 26),
+        _benchmark(settings, seed, "chat-descriptions", "chat", "LLaVA-Bench", "content", _description, (0,), 40),
     ]
 
 
 def _benchmark(
     settings: EvaluationSettings,
+    seed: int,
     name: str,
     family: Family,
     mirrors: str,
@@ -63,7 +64,7 @@ def _benchmark(
     new_tokens: int = 6,
 ) -> Benchmark:
     def made(split: Split, count: int) -> list[Question]:
-        questions = [make(Random(f"{name}/{split}/{number}"), split) for number in range(count)]
+        questions = [make(Random(f"{seed}/{name}/{split}/{number}"), split) for number in range(count)]
         if metric == "circular":
             questions = [with_rotations(question, partial(_offering, question)) for question in questions]
         return [replace(question, key=f"{split}-{number}") for number, question in enumerate(questions)]

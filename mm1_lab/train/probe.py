@@ -15,7 +15,7 @@ from mm1_lab.data.pixels import image_tensor, pictures_and_texts
 from mm1_lab.data.types import Data, Pixels
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
-from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES
+from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES
 from mm1_lab.model import Encoder, build_encoder, load_weights
 
 DOCUMENTS = 768
@@ -34,7 +34,7 @@ _EMPTY = "empty"
 _NAMES = (_EMPTY, *SHAPES, *LETTERS)
 _COLOURS = (_EMPTY, *COLOURS)
 _LENGTHS = (_EMPTY, *SIZES)
-_OPTIONS = (len(_NAMES), len(_COLOURS), len(_LENGTHS)) * len(PLACES)
+_OPTIONS = (len(_NAMES), len(_COLOURS), len(_LENGTHS)) * len(CORNERS)
 _MOST_THINGS = 3
 
 
@@ -137,7 +137,7 @@ def _targets(scenes: list[Scene]) -> torch.Tensor:
     rows = []
     for scene in scenes:
         row = []
-        for place in range(len(PLACES)):
+        for place in CORNERS:
             thing = scene.at(place)
             values = (thing.name, thing.colour, thing.size) if thing else (_EMPTY,) * 3
             row += [options.index(value) for options, value in zip((_NAMES, _COLOURS, _LENGTHS), values, strict=True)]

@@ -1,6 +1,7 @@
 """What must not occur in training is found where it is planted, and nowhere else."""
 
 import multiprocessing
+import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from random import Random
@@ -12,7 +13,7 @@ from mm1_lab.data.types import Answer, Document, Part
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import dense_caption, in_other_words, inventory, page_voice, telling
 from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
-from mm1_lab.data.world.text import alt_text_in_full
+from mm1_lab.data.world.told import alt_text_in_full
 from mm1_lab.evaluate import leaks
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.world import world_benchmarks
@@ -20,7 +21,7 @@ from tests.evaluate.told_scenes import judge_texts_too, search, told_scene, with
 
 SETTINGS = EvaluationSettings(questions=16, blocks=8, batch_size=16)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
-SECRETS = with_told_scenes(leaks.secrets_of(SETTINGS), SETTINGS)
+SECRETS = with_told_scenes(leaks.secrets_of(SETTINGS, [0]), SETTINGS)
 
 
 def picture(benchmark: str) -> Scene:
@@ -77,10 +78,10 @@ def test_held_out_combinations_are_found_shown_and_said() -> None:
     thing = Thing(shape, colour, "large", 0)
     assert "combination" in failed(ScenePicture(Scene((thing,))), with_images=True)
     for text in (f"large {colour} {shape} .", f"{shape} {colour} , cup red .", f"here the {shape} is {colour} ."):
-        assert failed(text) == {"combination"}
-    assert "combination" in failed(f"{shape} : {colour} large top left .")
-    assert failed(f"question : is the {shape} {colour} ? answer :", Answer("no")) == set()
-    assert failed("ring red , cup green ; the cross is white .") == set()
+        assert failed(text, with_images=True) == {"combination"}
+        assert failed(text) == set(), "text without pictures tells of them"
+    assert "combination" in failed(f"{shape} : {colour} large top-left .", with_images=True)
+    assert failed("ring red , cup green ; the cross is white .", with_images=True) == set()
 
 
 def test_reference_captions_are_found_as_sentences() -> None:
@@ -95,7 +96,7 @@ def test_every_stream_is_read_and_nothing_leaks() -> None:
     found = leaks.find_leaks(SETTINGS, [0], samples, 256)
     assert found.samples >= 0.95 * samples and not found.counts
     text = next(iter(leaks.emitted("text", 0, range(1), 1, 256)))
-    sentence = next(part for part in text.parts if isinstance(part, str)).split(" .")[0]
+    sentence = re.split("[.:;?]", next(part for part in text.parts if isinstance(part, str)))[0].strip()
     planted = replace(SECRETS, references=SECRETS.references | {sentence})
     assert "reference" in leaks.judge(text, False, planted)
 

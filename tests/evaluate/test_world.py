@@ -102,3 +102,20 @@ def test_the_contact_sheet_shows_every_source_and_benchmark(tmp_path: Path) -> N
     first = path.read_bytes()
     draw_contact_sheet(path, world_sections())
     assert path.read_bytes() == first
+
+
+def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations() -> None:
+    vqa = BENCHMARKS["vqa"]
+    usual, other = {"large", "small"}, {"big", "little"}
+    for number, (block, shown) in enumerate(zip(vqa.blocks, vqa.demonstrations, strict=True)):
+        for question in (*block, *shown):
+            if question.kind == "size":
+                assert question.shown in (other if number % 2 else usual)
+                assert set(question.references) <= (other if number % 2 else usual)
+
+
+def test_another_seed_asks_other_questions() -> None:
+    for own, other in zip(BENCHMARKS.values(), world_benchmarks(SETTINGS, seed=1), strict=True):
+        assert own.name == other.name
+        assert scenes(questions(own)) != scenes(questions(other)) or own.family == "text"
+        assert [q.prompt + q.shown for q in questions(own)] != [q.prompt + q.shown for q in questions(other)]

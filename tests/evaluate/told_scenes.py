@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mm1_lab.data.types import Answer, Document
+from mm1_lab.data.world.language import in_other_words
 from mm1_lab.data.world.scenes import NOVEL
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 from mm1_lab.evaluate.answers import questions_of
@@ -22,7 +23,7 @@ def judge_texts_too(document: Document, with_images: bool, secrets: Secrets) -> 
             words = part.split()
             if not with_images and not isinstance(part, Answer) and told_scene(words) in secrets.scenes:
                 failed.add("scene")
-            if states_held_out(words):
+            if with_images and states_held_out(words):
                 failed.add("combination")
     return failed
 
@@ -52,39 +53,33 @@ def told_scene(words: list[str]) -> Content | None:
 
 
 def _attributes(words: list[str]) -> Iterator[tuple[str, str | int]]:
-    before = ""
     for word in words:
         word = _SYNONYMS.get(word, word)
         if word == "question":
             return
         if word in _ATTRIBUTES:
             yield _ATTRIBUTES[word], word
-        elif before == "letter" and word in LETTERS:
-            yield "name", word
-        elif f"{before} {word}" in _PLACES:
-            yield "place", _PLACES[f"{before} {word}"]
-        before = word
+        elif word in _PLACES:
+            yield "place", _PLACES[word]
 
 
 _ATTRIBUTES = (
     dict.fromkeys(SIZES, "size")
     | dict.fromkeys((*COLOURS, *SPARE_COLOURS), "colour")
-    | dict.fromkeys((*SHAPES, *SPARE_NOUNS), "name")
+    | dict.fromkeys((*SHAPES, *LETTERS, *SPARE_NOUNS), "name")
 )
 _PLACES = {name: number for number, name in enumerate(PLACES)}
-_SYNONYMS = {"big": "large", "little": "small", "upper": "top", "lower": "bottom"}
+_SYNONYMS = {in_other_words(word): word for word in (*SIZES, *PLACES)}
 
 
 def states_held_out(words: list[str]) -> bool:
     """Whether the text says that a shape has a colour in which it is held out: `red circle`, `circle red`,
-    `circle : red`, `circle is red`. A question does not say it, its answer may be no."""
+    `circle : red`, `circle is red`."""
     for at, word in enumerate(words):
         if word not in COLOURS:
             continue
         if words[at + 1 : at + 2] and (word, words[at + 1]) in NOVEL:
             return True
-        if "?" in words:
-            continue
         noun = words[at - 1] if at and words[at - 1] not in (":", "is") else words[at - 2] if at > 1 else ""
         if (word, noun) in NOVEL:
             return True

@@ -5,6 +5,7 @@ import torch
 
 from mm1_lab.config import WORLD_DATA, EncoderStage, Recipe, load_scale, resolve
 from mm1_lab.data.world.scenes import Scene
+from mm1_lab.data.world.words import CORNERS
 from mm1_lab.model import build_encoder, save_weights
 from mm1_lab.train import probe
 
@@ -25,7 +26,7 @@ def told(scenes: list[Scene], hide: str = "") -> torch.Tensor:
     rows = []
     for scene in scenes:
         row = []
-        for place in range(4):
+        for place in CORNERS:
             thing = scene.at(place)
             for attribute, options in (("name", probe._NAMES), ("colour", probe._COLOURS), ("size", probe._LENGTHS)):
                 value = getattr(thing, attribute) if thing and attribute != hide else "empty"

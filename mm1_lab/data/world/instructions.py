@@ -82,7 +82,7 @@ def describing(scene: Scene) -> Turn:
 
 def reading_poster(random: Random, poster_letters: tuple[tuple[int, str, str], ...]) -> Turn:
     place, letter, _ = random.choice(poster_letters)
-    return Turn(f"the letter printed {PLACES[place]}", f"letter {letter}")
+    return Turn(f"the letter printed {PLACES[place]}", letter)
 
 
 def counting_bars(random: Random, bars: tuple[tuple[str, int], ...]) -> Turn:

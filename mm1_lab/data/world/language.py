@@ -1,19 +1,20 @@
 """How scenes are put into words: alt-text, dense captions, prose of pages, plain tellings, and reference captions.
 
-Each style is a different voice. References (a benchmark's) use wordings that no training text uses as a whole.
+Each style is a different voice. What is said of a thing stands within four words of it, as these small models need.
+References (a benchmark's) use wordings that no training text uses as a whole.
 """
 
 from collections.abc import Callable
 from random import Random
 
 from mm1_lab.data.world.scenes import Scene, Thing
-from mm1_lab.data.world.words import PLACES
+from mm1_lab.data.world.words import COMPOUNDS, PLACES
 
 Voice = Callable[[Random, Scene], str]
 
 
 def noun(thing: Thing) -> str:
-    return f"letter {thing.name}" if thing.is_letter else thing.name
+    return thing.name
 
 
 def _phrase(thing: Thing, size: bool = True, colour: bool = True) -> str:
@@ -25,23 +26,13 @@ def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
     """Short, noisy and, unless `complete`, with attributes and things left out; some words are junk."""
     size, place = complete or random.random() < 0.7, complete or random.random() < 0.8
     things = [t for t in scene.things if complete or random.random() < 0.9] or [random.choice(scene.things)]
-    style = random.choice(_ALT_TEXTS)
     lead = random.choice(("", "", "", "photo : ", "picture of ", "stock image ", "img - "))
-    return (
-        f"{lead}{' , '.join(style(_phrase(thing, size), PLACES[thing.place] if place else '') for thing in things)} ."
-    )
-
-
-_ALT_TEXTS: tuple[Callable[[str, str], str], ...] = (
-    lambda phrase, place: f"{phrase} {place}".strip(),
-    lambda phrase, place: f"{phrase} {place}".strip(),
-    lambda phrase, place: f"{place} : {phrase}" if place else phrase,
-)
+    return f"{lead}{' , '.join(_phrase(t, size) + f' {PLACES[t.place]}' * place for t in things)} ."
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
     """Long, accurate, complete."""
-    sentences = [f"a {_phrase(thing)} is at the {PLACES[thing.place]} ." for thing in scene.things]
+    sentences = [f"a {_phrase(thing)} is at {PLACES[thing.place]} ." for thing in scene.things]
     count = len(scene.things)
     total = "there is 1 thing ." if count == 1 else f"there are {count} things ."
     return " ".join([*sentences, total])
@@ -57,7 +48,7 @@ def page_voice(random: Random, interest: str | None = None) -> Voice:
     joint = random.choice((" and ", " with ", " , "))
     if interest == "all":
         return lambda random, scene: frame.format(
-            joint.join(f"a {_phrase(thing)} at the {PLACES[thing.place]}" for thing in scene.things)
+            joint.join(f"a {_phrase(thing)} at {PLACES[thing.place]}" for thing in scene.things)
         )
     lead = random.choice(("", "look : ", "here "))
     if interest == "count":
@@ -69,9 +60,9 @@ def page_voice(random: Random, interest: str | None = None) -> Voice:
 _FRAMES = ("here we see {} .", "this one has {} .", "look : {} .", "we found {} .", "it shows {} .", "{} .")
 _STATEMENTS: dict[str, Callable[[Thing], str]] = {
     "colour": lambda thing: f"the {noun(thing)} is {thing.colour}",
-    "place": lambda thing: f"the {noun(thing)} is at the {PLACES[thing.place]}",
+    "place": lambda thing: f"the {noun(thing)} is at {PLACES[thing.place]}",
     "size": lambda thing: f"the {noun(thing)} is {thing.size}",
-    "shape": lambda thing: f"at the {PLACES[thing.place]} is the {noun(thing)}",
+    "shape": lambda thing: f"at {PLACES[thing.place]} is the {noun(thing)}",
 }
 _INTERESTS = {"all": 5, "colour": 1, "place": 1, "size": 1, "shape": 1, "count": 1}
 """What pages care about, and how often."""
@@ -80,13 +71,12 @@ _INTERESTS = {"all": 5, "colour": 1, "place": 1, "size": 1, "shape": 1, "count":
 def telling(random: Random, scene: Scene) -> str:
     """A scene in plain words that are nobody's caption."""
     style = random.randrange(3)
-    things = list(scene.things)
-    random.shuffle(things)
+    things = random.sample(scene.things, len(scene.things))
     if style == 0:
-        return " ".join(f"{noun(t)} : {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
+        return " ".join(f"{noun(t)} {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
     if style == 1:
-        return " ".join(f"the {noun(t)} is {t.colour} and {t.size} and stands {PLACES[t.place]} ." for t in things)
-    return " ".join(f"{PLACES[t.place]} we have the {t.size} {t.colour} {noun(t)} ." for t in things)
+        return " ".join(f"the {noun(t)} is {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
+    return " ".join(f"the {t.size} {t.colour} {noun(t)} {PLACES[t.place]} ." for t in things)
 
 
 def inventory(random: Random, scene: Scene) -> str:
@@ -100,12 +90,39 @@ def inventory(random: Random, scene: Scene) -> str:
     return " ; ".join(items) + " ."
 
 
+def in_compounds(random: Random, scene: Scene) -> str:
+    """A list in which one word says several things, of each thing that has such a word."""
+    whole, joint = random.random() < 0.5, random.choice((" , ", " ; ", " "))
+    items, turned = [], random.random() < 0.5
+    for thing in scene.things:
+        place = PLACES[thing.place]
+        words = [f"{thing.size}-{thing.colour}-{noun(thing)}", place]
+        if not whole:
+            words = [f"{noun(thing)}-{place}", thing.colour, thing.size]
+        if words[0] not in _COMPOUNDS:
+            words = [noun(thing), thing.colour, thing.size, place]
+        items.append(" ".join(reversed(words) if turned else words))
+    random.shuffle(items)
+    return joint.join(items) + " ."
+
+
+_COMPOUNDS = frozenset(COMPOUNDS)
+
+
 def in_other_words(text: str) -> str:
-    """`text` with big and little for large and small, upper and lower for top and bottom."""
+    """`text` with big and little for large and small, `upper-left` for `top-left` and so on."""
     return " ".join(_SYNONYMS.get(word, word) for word in text.split())
 
 
-_SYNONYMS = {"large": "big", "small": "little", "top": "upper", "bottom": "lower"}
+_SYNONYMS = {
+    "large": "big",
+    "small": "little",
+    "top-left": "upper-left",
+    "top-right": "upper-right",
+    "center": "middle",
+    "bottom-left": "lower-left",
+    "bottom-right": "lower-right",
+}
 
 
 def references(random: Random, scene: Scene) -> tuple[str, ...]:

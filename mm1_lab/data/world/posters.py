@@ -14,7 +14,7 @@ from PIL import Image
 from mm1_lab.data.types import Pixels
 from mm1_lab.data.world.drawing import mask_of
 from mm1_lab.data.world.scenes import Split, split_of
-from mm1_lab.data.world.words import COLOURS, LETTERS
+from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS
 
 CANVAS = 144
 _QUARTER = CANVAS // 2
@@ -32,7 +32,7 @@ class Poster:
     """Two to four quarters with a small coloured letter each, anywhere in its quarter."""
 
     letters: tuple[tuple[int, str, str], ...]
-    """(place, letter, colour); places as in PLACES, each once, letters too."""
+    """(place, letter, colour); places are of CORNERS, each once, letters too."""
     look: int = 0
 
     @property
@@ -44,7 +44,7 @@ class Poster:
         random = Random(self.look)
         canvas, size = _background(random), _LETTERS[self.look % 2]
         for place, letter, colour in self.letters:
-            row, column = divmod(place, 2)
+            row, column = divmod(CORNERS.index(place), 2)
             top, left = (random.randrange(4, _QUARTER - size - 4) for _ in range(2))
             _paint(canvas, mask_of(letter, size), row * _QUARTER + top, column * _QUARTER + left, colour)
         return _finish(canvas, random, side)
@@ -76,7 +76,7 @@ class Chart:
 def sample_poster(random: Random, split: Split) -> Poster:
     while True:
         count = random.choice((2, 3, 4))
-        places, letters = sorted(random.sample(range(4), count)), random.sample(LETTERS, count)
+        places, letters = sorted(random.sample(CORNERS, count)), random.sample(LETTERS, count)
         colours = random.choices(list(COLOURS), k=count)
         poster = Poster(tuple(zip(places, letters, colours, strict=True)), random.getrandbits(30))
         if poster.split == split:

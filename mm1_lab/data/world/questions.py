@@ -1,21 +1,20 @@
 """Questions about scenes, with their answers. The same forms are asked of pictures (benchmarks) and of words (text)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-from mm1_lab.data.world.language import noun
-from mm1_lab.data.world.scenes import Scene, Thing
+from mm1_lab.data.world.language import in_other_words, noun
+from mm1_lab.data.world.scenes import Scene
 from mm1_lab.data.world.words import (
-    ANIMALS,
     COLOURS,
     LETTERS,
     LIKED,
+    NEIGHBOURS,
     OWNERS,
     PLACES,
     SHAPES,
     SIZES,
-    TOWNS,
 )
 
 
@@ -47,7 +46,7 @@ def _shape(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
     if thing.is_letter:
         return None
-    return Asked("shape", f"what is at the {PLACES[thing.place]}", thing.name, SHAPES)
+    return Asked("shape", f"what is at {PLACES[thing.place]}", thing.name, SHAPES)
 
 
 def _place(random: Random, scene: Scene) -> Asked | None:
@@ -72,16 +71,13 @@ def _yes_no(random: Random, scene: Scene) -> Asked | None:
     return Asked("yes-no", f"is the {noun(thing)} {other}", "no", ("yes", "no"))
 
 
-_STEPS = {"left of": -1, "right of": 1, "above": -2, "below": 2}
-
-
 def _relation(random: Random, scene: Scene) -> Asked | None:
     """What stands beside a thing that is named by all its attributes."""
     pairs = [
         (words, thing, other)
         for thing in scene.things
-        for words, step in _STEPS.items()
-        if (other := scene.at(thing.place + step)) and _beside(thing, other, step) and not other.is_letter
+        for words, towards in NEIGHBOURS.items()
+        if (other := scene.at(towards.get(thing.place, -1))) and not other.is_letter
     ]
     if not pairs:
         return None
@@ -90,29 +86,31 @@ def _relation(random: Random, scene: Scene) -> Asked | None:
     return Asked("relation", text, other.name, SHAPES)
 
 
-def _beside(thing: Thing, other: Thing, step: int) -> bool:
-    return abs(step) == 2 or thing.place // 2 == other.place // 2
-
-
 def _letter(random: Random, scene: Scene) -> Asked | None:
     letters = [thing for thing in scene.things if thing.is_letter]
-    return Asked("letter", "which letter is written", letters[0].name, LETTERS) if letters else None
+    if not letters:
+        return None
+    return Asked("letter", f"what is written at {PLACES[letters[0].place]}", letters[0].name, LETTERS)
 
 
 def _owner(random: Random, scene: Scene) -> Asked | None:
-    """Needs a fact that only text states."""
-    thing = scene.things[0]
-    if len(scene.things) > 1 or thing.name not in OWNERS:
+    """Needs a fact that only text states. The answer says what was seen first, then what is known of it."""
+    thing = random.choice(scene.things)
+    if thing.name not in OWNERS:
         return None
-    return Asked("owner", "which animal owns the shape", OWNERS[thing.name], ANIMALS)
+    choices = tuple(f"{shape} {animal}" for shape, animal in OWNERS.items())
+    text = f"who owns what is at {PLACES[thing.place]}"
+    return Asked("owner", text, f"{thing.name} {OWNERS[thing.name]}", choices)
 
 
 def _town(random: Random, scene: Scene) -> Asked | None:
-    """Needs a fact that only text states."""
-    thing = scene.things[0]
-    if len(scene.things) > 1 or thing.colour not in LIKED:
+    """Needs a fact that only text states; as `_owner`."""
+    thing = random.choice(scene.things)
+    if thing.colour not in LIKED:
         return None
-    return Asked("town", "which town likes the color", LIKED[thing.colour], TOWNS)
+    choices = tuple(f"{colour} {town}" for colour, town in LIKED.items())
+    text = f"which town likes the color of the {noun(thing)}"
+    return Asked("town", text, f"{thing.colour} {LIKED[thing.colour]}", choices)
 
 
 KINDS: dict[str, Maker] = {
@@ -132,3 +130,14 @@ KINDS: dict[str, Maker] = {
 def ask(random: Random, scene: Scene, kind: str) -> Asked | None:
     """A question of `kind` about the scene, or None where the scene does not allow one."""
     return KINDS[kind](random, scene)
+
+
+ANSWERED_OTHERWISE = ("size",)
+"""Kinds whose answers have two vocabularies, of which demonstrations alone tell which is wanted."""
+
+
+def answered_otherwise(asked: Asked) -> Asked:
+    """The same question where its kind is answered in the other vocabulary: big for large."""
+    if asked.kind not in ANSWERED_OTHERWISE:
+        return asked
+    return replace(asked, answer=in_other_words(asked.answer), choices=tuple(map(in_other_words, asked.choices)))

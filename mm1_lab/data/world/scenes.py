@@ -1,16 +1,18 @@
 """Scenes: what is where. Drawing, describing and asking about them is elsewhere.
 
 A scene belongs to one split by a hash of its content, so that no benchmark scene can occur in training, told or drawn.
-Eight of the 36 colour-shape combinations are held out of everything but the benchmark of novel combinations.
+Eight of the 36 colour-shape combinations are held out of all pictures but those of the benchmark of novel combinations;
+text tells of them, since what no text has told a decoder does not name.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Literal
 
-from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
+from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 
 Split = Literal["train", "test"]
 
@@ -23,7 +25,7 @@ NOVEL = frozenset(
     for column, shape in enumerate(SHAPES)
     if (row + column) % 4 == 1 and (row * column) % 5 != 4
 )
-"""Colour-shape combinations that training never shows."""
+"""Colour-shape combinations that training never shows; text tells of them, as it does of all things."""
 
 
 def split_of(content: str) -> Split:
@@ -33,7 +35,7 @@ def split_of(content: str) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A coloured shape or letter at one of four places."""
+    """A coloured shape or letter at one of four places (in words alone also at the center)."""
 
     name: str
     """One of SHAPES or LETTERS (in words alone also of SPARE_NOUNS)."""
@@ -49,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One to three things in reading order, with different names; `look` seeds tint, jitter and noise."""
+    """Things in reading order, with different names; `look` seeds tint, positions and noise."""
 
     things: tuple[Thing, ...]
     look: int = 0
@@ -73,19 +75,42 @@ def sample_scene(
     *,
     counts: tuple[float, ...] = (0.3, 0.4, 0.3),
     letters: float = 0.35,
-    novel: bool = False,
+    novel: bool | None = False,
     spare: bool = False,
+    places: Sequence[int] = CORNERS,
     like: "Theme | None" = None,
 ) -> Scene:
     """A scene of `split`.
 
-    `counts`: odds of 1, 2, 3 things; `letters`: chance that one thing is a letter; `novel`: with a held-out
-    combination; `spare`: nouns and colours that only text knows; `like`: at least one thing fits the theme.
+    `counts`: odds of 1, 2, … things; `letters`: chance that one thing is a letter; `novel`: whether a held-out
+    combination is in it (None: either); `spare`: also nouns and colours that only text knows; `places`: numbers of
+    PLACES; `like`: at least one thing fits the theme.
     """
     while True:
-        scene = _draw(random, counts, letters, spare, like)
-        if scene.split == split and scene.is_novel == novel:
+        scene = _draw(random, counts, letters, spare, places, like)
+        if scene.split == split and novel in (None, scene.is_novel):
             return scene
+
+
+def renamed(random: Random, scene: Scene, letters: float = 0.35) -> Scene:
+    """A training scene with the colours and places of `scene`, and other names and sizes."""
+    while True:
+        names = _names(random, SHAPES, len(scene.things), letters)
+        things = (
+            replace(thing, name=name, size=random.choice(SIZES))
+            for thing, name in zip(scene.things, names, strict=True)
+        )
+        other = Scene(tuple(things), look=random.getrandbits(30))
+        if other.split == "train" and not other.is_novel:
+            return other
+
+
+def _names(random: Random, nouns: tuple[str, ...], count: int, letters: float) -> list[str]:
+    """Different ones, one of them a letter with the chance `letters`."""
+    names = random.sample(nouns, count)
+    if random.random() < letters:
+        names[random.randrange(count)] = random.choice(LETTERS)
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +123,28 @@ class Theme:
 
 def sample_theme(random: Random) -> Theme:
     attribute = random.choice(("name", "colour", "size", "place"))
-    values: dict[str, tuple[str, ...] | range] = {
+    values: dict[str, tuple[str | int, ...]] = {
         "name": SHAPES,
         "colour": _COLOURS,
         "size": SIZES,
-        "place": range(len(PLACES)),
+        "place": CORNERS,
     }
     return Theme(attribute, random.choice(values[attribute]))  # type: ignore[arg-type]
 
 
-def _draw(random: Random, counts: tuple[float, ...], letters: float, spare: bool, like: Theme | None) -> Scene:
+def _draw(
+    random: Random,
+    counts: tuple[float, ...],
+    letters: float,
+    spare: bool,
+    everywhere: Sequence[int],
+    like: Theme | None,
+) -> Scene:
     count = random.choices(range(1, len(counts) + 1), counts)[0]
     nouns = SHAPES + SPARE_NOUNS if spare else SHAPES
     colours = _COLOURS + SPARE_COLOURS if spare else _COLOURS
-    names = random.sample(nouns, count)
-    if random.random() < letters:
-        names[random.randrange(count)] = random.choice(LETTERS)
-    places = random.sample(range(len(PLACES)), count)
+    names = _names(random, nouns, count, letters)
+    places = random.sample(everywhere, count)
     things = [
         Thing(name, colours[int(random.random() * len(colours))], SIZES[random.random() < 0.5], place)
         for name, place in zip(names, places, strict=True)

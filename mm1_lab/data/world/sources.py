@@ -7,8 +7,8 @@ from random import Random
 from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import alt_text, dense_caption, page_voice
-from mm1_lab.data.world.scenes import Scene, Split, Theme, sample_scene, sample_theme
-from mm1_lab.data.world.text import pretraining_document, text_document
+from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
+from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
 from mm1_lab.data.world.words import PLACES
 
 _ROW = 64
@@ -16,8 +16,19 @@ _ROW = 64
 _STREAMS = ("captions", "synthetic", "interleaved", "text", "pretraining-text", "pairs")
 _MISMATCHED = 0.08
 """Share of alt-texts that belong to another picture."""
-_PAGE_BUDGET = 236
-"""Tokens of a page at most, an image counted as nine, so that it fits a row of 256."""
+_ALIKE = 4
+"""Pairs in a row whose pictures share colours and places: to tell them apart takes names and sizes. Among any pictures
+colours and places are enough, and a probe finds only 70 % of the shapes (results/LOG.md)."""
+_APART = 1 << 40
+"""Numbers of the scenes that they are made from begin here."""
+_SHORT = 128
+"""Positions of a row in which many shots have no room."""
+_PARAGRAPHS = 0.25
+"""Chance that a paragraph of general text follows what a page says of a picture."""
+_PAGE_BUDGET = 256
+"""Tokens of a page at most, an image counted as nine, so that it fits a row."""
+_CLOSING = 14
+"""Words of a page's last line at most."""
 
 
 def random_for(seed: int, stream: str, split: Split, index: int) -> Random:
@@ -26,36 +37,44 @@ def random_for(seed: int, stream: str, split: Split, index: int) -> Random:
     return Random((number << 64) + index)
 
 
-def captioned(random: Random, split: Split) -> tuple[Part, ...]:
-    scene = sample_scene(random, split)
+def captioned(random: Random, split: Split, scene: Scene | None = None) -> tuple[Part, ...]:
+    """A picture of `scene`, or of any, with its alt-text."""
+    scene = scene or sample_scene(random, split)
     described = sample_scene(random, split) if random.random() < _MISMATCHED else scene
     return ScenePicture(scene), alt_text(random, described)
 
 
-def densely_captioned(random: Random, split: Split) -> tuple[Part, ...]:
-    scene = sample_scene(random, split)
+def densely_captioned(random: Random, split: Split, scene: Scene | None = None) -> tuple[Part, ...]:
+    scene = scene or sample_scene(random, split)
     return ScenePicture(scene), dense_caption(random, scene)
 
 
 def page(random: Random, split: Split) -> tuple[Part, ...]:
-    """A page about a theme: two to nine pictures in the flow of a text that speaks of each in one voice."""
+    """A page about a theme: two to nine pictures in the flow of a text that speaks of each in one voice.
+
+    What is said of a picture follows it at once. Where it went before, pictures were also followed by the page's end or
+    its last line, and after demonstrations up to a quarter of captions were empty or such lines.
+    """
     theme, voice = sample_theme(random), page_voice(random)
     parts: list[Part] = [f"a page about {_name(theme)} ."] if random.random() < 0.7 else []
-    wanted, before = random.randint(2, 9), random.random() < 0.1
-    used, seen, matching = 12, 0, 0
+    wanted, closed = random.randint(2, 9), random.random() < 0.5
+    used = 2 + sum(len(str(part).split()) for part in parts) + _CLOSING * closed
+    seen = matching = 0
     last: Scene | None = None
     while seen < wanted:
         scene = sample_scene(random, split, counts=(0.5, 0.4, 0.1), like=theme if random.random() < 0.7 else None)
         text = voice(random, scene)
         if last is not None and random.random() < 0.1:
             text += " " + _comparison(last, scene)
+        if random.random() < _PARAGRAPHS:
+            text += " " + paragraph(random)
         used += 9 + len(text.split())
         if used > _PAGE_BUDGET:
             break
-        parts += [text, ScenePicture(scene)] if before else [ScenePicture(scene), text]
+        parts += [ScenePicture(scene), text]
         seen, last = seen + 1, scene
         matching += any(getattr(thing, theme.attribute) == theme.value for thing in scene.things)
-    if random.random() < 0.5:
+    if closed:
         parts.append(f"we have seen {seen} pictures and {matching} of these show {_name(theme)} .")
     return tuple(parts)
 
@@ -64,7 +83,7 @@ def _name(theme: Theme) -> str:
     if theme.attribute == "name":
         return f"the {theme.value}"
     if theme.attribute == "place":
-        return f"things at the {PLACES[int(theme.value)]}"
+        return f"things at {PLACES[int(theme.value)]}"
     return f"{theme.value} things"
 
 
@@ -110,19 +129,21 @@ class WorldCurriculum:
     def documents(self, row: int, progress: float, longest: int) -> Iterator[Document]:
         for index in range(row * _ROW, (row + 1) * _ROW):
             random = random_for(self.seed, "pretraining-text", "train", index)
-            parts = pretraining_document(random, progress)
+            parts = pretraining_document(random, progress, longest > _SHORT)
             if sum(len(str(part).split()) for part in parts) + 2 <= longest:
                 yield Document(f"pretraining-text/{index}", parts)
 
 
 @dataclass(frozen=True, slots=True)
 class WorldPairs:
-    """Image-caption pairs for the encoder, apart from the mixture's."""
+    """Image-caption pairs for the encoder, apart from the mixture's; every few in a row are alike."""
 
     seed: int
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        parts = (densely_captioned if dense else captioned)(random_for(self.seed, "pairs", "train", index), "train")
+        random = random_for(self.seed, "pairs", "train", index)
+        alike = sample_scene(random_for(self.seed, "pairs", "train", _APART + index // _ALIKE), "train")
+        parts = (densely_captioned if dense else captioned)(random, "train", renamed(random, alike))
         picture, caption = parts
         assert isinstance(picture, ScenePicture) and isinstance(caption, str)
         return picture, caption

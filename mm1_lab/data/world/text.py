@@ -1,133 +1,28 @@
 """Text without pictures: scenes told and asked about, facts, arithmetic, patterns, copying, stories.
 
-It is what the decoder is pre-trained on and what the mixture's text-only rows hold. Scenes are told half in the wording
-of image text (alt-text and the prose of pages in equal parts) and half in plain words; only here do questions stand
-beside their answers. The decoder's pre-training begins with bare pairs, which teach it to look things up by key.
+It is what the decoder is pre-trained on and what the mixture's text-only rows hold. The decoder's pre-training begins
+with bare pairs, which teach it to look things up by key.
 """
 
 from collections.abc import Callable
 from random import Random
 
 from mm1_lab.data.types import Answer, Part
-from mm1_lab.data.world.language import (
-    Voice,
-    alt_text,
-    dense_caption,
-    in_other_words,
-    inventory,
-    page_voice,
-    telling,
+from mm1_lab.data.world.told import (
+    LONGEST,
+    Parts,
+    bare_pairs,
+    compounds_and_asked,
+    compounds_and_retold,
+    many_shots,
+    plainly_told,
+    retold,
+    retold_in_order,
+    told_and_asked,
+    told_in_order_and_asked,
+    words_of,
 )
-from mm1_lab.data.world.questions import Asked, ask
-from mm1_lab.data.world.scenes import NOVEL, Scene, sample_scene
-from mm1_lab.data.world.words import (
-    ANIMALS,
-    COLOURS,
-    LETTERS,
-    LIKED,
-    OWNERS,
-    PLACES,
-    SHAPES,
-    SIZES,
-    SPARE_COLOURS,
-    SPARE_NOUNS,
-    TOWNS,
-)
-
-Parts = tuple[Part, ...]
-
-_LONGEST = 250
-"""Words of a document at most, so that it fits a row of 256."""
-_TEXT_COUNTS = (0.15, 0.35, 0.5)
-_ASKED = {
-    "colour": 3,
-    "shape": 3,
-    "place": 3,
-    "size": 2,
-    "count": 1,
-    "yes-no": 3,
-    "relation": 3,
-    "letter": 1,
-    "owner": 1,
-    "town": 1,
-}
-"""How often each kind is asked; the hard ones more."""
-
-
-def bare_pairs(random: Random) -> Parts:
-    """`circle red , square blue . square blue .`: keys with values, then some keys again, alone or in a question."""
-    nouns = [
-        f"letter {name}" if name in LETTERS else name for name in random.sample(_NOUNS, random.choice((2, 3, 3, 4)))
-    ]
-    form, values = random.choice(_ASSOCIATIONS)
-    if values:
-        pairs = [(name, random.choice([v for v in values if (v, name) not in NOVEL])) for name in nouns]
-    else:
-        pairs = list(zip(random.sample(PLACES, len(nouns)), nouns, strict=True))
-    parts: list[Part] = [" , ".join(f"{key} {value}" for key, value in pairs) + " ."]
-    asked, doubted = random.random() < 0.5, random.random() < 0.3
-    for key, value in random.sample(pairs, min(len(pairs), random.choice((1, 2, 3)))):
-        if asked and doubted and values:
-            others = [other for other in values if other != value and (other, key) not in NOVEL]
-            said = random.choice([value, random.choice(others)])
-            parts += [f"question : is the {key} {said} ? answer :", Answer("yes" if said == value else "no"), "."]
-        else:
-            parts += [f"question : {form.format(key)} ? answer :" if asked else key, Answer(value), "."]
-    return tuple(parts)
-
-
-_NOUNS = SHAPES + SPARE_NOUNS + LETTERS
-_ASSOCIATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("what color is the {}", tuple(COLOURS) + SPARE_COLOURS),
-    ("where is the {}", PLACES),
-    ("what size is the {}", SIZES),
-    ("what is at the {}", ()),
-)
-"""A question's form, and the values that it asks for; none: places are the keys, and nouns the values."""
-
-
-def told_and_asked(random: Random) -> Parts:
-    """A scene in words, then one to three questions about it."""
-    scene = sample_scene(random, "train", counts=_TEXT_COUNTS, spare=random.random() < 0.3)
-    kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 2, 3, 3)))
-    return (_tell(random, scene), *(part for kind in kinds for part in _answered(ask(random, scene, kind))))
-
-
-def many_shots(random: Random) -> Parts:
-    """Up to nine scenes in words in one voice, each with a question, of one kind or of several: the few-shot form."""
-    kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 4)))
-    voice = _full_voice(random)
-    parts: list[Part] = []
-    words = 0
-    for _ in range(random.randint(3, 9)):
-        asked, kind = None, random.choice(kinds)
-        while asked is None:
-            scene = sample_scene(random, "train", counts=(0.6, 0.4), letters=1.0 if kind == "letter" else 0.15)
-            asked = ask(random, scene, kind)
-        shot = [voice(random, scene), *_answered(asked)]
-        words += sum(len(str(part).split()) for part in shot)
-        if words > _LONGEST:
-            break
-        parts += shot
-    return tuple(parts)
-
-
-def retold(random: Random) -> Parts:
-    """Scenes told twice, as captions and pages tell of pictures: in two voices, the same two throughout."""
-    first = random.choice((inventory, _full_voice(random)))
-    second = random.choice((alt_text, alt_text_in_full, page_voice(random), page_voice(random, "all"), telling))
-    changed = random.random() < 0.2
-    parts: list[Part] = []
-    words = 0
-    for _ in range(random.choice((1, 1, 2, 4, 8))):
-        scene = sample_scene(random, "train", counts=(0.4, 0.4, 0.2), spare=random.random() < 0.2)
-        told, again = first(random, scene), second(random, scene)
-        again = in_other_words(again) if changed else again
-        words += len(told.split()) + len(again.split())
-        if parts and words > _LONGEST:
-            break
-        parts += [told, Answer(again)]
-    return tuple(parts)
+from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, SHAPES, SPARE_NOUNS, TOWNS
 
 
 def facts(random: Random) -> Parts:
@@ -200,14 +95,31 @@ def handover(random: Random) -> tuple[str, str]:
     )
 
 
+def paragraph(random: Random) -> str:
+    """One to three sentences of general text, as they stand in a page between its pictures; nothing is asked."""
+    sentences = []
+    for _ in range(random.choice((1, 2, 3))):
+        prompt, answer = random.choice((_stated_fact, sum_of_two, handover))(random)
+        sentences.append(f"{prompt} {answer} .")
+    return " ".join(sentences)
+
+
+def _stated_fact(random: Random) -> tuple[str, str]:
+    if random.random() < 0.5:
+        shape, animal = random.choice(list(OWNERS.items()))
+        return f"the {animal} owns the", shape
+    colour, town = random.choice(list(LIKED.items()))
+    return f"{town} likes", colour
+
+
 def medley(random: Random) -> Parts:
     """Short documents of several kinds in one."""
     parts: list[Part] = []
     words = 0
     for _ in range(random.randint(3, 10)):
-        piece = random.choices(list(_SHORT), list(_SHORT.values()))[0](random)
-        words += sum(len(str(part).split()) for part in piece)
-        if words > _LONGEST:
+        piece = _one_of(_SHORT, random)
+        words += words_of(piece)
+        if words > LONGEST:
             break
         parts += piece
     return tuple(parts)
@@ -222,46 +134,58 @@ _SHORT: dict[Callable[[Random], Parts], float] = {
     story: 1,
 }
 _DOCUMENTS: dict[Callable[[Random], Parts], float] = {
-    told_and_asked: 9,
-    many_shots: 4,
+    told_and_asked: 8,
+    compounds_and_asked: 3,
+    many_shots: 7,
     medley: 2,
-    retold: 8,
+    retold: 6,
+    compounds_and_retold: 4,
     facts: 2,
     arithmetic: 1.5,
-    pattern: 2.5,
+    pattern: 2,
     story: 1.5,
 }
 
 
-def text_document(random: Random, long: bool = True) -> Parts:
-    """A document of the text-only kind; `long` ones hold many shots or many kinds too."""
-    makers = {maker: weight for maker, weight in _DOCUMENTS.items() if long or maker not in (many_shots, medley)}
+_FIRST: dict[Callable[[Random], Parts], float] = {
+    told_in_order_and_asked: 10,
+    retold_in_order: 9,
+    facts: 2,
+    arithmetic: 1.5,
+    pattern: 2,
+    story: 1.5,
+}
+"""What short rows hold: what fits them, and what look-up is learnt from soonest."""
+
+
+def text_document(random: Random) -> Parts:
+    """A document of the text-only kind."""
+    return _one_of(_DOCUMENTS, random)
+
+
+def _one_of(makers: dict[Callable[[Random], Parts], float], random: Random) -> Parts:
     return random.choices(list(makers), list(makers.values()))[0](random)
 
 
-def pretraining_document(random: Random, progress: float) -> Parts:
-    """A document of the decoder's curriculum: bare pairs first, then scenes and everything else."""
-    share = 0.9 if progress < 0.05 else 0.5 if progress < 0.12 else 0.15 if progress < 0.35 else 0.05
-    if random.random() < share:
-        return bare_pairs(random)
-    return text_document(random, long=progress > 0.8)
+_CURRICULUM = (
+    (0.08, 0.92, 0.0, 0.08),
+    (0.16, 0.40, 0.1, 0.50),
+    (0.40, 0.08, 0.07, 0.75),
+    (1.0, 0.03, 0.02, 0.05),
+)
+"""Up to which progress; then the shares of bare pairs, of pairs with the value first and of plainly told scenes. The
+rest is everything. Both orders of pairs from the start, or many voices, and look-up comes more than twice as late."""
 
 
-def _tell(random: Random, scene: Scene) -> str:
-    return _full_voice(random)(random, scene)
+def pretraining_document(random: Random, progress: float, long: bool) -> Parts:
+    """A document of the decoder's curriculum: bare pairs first, then plainly told scenes, then everything else.
 
-
-def _full_voice(random: Random) -> Voice:
-    """Half image text (alt-text and page prose in equal parts), half other words."""
-    if random.random() < 0.5:
-        return random.choice((alt_text_in_full, page_voice(random, interest="all")))
-    return random.choice((telling, dense_caption, inventory, inventory))
-
-
-def alt_text_in_full(random: Random, scene: Scene) -> str:
-    """Alt-text that leaves nothing out, so that it can be asked about."""
-    return alt_text(random, scene, complete=True)
-
-
-def _answered(asked: Asked | None) -> Parts:
-    return () if asked is None else (asked.prompt, Answer(asked.answer), ".")
+    `long`: rows are long enough for many shots.
+    """
+    _, bare, flipped, plain = next(stage for stage in _CURRICULUM if progress <= stage[0])
+    drawn = random.random()
+    if drawn < bare + flipped:
+        return bare_pairs(random, value_first=drawn >= bare)
+    if drawn < bare + flipped + plain:
+        return plainly_told(random)
+    return text_document(random) if long else _one_of(_FIRST, random)

@@ -18,8 +18,18 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
 LETTERS = ("c", "h", "l", "t", "z")
 SIZES = ("large", "small")
-PLACES = ("top left", "top right", "bottom left", "bottom right")
-"""Index = 2 · row + column."""
+PLACES = ("top-left", "top-right", "center", "bottom-left", "bottom-right")
+"""In reading order. One thing is one word: the second of two is copied from what follows the first, and within an
+image token nothing follows."""
+CORNERS = (0, 1, 3, 4)
+"""Places in pictures; text alone knows the center."""
+NEIGHBOURS = {
+    "left of": {1: 0, 4: 3},
+    "right of": {0: 1, 3: 4},
+    "above": {3: 0, 4: 1},
+    "below": {0: 3, 1: 4},
+}
+"""Where to look for what is left of a thing at a place, and so on; the center has no neighbours."""
 
 ANIMALS = ("fox", "owl", "bear", "crab", "deer", "wolf")
 TOWNS = ("oslo", "lima", "cairo", "paris", "tokyo", "delhi")
@@ -42,8 +52,15 @@ more another also both all same different like but not has have had big little u
 stands lies lone we look now page about collection gallery find found read reads says printed sign word
 plus minus equals after comes before again say list owns likes animal town who does ? tell told story went came home saw
 took gave friend day night far near liked because so only every always never other between total count counted
-each begin end beside so page about pictures
+each begin end beside so page about pictures upper-left upper-right middle lower-left lower-right
 """
+
+COMPOUNDS = tuple(
+    [f"{size}-{colour}-{noun}" for size in SIZES for colour in COLOURS for noun in (*SHAPES, *LETTERS)]
+    + [f"{noun}-{place}" for noun in (*SHAPES, *LETTERS) for place in PLACES]
+)
+"""Words that say several things at once, as `poodle` says dog, small and curly. A thing in a picture is one position,
+and a decoder that has only met one word for each attribute looks nothing up within a position."""
 
 SPECIAL = ("<pad>", "<begin>", "<end>", "<image>")
 VOCABULARY = tuple(
@@ -55,12 +72,14 @@ VOCABULARY = tuple(
             *SHAPES,
             *LETTERS,
             *SIZES,
+            *PLACES,
             *ANIMALS,
             *TOWNS,
             *SPARE_NOUNS,
             *SPARE_COLOURS,
             *NUMBERS,
             "unanswerable",  # in no text now; without it trained tables of embeddings would not fit
+            *COMPOUNDS,
         ]
     )
 )

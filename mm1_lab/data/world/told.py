@@ -1,0 +1,216 @@
+"""Documents that tell of scenes in words and ask about them, and bare pairs, which look-up by key is learnt from first.
+
+Scenes are told half in the wording of image text (alt-text and the prose of pages in equal parts) and half in plain
+words; only here do questions stand beside their answers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from mm1_lab.data.types import Answer, Part
+from mm1_lab.data.world.language import (
+    Voice,
+    alt_text,
+    dense_caption,
+    in_compounds,
+    in_other_words,
+    inventory,
+    page_voice,
+    telling,
+)
+from mm1_lab.data.world.questions import ANSWERED_OTHERWISE, Asked, answered_otherwise, ask
+from mm1_lab.data.world.scenes import Scene, sample_scene
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
+
+Parts = tuple[Part, ...]
+
+LONGEST = 250
+"""Words of a document at most, so that it fits a row of 256."""
+_SHORT_ROW = 60
+"""Words of a document that shall fit a row of 64."""
+_COUNTS = (0.06, 0.34, 0.3, 0.2, 0.1)
+_FEW = (0.1, 0.4, 0.5)
+"""Odds of one, two, … things in scenes that are told and asked about, and in those that look-up is learnt from. There
+are more than in pictures, and at more places: among few, what is asked for can be guessed."""
+_RETOLD = (0.3, 0.35, 0.2, 0.1, 0.05)
+_EVERYWHERE = range(len(PLACES))
+_SHOWN = ((0.6, 0.4), (0.3, 0.4, 0.3))
+"""The same of demonstrations: small, so that eight fit a row, or as pictures are."""
+_ASKED = {
+    "colour": 4,
+    "shape": 2,
+    "place": 4,
+    "size": 4,
+    "count": 1,
+    "yes-no": 1,
+    "relation": 3,
+    "letter": 2,
+    "owner": 2,
+    "town": 3,
+}
+"""How often each kind is asked first, of a scene that allows it; the hard ones more: what is said of a thing by
+its name, and two steps."""
+
+
+def bare_pairs(random: Random, value_first: bool = False) -> Parts:
+    """`circle red , square blue . square blue .`: keys with values, then the keys again, alone or in questions.
+
+    With `value_first` (`red circle`, the order of captions) always in questions.
+    """
+    nouns = random.sample(_NOUNS, random.choice((2, 3, 3, 4)))
+    form, values = random.choice(_ASSOCIATIONS)
+    if values:
+        pairs = [(name, random.choice(values)) for name in nouns]
+    else:
+        pairs = list(zip(random.sample(PLACES, len(nouns)), nouns, strict=True))
+    parts: list[Part] = [" , ".join(f"{v} {k}" if value_first else f"{k} {v}" for k, v in pairs) + " ."]
+    asked = value_first or random.random() < 0.4
+    doubted = asked and bool(values) and random.random() < 0.2
+    order = random.sample(pairs, len(pairs))
+    for key, value in order if asked else order + random.sample(pairs, len(pairs)):
+        if doubted:
+            said = random.choice([value, random.choice([other for other in values if other != value])])
+            parts += [f"question : is the {key} {said} ? answer :", Answer("yes" if said == value else "no"), "."]
+        else:
+            parts += [f"question : {form.format(key)} ? answer :" if asked else key, Answer(value), "."]
+    return tuple(parts)
+
+
+_NOUNS = SHAPES + SPARE_NOUNS + LETTERS
+_ASSOCIATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("what color is the {}", tuple(COLOURS) + SPARE_COLOURS),
+    ("where is the {}", PLACES),
+    ("what size is the {}", SIZES),
+    ("what is at {}", ()),
+)
+"""A question's form, and the values that it asks for; none: places are the keys, and nouns the values."""
+
+
+def told_and_asked(random: Random) -> Parts:
+    """A scene in words, its things in any order, then different questions about it, as many as a short row holds."""
+    return _told_and_asked(random, _in_any_order(_full_voice(random)), _COUNTS)
+
+
+def told_in_order_and_asked(random: Random) -> Parts:
+    """The same with the things in reading order, as captions are."""
+    return _told_and_asked(random, _full_voice(random), _COUNTS)
+
+
+def plainly_told(random: Random) -> Parts:
+    """Few things in image wording and many questions: what look-up by key is learnt from."""
+    voice = random.choice((alt_text_in_full, page_voice(random, interest="all")))
+    return _told_and_asked(random, voice, _FEW)
+
+
+def _told_and_asked(random: Random, voice: Voice, counts: tuple[float, ...]) -> Parts:
+    kind, *others = random.choices(list(_ASKED), list(_ASKED.values()), k=6)
+    scene, first = _scene_for(random, kind, counts, spare=random.random() < 0.3)
+    asked = {question.text: question for other in others if (question := ask(random, scene, other))}
+    parts = [voice(random, scene), *_answered(first)]
+    for question in asked.values():
+        more = _answered(question)
+        if question.text != first.text and words_of(parts) + words_of(more) <= _SHORT_ROW:
+            parts += more
+    return tuple(parts)
+
+
+def _in_any_order(voice: Voice) -> Voice:
+    """In reading order, as captions are, things can be counted: what is told in that order alone is not looked up."""
+
+    def told(random: Random, scene: Scene) -> str:
+        return voice(random, replace(scene, things=tuple(random.sample(scene.things, len(scene.things)))))
+
+    return told
+
+
+def words_of(parts: Sequence[Part]) -> int:
+    """How many words a document has."""
+    return sum(len(str(part).split()) for part in parts)
+
+
+def _scene_for(random: Random, kind: str, counts: tuple[float, ...], spare: bool = False) -> tuple[Scene, Asked]:
+    """A training scene that allows a question of `kind`, with the question."""
+    while True:
+        letters = 1.0 if kind == "letter" else 0.15
+        scene = sample_scene(
+            random, "train", counts=counts, letters=letters, spare=spare, places=_EVERYWHERE, novel=None
+        )
+        asked = ask(random, scene, kind)
+        if asked is not None:
+            return scene, asked
+
+
+def many_shots(random: Random) -> Parts:
+    """Up to nine scenes in words in one voice, each with a question, of one kind or of several: the few-shot form."""
+    kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 4)))
+    kinds += random.choice(((), (), ANSWERED_OTHERWISE))
+    voice = _in_any_order(_full_voice(random))
+    otherwise, counts = random.random() < 0.5, random.choice(_SHOWN)
+    parts: list[Part] = []
+    words = 0
+    for _ in range(random.randint(3, 9)):
+        scene, asked = _scene_for(random, random.choice(kinds), counts)
+        asked = answered_otherwise(asked) if otherwise else asked
+        shot = [voice(random, scene), *_answered(asked)]
+        words += words_of(shot)
+        if words > LONGEST:
+            break
+        parts += shot
+    return tuple(parts)
+
+
+def compounds_and_asked(random: Random) -> Parts:
+    """A scene in words that say several things at once, then questions about it."""
+    return _told_and_asked(random, in_compounds, _COUNTS)
+
+
+def retold(random: Random) -> Parts:
+    """Scenes told twice, as captions and pages tell of pictures: in two voices, the same two throughout."""
+    return _retold(random, _in_any_order(random.choice((inventory, _full_voice(random)))), _in_any_order)
+
+
+def retold_in_order(random: Random) -> Parts:
+    """The same with the things in reading order."""
+    return _retold(random, random.choice((inventory, _full_voice(random))))
+
+
+def compounds_and_retold(random: Random) -> Parts:
+    """The same, first in words that say several things at once."""
+    return _retold(random, in_compounds, _in_any_order)
+
+
+def _retold(random: Random, first: Voice, arranged: Callable[[Voice], Voice] = lambda voice: voice) -> Parts:
+    second = arranged(
+        random.choice((alt_text, alt_text_in_full, page_voice(random), page_voice(random, "all"), telling))
+    )
+    changed = random.random() < 0.2
+    parts: list[Part] = []
+    words = 0
+    for _ in range(random.choice((1, 1, 2, 4, 8))):
+        scene = sample_scene(
+            random, "train", counts=_RETOLD, spare=random.random() < 0.2, places=_EVERYWHERE, novel=None
+        )
+        told, again = first(random, scene), second(random, scene)
+        again = in_other_words(again) if changed else again
+        words += len(told.split()) + len(again.split())
+        if parts and words > LONGEST:
+            break
+        parts += [told, Answer(again)]
+    return tuple(parts)
+
+
+def _full_voice(random: Random) -> Voice:
+    """Half image text (alt-text and page prose in equal parts), half other words."""
+    if random.random() < 0.5:
+        return random.choice((alt_text_in_full, page_voice(random, interest="all")))
+    return random.choice((telling, dense_caption, inventory))
+
+
+def alt_text_in_full(random: Random, scene: Scene) -> str:
+    """Alt-text that leaves nothing out, so that it can be asked about."""
+    return alt_text(random, scene, complete=True)
+
+
+def _answered(asked: Asked | None) -> Parts:
+    return () if asked is None else (asked.prompt, Answer(asked.answer), ".")
