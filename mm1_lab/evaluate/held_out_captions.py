@@ -29,8 +29,7 @@ def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
     """One captioning benchmark on held-out captioned images, or none where there are none.
 
-    There are as many blocks as the settings say, or as images if those are fewer.
-    Demonstrations are training images.
+    There are as many blocks as the settings say, or as images if those are fewer. Demonstrations are training images.
     Raises RequestError if training has too few of them for one block.
     """
     # Some may be without words or broken, so more are asked for than needed.
