@@ -1,6 +1,5 @@
 """From a results folder to all of its tables and figures, every sweep in a process of its own."""
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +26,7 @@ from analysis.tables import (
 )
 from analysis.validity import failed_gates, validity_rows, write_validity
 from analysis.verdicts import lesson_parts
+from mm1_lab.files import machine_cpus
 from mm1_lab.results.reading import list_variants, read_variant
 
 
@@ -56,7 +56,7 @@ def draw_sweeps(results: Path) -> list[Drawn]:
     """Every sweep of a results folder, on all cores."""
     folders = list_variants(results)
     finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
-    workers = min(len(finished), len(os.sched_getaffinity(0)))
+    workers = min(len(finished), machine_cpus())
     if workers < 2:
         return [_draw(folder) for folder in finished]
     context = get_context("forkserver")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mm1_lab.config import Sweep
+from mm1_lab.files import write_bytes
 
 WIDTH = 170 / 25.4
 """Inches; a page's text width, for grids of panels."""
@@ -81,9 +82,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
     """Writes `path` with the endings .png and .pdf, without dates or names of programs."""
     written = save_png(figure, path)
     figure.set_layout_engine("none")  # the layout stands; working it out again takes a second
-    written.append(path.with_suffix(".pdf"))
-    figure.savefig(written[-1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return written
+    raw = BytesIO()
+    figure.savefig(raw, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    write_bytes(path.with_suffix(".pdf"), raw.getvalue())
+    return [*written, path.with_suffix(".pdf")]
 
 
 def save_png(figure: Figure, path: Path) -> list[Path]:
@@ -92,5 +94,7 @@ def save_png(figure: Figure, path: Path) -> list[Path]:
     figure.savefig(raw, format="png", metadata={"Software": None})
     with Image.open(raw) as picture:
         small = picture.convert("RGB").quantize(COLOURS_OF_A_PNG, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    small.save(path.with_suffix(".png"), optimize=True)
+    raw = BytesIO()
+    small.save(raw, format="png", optimize=True)
+    write_bytes(path.with_suffix(".png"), raw.getvalue())
     return [path.with_suffix(".png")]

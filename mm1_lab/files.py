@@ -1,4 +1,4 @@
-"""Writing so that a kill or a power cut at any instant leaves either the old state or the new one."""
+"""Writing so that a kill or a power cut at any instant leaves the old state or the new one; this machine's cores."""
 
 import csv
 import gzip
@@ -21,6 +21,11 @@ STRETCHES, STRETCH = 64, 256 << 10
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
 """What comes with the package: `sweeps`, `results/parts`; in a clone, the clone."""
+
+
+def machine_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_text(path: Path, text: str) -> None:

@@ -25,8 +25,9 @@ from mm1_lab.results.parts import Parts
 def index(options: argparse.Namespace) -> int:
     """Read all of your own data ahead, in parallel; a run of large data then starts at once."""
     from mm1_lab.data.shards.indexing import index_data
+    from mm1_lab.files import machine_cpus
     from mm1_lab.orchestrate.finding import find_scale
-    from mm1_lab.orchestrate.request import data_cache, machine_cpus
+    from mm1_lab.orchestrate.request import data_cache
 
     if options.processes is not None and options.processes < 1:
         raise RequestError("--processes must be at least 1")

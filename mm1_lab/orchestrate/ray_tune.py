@@ -22,12 +22,11 @@ from tempfile import mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.files import PACKAGE
+from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.orchestrate.executor import STAGES, Executor, Work
 from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.preflight import ask_ray, check_nodes
-from mm1_lab.orchestrate.request import machine_cpus
 from mm1_lab.orchestrate.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress

@@ -3,7 +3,6 @@ before anything is spent."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from mm1_lab.config import (
     resolve,
     resolve_sweep,
 )
-from mm1_lab.files import PACKAGE
+from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import command_line
 from mm1_lab.orchestrate.finding import find_law, find_scale, find_sweep, parse_seeds
 from mm1_lab.pretrained import HuggingFace
@@ -237,11 +236,6 @@ def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Pa
     if isinstance(data, Shards):
         check_pictures(data)
     return data.identity
-
-
-def machine_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_slots(scale: Scale) -> int:
