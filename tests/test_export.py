@@ -121,7 +121,7 @@ def test_the_card_has_the_records_scores(place: Path) -> None:
     points = scores[(scores["benchmark"] == "vqa") & (scores["shots"] == 4)]["score"]
     assert f"| vqa | vqa | 4 | {len(points)} | {points.mean():.1f} | " in card
     assert record["fingerprints"]["evaluation"] in card and '"connector": "c-abstractor"' in card
-    assert "AutoProcessor.from_pretrained(FOLDER)" in card and "world-2" in card
+    assert "AutoProcessor.from_pretrained(FOLDER)" in card and "world-3" in card
 
 
 def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditionalGeneration) -> None:

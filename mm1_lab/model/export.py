@@ -52,8 +52,12 @@ class MM1ForConditionalGeneration(MM1, GenerationMixin):
         """
         if inputs_embeds is None:
             assert input_ids is not None
-            none = input_ids.new_empty((0, 3, 1, 1), dtype=torch.uint8)
-            inputs_embeds = self.embed(input_ids, none if pixel_values is None else pixel_values)
+            if past_key_values is not None and past_key_values.get_seq_length():
+                # what goes on is the model's own: an image token that it wrote is a word, no place for an image
+                inputs_embeds = self.decoder.get_input_embeddings()(input_ids)
+            else:
+                none = input_ids.new_empty((0, 3, 1, 1), dtype=torch.uint8)
+                inputs_embeds = self.embed(input_ids, none if pixel_values is None else pixel_values)
         return self.decoder(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

@@ -176,7 +176,7 @@ def test_an_encoder_of_impossible_numbers(tmp_path: Path, key: str, value: objec
 
 @pytest.mark.parametrize("key", ["vocab_size", "max_position_embeddings", "num_hidden_layers"])
 def test_a_decoder_of_impossible_numbers(tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mm1_lab.pretrained.folder_tokenizer", lambda folder, rows: None)
+    monkeypatch.setattr("mm1_lab.data.tokenizers.folder_tokenizer", lambda folder, rows: None)
     folder = saved.save_decoder("llama", tmp_path)
     change(folder, "config.json", key, -1)
     with pytest.raises(RequestError, match=r"config\.json: .* should be greater than 0"):

@@ -22,7 +22,7 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     assert main(["ship-parts", *BASE, "--store", str(store)]) == 0
     shipped = capsys.readouterr().out
     assert "encoder / seed 0" in shipped and "decoder / seed 0" in shipped
-    assert "0.1 MB in all" in shipped
+    assert "0.2 MB in all" in shipped
     parts = {path.name: path for path in (place.folder / "results" / "parts").iterdir()}
 
     # with the parts, only the model is trained, and its scores are those of a place that had no parts
