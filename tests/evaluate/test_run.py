@@ -60,7 +60,7 @@ def picture(benchmark_of: Callable[..., Benchmark]) -> Callable[[int], object]:
 def chosen(monkeypatch: pytest.MonkeyPatch, benchmark_of: Callable[..., Benchmark]) -> list[Benchmark]:
     """Three small benchmarks in place of the world's, one a metric."""
     made = [benchmark_of(metric, blocks=4, questions=2) for metric in ("cider", "vqa", "exact")]
-    monkeypatch.setattr(benchmarks, "world_benchmarks", lambda settings: list(made))
+    monkeypatch.setattr(benchmarks, "world_benchmarks", lambda settings, seed: list(made))
     return made
 
 
