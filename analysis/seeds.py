@@ -1,6 +1,9 @@
-"""Which seeds results are of, and what these were used for."""
+"""Which seeds and which world results are of, and what that means for them."""
 
 from collections.abc import Sequence
+
+from mm1_lab.config import WORLD_DATA
+from mm1_lab.results import Manifest
 
 DEVELOPMENT = range(5)
 """Seeds that the world and the recipes were tuned on."""
@@ -23,3 +26,18 @@ def seeds_text(seeds: Sequence[int]) -> str:
         return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
     several = len(seeds) > 1
     return f"{kind}seed{'s' * several} {', '.join(map(str, seeds[:-1]))}{' and ' * several}{seeds[-1]}"
+
+
+def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
+    """Why results decide nothing, or what is to be known of their world and seeds; empty where nothing is."""
+    if manifest.scale == "smoke":
+        return "Smoke scale: models learn nothing here, and the numbers only show that everything runs."
+    in_world = manifest.data.kind == "world"
+    said = []
+    if len(seeds) == 1:
+        said.append(f"One seed ({seeds[0]}): what another seed would give is not known, so nothing is decided.")
+    elif in_world and set(seeds) <= set(DEVELOPMENT):
+        said.append(f"The {seeds_text(seeds)}: the world and its recipes were tuned on them.")
+    if in_world and manifest.data.digest != WORLD_DATA.digest:
+        said.append(f"Made in an earlier miniature world ({manifest.data.digest}, now {WORLD_DATA.digest}).")
+    return " ".join(said)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
-from analysis.seeds import DEVELOPMENT, seeds_text
+from analysis.seeds import caution
 from analysis.statistics import Interval, arm_means, over_blocks
-from mm1_lab.config import WORLD_DATA, Panel, Sweep
+from mm1_lab.config import Panel, Sweep
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import AVERAGE, CONTENT, PLAIN, TEXT_CORE, TUNED, by_content, measures
@@ -149,14 +149,8 @@ class Study:
 
     @property
     def caution(self) -> str:
-        """Why these results decide nothing, or what is to be known of their seeds; empty where there is nothing."""
-        if self.manifest.scale == "smoke":
-            return "Smoke scale: models learn nothing here, and the numbers only show that everything runs."
-        if len(self.seeds) == 1:
-            return f"One seed ({self.seeds[0]}): what another seed would give is not known, so nothing is decided."
-        if self.manifest.data.kind == "world" and set(self.seeds) <= set(DEVELOPMENT):
-            return f"The {seeds_text(self.seeds)}: the world and its recipes were tuned on them."
-        return ""
+        """Why these results decide nothing, or what is to be known of their world and seeds; empty where nothing is."""
+        return caution(self.manifest, self.seeds)
 
     @property
     def notes(self) -> list[str]:
@@ -164,16 +158,8 @@ class Study:
         missing = self.missing()
         lacking = f"Without scores: {', '.join(missing)}." if missing else ""
         changed = changed_text(part for one in self.records.values() for part in changed_parts(one.get("code", {})))
-        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, self.older_world, lacking, changed)
+        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, lacking, changed)
         return [note for note in notes if note]
-
-    @property
-    def older_world(self) -> str:
-        """Whether these results are of an earlier version of the miniature world; empty where they are not."""
-        data = self.variant.manifest.data
-        if data.kind != "world" or data.digest == WORLD_DATA.digest:
-            return ""
-        return f"Made in an earlier miniature world ({data.digest}, now {WORLD_DATA.digest}): a run makes them anew."
 
     def mean(self, arm: str, measure: str) -> Interval | None:
         """None where there is no score."""

@@ -104,6 +104,16 @@ def test_the_librarys_pipeline_takes_the_folder(place: Path, model: Any, process
     assert answer[0]["generated_text"].strip() == expected.strip() != ""
 
 
+def test_an_image_token_that_the_model_wrote_is_no_place_for_an_image(
+    model: MM1ForConditionalGeneration, processor: MM1Processor
+) -> None:
+    before = model(**processor(images=[], text=["the circle"]), use_cache=True)
+    wrote = torch.tensor([[model.image_id]])
+    assert model(input_ids=wrote, past_key_values=before.past_key_values).logits.isfinite().all()
+    with pytest.raises(ValueError, match="1 image tokens in the text, but no images"):
+        model(input_ids=wrote)
+
+
 def test_pictures_and_their_places_must_match(processor: MM1Processor) -> None:
     grey = Image.new("RGB", (50, 40))
     with pytest.raises(ValueError, match="2 <image> in the text, but 1 pictures"):

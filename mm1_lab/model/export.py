@@ -52,7 +52,7 @@ class MM1ForConditionalGeneration(MM1, GenerationMixin):
         """
         if inputs_embeds is None:
             assert input_ids is not None
-            if past_key_values is not None and past_key_values.get_seq_length():
+            if pixel_values is None and past_key_values is not None and past_key_values.get_seq_length():
                 # what goes on is the model's own: an image token that it wrote is a word, no place for an image
                 inputs_embeds = self.decoder.get_input_embeddings()(input_ids)
             else:

@@ -18,7 +18,7 @@ _MISMATCHED = 0.08
 """Share of alt-texts that belong to another picture."""
 _ALIKE = 4
 """Pairs in a row whose pictures share colours and places: to tell them apart takes names and sizes. Among any pictures
-colours and places are enough, and a probe finds only 70 % of the shapes (results/LOG.md)."""
+colours and places are enough, and a probe finds fewer of the shapes (results/LOG.md)."""
 _APART = 1 << 40
 """Numbers of the scenes that they are made from begin here."""
 _SHORT = 128

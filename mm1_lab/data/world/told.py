@@ -4,7 +4,7 @@ Scenes are told half in the wording of image text (alt-text and the prose of pag
 words; only here do questions stand beside their answers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -29,12 +29,14 @@ LONGEST = 250
 """Words of a document at most, so that it fits a row of 256."""
 _SHORT_ROW = 60
 """Words of a document that shall fit a row of 64."""
-_COUNTS = (0.06, 0.34, 0.3, 0.2, 0.1)
-_FEW = (0.1, 0.4, 0.5)
-"""Odds of one, two, … things in scenes that are told and asked about, and in those that look-up is learnt from. There
-are more than in pictures, and at more places: among few, what is asked for can be guessed."""
-_RETOLD = (0.3, 0.35, 0.2, 0.1, 0.05)
 _EVERYWHERE = range(len(PLACES))
+_COUNTS = (0.06, 0.34, 0.3, 0.2, 0.1)
+"""Odds of one, two, … things in scenes that are told and asked about. There are more than in pictures, and at more
+places: among few, what is asked for can be guessed."""
+_FEW = (0.1, 0.4, 0.5)
+"""The same of scenes that look-up is learnt from."""
+_RETOLD = (0.3, 0.35, 0.2, 0.1, 0.05)
+"""The same of scenes that are told twice."""
 _SHOWN = ((0.6, 0.4), (0.3, 0.4, 0.3))
 """The same of demonstrations: small, so that eight fit a row, or as pictures are."""
 _ASKED = {
@@ -167,23 +169,26 @@ def compounds_and_asked(random: Random) -> Parts:
 
 def retold(random: Random) -> Parts:
     """Scenes told twice, as captions and pages tell of pictures: in two voices, the same two throughout."""
-    return _retold(random, _in_any_order(random.choice((inventory, _full_voice(random)))), _in_any_order)
+    first = _in_any_order(random.choice((inventory, _full_voice(random))))
+    return _retold(random, first, _in_any_order(_second_voice(random)))
 
 
 def retold_in_order(random: Random) -> Parts:
     """The same with the things in reading order."""
-    return _retold(random, random.choice((inventory, _full_voice(random))))
+    return _retold(random, random.choice((inventory, _full_voice(random))), _second_voice(random))
 
 
 def compounds_and_retold(random: Random) -> Parts:
     """The same, first in words that say several things at once."""
-    return _retold(random, in_compounds, _in_any_order)
+    return _retold(random, in_compounds, _in_any_order(_second_voice(random)))
 
 
-def _retold(random: Random, first: Voice, arranged: Callable[[Voice], Voice] = lambda voice: voice) -> Parts:
-    second = arranged(
-        random.choice((alt_text, alt_text_in_full, page_voice(random), page_voice(random, "all"), telling))
-    )
+def _second_voice(random: Random) -> Voice:
+    """As captions and pages tell, which may leave things out."""
+    return random.choice((alt_text, alt_text_in_full, page_voice(random), page_voice(random, "all"), telling))
+
+
+def _retold(random: Random, first: Voice, second: Voice) -> Parts:
     changed = random.random() < 0.2
     parts: list[Part] = []
     words = 0
