@@ -18,7 +18,7 @@ from mm1_lab.data.types import Answer, Document, Picture, Tokenizer, Tokens
 
 UNDONE, LOOKAHEAD = 2, 12
 """How many documents, of those in a row and of those after the first that does not fit, its end is chosen from.
-The world's rows of captions and text are 99 % full then, of pages 94 %; further ahead, lengths that fit are favoured."""
+The world's rows are 94 (pages) to 99 % full then; to look further ahead would favour lengths that fit well."""
 SLACK = 50
 """A row is full when less than this part of it, a fiftieth, is free."""
 
