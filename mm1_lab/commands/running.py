@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     *opt.REQUEST,
     *opt.UNTIL_DECIDED,
     opt.NO_PARTS,
+    switch("--stages", "every stage by itself with its fingerprint, and what its parts compute"),
 )
 def plan(options: argparse.Namespace) -> int:
     """What would run, and what it costs."""
@@ -32,7 +33,7 @@ def plan(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.report import plan_text
 
     requests = [with_grid(request_of(options, sweep)) for sweep in options.sweeps]
-    print(plan_text(requests))
+    print(plan_text(requests, options.stages))
     if looks := _looks(options, requests[0]):
         from analysis.looks import looks_text
 

@@ -6,9 +6,10 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
 
-from mm1_lab.config import Hardware, Scale
+from mm1_lab.config import Hardware, Scale, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import Speeds, measured_speeds
@@ -28,11 +29,11 @@ Costs = Mapping[str, Cost]
 """Of stages, by fingerprint."""
 
 
-def plan_text(requests: Sequence[Request]) -> str:
-    """Trials and stages, what runs and why, and what it costs; several requests share scale, data and folders.
+def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
+    """What runs and why, and what it costs; several requests share scale, data and folders.
 
-    A stage that they share stands there once. Raises RequestError for a stage that cannot be built, or that the
-    scale's hardware cannot hold.
+    A row per kind of stage and reason, or with `every_stage` one for each; a stage that requests share counts once.
+    Raises RequestError for a stage that cannot be built, or that the scale's hardware cannot hold.
     """
     first = requests[0]
     ledger, hardware = first.ledger, first.scale.hardware
@@ -48,25 +49,96 @@ def plan_text(requests: Sequence[Request]) -> str:
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
     if note := changed_note((trial for _, trial in asked), ledger):
         lines += [note, ""]
+    if every_stage:
+        lines += [*_every_stage(plan, asked, costs, expected, hardware, ledger), ""]
+    else:
+        lines += [*_arms(plan, asked), "", *_kinds(plan, costs, expected, hardware, ledger), ""]
+    if not missing:
+        return "\n".join([*lines, "Nothing to run."])
+    if every_stage:
+        lines += [*text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
+    own = [costs[planned.fingerprint] for planned in missing]
+    weights, largest = sum(cost.weights for cost in own), max(cost.checkpoint for cost in own)
+    time = "" if hardware else f", {_all_time(missing, expected, machine_slots(first.scale))}"
+    lines.append(f"In all {short(sum(cost.flops for cost in own))} FLOPs, {short(weights, 'B')} of weights{time}.")
+    lines.append(f"The largest checkpoint while training: {short(largest, 'B')}.")
+    legend = LEGEND if every_stage else ("Every stage by itself, and what its parts compute: the same with --stages.",)
+    return "\n".join([*lines, *(_gpu_lines(missing, costs, first.scale, hardware) if hardware else ()), *legend])
+
+
+def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
+    """A line for each sweep and state: `to run: base, captions (seeds 0, 1)`."""
+    arms: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for variant, trial in asked:
+        state = "done" if plan.is_done(trial.fingerprint) else "to run"
+        arms[variant, state][trial.arm].append(trial.seed)
+    several = len({variant for variant, _ in arms}) > 1
+    for (variant, state), of_arms in arms.items():
+        alike: dict[str, list[str]] = defaultdict(list)
+        for arm, seeds in of_arms.items():
+            alike[f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"].append(arm)
+        told = "; ".join(f"{', '.join(names)} ({seeds})" for seeds, names in alike.items())
+        yield from wrap(f"{variant + ', ' if several else ''}{state}: {told}", 78, subsequent_indent="  ")
+
+
+def _kinds(
+    plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
+) -> list[str]:
+    """A row for each kind of stage, its state and why; FLOPs, disk and time are of all of them together."""
+    known = list(_known_stages(ledger)) if expected else []
+    alike: dict[tuple[str, ...], list[PlannedStage]] = defaultdict(list)
+    for planned in sorted(plan.stages.values(), key=_kind):
+        if planned.state == "wait":
+            why = "waits for " + " and ".join(
+                needed.KIND for needed in planned.stage.inputs.values() if needed.fingerprint in expected
+            )
+        else:
+            why = _why(planned, known) if planned.state == "run" else planned.why
+        alike[planned.stage.KIND, STATES[planned.state], why].append(planned)
+    rows = []
+    for (kind, state, why), stages in alike.items():
+        keys = [planned.fingerprint for planned in stages if planned.fingerprint in expected]
+        row = [kind, state, str(len(stages))]
+        if keys:
+            own = [costs[key] for key in keys]
+            sizes = sorted({cost.parameters for cost in own})
+            row += ["–".join(map(short, dict.fromkeys((sizes[0], sizes[-1])))), short(sum(cost.flops for cost in own))]
+            row += [short(max(cost.state for cost in own), "B"), short(sum(cost.weights for cost in own), "B")]
+            if hardware:
+                row += [str(max(check_group(cost, hardware, "") for cost in own))]
+                row += [short(sum(_gpu_hours(cost, hardware) for cost in own))]
+            else:
+                seconds = [one for key in keys if (one := expected[key]) is not None]
+                row += [duration(sum(seconds)) if len(seconds) == len(keys) else "unknown"]
+        else:
+            row += [""] * (6 if hardware else 5)
+        rows.append([*row, why])
+    time = ("group", f"{hardware.gpu}-hours") if hardware else ("time",)
+    return text_table(("stage", "state", "count", "parameters", "FLOPs", "memory", "disk", *time, "why"), rows)
+
+
+def _every_stage(
+    plan: Plan,
+    asked: Sequence[tuple[str, Trial]],
+    costs: Costs,
+    expected: Mapping[str, float | None],
+    hardware: Hardware | None,
+    ledger: Ledger,
+) -> list[str]:
+    """A row per trial and a row per stage, with fingerprints."""
     trials = [
         (variant, trial.arm, trial.seed, trial.fingerprint, "done" if plan.is_done(trial.fingerprint) else "to run")
         for variant, trial in asked
     ]
-    columns, start = ("sweep", "arm", "seed", "fingerprint", "state"), 0 if len(requests) > 1 else 1
-    lines += [*text_table(columns[start:], (row[start:] for row in trials)), ""]
+    columns, start = ("sweep", "arm", "seed", "fingerprint", "state"), 0 if len({row[0] for row in trials}) > 1 else 1
     with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
     heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
                "disk", *with_gpus, "time")  # fmt: skip
-    lines += [*text_table(heading, _stage_rows(plan, costs, expected, hardware, ledger)), ""]
-    if not missing:
-        return "\n".join([*lines, "Nothing to run."])
-    lines += [*text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
-    own = [costs[planned.fingerprint] for planned in missing]
-    disk = f"{short(sum(cost.weights for cost in own), 'B')} of weights"
-    disk += f" (the largest checkpoint while training: {short(max(cost.checkpoint for cost in own), 'B')})"
-    time = _all_time(expected.values(), machine_slots(first.scale))
-    lines.append(f"In all {short(sum(cost.flops for cost in own))} FLOPs, {disk}, {time}.")
-    return "\n".join([*lines, *(_gpu_lines(missing, costs, first.scale, hardware) if hardware else ()), *LEGEND])
+    return [
+        *text_table(columns[start:], (row[start:] for row in trials)),
+        "",
+        *text_table(heading, _stage_rows(plan, costs, expected, hardware, ledger)),
+    ]
 
 
 def _kind(planned: PlannedStage) -> str:
@@ -89,12 +161,11 @@ def _stage_rows(
             yield [*row, _with_quality(planned, ledger), *[""] * (9 if hardware else 7)]
 
 
-def _all_time(expected: Iterable[float | None], slots: int) -> str:
-    seconds = list(expected)
-    known = [one for one in seconds if one is not None]
-    if len(known) < len(seconds):
-        return "time unknown (some kind of stage was never measured here)"
-    return f"about {duration(sum(known) / slots)} with {slots} at a time"
+def _all_time(missing: Iterable[PlannedStage], expected: Mapping[str, float | None], slots: int) -> str:
+    known = sum(seconds for seconds in expected.values() if seconds is not None)
+    time = f"about {duration(known / slots)} with {slots} at a time"
+    unknown = sorted({one.stage.KIND for one in missing if expected[one.fingerprint] is None})
+    return time if not unknown else f"{time} without {', '.join(unknown)}, which was never measured at such a size"
 
 
 def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hardware: Hardware) -> Iterator[str]:

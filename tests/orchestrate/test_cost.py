@@ -67,6 +67,15 @@ def test_the_committed_study_tells_about_the_base() -> None:
     assert seconds is not None and 10 < seconds < 5000
 
 
+def test_every_shipped_part_tells_how_long_it_took() -> None:
+    """Without that a fresh clone knows no time for an encoder or decoder of any size."""
+    parts = sorted((REPOSITORY / "results" / "parts").glob("*/stage.json"))
+    assert parts
+    for part in parts:
+        timing = json.loads((part.parent / "timings.json").read_text())[json.loads(part.read_text())["kind"]]
+        assert timing["seconds"] > 1 and timing["flops"] > 1e12
+
+
 def test_what_is_far_smaller_than_all_that_is_known_still_starts_and_writes(study: Path) -> None:
     assert Speeds({}, study).seconds(base("smoke")) == pytest.approx(cost.LEAST)
 

@@ -91,7 +91,7 @@ def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]
     """Every stage stands once; whoever shares it, in whatever order the sweeps are named."""
     tables = []
     for order in (("data_mix", "connector"), ("connector", "data_mix")):
-        assert main(["plan", *order, "--scale", "smoke", "--results", "none", "--store", "none"]) == 0
+        assert main(["plan", *order, "--stages", "--scale", "smoke", "--results", "none", "--store", "none"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith(f"{', '.join(order)} at smoke: 24 trials")
         stages = [line.split() for line in lines if line.split()[:1] and line.split()[0] in ("encoder", "decoder")]
@@ -140,3 +140,20 @@ def test_a_chain_is_as_long_as_its_inputs_say(tmp_path: Path) -> None:
     assert [stage.KIND for stage in evaluation.chain()] == [
         "evaluation", "multimodal", "encoder", "decoder", "encoder",
     ]  # fmt: skip
+
+
+def test_a_plan_in_short_is_as_wide_as_a_terminal_and_knows_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a fresh clone, of the sweeps that the help names: kinds of stages, not stages, and no time unknown."""
+    folders = ("--results", str(tmp_path), "--store", str(tmp_path))
+    assert main(["plan", "data_mix", "encoder", *folders]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 110 and len(lines) < 25
+    assert "data_mix, to run: base, captions," in lines[2] and any(line.endswith("378 (seed 0)") for line in lines)
+    counted = [line.split() for line in lines if line.startswith("multimodal")]
+    assert counted[0][:4] == ["multimodal", "to", "run", "12"] and counted[1][:3] == ["multimodal", "waits", "10"]
+    assert any(line.startswith("encoder     to run") for line in lines)
+    assert sum("shipped with the repository" in line for line in lines) == 2
+    told = " ".join(lines)
+    assert "unknown" not in told and "never measured" not in told and "at a time" in told
