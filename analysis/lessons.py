@@ -46,6 +46,11 @@ class Part(Levels):
     """How large the paper says the difference is, in points: a second bound."""
     aside: str = ""
     """Why the part is shown and does not decide."""
+    aside_in_world: str = ""
+    """The same, where results are of the miniature world: what that cannot ask."""
+
+    def why_aside(self, in_world: bool) -> str:
+        return self.aside or (self.aside_in_world if in_world else "")
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

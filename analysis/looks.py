@@ -45,7 +45,10 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
         rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
         p = combined(rows)["both"] if len(rows) else {}
         claims = [
-            claim for part in lesson.parts if not part.aside for claim in claims_of(part, lesson, sweep, sweep.arms)
+            claim
+            for part in lesson.parts
+            if not part.why_aside(study.in_world)
+            for claim in claims_of(part, lesson, sweep, sweep.arms)
         ]
         if claims:
             questions.append((lesson.name, say(p, len(lessons)) if p else "", rows, claims))

@@ -17,15 +17,14 @@ from analysis.statistics import Interval, arm_means, over_blocks
 from mm1_lab.config import Panel, Sweep
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import AVERAGE, CONTENT, PLAIN, TEXT_CORE, TUNED, by_content, measures
+from mm1_lab.results.summary import APART, AVERAGE, CONTENT, PLAIN, TEXT_CORE, by_content, measures
 from mm1_lab.source_code import changed_parts, changed_text
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Groups of benchmarks with images, and their titles."""
-TUNED_FAMILIES = dict(
-    zip(TUNED, ("conversations", "worked solutions", "choice by likelihood", "imported"), strict=True)
-)
-"""Groups of benchmarks that tuned models alone are asked, or that other programs scored."""
+_APART_TITLES = ("new combinations", "conversations", "worked solutions", "choice by likelihood", "imported")
+FAMILIES_APART = dict(zip(APART, _APART_TITLES, strict=True))
+"""Groups of benchmarks that no mean over all has."""
 
 UNPARSED = "unparsed %"
 """Percent of an arm's answers to questions (captions aside) that do not have the form of an answer."""
@@ -103,10 +102,10 @@ class Study:
         """Groups of benchmarks with images, by the prefix of their measures; one that is all there is has none."""
         known = set(self.scores["family"])
         titles = {family: title for family, title in FAMILIES.items() if family in known}
-        tuned = {family: title for family, title in TUNED_FAMILIES.items() if family in known}
+        apart = {family: title for family, title in FAMILIES_APART.items() if family in known}
         if len(titles) == 1:
-            return {"": titles.popitem()[1]} | tuned
-        return ({"": "all image benchmarks"} if titles else {}) | titles | tuned
+            return {"": titles.popitem()[1]} | apart
+        return ({"": "all image benchmarks"} if titles else {}) | titles | apart
 
     @cached_property
     def measures(self) -> list[str]:
@@ -146,6 +145,11 @@ class Study:
     @property
     def uncertainty_note(self) -> str:
         return UNCERTAINTY[self.uncertainty].format(seeds=len(self.seeds))
+
+    @property
+    def in_world(self) -> bool:
+        """Whether its data are the miniature world's."""
+        return self.manifest.data.kind == "world"
 
     @property
     def caution(self) -> str:

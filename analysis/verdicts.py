@@ -48,12 +48,13 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
     reason, rows = grounds(study, failed), []
     for lesson in lessons:
         for number, part in enumerate(lesson.parts, 1) if lesson.sweep == study.sweep.name != LAW else ():
-            about = {"lesson": lesson.name, "part": number, "decides": not part.aside}
+            aside = part.why_aside(study.in_world)
+            about = {"lesson": lesson.name, "part": number, "decides": not aside}
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
                 for scored_by, one in _both(study, claim).items():
                     row = claim_row(study, one, reason)
-                    rows.append(about | {"scored_by": scored_by, **row, "reason": row["reason"] or part.aside})
+                    rows.append(about | {"scored_by": scored_by, **row, "reason": row["reason"] or aside})
             if not claims:
                 rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": "no scores"})
     return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ class ScoreRow:
 
     benchmark: str
     family: str
-    """captioning, vqa, text, chat, solutions, likelihood, further or imported."""
+    """captioning, vqa, novel, text, chat, solutions, likelihood, further or imported."""
     metric: str
     """cider, vqa, exact, …"""
     shots: int
@@ -24,6 +24,8 @@ class ScoreRow:
     """Whether the answer has the form of an answer."""
     content: float | None = None
     """Of a caption of the world: points for what is said, whatever the wording."""
+    reference_probability: float | None = None
+    """Of the answer that a demonstration would show, with its end: the geometric mean over its tokens, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ class EvaluationStage(Stage):
     """Few-shot scores and held-out losses of a trained model."""
 
     KIND: ClassVar[str] = "evaluation"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     TRAINS: ClassVar[bool] = False
 
     model: MultimodalStage | SftStage

@@ -32,6 +32,6 @@ def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: 
     `words` are the benchmark's `answer_words`. It tells a model that does not see from one that does not know the form.
     """
     answers = map(normalise, prediction.split("\n"))
-    if benchmark.official or benchmark.family == "captioning":
+    if benchmark.official or benchmark.metric == "cider":
         return all(answers)
     return all(answer in words[question.kind] for answer in answers)

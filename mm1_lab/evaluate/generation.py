@@ -11,6 +11,7 @@ Blocks are batched together. Questions are padded on the left, so that all of th
 padding is seen by nobody, so that logits do not depend on what is batched with what.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class Group:
 
     prefix: Segment
     questions: tuple[Segment, ...]
+    references: tuple[tuple[int, ...], ...] = ()
+    """For each question the ids of an answer whose probability is asked for; empty where it is not."""
 
 
 @torch.inference_mode()
@@ -44,16 +47,34 @@ def generate(
 
     A text ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
     """
+    return generate_and_score(decoder, embedder, groups, tokenizer, stop, new_tokens, batch)[0]
+
+
+@torch.inference_mode()
+def generate_and_score(
+    decoder: PreTrainedModel,
+    embedder: PromptEmbedder,
+    groups: Sequence[Group],
+    tokenizer: Tokenizer,
+    stop: Sequence[str],
+    new_tokens: int,
+    batch: int,
+) -> tuple[list[list[str]], list[list[float | None]]]:
+    """The texts of `generate`, and the probability of each question's reference: the geometric mean over its tokens."""
     segments = [segment for group in groups for segment in (group.prefix, *group.questions)]
     embedder.see(picture for segment in segments for picture in segment.pictures)
     texts: list[list[str]] = [[] for _ in groups]
+    scores: list[list[float | None]] = [[] for _ in groups]
     for part in _batches(groups, batch):
         prefixes = [embedder.embed(group.prefix) for _, group in part]
         questions = [[embedder.embed(question) for question in group.questions] for _, group in part]
-        answers = _decode(SharedPrefixDecoding(decoder, prefixes, questions), tokenizer, stop, new_tokens)
-        for (index, _), rows in zip(part, answers, strict=True):
+        decoding = SharedPrefixDecoding(decoder, prefixes, questions)
+        answers = _decode(decoding, tokenizer, stop, new_tokens)
+        found = decoding.probabilities([group.references for _, group in part])
+        for (index, _), rows, own in zip(part, answers, found, strict=True):
             texts[index] += [tokenizer.decode(ids) for ids in rows]
-    return texts
+            scores[index] += own
+    return texts, scores
 
 
 def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:
@@ -62,7 +83,8 @@ def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Gr
     free = batch
     for index, group in enumerate(groups):
         for start in range(0, len(group.questions), batch):
-            chunk = Group(group.prefix, group.questions[start : start + batch])
+            some = slice(start, start + batch)
+            chunk = Group(group.prefix, group.questions[some], group.references[some])
             if len(chunk.questions) > free:
                 yield part
                 part, free = [], batch
@@ -126,6 +148,8 @@ class SharedPrefixDecoding:
         """bool (G, Q, keys): what the next token of each question may attend to, itself left out."""
         self._same = torch.eye(most, dtype=torch.bool, device=device).expand(len(prefixes), -1, -1)
         """(G, Q, Q)"""
+        self._asked: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        """When all questions are read and no answer has begun: what may be attended to, places taken, logits."""
 
     def start(self) -> torch.Tensor:
         """Reads prefixes and questions. Returns the logits (G, Q, vocabulary) of the first new token."""
@@ -146,7 +170,42 @@ class SharedPrefixDecoding:
         ends = torch.arange(1, most + 1, device=device) * longest - 1
         own = (self._same[:, :, :, None] & valid[:, None, :, :]).flatten(2, 3)
         self._seen = torch.cat([in_prefix[:, None, :].expand(-1, most, -1), own], dim=2)
-        return self._run(inputs, mask, positions.flatten(1, 2), ends)
+        logits = self._run(inputs, mask, positions.flatten(1, 2), ends)
+        self._asked = self._seen, self._prefix_lengths[:, None] + self._lengths, logits
+        return logits
+
+    def probabilities(self, answers: Sequence[Sequence[Sequence[int]]]) -> list[list[float | None]]:
+        """Of given answers behind the questions, as ids, after `start`: the geometric mean over an answer's tokens.
+
+        None for an empty answer, or where a group has none. Answers that grew meanwhile are seen by none of these.
+        """
+        assert self._asked is not None
+        seen, positions, logits = self._asked
+        lists = [[list(own[at]) if at < len(own) else [] for at in range(seen.shape[1])] for own in answers]
+        most = max(len(ids) for own in lists for ids in own)
+        if not most:
+            return [[None] * count for count in self.counts]
+        tokens = torch.tensor([[ids + [0] * (most - len(ids)) for ids in own] for own in lists], device=seen.device)
+        if most > 1:
+            logits = torch.cat([logits[:, :, None], self._after(tokens[:, :, :-1], seen, positions)], dim=2)
+        else:
+            logits = logits[:, :, None]
+        logs = logits.float().log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0].tolist()
+        return [
+            [_geometric_mean(own[: len(ids)]) for own, ids in zip(rows[:count], group[:count], strict=True)]
+            for rows, group, count in zip(logs, lists, self.counts, strict=True)
+        ]
+
+    def _after(self, tokens: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Logits (G, Q, n, vocabulary) behind each of `tokens` (G, Q, n), read after the questions."""
+        most, count = tokens.shape[1:]
+        since = self._cache.get_seq_length() - seen.shape[2]
+        before = torch.nn.functional.pad(seen, (0, since))[:, :, None].expand(-1, -1, count, -1).flatten(1, 2)
+        causal = torch.ones(count, count, dtype=torch.bool, device=tokens.device).tril()
+        own = (self._same[:, :, None, :, None] & causal[:, None, :]).flatten(3, 4).flatten(1, 2)
+        places = (positions[:, :, None] + torch.arange(count, device=tokens.device)).flatten(1, 2)
+        inputs = self._decoder.get_input_embeddings()(tokens.flatten(1, 2))
+        return self._run(inputs, torch.cat([before, own], dim=2), places, None).unflatten(1, (most, count))
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
         """Reads the next token (G, Q) of each answer. Returns the logits (G, Q, vocabulary) of the one after it."""
@@ -186,3 +245,7 @@ class SharedPrefixDecoding:
 def _pad_left(inputs: Sequence[torch.Tensor], length: int) -> torch.Tensor:
     """(length of each, width) → (n, `length`, width)"""
     return torch.stack([torch.nn.functional.pad(one, (0, 0, length - len(one), 0)) for one in inputs])
+
+
+def _geometric_mean(logs: Sequence[float]) -> float | None:
+    return math.exp(sum(logs) / len(logs)) if logs else None

@@ -109,7 +109,7 @@ def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
     for benchmark in (benchmark for seed in seeds for benchmark in world_benchmarks(settings, seed)):
         for question in questions_of(benchmark):
             scenes.update(content_of(shown.scene) for shown in question.pictures if isinstance(shown, ScenePicture))
-            if benchmark.family == "captioning":
+            if benchmark.metric == "cider":
                 captions.update(question.references)
     return Secrets(frozenset(scenes), frozenset(captions))
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel
 
-from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
@@ -28,7 +27,6 @@ def choose(
     decoder: PreTrainedModel,
     embedder: PromptEmbedder,
     writer: PromptWriter,
-    tokenizer: Tokenizer,
     benchmark: Benchmark,
     shots: int,
 ) -> list[str]:
@@ -37,9 +35,9 @@ def choose(
     for block, questions in enumerate(benchmark.blocks):
         prefix = writer.prefix(benchmark, block, shots)
         prompts = [prefix + writer.question(question) for question in questions]
-        ends = tokenizer.encode(benchmark.stop[0]) if benchmark.stop else [tokenizer.end]
+        end = next(iter(benchmark.stop), None)
         options = [
-            (prompt, tuple(tokenizer.encode(writer.space(question) + choice) + ends))
+            (prompt, writer.answer(question, choice, end))
             for prompt, question in zip(prompts, questions, strict=True)
             for choice in question.choices
         ]

@@ -63,12 +63,16 @@ class PromptWriter:
         return " " if question.prompt and not question.prompt[-1].isspace() else ""
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
-        """The question with its shown answer.
+        """The question with its shown answer."""
+        return self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
 
-        The answer is tokenized by itself, behind a space where a prompt stands before it, as a model would go on.
+    def answer(self, question: Question, text: str, separator: str | None) -> tuple[int, ...]:
+        """The ids of an answer with its end, the separator or without one the end token.
+
+        It is tokenized by itself, behind a space where a prompt stands before it, as a model would go on.
         """
-        answer = self.tokenizer.encode(self.space(question) + question.shown) + self.tokenizer.encode(separator)
-        return self._asked(question, sharp) + Segment(tuple(answer))
+        end = [self.tokenizer.end] if separator is None else self.tokenizer.encode(separator)
+        return tuple(self.tokenizer.encode(self.space(question) + text) + end)
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
         """What all questions of a block share: the begin token and the block's first `shots` demonstrations.

@@ -7,8 +7,9 @@ from typing import Literal
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
 
-Family = Literal["captioning", "vqa", "text", "chat", "solutions", "likelihood", "further"]
-"""Those behind `text` stay out of the means over all benchmarks: a tuned model's short answers in the form of a
+Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "likelihood", "further"]
+"""Those but captioning, vqa and text stay out of the means over all benchmarks: what no training picture shows, which
+the miniature's models do not say (results/LOG.md); a tuned model's short answers in the form of a
 conversation, and its worked solutions; multiple choice by likelihood; and further metrics of the same answers."""
 
 

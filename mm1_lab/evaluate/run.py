@@ -15,7 +15,7 @@ from mm1_lab.data.types import Data, Picture
 from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.generation import Group, generate_and_score
 from mm1_lab.evaluate.likelihood import by_likelihood, choose
 from mm1_lab.evaluate.losses import held_out_losses
 from mm1_lab.evaluate.metrics import further, majority_by_kind, majority_score, score
@@ -78,8 +78,9 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
                 result.majority_by_kind[benchmark.name] = by_kind
             answering = Answering(stage, model, data)
             for shots in _shots(benchmark, settings):
-                predictions = answering.predict(benchmark, shots)
-                for one in (benchmark, *further(benchmark)):
+                predictions, probabilities = answering.predict_and_score(benchmark, shots)
+                _record(result, benchmark, shots, predictions, stage.model.image_size, probabilities)
+                for one in further(benchmark):
                     _record(result, one, shots, predictions, stage.model.image_size)
                 if chosen := by_likelihood(benchmark):
                     _record(result, chosen, shots, answering.choose(chosen, shots), stage.model.image_size)
@@ -125,22 +126,42 @@ class Answering:
 
     def choose(self, benchmark: Benchmark, shots: int) -> list[str]:
         """The likeliest of the choices of each question, block after block."""
-        return choose(self._decoder, self._embedder, self._writer, self._tokenizer, benchmark, shots)
+        return choose(self._decoder, self._embedder, self._writer, benchmark, shots)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block; of one with rotations, a line per order of its choices."""
+        return self.predict_and_score(benchmark, shots)[0]
+
+    def predict_and_score(self, benchmark: Benchmark, shots: int) -> tuple[list[str], list[float | None]]:
+        """Those answers, and the probability of each question's `shown` answer, the geometric mean over its tokens."""
+        end = next(iter(benchmark.stop), None)
         asked = [[(question, *question.rotated) for question in block] for block in benchmark.blocks]
         groups = []
         for block, questions in enumerate(asked):
             prompts = tuple(self._writer.question(one) for orders in questions for one in orders)
-            groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts))
+            shown = tuple(
+                self._writer.answer(one, one.shown, end) if order == 0 and one.shown else ()
+                for orders in questions
+                for order, one in enumerate(orders)
+            )
+            groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts, shown))
         limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
-        texts = generate(self._decoder, self._embedder, groups, self._tokenizer, *limits)
+        texts, scores = generate_and_score(self._decoder, self._embedder, groups, self._tokenizer, *limits)
         answers = (cut_answer(text, benchmark.stop) for block in texts for text in block)
-        return ["\n".join(next(answers) for _ in orders) for questions in asked for orders in questions]
+        lines = ["\n".join(next(answers) for _ in orders) for questions in asked for orders in questions]
+        known = iter(score for block in scores for score in block)
+        first = [[next(known) for _ in orders] for questions in asked for orders in questions]
+        return lines, [orders[0] for orders in first]
 
 
-def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: list[str], side: int) -> None:
+def _record(
+    result: Evaluation,
+    benchmark: Benchmark,
+    shots: int,
+    predictions: list[str],
+    side: int,
+    probabilities: list[float | None] | None = None,
+) -> None:
     """Adds scores and samples of a benchmark at a number of shots; of one without references, what to submit."""
     if benchmark.submission:
         asked = zip(questions_of(benchmark), predictions, strict=True)
@@ -150,8 +171,9 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: l
     words = answer_words(benchmark)
     blocks = [block for block, questions in enumerate(benchmark.blocks) for _ in questions]
     previous = -1
-    rows = zip(blocks, questions_of(benchmark), predictions, score(benchmark, predictions), strict=True)
-    for block, question, prediction, points in rows:
+    points_of, known = score(benchmark, predictions), probabilities or [None] * len(predictions)
+    rows = zip(blocks, questions_of(benchmark), predictions, points_of, known, strict=True)
+    for block, question, prediction, points, probability in rows:
         result.scores.append(
             ScoreRow(
                 benchmark=benchmark.name,
@@ -165,6 +187,7 @@ def _record(result: Evaluation, benchmark: Benchmark, shots: int, predictions: l
                 prediction=prediction,
                 parsed=is_parsed(prediction, question, benchmark, words),
                 content=benchmark.content(prediction, question.references) if benchmark.content else None,
+                reference_probability=probability,
             )
         )
         if block != previous and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:

@@ -33,7 +33,7 @@ def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchm
     textual = ("fact", "arithmetic", "pattern", "story", "scene")
     return [
         _benchmark(settings, seed, "captions", "captioning", "COCO", "cider", caption, _captioning()),
-        _benchmark(settings, seed, "novel-captions", "captioning", "NoCaps", "cider", caption, _captioning(novel=True)),
+        _benchmark(settings, seed, "novel-captions", "novel", "NoCaps", "cider", caption, _captioning(novel=True)),
         _benchmark(
             settings, seed, "text-captions", "captioning", "TextCaps", "cider", caption, _captioning(letters=1.0)
         ),
@@ -78,7 +78,7 @@ def _benchmark(
         demonstrations=tuple(tuple(shown[block * shots : (block + 1) * shots]) for block in range(settings.blocks)),
         stop=_STOP,
         new_tokens=40 if metric == "cider" else 4,
-        content=content if family == "captioning" else None,
+        content=content if metric == "cider" else None,
     )
 
 

@@ -15,6 +15,8 @@ from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS, SCHEMA, SCOR
 if TYPE_CHECKING:
     import pandas as pd
 
+NUMBERS = ("content", "reference_probability")
+"""Columns that may be blank."""
 TEXT = dict.fromkeys(("benchmark", "family", "metric", "question", "kind", "prediction", "source", "name"), "string")
 
 
@@ -99,9 +101,11 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values={"content": [""]})
+        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
+    for column in set(columns) & {"reference_probability"} - set(table.columns):
+        table[column] = float("nan")  # results of before have none
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise RequestError(f"{path}: lacks the column {missing[0]!r}; delete its folder and run the sweep again")

@@ -18,8 +18,9 @@ CONTENT = "content"
 """A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
 PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images that every model is asked."""
-TUNED = ("chat", "solutions", "likelihood", "imported")
-"""Families that no mean over all benchmarks has: what tuned models alone are asked, and what other programs scored."""
+APART = ("novel", "chat", "solutions", "likelihood", "imported")
+"""Families that no mean over all benchmarks has: new combinations, what tuned models alone are asked, and what other
+programs scored."""
 
 
 def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -22,11 +22,12 @@ ROOT = Path(__file__).parents[2]
 
 BENCHMARKS = {
     "captions": ("captioning", "cider"),
-    "novel-captions": ("captioning", "cider"),
+    "text-captions": ("captioning", "cider"),
     "vqa": ("vqa", "vqa"),
     "text-vqa": ("vqa", "vqa"),
     "relation-vqa": ("vqa", "exact"),
     "text-core": ("text", "exact"),
+    "novel-captions": ("novel", "cider"),
 }
 SHOTS = (0, 4, 8)
 
@@ -50,7 +51,7 @@ def score_rows(arm: str, seed: int, questions: int = 48, blocks: int = 8, lifts:
         difficulty = np.random.default_rng([number, 7]).normal(0, 25, questions)
         for shots, lift in zip(SHOTS, lifts.get(arm, (3, 5, 6)), strict=True):
             noise = generator.normal(0, 10, questions)
-            values = 40 + lift + luck + difficulty + noise + (35 if family == "captioning" else 0)
+            values = 40 + lift + luck + difficulty + noise + (35 if metric == "cider" else 0)
             for question, value in enumerate(values):
                 block, parsed = question * blocks // questions, question % 10 != 0
                 row = (benchmark, family, metric, shots, block, f"{benchmark}-{question}", "colour", float(value))
@@ -83,12 +84,12 @@ def study_of(
 
 def sample_rows(arm: str) -> list[SampleRow]:
     rows = []
-    for number, (benchmark, (family, _)) in enumerate(BENCHMARKS.items()):
+    for number, (benchmark, (_, metric)) in enumerate(BENCHMARKS.items()):
         for question in range(3):
             pixels = np.random.default_rng([number, question]).integers(0, 255, (6, 6, 3), dtype=np.uint8)
             file = io.BytesIO()
             Image.fromarray(pixels).resize((36, 36), Image.Resampling.NEAREST).save(file, "PNG")
-            caption = family == "captioning"
+            caption = metric == "cider"
             right = question % 2 == 0 and arm != "blind"
             rows.append(
                 SampleRow(
@@ -102,7 +103,7 @@ def sample_rows(arm: str) -> list[SampleRow]:
                     else ("blue",) * 10,
                     prediction="a large red circle" if caption else "blue" if right else "green",
                     score=100.0 if right else 0.0,
-                    picture=None if family == "text" else file.getvalue(),
+                    picture=None if benchmark == "text-core" else file.getvalue(),
                 )
             )
     return rows
@@ -117,12 +118,12 @@ def write_results(
     missing: Container[str] = (),
     lifts: Lifts = LIFT,
     questions: int = 48,
-    families: Container[str] = ("captioning", "vqa", "text"),
+    families: Container[str] = ("captioning", "novel", "vqa", "text"),
 ) -> Path:
     """Writes trials and manifest; trials named `ARM/SEED` in `missing` have no scores. Returns the variant's folder."""
     ledger, trials = Ledger(results, results / "store"), []
     record = {
-        "majority": {name: 25.0 for name, (family, _) in BENCHMARKS.items() if family != "captioning"},
+        "majority": {name: 25.0 for name, (_, metric) in BENCHMARKS.items() if metric != "cider"},
         "summaries": {
             "multimodal": {"tokens": {"captions": 900}, "epochs": {"captions": 0.5}, "parameters": {"all": 550_000}}
         },

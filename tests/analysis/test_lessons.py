@@ -13,12 +13,18 @@ import pytest
 
 from analysis.claims import judge_claims
 from analysis.lessons import LAW, Lesson, claims_of, load_lessons
+from analysis.looks import standing
 from analysis.study import Study
 from analysis.verdicts import all_parts, judge_lessons, lesson_parts
-from mm1_lab.config import EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
+from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, study_of
 
 LESSONS = load_lessons()
+ASKED = [
+    lesson.model_copy(update={"parts": tuple(part.model_copy(update={"aside_in_world": ""}) for part in lesson.parts)})
+    for lesson in LESSONS
+]
+"""As if the world could ask them all; and so they are for data of one's own."""
 TYPES = ("average-pooling", "attention-pooling", "c-abstractor")
 GRID = {
     f"{connector} {resolution} {tokens}": Recipe(connector=connector, resolution=resolution, image_tokens=tokens)  # type: ignore[arg-type]
@@ -49,10 +55,10 @@ def lifts_of(arms: dict[str, Recipe], **effects: float) -> Lifts:
 NO_LAW = Path("law.json")
 
 
-def judged(study: Study, failed: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+def judged(study: Study, failed: tuple[str, ...] = (), lessons: Iterable[Lesson] = ASKED) -> dict[str, dict[str, Any]]:
     """The lessons' rows by name."""
-    parts = all_parts(LESSONS, [lesson_parts(study, LESSONS, failed)], NO_LAW)
-    return {str(row["lesson"]): dict(row) for row in judge_lessons(LESSONS, parts).to_dict("records")}  # type: ignore[arg-type]
+    parts = all_parts(lessons, [lesson_parts(study, lessons, failed)], NO_LAW)
+    return {str(row["lesson"]): dict(row) for row in judge_lessons(lessons, parts).to_dict("records")}  # type: ignore[arg-type]
 
 
 def verdicts(found: dict[str, dict[str, Any]], *names: str) -> dict[str, str]:
@@ -157,9 +163,17 @@ def test_the_data_mix_lessons_follow_the_truth(data_mix: Sweep) -> None:
 
 
 def test_a_part_that_the_world_cannot_ask_is_shown_and_does_not_decide(data_mix: Sweep) -> None:
-    found = judged(study_of(data_mix, range(5)))["interleaved and text"]
+    found = judged(study_of(data_mix, range(5)), lessons=LESSONS)["interleaved and text"]
     assert found["verdict"] == "not judged" and "the world cannot ask it" in found["reason"]
     assert np.isfinite(found["estimate"]) and found["parts"] == 0
+    study = study_of(sweep_of("connector", GRID), range(5), lifts=lifts_of(GRID, _144=4))
+    assert judged(study, lessons=LESSONS)["image tokens"]["verdict"] == "not judged"
+    asked, open_here = (" ".join(standing(study, lessons)[0]) for lessons in (ASKED, LESSONS))
+    assert "image tokens" in asked and "image tokens" not in open_here
+    data = DataIdentity(kind="shards", digest="d", tokenizer="t")
+    manifest = study.manifest.model_copy(update={"data": data})
+    own = replace(study, variant=replace(study.variant, manifest=manifest))
+    assert judged(own, lessons=LESSONS)["image tokens"]["verdict"] == "supported", "of one's own data it is asked"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Generation with shared prefixes against `generate` of transformers, one whole prompt at a time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from mm1_lab.config import Size
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
+from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate, generate_and_score
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.model import MM1, MM1ForConditionalGeneration
@@ -106,6 +107,29 @@ def test_logits_do_not_depend_on_what_is_batched(model: MM1, groups: list[Group]
             plain = model.decoder(inputs_embeds=whole_prompt(model, segment)).logits[0, -5:]
             torch.testing.assert_close(together[number, at], plain, atol=1e-4, rtol=0)
             torch.testing.assert_close(alone, plain, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_probabilities_of_given_answers_are_those_of_whole_prompts(
+    model: MM1, groups: list[Group], tokenizer, batch: int
+) -> None:
+    """Answers of no to four tokens, asked for after words of any number have been written."""
+    given = [tuple(tokenizer.encode(text)) for text in ("red .", "the ring is .", "", "green")]
+    asked = [replace(one, references=tuple((given * 2)[: len(one.questions)])) for one in groups]
+    asked[-1] = replace(asked[-1], references=())
+    texts, found = generate_and_score(model.decoder, embedder_of(model), asked, tokenizer, ["is"], 8, batch)
+    assert texts == generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch)
+    for group, own in zip(asked, found, strict=True):
+        for question, ids, probability in zip(group.questions, group.references, own, strict=False):
+            if not ids:
+                assert probability is None
+                continue
+            prompt = whole_prompt(model, group.prefix + question + Segment(ids))
+            logs = model.decoder(inputs_embeds=prompt).logits[0, -len(ids) - 1 : -1].log_softmax(dim=-1)
+            expected = logs.gather(1, torch.tensor(ids)[:, None]).mean().exp()
+            assert probability == pytest.approx(float(expected), rel=1e-3)
+    assert found[-1] == [None] * len(groups[-1].questions)
 
 
 def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer) -> None:

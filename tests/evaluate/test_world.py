@@ -35,7 +35,7 @@ def test_the_paper_s_eight_and_its_text_suite_are_mirrored() -> None:
     assert [benchmark.mirrors for benchmark in BENCHMARKS.values()] == (
         ["COCO", "NoCaps", "TextCaps", "VQAv2", "TextVQA", "VizWiz", "GQA", "OK-VQA", "TextCore"]
     )
-    assert Counter(b.family for b in BENCHMARKS.values()) == {"captioning": 3, "vqa": 5, "text": 1}
+    assert Counter(b.family for b in BENCHMARKS.values()) == {"captioning": 2, "novel": 1, "vqa": 5, "text": 1}
 
 
 def test_questions_are_always_the_same() -> None:
