@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given[0].startswith("-") and given[0] not in COMMANDS:
         print(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}", file=sys.stderr)
         return WRONG
-    options = parser.parse_args(given)
+    options, unknown = parser.parse_known_args(given)
+    if unknown:
+        print(f"mm1-lab {given[0]}: {_not_known(unknown[0], command_parsers(parser)[given[0]])}", file=sys.stderr)
+        return WRONG
     function: Function = options.function
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -72,6 +75,13 @@ def _stop(number: int, frame: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _not_known(word: str, command: argparse.ArgumentParser) -> str:
+    flag = word.partition("=")[0]
+    if flag.startswith("-"):
+        return f"there is no option {flag!r}{nearest(flag, command._option_string_actions)}"
+    return f"{word!r} is one word too many; what belongs to an option stands behind it, as in --set A=1 --set B=2"
 
 
 class _Version(argparse.Action):

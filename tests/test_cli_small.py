@@ -1,5 +1,6 @@
 """What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`, completion."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,38 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
     assert capsys.readouterr().err == "mm1-lab: there is no command 'rnu'; did you mean 'run'?\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "data_mix", "--sedes=3"), "run: there is no option '--sedes'; did you mean '--seeds'?"),
+        (("plan", "data_mix", "--set", "train.steps=3", "train.batch_size=4"), "'train.batch_size=4' is one word too"),
+        (("dashboard", "--port", "99999"), "--port 99999: is no port; choose another"),
+        (("run", "data_mix", "--until-decided", "--budget", "3h"), "give the most that it may take: --seeds 10"),
+    ],
+)
+def test_a_wrong_word_gets_one_line(
+    words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(list(words)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "results" / "local" / "mlflow.db").exists(), "no time is spent on it"
+
+
+@pytest.mark.parametrize("command", ["export", "chat", "import-scores"])
+def test_what_was_not_trained_is_refused_before_anything_heavy_is_loaded(command: str, tmp_path: Path) -> None:
+    folder = ["folder"] * (command != "chat")
+    code = (
+        "import sys; from mm1_lab.cli import main\n"
+        f"assert main([{command!r}, 'data_mix', '--only', 'base', *{folder}]) == 2\n"
+        "print(sorted({'torch', 'transformers', 'pandas', 'ray'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.stdout == "[]\n" and "run it: mm1-lab run data_mix --scale mini --seeds 0, --only base" in ran.stderr
+
+
 def test_the_package_is_a_command_too() -> None:
     command = [sys.executable, "-m", "mm1_lab", "--version"]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -37,7 +70,10 @@ def test_sweeps_are_found_with_either_dash(tmp_path: Path, monkeypatch: pytest.M
     for name in ("data-mix", "data_mix"):
         assert main(["show", name, *SMOKE]) == 0
         texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1] and "no-vecap" in texts[0]
+    assert texts[0] == texts[1]
+    rows = [re.split("  +", line) for line in texts[0].splitlines()]
+    assert ["captions-33", "data_mix: captions 1, interleaved 2"] in rows, "a ratio, not its weights one by one"
+    assert ["no-vecap", "data_mix.synthetic_share 0.07 → 0.0"] in rows
 
 
 def test_show_resolves_an_arm_and_tells_two_apart(

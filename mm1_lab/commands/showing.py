@@ -113,11 +113,12 @@ def _drawn_folder(options: argparse.Namespace) -> Path:
     return Path(shutil.copytree(STUDY, copy))
 
 
-@command("--port 5001", option("--port", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
+@command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
 def dashboard(options: argparse.Namespace) -> int:
     """Browse the runs in MLflow on 127.0.0.1."""
-    from mm1_lab.orchestrate.dashboard import show_dashboard
+    from mm1_lab.orchestrate.dashboard import check_port, show_dashboard
 
+    check_port(options.port)
     sync_mlflow(options)
     show_dashboard(options.port)
     return DONE

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.options import command, option, repeated
+
+if TYPE_CHECKING:
+    from mm1_lab.config import Trial
+    from mm1_lab.orchestrate.request import Request
 
 FORMS = ("mm1", "llava", "encoder", "decoder")
 
@@ -24,13 +29,12 @@ AS = "mm1 (default); llava, where that is exact; encoder or decoder, a part by i
 )
 def export(options: argparse.Namespace) -> int:
     """A trained arm as a Hugging Face folder."""
+    request, trial = _trained(options)
     from analysis.model_card import model_card
-    from mm1_lab.orchestrate.exporting import export_trial, only_trial
+    from mm1_lab.orchestrate.exporting import export_trial
     from mm1_lab.results.reading import read_table
     from mm1_lab.results.schema import SCORE_COLUMNS, SCORES
 
-    request = request_of(options, options.sweep)
-    trial = only_trial(request)
     folder = request.ledger.trial_folder(trial.fingerprint)
     done = request.ledger.has_scores(trial.fingerprint)
     card = model_card(
@@ -52,11 +56,14 @@ def export(options: argparse.Namespace) -> int:
 )
 def import_scores(options: argparse.Namespace) -> int:
     """Add to a trained arm the scores that lmms-eval gave its exported model."""
-    from mm1_lab.orchestrate.exporting import only_trial
-    from mm1_lab.orchestrate.importing import import_scores
+    from mm1_lab.orchestrate.trained import check_scored, only_trial
 
     request = request_of(options, options.sweep)
-    for line in import_scores(request, only_trial(request), options.folder):
+    trial = only_trial(request)
+    check_scored(request, trial)
+    from mm1_lab.orchestrate.importing import import_scores
+
+    for line in import_scores(request, trial, options.folder):
         print(line)
     return DONE
 
@@ -68,11 +75,10 @@ def import_scores(options: argparse.Namespace) -> int:
 )
 def chat(options: argparse.Namespace) -> int:
     """Talk to a trained arm."""
+    request, trial = _trained(options)
     from mm1_lab.orchestrate.conversation import Chat, open_image
-    from mm1_lab.orchestrate.exporting import only_trial, weights_of
+    from mm1_lab.orchestrate.trained import weights_of
 
-    request = request_of(options, options.sweep)
-    trial = only_trial(request)
     waiting = [open_image(path) for path in options.image]
     talk = Chat.load(trial.evaluation.model, weights_of(request, trial), request.open_data())
     print("Words are a turn; `/image FILE` adds a picture to the next one, `/new` starts anew, an empty line ends.")
@@ -90,6 +96,16 @@ def chat(options: argparse.Namespace) -> int:
         except RequestError as error:
             print(error)
     return DONE
+
+
+def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
+    """The trial that is asked for, before anything heavy is imported. Raises RequestError where it is not trained."""
+    from mm1_lab.orchestrate.trained import only_trial, weights_of
+
+    request = request_of(options, options.sweep)
+    trial = only_trial(request)
+    weights_of(request, trial)
+    return request, trial
 
 
 def _typed(prompt: str) -> str:

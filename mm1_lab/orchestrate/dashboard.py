@@ -15,8 +15,21 @@ from mm1_lab.orchestrate.mlflow_runs import VIEW
 from mm1_lab.orchestrate.mlflow_store import connect, tracking_uri, without_secrets
 
 
+def check_port(port: int) -> None:
+    """Raises RequestError where MLflow could not listen on `port`; before minutes are spent on entering results."""
+    if tracking_uri().startswith("http"):
+        return
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else "is no port"
+            raise RequestError(f"--port {port}: {why}; choose another (mm1-lab dashboard --port 5001)") from None
+
+
 def show_dashboard(port: int) -> None:
-    """Tells the addresses; where MLflow is no server elsewhere, becomes one on `port`. Raises RequestError."""
+    """Tells the addresses; where MLflow is no server elsewhere, becomes one on `port`."""
     uri = tracking_uri()
     remote = uri.startswith("http")
     address = uri if remote else f"http://127.0.0.1:{port}"
@@ -39,12 +52,6 @@ def pages() -> dict[str, str]:
 
 def _serve(uri: str, port: int, told: Sequence[str]) -> NoReturn:
     """Becomes MLflow's server, so that whatever ends one ends the other; `told` is printed once it answers."""
-    with socket.socket() as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            free.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise RequestError(f"--port {port}: {error.strerror}; choose another") from None
     print("MLflow starts …", flush=True)
     if os.fork() == 0:
         _tell_when_it_answers(f"http://127.0.0.1:{port}/health", told)

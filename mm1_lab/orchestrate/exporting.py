@@ -14,6 +14,7 @@ from mm1_lab.config import RequestError, SftStage, Trial
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
 from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.trained import weights_of
 from mm1_lab.weights import quiet_library
 
 CHAT = (
@@ -41,17 +42,6 @@ USER_CHAT = (
     "{% endif %}{{ '\nAssistant:' }}{% endif %}{% endfor %}"
 )
 """A conversation as users' instruction sets are read (data/shards/conversations.py)."""
-
-
-def weights_of(request: Request, trial: Trial) -> Path:
-    """The folder of the trial's model. Raises RequestError where the store has it not."""
-    ledger, fingerprint = request.ledger, trial.evaluation.model.fingerprint
-    if not ledger.has_weights(fingerprint):
-        raise RequestError(
-            f"{trial.name}: there are no weights of it in {ledger.store}; run it: "
-            f"{request.command('--seeds', f'{trial.seed},', '--only', trial.arm)}"
-        )
-    return ledger.stage_folder(fingerprint)
 
 
 def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: str) -> None:
@@ -92,13 +82,6 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
     if folder.exists():
         folder.rmdir()
     files.commit(partial, folder)
-
-
-def only_trial(request: Request) -> Trial:
-    """The trial that is asked for. Raises RequestError unless there is exactly one."""
-    if len(request.trials) != 1:
-        raise RequestError(f"{len(request.trials)} trials are asked for; name one arm (--only ARM) and one seed")
-    return request.trials[0]
 
 
 def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str, folder: Path) -> None:

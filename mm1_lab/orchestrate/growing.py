@@ -23,6 +23,8 @@ Judge = Callable[[Path], tuple[list[str], list[str]]]
 
 def parse_looks(text: str, seeds: int) -> tuple[int, ...]:
     """`4,6,8,10`; without any, every second number of seeds from 4 on, the last included. Raises RequestError."""
+    if seeds < 2:
+        raise RequestError("--until-decided: one seed decides nothing; give the most that it may take: --seeds 10")
     if not text:
         looks = sorted({*range(4, seeds, 2), seeds})
     elif re.fullmatch(r"\d{1,4}(,\d{1,4})*", text):

@@ -41,14 +41,9 @@ class Imported:
 def import_scores(request: Request, trial: Trial, folder: Path) -> Iterator[str]:
     """Enters what the log in `folder` holds into the trial's scores; tells a line per task.
 
-    Raises RequestError, before anything is changed, for a trial without scores or a log that cannot be read.
+    Raises RequestError, before anything is changed, for a log that cannot be read.
     """
     ledger = request.ledger
-    if not ledger.has_intact_scores(trial.fingerprint):
-        raise RequestError(
-            f"{trial.name}: has no scores yet, to which others could be added; run it: "
-            f"{request.command('--seeds', f'{trial.seed},', '--only', trial.arm)}"
-        )
     for task in read_log(folder):
         known = ledger.record(trial.fingerprint).get("imported", {})
         left_out = f"; {', '.join(task.left_out)} cannot be split by question" if task.left_out else ""

@@ -19,7 +19,7 @@ def show_text(request: Request, arms: list[str]) -> str:
             raise RequestError(f"the sweep {sweep.name} has no arm {arm!r}{nearest(arm, sweep.arms)}")
     if not arms:
         base = flat(sweep.base.model_dump(mode="json"))
-        rows = [(arm, ", ".join(_changes(base, recipe)) or "none") for arm, recipe in sweep.arms.items()]
+        rows = [(arm, "; ".join(_changes(base, recipe)) or "none") for arm, recipe in sweep.arms.items()]
         return "\n".join([sweep.heading, "", *text_table(("arm", "change to the base"), rows)])
     configs = [_config(request, arm) for arm in arms]
     if len(configs) == 1:
@@ -37,14 +37,21 @@ def _config(request: Request, arm: str) -> dict[str, Any]:
     return {
         "recipe": trial.recipe.model_dump(mode="json"),
         "fingerprint": trial.fingerprint,
-        "parameters": trial.evaluation.parameters().total,
+        "parameters without embeddings": trial.evaluation.parameters().total,
         "resolved": trial.evaluation.model_dump(mode="json"),
     }
 
 
 def _changes(base: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     own = flat(recipe.model_dump(mode="json"))
-    return (f"{name} {base.get(name, '–')} → {own.get(name, '–')}" for name in _names(base, own))
+    names = list(_names(base, own))
+    weights = [name for name in {**base, **own} if name.startswith("data_mix.") and name != "data_mix.synthetic_share"]
+    if not set(names).isdisjoint(weights):  # a ratio is read at once, its weights one by one are not
+        told = (f"{name.removeprefix('data_mix.')} {own[name]:g}" for name in weights if own.get(name))
+        yield f"data_mix: {', '.join(told)}"
+    for name in names:
+        if name not in weights:
+            yield f"{name} {base.get(name, '–')} → {own.get(name, '–')}"
 
 
 def _names(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
