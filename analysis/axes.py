@@ -95,6 +95,12 @@ def _p(row: Row) -> str:
     return "< 0.001" if row["p"] < 0.001 else as_text(row["p"], ".3f")
 
 
+def levels_in_short(row: Row) -> str:
+    """`contrastive, none`; how many they are where they are many."""
+    levels = row["levels"].split(" / ")
+    return ", ".join(levels) if len(row["levels"]) <= 24 else f"{len(levels)} levels"
+
+
 def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
     """The ranking as dots with intervals; one colour a sweep."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
@@ -109,8 +115,7 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
             axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=colour, mfc=face)
             beside = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "ha": "right"}
             axis.annotate(row["axis"], (-0.01, place), va="bottom", **beside)  # type: ignore[arg-type]
-            levels = row["levels"].split(" / ")
-            small = f"{row['sweep']}: {', '.join(levels) if len(row['levels']) <= 24 else f'{len(levels)} levels'}"
+            small = f"{row['sweep']}: {levels_in_short(row)}"
             axis.annotate(small, (-0.01, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
             axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
         axis.set_yticks([])

@@ -75,8 +75,9 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
         "verdict hangs on. A lesson needs all its parts and falls with one; all lessons are one family, and verdicts "
         "hold at 5 % after Holm's correction. *Supported, smaller*: the direction is the paper's, the size is below "
         "the paper's. *Refuted in size*: too small for the paper, whatever its sign. *By wording only*: by CIDEr and "
-        "not by what captions say. *Undecided*: the results allow either; *seeds needed* would decide it four times "
-        "out of five if the truth is as estimated. *Development* seeds are those that world and recipes were tuned on."
+        "not by what captions say. *By content only*: the reverse. *Undecided*: the results allow either, though "
+        "the interval, which is uncorrected, may leave out 0; *seeds needed* would decide it four times out of five if "
+        "the truth is as estimated. *Development* seeds are those that world and recipes were tuned on."
     ]
     if (lessons["interval"] == "questions").any():
         notes.append(

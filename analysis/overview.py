@@ -1,5 +1,7 @@
 """What the sweeps of a results folder say together: lessons, axes, and a summary to read on a code host."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.axes import axes_tables, draw_axes, ranked
+from analysis.axes import axes_tables, draw_axes, levels_in_short, ranked
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
 from analysis.lessons import load_lessons
 from analysis.seeds import seeds_text
@@ -137,8 +139,8 @@ class Group:
         if known is None or known.empty:
             return "What mattered most cannot be said: no design choice was varied at two seeds or more."
         words = [
-            f"{row['axis']} ({as_text(row['spread'])} points, 95 % interval {as_text(row['low'])} to "
-            f"{as_text(row['high'])})"
+            f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, 95 % interval "
+            f"{as_text(row['low'])} to {as_text(row['high'])})"
             for row in known.to_dict("records")
         ]
         least = f"; least, {words[-1]}" if len(words) > 2 else ""
@@ -148,10 +150,11 @@ class Group:
     def _undecided(self) -> str:
         found = self.lessons
         text = f"Of {len(found)} lessons: {tally(found)}"
-        for verdict, words in (("undecided", "these results leave open"), ("not judged", "no grounds to judge")):
-            names = found["lesson"][found["verdict"] == verdict]
-            text += f"; {words}: {', '.join(names)}" * bool(len(names))
-        return f"{text}."
+        names = found["lesson"][found["verdict"] == "undecided"]
+        text += f"; these results leave open: {', '.join(names)}" * bool(len(names))
+        reasons = Counter(re.split("[:,]", one)[0] for one in found["reason"][found["verdict"] == "not judged"])
+        told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        return f"{text}." + f" Not judged: {told}." * bool(told)
 
 
 def _round(count: float) -> str:

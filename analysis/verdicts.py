@@ -163,7 +163,8 @@ def _lesson_row(
 
 
 def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
-    """The row that a verdict hangs on: the surest that speaks against the lesson, else the least sure."""
+    """The row that a verdict hangs on: the surest that speaks against the lesson, by the score (wording or content) by
+    which that is less sure, for it must be so by both; else the least sure."""
     known = rows[rows["p"].notna()]
     against = known[known["p_contradicted"] < known["p_supported"]]
     if known.empty:
@@ -173,7 +174,8 @@ def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
     elif verdict == "refuted in size":
         place = known["p_smaller"].idxmax()
     else:
-        place = against["p_contradicted"].idxmin()
+        surest = against.loc[against.groupby("scored_by")["p_contradicted"].idxmin(), "p_contradicted"]
+        place = surest.idxmax()
     return dict(rows.loc[place])
 
 

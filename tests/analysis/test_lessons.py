@@ -191,6 +191,21 @@ def test_a_lesson_needs_wording_and_content(data_mix: Sweep, by_content: float |
     assert found["scored_by"] == ("wording" if by_content is None else "wording and content")
 
 
+def test_a_lesson_that_both_scores_speak_against_hangs_on_the_less_sure_one(data_mix: Sweep) -> None:
+    """Else an interval far below 0 would stand beside "undecided"."""
+    study = study_of(data_mix, range(5))
+    scores, noise = study.scores, np.random.default_rng(0).normal(0, 1, len(study.scores))
+    own = scores["arm"] == "captions+text"
+    scores["score"] = np.where(scores["family"] == "text", scores["score"], 50 + noise - 0.2 * own)
+    scores["content"] = 50 + noise - 10 * own
+    lesson = next(one for one in ASKED if one.name == "text with captions")
+    against = lesson_parts(study, [lesson]).groupby("scored_by")["p_contradicted"].min()
+    assert against["content"] < 0.001 and 0.05 < against["wording"] < 0.9
+    found = judged(study, lessons=[lesson])[lesson.name]
+    assert found["verdict"] == "undecided"
+    assert found["detail"].startswith("captions+text − captions") and not found["detail"].endswith("content")
+
+
 def test_lessons_are_one_family_and_contrasts_are_in_none(data_mix: Sweep) -> None:
     """Every p of the family is Holm's of the lessons alone, worked out here."""
     study = study_of(data_mix, range(3))
