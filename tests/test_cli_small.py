@@ -127,6 +127,20 @@ def test_a_project_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "is there already" in capsys.readouterr().err
 
 
+def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """As in README, in a folder that holds nothing else."""
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    Path("my_question.yaml").write_text(text, encoding="utf-8")
+    assert main(["show", "my_question.yaml", *SMOKE]) == 0
+    assert "more-text" in capsys.readouterr().out
+    Path("my_question.yaml").write_text(text.replace("recipe: base", "recipe: bse"), encoding="utf-8")
+    assert main(["show", "my_question.yaml", *SMOKE]) == 2
+    assert capsys.readouterr().err == ("mm1-lab: my_question.yaml: there is no recipe 'bse'; did you mean 'base'?\n")
+
+
 def test_completion_knows_commands_options_and_sweeps(capsys: Output) -> None:
     assert main(["completion"]) == 0
     script = capsys.readouterr().out

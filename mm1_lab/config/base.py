@@ -100,6 +100,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
+    message = "must hold keys and values" if error["type"] in ("dict_type", "model_type") else message
     value = "" if isinstance(error["input"], Mapping) else f" (it is {_short(error['input'])})"
     return f"{key or 'the file'}: {_short(message, str)}{value}"
 
@@ -166,15 +167,29 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+class _Refused(yaml.YAMLError):
+    """YAML that is not read here."""
+
+    def __init__(self, problem: str, mark: yaml.Mark) -> None:
+        super().__init__(problem)
+        self.problem, self.problem_mark = problem, mark
+
+
 class _Loader(yaml.SafeLoader):
-    """Without merge keys: a few of them, one within the other, would take all memory."""
+    """Without merge keys: a few of them, one within the other, would take all memory.
+
+    Nor is a key read twice: of two arms of one name the first would be lost without a word.
+    """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, "<< is not read; write the keys out", key.start_mark
-                )
+                raise _Refused("<< is not read; write the keys out", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise _Refused(f"the key {_short(key.value, str)!r} stands there twice; remove one", key.start_mark)
+                seen.add(key.value)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -185,10 +200,13 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
+        problem = _short(getattr(error, "problem", error), str)
+        if isinstance(error, _Refused):
+            raise RequestError(f"{where}{line}: {problem}") from None
         what = "this is not YAML"
         if isinstance(error, yaml.constructor.ConstructorError):
             what = "only plain YAML is read here; remove the tag"
-        raise RequestError(f"{where}{line}: {what} ({_short(getattr(error, 'problem', error), str)})") from None
+        raise RequestError(f"{where}{line}: {what} ({problem})") from None
     except RecursionError:
         raise RequestError(f"{where}: is nested too deeply") from None
     except (ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:  # of dates, numbers, letters

@@ -1,11 +1,12 @@
 """A sweep: one question. A base recipe, named arms (each a small change to it), panels, contrasts stated beforehand."""
 
 import math
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mm1_lab.config.base import Config, RequestError, nearest, override, read_yaml
 from mm1_lab.config.recipe import Recipe
@@ -38,6 +39,13 @@ class Contrast(Config):
     expect: Expectation
     margin: float = Field(0.0, ge=0)
     """Points: `greater` by more than it, `less` by more than it, `equivalent` within it, `keeps`: not worse by it."""
+
+    @field_validator("measure")
+    @classmethod
+    def _measure_is_one(cls, measure: str) -> str:
+        if not re.fullmatch(r"(content )?(average|text-core|unparsed %|(.+ )?\d{1,4}-shot)", measure):
+            raise ValueError("is no measure; give text-core, average, 4-shot, or of a family or benchmark: vqa 0-shot")
+        return measure
 
 
 class Search(Config):
@@ -87,13 +95,19 @@ class SweepFile(Config):
     search: Search | None = None
 
 
-def load_sweep(path: Path) -> Sweep:
-    """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it or one folder up. Raises RequestError."""
+def load_sweep(path: Path, *further: Path) -> Sweep:
+    """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it, one folder up, or in a `further` folder of sweeps.
+
+    Raises RequestError.
+    """
     file = SweepFile.parse(read_yaml(path), str(path))
     if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
         raise RequestError(f"{path}: the grid has {cells:.3g} cells; {MOST_ARMS} are the most that a sweep may have")
-    places = [folder / "recipes" / f"{file.recipe}.yaml" for folder in (path.parent, path.parent.parent)]
-    recipe_path = next((place for place in places if place.exists()), places[0])
+    folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
+    recipe_path = next((one for folder in folders if (one := folder / f"{file.recipe}.yaml").exists()), None)
+    if recipe_path is None:
+        known = sorted({one.stem for folder in folders for one in folder.glob("*.yaml")})
+        raise RequestError(f"{path}: there is no recipe {file.recipe!r}{nearest(file.recipe, known)}")
     base = Recipe.parse(read_yaml(recipe_path), str(recipe_path))
     changes = dict(file.arms)
     for cell in product(*file.grid.values()) if file.grid else ():

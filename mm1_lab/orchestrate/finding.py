@@ -8,6 +8,8 @@ from mm1_lab.formatting import command_line
 from mm1_lab.results import Ledger, variant_name
 
 STUDY = SHIPPED / "results" / "study"
+SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
+"""Where sweeps and their recipes are found by name: in the working directory, then in the package."""
 MOST_SEEDS = 10_000
 """Of a command; thousands of trials take seconds to plan, millions would take all memory."""
 
@@ -39,11 +41,10 @@ def find_sweep(name: str) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
-    folders = [Path("sweeps"), SHIPPED / "sweeps"]
-    for file in (folder / f"{spelt}.yaml" for folder in folders for spelt in (name, name.replace("-", "_"))):
+    for file in (folder / f"{spelt}.yaml" for folder in SWEEPS for spelt in (name, name.replace("-", "_"))):
         if file.exists():
             return file
-    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    known = sorted({file.stem for folder in SWEEPS for file in folder.glob("*.yaml")})
     raise RequestError(f"there is no sweep {name!r}{nearest(name, known)}")
 
 

@@ -28,7 +28,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import command_line
-from mm1_lab.orchestrate.finding import find_law, find_scale, find_sweep, parse_seeds
+from mm1_lab.orchestrate.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, merge_manifest
@@ -132,7 +132,7 @@ def load_request(
     `parts`: a folder of shipped stages. Raises RequestError for what cannot be done.
     """
     path = find_sweep(str(sweep))
-    loaded = load_sweep(path)
+    loaded = load_sweep(path, *SWEEPS)
     for arm in only:
         if arm not in loaded.arms:
             raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")

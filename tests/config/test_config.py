@@ -175,11 +175,19 @@ def test_size_counts() -> None:
         ("arms:\n  a: {image_tokens: all}\n", "image_tokens"),
         ("arms:\n  a: !!python/object:os.system {}\n", "line 6: only plain YAML"),
         ("arms: [1, 2\n", "this is not YAML"),
+        ("arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n", "line 8: the key 'a' stands there twice; remove one"),
+        ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: << is not read; write the keys out"),
+        ("arms: {a: {data_mix: 5}}\n", "data_mix: must hold keys and values (it is 5)"),
+        ("arms: []\n", "arms: must hold keys and values (it is [])"),
         ("arms: {}\n", "has no arms"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
         (
             "arms: {a: {}}\ncontrasts: [{claim: c, first: a, second: q, measure: 0-shot, expect: less}]\n",
             "unknown arm 'q'",
+        ),
+        (
+            "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: textcore, expect: less}]\n",
+            "contrasts.0.measure: is no measure; give text-core, average, 4-shot, or of a family",
         ),
     ],
 )

@@ -104,7 +104,7 @@ def summary_lines(data: Shards) -> Iterator[str]:
     """The summary of all sources as text."""
     for summary in summarise(data):
         counts = [
-            f"{summary.documents:,} documents in {summary.files:,} files",
+            f"{summary.documents:,} documents in {summary.files:,} file{'s' * (summary.files != 1)}",
             f"{summary.held_out:,} held out",
             f"{summary.pictures:,} pictures",
             f"{summary.tokens:,} tokens of text",
