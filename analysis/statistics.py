@@ -155,6 +155,8 @@ def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -
 
 def over_blocks(means: pd.Series[float], counts: pd.Series[int]) -> Interval:
     """`over_questions` of means and numbers of questions by benchmark and block."""
-    names = counts.index.unique("benchmark")
-    values, sizes = ({name: np.asarray(each.loc[[name]], np.float64) for name in names} for each in (means, counts))
-    return over_questions(values, sizes)
+    each = means if means.index.equals(counts.index) else means.loc[counts.index]
+    places, names = pd.factorize(counts.index.get_level_values("benchmark"))
+    values, sizes = each.to_numpy(np.float64), counts.to_numpy(np.float64)
+    rows = {name: places == place for place, name in enumerate(names)}  # pandas' own look-up takes milliseconds each
+    return over_questions({n: values[r] for n, r in rows.items()}, {n: sizes[r] for n, r in rows.items()})
