@@ -17,22 +17,36 @@ from mm1_lab.config import Trial
 from mm1_lab.files import Busy
 from mm1_lab.orchestrate.dashboard import pages
 from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns
+from mm1_lab.orchestrate.mlflow_store import connect
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
 from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
 from mm1_lab.results.manifest import read_manifest
 
+DATABASE = Path("results/local/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without runs: to make its tables takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("empty"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        connect()
+        return DATABASE.absolute()
+
 
 @pytest.fixture
-def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
-    """Two trials, of which the first is done."""
+def request_(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """Two trials, of which the first is done, and a database."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     only = ("base", "captions")
     request = load_request("data_mix", "smoke", "1", only, (), None, Path("results/local"), Path("results/local/store"))
     request.write_manifest()
     write(request, request.trials[0])
+    shutil.copy(empty, DATABASE)
     return request
 
 
@@ -53,7 +67,7 @@ def write(request: Request, trial: Trial) -> None:
 def runs_of(request: Request) -> tuple[Any, dict[str, Any]]:
     import mlflow
 
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{Path('results/local/mlflow.db').absolute()}")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{DATABASE.absolute()}")
     runs = client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
     assert len({run.info.run_name for run in runs}) == len(runs), "a run is there twice"
     return client, {run.info.run_name: run for run in runs}
@@ -170,25 +184,26 @@ def test_a_database_is_made_whole_or_not_at_all_and_a_broken_one_is_put_aside(
     request_: Request, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a kill leaves it while MLflow makes its tables: some of them, and no version."""
-    database = Path("results/local/mlflow.db")
-    with contextlib.closing(sqlite3.connect(database)) as connection:
+    DATABASE.unlink()
+    with contextlib.closing(sqlite3.connect(DATABASE)) as connection:
         connection.execute("create table experiments (experiment_id integer)")
     sync(request_.folder, request_.ledger)
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "mlflow.broken.db" in error and "mm1-lab sync-mlflow" in error
-    assert database.with_suffix(".broken.db").exists()
+    assert DATABASE.with_suffix(".broken.db").exists()
     assert "base / seed 0 at smoke" in runs_of(request_)[1]
     sync(request_.folder, request_.ledger)
     assert not capsys.readouterr().err
-    assert not list(database.parent.glob(".mlflow.db*"))
+    assert not list(DATABASE.parent.glob(".mlflow.db*"))
 
 
 @pytest.mark.slow
 def test_several_commands_make_one_database(request_: Request) -> None:
+    DATABASE.unlink()
     command = [sys.executable, "-c", "from mm1_lab.orchestrate.mlflow_store import connect; connect()"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate()[1] for process in racing] == [""] * 3
+    racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[1] for process in racing] == [""] * 2
     sync(request_.folder, request_.ledger)
     assert "base / seed 0 at smoke" in runs_of(request_)[1]
     assert not list(Path("results/local").glob("*.broken.db"))
