@@ -1,5 +1,6 @@
-"""Images of a benchmark by file name: in a folder, or in a tar or zip file that is not unpacked."""
+"""Images of a benchmark by file name: in a folder, or in tar and zip files that are not unpacked."""
 
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -9,13 +10,19 @@ from pathlib import Path, PurePosixPath
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.decoding import Decoder, Shape, StoredPicture, read_file, read_stretch
 
+ARCHIVES = (".zip", ".tar")
+
 
 class Images:
-    """Where images lie. A name is looked for as it is, then without its folders."""
+    """Where images lie: a folder, or an archive, or a folder with an archive in place of each folder in it.
+
+    A name is looked for as it is, then without its folders.
+    """
 
     def __init__(self, path: Path, shape: Shape) -> None:
         """`shape`: how they become squares. Raises RequestError if there is no such folder or file, or no archive."""
         self.path = path
+        self._shape: Shape = shape
         self._decoder = Decoder(shape)
         self._members: dict[str, Callable[[], bytes]] | None = None
         try:
@@ -39,7 +46,12 @@ class Images:
         if self._members is not None:
             return self._members.get(name)
         file = self.path / name
-        return partial(read_file, file) if file.is_file() else None
+        if file.is_file():
+            return partial(read_file, file)
+        folder, _, inner = name.partition("/")  # `val2014/1.jpg` may be in val2014.zip
+        archives = (self.path / f"{folder}{ending}" for ending in ARCHIVES if inner)
+        archive = next((path for path in archives if path.is_file()), None)
+        return open_images(archive, self._shape)._read(inner) if archive else None
 
 
 @lru_cache(maxsize=16)
@@ -49,14 +61,18 @@ def open_images(path: Path, shape: Shape = "squeeze") -> Images:
 
 
 def _of_zip(path: Path) -> dict[str, Callable[[], bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
+    names = [name for name in _opened(path, os.getpid()).namelist() if not name.endswith("/")]
     return _by_name({name: partial(_unzip, path, name) for name in names})
 
 
 def _unzip(path: Path, name: str) -> bytes:
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(name)
+    return _opened(path, os.getpid()).read(name)
+
+
+@lru_cache(maxsize=16)
+def _opened(path: Path, process: int) -> zipfile.ZipFile:
+    """Kept open, as its table of contents is read anew by each opening: a second per 80,000 images."""
+    return zipfile.ZipFile(path)
 
 
 def _of_tar(path: Path) -> dict[str, Callable[[], bytes]]:

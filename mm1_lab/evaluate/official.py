@@ -32,7 +32,7 @@ def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
     content = load(path)
     images = one_each(rows_of(content, path, "images"), "id", path)
     captions: dict[str, list[str]] = {key: [] for key in images}
-    annotations = rows_of(content, path, "annotations") if any("domain" in image for image in images.values()) else []
+    annotations = rows_of(content, path, "annotations") if "annotations" in content else []
     for annotation in annotations:
         key = str(field(annotation, "image_id", path, "an annotation"))
         if key not in captions:
@@ -51,8 +51,10 @@ def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
     captions: dict[str, list[str]] = {}
     for number, row in enumerate(rows_of(load(path), path, "data")):
         of_image = captions.setdefault(str(field(row, "image_id", path, f"entry {number}")), [])
-        said = row.get("reference_strs") or ([row["caption_str"]] if "caption_str" in row else [])
-        of_image += [text for caption in said if (text := str(caption).strip()) not in of_image]
+        if said := row.get("reference_strs"):  # all of the image's, two people's equal ones twice
+            of_image[:] = [str(caption).strip() for caption in said]
+        elif "caption_str" in row:
+            of_image.append(str(row["caption_str"]).strip())
     for key, said in captions.items():
         yield Item(key, (named(files, "{id}.jpg", id=key),), answers=tuple(said))
 

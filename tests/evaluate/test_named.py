@@ -19,6 +19,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.formats import FORMATS
+from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
 from mm1_lab.evaluate.questions import Benchmark
@@ -108,6 +109,51 @@ def test_images_are_read_from_archives_without_unpacking(tmp_path: Path, ending:
     archive = built(opened(tmp_path, "vqav2", values | {"images": f"val2014.{ending}"}))
     for one, other in zip(questions_of(folder), questions_of(archive), strict=True):
         assert (one.pictures[0].pixels(5) == other.pictures[0].pixels(5)).all()
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_a_folder_may_hold_an_archive_in_place_of_each_of_its_folders(tmp_path: Path, ending: str) -> None:
+    """As COCO is downloaded: Karpathy's training split has pictures in both."""
+    values = WRITERS["coco"](tmp_path)
+    for name in ("train2014", "val2014"):
+        pack(tmp_path / "coco" / name, tmp_path / f"{name}.{ending}")
+    expected = built(opened(tmp_path, "coco", values))
+    benchmark = built(opened(tmp_path, "coco", values | {"images": "."}))
+    for one, other in zip(benchmark.demonstrations, expected.demonstrations, strict=True):
+        assert all((a.pictures[0].pixels(5) == b.pictures[0].pixels(5)).all() for a, b in zip(one, other, strict=True))
+    (tmp_path / f"val2014.{ending}").rename(tmp_path / "elsewhere")
+    assert "has no image 'val2014/" in refused(tmp_path, "coco", values | {"images": "."})
+
+
+def test_a_zip_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its table of contents is long: each further opening would take longer than the picture."""
+    WRITERS["vqav2"](tmp_path)
+    pack(tmp_path / "val2014", tmp_path / "val2014.zip")
+    images = Images(tmp_path / "val2014.zip", "squeeze")
+    monkeypatch.setattr("zipfile.ZipFile.__init__", None)
+    pictures = [images.picture(f"COCO_val2014_{number:012}.jpg") for number in range(3)]
+    assert len({picture.pixels(1).tobytes() for picture in pictures if picture}) == 3
+
+
+def test_equal_captions_of_two_people_both_count(tmp_path: Path) -> None:
+    values = WRITERS["textcaps"](tmp_path)
+    file = tmp_path / values["annotations"]
+    content = json.loads(file.read_text())
+    content["data"][0]["reference_strs"] = ["a sign", "a sign", "words"]
+    write(file, content)
+    benchmark = built(opened(tmp_path, "textcaps", values))
+    assert next(q for q in questions_of(benchmark) if q.key == "x0").references == ("a sign", "a sign", "words")
+
+
+def test_nocaps_without_domains_keeps_its_captions(tmp_path: Path) -> None:
+    values = WRITERS["nocaps"](tmp_path)
+    file = tmp_path / values["annotations"]
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        del image["domain"]
+    write(file, content)
+    benchmark = built(opened(tmp_path, "nocaps", values))
+    assert benchmark.submission is None and {len(q.references) for q in questions_of(benchmark)} == {5}
 
 
 def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
