@@ -16,12 +16,17 @@ from mm1_lab.evaluate.world import world_benchmarks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.axes import Axes
+    import numpy as np
 
     from mm1_lab.data.shards import Shards
 
-COLUMNS = 6
-_SIDE = 36
+COLUMNS = 5
+PIXELS = 36
+"""A side of a picture, as models at `mini` see it."""
+MARGIN, COLUMN, SIDE, TITLE, LINE, GAP = 0.1, 2.4, 1.2, 0.3, 0.165, 0.2
+"""Inches: left of and above all, of a column, a picture, a title, a line of text, and below a section."""
+LETTERS = 34
+"""Of a line of text; so many are as wide as a column."""
 _STANDS_FOR = {
     "captions": "captions: noisy alt-text, some of it about another picture",
     "synthetic": "synthetic: dense captions (VeCap's part)",
@@ -43,33 +48,40 @@ Section = tuple[str, list[Cell]]
 
 
 def draw_contact_sheet(path: Path, sections: Sequence[Section]) -> None:
-    """Writes the sheet as PNG to `path`, whose folder is made."""
+    """Writes the sheet as PNG to `path`, whose folder is made. Each section is as high as what it holds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 2.15 * len(sections)), layout="constrained")
-    strips = figure.subfigures(len(sections), 1, squeeze=False)
-    for strip, (title, cells) in zip(strips[:, 0], sections, strict=True):
-        strip.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        for axes, cell in zip(strip.subplots(1, COLUMNS), [*cells, *[None] * COLUMNS], strict=False):
-            _draw(axes, cell)
+    loaded = [(title, [_load(cell) for cell in cells[:COLUMNS]]) for title, cells in sections]
+    heights = [TITLE + max((_height(*cell) for cell in cells), default=0.0) + GAP for _, cells in loaded]
+    width, height = MARGIN + COLUMNS * COLUMN, MARGIN + sum(heights)
+    figure, top = Figure(figsize=(width, height)), height - MARGIN
+    for (title, cells), own in zip(loaded, heights, strict=True):
+        figure.text(MARGIN / width, top / height, title, va="top", fontsize=11, fontweight="bold")
+        for number, (pixels, text) in enumerate(cells):
+            left, upper = MARGIN + number * COLUMN, top - TITLE
+            if pixels is not None:
+                upper -= SIDE
+                axes = figure.add_axes((left / width, upper / height, SIDE / width, SIDE / height))
+                axes.imshow(pixels, interpolation="nearest")
+                axes.axis("off")
+                upper -= GAP / 3
+            figure.text(left / width, upper / height, text, va="top", fontsize=9)
+        top -= own
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80, metadata={"Software": None})
+    figure.savefig(path, dpi=84, metadata={"Software": None})
 
 
-def _draw(axes: Axes, cell: Cell | None) -> None:
-    axes.axis("off")
-    if cell is None:
-        return
-    text = textwrap.fill(cell.text, 38 if cell.picture else 40)
-    if cell.picture is None:
-        axes.text(0, 1, text, fontsize=7.5, va="top", transform=axes.transAxes)
-        return
+def _load(cell: Cell) -> tuple[np.ndarray | None, str]:
+    """Pixels, where there are any, and lines of text."""
     try:
-        axes.imshow(cell.picture.pixels(_SIDE), interpolation="nearest")
+        pixels = cell.picture.pixels(PIXELS) if cell.picture else None
     except BrokenPicture as error:
-        text = textwrap.fill(f"broken: {error}", 38)
-    axes.set_anchor("NW")
-    axes.text(0, -0.06, text, fontsize=7.5, va="top", transform=axes.transAxes)
+        return None, textwrap.fill(f"broken: {error}", LETTERS)
+    return pixels, textwrap.fill(cell.text, LETTERS)
+
+
+def _height(pixels: np.ndarray | None, text: str) -> float:
+    return (SIDE + GAP / 3) * (pixels is not None) + LINE * (text.count("\n") + 1)
 
 
 def world_sections() -> list[Section]:
@@ -105,7 +117,8 @@ def _sources() -> list[Section]:
 
 def _whole(document: Document) -> Cell:
     """A document with at most one picture."""
-    return Cell(next(iter(document.pictures), None), document.text)
+    words = (str(part) for part in document.parts if isinstance(part, str | Tokens))
+    return Cell(next(iter(document.pictures), None), " ".join(words))
 
 
 def _in_order(document: Document) -> list[Cell]:

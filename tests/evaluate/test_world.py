@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -99,6 +100,9 @@ def test_the_contact_sheet_shows_every_source_and_benchmark(tmp_path: Path) -> N
     draw_contact_sheet(path, world_sections())
     with Image.open(path) as sheet:
         assert sheet.width > 1000 and len(sheet.convert("RGB").getcolors(2**24) or ()) > 1000
+        rows = np.asarray(sheet.convert("L")).min(axis=1) < 200
+    blank = max(len(part) for part in "".join(".#"[int(row)] for row in rows).split("#"))
+    assert blank < 60, "each section is as high as what it holds"
     first = path.read_bytes()
     draw_contact_sheet(path, world_sections())
     assert path.read_bytes() == first
