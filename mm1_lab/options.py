@@ -52,12 +52,14 @@ def repeated(flag: str, text: str, metavar: str, **settings: Any) -> Option:
 
 SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
 ONLY = repeated("--only", "this arm alone; may be repeated", "ARM")
-SCALE = option("--scale", "smoke, mini, lab (default: mini)", default="mini")
+SCALE = option("--scale", "smoke, mini, lab; to be planned, paper (default: mini)", default="mini")
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
 SEEDS = option("--seeds", "a count (3: seeds 0, 1, 2) or a list (5,6,7); default: 1", default="1")
 SET = repeated("--set", "a setting of the scale, e.g. train.steps=200", "PATH=VALUE")
 IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, default=RESULTS)
-STORE = option("--store", "where weights are kept", "DIR", type=Path, default=RESULTS / "store")
+STORE = option(
+    "--store", f"where weights are kept; default: {RESULTS / 'store'}", "DIR", type=Path, default=RESULTS / "store"
+)
 SETTINGS = (SEEDS, SET, IN_RESULTS, STORE)
 REQUEST = (SCALE, DATA, *SETTINGS)
 ARMS = (SWEEP, ONLY, *REQUEST)

@@ -42,7 +42,7 @@ def index(options: argparse.Namespace) -> int:
 @command(
     "--data data.yaml",
     option("--out", f"where to; default: in {RESULTS}", "PNG", type=Path),
-    option("--data", "your own data, a data.yaml", "FILE", type=Path),
+    option("--data", "your own data, a data.yaml", "YAML", type=Path),
     option("--scale", "for its tokenizer and rows; default: %(default)s", default="mini"),
     opt.STORE,
 )

@@ -6,6 +6,7 @@ valid key in one line. Nothing is read with a YAML loader that can build Python 
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -71,7 +72,7 @@ class Config(BaseModel):
         except ValidationError as error:
             errors = error.errors()
             unknown = [found for found in errors if found["type"] == "extra_forbidden"]
-            raise RequestError(f"{where}: {_explain((unknown or errors)[0], cls)}") from None
+            raise RequestError(f"{where}: {_explain((unknown or _of_one_value(errors))[0], cls)}") from None
 
 
 @cache
@@ -91,6 +92,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return value
+
+
+def _of_one_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The first error; of a value that may be of several types, what all of them say in one."""
+    first, *_ = errors
+    if not re.fullmatch(r"int|float|str|bool|literal\[.*\]", str(first["loc"][-1:] and first["loc"][-1])):
+        return errors
+    place = first["loc"][:-1]
+    said = (error["msg"].split(", unable")[0] for error in errors if error["loc"][:-1] == place)
+    return [{**first, "loc": place, "msg": " or ".join(said).replace("or Input should be", "or")}]
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:

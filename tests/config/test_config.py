@@ -178,6 +178,10 @@ def test_size_counts() -> None:
         ("arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n", "line 8: the key 'a' stands there twice; remove one"),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: << is not read; write the keys out"),
         ("arms: {a: {data_mix: 5}}\n", "data_mix: must hold keys and values (it is 5)"),
+        (
+            "arms: {a: {learning_rate: fast}}\n",
+            "learning_rate: Input should be a valid number or 'scale', 'paper' or 'law' (it is 'fast')",
+        ),
         ("arms: []\n", "arms: must hold keys and values (it is [])"),
         ("arms: {}\n", "has no arms"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
