@@ -13,6 +13,7 @@ import yaml
 from mm1_lab import contrasts
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import load_sweep
+from mm1_lab.orchestrate.request import load_request
 from tests.conftest import REPOSITORY, Place
 
 SMOKE = ("--scale", "smoke")
@@ -139,6 +140,20 @@ def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(
     Path("my_question.yaml").write_text(text.replace("recipe: base", "recipe: bse"), encoding="utf-8")
     assert main(["show", "my_question.yaml", *SMOKE]) == 2
     assert capsys.readouterr().err == ("mm1-lab: my_question.yaml: there is no recipe 'bse'; did you mean 'base'?\n")
+
+
+def test_status_tells_of_a_model_that_is_half_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trials = load_request("data_mix", "smoke", "1", (), (), None, Path("results/local"), Path("s")).trials
+    (base,) = (trial for trial in trials if trial.arm == "base")
+    (Path("s") / f"{base.evaluation.model.fingerprint}.partial").mkdir(parents=True)
+    Path("results/local").mkdir(parents=True)
+    assert main(["status", "data_mix", *SMOKE, "--store", "s"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = (line for line in lines if "begun; goes on where it stood" in line)
+    assert told.startswith("base ") and "missing" in told and "12 missing" in lines[0]
 
 
 def test_completion_knows_commands_options_and_sweeps(capsys: Output) -> None:

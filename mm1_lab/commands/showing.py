@@ -29,14 +29,17 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.report import status_text
 
+    ledger, begun = ledger_of(options), set[str]()
     if options.sweep:
         request = with_grid(request_of(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
         sweeps = [(f"{request.variant} at {request.scale_name}", asked)]
+        models = {trial.fingerprint: trial.evaluation.model.fingerprint for trial in request.trials}
+        begun = {trial for trial, model in models.items() if ledger.partial_folder(model).exists()}
     else:
         manifests = [(read_manifest(folder), read_trials(folder)) for folder in list_variants(options.results)]
         sweeps = [(f"{manifest.variant} at {manifest.scale}", rows) for manifest, rows in manifests]
-    print(status_text(sweeps, ledger_of(options)))
+    print(status_text(sweeps, ledger, begun))
     return DONE
 
 

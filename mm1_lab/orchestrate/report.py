@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
@@ -225,8 +225,11 @@ def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
     return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
 
 
-def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger) -> str:
-    """Per sweep (its title and trials) a line per trial: done, missing, or failed and why; then failures upstream."""
+def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger, begun: Collection[str] = ()) -> str:
+    """Per sweep (its title and trials) a line per trial: done, missing, or failed and why; then failures upstream.
+
+    `begun`: fingerprints of trials whose model is half trained.
+    """
     texts, own = [], set()
     for title, trials in sweeps:
         lines, counts = [], {"done": 0, "missing": 0, "failed": 0}
@@ -235,7 +238,7 @@ def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger
             failure = ledger.failure(row.fingerprint)
             state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
             counts[state] += 1
-            why = ""
+            why = "begun; goes on where it stood" if state == "missing" and row.fingerprint in begun else ""
             if failure and state == "failed":
                 why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
             lines.append((row.arm, row.seed, row.fingerprint, state, why))
