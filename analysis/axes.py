@@ -120,7 +120,7 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
             axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
         axis.set_yticks([])
         axis.set_ylim(len(shown) - 0.4, -0.6)
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.05 * max((np.nanmax([row["spread"], row["high"]]) for row in shown), default=1) or 1)
         axis.grid(axis="x")
         axis.spines["left"].set_visible(False)
         axis.set_xlabel("spread of the average, in points")

@@ -129,7 +129,8 @@ class Group:
         trials = len({name for frame in runs for name in frame["fingerprint"]})
         sizes = [count for frame in runs for count in frame["parameters"] if count]
         median, least, most = (_round(of(sizes)) for of in (np.median, min, max)) if sizes else ("", "", "")
-        models = f"models{f' of {median} parameters ({least} to {most})' * bool(sizes)}"
+        between = f" ({least} to {most})" * (least != most)
+        models = f"models{f' of {median} parameters{between}' * bool(sizes)}"
         count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
         ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds)}: {models}"
         return [f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}.", self._mattered(), self._undecided()]
@@ -149,16 +150,17 @@ class Group:
 
     def _undecided(self) -> str:
         found = self.lessons
-        text = f"Of {len(found)} lessons: {tally(found)}"
-        names = found["lesson"][found["verdict"] == "undecided"]
-        text += f"; these results leave open: {', '.join(names)}" * bool(len(names))
         reasons = Counter(re.split("[:,]", one)[0] for one in found["reason"][found["verdict"] == "not judged"])
-        told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-        return f"{text}." + f" Not judged: {told}." * bool(told)
+        told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+        names = found["lesson"][found["verdict"] == "undecided"]
+        left = f"; these results leave open: {', '.join(names)}" * bool(len(names))
+        return f"Of {len(found)} lessons: {tally(found)}{f' ({told})' * bool(told)}{left}."
 
 
 def _round(count: float) -> str:
-    """`0.55 million`, `1.3 billion`, to two digits."""
+    """`40 thousand`, `0.55 million`, `1.3 billion`, to two digits."""
+    if count < 1e5:
+        return f"{count / 1e3:.2g} thousand"
     return f"{count / 1e9:.2g} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
 
 

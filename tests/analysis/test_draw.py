@@ -315,7 +315,7 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     assert "not run: make sweep-encoder" in summary and "1, development, over questions" in summary
     assert "12 trials of 1 sweep were run at scale mini, with development seed 0: models of 0.55 million" in summary
     assert "miniature world of drawn shapes" in summary and "What mattered most cannot be said" in summary
-    assert re.search(r"Of \d+ lessons: \d+ not judged\. Not judged: not run \(\d+\), one seed \(\d+\)", summary)
+    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+\)\.", summary)
     assert "**One seed (0)" in summary
     assert "Again: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
