@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.paper import PaperNumber
-from analysis.power import seeds_needed, smallest_difference
-from analysis.seeds import seed_columns
+from analysis.seeds import seed_columns, seeds_needed, smallest_difference
 from analysis.sequential import chance_yet, over_looks
 from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
 from analysis.study import Study
@@ -35,7 +34,6 @@ Verdict = Literal[
     "undecided",
     "not judged",
 ]
-
 
 Weights = Mapping[tuple[str, str], float]
 """A weighted sum of scores, by (arm, measure)."""

@@ -101,15 +101,14 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
     if part.beyond:
         # Of every two levels, either may be the better one: the first difference must exceed both.
         beyond = _differences(part.beyond, known, sweep, either_way=True)
-        sums = [(f"({a}) − ({b})", _minus(one, two)) for (a, one), (b, two) in product(sums, beyond)]
+        sums = [
+            (f"({a}) − ({b})", {arm: one.get(arm, 0.0) - two.get(arm, 0.0) for arm in one | two})
+            for (a, one), (b, two) in product(sums, beyond)
+        ]
     return [
         replace(claim, detail=f"{words}, {part.measure}", weights={(arm, part.measure): w for arm, w in arms.items()})
         for words, arms in sums
     ]
-
-
-def _minus(one: Signed, two: Signed) -> Signed:
-    return {arm: one.get(arm, 0.0) - two.get(arm, 0.0) for arm in dict.fromkeys([*one, *two])}
 
 
 def _differences(

@@ -1,19 +1,22 @@
 """What a learning-rate fit leaves in its folder: points.csv, optima.csv, law.json, table.md and the figure."""
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.lr_law import VERDICT_SEEDS, Fit, Law, Target, agreement
+from analysis.lr_law import VERDICT_SEEDS, Fit, Law, Target, agreement, fit_all
 from analysis.lr_law_figure import draw_law
-from analysis.lr_points import Measurements
+from analysis.lr_points import Measurements, SearchResults
 from analysis.statistics import Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count
 from mm1_lab.files import write_json, write_text
+from mm1_lab.results.reading import read_variant
 
 MOST_ROWS = 40
 """Cells that the Markdown table lists; optima.csv has all of them."""
@@ -37,6 +40,29 @@ def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
         except ValueError as error:
             raise RequestError(f"--predict {text}: {error}") from None
     return targets
+
+
+def draw_search(folder: Path, targets: Sequence[Target] | None = None, keep_unbracketed: bool = False) -> list[Path]:
+    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`); returns the files written.
+
+    Without targets, those of the last fit are predicted again. Raises RequestError where there are no results.
+    """
+    results = SearchResults(read_variant(folder))
+    chosen = _last_targets(folder) if targets is None else targets
+    average, loss = fit_all(results.measurements, chosen, keep_unbracketed)
+    # the fit that counts is by the average, as in the paper, where that says something at every size
+    in_front = results.sees and (average.law or not loss.law)
+    fits = [average, loss] if in_front else [loss, average]
+    return write_fits(folder, replace(results.measurements, notes=results.notes(fits[0].name)), fits)
+
+
+def _last_targets(folder: Path) -> list[Target]:
+    path = folder / "law.json"
+    if not path.exists():
+        return []
+    values = json.loads(path.read_text(encoding="utf-8"))
+    rows = [row for fit in values["fits"] for row in fit["predictions"]]
+    return [Target(name, params) for name, params in {row["size"]: row["params"] for row in rows}.items()]
 
 
 def write_fits(folder: Path, measurements: Measurements, fits: Sequence[Fit]) -> list[Path]:

@@ -41,9 +41,11 @@ def model_card(
 
     Intervals are by the spread of blocks of questions, so they are about this one model.
     """
+    in_world = record is not None and record["config"]["data"]["kind"] == "world"
+    prompt = "question : what color is the circle ? answer :" if in_world else "Question: What is shown? Short answer:"
     lines = ["---", "pipeline_tag: image-text-to-text" if form in ("mm1", "llava") else "tags: [mm1-lab]"]
     lines += ["library_name: transformers", "---", "", f"# {name}", "", f"Exported by mm1-lab as `{form}`.", ""]
-    lines += ["## How to load it", "", "```python", LOADING[form].replace("{prompt}", _prompt(record)), "```", ""]
+    lines += ["## How to load it", "", "```python", LOADING[form].replace("{prompt}", prompt), "```", ""]
     if form == "mm1":
         lines += [
             f"`<image>` stands where a picture is; it takes {image_tokens} places of the sequence. Give pictures by "
@@ -65,8 +67,3 @@ def model_card(
     versions = ", ".join(f"{name} {version}" for name, version in record["environment"]["versions"].items())
     lines += ["", "Intervals are over blocks of questions: of this one model, not of its recipe.", *notes]
     return "\n".join([*lines, "", f"Made with {versions}; results {record['fingerprints']['evaluation']}.", ""])
-
-
-def _prompt(record: dict[str, Any] | None) -> str:
-    world = record is not None and record["config"]["data"]["kind"] == "world"
-    return "question : what color is the circle ? answer :" if world else "Question: What is shown? Short answer:"

@@ -8,7 +8,7 @@ from analysis.axes import axis_rows
 from analysis.claims import judge_claims
 from analysis.figures import draw_claims, draw_scores, head
 from analysis.lessons import load_lessons
-from analysis.lr_results import draw_search
+from analysis.lr_report import draw_search
 from analysis.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
 from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
 from analysis.published import write_published

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from analysis.statistics import LEVEL, Floats
 
@@ -31,8 +32,6 @@ FUTILE = 0.1
 
 def spent(level: float, share: float) -> float:
     """How much of a one-sided `level` may have been used when `share` of all seeds are there."""
-    from scipy.special import ndtr, ndtri
-
     return float(2 - 2 * ndtr(ndtri(1 - level / 2) / np.sqrt(share)))
 
 
@@ -43,7 +42,6 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     carried on by the independent normal step to the next look, and the bound there is where the tail holds what may be
     spent.
     """
-    from scipy.special import ndtr, ndtri
     from scipy.stats import norm
 
     levels, before, used = [], 0.0, 0.0
@@ -89,8 +87,6 @@ def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
 def chance_yet(p: float, seeds: int, last: int) -> float:
     """The chance that a statement with a two-sided `p` at `seeds` is beyond the level at the last look, were the truth
     what is seen now (conditional power under the current trend)."""
-    from scipy.special import ndtr, ndtri
-
     share = seeds / last
     if share >= 1:
         return float(p <= LEVEL)

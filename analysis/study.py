@@ -193,7 +193,8 @@ class Study:
     @property
     def benchmark_notes(self) -> list[str]:
         """What published benchmarks and users' own ask, of which split and how, a sentence each."""
-        return [f"{name}: {note}." for name, note in self._recorded("benchmarks").items()]
+        notes = next((record["benchmarks"] for record in self.records.values() if record.get("benchmarks")), {})
+        return [f"{name}: {note}." for name, note in notes.items()]
 
     def majority(self, measure: str) -> float | None:
         """What the best constant answer for each kind of question earns, the mean over trials, for each seed asks its
@@ -203,10 +204,6 @@ class Study:
         if not len(names) or not known or any(set(names) - set(levels) for levels in known):
             return None
         return float(np.mean([[levels[name] for name in names] for levels in known]))
-
-    def _recorded(self, key: str) -> dict[str, Any]:
-        """What the first record that says something under `key` says there."""
-        return next((record[key] for record in self.records.values() if record.get(key)), {})
 
     def paper_value(self, arm: str, measure: str) -> PaperNumber | None:
         """The paper's own number for an arm, from the first panel that has it."""

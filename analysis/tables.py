@@ -8,8 +8,7 @@ import pandas as pd
 
 from analysis.claims import Claim, claim_row
 from analysis.paper import PaperNumber
-from analysis.power import MOST_SEEDS
-from analysis.seeds import seeds_text
+from analysis.seeds import MOST_SEEDS, seeds_text
 from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Row, Table, as_text, write_csv, write_tables

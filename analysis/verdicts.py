@@ -27,13 +27,11 @@ COLUMNS = (
 )
 """What a lesson has of the claim that its verdict hangs on."""
 
-
 PARTS = (
     *("lesson", "part", "decides", "scored_by", "sweep", *COLUMNS, "low_questions", "high_questions"),
     *("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason"),
 )
 """The columns of `all_parts`."""
-
 
 LAW_SEEDS = 3
 """Seeds of a learning-rate search that a verdict on its law needs."""
@@ -113,7 +111,6 @@ def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdic
 
 
 SUPPORTED = ("supported", "supported, smaller")
-
 
 DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
 

@@ -12,10 +12,9 @@ from benchmarks.measure import Budget, Row, Seconds, alternate, compare, seconds
 from benchmarks.setting import Amounts, base_evaluation, model_to_evaluate, world
 from mm1_lab.config import EvaluationStage
 from mm1_lab.data.types import Data
-from mm1_lab.evaluate.answers import cut_answer
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.generation import Group, cut_answer, generate
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import MM1, build_mm1, load_weights

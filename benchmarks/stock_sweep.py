@@ -97,8 +97,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
     from mm1_lab.evaluate.run import evaluate
     from mm1_lab.model import build_mm1, load_weights, save_weights
     from mm1_lab.train.fit import seed_everything
-    from mm1_lab.train.module import Losses, Training
-    from mm1_lab.train.objective import language_loss
+    from mm1_lab.train.module import Losses, Training, language_loss
 
     data, trained = world(), stage.model
     seed_everything(trained)

@@ -30,7 +30,7 @@ from mm1_lab.config import EvaluationStage, MultimodalStage, Optimiser
 from mm1_lab.data.types import Data
 from mm1_lab.evaluate.run import evaluate
 from mm1_lab.model import build_mm1, read_by_document
-from mm1_lab.train.objective import language_loss
+from mm1_lab.train.module import language_loss
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.stages import run_stage
 

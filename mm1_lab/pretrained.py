@@ -15,19 +15,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mm1_lab.config import (
-    Pretrained,
-    PretrainedDecoder,
-    PretrainedEncoder,
-    RequestError,
-    nearest,
-)
+from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, RequestError, nearest
 from mm1_lab.formatting import first_line
-
-if TYPE_CHECKING:
-    pass
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What is fetched from the hub."""
@@ -126,12 +117,7 @@ def read_encoder(asked: Pretrained) -> PretrainedEncoder:
         raise RequestError(f"{asked.weights}: has {count} layers, so layer {asked.layer} cannot be used")
     patches = max(0, getattr(config, "num_patches", 0))
     mean, std = _normalisation(folder, asked.weights)
-    found = {
-        "name": asked.weights,
-        "folder": str(folder),
-        "digest": _digest(folder, asked.weights),
-        "family": config.model_type,
-        "size": {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads},
+    found = _described(asked, folder, config, layers) | {
         "patch": config.patch_size,
         "image_size": getattr(config, "image_size", None) or round(patches**0.5) * config.patch_size,
         "layer": asked.layer,
@@ -155,23 +141,17 @@ def read_decoder(asked: Pretrained) -> PretrainedDecoder:
             f"{asked.weights}: some of its layers see only a window of the text, which packed rows do not allow; "
             "choose a decoder whose layers see everything"
         )
-    digest = _digest(folder, asked.weights)
+    found = _described(asked, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
-    size = {
-        "layers": config.num_hidden_layers,
-        "width": config.hidden_size,
-        "heads": config.num_attention_heads,
-    }
-    found = {
-        "name": asked.weights,
-        "folder": str(folder),
-        "digest": digest,
-        "family": config.model_type,
-        "size": size,
-        "vocabulary": config.vocab_size,
-        "longest": config.max_position_embeddings,
-    }
+    found |= {"vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
+
+
+def _described(asked: Pretrained, folder: Path, config: Any, layers: int) -> dict[str, Any]:
+    """The fields of a PretrainedModel."""
+    size = {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads}
+    found = {"name": asked.weights, "folder": str(folder), "digest": _digest(folder, asked.weights)}
+    return found | {"family": config.model_type, "size": size}
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:

@@ -98,8 +98,7 @@ def gathered(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
     """The rows of all, with gradients for each process's own; `own` and `count` are those of `stretch`."""
     if size() == 1:
         return rows
-    whole: torch.Tensor = _Gather.apply(rows, own, count)
-    return whole
+    return _Gather.apply(rows, own, count)
 
 
 class _Gather(torch.autograd.Function):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 
-
 STAGE = "stage.json"
 
 
@@ -45,8 +44,7 @@ def library_weights(
         raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
     if found["missing_keys"]:
         raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is not complete")
-    weights: dict[str, torch.Tensor] = dict(loaded.state_dict())
-    return weights
+    return dict(loaded.state_dict())
 
 
 def save_weights(model: Any, folder: Path, stage: Stage) -> None:

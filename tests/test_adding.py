@@ -26,9 +26,8 @@ from mm1_lab.orchestrate.sweeping import run_sweep
 from mm1_lab.orchestrate.worker import WorkerContext
 from mm1_lab.orchestrate.worklist import Execution
 from mm1_lab.train.decoder import build
-from mm1_lab.train.kind import StageKind
 from mm1_lab.train.progress import Report
-from mm1_lab.train.stages import KINDS, run_stage
+from mm1_lab.train.stages import KINDS, StageKind, run_stage
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -58,7 +57,7 @@ def halve(stage: Halved, folder: Path, inputs: Mapping[str, Path], data: Data, r
 
 
 def test_a_kind_of_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squares: Data) -> None:
-    kind = StageKind(Halved, lambda stage, tokenizer: build(stage.decoder, tokenizer), halve)
+    kind = StageKind(lambda stage, tokenizer: build(stage.decoder, tokenizer), halve)
     monkeypatch.setitem(KINDS, Halved, kind)
     sweep = load("data_mix", scale="smoke", only=["base"], results=tmp_path / "results")
     model = sweep.trials[0].evaluation.model

@@ -16,8 +16,8 @@ from mm1_lab.config import Pretrained, RequestError, load_scale, load_sweep, res
 from mm1_lab.data import open_data
 from mm1_lab.data.tokenizers import folder_tokenizer
 from mm1_lab.data.world import World
-from mm1_lab.evaluate.answers import cut_answer
 from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, library_tokenizer
 from mm1_lab.model.decoder import load_decoder, make_decoder

@@ -16,7 +16,6 @@ from transformers import AutoModelForImageTextToText
 
 from mm1_lab.config import WORLD_DATA, Recipe, SftRecipe, load_scale, resolve
 from mm1_lab.data.world import World
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.likelihood import log_probabilities
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -94,7 +93,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     )
     model = adapter(str(tmp_path / "exported"), device="cpu", batch_size=3)
     (choice,) = [one for one in chat_benchmarks(stage.settings) if one.name == "chat-knowledge"]
-    questions = questions_of(choice)
+    questions = choice.questions
     model.task_dict["task"] = {"test": questions}
 
     def see(question: Question) -> list[Image.Image]:

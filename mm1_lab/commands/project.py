@@ -59,7 +59,7 @@ def show_data(options: argparse.Namespace) -> int:
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
-        data = Shards.open(options.data, data_cache(ledger), find_scale(options.scale))
+        data = Shards(options.data, data_cache(ledger), find_scale(options.scale))
         for line in summary_lines(data):
             print(line)
         sections = data_sections(data)

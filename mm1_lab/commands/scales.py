@@ -94,7 +94,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
     def draw(folder: Path) -> list[Path]:
         from analysis.lr_law import Target
-        from analysis.lr_results import draw_search
+        from analysis.lr_report import draw_search
 
         return draw_search(folder, [Target(*size) for size in predicted.items()], options.keep_unbracketed)
 

@@ -97,7 +97,7 @@ def figures(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Redraw, and write one HTML file."""
     from analysis.redraw import draw_report
-    from mm1_lab.results.masking import masked_copy
+    from mm1_lab.results.upkeep import masked_copy
 
     folder = _drawn_folder(options)
     print(draw_report(masked_copy(folder) if options.masked else folder)[-1])

@@ -19,10 +19,8 @@ from mm1_lab.config.stage import Stage
 WORLD_BENCHMARKS = 9
 """Of the miniature world: the eight with pictures and text-core. Users' shards have held-out captions."""
 
-
 ANSWER_TOKENS = 24
 """Of a question with its answer, without the picture, about."""
-
 
 RECONSTRUCTIVE_DEPTH = 20 / 24
 """Share of its layers that a reconstructive encoder is used with (section 3.2: 20 of AIM's 24)."""

@@ -14,7 +14,6 @@ SOURCES = ("captions", "synthetic", "interleaved", "text")
 
 Users' data may have others beside them, by any name."""
 
-
 INSTRUCTIONS = ("short-answers", "descriptions", "reading", "charts", "knowledge", "conversations", "solutions", "text")
 """The instruction sets that the world has."""
 

@@ -19,7 +19,6 @@ Shots = Annotated[int, Field(ge=0, le=1000)]
 Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
-
 Attention = Literal["masked", "varlen"]
 """How training keeps the documents of a packed row apart: by a mask over all pairs of positions, or by kernels for
 sequences of various lengths, which only do the work of each document (in bf16 on a GPU; elsewhere one at a time)."""

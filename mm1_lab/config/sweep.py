@@ -17,7 +17,6 @@ Measure = str
 """`0-shot`, `4-shot`, …, `text-core`, or one of those within a family: `captioning 0-shot`, `vqa 4-shot`;
 of tuned models `chat 0-shot`, `solutions 4-shot`, or one of their benchmarks, as `pope-random f1 0-shot`."""
 
-
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
 
 

@@ -23,4 +23,4 @@ def open_data(path: Path | None, cache: Path, scale: Scale, tokenizer: Path | No
         return World(folder_tokenizer(tokenizer))
     from mm1_lab.data.shards import Shards
 
-    return Shards.open(path, cache, scale, tokenizer)
+    return Shards(path, cache, scale, tokenizer)

@@ -80,32 +80,23 @@ def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool
     )
 
 
+@dataclass(frozen=True)
 class MixtureBatches:
     """The batches of a multimodal stage by step: `rows` packed rows, each from the source that the mixture names."""
 
-    def __init__(
-        self,
-        sources: Mapping[str, Source],
-        mixture: Mixture,
-        packer: Packer,
-        rows: int,
-        side: int,
-        blind: bool,
-        views: int = 1,
-    ) -> None:
-        self._views = views
-        self._sources = sources
-        self._mixture = mixture
-        self._packer = packer
-        self._rows = rows
-        self._side = side
-        self._blind = blind
+    sources: Mapping[str, Source]
+    mixture: Mixture
+    packer: Packer
+    rows: int
+    side: int
+    blind: bool
+    views: int = 1
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`, a pure function of it; in a team, its own rows."""
-        names = self._mixture.rows(step * self._rows, self._rows)[team.own(self._rows)]
-        rows = [self._packer.pack(self._sources[name].documents(number)) for name, number in names]
-        return make_batch(rows, [name for name, _ in names], self._side, self._blind, self._views)
+        names = self.mixture.rows(step * self.rows, self.rows)[team.own(self.rows)]
+        rows = [self.packer.pack(self.sources[name].documents(number)) for name, number in names]
+        return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views)
 
 
 _resources = Resources()

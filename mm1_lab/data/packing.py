@@ -72,27 +72,17 @@ class Row:
     """For each picture, the number of its document as in `documents`."""
 
 
+@dataclass(frozen=True)
 class Packer:
     """Fills rows of `sequence` positions; a picture takes `image_tokens` of them, a row holds at most `max_images`."""
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        sequence: int,
-        image_tokens: int,
-        max_images: int,
-        prompt_loss_weight: float = 1.0,
-        drop_overlong: bool = False,
-    ) -> None:
-        """`drop_overlong`: a document that would not fit an empty row is passed over."""
-        self.tokenizer = tokenizer
-        self.sequence = sequence
-        self.image_tokens = image_tokens
-        self.max_images = max_images
-        self.prompt_loss_weight = prompt_loss_weight
-        self.drop_overlong = drop_overlong
-        self._image = [tokenizer.image] * image_tokens
-        self._image_weights = [0.0] * image_tokens
+    tokenizer: Tokenizer
+    sequence: int
+    image_tokens: int
+    max_images: int
+    prompt_loss_weight: float = 1.0
+    drop_overlong: bool = False
+    """Whether a document that would not fit an empty row is passed over."""
 
     @classmethod
     def of(cls, stage: ModelStage, tokenizer: Tokenizer) -> "Packer":
@@ -154,8 +144,8 @@ class Packer:
                     weights[-len(ids)] = 1.0
                 after_answer = is_answer
             else:
-                tokens += self._image
-                weights += self._image_weights
+                tokens += [tokenizer.image] * self.image_tokens
+                weights += [0.0] * self.image_tokens
                 pictures.append(part)
                 after_answer = False
         tokens.append(tokenizer.end)

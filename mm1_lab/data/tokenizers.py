@@ -46,8 +46,7 @@ class BackendTokenizer:
         self.image = image
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_with_places(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:
         """For each text its ids, and the characters that they begin at; worked out on all cores."""
@@ -56,8 +55,7 @@ class BackendTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         special = {self.pad, self.begin, self.end, self.image}
-        text: str = self._backend.decode([i for i in ids if i not in special], skip_special_tokens=True)
-        return text
+        return self._backend.decode([i for i in ids if i not in special], skip_special_tokens=True)
 
     @property
     def backend(self) -> Backend:

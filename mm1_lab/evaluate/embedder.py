@@ -29,6 +29,7 @@ class PromptEmbedder:
         self._batch = batch
         self._views = count
         self._features: dict[tuple[int, int], torch.Tensor] = {}
+        """(views · image_tokens, width) each."""
         self._pictures: list[Picture] = []
         """Kept, because an object's id is only its own while it lives."""
         flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
@@ -52,14 +53,11 @@ class PromptEmbedder:
         tokens = torch.tensor(segment.tokens, device=self._model.decoder.device)
         embedded = self._model.decoder.get_input_embeddings()(tokens)
         if segment.pictures:
-            features = torch.cat([self._of(picture) for picture in segment.pictures])
+            keys = [self._key(picture) for picture in segment.pictures]
+            blind = self._blind_features
+            features = torch.cat([self._features[key] if blind is None else blind.repeat(key[1], 1) for key in keys])
             embedded[tokens == self._model.image_id] = features.to(embedded.dtype)
         return embedded
-
-    def _of(self, picture: Picture) -> torch.Tensor:
-        """(views · image_tokens, width)"""
-        key = self._key(picture)
-        return self._features[key] if self._blind_features is None else self._blind_features.repeat(key[1], 1)
 
     def _key(self, picture: Picture) -> tuple[int, int]:
         """The picture itself, and how many views of it are seen."""

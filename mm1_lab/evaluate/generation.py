@@ -77,6 +77,13 @@ def generate_and_score(
     return texts, scores
 
 
+def cut_answer(text: str, stop: tuple[str, ...]) -> str:
+    """`text` up to the first stop word, without blanks around it; what cannot be printed becomes a blank."""
+    ends = [at for word in stop if (at := text.find(word)) >= 0]
+    answer = text[: min(ends, default=len(text))]
+    return "".join(letter if letter.isprintable() else " " for letter in answer).strip()
+
+
 def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:
     """(number of the group, part of it), with at most `batch` questions in all at a time."""
     part: list[tuple[int, Group]] = []

@@ -1,7 +1,7 @@
 """What a reader of a benchmark's files gives: questions as plain values, and errors that name file and place."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,17 @@ class Item:
     """None where nobody outside has them."""
     kind: str = "caption"
     choices: tuple[str, ...] = ()
+
+
+class Entry(dict[str, Any]):
+    """An object of a published file; for a key that it lacks it raises a RequestError that says where."""
+
+    def __init__(self, row: dict[str, Any], path: str, place: str) -> None:
+        super().__init__(row)
+        self.where = f"{path}: {place}"
+
+    def __missing__(self, key: str) -> Any:
+        raise RequestError(f"{self.where} has no {key!r}; is it the file that the format publishes?")
 
 
 def load(path: str) -> Any:
@@ -51,41 +62,34 @@ def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def rows_of(content: Any, path: str, key: str | None = None) -> list[dict[str, Any]]:
+def entries(content: Any, path: str, key: str | None = None, what: str = "entry") -> list[Entry]:
     """The list of objects in what a JSON file holds, under `key` if that is an object itself."""
     rows = content.get(key) if key and isinstance(content, dict) else content
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         where = f"under {key!r}" if key else "in it"
         raise RequestError(f"{path}: holds no list of objects {where}; is it the file that the format publishes?")
-    return rows
+    return [Entry(row, path, f"{what} {number}") for number, row in enumerate(rows)]
 
 
-def field(row: Mapping[str, Any], key: str, path: str, place: object) -> Any:
-    """`row[key]`, which must be there."""
-    if key not in row:
-        raise RequestError(f"{path}: {place} has no {key!r}; is it the file that the format publishes?")
-    return row[key]
-
-
-def one_each(rows: Iterable[dict[str, Any]], key: str, path: str) -> dict[str, dict[str, Any]]:
+def one_each(rows: Iterable[dict[str, Any]], key: str, path: str, what: str = "question") -> dict[str, Entry]:
     """Rows by the text of their `key`, which must not come twice."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Entry] = {}
     for number, row in enumerate(rows):
-        name = str(field(row, key, path, f"entry {number}"))
+        name = str(Entry(row, path, f"entry {number}")[key])
         if name in found:
             raise RequestError(f"{path}: {key} {name} is there twice; keep one of them")
-        found[name] = row
+        found[name] = Entry(row, path, f"{what} {name}")
     return found
 
 
-def texts(values: Iterable[Any]) -> Iterator[str]:
+def texts(values: Iterable[Any]) -> tuple[str, ...]:
     """Answers as texts: each is one, or holds one under `answer`."""
-    return (str(value["answer"] if isinstance(value, dict) else value) for value in values)
+    return tuple(str(value["answer"] if isinstance(value, dict) else value) for value in values)
 
 
-def named(files: BenchmarkFiles, format_: str, **values: Any) -> str:
-    """An image's file name by the files' pattern, or else the format's."""
-    pattern = files.image_name or format_
+def image_name(files: BenchmarkFiles, usual: str, **values: Any) -> str:
+    """An image's file name by the files' pattern, or else by the format's `usual` one."""
+    pattern = files.image_name or usual
     try:
         return pattern.format(**values)
     except (KeyError, IndexError, ValueError) as error:

@@ -14,7 +14,6 @@ from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import NOVEL, Scene
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.world import world_benchmarks
 
 Content = tuple[tuple[str, str, str, int], ...]
@@ -31,6 +30,8 @@ CHECKS = {
 _ROW_SAMPLES = 64
 """Documents that the world sets apart for a row."""
 _ASKING = frozenset(("question", "answer", "?"))
+_END = re.compile(r"(?:^| )[.:;?](?: |$)")
+"""Of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
         if isinstance(part, str):
             if with_images and (isinstance(part, Answer) or not _ASKING.isdisjoint(part.split())):
                 failed.add("asks")
-            if not secrets.references.isdisjoint(_sentences(part)):
+            if not secrets.references.isdisjoint(sentence.strip() for sentence in _END.split(part)):
                 failed.add("reference")
         elif isinstance(part, ScenePicture):
             if content_of(part.scene) in secrets.scenes:
@@ -107,7 +108,7 @@ def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
     scenes: set[Content] = set()
     captions: set[str] = set()
     for benchmark in (benchmark for seed in seeds for benchmark in world_benchmarks(settings, seed)):
-        for question in questions_of(benchmark):
+        for question in benchmark.questions:
             scenes.update(content_of(shown.scene) for shown in question.pictures if isinstance(shown, ScenePicture))
             if benchmark.metric == "cider":
                 captions.update(question.references)
@@ -116,8 +117,3 @@ def secrets_of(settings: EvaluationSettings, seeds: Iterable[int]) -> Secrets:
 
 def content_of(scene: Scene) -> Content:
     return tuple((thing.name, thing.colour, thing.size, thing.place) for thing in scene.things)
-
-
-def _sentences(text: str) -> Iterator[str]:
-    """What stands between full stops, colons, semicolons and question marks."""
-    return (sentence.strip() for sentence in re.split(r"(?:^| )[.:;?](?: |$)", text))

@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel
 
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
@@ -17,7 +16,7 @@ MOST = 24
 
 def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
     """The same questions under a name and in a family of their own; None where nothing is offered in some of them."""
-    if benchmark.submission or not all(question.choices for question in questions_of(benchmark)):
+    if benchmark.submission or not all(question.choices for question in benchmark.questions):
         return None
     metric = "choice" if benchmark.metric == "circular" else benchmark.metric  # in one order alone
     return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood", metric=metric)

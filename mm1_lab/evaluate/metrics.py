@@ -1,11 +1,10 @@
-"""Every benchmark's metric in one place: predictions to points per question."""
+"""Every benchmark's metric in one place: predictions to points per question, and whether they are answers at all."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content
 from mm1_lab.evaluate.questions import Benchmark, Question
@@ -145,7 +144,7 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     Answers earn 0 to 100, captions 0 to 1000; the benchmark's score is the mean.
     Raises ValueError where there is not one prediction for each question.
     """
-    questions = questions_of(benchmark)
+    questions = benchmark.questions
     if len(predictions) != len(questions):
         raise ValueError(f"{benchmark.name}: {len(predictions)} predictions for {len(questions)} questions")
     if benchmark.metric == "cider":
@@ -155,6 +154,26 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
         return rate_points(benchmark.metric, map(says_yes, predictions), true)
     judge = METRICS[benchmark.metric]
     return [judge(prediction, question, benchmark) for prediction, question in zip(predictions, questions, strict=True)]
+
+
+def answer_words(benchmark: Benchmark) -> dict[str, frozenset[str]]:
+    """For each kind of question, every normalised answer that some question of the kind accepts."""
+    words: dict[str, set[str]] = {}
+    for question in benchmark.questions:
+        words.setdefault(question.kind, set()).update(normalise(answer) for answer in question.references)
+    return {kind: frozenset(answers) for kind, answers in words.items()}
+
+
+def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: dict[str, frozenset[str]]) -> bool:
+    """Whether the prediction, each of its lines, is an answer to its kind of question, right or wrong.
+
+    A caption, or an answer to a published question, only has to say something. `words` are the benchmark's
+    `answer_words`. It tells a model that does not see from one that does not know the form.
+    """
+    answers = map(normalise, prediction.split("\n"))
+    if benchmark.official or benchmark.metric == "cider":
+        return all(answers)
+    return all(answer in words[question.kind] for answer in answers)
 
 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
@@ -167,7 +186,7 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
         return {}
     judge = METRICS[benchmark.metric]
     kinds: dict[str, list[Question]] = {}
-    for question in questions_of(benchmark):
+    for question in benchmark.questions:
         kinds.setdefault(question.kind, []).append(question)
     best = {}
     for kind, questions in kinds.items():
@@ -180,5 +199,5 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
 
 def majority_score(benchmark: Benchmark, by_kind: Mapping[str, float]) -> float:
     """The mean of `majority_by_kind` over the questions."""
-    questions = questions_of(benchmark)
+    questions = benchmark.questions
     return sum(by_kind[question.kind] for question in questions) / len(questions)

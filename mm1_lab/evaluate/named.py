@@ -23,16 +23,21 @@ from mm1_lab.config import (
 from mm1_lab.data.shards.decoding import Shape
 from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Format
-from mm1_lab.evaluate.held_out_captions import LONGEST_CAPTION
 from mm1_lab.evaluate.image_files import open_images
 from mm1_lab.evaluate.items import Item
 from mm1_lab.evaluate.metrics import METRICS
 from mm1_lab.evaluate.prompts import PromptWriter
-from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks, with_rotations
+from mm1_lab.evaluate.questions import (
+    LONGEST_ANSWER,
+    LONGEST_CAPTION,
+    Benchmark,
+    Family,
+    Question,
+    in_blocks,
+    with_rotations,
+)
 from mm1_lab.evaluate.vqa import AGREEING
 
-LONGEST_ANSWER = 24
-"""Tokens of an answer that is written at most; longer references are still scored whole."""
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
     "circular": "a question counts where it is answered right in every order of its choices",
@@ -218,10 +223,7 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
-    template = config.prompt
-    if template is None:
-        template = "" if config.metric == "cider" else _format(config).prompt
-    pictures = _pictures(files, items, config.pictures)
+    template, pictures = _prompt(config), _pictures(files, items, config.pictures)
     questions = [
         Question(
             item.key,
@@ -240,6 +242,13 @@ def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]
     return [with_rotations(question, partial(_asked, template, item.question)) for question, item in asked]
 
 
+def _prompt(config: BenchmarkConfig) -> str:
+    """With `{question}` in it; captions are asked for by nothing, unless it is given."""
+    if config.prompt is not None:
+        return config.prompt
+    return "" if config.metric == "cider" else _format(config).prompt
+
+
 def _asked(template: str, question: str, choices: Iterable[str]) -> str:
     options = [f"{chr(ord('A') + number)}. {choice}" for number, choice in enumerate(choices)]
     return template.replace("{question}", " ".join([question, *options]))
@@ -255,24 +264,21 @@ def _shown(item: Item) -> str:
 
 def _pictures(files: BenchmarkFiles, items: list[Item], shape: Shape) -> dict[str, tuple[Picture, ...]]:
     """By question. Raises RequestError for an image that is not there."""
-    found: dict[str, tuple[Picture, ...]] = {}
-    for item in items:
-        pictures: list[Picture] = []
-        for name in item.images:
-            picture = open_images(Path(files.images), shape).picture(name)
-            if picture is None:
-                raise RequestError(
-                    f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or say how images are "
-                    "named with `image_name`"
-                )
-            pictures.append(picture)
-        found[item.key] = tuple(pictures)
-    return found
+
+    def picture(item: Item, name: str) -> Picture:
+        if found := open_images(Path(files.images), shape).picture(name):
+            return found
+        raise RequestError(
+            f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or say how images are named with "
+            "`image_name`"
+        )
+
+    return {item.key: tuple(picture(item, name) for name in item.images) for item in items}
 
 
 def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
     """What must stand beside the scores."""
-    prompt = _format(config).prompt if config.prompt is None and config.metric != "cider" else config.prompt or ""
+    prompt = _prompt(config)
     file = Path(config.questions or config.annotations or config.format).name
     parts = [f"{asked:,} of {published:,} questions of {file}" + (f", split {config.split}" if config.split else "")]
     if config.demonstrations:

@@ -11,6 +11,8 @@ Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "lik
 """Those but captioning, vqa and text stay out of the means over all benchmarks: what no training picture shows, which
 the miniature's models do not say (results/LOG.md); a tuned model's short answers in the form of a
 conversation, and its worked solutions; multiple choice by likelihood; and further metrics of the same answers."""
+LONGEST_CAPTION, LONGEST_ANSWER = 48, 24
+"""Tokens that are written at most, where data are not the world's; longer references are still scored whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ class Benchmark:
     """Of captions: a score of what is said, whatever the wording, from prediction and references."""
     note: str = ""
     """What a table must say beside the score: split, number of questions, prompt, stop rule."""
+
+    @property
+    def questions(self) -> list[Question]:
+        """All, block after block."""
+        return [question for block in self.blocks for question in block]
 
 
 def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str]) -> Question:

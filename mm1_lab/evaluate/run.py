@@ -2,7 +2,7 @@
 
 import io
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from mm1_lab.config import EvaluationSettings, EvaluationStage, SftStage
-from mm1_lab.data.types import Data, Picture
-from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
-from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, SftStage
+from mm1_lab.data.batches import make_batch
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Data, Document, Picture
+from mm1_lab.evaluate.benchmarks import benchmarks_for, held_out_documents
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate_and_score
+from mm1_lab.evaluate.generation import Group, cut_answer, generate_and_score
 from mm1_lab.evaluate.likelihood import by_likelihood, choose
-from mm1_lab.evaluate.losses import held_out_losses
-from mm1_lab.evaluate.metrics import further, majority_by_kind, majority_score, score
+from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.text_tasks import ask_text_tasks
@@ -29,6 +29,8 @@ from mm1_lab.train.progress import Progress, Report
 SAMPLE_SHOTS = (0, 4)
 SAMPLE_BLOCKS = 3
 """Samples are the first question of so many blocks, at SAMPLE_SHOTS."""
+DOCUMENTS = 64
+"""Held-out documents of each source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,13 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, isinstance(stage.model, SftStage))
-    model = _load_model(stage, model_folder, data)
+    model = build_mm1(stage.model, data.tokenizer)
+    load_weights(model, model_folder)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     result = Evaluation()
     done, steps = 0, sum(len(_shots(benchmark, settings)) for benchmark in benchmarks) + 1
-    with _precision(stage, model):
+    half = stage.precision == "bf16-mixed"
+    with torch.autocast(model.decoder.device.type, torch.bfloat16, enabled=half):
         for benchmark in benchmarks:
             if benchmark.note:
                 result.notes[benchmark.name] = benchmark.note
@@ -95,18 +100,6 @@ def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Rep
 
 def _shots(benchmark: Benchmark, settings: EvaluationSettings) -> tuple[int, ...]:
     return settings.shots if benchmark.shots is None else benchmark.shots
-
-
-def _load_model(stage: EvaluationStage, folder: Path, data: Data) -> MM1:
-    model = build_mm1(stage.model, data.tokenizer)
-    load_weights(model, folder)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
-def _precision(stage: EvaluationStage, model: MM1) -> AbstractContextManager[object]:
-    if stage.precision == "bf16-mixed":
-        return torch.autocast(model.decoder.device.type, torch.bfloat16)
-    return nullcontext()
 
 
 class Answering:
@@ -164,7 +157,7 @@ def _record(
 ) -> None:
     """Adds scores and samples of a benchmark at a number of shots; of one without references, what to submit."""
     if benchmark.submission:
-        asked = zip(questions_of(benchmark), predictions, strict=True)
+        asked = zip(benchmark.questions, predictions, strict=True)
         entries = [benchmark.submission.entry(question.key, prediction) for question, prediction in asked]
         result.submissions[f"{benchmark.name}-{shots}-shot.json"] = json.dumps(entries, ensure_ascii=False) + "\n"
         return
@@ -172,7 +165,7 @@ def _record(
     blocks = [block for block, questions in enumerate(benchmark.blocks) for _ in questions]
     previous = -1
     points_of, known = score(benchmark, predictions), probabilities or [None] * len(predictions)
-    rows = zip(blocks, questions_of(benchmark), predictions, points_of, known, strict=True)
+    rows = zip(blocks, benchmark.questions, predictions, points_of, known, strict=True)
     for block, question, prediction, points, probability in rows:
         result.scores.append(
             ScoreRow(
@@ -215,3 +208,51 @@ def _png(picture: Picture, side: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture.pixels(side)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+@torch.inference_mode()
+def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, float]:
+    """Mean loss, in nats, over all text tokens of the held-out documents of each source that the data have."""
+    losses = {}
+    for name in data.identity.sources:
+        documents = held_out_documents(data, name, DOCUMENTS)
+        if documents:
+            losses[name] = _loss(model, stage, data, name, documents)
+    return losses
+
+
+def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[Document]) -> float:
+    packer = Packer.of(stage, data.tokenizer)
+    rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
+    total = torch.zeros((), dtype=torch.float64)
+    count = torch.zeros((), dtype=torch.float64)
+    for start in range(0, len(rows), stage.training.batch_size):
+        part = rows[start : start + stage.training.batch_size]
+        batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind, stage.views).to(
+            model.decoder.device
+        )
+        logits = model.decoder.lm_head(model(batch).hidden[:, :-1])
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), batch.tokens[:, 1:].flatten(), reduction="none"
+        )
+        weights = batch.weights[:, 1:].flatten()
+        total += (losses * weights).sum().double().cpu()
+        count += weights.sum().double().cpu()
+    return float(total / count)
+
+
+def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Document]]:
+    """Cuts the documents into runs that fill a row each, so that every one of them is read, whatever an image takes."""
+    group: list[Document] = []
+    length = images = 0
+    for document in documents:
+        more = packer.length(document)
+        shown = len(document.pictures)
+        if group and (length + more > packer.sequence or images + shown > packer.max_images):
+            yield group
+            group, length, images = [], 0, 0
+        group.append(document)
+        length += more
+        images += shown
+    if group:
+        yield group

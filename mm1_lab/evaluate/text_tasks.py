@@ -12,9 +12,8 @@ from typing import Any
 
 from mm1_lab.config import EvaluationStage, PretrainedDecoder, RequestError, TextTask, nearest, read_yaml
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.evaluate.answers import cut_answer
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.generation import Group, cut_answer, generate
 from mm1_lab.evaluate.likelihood import log_probabilities
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1

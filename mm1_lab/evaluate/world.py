@@ -12,7 +12,7 @@ from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import handover, repetition, sum_of_two
 from mm1_lab.data.world.words import LIKED, OWNERS
 from mm1_lab.evaluate.content import content
-from mm1_lab.evaluate.questions import Benchmark, Family, Question
+from mm1_lab.evaluate.questions import Benchmark, Blocks, Family, Question, in_blocks
 
 _STOP = (".",)
 _CAREFUL = 0.9
@@ -56,30 +56,46 @@ def _benchmark(
     kinds: Sequence[str],
     make: Make,
 ) -> Benchmark:
-    size = max(1, settings.questions // settings.blocks)
-    shots = max(settings.shots)
-    numbers = range(settings.blocks * size)
+    def made(random: Random, split: Split, number: int, block: int) -> Question | None:
+        return make(random, split, kinds[number % len(kinds)], block % 2 == 1)
 
-    def made(split: Split, number: int, block: int) -> Question:
-        random = Random(f"{seed}/{name}/{split}/{number}")
-        while True:
-            question = make(random, split, kinds[number % len(kinds)], block % 2 == 1)
-            if question is not None:
-                return replace(question, key=f"{split}-{number}")
-
-    questions = [made("test", number, number // size) for number in numbers]
-    shown = [made("train", number, number // shots) for number in range(settings.blocks * shots)]
+    blocks, demonstrations = drawn_blocks(settings, seed, name, made, max(settings.shots))
     return Benchmark(
         name=name,
         family=family,
         mirrors=mirrors,
         metric=metric,
-        blocks=tuple(tuple(questions[block * size : (block + 1) * size]) for block in range(settings.blocks)),
-        demonstrations=tuple(tuple(shown[block * shots : (block + 1) * shots]) for block in range(settings.blocks)),
+        blocks=blocks,
+        demonstrations=demonstrations,
         stop=_STOP,
         new_tokens=40 if metric == "cider" else 4,
         content=content if metric == "cider" else None,
     )
+
+
+def drawn_blocks(
+    settings: EvaluationSettings,
+    seed: int,
+    name: str,
+    make: Callable[[Random, Split, int, int], Question | None],
+    shots: int,
+) -> tuple[Blocks, Blocks]:
+    """Questions and, for each block, `shots` demonstrations; they depend on seed, name and number alone.
+
+    `make` gets the number and the block; it is asked again where it gives None.
+    """
+    size = max(1, settings.questions // settings.blocks)
+
+    def drawn(split: Split, in_block: int) -> list[Question]:
+        questions = []
+        for number in range(settings.blocks * in_block):
+            random = Random(f"{seed}/{name}/{split}/{number}")
+            while (question := make(random, split, number, number // in_block)) is None:
+                pass
+            questions.append(replace(question, key=f"{split}-{number}"))
+        return questions
+
+    return in_blocks(drawn("test", size), drawn("train", shots), settings)
 
 
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:

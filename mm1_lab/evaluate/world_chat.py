@@ -6,7 +6,6 @@ docs/reference.md lists them all with metrics, shots, prompts and where an answe
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -27,8 +26,8 @@ from mm1_lab.data.world.language import noun
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
-from mm1_lab.evaluate.content import content
-from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks, with_rotations
+from mm1_lab.evaluate.questions import Benchmark, Family, Question, with_rotations
+from mm1_lab.evaluate.world import drawn_blocks
 
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")
@@ -63,15 +62,11 @@ def _benchmark(
     shots: tuple[int, ...] = (0,),
     new_tokens: int = 6,
 ) -> Benchmark:
-    def made(split: Split, count: int) -> list[Question]:
-        questions = [make(Random(f"{seed}/{name}/{split}/{number}"), split) for number in range(count)]
-        if metric == "circular":
-            questions = [with_rotations(question, partial(_offering, question)) for question in questions]
-        return [replace(question, key=f"{split}-{number}") for number, question in enumerate(questions)]
+    def made(random: Random, split: Split, number: int, block: int) -> Question:
+        question = make(random, split)
+        return with_rotations(question, partial(_offering, question)) if metric == "circular" else question
 
-    size = max(1, settings.questions // settings.blocks)
-    questions = made("test", settings.blocks * size)
-    blocks, demonstrations = in_blocks(questions, made("train", settings.blocks * max(shots, default=0)), settings)
+    blocks, demonstrations = drawn_blocks(settings, seed, name, made, max(shots))
     return Benchmark(
         name=name,
         family=family,
@@ -83,7 +78,6 @@ def _benchmark(
         stop=(";",) if metric == "answer" else (".",),
         new_tokens=new_tokens,
         shots=shots,
-        content=content if family == "captioning" else None,
     )
 
 

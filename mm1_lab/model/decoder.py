@@ -36,7 +36,8 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
     4 · width one; from a width of 256 on it is a multiple of 8. Where there are experts, each is a feed-forward of that
     width, and none is shared.
     """
-    feed_forward = size.feed_forward or _feed_forward_width(size.width)
+    multiple = 8 if size.width >= 256 else 1
+    feed_forward = size.feed_forward or round(8 * size.width / 3 / multiple) * multiple
     values = {
         "vocab_size": vocabulary,
         "hidden_size": size.width,
@@ -131,11 +132,6 @@ def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> 
             rest = weights[name].mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)
             weights[name] = torch.cat([weights[name], rest])
     decoder.load_state_dict(weights)
-
-
-def _feed_forward_width(width: int) -> int:
-    multiple = 8 if width >= 256 else 1
-    return round(8 * width / 3 / multiple) * multiple
 
 
 @torch.no_grad()

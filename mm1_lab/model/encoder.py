@@ -88,8 +88,7 @@ class Encoder(PreTrainedModel):
         """Normalised float (n, 3, side, side) → (n, patches, width), row by row of the patch grid."""
         inputs = self._as_patches(images) if self.family.model == "Siglip2VisionModel" else {"pixel_values": images}
         features = self.vision(**inputs).last_hidden_state[:, self.family.leading :]
-        normed: torch.Tensor = features if self.family.normed else getattr(self.vision, self.family.norm)(features)
-        return normed
+        return features if self.family.normed else getattr(self.vision, self.family.norm)(features)
 
     def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """SigLIP 2 takes its patches cut out: (n, patches, patch · patch · 3), a pixel's channels side by side."""

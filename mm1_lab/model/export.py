@@ -1,18 +1,40 @@
 """MM1 as other people's tools know models: a folder of it loads by the library's Auto classes, and generates.
 
 After `import mm1_lab.model`, `AutoModelForImageTextToText.from_pretrained(FOLDER)` gives the model of a multimodal
-stage, or an exported one, and `AutoProcessor` what makes its inputs (`processor.py`). Images are uint8 tensors
-(n, 3, side, side), in the order in which their tokens stand in the batch; prompts are padded on the left.
+stage, or an exported one, and `AutoProcessor` what makes its inputs. Images are uint8 tensors (n, 3, side, side), in
+the order in which their tokens stand in the batch; prompts are padded on the left.
+
+A text says with `<image>` where its pictures stand. Pictures become squares of uint8 pixels, one or five views each, as
+in training; the model normalises them itself. A picture is a file's path, read as training reads files, or an image of
+PIL or numpy, which is scaled as it is.
 """
 
+from __future__ import annotations
+
 import json
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationMixin
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    GenerationMixin,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+)
 
 from mm1_lab.config import RequestError
+from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
+from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, square
+from mm1_lab.data.tokenizers import IMAGE
+from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.files import DONE
 from mm1_lab.model.mm1 import MM1, MM1Config
 from mm1_lab.pretrained import PICKLED
@@ -81,5 +103,112 @@ def check_folder(folder: Path) -> None:
                 raise RequestError(f"{folder}: lacks {name}; the copy is not complete, export it again")
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """An image in memory as a Picture."""
+
+    image: Image.Image
+    shape: str
+
+    def pixels(self, side: int) -> Pixels:
+        return np.asarray(square(self.image.convert("RGB"), side, self.shape))
+
+
+class MM1Processor(ProcessorMixin):
+    """Text and pictures become what the model was trained to read: tokenizer and pictures' form together."""
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        side: int = 0,
+        views: int = 1,
+        image_tokens: int = 0,
+        shape: str = "squeeze",
+        blind: bool = False,
+        chat_template: str | None = None,
+        **_: Any,
+    ) -> None:
+        """`image_tokens`: places of one view; `side`: its pixels; `shape`: how an image becomes a square."""
+        self.side, self.views, self.image_tokens = side, views, image_tokens
+        self.shape, self.blind = shape, blind
+        super().__init__(tokenizer, chat_template=chat_template)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values"]
+
+    def __call__(self, images: Any = None, text: Any = None, **_: Any) -> BatchFeature:
+        """`input_ids` and `attention_mask` (batch, length), and uint8 `pixel_values` (views, 3, side, side) if any.
+
+        `images` are one, a list of all, or a list for each text, in the order of the `<image>` in the texts; where no
+        text has one, each picture is put before its text. Raises ValueError where they do not match.
+        """
+        texts = [text or ""] if isinstance(text, str) or text is None else list(text)
+        pictures = _flat(images)
+        if pictures and not any(IMAGE in one for one in texts):
+            if len(texts) not in (1, len(pictures)):
+                raise ValueError(f"{len(pictures)} pictures for {len(texts)} texts; write {IMAGE} where each stands")
+            texts = [IMAGE * (len(pictures) // len(texts)) + one for one in texts]
+        asked = sum(one.count(IMAGE) for one in texts)
+        if asked != len(pictures):
+            raise ValueError(f"{asked} {IMAGE} in the text, but {len(pictures)} pictures")
+        rows = [self._encode(one) for one in texts]
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        batch = {
+            "input_ids": torch.tensor([[pad] * (longest - len(row)) + row for row in rows]),
+            "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
+        }
+        if pictures:
+            batch["pixel_values"] = image_tensor([view for picture in pictures for view in self._see(picture)])
+        return BatchFeature(batch)
+
+    def _encode(self, text: str) -> list[int]:
+        """Begin token, text, and for each picture its places; what else looks special in a text is text."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.encode_special_tokens = True
+        places = [backend.token_to_id(IMAGE)] * (self.image_tokens * self.views)
+        ids = [self.tokenizer.bos_token_id]
+        for number, piece in enumerate(text.split(IMAGE)):
+            ids += places if number else []
+            ids += backend.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def _see(self, image: Any) -> list[Pixels]:
+        if self.blind:
+            return [np.full((self.side, self.side, 3), MEAN_COLOUR, np.uint8)] * self.views
+        picture: Picture
+        if isinstance(image, str | Path):
+            decoder = Decoder(self.shape, room=0)  # type: ignore[arg-type]
+            picture = StoredPicture(str(image), partial(read_file, Path(image)), decoder)
+        else:
+            loaded = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+            picture = _Loaded(loaded, self.shape)
+        return views(picture, self.side, self.views)
+
+
+def _flat(images: Any) -> list[Any]:
+    """All images of a batch, one after the other."""
+    if images is None:
+        return []
+    if isinstance(images, list | tuple):
+        return [one for each in images for one in _flat(each)]
+    return [images]
+
+
+def library_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer as the transformers library has it."""
+    backend = tokenizer.backend
+    named = {"pad_token": tokenizer.pad, "bos_token": tokenizer.begin, "eos_token": tokenizer.end}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **{name: backend.id_to_token(number) for name, number in named.items()},
+        extra_special_tokens=[IMAGE],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
 AutoConfig.register(MM1Config.model_type, MM1Config)
 AutoModelForImageTextToText.register(MM1Config, MM1ForConditionalGeneration)
+AutoProcessor.register(MM1Config, MM1Processor)

@@ -8,8 +8,7 @@ place there), the connector `mlp`, and each picture one view.
 from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from mm1_lab.config import RequestError
-from mm1_lab.model.export import MM1ForConditionalGeneration
-from mm1_lab.model.processor import MM1Processor
+from mm1_lab.model.export import MM1ForConditionalGeneration, MM1Processor
 
 LLAMA_LIKE = ("llama", "qwen2", "qwen3")
 

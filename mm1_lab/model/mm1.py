@@ -68,13 +68,11 @@ class MM1(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Those of the decoder."""
-        embeddings: nn.Module = self.decoder.get_input_embeddings()
-        return embeddings
+        return self.decoder.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
         """The decoder's vocabulary projection."""
-        projection: nn.Module = self.decoder.get_output_embeddings()
-        return projection
+        return self.decoder.get_output_embeddings()
 
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
         """Fills encoder and decoder from the folders of the stages before `stage`, or with what others have trained."""
@@ -122,8 +120,7 @@ class MM1(PreTrainedModel):
 
     def _look(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → image tokens (n, image tokens, width)."""
-        tokens: torch.Tensor = self.connector(self.encoder(self.encoder.normalise(images)))
-        return tokens
+        return self.connector(self.encoder(self.encoder.normalise(images)))
 
     def forward(self, batch: Batch) -> States:
         """The decoder's states for packed rows of text and images."""
@@ -132,16 +129,15 @@ class MM1(PreTrainedModel):
 
 def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     """The model of `stage` from scratch, also where its parts are pre-trained ones."""
-    asked = stage.encoder
+    asked, decoder = stage.encoder, stage.decoder
     if isinstance(asked, EncoderStage):
         encoder = encoder_config(asked.features, asked.patch, stage.image_size)
     else:
         encoder = pretrained_encoder_config(asked, stage.image_size)
-    ready = isinstance(stage.decoder, PretrainedDecoder)
-    if isinstance(stage.decoder, PretrainedDecoder):
-        text = text_config(stage.decoder, tokenizer.size)
+    if ready := isinstance(decoder, PretrainedDecoder):
+        text = text_config(decoder, tokenizer.size)
     else:
-        text = decoder_config(stage.decoder.size, tokenizer.size, stage.sequence_length)
+        text = decoder_config(decoder.size, tokenizer.size, stage.sequence_length)
     model = MM1(
         MM1Config(
             encoder_config=encoder,

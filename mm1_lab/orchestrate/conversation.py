@@ -13,9 +13,8 @@ from mm1_lab.data.shards.conversations import chat_prompt
 from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file
 from mm1_lab.data.types import Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
-from mm1_lab.evaluate.answers import cut_answer
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.generation import Group, cut_answer, generate
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1, build_mm1, load_weights
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import RequestError, Trial
-from mm1_lab.evaluate.items import field, load, load_lines, one_each
+from mm1_lab.evaluate.items import load, load_lines, one_each
 from mm1_lab.evaluate.metrics import RATES, rate_points
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.rows import ScoreRow
@@ -109,7 +109,7 @@ def _read_task(name: str, path: Path) -> Imported:
     for key, value in told.items():
         metric = key.partition(",")[0]
         if isinstance(value, int | float) and not metric.endswith("_stderr") and metric in samples[0]:
-            values = [field(sample, metric, str(path), f"question {sample['doc_id']}") for sample in samples]
+            values = [sample[metric] for sample in samples]
             if points := _points(metric, values, float(value)):
                 metrics[metric] = points
             else:

@@ -1,19 +1,23 @@
-"""Looking after what is kept: every digest compared, and weights freed that nobody needs any more."""
+"""Looking after what is kept: every digest compared, weights freed that nobody needs, a copy that shows no effect."""
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mm1_lab.files import DONE
+from mm1_lab.files import DONE, write_csv, write_json
 from mm1_lab.results.ledger import Ledger, is_intact
+from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_scores, read_variant
+from mm1_lab.results.schema import TRIAL_COLUMNS
 from mm1_lab.results.summary import AVERAGE, measures
 
 Keep = Literal["best", "none", "all"]
 """The weights behind the best trial of each sweep, none, or all (what was put aside as damaged is freed)."""
+FOLDER = "masked"
 
 
 def verify(ledger: Ledger) -> tuple[int, int]:
@@ -51,3 +55,28 @@ def _behind_the_best(ledger: Ledger) -> set[str]:
         best = str(values["fingerprint"].iloc[values["value"].argmax()])
         kept.update(ledger.record(best)["fingerprints"].values())
     return kept
+
+
+def masked_copy(results: Path) -> Path:
+    """A copy of results in which nobody can see an effect, for looking at pages and pictures before a study is judged.
+
+    `RESULTS/masked`: each sweep with its trials' arms shuffled within each seed, controls included. The trials
+    themselves are those of `results`, by a link. Titles say that the arms are shuffled.
+    """
+    copy = results / FOLDER
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
+    (copy / "trials").symlink_to("../trials", target_is_directory=True)
+    for folder in list_variants(results):
+        manifest, rows, chance = read_manifest(folder), read_trials(folder), random.Random(folder.name)
+        by_seed: dict[int, list[str]] = {}
+        for row in rows:
+            by_seed.setdefault(row.seed, []).append(row.fingerprint)
+        for fingerprints in by_seed.values():
+            chance.shuffle(fingerprints)
+        sweep = manifest.sweep.model_copy(update={"title": f"MASKED, arms shuffled: {manifest.sweep.title}"})
+        target = copy / folder.relative_to(results)
+        target.mkdir(parents=True)
+        write_json(target / "sweep.json", manifest.model_copy(update={"sweep": sweep}).model_dump(mode="json"))
+        write_csv(target / "trials.csv", TRIAL_COLUMNS, ((row.arm, row.seed, by_seed[row.seed].pop()) for row in rows))
+    return copy

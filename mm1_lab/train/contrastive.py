@@ -19,7 +19,6 @@ from mm1_lab.data.types import Data, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import fit
 from mm1_lab.train.module import Losses
-from mm1_lab.train.objective import contrastive_loss
 from mm1_lab.train.pairs import StepPairs
 from mm1_lab.train.progress import Report
 from mm1_lab.train.recorder import Recorder
@@ -125,6 +124,22 @@ class Contrastive(nn.Module):
         tally[0, 2] = (batch.ends + 1).sum()
         tally[0, 1] = tally[0, 3] = pairs
         return Losses(loss * (pairs * team.size() / count), tally)
+
+
+def contrastive_loss(
+    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, groups: torch.Tensor, own: slice = slice(None)
+) -> torch.Tensor:
+    """Symmetric InfoNCE between unit vectors `images` and `texts` (pairs, width), whose cosines `scale` multiplies.
+
+    Pairs of one group (pairs,) have the same caption word for word: they are left out of each other's negatives, since
+    such a caption is as true of one image as of the other. The mean is over the pairs `own`.
+    """
+    others = groups[:, None] == groups[None, :]
+    others.fill_diagonal_(False)
+    scores = (scale * images @ texts.T).float().masked_fill(others, -torch.inf)
+    right = torch.arange(len(images), device=images.device)[own]
+    both = nn.functional.cross_entropy(scores[own], right) + nn.functional.cross_entropy(scores.T[own], right)
+    return both / 2
 
 
 def train_contrastive(

@@ -15,9 +15,7 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, save_weights, upcycle
 from mm1_lab.train.fit import fit, seed_everything, write_summary
-from mm1_lab.train.kind import StageKind
-from mm1_lab.train.module import Losses
-from mm1_lab.train.objective import language_loss
+from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Report
 from mm1_lab.train.sharding import compile_parts
 
@@ -85,6 +83,3 @@ def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path],
     recorder, decoder = fit(stage, folder, decoder, objective, stage.training, NAMES, batches, report)
     save_weights(decoder, folder, stage)
     write_summary(folder, stage, recorder, NAMES, count_parameters(decoder), {})
-
-
-DECODER = StageKind(DecoderStage, build, train_decoder)

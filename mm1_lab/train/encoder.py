@@ -10,7 +10,6 @@ from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, count_parameters, save_weights
 from mm1_lab.train.contrastive import train_contrastive
 from mm1_lab.train.fit import seed_everything, write_summary
-from mm1_lab.train.kind import StageKind
 from mm1_lab.train.probe import word_probe
 from mm1_lab.train.progress import Report
 from mm1_lab.train.reconstructive import train_reconstructive
@@ -40,6 +39,3 @@ def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path],
 def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
     """The ViT from scratch; the text tower or the head of its pre-training is not kept."""
     return build_encoder(stage.size, stage.patch, stage.image_size)
-
-
-ENCODER = StageKind(EncoderStage, build, train_encoder)

@@ -1,15 +1,18 @@
-"""The Lightning module of every stage: a network, an objective, an optimiser."""
+"""The Lightning module of every stage (a network, an objective, an optimiser), and the loss on text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.config import Optimiser
+from mm1_lab.data.batches import Batch
+from mm1_lab.model import States
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.sharding import Shards
@@ -63,8 +66,7 @@ class Training(pl.LightningModule):
     def forward(self, batch: Any) -> torch.Tensor:
         """All of the network's work, so that its shards are there."""
         self.losses = self._objective(batch)
-        loss: torch.Tensor = sum(self.losses.auxiliary.values(), start=self.losses.main)
-        return loss
+        return sum(self.losses.auxiliary.values(), start=self.losses.main)
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         loss: torch.Tensor = self(batch)
@@ -122,3 +124,32 @@ class Training(pl.LightningModule):
 def _order(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
     """Parameters as the state of `optimiser` counts them."""
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
+def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:
+    """The weighted mean cross-entropy over all text tokens of `batch`, and a tally with a row for each of `names`.
+
+    In a team `batch` is a process's share, and the loss its part of that mean (see `Losses`).
+
+    Only positions whose next token counts go through the vocabulary projection, which saves it on images and padding.
+    """
+    rows, sequence = batch.tokens.shape
+    weights = batch.weights[:, 1:]
+    row, place = (weights > 0).nonzero(as_tuple=True)
+    asked = states.hidden.flatten(0, 1).index_select(0, row * sequence + place)
+    loss_weights = weights[row, place]
+    losses = nn.functional.cross_entropy(
+        decoder.lm_head(asked).float(), batch.tokens[row, place + 1].long(), reduction="none"
+    )
+    weighted = losses * loss_weights
+    loss = weighted.sum() / team.mean(loss_weights.sum()).clamp_min(1e-8)
+
+    device = loss.device
+    by_row = torch.zeros(rows, 4, dtype=torch.float64, device=device)
+    both = torch.stack([weighted.detach(), loss_weights], dim=1).double()
+    by_row.index_add_(0, row, nn.functional.pad(both, (0, 2)))
+    by_row[:, 2] = (batch.documents > 0).sum(dim=1)
+    by_row[:, 3] = 1
+    source = torch.tensor([names.index(name) for name in batch.sources], device=device)
+    tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, by_row)
+    return Losses(loss, tally, states.auxiliary, states.routing)

@@ -1,21 +1,28 @@
-"""Multimodal pre-training: encoder, connector and decoder together, on the mixture (section 3.1)."""
+"""Training of encoder, connector and decoder together: on the mixture (section 3.1), then on instructions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import torch
 
-from mm1_lab.config import ModelStage, MultimodalStage, RequestError
+from mm1_lab.config import ModelStage, MultimodalStage, RequestError, SftStage
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.strangers import Strangers
-from mm1_lab.data.types import Data, Source, Tokenizer
-from mm1_lab.model import MM1, build_connector, build_mm1, count_parameters, read_by_document, save_weights
+from mm1_lab.data.types import Data, Document, Limits, Source, Tokenizer, Tokens
+from mm1_lab.model import (
+    MM1,
+    build_connector,
+    build_mm1,
+    count_parameters,
+    load_weights,
+    read_by_document,
+    save_weights,
+)
 from mm1_lab.train.fit import fit, seed_everything, write_summary
-from mm1_lab.train.kind import StageKind
-from mm1_lab.train.module import Losses
-from mm1_lab.train.objective import language_loss
+from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Report
 from mm1_lab.train.sharding import compile_parts
 
@@ -31,6 +38,19 @@ def train_multimodal(
     if stage.shuffled:
         sources = {name: Strangers(source) for name, source in sources.items()}
     train_mm1(stage, folder, model, sources, data.tokenizer, report, stage.stop_after)
+
+
+def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
+    """Supervised fine-tuning on instructions (section 5) of the model of `inputs["model"]`; answers alone count.
+
+    Its position embeddings are interpolated for another resolution.
+    """
+    seed_everything(stage)
+    model = build_mm1(stage, data.tokenizer)
+    load_weights(model, inputs["model"])
+    limits = Limits(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
+    sources = {name: data.instructions(name, stage.seed, limits) for name in stage.shares}
+    train_mm1(stage, folder, model, sources, data.tokenizer, report)
 
 
 def train_mm1(
@@ -87,4 +107,27 @@ def check(stage: ModelStage) -> None:
         )
 
 
-MULTIMODAL = StageKind(MultimodalStage, build_mm1, train_multimodal, check)
+@dataclass(frozen=True)
+class Strangers:
+    """A source in which each document has the pictures of the one after it, again from the first where it has fewer.
+
+    Documents whose follower has no picture are left out, unless they have none themselves.
+    """
+
+    source: Source
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def documents(self, row: int) -> Iterator[Document]:
+        for document, other in pairwise(self.source.documents(row)):
+            if not document.pictures:
+                yield document
+            elif other.pictures:
+                pictures = cycle(other.pictures)
+                parts = (part if isinstance(part, str | Tokens) else next(pictures) for part in document.parts)
+                yield Document(document.key, tuple(parts))
+
+    def epochs(self, rows: int) -> float:
+        return self.source.epochs(rows)

@@ -72,8 +72,7 @@ class Reconstructive(nn.Module):
         embedded = vision.pre_layrnorm(vision.embeddings(self.trunk.normalise(images)))
         mask = prefix_mask(prefix + 1, embedded.shape[1])
         states = vision.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        predictions: torch.Tensor = self.head(vision.post_layernorm(states[:, :-1]))
-        return predictions
+        return self.head(vision.post_layernorm(states[:, :-1]))
 
     def loss(self, batch: ImageBatch) -> Losses:
         """The mean squared error over the patches after the prefix, and its tally of one row."""

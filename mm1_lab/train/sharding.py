@@ -99,8 +99,7 @@ class OneOfTeam(SingleDeviceStrategy):
             super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        loaded: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=True)
-        return loaded
+        return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=True)
 
     def teardown(self) -> None:
         """Leaves the shards where they are; Lightning would move them to the CPU."""

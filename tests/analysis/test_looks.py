@@ -12,7 +12,7 @@ from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
 from mm1_lab.results.manifest import merge_manifest, read_manifest
-from mm1_lab.results.masking import masked_copy
+from mm1_lab.results.upkeep import masked_copy
 from tests.analysis.results_folder import study_of, write_results
 
 LOOKS = (4, 6, 8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analysis.claims import p_values, say
-from analysis.power import seeds_needed
+from analysis.seeds import seeds_needed
 from analysis.statistics import PRIOR, Floats, Interval, moderated, one_sample
 from analysis.verdicts import combine, judge_family
 from mm1_lab.config import Expectation

@@ -88,7 +88,7 @@ class Files:
         return smoke
 
     def open(self, *settings: str, cache: str = "cache", **content: Any) -> Shards:
-        return Shards.open(self.yaml(**content), self.folder / cache, self.scale(*settings))
+        return Shards(self.yaml(**content), self.folder / cache, self.scale(*settings))
 
 
 @pytest.fixture

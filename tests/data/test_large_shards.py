@@ -219,16 +219,16 @@ def test_data_are_opened_by_the_table_that_index_writes(
         patch.setattr(index, "_digest", fail)
         patch.setattr(index, "_build", fail)
         patch.setattr(collection.TokenFile, "write", classmethod(lambda kind, folder, *_: kind(folder)))
-        data = Shards.open(Path("data.yaml"), Path("store/data"), files.scale())
+        data = Shards(Path("data.yaml"), Path("store/data"), files.scale())
         assert data.identity == before.identity
         assert keys(epoch(data.source("text", 0), 0)) == rows
     files.jsonl("t-1.jsonl", ["other"] * 9)
     with pytest.raises(RequestError, match=r"t-1\.jsonl: has changed since it was indexed; run `mm1-lab index` again"):
-        Shards.open(Path("data.yaml"), Path("store/data"), files.scale())
+        Shards(Path("data.yaml"), Path("store/data"), files.scale())
     files.jsonl("t-3.jsonl", ["more"])
     (files.folder / "t-1.jsonl").unlink()
     with pytest.raises(RequestError, match=r"t-3\.jsonl: is not in the index of these data"):
-        Shards.open(Path("data.yaml"), Path("store/data"), files.scale())
+        Shards(Path("data.yaml"), Path("store/data"), files.scale())
     assert main([*command, "--processes", "1"]) == 0
     assert "41 samples in 3 files" in capsys.readouterr().out
 

@@ -252,7 +252,7 @@ def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, file
     alone = everything(cache="elsewhere")
 
     def read(_: int) -> list[str]:
-        data = Shards.open(files.folder / "data.yaml", files.folder / "cache", files.scale())
+        data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
         return keys(epoch(data.source("text", 0), 0))
 
     with ThreadPoolExecutor(4) as threads:

@@ -1,6 +1,6 @@
 """Documents with the pictures of others: none keeps its own, text and places stay."""
 
-from mm1_lab.data.strangers import Strangers
+from mm1_lab.train.multimodal import Strangers
 from tests.conftest import Squares
 
 

@@ -7,7 +7,6 @@ import torch
 from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import gates
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_decoder, save_weights
@@ -52,7 +51,7 @@ def test_kinds_are_floor_unless_they_are_answered_well_above_the_majority_at_eve
     def answer(self: Answering, benchmark: Benchmark, shots: int) -> list[str]:
         """Right, but for counts after demonstrations, and relations."""
         wrong = ("count" in benchmark.name and shots) or "relation" in benchmark.name
-        return ["unknown" if wrong else question.references[0] for question in questions_of(benchmark)]
+        return ["unknown" if wrong else question.references[0] for question in benchmark.questions]
 
     monkeypatch.setattr(Answering, "predict", answer)
     rows = list(gates.text_gate(stage, decoder, World()))

@@ -7,9 +7,7 @@ import pytest
 
 from mm1_lab.config import DataIdentity, EvaluationSettings, RequestError
 from mm1_lab.data.types import BrokenPicture, Document, Pixels
-from mm1_lab.evaluate.answers import questions_of
-from mm1_lab.evaluate.benchmarks import benchmarks_for
-from mm1_lab.evaluate.held_out_captions import LONGEST_CAPTION, held_out_captions
+from mm1_lab.evaluate.benchmarks import LONGEST_CAPTION, benchmarks_for, held_out_captions
 
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 
@@ -72,7 +70,7 @@ def test_enough_captions(captions) -> None:
     (benchmark,) = benchmarks_for(data, SETTINGS)
     assert (benchmark.name, benchmark.family, benchmark.metric) == ("held-out-captions", "captioning", "cider")
     assert [len(block) for block in benchmark.blocks] == [2, 3, 2, 3, 2, 3, 2, 3]
-    keys = [question.key for question in questions_of(benchmark)]
+    keys = [question.key for question in benchmark.questions]
     assert keys == [f"held-{number}" for number in range(20)]
     shown = [question for block in benchmark.demonstrations for question in block]
     assert [len(block) for block in benchmark.demonstrations] == [2] * 8
@@ -94,13 +92,13 @@ def test_broken_pictures_and_captions_without_words_drop_out(captions) -> None:
     bad = [caption("broken", "a red ring", Broken()), caption("empty", " \n"), Document("text", ("a ring",))]
     data = captions([*bad, caption("good", "a \n red   ring")], [*bad, *many("train", 4)])
     (benchmark,) = held_out_captions(data, SETTINGS)
-    assert [question.references for question in questions_of(benchmark)] == [("a red ring",)]
+    assert [question.references for question in benchmark.questions] == [("a red ring",)]
     assert all(question.key.startswith("train") for block in benchmark.demonstrations for question in block)
 
 
 def test_synthetic_captions_serve_where_there_are_no_others(captions) -> None:
     (benchmark,) = held_out_captions(captions(many("held", 9), many("train", 4), "synthetic"), SETTINGS)
-    assert len(questions_of(benchmark)) == 9
+    assert len(benchmark.questions) == 9
 
 
 def test_very_long_captions_do_not_make_generation_endless(captions) -> None:

@@ -15,7 +15,6 @@ from mm1_lab.data.world.language import dense_caption, in_other_words, inventory
 from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
 from mm1_lab.data.world.told import alt_text_in_full
 from mm1_lab.evaluate import leaks
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.world import world_benchmarks
 from tests.evaluate.told_scenes import judge_texts_too, search, told_scene, with_told_scenes
 
@@ -25,7 +24,7 @@ SECRETS = with_told_scenes(leaks.secrets_of(SETTINGS, [0]), SETTINGS)
 
 
 def picture(benchmark: str) -> Scene:
-    (asked,) = questions_of(BENCHMARKS[benchmark])[0].pictures
+    (asked,) = BENCHMARKS[benchmark].questions[0].pictures
     assert isinstance(asked, ScenePicture)
     return asked.scene
 
@@ -60,7 +59,7 @@ def test_a_benchmark_scene_is_found_shown_or_told_however_it_looks() -> None:
     scene = picture("vqa")
     assert failed(ScenePicture(replace(scene, look=scene.look + 1)), "a photo .", with_images=True) == {"scene"}
     assert failed(telling(Random(0), scene), "question : what color is the ring ? answer :", Answer("red")) == {"scene"}
-    core = next(question for question in questions_of(BENCHMARKS["text-core"]) if question.kind == "scene")
+    core = next(question for question in BENCHMARKS["text-core"].questions if question.kind == "scene")
     assert failed(core.prompt.partition(" question :")[0]) == {"scene"}
     other = sample_scene(Random(1), "train")
     assert failed(ScenePicture(other), telling(Random(0), other), with_images=True) == set()
@@ -85,7 +84,7 @@ def test_held_out_combinations_are_found_shown_and_said() -> None:
 
 
 def test_reference_captions_are_found_as_sentences() -> None:
-    for text in questions_of(BENCHMARKS["captions"])[0].references:
+    for text in BENCHMARKS["captions"].questions[0].references:
         for whole in (text, f"photo : {text} .", f"a page about rings . {text} . look : a cup ."):
             assert "reference" in failed(whole, with_images=True)
         assert "reference" not in failed(f"here {text} .", with_images=True)

@@ -7,12 +7,14 @@ from statistics import fmean, stdev
 
 import pytest
 
-from mm1_lab.evaluate.answers import answer_words, cut_answer, is_parsed, questions_of
 from mm1_lab.evaluate.cider import cider
+from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.metrics import (
     anls,
+    answer_words,
     choice_accuracy,
     further,
+    is_parsed,
     majority_by_kind,
     majority_score,
     relaxed_accuracy,
@@ -53,11 +55,11 @@ def test_an_answer_of_another_kind_is_not_parsed(benchmark_of: Callable[..., Ben
 def test_each_metric_judges_in_the_order_of_the_questions(benchmark_of: Callable[..., Benchmark]) -> None:
     for metric in ("vqa", "exact"):
         benchmark = benchmark_of(metric)
-        right = [question.references[0] for question in questions_of(benchmark)]
+        right = [question.references[0] for question in benchmark.questions]
         wrong_second = [right[0], "nonsense", *right[2:]]
         assert score(benchmark, wrong_second) == [100.0, 0.0, *[100.0] * (len(right) - 2)]
     captions = benchmark_of("cider")
-    references = [question.references for question in questions_of(captions)]
+    references = [question.references for question in captions.questions]
     said = [texts[0] for texts in references]
     assert score(captions, said) == cider(said, references)
     with pytest.raises(ValueError, match="cider-test: 1 predictions for 12"):

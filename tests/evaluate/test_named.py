@@ -17,7 +17,6 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
@@ -50,7 +49,7 @@ def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> B
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_published_format_is_asked_after_demonstrations_of_its_training_split(tmp_path: Path, name: str) -> None:
     benchmark = built(opened(tmp_path, name, WRITERS[name](tmp_path)))
-    questions = questions_of(benchmark)
+    questions = benchmark.questions
     shown = [question for block in benchmark.demonstrations for question in block]
     assert (len(questions), len(benchmark.blocks), len(shown)) == (3, 3, 6)
     assert benchmark.mirrors == FORMATS[name].mirrors
@@ -70,19 +69,19 @@ def test_every_published_format_is_asked_after_demonstrations_of_its_training_sp
 
 def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
     vqa = built(opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path)))
-    question = next(question for question in questions_of(vqa) if question.key == "10")
+    question = next(question for question in vqa.questions if question.key == "10")
     assert question.prompt == "Question: What colour is number 1? Short answer:"
     assert question.references == ("blue", *TEN[1:]) and question.kind == "other"
     red, green, blue = (int(value) for value in question.pictures[0].pixels(1)[0, 0])
     assert blue > 200 > red + green
     assert "official program's quirks" in vqa.note and vqa.official
     coco = built(opened(tmp_path, "coco", WRITERS["coco"](tmp_path)))
-    assert {question.key for question in questions_of(coco)} == {"0", "4", "8"}, "Karpathy's test split"
+    assert {question.key for question in coco.questions} == {"0", "4", "8"}, "Karpathy's test split"
     shown = {question.key for block in coco.demonstrations for question in block}
     assert shown == {"1", "5", "9", "2", "6", "10"}, "train and restval"
     nocaps = built(opened(tmp_path, "nocaps", WRITERS["nocaps"](tmp_path)))
-    assert {q.kind for q in questions_of(nocaps)} == {"in-domain", "near-domain", "out-domain"}
-    assert all(len(question.references) == 5 for question in questions_of(nocaps))
+    assert {q.kind for q in nocaps.questions} == {"in-domain", "near-domain", "out-domain"}
+    assert all(len(question.references) == 5 for question in nocaps.questions)
 
 
 def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(
 
     def asked(count: int) -> list[str]:
         settings = SETTINGS.model_copy(update={"questions": count, "shots": (0,)})
-        return [question.key for question in questions_of(built(config, settings))]
+        return [question.key for question in built(config, settings).questions]
 
     assert asked(10) == asked(30)[:10] and len(set(asked(100))) == 40
     assert asked(40) != [f"q{n}" for n in range(40)]
@@ -107,7 +106,7 @@ def test_images_are_read_from_archives_without_unpacking(tmp_path: Path, ending:
     folder = built(opened(tmp_path, "vqav2", values))
     pack(tmp_path / "val2014", tmp_path / f"val2014.{ending}")
     archive = built(opened(tmp_path, "vqav2", values | {"images": f"val2014.{ending}"}))
-    for one, other in zip(questions_of(folder), questions_of(archive), strict=True):
+    for one, other in zip(folder.questions, archive.questions, strict=True):
         assert (one.pictures[0].pixels(5) == other.pictures[0].pixels(5)).all()
 
 
@@ -142,7 +141,7 @@ def test_equal_captions_of_two_people_both_count(tmp_path: Path) -> None:
     content["data"][0]["reference_strs"] = ["a sign", "a sign", "words"]
     write(file, content)
     benchmark = built(opened(tmp_path, "textcaps", values))
-    assert next(q for q in questions_of(benchmark) if q.key == "x0").references == ("a sign", "a sign", "words")
+    assert next(q for q in benchmark.questions if q.key == "x0").references == ("a sign", "a sign", "words")
 
 
 def test_nocaps_without_domains_keeps_its_captions(tmp_path: Path) -> None:
@@ -153,7 +152,7 @@ def test_nocaps_without_domains_keeps_its_captions(tmp_path: Path) -> None:
         del image["domain"]
     write(file, content)
     benchmark = built(opened(tmp_path, "nocaps", values))
-    assert benchmark.submission is None and {len(q.references) for q in questions_of(benchmark)} == {5}
+    assert benchmark.submission is None and {len(q.references) for q in benchmark.questions} == {5}
 
 
 def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
@@ -207,18 +206,18 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     ]
     config = own(tmp_path, *rows, metric="choice", prompt="Q: {question}\nA:", stop=["\n", "Q:"], new_tokens=5)
     benchmark = built(config, ZERO)
-    two, one = sorted(questions_of(benchmark), key=lambda question: question.key)
+    two, one = sorted(benchmark.questions, key=lambda question: question.key)
     assert len(two.pictures) == 2 and two.key == "1" and two.prompt == "Q: Which is red? A. first B. second\nA:"
     assert (one.kind, one.shown, benchmark.stop, benchmark.new_tokens) == ("hard", "B", ("\n", "Q:"), 5)
-    assert score(benchmark, ["a" if q is two else "B." for q in questions_of(benchmark)]) == [100.0, 100.0]
+    assert score(benchmark, ["a" if q is two else "B." for q in benchmark.questions]) == [100.0, 100.0]
     text = built(own(tmp_path / "text", {"question": "2 + 2 =", "answer": 4}), ZERO)
-    assert text.family == "text" and questions_of(text)[0].references == ("4",)
+    assert text.family == "text" and text.questions[0].references == ("4",)
 
 
 def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
     row = {"question": "Which?", "answer": "red", "choices": ["red", "blue", "green"]}
     benchmark = built(own(tmp_path, row, metric="circular"), ZERO)
-    (question,) = questions_of(benchmark)
+    (question,) = benchmark.questions
     prompts = [one.prompt.split("? ", 1)[1] for one in (question, *question.rotated)]
     orders = ("A. red B. blue C. green", "A. blue B. green C. red", "A. green B. red C. blue")
     assert prompts == [f"{order} Short answer:" for order in orders]
@@ -237,7 +236,7 @@ def test_pictures_become_squares_as_the_data_say(tmp_path: Path) -> None:
 
     def pixels(**own: str) -> np.ndarray:
         config = open_benchmark(configuration("mine", values | own), tmp_path, "", "pad")
-        return questions_of(built(config, ZERO))[0].pictures[0].pixels(8)
+        return built(config, ZERO).questions[0].pictures[0].pixels(8)
 
     assert (pixels()[[0, -1]] == 128).all() and pixels()[4, 0].min() > 200, "as the data file"
     assert pixels(pictures="squeeze")[0, 0].min() > 200
@@ -257,7 +256,7 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("one two three")
     values = {"format": "shout.py", "questions": "words.txt", "metric": "anls"}
     config = opened(tmp_path, "shout", values)
-    assert {q.references for q in questions_of(built(config, ZERO))} == {("ONE",), ("TWO",), ("THREE",)}
+    assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
     (tmp_path / "shout.py").write_text((tmp_path / "shout.py").read_text().replace("upper", "title"))
     assert opened(tmp_path, "shout", values).digest != config.digest, "the program is part of it"
     (tmp_path / "shout.py").write_text("def read(files):\n    return [1 / 0]\n")

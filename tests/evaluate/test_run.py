@@ -16,7 +16,6 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import benchmarks, metrics
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Evaluation, evaluate
@@ -106,7 +105,7 @@ def test_every_question_is_scored_at_every_number_of_shots(
         for shots in (0, 4):
             rows = [row for row in result.scores if (row.benchmark, row.shots) == (benchmark.name, shots)]
             predictions = []
-            for row, question in zip(rows, questions_of(benchmark), strict=True):
+            for row, question in zip(rows, benchmark.questions, strict=True):
                 segment = writer.prefix(benchmark, row.block, shots) + writer.question(question)
                 pixels = [p.pixels(stage.model.image_size) for p in segment.pictures]
                 images = np.stack(pixels) if pixels else np.zeros((0, 6, 6, 3), np.uint8)
@@ -166,9 +165,7 @@ def test_samples_show_the_first_questions_of_three_blocks(
     for sample in result.samples:
         row = rows[sample.benchmark, sample.shots, sample.question]
         assert (sample.prediction, sample.score) == (row.prediction, row.score)
-        question = next(
-            q for b in chosen if b.name == sample.benchmark for q in questions_of(b) if q.key == row.question
-        )
+        question = next(q for b in chosen if b.name == sample.benchmark for q in b.questions if q.key == row.question)
         assert (sample.prompt, sample.references) == (question.prompt, question.references)
         if not question.pictures:
             assert sample.picture is None
@@ -237,7 +234,7 @@ def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) ->
     assert {row.metric for row in rows["chat-choice by likelihood"]} == {"choice"}
     asked = {one.name: one for one in benchmarks.benchmarks_for(World(), stage.settings, tuned=True)}
     for name in ("pope-random", "pope-popular", "pope-adversarial"):
-        true = [question.references[0] == "yes" for question in questions_of(asked[name])]
+        true = [question.references[0] == "yes" for question in asked[name].questions]
         said = [metrics.says_yes(row.prediction) for row in rows[name]]
         hits = sum(map(bool.__and__, said, true))
         expected = {"f1": 2 * hits / (sum(said) + sum(true)), "recall": hits / sum(true), "yes": sum(said) / len(said)}

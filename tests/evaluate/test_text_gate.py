@@ -9,10 +9,9 @@ from mm1_lab.data.world import World
 from mm1_lab.data.world.questions import KINDS
 from mm1_lab.data.world.scenes import Scene, Thing
 from mm1_lab.data.world.words import PLACES
-from mm1_lab.evaluate.answers import questions_of
+from mm1_lab.evaluate.gates import WORDINGS, text_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
-from mm1_lab.evaluate.text_gate import WORDINGS, text_benchmark
 from tests.evaluate.told_scenes import told_scene
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
@@ -36,20 +35,20 @@ def test_questions_are_of_the_test_split_and_fit_after_demonstrations_of_the_oth
     writer = PromptWriter(world.tokenizer, 9)
     for kind in KINDS:
         benchmark = text_benchmark(kind, wording, shots, asked, world.tokenizer)
-        assert {scene(question).split for question in questions_of(benchmark)} == {"test"}
+        assert {scene(question).split for question in benchmark.questions} == {"test"}
         shown = [question for block in benchmark.demonstrations for question in block]
         assert len(shown) == shots and all(scene(question).split == "train" for question in shown)
         prefix = len(writer.prefix(benchmark, 0, shots).tokens)
-        longest = max(len(writer.question(question).tokens) for question in questions_of(benchmark))
+        longest = max(len(writer.question(question).tokens) for question in benchmark.questions)
         assert prefix + longest <= asked.model.sequence_length
-        assert {question.kind for question in [*shown, *questions_of(benchmark)]} == {kind}
+        assert {question.kind for question in [*shown, *benchmark.questions]} == {kind}
 
 
 def test_answers_are_what_the_words_say() -> None:
     for wording in WORDINGS:
         for kind in ("colour", "place", "size", "count", "letter"):
             benchmark = text_benchmark(kind, wording, 0, stage("evaluate.questions=24"), World().tokenizer)
-            for question in questions_of(benchmark):
+            for question in benchmark.questions:
                 told = scene(question)
                 words = question.prompt.split(" question : ")[1].split(" ? ")[0].split()
                 thing = next((thing for thing in told.things if thing.name == words[-1]), None)

@@ -10,7 +10,6 @@ from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world.language import in_other_words
 from mm1_lab.data.world.scenes import NOVEL
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
-from mm1_lab.evaluate.answers import questions_of
 from mm1_lab.evaluate.leaks import WITH_IMAGES, Content, Secrets, emitted, judge
 from mm1_lab.evaluate.world import world_benchmarks
 
@@ -30,7 +29,7 @@ def judge_texts_too(document: Document, with_images: bool, secrets: Secrets) -> 
 
 def with_told_scenes(secrets: Secrets, settings: Any) -> Secrets:
     """With the scenes that questions of the text suite tell."""
-    asked = (question for benchmark in world_benchmarks(settings) for question in questions_of(benchmark))
+    asked = (question for benchmark in world_benchmarks(settings) for question in benchmark.questions)
     told = {told_scene(question.prompt.split()) for question in asked if not question.pictures}
     return Secrets(secrets.scenes | {scene for scene in told if scene}, secrets.references)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis.lr_law import Target
-from analysis.lr_results import draw_search
+from analysis.lr_report import draw_search
 from mm1_lab.config import (
     EvaluationStage,
     Pretrained,

@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mm1_lab.config import EncoderStage, MultimodalStage, RequestError, Size, Stage
-from mm1_lab.data.pages import PagePairs, page_pairs
 from mm1_lab.data.types import Data, Document
 from mm1_lab.model import build_encoder, load_weights
-from mm1_lab.train.pairs import StepPairs
+from mm1_lab.train.pairs import PagePairs, StepPairs, page_pairs
 from mm1_lab.train.probe import word_probe
 from mm1_lab.train.reconstructive import Reconstructive, normalised_patches, prefix_mask, without_last_layers
 

@@ -33,7 +33,7 @@ from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_connector, build_mm1, load_weights
 from mm1_lab.model.encoder import stretch_positions
-from mm1_lab.train.objective import language_loss
+from mm1_lab.train.module import language_loss
 
 Finished = Callable[[Stage], Path]
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"

@@ -49,5 +49,4 @@ def kept(path: Path, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]
     if not path.exists():
         with new_file(path) as temporary:
             np.save(temporary, make(), allow_pickle=False)
-    numbers: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return numbers
+    return np.load(path, mmap_mode="r", allow_pickle=False)

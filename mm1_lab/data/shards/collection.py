@@ -1,7 +1,6 @@
 """All files of one source as one list of samples, split into training and held-out ones."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache, partial
@@ -44,7 +43,7 @@ def open_shards(
         again = "run `mm1-lab index` again"
         shards = []
         for file in files:
-            row = rows.get(file.name if file.is_remote else os.path.abspath(file.name))
+            row = rows.get(file.whole_name)
             if row is None:
                 raise RequestError(f"{file.name}: is not in the index of these data; {again}")
             if (file.size, file.date) != (row.pop("size"), row.pop("date")):
@@ -128,8 +127,7 @@ class Collection:
         return self.train[first:end]
 
     def _split_numbers(self, number: int) -> NDArray[np.uint64]:
-        numbers: NDArray[np.uint64] = self.table(number).column("split").to_numpy()
-        return numbers
+        return self.table(number).column("split").to_numpy()
 
     def find(self, sample: int) -> tuple[int, int]:
         """The number of a sample's file, and the sample's row there."""
@@ -147,8 +145,7 @@ class Collection:
     def texts(self, sample: int) -> list[str | None]:
         """The sample's texts in reading order, and None for each picture."""
         number, row = self.find(sample)
-        texts: list[str | None] = self.table(number).column("texts")[row].as_py()
-        return texts
+        return self.table(number).column("texts")[row].as_py()
 
     def parts(self, sample: int) -> list[Part]:
         """A conversation's texts, answers marked, and pictures in reading order."""
@@ -180,9 +177,6 @@ class Collection:
         if beside is not None:
             return read_file(path.parent / beside)
         return read_stretch(path, image["offset"].as_py(), image["length"].as_py())
-
-    def _table(self, number: int) -> pa.Table:
-        return open_index(self._cache, self.shards[number].index)
 
     def _tokens(self, number: int, tokenizer: BackendTokenizer) -> TokenFile:
         folder = self._cache / "tokens" / short_hash(self.shards[number].index, tokenizer.digest)

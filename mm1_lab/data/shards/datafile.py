@@ -36,12 +36,8 @@ from mm1_lab.data.shards.remote import File, local_file, remote_files
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """Readers of the sources that have a key of their own."""
 
-
-def _one_or_many(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""One or many."""
 
 
 class OwnSource(Config):

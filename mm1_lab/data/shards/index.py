@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,17 +168,9 @@ def _sizes_beside(file: File, index: pa.Table) -> Iterator[str]:
 def write_table(path: Path, shards: Sequence[Shard]) -> None:
     """Writes the table of a source's files, which then stands for them."""
     rows = [
-        {
-            "name": os.path.abspath(shard.file.name) if not shard.file.is_remote else shard.file.name,
-            "size": shard.file.size,
-            "date": shard.file.date,
-            "index": shard.index,
-            "digest": shard.digest,
-            "samples": shard.samples,
-            "held_out": shard.held_out,
-            "left_out": json.dumps(shard.left_out),
-            "beside": shard.beside,
-        }
+        {"name": shard.file.whole_name, "size": shard.file.size, "date": shard.file.date}
+        | {field.name: getattr(shard, field.name) for field in fields(shard) if field.name != "file"}
+        | {"left_out": json.dumps(shard.left_out)}
         for shard in shards
     ]
     with new_file(path) as temporary:

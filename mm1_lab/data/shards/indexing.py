@@ -54,7 +54,7 @@ def index_data(path: Path, folder: Path, scale: Scale, processes: int) -> Iterat
 def _open(path: Path, folder: Path, scale: Scale) -> None:
     global _data
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are processes enough
-    _data = Shards.open(path, folder, scale)
+    _data = Shards(path, folder, scale)
 
 
 def _prepare(name: str, number: int) -> None:

@@ -7,6 +7,7 @@ files, and no file but its own.
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -94,39 +95,34 @@ class Plan:
         return epoch + number / (self._starts[epoch + 1] - self._starts[epoch])
 
 
+@dataclass
 class WindowPlan:
     """The rows of many files without end: an epoch permutes the files, then the rows within each window of files."""
 
-    def __init__(
-        self,
-        counts: NDArray[np.int64],
-        load: Callable[[int, int], NDArray[np.int64]],
-        seed: int,
-        ahead: Callable[[Sequence[int]], None],
-    ) -> None:
-        """`counts` are the rows of each file, `load` gives one, by file and number.
+    counts: NDArray[np.int64]
+    """Rows of each file."""
+    load: Callable[[int, int], NDArray[np.int64]]
+    """Gives a row, by file and number."""
+    seed: int
+    ahead: Callable[[Sequence[int]], None]
+    """Is told which files come next, at the start of each window."""
 
-        `ahead` is told which files come next, at the start of each window.
-        """
-        self._counts = counts
-        self._load = load
-        self._total = int(counts.sum())
-        self._seed = seed
-        self._ahead = ahead
+    def __post_init__(self) -> None:
+        self._total = int(self.counts.sum())
         self._files = lru_cache(maxsize=2)(self._permute_files)
         self._window = lru_cache(maxsize=2)(self._permute_rows)
 
     def _permute_files(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The files in the order of an epoch, and how many of its rows come before each."""
-        files = np.random.default_rng([self._seed, epoch]).permutation(len(self._counts))
-        return files, np.concatenate([[0], np.cumsum(self._counts[files])])
+        files = np.random.default_rng([self.seed, epoch]).permutation(len(self.counts))
+        return files, np.concatenate([[0], np.cumsum(self.counts[files])])
 
     def _permute_rows(self, epoch: int, window: int) -> NDArray[np.int64]:
         """The rows of a window of files in their order."""
         files, before = self._files(epoch)
-        self._ahead(files[window : window + 2 * WINDOW].tolist())
+        self.ahead(files[window : window + 2 * WINDOW].tolist())
         count = before[min(window + WINDOW, len(files))] - before[window]
-        return before[window] + np.random.default_rng([self._seed, epoch, window]).permutation(count)
+        return before[window] + np.random.default_rng([self.seed, epoch, window]).permutation(count)
 
     def row(self, row: int) -> NDArray[np.int64]:
         """The entries of row number `row`."""
@@ -135,7 +131,7 @@ class WindowPlan:
         window = (int(np.searchsorted(before, place, side="right")) - 1) // WINDOW * WINDOW
         place = int(self._window(epoch, window)[place - before[window]])
         at = int(np.searchsorted(before, place, side="right")) - 1
-        return self._load(int(files[at]), place - int(before[at]))
+        return self.load(int(files[at]), place - int(before[at]))
 
     def epochs(self, rows: int) -> float:
         """How often all rows were seen after `rows` rows."""

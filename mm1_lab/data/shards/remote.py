@@ -42,6 +42,11 @@ class File:
     def is_remote(self) -> bool:
         return "://" in self.name
 
+    @property
+    def whole_name(self) -> str:
+        """From wherever a command is typed."""
+        return self.name if self.is_remote else os.path.abspath(self.name)
+
 
 def local_file(path: Path) -> File:
     """Raises RequestError for a file that cannot be read."""

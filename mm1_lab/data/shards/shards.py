@@ -16,7 +16,7 @@ from mm1_lab.data.shards.collection import Collection, open_shards
 from mm1_lab.data.shards.datafile import DataFile, OwnSource, read_data_file
 from mm1_lab.data.shards.decoding import Decoder
 from mm1_lab.data.shards.index import INDEX_VERSION, LARGE
-from mm1_lab.data.shards.remote import Copies, File
+from mm1_lab.data.shards.remote import Copies
 from mm1_lab.data.shards.rows import ConversationRows, Rows, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
@@ -39,27 +39,26 @@ def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: 
 class Shards:
     """Users' data. What takes long (tokenizer, tokens, chunks) is done when first needed and kept in the cache."""
 
-    def __init__(
-        self,
-        path: Path,
-        folder: Path,
-        scale: Scale,
-        content: DataFile,
-        files: dict[str, list[File]],
-        tokenizer: BackendTokenizer | None,
-    ) -> None:
+    def __init__(self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> None:
+        """Reads the `data.yaml` at `path` and indexes its files into `cache`.
+
+        Rows are planned for the scale's sequence, its largest number of image tokens and its images a row, so that
+        every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder: the file must name
+        no other. Raises RequestError for anything wrong in the file or what it names.
+        """
+        content, files = read_data_file(path)
         self.path = path
-        self.cache = folder
+        self.cache = cache
         self._scale = scale
-        self._folder_tokenizer = tokenizer
+        self._folder_tokenizer = words = _named_tokenizer(path, content, tokenizer)
         decoder = Decoder(content.pictures, content.largest_picture)
-        copies = Copies(folder / "copies", content.room)
+        copies = Copies(cache / "copies", content.room)
         longest = content.longest_document
 
         def collection(name: str, source: OwnSource) -> Collection:
-            table = table_path(folder, path, name, source, longest)
-            shards = open_shards(files[name], source.reader, longest, folder, copies, table)
-            return Collection(source.reader, shards, folder, copies, decoder)
+            table = table_path(cache, path, name, source, longest)
+            shards = open_shards(files[name], source.reader, longest, cache, copies, table)
+            return Collection(source.reader, shards, cache, copies, decoder)
 
         self.collections = {name: collection(name, source) for name, source in content.named().items()}
         self.conversations = {
@@ -73,30 +72,11 @@ class Shards:
         self.identity = DataIdentity(
             kind="shards",
             digest=digest[:16],
-            tokenizer=tokenizer.digest if tokenizer else f"bpe-{scale.vocabulary}",
+            tokenizer=words.digest if words else f"bpe-{scale.vocabulary}",
             sources=tuple(sorted(self.collections, key=[*SOURCES, *self.collections].index)),
             instructions={name: one.weight for name, one in content.instructions.items()},
             instructions_digest=short_hash(CONVERSATIONS_VERSION, decoded, tuned) if tuned else "",
         )
-
-    @classmethod
-    def open(cls, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> "Shards":
-        """Reads the `data.yaml` at `path` and indexes its files into `cache`.
-
-        Rows are planned for the scale's sequence, its largest number of image tokens and its images a row, so that
-        every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder: the file must name
-        no other. Raises RequestError for anything wrong in the file or what it names.
-        """
-        content, files = read_data_file(path)
-        own = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
-        if tokenizer is not None:
-            if own is not None and folder_tokenizer(own).digest != folder_tokenizer(tokenizer).digest:
-                raise RequestError(
-                    f"{path}: the tokenizer {content.tokenizer} does not match the decoder's in {tokenizer}; leave the "
-                    "line out, for a pre-trained decoder brings its own"
-                )
-            own = tokenizer
-        return cls(path, cache, scale, content, files, None if own is None else folder_tokenizer(own))
 
     @cached_property
     def tokenizer(self) -> BackendTokenizer:
@@ -181,6 +161,18 @@ class Shards:
                 f"{self.path}: names no {name} (it has {has}); add `{name}: [FILES]` or leave it out of the mix"
             )
         return self.collections[name]
+
+
+def _named_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> BackendTokenizer | None:
+    """That of a pre-trained decoder's folder, or else of the folder that the data file names; None for BPE."""
+    own = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
+    if own and decoders and folder_tokenizer(own).digest != folder_tokenizer(decoders).digest:
+        raise RequestError(
+            f"{path}: the tokenizer {content.tokenizer} does not match the decoder's in {decoders}; leave the line "
+            "out, for a pre-trained decoder brings its own"
+        )
+    folder = decoders or own
+    return folder_tokenizer(folder) if folder else None
 
 
 def _place_in_sample(samples: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -28,7 +28,6 @@ Row = dict[str, Any]
 Columns = Mapping[str, tuple[str, ...]]
 """What is wanted, and under which names it may stand."""
 
-
 OPTIONAL: Columns = {"key": ("key", "id", "__key__"), "status": ("status",)}
 """The user's own name of a sample, and whether img2dataset could fetch it."""
 
