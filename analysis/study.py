@@ -193,8 +193,8 @@ class Study:
     @property
     def benchmark_notes(self) -> list[str]:
         """What published benchmarks and users' own ask, of which split and how, a sentence each."""
-        notes = next((record["benchmarks"] for record in self.records.values() if record.get("benchmarks")), {})
-        return [f"{name}: {note}." for name, note in notes.items()]
+        told = (record["benchmarks"] for record in self.records.values() if record.get("benchmarks"))
+        return [f"{name}: {note}." for name, note in next(told, {}).items()]
 
     def majority(self, measure: str) -> float | None:
         """What the best constant answer for each kind of question earns, the mean over trials, for each seed asks its

@@ -42,25 +42,12 @@ def generate(
     stop: Sequence[str],
     new_tokens: int,
     batch: int,
-) -> list[list[str]]:
+) -> tuple[list[list[str]], list[list[float | None]]]:
     """The text that follows each question of each group, decoded greedily, at most `batch` questions at a time.
 
-    A text ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
+    A text ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens. Beside
+    the texts the probability of each question's reference: the geometric mean over its tokens.
     """
-    return generate_and_score(decoder, embedder, groups, tokenizer, stop, new_tokens, batch)[0]
-
-
-@torch.inference_mode()
-def generate_and_score(
-    decoder: PreTrainedModel,
-    embedder: PromptEmbedder,
-    groups: Sequence[Group],
-    tokenizer: Tokenizer,
-    stop: Sequence[str],
-    new_tokens: int,
-    batch: int,
-) -> tuple[list[list[str]], list[list[float | None]]]:
-    """The texts of `generate`, and the probability of each question's reference: the geometric mean over its tokens."""
     segments = [segment for group in groups for segment in (group.prefix, *group.questions)]
     embedder.see(picture for segment in segments for picture in segment.pictures)
     texts: list[list[str]] = [[] for _ in groups]

@@ -16,7 +16,7 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Picture
 from mm1_lab.evaluate.benchmarks import benchmarks_for, held_out_documents
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, cut_answer, generate_and_score
+from mm1_lab.evaluate.generation import Group, cut_answer, generate
 from mm1_lab.evaluate.likelihood import by_likelihood, choose
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -139,7 +139,7 @@ class Answering:
             )
             groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts, shown))
         limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
-        texts, scores = generate_and_score(self._decoder, self._embedder, groups, self._tokenizer, *limits)
+        texts, scores = generate(self._decoder, self._embedder, groups, self._tokenizer, *limits)
         answers = (cut_answer(text, benchmark.stop) for block in texts for text in block)
         lines = ["\n".join(next(answers) for _ in orders) for questions in asked for orders in questions]
         known = iter(score for block in scores for score in block)

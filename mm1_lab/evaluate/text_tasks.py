@@ -86,7 +86,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         def write(self, context: str, told: dict[str, Any]) -> str:
             stop, most = tuple(told.get("until") or ()), int(told.get("max_gen_toks") or NEW_TOKENS)
             group = Group(begin, (read(context, most),))
-            ((said,),) = generate(model.decoder, embedder, [group], tokenizer, stop, most, 1)
+            ((said,),), _ = generate(model.decoder, embedder, [group], tokenizer, stop, most, 1)
             return cut_answer(said, stop)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:

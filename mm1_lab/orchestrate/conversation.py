@@ -70,7 +70,7 @@ class Chat:
         turn = Segment(opening + image + tuple(tokenizer.encode(asked)), tuple(pictures))
         stop = ("tell :",) if self.is_world else ("\nUser:",)
         group = Group(self.so_far, (turn,))
-        ((said,),) = generate(self.model.decoder, self._embedder, [group], tokenizer, stop, NEW_TOKENS, 1)
+        ((said,),), _ = generate(self.model.decoder, self._embedder, [group], tokenizer, stop, NEW_TOKENS, 1)
         answer = cut_answer(said, stop)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

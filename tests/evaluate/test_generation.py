@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from mm1_lab.config import Size
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate, generate_and_score
+from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.model import MM1, MM1ForConditionalGeneration
@@ -78,7 +78,7 @@ def test_same_words_as_generate_one_question_at_a_time(model: MM1, groups: list[
     ]
     lengths = {len(text.split()) for texts in expected for text in texts}
     assert len(lengths) > 3 and 8 in lengths, "the test needs answers that end early and others that do not"
-    assert generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch) == expected
+    assert generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch)[0] == expected
 
 
 @torch.inference_mode()
@@ -118,8 +118,8 @@ def test_probabilities_of_given_answers_are_those_of_whole_prompts(
     given = [tuple(tokenizer.encode(text)) for text in ("red .", "the ring is .", "", "green")]
     asked = [replace(one, references=tuple((given * 2)[: len(one.questions)])) for one in groups]
     asked[-1] = replace(asked[-1], references=())
-    texts, found = generate_and_score(model.decoder, embedder_of(model), asked, tokenizer, ["is"], 8, batch)
-    assert texts == generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch)
+    texts, found = generate(model.decoder, embedder_of(model), asked, tokenizer, ["is"], 8, batch)
+    assert texts == generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch)[0]
     for group, own in zip(asked, found, strict=True):
         for question, ids, probability in zip(group.questions, group.references, own, strict=False):
             if not ids:
@@ -158,7 +158,7 @@ def test_a_blind_model_reads_grey_and_draws_nothing(model: MM1, groups: list[Gro
         return [Group(change(group.prefix), tuple(map(change, group.questions))) for group in groups]
 
     def run(groups: list[Group], blind: bool) -> list[list[str]]:
-        return generate(model.decoder, embedder_of(model, blind), groups, tokenizer, ["."], 6, 100)
+        return generate(model.decoder, embedder_of(model, blind), groups, tokenizer, ["."], 6, 100)[0]
 
     blind = run(with_pictures(Undrawable()), blind=True)
     assert blind == run(with_pictures(Grey()), blind=False)
@@ -180,10 +180,12 @@ def test_a_stop_word_may_span_tokens(model: MM1, groups: list[Group]) -> None:
 
     characters = Characters()
     free = [
-        text for texts in generate(model.decoder, embedder_of(model), groups, characters, [], 12, 100) for text in texts
+        text
+        for texts in generate(model.decoder, embedder_of(model), groups, characters, [], 12, 100)[0]
+        for text in texts
     ]
     word = next(text[at : at + 2] for text in free for at in range(1, len(text) - 3) if text[at] != text[at + 1])
-    stopped = generate(model.decoder, embedder_of(model), groups, characters, [word], 12, 100)
+    stopped = generate(model.decoder, embedder_of(model), groups, characters, [word], 12, 100)[0]
     ends = [text.find(word) for text in free]
     expected = [text if at < 0 else text[: at + 2] for text, at in zip(free, ends, strict=True)]
     assert [text for texts in stopped for text in texts] == expected != free
@@ -196,7 +198,7 @@ def test_the_library_s_own_class_loads_the_folder_and_gives_the_same_answers(
     model.save_pretrained(tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert isinstance(loaded, MM1ForConditionalGeneration)
-    expected = generate(model.decoder, embedder_of(model), groups, tokenizer, [], 6, 100)
+    expected = generate(model.decoder, embedder_of(model), groups, tokenizer, [], 6, 100)[0]
     prompts = [
         (group.prefix.tokens + question.tokens, (*group.prefix.pictures, *question.pictures))
         for group in groups
