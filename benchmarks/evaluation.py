@@ -82,7 +82,7 @@ def _ours(stage: EvaluationStage, model: MM1, data: Data) -> Answered:
             Group(writer.prefix(benchmark, block, shots), tuple(map(writer.question, questions)))
             for block, questions in enumerate(benchmark.blocks)
         ]
-        texts = generate(
+        texts, _ = generate(
             model.decoder, embedder, groups, data.tokenizer, benchmark.stop, benchmark.new_tokens, settings.batch_size
         )
         for questions, block in zip(benchmark.blocks, texts, strict=True):
