@@ -116,14 +116,20 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
     load_weights(encoder, folder)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     known, asked = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
-    pixels = [[ScenePicture(scene).pixels(stage.image_size) for scene in scenes] for scenes in (known, asked)]
-    read = [_features(encoder, images, lambda patches: patches.flatten(1)) for images in pixels]
+    read = [_scene_features(encoder, scenes, stage.image_size) for scenes in (known, asked)]
     return _count(_answers(read[0], _targets(known), read[1]), _targets(asked))
 
 
 def _scenes(split: Split, count: int) -> list[Scene]:
     """Half of them with a letter, so that each letter is seen at each place."""
     return [sample_scene(Random(f"probe/{split}/{number}"), split, letters=0.5) for number in range(count)]
+
+
+def _scene_features(encoder: Encoder, scenes: list[Scene], side: int) -> torch.Tensor:
+    """(scenes, patches · width)"""
+    return _features(
+        encoder, [ScenePicture(scene).pixels(side) for scene in scenes], lambda patches: patches.flatten(1)
+    )
 
 
 def _targets(scenes: list[Scene]) -> torch.Tensor:
