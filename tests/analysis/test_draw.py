@@ -164,7 +164,7 @@ def test_losses_tokens_and_epochs_of_every_source_are_told(one_seed: Path, data_
 
 def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
     page = (one_seed / "mini" / "data_mix" / "predictions.html").read_text(encoding="utf-8")
-    assert page.count("<use href=") == 15 and page.count('href="data:image/png;base64,') == 15
+    assert page.count("<use href=") == 18 and page.count('href="data:image/png;base64,') == 18
     assert "http" not in page and "<square>" not in page and "&lt;square&gt;" in page
     assert all(f"<th>{arm}</th>" in page for arm in ("base", "captions", "interleaved", "blind"))
 
