@@ -96,7 +96,10 @@ def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, int], Any]) -> Sta
     key = (stage.fingerprint, seed)
     if key not in made:
         inputs = {name: _with_seed(needed, seed, made) for name, needed in stage.inputs.items()}
-        made[key] = stage.model_copy(update={"seed": seed, **inputs})
+        made[key] = copy = stage.model_copy(update={"seed": seed, **inputs})
+        # its fingerprint is kept, and not the identity that it is of: a kilobyte for each of a hundred thousand trials
+        kept = {**copy.__dict__, "fingerprint": copy.fingerprint}
+        object.__setattr__(copy, "__dict__", {name: value for name, value in kept.items() if name != "identity"})
     return cast("Stage", made[key])
 
 

@@ -13,7 +13,7 @@ from mm1_lab.results import Ledger
 State = Literal["done", "run", "wait", "not needed", "diverged"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedStage:
     """A stage and what becomes of it."""
 
