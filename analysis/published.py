@@ -19,17 +19,23 @@ NOTE = (
     "by itself, before the trial; a reconstructive one has no text tower to retrieve with."
 )
 POPE = dict.fromkeys(("pope-random f1", "pope-popular f1", "pope-adversarial f1"), "POPE")
-MIRRORS = {
+MIRRORS: dict[str, dict[str, str | None]] = {
     "Table 3": {
         "captions": "COCO", "novel-captions": "NoCaps", "text-captions": "TextCaps", "vqa": "VQAv2",
         "text-vqa": "TextVQA", "degraded-vqa": "VizWiz", "relation-vqa": "GQA", "knowledge-vqa": "OKVQA",
     },
-    "Table 4": POPE | {
+    "Table 4": {
+        **POPE,
         "chat-vqa": "VQAv2", "chat-reading": "TextVQA", "chat-knowledge": "ScienceQA", "chat-choice": "MMBench",
         "chat-solutions": "MathVista", "chat-charts": "SEED images", "chat-descriptions": "LLaVA-Bench",
+        "vqav2_val": "VQAv2", "textvqa_val": "TextVQA", "scienceqa_img": "ScienceQA", "mmmu_val": "MMMU val",
+        "mmbench_en_dev": "MMBench", "seedbench seed_image": "SEED images", "pope pope_f1_score": "POPE", "pope": None,
     },
 }  # fmt: skip
-"""The paper's benchmarks, by those of the miniature world that mirror them; others count by their own names."""
+"""The paper's benchmarks, by those of the miniature world that mirror them and lmms-eval's names; others count by their
+own names. What is called `pope` is accuracy."""
+ASKED = {"Table 3": ("captioning", "vqa"), "Table 4": ("imported",)}
+"""Families of benchmarks that are the paper's own, by table."""
 OWN_TASKS = (
     "Our rows: mean ± standard error over seeds, with one seed over blocks of questions, on our own mirrors of the "
     "benchmarks unless they are named alike; compare their order with MM1's, not their height. "
@@ -38,22 +44,36 @@ OWN_TASKS = (
 
 
 def write_published(study: Study, folder: Path) -> list[Path]:
-    """Writes `table_1.*` or `table_3.*` where a sweep reproduces it, `table_4.*` where it has scores in chat form."""
+    """Writes `table_1.*` where a sweep reproduces it; `table_3.*` and `table_4.*` also where it has scores for them."""
     files = []
     if study.sweep.reproduces == "Table 1":
         files.append(write_csv(encoder_rows(study), folder / "table_1.csv"))
         files += write_tables(folder / "table_1", table_1(study))
     for name in MIRRORS:
-        if name == study.sweep.reproduces or (name == "Table 4" and "chat" in set(study.scores["family"])):
+        if name == study.sweep.reproduces or _is_asked(study, name):
             files += write_tables(folder / name.lower().replace(" ", "_"), table_by_benchmark(study, name))
     return files
+
+
+def _is_asked(study: Study, name: str) -> bool:
+    """Whether models answered benchmarks of the table itself, or the world's in chat form."""
+    scores = study.scores
+    asked = scores.loc[scores["family"].isin(ASKED[name]), "benchmark"].unique()
+    known = _columns_of(name) if name == "Table 3" else _columns_of(name) | MIRRORS[name]
+    return any(known.get(one.lower()) for one in asked) or (name == "Table 4" and "chat" in set(scores["family"]))
+
+
+def _columns_of(name: str) -> dict[str, str | None]:
+    """The table's columns, by their names in lower case; GQA has none that is published."""
+    labels = [*(label for _, label, _ in read_paper(name).values), *MIRRORS[name].values()]
+    return {label.lower(): label for label in labels if label}
 
 
 def table_by_benchmark(study: Study, name: str) -> Table:
     """Tables 3 and 4: a column per benchmark; for each number of shots that the paper has, our arms, then MM1's."""
     paper = read_paper(name)
     columns = list(dict.fromkeys(label for _, label, _ in paper.values))
-    mirrors = {column.lower(): column for column in columns} | MIRRORS[name]
+    mirrors = _columns_of(name) | MIRRORS[name]
     named = study.scores.assign(benchmark=study.scores["benchmark"].str.lower().map(mirrors))
     ours = benchmarks(replace(study, scores=named.dropna(subset="benchmark")))
     columns += [column for column in ours["benchmark"].unique() if column not in columns]

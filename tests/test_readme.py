@@ -71,8 +71,10 @@ def test_a_benchmark_of_one_s_own_beside_every_published_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On trials that are trained already; a file that does not fit is refused before anything runs."""
-    section = ("Your own benchmark", "your-own-data.md")
+    section = ("A benchmark of your own", "../README.md")
     line, entry = shown("json", *section), yaml.safe_load(shown("yaml", *section))
+    told = yaml.safe_load(shown("yaml", "Your own benchmark", "your-own-data.md"))
+    assert told["benchmarks"]["signs"] == entry["benchmarks"]["signs"]
     place = make_place(tmp_path)
     monkeypatch.chdir(tmp_path)
     files = Files(tmp_path)

@@ -84,6 +84,31 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
     assert frame.loc["*MM1-30B-Chat*", "MathVista"] == "*39.4* [1]"
 
 
+def test_whoever_asks_the_papers_benchmarks_gets_its_table(tmp_path: Path, data_mix: Sweep) -> None:
+    """Official files by name, whatever the sweep reproduces; lmms-eval's tasks by its names, POPE by F1."""
+    arms = {"base": data_mix.arms["base"]}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
+    folder = write_results(tmp_path, sweep, arms, (0,), questions=16)
+    study = read_study(folder)
+    assert write_published(study, folder) == [], "the world's own are not the paper's"
+
+    def called(names: dict[str, str], family: str | None = None) -> Study:
+        scores = study.scores.assign(benchmark=lambda rows: rows["benchmark"].map(names)).dropna(subset="benchmark")
+        return replace(study, scores=scores.assign(family=family) if family else scores)
+
+    official = called({"captions": "coco", "vqa": "vqav2", "relation-vqa": "gqa", "text-vqa": "mine"})
+    assert {path.name for path in write_published(official, folder)} == {"table_3.tex", "table_3.md"}
+    row = table_by_benchmark(official, "Table 3").frame.set_index(["shots", "model"]).loc[("4-shot", "base")]
+    assert all("±" in row[column] for column in ("COCO", "VQAv2", "GQA")) and row["VizWiz"] == "–"
+    tasks = {"vqa": "pope", "text-vqa": "pope pope_f1_score", "relation-vqa": "mmmu_val", "captions": "unknown"}
+    imported = called(tasks, "imported")
+    assert {path.name for path in write_published(imported, folder)} == {"table_4.tex", "table_4.md"}
+    row = table_by_benchmark(imported, "Table 4").frame.set_index("model").loc["base"]
+    zero = imported.scores[imported.scores["shots"] == 0].groupby("benchmark")["score"].mean()
+    assert float(row["POPE"].split(" ± ")[0]) == pytest.approx(zero["pope pope_f1_score"], abs=0.06)
+    assert "±" in row["MMMU val"] and write_published(called({"vqa": "unknown"}, "imported"), folder) == []
+
+
 def test_fig_4_is_drawn_with_a_hole(tmp_path: Path) -> None:
     sweep = load_sweep(ROOT / "sweeps" / "connector.yaml")
     shown = {arm for panel in sweep.panels.values() for arm in panel.arms.values()}
