@@ -287,6 +287,8 @@ def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
     parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
     parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
     parts += [MEANS[config.metric]] if config.metric in MEANS else []
+    if config.format == "okvqa":  # v1.1; OpenFlamingo reduces predictions in the same way, with a part-of-speech tagger
+        parts.append("answers are word stems (`ride`, `cloth`), predictions are taken as they are, so some miss them")
     if config.metric == "cider" and asked < published:
         parts.append(
             "CIDEr weighs words by these questions alone, so it is not comparable with that of the whole split"

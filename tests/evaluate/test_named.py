@@ -74,7 +74,8 @@ def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
     assert question.references == ("blue", *TEN[1:]) and question.kind == "other"
     red, green, blue = (int(value) for value in question.pictures[0].pixels(1)[0, 0])
     assert blue > 200 > red + green
-    assert "official program's quirks" in vqa.note and vqa.official
+    assert "official program's quirks" in vqa.note and vqa.official and "stems" not in vqa.note
+    assert "answers are word stems" in built(opened(tmp_path, "okvqa", WRITERS["okvqa"](tmp_path))).note
     coco = built(opened(tmp_path, "coco", WRITERS["coco"](tmp_path)))
     assert {question.key for question in coco.questions} == {"0", "4", "8"}, "Karpathy's test split"
     shown = {question.key for block in coco.demonstrations for question in block}
