@@ -122,7 +122,7 @@ def reset_process(seed: int, scale: Scale) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_default_dtype(torch.float32)
-    torch.set_default_device("cpu")
+    torch.set_default_device(None)  # naming a device would send every call of torch through Python
     torch.set_grad_enabled(True)
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
