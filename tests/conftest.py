@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 
 from mm1_lab.config import DataIdentity
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
+from tests.warm import STARTER, Command
 
 REPOSITORY = Path(__file__).parents[1]
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (128, 128, 128)}
@@ -116,10 +118,17 @@ class Place:
     def results(self) -> Path:
         return self.folder / "results" / "local"
 
-    def start(self, *arguments: str, package: Path = REPOSITORY) -> subprocess.Popen[str]:
-        """The command in a process of its own; `package` is the folder that mm1_lab is in."""
+    def start(
+        self, *arguments: str, package: Path = REPOSITORY, fresh: bool = False
+    ) -> Command | subprocess.Popen[str]:
+        """The command in a process of its own; `package` is the folder that mm1_lab is in.
+
+        `fresh`: as a user starts it, and not forked from a process that has imported what it needs.
+        """
         environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
         environment.pop("MLFLOW_TRACKING_URI", None)
+        if sys.platform == "linux" and not fresh:
+            return STARTER.start(arguments, self.folder, environment)
         return subprocess.Popen(
             [sys.executable, "-m", "mm1_lab.cli", *arguments],
             cwd=self.folder,
@@ -130,9 +139,9 @@ class Place:
             start_new_session=True,
         )
 
-    def run(self, *arguments: str, code: int = 0, package: Path = REPOSITORY) -> str:
+    def run(self, *arguments: str, code: int = 0, package: Path = REPOSITORY, fresh: bool = False) -> str:
         """What the command prints; it must end with `code`."""
-        process = self.start(*arguments, package=package)
+        process = self.start(*arguments, package=package, fresh=fresh)
         output, _ = process.communicate()
         assert process.returncode == code, output
         return output
@@ -152,7 +161,13 @@ class Place:
 
 
 def make_place(folder: Path) -> Place:
+    """With the repository's sweeps, their first panel and contrast alone: to draw all takes as long as to train."""
     shutil.copytree(REPOSITORY / "sweeps", folder / "sweeps")
+    for path in folder.glob("sweeps/*.yaml"):
+        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sweep["panels"] = dict(list(sweep.get("panels", {}).items())[:1])
+        sweep["contrasts"] = sweep.get("contrasts", [])[:1]
+        path.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
     return Place(folder)
 
 
@@ -174,6 +189,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
     with FileLock(root / "finished.lock"):
         if not made.exists():
             make_place(finished.folder)
-            finished.run("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions", "--inline")
+            arms = ("--only", "base", "--only", "captions")
+            finished.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
             made.touch()
     return finished
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Modules are given out in the order below, not those with most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with long tests come first, so that no process ends with one alone."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_sessionfinish() -> None:
+    STARTER.close()

@@ -86,17 +86,20 @@ def test_a_wrong_option(refused: Check, options: list[str], fragments: list[str]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "message", "options"),
     [
-        ("{connector: c-abstracter}", "there is no connector 'c-abstracter'; did you mean 'c-abstractor'?"),
-        ("{connector: pixel-shuffle, resolution: 224}", "a grid of 4 × 4 patches cannot give 9 tokens"),
-        ("{connector: mlp}", "write `image_tokens: patches`"),
+        ("{connector: c-abstracter}", "there is no connector 'c-abstracter'; did you mean 'c-abstractor'?", ()),
+        ("{connector: pixel-shuffle, resolution: 224}", "4 × 4 patches cannot give 9 tokens", ("--inline",)),
+        ("{connector: mlp}", "write `image_tokens: patches`", ("--inline",)),
     ],
 )
-def test_a_connector_that_cannot_be_built(sweeps: Path, refused: Check, change: str, message: str) -> None:
+def test_a_connector_that_cannot_be_built(
+    sweeps: Path, refused: Check, change: str, message: str, options: tuple[str, ...]
+) -> None:
+    """The first while Ray's processes start."""
     path = sweeps / "data_mix.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("base: {}", f"base: {change}", 1), encoding="utf-8")
-    error = refused()
+    error = refused(*options)
     assert "base / seed 0: " in error and message in error
 
 

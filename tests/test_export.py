@@ -25,19 +25,20 @@ from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.pretrained import HuggingFace, text_config
 from tests import pretrained as saved
+from tests.conftest import make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import write_coco
 from tests.test_lab import shrunk
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 ANSWER = "a red circle"
-SWEEP = (str(SWEEPS / "data_mix.yaml"), "--scale", "smoke", "--only", "base")
+SWEEP = ("data_mix", "--scale", "smoke", "--only", "base")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the base was run at smoke and exported whole and in parts; the folders are not to be changed."""
-    place = tmp_path_factory.mktemp("place")
+    place = make_place(tmp_path_factory.mktemp("place")).folder
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
@@ -223,7 +224,7 @@ def test_llava_where_the_mapping_is_exact(decoder: str, tmp_path: Path) -> None:
 
 def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CLIP and Llama from folders, own shards and benchmarks, lab's settings: trained, evaluated, exported, loaded."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(make_place(tmp_path).folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     clip, llama = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder("llama", tmp_path / "llama")
     files = Files(tmp_path)
@@ -252,7 +253,7 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )  # fmt: skip
     more = ("evaluate.shots=[0,4]", "precision=32-true", "train.steps=4", "resolutions={336: 28}")
     settings = [part for text in shrunk(clip, llama, *more) for part in ("--set", text)]
-    arm = (str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "captions+text", "--data", "data.yaml", *settings)
+    arm = ("data_mix", "--scale", "lab", "--only", "captions+text", "--data", "data.yaml", *settings)
     assert main(["run", *arm, "--inline"]) == 0
     assert main(["export", *arm, "model"]) == 0
     scores = pd.read_csv(next(tmp_path.glob("results/local/trials/*/scores.csv.gz")), keep_default_na=False, dtype=str)

@@ -18,6 +18,9 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     sweep = place.folder / "sweeps" / "lr_law.yaml"
     text = sweep.read_text(encoding="utf-8")
     sweep.write_text(text.replace("rates: 5", "rates: 3").replace("extensions: 3", "extensions: 0"), encoding="utf-8")
+    scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
+    text = scale.read_text(encoding="utf-8")
+    scale.write_text(text.replace("shots: [0, 4, 8], questions: 16", "shots: [0, 8], questions: 8"), encoding="utf-8")
     output = place.run(*COMMAND)
     folder = place.results / "smoke" / "lr_law"
     names = {"points.csv", "optima.csv", "law.json", "figure.png", "figure.pdf", "table.md", "sweep.json", "trials.csv"}

@@ -35,7 +35,8 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path), ".", folder=source)
     (wheel,) = tmp_path.glob("*.whl")
-    run(*pip, "install", "--no-deps", "--no-index", "--target", str(installed), str(wheel), folder=empty)
+    target = ("--target", str(installed))
+    run(*pip, "install", "--no-compile", "--no-deps", "--no-index", *target, str(wheel), folder=empty)
 
     def command(*arguments: str) -> str:
         return run(sys.executable, "-m", "mm1_lab", *arguments, folder=empty, path=installed)

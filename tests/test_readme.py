@@ -60,10 +60,10 @@ def test_a_connector_of_one_s_own(tmp_path: Path) -> None:
     sweep.write_text(sweep.read_text(encoding="utf-8").replace("arms:\n", arm, 1), encoding="utf-8")
     name = re.search(r"^  ([\w-]+):", arm, re.MULTILINE)
     assert name
-    arguments = ("connector_beyond", "--scale", "smoke", "--only", name.group(1))
-    output = place.run("run", *arguments, "--inline", package=tmp_path / "copy")
+    arguments = ("run", "connector_beyond", "--inline", "--scale", "smoke", "--only", name.group(1))
+    output = place.run(*arguments, package=tmp_path / "copy")
     assert "1 of 1 trial" in output
-    assert f"there is no connector '{name.group(1)}'" in place.run("run", *arguments, "--seeds", "7,", code=2)
+    assert f"there is no connector '{name.group(1)}'" in place.run(*arguments, "--seeds", "7,", code=2)
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_benchmark_of_one_s_own_beside_every_published_one(
     files.jsonl("text.jsonl", [f"Line {n} says: {files.prose(30, n)}" for n in range(40)])
     data = {"captions": "captions.tar", "text": "text.jsonl"}
     arguments = ("data_mix", "--scale", "smoke", "--only", "captions+text", "--data", str(files.yaml(**data)))
-    assert "1 of 1 trial" in place.run("run", *arguments)
+    assert "1 of 1 trial" in place.run("run", *arguments, "--inline")
     trained = set(place.results.glob("store/*/DONE"))
 
     for name, start, count in (("signs", 0, 10), ("signs-train", 50, 8)):
@@ -109,7 +109,7 @@ def test_a_benchmark_of_one_s_own_beside_every_published_one(
         assert error.count("\n") <= 2 and "pictures: has no image '3.png' of question 4" in error
     (tmp_path / "gone.png").rename(tmp_path / "pictures" / "3.png")
 
-    assert "1 of 1 trial" in place.run("run", *few)
+    assert "1 of 1 trial" in place.run("run", *few, "--inline")
     assert set(place.results.glob("store/*/DONE")) == trained, "only the evaluation ran"
     (table,) = (path for path in place.results.glob("smoke/*/benchmarks.csv") if "evaluate" in path.parent.name)
     with table.open(encoding="utf-8", newline="") as file:

@@ -1,5 +1,6 @@
 """Longer checks that only `make soak` runs: whole sweeps (compiled models are in test_lab.py)."""
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Any
 
 import pytest
 
-SWEEPS = sorted(path.stem for path in (Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+from tests.conftest import REPOSITORY
+
+SWEEPS = sorted(path.stem for path in (REPOSITORY / "sweeps").glob("*.yaml"))
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 
 def test_every_sweep_runs_through_and_all_are_drawn_together(place: Any) -> None:
+    shutil.copytree(REPOSITORY / "sweeps", place.folder / "sweeps", dirs_exist_ok=True)  # whole, as lessons need them
     for sweep in SWEEPS:
         output = place.run("run", sweep, "--scale", "smoke")
         assert "failed" not in output, output

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, make_place
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -23,7 +23,7 @@ def blocks() -> list[tuple[str, str]]:
 def test_every_command_of_the_first_hour_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(make_place(tmp_path).folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     ran = []
     for language, text in blocks():

@@ -19,6 +19,9 @@ from mm1_lab.orchestrate.worker import StageReport, WorkerContext
 from mm1_lab.orchestrate.worklist import Observer, Outcome
 from mm1_lab.train.progress import Diverged, Progress
 
+LIGHT = ("reuse_processes=false",)
+"""Ray's waiting processes import nothing: for tests in which none of them works."""
+
 
 def work(task: Task, context: WorkerContext, report: StageReport, dies: bool) -> None:
     """Marks stages as done; the arm `captions` diverges, seed 1's decoder fails, `blind` dies once if it may."""
@@ -126,7 +129,7 @@ except Exception as error:
 print("connected")
 """
     with make_executor(False, None) as executor:
-        executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+        executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales", LIGHT))
         import ray
 
         port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
@@ -153,7 +156,7 @@ print("connected")
 
 
 def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> None:
-    overrides = ("resources.cpus=4096",)
+    overrides = ("resources.cpus=4096", *LIGHT)
     request = load_request("data_mix", "smoke", "1", (), overrides, None, tmp_path / "results", tmp_path / "store")
     with make_executor(False, None) as executor, pytest.raises(RequestError, match="a stage needs 4096 CPUs"):
         executor.open(request.scale)

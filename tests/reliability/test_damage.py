@@ -43,21 +43,23 @@ def halve(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [flip, halve])
 def test_weights_that_changed_are_made_anew_and_give_the_scores_that_they_gave(
-    copy: Path, finished: Any, damage: Any, capsys: pytest.CaptureFixture[str]
+    copy: Path, finished: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The trial of the arm `captions` is removed, so that the damaged decoder is to be loaded again."""
+    """The trial of the arm `captions` is removed, so that the damaged encoder and decoder are to be loaded again."""
     fingerprint = _fingerprint(copy, "captions")
     record = json.loads((copy / "trials" / fingerprint / "record.json").read_text())
     for folder in (copy / "trials" / fingerprint, copy / "store" / record["fingerprints"]["multimodal"]):
         shutil.rmtree(folder)
-    decoder = stage_of(copy, "decoder")
-    damage(decoder / "model.safetensors")
+    damaged = {stage_of(copy, "decoder"): flip, stage_of(copy, "encoder"): halve}
+    for stage, damage in damaged.items():
+        damage(stage / "model.safetensors")
     assert main(["run", "data_mix", *ARMS, "--inline"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
-    assert len(told) == 1 and str(decoder) in told[0] and ".damaged" in told[0]
-    assert decoder.with_name(f"{decoder.name}.damaged").is_dir()
+    assert len(told) == 2 and all(".damaged" in line for line in told)
+    for stage in damaged:
+        assert sum(str(stage) in line for line in told) == 1
+        assert stage.with_name(f"{stage.name}.damaged").is_dir()
     names = ("scores.csv.gz", "held_out.csv", "training.csv")
     for name in names:
         original = finished.results / "trials" / fingerprint / name
