@@ -20,10 +20,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from unittest import mock
 
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
-from mm1_lab.orchestrate.executor import STAGES, Executor, Work
+from mm1_lab.orchestrate.executor import Executor, Work
 from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.preflight import ask_ray, check_nodes
@@ -38,8 +39,12 @@ STARTS_GROUP = {"node:__internal_head__": 0.001}
 REPORT_SECONDS = 1.0
 """A running stage tells the driver its progress this often at most; each report costs Tune some 20 ms."""
 
-PRELOADED = ("torch", "lightning.pytorch", "transformers", "ray.tune", *STAGES)
-"""What every task imports: Ray's waiting processes do it while the driver still plans."""
+PRELOADED = "mm1_lab.orchestrate.preloaded"
+"""Imports what every task imports; Ray's waiting processes do it before they get one."""
+
+LEFT_OUT = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Ray's servers for a dashboard, for machines to be added and for logs: each is a Python process, and Ray waits seconds
+for the first before it starts any of ours. Where a version of Ray has other names for them, they start."""
 
 ABANDONED_DAYS = 7
 """Tune's files of a run that was killed are removed after so long."""
@@ -89,16 +94,21 @@ class RayTune(Executor):
         if self.address is None:
             # where processes are not reused, each task has a fresh one, and stages are long: all that is gained is
             # that the package is found before Ray puts the working directory in front of PYTHONPATH
-            preloaded = {"preload_python_modules": list(PRELOADED) if scale.reuse_processes else [PACKAGE.name]}
-            ray.init(
-                address="local",
-                num_cpus=machine_cpus(),
-                include_dashboard=False,
-                object_store_memory=200 * 2**20,  # tasks are small, and results go by files
-                _node_ip_address="127.0.0.1",  # and not the network's, which a laptop may leave
-                _system_config=preloaded,
-                **quiet,
-            )
+            waiting = {
+                "preload_python_modules": [PRELOADED if scale.reuse_processes else PACKAGE.name],
+                "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune books their processors
+            }
+            left_out: dict[str, Any] = dict.fromkeys(LEFT_OUT, lambda node, **settings: None)
+            with mock.patch.multiple("ray._private.node.Node", create=True, **left_out):
+                ray.init(
+                    address="local",
+                    num_cpus=machine_cpus(),
+                    include_dashboard=False,
+                    object_store_memory=200 * 2**20,  # tasks are small, and results go by files
+                    _node_ip_address="127.0.0.1",  # and not the network's, which a laptop may leave
+                    _system_config=waiting,
+                    **quiet,
+                )
             threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
         else:
             del variables["PYTHONPATH"]  # the code travels with the job
@@ -112,8 +122,15 @@ class RayTune(Executor):
 
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
         from ray import tune
+        from ray.tune.execution import class_cache
 
         from mm1_lab.orchestrate.tune_hooks import Relay, TaskSearcher
+
+        if self.address is None:
+            # Ray's processes have this one's environment. A task that brought one of its own, as Tune would have it,
+            # could not go to a waiting process: all that those have imported would be imported again in others.
+            class_cache.DEFAULT_ENV_VARS.clear()
+            class_cache.ENV_VARS_TO_PROPAGATE.clear()
 
         tasks, scale = execution.work_list.tasks, context.scale
         workers = {key: max(workers_of(stage, scale) for stage in task.stages) for key, task in tasks.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mm1_lab.files import DONE
@@ -41,10 +40,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     if plan.tasks:
         missing = [stage for task in plan.tasks.values() for stage in task.stages]
         check_disk(missing, machine_slots(request.scale), request.ledger.store)
-        with ThreadPoolExecutor(1) as thread:  # both take seconds: Ray's processes start while networks are checked
-            feasible = thread.submit(check_feasible, plan)
-            executor.open(request.scale)
-            feasible.result()
+        executor.open(request.scale)  # first, so that its processes import while this one does, for the networks
+        check_feasible(plan)
     trials = request.write_manifest()
     work_list = None
     recorder = None

@@ -77,6 +77,11 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     context = WorkerContext(ledger.results, ledger.store, None, request.scale)
     with make_executor(inline, None) as executor:
         result = run_plan(plan, context, [witness], executor, partial(work, dies=not inline))
+        if not inline:
+            import ray._private.worker as ray_worker
+
+            logs = Path(ray_worker._global_node.get_logs_dir_path()).glob("python-core-worker-*.log")
+            assert len(list(logs)) <= executor.slots + 1, "those that wait get the tasks; one died"
 
     label = {task.key: task.label for task in plan.tasks.values()}
     decoder = "decoder for base / seed 1 and 3 more"
