@@ -97,6 +97,8 @@ def commit(partial: Path, folder: Path) -> None:
             if path.stat().st_size >= LARGE:
                 stretches[name] = _digest_of_stretches(file)
     write_json(partial / DONE, {"files": digests} | ({"stretches": stretches} if stretches else {}))
+    for name in digests:
+        (partial / name).chmod((partial / DONE).stat().st_mode)  # safetensors lets the owner alone read its files
     replace(partial, folder)
 
 

@@ -159,3 +159,13 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
     other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 2', '"schema_version": 0'), "utf-8")
     with pytest.raises(RequestError, match="results schema 0, this version reads 2"):
         read_variant(folder)
+
+
+def test_files_that_a_library_keeps_to_their_owner_may_be_read_by_whom_the_others_may(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    partial = ledger.begin_stage("f")
+    assert partial is not None
+    (partial / "model.safetensors").touch(0o600)
+    ledger.finish_stage("f")
+    folder = ledger.stage_folder("f")
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
