@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,21 +87,25 @@ def test_a_wrong_option(refused: Check, options: list[str], fragments: list[str]
 
 
 @pytest.mark.parametrize(
-    ("change", "message", "options"),
+    ("change", "message"),
     [
-        ("{connector: c-abstracter}", "there is no connector 'c-abstracter'; did you mean 'c-abstractor'?", ()),
-        ("{connector: pixel-shuffle, resolution: 224}", "4 × 4 patches cannot give 9 tokens", ("--inline",)),
-        ("{connector: mlp}", "write `image_tokens: patches`", ("--inline",)),
+        ("{connector: pixel-shuffle, resolution: 224}", "4 × 4 patches cannot give 9 tokens"),
+        ("{connector: mlp}", "write `image_tokens: patches`"),
     ],
 )
-def test_a_connector_that_cannot_be_built(
-    sweeps: Path, refused: Check, change: str, message: str, options: tuple[str, ...]
-) -> None:
-    """The first while Ray's processes start."""
+def test_a_connector_that_cannot_be_built(sweeps: Path, refused: Check, change: str, message: str) -> None:
     path = sweeps / "data_mix.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("base: {}", f"base: {change}", 1), encoding="utf-8")
-    error = refused(*options)
+    error = refused("--inline")
     assert "base / seed 0: " in error and message in error
+
+
+def test_a_connector_that_is_not_there_is_told_while_ray_starts(place: Any) -> None:
+    path = place.folder / "sweeps" / "data_mix.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("base: {}", "base: {connector: c-abstracter}", 1))
+    error = place.run("run", "data_mix", "--scale", "smoke", code=2)
+    assert "base / seed 0: " in error and "there is no connector 'c-abstracter'; did you mean 'c-abstractor'?" in error
+    assert error.count("\n") == 1 and not list(place.results.glob("**/sweep.json"))
 
 
 def test_a_sweep_that_is_not_there(refused: Check) -> None:

@@ -122,10 +122,10 @@ def test_matrix_products_are_those_of_linear_layers_forward_and_backward() -> No
 
 
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
-    few = replace(TINY, settings=("evaluate.questions=4", "evaluate.blocks=4", "evaluate.shots=[0,4]"))
+    few = replace(TINY, settings=("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0,4]"))
     rows = evaluation.measure(few)
     assert_sane(rows, 1)
-    assert "72 questions against 72" in rows[0].note and "100.0% of the answers are the same" in rows[0].note
+    assert "144 questions against 144" in rows[0].note and "100.0% of the answers are the same" in rows[0].note
 
 
 def test_planning_is_measured_on_a_finished_sweep() -> None:

@@ -78,6 +78,11 @@ class RayTune(Executor):
     def open(self, scale: Scale) -> None:
         if self.slots:
             return
+        if self.address is None and "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+            raise RequestError(
+                "Ray was imported before without authentication, which it reads only then: set RAY_AUTH_MODE=token "
+                "before `import ray`, or run without Ray (--inline)"
+            )
         if self.address is None:
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
             # whoever edits the package while a sweep runs does not change the sweep

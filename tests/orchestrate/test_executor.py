@@ -165,3 +165,11 @@ def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> N
     request = load_request("data_mix", "smoke", "1", (), overrides, None, tmp_path / "results", tmp_path / "store")
     with make_executor(False, None) as executor, pytest.raises(RequestError, match="a stage needs 4096 CPUs"):
         executor.open(request.scale)
+
+
+def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", sys.modules.get("ray", sys))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    executor = make_executor(False, None)
+    with pytest.raises(RequestError, match="set RAY_AUTH_MODE=token before `import ray`"):
+        executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))

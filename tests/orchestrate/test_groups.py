@@ -1,5 +1,6 @@
 """Stages on several workers: who gets how many, and (soak) sweeps on Ray's own nodes, of which one goes away."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
 def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is loaded, and later tests start one
     from mm1_lab.orchestrate import groups, tune_hooks
 
     nodes = {"head", "other"}
