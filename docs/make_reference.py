@@ -93,6 +93,7 @@ VARIABLES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; 10 seconds, one try unless given",
     "RAY_AUTH_TOKEN": "Ray's token; made anew for each command unless given",
     "PYTHONPATH": "goes on to the processes of a sweep",
+    "RAY_AUTH_MODE": "`token` for a process that imports Ray before it runs a sweep; else the sweep sets it",
 }
 
 
