@@ -97,8 +97,9 @@ def commit(partial: Path, folder: Path) -> None:
             if path.stat().st_size >= LARGE:
                 stretches[name] = _digest_of_stretches(file)
     write_json(partial / DONE, {"files": digests} | ({"stretches": stretches} if stretches else {}))
+    mode = (partial / DONE).stat().st_mode
     for name in digests:
-        (partial / name).chmod((partial / DONE).stat().st_mode)  # safetensors lets the owner alone read its files
+        (partial / name).chmod(mode)  # safetensors lets the owner alone read its files
     replace(partial, folder)
 
 

@@ -27,7 +27,7 @@ from mm1_lab.results.reading import list_variants
 def status(options: argparse.Namespace) -> int:
     """What is done, missing, or failed and why."""
     from mm1_lab.orchestrate.lr_search import with_grid
-    from mm1_lab.orchestrate.report import status_text
+    from mm1_lab.orchestrate.status import status_text
 
     ledger, begun = ledger_of(options), set[str]()
     if options.sweep:

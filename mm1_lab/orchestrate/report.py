@@ -1,10 +1,10 @@
-"""Plans and states as text: what `mm1-lab plan` and `mm1-lab status` print."""
+"""A plan as text: what would run, why, and what it costs."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ from mm1_lab.orchestrate.feasible import check_feasible, same_network
 from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import Plan, PlannedStage, make_plan
 from mm1_lab.orchestrate.request import Request, machine_slots
-from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results import Ledger
 from mm1_lab.results.summary import encoder_quality
 
 if TYPE_CHECKING:
@@ -223,35 +223,6 @@ def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
         return planned.why
     quality = encoder_quality(ledger.summary(planned.fingerprint))
     return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
-
-
-def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger, begun: Collection[str] = ()) -> str:
-    """Per sweep (its title and trials) a line per trial: done, missing, or failed and why; then failures upstream.
-
-    `begun`: fingerprints of trials whose model is half trained.
-    """
-    texts, own = [], set()
-    for title, trials in sweeps:
-        lines, counts = [], {"done": 0, "missing": 0, "failed": 0}
-        for row in trials:
-            own.add(row.fingerprint)
-            failure = ledger.failure(row.fingerprint)
-            state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
-            counts[state] += 1
-            why = "begun; goes on where it stood" if state == "missing" and row.fingerprint in begun else ""
-            if failure and state == "failed":
-                why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
-            lines.append((row.arm, row.seed, row.fingerprint, state, why))
-        summary = ", ".join(f"{count} {state}" for state, count in counts.items())
-        texts.append(
-            "\n".join([f"{title}: {summary}", *text_table(("arm", "seed", "fingerprint", "state", "why"), lines)])
-        )
-    upstream = []
-    for path in sorted((ledger.results / "failures").glob("*.json")):
-        failure = ledger.failure(path.stem)
-        if path.stem not in own and failure:
-            upstream.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
-    return "\n".join(["\n\n".join(texts), *upstream])
 
 
 def _costs(plan: Plan, request: Request) -> dict[str, Cost]:

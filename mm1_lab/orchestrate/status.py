@@ -1,0 +1,35 @@
+"""How far the trials of sweeps are, as text."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from mm1_lab.formatting import text_table
+from mm1_lab.results import Ledger, TrialRow
+
+
+def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger, begun: Collection[str] = ()) -> str:
+    """Per sweep (its title and trials) a line per trial: done, missing, or failed and why; then failures upstream.
+
+    `begun`: fingerprints of trials whose model is half trained.
+    """
+    texts, own = [], set()
+    for title, trials in sweeps:
+        lines, counts = [], {"done": 0, "missing": 0, "failed": 0}
+        for row in trials:
+            own.add(row.fingerprint)
+            failure = ledger.failure(row.fingerprint)
+            state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
+            counts[state] += 1
+            why = "begun; goes on where it stood" if state == "missing" and row.fingerprint in begun else ""
+            if failure and state == "failed":
+                why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
+            lines.append((row.arm, row.seed, row.fingerprint, state, why))
+        summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+        texts.append(
+            "\n".join([f"{title}: {summary}", *text_table(("arm", "seed", "fingerprint", "state", "why"), lines)])
+        )
+    upstream = []
+    for path in sorted((ledger.results / "failures").glob("*.json")):
+        failure = ledger.failure(path.stem)
+        if path.stem not in own and failure:
+            upstream.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
+    return "\n".join(["\n\n".join(texts), *upstream])
