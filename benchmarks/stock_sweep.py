@@ -22,6 +22,9 @@ from mm1_lab.config import EvaluationStage, load_scale, load_sweep, resolve
 if TYPE_CHECKING:
     from mm1_lab.evaluate.run import Evaluation
 
+STARTED = "started"
+"""The end of the files that trials leave where the sweep runs, when everything is imported."""
+
 
 def main(mode: str, parts: str, rates: list[float]) -> None:
     """`parts` is the folder with the trained encoder and decoder, by fingerprint."""
@@ -68,7 +71,7 @@ def tune_rates(parts: str, rates: list[float]) -> None:
     callback = MLflowLoggerCallback(tracking_uri=f"sqlite:///{here / 'mlflow.db'}", experiment_name="rates")
     results = tune.Tuner(
         tune.with_resources(stock_trial, {"cpu": 1}),
-        param_space={"learning_rate": tune.grid_search(rates), "parts": parts},
+        param_space={"learning_rate": tune.grid_search(rates), "parts": parts, "here": str(here)},
         run_config=tune.RunConfig(name="rates", storage_path=str(here), callbacks=[callback]),
     ).fit()
     ray.shutdown()
@@ -80,7 +83,8 @@ def stock_trial(config: dict[str, Any]) -> None:
     """What Tune runs: trains with a Trainer as it comes, evaluates, reports the mean score of each benchmark."""
     from ray import tune
 
-    evaluation = train_and_evaluate(trial_stage(config["learning_rate"]), Path(config["parts"]))
+    started = Path(config["here"]) / f"{config['learning_rate']}.{STARTED}"
+    evaluation = train_and_evaluate(trial_stage(config["learning_rate"]), Path(config["parts"]), started)
     scores: dict[str, list[float]] = {}
     for row in evaluation.scores:
         scores.setdefault(f"{row.benchmark}-{row.shots}-shot", []).append(row.score)
@@ -88,7 +92,7 @@ def stock_trial(config: dict[str, Any]) -> None:
     tune.report({name: sum(values) / len(values) for name, values in scores.items()} | losses)
 
 
-def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
+def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None = None) -> Evaluation:
     """Model, batches, loss and optimiser of ours in a Trainer with nothing set but the length and the clipping."""
     import lightning.pytorch as pl
 
@@ -99,6 +103,8 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path) -> Evaluation:
     from mm1_lab.train.fit import seed_everything
     from mm1_lab.train.module import Losses, Training, language_loss
 
+    if started:
+        started.touch()
     data, trained = world(), stage.model
     seed_everything(trained)
     model = build_mm1(trained, data.tokenizer)
