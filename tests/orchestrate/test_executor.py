@@ -81,7 +81,8 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
             import ray._private.worker as ray_worker
 
             logs = Path(ray_worker._global_node.get_logs_dir_path()).glob("python-core-worker-*.log")
-            assert len(list(logs)) <= executor.slots + 1, "those that wait get the tasks; one died"
+            few = executor.slots + 2  # one dies; on a busy machine Ray may start another while one is still starting
+            assert len(list(logs)) <= few, "those that wait get the tasks"
 
     label = {task.key: task.label for task in plan.tasks.values()}
     decoder = "decoder for base / seed 1 and 3 more"
