@@ -123,8 +123,6 @@ def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
     """The file as text, checked cell by cell."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except FileNotFoundError:
-        raise RequestError(f"--from {path}: there is no such file") from None
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
     table.columns = table.columns.str.strip()

@@ -1,7 +1,7 @@
 """From a results folder to all of its tables and figures, every sweep in a process of its own."""
 
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 from analysis.axes import axis_rows
@@ -27,6 +27,7 @@ from analysis.tables import (
 from analysis.validity import failed_gates, validity_rows, write_validity
 from analysis.verdicts import lesson_parts
 from mm1_lab.files import machine_cpus
+from mm1_lab.processes import hear, unheard
 from mm1_lab.results.reading import list_variants, read_variant
 
 
@@ -61,7 +62,9 @@ def draw_sweeps(results: Path) -> list[Drawn]:
         return [_draw(folder) for folder in finished]
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(workers, context) as pool:
+    with unheard():
+        forkserver.ensure_running()
+    with ProcessPoolExecutor(workers, context, hear) as pool:
         return list(pool.map(_draw, finished))
 
 

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import gc
-import inspect
 import os
 import signal
 import sys
 from collections.abc import Sequence
-
-from mm1_lab.commands.common import DONE, FAILED
-from mm1_lab.config import RequestError, nearest
-from mm1_lab.options import COMMANDS, Function
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
 
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
+STOPPED = "\nmm1-lab: stopped; the same command goes on from here"
 LONGEST = 1800
 """Letters of a message: what users' files hold may be of any length."""
-FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
+FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
+    """Runs one command; returns its exit code. What takes time to import waits until a Ctrl-C is told in a line."""
     gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million objects that stay: seldom looked through
-    parser = make_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
+    try:
+        return _run(given)
+    except KeyboardInterrupt:
+        if "--debug" in given:
+            raise
+        before.clear()  # further ones are not heard until all is put away
+        print(STOPPED, file=sys.stderr)
+        atexit.register(_leave)
+        return INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(given: list[str]) -> int:
+    from mm1_lab.commands import COMMANDS
+    from mm1_lab.commands.common import DONE, FAILED
+    from mm1_lab.config import RequestError, nearest
+
+    parser = make_parser()
     if not given:
         parser.print_help()
         return WRONG
@@ -37,15 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"mm1-lab {given[0]}: {_not_known(unknown[0], command_parsers(parser)[given[0]])}", file=sys.stderr)
         return WRONG
-    function: Function = options.function
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        if before[number] != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _stop)
     try:
-        code = function(options)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        code: int = options.function(options)
         return code
     except RequestError as error:
         if options.debug:
@@ -54,11 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown = text if len(text) <= LONGEST else f"{text[: LONGEST - 500]} … {text[-400:]}"
         print(f"mm1-lab: {shown}", file=sys.stderr)
         return WRONG
-    except KeyboardInterrupt:
-        if options.debug:
-            raise
-        print("\nmm1-lab: stopped; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -70,18 +81,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED if error.errno in FULL else WRONG
 
 
-def _stop(number: int, frame: object) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     """The first Ctrl-C (or SIGTERM) ends the command; further ones wait until it has put its things away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":  # libraries swallow what is raised in an import
+            os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 
+def _leave() -> None:
+    """Ends the process here: what Ray left when it was stopped while it started would crash in its destructors."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
 def _not_known(word: str, command: argparse.ArgumentParser) -> str:
+    from mm1_lab.config import nearest
+
     flag = word.partition("=")[0]
     if flag.startswith("-"):
         return f"there is no option {flag!r}{nearest(flag, command._option_string_actions)}"
     return f"{word!r} is one word too many; what belongs to an option stands behind it, as in --set A=1 --set B=2"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in a line, with the example in place of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"{self.prog}: {message.removeprefix('argument ')}; {self.epilog}\n")
 
 
 class _Version(argparse.Action):
@@ -101,7 +133,11 @@ def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.Argum
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    from inspect import getdoc
+
+    from mm1_lab.commands import COMMANDS
+
+    parser = _Parser(
         prog="mm1-lab",
         description="Ablations of multimodal language models, one YAML file a question.",
         epilog="example: mm1-lab run sweeps/data_mix.yaml --scale smoke",
@@ -109,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (function, example, options) in COMMANDS.items():
-        text = inspect.getdoc(function) or ""
+        text = getdoc(function) or ""
         added = subparsers.add_parser(
             name,
             help=text[0].lower() + text[1:].removesuffix("."),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from analysis.lessons import PATH, load_lessons
-from mm1_lab import cli, options
+from mm1_lab import cli, commands, options
 from mm1_lab.config import DecoderStage, RequestError, Stage, load_sweep
 from mm1_lab.config.size import Parameters
 from mm1_lab.data.types import Data
@@ -128,7 +128,7 @@ def test_the_table_names_files_that_are_there() -> None:
 
 def test_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(options, "COMMANDS", dict(options.COMMANDS))
-    monkeypatch.setattr(cli, "COMMANDS", options.COMMANDS)
+    monkeypatch.setattr(commands, "COMMANDS", options.COMMANDS)
 
     @options.command("--seeds 3", options.SEEDS)
     def say_seeds(given: argparse.Namespace) -> int:

@@ -34,29 +34,83 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--set", "train.steps=3", "train.batch_size=4"), "'train.batch_size=4' is one word too"),
         (("dashboard", "--port", "99999"), "--port 99999: is no port; choose another"),
         (("run", "data_mix", "--until-decided", "--budget", "3h"), "give the most that it may take: --seeds 10"),
+        (
+            ("compare", "data_mix", "base"),
+            "arguments are required: ARM; example: mm1-lab compare data_mix captions int",
+        ),
+        (("gc", "--keep", "some"), "gc: --keep: invalid choice: 'some'"),
+        (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
+        (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
+        (("verify", "--results", "nowhere"), "nowhere: there is no such folder"),
+        (("init", "file/mine"), "Not a directory"),
+        (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
+        (("fit-lr-law", "--from", "none.csv"), "--from none.csv: there is no such file"),
+        (("figures", "--results", "nowhere"), "nowhere: there are no results here"),
+        (("report", "--results", "file"), "file: there are no results here"),
     ],
 )
 def test_a_wrong_word_gets_one_line(
     words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(list(words)) == 2
+    Path("file").touch()
+    try:
+        assert main(list(words)) == 2
+    except SystemExit as ended:  # argparse's
+        assert ended.code == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not (tmp_path / "results" / "local" / "mlflow.db").exists(), "no time is spent on it"
 
 
-@pytest.mark.parametrize("command", ["export", "chat", "import-scores"])
-def test_what_was_not_trained_is_refused_before_anything_heavy_is_loaded(command: str, tmp_path: Path) -> None:
-    folder = ["folder"] * (command != "chat")
+UNTRAINED = "run it: mm1-lab run data_mix --scale mini --seeds 0, --only base"
+NOTHING = "there are no results here; run a sweep first"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("export", "data_mix", "--only", "base", "folder"), UNTRAINED),
+        (("chat", "data_mix", "--only", "base"), UNTRAINED),
+        (("import-scores", "data_mix", "--only", "base", "folder"), UNTRAINED),
+        (("figures", "--results", "nowhere"), NOTHING),
+        (("report", "--results", "nowhere"), NOTHING),
+        (("dashboard", "--results", "nowhere", "--port", "0"), NOTHING),
+        (("check-scale", "mni"), "did you mean 'mini'"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
     code = (
         "import sys; from mm1_lab.cli import main\n"
-        f"assert main([{command!r}, 'data_mix', '--only', 'base', *{folder}]) == 2\n"
-        "print(sorted({'torch', 'transformers', 'pandas', 'ray'} & set(sys.modules)))"
+        f"assert main({list(words)}) == 2\n"
+        "print(sorted({'torch', 'transformers', 'pandas', 'ray', 'matplotlib', 'mlflow'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ran.stdout == "[]\n" and "run it: mm1-lab run data_mix --scale mini --seeds 0, --only base" in ran.stderr
+    assert ran.stdout == "[]\n" and said in ran.stderr
+
+
+@pytest.mark.parametrize("swallowed", ["numpy", "mm1_lab.config"])
+def test_ctrl_c_in_an_import_ends_the_command_in_a_line(swallowed: str, tmp_path: Path) -> None:
+    """Libraries swallow an exception that is raised while they are imported, or turn it into another."""
+    stand_in = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    code = (
+        "import importlib.abc, importlib.util, sys\n"
+        "class Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        return importlib.util.spec_from_loader(name, self) if name == {swallowed!r} else None\n"
+        "    def get_source(self, name):\n"
+        f"        return {stand_in!r}\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from mm1_lab.cli import main\n"
+        "sys.exit(main(['show-data']))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.stderr == "\nmm1-lab: stopped; the same command goes on from here\n"
+    assert ran.returncode == 130 and not ran.stdout
 
 
 def test_the_package_is_a_command_too() -> None:

@@ -48,9 +48,11 @@ def index(options: argparse.Namespace) -> int:
 )
 def show_data(options: argparse.Namespace) -> int:
     """A contact sheet of the miniature world, or of your own data with counts and warnings."""
+    out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
+    if out.suffix != ".png":
+        raise RequestError(f"--out {out}: name a file that ends in .png")
     from mm1_lab.orchestrate.contact_sheet import data_sections, draw_contact_sheet, world_sections
 
-    out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
     if options.data:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.summary import summary_lines
@@ -78,6 +80,8 @@ def verify(options: argparse.Namespace) -> int:
     """Read every file of the results and weights, and put aside what is damaged."""
     from mm1_lab.results import upkeep
 
+    if not options.results.exists() and options.results != RESULTS:
+        raise RequestError(f"{options.results}: there is no such folder")
     count, damaged = upkeep.verify(ledger_of(options))
     parts = Parts(PARTS).damaged()
     for folder, reason in parts.items():

@@ -26,13 +26,15 @@ SAMPLES = "training samples that are searched for leaks; default: %(default)s"
 )
 def check_scale(options: argparse.Namespace) -> int:
     """Whether results at a scale can be trusted."""
+    if options.samples < 1:
+        raise RequestError("--samples must be at least 1")
+    request = request_of(options, "validity", only=("base",))
     from analysis.study import read_study
     from analysis.table import to_plain
     from analysis.validity import validity_rows, validity_table
     from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
     from mm1_lab.orchestrate.executor import make_executor
 
-    request = request_of(options, "validity", only=("base",))
     known = (*GATES, "validity")
     for gate in options.only:
         if gate not in known:
@@ -103,13 +105,15 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
 
 def _fit_file(options: argparse.Namespace) -> int:
+    for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
+        if given:
+            raise RequestError(f"{name} is about trials, and --from runs none; leave one of them out")
+    if not options.file.is_file():
+        raise RequestError(f"--from {options.file}: there is no such file")
     from analysis.lr_law import fit_all
     from analysis.lr_points import read_points
     from analysis.lr_report import parse_targets, write_fits
 
-    for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
-        if given:
-            raise RequestError(f"{name} is about trials, and --from runs none; leave one of them out")
     measurements = read_points(options.file, options.lower_is_better, options.profile)
     targets = parse_targets(options.predict, measurements)
     ledger_of(options).check_writable()

@@ -80,9 +80,10 @@ def compare(options: argparse.Namespace) -> int:
 @command("--results results/study", opt.ALL_RESULTS)
 def figures(options: argparse.Namespace) -> int:
     """Draw tables and figures of all results."""
+    folder = _drawn_folder(options)
     from analysis.redraw import draw
 
-    paths = draw(_drawn_folder(options))
+    paths = draw(folder)
     for folder, count in Counter(path.parent for path in paths).items():
         print(f"{folder}: {counted(count, 'file')}")
     print(f"All of it in short: {paths[-1]}")
@@ -96,10 +97,10 @@ def figures(options: argparse.Namespace) -> int:
 )
 def report(options: argparse.Namespace) -> int:
     """Redraw, and write one HTML file."""
+    folder = _drawn_folder(options)
     from analysis.redraw import draw_report
     from mm1_lab.results.upkeep import masked_copy
 
-    folder = _drawn_folder(options)
     print(draw_report(masked_copy(folder) if options.masked else folder)[-1])
     return DONE
 
@@ -107,11 +108,14 @@ def report(options: argparse.Namespace) -> int:
 def _drawn_folder(options: argparse.Namespace) -> Path:
     """The folder that is asked for; else this machine's, or where it holds no sweep, a copy of the committed study.
 
-    So nothing that is committed changes unless its folder is named.
+    So nothing that is committed changes unless its folder is named. Raises RequestError for one without results,
+    before what draws is imported.
     """
     copy = RESULTS / STUDY.name
     if options.results or any(RESULTS.glob("*/*/sweep.json")) or not STUDY.exists():
-        return options.results or RESULTS
+        folder = options.results or RESULTS
+        list_variants(folder)
+        return Path(folder)
     shutil.rmtree(copy, ignore_errors=True)
     return Path(shutil.copytree(STUDY, copy))
 

@@ -32,6 +32,9 @@ class Ledger:
         self.store = (store or results / "store").absolute()
         self.parts = Parts(parts) if parts else None
         self._intact: set[str] = set()
+        for folder in (self.results, self.store):
+            if folder.is_file():
+                raise RequestError(f"{folder}: is a file; name a folder")
 
     def check_writable(self) -> None:
         """Raises RequestError unless both folders can be written to; makes them if need be."""

@@ -20,6 +20,7 @@ from mm1_lab.data.shards.datafile import read_data_file
 from mm1_lab.data.shards.index import index_file, write_table
 from mm1_lab.data.shards.remote import Copies
 from mm1_lab.data.shards.shards import Shards, table_path
+from mm1_lab.processes import hear, unheard
 
 T = TypeVar("T")
 _data: Shards
@@ -64,6 +65,12 @@ def _prepare(name: str, number: int) -> None:
         rows.of_file(number)
 
 
+def _begin(*opened: Any) -> None:
+    hear()
+    if opened:
+        _open(*opened)
+
+
 @contextmanager
 def _workers(processes: int, *opened: Any) -> Iterator[Callable[[Callable[[Any], T], Iterable[Any]], Iterator[T]]]:
     """`map`, in so many processes, each with its data `opened`; this one serves where one is enough."""
@@ -71,9 +78,13 @@ def _workers(processes: int, *opened: Any) -> Iterator[Callable[[Callable[[Any],
         yield map
         return
     context = multiprocessing.get_context("spawn")
-    initialise = partial(_open, *opened) if opened else None
-    with ProcessPoolExecutor(processes, context, initialise) as pool:
-        yield pool.map
+    with ProcessPoolExecutor(processes, context, _begin, opened) as pool:
+
+        def work(does: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+            with unheard():  # processes start as work is handed in
+                return pool.map(does, items)
+
+        yield work
 
 
 def _told(done: Iterator[T], total: int, what: str) -> Iterator[T]:
