@@ -38,6 +38,13 @@ class ModelManifest:
     chat_class_path: str | None = None
 
 
+@dataclass(frozen=True)
+class GenerationResult:
+    """What its evaluator takes as it is, where a bare pair would become text."""
+
+    text: Any
+
+
 class Base:
     """What lmms-eval's class `lmms` gives its subclasses, as far as models use it."""
 
@@ -50,8 +57,15 @@ class Base:
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
     """The class that the entry point leads to."""
-    modules = {"lmms_eval": {}, "lmms_eval.api": {}, "lmms_eval.api.model": {"lmms": Base}, "lmms_eval.models": {}}
-    for name, content in (modules | {"lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest}}).items():
+    modules: dict[str, dict[str, Any]] = {
+        "lmms_eval": {},
+        "lmms_eval.api": {},
+        "lmms_eval.api.model": {"lmms": Base},
+        "lmms_eval.models": {},
+    }
+    modules["lmms_eval.models.registry_v2"] = {"ModelManifest": ModelManifest}
+    modules["lmms_eval.api.instance"] = {"GenerationResult": GenerationResult}
+    for name, content in modules.items():
         module = ModuleType(name)
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
@@ -124,9 +138,10 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
             for (number, _), target in zip(offered, targets, strict=True)
         ]
     )
-    for (loss, _), (log, _), (_, answer) in zip(found, logs, options, strict=True):
+    assert all(isinstance(one, GenerationResult) for one in found)
+    for (loss, _), (log, _), (_, answer) in zip((one.text for one in found), logs, options, strict=True):
         assert loss == pytest.approx(-log / len(answer), rel=1e-3)
     greedy = [answer.split()[0] == one for (number, one) in offered for answer in [answers[number] or "-"]]
-    assert [is_greedy for _, is_greedy in found] == greedy
+    assert [one.text[1] for one in found] == greedy
     with pytest.raises(NotImplementedError, match="several rounds"):
         model.generate_until_multi_round([])

@@ -12,7 +12,7 @@ from analysis.table import to_plain
 from analysis.tables import compare_table
 from mm1_lab.config import RequestError
 from mm1_lab.files import damage
-from mm1_lab.orchestrate.importing import import_scores
+from mm1_lab.orchestrate.importing import import_scores, read_log
 from mm1_lab.orchestrate.request import Request, load_request
 from mm1_lab.rows import HeldOutRow, ScoreRow
 
@@ -91,6 +91,22 @@ def test_a_log_becomes_rows_beside_the_trials_own(request_: Request, tmp_path: P
     assert means["pope pope_f1_score"] == pytest.approx(80) and means["pope pope_recall"] == pytest.approx(80)
     assert study.mean(trial.arm, "0-shot").estimate == pytest.approx((40 / 3 + 70) / 2), "and no mean has it"
     assert "pope: 11 questions, asked and scored by lmms-eval (pope_accuracy)." in study.benchmark_notes
+
+
+def test_a_recorded_log() -> None:
+    """Written by lmms-eval 0.7.3 for ten made-up questions, by likelihood and by yes or no; answers are cut short."""
+    choices, pope = read_log(Path(__file__).parent / "lmms_eval_log")
+    assert (choices.name, pope.name) == ("ten_choices", "ten_pope") and choices.shots == pope.shots == 0
+    losses = [[float(loss) for loss, _ in sample["filtered_resps"]] for sample in choices.samples]
+    right = [
+        min(range(3), key=told.__getitem__) == int(sample["target"])
+        for told, sample in zip(losses, choices.samples, strict=True)
+    ]
+    assert list(choices.metrics) == ["acc"] and list(choices.metrics["acc"]) == [100.0 * one for one in right]
+    means = {name: fmean(points) for name, points in pope.metrics.items()}
+    assert means["pope_accuracy"] == 50 and means["pope_precision"] == pytest.approx(100)
+    assert means["pope_recall"] == pytest.approx(100 / 6) and means["pope_f1_score"] == pytest.approx(200 / 7)
+    assert pope.left_out == ("pope_yes_ratio",), "which is of the right answers, not of the model's"
 
 
 def test_importing_again_changes_nothing_and_a_new_log_takes_the_place(request_: Request, tmp_path: Path) -> None:

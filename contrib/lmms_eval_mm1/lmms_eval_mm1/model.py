@@ -5,6 +5,7 @@ from itertools import groupby, islice
 from typing import Any
 
 import torch
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -38,9 +39,12 @@ class ExportedMM1(lmms):
                 answers += self._answer(part, settings)
         return answers
 
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Of each continuation, the mean loss per token in nats, and whether greedy decoding would give it."""
-        return [self._loss(*request.args) for request in requests]
+    def loglikelihood(self, requests: list[Any]) -> list[GenerationResult]:
+        """Of each continuation, the mean loss per token in nats, and whether greedy decoding would give it.
+
+        The pairs are wrapped as answers are: lmms-eval 0.7 makes text of bare ones, and its tasks then fail.
+        """
+        return [GenerationResult(self._loss(*request.args)) for request in requests]
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
         raise NotImplementedError("tasks of several rounds are not answered; choose others")
