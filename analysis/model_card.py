@@ -14,7 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 model = AutoModelForImageTextToText.from_pretrained(FOLDER)
 processor = AutoProcessor.from_pretrained(FOLDER)
 inputs = processor(images=["picture.jpg"], text="<image>{prompt}")
-print(processor.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))""",
+print(processor.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))
+
+# or in a sweep of mm1-lab, to tune it on instructions: {sft: {start: FOLDER}}""",
     "llava": """from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained(FOLDER)

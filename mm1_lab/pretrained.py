@@ -17,7 +17,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, RequestError, nearest
+from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, PretrainedMM1, RequestError, nearest
+from mm1_lab.files import DONE
 from mm1_lab.formatting import first_line
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -101,6 +102,7 @@ class HuggingFace:
     def __init__(self) -> None:
         self.encoder: Callable[[Pretrained], PretrainedEncoder] = cache(read_encoder)
         self.decoder: Callable[[Pretrained], PretrainedDecoder] = cache(read_decoder)
+        self.whole: Callable[[str], PretrainedMM1] = cache(read_exported)
 
 
 def read_encoder(asked: Pretrained) -> PretrainedEncoder:
@@ -117,7 +119,7 @@ def read_encoder(asked: Pretrained) -> PretrainedEncoder:
         raise RequestError(f"{asked.weights}: has {count} layers, so layer {asked.layer} cannot be used")
     patches = max(0, getattr(config, "num_patches", 0))
     mean, std = _normalisation(folder, asked.weights)
-    found = _described(asked, folder, config, layers) | {
+    found = _described(asked.weights, folder, config, layers) | {
         "patch": config.patch_size,
         "image_size": getattr(config, "image_size", None) or round(patches**0.5) * config.patch_size,
         "layer": asked.layer,
@@ -141,16 +143,80 @@ def read_decoder(asked: Pretrained) -> PretrainedDecoder:
             f"{asked.weights}: some of its layers see only a window of the text, which packed rows do not allow; "
             "choose a decoder whose layers see everything"
         )
-    found = _described(asked, folder, config, config.num_hidden_layers)
+    found = _described(asked.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
     found |= {"vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
-def _described(asked: Pretrained, folder: Path, config: Any, layers: int) -> dict[str, Any]:
+def read_exported(name: str) -> PretrainedMM1:
+    """What the folder of a model that `mm1-lab export` wrote as a whole says of it.
+
+    Raises RequestError for another one, or where something of it is missing or damaged.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig
+
+    from mm1_lab.data.tokenizers import folder_tokenizer
+
+    folder = find_folder(name)
+    check_folder(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config["model_type"] != "mm1":
+            raise ValueError(f"its model_type is {config['model_type']!r}")
+        tower = config["encoder_config"]
+        vision, text = (AutoConfig.for_model(**part) for part in (tower["vision_config"], config["text_config"]))
+        mean, std = ([value / tower["white"] for value in tower[key]] for key in ("mean", "std"))
+        image = config["image_token_id"]
+        blind = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["blind"]
+        tensors: set[str] = set()
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "numpy") as file:
+                tensors |= set(file.keys())
+        index = folder / "model.safetensors.index.json"
+        needed = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.exists() else ()
+    except Exception as error:  # whatever JSON, the library and safetensors raise for what is damaged or something else
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise RequestError(f"{name}: is no whole model as `mm1-lab export` writes it ({reason})") from None
+    parts = {part for part in ("encoder", "connector", "decoder") if not any(key.startswith(part) for key in tensors)}
+    if missing := parts | (set(needed) - tensors):
+        raise RequestError(f"{name}: its weights lack {min(missing)}; the copy is not complete, export it again")
+    own = folder_tokenizer(folder, rows=text.vocab_size).image
+    if own != image:
+        raise RequestError(f"{name}: the image token is {image} to its model, {own} to its tokenizer; export it again")
+    encoder = _described(name, folder, vision, vision.num_hidden_layers)
+    decoder = _described(name, folder, text, text.num_hidden_layers)
+    if experts := getattr(text, "num_experts", 0):
+        chosen = {"experts_every": text.decoder_sparse_step, "experts_per_token": text.num_experts_per_tok}
+        decoder["size"] |= {"experts": experts, **chosen}
+    shape = {"patch": vision.patch_size, "image_size": tower["image_size"], "layer": tower["layer"]}
+    longest = {"vocabulary": text.vocab_size, "longest": text.max_position_embeddings}
+    found = decoder | {
+        "family": "mm1",
+        "encoder": encoder | shape | {"mean": mean, "std": std},
+        "decoder": decoder | longest,
+        "connector": config["connector"],
+        "blind": blind,
+    }
+    return PretrainedMM1.parse(found, str(folder / "config.json"))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises RequestError for a folder with pickled weights, or without a file that was exported with it."""
+    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if pickled:
+        raise RequestError(f"{folder}: {pickled[0]} is pickled and can run code when it is loaded; delete it")
+    if (folder / DONE).exists():
+        for name in json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]:
+            if not (folder / name).exists():
+                raise RequestError(f"{folder}: lacks {name}; the copy is not complete, export it again")
+
+
+def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, Any]:
     """The fields of a PretrainedModel."""
     size = {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads}
-    found = {"name": asked.weights, "folder": str(folder), "digest": _digest(folder, asked.weights)}
+    found = {"name": name, "folder": str(folder), "digest": _digest(folder, name)}
     return found | {"family": config.model_type, "size": size}
 
 

@@ -68,7 +68,7 @@ def load_weights(model: Any, folder: Path) -> None:
     found: Any = load_torch_model(model, one if one.exists() else folder)
     strange = [*(set(found.missing_keys) - set(model.all_tied_weights_keys)), *found.unexpected_keys]
     if strange:
-        raise RequestError(f"{folder}: its weights do not fit the model ({min(strange)}); delete it and run again")
+        raise RequestError(f"{folder}: its weights do not fit the model ({min(strange)}); make it anew")
 
 
 @contextmanager

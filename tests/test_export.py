@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from mm1_lab.cli import main
-from mm1_lab.config import Pretrained, RequestError, load_scale, load_sweep, resolve
+from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale, load_sweep, resolve
 from mm1_lab.data import open_data
 from mm1_lab.data.tokenizers import folder_tokenizer
 from mm1_lab.data.world import World
@@ -23,7 +26,11 @@ from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, 
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
+from mm1_lab.orchestrate.plan import make_plan
+from mm1_lab.orchestrate.request import load_request
 from mm1_lab.pretrained import HuggingFace, text_config
+from mm1_lab.train.stages import run_stage
+from mm1_lab.weights import load_weights
 from tests import pretrained as saved
 from tests.conftest import make_place
 from tests.data.conftest import Files
@@ -168,6 +175,100 @@ def test_a_damaged_folder_is_refused(place: Path, tmp_path: Path) -> None:
         AutoModelForImageTextToText.from_pretrained(folder)
 
 
+TUNED = """
+title: A model that is there already
+axis: start
+recipe: sft
+arms:
+  exported: {sft: {start: mm1}}
+  here: {}
+"""
+
+
+def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As from the stage that was exported, bit by bit; nothing else is left to run."""
+    monkeypatch.chdir(place)
+    (place / "sweeps" / "tuned.yaml").write_text(TUNED, encoding="utf-8")
+    request = load_request("sweeps/tuned.yaml", "smoke")
+    assert request.data == WORLD_DATA, "it speaks the world's words"
+    tuned, here = (trial.evaluation.model for trial in request.trials)
+    assert [stage.KIND for stage in request.trials[0].evaluation.chain()] == ["evaluation", "sft"]
+    states = {name: planned.state for name, planned in make_plan(request.trials, request.ledger).stages.items()}
+    assert states[tuned.fingerprint] == states[here.fingerprint] == "run" and len(states) == 5
+    assert states[here.model.fingerprint] == "done", "which was exported"
+    assert tuned.parameters() == here.parameters() and tuned.connector == here.connector
+    inputs = {"model": request.ledger.weights(here.model.fingerprint)}
+    for stage, folders in ((tuned, {}), (here, inputs)):
+        folder = tmp_path / stage.fingerprint
+        folder.mkdir()
+        run_stage(stage, folder, folders, World(), lambda progress: None)
+    for name in ("training.csv", "model.safetensors"):
+        one, other = ((tmp_path / stage.fingerprint / name).read_bytes() for stage in (tuned, here))
+        assert one == other, name
+    finer = load_request("sweeps/tuned.yaml", "smoke", settings=("resolutions.336=48",)).trials[0].evaluation.model
+    other = here.model_copy(update={"image_size": 48})
+    built = [build_mm1(stage, World().tokenizer) for stage in (finer, other)]
+    for model, folder in zip(built, (place / "mm1", inputs["model"]), strict=True):
+        load_weights(model, folder)
+    one, same = (model.state_dict() for model in built)
+    assert built[0].encoder.patches == 64 and all(torch.equal(value, same[name]) for name, value in one.items())
+
+
+def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "sweeps", "sweeps")
+
+    def told(start: str, *settings: str, more: str = "", arm: str = "") -> str:
+        text = TUNED.replace("start: mm1", f"start: {start}{more}").replace("here: {}", arm or "here: {}")
+        Path("sweeps/tuned.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(RequestError) as error:
+            load_request("sweeps/tuned.yaml", "smoke", settings=settings)
+        (line,) = str(error.value).splitlines()
+        assert "exported" in line or Path(start).name in line
+        return line
+
+    def changed(name: str, change: Callable[[Path], object]) -> str:
+        change(shutil.copytree(place / "mm1", tmp_path / name))
+        return told(f"./{name}")
+
+    def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
+        def edit(folder: Path) -> None:
+            text = (folder / file).read_text(encoding="utf-8")
+            assert old in text
+            (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+
+        return edit
+
+    def cut(folder: Path) -> None:
+        weights = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(weights[:-100])
+
+    def without_connector(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        kept = {name: value for name, value in weights.items() if not name.startswith("connector")}
+        save_file(kept, folder / "model.safetensors")
+
+    assert "there is no such folder" in told("./nowhere")
+    assert "lacks config.json; the copy is not complete" in changed("bare", lambda at: (at / "config.json").unlink())
+    assert "lacks model.safetensors" in changed("light", lambda at: (at / "model.safetensors").unlink())
+    assert "is pickled" in changed("pickled", lambda at: torch.save({}, at / "pytorch_model.bin"))
+    assert "model_type is 'clip_vision_model'" in told(str(place / "encoder"))
+    assert "is no whole model as `mm1-lab export` writes it (SafetensorError" in changed("cut", cut)
+    assert "its weights lack connector" in changed("parts", without_connector)
+    image = edited("config.json", '"image_token_id": 3', '"image_token_id": 7')
+    assert "the image token is 7 to its model, 3 to its tokenizer" in changed("strange", image)
+    assert "its decoder's embedding has 40 rows" in changed("rows", edited("config.json", ": 423", ": 40"))
+    whole = str(place / "mm1")
+    assert "was made for 256 positions; lower" in told(whole, "sft.sequence_length=300")
+    assert "50 pixels are not divisible by the patch of 6" in told(whole, "resolutions.336=50")
+    after = told(whole, more=", after_steps: 10")
+    assert "after_steps are of a pre-training that is done here" in after
+    chosen = told(whole, arm=f"other: {{connector: mlp, sft: {{start: {whole}}}}}")
+    assert f"{whole} is pre-trained already; leave out connector" in chosen
+    other = saved.save_decoder("llama", tmp_path / "llama")
+    assert "have different tokenizers" in told(whole, arm=f"other: {{decoder: {other}}}")
+
+
 def test_what_cannot_be_exported(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,3 +376,23 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         batch = processor(images=row["image"], text=f"<image>{row['question']}")
         out = model.generate(**batch, max_new_tokens=new_tokens)[0, batch["input_ids"].shape[1] :]
         assert cut_answer(processor.decode(out, skip_special_tokens=True), ("\n",)) == prediction
+
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": ANSWER}]
+    said = [{"id": f"{number}", "image": f"{number}.png", "conversations": turns} for number in range(10)]
+    Path("llava.json").write_text(json.dumps(said), encoding="utf-8")
+    content = yaml.safe_load(Path("data.yaml").read_text(encoding="utf-8")) | {
+        "instructions": {"mine": {"files": "llava.json"}}
+    }
+    files.yaml(**content)
+    Path("sweeps/tuned.yaml").write_text(TUNED.replace("mm1", "model"), encoding="utf-8")
+    tuned = ("sweeps/tuned.yaml", "--scale", "lab", "--only", "exported", "--data", "data.yaml", *settings)
+    small = [
+        part for text in ("sft.steps=2", "sft.batch_size=2", "sft.sequence_length=1024") for part in ("--set", text)
+    ]
+    assert main(["run", *tuned, *small, "--inline"]) == 0
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("results/local/trials/*/record.json")]
+    (record,) = [one for one in records if one["trials"] == ["exported / seed 0"]]
+    assert (
+        set(record["fingerprints"]) == {"sft", "evaluation"} and record["config"]["model"]["model"]["family"] == "mm1"
+    )
+    assert record["config"]["data"]["tokenizer"] == folder_tokenizer(Path("model")).digest

@@ -9,6 +9,7 @@ from mm1_lab.config.kinds import (
     EvaluationStage,
     ModelStage,
     MultimodalStage,
+    PretrainedMM1,
     SftStage,
 )
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count

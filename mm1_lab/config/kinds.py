@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
-from mm1_lab.config.pretrained import PretrainedDecoder, PretrainedEncoder
+from mm1_lab.config.pretrained import PretrainedDecoder, PretrainedEncoder, PretrainedModel
 from mm1_lab.config.scale import (
     Attention,
     DecoderTraining,
@@ -141,13 +141,27 @@ class MultimodalStage(Stage):
         return (self.stop_after or self.training.steps) * self.training.batch_size * self.sequence_length
 
 
+class PretrainedMM1(PretrainedModel):
+    """A whole model that was exported, to be tuned; it is no stage, for nothing is left to run. `size` is the
+    decoder's."""
+
+    encoder: PretrainedEncoder
+    decoder: PretrainedDecoder
+    connector: ConnectorConfig
+    blind: bool = False
+    """Whether it was trained with one flat colour in place of every image."""
+    gradient_checkpointing: bool = False
+    attention: Attention = "masked"
+    """These two are the scale's, as in MultimodalStage."""
+
+
 class SftStage(Stage):
     """Supervised fine-tuning of a model on instructions, at a resolution and number of views of its own."""
 
     KIND: ClassVar[str] = "sft"
     VERSION: ClassVar[int] = 2
 
-    model: MultimodalStage
+    model: MultimodalStage | PretrainedMM1
     shares: dict[str, float]
     """Share of packed rows per instruction set."""
     sets: str = ""
@@ -201,7 +215,7 @@ class SftStage(Stage):
         return self.views * self.connector.image_tokens
 
     def parameters(self) -> Parameters:
-        return self.model.parameters()
+        return self.encoder.features.parameters() + self.decoder.size.parameters()
 
     def positions(self) -> int:
         return self.training.steps * self.training.batch_size * self.sequence_length

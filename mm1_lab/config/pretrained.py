@@ -1,12 +1,15 @@
 """Models that others have trained: as a scale or a recipe asks for them, and as they are found."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.size import Size
+
+if TYPE_CHECKING:
+    from mm1_lab.config.kinds import PretrainedMM1
 
 
 class Pretrained(Config):
@@ -71,6 +74,8 @@ class PretrainedModels(Protocol):
     def encoder(self, asked: Pretrained) -> PretrainedEncoder: ...
 
     def decoder(self, asked: Pretrained) -> PretrainedDecoder: ...
+
+    def whole(self, folder: str) -> "PretrainedMM1": ...
 
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:

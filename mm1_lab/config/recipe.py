@@ -75,6 +75,9 @@ class EncoderRecipe(Config):
 class SftRecipe(Config):
     """Supervised fine-tuning on instructions, after pre-training (section 5)."""
 
+    start: str | None = Field(None, min_length=1)
+    """The model that is tuned: a folder that `mm1-lab export` wrote, or its hub name, in place of pre-training here.
+    Its encoder, connector, decoder and tokenizer come with it, so the recipe has nothing but `sft` then."""
     mixture: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Weights of instruction sets by name; empty: all that the data have, alike."""
     resolution: int = Field(336, gt=0)
@@ -102,6 +105,8 @@ class SftRecipe(Config):
             raise ValueError("with five views each has half the resolution, so it must be even")
         if self.sharp_demonstrations is not None and self.views == 1:
             raise ValueError("sharp_demonstrations are those in five views; set views: 5")
+        if self.start and self.after_steps:
+            raise ValueError("after_steps are of a pre-training that is done here; start has none, so leave one out")
         return self
 
 
@@ -136,6 +141,8 @@ class Recipe(Config):
     def _trainable(self) -> "Recipe":
         if isinstance(self.learning_rate, float) and self.learning_rate <= 0:
             raise ValueError("learning_rate must be above 0")
+        if self.sft and self.sft.start and (own := [name for name in self.identity if name != "sft"]):
+            raise ValueError(f"sft.start: {self.sft.start} is pre-trained already; leave out {', '.join(own)}")
         if len(set(self.frozen)) == 3:
             raise ValueError("frozen names every part; leave one to be trained")
         return self

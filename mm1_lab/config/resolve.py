@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from typing import Any, cast
 
 from mm1_lab.config.base import Config, RequestError, nearest
-from mm1_lab.config.kinds import ConnectorConfig, EvaluationStage, MultimodalStage, SftStage
+from mm1_lab.config.kinds import ConnectorConfig, EvaluationStage, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
 from mm1_lab.config.pretrained import PretrainedEncoder, PretrainedModels
 from mm1_lab.config.recipe import SOURCES, Recipe, SftRecipe
@@ -108,10 +108,10 @@ class _Resolver(PartsResolver):
 
     def evaluation(self) -> EvaluationStage:
         sft = self.recipe.sft
-        model = self.multimodal()
+        start = self.exported(sft.start) if sft and sft.start else None
         return EvaluationStage(
             **self.shared,
-            model=self.tuned(sft, model) if sft else model,
+            model=self.tuned(sft, start or self.multimodal()) if sft else self.multimodal(),
             settings=self.scale.evaluate,
             benchmarks=self.scale.benchmarks,
             text_tasks=self.scale.text_tasks,
@@ -163,6 +163,18 @@ class _Resolver(PartsResolver):
             attention=scale.attention,
         )
 
+    def exported(self, folder: str) -> PretrainedMM1:
+        """A model that is pre-trained already, as a whole."""
+        scale = self.scale
+        model = self.others(folder).whole(folder)
+        if scale.sft and scale.sft.sequence_length > model.decoder.longest:
+            raise RequestError(
+                f"sft.start: {folder} was made for {model.decoder.longest} positions; lower the scale's with "
+                f"--set sft.sequence_length={model.decoder.longest}"
+            )
+        how = {"gradient_checkpointing": scale.gradient_checkpointing, "attention": scale.attention}
+        return model.model_copy(update=how)
+
     def training(self, decoder: Size) -> MultimodalTraining:
         """The scale's multimodal training with the recipe's steps and learning rate."""
         scaled, rate = self.scale.train, self.recipe.learning_rate
@@ -181,12 +193,12 @@ class _Resolver(PartsResolver):
             }
         )
 
-    def tuned(self, asked: SftRecipe, model: MultimodalStage) -> SftStage:
+    def tuned(self, asked: SftRecipe, model: MultimodalStage | PretrainedMM1) -> SftStage:
         """Instruction tuning of `model`, or of what its pre-training is before its end."""
         scale, known = self.scale, self.data.instructions
         if scale.sft is None:
             raise RequestError("the scale has no `sft`; see the one of sweeps/scales/mini.yaml")
-        if asked.after_steps is not None:
+        if asked.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, asked.after_steps, PAPER_STEPS)
             if stop > model.training.steps:
                 raise RequestError(f"sft.after_steps: pre-training ends before, after {model.training.steps}")

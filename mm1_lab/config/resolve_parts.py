@@ -7,7 +7,6 @@ from typing import Any, TypeVar, cast
 from mm1_lab.config.base import RequestError, nearest
 from mm1_lab.config.kinds import DecoderStage, EncoderStage
 from mm1_lab.config.pretrained import (
-    Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedModels,
@@ -54,7 +53,7 @@ class PartsResolver:
         scale = self.scale
         name = decoder_name(self.recipe, scale)
         if ready := find_pretrained(name, scale.pretrained_decoders):
-            decoder = self.others(ready).decoder(ready)
+            decoder = self.others(ready.weights).decoder(ready)
             if scale.sequence_length > decoder.longest:
                 raise RequestError(
                     f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
@@ -91,7 +90,7 @@ class PartsResolver:
                     f"the encoder {asked.size!r} is pre-trained already ({ready.weights}), so its loss and data cannot "
                     "be chosen; name other weights for this arm"
                 )
-            return self.others(ready).encoder(ready)
+            return self.others(ready.weights).encoder(ready)
         key = ("encoder", self.seed, asked, self.recipe.resolution)
         if key not in self.made:
             self.made[key] = self.encoder_stage(asked)
@@ -131,9 +130,9 @@ class PartsResolver:
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 
-    def others(self, asked: Pretrained) -> PretrainedModels:
+    def others(self, weights: str) -> PretrainedModels:
         if self.models is None:
-            raise TypeError(f"{asked.weights} is a pre-trained model; give `models`, which can look into it")
+            raise TypeError(f"{weights} is a pre-trained model; give `models`, which can look into it")
         return self.models
 
 

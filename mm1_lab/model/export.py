@@ -11,7 +11,6 @@ PIL or numpy, which is scaled as it is.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,14 +29,12 @@ from transformers import (
     ProcessorMixin,
 )
 
-from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
 from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, square
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
-from mm1_lab.files import DONE
 from mm1_lab.model.mm1 import MM1, MM1Config
-from mm1_lab.pretrained import PICKLED
+from mm1_lab.pretrained import check_folder
 
 
 class MM1ForConditionalGeneration(MM1, GenerationMixin):
@@ -90,17 +87,6 @@ class MM1ForConditionalGeneration(MM1, GenerationMixin):
             labels=labels,
             return_dict=return_dict,
         )
-
-
-def check_folder(folder: Path) -> None:
-    """Raises RequestError for a folder with pickled weights, or without a file that was exported with it."""
-    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-    if pickled:
-        raise RequestError(f"{folder}: {pickled[0]} is pickled and can run code when it is loaded; delete it")
-    if (folder / DONE).exists():
-        for name in json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]:
-            if not (folder / name).exists():
-                raise RequestError(f"{folder}: lacks {name}; the copy is not complete, export it again")
 
 
 @dataclass(frozen=True, slots=True)

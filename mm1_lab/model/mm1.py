@@ -10,7 +10,15 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from mm1_lab import team
-from mm1_lab.config import ConnectorConfig, EncoderStage, ModelStage, MultimodalStage, PretrainedDecoder
+from mm1_lab.config import (
+    ConnectorConfig,
+    EncoderStage,
+    ModelStage,
+    MultimodalStage,
+    PretrainedDecoder,
+    PretrainedMM1,
+    SftStage,
+)
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.model.connectors import build_connector
@@ -129,6 +137,10 @@ class MM1(PreTrainedModel):
 
 def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     """The model of `stage` from scratch, also where its parts are pre-trained ones."""
+    if isinstance(stage, SftStage) and isinstance(stage.model, PretrainedMM1):
+        exported = MM1Config.from_pretrained(stage.model.folder)
+        exported.encoder_config.image_size = exported.encoder_config.vision_config.image_size = stage.image_size
+        return MM1(exported)
     asked, decoder = stage.encoder, stage.decoder
     if isinstance(asked, EncoderStage):
         encoder = encoder_config(asked.features, asked.patch, stage.image_size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from mm1_lab.config import ModelStage, SftStage, Trial
+from mm1_lab.config import ModelStage, Trial
 from mm1_lab.results import Ledger
 from mm1_lab.source_code import changed_parts, changed_text
 
@@ -31,8 +31,7 @@ def _changed(trial: Trial, ledger: Ledger) -> Iterator[str]:
 
 
 def _models(trial: Trial) -> list[ModelStage]:
-    model = trial.evaluation.model
-    return [model, model.model] if isinstance(model, SftStage) else [model]
+    return [stage for stage in trial.evaluation.chain() if isinstance(stage, ModelStage)]
 
 
 def _distinct(trials: Iterable[Trial]) -> Iterable[Trial]:

@@ -148,7 +148,7 @@ def load_request(
     # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
     resolve_sweep(follow_law(loaded, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
-    tokenizer = decoders_tokenizer(arms, numbers, models)
+    tokenizer = decoders_tokenizer(arms, numbers, models, data)
     numbers = with_benchmarks(numbers, data, tokenizer)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
@@ -201,25 +201,34 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
     return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
 
 
-def decoders_tokenizer(arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace) -> Path | None:
-    """The folder of the pre-trained decoder whose tokenizer the data take; None where no arm has such a decoder.
+def decoders_tokenizer(
+    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None
+) -> Path | None:
+    """The folder of the pre-trained decoder, or model, whose tokenizer the data take; None where no arm has one, or
+    what was exported has the words of the miniature world, and that is the data.
 
     Raises RequestError where two of them have different tokenizers: all arms must read the same rows.
     """
     folders: dict[str, Path] = {}
+    exported = None
     for recipe in arms.values():
-        asked = find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders)
-        if asked:
+        if recipe.sft and recipe.sft.start:
+            exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
+        elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
             folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
-    if len(folders) > 1:
-        from mm1_lab.data.tokenizers import folder_tokenizer
+    if not (exported or len(folders) > 1):
+        return next(iter(folders.values()), None)
+    from mm1_lab.data.tokenizers import folder_tokenizer
+    from mm1_lab.data.world.words import WorldTokenizer
 
-        if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
-            raise RequestError(
-                f"the decoders {' and '.join(folders)} have different tokenizers; make a sweep of each, for the arms "
-                "of a sweep read the same rows"
-            )
-    return next(iter(folders.values()), None)
+    if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
+        raise RequestError(
+            f"the models {' and '.join(folders)} have different tokenizers; make a sweep of each, for the arms of a "
+            "sweep read the same rows"
+        )
+    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
+        return None
+    return next(iter(folders.values()))
 
 
 def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:

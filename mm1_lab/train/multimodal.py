@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mm1_lab.config import ModelStage, MultimodalStage, RequestError, SftStage
+from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
@@ -41,13 +41,13 @@ def train_multimodal(
 
 
 def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
-    """Supervised fine-tuning on instructions (section 5) of the model of `inputs["model"]`; answers alone count.
+    """Supervised fine-tuning on instructions (section 5) of the model of `inputs["model"]`, or of an exported one.
 
-    Its position embeddings are interpolated for another resolution.
+    Answers alone count. Its position embeddings are interpolated for another resolution.
     """
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
-    load_weights(model, inputs["model"])
+    load_weights(model, Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"])
     limits = Limits(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
     sources = {name: data.instructions(name, stage.seed, limits) for name in stage.shares}
     train_mm1(stage, folder, model, sources, data.tokenizer, report)
