@@ -117,10 +117,12 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
 ) -> None:
     import json
     import os
+    import re
     import shutil
     import signal
     import socket
-    from urllib.request import urlopen
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
 
     shutil.copytree(finished.results, place.results)
     with socket.socket() as free:
@@ -141,6 +143,17 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         assert any(line.startswith(f"data_mix-smoke: {address}/#/experiments/") for line in lines)
         with urlopen(f"{address}/ajax-api/3.0/mlflow/ui-telemetry", timeout=30) as answer:
             assert json.load(answer)["disable_ui_telemetry"] is True
+        with urlopen(address, timeout=30) as answer:
+            page = answer.read().decode()
+        (script,) = re.findall(r'src="(static-files/static/js/main[^"]+)"', page)
+        with urlopen(f"{address}/{script}", timeout=30) as answer:
+            assert '"data-assistant-ui":"true"' in answer.read().decode(), "how this MLflow marks its assistant"
+        assert "<style>[data-assistant-ui] {display: none !important}</style></head>" in page
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"{address}/ajax-api/3.0/mlflow/assistant/config", timeout=30)
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(Request(address, headers={"Host": "other.example"}), timeout=30)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.communicate()
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate()
+    assert output.strip() == "mm1-lab: stopped; the same command goes on from here" and process.returncode == 130

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
-import time
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
-from urllib.request import urlopen
+from pathlib import Path
 
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.mlflow_runs import VIEW
 from mm1_lab.orchestrate.mlflow_store import connect, tracking_uri, without_secrets
+from mm1_lab.orchestrate.request import LOCAL
+
+ASSISTANT, NO_ASSISTANT = "/ajax-api/3.0/mlflow/assistant", "[data-assistant-ui] {display: none !important}"
+"""Where MLflow's assistant is asked; how pages mark its panel and the button that opens it."""
 
 
 def check_port(port: int) -> None:
@@ -29,15 +30,16 @@ def check_port(port: int) -> None:
 
 
 def show_dashboard(port: int) -> None:
-    """Tells the addresses; where MLflow is no server elsewhere, becomes one on `port`."""
+    """Tells the addresses; where MLflow is no server elsewhere, serves it on `port` until a Ctrl-C."""
     uri = tracking_uri()
     remote = uri.startswith("http")
     address = uri if remote else f"http://127.0.0.1:{port}"
     told = [f"{sweep}: {address}{page}" for sweep, page in pages().items()]
     told.append(f"MLflow is at {without_secrets(address)}" + ("" if remote else "; end it with Ctrl-C"))
-    if not remote:
+    if remote:
+        print("\n".join(told))
+    else:
         _serve(uri, port, told)
-    print("\n".join(told))
 
 
 def pages() -> dict[str, str]:
@@ -50,22 +52,30 @@ def pages() -> dict[str, str]:
     return found
 
 
-def _serve(uri: str, port: int, told: Sequence[str]) -> NoReturn:
-    """Becomes MLflow's server, so that whatever ends one ends the other; `told` is printed once it answers."""
+def _serve(uri: str, port: int, told: Sequence[str]) -> None:
+    """MLflow's server, in this process, until it is ended; prints `told` once it answers.
+
+    Its assistant is left out: there is no switch for it (MLflow 3.17), its panel opens by itself in a browser on this
+    machine, and its addresses run commands.
+    """
     print("MLflow starts …", flush=True)
-    if os.fork() == 0:
-        _tell_when_it_answers(f"http://127.0.0.1:{port}/health", told)
-        os._exit(0)
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # and not an argument, which everyone on the machine can read
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [*command, "--workers", "1", "--uvicorn-opts", "--log-level warning"])
+    warnings.simplefilter("ignore")  # of what MLflow's server imports
+    import uvicorn  # before MLflow's server, which refuses other hosts where it finds this
+    from mlflow.server import app as pages
+    from mlflow.server.fastapi_app import app
+    from mlflow.server.handlers import initialize_backend_stores
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Mount
 
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print("\n".join(told), flush=True)
 
-def _tell_when_it_answers(address: str, lines: Sequence[str]) -> None:
-    for _ in range(600):  # minutes, on a busy machine
-        try:
-            with urlopen(address, timeout=5):
-                print("\n".join(lines), flush=True)
-                return
-        except OSError:
-            time.sleep(0.3)
+    index = (Path(pages.static_folder or "") / "index.html").read_text(encoding="utf-8")
+    page = index.replace("</head>", f"<style>{NO_ASSISTANT}</style></head>")
+    pages.view_functions["serve"] = lambda: page
+    app.router.routes.insert(0, Mount(ASSISTANT, PlainTextResponse("left out", 404)))
+    initialize_backend_stores(uri, uri, (LOCAL / "mlartifacts").absolute().as_uri())
+    settings = uvicorn.Config(app, "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1)
+    Server(settings).run()
