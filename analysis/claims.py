@@ -92,7 +92,7 @@ def grounds(study: Study, failed: Sequence[str] = ()) -> str:
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     """One claim's row but for the seeds that it needs; `says` is its verdict, or that there is none for a `reason`."""
     values, seeds = per_seed(study, claim.weights)
-    over_seeds = _interval(study, claim.weights, values, seeds)
+    over_seeds = interval_over_seeds(study, claim.weights, values, seeds)
     over_questions = study.over_questions(claim.weights) if seeds else None
     found = over_seeds or over_questions
     growing: dict[str, Any] = {}
@@ -124,7 +124,7 @@ def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]
         if len(known) < look or known[-1] not in seeds:
             break  # further looks would test the same seeds again
         there = [place for place, seed in enumerate(seeds) if seed in known]
-        found = _interval(study, claim.weights, values[there], [seeds[place] for place in there])
+        found = interval_over_seeds(study, claim.weights, values[there], [seeds[place] for place in there])
         if found is None:
             break
         for name, value in p_values(claim.expect, claim.margin, found, claim.size).items():
@@ -166,7 +166,7 @@ def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:
     return np.array(values), seeds
 
 
-def _interval(study: Study, weights: Weights, values: Floats, seeds: Sequence[int]) -> Interval | None:
+def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: Sequence[int]) -> Interval | None:
     """Moderated for a pair of arms at one measure, Student's by itself for everything else."""
     measures = {measure for _, measure in weights}
     if sorted(weights.values()) != [-1.0, 1.0] or len(measures) > 1:

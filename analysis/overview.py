@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.axes import axes_tables, draw_axes, levels_in_short, ranked
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
 from analysis.lessons import load_lessons
+from analysis.proxies import Run, accuracy, accuracy_table
 from analysis.seeds import seeds_text
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
@@ -44,6 +45,7 @@ class Drawn:
     """A row per trial, as `runs_of` gives them."""
     shared_seconds: float
     """Of one core: training of the encoders and decoders behind the trials, each once."""
+    run: Run
     tables: Mapping[str, Sequence[Table]]
     """By their names in the report."""
     samples: tuple[Sampled, ...]
@@ -103,6 +105,8 @@ class Group:
     drawn: tuple[Drawn, ...]
     lessons: pd.DataFrame
     parts: pd.DataFrame
+    accuracy: pd.DataFrame
+    """Of cheaper runs of these sweeps, wherever in the results folder they are."""
 
     @property
     def name(self) -> str:
@@ -116,6 +120,11 @@ class Group:
     @property
     def axes_tables(self) -> list[Table]:
         return [] if self.axes is None else axes_tables(self.axes, f"What moves the scores at {self.name}")
+
+    @property
+    def accuracy_table(self) -> Table | None:
+        title = f"Would a cheaper run have decided as {self.name} does?"
+        return accuracy_table(self.accuracy, title) if len(self.accuracy) else None
 
     @property
     def lessons_title(self) -> str:
@@ -174,12 +183,13 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     for (scale, suffix), members in by_group.items():
         law = results / scale / f"lr_law{suffix}" / "law.json"
         parts = all_parts(lessons, [one.parts for one in members], law)
-        groups.append(Group(scale, suffix, tuple(members), judge_lessons(lessons, parts), parts))
+        judged, cheaper = judge_lessons(lessons, parts), accuracy([one.run for one in members], [d.run for d in drawn])
+        groups.append(Group(scale, suffix, tuple(members), judged, parts, cheaper))
     return groups
 
 
 def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
-    """Lessons and axes in each scale's folder, and `summary.md`; returns the files written."""
+    """Lessons, axes and decision accuracy in each scale's folder, and `summary.md`; returns the files written."""
     written = []
     for group in groups:
         lessons, axes = (results / group.scale / f"{name}{group.suffix}" for name in ("lessons", "axes"))
@@ -192,6 +202,10 @@ def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
             written.append(write_csv(group.axes, axes.with_name(f"{axes.name}.csv")))
             written += write_tables(axes, *group.axes_tables)
             written += draw_axes(group.axes, axes, group.axes_tables[0].title)
+        if table := group.accuracy_table:
+            path = results / group.scale / f"decision_accuracy{group.suffix}"
+            written.append(write_csv(group.accuracy, path.with_name(f"{path.name}.csv")))
+            written += write_tables(path, table)
     path = results / "summary.md"
     write_text(path, summary(groups))
     return [*written, path]
@@ -207,6 +221,8 @@ def summary(groups: Sequence[Group]) -> str:
             at = f"{group.scale}/axes{group.suffix}"
             parts += [f"![what moves the scores, axis by axis](<{at}.png>)", f"[The axes as a table](<{at}.md>)."]
         parts += [to_markdown(short_lessons(group.lessons, "")).rstrip()]
+        if table := group.accuracy_table:
+            parts += [f"### {table.title}", to_markdown(replace(table, title="")).rstrip()]
         parts += [f"[Part by part, with the paper's words and what would decide them](<{place}>)."]
         for drawn in group.drawn:
             parts += _sweep_in_short(drawn, group)

@@ -47,6 +47,7 @@ def _group(results: Path, group: Group) -> dict[str, Any]:
         "caution": cautions.pop() if len(cautions) == 1 else "",
         "figures": {name: data_uri(path) for name, path in pictures.items() if path.exists()},
         "axes": group.axes_tables,
+        "accuracy": group.accuracy_table,
         "lessons": short_lessons(group.lessons, group.lessons_title),
         "notes": lesson_notes(group.lessons),
         "sweeps": [_sweep(one, group) for one in group.drawn],

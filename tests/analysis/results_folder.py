@@ -14,7 +14,7 @@ from analysis.study import Study
 from mm1_lab.config import Sweep
 from mm1_lab.files import DONE, commit
 from mm1_lab.results import HeldOutRow, Ledger, Manifest, SampleRow, ScoreRow, TrialRow
-from mm1_lab.results.manifest import merge_manifest
+from mm1_lab.results.manifest import merge_manifest, variant_name
 from mm1_lab.results.reading import Variant
 from mm1_lab.results.schema import SCORE_COLUMNS
 
@@ -119,24 +119,28 @@ def write_results(
     lifts: Lifts = LIFT,
     questions: int = 48,
     families: Container[str] = ("captioning", "novel", "vqa", "text"),
+    overrides: tuple[str, ...] = (),
+    flops: float = 1e12,
 ) -> Path:
     """Writes trials and manifest; trials named `ARM/SEED` in `missing` have no scores. Returns the variant's folder."""
     ledger, trials = Ledger(results, results / "store"), []
     record = {
+        "timings": {"multimodal": {"seconds": flops / 2e10, "flops": flops}},
         "majority": {name: 25.0 for name, (_, metric) in BENCHMARKS.items() if metric != "cider"},
         "summaries": {
             "multimodal": {"tokens": {"captions": 900}, "epochs": {"captions": 0.5}, "parameters": {"all": 550_000}}
         },
     }
+    name = variant_name(sweep.name, overrides, "world")
     for seed in seeds:
         for arm in arms:
-            fingerprint = f"{zlib.crc32(f'{sweep.name}/{arm}/{seed}'.encode()):016x}"
+            fingerprint = f"{zlib.crc32(f'{name}/{arm}/{seed}'.encode()):016x}"
             trials.append(TrialRow(arm, seed, fingerprint))
             if f"{arm}/{seed}" not in missing:
                 rows = [row for row in score_rows(arm, seed, questions, lifts=lifts) if row.family in families]
                 ledger.write_scores(fingerprint, rows, HELD_OUT, sample_rows(arm), record, None)
-    manifest = Manifest(variant=sweep.name, sweep=sweep, scale=scale)
-    folder = results / scale / sweep.name
+    manifest = Manifest(variant=name, sweep=sweep, scale=scale, overrides=overrides)
+    folder = results / scale / name
     merge_manifest(folder, manifest, trials, lambda row: True)
     return folder
 

@@ -1,0 +1,105 @@
+"""Decision accuracy of cheaper runs, against a count by hand."""
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.proxies import Run, accuracy, accuracy_table, run_of
+from analysis.redraw import draw
+from mm1_lab.config import Sweep
+from tests.analysis.results_folder import LIFT, study_of, write_results
+
+OTHER = {arm: tuple(-lift for lift in lifts) if arm == "interleaved" else lifts for arm, lifts in LIFT.items()}
+
+
+@pytest.fixture(scope="module")
+def runs(data_mix: Sweep) -> tuple[Run, Run]:
+    """A dear run with three seeds, and one with two at a quarter of the cost, in which one arm is another."""
+    dear = replace(run_of(study_of(data_mix, (0, 1, 2))), flops=4e12)
+    cheap = run_of(study_of(data_mix, (0, 1), lifts=OTHER))
+    manifest = cheap.manifest.model_copy(update={"overrides": ("train.steps=350",)})
+    return dear, replace(cheap, flops=1e12, manifest=manifest)
+
+
+def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
+    """Accuracy of the cheap run's mean, of its single seeds, and of the dear run's for its others."""
+    dear, cheap = (
+        study_of(data_mix, seeds, lifts=lifts).values for seeds, lifts in (((0, 1, 2), LIFT), ((0, 1), OTHER))
+    )
+    scores = [
+        frame[frame["measure"] == measure].pivot_table(index="arm", columns="seed", values="value").drop(index="blind")
+        for frame in (dear, cheap)
+    ]
+    mean, single, own = [], [], []
+    for first, second in combinations(scores[0].index, 2):
+        truth = (scores[0].loc[first] - scores[0].loc[second]).to_numpy()
+        told = (scores[1].loc[first] - scores[1].loc[second]).to_numpy()
+        mean.append(np.sign(told.mean()) == np.sign(truth.mean()))
+        single += [np.sign(one) == np.sign(truth.mean()) for one in told]
+        own += [np.sign(truth[place]) == np.sign(np.delete(truth, place).mean()) for place in range(3)]
+    return float(np.mean(mean)), float(np.mean(single)), float(np.mean(own))
+
+
+@pytest.mark.parametrize("measure", ["0-shot", "8-shot", "text-core"])
+def test_it_is_the_share_of_pairs_with_the_same_better_arm(
+    runs: tuple[Run, Run], data_mix: Sweep, measure: str
+) -> None:
+    found = accuracy(runs[:1], runs).set_index(["cheap", "seeds", "measure"])
+    mean, single, own = by_hand(data_mix, measure)
+    cheap = "scale mini, train.steps=350"
+    assert found["accuracy"][cheap, 2, measure] == pytest.approx(mean)
+    assert found["accuracy"][cheap, 1, measure] == pytest.approx(single)
+    assert found["accuracy"]["scale mini", 1, measure] == pytest.approx(own)
+    assert found["cost"][cheap, 2, measure] == pytest.approx(2 / 12)
+    assert found["cost"]["scale mini", 1, measure] == pytest.approx(1 / 3)
+    assert set(found["pairs"]) == {55} and (found["apart"] < 55).all(), "of 11 arms, the blind control left out"
+
+
+def test_where_the_dear_run_is_sure_the_cheap_one_is_right_more_often(runs: tuple[Run, Run]) -> None:
+    found = accuracy(runs[:1], runs)
+    found = found[found["measure"] == "8-shot"]
+    assert (found["apart"] > 5).all() and (found["accuracy_apart"] > found["accuracy"]).all()
+
+
+def test_what_is_not_comparable_is_left_out(runs: tuple[Run, Run], data_mix: Sweep) -> None:
+    dear, cheap = runs
+    assert accuracy([cheap], runs).empty, "nothing is cheaper"
+    own_data = cheap.manifest.model_copy(update={"data_name": "books-1f9ac2"})
+    smoke = cheap.manifest.model_copy(update={"scale": "smoke"})
+    assert all(accuracy([dear], [dear, replace(cheap, manifest=other)]).empty for other in (own_data, smoke))
+    one = replace(cheap, seeds=1, pairs=cheap.pairs.assign(differences=cheap.pairs["differences"].map(lambda d: d[:1])))
+    assert set(accuracy([dear], [one])["seeds"]) == {1}
+    two_arms = run_of(study_of(data_mix, (0, 1), arms=("base", "captions")))
+    assert accuracy([dear], [replace(two_arms, flops=1.0)])["cheap"].unique().tolist() == ["scale mini"]
+
+
+def test_no_difference_is_a_coin(runs: tuple[Run, Run]) -> None:
+    dear, cheap = runs
+    level = replace(cheap, pairs=cheap.pairs.assign(differences=[np.zeros(2)] * len(cheap.pairs)))
+    found = accuracy([dear], [level])
+    assert set(found["accuracy"][found["seeds"] == 2]) == {0.5}
+
+
+def test_the_table_has_a_row_per_run_and_a_column_per_measure(runs: tuple[Run, Run]) -> None:
+    table = accuracy_table(accuracy(runs[:1], runs), "title")
+    assert table.head == ["by", "seeds", "cost, %", "0-shot", "4-shot", "8-shot", "text-core"]
+    names = ["scale mini (for its other seeds)", *["scale mini, train.steps=350"] * 2]
+    assert table.frame["by"].tolist() == names and table.frame["seeds"].tolist() == ["1", "1", "2"]
+    assert table.frame["cost, %"].tolist() == ["33.3", "8.33", "16.7"]
+
+
+def test_it_is_drawn_beside_the_dear_run_s_lessons(tmp_path: Path, data_mix: Sweep) -> None:
+    sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})  # quicker to draw
+    arms = ("base", "captions", "interleaved")
+    write_results(tmp_path, sweep, arms, (0, 1), questions=16, flops=4e12)
+    write_results(tmp_path, sweep, arms, (0,), questions=16, flops=1e12, overrides=("train.steps=350",))
+    assert tmp_path / "mini" / "decision_accuracy.csv" in draw(tmp_path)
+    rows = pd.read_csv(tmp_path / "mini" / "decision_accuracy.csv")
+    assert set(rows["cheap"]) == {"scale mini", "scale mini, train.steps=350"} and set(rows["pairs"]) == {3}
+    assert set(rows["cost"].round(3)) == {0.5, 0.125}
+    assert not (tmp_path / "mini" / "decision_accuracy,train.steps=350.csv").exists(), "nothing is cheaper than that"
+    assert "Would a cheaper run have decided as scale mini does?" in (tmp_path / "summary.md").read_text("utf-8")
