@@ -7,6 +7,7 @@ here: describe those that training never saw.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
@@ -30,6 +31,7 @@ def benchmarks_for(
     seed: int = 0,
     named: Sequence[BenchmarkConfig] = (),
     tuned: bool = False,
+    cache: Path | None = None,
 ) -> list[Benchmark]:
     """All benchmarks of `data`, those for tuned models among them if it is `tuned`, then the named ones.
 
@@ -39,7 +41,7 @@ def benchmarks_for(
         benchmarks = [*world_benchmarks(settings, seed), *(chat_benchmarks(settings, seed) if tuned else ())]
     else:
         benchmarks = held_out_captions(data, settings)
-    benchmarks += [build_benchmark(config, settings, data.tokenizer) for config in named]
+    benchmarks += [build_benchmark(config, settings, data.tokenizer, cache) for config in named]
     if not benchmarks:
         raise RequestError(
             "the data hold nothing to evaluate on: no captioned image is held out of training; add captioned images, "

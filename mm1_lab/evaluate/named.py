@@ -5,10 +5,14 @@ Which questions are asked is fixed: they are put in order by a hash of their ids
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import astuple
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from mm1_lab.config import (
     BenchmarkConfig,
@@ -37,6 +41,10 @@ from mm1_lab.evaluate.questions import (
     with_rotations,
 )
 from mm1_lab.evaluate.vqa import AGREEING
+from mm1_lab.files import write_text
+
+Chosen = tuple[list[Item], list[Item], int]
+"""The questions to ask, those to show, and how many are published."""
 
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
@@ -111,25 +119,32 @@ def _file_digest(path: str) -> str:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); paths are relative to the data file") from None
 
 
-def check_benchmarks(configs: Sequence[BenchmarkConfig], settings: EvaluationSettings) -> None:
+def check_benchmarks(
+    configs: Sequence[BenchmarkConfig], settings: EvaluationSettings, cache: Path | None = None
+) -> None:
     """Raises RequestError for the first thing that an evaluation would stumble over: all but broken images."""
     for name, count in Counter(config.name for config in configs).items():
         if not name or count > 1:
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a name of its own")
     for config in configs:
-        asked, shown, _ = _choose(config, settings)
+        asked, shown, _ = _choose(config, settings, cache)
         _pictures(config, asked, config.pictures)
         if config.demonstrations:
             _pictures(config.demonstrations, shown, config.pictures)
 
 
-def build_benchmark(config: BenchmarkConfig, settings: EvaluationSettings, tokenizer: Tokenizer) -> Benchmark:
-    """The benchmark. Raises RequestError where its files are not what they were when the trial was planned."""
+def build_benchmark(
+    config: BenchmarkConfig, settings: EvaluationSettings, tokenizer: Tokenizer, cache: Path | None = None
+) -> Benchmark:
+    """The benchmark; what was chosen from its files is kept in `cache`.
+
+    Raises RequestError where its files are not what they were when the trial was planned.
+    """
     if _digest(config) != config.digest:
         raise RequestError(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
         )
-    items, demonstrations, published = _choose(config, settings)
+    items, demonstrations, published = _choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, demonstrations) if config.demonstrations else []
     longest = LONGEST_CAPTION if config.metric == "cider" else LONGEST_ANSWER
@@ -152,7 +167,7 @@ def build_benchmark(config: BenchmarkConfig, settings: EvaluationSettings, token
     )
 
 
-def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer) -> None:
+def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
     """Raises RequestError for a prompt that, with its demonstrations and answer, is longer than a model can read."""
     limits: dict[tuple[int, int], EvaluationStage] = {}
     for stage in stages:
@@ -163,7 +178,7 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer) -> No
         writer = PromptWriter(tokenizer, tokens)
         shots = max(stage.settings.shots, default=0)
         for config in stage.benchmarks:
-            benchmark = build_benchmark(config, stage.settings, tokenizer)
+            benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
             for block, questions in enumerate(benchmark.blocks):
                 prompt = max(len(writer.question(question).tokens) for question in questions)
                 length = len(writer.prefix(benchmark, block, shots).tokens) + prompt + benchmark.new_tokens
@@ -176,8 +191,31 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer) -> No
 
 
 @lru_cache(maxsize=32)
-def _choose(config: BenchmarkConfig, settings: EvaluationSettings) -> tuple[list[Item], list[Item], int]:
-    """The questions to ask, those to show, and how many are published."""
+def _choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
+    """From `cache`, or from the benchmark's files, which may take gigabytes to read, and into the cache then."""
+    if cache is None or config.format.endswith(".py"):  # a program may read what is in no digest
+        return _choose_anew(config, settings)
+    code = [
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("formats.py", "items.py", "named.py")
+    ]
+    asked_for = [settings.questions, settings.blocks, max(settings.shots, default=0)]
+    key = hashlib.sha256(canonical_json([config.model_dump(mode="json"), asked_for, code]).encode()).hexdigest()[:16]
+    path = cache / "benchmarks" / f"{key}.json"
+    with suppress(OSError, ValueError, TypeError):  # not there, or damaged
+        asked, shown, published = json.loads(path.read_text(encoding="utf-8"))
+        return list(map(_item, asked)), list(map(_item, shown)), published
+    asked, shown, published = chosen = _choose_anew(config, settings)
+    with suppress(OSError):  # a disk that is full
+        write_text(path, json.dumps([list(map(astuple, asked)), list(map(astuple, shown)), published]))
+    return chosen
+
+
+def _item(row: Any) -> Item:
+    key, images, question, answers, kind, choices = row
+    return Item(key, tuple(images), question, tuple(answers), kind, tuple(choices))
+
+
+def _choose_anew(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
     items = _read(config, config)
     with_answers = [item for item in items if item.answers]
     if with_answers and len(with_answers) < len(items):

@@ -61,13 +61,17 @@ class Evaluation:
         return {name: sum(not row.parsed for row in rows) / len(rows) for name, rows in groups.items()}
 
 
-def evaluate(stage: EvaluationStage, model_folder: Path, data: Data, report: Report) -> Evaluation:
+def evaluate(
+    stage: EvaluationStage, model_folder: Path, data: Data, report: Report, cache: Path | None = None
+) -> Evaluation:
     """Scores the model in `model_folder` at every number of shots. `report` hears of each benchmark × shots done.
+
+    What is asked of large files is kept in `cache`.
 
     Raises RequestError if the data hold nothing to evaluate on, or a benchmark's files have changed.
     """
     settings = stage.settings
-    benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, isinstance(stage.model, SftStage))
+    benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, isinstance(stage.model, SftStage), cache)
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model, model_folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

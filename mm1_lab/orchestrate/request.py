@@ -149,7 +149,7 @@ def load_request(
     resolve_sweep(follow_law(loaded, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     tokenizer = decoders_tokenizer(arms, numbers, models, data)
-    numbers = with_benchmarks(numbers, data, tokenizer)
+    numbers = with_benchmarks(numbers, data, tokenizer, data_cache(ledger))
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
@@ -159,7 +159,7 @@ def load_request(
     if numbers.benchmarks:
         from mm1_lab.evaluate.named import check_lengths
 
-        check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer)
+        check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer, data_cache(ledger))
     return request
 
 
@@ -175,7 +175,7 @@ def _before_indexing(data: Path | None) -> DataIdentity:
     return WORLD_DATA.model_copy(update={"sources": sources, "instructions": weights})
 
 
-def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> Scale:
+def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cache: Path | None = None) -> Scale:
     """The scale with the benchmarks that it and the data file name: files found, everything that can be checked is.
 
     Raises RequestError for what an evaluation would stumble over.
@@ -197,7 +197,7 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None) -> 
             tasks = [open_task(data.parent / path) for path in content.text_tasks]
     if opened and not (data or tokenizer):
         raise RequestError("the miniature world has words of its own; benchmarks need --data, or a pre-trained decoder")
-    check_benchmarks(opened, scale.evaluate)
+    check_benchmarks(opened, scale.evaluate, cache)
     return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
 
 

@@ -182,7 +182,7 @@ def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerCo
             return
         started = time.monotonic()
         model = ledger.weights(stage.model.fingerprint)
-        evaluation = evaluate(stage, model, _data(stage, context), report)
+        evaluation = evaluate(stage, model, _data(stage, context), report, data_cache(ledger))
         timings = {stage.KIND: _timing(stage, started)}
         trained = model / "timings.json"
         if trained.exists():

@@ -17,6 +17,7 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
+from mm1_lab.evaluate import named
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
@@ -41,9 +42,35 @@ def opened(folder: Path, name: str, values: dict[str, Any]) -> BenchmarkConfig:
     return open_benchmark(configuration(name, values), folder, "data.yaml")
 
 
-def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> Benchmark:
-    check_benchmarks([config], settings)
-    return build_benchmark(config, settings, Letters())  # type: ignore[arg-type]
+def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS, cache: Path | None = None) -> Benchmark:
+    check_benchmarks([config], settings, cache)
+    return build_benchmark(config, settings, Letters(), cache)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another process, which `cache_clear` stands for; other files, numbers or a damaged cache are read anew."""
+
+    def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
+        named._choose.cache_clear()
+        return repr(built(config, settings, tmp_path / "cache"))  # pictures are equal only to themselves
+
+    values = WRITERS[name](tmp_path)
+    config = opened(tmp_path, name, values)
+    expected = repr(built(config))
+    assert anew(config) == expected
+    (kept,) = tmp_path.glob("cache/benchmarks/*.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(named, "_read", lambda *_: pytest.fail("the files were read again"))
+        assert anew(config) == expected
+        with pytest.raises(pytest.fail.Exception):
+            anew(config, SETTINGS.model_copy(update={"questions": 2}))
+    for damaged in ("", "[[], [], 0", "[1, 2, 3]", '[[["a"]], [["a", 1, 2, 3, 4, 5, 6]], 3]'):
+        kept.write_text(damaged, encoding="utf-8")
+        assert anew(config) == expected
+    path = Path(config.annotations or config.questions)
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert anew(opened(tmp_path, name, values)) == expected and len(list(kept.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", WRITERS)
