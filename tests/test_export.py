@@ -347,7 +347,7 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "prompt": "{question}",
         "demonstrations": {"questions": "shown.jsonl"},
     }
-    coco = write_coco(tmp_path)
+    coco = write_coco(tmp_path) | {"shots": [0]}
     files.yaml(
         captions="captions.tar", interleaved="pages.parquet", text="text.jsonl", pictures="crop",
         benchmarks={"own": own, "coco": coco},
@@ -363,6 +363,7 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (
         set(scores["benchmark"]) >= {"own", "coco"} and "| own | exact | 4 | 8 |" in Path("model/README.md").read_text()
     )
+    assert set(scores[scores["benchmark"] == "coco"]["shots"]) == {"0"}
     model = AutoModelForImageTextToText.from_pretrained("./model").eval()
     processor = AutoProcessor.from_pretrained("./model")
     assert processor.shape == "crop"

@@ -11,11 +11,13 @@
 Paths are relative to the file that names them.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mm1_lab.config.base import Config
+
+Shots = Annotated[int, Field(ge=0, le=1000)]
 
 
 class BenchmarkFiles(Config):
@@ -51,6 +53,8 @@ class BenchmarkConfig(BenchmarkFiles):
     """How an image becomes a square; as the data file's own images, unless given."""
     prompt: str | None = None
     """With `{question}` in it; the format's, unless given."""
+    shots: tuple[Shots, ...] | None = Field(None, min_length=1)
+    """Numbers of demonstrations that it is asked after, such as `[0]`: some of `evaluate.shots`; all, unless given."""
     stop: tuple[str, ...] = ("\n",)
     """Words that end an answer; the first also ends each demonstration."""
     new_tokens: int | None = Field(None, gt=0)

@@ -257,6 +257,6 @@ class EvaluationStage(Stage):
         return ANSWER_TOKENS + self.model.picture_tokens
 
     def positions(self) -> int:
-        question = self.question_tokens
-        benchmarks = (WORLD_BENCHMARKS if self.data.kind == "world" else 1) + len(self.benchmarks)
-        return benchmarks * self.settings.questions * sum(question * (shots + 1) for shots in self.settings.shots)
+        own = WORLD_BENCHMARKS if self.data.kind == "world" else 1
+        asked = [self.settings.shots] * own + [one.shots or self.settings.shots for one in self.benchmarks]
+        return self.settings.questions * self.question_tokens * sum(shots + 1 for each in asked for shots in each)

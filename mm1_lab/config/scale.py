@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config, nearest
-from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
+from mm1_lab.config.benchmark import BenchmarkConfig, Shots, TextTask
 from mm1_lab.config.pretrained import Pretrained
 from mm1_lab.config.size import Size
 
@@ -15,7 +15,6 @@ MANY = 10**9
 before anything is spent on them."""
 Side = Annotated[int, Field(gt=0, le=100_000)]
 """Pixels, or tokens of an image."""
-Shots = Annotated[int, Field(ge=0, le=1000)]
 Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

@@ -127,7 +127,12 @@ def check_benchmarks(
         if not name or count > 1:
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a name of its own")
     for config in configs:
-        asked, shown, _ = _choose(config, settings, cache)
+        if unknown := set(config.shots or ()) - set(settings.shots):
+            raise RequestError(
+                f"benchmark {config.name!r}: shots {min(unknown)} is not among the evaluation's, "
+                f"{list(settings.shots)}; leave it out, or add it there (--set evaluate.shots=[…])"
+            )
+        asked, shown, _ = _choose(config, _settings_of(config, settings), cache)
         _pictures(config, asked, config.pictures)
         if config.demonstrations:
             _pictures(config.demonstrations, shown, config.pictures)
@@ -144,6 +149,7 @@ def build_benchmark(
         raise RequestError(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
         )
+    settings = _settings_of(config, settings)
     items, demonstrations, published = _choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, demonstrations) if config.demonstrations else []
@@ -159,6 +165,7 @@ def build_benchmark(
         metric=config.metric,
         blocks=blocks,
         demonstrations=shots,
+        shots=config.shots,
         stop=config.stop,
         new_tokens=config.new_tokens or min(max(lengths, default=longest) + 1, longest),
         official=True,
@@ -176,8 +183,8 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
         limits.setdefault((stage.model.picture_tokens, longest), stage)
     for (tokens, longest), stage in limits.items():
         writer = PromptWriter(tokenizer, tokens)
-        shots = max(stage.settings.shots, default=0)
         for config in stage.benchmarks:
+            shots = max(_settings_of(config, stage.settings).shots, default=0)
             benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
             for block, questions in enumerate(benchmark.blocks):
                 prompt = max(len(writer.question(question).tokens) for question in questions)
@@ -188,6 +195,10 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
                         f"with {tokens} per picture, but the decoder reads {longest}; ask after fewer "
                         "(--set evaluate.shots=[0,4]) or --set a larger sequence_length"
                     )
+
+
+def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> EvaluationSettings:
+    return settings.model_copy(update={"shots": config.shots}) if config.shots else settings
 
 
 @lru_cache(maxsize=32)
@@ -227,13 +238,13 @@ def _choose_anew(config: BenchmarkConfig, settings: EvaluationSettings) -> Chose
     if config.demonstrations is None:
         raise RequestError(
             f"benchmark {config.name!r}: names no demonstrations, but questions are asked after {shots}; "
-            "add `demonstrations: {…}` with its training split, or --set evaluate.shots=[0]"
+            "add `demonstrations: {…}` with its training split, or `shots: [0]`"
         )
     shown = [item for item in _read(config, config.demonstrations) if item.answers]
     if len(shown) < shots:
         raise RequestError(
             f"benchmark {config.name!r}: {len(shown)} demonstrations with answers, but {shots} are shown; "
-            f"name more, or ask after fewer (--set evaluate.shots=[0])"
+            f"name more, or ask after fewer (`shots: [0]`)"
         )
     return items[: settings.questions], shown[: settings.blocks * shots], len(items)
 

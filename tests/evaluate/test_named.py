@@ -12,6 +12,7 @@ from mm1_lab.config import (
     WORLD_DATA,
     BenchmarkConfig,
     EvaluationSettings,
+    Recipe,
     RequestError,
     load_scale,
     load_sweep,
@@ -297,6 +298,21 @@ def refused(folder: Path, name: str, values: dict[str, Any], settings: Evaluatio
         check_benchmarks([opened(folder, name, values)], settings)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def test_a_benchmark_may_be_asked_after_fewer_demonstrations_than_the_others(tmp_path: Path) -> None:
+    values = WRITERS["vqav2"](tmp_path)
+    plain, zero = (opened(tmp_path, "vqav2", values | more) for more in ({}, {"shots": [0]}))
+    assert "shots" not in plain.identity, "so that what was asked before stands"
+    assert zero.identity["shots"] == [0] and built(plain).shots is None and built(zero).shots == (0,)
+    assert [len(shown) for shown in built(zero).demonstrations] == [0, 0, 0]
+    assert [question.key for question in built(zero).questions] == [question.key for question in built(plain).questions]
+    alone = opened(tmp_path, "vqav2", {**values, "demonstrations": None, "shots": [0]})
+    assert built(alone).questions and "shots 4 is not among" in refused(tmp_path, "vqav2", values | {"shots": [0, 4]})
+    stage = resolve("a", Recipe(), load_scale("smoke", SWEEPS / "scales"), 0, WORLD_DATA).evaluation
+    stage = stage.model_copy(update={"settings": SETTINGS})
+    asked = [stage.model_copy(update={"benchmarks": some}).positions() for some in ((), (zero,), (plain,))]
+    assert asked[2] - asked[0] == 4 * (asked[1] - asked[0]) > 0, "questions after 0 and after 2 demonstrations"
 
 
 def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
