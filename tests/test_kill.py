@@ -9,22 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.processes import descendants, raylet
+
 COMMAND = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
-
-
-def descendants(ancestor: int) -> list[int]:
-    """Process ids below `ancestor`, from /proc."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(parent, []).append(int(path.parent.name))
-    found = children.get(ancestor, [])
-    for process in found:
-        found.extend(children.get(process, []))
-    return found
 
 
 def kill_all(process: Any) -> None:
@@ -95,10 +82,7 @@ def test_the_death_of_rays_own_process_ends_in_a_line_of_ours(place: Any) -> Non
     process = place.start(*COMMAND, "--set", "reuse_processes=false")  # so that waiting processes import nothing
     assert process.stdout is not None
     assert any(line.startswith("starts") for line in process.stdout)
-    raylets = [
-        victim for victim in descendants(process.pid) if Path(f"/proc/{victim}/comm").read_text().strip() == "raylet"
-    ]
-    os.kill(raylets[0], signal.SIGKILL)
+    os.kill(raylet(process.pid)[0], signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == 1
     text = "mm1-lab: Ray's raylet was killed or ran out of memory; the same command goes on from here"

@@ -24,6 +24,7 @@ from unittest import mock
 
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
+from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.executor import Executor, Work
 from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import Task
@@ -104,16 +105,20 @@ class RayTune(Executor):
                 "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune books their processors
             }
             left_out: dict[str, Any] = dict.fromkeys(LEFT_OUT, lambda node, **settings: None)
-            with mock.patch.multiple("ray._private.node.Node", create=True, **left_out):
-                ray.init(
-                    address="local",
-                    num_cpus=machine_cpus(),
-                    include_dashboard=False,
-                    object_store_memory=200 * 2**20,  # tasks are small, and results go by files
-                    _node_ip_address="127.0.0.1",  # and not the network's, which a laptop may leave
-                    _system_config=waiting,
-                    **quiet,
-                )
+            try:
+                with mock.patch.multiple("ray._private.node.Node", create=True, **left_out):
+                    ray.init(
+                        address="local",
+                        num_cpus=machine_cpus(),
+                        include_dashboard=False,
+                        object_store_memory=200 * 2**20,  # tasks are small, and results go by files
+                        _node_ip_address="127.0.0.1",  # and not the network's, which a laptop may leave
+                        _system_config=waiting,
+                        **quiet,
+                    )
+            except Exception as error:  # Ray raises no narrower one when a process of its own dies meanwhile
+                text = f"Ray did not start ({first_line(error)}); run the same command again, or without Ray (--inline)"
+                raise RequestError(text) from None
             threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
         else:
             del variables["PYTHONPATH"]  # the code travels with the job
