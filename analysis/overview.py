@@ -75,12 +75,13 @@ def runs_of(study: Study) -> pd.DataFrame:
     rows = []
     for trial in study.variant.done.to_dict("records"):
         record = study.records[trial["fingerprint"]]
-        machine = record.get("environment", {})
+        machine, summaries = record.get("environment", {}), record.get("summaries", {})
+        trained = summaries.get("multimodal") or summaries.get("sft", {})  # of an exported model there is tuning alone
         rows.append(
             {
                 **{name: trial[name] for name in ("arm", "seed", "fingerprint")},
                 "seconds": sum(timing["seconds"] for timing in record.get("timings", {}).values()),
-                "parameters": sum(record.get("summaries", {}).get("multimodal", {}).get("parameters", {}).values()),
+                "parameters": sum(trained.get("parameters", {}).values()),
                 "commit": str(machine.get("commit") or MISSING)[:12],
                 "date": str(machine.get("date", MISSING))[:10],
                 "processor": str(machine.get("processor", MISSING)),

@@ -26,6 +26,7 @@ from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, 
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
+from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.pretrained import HuggingFace, text_config
@@ -205,6 +206,9 @@ def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.M
     for name in ("training.csv", "model.safetensors"):
         one, other = ((tmp_path / stage.fingerprint / name).read_bytes() for stage in (tuned, here))
         assert one == other, name
+    team = {"pretrained_decoders": {"mine": Pretrained(weights="mm1")}, "workers": {"mine": 2}}
+    sharded = tuned.model_copy(update={"training": tuned.training.model_copy(update={"optimiser": "adamw"})})
+    assert workers_of(sharded, request.scale.model_copy(update=team)) == 2 and workers_of(sharded, request.scale) == 1
     finer = load_request("sweeps/tuned.yaml", "smoke", settings=("resolutions.336=48",)).trials[0].evaluation.model
     other = here.model_copy(update={"image_size": 48})
     built = [build_mm1(stage, World().tokenizer) for stage in (finer, other)]
@@ -238,6 +242,10 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
             (folder / file).write_text(text.replace(old, new), encoding="utf-8")
 
         return edit
+
+    blind = shutil.copytree(place / "mm1", tmp_path / "blind")
+    edited("processor_config.json", '"blind": false', '"blind": true')(blind)
+    assert HuggingFace().whole(str(blind)).blind and not HuggingFace().whole(str(place / "mm1")).blind
 
     def cut(folder: Path) -> None:
         weights = (folder / "model.safetensors").read_bytes()

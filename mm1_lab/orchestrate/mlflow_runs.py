@@ -225,7 +225,7 @@ class SweepRuns:
                 return
 
     def _parameters(self, names: Names, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
-        """The recipe in the paper's words; the rate as it was resolved."""
+        """The recipe in the paper's words, or the model that is tuned; the rate as it was resolved."""
         from mlflow.entities import Param
 
         mix = dict(recipe["data_mix"])
@@ -233,10 +233,12 @@ class SweepRuns:
         values = {
             name: recipe[name] for name in ("resolution", "connector", "image_tokens", "decoder", "steps", "images")
         }
+        values["encoder"] = _encoder_name(recipe["encoder"])
+        values["data_mix"] = " / ".join(f"{name} {weight:g}" for name, weight in mix.items()) + synthetic
+        if start := (recipe.get("sft") or {}).get("start"):
+            values = {"start": start}
         values |= {
             "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
-            "encoder": _encoder_name(recipe["encoder"]),
-            "data_mix": " / ".join(f"{name} {weight:g}" for name, weight in mix.items()) + synthetic,
             "learning_rate": config["model"]["training"]["learning_rate"],
             "seed": config["seed"],
             "scale": self.manifest.scale,
