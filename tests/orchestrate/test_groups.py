@@ -139,7 +139,8 @@ def test_a_node_goes_away_in_the_middle_of_a_stage(grouped: bool, place: Any, fi
         output, _ = process.communicate()
         assert process.returncode == 0, output
         told = [line.partition(" ")[0] for line in output.splitlines()]  # Ray's own lines tell of failures, too
-        assert "lost" in told and not {"failed", "failed:"} & set(told), output
+        assert not {"failed", "failed:"} & set(told), output
+        assert grouped or "lost" in told, "a group that was still starting is started again by Ray Train, untold"
         assert not list(place.results.glob("failures/*.json"))
         if not grouped:
             assert place.tables() == finished.tables()
