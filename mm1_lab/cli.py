@@ -17,8 +17,6 @@ from typing import NoReturn
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPPED = "\nmm1-lab: stopped; the same command goes on from here"
-LONGEST = 1800
-"""Letters of a message: what users' files hold may be of any length."""
 FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -66,9 +64,7 @@ def _run(given: list[str]) -> int:
     except RequestError as error:
         if options.debug:
             raise
-        text = str(error)
-        shown = text if len(text) <= LONGEST else f"{text[: LONGEST - 500]} … {text[-400:]}"
-        print(f"mm1-lab: {shown}", file=sys.stderr)
+        print(f"mm1-lab: {error}", file=sys.stderr)
         return WRONG
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,9 +16,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+MOST_BYTES = 2000
+"""Of a message: files that are wrong may hold names without end."""
+
 
 class RequestError(Exception):
     """The request was wrong: the message says what, where and what to do. The command ends with exit code 2."""
+
+    def __init__(self, text: str) -> None:
+        raw = text.encode(errors="replace")
+        if len(raw) > MOST_BYTES:
+            text = f"{raw[: MOST_BYTES - 500].decode(errors='ignore')} … {raw[-400:].decode(errors='ignore')}"
+        super().__init__(text)
 
 
 class Config(BaseModel):
