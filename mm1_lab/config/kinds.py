@@ -159,7 +159,7 @@ class SftStage(Stage):
     """Supervised fine-tuning of a model on instructions, at a resolution and number of views of its own."""
 
     KIND: ClassVar[str] = "sft"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     model: MultimodalStage | PretrainedMM1
     shares: dict[str, float]

@@ -13,7 +13,7 @@ from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import noun
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
-from mm1_lab.data.world.words import COLOURS, LIKED, OWNERS, PLACES, SIZES
+from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
 _ROW = 64
 """Numbers set apart for the documents of one row; more than fit into any."""
@@ -27,6 +27,10 @@ class Turn:
     answer: str
     choices: tuple[str, ...] = ()
     """Answers that the request offers."""
+
+
+_KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
+"""Words that answer the same kind of question."""
 
 
 def prompt_of(request: str) -> str:
@@ -51,12 +55,10 @@ def about_thing(random: Random, scene: Scene) -> Turn:
     return Turn(f"which thing is {PLACES[thing.place]}", noun(thing))
 
 
-def offering(random: Random, scene: Scene) -> Turn:
-    """As `about_thing`, with three answers to choose from."""
-    thing = random.choice(scene.things)
-    if random.random() < 0.5:
-        return offered(random, f"the color of the {noun(thing)}", thing.colour, tuple(COLOURS))
-    return offered(random, f"where the {noun(thing)} stands", PLACES[thing.place], PLACES)
+def offering(random: Random, turn: Turn) -> Turn:
+    """The same with three answers to choose from, where there are so many of its kind."""
+    known = next((words for words in _KINDS if turn.answer in words), ())
+    return offered(random, turn.request, turn.answer, known) if known else turn
 
 
 def offered(random: Random, request: str, right: str, known: tuple[str, ...]) -> Turn:
@@ -67,11 +69,17 @@ def offered(random: Random, request: str, right: str, known: tuple[str, ...]) ->
 
 
 def doubting(random: Random, scene: Scene) -> Turn:
-    """Whether a thing has a colour or a size; half of them have not."""
-    thing, asked = random.choice(scene.things), random.choice((tuple(COLOURS), SIZES))
-    true = thing.colour if thing.colour in asked else thing.size
-    said = true if random.random() < 0.5 else random.choice([other for other in asked if other != true])
-    return Turn(f"is the {noun(thing)} seen here {said}", "yes" if said == true else "no")
+    """Whether a thing has a colour or a size, or whether there is such a thing; half of them no."""
+    thing, true = random.choice(scene.things), random.random() < 0.5
+    if random.random() < 0.5:
+        shown = {(other.colour, other.name) for other in scene.things}
+        absent = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in shown]
+        colour, shape = (thing.colour, noun(thing)) if true else random.choice(absent)
+        return Turn(f"is there a {colour} {shape}", "yes" if true else "no")
+    asked = random.choice((tuple(COLOURS), SIZES))
+    fact = thing.colour if thing.colour in asked else thing.size
+    said = fact if true else random.choice([other for other in asked if other != fact])
+    return Turn(f"is the {noun(thing)} seen here {said}", "yes" if true else "no")
 
 
 def describing(scene: Scene) -> Turn:
@@ -111,8 +119,8 @@ def _single(random: Random, split: Split) -> Scene:
 def _short_answers(random: Random, split: Split) -> tuple[Part, ...]:
     """A word or two, one of some that are offered, or yes and no."""
     scene = sample_scene(random, split)
-    form = random.choice((about_thing, about_thing, offering, doubting))
-    return ScenePicture(scene), *conversation(form(random, scene))
+    turn = doubting(random, scene) if random.random() < 0.5 else about_thing(random, scene)
+    return ScenePicture(scene), *conversation(turn if random.random() < 0.5 else offering(random, turn))
 
 
 def _descriptions(random: Random, split: Split) -> tuple[Part, ...]:
@@ -132,14 +140,18 @@ def _charts(random: Random, split: Split) -> tuple[Part, ...]:
 
 def _knowledge(random: Random, split: Split) -> tuple[Part, ...]:
     scene = _single(random, split)
-    return ScenePicture(scene), *conversation(knowing(random, scene.things[0]))
+    turn = knowing(random, scene.things[0])
+    return ScenePicture(scene), *conversation(turn if random.random() < 0.5 else offering(random, turn))
 
 
 def _conversations(random: Random, split: Split) -> tuple[Part, ...]:
-    """Two to four turns about one picture."""
+    """Two to four turns, about one picture or each about one of its own, as short answers and charts have them."""
+    count = random.choice((2, 3, 4))
+    if random.random() < 0.5:
+        forms = random.choices((_short_answers, _charts, _solutions), k=count)
+        return tuple(part for form in forms for part in form(random, split))
     scene = sample_scene(random, split, counts=(0, 0.5, 0.5))
-    turns = [about_thing(random, scene) for _ in range(random.choice((2, 3, 4)))]
-    return ScenePicture(scene), *conversation(*turns)
+    return ScenePicture(scene), *conversation(*(about_thing(random, scene) for _ in range(count)))
 
 
 def _solutions(random: Random, split: Split) -> tuple[Part, ...]:
