@@ -11,10 +11,11 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help check-scale sweep-all lr-law figures report dashboard test soak check bench
+.PHONY: help install check-scale sweep-all lr-law figures report dashboard test soak check bench
 .DELETE_ON_ERROR:
 
 help:
+	@echo 'make install         into .venv, once; what needs it does it too'
 	@echo 'make sweep-NAME      run what is missing of sweeps/NAME.yaml:$(foreach s,$(SWEEPS), sweep-$(subst _,-,$(s)))'
 	@echo 'make sweep-all       run all of them'
 	@echo 'make check-scale     whether results at a scale can be trusted: gates of encoder, decoder and data, rules for the base'
@@ -30,12 +31,16 @@ help:
 	@echo 'Variables: SCALE=mini|smoke|lab  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'
 
+install: .venv/.stamp
+
 # Written last, so that an interrupted installation is taken up again.
 .venv/.stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@echo 'Installing into .venv, once: this takes minutes.'
 	@$(PYTHON) -m venv .venv
+	@echo '1 of 2: torch, Ray, MLflow and what they need: 2.3 GB with the CPU build of torch …'
 	@.venv/bin/python -m pip install --quiet --requirement requirements.lock
+	@echo '2 of 2: mm1-lab …'
 	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

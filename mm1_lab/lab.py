@@ -5,7 +5,7 @@
 >>> plan(sweep)["kind"].value_counts().to_dict()
 {'multimodal': 2, 'evaluation': 2, 'encoder': 1, 'decoder': 1}
 >>> scores = run(sweep, inline=True)  # doctest: +ELLIPSIS
-data_mix at smoke: 4 tasks, 0 trials were done before...
+data_mix at smoke: 4 tasks, 0 of 2 trials done before...
 >>> sorted(set(scores["arm"]))
 ['base', 'captions']
 >>> curves = results.curves(sweep.folder)

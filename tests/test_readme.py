@@ -1,9 +1,8 @@
-"""What README and its pages show: findings that the results bear out; a connector and a benchmark, run."""
+"""What README and its pages show: findings that the results bear out; a benchmark, run."""
 
 import csv
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +42,6 @@ def test_the_findings_are_those_of_the_committed_study() -> None:
     for *numbers, first, second, measure in findings:
         row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
         assert [as_text(row[name]) for name in ("estimate", "low", "high")] == numbers
-
-
-def test_a_connector_of_one_s_own(tmp_path: Path) -> None:
-    code, arm = (
-        shown("python", "Your own connector", "extending.md"),
-        shown("yaml", "Your own connector", "extending.md"),
-    )
-    assert len([line for line in (code + arm).splitlines() if line.strip()]) <= 20
-    shutil.copytree(REPOSITORY / "mm1_lab", tmp_path / "copy" / "mm1_lab", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(REPOSITORY / "analysis", tmp_path / "copy" / "analysis")
-    connectors = tmp_path / "copy" / "mm1_lab" / "model" / "connectors.py"
-    connectors.write_text(connectors.read_text(encoding="utf-8") + "\n\n" + code, encoding="utf-8")
-    place = make_place(tmp_path)
-    sweep = place.folder / "sweeps" / "connector_beyond.yaml"
-    sweep.write_text(sweep.read_text(encoding="utf-8").replace("arms:\n", arm, 1), encoding="utf-8")
-    name = re.search(r"^  ([\w-]+):", arm, re.MULTILINE)
-    assert name
-    arguments = ("run", "connector_beyond", "--inline", "--scale", "smoke", "--only", name.group(1))
-    output = place.run(*arguments, package=tmp_path / "copy")
-    assert "1 of 1 trial" in output
-    assert f"there is no connector '{name.group(1)}'" in place.run(*arguments, "--seeds", "7,", code=2)
 
 
 @pytest.mark.slow

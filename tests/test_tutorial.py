@@ -1,46 +1,101 @@
 """docs/first-hour.md, followed block by block in one folder, and docs/notebook.ipynb, cell by cell."""
 
 import json
+import os
 import re
-import runpy
 import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mm1_lab.cli import main
-from tests.conftest import REPOSITORY, make_place
+from tests.conftest import REPOSITORY, Place, make_place
+
+EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8").split("## Your own connector\n")[1]
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Language and text of every block of code, in order."""
+def sections() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Heading, and language and text of every block of code that has one, in order."""
     text = (REPOSITORY / "docs" / "first-hour.md").read_text(encoding="utf-8")
-    return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+    return [
+        (section.split("\n")[0], re.findall(r"^```(\w+)\n(.*?)```", section, re.DOTALL | re.MULTILINE))
+        for section in text.split("\n## ")[1:]
+    ]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Place:
+    """A folder as a clone is, with code of its own."""
+    place = make_place(tmp_path)
+    for package in ("mm1_lab", "analysis"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
+def add_connector(clone: Path) -> None:
+    """As docs/extending.md has it."""
+    code, arm = (re.findall(rf"```{language}\n(.*?)```", EXTENDING, re.DOTALL)[0] for language in ("python", "yaml"))
+    assert len([line for line in (code + arm).splitlines() if line.strip()]) <= 20
+    with (clone / "mm1_lab" / "model" / "connectors.py").open("a", encoding="utf-8") as file:
+        file.write(f"\n\n{code}")
+    sweep = clone / "sweeps" / "connector_beyond.yaml"
+    sweep.write_text(sweep.read_text(encoding="utf-8").replace("arms:\n", arm, 1), encoding="utf-8")
+
+
+def look_at_the_dashboard(place: Place, package: Path) -> str:
+    """Started, until it answers, and ended with Ctrl-C."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    process = place.start("dashboard", "--port", port, package=package)
+    assert process.stdout
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if "end it with Ctrl-C" in line:
+            os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130, printed
+    return printed
 
 
 @pytest.mark.slow
-def test_every_command_of_the_first_hour_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(make_place(tmp_path).folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    ran = []
-    for language, text in blocks():
-        if language == "python":
-            (tmp_path / "block.py").write_text(text, encoding="utf-8")
-            runpy.run_path(str(tmp_path / "block.py"))
-            continue
-        for line in text.splitlines():
-            program, *arguments = shlex.split(line)
-            if program == "cd":
-                monkeypatch.chdir(Path.cwd() / arguments[0])
+def test_every_command_of_the_first_hour_works(clone: Place) -> None:
+    told: dict[str, str] = {}
+    for heading, blocks in sections():
+        if heading == "A connector of your own":
+            add_connector(clone.folder)
+        here = clone
+        for language, text in blocks:
+            if language == "python":
+                subprocess.run([sys.executable, "-c", text], cwd=clone.folder, check=True)
                 continue
-            assert program == "mm1-lab" and main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
-            ran.append(arguments[0])
-    assert {"plan", "run", "status", "compare", "show", "report", "init", "show-data", "fit-lr-law"} == set(ran)
-    assert (tmp_path / "results" / "local" / "report.html").exists()
-    assert "-0.3" in capsys.readouterr().out.replace("−", "-"), "the law's slope"
+            for line in text.splitlines():
+                program, *arguments = shlex.split(line)
+                if program == "cd":
+                    here = Place((here.folder / arguments[0]).resolve())
+                    continue
+                assert program == "mm1-lab", line
+                if arguments == ["dashboard"]:
+                    told["dashboard"] = look_at_the_dashboard(here, clone.folder)
+                else:
+                    told[f"{heading}: {arguments[0]}"] = here.run(*arguments, package=clone.folder)
+    assert {command.split(": ")[-1] for command in told} == {
+        "plan", "run", "status", "compare", "show", "figures", "report", "dashboard", "init", "show-data", "fit-lr-law",
+    }  # fmt: skip
+    assert "data_mix-smoke: http://127.0.0.1" in told["dashboard"]
+    assert "connector_beyond at smoke: 1 task, 1 of 2 trials done before" in told["A connector of your own: run"]
+    assert (clone.results / "report.html").exists()
+    assert "data_mix" in told["Data and a benchmark of your own: run"]
+    assert ": 1 task, " in told["Data and a benchmark of your own: run"], "its evaluation alone"
+    (scores,) = (path for path in clone.results.glob("smoke/*/benchmarks.csv") if "shades" in path.read_text("utf-8"))
+    assert ",data=data-" in scores.parent.name
+    assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 
 
 @pytest.mark.soak

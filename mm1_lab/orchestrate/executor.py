@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -42,6 +43,8 @@ class Inline(Executor):
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all of them work with the code as it is now."""
+        if not all(name in sys.modules for name in STAGES):
+            print("loads the libraries that train …", flush=True)
         for name in STAGES:
             import_module(name)
 

@@ -84,6 +84,7 @@ class RayTune(Executor):
                 "Ray was imported before without authentication, which it reads only then: set RAY_AUTH_MODE=token "
                 "before `import ray`, or run without Ray (--inline)"
             )
+        print("starts Ray, whose processes train …", flush=True)
         if self.address is None:
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
             # whoever edits the package while a sweep runs does not change the sweep

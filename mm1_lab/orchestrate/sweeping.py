@@ -40,6 +40,11 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     if plan.tasks:
         missing = [stage for task in plan.tasks.values() for stage in task.stages]
         check_disk(missing, machine_slots(request.scale), request.ledger.store)
+        done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
+        shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
+        before = f"{done} of {counted(len(plan.trials), 'trial')} done before"
+        told = [counted(len(plan.tasks), "task"), before] + [f"{counted(shipped, 'part')} shipped"] * bool(shipped)
+        print(f"{request.variant} at {request.scale_name}: {', '.join(told)}", flush=True)
         executor.open(request.scale)  # first, so that its processes import while this one does, for the networks
         check_feasible(plan)
     trials = request.write_manifest()
@@ -51,14 +56,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         recorder = Recorder(request.folder, request.ledger)
     try:
         if plan.tasks and recorder:
-            done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
-            shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
-            before = f"{done} trials were done before" + (f", {shipped} parts are shipped" if shipped else "")
-            print(
-                f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {before}", flush=True
-            )
             work_list = work_through(plan, request, executor, [recorder])
         if stale or (work_list and _is_stale(request, trials)):
+            print("draws tables and figures …", flush=True)
             draw(request.folder)
         status = "FAILED" if work_list and work_list.failed else "FINISHED"
     finally:
