@@ -27,6 +27,7 @@ from analysis.style import (
     styled,
 )
 from analysis.table import Row
+from analysis.tuned_figure import draw_tuned
 from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
@@ -38,9 +39,11 @@ VERDICT_COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in si
 
 
 def draw_scores(study: Study, path: Path) -> list[Path]:
-    """The sweep's figure: in groups as MM1's Fig. 4, by panels where the sweep has some, otherwise arm by arm."""
+    """The sweep's figure: in groups as MM1's Fig. 4, of tuned models as its Fig. 6, by panels, or else arm by arm."""
     if study.sweep.reproduces == "Fig. 4":
         return draw_groups(study, path)
+    if "chat" in study.families:
+        return draw_tuned(study, path, head(study))
     most = max(len(panel.arms) for panel in study.panels.values())
     return draw_panels(study, path) if study.sweep.panels and most <= len(MARKERS) else draw_arms(study, path)
 

@@ -13,7 +13,7 @@ from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Row, Table, as_text, write_csv, write_tables
 from mm1_lab.config import RequestError, nearest
-from mm1_lab.results.summary import TEXT_CORE, benchmark_scores
+from mm1_lab.results.summary import CHAT, TEXT_CORE, benchmark_scores
 
 
 def means(study: Study) -> pd.DataFrame:
@@ -63,8 +63,9 @@ def means_table(study: Study) -> Table:
 
 
 def short_table(study: Study) -> Table:
-    """A row per arm with scores, for the end of a run: means by number of shots and of text, with intervals."""
+    """A row per arm with scores, for the end of a run: conversations, means by shots, and text, with intervals."""
     columns = sorted((measure for measure in study.measures if " " not in measure), key=lambda name: name == TEXT_CORE)
+    columns = [measure for measure in study.measures if measure == CHAT] + columns
     arms = [arm for arm in study.scored if study.representative(arm) == arm]
     rows = [{"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns} for arm in arms]
     return Table(title(study), pd.DataFrame(rows), study.notes)

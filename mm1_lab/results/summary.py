@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TEXT_CORE = "text-core"
 AVERAGE = "average"
+CHAT = "chat 0-shot"
+"""The mean of what tuned models alone are asked, as conversations."""
 CONTENT = "content"
 """A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
 PLAIN = ("captioning", "vqa")

@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.figures import draw_groups
+from analysis.figures import draw_groups, draw_scores
 from analysis.paper import Paper, PaperNumber
 from analysis.published import table_1, table_by_benchmark, write_published
 from analysis.study import Study, read_study
 from analysis.table import to_markdown
+from analysis.tables import short_table
 from mm1_lab.config import Sweep, load_sweep
 from mm1_lab.results.summary import PLAIN
-from tests.analysis.results_folder import ROOT, score_rows, vouch_for, write_results
+from tests.analysis.results_folder import ROOT, score_rows, study_of, vouch_for, write_results
 
 SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
 QUALITY = {"retrieval": {"pairs": 256, "image_to_text": 0.625}, "probe": {"auc": 0.875, "words": 20}}
@@ -123,3 +125,32 @@ def test_fig_4_is_drawn_with_a_hole(tmp_path: Path) -> None:
         with Image.open(written[0]) as picture:
             pictures.append(picture.convert("L").tobytes())
     assert pictures[0] != pictures[1]
+
+
+@pytest.mark.parametrize("reproduces", ["Fig. 6b", "Fig. 6c"])
+def test_fig_6_has_conversations_over_arms_and_solutions_over_shots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_mix: Sweep, reproduces: str
+) -> None:
+    """Fig. 6b in percent of its first arm; thin lines are single benchmarks."""
+    arms = {name: data_mix.arms[name] for name in ("captions", "base", "interleaved")}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": reproduces})
+    study = study_of(sweep, (0, 1))
+    families = {"vqa": "chat", "text-vqa": "chat", "relation-vqa": "solutions"}
+    scores = study.scores.assign(family=study.scores["benchmark"].map(families)).dropna(subset="family")
+    study = replace(study, scores=scores)
+    drawn: list[Figure] = []
+    monkeypatch.setattr("analysis.tuned_figure.save", lambda figure, path: drawn.append(figure) or [])
+    assert draw_scores(study, tmp_path / "figure") == []
+    left, right = drawn[0].axes
+    chat = scores[(scores["family"] == "chat") & (scores["shots"] == 0)].groupby(["arm", "benchmark"])["score"].mean()
+    lines = [list(line.get_ydata()) for line in left.lines if len(line.get_ydata()) == 3]
+    expected = [[chat[arm, name] for arm in arms] for name in ("vqa", "text-vqa")]
+    expected.append([chat[arm].mean() for arm in arms])
+    if reproduces == "Fig. 6b":
+        expected = [[100 * value / own[0] for value in own] for own in expected]
+        assert left.get_ylabel() == "% of captions"
+    assert lines == [pytest.approx(own) for own in expected]
+    solved = scores[scores["family"] == "solutions"].groupby(["arm", "shots"])["score"].mean()
+    lines = [list(line.get_ydata()) for line in right.lines if len(line.get_ydata()) == 3]
+    assert lines == [pytest.approx([solved[arm, shots] for shots in (0, 4, 8)]) for arm in arms]
+    assert list(short_table(study).frame.columns)[:2] == ["arm", "chat 0-shot"]
