@@ -108,6 +108,11 @@ def test_a_connector_that_is_not_there_is_told_while_ray_starts(place: Any) -> N
     assert error.count("\n") == 1 and not list(place.results.glob("**/sweep.json"))
 
 
+def test_an_address_at_which_there_is_no_cluster(place: Any) -> None:
+    error = place.run("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", code=2)
+    assert "--address 127.0.0.1:1: there is no Ray cluster (" in error and "Traceback" not in error
+
+
 def test_a_sweep_that_is_not_there(refused: Check) -> None:
     assert "did you mean 'data_mix'" in refused(sweep="data_mxi")
     assert "no such file" in refused(sweep="nowhere/data_mix.yaml")

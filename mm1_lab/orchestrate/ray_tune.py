@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -124,6 +125,7 @@ class RayTune(Executor):
         else:
             del variables["PYTHONPATH"]  # the code travels with the job
             there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
+            _check_answers(self.address)
             try:
                 ray.init(address=self.address, runtime_env=there, **quiet)
             except (ConnectionError, ValueError) as error:
@@ -206,6 +208,16 @@ class RayTune(Executor):
                 text = f"\nmm1-lab: Ray's {dead[0]} was killed or ran out of memory; the same command goes on from here"
                 print(text, file=sys.stderr, flush=True)
                 os._exit(1)
+
+
+def _check_answers(address: str) -> None:
+    """Raises RequestError where nothing listens at HOST:PORT; Ray itself would try for long, and write of it."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
 
 
 def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
