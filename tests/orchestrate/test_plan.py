@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mm1_lab.cli import main
-from mm1_lab.config import EvaluationStage, Trial
+from mm1_lab.config import ConnectorConfig, EvaluationStage, RequestError, Trial
 from mm1_lab.files import commit
+from mm1_lab.model import CONNECTORS
 from mm1_lab.orchestrate.cost import Speeds
+from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, make_plan, path_lengths
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.results import Ledger
@@ -157,3 +160,27 @@ def test_a_plan_in_short_is_as_wide_as_a_terminal_and_knows_every_time(
     assert sum("shipped with the repository" in line for line in lines) == 2
     told = " ".join(lines)
     assert "unknown" not in told and "never measured" not in told and "at a time" in told
+
+
+def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Whole(torch.nn.Module):
+        """Gives every patch, whatever number of image tokens is asked for."""
+
+        def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
+            super().__init__()
+            self.project = torch.nn.Linear(encoder_width, decoder_width)
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return self.project(features)
+
+    monkeypatch.setitem(CONNECTORS, "c-abstractor", Whole)
+    request = load_request("data_mix", "smoke", "1", ("base",), (), None, tmp_path / "results", tmp_path / "store")
+    plan = make_plan(request.trials, request.ledger)
+    with pytest.raises(RequestError) as error:
+        check_feasible(plan)
+    assert str(error.value) == (
+        "base / seed 0: connector 'c-abstractor': gives (1, 36, 24) for one image, but (1, image tokens, width of the "
+        "decoder) = (1, 9, 24) are needed; see how its forward ends"
+    )
