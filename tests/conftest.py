@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,9 @@ from filelock import FileLock
 from mm1_lab.config import DataIdentity
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
 from tests.warm import STARTER, Command
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parents[1]
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (128, 128, 128)}

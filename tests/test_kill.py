@@ -68,7 +68,7 @@ def test_killed_at_three_moments_it_ends_as_if_undisturbed(place: Any, finished:
 def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
     process = place.start(*COMMAND)
     assert process.stdout is not None
-    assert any(line.startswith("starts") for line in process.stdout)
+    assert any(line.startswith("starts  ") for line in process.stdout)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
     assert process.returncode == 130
@@ -81,7 +81,7 @@ def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
 def test_the_death_of_rays_own_process_ends_in_a_line_of_ours(place: Any) -> None:
     process = place.start(*COMMAND, "--set", "reuse_processes=false")  # so that waiting processes import nothing
     assert process.stdout is not None
-    assert any(line.startswith("starts") for line in process.stdout)
+    assert any(line.startswith("starts  ") for line in process.stdout)
     os.kill(raylet(process.pid)[0], signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == 1
