@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.axes import axes_tables, draw_axes, levels_in_short, ranked
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
 from analysis.lessons import load_lessons
-from analysis.proxies import Run, accuracy, accuracy_table
+from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import seeds_text
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
@@ -45,7 +45,7 @@ class Drawn:
     """A row per trial, as `runs_of` gives them."""
     shared_seconds: float
     """Of one core: training of the encoders and decoders behind the trials, each once."""
-    run: Run
+    paired: Paired
     tables: Mapping[str, Sequence[Table]]
     """By their names in the report."""
     samples: tuple[Sampled, ...]
@@ -184,7 +184,8 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     for (scale, suffix), members in by_group.items():
         law = results / scale / f"lr_law{suffix}" / "law.json"
         parts = all_parts(lessons, [one.parts for one in members], law)
-        judged, cheaper = judge_lessons(lessons, parts), accuracy([one.run for one in members], [d.run for d in drawn])
+        judged = judge_lessons(lessons, parts)
+        cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])
         groups.append(Group(scale, suffix, tuple(members), judged, parts, cheaper))
     return groups
 

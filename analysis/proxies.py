@@ -2,11 +2,9 @@
 
 Choices are made by small runs that are then trained at full size. Of all pairs of arms this counts those of which the
 cheap run (fewer steps, a smaller scale) finds the same one better as the dear run does, by means over seeds: 50 % is a
-coin. Beside it stands the same among the pairs that the dear run itself tells apart, and what one seed of the dear run
-says about the mean of its others: with as much noise as a run has, nothing cheaper can be expected to do better.
+coin. Beside it stands the same among the pairs that the dear run itself tells apart, and, to compare with, how often
+one seed of the dear run finds the same one better as the mean of its others.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,13 +25,13 @@ FEWEST_PAIRS = 3
 
 
 @dataclass(frozen=True)
-class Run:
+class Paired:
     """A sweep's results as far as its arms are compared in pairs."""
 
     manifest: Manifest
     seeds: int
     flops: float
-    """Of one trial, the mean: multimodal training and all behind it, without the parts that trials share."""
+    """Of one trial, the mean, by the rule that times go by: multimodal training and what follows, no shared parts."""
     pairs: pd.DataFrame
     """A row per measure and pair of arms: measure, first, second, differences (one per seed), apart (at 95 %)."""
 
@@ -47,7 +45,7 @@ class Run:
         return self.manifest.sweep.name, self.manifest.data_name
 
 
-def run_of(study: Study) -> Run:
+def pair_arms(study: Study) -> Paired:
     """Controls and arms that are the same trials as another are left out."""
     arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
     measures = [f"{shots}-shot" for shots in study.shots] + [TEXT_CORE]
@@ -62,10 +60,10 @@ def run_of(study: Study) -> Run:
                 rows.append((measure, first, second, values, apart))
     spent = [sum(each["flops"] for each in one.get("timings", {}).values()) for one in study.records.values()]
     pairs = pd.DataFrame(rows, columns=["measure", "first", "second", "differences", "apart"])
-    return Run(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), pairs)
+    return Paired(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), pairs)
 
 
-def accuracy(dear_runs: Sequence[Run], runs: Sequence[Run]) -> pd.DataFrame:
+def accuracy(dear_runs: Sequence[Paired], runs: Sequence[Paired]) -> pd.DataFrame:
     """Of each of the dear runs a row per cheaper one of the same sweep, number of its seeds, and measure.
 
     Columns: sweep, dear, cheap, seeds (one: the mean over each by itself), cost (share of the dear run's FLOPs),
@@ -89,7 +87,7 @@ def accuracy(dear_runs: Sequence[Run], runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _rows(dear: Run, cheap: str, seeds: int, cost: float, pairs: pd.DataFrame) -> list[dict[str, object]]:
+def _rows(dear: Paired, cheap: str, seeds: int, cost: float, pairs: pd.DataFrame) -> list[dict[str, object]]:
     """`pairs` with what is `told` of each, and the `truth`: numbers, or one per seed."""
     rows = []
     for measure, own in pairs.groupby("measure", sort=False):

@@ -11,7 +11,7 @@ from analysis.lessons import load_lessons
 from analysis.lr_report import draw_search
 from analysis.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
 from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
-from analysis.proxies import run_of
+from analysis.proxies import pair_arms
 from analysis.published import write_published
 from analysis.report import write_report
 from analysis.study import read_study
@@ -35,10 +35,10 @@ from mm1_lab.results.reading import list_variants, read_variant
 def draw(results: Path) -> list[Path]:
     """Redraws everything of a results folder; returns the files written.
 
-    Beside each sweep what `draw_sweep` draws; in each scale's folder `lessons.*`, `axes.*` and, where a
-    sweep was run more cheaply too, `decision_accuracy.*`; and `summary.md`, for
-    reading on a code host. Raises RequestError where there are no results, or of another schema. A sweep none of whose
-    trials is finished is left out as long as another one has results.
+    Beside each sweep what `draw_sweep` draws; in each scale's folder `lessons.*`, `axes.*` and, where a sweep was run
+    more cheaply too, `decision_accuracy.*`; and `summary.md`, for reading on a code host. Raises RequestError where
+    there are no results, or of another schema. A sweep none of whose trials is finished is left out as long as another
+    one has results.
     """
     return _draw_all(results)[1]
 
@@ -123,7 +123,7 @@ def _draw(folder: Path) -> Drawn:
         missing=tuple(study.missing()),
         caution=study.caution,
         runs=runs_of(study),
-        run=run_of(study),
+        paired=pair_arms(study),
         shared_seconds=shared_seconds(study),
         tables=tables,
         samples=tuple(samples),

@@ -1,18 +1,10 @@
-"""Benchmarks that a data file or a scale names: from their configuration to questions in blocks, checked beforehand.
-
-Which questions are asked is fixed: they are put in order by a hash of their ids and the first so many are taken. So
-1,000 questions are the first 1,000 of 5,000, and every arm and seed answers the same after the same demonstrations.
-"""
+"""Benchmarks that a data file or a scale names: from their configuration to questions in blocks, checked beforehand."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import astuple
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mm1_lab.config import (
     BenchmarkConfig,
@@ -26,7 +18,8 @@ from mm1_lab.config import (
 )
 from mm1_lab.data.shards.decoding import Shape
 from mm1_lab.data.types import Picture, Tokenizer
-from mm1_lab.evaluate.formats import FORMATS, Format
+from mm1_lab.evaluate.choosing import choose, format_of
+from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import open_images
 from mm1_lab.evaluate.items import Item
 from mm1_lab.evaluate.metrics import METRICS
@@ -40,11 +33,6 @@ from mm1_lab.evaluate.questions import (
     in_blocks,
     with_rotations,
 )
-from mm1_lab.evaluate.vqa import AGREEING
-from mm1_lab.files import write_text
-
-Chosen = tuple[list[Item], list[Item], int]
-"""The questions to ask, those to show, and how many are published."""
 
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
@@ -62,8 +50,8 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     opened = config.model_copy(update=_whole(config, config.name, folder))
     if "pictures" not in config.model_fields_set:
         opened = opened.model_copy(update={"pictures": shape})
-    metric = opened.metric or _format(opened).metric
-    missing = [key for key in _format(opened).needs if not getattr(opened, key)]
+    metric = opened.metric or format_of(opened).metric
+    missing = [key for key in format_of(opened).needs if not getattr(opened, key)]
     if missing:
         raise RequestError(f"{where}: the format {opened.format} needs the key {missing[0]!r}")
     if metric not in METRICS and metric != "cider":
@@ -91,13 +79,6 @@ def _whole(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
         paths["images"] = paths["images"] or "."
     whole = {key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items() if path}
     return whole | {"format": str((folder / kind).resolve()) if kind.endswith(".py") else kind}
-
-
-def _format(files: BenchmarkFiles) -> Format:
-    name = "python" if files.format.endswith(".py") else files.format
-    if name not in FORMATS:
-        raise RequestError(f"there is no benchmark format {name!r}{nearest(name, FORMATS)}, or a Python file")
-    return FORMATS[name]
 
 
 def _digest(config: BenchmarkConfig) -> str:
@@ -132,7 +113,7 @@ def check_benchmarks(
                 f"benchmark {config.name!r}: shots {min(unknown)} is not among the evaluation's, "
                 f"{list(settings.shots)}; leave it out, or add it there (--set evaluate.shots=[…])"
             )
-        asked, shown, _ = _choose(config, _settings_of(config, settings), cache)
+        asked, shown, _ = choose(config, _settings_of(config, settings), cache)
         _pictures(config, asked, config.pictures)
         if config.demonstrations:
             _pictures(config.demonstrations, shown, config.pictures)
@@ -150,7 +131,7 @@ def build_benchmark(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
         )
     settings = _settings_of(config, settings)
-    items, demonstrations, published = _choose(config, settings, cache)
+    items, demonstrations, published = choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, demonstrations) if config.demonstrations else []
     longest = LONGEST_CAPTION if config.metric == "cider" else LONGEST_ANSWER
@@ -161,7 +142,7 @@ def build_benchmark(
     return Benchmark(
         name=config.name,
         family="captioning" if config.metric == "cider" else family,
-        mirrors=_format(config).mirrors,
+        mirrors=format_of(config).mirrors,
         metric=config.metric,
         blocks=blocks,
         demonstrations=shots,
@@ -169,7 +150,7 @@ def build_benchmark(
         stop=config.stop,
         new_tokens=config.new_tokens or min(max(lengths, default=longest) + 1, longest),
         official=True,
-        submission=None if has_answers else _format(config).submission,
+        submission=None if has_answers else format_of(config).submission,
         note=_note(config, len(questions), published),
     )
 
@@ -201,76 +182,6 @@ def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> Evalu
     return settings.model_copy(update={"shots": config.shots}) if config.shots else settings
 
 
-@lru_cache(maxsize=32)
-def _choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
-    """From `cache`, or from the benchmark's files, which may take gigabytes to read, and into the cache then."""
-    if cache is None or config.format.endswith(".py"):  # a program may read what is in no digest
-        return _choose_anew(config, settings)
-    code = [
-        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("formats.py", "items.py", "named.py")
-    ]
-    asked_for = [settings.questions, settings.blocks, max(settings.shots, default=0)]
-    key = hashlib.sha256(canonical_json([config.model_dump(mode="json"), asked_for, code]).encode()).hexdigest()[:16]
-    path = cache / "benchmarks" / f"{key}.json"
-    with suppress(OSError, ValueError, TypeError):  # not there, or damaged
-        asked, shown, published = json.loads(path.read_text(encoding="utf-8"))
-        return list(map(_item, asked)), list(map(_item, shown)), published
-    asked, shown, published = chosen = _choose_anew(config, settings)
-    with suppress(OSError):  # a disk that is full
-        write_text(path, json.dumps([list(map(astuple, asked)), list(map(astuple, shown)), published]))
-    return chosen
-
-
-def _item(row: Any) -> Item:
-    key, images, question, answers, kind, choices = row
-    return Item(key, tuple(images), question, tuple(answers), kind, tuple(choices))
-
-
-def _choose_anew(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
-    items = _read(config, config)
-    with_answers = [item for item in items if item.answers]
-    if with_answers and len(with_answers) < len(items):
-        lacking = next(item.key for item in items if not item.answers)
-        raise RequestError(f"benchmark {config.name!r}: question {lacking} has no answer, though others have")
-    shots = max(settings.shots, default=0)
-    if not shots:
-        return items[: settings.questions], [], len(items)
-    if config.demonstrations is None:
-        raise RequestError(
-            f"benchmark {config.name!r}: names no demonstrations, but questions are asked after {shots}; "
-            "add `demonstrations: {…}` with its training split, or `shots: [0]`"
-        )
-    shown = [item for item in _read(config, config.demonstrations) if item.answers]
-    if len(shown) < shots:
-        raise RequestError(
-            f"benchmark {config.name!r}: {len(shown)} demonstrations with answers, but {shots} are shown; "
-            f"name more, or ask after fewer (`shots: [0]`)"
-        )
-    return items[: settings.questions], shown[: settings.blocks * shots], len(items)
-
-
-def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
-    """All items in the fixed order."""
-    items = list(_format(files).read(files))
-    where = files.questions or files.annotations or files.format
-    if not items:
-        raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
-    twice = [key for key, count in Counter(item.key for item in items).items() if count > 1]
-    if twice:
-        raise RequestError(f"{where}: the id {twice[0]!r} is there twice; ids must differ")
-    for item in items:
-        if config.metric in ("choice", "circular") and not item.choices:
-            raise RequestError(f"{where}: question {item.key} has no choices, which the metric `{config.metric}` needs")
-        if config.metric == "yes-no" and item.answers[:1] not in ((), ("yes",), ("no",)):
-            raise RequestError(f"{where}: question {item.key} is answered {item.answers[0]!r}, not `yes` or `no`")
-        if config.metric == "vqa" and 0 < len(item.answers) <= AGREEING:
-            raise RequestError(
-                f"{where}: question {item.key} has {len(item.answers)} answers, and VQA accuracy needs those of ten "
-                "people; for a single right answer take `metric: exact`"
-            )
-    return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
-
-
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
     template, pictures = _prompt(config), _pictures(files, items, config.pictures)
     questions = [
@@ -295,7 +206,7 @@ def _prompt(config: BenchmarkConfig) -> str:
     """With `{question}` in it; captions are asked for by nothing, unless it is given."""
     if config.prompt is not None:
         return config.prompt
-    return "" if config.metric == "cider" else _format(config).prompt
+    return "" if config.metric == "cider" else format_of(config).prompt
 
 
 def _asked(template: str, question: str, choices: Iterable[str]) -> str:

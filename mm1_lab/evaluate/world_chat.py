@@ -15,6 +15,7 @@ from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.instructions import (
     Turn,
     about_thing,
+    absent,
     adding_bars,
     counting_bars,
     describing,
@@ -25,7 +26,7 @@ from mm1_lab.data.world.instructions import (
 from mm1_lab.data.world.language import noun
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
-from mm1_lab.data.world.words import ANIMALS, COLOURS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
+from mm1_lab.data.world.words import ANIMALS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
 from mm1_lab.evaluate.questions import Benchmark, Family, Question, with_rotations
 from mm1_lab.evaluate.world import drawn_blocks
 
@@ -142,12 +143,10 @@ def _present(sampling: str) -> Make:
         thing = random.choice(scene.things)
         if random.random() < 0.5:
             return _question(sampling, ScenePicture(scene), Turn(f"is there a {thing.colour} {noun(thing)}", "yes"))
-        shown = {(other.colour, other.name) for other in scene.things}
-        shapes = OFTEN if sampling == "popular" else SHAPES
-        absent = [(colour, shape) for colour in COLOURS for shape in shapes if (colour, shape) not in shown]
+        asked = absent(scene, OFTEN if sampling == "popular" else SHAPES)
         if sampling == "adversarial":
-            absent = [(colour, shape) for colour, shape in absent if colour == thing.colour or shape == thing.name]
-        colour, shape = random.choice(absent)
+            asked = [(colour, shape) for colour, shape in asked if colour == thing.colour or shape == thing.name]
+        colour, shape = random.choice(asked)
         return _question(sampling, ScenePicture(scene), Turn(f"is there a {colour} {shape}", "no"))
 
     return make

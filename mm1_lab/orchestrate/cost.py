@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.files import SHIPPED
@@ -62,8 +62,8 @@ class Speeds:
     def seconds(self, stage: Stage) -> float | None:
         """Expected seconds, or None if no stage of the kind was ever measured, or none but far smaller ones.
 
-        By the rate of stages of the kind that are alike in FLOPs: the median of own ones, or else the undisturbed one
-        of the study's at this machine's speed; where there are none, by the median of the nearest of either.
+        By the median rate of stages of the kind that are alike in FLOPs: own ones, or else those of the study at this
+        machine's speed; where there are none, of the nearest of either.
         """
         flops = stage.flops()
         if flops <= 0:
@@ -78,9 +78,7 @@ class Speeds:
         nearest = min((known for known, _ in (*own, *studied)), key=lambda known: abs(math.log(known / flops)))
         if flops > FAR * nearest:
             return None
-        if alike := _rates(studied, flops):
-            return max(LEAST, _undisturbed(alike) * flops)
-        return max(LEAST, median(_rates((*own, *studied), nearest)) * flops)
+        return max(LEAST, median(_rates(studied, flops) or _rates((*own, *studied), nearest)) * flops)
 
 
 def measured_speeds(ledger: Ledger) -> Speeds:
@@ -98,11 +96,6 @@ def _of_study(folder: Path) -> Measured:
 def _rates(measured: Iterable[tuple[float, float]], flops: float) -> list[float]:
     """Seconds per FLOP of what is alike."""
     return [seconds / known for known, seconds in measured if 1 / ALIKE <= known / flops <= ALIKE]
-
-
-def _undisturbed(rates: list[float]) -> float:
-    """The lower quarter's end: much of the study was trained beside other work, which only makes a stage longer."""
-    return quantiles([*rates, *rates], n=4)[0]  # twice, for it wants two at least
 
 
 def _measured(stages: Iterable[Path], trials: Iterable[Path]) -> Measured:

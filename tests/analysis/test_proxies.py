@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.proxies import Run, accuracy, accuracy_table, run_of
+from analysis.proxies import Paired, accuracy, accuracy_table, pair_arms
 from analysis.redraw import draw
 from mm1_lab.config import Sweep
 from tests.analysis.results_folder import LIFT, study_of, write_results
@@ -17,10 +17,10 @@ OTHER = {arm: tuple(-lift for lift in lifts) if arm == "interleaved" else lifts 
 
 
 @pytest.fixture(scope="module")
-def runs(data_mix: Sweep) -> tuple[Run, Run]:
+def runs(data_mix: Sweep) -> tuple[Paired, Paired]:
     """A dear run with three seeds, and one with two at a quarter of the cost, in which one arm is another."""
-    dear = replace(run_of(study_of(data_mix, (0, 1, 2))), flops=4e12)
-    cheap = run_of(study_of(data_mix, (0, 1), lifts=OTHER))
+    dear = replace(pair_arms(study_of(data_mix, (0, 1, 2))), flops=4e12)
+    cheap = pair_arms(study_of(data_mix, (0, 1), lifts=OTHER))
     manifest = cheap.manifest.model_copy(update={"overrides": ("train.steps=350",)})
     return dear, replace(cheap, flops=1e12, manifest=manifest)
 
@@ -46,7 +46,7 @@ def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("measure", ["0-shot", "8-shot", "text-core"])
 def test_it_is_the_share_of_pairs_with_the_same_better_arm(
-    runs: tuple[Run, Run], data_mix: Sweep, measure: str
+    runs: tuple[Paired, Paired], data_mix: Sweep, measure: str
 ) -> None:
     found = accuracy(runs[:1], runs).set_index(["cheap", "seeds", "measure"])
     mean, single, own = by_hand(data_mix, measure)
@@ -59,13 +59,13 @@ def test_it_is_the_share_of_pairs_with_the_same_better_arm(
     assert set(found["pairs"]) == {55} and (found["apart"] < 55).all(), "of 11 arms, the blind control left out"
 
 
-def test_where_the_dear_run_is_sure_the_cheap_one_is_right_more_often(runs: tuple[Run, Run]) -> None:
+def test_where_the_dear_run_is_sure_the_cheap_one_is_right_more_often(runs: tuple[Paired, Paired]) -> None:
     found = accuracy(runs[:1], runs)
     found = found[found["measure"] == "8-shot"]
     assert (found["apart"] > 5).all() and (found["accuracy_apart"] > found["accuracy"]).all()
 
 
-def test_what_is_not_comparable_is_left_out(runs: tuple[Run, Run], data_mix: Sweep) -> None:
+def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mix: Sweep) -> None:
     dear, cheap = runs
     assert accuracy([cheap], runs).empty, "nothing is cheaper"
     own_data = cheap.manifest.model_copy(update={"data_name": "books-1f9ac2"})
@@ -73,18 +73,18 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Run, Run], data_mix: Swe
     assert all(accuracy([dear], [dear, replace(cheap, manifest=other)]).empty for other in (own_data, smoke))
     one = replace(cheap, seeds=1, pairs=cheap.pairs.assign(differences=cheap.pairs["differences"].map(lambda d: d[:1])))
     assert set(accuracy([dear], [one])["seeds"]) == {1}
-    two_arms = run_of(study_of(data_mix, (0, 1), arms=("base", "captions")))
+    two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
     assert accuracy([dear], [replace(two_arms, flops=1.0)])["cheap"].unique().tolist() == ["scale mini"]
 
 
-def test_no_difference_is_a_coin(runs: tuple[Run, Run]) -> None:
+def test_no_difference_is_a_coin(runs: tuple[Paired, Paired]) -> None:
     dear, cheap = runs
     level = replace(cheap, pairs=cheap.pairs.assign(differences=[np.zeros(2)] * len(cheap.pairs)))
     found = accuracy([dear], [level])
     assert set(found["accuracy"][found["seeds"] == 2]) == {0.5}
 
 
-def test_the_table_has_a_row_per_run_and_a_column_per_measure(runs: tuple[Run, Run]) -> None:
+def test_the_table_has_a_row_per_run_and_a_column_per_measure(runs: tuple[Paired, Paired]) -> None:
     table = accuracy_table(accuracy(runs[:1], runs), "title")
     assert table.head == ["by", "seeds", "cost, %", "0-shot", "4-shot", "8-shot", "text-core"]
     names = ["scale mini (for its other seeds)", *["scale mini, train.steps=350"] * 2]

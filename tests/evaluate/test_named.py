@@ -18,7 +18,7 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
-from mm1_lab.evaluate import named
+from mm1_lab.evaluate import choosing
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
@@ -53,7 +53,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monke
     """In another process, which `cache_clear` stands for; other files, numbers or a damaged cache are read anew."""
 
     def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
-        named._choose.cache_clear()
+        choosing.choose.cache_clear()
         return repr(built(config, settings, tmp_path / "cache"))  # pictures are equal only to themselves
 
     values = WRITERS[name](tmp_path)
@@ -62,7 +62,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monke
     assert anew(config) == expected
     (kept,) = tmp_path.glob("cache/benchmarks/*.json")
     with monkeypatch.context() as patch:
-        patch.setattr(named, "_read", lambda *_: pytest.fail("the files were read again"))
+        patch.setattr(choosing, "_read", lambda *_: pytest.fail("the files were read again"))
         assert anew(config) == expected
         with pytest.raises(pytest.fail.Exception):
             anew(config, SETTINGS.model_copy(update={"questions": 2}))

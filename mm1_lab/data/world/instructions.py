@@ -56,7 +56,7 @@ def about_thing(random: Random, scene: Scene) -> Turn:
 
 
 def offering(random: Random, turn: Turn) -> Turn:
-    """The same with three answers to choose from, where there are so many of its kind."""
+    """The turn with three answers to choose from, where there are so many of its kind."""
     known = next((words for words in _KINDS if turn.answer in words), ())
     return offered(random, turn.request, turn.answer, known) if known else turn
 
@@ -72,14 +72,18 @@ def doubting(random: Random, scene: Scene) -> Turn:
     """Whether a thing has a colour or a size, or whether there is such a thing; half of them no."""
     thing, true = random.choice(scene.things), random.random() < 0.5
     if random.random() < 0.5:
-        shown = {(other.colour, other.name) for other in scene.things}
-        absent = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in shown]
-        colour, shape = (thing.colour, noun(thing)) if true else random.choice(absent)
+        colour, shape = (thing.colour, noun(thing)) if true else random.choice(absent(scene))
         return Turn(f"is there a {colour} {shape}", "yes" if true else "no")
     asked = random.choice((tuple(COLOURS), SIZES))
     fact = thing.colour if thing.colour in asked else thing.size
     said = fact if true else random.choice([other for other in asked if other != fact])
     return Turn(f"is the {noun(thing)} seen here {said}", "yes" if true else "no")
+
+
+def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, str]]:
+    """Every (colour, shape) that no thing of the scene has."""
+    shown = {(thing.colour, thing.name) for thing in scene.things}
+    return [(colour, shape) for colour in COLOURS for shape in shapes if (colour, shape) not in shown]
 
 
 def describing(scene: Scene) -> Turn:
