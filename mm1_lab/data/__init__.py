@@ -1,4 +1,4 @@
-"""Data: the miniature world or a user's shards, as packed rows of a deterministic mixture."""
+"""Training data: the miniature world or a user's shards, served as packed rows of a deterministic mixture."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from mm1_lab.data.types import Data
 
 
 def open_data(path: Path | None, cache: Path, scale: Scale, tokenizer: Path | None = None) -> Data:
-    """The miniature world, or with a `path` (a `data.yaml`) the user's shards, whose index is kept in `cache`.
+    """Returns the miniature world or, given `path` (a `data.yaml`), the user's shards, with their index in `cache`.
 
-    The scale says how long a row is, how many images it holds and how large a vocabulary is trained.
-    `tokenizer` is the folder of a pre-trained decoder, whose tokenizer goes before the data's own.
-    Raises RequestError for data that are missing, damaged or not of a known form.
+    The scale sets the sequence length, the maximum number of images per row and the size of a trained vocabulary.
+    `tokenizer` is the folder of a pre-trained decoder; its tokenizer takes precedence over the data's own.
+    Raises RequestError if the data are missing, damaged or in an unknown format.
     """
     if path is None:
         from mm1_lab.data.world import World

@@ -1,7 +1,7 @@
-"""Batches: packed rows and their images as tensors, and the Lightning data module that hands them out.
+"""Batches: packed rows and their images as tensors, and the Lightning data module that serves them.
 
-A batch is a pure function of its step, so the position in the data is one number, and training that is resumed (once
-or often) reads what undisturbed training would have read.
+A batch is a pure function of its step. The position in the data is therefore a single number, and a run that is
+interrupted and resumed any number of times reads the same data as an uninterrupted one.
 """
 
 import os
@@ -24,20 +24,20 @@ from mm1_lab.data.types import Source
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows as tensors. Shapes are (rows, sequence) unless said."""
+    """Packed rows as tensors, of shape (rows, sequence) unless stated otherwise."""
 
     tokens: torch.Tensor
     """int64"""
     weights: torch.Tensor
-    """float32: loss weight of predicting `tokens[:, t]` from what stands before it."""
+    """float32: loss weight for predicting `tokens[:, t]` from the tokens before it."""
     documents: torch.Tensor
-    """int64: 0 for padding, then 1, 2, … in each row."""
+    """int64: the document that each position belongs to, numbered from 1 within the row; 0 is padding."""
     positions: torch.Tensor
     """int64"""
     images: torch.Tensor
-    """uint8 (n, 3, side, side), in the order in which their places stand in the rows; a picture's views together."""
+    """uint8 (n, 3, side, side), in the order in which they occur in the rows; the views of a picture are adjacent."""
     sources: tuple[str, ...]
-    """The source of each row."""
+    """Name of each row's source."""
     decoded: Decoded = NONE_ASKED
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -45,7 +45,7 @@ class Batch:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names})
 
     def real_tokens(self) -> dict[str, int]:
-        """Positions that are not padding, image tokens included, by source."""
+        """Number of non-padding positions per source, image tokens included."""
         totals: dict[str, int] = {}
         for name, count in zip(self.sources, (self.documents > 0).sum(dim=1).tolist(), strict=True):
             totals[name] = totals.get(name, 0) + count
@@ -53,10 +53,10 @@ class Batch:
 
 
 def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, views: int = 1) -> Batch:
-    """`rows`, from the sources `names`, as a batch with images of `side` pixels, `views` of each picture.
+    """Collates `rows`, from the sources `names`, into a batch with images of `side` pixels, `views` per picture.
 
-    Where `blind`, no picture is drawn or decoded. A picture that cannot be decoded becomes one mean colour, its
-    document leaves the loss, and the batch's `decoded` names it.
+    If `blind`, all images are the mean colour and none is drawn or decoded. A picture that cannot be decoded becomes
+    the mean colour too, its document is excluded from the loss, and `decoded` names it.
     """
     weights = np.stack([row.weights for row in rows])
     pictures = [picture for row in rows for picture in row.pictures]
@@ -82,7 +82,7 @@ def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool
 
 @dataclass(frozen=True)
 class MixtureBatches:
-    """The batches of a multimodal stage by step: `rows` packed rows, each from the source that the mixture names."""
+    """Maps a step of a multimodal stage to its batch: `rows` packed rows, each from the source the mixture chooses."""
 
     sources: Mapping[str, Source]
     mixture: Mixture
@@ -93,7 +93,7 @@ class MixtureBatches:
     views: int = 1
 
     def __call__(self, step: int) -> Batch:
-        """The batch of `step`, a pure function of it; in a team, its own rows."""
+        """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
         names = self.mixture.rows(step * self.rows, self.rows)[team.own(self.rows)]
         rows = [self.packer.pack(self.sources[name].documents(number)) for name, number in names]
         return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views)
@@ -103,16 +103,16 @@ _resources = Resources()
 
 
 def share_resources(resources: Resources) -> None:
-    """Says with how many processes this one loads its batches from now on."""
+    """Sets the number of data loader workers for all batches that this process loads from now on."""
     global _resources
     _resources = resources
 
 
 class DataModule(pl.LightningDataModule):
-    """Hands out `batch(step)` from the current step up to `steps`; the step is its only state.
+    """Serves `batch(step)` from the current step up to `steps`; the step is its only state.
 
-    Batches have `to` and `decoded`. Where the resources name workers, these make the batches, some ahead, and training
-    reads the same ones in the same order. Raises TooManyBrokenPictures while it hands out.
+    Batches must have `to` and `decoded`. With data loader workers, batches are prefetched, and training still reads
+    the same ones in the same order. Raises TooManyBrokenPictures while serving batches.
     """
 
     def __init__(self, batch: Callable[[int], Any], steps: int, start: int = 0) -> None:
@@ -125,14 +125,14 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         workers = _resources.workers
         if workers:
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not live on in a forked process
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
         return DataLoader(
             _Batches(self.batch),
             batch_size=None,
             sampler=_Steps(self.step, self.steps),
             num_workers=workers,
             prefetch_factor=_resources.prefetch if workers else None,
-            multiprocessing_context="fork" if workers else None,  # sources are opened once, and shared
+            multiprocessing_context="fork" if workers else None,  # workers share the sources opened here
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -140,7 +140,7 @@ class DataModule(pl.LightningDataModule):
         return batch.to(device)
 
     def state_dict(self) -> dict[str, int]:
-        """The step that comes next: the trainer's count of finished optimiser steps."""
+        """The next step, which is the trainer's count of finished optimiser steps."""
         return {"step": self.step if self.trainer is None else self.trainer.global_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -149,7 +149,7 @@ class DataModule(pl.LightningDataModule):
 
 @dataclass(frozen=True)
 class _Batches(Dataset[Any]):
-    """A batch is a function of its step."""
+    """A map-style dataset: step → batch."""
 
     batch: Callable[[int], Any]
 
@@ -159,7 +159,7 @@ class _Batches(Dataset[Any]):
 
 @dataclass(frozen=True)
 class _Steps(Sampler[int]):
-    """Lightning counts the batches of an interrupted epoch as fetched, so the length is that of the whole epoch."""
+    """Steps `start` … `end - 1`. The length is that of the whole epoch, as Lightning counts past batches as fetched."""
 
     start: int
     end: int

@@ -1,9 +1,9 @@
-"""The mixture: which source each row of a run comes from, exact and without state.
+"""The mixture: a stateless, exact formula for the source of each row of a run.
 
-Two sources are mixed like a line drawn on a grid: after n rows the first has round(n · share) of them. More sources
-are mixed as a balanced tree of such pairs. So row n is a formula, at any n, and after any number of rows each source is
-less than one row away from its share (for up to four sources; half a row more for each doubling beyond). Rows of a
-source are counted by themselves: its k-th row is the same in every arm, whatever the shares.
+Two sources are mixed as a line is drawn on a grid: of the first n rows, round(n · share) belong to the first source.
+More sources form a balanced binary tree of such pairs. The source of row n can thus be computed for any n, and after
+any number of rows each source deviates from its share by less than one row (with up to four sources; by half a row
+more for each doubling). Each source numbers its own rows: its k-th row is the same in every arm, whatever the shares.
 """
 
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 
 
 class Mixture:
-    """Sources by their shares of rows. The seed decides in which order equal claims are served."""
+    """Mixes sources by their shares of rows. The seed sets the order of the sources within the pattern."""
 
     def __init__(self, shares: Mapping[str, float], seed: int) -> None:
         if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
-            raise ValueError(f"shares must not be negative, nor all zero: {dict(shares)}")
+            raise ValueError(f"shares must be non-negative and not all zero: {dict(shares)}")
         names = [name for name, share in shares.items() if share > 0]
         order = np.random.default_rng(seed).permutation(len(names))
         self._names = [names[i] for i in order]
         self._shares = [shares[name] for name in self._names]
 
     def rows(self, start: int, count: int) -> list[tuple[str, int]]:
-        """For rows `start` … `start + count - 1` of the run: the source, and the row's number within that source."""
+        """For each of the rows `start` … `start + count - 1`: its source, and its number within that source."""
         source, number = self._split(np.arange(start, start + count, dtype=np.int64), 0, len(self._names))
         return [(self._names[i], k) for i, k in zip(source.tolist(), number.tolist(), strict=True)]
 
     def _split(self, rows: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Sources and numbers for `rows` of the subtree that holds the sources `first` … `last - 1`."""
+        """Sources and numbers of `rows`, counted within the subtree of the sources `first` … `last - 1`."""
         if last - first == 1:
             return np.full(len(rows), first, np.int64), rows
         middle = (first + last) // 2

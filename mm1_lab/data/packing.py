@@ -1,9 +1,9 @@
-"""Packing: several documents in one row of fixed length, so that little of a batch is padding (section 4).
+"""Packing: puts several documents into one row of fixed length, so that little of a batch is padding (section 4).
 
-Documents never see each other: `documents` and `positions` tell the model where each begins. A row holds documents of
-one source: those that come first, and at its end those of the next few that fill it best. So little is favoured for its
-length although what does not fit is passed over. (Sources that must pass over nothing plan their rows, see
-mm1_lab/data/shards/plan.py.)
+Documents never attend to each other: `documents` and `positions` tell the model where each one begins. All documents
+of a row come from one source: the first candidates in order, completed by those of the next few that best fill the
+remaining space. Candidates that do not fit are skipped, but so few are considered that lengths are hardly biased.
+(Sources that must not skip anything plan their rows in advance, see mm1_lab/data/shards/plan.py.)
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,16 +17,17 @@ from mm1_lab.config import ModelStage, MultimodalStage
 from mm1_lab.data.types import Answer, Document, Picture, Tokenizer, Tokens
 
 UNDONE, LOOKAHEAD = 2, 12
-"""How many documents, of those in a row and of those after the first that does not fit, its end is chosen from.
-The world's rows are 94 (pages) to 99 % full then; to look further ahead would favour lengths that fit well."""
+"""The end of a row is chosen among the last `UNDONE` documents placed, the first that does not fit, and the next
+`LOOKAHEAD`. This fills the world's rows to 94 (pages) to 99 %; a longer look-ahead would favour convenient lengths."""
 SLACK = 50
-"""A row is full when less than this part of it, a fiftieth, is free."""
+"""A row counts as full when at most 1/50 of it is free."""
 
 
 def fill_row(sizes: Iterable[tuple[int, int]], sequence: int, max_images: int) -> list[int]:
-    """Which candidates stand in a row of `sequence` positions and `max_images`, by number.
+    """Returns the indices of the candidates to place in a row of `sequence` positions and at most `max_images` images.
 
-    `sizes` are positions and images of each, of which no more are asked for than are needed. The first is always taken.
+    `sizes` yields (positions, images) of each candidate and is consumed only as far as needed. The first candidate is
+    always taken.
     """
     enough = sequence - sequence // SLACK
     candidates = enumerate(sizes)
@@ -61,20 +62,20 @@ class Row:
     tokens: NDArray[np.int32]
     """(sequence,)"""
     weights: NDArray[np.float32]
-    """(sequence,): loss weight of predicting `tokens[t]` from what stands before it."""
+    """(sequence,): loss weight for predicting `tokens[t]` from the tokens before it."""
     documents: NDArray[np.int32]
-    """(sequence,): 0 for padding, then 1, 2, …"""
+    """(sequence,): the document that each position belongs to, numbered from 1; 0 is padding."""
     positions: NDArray[np.int32]
     """(sequence,): restarts at 0 with each document."""
     pictures: tuple[Picture, ...]
-    """In the order in which they stand."""
+    """In order of occurrence."""
     owners: tuple[int, ...]
-    """For each picture, the number of its document as in `documents`."""
+    """The document number (as in `documents`) of each picture."""
 
 
 @dataclass(frozen=True)
 class Packer:
-    """Fills rows of `sequence` positions; a picture takes `image_tokens` of them, a row holds at most `max_images`."""
+    """Packs documents into rows of `sequence` positions and at most `max_images` pictures of `image_tokens` each."""
 
     tokenizer: Tokenizer
     sequence: int
@@ -82,11 +83,11 @@ class Packer:
     max_images: int
     prompt_loss_weight: float = 1.0
     drop_overlong: bool = False
-    """Whether a document that would not fit an empty row is passed over."""
+    """Skip documents that do not fit an empty row, instead of raising an error."""
 
     @classmethod
     def of(cls, stage: ModelStage, tokenizer: Tokenizer) -> "Packer":
-        """For the rows that a stage's model reads. An `sft` stage learns from answers alone."""
+        """A packer for the stage's model. In an `sft` stage only answers contribute to the loss."""
         return cls(
             tokenizer,
             stage.sequence_length,
@@ -97,10 +98,9 @@ class Packer:
         )
 
     def pack(self, documents: Iterable[Document]) -> Row:
-        """A row of some of the candidates, as `fill_row` chooses them.
+        """Packs one row from the candidates that `fill_row` chooses.
 
-        Raises ValueError for a document that would not fit an empty row, unless such are left out: its source must keep
-        documents short enough.
+        Raises ValueError for a document that does not fit an empty row, unless `drop_overlong` is set.
         """
         encoded: list[tuple[list[int], list[float], list[Picture]]] = []
 
@@ -119,11 +119,11 @@ class Packer:
         return self._row([encoded[number] for number in fill_row(sizes(), self.sequence, self.max_images)])
 
     def length(self, document: Document) -> int:
-        """Positions that `document` takes."""
+        """Number of positions that `document` occupies."""
         return len(self._encode(document)[0])
 
     def _encode(self, document: Document) -> tuple[list[int], list[float], list[Picture]]:
-        """Tokens, loss weights and pictures of `begin, …, end`."""
+        """Tokens (from `begin` to `end`), loss weights and pictures of `document`."""
         tokenizer = self.tokenizer
         elsewhere = self.prompt_loss_weight
         if elsewhere < 1 and not any(isinstance(part, Answer) for part in document.parts):

@@ -1,4 +1,4 @@
-"""Pictures on their way into a batch: as tensors, and with account of those that cannot be decoded."""
+"""From pictures to the images of a batch: decoding, views, and a count of pictures that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     import torch
 
 MEAN_COLOUR = 128
-"""Every channel of a blind image; the model's normalisation makes it 0."""
+"""Value of every channel of a blank image, which the model's normalisation maps to 0."""
 BROKEN_SHARE = 0.01
 BROKEN_LEAST = 3
-"""One or two torn files are in every crawl, so fewer never stop a stage."""
+"""A stage stops once more than `BROKEN_SHARE` of its images, and at least `BROKEN_LEAST`, cannot be decoded: every web
+crawl contains one or two damaged files."""
 
 
 def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
-    """uint8 (side, side, 3) each → (n, 3, side, side)."""
-    import torch  # not above: whoever plans opens data too, and must not wait for it
+    """Stacks uint8 images of shape (side, side, 3) into a tensor (n, 3, side, side)."""
+    import torch  # imported late: planning opens data too, and need not wait for this import
 
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def decodes(picture: Picture) -> bool:
-    """Whether the picture can be decoded; tried at one pixel."""
+    """Whether the picture can be decoded, tested at a size of one pixel."""
     try:
         picture.pixels(1)
     except BrokenPicture:
@@ -37,7 +38,7 @@ def decodes(picture: Picture) -> bool:
 
 
 def pictures_and_texts(documents: Iterable[Document], side: int) -> tuple[list[Pixels], list[str]]:
-    """The first picture, at `side` pixels, and the text of each document that has a sound one."""
+    """The first picture, at `side` pixels, and the text of each document whose first picture can be decoded."""
     images, texts = [], []
     for document in documents:
         if document.pictures:
@@ -51,7 +52,7 @@ def pictures_and_texts(documents: Iterable[Document], side: int) -> tuple[list[P
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """How many pictures a batch asked for, and what was wrong with those that are broken."""
+    """How many pictures a batch requested, and one error message for each that could not be decoded."""
 
     asked: int = 0
     broken: tuple[str, ...] = ()
@@ -61,9 +62,9 @@ NONE_ASKED = Decoded()
 
 
 def views(picture: Picture, side: int, count: int) -> list[Pixels]:
-    """What a model sees of a picture: the whole at `side` pixels; behind it, as 5 views, its quarters at `side` each.
+    """The views of a picture: the whole at `side` pixels and, if `count` is 5, its four quarters at `side` pixels each.
 
-    Quarters stand row by row (section 5; SPHINX has this order). Raises BrokenPicture.
+    Quarters follow in row-major order, as in SPHINX (section 5). Raises BrokenPicture.
     """
     overview = picture.pixels(side)
     if count == 1:
@@ -74,7 +75,7 @@ def views(picture: Picture, side: int, count: int) -> list[Pixels]:
 
 
 def decode(pictures: Sequence[Picture], side: int, count: int = 1) -> tuple[list[list[Pixels] | None], Decoded]:
-    """`count` views of each picture, None where it is broken, and the account."""
+    """Returns `count` views of each picture, or None where it cannot be decoded, and the `Decoded` counts."""
     images: list[list[Pixels] | None] = []
     broken: list[str] = []
     for picture in pictures:
@@ -87,11 +88,11 @@ def decode(pictures: Sequence[Picture], side: int, count: int = 1) -> tuple[list
 
 
 class TooManyBrokenPictures(Exception):
-    """So many images cannot be decoded that the data must be looked at; the message lists the first of them."""
+    """Too many images cannot be decoded for training to continue; the message lists the first ten."""
 
 
 class BrokenPictures:
-    """Counts images that cannot be decoded; a stage must not go on when more than 1 % of them break."""
+    """Counts the images of a stage that cannot be decoded and stops it when they are too many."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -99,7 +100,7 @@ class BrokenPictures:
         self.messages: dict[str, None] = {}
 
     def add(self, decoded: Decoded) -> None:
-        """Counts a batch. Raises TooManyBrokenPictures where three or more, and more than 1 %, are broken."""
+        """Adds a batch. Raises TooManyBrokenPictures if three or more, and more than 1 %, cannot be decoded."""
         self.asked += decoded.asked
         self.broken += len(decoded.broken)
         self.messages |= dict.fromkeys(decoded.broken)

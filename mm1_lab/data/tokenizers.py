@@ -1,6 +1,6 @@
-"""Tokenizers for users' text: byte-level BPE trained on it, or any Hugging Face tokenizer from a folder.
+"""Tokenizers for users' text: byte-level BPE trained on that text, or any Hugging Face tokenizer from a folder.
 
-Text never turns into a special token, even where it spells one, so that a row holds exactly the images it says.
+Text is never encoded as a special token, even where it spells one, so image tokens always match a row's images.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from mm1_lab.formatting import first_line
 IMAGE = "<image>"
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
 SMALLEST = 256 + len(SPECIAL)
-"""Every byte needs an entry."""
+"""Smallest BPE vocabulary: all 256 bytes and the special tokens."""
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 LONG_WORD = re.compile(r"\S{256}")
-"""Training takes words longer than this in parts: its time grows with the square of a word's length."""
+"""BPE training splits longer words, as its time grows quadratically with word length."""
 
 
 class BackendTokenizer:
-    """Fulfils `Tokenizer` with a tokenizer of the `tokenizers` library."""
+    """Implements the `Tokenizer` protocol with a tokenizer of the `tokenizers` library."""
 
     def __init__(self, backend: Backend, pad: int, begin: int, end: int, image: int) -> None:
         backend.encode_special_tokens = True
@@ -49,7 +49,7 @@ class BackendTokenizer:
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_with_places(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:
-        """For each text its ids, and the characters that they begin at; worked out on all cores."""
+        """Yields, for each text, its ids and the character offset at which each begins; uses all cores."""
         for encoding in self._backend.encode_batch(texts, add_special_tokens=False):
             yield encoding.ids, [start for start, _ in encoding.offsets]
 
@@ -59,20 +59,20 @@ class BackendTokenizer:
 
     @property
     def backend(self) -> Backend:
-        """The library's own, which no change of reaches this one."""
+        """A copy of the underlying tokenizer, safe to modify."""
         return Backend.from_str(self._backend.to_str())
 
     @property
     def digest(self) -> str:
-        """Identity by content: 16 hexadecimal digits."""
+        """Hash of the content: 16 hexadecimal digits."""
         ids = [self.pad, self.begin, self.end, self.image]
         return hashlib.sha256((canonical_json(ids) + self._backend.to_str()).encode()).hexdigest()[:16]
 
 
 def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:
-    """Byte-level BPE of `size` entries at most, from `folder/tokenizer.json`, or trained on `texts` and saved there.
+    """Loads `folder/tokenizer.json`; if missing, trains byte-level BPE of up to `size` entries on `texts` and saves it.
 
-    The same texts give the same tokenizer. Raises RequestError if `size` leaves no room for all bytes.
+    Training is deterministic. Raises RequestError if `size` is too small to hold all bytes.
     """
     if size < SMALLEST:
         raise RequestError(f"vocabulary: {size} entries are too few; byte-level BPE needs at least {SMALLEST}")
@@ -97,25 +97,23 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
 
 
 def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
-    """A Hugging Face tokenizer from `folder`; nothing is fetched and no code of the folder runs.
+    """Loads a Hugging Face tokenizer from `folder`, without network access and without running code from the folder.
 
-    An image token is added if there is none. Where there is no begin or padding token, the end token serves, and a line
-    says so: padding is told apart by its place, not by its id. `rows` are those of the embedding that it is for. Raises
-    RequestError if the folder holds no tokenizer that can be used.
+    Adds an image token if there is none. A missing begin or padding token is replaced by the end token, the latter with
+    a note on stderr; this is safe because padding is masked by position, not by id. `rows` is the number of rows of the
+    decoder's embedding table. Raises RequestError if the folder holds no usable tokenizer.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not folder.is_dir():
-        raise RequestError(
-            f"tokenizer: {folder} is not a folder; write `bpe` or the folder of a Hugging Face tokenizer"
-        )
+        raise RequestError(f"tokenizer: {folder} is not a folder; give `bpe` or the folder of a Hugging Face tokenizer")
     try:
-        # where a folder names no tokenizer of a family, the library would still take its decoder's family's
+        # For a generic tokenizer class, AutoTokenizer would pick that of the decoder's model family instead.
         named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class")
         kind = PreTrainedTokenizerFast if named in GENERIC else AutoTokenizer
         loaded = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        text = f"tokenizer: {folder} holds no Hugging Face tokenizer that loads ({first_line(error)})"
+        text = f"tokenizer: {folder}: cannot load a Hugging Face tokenizer ({first_line(error)})"
         raise RequestError(text) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
@@ -124,14 +122,14 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     if end is None:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
     if loaded.pad_token_id is None:
-        _say(f"tokenizer: {folder} has no pad token; its end token {loaded.convert_ids_to_tokens(end)!r} serves")
+        _say(f"tokenizer: {folder} has no pad token; using its end token {loaded.convert_ids_to_tokens(end)!r}")
     begin = _first(loaded.bos_token_id, loaded.cls_token_id)
     backend = Backend.from_str(backend.to_str())
     entries = max(backend.get_vocab(with_added_tokens=True).values()) + 1
     if rows is not None and entries > rows:
         raise RequestError(
-            f"tokenizer: {folder} has ids up to {entries - 1}, but its decoder's embedding has {rows} rows; "
-            "they do not belong together"
+            f"tokenizer: {folder} has ids up to {entries - 1}, but its decoder's embedding has only {rows} rows; "
+            "use the tokenizer that the decoder was trained with"
         )
     if backend.token_to_id(IMAGE) is None:
         backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])

@@ -1,4 +1,4 @@
-"""What flows from every kind of data to the model: documents of text and pictures, and rows of sources."""
+"""Interfaces between data and model: documents of text and pictures, and the sources that serve them row by row."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ Pixels = NDArray[np.uint8]
 
 
 class Picture(Protocol):
-    """An image that is not yet drawn or decoded, so that what needs no pixels pays for none."""
+    """An image that is drawn or decoded only when its pixels are requested."""
 
     def pixels(self, side: int) -> Pixels:
-        """The image at `side` × `side` pixels. Raises BrokenPicture if it cannot be decoded."""
+        """Returns the image at `side` × `side` pixels. Raises BrokenPicture if it cannot be decoded."""
 
 
 class BrokenPicture(Exception):
-    """An image of the user's that cannot be decoded; the message names it."""
+    """A user's image cannot be decoded; the message names it."""
 
 
 class Answer(str):
-    """Text of a document that answers a question; the decoder's pre-training may weigh it more than the rest."""
+    """Text of a document that answers a question; its loss weight may differ from that of the other text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Text that was cut into tokens once and for all; `str()` gives it back."""
+    """Text that is already tokenised; `str()` decodes it."""
 
     ids: NDArray[np.int32]
     tokenizer: "Tokenizer"
@@ -43,12 +43,12 @@ class Tokens:
 
 
 Part = str | Tokens | Picture
-"""An Answer is a str."""
+"""`str` includes Answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Text and pictures in reading order. A packed document sees only itself."""
+    """Text and pictures in reading order. In a packed row, a document attends only to itself."""
 
     key: str
     """Unique within its source."""
@@ -60,39 +60,39 @@ class Document:
 
     @property
     def text(self) -> str:
-        """All of it, without the pictures."""
+        """All text, without the pictures."""
         return "".join(str(part) for part in self.parts if isinstance(part, str | Tokens))
 
 
 class Limits(NamedTuple):
-    """What a row holds."""
+    """Size limits of a row."""
 
     sequence: int
     image_tokens: int
-    """Places of a picture."""
+    """Positions per picture."""
     max_images: int
-    """Pictures at most."""
+    """Maximum number of pictures."""
 
 
 class Source(Protocol):
-    """One kind of training data as rows: random access, so that a position in the data is just a number."""
+    """One source of training data with random access by row number."""
 
     @property
     def name(self) -> str: ...
 
     def documents(self, row: int) -> Iterable[Document]:
-        """Candidates for row number `row`, in order; the packer takes those that fit. A pure function of `row`."""
+        """Candidates for row number `row`, in order; the packer takes those that fit. Must be a pure function."""
 
     def epochs(self, rows: int) -> float:
-        """How often the data were seen after `rows` rows; 0 for a source without end."""
+        """Number of passes over the data after `rows` rows; 0 for an infinite source."""
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back."""
+    """Converts text to ids and back."""
 
     @property
     def size(self) -> int:
-        """Entries, the special ones included."""
+        """Number of ids, special tokens included."""
 
     @property
     def pad(self) -> int: ...
@@ -105,26 +105,26 @@ class Tokenizer(Protocol):
 
     @property
     def image(self) -> int:
-        """Holds the place of one image token."""
+        """Placeholder for one image token."""
 
     @property
     def backend(self) -> "Backend":
-        """The same, special entries included, as the `tokenizers` library has it."""
+        """An equivalent tokenizer of the `tokenizers` library, special tokens included."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, without special ones."""
+        """Ids of `text`, without special tokens."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; special ones are left out."""
+        """Text of `ids`, without special tokens."""
 
 
 class TextCurriculum(Protocol):
-    """Text for the decoder's own pre-training."""
+    """Text for the decoder's text-only pre-training."""
 
     def documents(self, row: int, progress: float, longest: int) -> Iterable[Document]:
-        """Candidates for row number `row` when `progress` (0 to 1) of the pre-training is done.
+        """Candidates for row number `row` at the given `progress` (0 to 1) of pre-training.
 
-        None has more than `longest` tokens, begin and end included.
+        No document exceeds `longest` tokens, begin and end included.
         """
 
 
@@ -132,11 +132,11 @@ class Pairs(Protocol):
     """Image-caption pairs for the encoder's pre-training."""
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        """Pair number `index`; `dense` asks for a dense caption."""
+        """Pair number `index`, with a dense caption if `dense`."""
 
 
 class Data(Protocol):
-    """All data of a run: the miniature world, or a user's shards."""
+    """All data of a run: the miniature world or a user's shards."""
 
     @property
     def identity(self) -> DataIdentity: ...
@@ -145,14 +145,14 @@ class Data(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     def source(self, name: str, seed: int) -> Source:
-        """A training source by name. Raises RequestError if the data lack it."""
+        """Returns a training source by name. Raises RequestError if the data do not have it."""
 
     def instructions(self, name: str, seed: int, limits: Limits) -> Source:
-        """A set of conversations for fine-tuning, for rows of `limits`. Raises RequestError if the data lack it."""
+        """Returns an instruction set in rows of `limits`. Raises RequestError if the data do not have it."""
 
     def pretraining_text(self, seed: int) -> TextCurriculum: ...
 
     def pairs(self, seed: int) -> Pairs: ...
 
     def held_out(self, name: str, count: int) -> list[Document]:
-        """Up to `count` documents of a source that training never sees, the same for every trial."""
+        """Up to `count` documents of a source that are excluded from training, the same for every trial."""

@@ -87,12 +87,12 @@ def test_the_end_token_stands_in_for_a_missing_begin_or_padding(
     for _ in range(2):
         ours = folder_tokenizer(folder)
         assert ours.begin == ours.pad == ours.end
-    assert capsys.readouterr().err == f"tokenizer: {tmp_path} has no pad token; its end token '</s>' serves\n"
+    assert capsys.readouterr().err == f"tokenizer: {tmp_path} has no pad token; using its end token '</s>'\n"
 
 
 def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RequestError, match="holds no Hugging Face tokenizer"):
+    with pytest.raises(RequestError, match="cannot load a Hugging Face tokenizer"):
         folder_tokenizer(tmp_path / "empty")
     with pytest.raises(RequestError, match="is not a folder"):
         folder_tokenizer(tmp_path / "nowhere")
