@@ -1,4 +1,4 @@
-"""The miniature world: a procedural stand-in for web-scale data, with known truth, of any amount, on any machine."""
+"""The miniature world: unlimited procedurally generated training data with known ground truth."""
 
 from mm1_lab.config import SOURCES, WORLD_DATA, RequestError, nearest
 from mm1_lab.data.tokenizers import BackendTokenizer
@@ -13,7 +13,7 @@ _HELD_OUT_SEED = 0
 
 
 class World:
-    """The world as `Data`; see mm1_lab.data.types. A pre-trained decoder brings its own tokenizer."""
+    """Implements `mm1_lab.data.types.Data`. Pass `tokenizer` to use that of a pre-trained decoder."""
 
     def __init__(self, tokenizer: BackendTokenizer | None = None) -> None:
         self.identity = WORLD_DATA

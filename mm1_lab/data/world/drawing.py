@@ -1,4 +1,4 @@
-"""Scenes as pictures: drawn at 72 pixels and scaled down by area, so that a lower resolution loses detail."""
+"""Renders scenes at 72 pixels and downsamples them by area averaging, so that lower resolutions lose detail."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +14,9 @@ from mm1_lab.data.world.words import COLOURS, CORNERS
 
 CANVAS = 72
 _CELL = CANVAS // 2
-"""Room of a thing: a quarter of the picture."""
+"""Side of the cell that a thing occupies: a quarter of the picture's area."""
 _LENGTHS = {"large": 34, "small": 22}
-"""In pixels of the canvas. Small ones of 12 are seen as badly at 336 as at 224 (results/LOG.md)."""
+"""In canvas pixels. Small things of 12 would be recognised as poorly at 336 as at 224 (results/LOG.md)."""
 _JITTER = 1
 _NOISE = 8.0
 """Standard deviation of the pixel noise, in grey levels of 255."""
@@ -36,7 +36,7 @@ _LETTERS = {
 
 @dataclass(frozen=True, slots=True)
 class ScenePicture:
-    """A scene to be drawn, perhaps with a flaw (a bad photograph)."""
+    """A picture of a scene, optionally degraded by a flaw, as in a bad photograph."""
 
     scene: Scene
     flaw: Flaw | None = None
@@ -49,7 +49,7 @@ class ScenePicture:
 
 
 def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
-    """(side, side, 3). Things never overlap, so scaling each cover down is scaling the picture down."""
+    """(side, side, 3). As things never overlap, each one's mask is downsampled separately instead of the picture."""
     random = Random(scene.look)
     background = 20 + 60 * random.random()
     small = np.full((side, side, 3), background, np.float32)
@@ -63,7 +63,7 @@ def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
 
 
 def _corners(scene: Scene, random: Random) -> list[tuple[int, int]]:
-    """(top, left) of each thing: in the middle of its place, up to _JITTER off."""
+    """(top, left) of each thing: centred in its cell, up to `_JITTER` pixels off."""
     corners = []
     for thing in scene.things:
         margin = (_CELL - _LENGTHS[thing.size]) // 2 - _JITTER
@@ -79,13 +79,13 @@ def _rgb(colour: str) -> NDArray[np.float32]:
 
 
 def _mask(name: str, size: str) -> NDArray[np.float32]:
-    """(n, n): 1 where the thing is."""
+    """(n, n): the share of each canvas pixel that the thing covers."""
     return mask_of(name, _LENGTHS[size])
 
 
 @cache
 def mask_of(name: str, side: int) -> NDArray[np.float32]:
-    """(side, side): the share of each pixel that a shape or letter covers."""
+    """(side, side): the share of each pixel that the shape or letter covers."""
     fine = 4 * side
     grid = (np.arange(fine) + 0.5) / fine * 2 - 1
     x, y = np.meshgrid(grid, grid)
@@ -96,7 +96,7 @@ def mask_of(name: str, side: int) -> NDArray[np.float32]:
         "triangle": (abs(x) < (y + 0.9) / 1.8) & (abs(y) < 0.9),
         "cross": (abs(x) < 0.3) | (abs(y) < 0.3),
         "ring": (radius < 1) & (radius > 0.55),
-        "diamond": 1.8 * abs(x) + abs(y) < 1,  # a narrow one: small circles looked like a wide one
+        "diamond": 1.8 * abs(x) + abs(y) < 1,  # narrow, as small circles look like a wide diamond
     }
     shape = inside[name] if name in inside else _letter(name, fine)
     return shape.reshape(side, 4, side, 4).mean((1, 3)).astype(np.float32)
@@ -113,7 +113,7 @@ def _letter(name: str, fine: int) -> NDArray[np.bool_]:
 
 @cache
 def _shrink(side: int) -> NDArray[np.float32]:
-    """(side, CANVAS): averages over the area that each small pixel covers."""
+    """(side, CANVAS): the matrix that averages canvas pixels over the area of each output pixel."""
     edges = np.linspace(0, CANVAS, side + 1)
     pixel = np.arange(CANVAS)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
@@ -127,7 +127,7 @@ def _noise(side: int) -> NDArray[np.float32]:
 
 
 def _draw_flawed(scene: Scene, flaw: Flaw, side: int) -> NDArray[np.float32]:
-    """(side, side, 3): a bad photograph of the scene."""
+    """(side, side, 3): the scene, blurred, darkened or cropped."""
     if flaw == "dark":
         return _draw(scene, side) * np.float32(0.35)
     canvas = _draw(scene, CANVAS)

@@ -1,7 +1,7 @@
-"""The world's instruction sets: conversations about training pictures, as unlike each other as the paper's (section 5).
+"""The world's instruction sets: conversations about training pictures, as diverse as the paper's sets (section 5).
 
-A turn is `tell : REQUEST . say :` and then the answer, in wordings that no benchmark of pre-training uses. A document
-of a set may have several turns. Requests about pictures stand behind their picture.
+A turn is `tell : REQUEST . say :` followed by the answer, in wordings that no pre-training benchmark uses. A document
+may have several turns. A request about a picture follows that picture.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,25 +16,25 @@ from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
 _ROW = 64
-"""Numbers set apart for the documents of one row; more than fit into any."""
+"""Sample numbers reserved per row; no row holds as many documents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A request with its answer."""
+    """A request and its answer."""
 
     request: str
     answer: str
     choices: tuple[str, ...] = ()
-    """Answers that the request offers."""
+    """The answers to choose from, if the request offers any."""
 
 
 _KINDS = (tuple(COLOURS), PLACES, SHAPES, LETTERS, ANIMALS, TOWNS)
-"""Words that answer the same kind of question."""
+"""Groups of words that answer the same kind of question."""
 
 
 def prompt_of(request: str) -> str:
-    """A request as the model reads it."""
+    """The prompt that the model reads for a request."""
     return f"tell : {request} . say :"
 
 
@@ -43,7 +43,7 @@ def conversation(*turns: Turn) -> tuple[Part, ...]:
 
 
 def about_thing(random: Random, scene: Scene) -> Turn:
-    """One attribute of one thing, in one word or two."""
+    """Asks for one attribute of one thing; the answer is one or two words."""
     thing = random.choice(scene.things)
     kind = random.choice(("color", "size", "where", "shape"))
     if kind == "color":
@@ -56,20 +56,20 @@ def about_thing(random: Random, scene: Scene) -> Turn:
 
 
 def offering(random: Random, turn: Turn) -> Turn:
-    """The turn with three answers to choose from, where there are so many of its kind."""
+    """The turn with three answers to choose from, if its answer belongs to a group of `_KINDS`."""
     known = next((words for words in _KINDS if turn.answer in words), ())
     return offered(random, turn.request, turn.answer, known) if known else turn
 
 
 def offered(random: Random, request: str, right: str, known: tuple[str, ...]) -> Turn:
-    """The request with the right answer and two others of `known` to choose from, in any order."""
+    """The request with three choices in random order: the right answer and two others from `known`."""
     choices = [right, *random.sample([other for other in known if other != right], 2)]
     random.shuffle(choices)
     return Turn(f"{request} : {' , '.join(choices)}", right, tuple(choices))
 
 
 def doubting(random: Random, scene: Scene) -> Turn:
-    """Whether a thing has a colour or a size, or whether there is such a thing; half of them no."""
+    """Asks whether a thing exists, or whether it has a given colour or size; half of the answers are no."""
     thing, true = random.choice(scene.things), random.random() < 0.5
     if random.random() < 0.5:
         colour, shape = (thing.colour, noun(thing)) if true else random.choice(absent(scene))
@@ -81,13 +81,13 @@ def doubting(random: Random, scene: Scene) -> Turn:
 
 
 def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, str]]:
-    """Every (colour, shape) that no thing of the scene has."""
+    """All (colour, shape) combinations that do not occur in the scene."""
     shown = {(thing.colour, thing.name) for thing in scene.things}
     return [(colour, shape) for colour in COLOURS for shape in shapes if (colour, shape) not in shown]
 
 
 def describing(scene: Scene) -> Turn:
-    """Everything, thing by thing."""
+    """Asks for a complete description, thing by thing."""
     said = " , ".join(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {noun(thing)}" for thing in scene.things)
     return Turn("all that this image shows", f"it shows {len(scene.things)} : {said}")
 
@@ -103,14 +103,14 @@ def counting_bars(random: Random, bars: tuple[tuple[str, int], ...]) -> Turn:
 
 
 def knowing(random: Random, thing: Thing) -> Turn:
-    """Needs a fact that only text states."""
+    """Asks for something that requires a fact stated only in text."""
     if random.random() < 0.5 and thing.name in OWNERS:
         return Turn("the animal that owns this", OWNERS[thing.name])
     return Turn("the town that likes this color", LIKED[thing.colour])
 
 
 def adding_bars(random: Random, bars: tuple[tuple[str, int], ...]) -> Turn:
-    """Two bars together, worked out before the answer."""
+    """Asks for the sum of two bars; the answer shows its working first."""
     (first, one), (second, other) = random.sample(bars, 2)
     worked = f"{first} is {one} . {second} is {other} . {one} plus {other} equals {one + other}"
     return Turn(f"the total of {first} and {second}", f"{worked} . the answer is {one + other}")
@@ -121,7 +121,7 @@ def _single(random: Random, split: Split) -> Scene:
 
 
 def _short_answers(random: Random, split: Split) -> tuple[Part, ...]:
-    """A word or two, one of some that are offered, or yes and no."""
+    """Questions answered in a word or two, by one of the choices offered, or by yes or no."""
     scene = sample_scene(random, split)
     turn = doubting(random, scene) if random.random() < 0.5 else about_thing(random, scene)
     return ScenePicture(scene), *conversation(turn if random.random() < 0.5 else offering(random, turn))
@@ -149,7 +149,7 @@ def _knowledge(random: Random, split: Split) -> tuple[Part, ...]:
 
 
 def _conversations(random: Random, split: Split) -> tuple[Part, ...]:
-    """Two to four turns, about one picture or each about one of its own, as short answers and charts have them."""
+    """Two to four turns, either all about one picture or each with a picture of its own, as in other sets."""
     count = random.choice((2, 3, 4))
     if random.random() < 0.5:
         forms = random.choices((_short_answers, _charts, _solutions), k=count)
@@ -164,7 +164,7 @@ def _solutions(random: Random, split: Split) -> tuple[Part, ...]:
 
 
 def _text(random: Random, split: Split) -> tuple[Part, ...]:
-    """Facts and sums, without a picture."""
+    """Facts and sums, without pictures."""
     if random.random() < 0.5:
         one, other = random.randint(1, 9), random.randint(1, 9)
         return conversation(Turn(f"the total of {one} and {other}", str(one + other)))
@@ -185,12 +185,12 @@ SETS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
     "solutions": _solutions,
     "text": _text,
 }
-"""By the names of `mm1_lab.config.recipe.INSTRUCTIONS`."""
+"""Keyed by the names in `mm1_lab.config.recipe.INSTRUCTIONS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstructionSource:
-    """One instruction set, without end: document i is a pure function of (seed, set, i)."""
+    """An infinite instruction set: document i is a pure function of (seed, set, i)."""
 
     name: str
     seed: int

@@ -1,7 +1,7 @@
-"""How scenes are put into words: alt-text, dense captions, prose of pages, plain tellings, and reference captions.
+"""Puts scenes into words: alt-text, dense captions, page prose, plain descriptions and reference captions.
 
-Each style is a different voice. What is said of a thing stands within four words of it, as these small models need.
-References (a benchmark's) use wordings that no training text uses as a whole.
+Each style is a voice of its own. A thing's attributes stay within four words of its name, which these small models
+need. The benchmarks' reference captions are whole sentences that no training text contains.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def _phrase(thing: Thing, size: bool = True, colour: bool = True) -> str:
 
 
 def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
-    """Short, noisy and, unless `complete`, with attributes and things left out; some words are junk."""
+    """A short caption with occasional junk words; unless `complete`, attributes and things may be missing."""
     size, place = complete or random.random() < 0.7, complete or random.random() < 0.8
     things = [t for t in scene.things if complete or random.random() < 0.9] or [random.choice(scene.things)]
     lead = random.choice(("", "", "", "photo : ", "picture of ", "stock image ", "img - "))
@@ -31,7 +31,7 @@ def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
-    """Long, accurate, complete."""
+    """A long, accurate and complete caption."""
     sentences = [f"a {_phrase(thing)} is at {PLACES[thing.place]} ." for thing in scene.things]
     count = len(scene.things)
     total = "there is 1 thing ." if count == 1 else f"there are {count} things ."
@@ -39,9 +39,9 @@ def dense_caption(random: Random, scene: Scene) -> str:
 
 
 def page_voice(random: Random, interest: str | None = None) -> Voice:
-    """The way in which one page speaks of its pictures: a page keeps its frame and its interest throughout.
+    """Returns the voice of one page, which uses the same sentence frame and the same interest for all its pictures.
 
-    `interest`: all, or a key of _STATEMENTS; drawn if not given.
+    `interest` is what the page reports about things: `all`, `count` or a key of `_STATEMENTS`; drawn if not given.
     """
     frame = random.choice(_FRAMES)
     interest = interest or random.choices(list(_INTERESTS), list(_INTERESTS.values()))[0]
@@ -65,11 +65,11 @@ _STATEMENTS: dict[str, Callable[[Thing], str]] = {
     "shape": lambda thing: f"at {PLACES[thing.place]} is the {noun(thing)}",
 }
 _INTERESTS = {"all": 5, "colour": 1, "place": 1, "size": 1, "shape": 1, "count": 1}
-"""What pages care about, and how often."""
+"""What pages report about things, with sampling weights."""
 
 
 def telling(random: Random, scene: Scene) -> str:
-    """A scene in plain words that are nobody's caption."""
+    """Describes a scene in plain words, unlike any caption style."""
     style = random.randrange(3)
     things = random.sample(scene.things, len(scene.things))
     if style == 0:
@@ -80,7 +80,7 @@ def telling(random: Random, scene: Scene) -> str:
 
 
 def inventory(random: Random, scene: Scene) -> str:
-    """A list of what there is: things, and the words of each, in any order."""
+    """Lists all things in random order, each with its words in random order."""
     items = []
     for thing in scene.things:
         words = [noun(thing), thing.colour, thing.size, PLACES[thing.place]]
@@ -91,7 +91,7 @@ def inventory(random: Random, scene: Scene) -> str:
 
 
 def in_compounds(random: Random, scene: Scene) -> str:
-    """A list in which one word says several things, of each thing that has such a word."""
+    """Lists all things, using compound words (see `words.COMPOUNDS`) where they exist."""
     whole, joint = random.random() < 0.5, random.choice((" , ", " ; ", " "))
     items, turned = [], random.random() < 0.5
     for thing in scene.things:
@@ -110,7 +110,7 @@ _COMPOUNDS = frozenset(COMPOUNDS)
 
 
 def in_other_words(text: str) -> str:
-    """`text` with big and little for large and small, `upper-left` for `top-left` and so on."""
+    """Replaces words by their synonyms: `large` by `big`, `top-left` by `upper-left` and so on."""
     return " ".join(_SYNONYMS.get(word, word) for word in text.split())
 
 
@@ -126,12 +126,12 @@ _SYNONYMS = {
 
 
 def references(random: Random, scene: Scene) -> tuple[str, ...]:
-    """Five captions of the scene by five hands, in the benchmarks' own style; each hand leaves out what it likes."""
+    """Five captions of the scene in the benchmarks' own style, by five different annotators, who omit details."""
     return tuple(hand(random, scene) for hand in random.sample(_HANDS, 5))
 
 
 def _hand(opening: str, joint: str, thing: str, aside: str) -> Callable[[Random, Scene], str]:
-    """Someone who says `thing` of each thing, and often `aside`; and who may overlook one thing of several."""
+    """An annotator who writes each thing as `thing`, sometimes adds `aside`, and may overlook one of several things."""
 
     def write(random: Random, scene: Scene) -> str:
         things = list(scene.things)

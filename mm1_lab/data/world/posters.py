@@ -1,7 +1,8 @@
-"""Pictures with small print, for what high resolution is for: posters of letters, and charts of counted bars.
+"""Pictures with small print, which need high resolution: posters of letters, and bar charts with countable steps.
 
-They are drawn at 144 pixels. Letters of a poster are 14 or 8 of these: 3.5 or 2 pixels at 36 (the paper's 336), 7 or 4
-at 72 (672), 14 or 8 at 144 (1344 in five views). Encoders read letters of 7 pixels, by the probe at 24 pixels.
+The canvas has 144 pixels. A poster's letters are 14 or 8 pixels high on it: 3.5 or 2 pixels at side 36 (the paper's
+336), 7 or 4 at 72 (672), 14 or 8 at 144 (1344 in five views). Encoders can read letters of 7 pixels, according to the
+probe at 24 pixels.
 """
 
 from dataclasses import dataclass
@@ -19,20 +20,20 @@ from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS
 CANVAS = 144
 _QUARTER = CANVAS // 2
 _LETTERS = (14, 8)
-"""Pixels of a letter's side, half of the posters each."""
+"""Side of a letter in canvas pixels; each value applies to half of the posters."""
 _BAR, _STEP = 20, 24
-"""Width of a bar, and the height of one that counts 1, in pixels of the canvas."""
+"""Width of a bar and height of one step, in canvas pixels."""
 _NOISE = 8.0
 MOST = 5
-"""The longest bar."""
+"""Steps of the highest possible bar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Poster:
-    """Two to four quarters with a small coloured letter each, anywhere in its quarter."""
+    """Two to four quarters, each with a small coloured letter at a random position within the quarter."""
 
     letters: tuple[tuple[int, str, str], ...]
-    """(place, letter, colour); places are of CORNERS, each once, letters too."""
+    """(place, letter, colour) of each; places are from CORNERS, and no place or letter occurs twice."""
     look: int = 0
 
     @property
@@ -52,7 +53,7 @@ class Poster:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Two to four bars of different colours, from left to right, each cut into as many steps as it counts."""
+    """Two to four bars of different colours, from left to right, each a stack of as many steps as its count."""
 
     bars: tuple[tuple[str, int], ...]
     """(colour, count)"""
@@ -102,7 +103,7 @@ def _paint(canvas: NDArray[np.float32], mask: NDArray[np.float32], top: int, lef
 
 
 def _finish(canvas: NDArray[np.float32], random: Random, side: int) -> Pixels:
-    """The canvas at `side` pixels, by area, with noise of every pixel."""
+    """Downsamples the canvas to `side` pixels by area averaging and adds noise to each pixel."""
     whole = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     small = np.asarray(whole.resize((side, side), Image.Resampling.BOX), np.float32)
     noise = np.random.default_rng(random.getrandbits(30)).normal(0, _NOISE, small.shape)

@@ -1,4 +1,4 @@
-"""Questions about scenes, with their answers. The same forms are asked of pictures (benchmarks) and of words (text)."""
+"""Questions about scenes, with answers. Benchmarks ask them about pictures, text documents about scenes in words."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class Asked:
     text: str
     answer: str
     choices: tuple[str, ...]
-    """What else might have been said: the wrong answers of a careless annotator."""
+    """Plausible answers, from which a careless annotator picks a wrong one."""
 
     @property
     def prompt(self) -> str:
@@ -34,7 +34,7 @@ class Asked:
 
 
 Maker = Callable[[Random, Scene], Asked | None]
-"""None where the scene does not allow such a question."""
+"""Returns None if the scene does not allow such a question."""
 
 
 def _colour(random: Random, scene: Scene) -> Asked | None:
@@ -72,7 +72,7 @@ def _yes_no(random: Random, scene: Scene) -> Asked | None:
 
 
 def _relation(random: Random, scene: Scene) -> Asked | None:
-    """What stands beside a thing that is named by all its attributes."""
+    """Asks which shape is next to a thing that is identified by all its attributes."""
     pairs = [
         (words, thing, other)
         for thing in scene.things
@@ -94,7 +94,7 @@ def _letter(random: Random, scene: Scene) -> Asked | None:
 
 
 def _owner(random: Random, scene: Scene) -> Asked | None:
-    """Needs a fact that only text states. The answer says what was seen first, then what is known of it."""
+    """Requires a fact stated only in text. The answer names what is seen first, then the fact about it."""
     thing = random.choice(scene.things)
     if thing.name not in OWNERS:
         return None
@@ -104,7 +104,7 @@ def _owner(random: Random, scene: Scene) -> Asked | None:
 
 
 def _town(random: Random, scene: Scene) -> Asked | None:
-    """Needs a fact that only text states; as `_owner`."""
+    """Requires a fact stated only in text; answered as in `_owner`."""
     thing = random.choice(scene.things)
     if thing.colour not in LIKED:
         return None
@@ -128,16 +128,16 @@ KINDS: dict[str, Maker] = {
 
 
 def ask(random: Random, scene: Scene, kind: str) -> Asked | None:
-    """A question of `kind` about the scene, or None where the scene does not allow one."""
+    """Returns a question of `kind` about the scene, or None if the scene does not allow one."""
     return KINDS[kind](random, scene)
 
 
 ANSWERED_OTHERWISE = ("size",)
-"""Kinds whose answers have two vocabularies, of which demonstrations alone tell which is wanted."""
+"""Kinds that can be answered in two vocabularies; only the demonstrations show which one is expected."""
 
 
 def answered_otherwise(asked: Asked) -> Asked:
-    """The same question where its kind is answered in the other vocabulary: big for large."""
+    """The question with its answers in the other vocabulary (`big` for `large`), if its kind has two."""
     if asked.kind not in ANSWERED_OTHERWISE:
         return asked
     return replace(asked, answer=in_other_words(asked.answer), choices=tuple(map(in_other_words, asked.choices)))

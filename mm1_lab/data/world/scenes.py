@@ -1,8 +1,8 @@
-"""Scenes: what is where. Drawing, describing and asking about them is elsewhere.
+"""Scenes: which things are where. Other modules draw and describe them and ask questions about them.
 
-A scene belongs to one split by a hash of its content, so that no benchmark scene can occur in training, told or drawn.
-Eight of the 36 colour-shape combinations are held out of all pictures but those of the benchmark of novel combinations;
-text tells of them, since what no text has told a decoder does not name.
+A hash of its content assigns a scene to one split, so that no benchmark scene can occur in training, be it as a picture
+or in words. Eight of the 36 colour-shape combinations are held out of all pictures except those of the benchmark of
+novel combinations. Text does mention them, as a decoder cannot name what it has never read.
 """
 
 import zlib
@@ -17,7 +17,7 @@ from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES, S
 Split = Literal["train", "test"]
 
 _TEST_SHARE = 8
-"""One content in so many is for benchmarks."""
+"""One in this many scene contents belongs to the test split."""
 _COLOURS = tuple(COLOURS)
 NOVEL = frozenset(
     (colour, shape)
@@ -25,20 +25,20 @@ NOVEL = frozenset(
     for column, shape in enumerate(SHAPES)
     if (row + column) % 4 == 1 and (row * column) % 5 != 4
 )
-"""Colour-shape combinations that training never shows; text tells of them, as it does of all things."""
+"""Colour-shape combinations that no training picture shows; training text mentions them like any other."""
 
 
 def split_of(content: str) -> Split:
-    """To which split a picture of this content belongs."""
+    """The split that a picture with this content belongs to."""
     return "test" if zlib.crc32(content.encode()) % _TEST_SHARE == 0 else "train"
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A coloured shape or letter at one of four places (in words alone also at the center)."""
+    """A coloured shape or letter in one of the four corners (in text documents also at the center)."""
 
     name: str
-    """One of SHAPES or LETTERS (in words alone also of SPARE_NOUNS)."""
+    """One of SHAPES or LETTERS (in text documents also of SPARE_NOUNS)."""
     colour: str
     size: str
     place: int
@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things in reading order, with different names; `look` seeds tint, positions and noise."""
+    """Things in reading order, with distinct names; `look` seeds background, jitter and noise."""
 
     things: tuple[Thing, ...]
     look: int = 0
@@ -80,11 +80,11 @@ def sample_scene(
     places: Sequence[int] = CORNERS,
     like: "Theme | None" = None,
 ) -> Scene:
-    """A scene of `split`.
+    """Draws a scene of `split`.
 
-    `counts`: odds of 1, 2, … things; `letters`: chance that one thing is a letter; `novel`: whether a held-out
-    combination is in it (None: either); `spare`: also nouns and colours that only text knows; `places`: numbers of
-    PLACES; `like`: at least one thing fits the theme.
+    `counts`: odds of 1, 2, … things; `letters`: probability that one thing is a letter; `novel`: whether the scene must
+    contain a held-out combination (None: either); `spare`: also use nouns and colours that occur only in text;
+    `places`: allowed indices into PLACES; `like`: at least one thing must fit the theme.
     """
     while True:
         scene = _draw(random, counts, letters, spare, places, like)
@@ -93,7 +93,7 @@ def sample_scene(
 
 
 def renamed(random: Random, scene: Scene, letters: float = 0.35) -> Scene:
-    """A training scene with the colours and places of `scene`, and other names and sizes."""
+    """A training scene with the colours and places of `scene`, but newly drawn names and sizes."""
     while True:
         names = _names(random, SHAPES, len(scene.things), letters)
         things = (
@@ -106,7 +106,7 @@ def renamed(random: Random, scene: Scene, letters: float = 0.35) -> Scene:
 
 
 def _names(random: Random, nouns: tuple[str, ...], count: int, letters: float) -> list[str]:
-    """Different ones, one of them a letter with the chance `letters`."""
+    """Distinct names; with probability `letters`, one of them is a letter."""
     names = random.sample(nouns, count)
     if random.random() < letters:
         names[random.randrange(count)] = random.choice(LETTERS)
@@ -115,7 +115,7 @@ def _names(random: Random, nouns: tuple[str, ...], count: int, letters: float) -
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """What the pictures of a page have in common: one attribute of one thing."""
+    """What most pictures of a page have in common: one attribute of one thing."""
 
     attribute: Literal["name", "colour", "size", "place"]
     value: str | int

@@ -12,33 +12,33 @@ from mm1_lab.data.world.text import paragraph, pretraining_document, text_docume
 from mm1_lab.data.world.words import PLACES
 
 _ROW = 64
-"""Numbers set apart for the documents of one row; more than fit into any."""
+"""Sample numbers reserved per row; no row holds as many documents."""
 _STREAMS = ("captions", "synthetic", "interleaved", "text", "pretraining-text", "pairs")
 _MISMATCHED = 0.08
-"""Share of alt-texts that belong to another picture."""
+"""Share of alt-texts that describe another picture."""
 _ALIKE = 4
-"""Pairs in a row whose pictures share colours and places: to tell them apart takes names and sizes. Among any pictures
-colours and places are enough, and a probe finds fewer of the shapes (results/LOG.md)."""
+"""Consecutive pairs whose pictures share colours and places, so that the contrastive loss must use names and sizes.
+With independent pictures, colours and places would suffice, and a probe recovers shapes less well (results/LOG.md)."""
 _APART = 1 << 40
-"""Numbers of the scenes that they are made from begin here."""
+"""Offset of the sample numbers from which the scenes shared by alike pairs are drawn."""
 _SHORT = 128
-"""Positions of a row in which many shots have no room."""
+"""Longest row, in positions, that is too short for many-shot documents."""
 _PARAGRAPHS = 0.25
-"""Chance that a paragraph of general text follows what a page says of a picture."""
+"""Probability that a paragraph of general text follows a page's text about a picture."""
 _PAGE_BUDGET = 256
-"""Tokens of a page at most, an image counted as nine, so that it fits a row."""
+"""Maximum tokens of a page, counting nine per image, so that it fits a row."""
 _CLOSING = 14
-"""Words of a page's last line at most."""
+"""Maximum words of a page's closing line."""
 
 
 def random_for(seed: int, stream: str, split: Split, index: int) -> Random:
-    """The random numbers of one sample."""
+    """The random number generator of one sample."""
     number = (seed * len(_STREAMS) + _STREAMS.index(stream)) * 2 + (split == "test")
     return Random((number << 64) + index)
 
 
 def captioned(random: Random, split: Split, scene: Scene | None = None) -> tuple[Part, ...]:
-    """A picture of `scene`, or of any, with its alt-text."""
+    """A picture of `scene` (drawn if not given) with its alt-text, or sometimes with that of another scene."""
     scene = scene or sample_scene(random, split)
     described = sample_scene(random, split) if random.random() < _MISMATCHED else scene
     return ScenePicture(scene), alt_text(random, described)
@@ -50,10 +50,10 @@ def densely_captioned(random: Random, split: Split, scene: Scene | None = None) 
 
 
 def page(random: Random, split: Split) -> tuple[Part, ...]:
-    """A page about a theme: two to nine pictures in the flow of a text that speaks of each in one voice.
+    """A page about a theme: two to nine pictures, each followed by text about it, all in one voice.
 
-    What is said of a picture follows it at once. Where it went before, pictures were also followed by the page's end or
-    its last line, and after demonstrations up to a quarter of captions were empty or such lines.
+    Text must follow its picture directly. When it came before the picture, pictures were also followed by the end or
+    the closing line of the page, and up to a quarter of few-shot captions were empty or such lines.
     """
     theme, voice = sample_theme(random), page_voice(random)
     parts: list[Part] = [f"a page about {_name(theme)} ."] if random.random() < 0.7 else []
@@ -103,7 +103,7 @@ _MAKERS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class WorldSource:
-    """One of the four kinds of training data, without end."""
+    """An infinite source of one of the four kinds of training data."""
 
     name: str
     seed: int
@@ -122,7 +122,7 @@ class WorldSource:
 
 @dataclass(frozen=True, slots=True)
 class WorldCurriculum:
-    """Text of the decoder's pre-training, from bare pairs to everything."""
+    """Text for the decoder's pre-training: a curriculum that starts with bare key-value pairs."""
 
     seed: int
 
@@ -136,7 +136,7 @@ class WorldCurriculum:
 
 @dataclass(frozen=True, slots=True)
 class WorldPairs:
-    """Image-caption pairs for the encoder, apart from the mixture's; every few in a row are alike."""
+    """Image-caption pairs for the encoder, distinct from the mixture's; every `_ALIKE` consecutive pairs are alike."""
 
     seed: int
 

@@ -1,7 +1,7 @@
-"""Text without pictures: scenes told and asked about, facts, arithmetic, patterns, copying, stories.
+"""Text-only documents: scenes in words with questions, facts, arithmetic, patterns, copying and stories.
 
-It is what the decoder is pre-trained on and what the mixture's text-only rows hold. The decoder's pre-training begins
-with bare pairs, which teach it to look things up by key.
+The decoder is pre-trained on them, and they fill the mixture's text-only rows. The decoder's pre-training starts with
+bare key-value pairs, which teach it look-up by key.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, S
 
 
 def facts(random: Random) -> Parts:
-    """What the world's text knows and no picture shows, stated and asked."""
+    """Facts of the world that no picture shows, as statements or as questions with answers."""
     parts: list[Part] = []
     for _ in range(random.choice((1, 2, 3))):
         if random.random() < 0.5:
@@ -45,7 +45,7 @@ def _fact(random: Random, statement: str, ending: str, question: str, answer: st
 
 
 def arithmetic(random: Random) -> Parts:
-    """Sums and differences of one-digit numbers, in a row."""
+    """Several sums and differences of one-digit numbers."""
     parts: list[Part] = []
     for _ in range(random.randint(2, 6)):
         prompt, answer = sum_of_two(random)
@@ -61,13 +61,13 @@ def sum_of_two(random: Random) -> tuple[str, str]:
 
 
 def pattern(random: Random) -> Parts:
-    """A few words that come again and again."""
+    """A repeating sequence of words to be continued."""
     prompt, following = repetition(random)
     return (prompt, Answer(following[0]), ".")
 
 
 def repetition(random: Random) -> tuple[str, tuple[str, ...]]:
-    """Words that come again and again, and the four that come next: nothing says where a pattern ends."""
+    """A repeating sequence of words as a prompt, and the next four words, as nothing tells where to stop."""
     pool = random.choice((LETTERS, SPARE_NOUNS, tuple(COLOURS), ANIMALS, SHAPES))
     unit = random.sample(pool, random.choice((2, 3)))
     length = random.randint(2 * len(unit) + 1, 4 * len(unit))
@@ -76,13 +76,13 @@ def repetition(random: Random) -> tuple[str, tuple[str, ...]]:
 
 
 def story(random: Random) -> Parts:
-    """Who has what, and who gave it to whom."""
+    """A short story about who has what at the end."""
     prompt, answer = handover(random)
     return (prompt, Answer(answer), ".")
 
 
 def handover(random: Random) -> tuple[str, str]:
-    """A story of three sentences, cut before its last word, with that word."""
+    """A story of three sentences without its last word, and that word."""
     first, second = random.sample(ANIMALS, 2)
     thing, other = random.sample(SPARE_NOUNS, 2)
     town = random.choice(TOWNS)
@@ -96,7 +96,7 @@ def handover(random: Random) -> tuple[str, str]:
 
 
 def paragraph(random: Random) -> str:
-    """One to three sentences of general text, as they stand in a page between its pictures; nothing is asked."""
+    """One to three sentences of general text, for pages; they contain no questions."""
     sentences = []
     for _ in range(random.choice((1, 2, 3))):
         prompt, answer = random.choice((_stated_fact, sum_of_two, handover))(random)
@@ -113,7 +113,7 @@ def _stated_fact(random: Random) -> tuple[str, str]:
 
 
 def medley(random: Random) -> Parts:
-    """Short documents of several kinds in one."""
+    """Several short documents of different kinds in one."""
     parts: list[Part] = []
     words = 0
     for _ in range(random.randint(3, 10)):
@@ -155,11 +155,11 @@ _FIRST: dict[Callable[[Random], Parts], float] = {
     pattern: 2,
     story: 1.5,
 }
-"""What short rows hold: what fits them, and what look-up is learnt from soonest."""
+"""Documents for short rows: those that fit and that teach look-up soonest."""
 
 
 def text_document(random: Random) -> Parts:
-    """A document of the text-only kind."""
+    """A document of the text-only source."""
     return _one_of(_DOCUMENTS, random)
 
 
@@ -173,14 +173,15 @@ _CURRICULUM = (
     (0.40, 0.08, 0.07, 0.75),
     (1.0, 0.03, 0.02, 0.05),
 )
-"""Up to which progress; then the shares of bare pairs, of pairs with the value first and of plainly told scenes. The
-rest is everything. Both orders of pairs from the start, or many voices, and look-up comes more than twice as late."""
+"""Stages of the curriculum: (progress up to which it lasts, share of bare pairs, share of pairs with the value first,
+share of plainly told scenes); the rest is a mix of all kinds. With both orders of pairs or many voices from the start,
+the decoder learns look-up more than twice as late."""
 
 
 def pretraining_document(random: Random, progress: float, long: bool) -> Parts:
-    """A document of the decoder's curriculum: bare pairs first, then plainly told scenes, then everything else.
+    """A document of the decoder's curriculum: at first mostly bare pairs, then plainly told scenes, then all kinds.
 
-    `long`: rows are long enough for many shots.
+    `long`: rows are long enough for many-shot documents.
     """
     _, bare, flipped, plain = next(stage for stage in _CURRICULUM if progress <= stage[0])
     drawn = random.random()

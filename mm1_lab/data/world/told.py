@@ -1,7 +1,7 @@
-"""Documents that tell of scenes in words and ask about them, and bare pairs, which look-up by key is learnt from first.
+"""Documents that describe scenes in words and ask about them, and bare key-value pairs, which first teach look-up.
 
-Scenes are told half in the wording of image text (alt-text and the prose of pages in equal parts) and half in plain
-words; only here do questions stand beside their answers.
+Half of the scenes are described in the wording of image text (alt-text and page prose in equal parts), half in plain
+words. Questions with answers occur only in text-only documents.
 """
 
 from collections.abc import Sequence
@@ -26,19 +26,19 @@ from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SP
 Parts = tuple[Part, ...]
 
 LONGEST = 250
-"""Words of a document at most, so that it fits a row of 256."""
+"""Maximum words of a document, so that it fits a row of 256."""
 _SHORT_ROW = 60
-"""Words of a document that shall fit a row of 64."""
+"""Maximum words of a document that must fit a row of 64."""
 _EVERYWHERE = range(len(PLACES))
 _COUNTS = (0.06, 0.34, 0.3, 0.2, 0.1)
-"""Odds of one, two, … things in scenes that are told and asked about. There are more than in pictures, and at more
-places: among few, what is asked for can be guessed."""
+"""Odds of one, two, … things in scenes with questions. They have more things, at more places, than pictures do: among
+few things, answers could be guessed."""
 _FEW = (0.1, 0.4, 0.5)
-"""The same of scenes that look-up is learnt from."""
+"""Odds for the scenes that teach look-up."""
 _RETOLD = (0.3, 0.35, 0.2, 0.1, 0.05)
-"""The same of scenes that are told twice."""
+"""Odds for scenes that are described twice."""
 _SHOWN = ((0.6, 0.4), (0.3, 0.4, 0.3))
-"""The same of demonstrations: small, so that eight fit a row, or as pictures are."""
+"""Odds for demonstrations: either few things, so that eight demonstrations fit a row, or as many as in pictures."""
 _ASKED = {
     "colour": 4,
     "shape": 2,
@@ -51,14 +51,14 @@ _ASKED = {
     "owner": 2,
     "town": 3,
 }
-"""How often each kind is asked first, of a scene that allows it; the hard ones more: what is said of a thing by
-its name, and two steps."""
+"""Sampling weights of the kinds of questions; the harder kinds, which look up a thing by name or take two steps, have
+higher weights."""
 
 
 def bare_pairs(random: Random, value_first: bool = False) -> Parts:
-    """`circle red , square blue . square blue .`: keys with values, then the keys again, alone or in questions.
+    """`circle red , square blue . square blue .`: key-value pairs, then the keys again, plain or in questions.
 
-    With `value_first` (`red circle`, the order of captions) always in questions.
+    With `value_first` (`red circle`, as in captions), they are always in questions.
     """
     nouns = random.sample(_NOUNS, random.choice((2, 3, 3, 4)))
     form, values = random.choice(_ASSOCIATIONS)
@@ -86,21 +86,21 @@ _ASSOCIATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what size is the {}", SIZES),
     ("what is at {}", ()),
 )
-"""A question's form, and the values that it asks for; none: places are the keys, and nouns the values."""
+"""A question template and the values that answer it; if these are empty, places are the keys and nouns the values."""
 
 
 def told_and_asked(random: Random) -> Parts:
-    """A scene in words, its things in any order, then different questions about it, as many as a short row holds."""
+    """A scene in words, its things in random order, then as many different questions about it as a short row holds."""
     return _told_and_asked(random, _in_any_order(_full_voice(random)), _COUNTS)
 
 
 def told_in_order_and_asked(random: Random) -> Parts:
-    """The same with the things in reading order, as captions are."""
+    """Like `told_and_asked`, but with the things in reading order, as in captions."""
     return _told_and_asked(random, _full_voice(random), _COUNTS)
 
 
 def plainly_told(random: Random) -> Parts:
-    """Few things in image wording and many questions: what look-up by key is learnt from."""
+    """A scene of few things in the wording of image text, then many questions: this teaches look-up by key."""
     voice = random.choice((alt_text_in_full, page_voice(random, interest="all")))
     return _told_and_asked(random, voice, _FEW)
 
@@ -118,7 +118,7 @@ def _told_and_asked(random: Random, voice: Voice, counts: tuple[float, ...]) -> 
 
 
 def _in_any_order(voice: Voice) -> Voice:
-    """In reading order, as captions are, things can be counted: what is told in that order alone is not looked up."""
+    """`voice` with the things in random order. With reading order alone, a model could count instead of looking up."""
 
     def told(random: Random, scene: Scene) -> str:
         return voice(random, replace(scene, things=tuple(random.sample(scene.things, len(scene.things)))))
@@ -127,12 +127,12 @@ def _in_any_order(voice: Voice) -> Voice:
 
 
 def words_of(parts: Sequence[Part]) -> int:
-    """How many words a document has."""
+    """Number of words of a document."""
     return sum(len(str(part).split()) for part in parts)
 
 
 def _scene_for(random: Random, kind: str, counts: tuple[float, ...], spare: bool = False) -> tuple[Scene, Asked]:
-    """A training scene that allows a question of `kind`, with the question."""
+    """A training scene that allows a question of `kind`, and that question."""
     while True:
         letters = 1.0 if kind == "letter" else 0.15
         scene = sample_scene(
@@ -144,7 +144,7 @@ def _scene_for(random: Random, kind: str, counts: tuple[float, ...], spare: bool
 
 
 def many_shots(random: Random) -> Parts:
-    """Up to nine scenes in words in one voice, each with a question, of one kind or of several: the few-shot form."""
+    """Few-shot format: up to nine scenes in one voice, each with a question, of one kind or of several."""
     kinds = random.choices(list(_ASKED), list(_ASKED.values()), k=random.choice((1, 4)))
     kinds += random.choice(((), (), ANSWERED_OTHERWISE))
     voice = _in_any_order(_full_voice(random))
@@ -163,28 +163,28 @@ def many_shots(random: Random) -> Parts:
 
 
 def compounds_and_asked(random: Random) -> Parts:
-    """A scene in words that say several things at once, then questions about it."""
+    """A scene in compound words, then questions about it."""
     return _told_and_asked(random, in_compounds, _COUNTS)
 
 
 def retold(random: Random) -> Parts:
-    """Scenes told twice, as captions and pages tell of pictures: in two voices, the same two throughout."""
+    """Scenes described twice, always in the same two voices; the second one is as in captions and pages."""
     first = _in_any_order(random.choice((inventory, _full_voice(random))))
     return _retold(random, first, _in_any_order(_second_voice(random)))
 
 
 def retold_in_order(random: Random) -> Parts:
-    """The same with the things in reading order."""
+    """Like `retold`, but with the things in reading order."""
     return _retold(random, random.choice((inventory, _full_voice(random))), _second_voice(random))
 
 
 def compounds_and_retold(random: Random) -> Parts:
-    """The same, first in words that say several things at once."""
+    """Like `retold`, but first in compound words."""
     return _retold(random, in_compounds, _in_any_order(_second_voice(random)))
 
 
 def _second_voice(random: Random) -> Voice:
-    """As captions and pages tell, which may leave things out."""
+    """A voice as in captions and pages, which may omit things."""
     return random.choice((alt_text, alt_text_in_full, page_voice(random), page_voice(random, "all"), telling))
 
 
@@ -206,14 +206,14 @@ def _retold(random: Random, first: Voice, second: Voice) -> Parts:
 
 
 def _full_voice(random: Random) -> Voice:
-    """Half image text (alt-text and page prose in equal parts), half other words."""
+    """A complete voice: half image text (alt-text and page prose in equal parts), half other wordings."""
     if random.random() < 0.5:
         return random.choice((alt_text_in_full, page_voice(random, interest="all")))
     return random.choice((telling, dense_caption, inventory))
 
 
 def alt_text_in_full(random: Random, scene: Scene) -> str:
-    """Alt-text that leaves nothing out, so that it can be asked about."""
+    """Alt-text that omits nothing, so that all of it can be asked about."""
     return alt_text(random, scene, complete=True)
 
 

@@ -1,4 +1,4 @@
-"""The words of the miniature world, its vocabulary and its tokenizer: one id a word."""
+"""The words of the miniature world, its vocabulary, and its tokenizer with one id per word."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -19,28 +19,28 @@ SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
 LETTERS = ("c", "h", "l", "t", "z")
 SIZES = ("large", "small")
 PLACES = ("top-left", "top-right", "center", "bottom-left", "bottom-right")
-"""In reading order. One thing is one word: the second of two is copied from what follows the first, and within an
-image token nothing follows."""
+"""In reading order. Each place is one word: a decoder copies the second word of a phrase by finding what followed the
+first, which is impossible within an image token."""
 CORNERS = (0, 1, 3, 4)
-"""Places in pictures; text alone knows the center."""
+"""Indices of the places that occur in pictures; the center occurs only in text."""
 NEIGHBOURS = {
     "left of": {1: 0, 4: 3},
     "right of": {0: 1, 3: 4},
     "above": {3: 0, 4: 1},
     "below": {0: 3, 1: 4},
 }
-"""Where to look for what is left of a thing at a place, and so on; the center has no neighbours."""
+"""For each relation, maps a thing's place to the neighbouring place; the center has no neighbours."""
 
 ANIMALS = ("fox", "owl", "bear", "crab", "deer", "wolf")
 TOWNS = ("oslo", "lima", "cairo", "paris", "tokyo", "delhi")
 OWNERS = dict(zip(SHAPES, ("owl", "crab", "fox", "wolf", "deer", "bear"), strict=True))
-"""Facts that no picture shows: which animal owns which shape."""
+"""Facts that no picture shows: the animal that owns each shape."""
 LIKED = dict(zip(COLOURS, ("lima", "delhi", "oslo", "cairo", "tokyo", "paris"), strict=True))
-"""Facts that no picture shows: which town likes which colour."""
+"""Facts that no picture shows: the town that likes each colour."""
 
 SPARE_NOUNS = ("cup", "hat", "book", "lamp", "boat", "shoe", "key", "door", "ball", "coin", "leaf", "drum")
 SPARE_COLOURS = ("black", "pink", "brown", "gold")
-"""Words of text alone, so that looking up by key is learnt for more than what pictures show."""
+"""Words that occur only in text, so that look-up by key is learnt for more words than pictures need."""
 
 NUMBERS = tuple(str(number) for number in range(19))
 
@@ -59,8 +59,8 @@ COMPOUNDS = tuple(
     [f"{size}-{colour}-{noun}" for size in SIZES for colour in COLOURS for noun in (*SHAPES, *LETTERS)]
     + [f"{noun}-{place}" for noun in (*SHAPES, *LETTERS) for place in PLACES]
 )
-"""Words that say several things at once, as `poodle` says dog, small and curly. A thing in a picture is one position,
-and a decoder that has only met one word for each attribute looks nothing up within a position."""
+"""Words that carry several attributes at once, as `poodle` implies dog, small and curly. An image token packs a whole
+thing into one position; a decoder that has only read one word per attribute cannot look anything up within one."""
 
 SPECIAL = ("<pad>", "<begin>", "<end>", "<image>")
 VOCABULARY = tuple(
@@ -78,7 +78,7 @@ VOCABULARY = tuple(
             *SPARE_NOUNS,
             *SPARE_COLOURS,
             *NUMBERS,
-            "unanswerable",  # in no text now; without it trained tables of embeddings would not fit
+            "unanswerable",  # unused, but kept so that trained embedding tables still fit
             *COMPOUNDS,
         ]
     )
@@ -86,7 +86,7 @@ VOCABULARY = tuple(
 
 
 class WorldTokenizer:
-    """Words separated by spaces. Every text of the world is made of its words; another word is a KeyError."""
+    """Splits at spaces and maps each word to its id. Raises KeyError for a word outside the vocabulary."""
 
     pad, begin, end, image = range(4)
     size = len(VOCABULARY)
@@ -103,7 +103,7 @@ class WorldTokenizer:
 
     @property
     def backend(self) -> "Backend":
-        """One entry a word, as the `tokenizers` library has it; another word is an error there."""
+        """An equivalent word-level tokenizer of the `tokenizers` library; unknown words are an error there too."""
         from tokenizers import Tokenizer, models, pre_tokenizers
 
         backend = Tokenizer(models.WordLevel(self._ids))
