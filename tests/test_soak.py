@@ -54,5 +54,5 @@ def test_a_growing_sweep_is_looked_at_and_goes_on_where_it_was_stopped(place: An
     assert "no verdicts: smoke scale" in output
     before = place.done()
     assert "nothing ran" in place.run(*two, "--seeds", "3", "--looks", "2,3") and place.done() == before
-    assert "was fixed before its first one" in place.run(*two, "--seeds", "3", "--looks", "3", code=2)
+    assert "looks were fixed at" in place.run(*two, "--seeds", "3", "--looks", "3", code=2)
     assert "MASKED" in Path(place.folder, place.run("report", "--masked").strip()).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What several commands need: their exit codes, and from their options a ledger or a request."""
+"""What the commands share: exit codes, and functions that build a ledger or a request from the options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 DONE, FAILED = 0, 1
-"""Exit codes: all done; a trial, or a gate, failed."""
+"""Exit codes: everything succeeded; a trial or a gate failed."""
 
 
 def ledger_of(options: argparse.Namespace) -> Ledger:
@@ -25,12 +25,12 @@ def ledger_of(options: argparse.Namespace) -> Ledger:
 
 
 def here_or_shipped(folder: Path) -> Path:
-    """Of the working directory, or else of the package."""
+    """The folder in the working directory if it exists there, otherwise the one shipped with the package."""
     return folder if folder.is_dir() else SHIPPED / folder
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
-    """`only`: arms, where they are not an option."""
+    """The request that the options describe. `only` names the arms for a command without an `--only` option."""
     from mm1_lab.orchestrate.request import load_request
 
     given = vars(options)
@@ -48,5 +48,5 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     if "synthetic" not in request.data.sources:
-        print(f"{options.data}: no synthetic captions; the other captions take their rows", file=sys.stderr)
+        print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return request

@@ -1,4 +1,4 @@
-"""A project's own data and folders: index, show-data, verify, gc, init, completion."""
+"""Commands for a project's data and folders: index, show-data, verify, gc, init, completion."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mm1_lab.results.parts import Parts
 @command(
     "--data data.yaml --scale lab",
     option("--data", "your own data, a data.yaml", "YAML", type=Path, required=True),
-    option("--processes", "default: as many as there are cores", "COUNT", type=int),
+    option("--processes", "default: one per core", "COUNT", type=int),
     opt.SCALE,
     opt.SET,
     opt.STORE,
 )
 def index(options: argparse.Namespace) -> int:
-    """Read all of your own data ahead, in parallel; a run of large data then starts at once."""
+    """Index your own data ahead of time, in parallel, so that runs on large data start at once."""
     from mm1_lab.data.shards.indexing import index_data
     from mm1_lab.files import machine_cpus
     from mm1_lab.orchestrate.finding import find_scale
@@ -41,13 +41,13 @@ def index(options: argparse.Namespace) -> int:
 
 @command(
     "--data data.yaml",
-    option("--out", f"where to; default: in {RESULTS}", "PNG", type=Path),
+    option("--out", f"file to write; default: in {RESULTS}", "PNG", type=Path),
     option("--data", "your own data, a data.yaml", "YAML", type=Path),
-    option("--scale", "for its tokenizer and rows; default: %(default)s", default="mini"),
+    option("--scale", "scale that sets tokenizer and row length; default: %(default)s", default="mini"),
     opt.STORE,
 )
 def show_data(options: argparse.Namespace) -> int:
-    """A contact sheet of the miniature world, or of your own data with counts and warnings."""
+    """Draw a contact sheet of the miniature world, or of your own data with counts and warnings."""
     out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
     if out.suffix != ".png":
         raise RequestError(f"--out {out}: name a file that ends in .png")
@@ -77,7 +77,7 @@ def show_data(options: argparse.Namespace) -> int:
 
 @command("--results results/local", opt.IN_RESULTS, opt.STORE)
 def verify(options: argparse.Namespace) -> int:
-    """Read every file of the results and weights, and put aside what is damaged."""
+    """Check every file of the results and weights, and move damaged ones aside."""
     from mm1_lab.results import upkeep
 
     if not options.results.exists() and options.results != RESULTS:
@@ -86,11 +86,11 @@ def verify(options: argparse.Namespace) -> int:
     parts = Parts(PARTS).damaged()
     for folder, reason in parts.items():
         print(f"mm1-lab: {folder}: damaged ({reason}); restore or delete it", file=sys.stderr)
-    print(f"{count} finished trials and stages: every file was read, {damaged + len(parts)} damaged")
+    print(f"{count} finished trials and stages: every file was checked, {damaged + len(parts)} damaged")
     return FAILED if damaged or parts else DONE
 
 
-KEEP = "the weights behind each sweep's best trial, none, or all (only what was damaged goes); default: %(default)s"
+KEEP = "weights to keep: those of each sweep's best trial, none, or all but damaged ones; default: %(default)s"
 
 
 @command(
@@ -100,17 +100,17 @@ KEEP = "the weights behind each sweep's best trial, none, or all (only what was 
     opt.STORE,
 )
 def gc(options: argparse.Namespace) -> int:
-    """Free weights, never results; not while a sweep runs."""
+    """Delete weights, never results. Do not use it while a sweep runs."""
     from mm1_lab.results.upkeep import free_weights
 
     freed = list(free_weights(ledger_of(options), options.keep))
-    print(f"freed {sum(size for _, size in freed) / 1e6:.1f} MB: {len(freed)} stages; results are as they were")
+    print(f"freed {sum(size for _, size in freed) / 1e6:.1f} MB: {len(freed)} stages; no results were deleted")
     return DONE
 
 
 @command("my-lab", option("folder", None, "FOLDER", type=Path))
 def init(options: argparse.Namespace) -> int:
-    """Make a small project: a sweep, a data file, a Makefile."""
+    """Create a small project: a sweep, a data file, a Makefile."""
     from mm1_lab.init import init
 
     for path in init(options.folder):
@@ -121,7 +121,7 @@ def init(options: argparse.Namespace) -> int:
 
 @command("> ~/.mm1-lab.sh")
 def completion(options: argparse.Namespace) -> int:
-    """Print a script for bash or zsh that completes commands, options and names."""
+    """Print a bash or zsh completion script for commands, options and names."""
     from mm1_lab.completion import completion_script
 
     print(completion_script(options.parsers))

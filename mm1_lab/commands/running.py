@@ -1,4 +1,4 @@
-"""Sweeps, before and while they run: plan, run, ship-parts."""
+"""Commands that plan and run sweeps: plan, run, ship-parts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 
 @command(
     "data_mix encoder connector --seeds 3",
-    option(
-        "sweeps", "a YAML file, or the name of one in sweeps/; what several share is shown once", "SWEEP", nargs="+"
-    ),
+    option("sweeps", "YAML files, or names of files in sweeps/; shared stages are counted once", "SWEEP", nargs="+"),
     opt.ONLY,
     *opt.REQUEST,
     *opt.UNTIL_DECIDED,
     opt.NO_PARTS,
-    switch("--stages", "every stage by itself with its fingerprint, and what its parts compute"),
+    switch("--stages", "list every stage with its fingerprint and the FLOPs of its parts"),
 )
 def plan(options: argparse.Namespace) -> int:
-    """What would run, and what it costs."""
+    """Show what would run and what it would cost."""
     from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.report import plan_text
 
@@ -46,12 +44,12 @@ def plan(options: argparse.Namespace) -> int:
     *opt.ARMS,
     *opt.EXECUTOR,
     *opt.UNTIL_DECIDED,
-    option("--budget", "with --until-decided: begin no look that would not end in it", "6h"),
-    switch("--anew", "make again what was made with other code of a connector or metric than it has now"),
+    option("--budget", "with --until-decided: start no look that would exceed this time", "6h"),
+    switch("--anew", "recompute results whose connector or metric code has changed since"),
     opt.NO_PARTS,
 )
 def run(options: argparse.Namespace) -> int:
-    """Run what is missing of a sweep."""
+    """Run the trials of a sweep that are missing."""
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.code_changes import forget_changed
     from mm1_lab.orchestrate.executor import make_executor
@@ -92,13 +90,13 @@ def ship_parts(options: argparse.Namespace) -> int:
 
 
 def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
-    """Those of a study that grows until it is decided; none of another."""
+    """The numbers of seeds at which an `--until-decided` study is judged; empty without that option."""
     from mm1_lab.orchestrate.growing import parse_looks
 
     if not options.until_decided:
         if options.looks or vars(options).get("budget"):
-            raise RequestError("--looks and --budget go with --until-decided")
+            raise RequestError("--looks and --budget need --until-decided")
         return ()
     if request.sweep.search:
-        raise RequestError(f"--until-decided: {request.sweep.name} is a search; it has a fixed number of seeds")
+        raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
     return parse_looks(options.looks or "", len({trial.seed for trial in request.trials}))

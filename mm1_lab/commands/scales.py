@@ -1,4 +1,4 @@
-"""A scale, and the law of its learning rates: check-scale, fit-lr-law."""
+"""Commands about a scale: check-scale, and fit-lr-law for its learning rates."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mm1_lab.config import RequestError, nearest
 from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import variant_name
 
-SAMPLES = "training samples that are searched for leaks; default: %(default)s"
+SAMPLES = "training samples to search for leaks; default: %(default)s"
 
 
 @command(
     "mini --only probe",
     option("scale", "smoke, mini, …", "SCALE"),
-    repeated("--only", "words, probe, lower (resolution), leaks, prompts or validity; may be repeated", "GATE"),
+    repeated("--only", "words, probe, lower (resolution), leaks, prompts or validity; repeatable", "GATE"),
     option("--samples", SAMPLES, type=int, default=1_000_000),
     *opt.SETTINGS,
     opt.INLINE,
     opt.NO_PARTS,
 )
 def check_scale(options: argparse.Namespace) -> int:
-    """Whether results at a scale can be trusted."""
+    """Check whether results at a scale can be trusted."""
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
@@ -47,7 +47,7 @@ def check_scale(options: argparse.Namespace) -> int:
         print(f"\n{gates_text(rows)}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:
-        for sweep in ("validity", "data_mix"):  # where base and blind control may be, the sweep made for it first
+        for sweep in ("validity", "data_mix"):  # both may have the base and the blind control
             folder = request.folder.with_name(variant_name(sweep, request.overrides, request.data_name))
             study = read_study(folder) if (folder / "sweep.json").exists() else None
             if study and (rules := validity_rows(study)):
@@ -55,25 +55,23 @@ def check_scale(options: argparse.Namespace) -> int:
                 verdicts += [rule.verdict for rule in rules]
                 break
         else:
-            print("\nNo finished trials of base and blind at the same seed; run: mm1-lab run validity --seeds 5")
+            print("\nNo seed has finished trials of both base and blind; run: mm1-lab run validity --seeds 5")
     return FAILED if "fail" in verdicts else DONE
 
 
-PREDICT = "sizes to predict, 30B,7B; with tokens as 30B:600B; default: the scale's larger ones"
-
-
-FROM = "fit these measurements instead: columns params, learning_rate, score[, seed, tokens, batch_size]"
+PREDICT = "sizes to predict (30B,7B), optionally with tokens (30B:600B); default: the scale's larger sizes"
+FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed, tokens, batch_size]"
 
 
 @command(
     "--sizes 9M,85M,302M,1.2B --scale smoke",
     option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
-    option("--search", "who chooses the rates to try (default: grid)", choices=("grid", "optuna"), default="grid"),
+    option("--search", "how the rates to try are chosen (default: grid)", choices=("grid", "optuna"), default="grid"),
     option("--predict", PREDICT, "LIST"),
-    switch("--keep-unbracketed", "fit sizes too whose optimum is not bracketed"),
+    switch("--keep-unbracketed", "include sizes whose optimum is not bracketed"),
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "--from: the score is a loss"),
-    repeated("--profile", "--from: keep the best over this column", "COLUMN"),
+    repeated("--profile", "--from: keep the best score over this column's values", "COLUMN"),
     *opt.REQUEST,
     *opt.EXECUTOR,
     opt.NO_PARTS,
@@ -87,7 +85,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
     for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
         if given:
-            raise RequestError(f"{name} is about measurements from a file; give it with --from")
+            raise RequestError(f"{name} needs --from, as it applies to measurements from a file")
     request = request_of(options, "lr_law")
     sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), request.scale)
     predicted = predicted_sizes(options.predict, sizes, request.scale)
@@ -107,7 +105,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
         if given:
-            raise RequestError(f"{name} is about trials, and --from runs none; leave one of them out")
+            raise RequestError(f"{name} has no effect with --from, which runs no trials; leave one of them out")
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
     from analysis.lr_law import fit_all
@@ -117,7 +115,7 @@ def _fit_file(options: argparse.Namespace) -> int:
     measurements = read_points(options.file, options.lower_is_better, options.profile)
     targets = parse_targets(options.predict, measurements)
     ledger_of(options).check_writable()
-    # files of one name in different folders have folders of their own
+    # the hash keeps files of the same name from different folders apart
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
     written = write_fits(folder, measurements, fit_all(measurements, targets, options.keep_unbracketed))

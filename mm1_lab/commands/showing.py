@@ -1,4 +1,4 @@
-"""What is known: status, show, compare, figures, report, dashboard, sync-mlflow."""
+"""Commands that show results: status, show, compare, figures, report, dashboard, sync-mlflow."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mm1_lab.results.reading import list_variants
 
 @command(
     "data_mix --scale smoke",
-    option("sweep", "a sweep; without it, all that were run", "SWEEP", nargs="?"),
+    option("sweep", "a sweep; default: all sweeps with results", "SWEEP", nargs="?"),
     *opt.REQUEST,
 )
 def status(options: argparse.Namespace) -> int:
-    """What is done, missing, or failed and why."""
+    """Show which trials are done, missing, or failed and why."""
     from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.status import status_text
 
@@ -45,11 +45,11 @@ def status(options: argparse.Namespace) -> int:
 
 @command("data_mix base captions", opt.SWEEP, option("arms", None, "ARM", nargs="*"), *opt.REQUEST)
 def show(options: argparse.Namespace) -> int:
-    """The arms of a sweep, an arm resolved, or what differs between two."""
+    """Show the arms of a sweep, one resolved arm, or the differences between two."""
     from mm1_lab.orchestrate.show import show_text
 
     if len(options.arms) > 2:
-        raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to see what differs")
+        raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
     print(show_text(request_of(options, options.sweep), options.arms))
     return DONE
 
@@ -62,7 +62,7 @@ def show(options: argparse.Namespace) -> int:
     *opt.REQUEST,
 )
 def compare(options: argparse.Namespace) -> int:
-    """Two arms: scores, difference and its interval."""
+    """Compare two arms: scores, differences and their intervals."""
     from analysis.study import read_study
     from analysis.table import to_plain
     from analysis.tables import compare_table
@@ -71,7 +71,7 @@ def compare(options: argparse.Namespace) -> int:
     folder = request.folder
     published = here_or_shipped(STUDY) / request.scale_name / request.variant
     if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
-        print(f"{folder}: holds no results; these are of {published}", file=sys.stderr)
+        print(f"{folder}: holds no results; showing {published} instead", file=sys.stderr)
         folder = published
     print(to_plain(compare_table(read_study(folder), options.first, options.second)))
     return DONE
@@ -79,24 +79,24 @@ def compare(options: argparse.Namespace) -> int:
 
 @command("--results results/study", opt.ALL_RESULTS)
 def figures(options: argparse.Namespace) -> int:
-    """Draw tables and figures of all results."""
+    """Write tables and figures of all results."""
     folder = _drawn_folder(options)
     from analysis.redraw import draw
 
     paths = draw(folder)
     for folder, count in Counter(path.parent for path in paths).items():
         print(f"{folder}: {counted(count, 'file')}")
-    print(f"All of it in short: {paths[-1]}")
+    print(f"Overview: {paths[-1]}")
     return DONE
 
 
 @command(
     "--results results/study",
     opt.ALL_RESULTS,
-    switch("--masked", "shuffle the arms within each seed, in a copy: to look for bugs before anything is known"),
+    switch("--masked", "use a copy with the arms shuffled within each seed, to find bugs without seeing the results"),
 )
 def report(options: argparse.Namespace) -> int:
-    """Redraw, and write one HTML file."""
+    """Redraw everything and write a report as one HTML file."""
     folder = _drawn_folder(options)
     from analysis.redraw import draw_report
     from mm1_lab.results.upkeep import masked_copy
@@ -106,10 +106,10 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _drawn_folder(options: argparse.Namespace) -> Path:
-    """The folder that is asked for; else this machine's, or where it holds no sweep, a copy of the committed study.
+    """The folder given by `--results`; by default the local results, or if there are none, a copy of the shipped study.
 
-    So nothing that is committed changes unless its folder is named. Raises RequestError for one without results,
-    before what draws is imported.
+    Committed files therefore change only if their folder is named. Raises RequestError if the folder holds no results,
+    before the drawing libraries are imported.
     """
     copy = RESULTS / STUDY.name
     if options.results or any(RESULTS.glob("*/*/sweep.json")) or not STUDY.exists():
@@ -122,7 +122,7 @@ def _drawn_folder(options: argparse.Namespace) -> Path:
 
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
 def dashboard(options: argparse.Namespace) -> int:
-    """Browse the runs in MLflow on 127.0.0.1."""
+    """Browse all trials in MLflow on 127.0.0.1."""
     from mm1_lab.orchestrate.dashboard import check_port, show_dashboard
 
     check_port(options.port)
@@ -133,7 +133,7 @@ def dashboard(options: argparse.Namespace) -> int:
 
 @command("", opt.ALL_RESULTS, opt.STORE)
 def sync_mlflow(options: argparse.Namespace) -> int:
-    """Enter into MLflow what it lacks of the results."""
+    """Log to MLflow the results that it lacks."""
     from mm1_lab.orchestrate.mlflow_store import shown_uri
     from mm1_lab.orchestrate.recorder import sync
 
@@ -143,7 +143,7 @@ def sync_mlflow(options: argparse.Namespace) -> int:
             try:
                 manifest = sync(folder, Ledger(results, options.store, here_or_shipped(PARTS)))
             except Busy:
-                print(f"{folder}: is running now, and is entered as it goes")
+                print(f"{folder}: is running now and logs its own results to MLflow")
                 continue
-            print(f"{manifest.variant} at {manifest.scale}: entered into {shown_uri()}")
+            print(f"{manifest.variant} at {manifest.scale}: logged to {shown_uri()}")
     return DONE

@@ -1,4 +1,4 @@
-"""Trained arms: export, import-scores, chat."""
+"""Commands for trained arms: export, import-scores, chat."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ if TYPE_CHECKING:
     from mm1_lab.orchestrate.request import Request
 
 FORMS = ("mm1", "llava", "encoder", "decoder")
-
-
-AS = "mm1 (default); llava, where that is exact; encoder or decoder, a part by itself"
+AS = "mm1 (default); llava, for models it can represent exactly; encoder or decoder, only that part"
 
 
 @command(
     "data_mix --only base model",
     *opt.ARMS,
-    option("folder", "a new folder", "FOLDER", type=Path),
+    option("folder", "a folder to create", "FOLDER", type=Path),
     option("--as", AS, dest="form", choices=FORMS, default="mm1"),
 )
 def export(options: argparse.Namespace) -> int:
-    """A trained arm as a Hugging Face folder."""
+    """Export a trained arm as a Hugging Face model folder."""
     request, trial = _trained(options)
     from analysis.model_card import model_card
     from mm1_lab.orchestrate.exporting import export_trial
@@ -52,10 +50,10 @@ def export(options: argparse.Namespace) -> int:
 @command(
     "data_mix --only base lmms-logs",
     *opt.ARMS,
-    option("folder", "where lmms-eval's --output_path was, with --log_samples", "FOLDER", type=Path),
+    option("folder", "lmms-eval's --output_path (run it with --log_samples)", "FOLDER", type=Path),
 )
 def import_scores(options: argparse.Namespace) -> int:
-    """Add to a trained arm the scores that lmms-eval gave its exported model."""
+    """Add lmms-eval's scores of an exported model to its trained arm."""
     from mm1_lab.orchestrate.trained import check_scored, only_trial
 
     request = request_of(options, options.sweep)
@@ -71,17 +69,17 @@ def import_scores(options: argparse.Namespace) -> int:
 @command(
     "sft_resolution --only 336 --image photo.jpg",
     *opt.ARMS,
-    repeated("--image", "of the first turn; may be repeated", "FILE", type=Path),
+    repeated("--image", "an image for the first turn; repeatable", "FILE", type=Path),
 )
 def chat(options: argparse.Namespace) -> int:
-    """Talk to a trained arm."""
+    """Chat with a trained arm."""
     request, trial = _trained(options)
     from mm1_lab.orchestrate.conversation import Chat, open_image
     from mm1_lab.orchestrate.trained import weights_of
 
     waiting = [open_image(path) for path in options.image]
     talk = Chat.load(trial.evaluation.model, weights_of(request, trial), request.open_data())
-    print("Words are a turn; `/image FILE` adds a picture to the next one, `/new` starts anew, an empty line ends.")
+    print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")
     while said := _typed("You: "):
         typed, _, rest = said.partition(" ")
         try:
@@ -99,7 +97,7 @@ def chat(options: argparse.Namespace) -> int:
 
 
 def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
-    """The trial that is asked for, before anything heavy is imported. Raises RequestError where it is not trained."""
+    """The requested trial; imports nothing heavy. Raises RequestError if it is not trained."""
     from mm1_lab.orchestrate.trained import only_trial, weights_of
 
     request = request_of(options, options.sweep)
@@ -109,7 +107,7 @@ def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
 
 
 def _typed(prompt: str) -> str:
-    """A line of the user's; empty at the end of the input."""
+    """A line of user input; empty at the end of the input."""
     try:
         return input(prompt).strip()
     except EOFError:

@@ -1,4 +1,4 @@
-"""What is known: the ledger's files, one schema, one version. `reading` gives tables, `summary` the means."""
+"""Results on disk: the ledger and its file formats under one schema version, tables (`reading`), means (`summary`)."""
 
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, variant_name

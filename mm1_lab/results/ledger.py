@@ -1,7 +1,7 @@
-"""The ledger: what is done, per fingerprint. It alone decides what runs next.
+"""The ledger: which stages and trials are done, by fingerprint. It alone decides what runs next.
 
-Scores are in the results folder, weights in the store or among the shipped parts. A trial whose scores are in the
-results folder is done, even where its weights have been deleted; a folder without DONE is not there.
+Scores are in the results folder, weights in the store or among the shipped parts. A trial with scores in the results
+folder is done, even if its weights have been deleted; a folder without DONE counts as missing.
 """
 
 import csv
@@ -25,7 +25,7 @@ from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 
 class Ledger:
-    """A results folder, a store of weights (by default in it), and the shipped parts if they are to be used."""
+    """A results folder, a store of weights (by default inside it), and optionally the shipped parts."""
 
     def __init__(self, results: Path, store: Path | None = None, parts: Path | None = None) -> None:
         self.results = results.absolute()
@@ -37,7 +37,7 @@ class Ledger:
                 raise RequestError(f"{folder}: is a file; name a folder")
 
     def check_writable(self) -> None:
-        """Raises RequestError unless both folders can be written to; makes them if need be."""
+        """Creates both folders if necessary. Raises RequestError if one cannot be written to."""
         for folder in (self.results, self.store):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -50,29 +50,29 @@ class Ledger:
     # Weights
 
     def stage_folder(self, fingerprint: str) -> Path:
-        """Where a finished stage's files are: in the store, or among the parts where only those have it."""
+        """The folder with a finished stage's files: in the store, or else among the shipped parts."""
         if self.parts and self.is_shipped(fingerprint):
             return self.parts.folder / fingerprint
         return self.store / fingerprint
 
     def partial_folder(self, fingerprint: str) -> Path:
-        """Where a stage works until it is complete; its checkpoint is in there."""
+        """The folder in which a stage works until it is complete, with its checkpoint."""
         return self.store / f"{fingerprint}.partial"
 
     def has_weights(self, fingerprint: str) -> bool:
         return self._in_store(fingerprint) or (self.parts is not None and self.parts.has(fingerprint))
 
     def is_shipped(self, fingerprint: str) -> bool:
-        """Whether the shipped parts have the stage, undamaged, and the store does not."""
+        """Whether the shipped parts have the stage intact and the store does not have it."""
         return self.parts is not None and not self._in_store(fingerprint) and self.parts.has(fingerprint)
 
     def _in_store(self, fingerprint: str) -> bool:
         return files.is_complete(f"{self.store}/{fingerprint}")
 
     def has_intact_weights(self, fingerprint: str) -> bool:
-        """Whether the stage is finished and its files are what they were; damaged ones are put aside, in one line.
+        """Whether the stage is finished and its files are unchanged; damaged ones are moved aside with a warning.
 
-        Looked at once by a ledger. Of files of gigabytes some stretches are; `mm1-lab verify` reads all of them.
+        Checked once per ledger. Only samples of very large files are checked; `mm1-lab verify` reads all of them.
         """
         folder = self.store / fingerprint
         if fingerprint not in self._intact and (self.is_shipped(fingerprint) or is_intact(folder, full=False)):
@@ -80,19 +80,19 @@ class Ledger:
         return fingerprint in self._intact
 
     def weights(self, fingerprint: str) -> Path:
-        """The folder of a finished stage, to be loaded. Raises RequestError where its files are not what they were."""
+        """The folder to load a finished stage from. Raises RequestError if its files are damaged or missing."""
         if not self.has_intact_weights(fingerprint):
-            raise RequestError(f"{self.store / fingerprint}: the weights are damaged or gone; run the sweep again")
+            raise RequestError(f"{self.store / fingerprint}: the weights are damaged or missing; run the sweep again")
         return self.stage_folder(fingerprint)
 
     @contextmanager
     def stage_lock(self, fingerprint: str) -> Iterator[None]:
-        """Keeps every other command from running the same stage; waits while another one does."""
+        """Keeps other processes from running the same stage; waits while one of them does."""
         with files.locked(self.store / ".locks" / fingerprint):
             yield
 
     def begin_stage(self, fingerprint: str) -> Path | None:
-        """The folder to work in, or None if the stage is done after all. Call it with the stage's lock held."""
+        """The folder to work in, or None if the stage is already done. The caller must hold the stage's lock."""
         partial = self.partial_folder(fingerprint)
         if self.has_weights(fingerprint):
             return None
@@ -103,23 +103,23 @@ class Ledger:
         return partial
 
     def finish_stage(self, fingerprint: str) -> None:
-        """Makes the partial folder the stage's, without its checkpoint."""
+        """Deletes the checkpoint and commits the partial folder as the finished stage."""
         partial = self.partial_folder(fingerprint)
         (partial / "last.ckpt").unlink(missing_ok=True)
         files.commit(partial, self.store / fingerprint)
 
     def summary(self, fingerprint: str) -> dict[str, Any]:
-        """What a finished stage tells of itself: tokens, epochs, seconds, parameters."""
+        """What a finished stage recorded: tokens, epochs, seconds, parameters."""
         return _read_object(self.stage_folder(fingerprint) / "summary.json")
 
     def code(self, fingerprint: str) -> dict[str, str]:
-        """Hashes of the code of parts that a finished model was trained with; empty where none was recorded."""
+        """Hashes of the code that a finished model was trained with, by part; empty if none were recorded."""
         folder = self.parts.folder if self.parts and self.is_shipped(fingerprint) else self.store
         path = f"{folder}/{fingerprint}/{CODE}"
         return _read_object(path) if os.path.exists(path) else {}
 
     def forget(self, fingerprint: str) -> None:
-        """Removes a stage's scores and weights, so that it is missing."""
+        """Deletes a stage's scores and weights, so that it runs again."""
         for folder in (self.trial_folder(fingerprint), self.store / fingerprint):
             (folder / files.DONE).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -133,7 +133,7 @@ class Ledger:
         return files.is_complete(f"{self.results}/trials/{fingerprint}")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
-        """Whether there are scores, and all as they were written; damaged ones are put aside, in one line."""
+        """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning."""
         return is_intact(self.trial_folder(fingerprint))
 
     def record(self, fingerprint: str) -> dict[str, Any]:
@@ -149,9 +149,9 @@ class Ledger:
         training: Path | None,
         submissions: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes all that is kept of a trial; it is done when this returns.
+        """Writes a trial's results and marks it as done.
 
-        `training` is the stage's training.csv; `submissions` are files for test servers, by name.
+        `training` is the model's training.csv; `submissions` maps file names to contents for test servers.
         """
         folder = self.trial_folder(fingerprint)
         partial = folder.with_name(f"{fingerprint}.partial")
@@ -172,9 +172,9 @@ class Ledger:
         self.clear_failure(fingerprint)
 
     def add_scores(self, fingerprint: str, rows: Iterable[ScoreRow], name: str, digest: str, note: str) -> None:
-        """Adds a benchmark that another program scored to a finished trial, in place of what was added by that name.
+        """Adds an externally scored benchmark to a finished trial, replacing an earlier import of the same name.
 
-        Its digest and a note are recorded. Raises RequestError where the trial has a benchmark of its own by the name.
+        Records its digest and a note. Raises RequestError if the trial has a benchmark of its own with this name.
         """
         with self.stage_lock(fingerprint):
             folder = self.trial_folder(fingerprint)
@@ -185,7 +185,7 @@ class Ledger:
             with gzip.open(folder / SCORES, "rt", encoding="utf-8", newline="") as file:
                 _, *stored = csv.reader(file)
             if name not in record.get("imported", {}) and any(row[0] == name for row in stored):
-                raise RequestError(f"{name}: the trial has a benchmark of this name; rename the log's files")
+                raise RequestError(f"{name}: the trial already has a benchmark of this name; rename the log files")
             kept = [row for row in stored if row[0] != name and not row[0].startswith(f"{name} ")]
             added = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in rows)
             files.write_csv(partial / SCORES, SCORE_COLUMNS, [*kept, *added])
@@ -210,7 +210,7 @@ class Ledger:
         return self.results / "failures" / f"{fingerprint}.{ending}"
 
     def record_failure(self, fingerprint: str, what: str, attempts: int, outcome: str, reason: str) -> None:
-        """`what` names the stage for people; a traceback, if there is one, is beside it as `.log`."""
+        """Records why a stage failed. `what` is its readable name; a traceback, if any, is in the `.log` file."""
         log = self.failure_file(fingerprint, "log")
         values = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
         files.write_json(self.failure_file(fingerprint), values | {"log": str(log) if log.exists() else None})
@@ -220,9 +220,9 @@ class Ledger:
         return _read_object(path) if path.exists() else None
 
     def diverged(self) -> dict[str, str]:
-        """Why, by fingerprint, of all whose training was given up for a loss that was no number.
+        """The reasons, by fingerprint, of all stages that stopped because the loss became NaN or infinite.
 
-        That is a result: the same training diverges in the same way, so it is never tried again.
+        Training is deterministic, so such a stage would diverge again; it is a result and is never retried.
         """
         keys = sorted(path.stem for path in (self.results / "failures").glob("*.json"))
         failures = {key: _read_object(self.failure_file(key)) for key in keys}
@@ -234,9 +234,9 @@ class Ledger:
 
 
 def is_intact(folder: Path, full: bool = True) -> bool:
-    """Whether a folder was committed and is as it was then. A damaged one is told and put aside: it counts as missing.
+    """Whether a folder was committed and is unchanged since. A damaged one is reported, moved aside and then missing.
 
-    Where it cannot be put aside (a results folder that is read-only) it is told every time.
+    One that cannot be moved (in a read-only results folder) is reported every time.
     """
     if not files.is_complete(folder):
         return False

@@ -1,4 +1,4 @@
-"""A sweep's entry in a results folder: what was asked, and which trials answer it."""
+"""A sweep's entry in a results folder: what was requested (sweep.json) and its trials (trials.csv)."""
 
 import csv
 import hashlib
@@ -17,11 +17,11 @@ from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow
 
 
 class Manifest(Config):
-    """What `sweep.json` holds."""
+    """The contents of `sweep.json`."""
 
     schema_version: int = SCHEMA
     variant: str
-    """The sweep's name, with overrides and data where there are any."""
+    """The sweep's name, followed by overrides and data, if any (see `variant_name`)."""
     sweep: Sweep
     scale: str
     overrides: tuple[str, ...] = ()
@@ -29,20 +29,20 @@ class Manifest(Config):
     data_name: str = "world"
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
     looks: tuple[int, ...] = ()
-    """Numbers of seeds after which a growing study is judged (`run --until-decided`), fixed before the first one."""
+    """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
 
     def command(self, *options: str) -> str:
-        """What runs this sweep again."""
+        """The command that runs this sweep again."""
         data = f"{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
         words = ("run", self.sweep.name, "--scale", self.scale, *options)
         return command_line(*words, settings=self.overrides, data=data)
 
 
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
-    """The folder of a sweep run with these overrides and data: `data_mix,train.steps=200,data=books-1f9ac2`.
+    """The folder name of a sweep run with these overrides and data: `data_mix,train.steps=200,data=books-1f9ac2`.
 
-    Neither the order of overrides nor how a value is spelt (`[0,4]`, `[0, 4]`) matters. Names that had to be changed
-    for the file system, or hold a comma of a value's, end with a hash of what they stand for.
+    Neither the order of overrides nor the spelling of a value (`[0,4]`, `[0, 4]`) matters. Names that had to be
+    changed for the file system, or in which a value has a comma, end with a hash of the exact settings.
     """
     given = (setting.partition("=") for setting in overrides)
     settings = {key.strip(): _spelt(value) for key, _, value in given}
@@ -56,13 +56,13 @@ def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
 
 
 def _spelt(value: str) -> str:
-    """One spelling for values that YAML reads alike."""
+    """The same spelling for all values that YAML reads as equal."""
     read = yaml.safe_load(value)
     return read if isinstance(read, str) else canonical_json(read)
 
 
 def data_name(path: Path | None, data: DataIdentity) -> str:
-    """`world`, or the name of a data file with a hash of what the data are: `books-1f9ac2`."""
+    """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
     if path is None:
         return "world"
     exact = canonical_json([data.digest, data.tokenizer])
@@ -70,7 +70,7 @@ def data_name(path: Path | None, data: DataIdentity) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises RequestError if the folder holds none, or one of another version."""
+    """Reads `sweep.json`. Raises RequestError if the folder has none, or one of another schema version."""
     path = folder / "sweep.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_trials(folder: Path) -> list[TrialRow]:
-    """The trials of a sweep, in its order; empty if it never ran. Raises RequestError for other columns."""
+    """The trials of a sweep, in its order; empty if it never ran. Raises RequestError for a malformed file."""
     path = folder / "trials.csv"
     if not path.exists():
         return []
@@ -99,7 +99,7 @@ def read_trials(folder: Path) -> list[TrialRow]:
                 raise RequestError(f"{path}: the columns must be {', '.join(TRIAL_COLUMNS)}; {remedy}")
             rows = [TrialRow(row["arm"], int(row["seed"]), row["fingerprint"]) for row in reader]
             if not all(re.fullmatch(r"[\w.-]+", row.fingerprint, re.ASCII) for row in rows):
-                raise ValueError("a fingerprint is none")
+                raise ValueError("invalid fingerprint")
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {remedy}") from None
     return rows
@@ -108,9 +108,9 @@ def read_trials(folder: Path) -> list[TrialRow]:
 def merge_manifest(
     folder: Path, manifest: Manifest, trials: Iterable[TrialRow], current: Callable[[TrialRow], bool]
 ) -> list[TrialRow]:
-    """Writes the manifest; trials of earlier runs stay if `current` still finds them in the sweep.
+    """Writes the manifest and its trials; keeps trials of earlier runs that `current` confirms as part of the sweep.
 
-    Returns all trials, by seed and then in the order of the sweep's arms.
+    Returns all trials, ordered by seed and then by the sweep's arms.
     """
     order = {arm: place for place, arm in enumerate(manifest.sweep.arms)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,11 +127,11 @@ def merge_manifest(
 
 
 def _fixed_looks(folder: Path, looks: tuple[int, ...]) -> tuple[int, ...]:
-    """Those that the sweep was begun with, if it was. Raises RequestError for others."""
+    """The looks that the study started with, or else `looks`. Raises RequestError if the two differ."""
     before = read_manifest(folder).looks if (folder / "sweep.json").exists() else ()
     if before and looks and looks != before:
         raise RequestError(
-            f"{folder}: this study is looked at after {', '.join(map(str, before))} seeds, which was fixed before its "
-            "first one; go on so (--looks), or begin another with --results"
+            f"{folder}: this study's looks were fixed at {','.join(map(str, before))} seeds when it started; "
+            "continue with these (--looks), or start another study with --results"
         )
     return before or looks

@@ -1,4 +1,4 @@
-"""Results as tables for analysis. pandas is imported here, and only when something is read."""
+"""Reads results as tables for analysis. pandas is imported only when something is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NUMBERS = ("content", "reference_probability")
-"""Columns that may be blank."""
+"""Numeric columns that may be blank."""
 TEXT = dict.fromkeys(("benchmark", "family", "metric", "question", "kind", "prediction", "source", "name"), "string")
 
 
@@ -27,21 +27,21 @@ class Variant:
     folder: Path
     manifest: Manifest
     trials: pd.DataFrame
-    """Columns arm, seed, fingerprint, done; by seed and in the order of the sweep's arms."""
+    """Columns arm, seed, fingerprint, done; ordered by seed and then by the sweep's arms."""
 
     @property
     def ledger(self) -> Ledger:
-        """Of the results folder that holds it."""
+        """The ledger of the results folder that holds this variant."""
         return Ledger(self.folder.parents[1])
 
     @property
     def done(self) -> pd.DataFrame:
-        """The finished ones of its trials."""
+        """The rows of the finished trials."""
         return self.trials[self.trials["done"]]
 
 
 def list_variants(results: Path) -> list[Path]:
-    """The folders of all sweeps in a results folder, in order. Raises RequestError if there is none."""
+    """The folders of all sweeps in a results folder, sorted. Raises RequestError if there are none."""
     folders = sorted(path.parent for path in results.glob("*/*/sweep.json"))
     if not folders:
         raise RequestError(f"{results}: there are no results here; run a sweep first: mm1-lab run sweeps/data_mix.yaml")
@@ -49,9 +49,9 @@ def list_variants(results: Path) -> list[Path]:
 
 
 def read_variant(folder: Path) -> Variant:
-    """Raises RequestError for a folder that holds no results, or results of another schema.
+    """Reads a sweep's folder; a trial with damaged files counts as missing.
 
-    A trial whose files are not as they were written counts as missing.
+    Raises RequestError if the folder holds no results, or results of another schema version.
     """
     import pandas as pd
 
@@ -64,27 +64,27 @@ def read_variant(folder: Path) -> Variant:
 
 
 def scores(folder: Path) -> pd.DataFrame:
-    """Of a sweep's folder, a row per question and number of shots of each finished trial (read_scores)."""
+    """The scores in a sweep's folder: one row per finished trial, question and number of shots (see `read_scores`)."""
     return read_scores(read_variant(folder))
 
 
 def curves(folder: Path) -> pd.DataFrame:
-    """Of a sweep's folder, the losses of its finished trials' training: arm, seed, fingerprint, step, name, value."""
+    """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value."""
     return _read(read_variant(folder), "training.csv", CURVE_COLUMNS)
 
 
 def read_scores(variant: Variant) -> pd.DataFrame:
-    """arm, seed, fingerprint and the score's columns: a row a question and number of shots of each finished trial."""
+    """One row per finished trial, question and number of shots: columns arm, seed, fingerprint and SCORE_COLUMNS."""
     return _read(variant, SCORES, SCORE_COLUMNS)
 
 
 def read_held_out(variant: Variant) -> pd.DataFrame:
-    """arm, seed, fingerprint, source, loss."""
+    """The held-out loss per source of each finished trial: columns arm, seed, fingerprint, source, loss."""
     return _read(variant, "held_out.csv", HELD_OUT_COLUMNS)
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
-    """record.json of every finished trial, by fingerprint. Raises RequestError for one of another schema."""
+    """record.json of every finished trial, by fingerprint. Raises RequestError for another schema version."""
     ledger = variant.ledger
     records = {fingerprint: ledger.record(fingerprint) for fingerprint in variant.done["fingerprint"]}
     for fingerprint, record in records.items():
@@ -97,7 +97,7 @@ def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
 
 
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A CSV file of the ledger. Raises RequestError if it lacks a column or cannot be read."""
+    """Reads a CSV file of the ledger. Raises RequestError if it lacks a column or cannot be read."""
     import pandas as pd
 
     try:
@@ -105,7 +105,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
     for column in set(columns) & {"reference_probability"} - set(table.columns):
-        table[column] = float("nan")  # results of before have none
+        table[column] = float("nan")  # absent from older results
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise RequestError(f"{path}: lacks the column {missing[0]!r}; delete its folder and run the sweep again")
@@ -123,5 +123,5 @@ def _read(variant: Variant, name: str, columns: tuple[str, ...]) -> pd.DataFrame
         table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
         tables.append(table[[*TRIAL_COLUMNS, *columns]])
     if not tables:
-        raise RequestError(f"{variant.folder}: no trial is finished; run it: {variant.manifest.command()}")
+        raise RequestError(f"{variant.folder}: no trial is finished; run the sweep: {variant.manifest.command()}")
     return pd.concat(tables, ignore_index=True)

@@ -1,7 +1,7 @@
-"""Sampled predictions beside their pictures: does a model look at what it is asked about?
+"""A page of sampled predictions next to their images, to see whether a model uses the image it is asked about.
 
-The samples are the first questions of the first blocks of every benchmark, as the evaluation stored them, so nobody
-chose them. The page holds its pictures, each once, and can be sent as one file.
+The samples are the first questions of the first blocks of every benchmark, as stored by the evaluation, so they are
+not cherry-picked. The page embeds its images and can be shared as one file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent
 RIGHT_FROM = 50
-"""Points from which a prediction is shown as right."""
+"""Predictions with at least this score are shown as right."""
 KEYS = ("benchmark", "shots", "question", "prompt", "references", "prediction", "score", "picture")
 
 
@@ -30,10 +30,10 @@ class Sampled:
     """A question with the predictions of several models."""
 
     question: Mapping[str, Any]
-    """As samples.json holds it: benchmark, shots, question, prompt, references, picture."""
+    """As in samples.json: benchmark, shots, question, prompt, references, picture."""
     picture: Path | None
     answers: Mapping[str, tuple[str, float]]
-    """By the model's name: prediction and points."""
+    """Prediction and score by the model's name."""
 
     @property
     def data(self) -> str:
@@ -41,14 +41,14 @@ class Sampled:
 
 
 def data_uri(picture: Path) -> str:
-    """A PNG as a page holds it."""
+    """A PNG file as a data URI, for embedding in a page."""
     return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
-    """The questions that all of the trials (fingerprints by the name to show) were sampled on.
+    """The questions for which all trials have a sample. `trials` maps display names to fingerprints.
 
-    Those whose picture is no longer there are left out. Raises RequestError for a file that cannot be read.
+    Questions whose image is missing are left out. Raises RequestError for a file that cannot be read.
     """
     found: dict[tuple[str, int, str], Sampled] = {}
     for name, fingerprint in trials.items():
@@ -74,14 +74,14 @@ def _stored(path: Path) -> list[dict[str, Any]]:
 
 
 def samples_page(title: str, samples: Sequence[Sampled]) -> str:
-    """One HTML file: a row per question, a column per model."""
+    """An HTML page with a row per question and a column per model."""
     template = templates(TEMPLATES).get_template("samples_page.html.jinja")
     return template.render(title=title, samples=samples)
 
 
 @cache
 def templates(*folders: Path) -> jinja2.Environment:
-    """Jinja templates of these folders: what they are given is escaped, and a name they lack is an error."""
+    """A Jinja environment for these folders; values are escaped and undefined names are errors."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(folders)

@@ -1,4 +1,4 @@
-"""From scores of questions to the numbers that stand for a trial (section 3.1: the plain mean over the benchmarks)."""
+"""Aggregates scores of questions to a trial's measures (section 3.1 of the paper: the plain mean over benchmarks)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 TEXT_CORE = "text-core"
 AVERAGE = "average"
 CHAT = "chat 0-shot"
-"""The mean of what tuned models alone are asked, as conversations."""
+"""The mean over the chat benchmarks, which only tuned models are evaluated on."""
 CONTENT = "content"
-"""A column of scores, for captions: what is said, whatever the wording; and a measure's prefix."""
+"""The score column for the content of captions, whatever their wording; also the prefix of measures of it."""
 PLAIN = ("captioning", "vqa")
-"""Families of the benchmarks with images that every model is asked."""
+"""Families of the benchmarks with images on which every model is evaluated."""
 APART = ("novel", "chat", "solutions", "likelihood", "imported")
-"""Families that no mean over all benchmarks has: new combinations, what tuned models alone are asked, and what other
-programs scored."""
+"""Families excluded from the means over all benchmarks: new combinations, benchmarks for tuned models only, and scores
+from other programs."""
 
 
 def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
-    """How good an encoder is by itself, from the summary that its stage wrote, on held-out images.
+    """The quality of an encoder by itself, on held-out images, from its stage's summary.
 
-    `retrieval`: how often the nearest caption is an image's own, of those that `pairs` asked with; `probe`: the mean
-    area under the curve of linear read-outs of the captions' words. What the stage did not measure is left out.
+    `retrieval`: image-to-text accuracy at rank 1 among the `pairs` held-out pairs; `probe`: the mean AUC of linear
+    probes for the captions' words. Measures that the stage did not take are left out.
     """
     found = {
         "retrieval": summary.get("retrieval", {}).get("image_to_text"),
@@ -39,20 +39,20 @@ def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """Mean over a benchmark's questions: columns `by`, benchmark, family, shots, score."""
+    """The mean score over each benchmark's questions: columns `by`, benchmark, family, shots, score."""
     keys = [*by, "benchmark", "family", "shots"]
     return scores.groupby(keys, sort=False, observed=True)["score"].mean().reset_index()
 
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """The numbers a sweep is judged by: columns `by`, measure, value.
+    """The measures that a sweep is judged by: columns `by`, measure, value.
 
-    `chat 0-shot`, `solutions 4-shot`, …: the mean within a family that no other mean has, and each of its benchmarks by
-    itself: `pope-random f1 0-shot`.
-    `0-shot`, `4-shot`, …: the plain mean over the benchmarks with images; `captioning 0-shot`, `vqa 4-shot`, …: within
-    a family; `average`: the plain mean over the benchmarks with images and numbers of shots; `text-core`: the same over
-    text benchmarks. Where captions have a score of their content beside their metric, `content 0-shot`, `content
-    average`, …: the same with that score in its place.
+    - `0-shot`, `4-shot`, …: the plain mean over the benchmarks with images;
+    - `captioning 0-shot`, `vqa 4-shot`, …: the same within a family;
+    - `average`: the plain mean over benchmarks with images and numbers of shots; `text-core`: over text benchmarks;
+    - `chat 0-shot`, `solutions 4-shot`, …: within a family that the other means exclude, and each of its benchmarks by
+      itself (`pope-random f1 0-shot`);
+    - `content 0-shot`, `content average`, …, if captions have a content score: the means with it instead of the metric.
     """
     import pandas as pd
 
@@ -65,7 +65,7 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
 
 
 def by_content(scores: pd.DataFrame) -> pd.DataFrame:
-    """The same answers, captions scored by their content where they have such a score."""
+    """The same rows, with the content score in place of the metric where there is one."""
     return scores.assign(score=scores[CONTENT].fillna(scores["score"]))
 
 
@@ -88,14 +88,14 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def headline(folder: Path) -> str:
-    """A finished trial's scores in a few words: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
+    """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
     values = _trial_measures(folder)
     chosen = [name for name in values if name == TEXT_CORE or name.removesuffix("-shot").isdigit()]
     return ", ".join(f"{name} {values[name]:.1f}" for name in chosen)
 
 
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
-    """A finished trial's average at the most shots, and its held-out loss (held_out_loss)."""
+    """A finished trial's mean score at the largest number of shots, and its held-out loss (see `held_out_loss`)."""
     averages = _trial_measures(folder)
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     losses = {str(name): float(loss) for name, loss in zip(held_out["source"], held_out["loss"], strict=True)}
@@ -108,12 +108,12 @@ def _trial_measures(folder: Path) -> dict[str, float]:
 
 
 def most_shots(names: Iterable[str]) -> str:
-    """`8-shot`: of the averages over all benchmarks with images, the one with the most demonstrations."""
+    """The measure among `names` with the most demonstrations, e.g. `8-shot`."""
     counts = [int(name.removesuffix("-shot")) for name in names if name.removesuffix("-shot").isdigit()]
     return f"{max(counts)}-shot"
 
 
 def held_out_loss(losses: Mapping[str, float], shares: Mapping[str, float]) -> float:
-    """The held-out losses of a trial's sources, weighed by their shares of its training."""
+    """The mean of a trial's held-out losses per source, weighted by the sources' shares of its training data."""
     known = {name: share for name, share in shares.items() if name in losses}
     return sum(share * losses[name] for name, share in known.items()) / sum(known.values())

@@ -1,4 +1,4 @@
-"""Looking after what is kept: every digest compared, weights freed that nobody needs, a copy that shows no effect."""
+"""Maintenance of a results folder: verify digests, free weights, make a masked copy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mm1_lab.results.schema import TRIAL_COLUMNS
 from mm1_lab.results.summary import AVERAGE, measures
 
 Keep = Literal["best", "none", "all"]
-"""The weights behind the best trial of each sweep, none, or all (what was put aside as damaged is freed)."""
+"""Weights to keep: those of each sweep's best trial, none, or all (only damaged folders are deleted)."""
 FOLDER = "masked"
 
 
 def verify(ledger: Ledger) -> tuple[int, int]:
-    """Reads every file of the finished trials and stages. Returns how many there are, and how many of them are damaged:
-    those are told and put aside, so that the next run makes them anew."""
+    """Reads every file of the finished trials and stages. Returns how many there are and how many of them are damaged;
+    these are reported and moved aside, so that the next run recomputes them."""
     folders = sorted(
         path.parent for place in (ledger.results / "trials", ledger.store) for path in place.glob(f"*/{DONE}")
     )
@@ -30,7 +30,7 @@ def verify(ledger: Ledger) -> tuple[int, int]:
 
 
 def free_weights(ledger: Ledger, keep: Keep) -> Iterator[tuple[Path, int]]:
-    """Removes finished stages from the store, never results; gives each folder with the bytes that it had."""
+    """Deletes finished stages from the store, never results; yields each deleted folder and its size in bytes."""
     kept = _behind_the_best(ledger) if keep == "best" else set()
     finished = [] if keep == "all" else [path.parent for path in ledger.store.glob(f"*/{DONE}")]
     for folder in sorted([*finished, *ledger.store.glob("*.damaged")]):
@@ -38,13 +38,13 @@ def free_weights(ledger: Ledger, keep: Keep) -> Iterator[tuple[Path, int]]:
             continue
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         with ledger.stage_lock(folder.name):
-            (folder / DONE).unlink(missing_ok=True)  # first, so that half a folder is never taken for a stage
+            (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
             shutil.rmtree(folder, ignore_errors=True)
         yield folder, size
 
 
 def _behind_the_best(ledger: Ledger) -> set[str]:
-    """Fingerprints of the stages behind the trial of each sweep with the highest average."""
+    """Fingerprints of the stages of each sweep's trial with the highest average."""
     kept: set[str] = set()
     for folder in list_variants(ledger.results):
         variant = read_variant(folder)
@@ -58,10 +58,10 @@ def _behind_the_best(ledger: Ledger) -> set[str]:
 
 
 def masked_copy(results: Path) -> Path:
-    """A copy of results in which nobody can see an effect, for looking at pages and pictures before a study is judged.
+    """Makes a copy of results that hides all effects, for checking pages and figures before a study is judged.
 
-    `RESULTS/masked`: each sweep with its trials' arms shuffled within each seed, controls included. The trials
-    themselves are those of `results`, by a link. Titles say that the arms are shuffled.
+    In `RESULTS/masked`, each sweep has the arms of its trials shuffled within each seed, controls included, and a title
+    that says so. The trials themselves are linked, not copied.
     """
     copy = results / FOLDER
     shutil.rmtree(copy, ignore_errors=True)

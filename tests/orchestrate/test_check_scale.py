@@ -39,7 +39,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     assert probes == [f"{attribute} at 224 (24 pixels)" for attribute in attributes]
     markdown = (folder / "gates.md").read_text(encoding="utf-8")
     assert "Floor, no result at this scale: colour, shape," in markdown
-    assert "No finished trials of base and blind" in output
+    assert "No seed has finished trials of both base and blind" in output
 
 
 def test_one_gate_alone_needs_no_weights_and_writes_nothing(

@@ -156,7 +156,7 @@ def test_of_large_files_stretches_are_looked_at_and_in_full_all_of_them(
     assert files.damage(ledger.store / "a", full=False) and files.damage(ledger.store / "b", full=False)
     assert not files.damage(ledger.store / "c", full=False) and files.damage(ledger.store / "c")
     assert ledger.weights("c") == ledger.store / "c"
-    with pytest.raises(RequestError, match="damaged or gone"):
+    with pytest.raises(RequestError, match="damaged or missing"):
         ledger.weights("a")
     assert not ledger.has_weights("a") and (ledger.store / "a.damaged" / "model.safetensors").exists()
     assert not ledger.has_weights("a.damaged"), "nobody may take it for a finished stage"

@@ -59,7 +59,7 @@ def test_gc_frees_weights_and_never_results(ledger: Ledger, capsys: pytest.Captu
     assert main(["gc", "--keep", "none"]) == 0
     assert not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
-    assert "results are as they were" in capsys.readouterr().out
+    assert "no results were deleted" in capsys.readouterr().out
 
 
 def _is_best(ledger: Ledger, record: dict[str, dict[str, str]]) -> bool:
@@ -70,7 +70,7 @@ def _is_best(ledger: Ledger, record: dict[str, dict[str, str]]) -> bool:
 def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     count = len(stages(ledger)) + 2
     assert main(["verify"]) == 0
-    assert f"{count} finished trials and stages: every file was read, 0 damaged" in capsys.readouterr().out
+    assert f"{count} finished trials and stages: every file was checked, 0 damaged" in capsys.readouterr().out
     stage = ledger.store / min(stages(ledger))
     trial = min((ledger.results / "trials").iterdir())
     (stage / "model.safetensors").write_bytes(b"x")
