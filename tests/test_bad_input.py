@@ -181,7 +181,9 @@ def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     Path("data.yaml").write_text("text: [text.jsonl]\n", encoding="utf-8")
     assert "add `captions: [FILES]`" in refused("--data", "data.yaml")
     Path("data.yaml").write_text("text: [text.jsonl]\ncaptions: [good.tar]\n", encoding="utf-8")
-    assert "names interleaved, which the data lack; they have captions, text" in refused("--data", "data.yaml")
+    assert "lists interleaved, which the data do not contain; they contain captions, text" in refused(
+        "--data", "data.yaml"
+    )
     assert main(["plan", "data_mix", "--scale", "smoke", "--data", "data.yaml", "--only", "captions+text"]) == 0
     captured = capsys.readouterr()
     assert "1 trial, 4 stages to run" in captured.out and "no synthetic captions" in captured.err
@@ -199,7 +201,9 @@ def test_an_arm_may_name_a_source_of_the_data_file_s_own(
     )
     captions = "text: [text.jsonl]\ncaptions: [good.tar]\n"
     Path("data.yaml").write_text(captions, encoding="utf-8")
-    assert "its data_mix names charts, which the data lack" in refused("--data", "data.yaml", sweep="sweeps/own.yaml")
+    assert "data_mix lists charts, which the data do not contain" in refused(
+        "--data", "data.yaml", sweep="sweeps/own.yaml"
+    )
     Path("data.yaml").write_text(captions + "sources: {charts: {reader: pairs, files: good.tar}}\n", encoding="utf-8")
     assert main(["plan", "own", "--scale", "smoke", "--data", "data.yaml"]) == 0
     assert "1 trial, 4 stages to run" in capsys.readouterr().out

@@ -270,9 +270,9 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert "was made for 256 positions; lower" in told(whole, "sft.sequence_length=300")
     assert "50 pixels are not divisible by the patch of 6" in told(whole, "resolutions.336=50")
     after = told(whole, more=", after_steps: 10")
-    assert "after_steps are of a pre-training that is done here" in after
+    assert "after_steps refers to pre-training" in after
     chosen = told(whole, arm=f"other: {{connector: mlp, sft: {{start: {whole}}}}}")
-    assert f"{whole} is pre-trained already; leave out connector" in chosen
+    assert f"{whole} is already pre-trained; remove connector" in chosen
     other = saved.save_decoder("llama", tmp_path / "llama")
     assert "have different tokenizers" in told(whole, arm=f"other: {{decoder: {other}}}")
 

@@ -284,7 +284,7 @@ def test_a_pre_trained_encoder_has_no_pre_training_to_choose(sweep: str, models:
     scale = lab(models / "clip", models / "llama", "larger_decoder=tiny")
     loaded = load_sweep(SWEEPS / f"{sweep}.yaml")
     arm = {"encoder": "CLIP OpenAI ViT-L 336", "encoder_scratch": "scratch"}[sweep]
-    with pytest.raises(RequestError, match=r"is pre-trained already .* name other weights for this arm"):
+    with pytest.raises(RequestError, match=r"is already pre-trained .* give this arm other weights"):
         resolve(arm, loaded.arms[arm], scale, 0, WORLD_DATA, HuggingFace())
 
 

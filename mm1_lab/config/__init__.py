@@ -1,4 +1,4 @@
-"""What is asked: recipe, scale, sweep, trial, stage, fingerprint. Imports nothing else of the package."""
+"""Recipe, scale, sweep, trial, stage and fingerprint: the configuration. Imports nothing else of the package."""
 
 from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, override, read_yaml
 from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles, TextTask

@@ -1,7 +1,7 @@
-"""What every configuration object shares: frozen pydantic models, read from YAML with errors a user can act on.
+"""Base class of all configuration objects: frozen pydantic models, read from YAML, with errors a user can act on.
 
-A file is refused for an unknown key, a wrong type or a value out of range, with the file, the key and the nearest
-valid key in one line. Nothing is read with a YAML loader that can build Python objects.
+An unknown key, a wrong type or a value out of range is reported in one line that names the file, the key and, for an
+unknown key, the nearest valid one. Files are never read with a YAML loader that can build Python objects.
 """
 
 import difflib
@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 MOST_BYTES = 2000
-"""Of a message: files that are wrong may hold names without end."""
+"""Length limit of an error message, in bytes: a malformed file may contain arbitrarily long names."""
 
 
 class RequestError(Exception):
-    """The request was wrong: the message says what, where and what to do. The command ends with exit code 2."""
+    """The request cannot be carried out. The message says what is wrong, where, and what to do; the exit code is 2."""
 
     def __init__(self, text: str) -> None:
         raw = text.encode(errors="replace")
@@ -31,34 +31,34 @@ class RequestError(Exception):
 
 
 class Config(BaseModel):
-    """A frozen configuration object; unknown keys are errors."""
+    """A frozen configuration object that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     PLACES: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where something is, and are no part of what it is."""
+    """Fields that only say where something is stored or what it is called; they are not part of its identity."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Plain values that say what this is: its fields, and theirs, that differ from their defaults.
+        """The fields that differ from their defaults, as plain values, nested configurations included.
 
-        Kept, for trials share most of their configurations, and a plan may have ten thousand trials.
+        Cached, because a plan may have ten thousand trials, which share most of their configurations.
         """
         return self._identified(self.__dict__)
 
     def _identified(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of the identity that these values of fields are."""
+        """The part of the identity that comes from these field values."""
         defaults = _defaults(type(self)).items()
         return {name: _plain(values[name]) for name, default in defaults if name in values and values[name] != default}
 
     def reference(self) -> Any:
-        """How this stands in the identity of what holds it."""
+        """How this object appears in the identity of an object that contains it."""
         return self.identity
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, without what was worked out for the original but the identity of what stays as it is.
+        """Like pydantic's `model_copy`, but drops cached properties; of the identity it keeps the unchanged fields.
 
-        A field that is not there is a TypeError.
+        Raises TypeError for an unknown field.
         """
         fields = type(self).model_fields
         if unknown := set(update or ()) - set(fields):
@@ -66,7 +66,7 @@ class Config(BaseModel):
         copy = super().model_copy(update=update, deep=deep)
         for name in copy.__dict__.keys() - fields.keys():
             del copy.__dict__[name]
-        if copy.model_fields_set == self.model_fields_set:  # two kilobytes for each of a hundred thousand trials
+        if copy.model_fields_set == self.model_fields_set:  # share it: it takes 2 kB, and there may be 100,000 trials
             object.__setattr__(copy, "__pydantic_fields_set__", self.model_fields_set)
         if update and "identity" in self.__dict__:
             kept = {name: value for name, value in self.identity.items() if name not in update}
@@ -75,24 +75,24 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Builds the object from plain values; `where` (a file) starts the message of a RequestError."""
+        """Builds the object from plain values. Raises RequestError; its message begins with `where` (a file)."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             errors = error.errors()
             unknown = [found for found in errors if found["type"] == "extra_forbidden"]
-            raise RequestError(f"{where}: {_explain((unknown or _of_one_value(errors))[0], cls)}") from None
+            raise RequestError(f"{where}: {_explain((unknown or _merge_union_errors(errors))[0], cls)}") from None
 
 
 @cache
 def _defaults(kind: type[Config]) -> dict[str, Any]:
-    """The default of each field of identity; pydantic's `PydanticUndefined`, equal to nothing, where there is none."""
+    """Default of each identity field; for a required field pydantic's `PydanticUndefined`, which equals no value."""
     fields = kind.model_fields.items()
     return {name: field.get_default(call_default_factory=True) for name, field in fields if name not in kind.PLACES}
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float):  # first, for it is quick and most values are
+    if value is None or isinstance(value, str | int | float):  # checked first: it is fast, and most values are plain
         return value
     if isinstance(value, Config):
         return value.reference()
@@ -103,14 +103,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _of_one_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """The first error; of a value that may be of several types, what all of them say in one."""
+def _merge_union_errors(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Keeps the first error; for a field with several allowed types, joins the messages of all of them."""
     first, *_ = errors
     if not re.fullmatch(r"int|float|str|bool|literal\[.*\]", str(first["loc"][-1:] and first["loc"][-1])):
         return errors
     place = first["loc"][:-1]
-    said = (error["msg"].split(", unable")[0] for error in errors if error["loc"][:-1] == place)
-    return [{**first, "loc": place, "msg": " or ".join(said).replace("or Input should be", "or")}]
+    messages = (error["msg"].split(", unable")[0] for error in errors if error["loc"][:-1] == place)
+    return [{**first, "loc": place, "msg": " or ".join(messages).replace("or Input should be", "or")}]
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
@@ -126,11 +126,11 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
-    """The field names of the model that stands at `path` inside `model`."""
+    """The field names of the model found at `path` inside `model`."""
     for part in path:
         if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):
             field = model.model_fields.get(part)
-            model = field.annotation if field else model  # a key of a mapping is no field
+            model = field.annotation if field else model  # otherwise the part is a key of a mapping
         candidates = [model, *get_args(model)]
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         model = models[0] if models else model
@@ -139,7 +139,7 @@ def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """A remedy for a misspelt word: the nearest valid one, or all of them."""
+    """The hint for a misspelt word: "did you mean" with the closest valid word, or the list of all valid words."""
     valid = list(valid)
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     if close:
@@ -157,19 +157,19 @@ RENAMED = {
     "rows": "batch_size",
     "sequence": "sequence_length",
 }
-"""Keys of earlier versions → what they are called now."""
+"""Keys of earlier versions and their present names."""
 
 
 def remedy(key: str, valid: Sequence[str]) -> str:
-    """What to write in place of the unknown `key`."""
+    """The hint for an unknown `key`: its new name if it was renamed, otherwise that of `nearest`."""
     new = RENAMED.get(key)
     return f"; it is called {new!r} now" if new in valid else nearest(key, valid)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Reads a YAML file that contains a mapping.
 
-    Raises RequestError if it is not there, is not YAML, carries a Python tag, or is not a mapping.
+    Raises RequestError if it does not exist, is not valid YAML, contains a Python tag, or is not a mapping.
     """
     try:
         if path.exists() and not path.is_file():
@@ -188,7 +188,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Refused(yaml.YAMLError):
-    """YAML that is not read here."""
+    """Valid YAML that is not accepted here."""
 
     def __init__(self, problem: str, mark: yaml.Mark) -> None:
         super().__init__(problem)
@@ -196,27 +196,27 @@ class _Refused(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Without merge keys: a few of them, one within the other, would take all memory.
+    """Rejects merge keys, since a few nested ones could use up all memory, and duplicate keys.
 
-    Nor is a key read twice: of two arms of one name the first would be lost without a word.
+    PyYAML itself keeps the last of two equal keys, so one of two arms with the same name would silently be lost.
     """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
-                raise _Refused("<< is not read; write the keys out", key.start_mark)
+                raise _Refused("merge keys (<<) are not supported; write the keys out", key.start_mark)
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise _Refused(f"the key {_short(key.value, str)!r} stands there twice; remove one", key.start_mark)
+                    raise _Refused(f"the key {_short(key.value, str)!r} appears twice; remove one", key.start_mark)
                 seen.add(key.value)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Plain values. Raises RequestError for what is no YAML, or is of no use here: huge, or nested without end."""
+    """Parses YAML into plain values. Raises RequestError if it is invalid, too large or too deeply nested."""
     try:
         values = yaml.load(text, _Loader)
-        _weigh(values, {})
+        _count_values(values, {})
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -229,39 +229,39 @@ def parse_yaml(text: str, where: str) -> Any:
         raise RequestError(f"{where}{line}: {what} ({problem})") from None
     except RecursionError:
         raise RequestError(f"{where}: is nested too deeply") from None
-    except (ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:  # of dates, numbers, letters
+    except (ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:  # by dates, numbers, characters
         raise RequestError(f"{where}: holds a value that cannot be read ({_short(error, str)})") from None
     return values
 
 
 LARGEST_FILE = 1_000_000
-"""Bytes of a YAML file, of which a second reads 100,000; a sweep of a hundred arms has 10,000."""
+"""Size limit of a YAML file in bytes. Parsing takes a second per 100,000; a sweep of a hundred arms has 10,000."""
 MOST_VALUES, DEEPEST, LONGEST_NUMBER = 100_000, 50, 200
-"""In a YAML file: values where every alias is written out, levels, and bits of an integer."""
+"""Limits of a YAML file: number of values with all aliases expanded, nesting depth, and bits of an integer."""
 
 
-def _weigh(value: Any, known: dict[int, int], depth: int = 0) -> int:
-    """How many values there are in it; raises ValueError for more than can be meant."""
+def _count_values(value: Any, known: dict[int, int], depth: int = 0) -> int:
+    """Counts the values, aliases expanded; raises ValueError if a limit is exceeded."""
     if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
         raise ValueError(f"an integer of {value.bit_length()} bits")
     if isinstance(value, str):
-        value.encode()  # raises for half a letter, which could be written nowhere
+        value.encode()  # raises for an unpaired surrogate, which cannot be stored as UTF-8
     if depth > DEEPEST:
         raise ValueError(f"nested more than {DEEPEST} deep")
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
         parts = [*value, *value.values()] if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_weigh(part, known, depth + 1) for part in parts)
+        known[id(value)] = 1 + sum(_count_values(part, known, depth + 1) for part in parts)
     if known[id(value)] > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES} values, with aliases written out")
     return known[id(value)]
 
 
 def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:
-    """At most 200 letters of it."""
+    """The spelled-out value, shortened to about 200 characters."""
     text = spell(value)
-    return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} letters)"
+    return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} characters)"
 
 
 def _kind(value: Any) -> str:
@@ -269,14 +269,14 @@ def _kind(value: Any) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling for equal values: sorted keys, no spaces; floats as Python's shortest repr."""
+    """JSON that is the same for equal values: sorted keys, no spaces, floats in Python's shortest form."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def override(model: Config, settings: Iterable[str], where: str) -> Any:
-    """`model` with each `dotted.path=value` of `settings` applied; values are parsed as YAML.
+    """Returns `model` with each `dotted.path=value` of `settings` applied; values are parsed as YAML.
 
-    Raises RequestError for a path that does not exist (with the nearest one) or a value that does not fit.
+    Raises RequestError for an unknown path (with the nearest valid one) or a value that does not fit.
     """
     values = model.model_dump(mode="json")
     for setting in settings:

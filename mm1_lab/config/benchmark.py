@@ -1,4 +1,4 @@
-"""A benchmark of the user's: where its questions are, how they are asked, how answers are scored.
+"""A benchmark supplied by the user: its files, its prompt and its metric.
 
     benchmarks:
       vqav2:
@@ -8,7 +8,7 @@
         demonstrations: {questions: …train2014…, annotations: …, images: train2014}
       mine: {questions: mine.jsonl, images: pictures, metric: exact, demonstrations: {questions: train.jsonl}}
 
-Paths are relative to the file that names them.
+Paths are relative to the file that contains them.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -26,49 +26,49 @@ class BenchmarkFiles(Config):
     PLACES: ClassVar[frozenset[str]] = frozenset({"format", "questions", "annotations", "images"})
 
     format: str = ""
-    """`coco`, `nocaps`, `textcaps`, `vqav2`, `okvqa`, `textvqa`, `vizwiz`, `gqa`, `pope`, `jsonl` or a Python file;
-    where it is not given, the benchmark's name if that is one of these, else `jsonl`."""
+    """`coco`, `nocaps`, `textcaps`, `vqav2`, `okvqa`, `textvqa`, `vizwiz`, `gqa`, `pope`, `jsonl` or a Python file.
+    Default: the benchmark's name if it is one of these, otherwise `jsonl`."""
     questions: str = ""
-    """The file with the questions, where the format has one."""
+    """The file with the questions, for formats that have one."""
     annotations: str = ""
-    """The file with the answers or captions, where the format has one; left out where nobody outside has them."""
+    """The file with the answers or captions, for formats that have one; omit it if they are not public."""
     images: str = ""
-    """A folder, or a tar or zip file, which is not unpacked."""
+    """A folder, or a tar or zip file (read without unpacking it)."""
     image_name: str = ""
-    """An image's file name by its `{id}` and `{split}`, such as `{id:012}.jpg`, where it differs from the format's."""
+    """Pattern of image file names, with `{id}` and `{split}`, such as `{id:012}.jpg`. Default: the format's pattern."""
     split: str = ""
-    """Where one file holds several splits (COCO's): `test`, for demonstrations `train`, unless given."""
+    """The split to use if a file contains several, as COCO's does. Default: `test`; for demonstrations, `train`."""
 
 
 class BenchmarkConfig(BenchmarkFiles):
-    """A benchmark."""
+    """A benchmark with its demonstrations, prompt and metric."""
 
     name: str = ""
     demonstrations: BenchmarkFiles | None = None
-    """The benchmark's own training split; what is not given is as for the questions."""
+    """The benchmark's training split; fields that are not given are the same as for the questions."""
     metric: str = ""
-    """`vqa`, `exact`, `choice`, `circular` (right in every order of the choices), `yes-no`, `cider`, `anls` or
-    `relaxed`; the format's, unless given."""
+    """`vqa`, `exact`, `choice`, `circular` (correct under every rotation of the choices), `yes-no`, `cider`, `anls` or
+    `relaxed`. Default: the format's metric."""
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
-    """How an image becomes a square; as the data file's own images, unless given."""
+    """How images are made square. Default: as for the images of the data file."""
     prompt: str | None = None
-    """With `{question}` in it; the format's, unless given."""
+    """Template that contains `{question}`. Default: the format's prompt."""
     shots: tuple[Shots, ...] | None = Field(None, min_length=1)
-    """Numbers of demonstrations that it is asked after, such as `[0]`: some of `evaluate.shots`; all, unless given."""
+    """Numbers of demonstrations to evaluate with, such as `[0]`; a subset of `evaluate.shots`. Default: all of them."""
     stop: tuple[str, ...] = ("\n",)
-    """Words that end an answer; the first also ends each demonstration."""
+    """Strings that end an answer; the first one also ends each demonstration."""
     new_tokens: int | None = Field(None, gt=0)
-    """The longest answer in tokens; as the demonstrations need, unless given."""
+    """Maximum answer length in tokens. Default: derived from the reference answers."""
     digest: str = ""
-    """A hash of the files with questions and annotations: changed files mean new scores. Images are not in it."""
+    """Hash of the question and annotation files, so that changed files get new scores. Images are not hashed."""
 
 
 class TextTask(Config):
-    """A task of lm-eval's, asked of the decoder alone."""
+    """A task of lm-eval, evaluated on the decoder alone."""
 
     PLACES: ClassVar[frozenset[str]] = frozenset({"file"})
 
     name: str
     file: str
     digest: str
-    """A hash of the task's file and its data."""
+    """Hash of the task file and its data."""

@@ -1,4 +1,4 @@
-"""The kinds of stages, in numbers; how each runs is in `mm1_lab/train/stages.py`."""
+"""Configuration, parameters and cost of each kind of stage; `mm1_lab/train/stages.py` defines how each runs."""
 
 from typing import Any, ClassVar, Literal
 
@@ -17,40 +17,40 @@ from mm1_lab.config.size import Parameters, Size
 from mm1_lab.config.stage import Stage
 
 WORLD_BENCHMARKS = 9
-"""Of the miniature world: the eight with pictures and text-core. Users' shards have held-out captions."""
+"""Benchmarks of the miniature world: eight with images, and text-core. Users' shards have only held-out captions."""
 
 ANSWER_TOKENS = 24
-"""Of a question with its answer, without the picture, about."""
+"""Tokens of a question with its answer, without the image (approximate)."""
 
 RECONSTRUCTIVE_DEPTH = 20 / 24
-"""Share of its layers that a reconstructive encoder is used with (section 3.2: 20 of AIM's 24)."""
+"""Share of its layers that is used of a reconstructive encoder (section 3.2: 20 of AIM's 24)."""
 
 
 class EncoderStage(Stage):
-    """Pre-training of a ViT: on image-caption pairs, on images alone, or none at all."""
+    """Pre-training of a ViT on image-caption pairs or on images alone, or its random initialisation."""
 
     KIND: ClassVar[str] = "encoder"
     VERSION: ClassVar[int] = 1
 
     size: Size
-    """Of the ViT that is trained."""
+    """Size of the ViT that is trained."""
     patch: int
     image_size: int
-    """Pixels a side."""
+    """Image side in pixels."""
     synthetic_share: float
     """Share of pairs with a dense caption."""
     training: EncoderTraining
     objective: Literal["contrastive", "reconstructive", "none"] = "contrastive"
     pairs: Literal["captions", "pages"] = "captions"
-    """Where images and their texts are from: captioned images, or pages."""
+    """Source of the images and their texts: captioned images, or pages."""
     distinct_pairs: int | None = None
-    """So many pairs again and again, where they are from pages."""
+    """Number of different pairs, which are repeated; for pairs from pages."""
     start: "EncoderStage | None" = None
-    """An encoder of another resolution to go on from; its position embeddings are interpolated."""
+    """An encoder trained at another resolution to continue from; its position embeddings are interpolated."""
 
     @property
     def features(self) -> Size:
-        """Of the ViT that is used: a reconstructive one without its last layers."""
+        """Size of the ViT as used in the model: a reconstructive encoder without its last layers."""
         if self.objective != "reconstructive":
             return self.size
         return self.size.model_copy(update={"layers": max(1, round(self.size.layers * RECONSTRUCTIVE_DEPTH))})
@@ -76,7 +76,7 @@ class DecoderStage(Stage):
     attention: Attention = "masked"
     gradient_checkpointing: bool = False
     upcycled_from: "DecoderStage | None" = None
-    """A dense decoder whose feed-forwards every expert starts as."""
+    """A dense decoder whose feed-forward initialises every expert."""
 
     def parameters(self) -> Parameters:
         return self.size.parameters()
@@ -92,7 +92,7 @@ class ConnectorConfig(Config):
     kind: str
     image_tokens: int
     width: int
-    """Inner width, where the kind has one."""
+    """Inner width, for kinds that have one."""
 
 
 class MultimodalStage(Stage):
@@ -106,7 +106,7 @@ class MultimodalStage(Stage):
     image_size: int
     connector: ConnectorConfig
     shares: dict[str, float]
-    """Share of packed rows a source."""
+    """Share of packed rows per source."""
     sequence_length: int
     max_images: int
     frozen: tuple[str, ...]
@@ -114,24 +114,24 @@ class MultimodalStage(Stage):
     blind: bool
     training: MultimodalTraining
     drop_overlong: bool = False
-    """Documents that do not fit a row are left out: an image takes more places than the sources reckon with."""
+    """Whether documents that do not fit a row are left out: images take more positions than the sources allow for."""
     gradient_checkpointing: bool = False
     attention: Attention = "masked"
     stop_after: int | None = None
-    """Steps after which training ends, before the end of its schedule."""
+    """Step after which training stops, before the end of its schedule."""
     shuffled: bool = False
-    """A control: documents have the images of others."""
+    """A control: documents get the images of other documents."""
 
     VIEWS: ClassVar[int] = 1
 
     @property
     def views(self) -> int:
-        """Images that a picture becomes."""
+        """Images that each picture is turned into."""
         return self.VIEWS
 
     @property
     def picture_tokens(self) -> int:
-        """Places that a picture takes in a sequence."""
+        """Positions that a picture takes in a sequence."""
         return self.connector.image_tokens
 
     def parameters(self) -> Parameters:
@@ -142,8 +142,7 @@ class MultimodalStage(Stage):
 
 
 class PretrainedMM1(PretrainedModel):
-    """A whole model that was exported, to be tuned; it is no stage, for nothing is left to run. `size` is the
-    decoder's."""
+    """An exported model to fine-tune. Not a stage, because nothing has to be run. `size` is that of the decoder."""
 
     encoder: PretrainedEncoder
     decoder: PretrainedDecoder
@@ -152,11 +151,11 @@ class PretrainedMM1(PretrainedModel):
     """Whether it was trained with one flat colour in place of every image."""
     gradient_checkpointing: bool = False
     attention: Attention = "masked"
-    """These two are the scale's, as in MultimodalStage."""
+    """As in MultimodalStage, from the scale; so is `gradient_checkpointing`."""
 
 
 class SftStage(Stage):
-    """Supervised fine-tuning of a model on instructions, at a resolution and number of views of its own."""
+    """Supervised fine-tuning of a model on instructions, with its own resolution and number of views."""
 
     KIND: ClassVar[str] = "sft"
     VERSION: ClassVar[int] = 3
@@ -165,9 +164,9 @@ class SftStage(Stage):
     shares: dict[str, float]
     """Share of packed rows per instruction set."""
     sets: str = ""
-    """A hash of the files of the user's instruction sets; the world's are part of its version."""
+    """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     image_size: int
-    """Pixels a side of each view."""
+    """Side of each view in pixels."""
     views: int
     frozen: tuple[str, ...]
     training: SftTraining
@@ -211,7 +210,7 @@ class SftStage(Stage):
 
     @property
     def picture_tokens(self) -> int:
-        """Places that a picture takes in a sequence: image tokens of each of its views."""
+        """Positions that a picture takes in a sequence: the image tokens of all its views."""
         return self.views * self.connector.image_tokens
 
     def parameters(self) -> Parameters:
@@ -222,7 +221,7 @@ class SftStage(Stage):
 
 
 ModelStage = MultimodalStage | SftStage
-"""Stages whose weights are an MM1."""
+"""Stages that produce the weights of an MM1."""
 
 
 class EvaluationStage(Stage):
@@ -235,14 +234,14 @@ class EvaluationStage(Stage):
     model: MultimodalStage | SftStage
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
-    """Those that are named beside the data's own."""
+    """The user's benchmarks, in addition to the data's own."""
     text_tasks: tuple[TextTask, ...] = ()
     """Tasks of lm-eval for the decoder alone."""
     TUNED_VERSION: ClassVar[int] = 2
-    """Raised in place of VERSION where only what tuned models are asked in the world changes."""
+    """Raised instead of VERSION when only the world's benchmarks for fine-tuned models change."""
 
     sharp_demonstrations: int | None = None
-    """Demonstrations, the last ones, whose pictures are seen in all views; those before them as a whole alone."""
+    """How many demonstrations, the last ones, are shown in all views; those before them only as a whole."""
 
     def parameters(self) -> Parameters:
         return self.model.parameters()
@@ -253,7 +252,7 @@ class EvaluationStage(Stage):
 
     @property
     def question_tokens(self) -> int:
-        """Of a question with its picture and answer."""
+        """Tokens of a question with its image and answer."""
         return ANSWER_TOKENS + self.model.picture_tokens
 
     def positions(self) -> int:

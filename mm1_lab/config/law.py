@@ -1,4 +1,4 @@
-"""Learning-rate laws, η = exp(slope · ln N + constant), and sizes as people write them."""
+"""Learning-rate laws, η = exp(slope · ln N + constant), and parameter counts in short notation."""
 
 import json
 import math
@@ -11,34 +11,34 @@ UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
 class LearningRateLaw(Config):
-    """The best peak rate as a function of N, the non-embedding parameters."""
+    """The best peak learning rate as a function of N, the number of non-embedding parameters."""
 
     slope: float
     constant: float
 
     def rate(self, parameters: float) -> float:
-        """To three significant digits."""
+        """The learning rate, rounded to three significant digits."""
         return float(f"{math.exp(self.slope * math.log(parameters) + self.constant):.3g}")
 
 
 PAPER_LAW = LearningRateLaw(slope=-0.4214, constant=-0.5535)
-"""Eq. 1 of MM1."""
+"""Equation 1 of MM1."""
 
 
 def read_law(path: Path) -> LearningRateLaw:
-    """The law that `mm1-lab fit-lr-law` left in `law.json`. Raises RequestError where it left none."""
+    """Reads the law from the `law.json` that `mm1-lab fit-lr-law` wrote. Raises RequestError if it contains none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         coefficients = values["coefficients"]
         if coefficients is None:
-            raise RequestError(f"{path}: holds no law ({values['why']})")
+            raise RequestError(f"{path}: contains no law ({values['why']})")
         return LearningRateLaw(slope=coefficients["ln N"], constant=coefficients["constant"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RequestError(f"{path}: holds no learning-rate law of a scale ({error}); run mm1-lab fit-lr-law") from None
+        raise RequestError(f"{path}: contains no learning-rate law ({error}); run mm1-lab fit-lr-law") from None
 
 
 def parse_count(text: str) -> float:
-    """`9M`, `1.2B`, `302m`, `1200000000`, `3e10`: a positive number. Raises ValueError."""
+    """Parses a positive number such as `9M`, `1.2B`, `302m`, `1200000000` or `3e10`. Raises ValueError."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([KMBTkmbt]?)\s*", text)
     value = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
     if not 0 < value < math.inf:
@@ -47,6 +47,6 @@ def parse_count(text: str) -> float:
 
 
 def short_count(value: float) -> str:
-    """`9.4M`, to three significant digits."""
+    """Formats a count with three significant digits, such as `9.4M`."""
     unit = next((unit for unit in ("T", "B", "M", "K") if value >= 0.9995 * UNITS[unit]), "")
     return f"{float(f'{value / UNITS[unit]:.3g}'):g}{unit}"

@@ -1,4 +1,4 @@
-"""Models that others have trained: as a scale or a recipe asks for them, and as they are found."""
+"""Pre-trained models made elsewhere: how a scale or a recipe names them, and what is found in their folders."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Pretrained(Config):
-    """A model that others have trained. In YAML its weights alone may stand for it."""
+    """A reference to a pre-trained model. In YAML a plain string is short for its `weights`."""
 
     weights: str = Field(min_length=1)
-    """A Hugging Face folder (relative to where the command runs), or a hub name `OWNER/NAME`."""
+    """A Hugging Face folder (relative to the current directory) or a hub name `OWNER/NAME`."""
     layer: int | None = None
-    """Of an encoder: the layer whose output is used, counted as `hidden_states` is (-2: the last but one); without it
-    the last, after the final norm."""
+    """For an encoder: the layer whose output is used, as an index into `hidden_states` (-2: the last but one). Default:
+    the last layer, after the final norm."""
 
     @model_validator(mode="before")
     @classmethod
@@ -28,31 +28,31 @@ class Pretrained(Config):
 
 
 class PretrainedModel(Config):
-    """A model that others have trained, as its Hugging Face folder describes it."""
+    """A pre-trained model as its Hugging Face folder describes it."""
 
     PLACES: ClassVar[frozenset[str]] = frozenset({"name", "folder"})
 
     name: str
-    """As it was asked for."""
+    """The name under which it was requested."""
     folder: str
     digest: str
-    """A hash of its configuration and weights."""
+    """Hash of its configuration and weights."""
     family: str
     """`model_type` of its configuration."""
     size: Size
 
 
 class PretrainedEncoder(PretrainedModel):
-    """A vision tower; it is no stage, for nothing is left to run. `size` counts the layers that are used."""
+    """A pre-trained vision tower. Not a stage, because nothing has to be run. `size` counts the layers used."""
 
     patch: int = Field(gt=0, le=10_000)
     image_size: int = Field(gt=0, le=100_000)
-    """Pixels a side that it was trained with."""
+    """Image side in pixels at which it was trained."""
     layer: int | None
-    """As in `Pretrained`."""
+    """See `Pretrained.layer`."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """Of pixels between 0 and 1, by channel: what its images are normalised with."""
+    """Mean and standard deviation per channel that normalise its images, for pixel values between 0 and 1."""
 
     @property
     def features(self) -> Size:
@@ -60,16 +60,16 @@ class PretrainedEncoder(PretrainedModel):
 
 
 class PretrainedDecoder(PretrainedModel):
-    """A causal language model."""
+    """A pre-trained causal language model."""
 
     vocabulary: int = Field(gt=0, le=100_000_000)
-    """Rows of its embedding."""
+    """Number of rows of its embedding."""
     longest: int = Field(gt=0)
-    """Positions that it was made for."""
+    """Maximum sequence length in positions."""
 
 
 class PretrainedModels(Protocol):
-    """Knows models that others have trained. Each raises RequestError for one that cannot be used."""
+    """Finds pre-trained models and describes them. Each method raises RequestError for one that cannot be used."""
 
     def encoder(self, asked: Pretrained) -> PretrainedEncoder: ...
 
@@ -79,5 +79,5 @@ class PretrainedModels(Protocol):
 
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:
-    """What `name` asks for: an entry of the table, or a folder or hub name (with a slash); None for others."""
+    """The model that `name` refers to: an entry of the table, or a folder or hub name (with a slash); else None."""
     return table.get(name) or (Pretrained(weights=name) if "/" in name else None)

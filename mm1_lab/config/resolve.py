@@ -1,4 +1,4 @@
-"""Recipe × scale × seed → a trial: a chain of stages in concrete units. Whether it can be built is checked here."""
+"""Resolves recipe × scale × seed to a trial: a chain of stages in concrete units, checked to be feasible."""
 
 import math
 from collections.abc import Hashable
@@ -26,7 +26,7 @@ class Trial(Config):
     seed: int
     recipe: Recipe
     evaluation: EvaluationStage
-    """The last stage of the chain; it holds the others."""
+    """The last stage of the chain; it contains the others."""
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class Trial(Config):
 
 
 def follow_law(sweep: Sweep, scale: Scale, law: LearningRateLaw) -> Sweep:
-    """The sweep with the law's number in place of every `learning_rate: law`."""
+    """Replaces every `learning_rate: law` in the sweep by the number that the law gives."""
 
     def followed(recipe: Recipe) -> Recipe:
         name = decoder_name(recipe, scale)
@@ -62,8 +62,8 @@ def resolve(
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built.
 
-    `models` is asked for pre-trained models; a recipe and scale that name any need it. `made` keeps the encoders and
-    decoders of earlier calls, so that trials share them.
+    `models` describes pre-trained models; it is required if the recipe or the scale names any. `made` caches encoders
+    and decoders between calls, so that trials share them.
     """
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models, {} if made is None else made).evaluation()
@@ -75,9 +75,9 @@ def resolve(
 def resolve_sweep(
     sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
-    """Every arm at every seed, seeds outermost. Two arms that are the same recipe give trials of one fingerprint.
+    """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints.
 
-    An arm is resolved once; its other trials differ from the first one's in their seed alone.
+    Each arm is resolved once; its further trials are copies with another seed.
     """
     made: dict[Hashable, Any] = {}
     resolved = [resolve(arm, recipe, scale, seeds[0], data, models, made) for arm, recipe in sweep.arms.items()]
@@ -90,21 +90,21 @@ def resolve_sweep(
 
 
 def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, int], Any]) -> Stage:
-    """The stage, and all that it stands on, with another seed; `made` keeps them, so that trials share them."""
+    """The stage and everything it depends on, with another seed. `made` caches stages, so that trials share them."""
     if stage.seed == seed:
         return stage
     key = (stage.fingerprint, seed)
     if key not in made:
         inputs = {name: _with_seed(needed, seed, made) for name, needed in stage.inputs.items()}
         made[key] = copy = stage.model_copy(update={"seed": seed, **inputs})
-        # its fingerprint is kept, and not the identity that it is of: a kilobyte for each of a hundred thousand trials
+        # cache the fingerprint and drop the identity, which would take a kilobyte for each of 100,000 trials
         kept = {**copy.__dict__, "fingerprint": copy.fingerprint}
         object.__setattr__(copy, "__dict__", {name: value for name, value in kept.items() if name != "identity"})
     return cast("Stage", made[key])
 
 
 class _Resolver(PartsResolver):
-    """One recipe at one scale and seed: its stages, from the parts up."""
+    """Builds the stages of one recipe at one scale and seed."""
 
     def evaluation(self) -> EvaluationStage:
         sft = self.recipe.sft
@@ -126,8 +126,8 @@ class _Resolver(PartsResolver):
         elif isinstance(encoder, PretrainedEncoder):
             image_size = encoder.image_size
         else:
-            raise RequestError("resolution `native` is that of a pre-trained encoder; give pixels")
-        # what does not fill a patch is cut off only where a pre-trained encoder was trained so
+            raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
+        # pixels beyond the last whole patch are cut off only if the pre-trained encoder was trained that way
         native = isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size
         if image_size % encoder.patch and not native:
             raise RequestError(
@@ -144,7 +144,7 @@ class _Resolver(PartsResolver):
         if math.isqrt(image_tokens) ** 2 != image_tokens:
             raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
-            raise RequestError(f"{image_tokens} image tokens do not fit a sequence of {scale.sequence_length}")
+            raise RequestError(f"{image_tokens} image tokens do not fit into a sequence of {scale.sequence_length}")
         return MultimodalStage(
             **self.shared,
             encoder=encoder,
@@ -164,12 +164,12 @@ class _Resolver(PartsResolver):
         )
 
     def exported(self, folder: str) -> PretrainedMM1:
-        """A model that is pre-trained already, as a whole."""
+        """Describes a whole exported model, with the scale's settings for training it."""
         scale = self.scale
         model = self.others(folder).whole(folder)
         if scale.sft and scale.sft.sequence_length > model.decoder.longest:
             raise RequestError(
-                f"sft.start: {folder} was made for {model.decoder.longest} positions; lower the scale's with "
+                f"sft.start: {folder} was made for {model.decoder.longest} positions; lower the scale's length with "
                 f"--set sft.sequence_length={model.decoder.longest}"
             )
         how = {"gradient_checkpointing": scale.gradient_checkpointing, "attention": scale.attention}
@@ -179,12 +179,12 @@ class _Resolver(PartsResolver):
         """The scale's multimodal training with the recipe's steps and learning rate."""
         scaled, rate = self.scale.train, self.recipe.learning_rate
         if rate == "law":
-            raise RequestError("`learning_rate: law` takes a law of this scale; find one: mm1-lab fit-lr-law")
+            raise RequestError("`learning_rate: law` needs a law fitted at this scale; run mm1-lab fit-lr-law")
         if rate == "paper":
             rate = PAPER_LAW.rate(decoder.parameters().dense)
         multipliers = dict(scaled.lr_multipliers)
         if self.recipe.encoder.loss == "none":
-            multipliers.pop("encoder", None)  # one that starts from nothing takes the whole rate, as the connector does
+            multipliers.pop("encoder", None)  # trained from scratch, it gets the full rate, as the connector does
         return scaled.model_copy(
             update={
                 "steps": steps_of(scaled, self.recipe.steps, PAPER_STEPS),
@@ -194,14 +194,14 @@ class _Resolver(PartsResolver):
         )
 
     def tuned(self, asked: SftRecipe, model: MultimodalStage | PretrainedMM1) -> SftStage:
-        """Instruction tuning of `model`, or of what its pre-training is before its end."""
+        """Instruction tuning of `model`, or of an earlier step of its pre-training."""
         scale, known = self.scale, self.data.instructions
         if scale.sft is None:
-            raise RequestError("the scale has no `sft`; see the one of sweeps/scales/mini.yaml")
+            raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
         if asked.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, asked.after_steps, PAPER_STEPS)
             if stop > model.training.steps:
-                raise RequestError(f"sft.after_steps: pre-training ends before, after {model.training.steps}")
+                raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {model.training.steps}")
             if stop < model.training.steps:
                 model = model.model_copy(update={"stop_after": stop})
         side = asked.resolution if asked.views == 1 else asked.resolution // 2
@@ -215,7 +215,7 @@ class _Resolver(PartsResolver):
                 raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
         weights = {name: weight for name, weight in asked.mixture.items() if weight} or known
         if not weights:
-            raise RequestError("the data have no instruction sets; name some under `instructions:` in data.yaml")
+            raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
         total = sum(weights.values())
         stage = SftStage(
             **self.shared,
@@ -229,18 +229,18 @@ class _Resolver(PartsResolver):
         )
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
             raise RequestError(
-                f"a picture of {stage.views} views takes {stage.picture_tokens} places; lengthen "
+                f"a picture of {stage.views} views takes {stage.picture_tokens} positions; increase "
                 f"sft.sequence_length ({stage.sequence_length}) or sft.max_images ({stage.max_images})"
             )
         return stage
 
     def shares(self) -> dict[str, float]:
-        """Rounded shares of rows. Where the data have no synthetic captions, the others take their rows."""
+        """Rounded shares of rows. If the data have no synthetic captions, the other captions get their share."""
         sources, shares = self.data.sources, self.recipe.data_mix.shares()
         if "synthetic" not in sources and shares.get("captions"):
             shares["captions"] += shares.pop("synthetic", 0.0)
         for name in shares:
             if name not in sources:
-                known = f"; they have {', '.join(sources)}" if name in SOURCES else nearest(name, sources)
-                raise RequestError(f"its data_mix names {name}, which the data lack{known}")
+                known = f"; they contain {', '.join(sources)}" if name in SOURCES else nearest(name, sources)
+                raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}

@@ -1,4 +1,4 @@
-"""The parts that a recipe starts from, its encoder and its decoder: others' models, or stages that pre-train them."""
+"""The encoder and decoder that a recipe starts from: pre-trained models, or stages that pre-train them here."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from mm1_lab.config.stage import DataIdentity
 
 EXPERTS = {"experts", "experts_every", "experts_per_token"}
 LATER_SHARE = 5 / 39
-"""Samples at the second resolution, of those at the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384."""
+"""Samples at the second resolution relative to the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384 px."""
 IMAGETEXT_SHARE = 400e6 / 5e9
-"""Different pairs of OpenAI's data, of DFN-5B's."""
+"""Number of distinct pairs in OpenAI's data relative to DFN-5B."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 def decoder_name(recipe: Recipe, scale: Scale) -> str:
-    """The recipe's decoder as the scale's tables call it."""
+    """The name of the recipe's decoder in the scale's tables."""
     return {"base": scale.base_decoder, "larger": scale.larger_decoder}.get(recipe.decoder, recipe.decoder)
 
 
 @dataclass(frozen=True)
 class PartsResolver:
-    """The encoder and the decoder of a recipe at a scale and seed."""
+    """Resolves the encoder and decoder of a recipe at a scale and seed."""
 
     recipe: Recipe
     scale: Scale
@@ -44,12 +44,12 @@ class PartsResolver:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """Fields of every stage."""
+        """Fields that all stages have."""
         scale = self.scale
         return {"seed": self.seed, "data": self.data, "precision": scale.precision, "compile": scale.compile}
 
     def decoder(self) -> DecoderStage | PretrainedDecoder:
-        """A pre-trained decoder, or the pre-training of one."""
+        """A pre-trained decoder, or the stage that pre-trains one."""
         scale = self.scale
         name = decoder_name(self.recipe, scale)
         if ready := find_pretrained(name, scale.pretrained_decoders):
@@ -57,7 +57,7 @@ class PartsResolver:
             if scale.sequence_length > decoder.longest:
                 raise RequestError(
                     f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
-                    f"{scale.sequence_length}; lower it with --set sequence_length={decoder.longest}"
+                    f"{scale.sequence_length}; shorten it with --set sequence_length={decoder.longest}"
                 )
             return decoder
         key = ("decoder", self.seed, name)
@@ -75,20 +75,20 @@ class PartsResolver:
                 dense = look_up("decoder", scale.upcycled[name], scale.decoders)
                 if not size.experts or size.model_copy(update=dense.model_dump(include=EXPERTS)) != dense:
                     raise RequestError(
-                        f"the decoder {name!r} is to start from {scale.upcycled[name]!r}, so it must be the same but "
-                        "for experts"
+                        f"the decoder {name!r} is upcycled from {scale.upcycled[name]!r}, so they may differ only in "
+                        "their experts"
                     )
                 self.made[key] = new.model_copy(update={"upcycled_from": new.model_copy(update={"size": dense})})
         return cast("DecoderStage", self.made[key])
 
     def encoder(self) -> EncoderStage | PretrainedEncoder:
-        """A pre-trained encoder, or the pre-training of one."""
+        """A pre-trained encoder, or the stage that pre-trains one."""
         asked = self.recipe.encoder
         if ready := find_pretrained(asked.size, self.scale.pretrained_encoders):
             if asked != EncoderRecipe(size=asked.size, schedule=asked.schedule):
                 raise RequestError(
-                    f"the encoder {asked.size!r} is pre-trained already ({ready.weights}), so its loss and data cannot "
-                    "be chosen; name other weights for this arm"
+                    f"the encoder {asked.size!r} is already pre-trained ({ready.weights}), so its loss and data cannot "
+                    "be chosen; give this arm other weights"
                 )
             return self.others(ready.weights).encoder(ready)
         key = ("encoder", self.seed, asked, self.recipe.resolution)
@@ -97,16 +97,16 @@ class PartsResolver:
         return cast("EncoderStage", self.made[key])
 
     def encoder_stage(self, asked: EncoderRecipe) -> EncoderStage:
-        """The encoder's pre-training, behind that at its first resolution where there is one."""
+        """The encoder's pre-training, preceded by that at its first resolution if it has one."""
         scale, resolution, sources = self.scale, self.recipe.resolution, self.data.sources
         if resolution == "native":
-            raise RequestError("resolution `native` is that of a pre-trained encoder; give pixels")
+            raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
         from_pages = asked.data == "imagetext"
         needed = {"interleaved"} if from_pages else {"captions", "synthetic"}
         if not needed & set(sources):
-            what = "images of pages" if from_pages else "captioned images"
+            what = "images from pages" if from_pages else "captioned images"
             raise RequestError(
-                f"the encoder is pre-trained on {what}; the data have none, add `{min(needed)}: [FILES]`"
+                f"the encoder is pre-trained on {what}, which the data do not contain; add `{min(needed)}: [FILES]`"
             )
         is_contrastive = asked.loss == "contrastive"
         dense = is_contrastive and asked.data == "dfn+vecap" and "synthetic" in sources
@@ -125,19 +125,19 @@ class PartsResolver:
         if asked.first_resolution is None:
             return stage
         if not is_contrastive:
-            raise RequestError("only a contrastive encoder has a first_resolution")
+            raise RequestError("first_resolution requires `loss: contrastive`")
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 
     def others(self, weights: str) -> PretrainedModels:
         if self.models is None:
-            raise TypeError(f"{weights} is a pre-trained model; give `models`, which can look into it")
+            raise TypeError(f"{weights} is a pre-trained model; pass `models`, which can describe it")
         return self.models
 
 
 def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
-    """The entry of the first table that has it. Raises RequestError, naming the nearest key, where none has."""
+    """The entry of the first table that contains `key`. Raises RequestError, naming the nearest key, if none does."""
     for table in tables:
         if key in table:
             return table[key]
@@ -146,5 +146,5 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
 
 
 def steps_of(training: Optimiser, part: float, whole: float = 1) -> int:
-    """That part of a training's steps."""
+    """The number of steps that is `part / whole` of a training."""
     return max(1, round(training.steps * part / whole))

@@ -1,4 +1,4 @@
-"""A scale: how big. It turns a recipe in the paper's units into layers, widths, pixels, steps, batch and resources."""
+"""A scale translates a recipe in the paper's units into layers, widths, pixels, steps, batch sizes and resources."""
 
 from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self
@@ -11,50 +11,49 @@ from mm1_lab.config.pretrained import Pretrained
 from mm1_lab.config.size import Size
 
 MANY = 10**9
-"""Of steps, rows, positions or questions: more than any training has had. Numbers that nobody can mean are refused
-before anything is spent on them."""
+"""Upper limit on steps, rows, positions and questions; no real training has that many."""
 Side = Annotated[int, Field(gt=0, le=100_000)]
-"""Pixels, or tokens of an image."""
+"""Pixels, or image tokens."""
 Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 Attention = Literal["masked", "varlen"]
-"""How training keeps the documents of a packed row apart: by a mask over all pairs of positions, or by kernels for
-sequences of various lengths, which only do the work of each document (in bf16 on a GPU; elsewhere one at a time)."""
+"""How training keeps the documents of a packed row apart: `masked`, by a mask over all pairs of positions; `varlen`, by
+variable-length kernels, which compute only within documents (bf16 on a GPU; elsewhere one document at a time)."""
 
 
 class Optimiser(Config):
     """AdamW with linear warm-up and cosine decay."""
 
     learning_rate: float = Field(gt=0, le=1e6)
-    """Peak rate."""
+    """Peak learning rate."""
     steps: int = Field(gt=0, le=MANY)
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
-    """The paper warms up for 2,000 of 200,000 steps."""
+    """Share of the steps; the paper warms up for 2,000 of 200,000."""
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
-    """The cosine ends at this share of the peak."""
+    """Final learning rate of the cosine schedule as a share of the peak."""
     weight_decay: float = Field(0.1, ge=0)
-    """torch's AdamW multiplies it by the rate, so 0.1 is the paper's λ = 0.1 η."""
+    """torch's AdamW multiplies it by the learning rate, so 0.1 is the paper's λ = 0.1 η."""
     max_grad_norm: float = Field(1.0, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
 
 
 class EncoderTraining(Optimiser):
-    """Pre-training of the encoder, contrastive or reconstructive."""
+    """Contrastive or reconstructive pre-training of the encoder."""
 
     batch_size: int = Field(gt=1, le=MANY)
-    """Image-caption pairs a step."""
+    """Image-caption pairs per step."""
     text: Size
-    """The text tower."""
+    """Size of the text tower."""
     synthetic_share: float = Field(0.5, ge=0, le=1)
-    """Share of the pairs with a dense caption where the recipe's encoder data is `dfn+vecap`."""
+    """Share of pairs with a dense caption when the recipe's encoder data is `dfn+vecap`."""
 
 
 class Phase(Config):
-    """A stretch of the decoder's pre-training with rows of one length."""
+    """A part of the decoder's pre-training in which all rows have the same length."""
 
     share: float = Field(gt=0, le=1)
-    """Of the stage's steps."""
+    """Share of the stage's steps."""
     sequence_length: int = Field(gt=0, le=MANY)
     batch_size: int = Field(gt=0, le=MANY)
 
@@ -64,33 +63,33 @@ class DecoderTraining(Optimiser):
 
     phases: tuple[Phase, ...] = Field(min_length=1)
     prompt_loss_weight: float = Field(1.0, ge=0, le=1)
-    """Loss weight of tokens that are not part of an answer, in text that marks answers."""
+    """Loss weight of tokens outside answers, in text that marks its answers."""
 
     def phase_steps(self) -> list[int]:
-        """Steps of each phase: its share of the sum of all shares, rounded so that they add up to `steps`."""
+        """Steps per phase, proportional to the shares and rounded so that they add up to `steps`."""
         total = sum(phase.share for phase in self.phases)
         ends = [round(share / total * self.steps) for share in accumulate(phase.share for phase in self.phases)]
         return [end - start for start, end in pairwise([0, *ends])]
 
 
 class MultimodalTraining(Optimiser):
-    """Multimodal pre-training; `steps` stand for the paper's 200,000."""
+    """Multimodal pre-training; `steps` correspond to the paper's 200,000."""
 
     batch_size: int = Field(gt=0, le=MANY)
-    """Packed rows a step."""
+    """Packed rows per step."""
     lr_multipliers: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
-    """Peak rate of a part, as a share of `learning_rate`; 1 where it is not named."""
+    """Peak learning rate of a part relative to `learning_rate`. Default: 1."""
 
 
 class SftTraining(MultimodalTraining):
-    """Instruction tuning (section 5); `steps` stand for the paper's 10,000."""
+    """Instruction tuning (section 5); `steps` correspond to the paper's 10,000."""
 
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
-    """The paper's is Adafactor; here without its own step sizes, at the rate of the schedule."""
+    """The paper uses Adafactor; here without its relative step sizes, at the schedule's learning rate."""
     sequence_length: int = Field(gt=0, le=MANY)
     max_images: int = Field(16, gt=0, le=100_000)
-    """Images in a row at most; each view of a picture is one."""
+    """Maximum number of images per row; each view of a picture counts as one."""
 
 
 class EvaluationSettings(Config):
@@ -98,101 +97,101 @@ class EvaluationSettings(Config):
 
     shots: tuple[Shots, ...] = Field((0, 4, 8), min_length=1)
     questions: int = Field(gt=0, le=MANY)
-    """Questions a benchmark."""
+    """Questions per benchmark."""
     blocks: int = Field(8, ge=8, le=1_000_000)
-    """Blocks of questions; a block shares its demonstrations, and intervals resample blocks."""
+    """Blocks of questions. Questions of a block share their demonstrations; confidence intervals resample blocks."""
     batch_size: int = Field(gt=0, le=MANY)
     """Sequences decoded at a time."""
 
 
 class Resources(Config):
-    """What one stage occupies."""
+    """Resources of one stage."""
 
     cpus: float = Field(1, gt=0, le=100_000)
     gpus: float = Field(0, ge=0, le=100_000)
     workers: int = Field(0, ge=0, le=10_000)
-    """Processes that load batches beside training; 0: training loads them itself, which is right for small images."""
+    """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
     prefetch: int = Field(2, gt=0, le=10_000)
-    """Batches that each of them has ready."""
+    """Batches that each data-loading process prepares in advance."""
 
 
 class Hardware(Config):
-    """GPUs that a plan reckons with; no part of any identity."""
+    """GPUs for which a plan estimates the cost; not part of any identity."""
 
     gpu: Literal["a100", "h100", "h200", "b200"]
     count: int = Field(1, gt=0, le=1_000_000)
     mfu: float = Field(0.4, gt=0, le=1)
-    """Model FLOPs utilisation that is expected: the share of the peak that the model's own FLOPs get."""
+    """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach."""
 
     @property
     def peak(self) -> float:
-        """FLOPs a second of dense matrix products in bf16, by the maker's data sheets."""
+        """Peak FLOPs per second of dense bf16 matrix products, from the manufacturer's data sheets."""
         return {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}[self.gpu]
 
     @property
     def memory(self) -> float:
-        """Bytes of one."""
+        """Bytes per GPU."""
         return {"a100": 80e9, "h100": 80e9, "h200": 141e9, "b200": 180e9}[self.gpu]
 
 
 class Scale(Config):
-    """The concrete side of a recipe; `--set` speaks these fields."""
+    """The concrete counterpart of a recipe; `--set` changes these fields."""
 
     encoders: dict[str, Size] = Field(default_factory=dict)
-    """Trained here, by name."""
+    """Encoders trained here, by name."""
     decoders: dict[str, Size] = Field(default_factory=dict)
     upcycled: dict[str, str] = Field(default_factory=dict)
-    """Decoders with experts that start as copies of a pre-trained dense one: its name → the dense one's."""
+    """Mixture-of-experts decoders initialised from a pre-trained dense decoder: their names and the dense ones'."""
     pretrained_encoders: dict[str, Pretrained] = Field(default_factory=dict)
-    """Ready-made, by name; they go before those of `encoders`."""
+    """Pre-trained encoders by name; they take precedence over `encoders`."""
     pretrained_decoders: dict[str, Pretrained] = Field(default_factory=dict)
-    """Their tokenizer comes with them."""
+    """Pre-trained decoders by name. Each brings its own tokenizer."""
     base_decoder: str
-    """The size that stands for the paper's 1.2B."""
+    """The size that corresponds to the paper's 1.2B."""
     larger_decoder: str = ""
-    """The size that stands for the paper's 2.9B, 2.4 times as large."""
+    """The size that corresponds to the paper's 2.9B, 2.4 times as large."""
     resolutions: dict[int, Side] = Field(min_length=1)
-    """The paper's image side → pixels here."""
+    """The paper's image sides and the pixels used here."""
     patch: int = Field(gt=0, le=100_000)
     image_tokens: dict[int, Side] = Field(min_length=1)
-    """The paper's count → tokens here; each a square number."""
+    """The paper's numbers of image tokens and those used here, which must be square numbers."""
     connector_width: int = Field(gt=0, le=1_000_000)
-    """Width inside the C-Abstractor (Honeybee: 1024)."""
+    """Inner width of the C-Abstractor (Honeybee: 1024)."""
     vocabulary: int = Field(ge=300, le=10_000_000)
-    """Entries of the byte-level BPE that is trained on users' text, 256 bytes and more; the world has its own words."""
+    """Entries of the byte-level BPE trained on the user's text, 256 bytes included. The world has its own words."""
     sequence_length: int = Field(gt=0, le=MANY)
     max_images: int = Field(16, gt=0, le=100_000)
-    """Images in a row at most (section 4)."""
+    """Maximum number of images per row (section 4)."""
     encoder: EncoderTraining
     short_encoder: float = Field(1.0, gt=0, le=1)
-    """Share of the encoder's steps in the recipe's `short` schedule."""
+    """Share of the encoder's steps for recipes with the `short` schedule."""
     decoder: DecoderTraining
     train: MultimodalTraining
     sft: SftTraining | None = None
-    """Instruction tuning, for recipes that ask for it."""
+    """Instruction tuning, for recipes that include it."""
     evaluate: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
-    """Beside those of the data; a data file's are added to them."""
+    """Benchmarks in addition to the data's own; those of the data file are appended."""
     text_tasks: tuple[TextTask, ...] = ()
-    """Those that the data file names."""
+    """Tasks listed in the data file."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     resources: Resources = Resources()
-    """Of a stage, or of each of its workers."""
+    """Resources per stage, or per worker of a stage."""
     workers: dict[str, Workers] = Field(default_factory=dict)
-    """Processes that train a stage together, each on a GPU of its own, by the size of its decoder (of an encoder's
-    pre-training: of the encoder); 1 for those that are not named. No part of any identity."""
+    """Processes that train a stage together, one GPU each, by decoder size (encoder size for encoder pre-training).
+    Default: 1. Not part of any identity."""
     hardware: Hardware | None = None
-    """What a plan at this scale reckons with; without it, with this machine's own measured speeds alone."""
+    """Hardware for which a plan estimates the cost. Default: this machine, from its own measured speeds."""
     images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Of a packed row of each source, about: what a plan reckons the encoder's work by."""
+    """Approximate number of images per packed row of each source, for estimating the encoder's cost."""
     retries: int = Field(1, ge=0, le=1000)
-    """How often a failed stage is tried again."""
+    """How often a failed stage is retried."""
     attention: Attention = "masked"
     gradient_checkpointing: bool = False
-    """Training of decoder and model computes activations a second time instead of keeping them."""
+    """Whether decoder and multimodal training recompute activations in the backward pass instead of storing them."""
     reuse_processes: bool = False
-    """One process works through many stages; right where stages are short."""
+    """Whether a process runs many stages; suits short stages."""
 
     @model_validator(mode="after")
     def _workers_are_of_sizes(self) -> Self:

@@ -1,4 +1,4 @@
-"""How large a transformer is, and how many parameters that makes."""
+"""The size of a transformer, and its number of parameters."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -10,32 +10,32 @@ from mm1_lab.config.base import Config
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """A count without embeddings, norms and biases."""
+    """Numbers of parameters, without embeddings, norms and biases."""
 
     dense: int
-    """With one feed-forward in each layer: what laws of the learning rate go by (the paper's experts keep its rate)."""
+    """With one feed-forward per layer. Learning-rate laws use this count (the paper keeps the rate for its experts)."""
     total: int
-    """With every expert and router: what memory holds."""
+    """With every expert and router, as held in memory."""
     active: int
-    """With the experts that one token passes: what computing costs."""
+    """With only the experts that one token passes through, which determine the compute."""
 
     def __add__(self, other: "Parameters") -> "Parameters":
         return Parameters(self.dense + other.dense, self.total + other.total, self.active + other.active)
 
 
 class Size(Config):
-    """A transformer's table entry."""
+    """Dimensions of a transformer."""
 
     layers: int = Field(gt=0, le=10_000)
     width: int = Field(gt=0, le=1_000_000)
     heads: int = Field(gt=0, le=100_000)
     kv_heads: int | None = Field(None, gt=0)
-    """Of a decoder: heads of keys and values (grouped-query attention); without it as many as `heads`."""
+    """Decoder only: key/value heads for grouped-query attention. Default: `heads`."""
     feed_forward: int | None = Field(None, gt=0, le=10_000_000)
-    """Of a decoder: inner width of the feed-forward; without it 8/3 · width, where SwiGLU's three matrices have as
-    many parameters as a classic feed-forward of 4 · width."""
+    """Decoder only: inner width of the feed-forward. Default: 8/3 · width, so that SwiGLU's three matrices have as many
+    parameters as a classic feed-forward of 4 · width."""
     experts: int = Field(0, ge=0, le=100_000)
-    """Of a decoder: feed-forwards among which a router chooses, in every `experts_every`th layer; 0: it is dense."""
+    """Decoder only: number of experts in every `experts_every`th layer; 0 for a dense decoder."""
     experts_every: int = Field(2, gt=0)
     experts_per_token: int = Field(2, gt=0)
 
@@ -48,7 +48,7 @@ class Size(Config):
         return self
 
     def parameters(self) -> Parameters:
-        """12 · layers · width² for a plain size: 4 width² for attention, 8 width² for the feed-forward of a layer."""
+        """By default 12 · layers · width², of which attention has a third and the feed-forward two thirds."""
         attention = 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
         feed_forward = 3 * self.width * self.feed_forward if self.feed_forward else 8 * self.width**2
         dense = self.layers * (attention + feed_forward)

@@ -1,4 +1,4 @@
-"""A sweep: one question. A base recipe, named arms (each a small change to it), panels, contrasts stated beforehand."""
+"""A sweep: a base recipe, named arms (each a small change to it), panels, and contrasts stated before the runs."""
 
 import math
 import re
@@ -14,21 +14,21 @@ from mm1_lab.config.scale import Scale
 
 MOST_ARMS = 10_000
 Measure = str
-"""`0-shot`, `4-shot`, …, `text-core`, or one of those within a family: `captioning 0-shot`, `vqa 4-shot`;
-of tuned models `chat 0-shot`, `solutions 4-shot`, or one of their benchmarks, as `pope-random f1 0-shot`."""
+"""`0-shot`, `4-shot`, …, `text-core`, or a score of one family: `captioning 0-shot`, `vqa 4-shot`. For fine-tuned
+models also `chat 0-shot`, `solutions 4-shot`, or a single benchmark: `pope-random f1 0-shot`."""
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
 
 
 class Panel(Config):
-    """A part of the figure: labels, in order, and the arm behind each."""
+    """A part of the figure: its labels in order, and the arm of each."""
 
     title: str
     arms: dict[str, str] = Field(min_length=1)
 
 
 class Contrast(Config):
-    """A claim about two arms, written before the runs that judge it."""
+    """A claim about two arms, written before the runs that test it."""
 
     claim: str
     first: str
@@ -37,13 +37,13 @@ class Contrast(Config):
     measure: Measure
     expect: Expectation
     margin: float = Field(0.0, ge=0)
-    """Points: `greater` by more than it, `less` by more than it, `equivalent` within it, `keeps`: not worse by it."""
+    """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it."""
 
     @field_validator("measure")
     @classmethod
     def _measure_is_one(cls, measure: str) -> str:
         if not re.fullmatch(r"(content )?(average|text-core|unparsed %|(.+ )?\d{1,4}-shot)", measure):
-            raise ValueError("is no measure; give text-core, average, 4-shot, or of a family or benchmark: vqa 0-shot")
+            raise ValueError("is not a measure; use text-core, average, 4-shot, or for one family, vqa 0-shot")
         return measure
 
 
@@ -51,21 +51,21 @@ class Search(Config):
     """A search for the best learning rate of each arm, around the arm's own rate."""
 
     rates: int = Field(5, ge=3, le=1000)
-    """Of the grid that each arm starts with."""
+    """Learning rates in each arm's initial grid."""
     factor: float = Field(2.0, gt=1, le=1000)
-    """From a rate to the next."""
+    """Ratio between neighbouring learning rates."""
     extensions: int = Field(3, ge=0, le=1000)
-    """Rates that the grid may grow by while the best one is at an edge."""
+    """Learning rates that may be added to the grid while the best one is at its edge."""
 
 
 class Sweep(Config):
-    """One question about a recipe, as a file of `sweeps/` holds it."""
+    """One question about a recipe, as loaded from a file in `sweeps/`."""
 
     name: str
-    """The file's name without its ending."""
+    """File name without its suffix."""
     title: str
     reproduces: str = ""
-    """The paper's table or figure, if there is one."""
+    """The table or figure of the paper that it reproduces, if any."""
     axis: str
     """The factor that varies."""
     base: Recipe
@@ -76,12 +76,12 @@ class Sweep(Config):
 
     @property
     def heading(self) -> str:
-        """The title with the paper's table or figure."""
+        """The title, with the paper's table or figure."""
         return f"{self.title} (MM1, {self.reproduces})" if self.reproduces else self.title
 
 
 class SweepFile(Config):
-    """The spelling of a sweep in YAML; arms are changes to the base, or come from a full grid."""
+    """A sweep as written in YAML: arms are changes to the base, or cells of a full grid."""
 
     title: str
     reproduces: str = ""
@@ -95,13 +95,14 @@ class SweepFile(Config):
 
 
 def load_sweep(path: Path, *further: Path) -> Sweep:
-    """Reads a sweep; its recipe is `recipes/NAME.yaml` beside it, one folder up, or in a `further` folder of sweeps.
+    """Reads a sweep. Its recipe is `recipes/NAME.yaml` next to it, in the parent folder, or in one of the `further`
+    folders.
 
     Raises RequestError.
     """
     file = SweepFile.parse(read_yaml(path), str(path))
     if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
-        raise RequestError(f"{path}: the grid has {cells:.3g} cells; {MOST_ARMS} are the most that a sweep may have")
+        raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
     folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
     recipe_path = next((one for folder in folders if (one := folder / f"{file.recipe}.yaml").exists()), None)
     if recipe_path is None:
@@ -128,7 +129,7 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
 
 
 def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
-    """The base with the change laid over it, group by group."""
+    """The base with the change applied; a mapping updates only the fields that it contains."""
     values = base.model_dump()
     for key, value in change.items():
         inner = values.get(key)
@@ -137,7 +138,7 @@ def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
 
 
 def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale:
-    """Reads `FOLDER/NAME.yaml` and applies `--set` settings. Raises RequestError."""
+    """Reads `FOLDER/NAME.yaml` and applies the `--set` settings. Raises RequestError."""
     path = folder / f"{name}.yaml"
     if not path.exists():
         raise RequestError(f"there is no scale {name!r}{nearest(name, sorted(p.stem for p in folder.glob('*.yaml')))}")

@@ -59,7 +59,7 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, sweep: Sweep,
     assert mix(charts=1, captions=3, synthetic=1).shares() == {"captions": 0.6, "synthetic": 0.2, "charts": 0.2}
     path = write_sweep(tmp_path, "arms:\n  more: {data_mix: {charts: 1}}\n")
     recipe = load_sweep(path).arms["more"]
-    with pytest.raises(RequestError, match="arm 'more': its data_mix names charts, which the data lack"):
+    with pytest.raises(RequestError, match="arm 'more': data_mix lists charts, which the data do not contain"):
         resolve("more", recipe, mini, 0, WORLD)
     own = WORLD.model_copy(update={"digest": "own", "sources": (*WORLD.sources, "charts")})
     shares = resolve("more", recipe, mini, 0, own).evaluation.model.shares
@@ -151,7 +151,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one(sweep: Sweep) -> None:
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
     for start, problem in (
-        ("9M", "the decoder '302M' is to start from '9M', so it must be the same but for experts"),
+        ("9M", "the decoder '302M' is upcycled from '9M', so they may differ only in their experts"),
         ("9N", "this scale has no decoder '9N'; did you mean '9M'?"),
     ):
         scale = load_scale("mini", SWEEPS / "scales", (experts, dense, f"upcycled={{302M: {start}}}"))
@@ -175,8 +175,8 @@ def test_size_counts() -> None:
         ("arms:\n  a: {image_tokens: all}\n", "image_tokens"),
         ("arms:\n  a: !!python/object:os.system {}\n", "line 6: only plain YAML"),
         ("arms: [1, 2\n", "this is not YAML"),
-        ("arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n", "line 8: the key 'a' stands there twice; remove one"),
-        ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: << is not read; write the keys out"),
+        ("arms:\n  a: {}\n  b: {}\n  a: {image_tokens: 64}\n", "line 8: the key 'a' appears twice; remove one"),
+        ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: merge keys (<<) are not supported"),
         ("arms: {a: {data_mix: 5}}\n", "data_mix: must hold keys and values (it is 5)"),
         (
             "arms: {a: {learning_rate: fast}}\n",
@@ -191,7 +191,7 @@ def test_size_counts() -> None:
         ),
         (
             "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: textcore, expect: less}]\n",
-            "contrasts.0.measure: is no measure; give text-core, average, 4-shot, or of a family",
+            "contrasts.0.measure: is not a measure; use text-core, average, 4-shot, or for one family",
         ),
     ],
 )

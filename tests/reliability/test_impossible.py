@@ -57,7 +57,7 @@ def test_a_grid_of_a_million_million_cells(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     numbers = ", ".join(str(number) for number in range(1000))
     path.write_text(SWEEP + f"grid: {{resolution: [{numbers}], image_tokens: [{numbers}], steps: [{numbers}]}}\n")
-    with pytest.raises(RequestError, match=r"the grid has 1e\+09 cells; 10000 are the most"):
+    with pytest.raises(RequestError, match=r"the grid has 1e\+09 cells; a sweep may have at most 10000 arms"):
         load_sweep(path)
 
 

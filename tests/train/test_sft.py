@@ -153,7 +153,7 @@ def test_arms_that_differ_in_tuning_alone_share_pre_training() -> None:
     [
         ({"mixture": {"short-answer": 1}}, "no instruction set 'short-answer'; did you mean 'short-answers'"),
         ({"resolution": 337}, "no resolution 337"),
-        ({"after_steps": 400_000}, "pre-training ends before"),
+        ({"after_steps": 400_000}, "is after pre-training's last step"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(sft: dict[str, object], error: str) -> None:
