@@ -40,7 +40,7 @@ def refused(files: Any, **content: Any) -> str:
         ({"sources": {"x": {"reader": "page", "files": "good.jsonl"}}}, r"x: .*no reader 'page'; did you mean 'pages'"),
         (
             {"sources": {"captions": {"reader": "pairs", "files": "a.tar"}}},
-            r"sources\.captions: write `captions: \[FILES\]`",
+            r"sources\.captions: .* write `captions: \[FILES\]`",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_parquet_whose_middle_is_damaged(files: Any) -> None:
     [
         ("text", {"content": ["a"]}, r"p\.parquet: has no column 'text' \(it has content\)"),
         ("text", {"text": [1]}, r"p\.parquet, row 0: must have text, but has a int"),
-        ("text", {"text": ["", None, "  "]}, r"p\.parquet: holds no text .*\(3 without text\)"),
+        ("text", {"text": ["", None, "  "]}, r"p\.parquet: contains no usable text .*\(3 without text\)"),
         ("interleaved", {"images": [[b"x"]]}, r"p\.parquet: has no column 'texts' \(it has images\)"),
         ("interleaved", {"images": ["x"], "texts": [["a"]]}, r"row 0: images and texts must be lists"),
         ("interleaved", {"images": [["x"]], "texts": ["a"]}, r"row 0: images and texts must be lists"),
@@ -268,7 +268,7 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any) -> No
     files.jsonl("t.jsonl", ["some text"])
     data = files.open(captions=["c.tar"], text=["t.jsonl"], largest_picture=8_000_000)
     large, none = (data.collection("captions").pictures(sample)[0] for sample in range(2))
-    with pytest.raises(BrokenPicture, match=r"c\.tar: a \(3000 × 3000 pixels are more than 8000000\)"):
+    with pytest.raises(BrokenPicture, match=r"c\.tar: a \(3000 × 3000 pixels exceed the limit of 8000000\)"):
         large.pixels(4)
     with pytest.raises(BrokenPicture, match=r"c\.tar: b \(cannot identify image file"):
         none.pixels(4)

@@ -153,7 +153,7 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
 
 
 def wait_for_fetches() -> None:
-    """Files are fetched ahead by daemon threads."""
+    """Files are prefetched by daemon threads."""
     for thread in threading.enumerate():
         if thread.name == remote.FETCHING:
             thread.join(timeout=20)
@@ -180,7 +180,7 @@ def test_the_files_of_the_next_window_are_fetched_ahead(files: Any, bucket: Any)
 
 def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "WAITS", ())
-    with pytest.raises(RequestError, match=r"text: no file is at 'memory://bucket/\*.jsonl'"):
+    with pytest.raises(RequestError, match=r"text: no remote file matches 'memory://bucket/\*.jsonl'"):
         files.open(text="memory://bucket/*.jsonl")
     with pytest.raises(RequestError, match=r"nothing://x/\*: cannot be listed \(Protocol not known: nothing"):
         files.open(text="nothing://x/*")
@@ -188,7 +188,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatc
     with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl, line 1: is not JSON"):
         files.open(text="memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
-    with pytest.raises(RequestError, match=r"t\.jsonl: names images beside it; a file at an address must hold"):
+    with pytest.raises(RequestError, match=r"t\.jsonl: refers to separate image files; a remote file must contain"):
         files.open(captions="memory://bucket/t.jsonl", text=files.jsonl("t.jsonl", ["text"]).name)
     (file,) = remote.remote_files("memory://bucket/t.jsonl")
     copies = remote.Copies(files.folder / "copies", 1)
@@ -227,7 +227,7 @@ def test_data_are_opened_by_the_table_that_index_writes(
         Shards(Path("data.yaml"), Path("store/data"), files.scale())
     files.jsonl("t-3.jsonl", ["more"])
     (files.folder / "t-1.jsonl").unlink()
-    with pytest.raises(RequestError, match=r"t-3\.jsonl: is not in the index of these data"):
+    with pytest.raises(RequestError, match=r"t-3\.jsonl: is missing from the index of these data"):
         Shards(Path("data.yaml"), Path("store/data"), files.scale())
     assert main([*command, "--processes", "1"]) == 0
     assert "41 samples in 3 files" in capsys.readouterr().out

@@ -42,7 +42,7 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     assert (captions.tried, len(captions.broken)) == (40, 20)
     assert text.left_out == {"without text": 2}
     told = [" ".join(warnings(summary)) for summary in (captions, text)]
-    assert "40 documents are few" in told[0] and "more than 1% of the pictures are broken" in told[0]
+    assert "only 40 documents" in told[0] and "more than 1% of the pictures are broken" in told[0]
     assert "nothing is held out" in told[1] and "50% of the documents are left out" in told[1]
 
 
@@ -65,7 +65,7 @@ def test_show_data_tells_and_draws(
     assert main(["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]) == 0
     said = capsys.readouterr().out
     assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
-    assert "text: 30 documents" in said and "note: 30 documents are few" in said
+    assert "text: 30 documents" in said and "note: only 30 documents" in said
     sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)
     colours = {colour for _, colour in sheet.getcolors(1 << 20)}  # type: ignore[union-attr]
     shown = [files.colour(number) in colours for number in range(60)]

@@ -1,4 +1,4 @@
-"""Users' data: WebDataset tars, OBELICS-like parquet, text parquet and JSON Lines, by a `data.yaml`."""
+"""Users' data, listed in a `data.yaml`: WebDataset tars, OBELICS-like parquet, text parquet and JSON Lines."""
 
 from mm1_lab.data.shards.shards import Shards
 

@@ -1,4 +1,4 @@
-"""What is derived from users' files and kept: in files and folders that are complete or not there."""
+"""Cached files and folders derived from users' data, written atomically: each is either complete or absent."""
 
 import hashlib
 import shutil
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 
 def short_hash(*values: object) -> str:
-    """A name for what is derived from `values`: 24 hexadecimal digits."""
+    """A hash of `values` that names what is derived from them: 24 hexadecimal digits."""
     return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` at the end; of several processes that make it, the first one wins."""
+    """Yields a temporary folder that is renamed to `folder` at the end; if several processes do so, the first wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
@@ -34,7 +34,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, with its ending, that becomes `path` at the end; the last one wins."""
+    """Yields a temporary file next to `path`, with its extension, that replaces `path` at the end; the last wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -45,7 +45,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def kept(path: Path, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The numbers in `path`, memory-mapped; made and written at the first time."""
+    """Returns the array in `path`, memory-mapped; on first use, writes what `make` returns."""
     if not path.exists():
         with new_file(path) as temporary:
             np.save(temporary, make(), allow_pickle=False)

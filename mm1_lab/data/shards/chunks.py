@@ -1,7 +1,7 @@
-"""Documents as token ids, worked out once, and cut into chunks that fit a row: at paragraphs, sentences or words.
+"""Tokenises documents once, and cuts them into chunks that fit a row, at the ends of paragraphs, sentences or words.
 
-The ids of all samples of a file stand behind each other; a picture is -1. Beside each id stands how good a
-place it is to cut before it, so that chunks for rows of any length are found without the text.
+The ids of all samples of a file are concatenated; a picture is -1. For each id, a grade tells how good a place it is
+to cut before it, so that documents can be cut for any row length without the text.
 """
 
 import re
@@ -19,35 +19,35 @@ from mm1_lab.data.types import Limits
 
 PICTURE = -1
 TEXT_AFTER_IMAGE = 16
-"""An image opens a new chunk where fewer positions than this would be left for the text after it."""
+"""An image starts a new chunk if fewer positions than this would remain for the text after it."""
 NEVER, IN_A_WORD, WORD, SENTENCE, PARAGRAPH = range(5)
-"""How good a place to cut; never: inside a character, or between an image and its text."""
+"""Grades of places to cut, ascending; NEVER: inside a character, or between an image and its text."""
 BOUNDARIES = {
     WORD: re.compile(r"\S(?=\s)"),
     SENTENCE: re.compile(r"[.!?][\"'”’)\]]*(?=\s)"),
     PARAGRAPH: re.compile(r"\n\s*\n"),
 }
 BLOCK = 1 << 16
-"""Characters of a text that are tokenised at a time, so that no word is longer."""
+"""Characters of a text that are tokenised at once; this also bounds the length of a word."""
 STRETCH = 1 << 22
-"""Ids that are looked through at a time."""
+"""Ids searched for pictures at once."""
 SAMPLES, CHARACTERS = 256, 1 << 21
-"""Tokenised at a time, on all cores; a tokenizer takes some hundred bytes of memory for each character."""
+"""Maximum size of a batch to tokenise on all cores; a tokenizer needs a few hundred bytes of memory per character."""
 
 
 class TokenFile:
-    """The ids of a file's samples, memory-mapped."""
+    """The token ids of a file's samples, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
         self.ids: NDArray[np.int32] = _open(folder / "ids", np.int32)
         self.places: NDArray[np.uint8] = _open(folder / "places", np.uint8)
-        """How good a place to cut before each id."""
+        """For each id, the grade of a cut before it."""
         self.starts: NDArray[np.int64] = _open(folder / "starts", np.int64)
-        """Where each sample begins, and the end of the last."""
+        """Index of the first id of each sample, and the total number of ids."""
 
     @classmethod
     def write(cls, folder: Path, samples: Iterable[list[str | None]], tokenizer: BackendTokenizer) -> "TokenFile":
-        """Tokenises the texts of `samples` into `folder`, unless it is there; several processes may do so at once."""
+        """Tokenises the texts of `samples` into `folder` unless it exists; safe to run in several processes at once."""
         if not folder.exists():
             starts = [0]
             with new_folder(folder) as new, (new / "ids").open("wb") as ids, (new / "places").open("wb") as places:
@@ -60,11 +60,11 @@ class TokenFile:
         return cls(folder)
 
     def sample(self, row: int) -> NDArray[np.int32]:
-        """The ids of one sample; -1 for each picture."""
+        """The ids of one sample, with -1 for each picture."""
         return np.asarray(self.ids[self.starts[row] : self.starts[row + 1]])
 
     def chunks(self, row: int, limits: Limits) -> Iterable[tuple[int, int, int, int]]:
-        """`cut` of one sample, at once where it fits a row."""
+        """The chunks of one sample, as `cut` yields them; skips the search if the whole sample fits a row."""
         text, images = self.sizes[row].tolist()
         positions = text + images * limits.image_tokens + 2
         if positions <= limits.sequence and images <= limits.max_images:
@@ -73,7 +73,7 @@ class TokenFile:
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Tokens of text and pictures of each sample: (samples, 2)."""
+        """(samples, 2): number of text tokens and of pictures of each sample."""
         stretches = range(0, len(self.ids), STRETCH)
         pictures = [at + np.flatnonzero(self.ids[at : at + STRETCH] == PICTURE) for at in stretches]
         images = np.diff(np.searchsorted(np.concatenate([np.zeros(0, np.int64), *pictures]), self.starts))
@@ -85,7 +85,7 @@ def _open(path: Path, kind: Any) -> Any:
 
 
 def _in_batches(samples: Iterable[list[str | None]]) -> Iterator[list[list[str | None]]]:
-    """Some samples at a time, in order."""
+    """Groups samples into batches, in order."""
     batch: list[list[str | None]] = []
     characters = 0
     for texts in samples:
@@ -100,7 +100,7 @@ def _in_batches(samples: Iterable[list[str | None]]) -> Iterator[list[list[str |
 def encode(
     samples: list[list[str | None]], tokenizer: BackendTokenizer
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
-    """Ids of each sample, a picture being None, and how good a place each is to cut before it."""
+    """Yields the ids of each sample, whose pictures are given as None, and the grade of a cut before each id."""
     blocks = [list(_blocks(text)) for texts in samples for text in texts if text is not None]
     encoded = iter(tokenizer.encode_with_places([block for text in blocks for block in text]))
     texts = iter(blocks)
@@ -120,7 +120,7 @@ def encode(
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Stretches of a long text, each ending before a space if there is one in its second half."""
+    """Splits a long text into blocks, each ending before a space if there is one in its second half."""
     start = 0
     while len(text) - start > BLOCK:
         space = text.rfind(" ", start + BLOCK // 2, start + BLOCK)
@@ -131,7 +131,7 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def cut_places(text: str, starts: NDArray[np.int64], first: int) -> NDArray[np.uint8]:
-    """How good a place to cut before each token is; `starts` are the characters that tokens begin at."""
+    """The grade of a cut before each token; `starts` are the character offsets of the tokens."""
     places = np.full(len(starts), IN_A_WORD, np.uint8)
     places[1:][starts[1:] == starts[:-1]] = NEVER
     for kind, pattern in BOUNDARIES.items():
@@ -142,7 +142,7 @@ def cut_places(text: str, starts: NDArray[np.int64], first: int) -> NDArray[np.u
 
 
 def cut(ids: NDArray[np.int32], places: NDArray[np.uint8], limits: Limits) -> Iterator[tuple[int, int, int, int]]:
-    """Chunks of one sample, in order: first id, end, positions in a row (begin and end included), images."""
+    """Yields the chunks of one sample: first id, end, positions in a row (begin and end token included), images."""
     is_picture = ids == PICTURE
     images = np.concatenate([[0], np.cumsum(is_picture)])
     positions = np.arange(len(ids) + 1) + images * (limits.image_tokens - 1)
@@ -160,7 +160,7 @@ def cut(ids: NDArray[np.int32], places: NDArray[np.uint8], limits: Limits) -> It
 
 
 def _good_end(is_picture: NDArray[np.bool_], places: NDArray[np.uint8], start: int, end: int) -> int:
-    """The best place to cut in the last fifth before `end`, the latest of equals; never right before it has begun."""
+    """The best place to cut in the last fifth before `end`, preferring later ones; always after `start`."""
     if is_picture[end]:
         return end
     late = np.flatnonzero(is_picture[max(start, end - TEXT_AFTER_IMAGE) : end])

@@ -1,4 +1,4 @@
-"""All files of one source as one list of samples, split into training and held-out ones."""
+"""Combines all files of one source into a single list of samples, split into training and held-out samples."""
 
 import json
 from collections import Counter
@@ -22,19 +22,20 @@ from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Part
 
 HELD_OUT_LEAST = 8
-"""Where 5 % are fewer, so many are held out, but at most a quarter of the samples."""
+"""At least this many samples are held out where 5 % would be fewer, but at most a quarter of all samples."""
 HELD_OUT_MOST = 10_000
-"""Of a large collection, those of its first files; no evaluation asks for as many."""
+"""Held-out samples of a large collection are read from its first files until there are this many, enough for any
+evaluation."""
 OPEN = 4 * WINDOW
-"""Files of a large collection that are open at a time."""
+"""Number of files of a large collection kept open at once."""
 
 
 def open_shards(
     files: Sequence[File], reader: str, longest: int, cache: Path, copies: Copies, table: Path
 ) -> list[Shard]:
-    """The files with their indexes: as `table` lists them if it was written, else found or made one by one.
+    """Returns the files with their indexes, from `table` if it exists; otherwise indexes each file unless cached.
 
-    Raises RequestError for a file that the table lacks, or that has changed since it was written.
+    Raises RequestError if a file is missing from the table or has changed since the table was written.
     """
     if not table.exists():
         shards = [index_file(file, reader, longest, cache, copies) for file in files]
@@ -45,7 +46,7 @@ def open_shards(
         for file in files:
             row = rows.get(file.whole_name)
             if row is None:
-                raise RequestError(f"{file.name}: is not in the index of these data; {again}")
+                raise RequestError(f"{file.name}: is missing from the index of these data; {again}")
             if (file.size, file.date) != (row.pop("size"), row.pop("date")):
                 raise RequestError(f"{file.name}: has changed since it was indexed; {again}")
             row |= {"left_out": json.loads(row["left_out"]), "beside": tuple(row["beside"])}
@@ -54,9 +55,10 @@ def open_shards(
 
 
 class Collection:
-    """Samples are numbered through the files in order of their digests, so that names and places do not matter.
+    """The samples of one source, numbered consecutively through its files.
 
-    Of a large one (more than `LARGE` samples) no list of all samples is ever made, and few files are open at a time.
+    Files are ordered by digest, so that their names and locations do not matter. For a large collection (more than
+    `LARGE` samples), no list of all samples is ever built, and only few files are open at once.
     """
 
     def __init__(self, reader: str, shards: Sequence[Shard], cache: Path, copies: Copies, decoder: Decoder) -> None:
@@ -72,40 +74,40 @@ class Collection:
         self.table: Callable[[int], pa.Table] = lru_cache(most)(
             lambda number: open_index(cache, self.shards[number].index)
         )
-        """The index of a file, by its number."""
+        """Returns the index of a file, given its number."""
         self.tokens: Callable[[int, BackendTokenizer], TokenFile] = lru_cache(most)(self._tokens)
-        """The tokens of a file, by its number; worked out at the first time, and kept in the cache."""
+        """Returns the tokens of a file, given its number; computed on first use and cached on disk."""
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     @cached_property
     def derived_key(self) -> str:
-        """A name for what is derived of all samples."""
+        """Cache key for anything derived from all samples."""
         return short_hash([shard.index for shard in self.shards])
 
     def digest_parts(self) -> list[str]:
-        """What identifies the samples by content: the files' digests, and the sizes of images beside them."""
+        """Identifies the samples by content: the files' digests, and the sizes of separate image files."""
         beside = [size for shard in self.shards for size in shard.beside]
         return [shard.digest for shard in self.shards] + ([short_hash(beside)] if self.is_large and beside else beside)
 
     def left_out(self) -> Counter[str]:
-        """Samples that were of no use, by reason."""
+        """Number of samples that were skipped, by reason."""
         return sum((Counter(shard.left_out) for shard in self.shards), Counter())
 
     @cached_property
     def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All training samples, and the held-out ones, of a collection that is not large."""
+        """All training samples and all held-out samples; not for large collections."""
         return split_samples(np.concatenate([self._split_numbers(number) for number in range(len(self.shards))]))
 
     @property
     def train(self) -> NDArray[np.int64]:
-        """All training samples in order, of a collection that is not large."""
+        """All training samples in order; not for large collections."""
         return self._split[0]
 
     @cached_property
     def held_out(self) -> NDArray[np.int64]:
-        """Held-out samples in order of their split numbers; of a large collection file after file, a share of them."""
+        """Held-out samples in order of their split numbers; for a large collection, those of its first files."""
         if not self.is_large:
             return self._split[1]
         found: list[NDArray[np.int64]] = []
@@ -130,32 +132,32 @@ class Collection:
         return self.table(number).column("split").to_numpy()
 
     def find(self, sample: int) -> tuple[int, int]:
-        """The number of a sample's file, and the sample's row there."""
+        """Returns the number of a sample's file and the sample's row in it."""
         number = int(np.searchsorted(self.starts, sample, side="right")) - 1
         return number, sample - int(self.starts[number])
 
-    def ahead(self, numbers: Sequence[int]) -> None:
-        """Fetches files that lie elsewhere before they are needed, in the background."""
-        self._copies.ahead([self.shards[number].file for number in numbers])
+    def prefetch(self, numbers: Sequence[int]) -> None:
+        """Fetches remote files in the background before they are needed."""
+        self._copies.prefetch([self.shards[number].file for number in numbers])
 
     def key(self, sample: int) -> str:
         number, row = self.find(sample)
         return f"{self.shards[number].digest[:12]}:{row}"
 
     def texts(self, sample: int) -> list[str | None]:
-        """The sample's texts in reading order, and None for each picture."""
+        """The sample's texts in reading order, with None for each picture."""
         number, row = self.find(sample)
         return self.table(number).column("texts")[row].as_py()
 
     def parts(self, sample: int) -> list[Part]:
-        """A conversation's texts, answers marked, and pictures in reading order."""
+        """A conversation's pictures and texts in reading order; answers are of type `Answer`."""
         number, row = self.find(sample)
         answers, pictures = set(self.table(number).column("answers")[row].as_py()), iter(self.pictures(sample))
         texts = enumerate(self.texts(sample))
         return [next(pictures) if text is None else Answer(text) if at in answers else text for at, text in texts]
 
     def pictures(self, sample: int) -> list[StoredPicture]:
-        """The sample's pictures in reading order. Raises RequestError where its file cannot be fetched."""
+        """The sample's pictures in reading order. Raises RequestError if its file cannot be fetched."""
         number, row = self.find(sample)
         images = self.table(number).column("images")[row].values
         if not len(images):
@@ -185,7 +187,7 @@ class Collection:
 
 
 def split_samples(split: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Training samples in order, and held-out ones by their split number: 5 %, or a handful where that is more."""
+    """Returns the training samples in order and the held-out ones (see `HELD_OUT_LEAST`) by their split number."""
     order = np.argsort(split, kind="stable")
     count = int(np.searchsorted(split[order], HELD_OUT_BELOW))
     count = max(count, min(HELD_OUT_LEAST, len(split) // 4))

@@ -1,18 +1,19 @@
-"""Users' instruction data: conversations as LLaVA, the Cauldron and chat fine-tuning write them.
+"""Reads users' instruction data: conversations in the formats of LLaVA, the Cauldron and chat fine-tuning.
 
-- LLaVA, ShareGPT4V: `conversations: [{from: human or gpt, value}]`, `image` a path or several, `<image>` marks places
-- the Cauldron: `texts: [{user, assistant}]`, `images` before the first turn
-- chat fine-tuning: `messages: [{role, content}]`, the content a text or a list of `{type: text, image or image_url}`;
-  images in that list, or under `images` with `<image>` for places
+- LLaVA, ShareGPT4V: `conversations: [{from: human or gpt, value}]`; `image` holds one or more paths, `<image>` marks
+  their positions
+- the Cauldron: `texts: [{user, assistant}]`; `images` precede the first turn
+- chat fine-tuning: `messages: [{role, content}]`; the content is text or a list of `{type: text, image or image_url}`;
+  images are in that list, or under `images` with `<image>` at their positions
 
-All become one plain template, which any tokenizer can spell:
+All are converted to one plain-text template, which any tokenizer can encode:
 
     IMAGE User: REQUEST
     Assistant: ANSWER
     User: …
 
-Images that open a user's turn stand before its `User:`, others where their turn has them. A conversation that is broken
-is counted and left out, as long as no more than 1 % are.
+Images at the start of a user's turn precede its `User:`; others stay in place. Malformed conversations are skipped and
+counted, as long as they are at most 1 %.
 """
 
 import base64
@@ -35,17 +36,17 @@ TURNS = {"turns": ("messages", "conversations", "texts")}
 OPTIONAL = {"key": ("id", "key"), "images": ("images", "image")}
 
 Content = list[str | Image | None]
-"""Text and images of a turn in order; None is the next of the row's images."""
+"""Text and images of a turn in order; None stands for the next of the row's images."""
 
 
 def chat_prompt(request: str) -> str:
-    """A user's turn as the model reads it, without its images."""
+    """The prompt for a user's turn, without its images."""
     return f"User: {request}\nAssistant:"
 
 
 @reader("conversations", ENDINGS)
 def read_conversations(reading: Reading) -> Iterator[Sample]:
-    """Conversations in any of the three forms. Raises RequestError, naming the first, if over 1 % are broken."""
+    """Yields conversations in any of the three formats. Raises RequestError for the first if over 1 % are malformed."""
     rows = _json_array(reading) if reading.path.suffix == ".json" else read_rows(reading, TURNS, OPTIONAL)
     count, faults = 0, list[str]()
     for where, row in rows:
@@ -69,7 +70,7 @@ def read_conversations(reading: Reading) -> Iterator[Sample]:
 
 
 def _json_array(reading: Reading) -> Iterator[tuple[str, Row]]:
-    """The objects of one large JSON array, one at a time, with the names of `read_rows`."""
+    """Yields the objects of one large JSON array, one at a time, in the form of `read_rows`."""
     path, decoder = reading.path, json.JSONDecoder()
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -96,14 +97,14 @@ def _json_array(reading: Reading) -> Iterator[tuple[str, Row]]:
 
 
 def _blank(text: str, at: int) -> int:
-    """The first place from `at` on that is no blank."""
+    """Index of the first non-whitespace character from `at` on."""
     while text[at : at + 1].isspace():
         at += 1
     return at
 
 
 def _parts(row: Row, where: str, reading: Reading) -> list[str | Image]:
-    """The conversation in the template. Raises RequestError for one that is broken."""
+    """Converts a conversation to the template. Raises RequestError if it is malformed."""
     turns = row.get("turns")
     if not isinstance(turns, list) or not turns:
         raise RequestError(f"{where}: has no turns under messages, conversations or texts")
@@ -139,7 +140,7 @@ def _parts(row: Row, where: str, reading: Reading) -> list[str | Image]:
 
 
 def _request(content: Content, again: bool) -> list[str | Image]:
-    """A user's turn: images that open it, `User:`, the words with other images among them, `Assistant:`."""
+    """A user's turn in the template: its leading images, `User:`, its text with any other images, `Assistant:`."""
     blank = {at for at, part in enumerate(content) if isinstance(part, str) and not part.strip()}
     first = next(at for at, part in enumerate(content) if isinstance(part, str) and at not in blank)
     parts: list[str | Image] = ["\n"] if again else []
@@ -152,7 +153,7 @@ def _request(content: Content, again: bool) -> list[str | Image]:
 
 
 def _turns(entry: Any, where: str) -> list[tuple[str, Content]]:
-    """An entry's role and content; an entry of the Cauldron holds two turns."""
+    """The turns of an entry as (role, content); an entry of the Cauldron holds two."""
     if not isinstance(entry, dict):
         raise RequestError(f"{where}: must be an object, but is a {type(entry).__name__}")
     if "user" in entry:
@@ -179,7 +180,7 @@ def _turns(entry: Any, where: str) -> list[tuple[str, Content]]:
 
 
 def _marked(text: Any, where: str) -> Content:
-    """The text, with None in place of each `<image>`."""
+    """Splits the text at each `<image>`, which becomes None."""
     if not isinstance(text, str):
         raise RequestError(f"{where}: must be text, but is a {type(text).__name__}")
     first, *rest = sound(text).split(PLACEHOLDER)
@@ -187,7 +188,7 @@ def _marked(text: Any, where: str) -> Content:
 
 
 def _images(named: Any, where: str) -> list[Any]:
-    """One image or several: paths, bytes, records of both, `{url: …}` with a path, or data of a `data:` address."""
+    """One or more images, given as paths, bytes, records of both, `{url: PATH}`, or `data:` URLs."""
     found = []
     for image in named if isinstance(named, list) else [] if named is None else [named]:
         if isinstance(image, dict) and "url" in image:

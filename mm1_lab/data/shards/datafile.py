@@ -1,24 +1,24 @@
-"""The `--data` file: which files hold which source of training data.
+"""The `--data` file, which lists the files of each source of training data.
 
     captions: [captions-*.tar]            # WebDataset as img2dataset writes it: KEY.jpg with KEY.txt or KEY.json; or
-                                          # a table (Parquet, CSV, JSON Lines) with an image, or its path, and a caption
-    synthetic: [dense-*.tar]              # the same, with long, accurate captions; optional
+                                          # a table (Parquet, CSV, JSON Lines) of images, or their paths, and captions
+    synthetic: [dense-*.tar]              # same formats, with long, accurate captions; optional
     interleaved: [pages.parquet]          # OBELICS-like: columns images and texts
-    text: [text.parquet, more/*.jsonl]    # a column or key named text; required, as the decoder starts from it
-    sources:                              # others, by names of your own, for a recipe's data_mix
+    text: [text.parquet, more/*.jsonl]    # a column or key `text`; required, as the decoder is pre-trained on it
+    sources:                              # further sources under names of your choice, for a recipe's data_mix
       charts: {reader: pairs, files: [charts.csv]}      # pairs, pages or text, or a reader of your own
-    instructions:                         # conversations for instruction tuning, by names of your own; conversations.py
-      llava: {files: llava.json, weight: 2}             # LLaVA JSON, Parquet as the Cauldron's, `messages` JSON Lines
-    tokenizer: bpe                        # trained on the text, or the folder of a Hugging Face tokenizer
-    pictures: squeeze                     # into a square; or crop, pad
-    longest_document: 1000000             # characters; longer ones are left out
-    largest_picture: 64000000             # pixels; larger ones count as broken
-    room: 64                              # gigabytes of disk for copies of files at addresses (s3://…, gs://…)
-    benchmarks: {vqav2: {questions: …}}   # asked beside the held-out captions; see config/benchmark.py
-    text_tasks: [arc.yaml]                # tasks of lm-eval for the decoder alone; see evaluate/text_tasks.py
+    instructions:                         # conversations for instruction tuning; formats: conversations.py
+      llava: {files: llava.json, weight: 2}             # LLaVA JSON, the Cauldron's Parquet, `messages` JSON Lines
+    tokenizer: bpe                        # trained on the text; or the folder of a Hugging Face tokenizer
+    pictures: squeeze                     # how images become square; or crop, pad
+    longest_document: 1000000             # characters; longer documents are skipped
+    largest_picture: 64000000             # pixels; larger images count as broken
+    room: 64                              # gigabytes of disk for copies of remote files (s3://…, gs://…)
+    benchmarks: {vqav2: {questions: …}}   # evaluated in addition to held-out captions; see config/benchmark.py
+    text_tasks: [arc.yaml]                # lm-eval tasks for the decoder alone; see evaluate/text_tasks.py
 
-Paths are relative to the file itself. A folder is a Hugging Face dataset as `save_to_disk` writes it, or holds pictures
-and one table of them.
+Paths are relative to the `data.yaml`. A folder must be a Hugging Face dataset written by `save_to_disk`, or contain
+pictures and one table that lists them.
 """
 
 import glob
@@ -34,28 +34,28 @@ from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.remote import File, local_file, remote_files
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
-"""Readers of the sources that have a key of their own."""
+"""The readers of the built-in sources."""
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-"""One or many."""
+"""One file name or a list of them."""
 
 
 class OwnSource(Config):
-    """A source by a name of the user's."""
+    """A source under a name of the user's choice."""
 
     reader: str
     files: Names = Field(min_length=1)
 
 
 class InstructionSet(OwnSource):
-    """Conversations; their weight holds where a recipe gives no mixture."""
+    """A set of conversations; its weight applies if the recipe gives no mixture."""
 
     reader: str = "conversations"
     weight: float = Field(1.0, gt=0)
 
 
 class DataFile(Config):
-    """What a `data.yaml` says."""
+    """Content of a `data.yaml`."""
 
     captions: Names = ()
     synthetic: Names = ()
@@ -66,44 +66,45 @@ class DataFile(Config):
     tokenizer: str = Field("bpe", min_length=1)
     pictures: Shape = "squeeze"
     longest_document: int = Field(1_000_000, gt=0)
-    """Characters; a long novel has a million."""
+    """Characters (a long novel has a million); longer documents are skipped."""
     largest_picture: int = Field(LARGEST, gt=0)
     room: float = Field(64.0, gt=0)
-    """Gigabytes of disk for copies of files at addresses; two windows of 16 files should have room."""
+    """Gigabytes of disk for copies of remote files; should be enough for two windows of 16 files."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     text_tasks: tuple[str, ...] = ()
-    """Files of tasks for EleutherAI's lm-eval, with local data (the extra `text`)."""
+    """Task files for EleutherAI's lm-eval, with local data; requires the extra `text`."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises RequestError for what is no YAML, and for an unknown or wrong key."""
+        """Reads the file. Raises RequestError if it is not YAML, or for an unknown key or invalid value."""
         return cls.parse(read_yaml(path), str(path))
 
     def named(self) -> dict[str, OwnSource]:
-        """All sources of pre-training with any files, by name."""
+        """All pre-training sources that have files, by name."""
         usual = {name: OwnSource(reader=USUAL[name], files=files) for name in SOURCES if (files := getattr(self, name))}
         return usual | self.sources
 
     def all_named(self) -> dict[str, OwnSource]:
-        """The same, and the instruction sets as `instructions.NAME`."""
+        """All pre-training sources, and the instruction sets as `instructions.NAME`."""
         return self.named() | {f"instructions.{name}": source for name, source in self.instructions.items()}
 
     def named_benchmarks(self) -> list[BenchmarkConfig]:
-        """The benchmarks, each with its name."""
+        """The benchmarks, each with its `name` set."""
         return [config.model_copy(update={"name": name}) for name, config in self.benchmarks.items()]
 
 
 def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
-    """The file's content, and the files of all that it names (`DataFile.all_named`).
+    """Returns the content of the file, and the files of each source and instruction set (`DataFile.all_named`).
 
-    Raises RequestError for an unknown key, no text, a file that is not there, a glob without a match, a wrong ending.
+    Raises RequestError for an unknown key, a missing text source, a missing file, a glob without matches or a wrong
+    file extension.
     """
     content = DataFile.read(path)
     if not content.text:
         raise RequestError(f"{path}: names no text; the decoder is pre-trained on text alone, so add `text: [FILES]`")
     for name in content.sources:
         if name in SOURCES:
-            raise RequestError(f"{path}: sources.{name}: write `{name}: [FILES]`, for it is no name of your own")
+            raise RequestError(f"{path}: sources.{name}: this source is built in; write `{name}: [FILES]` instead")
     return content, {name: _files(path, name, source) for name, source in content.all_named().items()}
 
 
@@ -125,7 +126,7 @@ def _expand(pattern: str, path: Path, source: str) -> list[File]:
     if "://" in pattern:
         if found := remote_files(pattern):
             return found
-        raise RequestError(f"{path}: {source}: no file is at {pattern!r}")
+        raise RequestError(f"{path}: {source}: no remote file matches {pattern!r}")
     whole = path.parent / Path(pattern).expanduser()
     if whole.is_file():
         paths = [whole]
@@ -141,7 +142,7 @@ def _expand(pattern: str, path: Path, source: str) -> list[File]:
 
 
 def _in_folder(folder: Path, where: str) -> list[Path]:
-    """The files of a dataset that `datasets` saved, or the one table beside pictures."""
+    """The files of a dataset saved by `datasets`, or the only table of a folder of pictures."""
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
         raise RequestError(f"{where}: {folder} holds several splits; name the folder of one ({', '.join(splits)})")
@@ -157,7 +158,7 @@ def _in_folder(folder: Path, where: str) -> list[Path]:
     tables = sorted(file for file in folder.iterdir() if file.suffix in (".csv", ".jsonl") and file.is_file())
     if len(tables) != 1:
         raise RequestError(
-            f"{where}: {folder} is neither a dataset that was saved by `datasets` nor a folder with one .csv or .jsonl "
-            f"that names its pictures (it has {len(tables)}); name the files"
+            f"{where}: {folder} is neither a dataset saved by `datasets` nor a folder with one .csv or .jsonl file "
+            f"that lists its pictures (it has {len(tables)}); name the files"
         )
     return tables

@@ -1,4 +1,4 @@
-"""Users' images: read when they are needed, and kept at the sizes asked for while there is room."""
+"""Users' images: read and decoded on demand, and cached in memory at the requested sizes."""
 
 import io
 import warnings
@@ -14,31 +14,31 @@ from mm1_lab.data.pixels import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Pixels
 
 Shape = Literal["squeeze", "crop", "pad"]
-"""How an image becomes a square; `crop` keeps its middle, `pad` adds mean colour."""
+"""How an image is made square: `crop` keeps its centre, `pad` adds borders of the mean colour."""
 ROOM = 256 << 20
-"""Bytes of pixels that a process keeps."""
+"""Bytes of decoded pixels that a process caches."""
 LARGEST = 64_000_000
-"""Pixels of an image; they take three bytes each while it is decoded."""
+"""Maximum pixels of an image; each takes three bytes during decoding."""
 MOST_BYTES = 256 << 20
-"""Of an image's file; a photograph of 50 megapixels has a tenth of that."""
+"""Maximum size of an image file; a photograph of 50 megapixels has a tenth of that."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Others are not tried: for some of them Pillow starts programs."""
+"""Formats that are decoded; for some others, Pillow would start external programs."""
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `largest` is the limit
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `Decoder.largest` is checked instead
 
 
 @dataclass(slots=True)
 class Decoder:
-    """Decodes images and keeps them until `room` bytes are full: a small data set is decoded once."""
+    """Decodes images and caches up to `room` bytes of pixels, so that a small data set is decoded only once."""
 
     shape: Shape = "squeeze"
     largest: int = LARGEST
-    """Pixels; larger ones are broken."""
+    """Maximum pixels of an image; larger images count as broken."""
     room: int = ROOM
     kept: dict[tuple[str, int], Pixels] = field(default_factory=dict, repr=False)
 
     def get(self, name: str, side: int, read: Callable[[], bytes]) -> Pixels:
-        """The image `name` at `side` pixels. Raises BrokenPicture if its bytes cannot be read or decoded."""
+        """Returns the image `name` at `side` pixels. Raises BrokenPicture if its bytes cannot be read or decoded."""
         pixels = self.kept.get((name, side))
         if pixels is None:
             pixels = self._decode(name, side, read)
@@ -51,7 +51,7 @@ class Decoder:
         try:
             with Image.open(io.BytesIO(read()), formats=FORMATS) as image:
                 if image.width * image.height > self.largest:
-                    raise ValueError(f"{image.width} × {image.height} pixels are more than {self.largest}")
+                    raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {self.largest}")
                 image.draft("RGB", (2 * side, 2 * side))
                 small = square(image.convert("RGB"), side, self.shape)
         except Exception as error:  # Pillow raises many kinds for damaged files
@@ -62,7 +62,7 @@ class Decoder:
 
 
 def square(image: Image.Image, side: int, shape: str) -> Image.Image:
-    """The image at `side` × `side` pixels, made a square as `Decoder.shape` says."""
+    """Resizes the image to `side` × `side` pixels; `shape` as in `Decoder`."""
     if shape == "crop":
         return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
     if shape == "pad":
@@ -71,16 +71,16 @@ def square(image: Image.Image, side: int, shape: str) -> Image.Image:
 
 
 def read_file(path: Path) -> bytes:
-    """The file's bytes. Raises OSError for what is no file (a pipe or a device would never end), or too large a one."""
+    """Returns the file's bytes. Raises OSError if it is too large or not a regular file (a pipe might never end)."""
     if not path.is_file():
         raise OSError(f"there is no file {path.name}")
     return read_stretch(path, 0, path.stat().st_size)
 
 
 def read_stretch(path: Path, offset: int, length: int) -> bytes:
-    """A part of a file. Raises OSError for one that is too large."""
+    """Returns `length` bytes of a file from `offset` on. Raises OSError if that exceeds `MOST_BYTES`."""
     if length > MOST_BYTES:
-        raise OSError(f"{length} bytes are more than an image may have")
+        raise OSError(f"{length} bytes exceed the limit of {MOST_BYTES} for an image file")
     with path.open("rb") as stream:
         stream.seek(offset)
         return stream.read(length)
@@ -88,10 +88,10 @@ def read_stretch(path: Path, offset: int, length: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """An image of a shard, not yet read."""
+    """An image of a shard, read when its pixels are requested."""
 
     name: str
-    """File and place, for messages."""
+    """File and place in it, for messages."""
     read: Callable[[], bytes]
     decoder: Decoder = field(repr=False)
 

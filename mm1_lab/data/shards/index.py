@@ -1,9 +1,10 @@
-"""The index of one file of the user's, made once and memory-mapped, so that any sample is one look-up; and the table of
-all files of a source, by which a collection of many files is opened without reading them.
+"""The index of one user file, for random access to its samples, and the table of all files of a source.
 
-An index holds the texts, and the images or where they lie: in a tar by offset, beside a table by path. A table's own
-images are copied, uncompressed, as it has no cheap random access. An index is found again by the file's content (for
-files above 64 MiB by size, date, first and last MiB), never by its path; of a file at an address, by that and its date.
+An index is written once and memory-mapped. It holds the texts, and the images or their locations: an offset in a tar,
+or the path of a separate image file. Images inside a table are copied, as tables lack cheap random access. The key of
+an index is the content of its file (above 64 MiB: size, date, first and last MiB), never its path; for a remote file,
+its URL, size and date. The table of a source lists all its files, so that many files can be opened without reading
+them.
 """
 
 import hashlib
@@ -27,16 +28,17 @@ from mm1_lab.data.types import Answer
 from mm1_lab.source_code import code_hash
 
 INDEX_VERSION = 4
-"""Raised when the form of the index changes, so that old ones in a cache are not read."""
+"""Increased when the format of the index changes, so that cached indexes in an old format are ignored."""
 LARGE = 1_000_000
-"""Samples of a source above which it is read in windows of files, so that none of its lists is ever in memory."""
+"""A source with more samples is read in windows of files, so that no list of all its samples is held in memory."""
 HELD_OUT_SHARE = 0.05
 HELD_OUT_BELOW = np.uint64(HELD_OUT_SHARE * 2**64)
-"""Split numbers below this are held out."""
+"""Samples with a split number below this are held out."""
 WHOLE = 64 << 20
 EDGE = 1 << 20
+"""Of a file larger than `WHOLE` bytes, only the size and the first and last `EDGE` bytes are hashed."""
 BATCH = 64
-"""Samples that are written at a time."""
+"""Samples written at once."""
 IMAGE = pa.struct({"bytes": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
 SCHEMA = pa.schema(
     {
@@ -47,32 +49,33 @@ SCHEMA = pa.schema(
         "images": pa.list_(IMAGE),
     }
 )
-"""A text is null where an image stands; the images follow in their order. `answers` are the places of answers."""
+"""`texts` is null at the positions of images, which are listed in `images` in the same order; `answers` holds the
+indices of texts that are answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A file that has an index."""
+    """An indexed file."""
 
     file: File
     index: str
-    """The name of its index."""
+    """Name of its index."""
     digest: str
-    """Hash of the content, 64 hexadecimal digits."""
+    """Hash of the content: 64 hexadecimal digits."""
     samples: int
     held_out: int
     """Samples whose split number is below `HELD_OUT_BELOW`."""
     left_out: dict[str, int]
-    """Samples that were of no use, by reason."""
+    """Number of samples that were skipped, by reason."""
     beside: tuple[str, ...]
-    """The images beside a table with their sizes; of a large source, their hash."""
+    """The separate image files that a table refers to, with their sizes."""
 
 
 def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copies) -> Shard:
-    """Makes the file's index if the cache lacks it; several processes may do so at once.
+    """Indexes the file unless its index is cached; safe to run in several processes at once.
 
-    `longest` counts characters of a document. Raises RequestError if the file cannot be read, is damaged, or holds
-    nothing for the reader.
+    `longest` is the maximum length of a document in characters. Raises RequestError if the file cannot be read, is
+    damaged, or contains nothing usable for the reader.
     """
     content = "" if file.is_remote else _digest(Path(file.name))
     found_by = file if file.is_remote else content if file.size <= WHOLE else f"{content} {file.date}"
@@ -88,21 +91,21 @@ def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copie
     shard = Shard(file, name, beside=(), **about)
     if not shard.samples:
         reasons = ", ".join(f"{count} {reason}" for reason, count in shard.left_out.items()) or "it is empty"
-        raise RequestError(f"{file.name}: holds no {reader} that can be trained on ({reasons})")
+        raise RequestError(f"{file.name}: contains no usable {reader} ({reasons})")
     beside = tuple(_sizes_beside(file, open_index(cache, name)))
     if beside and file.is_remote:
-        raise RequestError(f"{file.name}: names images beside it; a file at an address must hold its images")
+        raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
     return replace(shard, beside=beside)
 
 
 def open_index(cache: Path, name: str) -> pa.Table:
-    """A row of `SCHEMA` for each sample, memory-mapped."""
+    """Opens an index, memory-mapped, with one row of `SCHEMA` per sample."""
     with pa.memory_map(str(cache / "files" / name / "index.arrow")) as stream:
         return pa.ipc.open_file(stream).read_all()
 
 
 def _digest(path: Path) -> str:
-    """The hash of the content; of a large file, of its size and edges. Raises RequestError if it cannot be read."""
+    """Hashes the content, or size and edges of a large file. Raises RequestError if the file cannot be read."""
     try:
         size = path.stat().st_size
         digest = hashlib.sha256(str(size).encode())
@@ -117,7 +120,7 @@ def _digest(path: Path) -> str:
 
 
 def _build(reading: Reading, reader: str, folder: Path, content: str) -> None:
-    """Writes the index into `folder`; `content` is the hash of the file."""
+    """Writes the index into `folder`; `content` is the hash of the file's content."""
     digest = hashlib.sha256(content.encode())
     samples = held_out = 0
     with new_folder(folder) as temporary:
@@ -158,7 +161,7 @@ def _image(image: Image) -> dict[str, Any]:
 
 
 def _sizes_beside(file: File, index: pa.Table) -> Iterator[str]:
-    """Sizes of the image files that a table names; a missing one is told apart."""
+    """Path and size of each image file that a table refers to; the size of a missing file is null."""
     for images in index.column("images").chunks:
         for image in images.flatten().field("path").drop_null().to_pylist():
             path = Path(file.name).parent / image
@@ -166,7 +169,7 @@ def _sizes_beside(file: File, index: pa.Table) -> Iterator[str]:
 
 
 def write_table(path: Path, shards: Sequence[Shard]) -> None:
-    """Writes the table of a source's files, which then stands for them."""
+    """Writes the table of a source's files, from which `open_shards` then opens them."""
     rows = [
         {"name": shard.file.whole_name, "size": shard.file.size, "date": shard.file.date}
         | {field.name: getattr(shard, field.name) for field in fields(shard) if field.name != "file"}

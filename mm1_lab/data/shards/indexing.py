@@ -1,8 +1,8 @@
-"""`mm1-lab index`: all that reading users' data needs is made ahead, file by file, in several processes.
+"""`mm1-lab index`: prepares users' data for reading, file by file, in several processes.
 
-First the index of each file, and of each source the table of its files, by which data are opened from then on without
-reading them. Then the tokens of each file and, of large sources, its packed rows. What is made stays made, so that a
-command that was killed goes on where it stood.
+First it indexes each file and writes the table of each source's files, so that the data can then be opened without
+reading the files. Then it tokenises each file and packs the rows of large sources. Finished files are kept, so that a
+killed command continues where it stopped.
 """
 
 import multiprocessing
@@ -24,27 +24,27 @@ from mm1_lab.processes import hear, unheard
 
 T = TypeVar("T")
 _data: Shards
-"""What this process works on."""
+"""The data that this process works on."""
 
 
 def index_data(path: Path, folder: Path, scale: Scale, processes: int) -> Iterator[str]:
-    """Indexes what the data file at `path` names into the cache `folder`; yields a line for each source.
+    """Indexes all files listed in the data file `path` into the cache `folder`; yields one line of text per source.
 
-    Raises RequestError for anything wrong in the file or what it names.
+    Raises RequestError if the data file or any file it lists is invalid.
     """
     content, files = read_data_file(path)
     copies, longest = Copies(folder / "copies", content.room), content.longest_document
     with _workers(processes) as work:
         for name, source in content.all_named().items():
             index = partial(index_file, reader=source.reader, longest=longest, cache=folder, copies=copies)
-            shards = list(_told(work(index, files[name]), len(files[name]), f"{name}: samples"))
+            shards = list(_with_progress(work(index, files[name]), len(files[name]), f"{name}: samples"))
             write_table(table_path(folder, path, name, source, longest), shards)
     _open(path, folder, scale)
     _ = _data.tokenizer
     with _workers(processes, path, folder, scale) as work:
         for name, collection in _data.everything().items():
             count = len(collection.shards)
-            for _ in _told(work(partial(_prepare, name), range(count)), count, f"{name}: tokens"):
+            for _ in _with_progress(work(partial(_prepare, name), range(count)), count, f"{name}: tokens"):
                 pass
             for rows in _data.usual_rows(name):
                 _ = rows.counts
@@ -54,18 +54,18 @@ def index_data(path: Path, folder: Path, scale: Scale, processes: int) -> Iterat
 
 def _open(path: Path, folder: Path, scale: Scale) -> None:
     global _data
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are processes enough
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # this work is already split among processes
     _data = Shards(path, folder, scale)
 
 
 def _prepare(name: str, number: int) -> None:
-    """Makes the tokens of one file and, of a large collection, its rows."""
+    """Tokenises one file and, in a large collection, packs its rows."""
     _data.everything()[name].tokens(number, _data.tokenizer)
     for rows in _data.usual_rows(name):
         rows.of_file(number)
 
 
-def _begin(*opened: Any) -> None:
+def _start_worker(*opened: Any) -> None:
     hear()
     if opened:
         _open(*opened)
@@ -73,22 +73,22 @@ def _begin(*opened: Any) -> None:
 
 @contextmanager
 def _workers(processes: int, *opened: Any) -> Iterator[Callable[[Callable[[Any], T], Iterable[Any]], Iterator[T]]]:
-    """`map`, in so many processes, each with its data `opened`; this one serves where one is enough."""
+    """Yields a parallel `map`, whose worker processes first open their data (if `opened`); the built-in one for one."""
     if processes == 1:
         yield map
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _begin, opened) as pool:
+    with ProcessPoolExecutor(processes, context, _start_worker, opened) as pool:
 
-        def work(does: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-            with unheard():  # processes start as work is handed in
-                return pool.map(does, items)
+        def work(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+            with unheard():  # the pool starts its processes when it gets work
+                return pool.map(function, items)
 
         yield work
 
 
-def _told(done: Iterator[T], total: int, what: str) -> Iterator[T]:
-    """`done`, with a bar on a terminal."""
+def _with_progress(done: Iterator[T], total: int, what: str) -> Iterator[T]:
+    """Yields from `done`; shows a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,8 +1,8 @@
-"""Which samples stand in which row, so that row k is a look-up: each epoch is a new permutation, packed by best fit.
+"""Plans which samples go into which row, for random access by row. Each epoch permutes the samples, then packs them.
 
-Of a large collection no list of all samples is ever made. The samples of each file are packed into rows once and for
-all; an epoch permutes the files, and the rows within each window of files. So row k needs the counts of rows of all
-files, and no file but its own.
+For a large collection, no list of all samples is ever built: the samples of each file are packed into rows once; an
+epoch permutes the files, and then the rows within each window of files. To find row k, only the number of rows of each
+file and the file that contains the row are needed.
 """
 
 from bisect import bisect_right, insort
@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from mm1_lab.data.types import Limits
 
 WAITING = 64
-"""Chunks among which the one that fits best is looked for."""
+"""Number of chunks from which the best fit is chosen."""
 WINDOW = 16
-"""Files among whose rows an epoch mixes: of 10,000 samples each, as is usual, far more than a batch can correlate."""
+"""Number of files whose rows are mixed; with the usual 10,000 samples per file, far more than a batch holds."""
 
 
 def pack_epoch(
     order: Sequence[int], tokens: NDArray[np.int64], images: NDArray[np.int64], limits: Limits
 ) -> list[list[int]]:
-    """Rows of chunks. A row starts with the chunk that waits longest and takes the longest that fits, again and again.
+    """Packs chunks into rows by best fit; returns the chunks of each row.
 
-    `order` is the epoch's permutation, `tokens` and `images` are the sizes of all chunks.
+    A row starts with the chunk that has waited longest, then repeatedly takes the longest waiting chunk that fits.
+    `order` is the epoch's permutation; `tokens` and `images` are the sizes of all chunks.
     """
     waiting: list[tuple[int, int]] = []  # sorted by (tokens, place in the order)
     gone = bytearray(len(order))
@@ -60,9 +61,9 @@ def pack_epoch(
 
 
 class Plan:
-    """Rows of a source without end: one epoch after another.
+    """An infinite sequence of rows, one epoch after another.
 
-    `entries` are what stands in rows, (n, k) each; the last two columns are its positions and images.
+    `entries` (n, k) are the things to pack, one per line; the last two columns are their positions and images.
     """
 
     def __init__(self, entries: NDArray[np.int64], limits: Limits, seed: int) -> None:
@@ -78,7 +79,7 @@ class Plan:
         return pack_epoch(order, tokens, images, self._limits)
 
     def _find(self, row: int) -> tuple[int, int]:
-        """The epoch of `row` and the row's number in it."""
+        """Returns the epoch of `row` and its number within that epoch."""
         while self._starts[-1] <= row:
             self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
         epoch = bisect_right(self._starts, row) - 1
@@ -90,22 +91,22 @@ class Plan:
         return self.entries[self._epoch(epoch)[number]]
 
     def epochs(self, rows: int) -> float:
-        """How often all entries were seen after `rows` rows."""
+        """Number of passes over all entries after `rows` rows."""
         epoch, number = self._find(rows)
         return epoch + number / (self._starts[epoch + 1] - self._starts[epoch])
 
 
 @dataclass
 class WindowPlan:
-    """The rows of many files without end: an epoch permutes the files, then the rows within each window of files."""
+    """An infinite sequence of rows of many files: an epoch permutes the files, then the rows within each window."""
 
     counts: NDArray[np.int64]
-    """Rows of each file."""
+    """Number of rows of each file."""
     load: Callable[[int, int], NDArray[np.int64]]
-    """Gives a row, by file and number."""
+    """Returns a row, given its file and its number in that file."""
     seed: int
-    ahead: Callable[[Sequence[int]], None]
-    """Is told which files come next, at the start of each window."""
+    prefetch: Callable[[Sequence[int]], None]
+    """Called with the files needed next at the start of each window."""
 
     def __post_init__(self) -> None:
         self._total = int(self.counts.sum())
@@ -113,14 +114,14 @@ class WindowPlan:
         self._window = lru_cache(maxsize=2)(self._permute_rows)
 
     def _permute_files(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The files in the order of an epoch, and how many of its rows come before each."""
+        """The files in the order of an epoch, and the number of rows before each."""
         files = np.random.default_rng([self.seed, epoch]).permutation(len(self.counts))
         return files, np.concatenate([[0], np.cumsum(self.counts[files])])
 
     def _permute_rows(self, epoch: int, window: int) -> NDArray[np.int64]:
-        """The rows of a window of files in their order."""
+        """The rows of a window of files in the order of an epoch."""
         files, before = self._files(epoch)
-        self.ahead(files[window : window + 2 * WINDOW].tolist())
+        self.prefetch(files[window : window + 2 * WINDOW].tolist())
         count = before[min(window + WINDOW, len(files))] - before[window]
         return before[window] + np.random.default_rng([self.seed, epoch, window]).permutation(count)
 
@@ -134,5 +135,5 @@ class WindowPlan:
         return self.load(int(files[at]), place - int(before[at]))
 
     def epochs(self, rows: int) -> float:
-        """How often all rows were seen after `rows` rows."""
+        """Number of passes over all rows after `rows` rows."""
         return rows / self._total

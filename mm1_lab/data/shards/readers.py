@@ -1,7 +1,7 @@
-"""Readers of users' formats: each checks one file and yields its samples.
+"""Readers of users' file formats: each validates one file and yields its samples.
 
-A reader is a function with the decorator `reader`; a `data.yaml` chooses one by its name. Every fault is a RequestError
-that names the file, the place in it, and what to do; a sample that is merely of no use is left out and counted.
+A reader is a function with the decorator `reader`; a `data.yaml` refers to it by name. Every error is a RequestError
+that names the file, the place in it and the remedy; samples that are merely unusable are skipped and counted.
 """
 
 import hashlib
@@ -19,35 +19,35 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 ZERO_BLOCK = bytes(512)
 
 Stored = bytes | str | tuple[int, int]
-"""An image: its bytes, its path beside the file, or offset and length in the file."""
+"""An image: its bytes, its path relative to the file's folder, or its offset and length in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture of a sample, as it is stored."""
+    """An image of a sample, as stored."""
 
     stored: Stored
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a file says of one document."""
+    """One document of a file."""
 
     key: str
-    """Decides whether it is held out: equal keys are on the same side in all sources."""
+    """Determines the split: samples with equal keys are in the same split in all sources."""
     name: str
-    """Where it stands in its file, for messages."""
+    """Its place in the file, for messages."""
     parts: list[str | Image]
-    """Text and pictures in reading order."""
+    """Text and images in reading order."""
 
 
 Reader = Callable[[Reading], Iterator[Sample]]
 READERS: dict[str, tuple[Reader, tuple[str, ...]]] = {}
-"""By name, the function and the endings of the files that it reads."""
+"""Name of each reader → its function and the file extensions that it reads."""
 
 
 def reader(name: str, endings: tuple[str, ...]) -> Callable[[Reader], Reader]:
-    """Registers a reader of files with these `endings`."""
+    """Registers a reader of files with the extensions `endings`."""
 
     def register(function: Reader) -> Reader:
         READERS[name] = function, endings
@@ -57,18 +57,18 @@ def reader(name: str, endings: tuple[str, ...]) -> Callable[[Reader], Reader]:
 
 
 def split_number(key: str) -> int:
-    """A number from 0 to 2⁶⁴ − 1 that decides whether the sample of `key` is held out."""
+    """A hash from 0 to 2⁶⁴ − 1 that determines whether the sample of `key` is held out."""
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def sound(text: str) -> str:
-    """`text` without the half characters (lone surrogates) that JSON and file names can hold and UTF-8 cannot."""
+    """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @reader("text", TABLES)
 def read_text(reading: Reading) -> Iterator[Sample]:
-    """Text documents: a column or key `text`. Empty ones are left out."""
+    """Text documents from a column or key `text`. Empty documents are skipped."""
     for where, row in read_rows(reading, {"text": ("text",)}):
         text = _words(row["text"], where, reading)
         if text:
@@ -77,9 +77,9 @@ def read_text(reading: Reading) -> Iterator[Sample]:
 
 @reader("pairs", (".tar", *TABLES))
 def read_pairs(reading: Reading) -> Iterator[Sample]:
-    """Captioned images: a WebDataset tar, or a table with an image (its bytes, or its path beside the file) a row.
+    """Captioned images from a WebDataset tar, or from a table with one image per row (its bytes or relative path).
 
-    Samples that img2dataset marked as failed, or that lack an image or a caption, are left out.
+    Samples that img2dataset marked as failed, and those without an image or a caption, are skipped.
     """
     images = captions = 0
     for name, key, image, caption in (_tar if reading.path.suffix == ".tar" else _table)(reading):
@@ -102,7 +102,7 @@ def read_pairs(reading: Reading) -> Iterator[Sample]:
 
 
 Pair = tuple[str, str, Stored | None, str | None]
-"""Name, key, image, caption."""
+"""(name, key, image, caption)"""
 
 
 def _table(reading: Reading) -> Iterator[Pair]:
@@ -138,7 +138,7 @@ def _tar(reading: Reading) -> Iterator[Pair]:
 
 
 def _members(path: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
-    """All members. tarfile takes a file that ends between two members for complete; here that is a fault too."""
+    """All members. Unlike tarfile, also rejects a file that is cut off between two members."""
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             members = archive.getmembers()
@@ -146,7 +146,7 @@ def _members(path: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
         if members:
             end = members[-1].offset_data + (members[-1].size + 511) // 512 * 512
             is_whole = size >= end and stream.seek(end) == end and stream.read(512) == ZERO_BLOCK
-    except Exception as error:  # tarfile lets all kinds through: sizes of 2⁶⁰, sparse maps that are no numbers
+    except Exception as error:  # tarfile raises many kinds, e.g. for sizes of 2⁶⁰ or malformed sparse maps
         raise RequestError(
             f"{path}: is cut off or not an uncompressed tar ({first_line(error)}); fetch it again"
         ) from None
@@ -156,7 +156,7 @@ def _members(path: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
 
 
 def _caption(reading: Reading, stream: BinaryIO, members: dict[str, tarfile.TarInfo], where: str) -> str | None:
-    """The sample's caption; None if it has none, was marked as failed, or is too long."""
+    """The sample's caption; empty or None if it has none, is marked as failed, or is too long."""
     described: Any = {}
     for ending in (".json", ".txt"):
         if ending in members and members[ending].size > ESCAPED * reading.longest + SPARE:
@@ -185,7 +185,7 @@ def _bytes(stream: BinaryIO, member: tarfile.TarInfo) -> bytes:
 
 @reader("pages", TABLES)
 def read_pages(reading: Reading) -> Iterator[Sample]:
-    """OBELICS-like documents: `images` (bytes, or paths beside the file) and `texts`; one is null at each place."""
+    """OBELICS-like documents: `images` (bytes or relative paths) and `texts`; one of the two is null at each index."""
     for where, row in read_rows(reading, {"images": ("images",), "texts": ("texts",)}):
         images, texts = row["images"], row["texts"]
         if not isinstance(images, list) or not isinstance(texts, list) or len(images) != len(texts):
@@ -210,7 +210,7 @@ def read_pages(reading: Reading) -> Iterator[Sample]:
 
 
 def _words(text: Any, where: str, reading: Reading) -> str:
-    """The text, stripped; empty, and counted, for one that is of no use."""
+    """The stripped text; empty if the text is missing or too long, which is counted in `reading.left_out`."""
     if text is not None and not isinstance(text, str):
         raise RequestError(f"{where}: must have text, but has a {type(text).__name__}; repair it")
     if text is None or not text.strip():
@@ -223,7 +223,7 @@ def _words(text: Any, where: str, reading: Reading) -> str:
 
 
 def stored_image(image: Any, where: str) -> Stored | None:
-    """An image as it stands in a table: bytes, a path, or a record of both, as Hugging Face `datasets` writes it."""
+    """Validates an image of a table: bytes, a path, or a record of both, as written by Hugging Face `datasets`."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
     if image is None or isinstance(image, bytes):
@@ -238,7 +238,7 @@ def stored_image(image: Any, where: str) -> Stored | None:
 
 
 def _key(row: dict[str, Any]) -> str | None:
-    """The user's own name of a sample."""
+    """The user's key of a sample, if any."""
     return None if row.get("key") is None else str(row["key"])
 
 

@@ -1,7 +1,7 @@
-"""Users' files by path or by address: told apart by size and date, and fetched whole where they lie elsewhere.
+"""Users' files, local or remote: versions are distinguished by size and date; remote files are downloaded whole.
 
-An address is what `fsspec` knows (`s3://…`, `gs://…`; the package for it must be installed). Its file is copied into a
-folder of bounded size, from which the copies that were used longest ago go first; several processes share a copy.
+A remote file is given by a URL that `fsspec` supports (`s3://…`, `gs://…`; the package for it must be installed). It is
+copied into a folder of bounded size, from which the least recently used copies are deleted; processes share copies.
 """
 
 import os
@@ -20,20 +20,20 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import new_file, short_hash
 from mm1_lab.files import locked
 
-FETCHING = "fetch files ahead"
-"""Name of the threads that do."""
+FETCHING = "prefetch files"
+"""Name of the prefetching threads."""
 WAITS = (1.0, 5.0)
-"""Seconds before a file that could not be fetched is asked for again."""
+"""Seconds to wait before each retry of a failed download."""
 DATES = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
-"""What file systems tell of a file's content or date, the surest first."""
+"""Metadata by which file systems identify a file's version, the most reliable first."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the user's."""
+    """A user's file."""
 
     name: str
-    """A path, or an address."""
+    """A path or a URL."""
     size: int
     date: str
     """Changes when the content does."""
@@ -44,12 +44,12 @@ class File:
 
     @property
     def whole_name(self) -> str:
-        """From wherever a command is typed."""
+        """The URL or the absolute path."""
         return self.name if self.is_remote else os.path.abspath(self.name)
 
 
 def local_file(path: Path) -> File:
-    """Raises RequestError for a file that cannot be read."""
+    """The file at `path`. Raises RequestError if it cannot be read."""
     try:
         status = path.stat()
     except OSError as error:
@@ -62,11 +62,11 @@ def unreadable(path: Path, error: OSError) -> RequestError:
 
 
 def remote_files(address: str) -> list[File]:
-    """The files at an address, which may hold `*`. Raises RequestError where it cannot be listed."""
+    """The files at a URL, which may contain `*`. Raises RequestError if it cannot be listed."""
     try:
         system, place = fsspec.core.url_to_fs(address)
         found = system.glob(place, detail=True)
-    except Exception as error:  # of whatever library serves the address
+    except Exception as error:  # depends on the library that serves the URL
         raise RequestError(f"{address}: cannot be listed ({error}); check the address and your access to it") from None
     return [
         _file(system.unstrip_protocol(name), found[name]) for name in sorted(found) if found[name]["type"] == "file"
@@ -79,14 +79,14 @@ def _file(name: str, about: dict[str, Any]) -> File:
 
 
 class Copies:
-    """Files as paths of this machine; of remote ones, copies of up to `gigabytes` are kept in `folder`."""
+    """Provides files as local paths; keeps up to `gigabytes` of copies of remote files in `folder`."""
 
     def __init__(self, folder: Path, gigabytes: float) -> None:
         self._folder = folder
         self._room = gigabytes * 1e9
 
     def path(self, file: File) -> Path:
-        """The file, or its copy. Raises RequestError where it cannot be fetched, or is another than was listed."""
+        """Path of the file or of its copy. Raises RequestError if it cannot be fetched or has changed since listed."""
         if not file.is_remote:
             return Path(file.name)
         key = short_hash(file)
@@ -99,8 +99,8 @@ class Copies:
                     self._fetch(file, copy)
         return copy
 
-    def ahead(self, files: Sequence[File]) -> None:
-        """Fetches what is remote of `files` in the background, in order, as far as there is room for all of them."""
+    def prefetch(self, files: Sequence[File]) -> None:
+        """Fetches the remote ones of `files` in the background, in order, until the folder's size limit is reached."""
         if any(file.is_remote for file in files):
             Thread(target=self._fetch_in_order, args=(files,), name=FETCHING, daemon=True).start()
 
@@ -112,13 +112,13 @@ class Copies:
                 return
             try:
                 self.path(file)
-            except RequestError:  # told when the file is needed
+            except RequestError:  # raised again when the file is needed
                 return
 
     def _fetch(self, file: File, copy: Path) -> None:
         for wait in (*WAITS, None):
             try:
-                system, place = fsspec.core.url_to_fs(file.name)  # anew: a connection does not outlive a fork
+                system, place = fsspec.core.url_to_fs(file.name)  # not reused: connections do not survive a fork
                 if _file(file.name, system.info(place)) != file:
                     raise RequestError(f"{file.name}: has changed since it was listed; run `mm1-lab index` again")
                 with new_file(copy) as temporary:
@@ -127,7 +127,7 @@ class Copies:
                 return
             except RequestError:
                 raise
-            except Exception as error:  # of whatever library serves the address
+            except Exception as error:  # depends on the library that serves the URL
                 if wait is None:
                     raise RequestError(f"{file.name}: cannot be fetched ({error}); check the connection") from None
                 time.sleep(wait)
@@ -136,7 +136,7 @@ class Copies:
         with locked(self._folder / "room.lock"):
             ages = []
             for path in self._folder.iterdir():
-                with suppress(FileNotFoundError):  # another process has just renamed it
+                with suppress(FileNotFoundError):  # renamed meanwhile by another process
                     ages.append((path.stat().st_mtime_ns, path.stat().st_size, path))
             total = sum(size for _, size, _ in ages)
             for _, size, path in sorted(ages):

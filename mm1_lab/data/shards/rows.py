@@ -1,4 +1,4 @@
-"""How the samples of a collection stand in rows: as chunks of documents, or as whole conversations."""
+"""Arranges the samples of a collection in rows, as chunks of documents or as whole conversations."""
 
 import zlib
 from collections.abc import Callable, Iterable
@@ -17,19 +17,19 @@ from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Document, Limits, Part, Picture, Tokens
 
 ROWS_VERSION = 1
-"""Raised when the form of what is kept here changes."""
+"""Increased when the format of the files cached here changes."""
 
 
 class Rows:
-    """A collection in rows of `limits`, its documents cut into chunks that fit.
+    """A collection whose documents are cut into chunks that fit rows of `limits`.
 
-    An entry of a row is (sample, first token, end, positions, images); tokens are counted from the sample's first.
+    An entry of a row is (sample, first token, end, positions, images); tokens are numbered from the sample's start.
     """
 
     def __init__(
         self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path, nothing: str
     ) -> None:
-        """What is worked out is kept in `folder`; `nothing` is the message where no entry is left."""
+        """Caches results in `folder`; `nothing` is the error message if no entry is left to train on."""
         self._collection = collection
         self._tokenizer = tokenizer
         self._limits = limits
@@ -38,7 +38,7 @@ class Rows:
         self._key = (ROWS_VERSION, type(self).__name__, collection.reader, tokenizer.digest, tuple(limits))
 
     def cut(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The entries of `samples`; of an image-caption pair, only the first chunk."""
+        """The entries of `samples`; only the first chunk of an image-caption pair."""
         found: list[tuple[int, int, int, int, int]] = []
         for sample in samples.tolist():
             number, row = self._collection.find(sample)
@@ -64,11 +64,11 @@ class Rows:
         return Document(f"{self._collection.key(sample)}@{start}", tuple(parts))
 
     def train(self) -> NDArray[np.int64]:
-        """The entries of all training samples of a collection that is not large; kept in the cache."""
+        """The entries of all training samples, cached; not for large collections."""
         return self._kept("train", lambda: self._collection.train)
 
     def held_out(self) -> NDArray[np.int64]:
-        """The entries of the held-out samples; kept in the cache."""
+        """The entries of the held-out samples, cached."""
         return self._kept("held out", lambda: self._collection.held_out)
 
     def _kept(self, which: str, samples: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -76,9 +76,9 @@ class Rows:
         return kept(path, lambda: self.cut(samples()))
 
     def of_file(self, number: int) -> NDArray[np.int64]:
-        """The packed rows of one file of a large collection: the entries, row after row, each behind its row's number.
+        """The packed rows of one file of a large collection, cached; the same for all seeds and epochs.
 
-        They are the same for all seeds and epochs; kept in the cache.
+        Returns the entries row by row, each preceded by the number of its row.
         """
         shard, start = self._collection.shards[number], int(self._collection.starts[number])
 
@@ -96,7 +96,7 @@ class Rows:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """Rows and entries of each file of a large collection, (files, 2)."""
+        """(files, 2): number of rows and of entries of each file of a large collection."""
 
         def count() -> NDArray[np.int64]:
             files = (self.of_file(number) for number in range(len(self._collection.shards)))
@@ -105,11 +105,11 @@ class Rows:
         return kept(self._folder / "rows" / f"{short_hash(self._collection.derived_key, self._key)}.counts.npy", count)
 
     def __len__(self) -> int:
-        """Entries to train on."""
+        """Number of training entries."""
         return int(self.counts[:, 1].sum()) if self._collection.is_large else len(self.train())
 
     def plan(self, seed: int) -> Plan | WindowPlan:
-        """The order of the rows. Raises RequestError where there are none."""
+        """The order of the rows. Raises RequestError if there are none."""
         if not len(self):
             raise RequestError(self._nothing)
         if not self._collection.is_large:
@@ -120,11 +120,11 @@ class Rows:
             packed = of_file(number)
             return packed[slice(*np.searchsorted(packed[:, 0], [row, row + 1])), 1:]
 
-        return WindowPlan(self.counts[:, 0], load, seed, self._collection.ahead)
+        return WindowPlan(self.counts[:, 0], load, seed, self._collection.prefetch)
 
 
 class ConversationRows(Rows):
-    """Whole conversations; an entry is (sample, positions, images). Those that fit no row are left out."""
+    """Whole conversations; an entry is (sample, positions, images). Conversations that do not fit a row are skipped."""
 
     def cut(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         collection, limits = self._collection, self._limits
@@ -143,7 +143,7 @@ class ConversationRows(Rows):
 
 
 class ShardSource:
-    """Rows of one source, one epoch after another; they are planned when the first is asked for."""
+    """Rows of one source, epoch after epoch; they are planned when the first is requested."""
 
     def __init__(self, name: str, rows: Callable[[], Rows], seed: int) -> None:
         self.name = name
@@ -164,7 +164,7 @@ class ShardSource:
 
 
 class ShardText:
-    """Text for the decoder's pre-training, cut anew for each length of row; it is the same from start to end."""
+    """Text for the decoder's pre-training, cut for each row length in turn; it does not depend on progress."""
 
     def __init__(self, source: Callable[[Limits], ShardSource]) -> None:
         self._source = cache(lambda longest: source(Limits(longest, 0, 0)))
@@ -174,7 +174,7 @@ class ShardText:
 
 
 class ShardPairs:
-    """Image-caption pairs, each epoch in a new order."""
+    """Image-caption pairs, in a new order each epoch."""
 
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
         self._collections = {False: usual, True: dense}
@@ -188,11 +188,11 @@ class ShardPairs:
 
 
 def _order(collection: Collection, seed: int) -> Callable[[int], int]:
-    """The training sample that comes as number so many, epoch after epoch."""
+    """Returns a function that maps an index to a training sample: a new permutation in each epoch."""
     if collection.is_large:
         counts = np.array([shard.samples - shard.held_out for shard in collection.shards])
         train_of = lru_cache(maxsize=OPEN)(collection.train_of)
-        plan = WindowPlan(counts, lambda number, at: train_of(number)[at], seed, collection.ahead)
+        plan = WindowPlan(counts, lambda number, at: train_of(number)[at], seed, collection.prefetch)
         return lambda index: int(plan.row(index))
 
     @lru_cache(maxsize=2)
@@ -207,5 +207,5 @@ def _order(collection: Collection, seed: int) -> Callable[[int], int]:
 
 
 def stream(name: str, seed: int) -> int:
-    """A seed of its own for each use of the data."""
+    """Derives a distinct seed for each use of the data."""
     return zlib.crc32(name.encode()) << 32 | seed

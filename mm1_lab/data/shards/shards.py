@@ -1,4 +1,4 @@
-"""Users' data as `Data`: files named by a `data.yaml`, indexed and tokenised once, read at random."""
+"""Users' data as `Data`: the files listed in a `data.yaml`, indexed and tokenised once, with random access."""
 
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -23,13 +23,13 @@ from mm1_lab.data.types import Document, Limits
 from mm1_lab.source_code import code_hash
 
 CONVERSATIONS_VERSION = 1
-"""Raised when conversations are written otherwise."""
+"""Increased when the template of conversations changes."""
 CHUNKS_VERSION = 2
-"""Raised when documents are cut otherwise."""
+"""Increased when documents are cut differently."""
 
 
 def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: int) -> Path:
-    """Where `mm1-lab index` keeps the table of the files that the data file `path` names for a source."""
+    """Where `mm1-lab index` stores the table of the files that the data file `path` lists for a source."""
     key = short_hash(
         INDEX_VERSION, str(path.resolve()), name, source.reader, code_hash("reader", source.reader), longest
     )
@@ -37,14 +37,14 @@ def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: 
 
 
 class Shards:
-    """Users' data. What takes long (tokenizer, tokens, chunks) is done when first needed and kept in the cache."""
+    """Users' data. Slow steps (training a tokenizer, tokenising, cutting) run when first needed and are cached."""
 
     def __init__(self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> None:
         """Reads the `data.yaml` at `path` and indexes its files into `cache`.
 
-        Rows are planned for the scale's sequence, its largest number of image tokens and its images a row, so that
-        every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder: the file must name
-        no other. Raises RequestError for anything wrong in the file or what it names.
+        Rows are planned for the scale's sequence length, its largest number of image tokens and its images per row, so
+        that every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder; the data file
+        must not specify a different one. Raises RequestError if the data file or any file it lists is invalid.
         """
         content, files = read_data_file(path)
         self.path = path
@@ -80,7 +80,7 @@ class Shards:
 
     @cached_property
     def tokenizer(self) -> BackendTokenizer:
-        """The folder's, or byte-level BPE trained on the training text of all sources; of large ones, on a part."""
+        """The folder's tokenizer, or byte-level BPE trained on all training text (of large sources, on part of it)."""
         if self._folder_tokenizer is not None:
             return self._folder_tokenizer
         folder = self.cache / "tokenizers" / f"{self.identity.digest}-{self._scale.vocabulary}"
@@ -93,20 +93,20 @@ class Shards:
                 yield from filter(None, collection.texts(sample))
 
     def everything(self) -> dict[str, Collection]:
-        """All sources, and the instruction sets as `instructions.NAME`, as `DataFile.all_named` has them."""
+        """All sources, and the instruction sets as `instructions.NAME`, keyed as in `DataFile.all_named`."""
         return self.collections | {f"instructions.{name}": one for name, one in self.conversations.items()}
 
     def usual_rows(self, name: str) -> list[Rows]:
-        """The rows of a large source that a run of the scale asks for; of others they are planned in no time."""
+        """The rows of a large source that a run at this scale needs; none for other sources, as planning is fast."""
         if name not in self.collections or not self.collections[name].is_large:
             return []
         lengths = [phase.sequence_length for phase in self._scale.decoder.phases] if name == "text" else []
         return [self.rows(name, limits) for limits in (self.limits, *(Limits(length, 0, 0) for length in lengths))]
 
-    @cache  # noqa: B019 (data live as long as their process)
+    @cache  # noqa: B019 (instances live as long as the process)
     def rows(self, name: str, limits: Limits) -> Rows:
-        """A source of pre-training in rows of `limits`. Raises RequestError if the data file names no files for it."""
-        nothing = f"{self.path}: {name}: no text is left to train on; name more files"
+        """A pre-training source in rows of `limits`. Raises RequestError if the data file lists no files for it."""
+        nothing = f"{self.path}: {name}: no text is left to train on; add more files"
         return Rows(self.collection(name), self.tokenizer, limits, self.cache, nothing)
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
@@ -116,7 +116,7 @@ class Shards:
         return ShardSource(name, lambda: self.rows(name, limits), stream(f"{name} {limits.sequence}", seed))
 
     def instructions(self, name: str, seed: int, limits: Limits) -> ShardSource:
-        """An instruction set as rows of whole conversations, without those that are too long."""
+        """An instruction set in rows of whole conversations, without those that are too long."""
         if name not in self.conversations:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
@@ -134,13 +134,13 @@ class Shards:
         return ShardText(lambda limits: self.source("text", seed, limits))
 
     def pairs(self, seed: int) -> ShardPairs:
-        """Captioned images; dense captions are the synthetic ones where there are any, else the captions."""
+        """Captioned images; the dense captions are those of `synthetic` if there are any, else of `captions`."""
         has_dense = "synthetic" in self.collections
         usual = self.collection("synthetic" if has_dense and "captions" not in self.collections else "captions")
         return ShardPairs(usual, self.collection("synthetic") if has_dense else usual, seed)
 
     def held_out(self, name: str, count: int) -> list[Document]:
-        """The first chunk of each held-out sample, then the second of each, and so on; none with broken images."""
+        """The first chunk of each held-out sample, then the second of each, and so on, if its images can be decoded."""
         rows = self.rows(name, self.limits)
         entries = rows.held_out()
         rounds = _place_in_sample(entries[:, 0])
@@ -154,7 +154,7 @@ class Shards:
         return documents
 
     def collection(self, name: str) -> Collection:
-        """The source's samples. Raises RequestError if the data file names no files for it."""
+        """The source's samples. Raises RequestError if the data file lists no files for it."""
         if name not in self.collections:
             has = ", ".join(self.collections)
             raise RequestError(
@@ -164,19 +164,19 @@ class Shards:
 
 
 def _named_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> BackendTokenizer | None:
-    """That of a pre-trained decoder's folder, or else of the folder that the data file names; None for BPE."""
+    """The tokenizer of the pre-trained decoder, or else of the folder in the data file; None for BPE."""
     own = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
     if own and decoders and folder_tokenizer(own).digest != folder_tokenizer(decoders).digest:
         raise RequestError(
-            f"{path}: the tokenizer {content.tokenizer} does not match the decoder's in {decoders}; leave the line "
-            "out, for a pre-trained decoder brings its own"
+            f"{path}: the tokenizer {content.tokenizer} does not match the decoder's in {decoders}; remove the line, "
+            "as a pre-trained decoder brings its own tokenizer"
         )
     folder = decoders or own
     return folder_tokenizer(folder) if folder else None
 
 
 def _place_in_sample(samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each chunk, how many chunks of its sample stand before it; chunks of a sample are neighbours."""
+    """For each chunk, the number of earlier chunks of its sample; the chunks of a sample must be adjacent."""
     places = np.arange(len(samples))
     is_first = np.append(True, samples[1:] != samples[:-1])[: len(samples)]
     return places - np.maximum.accumulate(np.where(is_first, places, 0))

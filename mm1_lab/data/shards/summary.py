@@ -1,4 +1,4 @@
-"""What users' data hold: counts, what was left out and why, whether the pictures decode, and what to look at."""
+"""Summarises users' data: counts, what was skipped and why, whether images can be decoded, and warnings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from mm1_lab.data.shards.shards import Shards
 from mm1_lab.data.types import Picture
 
 TRIED = 256
-"""Pictures of a source that are decoded to see whether they are sound, from all over it."""
+"""Pictures per source, spread over its samples, that are decoded as a check."""
 TRIED_BEFORE_A_RUN = 32
 FEW = {"text": 1_000, "pairs": 1_000, "pages": 200}
-"""Documents, by reader, below which a source is said to be small: a model has seen them all in its first steps."""
+"""Number of documents, by reader, below which a warning says that training soon repeats them."""
 
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """One source in numbers."""
+    """Statistics of one source."""
 
     name: str
     reader: str
@@ -30,17 +30,17 @@ class SourceSummary:
     held_out: int
     pictures: int
     tokens: int
-    """Of text."""
+    """Text tokens."""
     chunks: int
-    """Documents and parts of documents, each for one row, without those held out."""
+    """Training documents, or parts of documents where these do not fit a row."""
     left_out: dict[str, int]
     tried: int
     broken: tuple[str, ...]
-    """Of the pictures that were tried, those that do not decode."""
+    """Error messages of the tried pictures that cannot be decoded."""
 
 
 def summarise(data: Shards) -> list[SourceSummary]:
-    """All sources. Tokenises them where that was not done yet."""
+    """Summarises all sources; tokenises those that are not tokenised yet."""
     summaries = []
     for name, collection in data.collections.items():
         files = range(len(collection.shards))
@@ -65,14 +65,14 @@ def summarise(data: Shards) -> list[SourceSummary]:
 
 
 def some_pictures(collection: Collection, most: int) -> list[Picture]:
-    """The first picture of up to `most` samples, evenly spaced; of a large collection, in its first files."""
+    """The first picture of up to `most` evenly spaced samples; for a large collection, of its first files only."""
     end = collection.starts[WINDOW] if collection.is_large and len(collection.shards) > WINDOW else len(collection)
     samples = np.unique(np.linspace(0, end - 1, most).astype(int)).tolist()
     return [picture for sample in samples for picture in collection.pictures(sample)[:1]]
 
 
 def check_pictures(data: Shards) -> None:
-    """Tries some pictures of every source, once per data. Raises RequestError where too many do not decode."""
+    """Tries to decode some pictures of each source, once per data. Raises RequestError if too many fail."""
     mark = data.cache / "checked" / data.identity.digest
     if mark.exists():
         return
@@ -88,16 +88,16 @@ def check_pictures(data: Shards) -> None:
 
 
 def warnings(summary: SourceSummary) -> Iterator[str]:
-    """What a user should know of a source before training on it."""
+    """What a user should know about a source before training on it."""
     if summary.documents < (few := FEW.get(summary.reader, 0)):
-        yield f"{summary.documents:,} documents are few (below {few:,}): training repeats them from its first steps on"
+        yield f"only {summary.documents:,} documents (fewer than {few:,}): training will soon repeat them"
     if not summary.held_out:
-        yield "nothing is held out, so there is no held-out loss; that takes four documents"
+        yield "nothing is held out, so there is no held-out loss; add documents until there are at least four"
     left_out = sum(summary.left_out.values())
     if left_out > (summary.documents + left_out) / 10:
         yield f"{left_out / (summary.documents + left_out):.0%} of the documents are left out"
     if len(summary.broken) > BROKEN_SHARE * summary.tried:
-        yield f"more than {BROKEN_SHARE:.0%} of the pictures are broken, and training will stop at them"
+        yield f"more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
 
 
 def summary_lines(data: Shards) -> Iterator[str]:

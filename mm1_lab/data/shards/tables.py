@@ -1,6 +1,6 @@
-"""Rows of users' tables as plain values: Parquet, Arrow (Hugging Face `datasets`), JSON Lines, CSV.
+"""Reads rows of users' tables as plain values: Parquet, Arrow (Hugging Face `datasets`), JSON Lines, CSV.
 
-Every fault is a RequestError that names the file, the place in it, and what to do.
+Every error is a RequestError that names the file, the place in it and the remedy.
 """
 
 import csv
@@ -19,31 +19,32 @@ from mm1_lab.formatting import first_line
 
 TABLES = (".parquet", ".arrow", ".jsonl", ".csv")
 BATCH = 64
-"""Rows of a Parquet or Arrow file that are plain values at a time; they may hold images."""
+"""Rows of a Parquet or Arrow file converted to plain values at once; kept low as rows may contain images."""
 ESCAPED = 12
-"""Bytes that JSON takes at most for a character."""
+"""Maximum bytes of a character in JSON."""
 SPARE = 1 << 16
-"""Bytes of a line of JSON beside its text."""
+"""Bytes allowed for a line of JSON in addition to its text."""
 Row = dict[str, Any]
 Columns = Mapping[str, tuple[str, ...]]
-"""What is wanted, and under which names it may stand."""
+"""Field name → the column names under which it may be found."""
 
 OPTIONAL: Columns = {"key": ("key", "id", "__key__"), "status": ("status",)}
-"""The user's own name of a sample, and whether img2dataset could fetch it."""
+"""The user's key of a sample, and whether img2dataset could fetch it."""
 
 
 @dataclass
 class Reading:
-    """The file that is read, the longest text that is wanted of it, and what was left out, by reason."""
+    """The file being read, and a count of the samples skipped so far."""
 
     path: Path
     longest: int
-    """Characters."""
+    """Maximum length of a document in characters."""
     left_out: Counter[str] = field(default_factory=Counter)
+    """Number of skipped samples, by reason."""
 
 
 def read_rows(reading: Reading, columns: Columns, optional: Columns = OPTIONAL) -> Iterator[tuple[str, Row]]:
-    """Each row's place, for messages, and its `columns` and optional ones, whatever they are called there."""
+    """Yields each row's place (for messages) and its required and optional fields under their standard names."""
     wanted = {**columns, **optional}
     for where, row in _READ[reading.path.suffix](reading, columns, optional):
         found = {name: alias for name, aliases in wanted.items() for alias in reversed(aliases) if alias in row}
@@ -62,7 +63,7 @@ def _parquet(reading: Reading, columns: Columns, optional: Columns) -> Iterator[
     try:
         parquet = pq.ParquetFile(reading.path)
         there = parquet.schema_arrow.names
-    except Exception as error:  # whatever Arrow raises for a damaged footer
+    except Exception as error:  # Arrow raises many kinds for a damaged footer
         raise RequestError(f"{reading.path}: is cut off or not Parquet ({first_line(error)}); fetch it again") from None
     names = _chosen(reading.path, there, columns, optional)
     return _numbered(reading.path, parquet.iter_batches(batch_size=BATCH, columns=names))
@@ -80,7 +81,7 @@ def _arrow(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tu
 
     def pieces() -> Iterator[pa.RecordBatch]:
         for batch in stream:
-            batch.validate(full=True)  # offsets that point elsewhere would end the process
+            batch.validate(full=True)  # invalid offsets would crash the process
             yield from (batch.slice(at, BATCH).select(names) for at in range(0, batch.num_rows, BATCH))
 
     return _numbered(reading.path, pieces())
@@ -98,7 +99,7 @@ def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[s
             rows = next(batches).to_pylist()
         except StopIteration:
             return
-        except Exception as error:  # Arrow's own, and Python's for text that is not UTF-8
+        except Exception as error:  # Arrow's errors, and UnicodeDecodeError
             raise RequestError(f"{path}: is damaged after row {number} ({first_line(error)}); fetch it again") from None
         for row in rows:
             yield f"{path}, row {number}", row
@@ -141,8 +142,8 @@ _READ = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl, ".csv": _csv}
 
 
 def parse_json(text: bytes, where: str) -> Any:
-    """The value that `text` spells. Raises RequestError."""
+    """Parses `text`. Raises RequestError if it is not JSON."""
     try:
         return json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and endless nesting
+    except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
         raise RequestError(f"{where}: is not JSON ({first_line(error)}); repair or remove it") from None
