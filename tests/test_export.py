@@ -292,7 +292,7 @@ def test_what_cannot_be_exported(
     assert "there are no weights of it" in refused(*SWEEP, "--seeds", "7,", "new")
     assert "mm1: is there already" in refused(*SWEEP, "mm1")
     error = refused(*SWEEP, "--as", "llava", "new")
-    assert "no exact form in LLaVA: the connector must be mlp" in error and not (place / "new").exists()
+    assert "no exact equivalent in LLaVA: the connector must be mlp" in error and not (place / "new").exists()
 
 
 @pytest.mark.parametrize("decoder", ["llama", "qwen2"])

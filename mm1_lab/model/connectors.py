@@ -1,8 +1,8 @@
 """Vision-language connectors: patch features in, a fixed number of image tokens out (section 3.2, Fig. 4).
 
-To add one, write a class with the same arguments under `@connector(NAME)`; that is the name recipes know it by. The
-paper's three adapt to any number of patches and any square number of image tokens; a class that does not raises
-RequestError when it is made.
+To add one, write a class with the same constructor arguments and decorate it with `@connector(NAME)`; recipes select it
+by that name. The paper's three connectors adapt to any number of patches and any square number of image tokens; a class
+that does not raises RequestError in its constructor.
 """
 
 import math
@@ -17,14 +17,14 @@ from mm1_lab.config import ConnectorConfig, RequestError, nearest
 from mm1_lab.model.encoder import stretch_positions
 
 Build = Callable[[ConnectorConfig, int, int, int], nn.Module]
-"""Configuration, encoder width, decoder width, patches → the connector."""
+"""(configuration, encoder width, decoder width, patches) → the connector."""
 
 CONNECTORS: dict[str, Build] = {}
-"""By name."""
+"""Connector classes by name."""
 
 
 def connector(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
-    """Enters the class below it into CONNECTORS."""
+    """Registers the decorated class in CONNECTORS."""
 
     def enter(kind: type[nn.Module]) -> type[nn.Module]:
         CONNECTORS[name] = kind
@@ -40,13 +40,13 @@ def _grid(features: torch.Tensor) -> torch.Tensor:
 
 
 def _heads(width: int) -> int:
-    """As many as 16, each at least 16 wide."""
+    """The number of attention heads: up to 16, each at least 16 wide."""
     return next(count for count in (16, 8, 4, 2, 1) if width % count == 0 and (width >= 16 * count or count == 1))
 
 
 @connector("average-pooling")
 class AveragePooling(nn.Module):
-    """Average pooling on the patch grid to √k × √k, then a linear projection."""
+    """Average pooling of the patch grid to √k × √k, then a linear projection."""
 
     def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
@@ -61,9 +61,9 @@ class AveragePooling(nn.Module):
 
 @connector("attention-pooling")
 class AttentionPooling(nn.Module):
-    """k learnt queries look at the patches through one multi-head cross-attention; then a linear projection.
+    """k learnt queries attend to the patches in one multi-head cross-attention, followed by a linear projection.
 
-    Queries start as N(0, 1), so that they differ from the first step on.
+    Queries are initialised from N(0, 1), so that they differ from the first step on.
     """
 
     def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
@@ -81,12 +81,12 @@ class AttentionPooling(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """A residual block of Honeybee's convolutional stage, which is RegNet-Y's: 1×1, 3×3, squeeze and excite, 1×1.
+    """A residual block of Honeybee's convolutional stage (RegNet-Y's): 1×1, 3×3, squeeze and excitation, 1×1.
 
-    As there, the bottleneck is as wide as the output, the 3×3 works on each channel by itself, the excitation's inner
-    width is a quarter of the input's, each convolution is followed by a layer norm over the channels and, but for the
-    last, by SiLU; the last SiLU comes after the sum. Where the widths differ, the shortcut is a normed 1×1 convolution.
-    Features are kept channels-last, where a 1×1 convolution is a linear layer.
+    As there, the bottleneck is as wide as the output, the 3×3 convolution is depthwise, and the excitation's inner
+    width is a quarter of the input's. Each convolution is followed by a layer norm over the channels and, except the
+    last, by SiLU; the last SiLU follows the sum. If the widths differ, the shortcut is a 1×1 convolution with a layer
+    norm. Features are channels-last, so that a 1×1 convolution is a linear layer.
     """
 
     def __init__(self, before: int, after: int) -> None:
@@ -114,7 +114,7 @@ class _Bottleneck(nn.Module):
 
 
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Stretches position embeddings in `weights` to the patch grid of `module`, as those of the encoder are."""
+    """Interpolates position embeddings in `weights` to the patch grid of `module`, as the encoder does with its own."""
     key = f"{prefix}positions"
     if key in weights:
         weights[key] = stretch_positions(weights[key], 0, len(module.get_parameter("positions")))
@@ -122,10 +122,10 @@ def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: s
 
 @connector("c-abstractor")
 class CAbstractor(nn.Module):
-    """Honeybee's C-Abstractor: convolutions before and after adaptive pooling keep what is near together.
+    """Honeybee's C-Abstractor: convolutions before and after adaptive pooling, which preserve local context.
 
-    A learnt position embedding (σ 0.02) on the features, three bottleneck blocks to `config.width`, average pooling to
-    √k × √k, three more blocks, and two linear layers with SiLU between them to the decoder's width.
+    A learnt position embedding (σ 0.02) is added to the features; then come three bottleneck blocks of `config.width`,
+    average pooling to √k × √k, three more blocks, and two linear layers with SiLU between them to the decoder's width.
     """
 
     BLOCKS = 3
@@ -155,7 +155,7 @@ class CAbstractor(nn.Module):
 
 @connector("mlp")
 class TwoLayerMLP(nn.Module):
-    """LLaVA 1.5's: every patch is an image token, through two linear layers with GELU between them."""
+    """LLaVA 1.5's connector: two linear layers with GELU between them, one image token per patch."""
 
     def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
         super().__init__()
@@ -176,9 +176,9 @@ class TwoLayerMLP(nn.Module):
 
 @connector("pixel-shuffle")
 class PixelShuffle(nn.Module):
-    """That of Idefics 3, SmolVLM and nanoVLM: r × r neighbouring patches, laid side by side, are one token.
+    """The connector of Idefics 3, SmolVLM and nanoVLM: r × r neighbouring patches are concatenated into one token.
 
-    A linear layer takes their r² · width features to the decoder's width; nothing is averaged away.
+    A linear layer projects their r² · width features to the decoder's width; nothing is averaged.
     """
 
     def __init__(self, config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> None:
@@ -200,7 +200,7 @@ class PixelShuffle(nn.Module):
 
 
 class _ResamplerLayer(nn.Module):
-    """Latents attend to patches and to each other, then pass a feed-forward; both are residual and normed before."""
+    """Latents attend to the patches and to each other, then pass a feed-forward; both are pre-norm and residual."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -222,9 +222,9 @@ class _ResamplerLayer(nn.Module):
 
 @connector("resampler")
 class PerceiverResampler(nn.Module):
-    """Flamingo's, in the depth that Idefics 2 has: k learnt latents gather what the patches hold in three layers.
+    """Flamingo's resampler with three layers, as in Idefics 2: k learnt latents attend to the patches.
 
-    Works at `config.width`; linear layers lead in and, after a last norm, out.
+    It works at `config.width`, after a linear layer; a final norm and another linear layer follow.
     """
 
     LAYERS = 3
@@ -248,9 +248,10 @@ class PerceiverResampler(nn.Module):
 
 
 def build_connector(config: ConnectorConfig, encoder_width: int, decoder_width: int, patches: int) -> nn.Module:
-    """The connector that `config` names, from `patches` features to `config.image_tokens` tokens.
+    """The connector that `config` selects, from `patches` features to `config.image_tokens` tokens.
 
-    Raises RequestError for an unknown kind, or counts that are not squares or that the kind cannot give.
+    Raises RequestError for an unknown kind, and for counts that are not square numbers or that the kind does not
+    support.
     """
     if config.kind not in CONNECTORS:
         raise RequestError(f"there is no connector {config.kind!r}{nearest(config.kind, CONNECTORS)}")
@@ -263,9 +264,9 @@ def build_connector(config: ConnectorConfig, encoder_width: int, decoder_width: 
 
 
 def _keep_variance(module: nn.Module) -> None:
-    """Linear layers that keep the scale of what they get, so that image tokens start as large as word embeddings.
+    """Initialises linear layers to preserve variance, so that image tokens start at the scale of the word embeddings.
 
-    With torch's own initialisation they start at a third of that, and differ between images by a twelfth.
+    With torch's default initialisation they start at a third of it, and differ between images by only a twelfth.
     """
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))

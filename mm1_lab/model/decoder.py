@@ -1,8 +1,8 @@
-"""The decoder: a causal language model with RMSNorm, RoPE and SwiGLU, of 12 · layers · width² parameters.
+"""The decoder: a causal language model with RMSNorm, RoPE and SwiGLU and about 12 · layers · width² parameters.
 
-What the paper leaves open is set for small models to learn to look things up early: untied embeddings drawn from
-N(0, 1), RoPE with base 500, matrices scaled to width and depth, and query and key biases that make some heads look a
-few positions back from the first step on. All of it is free to change in training.
+Where the paper leaves the choice open, the initialisation helps small models learn to copy and look up early: untied
+embeddings drawn from N(0, 1), RoPE with base 500, matrices scaled to width and depth, and query and key biases that
+make some heads attend a few positions back from the first step on. Training is free to change all of it.
 """
 
 import math
@@ -21,20 +21,20 @@ from mm1_lab.weights import WEIGHTS, library_weights, load_weights
 
 ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)
-"""Positions that the heads of the first layer look back, in turn; in later layers the first head looks back 1."""
+"""Distances at which the heads of the first layer attend, in turn; in later layers the first head attends one back."""
 LOOK_BACK_STRENGTH = 3.0
 ROUTER_SPREAD = 0.1
-"""Standard deviation of a router's first logits: experts are chosen nearly alike, but a token's choice is its own."""
+"""Standard deviation of a router's initial logits: experts start almost equally likely, but tokens differ."""
 LOOK_BACK_FREQUENCY = 0.2
-"""Only rotations faster than this (radians a position) can tell neighbours apart."""
+"""Only rotations faster than this (radians per position) can distinguish neighbouring positions."""
 
 
 def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConfig:
-    """A causal language model for `vocabulary` entries and rows of `sequence` positions.
+    """Configuration of a causal language model with `vocabulary` entries, for rows of `sequence` positions.
 
-    The feed-forward is 8/3 · width, so that SwiGLU's three matrices hold 8 · width² parameters like a classic
-    4 · width one; from a width of 256 on it is a multiple of 8. Where there are experts, each is a feed-forward of that
-    width, and none is shared.
+    The feed-forward is 8/3 · width wide, so that SwiGLU's three matrices have 8 · width² parameters, like a classic
+    feed-forward of 4 · width; for widths of 256 and more it is rounded to a multiple of 8. In a mixture of experts each
+    expert is such a feed-forward, and there is no shared expert.
     """
     multiple = 8 if size.width >= 256 else 1
     feed_forward = size.feed_forward or round(8 * size.width / 3 / multiple) * multiple
@@ -65,12 +65,12 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """The library's model of `config`, initialised as it does it; routers compute in single precision."""
+    """The library's model for `config` with the library's initialisation; routers compute in single precision."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Initializing zero-element")  # the shared expert, which is not there
+        warnings.filterwarnings("ignore", message="Initializing zero-element")  # the absent shared expert
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if isinstance(config, Qwen2MoeConfig):
-        # one expert after the other, which is right for every width and in autocast; grouped kernels are neither
+        # one expert at a time: correct for every width and under autocast, unlike the grouped kernels
         decoder.set_experts_implementation("eager")
         for layer in sparse_layers(decoder):
             layer.mlp.gate = Router(config)
@@ -78,17 +78,17 @@ def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def build_decoder(size: Size, vocabulary: int, sequence: int) -> PreTrainedModel:
-    """A causal language model from scratch."""
+    """A causal language model, newly initialised."""
     decoder = make_decoder(decoder_config(size, vocabulary, sequence))
     initialise(decoder)
     return decoder
 
 
 class Router(Qwen2MoeTopKRouter):
-    """Chooses experts in single precision, also where all else is in bf16: rounded logits would change the choice."""
+    """Chooses experts in single precision even when the rest runs in bf16: rounded logits would change the choice."""
 
     def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(…, width) → logits (tokens, experts), and the chosen experts' weights and numbers (tokens, chosen)."""
+        """(…, width) → logits (tokens, experts), and weights and indices of the chosen experts (tokens, chosen)."""
         with torch.autocast(hidden.device.type, enabled=False):
             logits, weights, chosen = super().forward(hidden.float())
         return logits, weights.to(hidden.dtype), chosen
@@ -100,10 +100,11 @@ def sparse_layers(decoder: PreTrainedModel) -> list[Any]:
 
 
 def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
-    """Fills a decoder with experts from the folder of a dense one's stage: each expert is its layer's feed-forward.
+    """Initialises a mixture of experts from the folder of a dense decoder: each expert is a copy of its layer's
+    feed-forward.
 
-    As the weights of the chosen experts add up to 1, logits are those of the dense decoder at first. Routers stay as
-    they are. (Komatsuzaki et al. 2023, Sparse Upcycling.)
+    Since the weights of the chosen experts add up to 1, the initial logits equal those of the dense decoder. Routers
+    keep their initialisation (Komatsuzaki et al. 2023, Sparse Upcycling).
     """
     weights = load_file(dense / WEIGHTS)
     for index, layer in enumerate(decoder.model.layers):
@@ -118,10 +119,10 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
 
 
 def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> None:
-    """Reads the weights of a stage from its folder, or those that others have trained.
+    """Loads the weights of a stage from its folder, or those of a pre-trained model.
 
-    What the embedding has more entries than theirs starts as the mean of the others. Raises RequestError for a folder
-    that lacks weights.
+    Additional rows of the embedding are initialised with the mean of the pre-trained rows. Raises RequestError for a
+    folder without weights.
     """
     if isinstance(source, Path):
         load_weights(decoder, source)
@@ -136,10 +137,10 @@ def load_decoder(decoder: PreTrainedModel, source: Path | PretrainedDecoder) -> 
 
 @torch.no_grad()
 def initialise(decoder: PreTrainedModel) -> None:
-    """Overwrites the library's own initialisation, so it must come after the whole model is made.
+    """Replaces the library's initialisation; call it after the whole model has been constructed.
 
-    Matrices are drawn with variance 1 / fan-in; those that add to the residual stream are 1 / √(2 · layers) of that.
-    The output head starts at 1 / width, so that the first loss is close to log(vocabulary).
+    Matrices are drawn with variance 1 / fan-in; those that write to the residual stream are scaled by 1 / √(2 ·
+    layers). The output head has σ = 1 / width, so that the initial loss is close to log(vocabulary).
     """
     width, heads = decoder.config.hidden_size, decoder.config.num_attention_heads
     branch_scale = 1 / math.sqrt(2 * decoder.config.num_hidden_layers)
@@ -167,10 +168,10 @@ def initialise(decoder: PreTrainedModel) -> None:
 
 
 def _look_back(attention: Any, head: int, distance: int, head_width: int) -> None:
-    """Biases that make `head` attend to the position `distance` before, whatever the content; heads may share keys.
+    """Sets biases that make `head` attend `distance` positions back regardless of content. Heads may share keys.
 
-    RoPE turns the pair (i, i + head_width/2) by w · position. With a key of (c, 0) and a query of
-    (c cos wD, −c sin wD) their product between positions t and s is c² cos w(t − s − D): largest at s = t − D.
+    RoPE rotates the pair (i, i + head_width/2) by w · position. A key (c, 0) and a query (c cos wD, −c sin wD) then
+    have the product c² cos w(t − s − D) between positions t and s, which is largest at s = t − D.
     """
     half = head_width // 2
     frequency = ROPE_BASE ** (-torch.arange(half) * 2 / head_width)

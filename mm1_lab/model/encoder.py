@@ -15,22 +15,22 @@ from mm1_lab.pretrained import ENCODERS, vision_config
 from mm1_lab.weights import library_weights, load_weights
 
 COLOUR_SPREAD = 64.0
-"""A pixel's distance from the mean colour is divided by this: about one standard deviation."""
+"""About one standard deviation of the pixel values around the mean colour."""
 
 
 class EncoderConfig(PreTrainedConfig):
-    """A vision tower of the library, which of its features are used, and how its images are normalised."""
+    """The vision tower, the layer whose features are used, and the normalisation of its images."""
 
     model_type = "mm1_encoder"
     sub_configs_defaults: ClassVar = {"vision_config": SubConfigSpec(AutoConfig, model_type="clip_vision_model")}
 
     vision_config: Any = None
     image_size: int = 0
-    """Pixels a side."""
+    """Image side in pixels."""
     layer: int | None = None
-    """None: the last, after the final norm; else this layer's output as it is, counted as `hidden_states` is."""
+    """None: the last layer after the final norm; otherwise the output of this layer, an index into `hidden_states`."""
     white: float = 1.0
-    """Pixel values are divided by this; then `mean` is taken off, and the rest divided by `std`, by channel."""
+    """Pixel values are divided by this, then normalised per channel with `mean` and `std`."""
     mean: tuple[float, ...] | list[float] = (float(MEAN_COLOUR),) * 3
     std: tuple[float, ...] | list[float] = (COLOUR_SPREAD,) * 3
 
@@ -38,9 +38,9 @@ class EncoderConfig(PreTrainedConfig):
 class Encoder(PreTrainedModel):
     """Patch features of a vision tower, without class token, after its final norm unless a layer is chosen.
 
-    CLIP applies that norm to the class token alone; here every patch goes through it, in contrastive pre-training
-    (where the mean of the patches is the image) as in the multimodal model. Weights of another resolution load too:
-    their position embeddings are interpolated (bicubic).
+    CLIP applies that norm to the class token only; here it is applied to every patch, in the multimodal model as in
+    contrastive pre-training (where an image is represented by the mean of its patches). Weights of another resolution
+    can be loaded; their position embeddings are interpolated (bicubic).
     """
 
     config_class = EncoderConfig
@@ -63,15 +63,15 @@ class Encoder(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The tower has initialised itself; left are the buffers, which no file holds."""
+        """The tower has been initialised already; this fills the buffers, which are not saved."""
         if module is self:
             self.get_buffer("mean").copy_(torch.tensor(self.config.mean)[:, None, None])
             self.get_buffer("std").copy_(torch.tensor(self.config.std)[:, None, None])
 
     def load(self, source: Path | PretrainedEncoder) -> None:
-        """Reads the weights of a stage from its folder, or those that others have trained.
+        """Loads the weights of a stage from its folder, or those of a pre-trained model.
 
-        Raises RequestError for a folder that lacks weights.
+        Raises RequestError for a folder without weights.
         """
         if isinstance(source, Path):
             load_weights(self, source)
@@ -81,17 +81,17 @@ class Encoder(PreTrainedModel):
         self.load_state_dict({f"vision.{name}": weights[name] for name in self.vision.state_dict()})
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (n, 3, side, side) → float of the same shape, as the tower was or will be trained to see them."""
+        """uint8 (n, 3, side, side) → float of the same shape, normalised as in the tower's training."""
         return (images.float() / self.config.white - self.get_buffer("mean")) / self.get_buffer("std")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised float (n, 3, side, side) → (n, patches, width), row by row of the patch grid."""
+        """Normalised float (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""
         inputs = self._as_patches(images) if self.family.model == "Siglip2VisionModel" else {"pixel_values": images}
         features = self.vision(**inputs).last_hidden_state[:, self.family.leading :]
         return features if self.family.normed else getattr(self.vision, self.family.norm)(features)
 
     def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """SigLIP 2 takes its patches cut out: (n, patches, patch · patch · 3), a pixel's channels side by side."""
+        """SigLIP 2 takes extracted patches: (n, patches, patch · patch · 3), with a pixel's channels adjacent."""
         patch = self.config.vision_config.patch_size
         used = images[:, :, : self.side * patch, : self.side * patch]
         grid = used.unfold(2, patch, patch).unfold(3, patch, patch)
@@ -103,7 +103,7 @@ class Encoder(PreTrainedModel):
 
 
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Stretches the position embeddings in `weights` to the patch grid of `module`, where it is another one."""
+    """Interpolates the position embeddings in `weights` to the patch grid of `module` if it differs."""
     assert isinstance(module, Encoder)
     key = f"{prefix}vision.{module.family.positions}"
     if key in weights:
@@ -124,7 +124,7 @@ def stretch_positions(positions: torch.Tensor, leading: int, patches: int) -> to
 
 
 def encoder_config(size: Size, patch: int, image_size: int) -> EncoderConfig:
-    """A ViT as CLIP has it, for images of `image_size` pixels a side, cut into patches of `patch` pixels a side."""
+    """CLIP's ViT for images with a side of `image_size` pixels and patches with a side of `patch` pixels."""
     vision = CLIPVisionConfig(
         hidden_size=size.width,
         intermediate_size=4 * size.width,
@@ -138,7 +138,7 @@ def encoder_config(size: Size, patch: int, image_size: int) -> EncoderConfig:
 
 
 def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> EncoderConfig:
-    """A vision tower that others have trained, for images of `image_size` pixels a side."""
+    """A pre-trained vision tower for images with a side of `image_size` pixels."""
     return EncoderConfig(
         vision_config=vision_config(encoder, image_size),
         image_size=image_size,
@@ -150,5 +150,5 @@ def pretrained_encoder_config(encoder: PretrainedEncoder, image_size: int) -> En
 
 
 def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
-    """A ViT from scratch."""
+    """A newly initialised ViT."""
     return Encoder(encoder_config(size, patch, image_size))

@@ -1,12 +1,12 @@
-"""MM1 as other people's tools know models: a folder of it loads by the library's Auto classes, and generates.
+"""MM1 as a model of the transformers library: a folder of it loads with the Auto classes and supports `generate`.
 
-After `import mm1_lab.model`, `AutoModelForImageTextToText.from_pretrained(FOLDER)` gives the model of a multimodal
-stage, or an exported one, and `AutoProcessor` what makes its inputs. Images are uint8 tensors (n, 3, side, side), in
-the order in which their tokens stand in the batch; prompts are padded on the left.
+After `import mm1_lab.model`, `AutoModelForImageTextToText.from_pretrained(FOLDER)` loads the model of a multimodal
+stage or an exported one, and `AutoProcessor` loads the processor that prepares its inputs. Images are uint8 tensors (n,
+3, side, side), in the order of their tokens in the batch; prompts are padded on the left.
 
-A text says with `<image>` where its pictures stand. Pictures become squares of uint8 pixels, one or five views each, as
-in training; the model normalises them itself. A picture is a file's path, read as training reads files, or an image of
-PIL or numpy, which is scaled as it is.
+In a text `<image>` marks the position of a picture. Each picture becomes one or five square views of uint8 pixels, as
+in training; the model normalises them. A picture is a file path, read as training reads files, or a PIL or numpy image,
+which is only resized.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from mm1_lab.pretrained import check_folder
 
 
 class MM1ForConditionalGeneration(MM1, GenerationMixin):
-    """The same parts and weights as MM1, with the arguments that the library calls models with."""
+    """MM1 with the same parts and weights, called with the library's arguments."""
 
     main_input_name = "input_ids"
 
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, **settings: Any) -> Any:
-        """As the library does it, from safetensors alone.
+        """Loads a model as the library does, from safetensors only.
 
-        Raises RequestError for a folder that has pickled weights, or lacks a file that its DONE names.
+        Raises RequestError for a folder with pickled weights, or without a file that its DONE lists.
         """
         if Path(name).is_dir():
             check_folder(Path(name))
@@ -65,14 +65,14 @@ class MM1ForConditionalGeneration(MM1, GenerationMixin):
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """The library's output of the decoder, with logits (batch, length, vocabulary), and a loss where `labels` are.
+        """The library's output of the decoder: logits (batch, length, vocabulary), and a loss if `labels` are given.
 
-        Raises ValueError where tokens of images and images do not match.
+        Raises ValueError if the numbers of image tokens and images do not match.
         """
         if inputs_embeds is None:
             assert input_ids is not None
             if pixel_values is None and past_key_values is not None and past_key_values.get_seq_length():
-                # what goes on is the model's own: an image token that it wrote is a word, no place for an image
+                # generated tokens: an image token that the model wrote is an ordinary word, not a placeholder
                 inputs_embeds = self.decoder.get_input_embeddings()(input_ids)
             else:
                 none = input_ids.new_empty((0, 3, 1, 1), dtype=torch.uint8)
@@ -91,7 +91,7 @@ class MM1ForConditionalGeneration(MM1, GenerationMixin):
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """An image in memory as a Picture."""
+    """Makes an image in memory a Picture."""
 
     image: Image.Image
     shape: str
@@ -101,7 +101,7 @@ class _Loaded:
 
 
 class MM1Processor(ProcessorMixin):
-    """Text and pictures become what the model was trained to read: tokenizer and pictures' form together."""
+    """Prepares text and pictures as the model was trained on them: tokenizer and image preprocessing together."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class MM1Processor(ProcessorMixin):
         chat_template: str | None = None,
         **_: Any,
     ) -> None:
-        """`image_tokens`: places of one view; `side`: its pixels; `shape`: how an image becomes a square."""
+        """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square."""
         self.side, self.views, self.image_tokens = side, views, image_tokens
         self.shape, self.blind = shape, blind
         super().__init__(tokenizer, chat_template=chat_template)
@@ -126,18 +126,18 @@ class MM1Processor(ProcessorMixin):
     def __call__(self, images: Any = None, text: Any = None, **_: Any) -> BatchFeature:
         """`input_ids` and `attention_mask` (batch, length), and uint8 `pixel_values` (views, 3, side, side) if any.
 
-        `images` are one, a list of all, or a list for each text, in the order of the `<image>` in the texts; where no
-        text has one, each picture is put before its text. Raises ValueError where they do not match.
+        `images` is one image, a list of all images, or a list per text, in the order of the `<image>` markers. If no
+        text has a marker, each picture is put before its text. Raises ValueError if markers and pictures do not match.
         """
         texts = [text or ""] if isinstance(text, str) or text is None else list(text)
         pictures = _flat(images)
         if pictures and not any(IMAGE in one for one in texts):
             if len(texts) not in (1, len(pictures)):
-                raise ValueError(f"{len(pictures)} pictures for {len(texts)} texts; write {IMAGE} where each stands")
+                raise ValueError(f"{len(pictures)} pictures for {len(texts)} texts; mark where each goes by {IMAGE}")
             texts = [IMAGE * (len(pictures) // len(texts)) + one for one in texts]
-        asked = sum(one.count(IMAGE) for one in texts)
-        if asked != len(pictures):
-            raise ValueError(f"{asked} {IMAGE} in the text, but {len(pictures)} pictures")
+        markers = sum(one.count(IMAGE) for one in texts)
+        if markers != len(pictures):
+            raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures")
         rows = [self._encode(one) for one in texts]
         longest = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
@@ -150,13 +150,13 @@ class MM1Processor(ProcessorMixin):
         return BatchFeature(batch)
 
     def _encode(self, text: str) -> list[int]:
-        """Begin token, text, and for each picture its places; what else looks special in a text is text."""
+        """Begin token and text, with image tokens for each `<image>`. Other special tokens are encoded as text."""
         backend = self.tokenizer.backend_tokenizer
         backend.encode_special_tokens = True
-        places = [backend.token_to_id(IMAGE)] * (self.image_tokens * self.views)
+        placeholder = [backend.token_to_id(IMAGE)] * (self.image_tokens * self.views)
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text.split(IMAGE)):
-            ids += places if number else []
+            ids += placeholder if number else []
             ids += backend.encode(piece, add_special_tokens=False).ids
         return ids
 
@@ -174,7 +174,7 @@ class MM1Processor(ProcessorMixin):
 
 
 def _flat(images: Any) -> list[Any]:
-    """All images of a batch, one after the other."""
+    """All images of a batch in one list."""
     if images is None:
         return []
     if isinstance(images, list | tuple):
@@ -183,7 +183,7 @@ def _flat(images: Any) -> list[Any]:
 
 
 def library_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer as the transformers library has it."""
+    """The tokenizer as a transformers tokenizer."""
     backend = tokenizer.backend
     named = {"pad_token": tokenizer.pad, "bos_token": tokenizer.begin, "eos_token": tokenizer.end}
     return PreTrainedTokenizerFast(

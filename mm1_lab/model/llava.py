@@ -1,8 +1,8 @@
-"""MM1 as LLaVA, where that is exact: for servers that know LLaVA and not this model.
+"""Converts MM1 to LLaVA where that is exact, for inference servers that support LLaVA but not this model.
 
-LLaVA takes a layer of a CLIP tower as it is and puts it through two linear layers with GELU between them. So the
-encoder must be CLIP's with an explicit `layer` (without one, every patch goes through the final norm, which has no
-place there), the connector `mlp`, and each picture one view.
+LLaVA feeds the output of a layer of a CLIP tower into two linear layers with GELU between them. So the encoder must be
+CLIP's with an explicit `layer` (without one every patch passes the final norm, which LLaVA does not apply), the
+connector must be `mlp`, and each picture a single view.
 """
 
 from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
@@ -14,20 +14,20 @@ LLAMA_LIKE = ("llama", "qwen2", "qwen3")
 
 
 def to_llava(model: MM1ForConditionalGeneration, processor: MM1Processor) -> LlavaForConditionalGeneration:
-    """The same model in LLaVA's form. Raises RequestError, with the reason, where that would be another model."""
+    """The same model as a LLaVA model. Raises RequestError with the reason if they would not be equivalent."""
     encoder, text = model.config.encoder_config, model.config.text_config
     reasons = {
         "the connector must be mlp": model.config.connector["kind"] != "mlp",
         "the encoder must be CLIP's": encoder.vision_config.model_type != "clip_vision_model",
-        "the encoder's features are normed, which LLaVA does not do; choose its `layer`": encoder.layer is None,
+        "the encoder applies its final norm, which LLaVA does not; set its `layer`": encoder.layer is None,
         f"the decoder's family must be one of {', '.join(LLAMA_LIKE)}": text.model_type not in LLAMA_LIKE,
         "a picture must be one view": processor.views != 1,
         "the model is blind": processor.blind,
-        "pictures are not squeezed into a square": processor.shape != "squeeze",
+        "pictures must be squeezed into a square": processor.shape != "squeeze",
     }
     for reason, holds in reasons.items():
         if holds:
-            raise RequestError(f"--as llava: this arm has no exact form in LLaVA: {reason}")
+            raise RequestError(f"--as llava: this arm has no exact equivalent in LLaVA: {reason}")
     config = LlavaConfig(
         vision_config=encoder.vision_config,
         text_config=text,
@@ -55,14 +55,14 @@ def to_llava(model: MM1ForConditionalGeneration, processor: MM1Processor) -> Lla
             continue
         weights[key] = value
     found = llava.load_state_dict(weights, strict=False)
-    # the tower's last norm is for the class token, which nobody reads
+    # the tower's final norm only affects the class token, which is not used
     missing = [key for key in found.missing_keys if "post_layernorm" not in key]
     assert not missing and not found.unexpected_keys, (missing, found.unexpected_keys)
     return llava.eval()
 
 
 def llava_processor(model: MM1ForConditionalGeneration, processor: MM1Processor) -> LlavaProcessor:
-    """Pictures and text as LLaVA's tools prepare them."""
+    """The processor that prepares pictures and text for the LLaVA model."""
     encoder = model.config.encoder_config
     side = {"height": encoder.image_size, "width": encoder.image_size}
     images = CLIPImageProcessorPil(

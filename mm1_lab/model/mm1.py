@@ -1,4 +1,4 @@
-"""MM1: image features take the places of image tokens in the decoder's sequence."""
+"""MM1: encoder, connector and decoder. Image features replace the image tokens in the decoder's input."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +28,11 @@ from mm1_lab.model.packed import States, read_rows
 from mm1_lab.pretrained import text_config
 
 IMAGES_AT_ONCE = 256
-"""Images that go through the encoder together: five views of many pictures need not be in memory at once."""
+"""Images encoded at a time, which limits the memory that five views of many pictures take."""
 
 
 class MM1Config(PreTrainedConfig):
-    """All that is needed to build an MM1."""
+    """Everything that is needed to build an MM1."""
 
     model_type = "mm1"
     sub_configs_defaults: ClassVar = {
@@ -46,7 +46,7 @@ class MM1Config(PreTrainedConfig):
     """Fields of a ConnectorConfig."""
     image_token_id: int = 0
     scale_images: bool = False
-    """Whether image tokens get the size of the decoder's embeddings (see `match_embedding_scale`)."""
+    """Whether image tokens are scaled to the decoder's embeddings (see `match_embedding_scale`)."""
 
 
 class MM1(PreTrainedModel):
@@ -72,10 +72,10 @@ class MM1(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Every part has initialised itself when it was made; the library's common way would do it anew."""
+        """Does nothing: every part has initialised itself, and the library's default would overwrite that."""
 
     def get_input_embeddings(self) -> nn.Module:
-        """Those of the decoder."""
+        """The decoder's input embeddings."""
         return self.decoder.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -83,17 +83,17 @@ class MM1(PreTrainedModel):
         return self.decoder.get_output_embeddings()
 
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
-        """Fills encoder and decoder from the folders of the stages before `stage`, or with what others have trained."""
+        """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models."""
         self.encoder.load(inputs["encoder"] if isinstance(stage.encoder, EncoderStage) else stage.encoder)
         load_decoder(self.decoder, stage.decoder if isinstance(stage.decoder, PretrainedDecoder) else inputs["decoder"])
         if self.image_scale is not None:
             self.match_embedding_scale()
 
     def match_embedding_scale(self) -> None:
-        """Image tokens, which leave a connector with variance 1, get the root mean square of the decoder's embeddings.
+        """Sets the scale of image tokens, whose variance is 1, to the root mean square of the decoder's embeddings.
 
-        Decoders that are trained here begin with embeddings of variance 1; those of others may be far smaller, and text
-        beside larger images would hardly be heard.
+        Decoders trained here start with embeddings of variance 1; those of pre-trained decoders may be far smaller, so
+        that unscaled image tokens would drown out the text.
         """
         embedding = self.decoder.get_input_embeddings()
         rows = embedding.weight.shape[0]
@@ -102,41 +102,41 @@ class MM1(PreTrainedModel):
             self.image_scale = embedding(some).square().mean().sqrt()
 
     def embed(self, tokens: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Embeddings (rows, length, width) of `tokens` (rows, length), with images where image tokens stand.
+        """Embeddings (rows, length, width) of `tokens` (rows, length), with image features at the image tokens.
 
-        `images` are uint8 (n, 3, side, side), in the order in which their places stand. Raises ValueError if there are
-        more or fewer places than the images fill.
+        `images` are uint8 (n, 3, side, side), in the order of their tokens. Raises ValueError if the number of image
+        tokens does not match the images.
         """
         embedded: torch.Tensor = self.decoder.get_input_embeddings()(tokens)
-        places = tokens == self.image_id
-        count = int(places.sum())
+        is_image = tokens == self.image_id
+        count = int(is_image.sum())
         chunks = images.split(IMAGES_AT_ONCE) if len(images) else ()
-        idle = team.most(len(chunks)) - len(chunks)
-        looked = [self._look(some) for some in chunks]
-        for _ in range(idle):  # while others look, they need this process's shards of the encoder
-            embedded = embedded + 0 * self._look(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
+        dummies = team.most(len(chunks)) - len(chunks)
+        encoded = [self._encode(some) for some in chunks]
+        for _ in range(dummies):  # other processes need this one's shards while they encode
+            embedded = embedded + 0 * self._encode(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
         if len(images) == 0 and count == 0:
             return embedded
         if len(images) == 0:
             raise ValueError(f"{count} image tokens in the text, but no images")
-        image_tokens = torch.cat(looked).flatten(0, 1)
+        image_tokens = torch.cat(encoded).flatten(0, 1)
         if len(image_tokens) != count:
             raise ValueError(f"{count} image tokens in the text, but {len(images)} images give {len(image_tokens)}")
         if self.image_scale is not None:
             image_tokens = image_tokens * self.image_scale
-        return embedded.index_put((places,), image_tokens.to(embedded.dtype))
+        return embedded.index_put((is_image,), image_tokens.to(embedded.dtype))
 
-    def _look(self, images: torch.Tensor) -> torch.Tensor:
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, side, side) → image tokens (n, image tokens, width)."""
         return self.connector(self.encoder(self.encoder.normalise(images)))
 
     def forward(self, batch: Batch) -> States:
-        """The decoder's states for packed rows of text and images."""
+        """Final hidden states of packed rows of text and images."""
         return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch.documents, batch.positions)
 
 
 def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
-    """The model of `stage` from scratch, also where its parts are pre-trained ones."""
+    """Builds the newly initialised model of `stage`; pre-trained weights are loaded afterwards."""
     if isinstance(stage, SftStage) and isinstance(stage.model, PretrainedMM1):
         exported = MM1Config.from_pretrained(stage.model.folder)
         exported.encoder_config.image_size = exported.encoder_config.vision_config.image_size = stage.image_size
@@ -165,9 +165,9 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters by part: of MM1 its encoder, connector, decoder (without embeddings) and embedding (in and out).
+    """Parameters per part. For MM1: encoder, connector, decoder (without embeddings) and embedding (input and output).
 
-    A decoder or an encoder alone gives its own parts.
+    A decoder or an encoder alone has only its own parts.
     """
 
     def size(module: nn.Module) -> int:
@@ -180,18 +180,18 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         return {"encoder": size(model)}
     assert isinstance(model, PreTrainedModel)
     both = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
-    embedding = sum(parameter.numel() for parameter in both)  # one, where they are tied
+    embedding = sum(parameter.numel() for parameter in both)  # a single one if they are tied
     return {"decoder": size(model) - embedding, "embedding": embedding}
 
 
 def connector_flops(model: nn.Module) -> float:
-    """Of the connector's forward pass for one image, for a model on the meta device; 0 for one without images."""
+    """FLOPs of the connector's forward pass per image, for a model on the meta device; 0 for a model without images."""
     if not isinstance(model, MM1):
         return 0.0
     from torch.utils.flop_counter import FlopCounterMode
 
     features = torch.empty(1, model.encoder.patches, model.encoder.width, device="meta")
-    model.connector.requires_grad_(False)  # the counter's hooks on gradients stumble over some modules
+    model.connector.requires_grad_(False)  # the counter's gradient hooks fail for some modules
     with FlopCounterMode(display=False) as counter:
         model.connector(features)
     return float(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""How the decoder reads packed rows: documents that do not see each other, and experts that are to share the work."""
+"""The decoder's forward pass over packed rows: attention within documents, and auxiliary losses of experts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,52 +15,56 @@ from transformers import AttentionInterface, PreTrainedModel
 from mm1_lab import team
 
 VARLEN = "documents"
-"""The name by which the library knows `_document_attention`."""
+"""The name under which `_document_attention` is registered with the library."""
 BLOCK_COST = 12
-"""What the calls for one more block of documents cost, in positions of padding: measured with small decoders."""
+"""Overhead of one more block of documents, in positions of padding; measured with small decoders."""
 BALANCE_WEIGHT = 0.01
 ROUTER_Z_WEIGHT = 0.001
-"""MM1, section 4: of the load-balance loss and of the router z-loss; here of each layer's."""
+"""Weights of the load-balance loss and the router z-loss (MM1, section 4); here they apply to each layer's loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What the decoder makes of packed rows."""
+    """The decoder's output for packed rows."""
 
     hidden: torch.Tensor
-    """(rows, sequence, width): the last hidden states, before the vocabulary projection."""
+    """(rows, sequence, width): the final hidden states, before the vocabulary projection."""
     auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Losses to be added to the main one, weighed already: `balance` and `router_z` where there are experts."""
+    """Weighted losses to be added to the main loss: `balance` and `router_z` of a mixture of experts."""
     routing: torch.Tensor | None = None
-    """float64 (layers with experts, experts + 2): positions that each expert got, the sum over positions of the
+    """float64 (layers with experts, experts + 2): positions routed to each expert, the sum over positions of the
     router's entropy (nats), and the number of positions."""
 
 
 def read_rows(
     decoder: PreTrainedModel, embedded: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
 ) -> States:
-    """The states of packed rows `embedded` (rows, sequence, width): each document sees only itself, causally.
+    """Forward pass over packed rows `embedded` (rows, sequence, width): causal attention within each document.
 
-    `documents` and `positions` are (rows, sequence). What stands at padding is finite and means nothing.
+    `documents` and `positions` are (rows, sequence). Outputs at padding are finite but meaningless.
     """
     experts = getattr(decoder.config, "num_experts", 0)
-    more: dict[str, Any] = {"output_router_logits": True} if experts else {}
-    inputs, places, real = embedded.flatten(0, 1), positions.flatten(), documents.flatten() > 0
+    options: dict[str, Any] = {"output_router_logits": True} if experts else {}
+    inputs, position_ids, real = embedded.flatten(0, 1), positions.flatten(), documents.flatten() > 0
     blocks = None
     if decoder.config._attn_implementation != VARLEN:
-        # padding counts as one more document, so that every position sees at least itself and none becomes NaN
+        # padding counts as one more document, so that every position attends to at least itself and none becomes NaN
         causal = torch.ones(2 * documents.shape[1:], dtype=torch.bool, device=documents.device).tril()
-        more["attention_mask"] = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
-        inputs, places = embedded, positions
+        options["attention_mask"] = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
+        inputs, position_ids = embedded, positions
     elif embedded.is_cuda and (torch.is_autocast_enabled("cuda") or embedded.dtype != torch.float32):
-        # all rows one after the other, as one
-        more |= {"bounds": document_bounds(documents), "longest": documents.shape[1]}
-        inputs, places = inputs[None], places[None]
+        # all rows concatenated into one
+        options |= {"bounds": document_bounds(documents), "longest": documents.shape[1]}
+        inputs, position_ids = inputs[None], position_ids[None]
     else:
         blocks = blocks_of(documents)
-        more["shapes"] = blocks.shapes
-        inputs, places, real = inputs.index_select(0, blocks.order)[None], places[blocks.order][None], blocks.real
-    outputs = decoder.model(inputs_embeds=inputs, position_ids=places, use_cache=False, **more)
+        options["shapes"] = blocks.shapes
+        inputs, position_ids, real = (
+            inputs.index_select(0, blocks.order)[None],
+            position_ids[blocks.order][None],
+            blocks.real,
+        )
+    outputs = decoder.model(inputs_embeds=inputs, position_ids=position_ids, use_cache=False, **options)
     hidden = outputs.last_hidden_state
     hidden = (hidden if blocks is None else hidden[0].index_select(0, blocks.back)).view_as(embedded)
     if not experts:
@@ -69,29 +73,29 @@ def read_rows(
 
 
 def read_by_document(decoder: PreTrainedModel) -> None:
-    """From now on packed rows are read by attention within each document alone, without a mask over all pairs."""
+    """Switches the decoder to attention computed within each document, without a mask over all pairs of positions."""
     decoder.set_attn_implementation(VARLEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Documents of packed rows sorted by length, those of about one length as a block of equal ones.
+    """Documents of packed rows sorted by length and grouped into blocks, each padded to its longest document.
 
-    The last token of one that is shorter is repeated: no token of its own sees that, as attention is causal.
+    Padding repeats a document's last token, which does not affect the others because attention is causal.
     """
 
     shapes: list[tuple[int, int]]
-    """Of each block: documents, positions of each."""
+    """(documents, positions per document) of each block."""
     order: torch.Tensor
-    """int64: where each position of all blocks stands in the rows, these laid end to end."""
+    """int64: for each position of the blocks, its index in the concatenated rows."""
     real: torch.Tensor
-    """bool: which of them are no repetitions."""
+    """bool: which positions of the blocks are not padding."""
     back: torch.Tensor
-    """int64 (rows · sequence,): the other way round; 0 for padding."""
+    """int64 (rows · sequence,): the inverse of `order`; 0 for padding of the rows."""
 
 
 def blocks_of(documents: torch.Tensor) -> Blocks:
-    """The blocks of `documents` (rows, sequence), without padding unless there is nothing else."""
+    """The blocks of `documents` (rows, sequence). Padding of the rows is left out unless there is nothing else."""
     bounds = document_bounds(documents).cpu().numpy()
     numbers = documents.flatten().cpu().numpy()
     starts, lengths = bounds[:-1], np.diff(bounds)
@@ -109,10 +113,10 @@ def blocks_of(documents: torch.Tensor) -> Blocks:
 
 
 def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
-    """How documents of ascending `lengths` are cut into blocks, so that padding and calls cost least."""
+    """Divides documents of ascending `lengths` into blocks such that padding and per-block overhead are minimal."""
     values, counts = (part.tolist() for part in np.unique(lengths, return_counts=True))
     before = [0, *accumulate(counts)]
-    best = [(0, 0)]  # for the first n lengths: the cost in positions, and where their last block begins
+    best = [(0, 0)]  # for the first n lengths: the minimal cost in positions, and the start of the last block
     for end, length in enumerate(values, start=1):
         best.append(
             min((best[start][0] + BLOCK_COST + (before[end] - before[start]) * length, start) for start in range(end))
@@ -127,7 +131,7 @@ def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
 
 
 def document_bounds(documents: torch.Tensor) -> torch.Tensor:
-    """int32 (documents + 1,): where each document of `documents` (rows, sequence) begins, rows laid end to end."""
+    """int32 (documents + 1,): boundaries of the documents of `documents` (rows, sequence) in the concatenated rows."""
     rows = torch.arange(len(documents), device=documents.device)[:, None]
     numbers = (documents + rows * (documents.max() + 1)).flatten()
     inner = (numbers.diff() != 0).nonzero()[:, 0] + 1
@@ -149,8 +153,8 @@ def _document_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document. Shapes (1, heads, positions, head width) → (1, positions, heads, …).
 
-    Where `bounds` are given, by torch's variable-length flash attention for half precision on a GPU; else block by
-    block of `shapes`.
+    With `bounds`: torch's variable-length flash attention, for half precision on a GPU. Otherwise block by block, as in
+    `shapes`.
     """
     groups = query.shape[1] // key.shape[1]
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
@@ -176,31 +180,33 @@ AttentionInterface.register(VARLEN, _document_attention)
 def _routing(
     logits: tuple[torch.Tensor, ...], real: torch.Tensor, chosen: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Auxiliary losses and counts from each layer's router logits (positions, experts), where `real` (no padding).
+    """Auxiliary losses and counts from each layer's router logits (positions, experts), at the positions where `real`.
 
-    In a team the counts are those of all, and the losses this process's part of the mean over all (see `Losses`).
+    In a team the counts are summed over all processes, and each loss is this process's part of the overall mean (see
+    `Losses`).
     """
     every = [layer[real].float() for layer in logits]
-    chances = [layer.softmax(dim=1) for layer in every]
+    probabilities = [layer.softmax(dim=1) for layer in every]
     counts = []
-    for of_layer in chances:
-        picked = of_layer.topk(chosen, dim=1).indices
-        load = torch.zeros_like(of_layer).scatter_(1, picked, 1.0).sum(dim=0)
-        entropy = torch.special.entr(of_layer.detach()).sum()
+    for layer_probabilities in probabilities:
+        picked = layer_probabilities.topk(chosen, dim=1).indices
+        load = torch.zeros_like(layer_probabilities).scatter_(1, picked, 1.0).sum(dim=0)
+        entropy = torch.special.entr(layer_probabilities.detach()).sum()
         counts.append(torch.cat([load, torch.stack([entropy, real.sum()])]).double())
     routing = team.total(torch.stack(counts))
-    balance = torch.stack([balance_loss(*pair) for pair in zip(chances, routing[:, :-2].float(), strict=True)])
+    balance = torch.stack([balance_loss(*pair) for pair in zip(probabilities, routing[:, :-2].float(), strict=True)])
     z = torch.stack([layer.logsumexp(dim=1).square().mean() for layer in every])
     share = real.sum() / team.mean(real.sum()) if team.size() > 1 else 1.0
-    weighed = {"balance": BALANCE_WEIGHT * balance, "router_z": ROUTER_Z_WEIGHT * z}
-    return {name: layers.sum() * share for name, layers in weighed.items()}, routing
+    weighted = {"balance": BALANCE_WEIGHT * balance, "router_z": ROUTER_Z_WEIGHT * z}
+    return {name: layers.sum() * share for name, layers in weighted.items()}, routing
 
 
-def balance_loss(chances: torch.Tensor, load: torch.Tensor) -> torch.Tensor:
-    """How unevenly a layer's experts are used: 1 at best, experts / chosen where all positions choose the same ones.
+def balance_loss(probabilities: torch.Tensor, load: torch.Tensor) -> torch.Tensor:
+    """Load-balance loss of a layer: 1 for uniform use, experts / chosen if all positions choose the same experts.
 
-    `chances` (positions, experts) are the router's, `load` (experts,) counts who chose each expert. The sum over
-    experts of (its share of all choices) · (its mean chance), times the number of experts (Lepikhin et al. 2020, Fedus
-    et al. 2021). The library's function pools the layers first, where two that collapse to different experts look even.
+    `probabilities` (positions, experts) are the router's, `load` (experts,) the number of positions per expert. The
+    loss is the number of experts times the sum over experts of (share of all choices) · (mean probability) (Lepikhin et
+    al. 2020, Fedus et al. 2021). The library's function pools the layers first, so that two layers that collapse to
+    different experts appear balanced.
     """
-    return len(load) * (load / load.sum().clamp_min(1) * chances.mean(dim=0)).sum()
+    return len(load) * (load / load.sum().clamp_min(1) * probabilities.mean(dim=0)).sum()
