@@ -1,1 +1,1 @@
-"""Training: one Lightning module, one optimiser, one function a stage. `stages.run_stage` is the way in."""
+"""Training: one Lightning module, one optimiser, one function per kind of stage. Entry point: `stages.run_stage`."""

@@ -1,4 +1,4 @@
-"""Contrastive pre-training of the image encoder: images against their captions (CLIP; Table 1 of the paper)."""
+"""Contrastive pre-training of the image encoder on image-caption pairs (CLIP; Table 1 of the paper)."""
 
 import math
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import compile_parts
 
 CAPTION_TOKENS = 77
-"""The longest caption, begin and end included; the rest of a longer one is cut off."""
+"""Maximum caption length, begin and end token included; longer captions are truncated."""
 LENGTHS = 4
-"""Groups of captions by length that the text tower reads one after the other."""
+"""Number of length groups into which the text tower's captions are divided."""
 LARGEST_SCALE = 100.0
 HELD_OUT_PAIRS = 256
 TEXT_TOWER = "text.safetensors"
@@ -35,16 +35,16 @@ TEXT_TOWER = "text.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Images and their captions."""
+    """A batch of images and their captions."""
 
     images: torch.Tensor
     """uint8 (pairs, 3, side, side)"""
     tokens: torch.Tensor
     """int64 (pairs, length), padded at the end."""
     ends: torch.Tensor
-    """int64 (pairs,): where each caption's end token stands."""
+    """int64 (pairs,): position of each caption's end token."""
     groups: torch.Tensor
-    """int64 (pairs,): equal for captions that are the same word for word."""
+    """int64 (pairs,): equal for identical captions."""
     decoded: Decoded = NONE_ASKED
 
     def to(self, device: torch.device | str) -> "PairBatch":
@@ -55,7 +55,7 @@ class PairBatch:
 def pair_batch(
     images: Sequence[Pixels], captions: Sequence[str], tokenizer: Tokenizer, decoded: Decoded = NONE_ASKED
 ) -> PairBatch:
-    """Images (each (side, side, 3)) and captions as tensors."""
+    """Converts images, each (side, side, 3), and captions to tensors."""
     limit = CAPTION_TOKENS - 2
     ids = [[tokenizer.begin, *tokenizer.encode(caption)[:limit], tokenizer.end] for caption in captions]
     longest = max(map(len, ids))
@@ -70,9 +70,10 @@ def pair_batch(
 
 
 class Contrastive(nn.Module):
-    """An image encoder and a text tower whose embeddings meet in one space, and CLIP's learnt temperature.
+    """An image encoder and a text tower with a shared embedding space, and CLIP's learnt temperature.
 
-    An image is the mean of its patches; a caption is CLIP's causal text transformer at the end token.
+    An image is represented by the mean of its patch features; a caption by the output of CLIP's causal text transformer
+    at the end token.
     """
 
     def __init__(self, encoder: Encoder, text: Size, vocabulary: int) -> None:
@@ -89,7 +90,7 @@ class Contrastive(nn.Module):
                 hidden_act="gelu",
                 pad_token_id=None,
                 bos_token_id=None,
-                eos_token_id=0,  # only for CLIP's own pooling, which is not used
+                eos_token_id=0,  # only used by CLIP's pooling, which is not called
             )
         )
         self.image_projection = nn.Linear(encoder.width, text.width, bias=False)
@@ -99,21 +100,21 @@ class Contrastive(nn.Module):
     def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors (pairs, width) of the images and of the captions."""
         images = self.image_projection(self.encoder(self.encoder.normalise(batch.images)).mean(dim=1))
-        texts = self.text_projection(self._read(batch.tokens, batch.ends))
+        texts = self.text_projection(self._encode_text(batch.tokens, batch.ends))
         return nn.functional.normalize(images, dim=1), nn.functional.normalize(texts, dim=1)
 
-    def _read(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        """The states (pairs, width) at the ends of captions, those of about one length together: little is padding."""
+    def _encode_text(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """The text tower's output (pairs, width) at the end tokens. Grouping captions by length saves padding."""
         order = ends.argsort()
         states = []
         for group in order.chunk(LENGTHS):
             last = ends[group]
-            read = self.text(tokens[group, : int(last[-1]) + 1]).last_hidden_state
-            states.append(read[torch.arange(len(group), device=read.device), last])
+            hidden = self.text(tokens[group, : int(last[-1]) + 1]).last_hidden_state
+            states.append(hidden[torch.arange(len(group), device=hidden.device), last])
         return torch.cat(states)[order.argsort()]
 
     def loss(self, batch: PairBatch) -> Losses:
-        """The contrastive loss, against the pairs of the whole team, and its tally of one row."""
+        """The contrastive loss, with negatives from the whole team, and its tally with one row."""
         pairs = len(batch.images)
         own, count = team.stretch(pairs)
         images, texts, groups = (team.gathered(rows, own, count) for rows in (*self(batch), batch.groups))
@@ -129,10 +130,10 @@ class Contrastive(nn.Module):
 def contrastive_loss(
     images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, groups: torch.Tensor, own: slice = slice(None)
 ) -> torch.Tensor:
-    """Symmetric InfoNCE between unit vectors `images` and `texts` (pairs, width), whose cosines `scale` multiplies.
+    """Symmetric InfoNCE between unit vectors `images` and `texts` (pairs, width); `scale` multiplies their cosines.
 
-    Pairs of one group (pairs,) have the same caption word for word: they are left out of each other's negatives, since
-    such a caption is as true of one image as of the other. The mean is over the pairs `own`.
+    Pairs of the same group (pairs,) have identical captions. They are excluded from each other's negatives, because
+    such a caption is correct for both images. The mean is over the pairs `own`.
     """
     others = groups[:, None] == groups[None, :]
     others.fill_diagonal_(False)
@@ -145,9 +146,9 @@ def contrastive_loss(
 def train_contrastive(
     stage: EncoderStage, folder: Path, start: Path | None, data: Data, report: Report
 ) -> tuple[Encoder, Recorder, dict[str, Any]]:
-    """The encoder, its losses, and how well it retrieves; goes on from the encoder and text tower in `start`, if any.
+    """Trains the encoder; returns it with its losses and held-out retrieval accuracy.
 
-    The text tower is kept beside the encoder, in a file of its own.
+    Training continues from the encoder and text tower in `start`, if given. The text tower is saved in a separate file.
     """
     encoder = build_encoder(stage.size, stage.patch, stage.image_size)
     network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
@@ -170,9 +171,9 @@ def train_contrastive(
 
 @torch.no_grad()
 def held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str, float]:
-    """How often the nearest caption of a held-out image is its own, and the nearest image of a caption; `pairs` asked.
+    """Retrieval accuracy in both directions on held-out image-caption pairs; `pairs` is their number.
 
-    A caption that another image has too, word for word, counts as right.
+    A caption that is identical to the image's own counts as correct.
     """
     pixels, captions = pictures_and_texts(data.held_out("captions", HELD_OUT_PAIRS), side)
     if not pixels:

@@ -1,4 +1,4 @@
-"""Language-model pre-training of the decoder on text alone, in phases of rows of different lengths."""
+"""Language-model pre-training of the decoder on text alone, in phases with rows of different lengths."""
 
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ NAMES = ("text",)
 
 
 class TextBatches:
-    """The batches of a decoder's pre-training by step. Row numbers go on counting from phase to phase."""
+    """The batches of a decoder's pre-training by step. Row numbers continue across phases."""
 
     def __init__(self, training: DecoderTraining, data: Data, seed: int) -> None:
         self._training = training
@@ -35,7 +35,7 @@ class TextBatches:
         self._starts = [0, *accumulate(training.phase_steps())][:-1]
 
     def __call__(self, step: int) -> Batch:
-        """The batch of `step`, a pure function of it; in a team, its own rows."""
+        """The batch of `step`, which depends on nothing else; in a team, this process's rows of it."""
         progress = step / self._training.steps
         phase = bisect_right(self._starts, step) - 1
         first = self._row_before(step)
@@ -47,7 +47,7 @@ class TextBatches:
         return make_batch(rows, NAMES * len(rows), side=1, blind=True)
 
     def _row_before(self, step: int) -> int:
-        """Rows that all steps before `step` took."""
+        """Number of rows used by all steps before `step`."""
         ends = [*self._starts[1:], self._training.steps]
         return sum(
             phase.batch_size * max(0, min(end, step) - start)
@@ -56,13 +56,13 @@ class TextBatches:
 
 
 def build(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
-    """The decoder from scratch, for the longest rows of its pre-training."""
+    """The newly initialised decoder, for the longest rows of its pre-training."""
     longest = max(phase.sequence_length for phase in stage.training.phases)
     return build_decoder(stage.size, tokenizer.size, longest)
 
 
 def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
-    """Pre-trains a decoder, from the dense one in `inputs["upcycled_from"]` if its experts start as that."""
+    """Pre-trains a decoder, upcycled from the dense one in `inputs["upcycled_from"]` if the stage has one."""
     seed_everything(stage)
     decoder = build(stage, data.tokenizer)
     if stage.upcycled_from:

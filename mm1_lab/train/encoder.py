@@ -1,4 +1,4 @@
-"""Pre-training of the image encoder, by whichever objective (Table 1), and how good it is by itself."""
+"""Pre-training of the image encoder with any of the objectives (Table 1), followed by a linear probe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ NAMES = {"contrastive": ["pairs"], "reconstructive": ["images"], "none": []}
 
 
 def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
-    """Pre-trains an encoder, from `inputs["start"]` if it goes on from another one; saves it without its text tower."""
+    """Pre-trains an encoder, starting from `inputs["start"]` if there is one, and saves it without its text tower."""
     seed_everything(stage)
     more: dict[str, Any] = {}
     if stage.objective == "contrastive":
@@ -37,5 +37,5 @@ def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path],
 
 
 def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
-    """The ViT from scratch; the text tower or the head of its pre-training is not kept."""
+    """The newly initialised ViT, without the text tower or head that only its pre-training uses."""
     return build_encoder(stage.size, stage.patch, stage.image_size)

@@ -1,4 +1,4 @@
-"""One stage's training from its first step, or from its last checkpoint, to its last step."""
+"""Trains one stage from its first step, or from its last checkpoint, to its last step."""
 
 import hashlib
 import json
@@ -27,14 +27,14 @@ from mm1_lab.train.sharding import OneOfTeam
 SUMMARY = "summary.json"
 REMARKS = (
     "does not have many workers",
-    "your dataloader is not resumable",  # its data module is
+    "your dataloader is not resumable",  # the data module is resumable
     "isinstance\\(treespec, LeafSpec\\)",
 )
-"""Warnings of Lightning's that do not apply here, as regular expressions."""
+"""Lightning's warnings that do not apply here, as regular expressions."""
 
 
 def seed_everything(stage: Stage) -> None:
-    """Sets torch's generators from the seed and kind of `stage`, so that stages of one seed start differently."""
+    """Seeds torch's generators from the seed and kind of `stage`, so that stages with equal seeds start differently."""
     digest = hashlib.sha256(f"{stage.KIND} {stage.seed}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -52,12 +52,12 @@ def fit(
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
 
-    Returns what it recorded, and the network; in a team another one than `network`, and in the first process alone:
-    the others are dismissed. There `batch` gives a process's own share.
+    Returns the recorder and the trained network. In a team `batch` returns this process's share, the returned network
+    is a new object, and only the first process returns; the others are dismissed.
 
-    `stop_after` ends it after so many steps of its schedule. It goes on from `folder/last.ckpt` where there is one, or
-    from the one before where that is damaged: the weights come out the same bit for bit. Raises Diverged for a loss
-    that is not finite, RequestError for a checkpoint of another stage.
+    Training ends after `stop_after` steps of the schedule, if given. It resumes from `folder/last.ckpt` if that exists,
+    or from the previous checkpoint if that one is damaged, and the resulting weights are the same bit for bit. Raises
+    Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
     """
     steps = stop_after or optimiser.steps
     checkpoint = None
@@ -95,7 +95,7 @@ def fit(
 
 
 def _sound_checkpoint(folder: Path, tell: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is as it was written, None if there is none; damaged ones are put aside, and told."""
+    """The newest intact checkpoint, or None. Damaged ones are put aside and reported."""
     damaged = []
     for path in (folder / CHECKPOINT, folder / BEFORE):
         if not path.exists():
@@ -107,13 +107,13 @@ def _sound_checkpoint(folder: Path, tell: Callable[[str], None]) -> Path | None:
     else:
         path = None
     if damaged:
-        start = f"goes on from {path.name}" if path else "starts from the beginning"
-        tell(f"{folder}: damaged and put aside: {', '.join(damaged)}; it {start}")
+        start = f"resumes from {path.name}" if path else "starts from the beginning"
+        tell(f"{folder}: damaged and put aside: {', '.join(damaged)}; training {start}")
     return path
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether the sums agree that torch wrote into the archive for each of its parts."""
+    """Whether the checksums match that torch wrote into the archive."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
@@ -125,13 +125,13 @@ def _check_owner(checkpoint: Path, stage: Stage) -> None:
     owner = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["fingerprint"]
     if owner != stage.fingerprint:
         raise RequestError(
-            f"{checkpoint}: belongs to stage {owner}, not to {stage.fingerprint}; remove it to start anew"
+            f"{checkpoint}: belongs to stage {owner}, not to {stage.fingerprint}; delete it to start afresh"
         )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Lightning's remarks on devices, tips and loaders."""
+    """Silences Lightning's messages about devices, tips and data loaders."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -152,7 +152,7 @@ def write_summary(
     parameters: dict[str, int],
     more: dict[str, Any],
 ) -> None:
-    """Writes `summary.json`: real tokens and rows a source, seconds, parameters a part, final losses, and `more`."""
+    """Writes `summary.json`: real tokens and rows per source, seconds, parameters per part, last losses, and `more`."""
     total = recorder.total.cpu().tolist()
     summary = {
         "fingerprint": stage.fingerprint,

@@ -1,4 +1,4 @@
-"""The Lightning module of every stage (a network, an objective, an optimiser), and the loss on text."""
+"""The Lightning module of all stages (a network, an objective, an optimiser), and the language-modelling loss."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,30 +18,30 @@ from mm1_lab.train.progress import Diverged
 from mm1_lab.train.sharding import Shards
 
 Tally = torch.Tensor
-"""float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, rows (or pairs) of each source."""
+"""float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, rows (or pairs) per source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What an objective makes of a batch, or of a team's share of it."""
+    """An objective's result for a batch, or for this process's share of it."""
 
     main: torch.Tensor
-    """Of a share: its sum over the team's mean count, so that the mean over the team is that of the batch."""
+    """For a share: its sum divided by the team's mean count, so that the mean over the team is the batch's loss."""
     tally: Tally
-    """What `main` is made of."""
+    """The sums from which `main` is computed."""
     auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
-    """To be added to `main`."""
+    """Losses added to `main`."""
     routing: torch.Tensor | None = None
-    """As in `States`, where there are experts."""
+    """As in `States`, for a mixture of experts."""
 
 
 Objective = Callable[[Any], Losses]
 
 
 class Training(pl.LightningModule):
-    """Minimises `objective` over the parameters of `network`. `losses` are those of the newest batch.
+    """Minimises `objective` over the parameters of `network`. `losses` are those of the most recent batch.
 
-    In a team the parameters are sharded, and `whole` has the trained network in the end.
+    In a team the parameters are sharded, and `whole` is the trained network at the end.
     """
 
     losses: Losses
@@ -56,15 +56,15 @@ class Training(pl.LightningModule):
         self._fingerprint = fingerprint
         self._random: dict[str, torch.Tensor] = {}
         self._shards = Shards(self, network, precision) if team.size() > 1 else None
-        self._whole = [network]  # in a list, which keeps it from being a part of this module
+        self._whole = [network]  # in a list, so that it is not registered as a submodule
 
     @property
     def whole(self) -> Any:
-        """The network with all of its weights, at the end and in the first process of a team."""
+        """The network with all its weights, available at the end, and in a team only in the first process."""
         return self._whole[0]
 
     def forward(self, batch: Any) -> torch.Tensor:
-        """All of the network's work, so that its shards are there."""
+        """Runs the objective inside `forward`, so that FSDP gathers the parameters."""
         self.losses = self._objective(batch)
         return sum(self.losses.auxiliary.values(), start=self.losses.main)
 
@@ -76,7 +76,7 @@ class Training(pl.LightningModule):
             rate = self._optimiser.learning_rate
             raise Diverged(
                 f"the loss of step {self.global_step + 1} is {mean.item()}; lower learning_rate (it is {rate:g}) or "
-                "lengthen warmup_fraction"
+                "raise warmup_fraction"
             )
         return loss
 
@@ -90,7 +90,7 @@ class Training(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm. Lightning's own refuses a fused optimiser in bf16, though nothing is scaled there."""
+        """Clips the gradient norm. Lightning's version rejects fused optimisers in bf16, though no loss is scaled."""
         assert gradient_clip_val is not None
         nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
@@ -113,7 +113,7 @@ class Training(pl.LightningModule):
         self._random = checkpoint["random"]
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        """Goes on with the generators of the checkpoint; before, the loader of batches has drawn from them."""
+        """Restores the checkpoint's random state; only now, because creating the data loader draws random numbers."""
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if torch.cuda.is_available() and "cuda" in self._random:
@@ -122,34 +122,34 @@ class Training(pl.LightningModule):
 
 
 def _order(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """Parameters as the state of `optimiser` counts them."""
+    """Parameters in the order in which the state of `optimiser` numbers them."""
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:
     """The weighted mean cross-entropy over all text tokens of `batch`, and a tally with a row for each of `names`.
 
-    In a team `batch` is a process's share, and the loss its part of that mean (see `Losses`).
+    In a team `batch` is this process's share, and the loss its part of that mean (see `Losses`).
 
-    Only positions whose next token counts go through the vocabulary projection, which saves it on images and padding.
+    Only positions whose next token has a weight pass the vocabulary projection, which skips images and padding.
     """
     rows, sequence = batch.tokens.shape
     weights = batch.weights[:, 1:]
     row, place = (weights > 0).nonzero(as_tuple=True)
-    asked = states.hidden.flatten(0, 1).index_select(0, row * sequence + place)
+    predicting = states.hidden.flatten(0, 1).index_select(0, row * sequence + place)
     loss_weights = weights[row, place]
     losses = nn.functional.cross_entropy(
-        decoder.lm_head(asked).float(), batch.tokens[row, place + 1].long(), reduction="none"
+        decoder.lm_head(predicting).float(), batch.tokens[row, place + 1].long(), reduction="none"
     )
     weighted = losses * loss_weights
     loss = weighted.sum() / team.mean(loss_weights.sum()).clamp_min(1e-8)
 
     device = loss.device
-    by_row = torch.zeros(rows, 4, dtype=torch.float64, device=device)
+    row_sums = torch.zeros(rows, 4, dtype=torch.float64, device=device)
     both = torch.stack([weighted.detach(), loss_weights], dim=1).double()
-    by_row.index_add_(0, row, nn.functional.pad(both, (0, 2)))
-    by_row[:, 2] = (batch.documents > 0).sum(dim=1)
-    by_row[:, 3] = 1
+    row_sums.index_add_(0, row, nn.functional.pad(both, (0, 2)))
+    row_sums[:, 2] = (batch.documents > 0).sum(dim=1)
+    row_sums[:, 3] = 1
     source = torch.tensor([names.index(name) for name in batch.sources], device=device)
-    tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, by_row)
+    tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, row_sums)
     return Losses(loss, tally, states.auxiliary, states.routing)

@@ -1,4 +1,4 @@
-"""Training of encoder, connector and decoder together: on the mixture (section 3.1), then on instructions."""
+"""Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,20 +30,20 @@ from mm1_lab.train.sharding import compile_parts
 def train_multimodal(
     stage: MultimodalStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report
 ) -> None:
-    """Trains MM1 from the pre-trained `inputs["encoder"]` and `inputs["decoder"]`, or from what others have trained."""
+    """Trains MM1 from the parts in `inputs["encoder"]` and `inputs["decoder"]`, or from pre-trained models."""
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
     model.load_parts(stage, inputs)
     sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
     if stage.shuffled:
-        sources = {name: Strangers(source) for name, source in sources.items()}
+        sources = {name: ShuffledImages(source) for name, source in sources.items()}
     train_mm1(stage, folder, model, sources, data.tokenizer, report, stage.stop_after)
 
 
 def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
-    """Supervised fine-tuning on instructions (section 5) of the model of `inputs["model"]`, or of an exported one.
+    """Supervised fine-tuning on instructions (section 5) of the model in `inputs["model"]`, or of an exported model.
 
-    Answers alone count. Its position embeddings are interpolated for another resolution.
+    Only answers count in the loss. Position embeddings are interpolated if the resolution differs.
     """
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
@@ -62,7 +62,7 @@ def train_mm1(
     report: Report,
     stop_after: int | None = None,
 ) -> None:
-    """Trains a model that has its weights on rows of `sources`, in the stage's shares, and writes the stage's files."""
+    """Trains a model with loaded weights on rows of `sources` in the stage's shares, and writes the stage's files."""
     if stage.gradient_checkpointing:
         model.encoder.vision.activation_checkpointing_enable({"use_reentrant": False})
         model.decoder.activation_checkpointing_enable({"use_reentrant": False})
@@ -94,7 +94,7 @@ def train_mm1(
 
 
 def check(stage: ModelStage) -> None:
-    """Raises RequestError for a connector that is not there, or does not give the tokens that are asked for."""
+    """Raises RequestError for a connector that is unknown or does not produce the requested tokens."""
     patches = (stage.image_size // stage.encoder.patch) ** 2
     encoder, decoder = stage.encoder.features.width, stage.decoder.size.width
     connector = build_connector(stage.connector, encoder, decoder, patches)
@@ -102,16 +102,16 @@ def check(stage: ModelStage) -> None:
     wanted = (1, stage.connector.image_tokens, decoder)
     if tuple(tokens.shape) != wanted:
         raise RequestError(
-            f"connector {stage.connector.kind!r}: gives {tuple(tokens.shape)} for one image, but (1, image tokens, "
-            f"width of the decoder) = {wanted} are needed; see how its forward ends"
+            f"connector {stage.connector.kind!r}: returns {tuple(tokens.shape)} for one image instead of (1, image "
+            f"tokens, decoder width) = {wanted}; correct the end of its forward method"
         )
 
 
 @dataclass(frozen=True)
-class Strangers:
-    """A source in which each document has the pictures of the one after it, again from the first where it has fewer.
+class ShuffledImages:
+    """A source whose documents get the pictures of the next document, repeated from the first if it has fewer.
 
-    Documents whose follower has no picture are left out, unless they have none themselves.
+    Documents followed by one without pictures are left out, unless they have none themselves.
     """
 
     source: Source

@@ -1,4 +1,4 @@
-"""AdamW, or for fine-tuning Adafactor, and the schedule: linear warm-up, then a cosine (sections 4 and 5)."""
+"""AdamW, or Adafactor for fine-tuning, with linear warm-up and cosine decay (sections 4 and 5)."""
 
 import math
 from collections import defaultdict
@@ -15,9 +15,9 @@ DECAYED = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2Mo
 
 
 def rate_factor(step: int, config: Optimiser) -> float:
-    """The share of the peak rate that the update after `step` finished ones uses.
+    """Learning rate of the update after `step` completed ones, as a share of the peak.
 
-    Warm-up reaches the peak with its last step, the cosine `min_lr_ratio` with the last step of all.
+    Warm-up reaches the peak at its last step; the cosine reaches `min_lr_ratio` at the very last step.
     """
     warmup = round(config.warmup_fraction * config.steps)
     if step < warmup:
@@ -29,11 +29,11 @@ def rate_factor(step: int, config: Optimiser) -> float:
 def build_optimiser(
     module: nn.Module, config: Optimiser
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """The optimiser over the parameters of `module`, and its schedule.
+    """The optimiser for the parameters of `module`, and its learning-rate schedule.
 
-    Parts (`module.encoder`, …) may have rates of their own.
-    Only matrices and convolutions decay, experts and routers among them: embeddings, learnt positions and queries,
-    norms, biases and single numbers would only be pulled to 0, which is not where they are at rest.
+    Parts (`module.encoder`, …) may have their own learning rates. Weight decay applies only to matrices and
+    convolutions, experts and routers included. Embeddings, learnt positions and queries, norms, biases and scalars
+    would only be pulled towards 0, which is not their neutral value.
     """
     matrices = {
         id(parameter)
@@ -44,7 +44,7 @@ def build_optimiser(
     }
     matrices -= {
         id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()
-    }  # tied
+    }  # tied to the output head
     shares = config.lr_multipliers.items() if isinstance(config, MultimodalTraining) else ()
     rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
@@ -57,7 +57,7 @@ def build_optimiser(
     ]
     optimiser: torch.optim.Optimizer
     if isinstance(config, SftTraining) and config.optimiser == "adafactor":
-        # at the rate of the schedule: the library's own would scale it by the size of each parameter
+        # at the schedule's learning rate: by default the library scales it by the magnitude of each parameter
         optimiser = Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)
     else:
         optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)

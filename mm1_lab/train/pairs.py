@@ -1,7 +1,7 @@
-"""Image-caption pairs of an encoder stage, by step: captioned images, or images of pages with the text beside them.
+"""Image-caption pairs of an encoder stage, by step: captioned images, or images of pages with the adjacent text.
 
-The latter stand for the data of OpenAI's CLIP in Table 1, a smaller set than DFN and of another kind: text that was
-found next to an image, not written for it alone. They are few different ones, seen again and again.
+The latter stand for the data of OpenAI's CLIP in Table 1, a smaller and different set than DFN: text found next to an
+image rather than written for it. A small number of distinct pairs is repeated many times.
 """
 
 import math
@@ -16,18 +16,18 @@ from mm1_lab.data.pixels import Decoded, TooManyBrokenPictures, decode
 from mm1_lab.data.types import Data, Document, Pairs, Picture, Pixels, Tokens
 
 OTHER_PAGES = 1_000_003
-"""Added to the seed, so that in an endless source the pages are not those of the mixture."""
+"""Added to the seed, so that with an endless source the pages differ from those of the mixture."""
 FRUITLESS_ROWS = 1000
-"""Rows without a pair after which there is no hope of one."""
+"""Number of consecutive rows without a pair after which the search ends."""
 
 
 def is_dense(index: int, share: float) -> bool:
-    """Whether pair number `index` has a dense caption: of the first n pairs exactly ⌊n · share⌋ have."""
+    """Whether pair number `index` has a dense caption; among the first n pairs exactly ⌊n · share⌋ do."""
     return math.floor((index + 1) * share) > math.floor(index * share)
 
 
 class StepPairs:
-    """Step t takes the pairs t · batch … (t + 1) · batch − 1, broken images left out; in a team, its own of these."""
+    """Pairs t · batch … (t + 1) · batch − 1 for step t, without broken images; in a team, this process's part."""
 
     def __init__(self, stage: EncoderStage, data: Data) -> None:
         self._stage = stage
@@ -38,7 +38,7 @@ class StepPairs:
         )
 
     def __call__(self, step: int) -> tuple[list[Pixels], list[str], Decoded]:
-        """Images (side, side, 3), their captions, and the account of those that are broken."""
+        """Images (side, side, 3), their captions, and the account of broken images."""
         count = self._stage.training.batch_size
         share = self._stage.synthetic_share
         numbers = range(step * count, (step + 1) * count)[team.own(count)]
@@ -51,15 +51,15 @@ class StepPairs:
 
 
 class PagePairs:
-    """Fulfils `Pairs` with the first `different` pairs of the interleaved documents; each epoch is permuted anew."""
+    """Implements `Pairs` with the first `different` pairs of the interleaved documents, permuted in each epoch."""
 
     def __init__(self, data: Data, seed: int, different: int) -> None:
-        """Reads the pages at once and keeps their text; pictures are drawn or decoded when they are asked for."""
+        """Reads the pages at once and keeps their text; pictures are drawn or decoded on demand."""
         self._pairs = pairs = _collect(data, seed, different)
         self._order = lru_cache(maxsize=2)(lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(pairs)))
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        """Pair number `index`; there are no dense captions here."""
+        """Pair number `index`; there are no dense captions."""
         epoch, place = divmod(index, len(self._pairs))
         return self._pairs[int(self._order(epoch)[place])]
 
@@ -79,12 +79,12 @@ def _collect(data: Data, seed: int, different: int) -> list[tuple[Picture, str]]
         if len(pairs) >= different or source.epochs(row + 1) >= 1 or fruitless == FRUITLESS_ROWS:
             break
     if not pairs:
-        raise RequestError("interleaved: no image has text beside it; the encoder's data `imagetext` needs such pages")
+        raise RequestError("interleaved: no image has adjacent text, which the encoder's data `imagetext` requires")
     return pairs[:different]
 
 
 def page_pairs(document: Document) -> list[tuple[Picture, str]]:
-    """Each image with the text that follows it at once; one that ends the page, with the text before it."""
+    """Each image with the text right after it; an image at the end of the page gets the text before it."""
     pairs = []
     parts = document.parts
     for place, part in enumerate(parts):

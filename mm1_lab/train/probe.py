@@ -1,7 +1,7 @@
-"""How good an encoder is by itself: what of an image a linear read-out (ridge regression) finds in its features.
+"""Linear probes of an encoder: what ridge regression can read from its features.
 
-`word_probe` works on any data and asks for the words of a held-out image's caption. `attribute_probe` knows the
-miniature world's scenes and asks for what stands where.
+`word_probe` works on any data and predicts the words of a held-out image's caption. `attribute_probe` uses the
+miniature world's scenes and predicts what is in each place.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from mm1_lab.model import Encoder, build_encoder, load_weights
 
 DOCUMENTS = 768
 FIT_SHARE = 2 / 3
-"""Of the documents; the others are asked."""
+"""Share of the documents used for fitting; the others are for testing."""
 COMMON = (0.05, 0.95)
-"""Words in fewer or more captions than these shares are left out."""
+"""Words that occur in a smaller or larger share of captions are left out."""
 RIDGE = 0.01
-"""Penalty on standardised features, as a share of the number of images."""
+"""Penalty on standardised features, relative to the number of images."""
 CHUNK = 64
 """Images encoded at a time."""
 
@@ -40,11 +40,11 @@ _MOST_THINGS = 3
 
 @torch.no_grad()
 def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
-    """The mean `auc` of linear read-outs of `words` words, asked of `documents` held-out images.
+    """The mean `auc` of linear probes for `words` words, tested on `documents` held-out images.
 
-    A read-out is ridge regression from the mean of an image's patches to whether a word is in its caption, a dense one
-    where the data have such; its area under the curve is the chance that an image with the word scores above one
-    without: 0.5 knows nothing, 1 everything. Empty where there are too few documents.
+    Each probe is a ridge regression from the mean of an image's patch features to whether a word occurs in its caption
+    (the dense one if the data have any). The area under the ROC curve is the probability that an image with the word
+    scores above one without: 0.5 is chance, 1 perfect. Returns an empty dict if there are too few documents.
     """
     images, captions = _held_out(data, side)
     vocabulary = sorted(set().union(*captions)) if captions else []
@@ -67,7 +67,7 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
 
 
 def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
-    """Images, and the words of each one's caption."""
+    """Images, and the set of words in each one's caption."""
     try:
         documents = data.held_out("synthetic", DOCUMENTS)
     except RequestError:
@@ -77,7 +77,7 @@ def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
 
 
 def _features(encoder: Encoder, images: list[Pixels], summary: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """float64 (n, features) on the CPU: `summary` of each image's (patches, width)."""
+    """float64 (n, features) on the CPU: `summary` of each image's features (patches, width)."""
     device = next(encoder.parameters()).device
     chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
     return torch.cat(
@@ -88,7 +88,7 @@ def _features(encoder: Encoder, images: list[Pixels], summary: Callable[[torch.T
 def _read_out(known: torch.Tensor, labels: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     """Ridge regression from `known` (n, features) to `labels` (n, k), applied to `asked` (m, features) → (m, k).
 
-    What it gives is the difference from the labels' mean.
+    The predictions are differences from the mean of the labels.
     """
     mean, spread = known.mean(dim=0), known.std(dim=0) + 1e-6
     inputs = (known - mean) / spread
@@ -98,19 +98,19 @@ def _read_out(known: torch.Tensor, labels: torch.Tensor, asked: torch.Tensor) ->
 
 
 def _area_under_curve(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The chance that a true one of `labels` (m,) has the higher of two scores; ties count half."""
+    """The probability that a positive of `labels` (m,) scores above a negative; ties count half."""
     differences = scores[labels][:, None] - scores[~labels]
     return ((differences > 0).double() + (differences == 0).double() / 2).mean()
 
 
 @torch.no_grad()
 def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, int]]:
-    """For each attribute, how many cases of the test split are read off right, and how many there are.
+    """For each attribute, the numbers of correct predictions and of cases in the test split.
 
-    For each of the four places there are three questions with `empty` among the answers (which name, which colour,
-    which size), of which the largest indicator wins, and one for the whole picture: how many things, rounded. So a
-    scene with any number of things has exactly one right answer to each. `place` counts every place (is there
-    something?), `count` every picture; the others count the things.
+    For each of the four places there are three classifications (name, colour, size) with `empty` as a class, of which
+    the class with the largest output wins; for the whole picture there is a regression of the number of things,
+    rounded. So every scene has exactly one correct answer to each question. `place` counts all places (is anything
+    there?), `count` all pictures; the others count the things.
     """
     encoder = build_encoder(stage.size, stage.patch, stage.image_size)
     load_weights(encoder, folder)
@@ -121,7 +121,7 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
 
 
 def _scenes(split: Split, count: int) -> list[Scene]:
-    """Half of them with a letter, so that each letter is seen at each place."""
+    """Scenes of which half have a letter, so that every letter occurs in every place."""
     return [sample_scene(Random(f"probe/{split}/{number}"), split, letters=0.5) for number in range(count)]
 
 
@@ -133,7 +133,7 @@ def _scene_features(encoder: Encoder, scenes: list[Scene], side: int) -> torch.T
 
 
 def _targets(scenes: list[Scene]) -> torch.Tensor:
-    """(scenes, questions): the number of the right answer; name, colour and size of each place, then the count."""
+    """(scenes, questions): index of the correct answer; name, colour and size of each place, then the count."""
     rows = []
     for scene in scenes:
         row = []
@@ -146,7 +146,7 @@ def _targets(scenes: list[Scene]) -> torch.Tensor:
 
 
 def _answers(features: torch.Tensor, targets: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """(asked, questions)"""
+    """(asked, questions): predicted answers."""
     indicators = [torch.nn.functional.one_hot(targets[:, at], count).double() for at, count in enumerate(_OPTIONS)]
     wanted = torch.cat([*indicators, targets[:, -1:].double()], dim=1)
     *places, things = (_read_out(features, wanted, asked) + wanted.mean(dim=0)).split((*_OPTIONS, 1), dim=1)

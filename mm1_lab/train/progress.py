@@ -1,4 +1,4 @@
-"""What a running stage tells whoever started it."""
+"""Progress reports of a running stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A stage's position, sent a few times a second at most."""
+    """A stage's position, reported at most a few times per second."""
 
     step: int
     steps: int
     losses: dict[str, float] = field(default_factory=dict)
-    """`loss`, and `loss/SOURCE` where there are several; means since the last report."""
+    """`loss`, and `loss/SOURCE` if there are several sources; means since the last report."""
     tokens_per_second: float = 0.0
-    """Real ones: text and image tokens, padding left out."""
+    """Real text and image tokens per second, without padding."""
     note: str = ""
-    """What the user must hear, in a line."""
+    """A one-line message for the user."""
 
 
 Report = Callable[[Progress], None]
 
 
 class Diverged(Exception):
-    """The loss of a step is not a finite number; the message names the step."""
+    """A loss is not finite; the message names the step."""

@@ -1,8 +1,8 @@
-"""Reconstructive pre-training of the image encoder: each patch predicts the next one's pixels (AIM; Table 1).
+"""Reconstructive pre-training of the image encoder: each patch predicts the pixels of the next (AIM; Table 1).
 
-A prefix of random length is seen as a whole, what follows it patch by patch in reading order, so that the encoder may
-later be used with every patch seeing every other. Only patches after the prefix count. Pixels are normalised within
-their patch. Here the class token stands before the first patch, and positions are learnt, as in the contrastive ViT.
+Attention is bidirectional within a prefix of random length and causal after it, in row-major order, so that the encoder
+can later be used with bidirectional attention. Only patches after the prefix count in the loss. Pixels are normalised
+per patch. Here the class token precedes the first patch, and positions are learnt, as in the contrastive ViT.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from mm1_lab.train.progress import Report
 from mm1_lab.train.recorder import Recorder
 
 VARIANCE_FLOOR = 1.0
-"""In squared grey levels: a patch of one colour has no contrast to be blown up."""
+"""In squared grey levels; keeps noise in uniform patches from being amplified."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """Images alone."""
+    """A batch of images."""
 
     images: torch.Tensor
     """uint8 (n, 3, side, side)"""
@@ -40,16 +40,17 @@ class ImageBatch:
 
 
 def normalised_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
-    """uint8 (n, 3, side, side) → (n, patches, 3 · patch²): mean 0 and variance 1 within each patch, row by row."""
+    """uint8 (n, 3, side, side) → (n, patches, 3 · patch²), row-major, with mean 0 and variance 1 in each patch."""
     pixels = nn.functional.unfold(images.float(), kernel_size=patch, stride=patch).transpose(1, 2)
     variance, mean = torch.var_mean(pixels, dim=2, correction=0, keepdim=True)
     return (pixels - mean) / (variance + VARIANCE_FLOOR).sqrt()
 
 
 def prefix_mask(prefix: torch.Tensor, length: int) -> torch.Tensor:
-    """bool (n, 1, length, length): whether a place (row) sees another: all up to itself, and all of the prefix.
+    """bool (n, 1, length, length): whether a position (row) attends to another: the prefix and all positions up to
+    itself.
 
-    `prefix` (n,) counts places.
+    `prefix` (n,) is in positions.
     """
     places = torch.arange(length, device=prefix.device)
     causal = places[:, None] >= places
@@ -57,7 +58,7 @@ def prefix_mask(prefix: torch.Tensor, length: int) -> torch.Tensor:
 
 
 class Reconstructive(nn.Module):
-    """A ViT and the head that turns what it knows at a patch into the pixels of the next one."""
+    """A ViT, and a head that predicts from its output at a patch the pixels of the next patch."""
 
     def __init__(self, trunk: Encoder, patch: int) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class Reconstructive(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 3 * patch**2))
 
     def forward(self, images: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
-        """Predictions (n, patches, 3 · patch²) of each patch from what stands before it; `prefix` (n,) patches."""
+        """Predictions (n, patches, 3 · patch²) of each patch from those before it; `prefix` (n,) is in patches."""
         vision = self.trunk.vision
         embedded = vision.pre_layrnorm(vision.embeddings(self.trunk.normalise(images)))
         mask = prefix_mask(prefix + 1, embedded.shape[1])
@@ -75,10 +76,10 @@ class Reconstructive(nn.Module):
         return self.head(vision.post_layernorm(states[:, :-1]))
 
     def loss(self, batch: ImageBatch) -> Losses:
-        """The mean squared error over the patches after the prefix, and its tally of one row."""
+        """The mean squared error over the patches after the prefix, and its tally with one row."""
         count, patches = len(batch.images), self.trunk.patches
         own, all_images = team.stretch(count)
-        # every process of a team draws for all, so that their generators stay alike
+        # every process of a team draws for the whole batch, so that their generators stay in step
         prefix = torch.randint(1, patches, (all_images,))[own].to(batch.images.device)
         errors = self(batch.images, prefix).float() - normalised_patches(batch.images, self.patch)
         counts = torch.arange(patches, device=errors.device) >= prefix[:, None]
@@ -90,7 +91,7 @@ class Reconstructive(nn.Module):
 
 
 def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: Report) -> tuple[Encoder, Recorder]:
-    """The encoder to be used, which lacks the last layers, and its losses."""
+    """Trains the encoder; returns it without its last layers, and its losses."""
     network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
     pairs = StepPairs(stage, data)
 
@@ -103,7 +104,7 @@ def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: 
 
 
 def without_last_layers(trunk: Encoder, stage: EncoderStage) -> Encoder:
-    """The first layers of `trunk`, as many as the features of `stage` have, under a final norm as it starts."""
+    """The first layers of `trunk`, as many as `stage.features` has, with a newly initialised final norm."""
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     trained = trunk.state_dict()
     kept = {name: value for name, value in encoder.state_dict().items() if ".post_layernorm." in name}

@@ -1,4 +1,4 @@
-"""Keeps the losses of a running stage: for `training.csv`, for whoever watches, and across interruptions."""
+"""Records the losses of a running stage: for `training.csv`, for progress reports, and across interruptions."""
 
 import csv
 import time
@@ -17,20 +17,20 @@ from mm1_lab.train.progress import Progress, Report
 CURVE = "training.csv"
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
-"""The checkpoint before the last, for the day on which the last is damaged."""
+"""The previous checkpoint, used if the last one is damaged."""
 POINTS = 100
-"""Points of a loss curve, about."""
+"""Approximate number of points of a loss curve."""
 REPORT_SECONDS = 0.35
 CHECKPOINT_SECONDS = 60.0
 CHEAP_SECONDS = 3.0
-"""A checkpoint that takes longer is written that much more seldom, so that writing takes a twentieth of the time."""
+"""Checkpoints that take longer are written less often in proportion, so that saving takes a twentieth of the time."""
 
 
 class Recorder(pl.Callback):
-    """Adds up tallies; a few times a second it reports, a hundred times a stage it writes a point of each curve.
+    """Sums tallies, reports a few times per second, and writes about a hundred points of each curve per stage.
 
-    Every minute it writes a checkpoint of everything, itself included. A point of a curve is the mean over the tokens
-    since the point before. In a team all keep the same account, and the first tells and writes it.
+    Every minute it saves a checkpoint with the complete state, including its own. A point of a curve is the mean over
+    the tokens since the previous point. In a team all processes sum alike; the first one reports and writes.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:
@@ -40,14 +40,14 @@ class Recorder(pl.Callback):
         self._every = max(1, steps // POINTS)
         self._report = report if team.is_first() else lambda progress: None
         self._interval = 1.0
-        """Between checkpoints, in CHECKPOINT_SECONDS."""
+        """Time between checkpoints, in units of CHECKPOINT_SECONDS."""
         self.seconds = 0.0
         self.points: list[tuple[int, str, float]] = []
         self.total = torch.zeros(len(names), 4, dtype=torch.float64)
         self._since_point = self.total.clone()
         self._since_report = self.total.clone()
         self._routing: torch.Tensor | None = None
-        """Of the experts since the point before; see `States`."""
+        """Routing counts of the experts since the last point; see `States`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name in ("total", "_since_point", "_since_report"):
@@ -75,7 +75,7 @@ class Recorder(pl.Callback):
         self._count_seconds(time.monotonic())
 
     def last_points(self, losses: bool) -> dict[str, float]:
-        """The last point of each curve of a loss, or of each other curve."""
+        """The last point of each loss curve, or of each other curve."""
         return {name: value for _, name, value in self.points if name.startswith("loss") == losses}
 
     def _write_point(self, step: int) -> None:
@@ -88,7 +88,7 @@ class Recorder(pl.Callback):
         self.write_curve()
 
     def write_curve(self) -> None:
-        """Writes all points so far."""
+        """Writes all points recorded so far."""
         if not team.is_first():
             return
         with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:
@@ -103,7 +103,7 @@ class Recorder(pl.Callback):
         self._report(Progress(step, self._steps, losses, speed))
 
     def _losses(self, tally: Tally) -> dict[str, float]:
-        """`loss` over all, and `loss/SOURCE` where there are several; without those that had no text."""
+        """`loss` over all, and `loss/SOURCE` if there are several sources; those without text are left out."""
         rows = {"loss": tally.sum(dim=0).tolist()}
         if len(self._names) > 1:
             rows |= {f"loss/{name}": row for name, row in zip(self._names, tally.tolist(), strict=True)}
@@ -138,10 +138,10 @@ class Recorder(pl.Callback):
 
 
 def routing_metrics(routing: torch.Tensor) -> dict[str, float]:
-    """How each layer with experts uses them, from `routing` as in `States`; layers with experts are numbered from 1.
+    """How each layer uses its experts, from `routing` as in `States`; layers with experts are numbered from 1.
 
-    The busiest expert's share of all choices, the number of experts that nothing chose, and the mean entropy of the
-    router's chances in nats (log of the number of experts: it does not know; 0: it is sure).
+    Busiest expert's share of all choices, number of experts never chosen, and mean entropy of the router in nats
+    (log(experts): uniform; 0: certain).
     """
     metrics = {}
     for number, layer in enumerate(routing.tolist(), start=1):

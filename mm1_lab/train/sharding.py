@@ -1,7 +1,8 @@
-"""Weights, gradients and moments, spread over a team by FSDP2: each process keeps a part of each.
+"""Shards weights, gradients and optimiser moments over a team with FSDP2.
 
-Checkpoints and finished weights are whole, gathered by the first process, and the same whatever the team: what one team
-has begun another may finish, or one process alone. The limit is that process's memory: 12 bytes per parameter.
+Checkpoints and final weights are unsharded. The first process gathers them, and they do not depend on the team, so that
+training can be resumed by another team or by a single process. They must fit that process's memory: 12 bytes per
+parameter.
 """
 
 import copy
@@ -21,18 +22,18 @@ from mm1_lab import team
 
 
 def layers(*modules: nn.Module) -> list[nn.Module]:
-    """The transformer layers within: what is gathered one at a time."""
+    """The transformer layers in `modules`, which are gathered one at a time."""
     return [part for module in modules for part in module.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
 def compile_parts(*modules: nn.Module) -> None:
-    """Compiles each; in a team layer by layer, for shards are gathered between."""
+    """Compiles each module; in a team each layer, since shards are gathered between layers."""
     for part in modules if team.size() == 1 else layers(*modules):
         part.compile()
 
 
 class Shards:
-    """Spreads the parameters of `module`, which has `network`, over the team, and makes them whole again."""
+    """Shards the parameters of `module`, which contains `network`, over the team, and gathers them again."""
 
     def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:
         empty = {
@@ -44,33 +45,33 @@ class Shards:
         self._shapes = {f"network.{name}": value.shape for name, value in self._twin.state_dict().items()}
         for part in network.modules():
             for name, parameter in part.named_parameters(recurse=False):
-                if parameter.ndim == 0:  # FSDP2 takes no scalars
+                if parameter.ndim == 0:  # FSDP2 does not support scalars
                     setattr(part, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
-        nothing = {parameter for parameter in network.parameters() if not parameter.numel()}
-        for parameter in nothing:  # a shared expert of width 0, which FSDP2 does not take either
+        zero_width = {parameter for parameter in network.parameters() if not parameter.numel()}
+        for parameter in zero_width:  # a shared expert of width 0, which FSDP2 does not support either
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
         mesh = init_device_mesh(team.device().type, (team.size(),))
-        # autocast would make copies in half precision anyway; of experts, which are large, only these are gathered
+        # autocast would cast the weights anyway; experts are large, so they are gathered in half precision
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for experts in network.modules():
             if isinstance(experts, Qwen2MoeExperts):
                 fully_shard(experts, mesh=mesh, mp_policy=half if precision == "bf16-mixed" else MixedPrecisionPolicy())
         for part in (*layers(network), module):
-            fully_shard(part, mesh=mesh, ignored_params=nothing)
-        self._wholes = dict(zip(network.parameters(), self._twin.parameters(), strict=True))
+            fully_shard(part, mesh=mesh, ignored_params=zero_width)
+        self._unsharded = dict(zip(network.parameters(), self._twin.parameters(), strict=True))
 
     def gather(self, checkpoint: dict[str, Any], order: Sequence[nn.Parameter]) -> None:
-        """Makes a checkpoint whole in the first process, and empty in the others; `order` is the optimiser's."""
+        """Unshards a checkpoint in the first process, empties it in the others; `order` is the optimiser's."""
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: _full(value, self._shapes[name]) for name, value in weights.items()}
         [optimiser] = checkpoint["optimizer_states"]
         optimiser["state"] = {
-            at: {name: _full(value, self._wholes[order[at]].shape) for name, value in moments.items()}
+            at: {name: _full(value, self._unsharded[order[at]].shape) for name, value in moments.items()}
             for at, moments in optimiser["state"].items()
         }
 
     def scatter(self, checkpoint: dict[str, Any], weights: dict[str, Any], order: Sequence[nn.Parameter]) -> None:
-        """Leaves of a whole checkpoint this process's shards; `weights` are those of the module as it is."""
+        """Reduces an unsharded checkpoint to this process's shards; `weights` is the module's current state dict."""
         found = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: _share(value, weights[name]) for name, value in found.items()}
         [optimiser] = checkpoint["optimizer_states"]
@@ -80,9 +81,9 @@ class Shards:
         }
 
     def whole(self) -> nn.Module:
-        """The network as it was made, with its trained weights in the first process's memory; elsewhere without."""
+        """The original network with its trained weights in the first process; without weights in the others."""
         filled = {}
-        for shards, empty in self._wholes.items():
+        for shards, empty in self._unsharded.items():
             value = _full(shards, empty.shape)
             filled[id(empty)] = empty if value is None else nn.Parameter(value, empty.requires_grad)
         for part in self._twin.modules():
@@ -92,7 +93,7 @@ class Shards:
 
 
 class OneOfTeam(SingleDeviceStrategy):
-    """To Lightning each process trains alone. Only the first one writes; what each reads stays on disk until used."""
+    """Lets Lightning train in each process as if alone. Only the first one writes; checkpoints are memory-mapped."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if team.is_first():
@@ -102,7 +103,7 @@ class OneOfTeam(SingleDeviceStrategy):
         return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=True)
 
     def teardown(self) -> None:
-        """Leaves the shards where they are; Lightning would move them to the CPU."""
+        """Keeps the shards where they are; Lightning would move them to the CPU."""
         self.precision_plugin.teardown()
         assert self.accelerator is not None
         self.accelerator.teardown()
@@ -113,7 +114,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
 
 
 def _full(value: Any, shape: torch.Size) -> Any:
-    """What a DTensor is in the whole, in the first process's memory and None elsewhere; other values as they are."""
+    """A DTensor unsharded into the first process's memory (None in the others); other values unchanged."""
     if not isinstance(value, DTensor):
         return value
     full = value.full_tensor().detach()

@@ -1,6 +1,6 @@
-"""The kinds of stages, and the one call that runs a stage from its inputs to its finished folder.
+"""The kinds of stages, and the function that runs a stage from its inputs to its finished folder.
 
-A new kind is a configuration in mm1_lab/config/kinds.py, a module here that trains it, and a line in `KINDS`.
+A new kind needs a configuration in mm1_lab/config/kinds.py, a module here that trains it, and an entry in `KINDS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ from mm1_lab.train.recorder import CHECKPOINT
 
 @dataclass(frozen=True)
 class StageKind:
-    """What a kind of stage that leaves weights is to those who run it."""
+    """How a kind of stage that produces weights is built, trained and checked."""
 
     build: Callable[[Any, Tokenizer], nn.Module]
-    """The network that the stage trains and keeps, from scratch; on the meta device, to be counted."""
+    """Builds the network that the stage trains and saves, newly initialised; on the meta device to count parameters."""
     train: Callable[[Any, Path, Mapping[str, Path], Data, Report], None]
-    """(stage, folder, folders of its inputs by field name, data, report): trains in `folder`, from a checkpoint there
-    if there is one, and writes `model.safetensors`, `stage.json`, `training.csv` and `summary.json`."""
+    """(stage, folder, folders of its inputs by field name, data, report): trains in `folder`, resuming from a
+    checkpoint there, and writes `model.safetensors`, `stage.json`, `training.csv` and `summary.json`."""
     check: Callable[[Any], None] = lambda stage: None
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
 
@@ -38,17 +38,17 @@ KINDS: dict[type[Stage], StageKind] = {
     MultimodalStage: StageKind(build_mm1, multimodal.train_multimodal, multimodal.check),
     SftStage: StageKind(build_mm1, multimodal.train_sft, multimodal.check),
 }
-"""By configuration, which has the stage's inputs, parameters and positions."""
+"""By configuration class, which defines the stage's inputs, parameters and positions."""
 
 
 def run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
-    """Runs a stage that leaves weights in `folder`, which exists, and goes on from a checkpoint there.
+    """Runs a stage that produces weights in the existing `folder`, resuming from a checkpoint there.
 
-    `inputs` are the folders of the stages that it reads, by field name. Where torch.distributed has a process group,
-    all of its processes make this call, and the first one writes. Raises Diverged, RequestError, or what data raise.
+    `inputs` are the folders of its input stages, by field name. If torch.distributed has a process group, all its
+    processes make this call, and the first one writes. Raises Diverged, RequestError, or errors of the data.
     """
     if type(stage) not in KINDS:
-        raise TypeError(f"a stage of kind {stage.KIND!r} is not trained")
+        raise TypeError(f"stages of kind {stage.KIND!r} are not trained")
     try:
         KINDS[type(stage)].train(stage, folder, inputs, data, report)
     except Dismissed:

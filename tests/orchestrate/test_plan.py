@@ -181,6 +181,6 @@ def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
     with pytest.raises(RequestError) as error:
         check_feasible(plan)
     assert str(error.value) == (
-        "base / seed 0: connector 'c-abstractor': gives (1, 36, 24) for one image, but (1, image tokens, width of the "
-        "decoder) = (1, 9, 24) are needed; see how its forward ends"
+        "base / seed 0: connector 'c-abstractor': returns (1, 36, 24) for one image instead of (1, image tokens, "
+        "decoder width) = (1, 9, 24); correct the end of its forward method"
     )

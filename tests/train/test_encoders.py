@@ -176,7 +176,7 @@ def test_pages_without_text_beside_images_are_refused(squares: Data) -> None:
         def epochs(self, rows: int) -> float:
             return 0.0
 
-    with pytest.raises(RequestError, match="no image has text beside it"):
+    with pytest.raises(RequestError, match="no image has adjacent text"):
         PagePairs(Textless(), 0, 10)  # type: ignore[arg-type]
 
 

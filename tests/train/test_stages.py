@@ -228,7 +228,7 @@ def test_an_evaluation_is_not_trained(multimodal_stage: MultimodalStage, squares
     settings = EvaluationSettings(questions=8, batch_size=8)
     shared = multimodal_stage.model_dump(include={"seed", "data", "precision", "compile"})
     stage = EvaluationStage(**shared, model=multimodal_stage, settings=settings)
-    with pytest.raises(TypeError, match="'evaluation' is not trained"):
+    with pytest.raises(TypeError, match="'evaluation' are not trained"):
         run_stage(stage, tmp_path, {}, squares, lambda progress: None)
 
 
@@ -293,8 +293,8 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
     run_stage(decoder_stage, tmp_path, {}, squares, seen.append)
     note, first = seen[0].note, seen[1].step
     assert first == (4 if damaged == ("last.ckpt",) else 1)
-    start = "goes on from last.ckpt.before" if first == 4 else "starts from the beginning"
-    assert note == f"{tmp_path}: damaged and put aside: {', '.join(damaged)}; it {start}"
+    start = "resumes from last.ckpt.before" if first == 4 else "starts from the beginning"
+    assert note == f"{tmp_path}: damaged and put aside: {', '.join(damaged)}; training {start}"
     expected, actual = (load_file(folder / "model.safetensors") for folder in (finished(decoder_stage), tmp_path))
     assert all(torch.equal(weights, actual[name]) for name, weights in expected.items())
     assert not list(tmp_path.glob("last.ckpt*"))

@@ -1,17 +1,17 @@
 """Documents with the pictures of others: none keeps its own, text and places stay."""
 
-from mm1_lab.train.multimodal import Strangers
+from mm1_lab.train.multimodal import ShuffledImages
 from tests.conftest import Squares
 
 
 def test_each_document_has_the_pictures_of_the_next() -> None:
     source = Squares()
     true = list(source.documents(3))
-    shuffled = list(Strangers(source).documents(3))
+    shuffled = list(ShuffledImages(source).documents(3))
     assert [document.text for document in shuffled] == [document.text for document in true[:-1]]
     assert [document.pictures for document in shuffled] == [document.pictures for document in true[1:]]
-    assert [document.pictures for document in Strangers(source).documents(3)] == [one.pictures for one in shuffled]
-    assert Strangers(source).epochs(100) == source.epochs(100)
+    assert [document.pictures for document in ShuffledImages(source).documents(3)] == [one.pictures for one in shuffled]
+    assert ShuffledImages(source).epochs(100) == source.epochs(100)
 
 
 def test_text_stays_as_it_is_and_pages_take_as_many_pictures_as_they_need() -> None:
@@ -28,7 +28,7 @@ def test_text_stays_as_it_is_and_pages_take_as_many_pictures_as_they_need() -> N
         def epochs(self, rows: int) -> float:
             return 0.0
 
-    found = list(Strangers(Pages()).documents(0))
+    found = list(ShuffledImages(Pages()).documents(0))
     other = Squares().document(1).pictures[0]
     assert found[0].parts == ("a", other, "b", other, "c", other)
     assert [document.text for document in found] == ["abc", "e"], "the text between leaves no picture to the one before"
