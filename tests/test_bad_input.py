@@ -218,7 +218,7 @@ def test_benchmarks_that_cannot_be_asked(refused: Check) -> None:
         ("{metrc: exact}", "unknown key 'benchmarks.sums.metrc'; did you mean 'metric'"),
         ("{metric: exact}", "benchmarks.sums: the format jsonl needs the key 'questions'"),
         ("{questions: gone.jsonl, metric: exact}", "gone.jsonl: cannot be read"),
-        ("{questions: own.jsonl, metric: exact}", "'sums': names no demonstrations, but questions are asked after 8"),
+        ("{questions: own.jsonl, metric: exact}", "'sums': names no demonstrations, but is evaluated at 8 shots"),
     ):
         Path("data.yaml").write_text(f"text: text.jsonl\nbenchmarks: {{sums: {key}}}\n", encoding="utf-8")
         assert message in refused("--data", "data.yaml")

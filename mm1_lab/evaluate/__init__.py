@@ -1,1 +1,1 @@
-"""Evaluation: benchmarks, few-shot prompts, greedy generation, metrics; `run.evaluate` is the stage."""
+"""Evaluation: benchmarks, few-shot prompts, greedy generation and metrics; `run.evaluate` runs the stage."""

@@ -1,8 +1,8 @@
-"""Which benchmarks a run is scored on: those of its data, and those that a data file or a scale names.
+"""Collects the benchmarks of a run: those of its data, and those that a data file or a scale lists.
 
-They depend on data and settings alone: every arm answers the same questions after the same demonstrations. The world
-draws them from the seed, so that the spread over seeds covers them. The benchmark of users' own captioned images stands
-here: describe those that training never saw.
+Benchmarks depend only on data, settings and seed: every arm answers the same questions after the same demonstrations.
+The world draws both from the seed, so that the spread over seeds includes their variation. For users' captioned images,
+this module defines a benchmark of its own: to caption the held-out ones.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +18,11 @@ from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.evaluate.world_chat import chat_benchmarks
 
 CAPTIONED = ("captions", "synthetic")
-"""The first of these sources that holds any is the benchmark's."""
+"""The benchmark uses the first of these sources that has held-out documents."""
 ROWS_TRIED = 4096
-"""Rows of the training source that are searched for demonstrations."""
+"""Maximum rows of the training source searched for demonstrations."""
 CANDIDATES = 4
-"""Demonstrations taken from one row, so that they come from all over the shards."""
+"""Maximum demonstrations taken from one row, so that they come from many places in the shards."""
 
 
 def benchmarks_for(
@@ -33,9 +33,9 @@ def benchmarks_for(
     tuned: bool = False,
     cache: Path | None = None,
 ) -> list[Benchmark]:
-    """All benchmarks of `data`, those for tuned models among them if it is `tuned`, then the named ones.
+    """The benchmarks of `data` (if `tuned`, including those for fine-tuned models), then the `named` ones.
 
-    Raises RequestError if there is none to evaluate on.
+    Raises RequestError if there are none.
     """
     if data.identity.kind == "world":
         benchmarks = [*world_benchmarks(settings, seed), *(chat_benchmarks(settings, seed) if tuned else ())]
@@ -44,14 +44,14 @@ def benchmarks_for(
     benchmarks += [build_benchmark(config, settings, data.tokenizer, cache) for config in named]
     if not benchmarks:
         raise RequestError(
-            "the data hold nothing to evaluate on: no captioned image is held out of training; add captioned images, "
-            "or name `benchmarks`"
+            "there is nothing to evaluate on: no captioned image is held out from training; add captioned images, or "
+            "list `benchmarks`"
         )
     return benchmarks
 
 
 def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
-    """`data.held_out`, or nothing for a source that the data lack, of which they say so by a RequestError."""
+    """`data.held_out`, or an empty list if the data do not have the source."""
     try:
         return data.held_out(name, count)
     except RequestError:
@@ -59,12 +59,12 @@ def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
-    """One captioning benchmark on held-out captioned images, or none where there are none.
+    """A captioning benchmark on held-out captioned images, as a list; empty if there are none.
 
-    There are as many blocks as the settings say, or as images if those are fewer. Demonstrations are training images.
-    Raises RequestError if training has too few of them for one block.
+    The number of blocks is that of the settings, or that of the images if smaller. Demonstrations are training images.
+    Raises RequestError if there are too few of them for one block.
     """
-    # Some may be without words or broken, so more are asked for than needed.
+    # Requests twice as many as needed, as some may lack a caption or be broken.
     name = next((name for name in CAPTIONED if held_out_documents(data, name, 1)), None)
     documents = held_out_documents(data, name, 2 * settings.questions) if name else []
     questions = list(islice(_questions(documents), settings.questions))
@@ -90,7 +90,7 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
 
 
 def _questions(documents: Iterable[Document]) -> Iterator[Question]:
-    """Captioned images as questions without a prompt, as in training; without a picture or words they drop out."""
+    """Captioned images as questions without a prompt, as in training; skips those without image or caption."""
     for document in documents:
         caption = " ".join(document.text.split())
         if document.pictures and caption and decodes(document.pictures[0]):
@@ -98,10 +98,10 @@ def _questions(documents: Iterable[Document]) -> Iterator[Question]:
 
 
 def _demonstrations(data: Data, name: str, wanted: int, at_least: int) -> list[Question]:
-    """Up to `wanted` different captioned images of the training split."""
+    """Up to `wanted` distinct captioned images of the training split. Raises RequestError if below `at_least`."""
     if not wanted:
         return []
-    # The benchmark is the same for every seed of training, so the order in which it meets the images has its own.
+    # A fixed seed, as the benchmark must be the same for every training seed.
     source = data.source(name, seed=0)
     found: dict[str, Question] = {}
     for row in range(ROWS_TRIED):
@@ -111,7 +111,7 @@ def _demonstrations(data: Data, name: str, wanted: int, at_least: int) -> list[Q
             break
     if len(found) < at_least:
         raise RequestError(
-            f"the training data hold {len(found)} captioned images, but {at_least}-shot prompts need as many; "
-            "add captioned images or ask for fewer shots (--set evaluate.shots=[0])"
+            f"the training data hold {len(found)} captioned images, but {at_least}-shot prompts need {at_least}; "
+            "add captioned images or use fewer shots (--set evaluate.shots=[0])"
         )
     return list(found.values())[:wanted]

@@ -1,8 +1,8 @@
-"""Captions as words, cut as the COCO caption evaluation cuts them: the Penn Treebank's way, then without punctuation.
+"""Splits captions into words as the COCO caption evaluation does: Penn Treebank tokenisation, minus punctuation.
 
-The original is Stanford CoreNLP 3.4.1 (`PTBTokenizer -preserveLines -lowerCase`) with a list of tokens to drop. The
-list has brackets in upper case and meets them in lower case, so brackets stay, as `-lrb-`; so do runs such as `!!!`,
-which are not in it. Cases that still differ: docs/architecture.md.
+The original is Stanford CoreNLP 3.4.1 (`PTBTokenizer -preserveLines -lowerCase`) with a list of tokens to drop. That
+list spells brackets in upper case while the tokens are in lower case, so brackets are kept, as `-lrb-`; so are runs
+such as `!!!`, which are not in the list. Known remaining differences: docs/architecture.md.
 """
 
 import re
@@ -21,9 +21,9 @@ _WITH_POINT = """
     mt sq ste p vs etc cf al est intl natl mfg tel ext messrs mme mlle supt cpl brig ct bancorp bhd cie jos wm alex rt
     bldg pvt
 """
-"""Abbreviations that keep their point."""
+"""Abbreviations that keep their period."""
 _BEFORE_NUMBER = "fig figs no nos pp ca op art"
-"""Those that keep it where a number follows."""
+"""Abbreviations that keep it only before a number."""
 
 
 def _any(words: str) -> str:
@@ -60,7 +60,7 @@ _TOKEN = re.compile(
 
 
 def caption_words(caption: str) -> list[str]:
-    """The words of a caption, in lower case, that captioning metrics compare."""
+    """The lower-case words of a caption, as compared by captioning metrics."""
     text = "".join(letter for letter in caption.translate(_PLAIN) if letter <= "\uffff")
     tokens = (token.lower() for token in _TOKEN.findall(text))
     return [_SPELLED.get(token, token) for token in tokens if token not in _DROPPED and token.strip("-.")]

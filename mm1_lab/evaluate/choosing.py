@@ -1,7 +1,7 @@
-"""Which questions of a benchmark's files are asked and which are shown before them; what was chosen is kept.
+"""Selects the questions and demonstrations of a benchmark from its files, and caches the selection.
 
-They are put in order by a hash of their ids and the first so many are taken. So 1,000 questions are the first 1,000 of
-5,000, and every arm and seed answers the same after the same demonstrations.
+Items are sorted by a hash of their ids, and the first ones are taken. A selection of 1,000 questions is thus the first
+part of one of 5,000, and every arm and seed gets the same questions and demonstrations.
 """
 
 import hashlib
@@ -20,32 +20,35 @@ from mm1_lab.evaluate.vqa import AGREEING
 from mm1_lab.files import write_text
 
 Chosen = tuple[list[Item], list[Item], int]
-"""The questions to ask, those to show, and how many are published."""
+"""The selected questions, the demonstrations, and the number of questions in the files."""
 CODE = ("formats.py", "items.py", "choosing.py")
-"""What decides what is read from files: what was kept by other code is read anew."""
+"""Modules that determine what is read from files; a change in one of them invalidates the cache."""
 
 
 def format_of(files: BenchmarkFiles) -> Format:
     name = "python" if files.format.endswith(".py") else files.format
     if name not in FORMATS:
-        raise RequestError(f"there is no benchmark format {name!r}{nearest(name, FORMATS)}, or a Python file")
+        raise RequestError(f"there is no benchmark format {name!r}{nearest(name, FORMATS)}; or name a Python file")
     return FORMATS[name]
 
 
 @lru_cache(maxsize=32)
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
-    """From `cache`, or from the benchmark's files, which may take gigabytes to read, and into the cache then."""
-    if cache is None or config.format.endswith(".py"):  # a program may read what is in no digest
+    """Returns the cached selection; otherwise reads the benchmark's files, possibly gigabytes, and caches the result.
+
+    Raises RequestError if the files are invalid or hold too few demonstrations.
+    """
+    if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
         return _choose_anew(config, settings)
     code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE]
     asked_for = [settings.questions, settings.blocks, max(settings.shots, default=0)]
     key = hashlib.sha256(canonical_json([config.model_dump(mode="json"), asked_for, code]).encode()).hexdigest()[:16]
     path = cache / "benchmarks" / f"{key}.json"
-    with suppress(OSError, ValueError, TypeError):  # not there, or damaged
+    with suppress(OSError, ValueError, TypeError):  # missing or damaged
         asked, shown, published = json.loads(path.read_text(encoding="utf-8"))
         return list(map(_item, asked)), list(map(_item, shown)), published
     asked, shown, published = chosen = _choose_anew(config, settings)
-    with suppress(OSError):  # a disk that is full
+    with suppress(OSError):  # e.g. a full disk
         write_text(path, json.dumps([list(map(astuple, asked)), list(map(astuple, shown)), published]))
     return chosen
 
@@ -66,35 +69,35 @@ def _choose_anew(config: BenchmarkConfig, settings: EvaluationSettings) -> Chose
         return items[: settings.questions], [], len(items)
     if config.demonstrations is None:
         raise RequestError(
-            f"benchmark {config.name!r}: names no demonstrations, but questions are asked after {shots}; "
+            f"benchmark {config.name!r}: names no demonstrations, but is evaluated at {shots} shots; "
             "add `demonstrations: {…}` with its training split, or `shots: [0]`"
         )
     shown = [item for item in _read(config, config.demonstrations) if item.answers]
     if len(shown) < shots:
         raise RequestError(
-            f"benchmark {config.name!r}: {len(shown)} demonstrations with answers, but {shots} are shown; "
-            f"name more, or ask after fewer (`shots: [0]`)"
+            f"benchmark {config.name!r}: only {len(shown)} demonstrations with answers, but {shots} shots; "
+            f"add demonstrations, or use fewer shots (`shots: [0]`)"
         )
     return items[: settings.questions], shown[: settings.blocks * shots], len(items)
 
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
-    """All items in the fixed order."""
+    """All items, in the order of the hashes of their ids. Raises RequestError for an invalid item."""
     items = list(format_of(files).read(files))
     where = files.questions or files.annotations or files.format
     if not items:
         raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
     twice = [key for key, count in Counter(item.key for item in items).items() if count > 1]
     if twice:
-        raise RequestError(f"{where}: the id {twice[0]!r} is there twice; ids must differ")
+        raise RequestError(f"{where}: the id {twice[0]!r} occurs twice; ids must be unique")
     for item in items:
         if config.metric in ("choice", "circular") and not item.choices:
             raise RequestError(f"{where}: question {item.key} has no choices, which the metric `{config.metric}` needs")
         if config.metric == "yes-no" and item.answers[:1] not in ((), ("yes",), ("no",)):
-            raise RequestError(f"{where}: question {item.key} is answered {item.answers[0]!r}, not `yes` or `no`")
+            raise RequestError(f"{where}: question {item.key} has the answer {item.answers[0]!r}, not `yes` or `no`")
         if config.metric == "vqa" and 0 < len(item.answers) <= AGREEING:
             raise RequestError(
-                f"{where}: question {item.key} has {len(item.answers)} answers, and VQA accuracy needs those of ten "
-                "people; for a single right answer take `metric: exact`"
+                f"{where}: question {item.key} has {len(item.answers)} answers, but VQA accuracy needs those of ten "
+                "people; for a single right answer use `metric: exact`"
             )
     return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())

@@ -1,10 +1,10 @@
-"""CIDEr-D (Vedantam et al., CVPR 2015): how well a caption agrees with several human ones.
+"""CIDEr-D (Vedantam et al., CVPR 2015): consensus of a caption with several human captions.
 
-A caption is a vector of its n-grams' counts, each weighed by how rare the n-gram is over the questions of the corpus.
-The score is the cosine with each reference, for n = 1 to 4, where a count above the reference's earns nothing and a
-difference in length is punished; the mean over references and over n, × 10. As the reference implementation does,
-counts are raw, and document frequencies come from the references that are scored against. Papers report it × 100,
-and so do we: people agree with each other at about 100, a copy of the only reference scores 1000.
+A caption is a vector of n-gram counts, weighted by inverse document frequency over the questions of the corpus. For
+n = 1 to 4, the score is the cosine similarity with each reference, where counts are clipped to those of the reference
+and differences in length are penalised; it is averaged over references and n, and multiplied by 10. As in the reference
+implementation, term counts are not normalised, and document frequencies are those of the references. Like papers, we
+report it × 100: human captions score about 100, a copy of the only reference 1000.
 """
 
 import math
@@ -16,29 +16,29 @@ from mm1_lab.evaluate.caption_words import caption_words
 
 ORDERS = (1, 2, 3, 4)
 SIGMA = 6.0
-"""Of the gaussian over the difference in length, in words."""
+"""Standard deviation, in words, of the Gaussian length penalty."""
 POINTS = 1000.0
-"""The customary × 10 and × 100."""
+"""The customary factors 10 and 100."""
 
 NGram = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Caption:
-    """A caption as weighed n-grams."""
+    """A caption as a TF-IDF vector per n-gram order."""
 
     words: int
     weights: dict[NGram, float]
-    """Count × rarity of each n-gram."""
+    """Count × inverse document frequency of each n-gram."""
     norms: tuple[float, ...]
-    """Length of the vector of each order."""
+    """Euclidean norm for each order."""
 
 
 def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """The score of each prediction against its own references, in points; the corpus score is their mean.
+    """Returns the score of each prediction against its references, in points; the corpus score is their mean.
 
-    The questions together are the corpus: with one alone every n-gram is in all of it and weighs nothing.
-    Raises ValueError where the lengths differ or a prediction has no reference.
+    The questions form the corpus; with a single one, every n-gram has a weight of 0. Raises ValueError if the lengths
+    differ or a prediction has no reference.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} sets of references")
@@ -57,12 +57,12 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
 
 
 def _ngrams(words: list[str]) -> Counter[NGram]:
-    """Counts of the n-grams of every order."""
+    """Counts of the n-grams of all orders."""
     return Counter(tuple(words[at : at + n]) for n in ORDERS for at in range(len(words) - n + 1))
 
 
 def _weigh(words: list[str], rarity: dict[NGram, float], rarest: float) -> _Caption:
-    """`rarest` is the weight of an n-gram that no reference has."""
+    """The caption's weighted vector; `rarest` is the weight of an n-gram that occurs in no reference."""
     weights = {ngram: count * rarity.get(ngram, rarest) for ngram, count in _ngrams(words).items()}
     squares = dict.fromkeys(ORDERS, 0.0)
     for ngram, weight in weights.items():
@@ -71,7 +71,7 @@ def _weigh(words: list[str], rarity: dict[NGram, float], rarest: float) -> _Capt
 
 
 def _agreement(candidate: _Caption, reference: _Caption) -> float:
-    """The mean over the orders of the cosine with clipped counts, punished for a difference in length; 0 to 1."""
+    """Cosine similarity with clipped counts, averaged over the orders, times the length penalty; 0 to 1."""
     products = dict.fromkeys(ORDERS, 0.0)
     for ngram, weight in candidate.weights.items():
         expected = reference.weights.get(ngram, 0.0)

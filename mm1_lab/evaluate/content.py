@@ -1,8 +1,8 @@
-"""What a caption of the miniature world says, whatever its wording: F1 over propositions, as SPICE scores captions.
+"""Scores the content of a world caption regardless of its wording: F1 over propositions, in the manner of SPICE.
 
-A proposition is a thing that is named, or a thing with its colour. A caption's are compared with those of all its
-references together; each reference may overlook something, all five together hardly ever do. CIDEr, which compares
-wording, takes the voice of a caption for half of its worth; this score does not hear it.
+A proposition is a thing that is mentioned, or a thing with its colour. The caption's propositions are compared with the
+union of those of its references: each reference may omit something, but all five together hardly ever do. CIDEr
+compares wording, and about half of it depends on style; this score does not depend on style.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from mm1_lab.data.world.words import COLOURS, LETTERS, SHAPES, SIZES
 _NOUNS = frozenset((*SHAPES, *LETTERS))
 Proposition = tuple[str, ...]
 BETWEEN = frozenset({"is", "are", ":", "and", "that", "which", *SIZES, "big", "little"})
-"""Words that may stand between a thing and a colour that is said of it behind it: "the circle is large and red"."""
+"""Words that may separate a thing from a colour that follows it: "the circle is large and red"."""
 
 
 def propositions(caption: str) -> set[Proposition]:
-    """(noun,) for each thing that is named, (colour, noun) where its colour is said before or behind it."""
+    """(noun,) for each thing mentioned, and (colour, noun) if its colour is given before or after it."""
     words = caption.split()
     found: set[Proposition] = set()
     for at, word in enumerate(words):
@@ -33,7 +33,7 @@ def propositions(caption: str) -> set[Proposition]:
 
 
 def content(caption: str, references: Iterable[str]) -> float:
-    """F1, 0 to 100, of the caption's propositions against those of all references."""
+    """F1 (0 to 100) of the caption's propositions against those of all references."""
     said = propositions(caption)
     true = set().union(*map(propositions, references))
     return 200 * len(said & true) / (len(said) + len(true)) if said or true else 0.0

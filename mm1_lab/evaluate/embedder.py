@@ -1,4 +1,4 @@
-"""Decoder inputs of prompts, where each distinct picture goes through encoder and connector once."""
+"""Turns prompts into decoder inputs; each distinct picture passes through encoder and connector only once."""
 
 from collections.abc import Iterable
 
@@ -12,16 +12,13 @@ from mm1_lab.model import MM1
 
 
 class PromptEmbedder:
-    """Turns segments of prompts into decoder inputs and remembers what it has seen.
+    """Embeds segments of prompts and caches the features of their pictures.
 
-    A blind model reads one flat mean colour for every picture, and none is drawn.
+    For a blind model, every picture is a uniform mean colour and none is drawn.
     """
 
     def __init__(self, model: MM1, image_tokens: int, side: int, blind: bool, batch: int, count: int = 1) -> None:
-        """`count` views of each picture are seen, each of `side` pixels and with `image_tokens` places.
-
-        `batch` pictures are encoded at a time.
-        """
+        """Encodes `batch` pictures at once, each as `count` views of `side` pixels and `image_tokens` tokens."""
         self._model = model
         self._image_tokens = image_tokens
         self._side = side
@@ -29,14 +26,14 @@ class PromptEmbedder:
         self._batch = batch
         self._views = count
         self._features: dict[tuple[int, int], torch.Tensor] = {}
-        """(views · image_tokens, width) each."""
+        """By `_key`: (views · image_tokens, width)."""
         self._pictures: list[Picture] = []
-        """Kept, because an object's id is only its own while it lives."""
+        """Keeps the encoded pictures alive, as the ids of deleted objects may be reused."""
         flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
         self._blind_features = self._encode([[flat]])[0] if blind else None
 
     def see(self, pictures: Iterable[Picture]) -> None:
-        """Encodes those of `pictures` that are new."""
+        """Encodes the `pictures` that are not in the cache yet."""
         if self._blind:
             return
         new = {key: picture for picture in pictures if (key := self._key(picture)) not in self._features}
@@ -49,7 +46,7 @@ class PromptEmbedder:
                 self._features |= {key: tokens for (key, _), tokens in zip(chunk, features, strict=True)}
 
     def embed(self, segment: Segment) -> torch.Tensor:
-        """Decoder inputs (length, width) of a segment whose pictures have been seen."""
+        """Decoder inputs (length, width) of a segment; its pictures must have been passed to `see`."""
         tokens = torch.tensor(segment.tokens, device=self._model.decoder.device)
         embedded = self._model.decoder.get_input_embeddings()(tokens)
         if segment.pictures:
@@ -60,11 +57,11 @@ class PromptEmbedder:
         return embedded
 
     def _key(self, picture: Picture) -> tuple[int, int]:
-        """The picture itself, and how many views of it are seen."""
+        """The id of the picture, and its number of views."""
         return (id(picture.picture), 1) if isinstance(picture, Overview) else (id(picture), self._views)
 
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
-        """The views of each picture → (n, views · image_tokens, width): what the decoder reads in their places."""
+        """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width)."""
         device = self._model.decoder.device
         pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
         places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)

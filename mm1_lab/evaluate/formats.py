@@ -1,12 +1,12 @@
-"""The forms in which benchmarks come: a new one is a function that reads files to `Item`s, and its line in FORMATS.
+"""Readers of benchmark files. To add a format, write a function that yields `Item`s and a line in FORMATS.
 
-First the published ones, as everybody downloads them, captions before questions; then a user's own: JSON Lines, or a
-Python file with a function `read`. A line of the former is
+Published formats come first, captioning before question answering; then a user's own: JSON Lines, or a Python file with
+a function `read`. A line of JSON Lines is
 
     {"image": "1.jpg", "question": "What colour is the car?", "answers": ["red"]}
 
-Keys: `image` or `images` (file names; none for questions about text), `question`, `answers` (or `answer`), and where
-wanted `choices`, `id`, `kind`. `answers` may be left out of all lines: then a file of answers is written, no score.
+Keys: `image` or `images` (file names; none for questions about text), `question`, `answers` (or `answer`), and
+optionally `choices`, `id`, `kind`. If no line has `answers`, predictions are written to a file instead of scored.
 """
 
 import importlib.util
@@ -20,15 +20,15 @@ from mm1_lab.evaluate.items import Entry, Item, entries, image_name, load, load_
 from mm1_lab.evaluate.questions import Submission
 
 VQA_PROMPT = "Question: {question} Short answer:"
-"""OpenFlamingo's. The paper does not say which prompts it used."""
+"""The prompt of OpenFlamingo; the paper does not state its prompts."""
 KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind")
-"""Of a line of a user's own."""
+"""Allowed keys of a line of JSON Lines."""
 
 
 def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
     """`dataset_coco.json`: {images: [{filename, filepath, cocoid, split, sentences: [{raw}]}]}.
 
-    Karpathy's `restval` is part of training.
+    Karpathy's split `restval` belongs to training.
     """
     path, split = files.annotations, files.split or "test"
     images = entries(load(path), path, "images")
@@ -43,7 +43,7 @@ def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
 
 
 def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
-    """COCO's own form: {images: [{id, file_name, domain}], annotations: [{image_id, caption}]}; a kind per domain."""
+    """COCO format: {images: [{id, file_name, domain}], annotations: [{image_id, caption}]}; one kind per domain."""
     path = files.annotations
     content = load(path)
     images = one_each(entries(content, path, "images"), "id", path, "image")
@@ -52,7 +52,7 @@ def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
         key = str(annotation["image_id"])
         if key not in captions:
             raise RequestError(
-                f"{path}: a caption is of image {key}, which is not among the images; fetch the file again"
+                f"{path}: a caption refers to image {key}, which is not among the images; fetch the file again"
             )
         captions[key].append(str(annotation["caption"]).strip())
     for key, image in images.items():
@@ -61,21 +61,21 @@ def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
 
 
 def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
-    """`TextCaps_0.1_*.json`: {data: [{image_id, reference_strs}]}, an entry per image or, in training, per caption."""
+    """`TextCaps_0.1_*.json`: {data: [{image_id, reference_strs}]}; one entry per image or, in training, per caption."""
     path = files.annotations
     captions: dict[str, list[str]] = {}
     for row in entries(load(path), path, "data"):
         of_image = captions.setdefault(str(row["image_id"]), [])
-        if said := row.get("reference_strs"):  # all of the image's, two people's equal ones twice
+        if said := row.get("reference_strs"):  # all captions of the image, duplicates included
             of_image[:] = [str(caption).strip() for caption in said]
         elif "caption_str" in row:
             of_image.append(str(row["caption_str"]).strip())
-    for key, of_it in captions.items():
-        yield Item(key, (image_name(files, "{id}.jpg", id=key),), answers=tuple(of_it))
+    for key, of_image in captions.items():
+        yield Item(key, (image_name(files, "{id}.jpg", id=key),), answers=tuple(of_image))
 
 
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
-    """VQAv2's and OK-VQA's two files: {questions: [{question_id, image_id, question}], data_subtype} and
+    """VQAv2 and OK-VQA, two files: {questions: [{question_id, image_id, question}], data_subtype} and
     {annotations: [{question_id, answers: [{answer}], answer_type}], data_subtype}."""
     path = files.questions
     content = load(path)
@@ -84,27 +84,28 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
     usual, split = "COCO_{split}_{id:012}.jpg", subtype.replace("test-dev", "test")
     for key, row in questions.items():
-        told: dict[str, Any] = annotations.get(key, {})
+        annotation: dict[str, Any] = annotations.get(key, {})
         image = image_name(files, usual, id=int(row["image_id"]), split=split)
-        kind = str(told.get("answer_type", "question"))
-        yield Item(key, (image,), str(row["question"]), texts(told.get("answers", ())), kind)
+        kind = str(annotation.get("answer_type", "question"))
+        yield Item(key, (image,), str(row["question"]), texts(annotation.get("answers", ())), kind)
 
 
 def _annotations(files: BenchmarkFiles, subtype: str, questions: dict[str, Entry]) -> dict[str, Entry]:
-    """By question. Every question must have one, and the files must be of one year and split."""
+    """Annotations by question. Raises RequestError if a question has none, or the files are of different splits."""
     path = files.annotations
     content = load(path)
     found = one_each(entries(content, path, "annotations"), "question_id", path)
-    of = str(content.get("data_subtype", subtype))
+    annotated = str(content.get("data_subtype", subtype))
     missing = [key for key in questions if key not in found]
-    if of != subtype or len(missing) == len(questions):
+    if annotated != subtype or len(missing) == len(questions):
         raise RequestError(
-            f"{path}: annotates other questions ({of or 'unknown split'}) than {files.questions} "
-            f"({subtype or 'unknown split'}) asks; take both of one year and split"
+            f"{path}: annotates other questions ({annotated or 'unknown split'}) than those of {files.questions} "
+            f"({subtype or 'unknown split'}); use files of the same year and split"
         )
     if missing:
         raise RequestError(
-            f"{path}: question {missing[0]} has no annotation, and {len(missing) - 1} others; fetch it again"
+            f"{path}: has no annotation for {len(missing)} of {len(questions)} questions (first: {missing[0]}); "
+            "fetch it again"
         )
     return found
 
@@ -118,7 +119,7 @@ def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
 
 
 def read_vizwiz(files: BenchmarkFiles) -> Iterator[Item]:
-    """`val.json`: [{image, question, answers: [{answer}], answer_type}]; an image has one question and is its id."""
+    """`val.json`: [{image, question, answers: [{answer}], answer_type}]; the id is the name of the image."""
     path = files.annotations
     for key, row in one_each(entries(load(path), path), "image", path, "image").items():
         kind = str(row.get("answer_type", "question"))
@@ -126,7 +127,7 @@ def read_vizwiz(files: BenchmarkFiles) -> Iterator[Item]:
 
 
 def read_pope(files: BenchmarkFiles) -> Iterator[Item]:
-    """`coco_pope_*.json`, one file per sampling: a line {question_id, image, text, label} each."""
+    """`coco_pope_*.json`, one file per sampling strategy, with lines {question_id, image, text, label}."""
     path = files.questions
     for key, row in one_each((row for _, row in load_lines(path)), "question_id", path).items():
         yield Item(key, (str(row["image"]),), str(row["text"]), (str(row["label"]),), "question")
@@ -137,7 +138,7 @@ def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:
     path = files.questions
     content = load(path)
     if not isinstance(content, dict) or not all(isinstance(row, dict) for row in content.values()):
-        raise RequestError(f"{path}: holds no questions by id; is it a *_questions.json of GQA?")
+        raise RequestError(f"{path}: is not a JSON object of questions by id; is it a *_questions.json of GQA?")
     for key, values in content.items():
         row = Entry(values, path, f"question {key}")
         image = image_name(files, "{id}.jpg", id=row["imageId"])
@@ -147,7 +148,7 @@ def read_gqa(files: BenchmarkFiles) -> Iterator[Item]:
 
 
 def read_jsonl(files: BenchmarkFiles) -> Iterator[Item]:
-    """Raises RequestError that names file and line."""
+    """A user's JSON Lines. Raises RequestError naming file and line."""
     for number, row in load_lines(files.questions):
         yield _item(row, number, f"{files.questions}, line {number}")
 
@@ -168,7 +169,7 @@ def _item(row: dict[str, Any], number: int, where: str) -> Item:
 
 
 def _many(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """One text or several."""
+    """The value of `key` as a tuple: one or more texts."""
     value = row.get(key, ())
     values = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(part, str | int | float) for part in values):
@@ -177,7 +178,7 @@ def _many(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 
 def read_python(files: BenchmarkFiles) -> Iterable[Item]:
-    """What the function `read(files)` of the Python file named as the format gives: `Item`s."""
+    """The `Item`s that the function `read(files)` returns, in the Python file given as the format."""
     path = Path(files.format)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
@@ -190,23 +191,23 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     except Exception as error:
         raise RequestError(f"{path}: its function `read` failed ({type(error).__name__}: {error})") from error
     if not all(isinstance(item, Item) for item in items):
-        raise RequestError(f"{path}: its function `read` must give objects of mm1_lab.evaluate.items.Item")
+        raise RequestError(f"{path}: its function `read` must return mm1_lab.evaluate.items.Item objects")
     return items
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A form in which benchmarks are published."""
+    """A format of benchmark files."""
 
     read: Callable[[BenchmarkFiles], Iterable[Item]]
-    """Raises RequestError for files that are not as published."""
+    """Raises RequestError if the files do not have the published format."""
     mirrors: str
-    """The benchmark's name in the paper's tables."""
+    """Name of the benchmark in the paper's tables."""
     metric: str
     prompt: str
     submission: Submission
     needs: tuple[str, ...]
-    """Keys of the configuration."""
+    """Required keys of the configuration."""
 
 
 _CAPTIONED, _ASKED = ("annotations", "images"), ("questions", "images")

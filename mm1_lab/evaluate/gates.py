@@ -1,7 +1,7 @@
-"""Gates: what must hold of a scale before its arms are compared. One row a thing that was measured.
+"""Gates: requirements that a scale must meet before its arms are compared. Each gate yields one row per measurement.
 
-`text_gate` asks the decoder alone, `probes` looks into the encoder alone, `no_leaks` reads what training reads,
-`prompts_fit` counts tokens. What a gate asks for is fixed here, before any result of an arm is known.
+`text_gate` tests the decoder alone, `probes` the encoder alone, `no_leaks` searches the training data and `prompts_fit`
+counts tokens. The thresholds are fixed here, before any result of an arm is known.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,48 +28,48 @@ from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.probe import attribute_probe
 
 Verdict = Literal["pass", "floor", "fail", "reported"]
-"""`floor`: this kind of question is no result at this scale; `reported`: for comparison, nothing depends on it."""
+"""`floor`: this kind of question counts as floor at this scale, not as a result; `reported`: for information only."""
 
 ANSWERED = 90.0
-"""Percent of told questions that must be answered, at up to FEW shots: a decoder that looks things up badly lowers all
-that is asked of pictures."""
+"""Percent of the questions about scenes in words that must be answered correctly at up to FEW shots: a decoder that is
+poor at look-up lowers all scores on pictures."""
 FEW = 4
 ABOVE_MAJORITY = 15.0
-"""Points by which the lower bound of told questions must exceed the best constant answer."""
+"""Points by which the lower bound of the accuracy on questions in words must exceed the best constant answer."""
 SEEN = 90.0
-"""Percent that a linear probe must get right."""
+"""Percent accuracy that a linear probe must reach."""
 
 WORDINGS: dict[str, Callable[[Random], Voice]] = {
     "image wording": lambda random: random.choice((alt_text_in_full, page_voice(random, interest="all"))),
     "plain wording": lambda random: random.choice((telling, dense_caption, inventory)),
 }
-"""Each gives the voice of one block. Only voices that leave nothing out: everything in them can be asked about."""
+"""Each draws the voice of one block, only from complete voices, so that everything in a scene can be asked about."""
 
 _BLOCK = 8
-"""Questions of a block; few, so that demonstrations vary."""
+"""Questions per block; few, so that there are many different demonstrations."""
 _SCENES, _VOICES = 300, 20
-"""Scenes tried for a shot, and voices for a block."""
+"""Maximum scenes tried per shot, and voices tried per block."""
 _STOP = "."
 
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """One measurement beside what is asked of it."""
+    """One measurement and its requirement."""
 
     gate: str
     seed: int | None
-    """None where no seed is involved."""
+    """None if no seed is involved."""
     what: str
     value: float
     low: float | None
-    """Of the 95 % interval (Wilson), where the value is a percentage of cases."""
+    """Lower and upper bound of the 95 % interval (Wilson), if the value is a percentage of cases."""
     high: float | None
     needed: str
     verdict: Verdict
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, in percent."""
+    """Wilson's 95 % confidence interval of the share `right / count`, in percent."""
     from scipy.stats import binomtest
 
     interval = binomtest(right, count).proportion_ci(method="wilson")
@@ -77,7 +77,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[GateRow]:
-    """The decoder alone, on every kind of question in both wordings at every number of shots, and on text-core."""
+    """Tests the decoder alone: each kind of question in both wordings at each number of shots, and text-core."""
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model.decoder, decoder)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -98,7 +98,7 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Gat
 
 
 def _ask(
-    answering: Answering, benchmark: Benchmark, shots: int, seed: int, what: str, otherwise: Literal["floor", "fail"]
+    answering: Answering, benchmark: Benchmark, shots: int, seed: int, what: str, if_failed: Literal["floor", "fail"]
 ) -> GateRow:
     points = score(benchmark, answering.predict(benchmark, shots))
     low, high = wilson(sum(point == 100 for point in points), len(points))
@@ -107,16 +107,16 @@ def _ask(
     passed = low >= majority + ABOVE_MAJORITY
     if benchmark.mirrors == "none" and shots <= FEW:
         passed, needed = passed and value >= ANSWERED, f"≥ {ANSWERED:g}, {needed}"
-    return GateRow("told in words", seed, what, value, low, high, needed, "pass" if passed else otherwise)
+    return GateRow("told in words", seed, what, value, low, high, needed, "pass" if passed else if_failed)
 
 
 def floor_kinds(rows: list[GateRow]) -> list[str]:
-    """The kinds of question that are no result at this scale: those that fail in any wording at any number of shots."""
+    """The kinds of question that count as floor: those that fail in any wording at any number of shots."""
     return list(dict.fromkeys(row.what.partition(",")[0] for row in rows if row.verdict == "floor"))
 
 
 def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: bool) -> Iterator[GateRow]:
-    """A linear probe for every attribute that questions ask for. Without `gate` it is for comparison alone."""
+    """Accuracy of a linear probe for each attribute that questions ask for; without `gate`, for information only."""
     for attribute, (right, count) in attribute_probe(stage, encoder).items():
         value = 100 * right / count
         verdict: Verdict = "reported" if not gate else "pass" if value >= SEEN else "fail"
@@ -126,7 +126,7 @@ def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: bool) -> I
 
 
 def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Iterator[GateRow]:
-    """What must not occur in about `samples` samples of all that training reads."""
+    """Searches about `samples` training samples for what must not occur in them."""
     found = find_leaks(settings, seeds, samples, longest)
     for check, name in CHECKS.items():
         counts = {stream: found.counts[check, stream] for stream in STREAMS if found.counts[check, stream]}
@@ -138,7 +138,7 @@ def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, l
 
 
 def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[GateRow]:
-    """The longest prompt of each benchmark at the most shots, with room for an answer, beside the training length."""
+    """Compares each benchmark's longest prompt, at the most shots and including the answer, to the training length."""
     writer = PromptWriter(data.tokenizer, stage.model.connector.image_tokens)
     shots = max(stage.settings.shots)
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
@@ -154,12 +154,11 @@ def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[GateRow]:
 def text_benchmark(
     kind: str, wording: str, shots: int, stage: EvaluationStage, tokenizer: Tokenizer, otherwise: bool = False
 ) -> Benchmark:
-    """Questions of one kind about scenes of the test split, after `shots` told scenes of the training split.
+    """Questions of one kind about test scenes in words, after `shots` demonstrations from the training split.
 
-    `otherwise`: demonstrations answer in the other vocabulary (`big`), and so must the questions be answered.
-    A shot is a told scene, a question and its answer. Scenes are drawn again until each shot takes no more than its
-    part of the training length, so that no prompt is longer than what was trained. Raises RequestError where that
-    cannot be.
+    A shot is a scene in words, a question and its answer. `otherwise`: demonstrations, and thus the expected answers,
+    use the other vocabulary (`big`). Scenes are redrawn until each shot fits its share of the training length, so that
+    no prompt exceeds that length. Raises RequestError if this is impossible.
     """
     budget = (stage.model.sequence_length - 1) // (shots + 1)
     writer = PromptWriter(tokenizer, stage.model.connector.image_tokens)
@@ -186,7 +185,7 @@ def text_benchmark(
                 return tuple(drawn)
         raise RequestError(
             f"{shots} shots of {kind!r} in {wording} do not fit a row of {stage.model.sequence_length} tokens; "
-            "lengthen `sequence` or ask for fewer shots"
+            "increase sequence_length or use fewer shots"
         )
 
     drawn = [block(number) for number in range(max(1, stage.settings.questions // _BLOCK))]

@@ -1,14 +1,14 @@
-"""Greedy generation where many questions share a prefix.
+"""Greedy generation for many questions that share a prefix.
 
-The questions of a block share their demonstrations, which are most of a prompt. So a block is one sequence of the
-decoder's batch: the prefix, computed once, then its questions side by side, each of which sees the prefix and itself
-alone (a 4-D attention mask and explicit positions say so). Nothing is computed twice, and no key or value of the
-prefix is copied for each question, which is what decoding would spend its time on.
+The questions of a block share their demonstrations, which make up most of a prompt. A block is therefore a single
+sequence in the decoder's batch: the prefix, computed once, followed by all questions, each of which attends only to the
+prefix and to itself, by a 4-D attention mask and explicit positions. Nothing is computed twice, and the prefix's keys
+and values are not copied for each question, which would otherwise dominate decoding time.
 
-    keys of one block:   [ prefix | question 1 | question 2 | … | word 1 of each answer | word 2 of each answer | … ]
+    keys of one block:   [ prefix | question 1 | question 2 | … | token 1 of each answer | token 2 of each answer | … ]
 
-Blocks are batched together. Questions are padded on the left, so that all of them end at the same place; what is
-padding is seen by nobody, so that logits do not depend on what is batched with what.
+Blocks are batched. Questions are padded on the left, so that all end at the same index; nothing attends to padding, so
+logits do not depend on the composition of the batch.
 """
 
 import math
@@ -25,12 +25,12 @@ from mm1_lab.evaluate.prompts import Segment
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Questions that are asked after the same prefix."""
+    """Questions that share a prefix."""
 
     prefix: Segment
     questions: tuple[Segment, ...]
     references: tuple[tuple[int, ...], ...] = ()
-    """For each question the ids of an answer whose probability is asked for; empty where it is not."""
+    """For each question, the ids of an answer to compute the probability of; empty for none."""
 
 
 @torch.inference_mode()
@@ -43,10 +43,10 @@ def generate(
     new_tokens: int,
     batch: int,
 ) -> tuple[list[list[str]], list[list[float | None]]]:
-    """The text that follows each question of each group, decoded greedily, at most `batch` questions at a time.
+    """Decodes an answer to each question of each group greedily, at most `batch` questions at once.
 
-    A text ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens. Beside
-    the texts the probability of each question's reference: the geometric mean over its tokens.
+    An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
+    Returns the answers, and the probability of each question's reference as the geometric mean over its tokens.
     """
     segments = [segment for group in groups for segment in (group.prefix, *group.questions)]
     embedder.see(picture for segment in segments for picture in segment.pictures)
@@ -65,14 +65,14 @@ def generate(
 
 
 def cut_answer(text: str, stop: tuple[str, ...]) -> str:
-    """`text` up to the first stop word, without blanks around it; what cannot be printed becomes a blank."""
+    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces."""
     ends = [at for word in stop if (at := text.find(word)) >= 0]
     answer = text[: min(ends, default=len(text))]
     return "".join(letter if letter.isprintable() else " " for letter in answer).strip()
 
 
 def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:
-    """(number of the group, part of it), with at most `batch` questions in all at a time."""
+    """Yields batches of (index of the group, part of the group) with at most `batch` questions in total."""
     part: list[tuple[int, Group]] = []
     free = batch
     for index, group in enumerate(groups):
@@ -91,7 +91,7 @@ def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Gr
 def _decode(
     decoding: "SharedPrefixDecoding", tokenizer: Tokenizer, stop: Sequence[str], new_tokens: int
 ) -> list[list[list[int]]]:
-    """Ids that follow each question of each group, without the end token."""
+    """Ids of the answer to each question of each group, without the end token."""
     # A stop word of n bytes is complete within the last n tokens, because a token is at least one byte.
     tail = max((len(word.encode()) for word in stop), default=0)
     logits = decoding.start()
@@ -116,16 +116,16 @@ def _decode(
 
 
 class SharedPrefixDecoding:
-    """The keys and values of a batch of groups while their answers grow by one token a step.
+    """Decodes a batch of groups token by token, with one KV cache.
 
-    Shapes: G groups, Q questions in the largest, P and L tokens in the longest prefix and question. Smaller groups are
-    filled with copies of their last question.
+    Shapes: G groups, Q questions in the largest group, P and L tokens in the longest prefix and question. Smaller
+    groups are padded with copies of their last question.
     """
 
     def __init__(
         self, decoder: PreTrainedModel, prefixes: Sequence[torch.Tensor], questions: Sequence[Sequence[torch.Tensor]]
     ) -> None:
-        """`prefixes` are decoder inputs (length, width), one a group; `questions` the same, several a group."""
+        """`prefixes` are decoder inputs (length, width), one per group; `questions` likewise, several per group."""
         self._decoder = decoder
         self._prefixes = prefixes
         self.counts = [len(group) for group in questions]
@@ -139,11 +139,11 @@ class SharedPrefixDecoding:
             [[len(question) for question in group] for group in self._questions], device=device
         )
         self._seen: torch.Tensor = torch.empty(0)
-        """bool (G, Q, keys): what the next token of each question may attend to, itself left out."""
+        """bool (G, Q, keys): what the next token of each question may attend to, apart from itself."""
         self._same = torch.eye(most, dtype=torch.bool, device=device).expand(len(prefixes), -1, -1)
         """(G, Q, Q)"""
         self._asked: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-        """When all questions are read and no answer has begun: what may be attended to, places taken, logits."""
+        """State after reading the questions, before any answer: what may be attended to, next positions, logits."""
 
     def start(self) -> torch.Tensor:
         """Reads prefixes and questions. Returns the logits (G, Q, vocabulary) of the first new token."""
@@ -169,9 +169,9 @@ class SharedPrefixDecoding:
         return logits
 
     def probabilities(self, answers: Sequence[Sequence[Sequence[int]]]) -> list[list[float | None]]:
-        """Of given answers behind the questions, as ids, after `start`: the geometric mean over an answer's tokens.
+        """Probabilities of given `answers` (ids) to the questions: the geometric mean over the tokens of each answer.
 
-        None for an empty answer, or where a group has none. Answers that grew meanwhile are seen by none of these.
+        Call it after `start`; answers decoded since then are not attended to. None for an answer that is empty.
         """
         assert self._asked is not None
         seen, positions, logits = self._asked
@@ -191,7 +191,7 @@ class SharedPrefixDecoding:
         ]
 
     def _after(self, tokens: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Logits (G, Q, n, vocabulary) behind each of `tokens` (G, Q, n), read after the questions."""
+        """Logits (G, Q, n, vocabulary) that follow each of `tokens` (G, Q, n), which continue the questions."""
         most, count = tokens.shape[1:]
         since = self._cache.get_seq_length() - seen.shape[2]
         before = torch.nn.functional.pad(seen, (0, since))[:, :, None].expand(-1, -1, count, -1).flatten(1, 2)
@@ -209,7 +209,7 @@ class SharedPrefixDecoding:
         return self._run(self._decoder.get_input_embeddings()(tokens), self._seen, positions, None)
 
     def _read_prefixes(self) -> torch.Tensor:
-        """Fills the cache with the prefixes, padded on the right. Returns bool (G, P): what is no padding."""
+        """Fills the KV cache with the right-padded prefixes. Returns bool (G, P): False for padding."""
         inputs = torch.nn.utils.rnn.pad_sequence(list(self._prefixes), batch_first=True)
         places = torch.arange(inputs.shape[1], device=inputs.device)
         in_prefix = places < self._prefix_lengths[:, None]
@@ -222,7 +222,7 @@ class SharedPrefixDecoding:
     def _run(
         self, inputs: torch.Tensor, allowed: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None
     ) -> torch.Tensor:
-        """The decoder over `inputs`; `allowed` is bool (G, queries, keys), logits come for the places `keep` or all."""
+        """Runs the decoder; `allowed` is bool (G, queries, keys). Returns logits at the indices `keep`, or at all."""
         mask = torch.zeros(allowed.shape, dtype=inputs.dtype, device=inputs.device)
         mask.masked_fill_(~allowed, torch.finfo(inputs.dtype).min)
         output = self._decoder(

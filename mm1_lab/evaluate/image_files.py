@@ -1,4 +1,4 @@
-"""Images of a benchmark by file name: in a folder, or in tar and zip files that are not unpacked."""
+"""Finds a benchmark's images by file name, in a folder or in tar and zip archives, which are read without unpacking."""
 
 import os
 import tarfile
@@ -14,13 +14,13 @@ ARCHIVES = (".zip", ".tar")
 
 
 class Images:
-    """Where images lie: a folder, or an archive, or a folder with an archive in place of each folder in it.
+    """A folder of images, an archive, or a folder whose subfolders may be replaced by archives of the same name.
 
-    A name is looked for as it is, then without its folders.
+    An image is looked up by its given name, then by that name without folders.
     """
 
     def __init__(self, path: Path, shape: Shape) -> None:
-        """`shape`: how they become squares. Raises RequestError if there is no such folder or file, or no archive."""
+        """`shape`: how images are made square. Raises RequestError if `path` is neither a folder nor an archive."""
         self.path = path
         self._shape: Shape = shape
         self._decoder = Decoder(shape)
@@ -32,10 +32,10 @@ class Images:
         except FileNotFoundError:
             raise RequestError(f"{path}: there is no such folder or file of images") from None
         except (OSError, tarfile.TarError) as error:
-            raise RequestError(f"{path}: is no folder, tar or zip of images ({error})") from None
+            raise RequestError(f"{path}: is not a folder, tar or zip of images ({error})") from None
 
     def picture(self, name: str) -> StoredPicture | None:
-        """None if there is no image of that name."""
+        """The image of that name, or None."""
         for candidate in (name, PurePosixPath(name).name):
             read = self._read(candidate)
             if read:
@@ -71,7 +71,7 @@ def _unzip(path: Path, name: str) -> bytes:
 
 @lru_cache(maxsize=16)
 def _opened(path: Path, process: int) -> zipfile.ZipFile:
-    """Kept open, as its table of contents is read anew by each opening: a second per 80,000 images."""
+    """Kept open, as each opening would read the table of contents: one second per 80,000 images."""
     return zipfile.ZipFile(path)
 
 
@@ -82,5 +82,5 @@ def _of_tar(path: Path) -> dict[str, Callable[[], bytes]]:
 
 
 def _by_name(members: dict[str, Callable[[], bytes]]) -> dict[str, Callable[[], bytes]]:
-    """Members by whole name, and by the name without folders."""
+    """Members by full name, and by name without folders."""
     return {PurePosixPath(name).name: read for name, read in members.items()} | members

@@ -1,4 +1,4 @@
-"""What a reader of a benchmark's files gives: questions as plain values, and errors that name file and place."""
+"""Helpers for reading benchmark files: questions as plain values, and errors that name the file and the place in it."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from mm1_lab.config import BenchmarkFiles, RequestError
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question before its images are looked for."""
+    """A question whose images are still file names."""
 
     key: str
     """The official id."""
@@ -19,34 +19,34 @@ class Item:
     """File names."""
     question: str = ""
     answers: tuple[str, ...] = ()
-    """None where nobody outside has them."""
+    """Empty if they are not published."""
     kind: str = "caption"
     choices: tuple[str, ...] = ()
 
 
 class Entry(dict[str, Any]):
-    """An object of a published file; for a key that it lacks it raises a RequestError that says where."""
+    """A JSON object of a published file; a missing key raises a RequestError that names file and place."""
 
     def __init__(self, row: dict[str, Any], path: str, place: str) -> None:
         super().__init__(row)
         self.where = f"{path}: {place}"
 
     def __missing__(self, key: str) -> Any:
-        raise RequestError(f"{self.where} has no {key!r}; is it the file that the format publishes?")
+        raise RequestError(f"{self.where} has no {key!r}; is this the file published for the format?")
 
 
 def load(path: str) -> Any:
-    """A JSON file."""
+    """Loads a JSON file. Raises RequestError if it cannot be read."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: is not JSON that can be read ({error}); fetch it again") from None
+        raise RequestError(f"{path}: is not JSON or cannot be read ({error}); fetch it again") from None
 
 
 def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of each line of a JSON Lines file, and its object."""
+    """Yields the line number and the object of each line of a JSON Lines file, skipping blank lines."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -63,32 +63,32 @@ def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def entries(content: Any, path: str, key: str | None = None, what: str = "entry") -> list[Entry]:
-    """The list of objects in what a JSON file holds, under `key` if that is an object itself."""
+    """The list of objects in the content of a JSON file; if the content is an object, the list under its `key`."""
     rows = content.get(key) if key and isinstance(content, dict) else content
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        where = f"under {key!r}" if key else "in it"
-        raise RequestError(f"{path}: holds no list of objects {where}; is it the file that the format publishes?")
+        where = f" under {key!r}" if key else ""
+        raise RequestError(f"{path}: has no list of objects{where}; is this the file published for the format?")
     return [Entry(row, path, f"{what} {number}") for number, row in enumerate(rows)]
 
 
 def one_each(rows: Iterable[dict[str, Any]], key: str, path: str, what: str = "question") -> dict[str, Entry]:
-    """Rows by the text of their `key`, which must not come twice."""
+    """Rows by the value of their `key` as text. Raises RequestError if a value occurs twice."""
     found: dict[str, Entry] = {}
     for number, row in enumerate(rows):
         name = str(Entry(row, path, f"entry {number}")[key])
         if name in found:
-            raise RequestError(f"{path}: {key} {name} is there twice; keep one of them")
+            raise RequestError(f"{path}: {key} {name} occurs twice; keep one of them")
         found[name] = Entry(row, path, f"{what} {name}")
     return found
 
 
 def texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """Answers as texts: each is one, or holds one under `answer`."""
+    """Answers as texts; each value is a text, or an object with the text under `answer`."""
     return tuple(str(value["answer"] if isinstance(value, dict) else value) for value in values)
 
 
 def image_name(files: BenchmarkFiles, usual: str, **values: Any) -> str:
-    """An image's file name by the files' pattern, or else by the format's `usual` one."""
+    """An image's file name, from the pattern in the configuration or else from the format's `usual` pattern."""
     pattern = files.image_name or usual
     try:
         return pattern.format(**values)

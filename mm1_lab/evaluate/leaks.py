@@ -1,7 +1,7 @@
-"""Gate: nothing of the benchmarks stands in what training reads, looked for in a sample of what the sources emit.
+"""Gate against leaks: searches samples of all training data for content of the benchmarks.
 
-Pictures are judged by the things in them; reference captions are compared with every sentence of every text. Texts that
-tell scenes without a picture are parsed back into their things by tests, over a million samples (`make soak`).
+Pictures are compared by the things in them; reference captions are compared with each sentence of each text. For scenes
+in words, tests parse the things back from the text, over a million samples (`make soak`).
 """
 
 import re
@@ -17,7 +17,7 @@ from mm1_lab.data.world.scenes import NOVEL, Scene
 from mm1_lab.evaluate.world import world_benchmarks
 
 Content = tuple[tuple[str, str, str, int], ...]
-"""Name, colour, size and place of each thing, in the order of places; how they look is left out."""
+"""Name, colour, size and place of each thing, in the order of places; independent of `Scene.look`."""
 
 WITH_IMAGES = ("captions", "synthetic", "interleaved", "pairs")
 STREAMS = (*WITH_IMAGES, "text", "pre-training text")
@@ -28,15 +28,15 @@ CHECKS = {
     "reference": "reference captions",
 }
 _ROW_SAMPLES = 64
-"""Documents that the world sets apart for a row."""
+"""Documents that the world reserves per row."""
 _ASKING = frozenset(("question", "answer", "?"))
 _END = re.compile(r"(?:^| )[.:;?](?: |$)")
-"""Of a sentence."""
+"""End of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What must not occur."""
+    """What must not occur in training data."""
 
     scenes: frozenset[Content]
     references: frozenset[str]
@@ -44,17 +44,20 @@ class Secrets:
 
 @dataclass(slots=True)
 class Found:
-    """What occurred: documents by check and stream, and the first of each check."""
+    """What was found."""
 
     samples: int = 0
+    """Number of samples searched."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Number of leaking documents by (check, stream)."""
     first: dict[str, str] = field(default_factory=dict)
+    """Key of the first leaking document, by check."""
 
 
 def find_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Found:
-    """Reads about `samples` documents and pairs of the world, shared evenly by all streams and seeds.
+    """Searches about `samples` documents and pairs of the world, split evenly among all streams and seeds.
 
-    `longest` is that of the decoder's rows.
+    `longest` is the maximum length of the decoder's rows.
     """
     seeds = list(seeds)
     secrets = secrets_of(settings, seeds)
@@ -71,7 +74,7 @@ def find_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int,
 
 
 def emitted(stream: str, seed: int, numbers: range, rows: int, longest: int) -> Iterator[Document]:
-    """Documents in the rows `numbers`, of `rows` in all, of a stream."""
+    """Yields the documents in the rows `numbers` (out of `rows` in total) of a stream."""
     world = World()
     if stream == "pairs":
         pairs = world.pairs(seed)
@@ -88,7 +91,7 @@ def emitted(stream: str, seed: int, numbers: range, rows: int, longest: int) -> 
 
 
 def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
-    """The checks that the document fails."""
+    """Returns the checks that the document fails."""
     failed = set()
     for part in document.parts:
         if isinstance(part, str):

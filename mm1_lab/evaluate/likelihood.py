@@ -1,4 +1,4 @@
-"""Multiple choice by likelihood: of the answers that are offered, the one that the model finds likeliest to follow."""
+"""Multiple choice by likelihood: picks the choice to which the model assigns the highest probability."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,14 +11,14 @@ from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
 
 MOST = 24
-"""Prompts, each with one of the answers, that are read at a time."""
+"""Number of (prompt, answer) sequences per forward pass."""
 
 
 def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
-    """The same questions under a name and in a family of their own; None where nothing is offered in some of them."""
+    """The benchmark under the name and family of its likelihood variant; None if not all questions have choices."""
     if benchmark.submission or not all(question.choices for question in benchmark.questions):
         return None
-    metric = "choice" if benchmark.metric == "circular" else benchmark.metric  # in one order alone
+    metric = "choice" if benchmark.metric == "circular" else benchmark.metric  # choices in one order only
     return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood", metric=metric)
 
 
@@ -29,7 +29,7 @@ def choose(
     benchmark: Benchmark,
     shots: int,
 ) -> list[str]:
-    """For each question the choice whose words, and the end of an answer behind them, have the largest probability."""
+    """For each question, the choice with the highest probability, including that of the end of the answer."""
     chosen: list[str] = []
     for block, questions in enumerate(benchmark.blocks):
         prefix = writer.prefix(benchmark, block, shots)
@@ -50,7 +50,7 @@ def choose(
 def log_probabilities(
     decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
 ) -> list[tuple[float, bool]]:
-    """Of each answer behind its prompt, in nats, and whether it is what greedy decoding gives."""
+    """For each (prompt, answer): the answer's log-probability in nats, and whether greedy decoding would produce it."""
     chunks = (options[start : start + MOST] for start in range(0, len(options), MOST))
     return [found for chunk in chunks for found in _of_batch(decoder, embedder, chunk)]
 
@@ -59,7 +59,7 @@ def log_probabilities(
 def _of_batch(
     decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
 ) -> list[tuple[float, bool]]:
-    """Padding stands behind the answers, where no earlier token sees it."""
+    """Sequences are padded on the right, where causal attention never sees the padding."""
     embedder.see(picture for prompt, _ in options for picture in prompt.pictures)
     inputs = [embedder.embed(prompt + Segment(answer)) for prompt, answer in options]
     padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)

@@ -1,4 +1,4 @@
-"""Every benchmark's metric in one place: predictions to points per question, and whether they are answers at all."""
+"""The metrics of all benchmarks: points per question, and whether a prediction has the form of an answer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,17 +11,17 @@ from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, vqa_accuracy
 
 ANLS_THRESHOLD = 0.5
-"""Answers less alike than this earn nothing (Biten et al., ICCV 2019)."""
+"""Answers with a lower similarity score 0 (Biten et al., ICCV 2019)."""
 RELAXED = 0.05
-"""Numbers may be off by this share (Methani et al., WACV 2020; ChartQA)."""
+"""Relative tolerance for numbers (Methani et al., WACV 2020; ChartQA)."""
 ANSWER_IS = "the answer is"
-"""What stands behind it, in a worked solution, is its answer; a rule in place of the model that MathVista asks."""
+"""In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 CONSTANT_ANSWERS = 20
-"""The commonest answers of a kind, among which the best constant one is looked for."""
+"""Number of most common answers of a kind tried as the best constant answer."""
 
 
 def choice_accuracy(prediction: str, references: Sequence[str], choices: Sequence[str]) -> float:
-    """100 points where the prediction is a right choice's letter (`B`, `(b)`, `B. red`) or its words, else 0."""
+    """100 points if the prediction is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0."""
     right = {normalise(reference) for reference in references}
     said = prediction.strip()
     if normalise(said) in {normalise(choice) for choice in choices}:
@@ -33,23 +33,23 @@ def choice_accuracy(prediction: str, references: Sequence[str], choices: Sequenc
 
 
 def circular_accuracy(said: str, question: Question) -> float:
-    """100 points where the question is answered right in every order of its choices, else 0 (Liu et al., ECCV 2024).
+    """100 points if the question is answered correctly in each order of its choices, else 0 (Liu et al., ECCV 2024).
 
-    `said` has a line per order; a single line is the answer in all of them.
+    `said` has one line per order; a single line is taken as the answer for all orders.
     """
     asked = zip((question, *question.rotated), cycle(said.split("\n")), strict=False)
     return min(choice_accuracy(answer, one.references, one.choices) for one, answer in asked)
 
 
 def says_yes(answer: str) -> bool:
-    """As POPE's program reads it: no where `no` or `not` is a word of the first sentence, yes for all else."""
+    """Reads an answer as POPE's program does: no if `no` or `not` is a word of the first sentence, otherwise yes."""
     return {"No", "no", "not"}.isdisjoint(answer.partition(".")[0].replace(",", "").split(" "))
 
 
 def anls(prediction: str, references: Sequence[str]) -> float:
-    """Average normalised Levenshtein similarity, 0 to 100: the best over the references, as DocVQA's program counts.
+    """Average normalised Levenshtein similarity (0 to 100), the best over the references, as in DocVQA's program.
 
-    Case and repeated spaces do not count in the distance, but spaces do in the length that it is divided by.
+    Case and repeated spaces are ignored in the distance, but repeated spaces count in the length that divides it.
     """
     said = " ".join(prediction.lower().split())
     similarities = [0.0]
@@ -62,7 +62,7 @@ def anls(prediction: str, references: Sequence[str]) -> float:
 
 
 def _edits(one: str, other: str) -> int:
-    """Levenshtein's distance."""
+    """Levenshtein distance."""
     row = list(range(len(other) + 1))
     for at, letter in enumerate(one, start=1):
         diagonal, row[0] = row[0], at
@@ -72,7 +72,7 @@ def _edits(one: str, other: str) -> int:
 
 
 def relaxed_accuracy(prediction: str, references: Sequence[str]) -> float:
-    """100 points for a number within 5 % of a reference (`12%` is 0.12), or for its words in any case; else 0."""
+    """100 points for a number within 5 % of a reference (`12%` is 0.12), or a case-insensitive match; else 0."""
     return 100.0 if any(_is_near(prediction.strip(), reference.strip()) for reference in references) else 0.0
 
 
@@ -103,7 +103,7 @@ METRICS: dict[str, Judge] = {
     "anls": lambda said, question, _: anls(said, question.references),
     "relaxed": lambda said, question, _: relaxed_accuracy(said, question.references),
 }
-"""Metrics that judge each answer by itself, in points of 0 to 100; `cider` looks at all captions together."""
+"""Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 
 RATES: dict[str, Callable[[bool, bool], tuple[int, int]]] = {
     "f1": lambda said, true: (2 * (said and true), said + true),
@@ -111,24 +111,26 @@ RATES: dict[str, Callable[[bool, bool], tuple[int, int]]] = {
     "recall": lambda said, true: (said and true, true),
     "yes": lambda said, true: (said, 1),
 }
-"""Of questions that want yes or no, `yes` being what is looked for (POPE: Li et al., EMNLP 2023): by whether `yes` is
-said and is true, what a question adds to numerator and denominator. The last is the share of `yes` among answers."""
+"""Rates for yes/no questions with `yes` as the positive class (POPE: Li et al., EMNLP 2023). Maps whether `yes` is
+predicted and whether it is true to a question's contribution to numerator and denominator. `yes` is the share of
+positive predictions."""
 
 FURTHER = {"yes-no": tuple(RATES), "circular": ("choice",)}
-"""By metric, others that the same answers are scored by, as rows of their own: `pope-random f1`."""
+"""Metric → further metrics of the same answers, reported as benchmarks of their own, such as `pope-random f1`."""
 
 
 def further(benchmark: Benchmark) -> list[Benchmark]:
-    """The same questions under the names of their further metrics."""
+    """The benchmark once per further metric, with a corresponding name."""
     metrics = () if benchmark.submission else FURTHER.get(benchmark.metric, ())
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
 
 
 def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list[float]:
-    """Points per question, by whether `yes` is said and is true. Their mean is the rate, their spread that of the rate.
+    """Points per question, given whether `yes` is predicted and true; mean and spread are those of the rate.
 
-    A rate is a quotient of two sums: a question adds to it as far as its part of the numerator exceeds what its part of
-    the denominator would bring at that rate (its linearisation). Without any denominator the rate is 0.
+    A rate is a ratio of two sums, and the points are its linearisation: a question deviates from the rate as far as its
+    contribution to the numerator deviates from the rate times its contribution to the denominator. If the denominator
+    is 0, so is the rate.
     """
     parts = list(map(RATES[metric], said, true))
     above, below = (sum(part) for part in zip(*parts, strict=True))
@@ -139,10 +141,9 @@ def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list
 
 
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
-    """Points of each prediction; predictions stand in the order of the questions, block after block.
+    """Points of each prediction: 0 to 100, captions 0 to 1000; their mean is the benchmark's score.
 
-    Answers earn 0 to 100, captions 0 to 1000; the benchmark's score is the mean.
-    Raises ValueError where there is not one prediction for each question.
+    Predictions are in the order of the questions, block after block. Raises ValueError if their numbers differ.
     """
     questions = benchmark.questions
     if len(predictions) != len(questions):
@@ -157,7 +158,7 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
 
 
 def answer_words(benchmark: Benchmark) -> dict[str, frozenset[str]]:
-    """For each kind of question, every normalised answer that some question of the kind accepts."""
+    """For each kind of question, all normalised answers that are a reference of some question of that kind."""
     words: dict[str, set[str]] = {}
     for question in benchmark.questions:
         words.setdefault(question.kind, set()).update(normalise(answer) for answer in question.references)
@@ -165,10 +166,10 @@ def answer_words(benchmark: Benchmark) -> dict[str, frozenset[str]]:
 
 
 def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: dict[str, frozenset[str]]) -> bool:
-    """Whether the prediction, each of its lines, is an answer to its kind of question, right or wrong.
+    """Whether each line of the prediction is a possible answer to its kind of question, right or wrong.
 
-    A caption, or an answer to a published question, only has to say something. `words` are the benchmark's
-    `answer_words`. It tells a model that does not see from one that does not know the form.
+    Captions and answers to published questions need only be non-empty. `words` are the benchmark's `answer_words`.
+    This distinguishes a model that does not see from one that does not know the answer format.
     """
     answers = map(normalise, prediction.split("\n"))
     if benchmark.official or benchmark.metric == "cider":
@@ -177,10 +178,10 @@ def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: 
 
 
 def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
-    """For each kind of question, what the best constant answer would earn on these very questions.
+    """For each kind of question, the score of the best constant answer on these questions.
 
-    Empty for captions, and where nobody outside has the references. A model that does not see cannot do better by
-    knowing which answers are common.
+    This bounds what a model can reach without seeing, merely by knowing which answers are common. Empty for captions,
+    and for benchmarks whose references are not published.
     """
     if benchmark.metric == "cider" or benchmark.submission:
         return {}

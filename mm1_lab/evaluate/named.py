@@ -1,4 +1,4 @@
-"""Benchmarks that a data file or a scale names: from their configuration to questions in blocks, checked beforehand."""
+"""Builds the benchmarks that a data file or a scale lists, and validates them before anything runs."""
 
 import hashlib
 from collections import Counter
@@ -36,16 +36,17 @@ from mm1_lab.evaluate.questions import (
 
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
-    "circular": "a question counts where it is answered right in every order of its choices",
-    "yes-no": "an answer is no where no or not is in its first sentence, else yes, as POPE's program reads it",
+    "circular": "a question counts only if it is answered correctly in every order of its choices",
+    "yes-no": "an answer counts as no if its first sentence contains no or not, else as yes, as in POPE's program",
 }
-"""What a note says of a metric."""
+"""Remark on a metric for a benchmark's note."""
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
-    """The configuration with whole paths, format, metric and a digest of its files; `shape` is the data's of images.
+    """Completes a configuration: absolute paths, format, metric and a digest of its files.
 
-    Raises RequestError for a key that is missing, an unknown metric or format, or a file that is not there.
+    `shape` is the data file's setting for making images square. Raises RequestError for a missing key, an unknown
+    metric or format, or a missing file.
     """
     opened = config.model_copy(update=_whole(config, config.name, folder))
     if "pictures" not in config.model_fields_set:
@@ -66,13 +67,13 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
         shown = BenchmarkFiles(**{"split": "train" if given["format"] == "coco" else ""} | given)
         shown = shown.model_copy(update=_whole(shown, opened.format, folder))
         if all(getattr(shown, key) == getattr(opened, key) for key in ("questions", "annotations", "split")):
-            raise RequestError(f"{where}.demonstrations: are the questions themselves; name a training split")
+            raise RequestError(f"{where}.demonstrations: are the same as the questions; name a training split")
     opened = opened.model_copy(update={"metric": metric, "demonstrations": shown})
     return opened.model_copy(update={"digest": _digest(opened)})
 
 
 def _whole(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
-    """The format and the paths, whole; images of one's own are beside the questions unless they have a place."""
+    """The format and absolute paths; in a user's own format, images are in the data file's folder by default."""
     kind = files.format or (name if name in FORMATS else "jsonl")
     paths = {key: getattr(files, key) for key in ("questions", "annotations", "images")}
     if kind in ("jsonl", "python") or kind.endswith(".py"):
@@ -82,7 +83,7 @@ def _whole(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
 
 
 def _digest(config: BenchmarkConfig) -> str:
-    """Of formats and contents. Raises RequestError for a file that cannot be read."""
+    """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
     parts: list[str] = []
     for files in (config, config.demonstrations) if config.demonstrations else (config,):
         parts.append(Path(files.format).suffix or files.format)
@@ -103,15 +104,15 @@ def _file_digest(path: str) -> str:
 def check_benchmarks(
     configs: Sequence[BenchmarkConfig], settings: EvaluationSettings, cache: Path | None = None
 ) -> None:
-    """Raises RequestError for the first thing that an evaluation would stumble over: all but broken images."""
+    """Raises RequestError for the first problem that would make an evaluation fail, other than undecodable images."""
     for name, count in Counter(config.name for config in configs).items():
         if not name or count > 1:
-            raise RequestError(f"{count} benchmarks are named {name!r}; give each a name of its own")
+            raise RequestError(f"{count} benchmarks are named {name!r}; give each a unique name")
     for config in configs:
         if unknown := set(config.shots or ()) - set(settings.shots):
             raise RequestError(
-                f"benchmark {config.name!r}: shots {min(unknown)} is not among the evaluation's, "
-                f"{list(settings.shots)}; leave it out, or add it there (--set evaluate.shots=[…])"
+                f"benchmark {config.name!r}: shots {min(unknown)} is not among those of the evaluation, "
+                f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
         asked, shown, _ = choose(config, _settings_of(config, settings), cache)
         _pictures(config, asked, config.pictures)
@@ -122,9 +123,9 @@ def check_benchmarks(
 def build_benchmark(
     config: BenchmarkConfig, settings: EvaluationSettings, tokenizer: Tokenizer, cache: Path | None = None
 ) -> Benchmark:
-    """The benchmark; what was chosen from its files is kept in `cache`.
+    """Builds the benchmark; the selection of its questions is cached in `cache`.
 
-    Raises RequestError where its files are not what they were when the trial was planned.
+    Raises RequestError if its files have changed since the trial was planned.
     """
     if _digest(config) != config.digest:
         raise RequestError(
@@ -156,7 +157,7 @@ def build_benchmark(
 
 
 def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
-    """Raises RequestError for a prompt that, with its demonstrations and answer, is longer than a model can read."""
+    """Raises RequestError if a prompt with its demonstrations and answer exceeds the context length of a model."""
     limits: dict[tuple[int, int], EvaluationStage] = {}
     for stage in stages:
         ready = stage.model.decoder
@@ -172,8 +173,8 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
                 length = len(writer.prefix(benchmark, block, shots).tokens) + prompt + benchmark.new_tokens
                 if length > longest:
                     raise RequestError(
-                        f"benchmark {config.name!r}: after {shots} demonstrations a question takes {length} places, "
-                        f"with {tokens} per picture, but the decoder reads {longest}; ask after fewer "
+                        f"benchmark {config.name!r}: a question after {shots} demonstrations takes {length} tokens, "
+                        f"with {tokens} per picture, but the decoder reads at most {longest}; use fewer shots "
                         "(--set evaluate.shots=[0,4]) or --set a larger sequence_length"
                     )
 
@@ -203,7 +204,7 @@ def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]
 
 
 def _prompt(config: BenchmarkConfig) -> str:
-    """With `{question}` in it; captions are asked for by nothing, unless it is given."""
+    """The prompt template, with `{question}`; for captions, empty by default."""
     if config.prompt is not None:
         return config.prompt
     return "" if config.metric == "cider" else format_of(config).prompt
@@ -215,7 +216,7 @@ def _asked(template: str, question: str, choices: Iterable[str]) -> str:
 
 
 def _shown(item: Item) -> str:
-    """The commonest answer; a caption; a choice's letter."""
+    """The answer shown in a demonstration: the most common one, a caption, or the letter of a choice."""
     if not item.answers:
         return ""
     answer = Counter(item.answers).most_common(1)[0][0]
@@ -223,21 +224,21 @@ def _shown(item: Item) -> str:
 
 
 def _pictures(files: BenchmarkFiles, items: list[Item], shape: Shape) -> dict[str, tuple[Picture, ...]]:
-    """By question. Raises RequestError for an image that is not there."""
+    """The pictures of each question. Raises RequestError for a missing image."""
 
     def picture(item: Item, name: str) -> Picture:
         if found := open_images(Path(files.images), shape).picture(name):
             return found
         raise RequestError(
-            f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or say how images are named with "
-            "`image_name`"
+            f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to the "
+            "pattern of the image names"
         )
 
     return {item.key: tuple(picture(item, name) for name in item.images) for item in items}
 
 
 def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
-    """What must stand beside the scores."""
+    """The remarks that tables must show with the scores."""
     prompt = _prompt(config)
     file = Path(config.questions or config.annotations or config.format).name
     parts = [f"{asked:,} of {published:,} questions of {file}" + (f", split {config.split}" if config.split else "")]
@@ -247,10 +248,8 @@ def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
     parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
     parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
     parts += [MEANS[config.metric]] if config.metric in MEANS else []
-    if config.format == "okvqa":  # v1.1; OpenFlamingo reduces predictions in the same way, with a part-of-speech tagger
-        parts.append("answers are word stems (`ride`, `cloth`), predictions are taken as they are, so some miss them")
+    if config.format == "okvqa":  # v1.1; OpenFlamingo stems predictions in the same way, with a part-of-speech tagger
+        parts.append("answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match")
     if config.metric == "cider" and asked < published:
-        parts.append(
-            "CIDEr weighs words by these questions alone, so it is not comparable with that of the whole split"
-        )
+        parts.append("CIDEr's word weights come from these questions only; not comparable with that of the whole split")
     return "; ".join(parts)

@@ -1,11 +1,11 @@
-"""Few-shot prompts: demonstrations and a question as one document, in which a picture stands before its text.
+"""Few-shot prompts: demonstrations and a question as one document, in which each picture precedes its text.
 
 A prompt with k shots is
 
     begin, [image tokens, prompt, shown answer, separator] × k, image tokens, prompt
 
-and 0-shot has no demonstration at all, as in the paper. The separator is the benchmark's first stop word, so that
-demonstrations show where an answer ends. The part up to the question is the same for all questions of a block.
+0-shot prompts have no demonstrations at all, as in the paper. The separator is the benchmark's first stop word, so that
+demonstrations show where an answer ends. The part before the question is the same for all questions of a block.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mm1_lab.evaluate.questions import Benchmark, Question
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a prompt: tokens, and the pictures whose image tokens are among them, in order."""
+    """A part of a prompt: tokens, and the pictures whose image tokens are among them, in order."""
 
     tokens: tuple[int, ...]
     pictures: tuple[Picture, ...] = ()
@@ -27,7 +27,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A picture of which a model with several views sees the whole alone."""
+    """A picture of which a multi-view model sees only the overview."""
 
     picture: Picture
 
@@ -37,18 +37,18 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class PromptWriter:
-    """Writes prompts for a model whose images take `image_tokens` places each."""
+    """Writes prompts for a model that reads `image_tokens` tokens per picture."""
 
     tokenizer: Tokenizer
     image_tokens: int
     overview_tokens: int = 0
-    """Places of the whole of a picture alone, where `sharp_demonstrations` is given."""
+    """Tokens of a picture's overview, if `sharp_demonstrations` is set."""
     sharp_demonstrations: int | None = None
-    """So many demonstrations before the question show all views of their pictures, those before them the whole alone
-    (mixed resolution, section 5); all do where it is not given."""
+    """How many demonstrations, counted back from the question, show all views of their pictures; earlier ones show only
+    the overview (mixed resolution, section 5). None: all of them show all views."""
 
     def question(self, question: Question) -> Segment:
-        """Pictures and prompt: what the model goes on from."""
+        """Pictures and prompt of a question, which the model continues."""
         return self._asked(question, sharp=True)
 
     def _asked(self, question: Question, sharp: bool) -> Segment:
@@ -59,23 +59,23 @@ class PromptWriter:
 
     @staticmethod
     def space(question: Question) -> str:
-        """What stands between a prompt and its answer."""
+        """The separator between a prompt and its answer: a space or nothing."""
         return " " if question.prompt and not question.prompt[-1].isspace() else ""
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
-        """The question with its shown answer."""
+        """The question followed by its shown answer."""
         return self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
 
     def answer(self, question: Question, text: str, separator: str | None) -> tuple[int, ...]:
-        """The ids of an answer with its end, the separator or without one the end token.
+        """The ids of an answer and its end: the separator, or the end token if that is None.
 
-        It is tokenized by itself, behind a space where a prompt stands before it, as a model would go on.
+        The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it.
         """
         end = [self.tokenizer.end] if separator is None else self.tokenizer.encode(separator)
         return tuple(self.tokenizer.encode(self.space(question) + text) + end)
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
-        """What all questions of a block share: the begin token and the block's first `shots` demonstrations.
+        """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations.
 
         Raises ValueError if the block has fewer.
         """

@@ -1,4 +1,4 @@
-"""What a benchmark is: questions with references, demonstrations from the training split, and one metric."""
+"""Defines a benchmark: questions with references, demonstrations from the training split, and one metric."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,45 +8,45 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Picture
 
 Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "likelihood", "further"]
-"""Those but captioning, vqa and text stay out of the means over all benchmarks: what no training picture shows, which
-the miniature's models do not say (results/LOG.md); a tuned model's short answers in the form of a
-conversation, and its worked solutions; multiple choice by likelihood; and further metrics of the same answers."""
+"""Only captioning, vqa and text enter the means over all benchmarks. The others are: novel combinations, which the
+miniature's models do not produce (results/LOG.md); a fine-tuned model's answers in conversations, and its worked
+solutions; multiple choice by likelihood; and further metrics of the same answers."""
 LONGEST_CAPTION, LONGEST_ANSWER = 48, 24
-"""Tokens that are written at most, where data are not the world's; longer references are still scored whole."""
+"""Maximum tokens generated on users' data; references are never truncated for scoring."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt with what counts as right.
+    """A prompt with its references.
 
-    The model reads `pictures`, then `prompt`; what it writes up to a stop word is scored against `references`.
-    As a demonstration it is followed by `shown`.
+    The model reads `pictures`, then `prompt`; its output up to a stop word is scored against `references`.
+    In a demonstration, the prompt is followed by `shown`.
     """
 
     key: str
     """Unique within the benchmark."""
     kind: str
-    """What is asked for (`colour`, `count`, `caption`, …)."""
+    """Type of question (`colour`, `count`, `caption`, …)."""
     pictures: tuple[Picture, ...]
     prompt: str
     references: tuple[str, ...]
-    """Captions; or ten annotators' answers; or one answer; none where only a test server knows them."""
+    """Captions, ten annotators' answers, or a single answer; empty if only a test server has them."""
     shown: str
-    """The answer as a demonstration gives it."""
+    """The answer given in a demonstration."""
     choices: tuple[str, ...] = ()
-    """What can be chosen from, if the prompt offers that: A, B, …"""
+    """The choices A, B, … if the prompt offers any."""
     rotated: tuple["Question", ...] = ()
-    """The same with its choices in every other order of the circle, where the metric is `circular`: all are asked."""
+    """For the metric `circular`: the same question with each other rotation of its choices; all of them are asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """How a test server wants an answer: `{id_key: id, answer_key: answer}`."""
+    """The format in which a test server expects an answer: `{id_key: id, answer_key: answer}`."""
 
     id_key: str
     answer_key: str
     numbered: bool = False
-    """Whether ids are numbers."""
+    """Whether ids are integers."""
 
     def entry(self, key: str, answer: str) -> dict[str, str | int]:
         return {self.id_key: int(key) if self.numbered else key, self.answer_key: answer}
@@ -54,7 +54,8 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Questions in fixed blocks. `blocks[b]` are asked after the first k of `demonstrations[b]`, in every arm."""
+    """Questions in fixed blocks. In every arm, k-shot prompts of `blocks[b]` start with the first k of
+    `demonstrations[b]`."""
 
     name: str
     family: Family
@@ -64,30 +65,30 @@ class Benchmark:
     """A key of `metrics.METRICS`, or `cider`."""
     blocks: tuple[tuple[Question, ...], ...]
     demonstrations: tuple[tuple[Question, ...], ...]
-    """For each block, as many as the most shots; from the training split."""
+    """For each block, as many as the largest number of shots; from the training split."""
     stop: tuple[str, ...]
-    """Words that end an answer, beside the end token."""
+    """Strings that end an answer, in addition to the end token."""
     new_tokens: int
-    """The longest answer, in tokens."""
+    """Maximum length of an answer in tokens."""
     official: bool = False
-    """Of published data: any words are an answer, and VQA accuracy keeps its official program's quirks (`vqa.py`)."""
+    """Published data: any text counts as an answer, and VQA accuracy keeps the official program's quirks (`vqa.py`)."""
     submission: Submission | None = None
-    """Where nobody outside has the references: answers are written to a file and not scored."""
+    """Set if the references are not published: answers are then written to a file instead of scored."""
     shots: tuple[int, ...] | None = None
-    """Numbers of shots that it is asked at; those of the settings, unless given."""
+    """Numbers of shots to evaluate at; None: those of the settings."""
     content: Callable[[str, Sequence[str]], float] | None = None
-    """Of captions: a score of what is said, whatever the wording, from prediction and references."""
+    """For captions: scores the content of a prediction against its references regardless of wording."""
     note: str = ""
-    """What a table must say beside the score: split, number of questions, prompt, stop rule."""
+    """Remarks that tables must show with the score: split, number of questions, prompt, stop rule."""
 
     @property
     def questions(self) -> list[Question]:
-        """All, block after block."""
+        """All questions, block after block."""
         return [question for block in self.blocks for question in block]
 
 
 def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str]) -> Question:
-    """The question with its `rotated`; `prompt` gives what is asked when its choices stand in an order."""
+    """The question with `rotated` filled in; `prompt` returns the prompt for a given order of its choices."""
     orders = [question.choices[at:] + question.choices[:at] for at in range(1, len(question.choices))]
     return replace(question, rotated=tuple(replace(question, prompt=prompt(one), choices=one) for one in orders))
 
@@ -96,9 +97,9 @@ Blocks = tuple[tuple[Question, ...], ...]
 
 
 def in_blocks(questions: list[Question], shown: list[Question], settings: EvaluationSettings) -> tuple[Blocks, Blocks]:
-    """Questions cut into blocks of equal size, and each block's demonstrations, used again where there are too few.
+    """Splits questions into blocks of equal size, and assigns demonstrations to blocks, reusing them if they run out.
 
-    There are as many blocks as the settings say, or as questions if those are fewer.
+    The number of blocks is that of the settings, or that of the questions if smaller.
     """
     count = min(settings.blocks, len(questions))
     shots = max(settings.shots, default=0) if shown else 0

@@ -1,4 +1,4 @@
-"""The evaluation stage: a trained model's answer to every question of every benchmark, and its held-out losses."""
+"""The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
 import io
 import json
@@ -28,31 +28,31 @@ from mm1_lab.train.progress import Progress, Report
 
 SAMPLE_SHOTS = (0, 4)
 SAMPLE_BLOCKS = 3
-"""Samples are the first question of so many blocks, at SAMPLE_SHOTS."""
+"""The first question of each of this many blocks is saved as a sample, at SAMPLE_SHOTS."""
 DOCUMENTS = 64
-"""Held-out documents of each source."""
+"""Maximum held-out documents per source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation stage finds out."""
+    """The results of an evaluation stage."""
 
     scores: list[ScoreRow] = field(default_factory=list)
     majority: dict[str, float] = field(default_factory=dict)
-    """By benchmark, captioning left out: points of the best constant answer for each kind of question."""
+    """Benchmark → score of the best constant answer for each kind of question; without captioning."""
     majority_by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By benchmark and kind: the same within the kind."""
+    """Benchmark → kind → score of the best constant answer for this kind."""
     held_out_loss: dict[str, float] = field(default_factory=dict)
-    """By source, in nats per text token."""
+    """Source → loss in nats per text token."""
     samples: list[SampleRow] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    """By benchmark of published or users' data: split, number of questions, prompt, stop rule."""
+    """Benchmark of published or users' data → its split, number of questions, prompt and stop rule."""
     submissions: dict[str, str] = field(default_factory=dict)
-    """By file name: answers for a test server, as JSON, where nobody outside has the references."""
+    """File name → answers for a test server as JSON, for benchmarks whose references are not published."""
 
     @property
     def unparsed(self) -> dict[tuple[str, int], float]:
-        """By (benchmark, shots): the share of predictions that have not the form of an answer."""
+        """(benchmark, shots) → share of predictions that do not have the form of an answer."""
 
         def key(row: ScoreRow) -> tuple[str, int]:
             return row.benchmark, row.shots
@@ -64,11 +64,10 @@ class Evaluation:
 def evaluate(
     stage: EvaluationStage, model_folder: Path, data: Data, report: Report, cache: Path | None = None
 ) -> Evaluation:
-    """Scores the model in `model_folder` at every number of shots. `report` hears of each benchmark × shots done.
+    """Scores the model in `model_folder` at all numbers of shots; calls `report` after each benchmark × shots.
 
-    What is asked of large files is kept in `cache`.
-
-    Raises RequestError if the data hold nothing to evaluate on, or a benchmark's files have changed.
+    `cache` holds the questions selected from large files. Raises RequestError if there is nothing to evaluate on, or if
+    a benchmark's files have changed.
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, isinstance(stage.model, SftStage), cache)
@@ -107,7 +106,7 @@ def _shots(benchmark: Benchmark, settings: EvaluationSettings) -> tuple[int, ...
 
 
 class Answering:
-    """A model that answers a benchmark; pictures that come again at other numbers of shots are not encoded again."""
+    """Answers benchmarks with a model; a picture is encoded only once, even if it recurs at other numbers of shots."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
         trained = stage.model
@@ -122,15 +121,15 @@ class Answering:
             )
 
     def choose(self, benchmark: Benchmark, shots: int) -> list[str]:
-        """The likeliest of the choices of each question, block after block."""
+        """The most likely choice of each question, block after block."""
         return choose(self._decoder, self._embedder, self._writer, benchmark, shots)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
-        """An answer to each question, block after block; of one with rotations, a line per order of its choices."""
+        """An answer to each question, block after block; with one line per order of its choices if it has rotations."""
         return self.predict_and_score(benchmark, shots)[0]
 
     def predict_and_score(self, benchmark: Benchmark, shots: int) -> tuple[list[str], list[float | None]]:
-        """Those answers, and the probability of each question's `shown` answer, the geometric mean over its tokens."""
+        """`predict`, and the probability of each question's `shown` answer as the geometric mean over its tokens."""
         end = next(iter(benchmark.stop), None)
         asked = [[(question, *question.rotated) for question in block] for block in benchmark.blocks]
         groups = []
@@ -159,7 +158,7 @@ def _record(
     side: int,
     probabilities: list[float | None] | None = None,
 ) -> None:
-    """Adds scores and samples of a benchmark at a number of shots; of one without references, what to submit."""
+    """Adds the scores and samples of a benchmark at a number of shots; without references, the submission file."""
     if benchmark.submission:
         asked = zip(benchmark.questions, predictions, strict=True)
         entries = [benchmark.submission.entry(question.key, prediction) for question, prediction in asked]
@@ -216,7 +215,7 @@ def _png(picture: Picture, side: int) -> bytes:
 
 @torch.inference_mode()
 def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, float]:
-    """Mean loss, in nats, over all text tokens of the held-out documents of each source that the data have."""
+    """Mean loss, in nats per text token, on the held-out documents of each source of the data."""
     losses = {}
     for name in data.identity.sources:
         documents = held_out_documents(data, name, DOCUMENTS)
@@ -246,7 +245,7 @@ def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[
 
 
 def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Document]]:
-    """Cuts the documents into runs that fill a row each, so that every one of them is read, whatever an image takes."""
+    """Groups consecutive documents that fit one row, so that each document is read, however long its images are."""
     group: list[Document] = []
     length = images = 0
     for document in documents:

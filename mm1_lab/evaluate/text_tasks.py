@@ -1,7 +1,7 @@
-"""Tasks of EleutherAI's lm-eval, asked of the decoder inside MM1 without any picture: the paper's TextCore at its size.
+"""Runs text-only tasks of EleutherAI's lm-eval on the decoder inside MM1, like the paper's TextCore.
 
-A data file names them (`text_tasks: [arc.yaml]`) by lm-eval's own files, whose `dataset_kwargs.data_files` are local,
-with paths relative to the file. lm-eval writes the prompts and scores what we answer; the first metric counts.
+A data file lists lm-eval's own task files (`text_tasks: [arc.yaml]`), whose `dataset_kwargs.data_files` must be local,
+with paths relative to the task file. lm-eval writes the prompts and scores the answers; we report its first metric.
 """
 
 import hashlib
@@ -20,45 +20,46 @@ from mm1_lab.model import MM1
 from mm1_lab.rows import ScoreRow
 
 METRICS = ("acc", "acc_norm", "exact_match")
-"""Those that are means over questions."""
+"""Supported metrics: those that are means over questions."""
 KINDS = ("multiple_choice", "generate_until")
 NEW_TOKENS = 64
-"""Where a task does not say how long an answer may be."""
+"""Maximum tokens of an answer, if the task sets no limit."""
 
 
 def open_task(path: Path) -> TextTask:
-    """A task with a digest of its files. Raises RequestError for one that cannot be asked, or without lm-eval."""
+    """A task with a digest of its files. Raises RequestError if it is not supported or lm-eval is not installed."""
     if not find_spec("lm_eval"):
         raise RequestError(f"{path}: text tasks need lm-eval, which is not installed: pip install 'mm1-lab[text]'")
     values = _read(path)
     metric = (values.get("metric_list") or [{}])[0].get("metric")
     for key, value, known in (("output_type", values.get("output_type"), KINDS), ("metric_list", metric, METRICS)):
         if value not in known:
-            raise RequestError(f"{path}: {key}: {value!r} is none of {', '.join(known)}{nearest(str(value), known)}")
+            raise RequestError(f"{path}: {key}: {value!r} is not one of {', '.join(known)}{nearest(str(value), known)}")
     if not values.get("task"):
-        raise RequestError(f"{path}: names no `task`")
+        raise RequestError(f"{path}: has no key `task`; add the task's name")
     digest = hashlib.sha256(path.read_bytes())
     for file in values["dataset_kwargs"]["data_files"].values():
         try:
             digest.update(Path(file).read_bytes())
         except OSError as error:
-            raise RequestError(f"{file}: cannot be read ({error.strerror}); {path} names it") from None
+            raise RequestError(f"{file}: cannot be read ({error.strerror}); correct its path in {path}") from None
     return TextTask(name=str(values["task"]), file=str(path), digest=digest.hexdigest()[:16])
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What the file says, with whole paths of its data."""
+    """The content of the task file, with absolute paths of its data."""
     values = read_yaml(path)
-    told = values.get("dataset_kwargs")
-    files = told.get("data_files") if isinstance(told, dict) else None
-    if not isinstance(told, dict) or not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
+    given = values.get("dataset_kwargs")
+    kwargs: dict[str, Any] = given if isinstance(given, dict) else {}
+    files = kwargs.get("data_files")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise RequestError(f"{path}: needs `dataset_kwargs: {{data_files: {{test: FILE}}}}`, as nothing is downloaded")
     whole = {split: str((path.parent / file).resolve()) for split, file in files.items()}
-    return values | {"dataset_kwargs": told | {"data_files": whole}}
+    return values | {"dataset_kwargs": kwargs | {"data_files": whole}}
 
 
 def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> Iterator[ScoreRow]:
-    """A row per question: the first so many of each task, after as many demonstrations as the task says."""
+    """Yields a row per question: the first `settings.questions` of each task, at the task's number of shots."""
     from lm_eval import simple_evaluate
     from lm_eval.api.model import LM
     from lm_eval.api.task import ConfigurableTask
@@ -69,11 +70,11 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
     begin = Segment((tokenizer.begin,))
 
     def read(text: str, room: int) -> Segment:
-        """The text without its beginning, where the decoder cannot read it, the begin token and `room` tokens more."""
+        """The text, truncated on the left so that it fits the decoder with the begin token and `room` more tokens."""
         return Segment(tuple(tokenizer.encode(text)[-max(1, longest - room - 1) :]))
 
     class Decoder(LM):
-        """Answers from text alone."""
+        """lm-eval's interface to the decoder, for text without images."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
             pairs = [(context, tuple(tokenizer.encode(end))) for context, end in (request.args for request in requests)]
@@ -83,14 +84,14 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
             return [self.write(*request.args) for request in requests]
 
-        def write(self, context: str, told: dict[str, Any]) -> str:
-            stop, most = tuple(told.get("until") or ()), int(told.get("max_gen_toks") or NEW_TOKENS)
+        def write(self, context: str, limits: dict[str, Any]) -> str:
+            stop, most = tuple(limits.get("until") or ()), int(limits.get("max_gen_toks") or NEW_TOKENS)
             group = Group(begin, (read(context, most),))
             ((said,),), _ = generate(model.decoder, embedder, [group], tokenizer, stop, most, 1)
             return cut_answer(said, stop)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
-            raise RequestError("text_tasks: tasks of rolling likelihood (perplexity) are not answered; choose others")
+            raise RequestError("text_tasks: rolling likelihood (perplexity) is not supported; choose other tasks")
 
     for task in stage.text_tasks:
         if open_task(Path(task.file)) != task:
@@ -100,7 +101,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         samples, shots = found["samples"][task.name], int(found["n-shot"][task.name] or 0)
         metric = made.config.metric_list[0]["metric"]
         for number, sample in enumerate(samples):
-            answers = sample["filtered_resps"]  # a text, or how likely each choice is
+            answers = sample["filtered_resps"]  # a text, or the likelihood of each choice
             best = max(range(len(answers)), key=answers.__getitem__)
             said = answers[0] if isinstance(answers[0], str) else sample["arguments"][best][1]
             yield ScoreRow(

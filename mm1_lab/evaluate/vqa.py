@@ -1,12 +1,11 @@
 """VQA accuracy (Antol et al., ICCV 2015; Goyal et al., CVPR 2017), with the normalisation of its official evaluation.
 
-An answer is right as far as at least three of ten people gave it. Each of the ten is left out in turn, so that a
-prediction is judged as a person is: against the other nine. Both sides are normalised in the same way first.
+An answer is fully right if at least three of ten annotators gave it. Each annotator is left out in turn, so that a
+prediction is compared to nine answers, as an annotator's answer would be. Predictions and answers are normalised alike.
 
-The official program has two quirks, which are kept where scores are to agree with published ones (`official`): where
-all ten people agree nothing is normalised, so that `Yes` is wrong beside ten times `yes`; and an answer that is an
-article alone becomes nothing. The miniature world goes without them: its ten annotators often agree, and a printed
-letter `a` is an answer there.
+The official program has two quirks, which `official` keeps for agreement with published scores: if all ten annotators
+agree, nothing is normalised, so that `Yes` does not match ten times `yes`; and an answer that consists of an article
+becomes empty. The miniature world omits them, as its annotators often agree and a printed letter `a` may be an answer.
 """
 
 import re
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 AGREEING = 3
-"""So many of the other people make an answer fully right."""
+"""Number of other annotators that make an answer fully right."""
 ARTICLES = frozenset({"a", "an", "the"})
 NUMBERS = {
     word: str(value)
@@ -39,16 +38,16 @@ _PERIOD = re.compile(r"\.(?!\d)")
 CONTRACTIONS = {
     word[:at] + word[at + 1 :]: word for word in _SHORTENED.split() for at, letter in enumerate(word) if letter == "'"
 } | {"somebody'd": "somebodyd"}
-"""The official table, `somebodyd` included: the spellings that lack one apostrophe (`dont` → `don't`). Those that are
-words of their own (`well`, `shed`, `were`) are not in it."""
+"""The official table of spellings that lack one apostrophe (`dont` → `don't`), including its error `somebodyd`.
+Spellings that are also other words (`well`, `shed`, `were`) are not in it."""
 
 
 @lru_cache(maxsize=1 << 16)
 def normalise(answer: str, official: bool = False) -> str:
-    """`answer` in the form in which answers are compared.
+    """Normalises an answer for comparison.
 
-    In this order: line ends and tabs become spaces; punctuation goes; letters become lower case; number words up to
-    ten become digits; articles go, unless there is nothing else (`official`: always); contractions get their
+    In this order: whitespace becomes spaces; punctuation is removed; letters become lower case; number words up to ten
+    become digits; articles are removed, unless nothing else remains (`official`: always); contractions get their
     apostrophes.
     """
     words = _without_punctuation(re.sub(r"\s", " ", answer).strip()).lower().split()
@@ -58,22 +57,23 @@ def normalise(answer: str, official: bool = False) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    """A mark with a space before or after it falls away, any other becomes a space.
+    """Removes each punctuation mark that somewhere has a space before or after it, and replaces others by spaces.
 
-    Where a comma stands between digits (`1,000`), every mark falls away. A period goes unless a digit follows it.
+    If the text contains a comma between digits (`1,000`), all marks are removed. A period is removed unless a digit
+    follows it.
     """
     has_decimal_comma = _DECIMAL_COMMA.search(text) is not None
     result = text
     for mark in PUNCTUATION:
-        falls_away = has_decimal_comma or f"{mark} " in text or f" {mark}" in text
-        result = result.replace(mark, "" if falls_away else " ")
+        is_removed = has_decimal_comma or f"{mark} " in text or f" {mark}" in text
+        result = result.replace(mark, "" if is_removed else " ")
     return _PERIOD.sub("", result)
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False) -> float:
-    """Points, 0 to 100: the mean over the people of min(matches among the others / 3, 1).
+    """Points, 0 to 100: the mean over the annotators of min(matches among the others / 3, 1).
 
-    Raises ValueError for fewer than four answers, of which none could ever be fully right.
+    Raises ValueError for fewer than four answers, with which no prediction could be fully right.
     """
     if len(answers) <= AGREEING:
         raise ValueError(f"VQA accuracy needs ten people's answers (at least {AGREEING + 1}), not {len(answers)}")
@@ -88,6 +88,6 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """100 points where the normalised prediction is one of the normalised answers, else 0 (as GQA counts)."""
+    """100 points if the normalised prediction equals one of the normalised answers, else 0 (as in GQA)."""
     given = normalise(prediction)
     return 100.0 if any(normalise(answer) == given for answer in answers) else 0.0

@@ -1,4 +1,4 @@
-"""The nine benchmarks of the miniature world, on scenes that training never shows; each mirrors one of the paper's."""
+"""The nine benchmarks of the miniature world, on held-out scenes; each mirrors a benchmark of the paper."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,17 +16,17 @@ from mm1_lab.evaluate.questions import Benchmark, Blocks, Family, Question, in_b
 
 _STOP = (".",)
 _CAREFUL = 0.9
-"""Chance that an annotator gives the right answer."""
+"""Probability that an annotator gives the right answer."""
 _MOST_CARELESS = 3
-"""Annotators that may differ from the others at most; so the right answer always scores full marks."""
+"""Maximum number of annotators with a wrong answer, so that the right answer always scores 100."""
 
 Make = Callable[[Random, Split, str, bool], Question | None]
-"""A question of a kind on a scene of a split, answered in the other vocabulary if the last one says so; None where the
-scene drawn does not allow one."""
+"""Maps (random, split, kind, whether to answer in the other vocabulary) to a question, or to None if the scene that was
+drawn does not allow a question of this kind."""
 
 
 def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
-    """All nine. Questions and demonstrations depend on seed and number alone: the same in every arm."""
+    """All nine benchmarks. Questions and demonstrations depend only on seed and number: the same in every arm."""
     caption = ("caption",)
     visual = ("colour", "shape", "place", "size")
     flawed = ("colour", "place")
@@ -80,9 +80,9 @@ def drawn_blocks(
     make: Callable[[Random, Split, int, int], Question | None],
     shots: int,
 ) -> tuple[Blocks, Blocks]:
-    """Questions and, for each block, `shots` demonstrations; they depend on seed, name and number alone.
+    """Draws questions and, for each block, `shots` demonstrations; they depend only on seed, name and number.
 
-    `make` gets the number and the block; it is asked again where it gives None.
+    `make` is called with the random generator, split, number and block, and again as long as it returns None.
     """
     size = max(1, settings.questions // settings.blocks)
 
@@ -100,7 +100,7 @@ def drawn_blocks(
 
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
     def make(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
-        """Demonstrations never hold a novel combination, and at most two things, so that eight of them fit a row."""
+        """Demonstrations have no novel combinations, and at most two things, so that eight demonstrations fit a row."""
         counts = (0.3, 0.4, 0.3) if split == "test" else (0.4, 0.6)
         scene = sample_scene(random, split, counts=counts, letters=letters, novel=novel and split == "test")
         texts = references(random, scene)
@@ -123,7 +123,7 @@ def _asking(letters: float = 0.0, flawed: bool = False) -> Make:
 
 
 def _relating(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
-    """One right answer, as in GQA."""
+    """A question with a single right answer, as in GQA."""
     scene = sample_scene(random, split, counts=(0, 0.5, 0.5), letters=0.0)
     asked = ask(random, scene, kind)
     if asked is None:
@@ -132,7 +132,7 @@ def _relating(random: Random, split: Split, kind: str, otherwise: bool) -> Quest
 
 
 def _annotate(random: Random, asked: Asked) -> tuple[str, ...]:
-    """Ten annotators' answers; at most three are careless, so the right answer scores full marks."""
+    """Ten annotators' answers, of which at most `_MOST_CARELESS` are wrong."""
     others = [choice for choice in asked.choices if choice != asked.answer] or [asked.answer]
     careless = min(sum(random.random() > _CAREFUL for _ in range(10)), _MOST_CARELESS)
     return tuple([asked.answer] * (10 - careless) + [random.choice(others) for _ in range(careless)])
@@ -159,5 +159,5 @@ def _text(random: Random, split: Split, kind: str, otherwise: bool) -> Question 
 
 
 def _text_question(kind: str, prompt: str, *answers: str) -> Question:
-    """Each of `answers` is right; the first is shown where the question is a demonstration."""
+    """Each of `answers` counts as right; the first is shown in demonstrations."""
     return Question("", kind, (), prompt, answers, answers[0])

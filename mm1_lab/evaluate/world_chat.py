@@ -1,8 +1,8 @@
-"""Benchmarks of a tuned model in the world, in the form of its conversations; each mirrors one of Table 4's.
+"""The world's benchmarks for fine-tuned models, in conversation format; each mirrors a benchmark of Table 4.
 
-A prompt is `tell : REQUEST . say :`, an answer ends with a sentence, a worked solution with a semicolon or the text.
-What is offered stands in the request. Questions are on pictures of the test split, demonstrations on others.
-docs/reference.md lists them all with metrics, shots, prompts and where an answer ends.
+A prompt is `tell : REQUEST . say :`. An answer ends with a period, a worked solution with a semicolon or the end token.
+Choices are part of the request. Questions are about pictures of the test split, demonstrations about training pictures.
+docs/reference.md lists the benchmarks with their metrics, shots, prompts and stop words.
 """
 
 from collections.abc import Callable
@@ -32,11 +32,11 @@ from mm1_lab.evaluate.world import drawn_blocks
 
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")
-"""Shapes that the popular sampling of `pope` asks for."""
+"""Shapes from which POPE's popular sampling draws absent things."""
 
 
 def chat_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
-    """All of them. Questions depend on seed and number alone."""
+    """All benchmarks for fine-tuned models. Questions depend only on seed and number."""
     worked = tuple(settings.shots)
     return [
         _benchmark(settings, seed, "chat-vqa", "chat", "VQAv2", "exact", _attribute),
@@ -75,7 +75,7 @@ def _benchmark(
         metric=metric,
         blocks=blocks,
         demonstrations=demonstrations,
-        # a worked solution has sentences; it ends behind its answer, which a demonstration ends with a semicolon
+        # A worked solution contains periods; demonstrations end it with a semicolon instead.
         stop=(";",) if metric == "answer" else (".",),
         new_tokens=new_tokens,
         shots=shots,
@@ -87,7 +87,7 @@ def _question(kind: str, picture: Picture, turn: Turn, *references: str, choices
 
 
 def _offering(question: Question, choices: tuple[str, ...]) -> str:
-    """What is asked when the same choices are offered in this order."""
+    """The prompt of the question with its choices in the given order."""
     return question.prompt.replace(" , ".join(question.choices), " , ".join(choices))
 
 
@@ -136,7 +136,8 @@ def _knowledge(random: Random, split: Split) -> Question:
 
 
 def _present(sampling: str) -> Make:
-    """POPE: half of the things asked for are there; absent ones are any, often shown, or half like what is there."""
+    """POPE: half of the things asked for exist. Absent ones are random, or drawn from frequent shapes (popular), or
+    share colour or shape with an existing thing (adversarial)."""
 
     def make(random: Random, split: Split) -> Question:
         scene = sample_scene(random, split, letters=0.0)

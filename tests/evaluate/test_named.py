@@ -254,7 +254,7 @@ def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Pa
     assert score(benchmark, ["A\nC\nB"]) == [100.0] and score(benchmark, ["A\nA\nA"]) == [0.0]
     (plain,) = further(benchmark)
     assert (plain.name, score(plain, ["A\nA\nA"])) == ("mine choice", [100.0])
-    assert "right in every order" in benchmark.note
+    assert "correctly in every order" in benchmark.note
 
 
 def test_pictures_become_squares_as_the_data_say(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     said = refused(tmp_path, "vqav2", values | {"annotations": other["annotations"]})
     assert "annotates other questions (val2015)" in said and "(val2014)" in said
     itself = {"demonstrations": {"questions": values["questions"], "annotations": values["annotations"]}}
-    assert "are the questions themselves" in refused(tmp_path, "vqav2", values | itself)
+    assert "are the same as the questions" in refused(tmp_path, "vqav2", values | itself)
     assert "names no demonstrations" in refused(tmp_path, "vqav2", {**values, "demonstrations": None})
     many = SETTINGS.model_copy(update={"shots": (16,)})
     assert "3 demonstrations with answers, but 16" in refused(tmp_path, "vqav2", values, many)
@@ -335,9 +335,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "'image_name'" not in refused(tmp_path, "vqav2", values | {"image_name": "{nothing}.jpg"})
     missing = json.loads((tmp_path / values["annotations"]).read_text())
     write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"][1:]})
-    assert "question 0 has no annotation" in refused(tmp_path, "vqav2", values)
+    assert "has no annotation for 1 of 3 questions (first: 0)" in refused(tmp_path, "vqav2", values)
     write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"] * 2})
-    assert "question_id 0 is there twice" in refused(tmp_path, "vqav2", values)
+    assert "question_id 0 occurs twice" in refused(tmp_path, "vqav2", values)
     (tmp_path / values["annotations"]).write_text("{")
     assert "is not JSON" in refused(tmp_path, "vqav2", values)
     assert "holds no questions of the split 'dev'" in refused(
@@ -350,7 +350,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     [
         (
             [{"question": "a", "answer": "b", "id": 1}, {"question": "c", "answer": "d", "id": 1}],
-            "the id '1' is there twice",
+            "the id '1' occurs twice",
         ),
         ([{"question": "a", "answr": "b"}], "line 1: unknown key 'answr'; did you mean 'answer'"),
         ([{"answer": "b"}], "line 1: has neither an image nor a question"),
@@ -383,16 +383,16 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
         before = sum(9 + len(f"{one.prompt} {one.shown}{benchmark.stop[0]}") for one in shown[:2])
         longest = max(longest, 1 + before + max(9 + len(one.prompt) for one in questions) + benchmark.new_tokens)
     checked(longest)
-    message = f"'vqav2': after 2 demonstrations a question takes {longest} places, with 9 per picture"
+    message = f"'vqav2': a question after 2 demonstrations takes {longest} tokens, with 9 per picture"
     with pytest.raises(RequestError, match=message):
         checked(longest - 1)
 
 
 def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
     row = {"question": "a", "answers": ["b"] * 3}
-    with pytest.raises(RequestError, match="has 3 answers, and VQA accuracy needs those of ten"):
+    with pytest.raises(RequestError, match="has 3 answers, but VQA accuracy needs those of ten"):
         check_benchmarks([own(tmp_path, row, metric="vqa")], ZERO)
-    with pytest.raises(RequestError, match="is answered 'b', not `yes` or `no`"):
+    with pytest.raises(RequestError, match="has the answer 'b', not `yes` or `no`"):
         check_benchmarks([own(tmp_path, row, metric="yes-no")], ZERO)
     with pytest.raises(RequestError, match="has no choices"):
         check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)

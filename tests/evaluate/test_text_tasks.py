@@ -91,9 +91,9 @@ def test_changed_questions_are_another_task_and_moved_ones_the_same(tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"output_type": "loglikelihood_rolling"}, "output_type: 'loglikelihood_rolling' is none of multiple_choice"),
-        ({"metric_list": [{"metric": "word_perplexity"}]}, "metric_list: 'word_perplexity' is none of acc, acc_norm"),
-        ({"metric_list": None}, "metric_list: None is none of"),
+        ({"output_type": "loglikelihood_rolling"}, "output_type: 'loglikelihood_rolling' is not one of multiple"),
+        ({"metric_list": [{"metric": "word_perplexity"}]}, "metric_list: 'word_perplexity' is not one of acc"),
+        ({"metric_list": None}, "metric_list: None is not one of"),
         ({"dataset_kwargs": {}}, "needs `dataset_kwargs: {data_files: {test: FILE}}`"),
         ({"dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, r"gone.jsonl: cannot be read"),
     ],
