@@ -1,1 +1,1 @@
-"""What is missing, and how it gets done: plan, Ray Tune runner, worker, display, MLflow recorder."""
+"""Plans what is missing and runs it: plan, Ray Tune runner, worker, display, MLflow recorder."""

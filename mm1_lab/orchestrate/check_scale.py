@@ -1,4 +1,4 @@
-"""`mm1-lab check-scale`: the gates of a scale, on the base's encoder and decoder, which are computed if need be."""
+"""`mm1-lab check-scale`: the gates of a scale, measured on the base's encoder and decoder (trained if missing)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from mm1_lab.evaluate.gates import GateRow
 
 GATES = ("words", "probe", "lower", "leaks", "prompts")
-"""Told in words, linear probe, the same at a lower resolution, leaks, length of prompts."""
-OTHERS = "the gates are for parts that are trained here; this scale's base has others' weights: check smoke or mini"
+"""The decoder on scenes told in words, linear probes of the encoder, the same at a lower resolution, leaks, and the
+length of prompts."""
+OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
 HEADING = ("gate", "seed", "what", "value", "95 % interval", "needed", "verdict")
 Part = TypeVar("Part", bound=Stage)
 
 
 def measure_gates(request: Request, gates: Sequence[str], samples: int, executor: Executor) -> list[GateRow]:
-    """Measures; writes `check_scale/gates.csv` and `.md` if all gates were asked for. Prints as it goes.
+    """Measures the gates and prints progress; writes `check_scale/gates.csv` and `.md` if all gates are requested.
 
-    `request` is for the base alone. Raises RequestError if an encoder or decoder cannot be computed.
+    `request` holds the base arm only. Raises RequestError if an encoder or decoder cannot be trained.
     """
     scale, ledger = request.scale, request.ledger
     trials = [trial.evaluation for trial in request.trials]
@@ -49,7 +50,7 @@ def measure_gates(request: Request, gates: Sequence[str], samples: int, executor
     rows: list[GateRow] = []
 
     def measure(name: str, measured: Iterable[GateRow]) -> None:
-        """The work is done where the rows are asked for."""
+        """`measured` is a generator: iterating over it does the work."""
         started = time.monotonic()
         print(f"{name} …", end=" ", flush=True)
         rows.extend(measured)
@@ -74,21 +75,21 @@ def measure_gates(request: Request, gates: Sequence[str], samples: int, executor
 
 
 def _own(part: Part | PretrainedModel) -> Part:
-    """Raises RequestError for a part that is not trained here."""
+    """The part itself. Raises RequestError for one with pre-trained weights."""
     if isinstance(part, PretrainedModel):
         raise RequestError(OTHERS)
     return part
 
 
 def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> None:
-    """Trains what neither the store nor the shipped parts have."""
+    """Trains the stages that neither the store nor the shipped parts have."""
     ledger = request.ledger
     missing = {s.fingerprint: s for s in stages if not ledger.has_intact_weights(s.fingerprint)}
     if not missing:
         return
     seeds = {trial.seed: trial for trial in request.trials}
     plan = Plan((), {}, {key: Task(key, (stage,), (), (seeds[stage.seed],)) for key, stage in missing.items()})
-    print(f"{len(plan.tasks)} encoders and decoders are computed first", flush=True)
+    print(f"{len(plan.tasks)} encoders and decoders are trained first", flush=True)
     with executor:
         result = work_through(plan, request, executor)
     for key, outcome in result.failed.items():
@@ -97,7 +98,7 @@ def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> N
 
 
 def _write(request: Request, rows: Sequence[GateRow]) -> None:
-    """Into a folder beside those of the scale's sweeps."""
+    """Writes the gates to a folder next to those of the scale's sweeps."""
     from mm1_lab.evaluate.gates import GateRow, floor_kinds
 
     folder = request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name))

@@ -1,4 +1,4 @@
-"""Results whose parts (a connector, a metric) have other code now than they were made with."""
+"""Finds results made with code of a part (a connector, a metric) that has changed since."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,12 +8,12 @@ from mm1_lab.source_code import changed_parts, changed_text
 
 
 def changed_note(trials: Iterable[Trial], ledger: Ledger) -> str:
-    """A sentence for whoever plans or runs these trials; empty where nothing changed."""
+    """A warning for the user who plans or runs these trials; empty if nothing changed."""
     return changed_text(part for one in _distinct(trials) for part in dict.fromkeys(_changed(one, ledger)))
 
 
 def forget_changed(trials: Iterable[Trial], ledger: Ledger) -> None:
-    """Removes scores, and models, that were made with other code, so that the same command makes them anew."""
+    """Deletes scores and models that were made with other code, so that the same command recomputes them."""
     for trial in _distinct(trials):
         if any(_changed(trial, ledger)):
             for stage in _models(trial):
@@ -23,7 +23,7 @@ def forget_changed(trials: Iterable[Trial], ledger: Ledger) -> None:
 
 
 def _changed(trial: Trial, ledger: Ledger) -> Iterator[str]:
-    """Of the trial's scores; of models too that have none yet."""
+    """The changed parts of the trial's scores and of its models, which may have no scores yet."""
     if ledger.has_scores(trial.fingerprint):
         yield from changed_parts(ledger.record(trial.fingerprint).get("code", {}))
     for stage in _models(trial):

@@ -1,4 +1,4 @@
-"""A contact sheet: real samples of the data's sources, and of the world's benchmarks, as a model gets them."""
+"""A contact sheet: samples of the data's sources, and of the world's benchmarks, as a model sees them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 COLUMNS = 5
 PIXELS = 36
-"""A side of a picture, as models at `mini` see it."""
+"""Side of an image, as models at `mini` see it."""
 MARGIN, COLUMN, SIDE, TITLE, LINE, GAP = 0.1, 2.4, 1.2, 0.3, 0.165, 0.2
-"""Inches: left of and above all, of a column, a picture, a title, a line of text, and below a section."""
+"""In inches: the left and top margin, the width of a column, the side of an image, the height of a title and of a line
+of text, and the gap below a section."""
 LETTERS = 34
-"""Of a line of text; so many are as wide as a column."""
+"""Characters per line of text that fit a column."""
 _STANDS_FOR = {
     "captions": "captions: noisy alt-text, some of it about another picture",
     "synthetic": "synthetic: dense captions (VeCap's part)",
@@ -37,18 +38,18 @@ _STANDS_FOR = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture, if there is one, over a text."""
+    """A text, below an image if there is one."""
 
     picture: Picture | None
     text: str
 
 
 Section = tuple[str, list[Cell]]
-"""A title, and what stands below it."""
+"""A title and the cells below it."""
 
 
 def draw_contact_sheet(path: Path, sections: Sequence[Section]) -> None:
-    """Writes the sheet as PNG to `path`, whose folder is made. Each section is as high as what it holds."""
+    """Writes the sheet as PNG to `path`, creating its folder. Each section is as high as its tallest cell."""
     from matplotlib.figure import Figure
 
     loaded = [(title, [_load(cell) for cell in cells[:COLUMNS]]) for title, cells in sections]
@@ -72,7 +73,7 @@ def draw_contact_sheet(path: Path, sections: Sequence[Section]) -> None:
 
 
 def _load(cell: Cell) -> tuple[np.ndarray | None, str]:
-    """Pixels, where there are any, and lines of text."""
+    """The pixels, if any, and the wrapped text."""
     try:
         pixels = cell.picture.pixels(PIXELS) if cell.picture else None
     except BrokenPicture as error:
@@ -90,7 +91,7 @@ def world_sections() -> list[Section]:
 
 
 def data_sections(data: Shards) -> list[Section]:
-    """The first documents of each source that training reads; of one with several pictures, how it begins."""
+    """The first training documents of each source; of a document with several images, the first three."""
     sections = []
     for name in data.identity.sources:
         source, documents, row = data.source(name, seed=0), dict[str, Document](), 0
@@ -116,13 +117,13 @@ def _sources() -> list[Section]:
 
 
 def _whole(document: Document) -> Cell:
-    """A document with at most one picture."""
+    """The cell of a document with at most one image."""
     words = (str(part) for part in document.parts if isinstance(part, str | Tokens))
     return Cell(next(iter(document.pictures), None), " ".join(words))
 
 
 def _in_order(document: Document) -> list[Cell]:
-    """A page cut behind each picture's text."""
+    """The cells of a page: each image with the text that follows it."""
     cells: list[Cell] = []
     for part in document.parts:
         if not isinstance(part, str | Tokens):
@@ -146,7 +147,7 @@ def _benchmarks() -> list[Section]:
 
 
 def _asked(question: Question) -> Cell:
-    """A question with what counts as right; of captions, two references."""
+    """A question with its accepted answers, or for captions two references."""
     different = list(dict.fromkeys(question.references))
     answers = " / ".join(different[::3] if question.kind == "caption" else different)
     return Cell(next(iter(question.pictures), None), f"{question.prompt} [{answers}]".strip())

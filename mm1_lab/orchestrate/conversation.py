@@ -1,4 +1,4 @@
-"""A conversation with a trained model: what was said so far, and the next answer."""
+"""A conversation with a trained model: the turns so far, and the next answer."""
 
 import io
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ NEW_TOKENS = 64
 
 
 def open_image(path: Path) -> Picture:
-    """The picture at `path`. Raises RequestError for what is no image."""
+    """The image at `path`. Raises RequestError if it cannot be read."""
     try:
         content = read_file(path)
         Image.open(io.BytesIO(content)).verify()
     except Exception as error:  # Pillow raises many kinds for damaged files
-        raise RequestError(f"{path}: is no image that can be read ({error})") from None
+        raise RequestError(f"{path}: cannot be read as an image ({error})") from None
     return StoredPicture(str(path), lambda: content, Decoder())
 
 
 @dataclass
 class Chat:
-    """Turns so far, as the model reads them, in the form of the data that it was tuned on."""
+    """The turns so far as model input, in the format of the data that the model was tuned on."""
 
     stage: ModelStage
     model: MM1
@@ -57,17 +57,17 @@ class Chat:
         return cls(stage, model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), data)
 
     def forget(self) -> None:
-        """Starts anew."""
+        """Starts a new conversation."""
         self.so_far = Segment((self.data.tokenizer.begin,))
 
     def say(self, request: str, pictures: Sequence[Picture] = ()) -> str:
-        """The model's answer to a turn of the user's, whose pictures stand before its words."""
+        """The model's answer to a user turn; the images are placed before the words."""
         tokenizer = self.data.tokenizer
-        again = len(self.so_far.tokens) > 1 and not self.is_world
-        asked = prompt_of(request.lower()) if self.is_world else chat_prompt(request)
+        continues = len(self.so_far.tokens) > 1 and not self.is_world
+        prompt = prompt_of(request.lower()) if self.is_world else chat_prompt(request)
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
-        opening = tuple(tokenizer.encode("\n")) if again else ()
-        turn = Segment(opening + image + tuple(tokenizer.encode(asked)), tuple(pictures))
+        opening = tuple(tokenizer.encode("\n")) if continues else ()
+        turn = Segment(opening + image + tuple(tokenizer.encode(prompt)), tuple(pictures))
         stop = ("tell :",) if self.is_world else ("\nUser:",)
         group = Group(self.so_far, (turn,))
         ((said,),), _ = generate(self.model.decoder, self._embedder, [group], tokenizer, stop, NEW_TOKENS, 1)

@@ -1,4 +1,4 @@
-"""How long a stage will take, from what stages of its kind and size took before; and whether the disk has room."""
+"""Estimates how long a stage will take from earlier stages of its kind and size; checks for free disk space."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from mm1_lab.files import SHIPPED
 from mm1_lab.results import Ledger
 
 NEWEST = 30
-"""Measurements that are read of a folder: enough for a median, and reading stays quick."""
+"""Measurements read per folder: enough for a median, and quick to read."""
 ALIKE = 4.0
-"""Stages whose FLOPs differ by at most this factor tell about each other; a stage of `smoke`, which is mostly overhead,
-tells nothing about one of `mini`, which is thousands of times as large."""
+"""Stages are comparable if their FLOPs differ by at most this factor; a stage of `smoke`, which is mostly overhead,
+says nothing about one of `mini`, which is thousands of times as large."""
 STUDY_MATMUL = 77e9
-"""FLOPs per second of `machine_speed` on a core of the machine that made the committed study."""
-
+"""FLOPs per second by `machine_speed` on a core of the machine that ran the committed study."""
 FAR = 1e5
-"""Times as many FLOPs as anything measured: what is so much larger runs on other machines."""
+"""No estimate for a stage with more than this many times the FLOPs of any measured one: it needs other machines."""
 LEAST = 3.0
-"""Seconds of a stage that is much smaller than all that were measured: it starts, loads and writes."""
+"""Seconds that any stage takes to start, load and write, however small."""
 
 Measured = Mapping[str, list[tuple[float, float]]]
-"""By kind of stage: FLOPs and seconds of finished stages."""
+"""FLOPs and seconds of finished stages, by kind of stage."""
 
 
 def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
-    """Raises RequestError where the store's disk has not room for these stages.
+    """Raises RequestError if the store's disk has too little room for these stages.
 
-    At least: weights of all stages, without embeddings, and checkpoints while `slots` of the largest train. There are
-    three of each: the last, the one before and the next, of weights and Adam's two moments.
+    The estimate is a lower bound: the weights of all stages, without embeddings, and the checkpoints of `slots` stages
+    of the largest size in training. Each keeps up to three checkpoints (the one being written, the latest and the one
+    before), of weights and Adam's two moments.
     """
     weights = [4 * stage.parameters().total for stage in stages if stage.TRAINS]
     needed = sum(weights) + slots * 9 * max(weights, default=0)
@@ -46,24 +46,24 @@ def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise RequestError(
-            f"{store}: the sweep needs {needed / 1e9:.3g} GB there and {free / 1e9:.3g} GB are free; make room "
+            f"{store}: the sweep needs {needed / 1e9:.3g} GB there and {free / 1e9:.3g} GB are free; free some space "
             "(mm1-lab gc --keep best) or give another --store"
         )
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What finished stages took: those of this results folder, or else of the study that comes with the package."""
+    """How long finished stages took: those of this results folder, or else those of the shipped study."""
 
     own: Measured = field(default_factory=dict)
     shipped: Path | None = None
-    """The folder of the study and the shipped parts."""
+    """The folder that holds the study and the shipped parts."""
 
     def seconds(self, stage: Stage) -> float | None:
-        """Expected seconds, or None if no stage of the kind was ever measured, or none but far smaller ones.
+        """Expected seconds, or None if no stage of this kind was measured, or only far smaller ones.
 
-        By the median rate of stages of the kind that are alike in FLOPs: own ones, or else those of the study at this
-        machine's speed; where there are none, of the nearest of either.
+        Uses the median seconds per FLOP of stages of this kind with similar FLOPs: from this results folder, or else
+        from the study, rescaled to this machine's speed. Without similar stages, the nearest of either are used.
         """
         flops = stage.flops()
         if flops <= 0:
@@ -82,7 +82,7 @@ class Speeds:
 
 
 def measured_speeds(ledger: Ledger) -> Speeds:
-    """From the newest finished stages in the store and trials in the results."""
+    """The speeds of the most recent stages in the store and trials in the results folder."""
     stages = _newest(ledger.store.glob("*/timings.json"))
     trials = _newest(ledger.results.glob("trials/*/record.json"))
     return Speeds(_measured(stages, trials), SHIPPED / "results")
@@ -94,12 +94,12 @@ def _of_study(folder: Path) -> Measured:
 
 
 def _rates(measured: Iterable[tuple[float, float]], flops: float) -> list[float]:
-    """Seconds per FLOP of what is alike."""
+    """Seconds per FLOP of the measurements with similar FLOPs."""
     return [seconds / known for known, seconds in measured if 1 / ALIKE <= known / flops <= ALIKE]
 
 
 def _measured(stages: Iterable[Path], trials: Iterable[Path]) -> Measured:
-    """From `timings.json` of stages and `record.json` of trials."""
+    """Reads `timings.json` of stages and `record.json` of trials."""
     measured: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for path in (*stages, *trials):
         try:
@@ -109,7 +109,7 @@ def _measured(stages: Iterable[Path], trials: Iterable[Path]) -> Measured:
                 if (flops := float(timing["flops"])) > 0:
                     measured[kind].append((flops, float(timing["seconds"])))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            continue  # whoever reads results tells of a damaged file; an estimate goes without it
+            continue  # damaged files are reported when results are read; an estimate does without them
     return measured
 
 
@@ -119,10 +119,10 @@ def _newest(paths: Iterable[Path]) -> list[Path]:
 
 @cache
 def machine_speed() -> float:
-    """FLOPs per second of a core in small matrix products, as models at `mini` have them; takes a third of a second."""
+    """FLOPs per second of one core in small matrix products like those of `mini` models; takes a third of a second."""
     import numpy as np
 
-    stack = np.ones((64, 64, 64), np.float32)  # products so small that BLAS takes one thread for each
+    stack = np.ones((64, 64, 64), np.float32)  # so small that BLAS uses a single thread
     best, end = math.inf, time.monotonic() + 0.3
     while time.monotonic() < end:
         started = time.monotonic()

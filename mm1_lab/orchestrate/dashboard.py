@@ -1,4 +1,4 @@
-"""`mm1-lab dashboard`: MLflow's interface on this machine, and where in it each sweep is."""
+"""`mm1-lab dashboard`: serves MLflow's interface on this machine and prints the page of each sweep."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mm1_lab.orchestrate.mlflow_store import connect, tracking_uri, without_secr
 from mm1_lab.orchestrate.request import LOCAL
 
 ASSISTANT, NO_ASSISTANT = "/ajax-api/3.0/mlflow/assistant", "[data-assistant-ui] {display: none !important}"
-"""Where MLflow's assistant is asked; how pages mark its panel and the button that opens it."""
+"""The route of MLflow's assistant, and a CSS rule that hides its panel and button."""
 
 
 def check_port(port: int) -> None:
-    """Raises RequestError where MLflow could not listen on `port`; before minutes are spent on entering results."""
+    """Raises RequestError if MLflow cannot listen on `port`; called before minutes are spent on logging results."""
     if tracking_uri().startswith("http"):
         return
     with socket.socket() as free:
@@ -25,25 +25,25 @@ def check_port(port: int) -> None:
         try:
             free.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
-            why = error.strerror if isinstance(error, OSError) else "is no port"
+            why = error.strerror if isinstance(error, OSError) else "is no valid port"
             raise RequestError(f"--port {port}: {why}; choose another (mm1-lab dashboard --port 5001)") from None
 
 
 def show_dashboard(port: int) -> None:
-    """Tells the addresses; where MLflow is no server elsewhere, serves it on `port` until a Ctrl-C."""
+    """Prints the addresses; unless MLflow is a remote server, serves it on `port` until Ctrl-C."""
     uri = tracking_uri()
     remote = uri.startswith("http")
     address = uri if remote else f"http://127.0.0.1:{port}"
-    told = [f"{sweep}: {address}{page}" for sweep, page in pages().items()]
-    told.append(f"MLflow is at {without_secrets(address)}" + ("" if remote else "; end it with Ctrl-C"))
+    lines = [f"{sweep}: {address}{page}" for sweep, page in pages().items()]
+    lines.append(f"MLflow is at {without_secrets(address)}" + ("" if remote else "; end it with Ctrl-C"))
     if remote:
-        print("\n".join(told))
+        print("\n".join(lines))
     else:
-        _serve(uri, port, told)
+        _serve(uri, port, lines)
 
 
 def pages() -> dict[str, str]:
-    """By sweep, variant and scale, the page of MLflow's interface that shows its trials."""
+    """The page of MLflow's interface with the trials of each sweep, by variant and scale."""
     found = {}
     for one in connect().search_experiments():
         for view in sorted(tag.removeprefix(VIEW) for tag in one.tags if tag.startswith(VIEW)):
@@ -52,15 +52,15 @@ def pages() -> dict[str, str]:
     return found
 
 
-def _serve(uri: str, port: int, told: Sequence[str]) -> None:
-    """MLflow's server, in this process, until it is ended; prints `told` once it answers.
+def _serve(uri: str, port: int, lines: Sequence[str]) -> None:
+    """Runs MLflow's server in this process until it is stopped; prints `lines` once it accepts requests.
 
-    Its assistant is left out: there is no switch for it (MLflow 3.17), its panel opens by itself in a browser on this
-    machine, and its addresses run commands.
+    Its assistant is disabled: MLflow 3.17 has no option for that, its panel opens by itself in a browser on this
+    machine, and its routes run commands.
     """
     print("MLflow starts …", flush=True)
-    warnings.simplefilter("ignore")  # of what MLflow's server imports
-    import uvicorn  # before MLflow's server, which refuses other hosts where it finds this
+    warnings.simplefilter("ignore")  # from the server's imports
+    import uvicorn  # before MLflow's server, which refuses other hosts if uvicorn is already imported
     from mlflow.server import app as pages
     from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import initialize_backend_stores
@@ -70,7 +70,7 @@ def _serve(uri: str, port: int, told: Sequence[str]) -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print("\n".join(told), flush=True)
+            print("\n".join(lines), flush=True)
 
     index = (Path(pages.static_folder or "") / "index.html").read_text(encoding="utf-8")
     page = index.replace("</head>", f"<style>{NO_ASSISTANT}</style></head>")

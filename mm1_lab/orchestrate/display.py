@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs: a line where a task starts or ends; on a terminal bars too."""
+"""What a user sees while a sweep runs: a line when a task starts or ends; in a terminal also progress bars."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.5
 
 TELLING_SECONDS = 10.0
-"""How long work must have taken to tell how long other work of its kind, or of another kind, will take."""
+"""Shortest running time from which the time of other tasks, of the same or another kind, is extrapolated."""
 
 
 @dataclass
 class Running:
-    """A task at work."""
+    """A running task."""
 
     since: float
     kind: str = ""
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
     first: tuple[float, float] | None = None
-    """When it first told of progress, and the fraction then: what is before (imports, data) says nothing of speed."""
+    """Time and fraction done of its first progress report: the time before (imports, data) says nothing about speed."""
 
     def fraction(self, costs: dict[str, float]) -> float:
-        """The share of the task's work that is done; `costs` of its stages by kind."""
+        """The share of the task that is done; `costs` are its stages' expected seconds by kind."""
         kinds = list(costs)
         if self.kind not in kinds or not sum(costs.values()):
             return 0.0
@@ -43,7 +43,7 @@ class Running:
 
 
 class ProgressState:
-    """What runs, what is left, and for how long; the same for both kinds of display."""
+    """What is running, what is left, and for how long; shared by both displays."""
 
     def __init__(self, plan: Plan, speeds: Speeds, clock: Callable[[], float] = time.monotonic) -> None:
         self.tasks = plan.tasks
@@ -54,11 +54,11 @@ class ProgressState:
         self.measured = bool(speeds.own or speeds.shipped)
         self.running: dict[str, Running] = {}
         self.side_by_side = 1
-        """The most tasks that ran at a time; between two of them it is one less."""
+        """The largest number of tasks that ran at once; the current number is lower between two tasks."""
         self.done: set[str] = set()
         self.failed: set[str] = set()
         self.spent: dict[str, tuple[float, float]] = {}
-        """By kind of task: seconds and cost of what is finished."""
+        """Seconds taken and expected seconds (cost) of finished tasks, by kind of task."""
 
     def start(self, task: Task) -> None:
         self.running[task.key] = Running(self.clock())
@@ -86,21 +86,21 @@ class ProgressState:
         return sum(self.costs[key].values())
 
     def share(self, key: str) -> float:
-        """How much of a task is done."""
+        """The share of a task that is done."""
         running = self.running.get(key)
         return float(key in self.done) if running is None else running.fraction(self.costs[key])
 
     def progress(self) -> str:
-        """`3 of 12 trials`; tasks are counted where there are no trials."""
+        """`3 of 12 trials`; counts stages if the plan has no trials."""
         trials = {key: len(task.trials) for key, task in self.tasks.items() if task.kind == "trial"}
         if not trials:
             return f"{len(self.done)} of {counted(len(self.tasks), 'stage')}"
         return f"{sum(trials.get(key, 0) for key in self.done)} of {counted(sum(trials.values()), 'trial')}"
 
     def seconds_left(self) -> float | None:
-        """Of all work, as many tasks at a time as before; None before there is anything to go by."""
+        """Seconds until everything is done, with as many tasks at a time as so far; None without anything to go by."""
         spent = dict(self.spent)
-        for key, running in self.running.items():  # what runs for long enough tells its own speed
+        for key, running in self.running.items():  # a task that has run for long enough counts with its own speed
             if running.first and (seconds := self.clock() - running.first[0]) >= TELLING_SECONDS:
                 done = (self.share(key) - running.first[1]) * self.cost(key)
                 _spend(spent, self.tasks[key].kind, seconds, done)
@@ -118,7 +118,7 @@ class ProgressState:
         return max(longest, sum(remaining.values()) / self.side_by_side)
 
     def left(self) -> str:
-        """`about 12 min left`; empty where that is not known, or nothing is."""
+        """`about 12 min left`; empty if that is unknown or nothing is left."""
         seconds = self.seconds_left()
         return f"about {duration(seconds)} left" if seconds else ""
 
@@ -129,17 +129,17 @@ def _spend(spent: dict[str, tuple[float, float]], kind: str, seconds: float, cos
 
 
 Headline = Callable[[Task], str]
-"""The scores of a finished trial in a few words."""
+"""Returns the main scores of a finished trial as a short text."""
 
 
 def make_display(plan: Plan, speeds: Speeds, headline: Headline, out: TextIO) -> LineDisplay:
-    """With bars if `out` is a terminal."""
+    """A display with progress bars if `out` is a terminal, otherwise with lines only."""
     state = ProgressState(plan, speeds)
     return (BarDisplay if out.isatty() else LineDisplay)(state, headline, out)
 
 
 class LineDisplay(Observer):
-    """A line where a task starts, ends or fails; for logs and pipes."""
+    """Prints a line when a task starts, ends or fails; for logs and pipes."""
 
     def __init__(self, state: ProgressState, headline: Headline, out: TextIO) -> None:
         self.state = state
@@ -164,17 +164,17 @@ class LineDisplay(Observer):
     def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
         self.state.end(task, failed=True)
         kind = outcome.kind if outcome.kind != "out of memory" else "failed"
-        self.line(f"{kind:9} {task.label}: {outcome.reason}" + (" (tries again)" if again else ""))
+        self.line(f"{kind:9} {task.label}: {outcome.reason}" + (" (will retry)" if again else ""))
 
     def close(self) -> None:
-        """Ends what is drawn."""
+        """Stops drawing."""
 
     def line(self, text: str) -> None:
         print(text, file=self.out, flush=True)
 
 
 class BarDisplay(LineDisplay):
-    """A bar for the whole and for each running task, below the lines of those that ended; gone at the end."""
+    """Draws a bar for the plan and one per running task, below the lines of finished tasks; removed at the end."""
 
     def __init__(self, state: ProgressState, headline: Headline, out: TextIO) -> None:
         from rich.console import Console

@@ -1,7 +1,7 @@
-"""What a stage asks for, before it runs: FLOPs of each part at its own positions, bytes, and the GPUs that hold it.
+"""Estimates what a stage requires before it runs: FLOPs of each part, bytes, and the number of GPUs that can hold it.
 
-FLOPs are those of matrix products, attention over the whole row included (as in PaLM's model FLOPs utilisation):
-nothing is counted twice for activations that are computed again.
+FLOPs are those of matrix products, including attention over the whole row (as in PaLM's model FLOPs utilisation);
+recomputed activations are not counted again.
 """
 
 from collections.abc import Iterable
@@ -20,61 +20,61 @@ from mm1_lab.config import (
     Size,
     Stage,
 )
-from mm1_lab.formatting import short
+from mm1_lab.formatting import counted, short
 
 CAPTION_TOKENS = 32
-"""Of the longest caption of a contrastive batch, about; what is longer than 77 is cut off."""
+"""Approximate tokens of the longest caption in a contrastive batch; captions are truncated at 77."""
 TURN_TOKENS = 48
-"""Of a question with its answer in a packed row of instructions, about."""
+"""Approximate tokens of a question with its answer in a packed row of instructions."""
 USABLE = 0.9
-"""Share of a GPU's memory that is reckoned with; the rest is for kernels, communication and fragments."""
+"""Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a stage does with one part of its network."""
+    """The work of a stage in one part of its network."""
 
     name: str
     positions: float
-    """Patches, image tokens or tokens that pass it in the whole stage."""
+    """Patches, image tokens or text tokens that the part processes over the whole stage."""
     flops: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage asks for."""
+    """The requirements of a stage."""
 
     parts: tuple[Part, ...]
     parameters: int
-    """Of the whole network, embeddings included."""
+    """Parameters of the whole network, embeddings included."""
     active: int
-    """Those that one token passes, where it chooses among experts."""
+    """Parameters used per token, fewer than `parameters` in a mixture of experts."""
     state: float
-    """Bytes of all weights, and in training of gradients and moments."""
+    """Bytes of all weights and, in training, of gradients and optimiser moments."""
     activations: float
-    """Bytes that a row (of an encoder: an image) leaves for the backward pass, logits included."""
+    """Bytes kept for the backward pass per row (for an encoder: per image), logits included."""
     layer: float
-    """Bytes of the largest layer's weights as they are computed with; sharded training gathers it."""
+    """Bytes of the largest layer's weights in the compute precision; sharded training gathers a layer at a time."""
     weights: float
-    """Bytes that the finished stage leaves on the disk."""
+    """Bytes of the finished stage on disk."""
     checkpoint: float
-    """Bytes on the disk while it is trained."""
+    """Bytes of its checkpoint on disk."""
     rows: int
-    """Of a step."""
+    """Rows (for an encoder: images) per batch."""
     copies: float = 0.0
-    """Bytes of the state that each GPU of a group keeps whole: of weights in half precision, for the backward pass."""
+    """Bytes of `state` that each GPU of a group holds in full: half-precision weights kept for the backward pass."""
 
     @property
     def flops(self) -> float:
         return sum(part.flops for part in self.parts)
 
     def group(self, hardware: Hardware) -> int | None:
-        """The smallest number of GPUs, a power of two, whose memory holds a shard of everything and the activations of
-        their own rows, where all GPUs share the batch; None where activations alone do not fit."""
+        """The smallest number of GPUs (a power of two) that can hold the stage if the state is sharded over them and
+        the batch is split over all GPUs; None if the activations alone do not fit."""
         room = USABLE * hardware.memory - self.activations * -(-self.rows // hardware.count)
         if self.state <= room:
             return 1
-        room -= self.copies + 2 * self.layer  # the one that is computed with, and the next
+        room -= self.copies + 2 * self.layer  # the current layer and the next, which is being gathered
         group = 2
         while room > 0 and (self.state - self.copies) / group > room:
             group *= 2
@@ -82,20 +82,21 @@ class Cost:
 
 
 def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: float, vocabulary: int) -> Cost:
-    """`counts` are parameters by part (count_parameters); `connector` FLOPs of its forward pass for one image."""
-    fine = 4 if scale.precision == "32-true" else 2
+    """The cost of a stage. `counts` are parameters by part (`count_parameters`), `connector` the FLOPs of the
+    connector's forward pass per image."""
+    itemsize = 4 if scale.precision == "32-true" else 2
     if isinstance(stage, EncoderStage):
-        return _encoder_cost(stage, counts, fine)
+        return _encoder_cost(stage, counts, itemsize)
     if isinstance(stage, DecoderStage):
-        return _decoder_cost(stage, counts, vocabulary, fine)
+        return _decoder_cost(stage, counts, vocabulary, itemsize)
     if isinstance(stage, EvaluationStage):
-        return _evaluation_cost(stage, counts, vocabulary, connector, fine)
+        return _evaluation_cost(stage, counts, vocabulary, connector, itemsize)
     assert isinstance(stage, MultimodalStage | SftStage)
-    return _model_cost(stage, scale, counts, vocabulary, connector, fine)
+    return _model_cost(stage, scale, counts, vocabulary, connector, itemsize)
 
 
 def _model_cost(
-    stage: ModelStage, scale: Scale, counts: dict[str, int], vocabulary: int, connector: float, fine: int
+    stage: ModelStage, scale: Scale, counts: dict[str, int], vocabulary: int, connector: float, itemsize: int
 ) -> Cost:
     training, size, encoder = stage.training, stage.decoder.size, stage.encoder.features
     positions = stage.positions()
@@ -104,80 +105,84 @@ def _model_cost(
     patches = (stage.image_size // stage.encoder.patch) ** 2
     tokens = stage.connector.image_tokens
     frozen = set(stage.frozen)
-    passes, beneath = {}, False
-    for part in ("encoder", "connector", "decoder"):  # forward; gradients for what is beneath; gradients of its own
+    passes, upstream_trained = {}, False
+    for part in ("encoder", "connector", "decoder"):  # forward; gradients of activations; gradients of weights
         is_trained = part not in frozen
-        passes[part] = 1 + (is_trained or beneath) + is_trained
-        beneath = beneath or is_trained
-    read = rows * (stage.sequence_length - images * tokens)
+        passes[part] = 1 + (is_trained or upstream_trained) + is_trained
+        upstream_trained = upstream_trained or is_trained
+    text_tokens = rows * (stage.sequence_length - images * tokens)
     parts = [
-        _look(stage, images * rows, passes["encoder"]),
+        _encoder_part(stage, images * rows, passes["encoder"]),
         Part("connector", images * rows * tokens, passes["connector"] * connector * images * rows),
-        Part("decoder", positions, positions * _per_position(size, stage.sequence_length, passes["decoder"])),
-        _vocabulary(read, size.width, vocabulary, passes["decoder"]),
+        Part("decoder", positions, positions * _flops_per_position(size, stage.sequence_length, passes["decoder"])),
+        _vocabulary_part(text_tokens, size.width, vocabulary, passes["decoder"]),
     ]
     names = {"encoder": ["encoder"], "connector": ["connector"], "decoder": ["decoder", "embedding"]}
     trained = sum(counts[name] for part in names if part not in frozen for name in names[part])
-    # Adafactor keeps sums of rows and columns in place of two moments
+    # Adafactor keeps row and column sums instead of two moments
     per_trained = 8.0 if isinstance(stage, SftStage) and stage.training.optimiser == "adafactor" else 16.0
-    again = stage.gradient_checkpointing
-    most = max(images_per_row(stage, name, scale) for name in stage.shares)
+    checkpointing = stage.gradient_checkpointing
+    most_images = max(images_per_row(stage, name, scale) for name in stage.shares)
     activations = (
-        stage.sequence_length * _saved(size, fine, again)
-        + (stage.sequence_length - images * tokens) * _logits(vocabulary, fine)
-        + most * patches * _saved_by_encoder(encoder, fine, again) * (passes["encoder"] > 1)
+        stage.sequence_length * _decoder_activations(size, itemsize, checkpointing)
+        + (stage.sequence_length - images * tokens) * _logit_bytes(vocabulary, itemsize)
+        + most_images * patches * _encoder_activations(encoder, itemsize, checkpointing) * (passes["encoder"] > 1)
     )
-    return _trained(parts, counts, trained, activations, size, fine, training.batch_size, again, per_trained)
+    return _trained(
+        parts, counts, trained, activations, size, itemsize, training.batch_size, checkpointing, per_trained
+    )
 
 
-def _encoder_cost(stage: EncoderStage, counts: dict[str, int], fine: int) -> Cost:
+def _encoder_cost(stage: EncoderStage, counts: dict[str, int], itemsize: int) -> Cost:
     images, text = stage.training.steps * stage.training.batch_size, stage.training.text
     patches = (stage.image_size // stage.patch) ** 2
-    parts = [_look(stage, 0 if stage.objective == "none" else images, 3)]
-    activations, total = patches * _saved_by_encoder(stage.size, fine, False), sum(counts.values())
+    parts = [_encoder_part(stage, 0 if stage.objective == "none" else images, 3)]
+    activations, total = patches * _encoder_activations(stage.size, itemsize, False), sum(counts.values())
     if stage.objective == "contrastive":
         positions = images * CAPTION_TOKENS
-        parts.append(Part("text tower", positions, positions * _per_position(text, CAPTION_TOKENS, 3)))
-        activations += CAPTION_TOKENS * _saved_by_encoder(text, fine, False)
+        parts.append(Part("text tower", positions, positions * _flops_per_position(text, CAPTION_TOKENS, 3)))
+        activations += CAPTION_TOKENS * _encoder_activations(text, itemsize, False)
         total += text.parameters().total
-    return _trained(parts, counts, total, activations, stage.size, fine, stage.training.batch_size)
+    return _trained(parts, counts, total, activations, stage.size, itemsize, stage.training.batch_size)
 
 
-def _decoder_cost(stage: DecoderStage, counts: dict[str, int], vocabulary: int, fine: int) -> Cost:
-    training, size, again, positions = stage.training, stage.size, stage.gradient_checkpointing, stage.positions()
+def _decoder_cost(stage: DecoderStage, counts: dict[str, int], vocabulary: int, itemsize: int) -> Cost:
+    training, size, checkpointing = stage.training, stage.size, stage.gradient_checkpointing
+    positions = stage.positions()
     flops = sum(
-        steps * phase.batch_size * phase.sequence_length * _per_position(size, phase.sequence_length, 3)
+        steps * phase.batch_size * phase.sequence_length * _flops_per_position(size, phase.sequence_length, 3)
         for steps, phase in zip(training.phase_steps(), training.phases, strict=True)
     )
-    parts = [Part("decoder", positions, flops), _vocabulary(positions, size.width, vocabulary, 3)]
+    parts = [Part("decoder", positions, flops), _vocabulary_part(positions, size.width, vocabulary, 3)]
     largest = max(training.phases, key=lambda phase: phase.batch_size * phase.sequence_length)
-    activations = largest.sequence_length * (_saved(size, fine, again) + _logits(vocabulary, fine))
-    return _trained(parts, counts, sum(counts.values()), activations, size, fine, largest.batch_size, again)
+    activations = largest.sequence_length * (
+        _decoder_activations(size, itemsize, checkpointing) + _logit_bytes(vocabulary, itemsize)
+    )
+    return _trained(parts, counts, sum(counts.values()), activations, size, itemsize, largest.batch_size, checkpointing)
 
 
 def _evaluation_cost(
-    stage: EvaluationStage, counts: dict[str, int], vocabulary: int, connector: float, fine: int
+    stage: EvaluationStage, counts: dict[str, int], vocabulary: int, connector: float, itemsize: int
 ) -> Cost:
-    """Every demonstration and question read once, which is a little more than prefixes that are shared cost."""
+    """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes."""
     model, positions = stage.model, stage.positions()
     size, tokens = model.decoder.size, model.connector.image_tokens
     images = positions * model.picture_tokens // (stage.question_tokens * tokens)
-    per_position = _per_position(size, model.sequence_length / 2, 1)
+    per_position = _flops_per_position(size, model.sequence_length / 2, 1)
     parts = (
-        _look(model, images, 1),
+        _encoder_part(model, images, 1),
         Part("connector", images * tokens, connector * images),
         Part("decoder", positions, positions * per_position),
     )
-    # keys and values of a sequence stay; of everything else one layer at a time
-    kept = 2 * fine * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
-    rows = stage.settings.batch_size
-    total = sum(counts.values())
-    kept *= model.sequence_length
-    return Cost(parts, total, _active(total, size), 4.0 * total, kept, _layer(size, fine), 0, 0, rows)
+    # the KV cache of a sequence; other activations are freed layer by layer
+    per_token = 2 * itemsize * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
+    cache = per_token * model.sequence_length
+    total, rows = sum(counts.values()), stage.settings.batch_size
+    return Cost(parts, total, _active(total, size), 4.0 * total, cache, _layer(size, itemsize), 0, 0, rows)
 
 
 def images_per_row(stage: ModelStage, source: str, scale: Scale) -> float:
-    """Encoder passes that a packed row of the source asks for."""
+    """Encoder forward passes per packed row of the source: images, times views."""
     if isinstance(stage, SftStage):
         pictures = stage.sequence_length // (stage.picture_tokens + TURN_TOKENS)
         return stage.views * min(pictures, stage.max_images // stage.views)
@@ -185,82 +190,84 @@ def images_per_row(stage: ModelStage, source: str, scale: Scale) -> float:
     return min(scale.images_per_row.get(source, 0.0), fits, stage.max_images)
 
 
-def _per_position(size: Size, context: float, passes: int) -> float:
-    """FLOPs of a position that attends over `context` others: 2 per parameter and pass, and two products with queries.
+def _flops_per_position(size: Size, context: float, passes: int) -> float:
+    """FLOPs per position that attends to `context` others: 2 per parameter and pass, plus attention's two products.
 
-    Their gradients, which have two passes, are also needed where the weights are frozen but what is beneath is not.
+    Attention's backward pass, twice the forward FLOPs, is needed also if the weights are frozen but an earlier part is
+    trained.
     """
     attention = 4 * size.layers * size.width * context
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
 
 
-def _look(stage: EncoderStage | ModelStage, images: float, passes: int) -> Part:
-    """The encoder's work on so many images; a class token is one more position."""
+def _encoder_part(stage: EncoderStage | ModelStage, images: float, passes: int) -> Part:
+    """The encoder's work on this many images; the class token counts as one more position."""
     if isinstance(stage, EncoderStage):
         patch, size = stage.patch, stage.size
     else:
         patch, size = stage.encoder.patch, stage.encoder.features
     patches = (stage.image_size // patch) ** 2
     embedding = 2 * 3 * patch**2 * size.width * patches
-    # pixels need no gradients, so the embedding of patches has one pass less
-    per_image = (patches + 1) * _per_position(size, patches + 1, passes) + min(passes, 2) * embedding
+    # pixels need no gradients, which saves one pass of the patch embedding
+    per_image = (patches + 1) * _flops_per_position(size, patches + 1, passes) + min(passes, 2) * embedding
     return Part("encoder", images * patches, images * per_image)
 
 
-def _vocabulary(positions: float, width: int, vocabulary: int, passes: int) -> Part:
+def _vocabulary_part(positions: float, width: int, vocabulary: int, passes: int) -> Part:
     return Part("vocabulary", positions, passes * 2 * positions * width * vocabulary)
 
 
-def _saved(size: Size, fine: int, checkpointing: bool) -> float:
-    """Bytes a position that the decoder's layers keep, as torch's autograd was seen to.
+def _decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float:
+    """Bytes per position that the decoder's layers save for the backward pass, measured with torch's autograd.
 
-    Gate, up, activation and product of a feed-forward are in the fine precision, residuals and norms in single; of
-    experts the chosen ones count. With checkpointing a layer keeps its input, and one layer at a time keeps all."""
+    Gate, up, activation and product of a feed-forward are in the compute precision, residuals and norms in fp32; of the
+    experts only the chosen ones count. With checkpointing each layer saves its input, and one layer at a time all."""
     inner = size.feed_forward or 8 * size.width / 3
     if size.experts:
         sparse = 1 / size.experts_every
         inner *= 1 - sparse + sparse * size.experts_per_token
-    layer = (40 if fine == 2 else 50) * size.width + 4 * fine * inner
+    layer = (40 if itemsize == 2 else 50) * size.width + 4 * itemsize * inner
     return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
 
 
-def _saved_by_encoder(size: Size, fine: int, checkpointing: bool) -> float:
-    layer = (40 if fine == 2 else 64) * size.width
+def _encoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float:
+    layer = (40 if itemsize == 2 else 64) * size.width
     return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
 
 
-def _logits(vocabulary: int, fine: int) -> float:
-    """Bytes a counted position: logits, their single-precision copy and its softmax, and the gradient."""
-    return (fine + 12) * vocabulary
+def _logit_bytes(vocabulary: int, itemsize: int) -> float:
+    """Bytes per position in the loss: logits, their fp32 copy, its softmax, and the gradient."""
+    return (itemsize + 12) * vocabulary
 
 
 def _active(total: int, size: Size) -> int:
     return total - size.parameters().total + size.parameters().active
 
 
-def _layer(size: Size, fine: int) -> float:
-    """Bytes of the largest layer's weights: experts in the fine precision, others in single and, if need be, copied."""
+def _layer(size: Size, itemsize: int) -> float:
+    """Bytes of the largest layer's weights: experts in the compute precision, the rest in fp32 plus any half-precision
+    copy."""
     dense = size.parameters().dense / size.layers
     extra = size.parameters().total - size.parameters().dense
-    return (4 + fine % 4) * dense + fine * extra / max(1, size.layers // size.experts_every)
+    return (4 + itemsize % 4) * dense + itemsize * extra / max(1, size.layers // size.experts_every)
 
 
 def _trained(
-    parts: Iterable[Part], counts: dict[str, int], trained: int, activations: float, size: Size, fine: int, rows: int,
-    checkpointing: bool = False, per_trained: float = 16.0,
+    parts: Iterable[Part], counts: dict[str, int], trained: int, activations: float, size: Size, itemsize: int,
+    rows: int, checkpointing: bool = False, per_trained: float = 16.0,
 ) -> Cost:  # fmt: skip
-    """`trained` of the network's parameters are, with `per_trained` bytes each; autocast keeps copies of all in half
-    precision."""
+    """The cost of a training stage with `trained` trainable parameters at `per_trained` bytes each; autocast keeps a
+    half-precision copy of all parameters."""
     own = sum(counts.values())
     total = max(trained, own)
-    copies = 2.0 * total if fine == 2 else 0.0
+    copies = 2.0 * total if itemsize == 2 else 0.0
     return Cost(
         tuple(part for part in parts if part.flops),
         own,
         _active(own, size),
         per_trained * trained + 4.0 * (total - trained) + copies,
         activations,
-        _layer(size, fine),
+        _layer(size, itemsize),
         4.0 * own,
         4.0 * total + (per_trained - 8) * trained,
         rows,
@@ -269,12 +276,12 @@ def _trained(
 
 
 def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) -> int:
-    """The smallest group that holds the stage, or its `workers` where the scale gives it several.
+    """The smallest number of GPUs that holds the stage, or `workers` if the scale assigns it several.
 
-    Raises RequestError, with the number that would do, where they do not hold it.
+    Raises RequestError, naming a sufficient number, if the hardware cannot hold the stage.
     """
     if workers > hardware.count:
-        raise RequestError(f"{label}: {workers} workers on {hardware.count} GPUs; give fewer, or raise hardware.count")
+        raise RequestError(f"{label}: {workers} workers but {hardware.count} GPUs; use fewer, or raise hardware.count")
     if workers > 1:
         hardware = hardware.model_copy(update={"count": workers})
     group = cost.group(hardware)
@@ -286,14 +293,14 @@ def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) ->
     while (needed := cost.group(hardware.model_copy(update={"count": count}))) is None or needed > count:
         if count > cost.rows and needed is None:
             raise RequestError(
-                f"{label}: a row's activations of {short(cost.activations, 'B')} do not fit a GPU of "
+                f"{label}: the activations of one row ({short(cost.activations, 'B')}) do not fit a GPU of "
                 f"{short(hardware.memory, 'B')}; shorten sequence_length, or set gradient_checkpointing=true (--set)"
             )
         count *= 2
     rows = -(-cost.rows // hardware.count)
     how = f"the scale's `workers`: {count}" if workers > 1 else f"--set hardware.count={count}"
     raise RequestError(
-        f"{label}: {short(cost.state, 'B')} of weights, gradients and moments and {rows} rows per GPU, each of "
-        f"{short(cost.activations, 'B')}, do not fit {hardware.count} of {short(hardware.memory, 'B')}; {count} "
-        f"would hold them ({how}), or a smaller batch_size"
+        f"{label}: {short(cost.state, 'B')} of weights, gradients and moments, plus {rows} rows per GPU of "
+        f"{short(cost.activations, 'B')} each, do not fit {counted(hardware.count, 'GPU')} of "
+        f"{short(hardware.memory, 'B')}; use {count} GPUs ({how}) or a smaller batch_size"
     )

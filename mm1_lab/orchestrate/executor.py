@@ -1,4 +1,4 @@
-"""Who works through a plan: this process, one task after another, or Ray Tune (`ray_tune.py`), the default."""
+"""Executors run a plan: in this process, one task after another, or with Ray Tune (`ray_tune.py`), the default."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from mm1_lab.orchestrate.worklist import Execution, Observer, WorkList
 from mm1_lab.train.progress import Progress
 
 STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
-"""Modules whose imports are all that a stage needs."""
+"""Importing these modules imports everything that a stage needs."""
 
 Work = Callable[[Task, WorkerContext, StageReport], None]
 
 
 class Executor(AbstractContextManager["Executor"]):
-    """Works through plans, several one after another if need be, until it is closed."""
+    """Runs one or more plans, one after another, until it is closed."""
 
     def open(self, scale: Scale) -> None:
-        """Makes ready, once; raises RequestError if the machine lacks what a stage occupies."""
+        """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
 
     @abstractmethod
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
-        """Takes tasks, has them done and settles them, until the work list is exhausted."""
+        """Takes tasks, runs them and settles their outcomes until the work list is exhausted."""
 
     def close(self) -> None:
-        """Gives back what `open` took."""
+        """Releases what `open` acquired."""
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
 
 class Inline(Executor):
-    """One task after another in this process: for a debugger, a notebook, a test."""
+    """Runs one task after another in this process: for debuggers, notebooks and tests."""
 
     def open(self, scale: Scale) -> None:
-        """Imports what stages need, so that all of them work with the code as it is now."""
+        """Imports what stages need, so that all stages run the code as it is now."""
         if not all(name in sys.modules for name in STAGES):
-            print("loads the libraries that train …", flush=True)
+            print("Loading the training libraries …", flush=True)
         for name in STAGES:
             import_module(name)
 
@@ -60,7 +60,7 @@ class Inline(Executor):
 
 
 def make_executor(inline: bool, address: str | None) -> Executor:
-    """`address`: that of a running Ray cluster; None for a Ray of one's own."""
+    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one."""
     if inline:
         return Inline()
     from mm1_lab.orchestrate.ray_tune import RayTune
@@ -71,7 +71,7 @@ def make_executor(inline: bool, address: str | None) -> Executor:
 def run_plan(
     plan: Plan, context: WorkerContext, observers: Sequence[Observer], executor: Executor, work: Work = run_task
 ) -> WorkList:
-    """Runs every task of the plan; returns which are done, failed (recorded in the ledger too) and blocked."""
+    """Runs every task of the plan; returns which are done, failed (also recorded in the ledger) and blocked."""
     ledger = context.ledger
     work_list = WorkList(plan.tasks, path_lengths(plan.tasks, measured_speeds(ledger)), context.scale.retries)
     executor.open(context.scale)

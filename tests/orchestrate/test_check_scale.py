@@ -23,7 +23,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     shutil.copytree(finished.results, place.results)
     assert main(["check-scale", "smoke", "--inline", *SMALL]) == 1
     output = capsys.readouterr().out
-    assert "1 encoders and decoders are computed first" in output, "the encoder at the lower resolution"
+    assert "1 encoders and decoders are trained first" in output, "the encoder at the lower resolution"
     assert len(set(place.done()) - set(finished.done())) == 1
     (folder,) = (place.results / "smoke").glob("check_scale*")
     with (folder / "gates.csv").open(encoding="utf-8", newline="") as file:

@@ -41,7 +41,7 @@ def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("words")
-    with pytest.raises(RequestError, match="is no image that can be read"):
+    with pytest.raises(RequestError, match="cannot be read as an image"):
         open_image(tmp_path / "a.png")
     with pytest.raises(RequestError, match="there is no file"):
         open_image(tmp_path / "b.png")

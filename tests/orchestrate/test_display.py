@@ -104,7 +104,7 @@ def test_lines_where_there_is_no_terminal(plan: Plan) -> None:
     display.finished(task)
     display.close()
     lines = out.getvalue().splitlines()
-    assert lines[0] == "starts    base / seed 0" and lines[1] == "failed    base / seed 0: out of luck (tries again)"
+    assert lines[0] == "starts    base / seed 0" and lines[1] == "failed    base / seed 0: out of luck (will retry)"
     assert lines[3] == "diverged  base / seed 0: loss is nan"
     assert lines[5].startswith("done      base / seed 0 in 0 s (1 of 3 trials") and lines[5].endswith(": 8-shot 41.2")
 

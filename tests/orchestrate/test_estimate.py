@@ -155,11 +155,11 @@ def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.
     assert main([*plan, *few]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "3B / seed 0" in error
-    assert "do not fit 1 of 80 GB; 2 would hold them (--set hardware.count=2)" in error
+    assert "do not fit 1 GPU of 80 GB; use 2 GPUs (--set hardware.count=2)" in error
     assert main([*plan, *few, "--set", "hardware.count=2"]) == 0
     long = ("--set", "decoder.phases=[{share: 1, sequence_length: 65536, batch_size: 4}]")
     assert main([*plan, *few, *long, "--set", "gradient_checkpointing=false"]) == 2
-    assert "a row's activations" in capsys.readouterr().err
+    assert "the activations of one row" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -238,7 +238,7 @@ def test_models_that_others_have_trained_are_searched_and_checked_too(
     assert len(with_grid(request).trials) == 15
     assert run_search(request, "grid", Inline(), no_drawing) == 0
     assert draw_search(request.folder)
-    with pytest.raises(RequestError, match="this scale's base has others' weights"):
+    with pytest.raises(RequestError, match="this scale's base has pre-trained weights"):
         measure_gates(loaded, ["lower"], 1, Inline())
 
 
