@@ -33,7 +33,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("run", "data_mix", "--sedes=3"), "run: there is no option '--sedes'; did you mean '--seeds'?"),
         (("plan", "data_mix", "--set", "train.steps=3", "train.batch_size=4"), "'train.batch_size=4' is one word too"),
         (("dashboard", "--port", "99999"), "--port 99999: is no valid port; choose another"),
-        (("run", "data_mix", "--until-decided", "--budget", "3h"), "give the most that it may take: --seeds 10"),
+        (("run", "data_mix", "--until-decided", "--budget", "3h"), "give the largest number of seeds: --seeds 10"),
         (
             ("compare", "data_mix", "base"),
             "arguments are required: ARM; example: mm1-lab compare data_mix captions int",

@@ -290,7 +290,7 @@ def test_what_cannot_be_exported(
 
     assert "2 trials are asked for; name one arm" in refused(*SWEEP, "--seeds", "2", "new")
     assert "there are no weights of it" in refused(*SWEEP, "--seeds", "7,", "new")
-    assert "mm1: is there already" in refused(*SWEEP, "mm1")
+    assert "mm1: already exists" in refused(*SWEEP, "mm1")
     error = refused(*SWEEP, "--as", "llava", "new")
     assert "no exact equivalent in LLaVA: the connector must be mlp" in error and not (place / "new").exists()
 

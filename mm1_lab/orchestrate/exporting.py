@@ -1,4 +1,4 @@
-"""A trained arm as a Hugging Face folder: the whole model, the same as LLaVA, or one of its parts alone."""
+"""Exports a trained arm as a Hugging Face folder: the whole model, the model as LLaVA, or only one of its parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHAT = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
 )
-"""What a pre-trained model reads of a conversation: its pictures and texts in order."""
+"""Chat template of pre-trained models: images and texts in order, without roles."""
 WORLD_CHAT = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %} "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}"
@@ -31,7 +31,7 @@ WORLD_CHAT = (
     "tell : {% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}. say :"
     "{% endif %}{% endif %}{% endfor %}"
 )
-"""A conversation as the miniature world's instructions have it."""
+"""Chat template of models tuned on the miniature world's instructions."""
 USER_CHAT = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %} "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}"
@@ -41,13 +41,13 @@ USER_CHAT = (
     "{{ message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join(' ') }}"
     "{% endif %}{{ '\nAssistant:' }}{% endif %}{% endfor %}"
 )
-"""A conversation as users' instruction sets are read (data/shards/conversations.py)."""
+"""Chat template of models tuned on users' instruction sets (see data/shards/conversations.py)."""
 
 
 def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: str) -> None:
-    """Writes the trial's model as `form` with its model card. Raises RequestError where that cannot be."""
+    """Writes the trial's model as `form` with its model card. Raises RequestError if that is not possible."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"{folder}: is there already; name a folder that is not")
+        raise RequestError(f"{folder}: already exists; give a new folder")
     stage = trial.evaluation.model
     weights = weights_of(request, trial)
     data = request.open_data()
@@ -103,14 +103,14 @@ def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str
 
 
 def _save_encoder(model: MM1ForConditionalGeneration, folder: Path) -> None:
-    """The vision tower, and how its images are normalised."""
+    """Saves the vision tower with its image processor."""
     config = model.config.encoder_config
     if config.layer is not None:
         raise RequestError(
-            "--as encoder: this arm reads a layer before the final norm, which it has not; export the whole model"
+            "--as encoder: this arm uses features from before the encoder's final norm; export the whole model"
         )
     model.encoder.vision.save_pretrained(folder)
     side = {"height": config.image_size, "width": config.image_size}
-    unit = 255 / config.white  # of pixel values as the tower's numbers have them
+    unit = 255 / config.white  # pixel values per unit of the tower's input
     mean, std = ([value / unit for value in values] for values in (config.mean, config.std))
     CLIPImageProcessorPil(size=side, do_center_crop=False, image_mean=mean, image_std=std).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Can the missing stages be built? Asked before anything runs, of networks without memory (torch's meta device)."""
+"""Checks before anything runs that the missing stages' networks can be built, on torch's meta device (no memory)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_feasible(plan: Plan) -> None:
 
 
 def same_network(stage: Stage) -> str:
-    """Equal for stages that train the same network, on whatever data, seed and schedule."""
+    """A key that is equal for stages that train the same network, whatever the data, seed and schedule."""
     left_out = dict.fromkeys(("seed", "data", "training", "shares"), True) | dict.fromkeys(stage.inputs, True)
     own = {"kind": stage.KIND, **stage.model_dump(mode="json", exclude=left_out)}
     return canonical_json(own | {name: same_network(needed) for name, needed in stage.inputs.items()})

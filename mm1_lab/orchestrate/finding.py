@@ -1,4 +1,4 @@
-"""What a command names: a sweep, a scale, seeds, and the law that its learning rates follow."""
+"""Resolves what a command names: a sweep, a scale, seeds, and the learning-rate law."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from mm1_lab.results import Ledger, variant_name
 
 STUDY = SHIPPED / "results" / "study"
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
-"""Where sweeps and their recipes are found by name: in the working directory, then in the package."""
+"""Folders searched for sweeps and recipes by name: in the working directory, then in the package."""
 MOST_SEEDS = 10_000
-"""Of a command; thousands of trials take seconds to plan, millions would take all memory."""
+"""Limit per command: thousands of trials take seconds to plan, millions would exhaust memory."""
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
-    """A scale from those beside the sweeps or one folder up, or else from the package's. Raises RequestError."""
+    """Loads a scale from `scales/` next to the sweep or one folder up, or from the package. Raises RequestError."""
     places = [folder / "scales" for folder in (sweeps, sweeps.parent, SHIPPED / "sweeps")]
     return load_scale(name, next(place for place in places if place.is_dir()), overrides)
 
@@ -23,21 +23,21 @@ def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("
 def find_law(
     ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None, data_name: str
 ) -> LearningRateLaw:
-    """The law of a scale with these settings on these data: of the results folder, else of the published study, which
-    is about the miniature world without settings. Raises RequestError where there is none."""
+    """The learning-rate law of a scale with these settings and data, from the results folder or else from the shipped
+    study (which has laws only for the miniature world without settings). Raises RequestError if there is none."""
     place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
     for folder in (ledger.results, STUDY):
         if (folder / place).exists():
             return read_law(folder / place)
     command = command_line("fit-lr-law", "--scale", scale, settings=overrides, data=data)
     raise RequestError(
-        f"learning_rate: law: there is no {ledger.results / place} yet; find the law of this scale with these data and "
-        f"settings: {command}"
+        f"learning_rate: law: there is no {ledger.results / place} yet; fit the law for this scale, data and settings: "
+        f"{command}"
     )
 
 
 def find_sweep(name: str) -> Path:
-    """A path to a YAML file, or the bare name of a sweep in `sweeps/`, with `-` or `_`. Raises RequestError."""
+    """The file of a sweep, given its path or its name in `sweeps/` (with `-` or `_`). Raises RequestError."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
@@ -49,7 +49,7 @@ def find_sweep(name: str) -> Path:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`3` is a count: seeds 0, 1, 2. `5,6,7` are the seeds themselves; `100,` is one. Raises RequestError."""
+    """Parses `--seeds`: a count (`3`: seeds 0, 1, 2) or a list (`5,6,7`; `100,` is one seed). Raises RequestError."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 1 and not parts[-1]:
         parts.pop()

@@ -1,6 +1,6 @@
-"""A stage on several workers: Ray Train's group of processes, each with a GPU where there are GPUs.
+"""Runs a stage on several workers: a Ray Train worker group, with a GPU per worker if the stage uses GPUs.
 
-The task's own process only starts the group and listens. How many workers a stage gets is no part of its identity.
+The task's own process only starts the group and relays progress. The number of workers is not part of a fingerprint.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mm1_lab.config import (
 from mm1_lab.train.progress import Diverged, Progress, Report
 
 NOTICE_SECONDS = 15.0
-"""Until Ray has noticed that a node is gone, about; that its processes are, it notices at once."""
+"""Approximate time after which Ray has noticed a lost node; it notices lost processes at once."""
 PATIENCE = 6
-"""How often Ray looks for room for all workers, each time for ten minutes; nodes that went away may come back."""
+"""Attempts of Ray to place all workers, ten minutes each; lost nodes may come back."""
 
 
 class Lost(Exception):
-    """A node went away, and a worker with it."""
+    """A node was lost together with a worker."""
 
 
 def workers_of(stage: Stage, scale: Scale) -> int:
-    """Processes that train the stage: those of its decoder's size, or of its encoder's, as the scale says.
+    """The number of processes that train the stage, by the size of its decoder or encoder in the scale's `workers`.
 
-    Raises RequestError for a stage that cannot be shared by so many.
+    Raises RequestError if the stage cannot be split over this many.
     """
     if isinstance(stage, EvaluationStage) or (isinstance(stage, EncoderStage) and stage.objective == "none"):
         return 1
@@ -63,7 +63,7 @@ def workers_of(stage: Stage, scale: Scale) -> int:
     workers = max((scale.workers.get(name, 1) for name in names), default=1)
     if workers > rows:
         raise RequestError(
-            f"workers: {stage.KIND} has {rows} rows in a step, too few for {workers} workers of {names[0]}"
+            f"workers: {stage.KIND} has {rows} rows per batch, too few for the {workers} workers of {names[0]}"
         )
     if workers > 1 and isinstance(stage, SftStage) and stage.training.optimiser == "adafactor":
         raise RequestError("workers: Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)")
@@ -71,9 +71,9 @@ def workers_of(stage: Stage, scale: Scale) -> int:
 
 
 def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[Report], None], report: Report) -> None:
-    """Does `work` in a process of each worker; progress comes from the first. `storage` is for Ray's own files.
+    """Runs `work` in every worker's process and relays the first worker's progress. `storage` is for Ray's own files.
 
-    Raises what a worker raised, or Lost where a node went away.
+    Raises what a worker raised, or Lost if a node was lost.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
@@ -105,14 +105,14 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
         failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else [error]
         first = min((getattr(failure, "_base_exc", failure) for failure in failures), key=_is_consequence)
         if not isinstance(first, Diverged | RequestError) and node_went_away(nodes):
-            raise Lost("a node that a worker ran on went away") from error
+            raise Lost("the node of a worker was lost") from error
         raise first from error
     finally:
         news.shutdown()
 
 
 def _is_consequence(error: BaseException) -> bool:
-    """Whether it only tells that another worker is gone."""
+    """Whether the error only reports that another worker has died."""
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or "gloo" in str(error)
@@ -130,7 +130,7 @@ def _worker(work: Callable[[Report], None], news: Any, gpu: bool) -> None:
 
 
 def node_went_away(before: set[str]) -> bool:
-    """Whether one of several nodes is gone after a process died; waits until Ray must have noticed."""
+    """Whether one of several nodes was lost when a process died; waits until Ray must have noticed."""
     deadline = time.monotonic() + NOTICE_SECONDS
     while not before - alive_nodes():
         if len(before) < 2 or time.monotonic() > deadline:
@@ -140,7 +140,7 @@ def node_went_away(before: set[str]) -> bool:
 
 
 def alive_nodes() -> set[str]:
-    """Of the cluster, by their ids."""
+    """The ids of the cluster's live nodes."""
     import ray
 
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -1,10 +1,10 @@
-"""Scores that lmms-eval gave an exported model, as rows of the trial that the model is of.
+"""Imports lmms-eval's scores of an exported model into the trial that the model comes from.
 
-With `--log_samples`, lmms-eval writes `DATE_samples_TASK.jsonl` beside `DATE_results.json`: a line per question with
-its `doc_id`, its `filtered_resps` and what each metric notes of it, which is a number or an object. What in an object
-is the score differs from task to task. So the common readings are tried, and the one is taken whose mean over all
-questions is the number in the results. A metric that none fits, such as MME's sum over categories, cannot be compared
-question by question and is left out.
+With `--log_samples`, lmms-eval writes `DATE_samples_TASK.jsonl` next to `DATE_results.json`: a line per question with
+its `doc_id`, its `filtered_resps` and, per metric, a number or an object. Which entry of an object is the score differs
+between tasks, so the common interpretations are tried, and the one whose mean over all questions equals the number in
+the results is used. A metric that matches none, such as MME's sum over categories, cannot be compared per question and
+is left out.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from mm1_lab.orchestrate.request import Request
 from mm1_lab.rows import ScoreRow
 
 TRUTHS, SAID = ("answer", "ground_truth"), ("prediction", "pred", "parsed_pred")
-"""What objects call the right answer, and the model's."""
+"""Keys under which objects hold the correct answer and the model's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A task of a log."""
+    """One task of an lmms-eval log."""
 
     name: str
     metrics: Mapping[str, Sequence[float]]
-    """Points of each question, by metric; the first is the task's score, the others stand beside it."""
+    """The score of each question, by metric; the first metric is the task's score, the others are additional."""
     left_out: tuple[str, ...]
     samples: Sequence[Mapping[str, Any]]
     shots: int
@@ -39,16 +39,16 @@ class Imported:
 
 
 def import_scores(request: Request, trial: Trial, folder: Path) -> Iterator[str]:
-    """Enters what the log in `folder` holds into the trial's scores; tells a line per task.
+    """Adds the log in `folder` to the trial's scores; yields a message per task.
 
     Raises RequestError, before anything is changed, for a log that cannot be read.
     """
     ledger = request.ledger
     for task in read_log(folder):
         known = ledger.record(trial.fingerprint).get("imported", {})
-        left_out = f"; {', '.join(task.left_out)} cannot be split by question" if task.left_out else ""
+        left_out = f"; left out, as it has no score per question: {', '.join(task.left_out)}" if task.left_out else ""
         if known.get(task.name) == task.digest:
-            yield f"{task.name}: is there already"
+            yield f"{task.name}: already imported"
             continue
         note = f"{len(task.samples):,} questions, asked and scored by lmms-eval ({next(iter(task.metrics))})"
         ledger.add_scores(
@@ -83,7 +83,7 @@ def read_log(folder: Path) -> list[Imported]:
     for path in sorted(folder.rglob("*_samples_*.jsonl")):
         name = path.stem.partition("_samples_")[2]
         if name in files:
-            raise RequestError(f"{folder}: {name} is logged twice ({files[name]}, {path}); name the folder of one run")
+            raise RequestError(f"{folder}: {name} is logged twice ({files[name]}, {path}); give the folder of one run")
         files[name] = path
     if not files:
         raise RequestError(
@@ -95,8 +95,8 @@ def read_log(folder: Path) -> list[Imported]:
 def _read_task(name: str, path: Path) -> Imported:
     results_file = path.with_name(path.name.partition("_samples_")[0] + "_results.json")
     results = load(str(results_file))
-    told = results.get("results", {}).get(name) if isinstance(results, dict) else None
-    if not isinstance(told, dict):
+    reported = results.get("results", {}).get(name) if isinstance(results, dict) else None
+    if not isinstance(reported, dict):
         raise RequestError(
             f"{results_file}: has no results of {name}; is it the file that lmms-eval wrote with the log?"
         )
@@ -106,7 +106,7 @@ def _read_task(name: str, path: Path) -> Imported:
         raise RequestError(f"{path}: holds no questions; run lmms-eval again")
     metrics: dict[str, Sequence[float]] = {}
     left_out = []
-    for key, value in told.items():
+    for key, value in reported.items():
         metric = key.partition(",")[0]
         if isinstance(value, int | float) and not metric.endswith("_stderr") and metric in samples[0]:
             values = [sample[metric] for sample in samples]
@@ -117,23 +117,23 @@ def _read_task(name: str, path: Path) -> Imported:
     if not metrics:
         raise RequestError(
             f"{path}: no metric of {name} is a mean over its questions ({', '.join(left_out) or 'none is logged'}), so "
-            "models cannot be compared question by question; leave it out"
+            "models cannot be compared per question; remove this task's files"
         )
     content = path.read_bytes() + results_file.read_bytes()
     shots = results.get("n-shot", {}).get(name) or 0
     return Imported(name, metrics, tuple(left_out), samples, int(shots), hashlib.sha256(content).hexdigest()[:16])
 
 
-def _points(metric: str, values: Sequence[Any], told: float) -> list[float] | None:
-    """Each question's points, whose mean is what was told, shares in percent. None where no reading fits."""
-    for points in _readings(metric, values):
+def _points(metric: str, values: Sequence[Any], reported: float) -> list[float] | None:
+    """The score of each question (fractions in percent) in the interpretation whose mean is `reported`, or None."""
+    for points in _interpretations(metric, values):
         mean = sum(points) / len(points)
-        if any(math.isclose(mean, number, rel_tol=1e-6, abs_tol=1e-7) for number in (told, 100 * told)):
+        if any(math.isclose(mean, number, rel_tol=1e-6, abs_tol=1e-7) for number in (reported, 100 * reported)):
             return points
     return None
 
 
-def _readings(metric: str, values: Sequence[Any]) -> Iterator[list[float]]:
+def _interpretations(metric: str, values: Sequence[Any]) -> Iterator[list[float]]:
     if all(isinstance(value, int | float) for value in values):
         yield _percent(values)
     elif all(isinstance(value, dict) for value in values):
@@ -156,7 +156,7 @@ def _first(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def _text(answer: Any) -> str:
-    """What was answered: a text, or the first of a list; of choices by likelihood, all that is logged."""
+    """The answer as text: unwrapped from lists of one; for choices by likelihood, the whole entry as JSON."""
     while isinstance(answer, list) and len(answer) == 1:
         (answer,) = answer
     return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)

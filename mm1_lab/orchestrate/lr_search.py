@@ -1,11 +1,11 @@
-"""The search for each size's best learning rate (MM1, section 4): rounds of an ordinary sweep whose arms grow.
+"""The search for each size's best learning rate (MM1, section 4): rounds of an ordinary sweep whose arms increase.
 
-An arm is a size at a rate. A round runs whatever the arms lack; then the scores say which rates are wanted next:
-- `grid`: rates around the size's starting guess; while the best one, by either objective, is at an edge, the grid grows
-  there by one rate, a bounded number of times;
-- `optuna`: Optuna proposes rates in the range that the grid could reach, within the same number of trials.
-Arms are written into the sweep's manifest before they run, and everything else follows from the ledger: the same
-command goes on where it was stopped. At the end each size gets a blind control at its best rate.
+An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates:
+- `grid`: rates around the size's initial guess; while the best rate by either objective is at an edge, the grid is
+  extended there by one rate, a bounded number of times;
+- `optuna`: Optuna proposes rates in the range that the grid could reach, with the same number of trials.
+Arms are written into the sweep's manifest before they run, and all other state is in the ledger, so the same command
+resumes an interrupted search. At the end each size gets a blind control at its best rate.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mm1_lab.results.summary import search_scores
 Method = Literal["grid", "optuna"]
 FEWEST_SIZES = 3
 PROPOSALS_A_ROUND = 2
-"""That Optuna makes for a size before it hears their scores."""
+"""Rates that Optuna proposes per size and round, before it gets their scores."""
 DIVERGED = (-math.inf, math.inf)
 
 
 def run_search(request: Request, method: Method, executor: Executor, draw: Draw) -> int:
-    """Runs the search of a sweep from load_search; returns the exit code."""
+    """Runs the search of a request from `load_search`; returns the exit code."""
     search = _Search(request)
     done = None
     while True:
@@ -44,17 +44,14 @@ def run_search(request: Request, method: Method, executor: Executor, draw: Draw)
             show(request, plan, work_list)
             return 1
         done = set(arms)
-    if work_list is None:  # nothing ran, but other predictions may be asked for than last time
+    if work_list is None:  # nothing ran, but the requested predictions may differ from last time
         draw(request.folder)
     show(request, plan, work_list)
     return 0
 
 
 def with_grid(request: Request) -> Request:
-    """A search with the arms that are known so far: those that were run, and the grids' next rates.
-
-    Any other request is returned as it is.
-    """
+    """A search with its arms so far: those that were run, and the grids' next rates. Other requests are unchanged."""
     if request.sweep.search is None:
         return request
     search = _Search(request)
@@ -62,18 +59,18 @@ def with_grid(request: Request) -> Request:
 
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
-    """`9M,1.2B`, as people write them: the scale's names of sizes, smallest first. Raises RequestError."""
+    """The scale's names of the sizes in `text` (`9M,1.2B`), smallest first. Raises RequestError."""
     names = [size_name(part.strip(), scale, "--sizes") for part in text.split(",")]
     for name in names:
         if names.count(name) > 1:
-            raise RequestError(f"--sizes {text}: {name} is there twice")
+            raise RequestError(f"--sizes {text}: {name} appears twice")
     if len(names) < FEWEST_SIZES:
-        raise RequestError(f"--sizes {text}: a law with an uncertainty takes three sizes or more")
+        raise RequestError(f"--sizes {text}: fitting a law with its uncertainty needs three sizes or more")
     return sorted(names, key=lambda name: parameters(name, scale))
 
 
 def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> dict[str, int]:
-    """Counted parameters by the scale's names: of the sizes in `text` (`--predict`), else of the larger ones."""
+    """Counted parameters by name of the sizes in `text` (`--predict`), or by default of all sizes above the fitted."""
     if text:
         names = [size_name(part, scale, "--predict") for part in text.split(",")]
     else:
@@ -82,7 +79,10 @@ def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> di
 
 
 def size_name(text: str, scale: Scale, option: str) -> str:
-    """The scale's name for a size: the one that means the same number, or whose counted parameters these are."""
+    """The scale's name for a size given as another spelling of the name, or as its counted parameters.
+
+    Raises RequestError, naming `option`.
+    """
     try:
         number = parse_count(text)
     except ValueError as error:
@@ -94,7 +94,7 @@ def size_name(text: str, scale: Scale, option: str) -> str:
 
 
 def parameters(name: str, scale: Scale) -> int:
-    """Counted non-embedding parameters."""
+    """Counted parameters without embeddings."""
     return scale.decoders[name].parameters().dense
 
 
@@ -106,7 +106,7 @@ def _nominal(name: str) -> float:
 
 
 def load_search(request: Request, sizes: Iterable[str]) -> Request:
-    """The request with an arm a size: the sweep's own, or the base at the paper's rate. Nothing else of it changes."""
+    """The request with one arm per size: the sweep's own, or else the base at the paper's rate."""
     base = request.sweep.base
     known = {recipe.decoder: recipe for recipe in request.sweep.arms.values()}
     arms = {
@@ -122,11 +122,11 @@ def _with_arms(request: Request, arms: dict[str, Recipe]) -> Request:
 
 
 Scores = tuple[float, float]
-"""The average at the most shots, higher is better, and the held-out loss; means over seeds."""
+"""The mean score at the largest number of shots (higher is better) and the held-out loss; means over seeds."""
 
 
 class _Search:
-    """The state of a search, all of it read from manifest and ledger."""
+    """The state of a search, read from the manifest and the ledger."""
 
     def __init__(self, request: Request) -> None:
         """`request` has an arm per size."""
@@ -137,7 +137,7 @@ class _Search:
         self._known: dict[str, Scores] = {}
 
     def wanted(self, method: Method) -> dict[str, Recipe]:
-        """All arms, those that are done included; more of them once these have scores."""
+        """All arms known so far, including finished ones; there may be more once these have scores."""
         arms: dict[str, Recipe] = {}
         complete = True
         for size, start in self.starts.items():
@@ -152,7 +152,7 @@ class _Search:
         return arms | self._controls(arms) if complete else arms
 
     def scores(self, recipe: Recipe) -> Scores | None:
-        """None while a seed has no scores; a rate at which a seed diverged counts as worse than any."""
+        """The recipe's scores, or None while a seed lacks them; a rate at which a seed diverged is worse than any."""
         each = [self._score(self.request.resolve("", recipe, seed)) for seed in self.seeds]
         found = [scores for scores in each if scores]
         if len(found) < len(each):
@@ -177,7 +177,7 @@ class _Search:
         return float(f"{self._guess(start) * self.settings.factor**step:.3g}")
 
     def _recorded(self, start: Recipe) -> dict[float, None]:
-        """Rates of the size that an earlier run wrote into the manifest."""
+        """The size's rates that earlier runs wrote into the manifest."""
         if not (self.request.folder / "sweep.json").exists():
             return {}
         recipes = read_manifest(self.request.folder).sweep.arms.values()
@@ -185,7 +185,7 @@ class _Search:
         return {recipe.learning_rate: None for recipe in same if isinstance(recipe.learning_rate, float)}
 
     def _grid(self, start: Recipe) -> list[float]:
-        """The grid, grown at its edges as far as scores tell."""
+        """The grid's rates, extended at its edges as far as the scores are known."""
         low = -((self.settings.rates - 1) // 2)
         high = low + self.settings.rates - 1
         for _ in range(self.settings.extensions):
@@ -203,7 +203,7 @@ class _Search:
         return [self._rate(start, step) for step in range(low, high + 1)]
 
     def _proposals(self, start: Recipe, rates: list[float]) -> list[float]:
-        """Optuna's next rates for a size; the same for the same scores, whoever asks."""
+        """Optuna's next rates for a size; deterministic given the scores."""
         import optuna
 
         settings, guess = self.settings, self._guess(start)
@@ -226,7 +226,7 @@ class _Search:
         return [float(f"{study.ask(space).params['rate']:.3g}") for _ in range(count)]
 
     def _controls(self, arms: dict[str, Recipe]) -> dict[str, Recipe]:
-        """A blind control a size, at its best rate."""
+        """One blind control per size, at its best rate."""
         controls = {}
         for size in self.starts:
             seeing = [
@@ -245,6 +245,6 @@ def _at(start: Recipe, rate: float) -> Recipe:
 
 
 def _best(values: list[float]) -> int:
-    """The place of the largest value; of several that tie, the middle one."""
+    """The index of the largest value; among ties, the middle one."""
     tied = [place for place, value in enumerate(values) if value == max(values)]
     return tied[(len(tied) - 1) // 2]

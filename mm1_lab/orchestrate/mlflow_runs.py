@@ -1,7 +1,7 @@
-"""What MLflow shows: an experiment per sweep, a parent run per variant and scale, a child per trial or stage.
+"""Logs results to MLflow: an experiment per sweep, a parent run per variant and scale, a child run per trial or stage.
 
-It is a projection of the results: runs are found again by their tags, and what is entered a second time changes
-nothing, for a point of a curve carries the start of its run as its time.
+MLflow only mirrors the results. Runs are found again by their tags, and logging the same thing twice changes nothing,
+as every point of a curve has the start of its run as its timestamp.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures
 
 METRICS_PER_BATCH = 1000
-"""More are refused."""
+"""MLflow's limit."""
 AXES = ("encoder", "resolution", "connector", "image_tokens", "data_mix")
-"""Parameters that stand beside the scores."""
+"""Parameters shown as columns next to the scores."""
 CHARTS = ("train", "train/loss", "held-out")
-"""Sections of MLflow's chart view that come first; it fills them, and adds those of the other metrics behind them."""
+"""The first sections of MLflow's chart view; MLflow fills them and appends sections for the other metrics."""
 
-EXPERIMENT_NOTE = """**{heading}**: a parent run per scale and variant, a run per trial below it.
+EXPERIMENT_NOTE = """**{heading}**: a parent run per scale and variant, with a child run per trial.
 
-To compare arms, tick trials and *Compare*, or open the *Chart view*; *Group by* `arm` averages over seeds. `average` is
-the mean over the benchmarks with images at all numbers of shots; curves are `train/…`. Tables and figures of the sweep
-are artifacts of the parent, sampled predictions those of each trial."""
+To compare arms, select trials and click *Compare*, or open the *Chart view*; *Group by* `arm` averages over seeds.
+`average` is the mean over the benchmarks with images and numbers of shots; training curves are `train/…`. Tables and
+figures of the sweep are artifacts of the parent run, sampled predictions are artifacts of each trial."""
 VIEW = "mlflow.sharedViewState."
 COMPLETE = "mm1.complete"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
-"""What MLflow shows as the description of a run or an experiment, in Markdown."""
+"""The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
 LONGEST_NOTE = 4900
-"""Characters; a longer tag is refused by some stores."""
+"""In characters; some tracking stores reject longer tags."""
 
 Names = Sequence[tuple[str, int]]
-"""Arms and seeds: arms of one recipe share a run, which names them all."""
+"""Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
 
 
 class SweepRuns:
-    """The runs of one sweep variant at one scale in one results folder. Only one process writes them."""
+    """The runs of one sweep variant at one scale in one results folder. Only one process may write them at a time."""
 
     def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
-        """Finds or makes the experiment and the parent run; closes what a killed command left running.
+        """Finds or creates the experiment and the parent run; closes runs that a killed command left open.
 
-        What MLflow raises goes through.
+        MLflow's exceptions are passed on.
         """
         self.manifest = manifest
         self.ledger = ledger
         self.key = {"mm1.results": str(ledger.results), "mm1.variant": manifest.variant, "mm1.scale": manifest.scale}
         self.at = f" at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
-        """Of a run's name: the scale, settings and data; trials of several stand in one experiment."""
+        """Suffix of run names with scale, settings and data, as an experiment has runs of several variants."""
         self.client = connect()
         with locked(LOCAL / ".mlflow.lock"):
             self.experiment = self._experiment(manifest.sweep.name)
@@ -72,7 +72,7 @@ class SweepRuns:
         self._close_strays()
 
     def start(self, task: Task) -> None:
-        """Opens the run of a task, or a new one where the last was complete (its results were removed since)."""
+        """Opens the run of a task; a new one if the old run was complete (its results have been deleted since)."""
         kind, key = task.kind, task.key
         if self._is_complete(kind, key):
             self.client.delete_run(self._id(kind, key))
@@ -83,19 +83,19 @@ class SweepRuns:
             recipe, config = (value.model_dump(mode="json") for value in (task.trials[0].recipe, task.stages[-1]))
             self.client.log_batch(self._id(kind, key), params=self._parameters(task.names, recipe, config))
 
-    def enter_running(self, task: Task) -> None:
-        """Enters the curve so far of a task that is running."""
+    def log_running(self, task: Task) -> None:
+        """Logs the training curve so far of a running task."""
         for stage in task.stages:
             for folder in (self.ledger.partial_folder(stage.fingerprint), self.ledger.stage_folder(stage.fingerprint)):
                 self._log_curves(self.runs[task.kind, task.key], folder / "training.csv")
 
-    def enter_trial(self, fingerprint: str, names: Names) -> None:
-        """Enters a finished trial from the results folder, and the stages behind it, unless that is done."""
+    def log_trial(self, fingerprint: str, names: Names) -> None:
+        """Logs a finished trial from the results folder, and the stages it depends on, unless already complete."""
         record = self.ledger.record(fingerprint)
-        *inputs, _, _ = record["fingerprints"].items()  # all but the model, whose curve is the trial's, and the scores
-        for kind, behind in inputs:
-            if self.ledger.has_weights(behind):
-                self.enter_stage(kind, behind, record["config"]["seed"])
+        *inputs, _, _ = record["fingerprints"].items()  # without the model, whose curve the trial shows, and the scores
+        for kind, stage in inputs:
+            if self.ledger.has_weights(stage):
+                self.log_stage(kind, stage, record["config"]["seed"])
         if self._is_complete("trial", fingerprint):
             return
         from mlflow.entities import RunTag
@@ -116,8 +116,8 @@ class SweepRuns:
         self.client.log_batch(run_id, tags=[*tags, RunTag(NOTE, self._trial_note(fingerprint, names, record))])
         self._complete("trial", fingerprint, date)
 
-    def enter_stage(self, kind: str, fingerprint: str, seed: int) -> None:
-        """Enters a finished stage from the store, unless that is done."""
+    def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
+        """Logs a finished stage from the store, unless already complete."""
         if self._is_complete(kind, fingerprint):
             return
         folder = self.ledger.stage_folder(fingerprint)
@@ -129,17 +129,17 @@ class SweepRuns:
         self._complete(kind, fingerprint)
 
     def end(self, task: Task, status: str) -> None:
-        """Closes the run of a task that is not finished: FAILED or KILLED."""
+        """Closes the run of an unfinished task with status FAILED or KILLED."""
         self.client.set_terminated(self._id(task.kind, task.key), status)
 
     def close(self, status: str, artifacts: Iterable[Path]) -> None:
-        """Closes the parent, with the sweep's figures and tables, and what still runs below it."""
+        """Closes the parent run and any open child runs, and logs the sweep's figures and tables."""
         self._close_strays()
         files = list(artifacts)
         for path in files:
             self.client.log_artifact(self.parent, str(path))
-        told = [path.read_text(encoding="utf-8") for path in files if path.name == "contrasts.md"]
-        note = "\n".join([*told, "Tables, figures and predictions: Artifacts."])[:LONGEST_NOTE]
+        contrasts = [path.read_text(encoding="utf-8") for path in files if path.name == "contrasts.md"]
+        note = "\n".join([*contrasts, "Tables, figures and predictions are under Artifacts."])[:LONGEST_NOTE]
         self.client.set_tag(self.parent, NOTE, note)
         self.client.set_terminated(self.parent, status)
 
@@ -151,11 +151,11 @@ class SweepRuns:
     def _complete(self, kind: str, fingerprint: str, date: int | None = None) -> None:
         run_id = self._id(kind, fingerprint)
         self.client.set_terminated(run_id, "FINISHED", date)
-        self.client.set_tag(run_id, COMPLETE, "yes")  # last: what is killed before this is entered again
+        self.client.set_tag(run_id, COMPLETE, "yes")  # last, so that an interrupted run is logged again
         self.runs[kind, fingerprint] = self.client.get_run(run_id)
 
     def _describe_experiment(self) -> None:
-        """A description, and a view (as MLflow's own *Share* saves one) with the columns that matter here."""
+        """Sets the description, and a saved view (as by MLflow's *Share* button) with the columns of interest."""
         manifest = self.manifest
         columns = ["params.`arm`", "params.`seed`", *(f"params.`{axis}`" for axis in AXES)]
         columns += [f"metrics.`{name}`" for name in ("average", *(f"{k}-shot" for k in manifest.shots), TEXT_CORE)]
@@ -168,27 +168,27 @@ class SweepRuns:
             "runsHiddenMode": "SHOW_ALL",
             "compareRunCharts": [],
             "compareRunSections": [{"uuid": n, "name": n, "display": True, "isReordered": True} for n in CHARTS],
-            "isAccordionReordered": True,  # or MLflow sorts the sections by name
+            "isAccordionReordered": True,  # otherwise MLflow sorts the sections by name
         }
         note = EXPERIMENT_NOTE.format(heading=manifest.sweep.heading)
         self.client.set_experiment_tag(self.experiment, NOTE, note)
-        name = re.sub(r"[^\w.-]", "_", manifest.variant)  # a tag's name may not have commas or equals signs
+        name = re.sub(r"[^\w.-]", "_", manifest.variant)  # tag names cannot contain commas or equals signs
         name = f"{VIEW}{name}-{manifest.scale}"
         self.client.set_experiment_tag(self.experiment, name, json.dumps(view))
 
     def _trial_note(self, fingerprint: str, names: Names, record: Mapping[str, Any]) -> str:
-        """Where the trial's truth lies, and what makes it again."""
+        """The run's description: where the trial's results are, and the command that reproduces it."""
         manifest, (arm, seed) = self.manifest, names[0]
         lines = [
             f"{manifest.sweep.heading}, {_names(names)}{self.at}.\n",
             f"The score of every question is in `trials/{fingerprint}/` of the results folder. Fingerprints:\n",
             *(f"- {kind}: `{stage}`" for kind, stage in record["fingerprints"].items()),
-            f"\nAgain: `{manifest.command('--seeds', f'{seed},', '--only', arm)}`",
+            f"\nReproduce: `{manifest.command('--seeds', f'{seed},', '--only', arm)}`",
         ]
         return "\n".join(lines)
 
     def _open(self, kind: str, fingerprint: str, name: str, start: int | None = None) -> str:
-        """The id of the run with this identity; a new one is RUNNING, since `start` (milliseconds) or now."""
+        """The id of the run with this identity; a new one starts at `start` (in milliseconds) or now."""
         if (kind, fingerprint) not in self.runs:
             tags = self.key | {"mm1.kind": kind, "mm1.fingerprint": fingerprint}
             tags |= {PARENT: self.parent} if kind != "sweep" else {}
@@ -214,7 +214,7 @@ class SweepRuns:
         return str(self.client.create_experiment(name, artifact_location=local, tags=kind))
 
     def _search(self) -> Iterator[Any]:
-        """All runs with this sweep's key; the folder is compared here, for no quoting of MLflow's holds every path."""
+        """All runs with this sweep's key. The folder is compared here, as MLflow's queries cannot quote every path."""
         query = " and ".join(f"tags.`{name}` = '{self.key[name]}'" for name in ("mm1.variant", "mm1.scale"))
         token = None
         while True:
@@ -225,7 +225,7 @@ class SweepRuns:
                 return
 
     def _parameters(self, names: Names, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
-        """The recipe in the paper's words, or the model that is tuned; the rate as it was resolved."""
+        """The recipe in the paper's units, or the model that is tuned, and the resolved learning rate."""
         from mlflow.entities import Param
 
         mix = dict(recipe["data_mix"])
@@ -254,7 +254,7 @@ class SweepRuns:
             self.client.log_batch(run.info.run_id, metrics=batch)
 
     def _log_curves(self, run: Any, path: Path) -> None:
-        """The points of a `training.csv`; of one that is being written, those that are whole."""
+        """Logs the points of a `training.csv`; skips an incomplete last row if the file is being written."""
         if not path.exists():
             return
         with path.open(encoding="utf-8", newline="") as file:
@@ -263,7 +263,7 @@ class SweepRuns:
 
 
 def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
-    """`captions/0-shot`, …, the means that stand for the trial, and `held-out/captions`, …; (name, value, step 0)."""
+    """(name, value, step 0) of `captions/0-shot`, …, of the trial's measures, and of `held-out/captions`, …"""
     scores = read_table(folder / SCORES, SCORE_COLUMNS).assign(trial="")
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     means = benchmark_scores(scores, ["trial"])
@@ -278,7 +278,7 @@ def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
 
 
 def _encoder_name(encoder: Mapping[str, Any]) -> str:
-    """`ViT-L, dfn+vecap`, and what is unlike the base."""
+    """`ViT-L, dfn+vecap`, followed by the loss unless it is contrastive."""
     loss = encoder.get("loss", "contrastive")
     return ", ".join([encoder["size"], encoder["data"], *([loss] if loss != "contrastive" else [])])
 

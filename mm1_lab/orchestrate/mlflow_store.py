@@ -1,4 +1,4 @@
-"""Where MLflow's runs are kept: the server that MLFLOW_TRACKING_URI names, or a database in results/local."""
+"""The MLflow tracking store: the server that MLFLOW_TRACKING_URI names, or a database in results/local."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown_uri() -> str:
 
 
 def without_secrets(text: str) -> str:
-    """User names and passwords of addresses, and what MLflow is given to log in with, are left out."""
+    """The text without user names and passwords in URLs and without MLflow's credentials."""
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         secret = os.environ.get(name)
         text = text.replace(secret, "…") if secret else text
@@ -33,7 +33,7 @@ def without_secrets(text: str) -> str:
 
 
 def connect() -> Any:
-    """An MLflow client that is quiet, and gives up on a server that is away after seconds, not minutes."""
+    """A quiet MLflow client that gives up on an unreachable server after seconds, not minutes."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -41,7 +41,7 @@ def connect() -> Any:
     import mlflow
 
     for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it raises is told in a line of ours
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # exceptions are reported in a line of our own
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         with locked(LOCAL / ".mlflow.lock"):
             _make_database((LOCAL / "mlflow.db").absolute())
@@ -50,10 +50,10 @@ def connect() -> Any:
 
 @lru_cache(maxsize=1)
 def _make_database(path: Path) -> None:
-    """Whole or not at all: a kill while its tables are made would leave one that nobody can open.
+    """Creates the database atomically, as a kill while its tables are created would leave a broken one.
 
-    One that cannot be opened is put aside, for the results hold all that was in it. Looked at once per process, for
-    MLflow keeps open what it opened by a name; therefore also by another name than later.
+    A database that cannot be opened is moved aside, as it can be rebuilt from the results. It is checked once per
+    process and under another spelling of its path, because MLflow caches connections by path.
     """
     from mlflow import MlflowClient
 
@@ -66,15 +66,15 @@ def _make_database(path: Path) -> None:
                 raise
             aside = path.with_suffix(".broken.db")
             os.replace(path, aside)
-            text = f"mm1-lab: {path} could not be opened and is now {aside.name}; `mm1-lab sync-mlflow` enters all anew"
-            print(text, file=sys.stderr)
+            text = f"{path} could not be opened and is now {aside.name}; `mm1-lab sync-mlflow` logs all results again"
+            print(f"mm1-lab: {text}", file=sys.stderr)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
     replace(partial, path)
 
 
 def _is_busy(error: BaseException | None) -> bool:
-    """Whether SQLite only had to wait too long for another writer."""
+    """Whether SQLite only timed out waiting for another writer."""
     while error is not None:
         if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             return True

@@ -15,7 +15,7 @@ State = Literal["done", "run", "wait", "not needed", "diverged"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """A stage and what becomes of it."""
+    """A stage with its state in the plan."""
 
     stage: Stage
     fingerprint: str
@@ -25,16 +25,16 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work for one process: a stage, or an evaluation with the stage that only it needs."""
+    """A unit of work for one process: a stage, or an evaluation together with the stage that only it needs."""
 
     key: str
     """Fingerprint of its last stage."""
     stages: tuple[Stage, ...]
-    """In order; those that are already done are left out."""
+    """Its stages in order, without those that are done."""
     needs: tuple[str, ...]
-    """Keys of the tasks that must be done before."""
+    """Keys of the tasks that must be done first."""
     trials: tuple[Trial, ...]
-    """Those that it works for; an evaluation's have one recipe in common."""
+    """The trials that need it; those of an evaluation have the same recipe."""
 
     @property
     def kind(self) -> str:
@@ -47,14 +47,14 @@ class Task:
 
     @property
     def label(self) -> str:
-        """For people: `base / seed 0`, or `encoder for base / seed 0 and 11 more`."""
+        """Its name in output: `base / seed 0`, or `encoder for base / seed 0 and 11 more`."""
         name = self.trials[0].name if self.kind == "trial" else f"{self.kind} for {self.trials[0].name}"
         return name if len(self.trials) == 1 else f"{name} and {len(self.trials) - 1} more"
 
 
 @dataclass
 class Plan:
-    """Trials, stages and the work that is missing."""
+    """Trials, their stages, and the tasks for the missing ones."""
 
     trials: tuple[Trial, ...]
     stages: dict[str, PlannedStage]
@@ -65,12 +65,12 @@ class Plan:
 
 
 def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
-    """Looks into the ledger; imports nothing heavy, so ten thousand trials take seconds.
+    """Makes the plan for the trials from the ledger. Imports nothing heavy, so ten thousand trials take seconds.
 
-    Of what is finished, only weights that a missing stage will load are looked at for damage.
-    A stage is missing if its results are, and something that is missing needs it. Each missing one is a task of its
-    own, but for one that nothing needs besides a single evaluation: the two are one task, which saves a load. What
-    diverged, and what needs it, is never missing: the same training would diverge again.
+    A stage is missing if it has no results and a missing trial needs it. Each missing stage becomes a task of its own,
+    except that a stage needed by a single evaluation only is joined with it, which saves loading the weights. A stage
+    that diverged, and whatever needs it, never runs again: the same training would diverge again. Finished weights are
+    checked for damage only if a missing stage will load them.
     """
     plan = Plan(tuple(trials), {})
     diverged = ledger.diverged()
@@ -80,16 +80,16 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     for trial in plan.trials:
         fingerprint = trial.fingerprint
         if fingerprint not in owners and not _is_done(plan, ledger, trial.evaluation):
-            hopeless = next((needed for needed in trial.evaluation.chain() if needed.fingerprint in diverged), None)
-            if hopeless:
-                why = f"{hopeless.KIND} {hopeless.fingerprint} diverged: {diverged[hopeless.fingerprint]}"
+            cause = next((needed for needed in trial.evaluation.chain() if needed.fingerprint in diverged), None)
+            if cause:
+                why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
                 plan.stages[fingerprint] = PlannedStage(trial.evaluation, fingerprint, "diverged", why)
             else:
-                _want(plan, ledger, trial.evaluation, missing, needed_by)
+                _add_missing(plan, ledger, trial.evaluation, missing, needed_by)
         owners.setdefault(fingerprint, {})[trial.name] = trial
 
     order = {trial.name: place for place, trial in enumerate(plan.trials)}
-    for fingerprint, stage in reversed(missing.items()):  # from the scores down, so that each knows who needs it
+    for fingerprint, stage in reversed(missing.items()):  # consumers first, so that their trials reach every input
         for needed in stage.inputs.values():
             if needed.fingerprint in missing:
                 owners.setdefault(needed.fingerprint, {}).update(owners[fingerprint])
@@ -117,12 +117,12 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
         own = sorted(owners[fingerprint].values(), key=lambda trial: order[trial.name])
         plan.tasks[fingerprint] = Task(fingerprint, stages, needs, tuple(own))
     for trial in plan.trials:
-        _leave_alone(plan, ledger, trial.evaluation.model)
+        _add_unneeded(plan, ledger, trial.evaluation.model)
     return plan
 
 
 def _is_done(plan: Plan, ledger: Ledger, stage: Stage) -> bool:
-    """Whether the stage's results are there; enters it into the plan if so."""
+    """Whether the stage has results; if so, adds it to the plan."""
     fingerprint = stage.fingerprint
     if stage.TRAINS:
         done = ledger.has_weights(fingerprint)
@@ -134,48 +134,50 @@ def _is_done(plan: Plan, ledger: Ledger, stage: Stage) -> bool:
     return done
 
 
-def _want(plan: Plan, ledger: Ledger, stage: Stage, missing: dict[str, Stage], needed_by: dict[str, list[str]]) -> None:
-    """Enters a missing stage into `missing`, behind all of its inputs that are missing."""
+def _add_missing(
+    plan: Plan, ledger: Ledger, stage: Stage, missing: dict[str, Stage], needed_by: dict[str, list[str]]
+) -> None:
+    """Adds a missing stage to `missing`, after those of its inputs that are missing too."""
     fingerprint = stage.fingerprint
     if fingerprint in missing:
         return
     for needed in stage.inputs.values():
         if not (_is_done(plan, ledger, needed) and ledger.has_intact_weights(needed.fingerprint)):
-            _want(plan, ledger, needed, missing, needed_by)
+            _add_missing(plan, ledger, needed, missing, needed_by)
             users = needed_by.setdefault(needed.fingerprint, [])
             if fingerprint not in users:
                 users.append(fingerprint)
     missing[fingerprint] = stage
 
 
-def _leave_alone(plan: Plan, ledger: Ledger, stage: Stage) -> None:
-    """Enters a stage that nothing missing has asked for, and what is behind it."""
+def _add_unneeded(plan: Plan, ledger: Ledger, stage: Stage) -> None:
+    """Adds a stage that no missing stage needs to the plan, and its inputs."""
     fingerprint = stage.fingerprint
     if fingerprint in plan.stages:
         return
     if not _is_done(plan, ledger, stage):
         plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "not needed", "no missing trial needs it")
     for needed in stage.inputs.values():
-        _leave_alone(plan, ledger, needed)
+        _add_unneeded(plan, ledger, needed)
 
 
 def _why(ledger: Ledger, fingerprint: str) -> str:
     if ledger.failure_file(fingerprint).exists():
         return "failed before"
-    return "was interrupted, goes on" if ledger.partial_folder(fingerprint).exists() else "new"
+    return "was interrupted, resumes" if ledger.partial_folder(fingerprint).exists() else "new"
 
 
 def path_lengths(tasks: dict[str, Task], speeds: Speeds) -> dict[str, float]:
-    """For each task the seconds until all that needs it is done."""
+    """The length of each task's critical path: seconds until everything that depends on it is done."""
     own = {key: sum(stage_seconds(stage, speeds) for stage in task.stages) for key, task in tasks.items()}
     longest = dict(own)
-    for key, task in reversed(tasks.items()):  # a task stands behind those that it needs
+    for key, task in reversed(tasks.items()):  # tasks come after those that they need
         for need in task.needs:
             longest[need] = max(longest[need], own[need] + longest[key])
     return longest
 
 
 def stage_seconds(stage: Stage, speeds: Speeds) -> float:
-    """Expected seconds; at a nominal 10 billion FLOPs a second where the stage's kind was never measured."""
+    """Expected seconds; assumes 10 billion FLOPs per second if stages of this kind were never measured."""
     seconds = speeds.seconds(stage)
     return stage.flops() / 1e10 if seconds is None else seconds

@@ -1,7 +1,7 @@
-"""Is a cluster fit to run a plan? Every node is asked before anything runs.
+"""Checks on every node of a cluster, before anything runs, that it can run a plan.
 
-Stages hand each other files. A node that does not see the driver's folders would start anew what is done, or wait for
-what it never sees; one with other code or libraries would give other numbers under the same fingerprints.
+Stages pass files to each other. A node that does not see the driver's folders would repeat finished work or wait for
+files that never appear; one with different code or libraries would produce other numbers under the same fingerprints.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.worker import WorkerContext
 
 ANSWER_SECONDS = 300.0
-"""For a node's answer: at first it fetches the code, and may be busy."""
+"""Timeout for a node's answer; it must fetch the code first and may be busy."""
 PACKAGES = ("torch", "transformers", "lightning", "numpy", "ray")
 FOLDER = ".preflight"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a node is asked."""
+    """What a node must check."""
 
     nonce: str
     shared: tuple[Path, ...]
-    """Folders that it must read and write; the driver has left its nonce in each."""
+    """Folders that the node must be able to read and write; the driver has written its nonce to each."""
     needed: tuple[Path, ...]
-    """Files and folders that it must see."""
+    """Files and folders that must exist on the node."""
 
 
 @dataclass(frozen=True)
 class Answer:
     unseen: tuple[Path, ...]
-    """Of what was asked for, what it does not see or cannot write to."""
+    """The paths that the node does not see or cannot write to."""
     software: dict[str, str]
     wrote: str
-    """The name of what it has left beside the nonces."""
+    """The name of the file that it has written next to each nonce."""
 
 
 Ask = Callable[[Question], Mapping[str, Answer]]
-"""Asks every node; answers by the name of the node."""
+"""Asks every node; returns the answers by node name."""
 
 
 def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> None:
-    """Raises RequestError, naming the node and the path or library, for a node that would fail or do something else."""
+    """Raises RequestError, naming the node and the path or library, if a node cannot run the tasks like this one."""
     needed = {path for path in (context.data_path, context.parts, context.tokenizer) if path}
     for task in tasks.values():
         for stage in task.stages:
@@ -70,22 +70,22 @@ def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> 
             if answer.unseen:
                 raise RequestError(
                     f"node {node} does not see {answer.unseen[0]}, or cannot write there; every node needs it "
-                    "under this path (a shared file system), see docs/cluster.md"
+                    "under this path (on a shared file system), see docs/cluster.md"
                 )
             for folder in folders:
                 if not (folder / answer.wrote).exists():
-                    raise RequestError(f"node {node} writes to another {folder.parents[1]} than this one; share it")
+                    raise RequestError(f"node {node} has a {folder.parents[1]} of its own; it must be a shared folder")
             for name, version in own.items():
                 if answer.software.get(name) != version:
                     there = answer.software.get(name, "none")
-                    raise RequestError(f"node {node} has {name} {there}, here it is {version}; install the same there")
+                    raise RequestError(f"node {node} has {name} {there}, but here it is {version}; install the same")
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def look(question: Question) -> Answer:
-    """What a node answers."""
+    """A node's answer; runs on the node."""
     unseen = [path for path in question.needed if not path.exists()]
     wrote = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
     for shared in question.shared:
@@ -100,7 +100,7 @@ def look(question: Question) -> Answer:
 
 
 def software() -> dict[str, str]:
-    """Versions, and a digest of this package's own files."""
+    """The versions of libraries, and a digest of this package's files."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

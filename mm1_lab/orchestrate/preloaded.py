@@ -1,7 +1,7 @@
-"""Imports all that every task imports, with the garbage collector at rest.
+"""Imports everything that a task needs, with the garbage collector disabled.
 
-Ray's waiting processes import this module before they get a task. The collector would look again and again through
-objects that stay: a fifth of the time.
+Ray's idle worker processes import this module before they get a task. The collector would take a fifth of the time
+scanning objects that stay alive.
 """
 
 import gc

@@ -1,7 +1,7 @@
-"""The executor that is Ray Tune: processes, resources, clusters and isolation are its, the order of tasks is ours.
+"""The Ray Tune executor: Tune provides processes, resources, clusters and isolation; the order of tasks is ours.
 
-A task is a Tune trial. Its function never raises: it reports an outcome, so that an error means that the process died.
-Tune's own experiment state is never read, for the ledger says what is done.
+A task is a Tune trial. Its function never raises but reports an outcome, so an error means that the process died.
+Tune's own experiment state is never read, as the ledger says what is done.
 """
 
 from __future__ import annotations
@@ -34,47 +34,47 @@ from mm1_lab.orchestrate.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
 
-KILLED = Outcome("failed", "its process ended without a word: killed, or out of memory")
+KILLED = Outcome("failed", "its process died without an error message: killed, or out of memory")
 STARTS_GROUP = {"node:__internal_head__": 0.001}
-"""What a task for several workers occupies itself: nothing, on the head node; its group books the rest."""
+"""Resources of a task that starts a worker group: practically none, on the head node; the group reserves its own."""
 
 REPORT_SECONDS = 1.0
-"""A running stage tells the driver its progress this often at most; each report costs Tune some 20 ms."""
+"""Shortest interval between a stage's progress reports to the driver; each costs Tune about 20 ms."""
 
 PRELOADED = "mm1_lab.orchestrate.preloaded"
-"""Imports what every task imports; Ray's waiting processes do it before they get one."""
+"""A module that imports everything a task needs; Ray's idle worker processes import it in advance."""
 
 LEFT_OUT = ("start_api_server", "start_monitor", "start_log_monitor")
-"""Ray's servers for a dashboard, for machines to be added and for logs: each is a Python process, and Ray waits seconds
-for the first before it starts any of ours. Where a version of Ray has other names for them, they start."""
+"""Ray's dashboard, autoscaler and log servers: each is a Python process, and Ray waits seconds for the first before it
+starts any worker. A version of Ray with other names for them starts them."""
 
 ABANDONED_DAYS = 7
-"""Tune's files of a run that was killed are removed after so long."""
+"""Tune's files of a killed run are deleted after this time."""
 
 SETTINGS = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune is silent: the display is ours
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no files of results beside the ledger
+    "RAY_AIR_NEW_OUTPUT": "0",  # silences Tune, as the display is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no result files besides the ledger's
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command at once, not after the running stages
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "60",  # no remarks on a busy machine
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the ledger is what a later command goes by
+    "TUNE_WARN_THRESHOLD_S": "60",  # no warnings on a busy machine
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's state is not used; commands resume from the ledger
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 OWN_SETTINGS = {
-    "RAY_AUTH_MODE": "token",  # Ray listens on all interfaces: who has no token is refused
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a stage without a GPU shall not make torch look for none
+    "RAY_AUTH_MODE": "token",  # Ray listens on all interfaces; clients without the token are refused
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not set CUDA_VISIBLE_DEVICES for stages without GPUs
 }
 
 
 class RayTune(Executor):
-    """A Ray of our own on this machine, or a running one at `address`."""
+    """Runs tasks with a local Ray started for this command, or with a running Ray cluster at `address`."""
 
     def __init__(self, address: str | None = None) -> None:
         self.address = address
         self.slots = 0
-        """Tasks, or workers of tasks, that fit at a time; 0 until it is open."""
+        """Number of tasks, or workers of tasks, that fit at a time; 0 until `open`."""
         self.code: Path | None = None
-        """The copy of the package that this machine's processes work with."""
+        """The copy of the package that a local Ray's processes import."""
         self.closing = threading.Event()
 
     def open(self, scale: Scale) -> None:
@@ -82,29 +82,29 @@ class RayTune(Executor):
             return
         if self.address is None and "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
             raise RequestError(
-                "Ray was imported before without authentication, which it reads only then: set RAY_AUTH_MODE=token "
-                "before `import ray`, or run without Ray (--inline)"
+                "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
+                "`import ray`, or run without Ray (--inline)"
             )
-        print("starts Ray, whose processes train …", flush=True)
+        print("Starting Ray …", flush=True)
         if self.address is None:
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
-            # whoever edits the package while a sweep runs does not change the sweep
+            # so that edits to the package do not change a running sweep
             shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
         variables = _worker_environment(scale.resources, self.code or PACKAGE.parent)
         os.environ.update(SETTINGS | variables)
         if self.address is None:
             os.environ.update(OWN_SETTINGS)
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        import ray  # which reads the mode of authentication when it is loaded
+        import ray  # reads RAY_AUTH_MODE when it is imported
 
         before = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address is None:
-            # where processes are not reused, each task has a fresh one, and stages are long: all that is gained is
-            # that the package is found before Ray puts the working directory in front of PYTHONPATH
-            waiting = {
+            # Without reuse, each task has a fresh process and stages are long, so preloading gains little; it only
+            # makes sure that the package is found before Ray puts the working directory in front of PYTHONPATH.
+            idle_workers = {
                 "preload_python_modules": [PRELOADED if scale.reuse_processes else PACKAGE.name],
-                "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune books their processors
+                "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune reserves their CPUs
             }
             left_out: dict[str, Any] = dict.fromkeys(LEFT_OUT, lambda node, **settings: None)
             try:
@@ -113,12 +113,12 @@ class RayTune(Executor):
                         address="local",
                         num_cpus=machine_cpus(),
                         include_dashboard=False,
-                        object_store_memory=200 * 2**20,  # tasks are small, and results go by files
-                        _node_ip_address="127.0.0.1",  # and not the network's, which a laptop may leave
-                        _system_config=waiting,
+                        object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
+                        _node_ip_address="127.0.0.1",  # not the network's, which a laptop may leave
+                        _system_config=idle_workers,
                         **quiet,
                     )
-            except Exception as error:  # Ray raises no narrower one when a process of its own dies meanwhile
+            except Exception as error:  # Ray raises nothing narrower if one of its processes dies meanwhile
                 text = f"Ray did not start ({first_line(error)}); run the same command again, or without Ray (--inline)"
                 raise RequestError(text) from None
             threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
@@ -140,8 +140,8 @@ class RayTune(Executor):
         from mm1_lab.orchestrate.tune_hooks import Relay, TaskSearcher
 
         if self.address is None:
-            # Ray's processes have this one's environment. A task that brought one of its own, as Tune would have it,
-            # could not go to a waiting process: all that those have imported would be imported again in others.
+            # Ray's processes inherit this environment. With a runtime environment of their own, as Tune would give
+            # them, tasks could not use the idle worker processes, which have preloaded the imports.
             class_cache.DEFAULT_ENV_VARS.clear()
             class_cache.ENV_VARS_TO_PROPAGATE.clear()
 
@@ -150,21 +150,21 @@ class RayTune(Executor):
         for key, count in workers.items():
             if count > self.slots:
                 raise RequestError(
-                    f"{tasks[key].label}: {count} workers, and there is room for {self.slots}; give fewer in the "
-                    "scale's `workers`, or start more nodes"
+                    f"{tasks[key].label}: {count} workers, but only {self.slots} fit; set fewer in the scale's "
+                    "`workers`, or start more nodes"
                 )
         if self.address is not None:
             check_nodes(ask_ray, context, tasks)
 
-        def books(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            booked = {"CPU": scale.resources.cpus, "GPU": scale.resources.gpus}
-            return tune.PlacementGroupFactory([STARTS_GROUP if workers[config["task"]] > 1 else booked])
+        def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            single = {"CPU": scale.resources.cpus, "GPU": scale.resources.gpus}
+            return tune.PlacementGroupFactory([STARTS_GROUP if workers[config["task"]] > 1 else single])
 
         with _storage(context.store / ".ray") as storage:
             there = replace(context, groups=storage / "groups")
             trainable = tune.with_parameters(_trainable, tasks=tasks, context=there, work=work)
             tune.Tuner(
-                tune.with_resources(trainable, books),
+                tune.with_resources(trainable, resources),
                 tune_config=tune.TuneConfig(
                     search_alg=TaskSearcher(execution, workers, self.slots),
                     num_samples=-1,
@@ -177,10 +177,10 @@ class RayTune(Executor):
             ).fit()
 
     def close(self) -> None:
-        """Ends Ray, with the garbage collector at rest.
+        """Shuts Ray down, with the garbage collector disabled.
 
-        While Ray shuts down, an object of its own that is collected (in another thread, say) makes it end this process
-        at once with exit code 1.
+        If one of Ray's objects is collected during shutdown (for example in another thread), Ray ends this process with
+        exit code 1.
         """
         self.closing.set()
         if "ray" not in sys.modules:
@@ -198,7 +198,7 @@ class RayTune(Executor):
                 shutil.rmtree(self.code, ignore_errors=True)
 
     def _watch(self) -> None:
-        """Ends the command in a line of ours when a process of Ray's dies; Ray itself would write C++ messages."""
+        """Ends the command with a one-line message if one of Ray's servers dies; Ray itself prints C++ messages."""
         from ray._private import worker
 
         node = worker._global_node
@@ -211,7 +211,7 @@ class RayTune(Executor):
 
 
 def _check_answers(address: str) -> None:
-    """Raises RequestError where nothing listens at HOST:PORT; Ray itself would try for long, and write of it."""
+    """Raises RequestError if nothing listens at HOST:PORT; Ray itself would retry for long and print messages."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
@@ -226,30 +226,30 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # workers import for long on a busy machine
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # imports take long on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
 
 
 def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How often `resources` fit into what each node has."""
+    """How many stages with these `resources` fit on the nodes at a time. Raises RequestError if none does."""
     if resources.gpus > 1:
         raise RequestError(
-            f"resources.gpus: a process uses one GPU and would leave others of {resources.gpus:g} idle; set 1 (--set), "
-            f"and for stages on several name their sizes in the scale: `workers: {{SIZE: {resources.gpus:g}}}`"
+            f"resources.gpus: a process uses only one of {resources.gpus:g} GPUs; set 1 (--set), and to train a stage "
+            f"on several, name its size in the scale: `workers: {{SIZE: {resources.gpus:g}}}`"
         )
     needs = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     slots = sum(min(int(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
     if not slots:
         wanted = " and ".join(f"{need:g} {name}s" for name, need in needs.items())
-        raise RequestError(f"a stage needs {wanted}, and no node has them; set resources to what there is (--set)")
+        raise RequestError(f"a stage needs {wanted}, but no node has them; lower `resources` (--set)")
     return slots
 
 
 @contextmanager
 def _storage(parent: Path) -> Iterator[Path]:
-    """A folder for Tune's own files, which every node of a cluster must see; removed at the end."""
+    """A temporary folder for Tune's own files, which every node of a cluster must see."""
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.iterdir():
         if time.time() - old.stat().st_mtime > ABANDONED_DAYS * 86400:
@@ -262,7 +262,7 @@ def _storage(parent: Path) -> Iterator[Path]:
 
 
 def _trainable(config: dict[str, Any], tasks: Mapping[str, Task], context: WorkerContext, work: Work) -> None:
-    """What Tune runs in a process: one task; its progress and its outcome go back as Tune results."""
+    """The function that Tune runs in a process: runs one task and reports its progress and outcome as Tune results."""
     from ray import tune
 
     last = 0.0

@@ -73,10 +73,10 @@ def test_looks_are_read(text: str, seeds: int, looks: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "seeds", "message"),
     [
-        ("4,x", 10, "give numbers of seeds"),
-        ("6,4,10", 10, "must rise"),
+        ("4,x", 10, "give increasing numbers of seeds"),
+        ("6,4,10", 10, "must increase"),
         ("", 1, "one seed decides nothing"),
-        ("1,2", 2, "must rise"),
+        ("1,2", 2, "must increase"),
         ("4,6", 10, "last look is after 6 seeds, but --seeds gives 10"),
     ],
 )

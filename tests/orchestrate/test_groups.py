@@ -49,7 +49,7 @@ def test_workers_are_no_part_of_identity(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> None:
-    with pytest.raises(RequestError, match="decoder has 2 rows in a step, too few for 3 workers of 85M"):
+    with pytest.raises(RequestError, match="decoder has 2 rows per batch, too few for the 3 workers of 85M"):
         workers_of(stages["decoder"], smoke(workers={"85M": 3}))
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})

@@ -77,7 +77,7 @@ def test_a_log_becomes_rows_beside_the_trials_own(request_: Request, tmp_path: P
     pope(tmp_path / "logs")
     (told,) = import_scores(request_, trial, tmp_path / "logs")
     assert told.startswith("pope: 11 questions, asked and scored by lmms-eval (pope_accuracy)")
-    assert told.endswith("; pope_yes_ratio cannot be split by question")
+    assert told.endswith("; left out, as it has no score per question: pope_yes_ratio")
     assert damage(folder) is None and request_.ledger.has_intact_scores(trial.fingerprint)
     study = read_study(request_.folder)
     scores = study.scores[study.scores["arm"] == trial.arm]
@@ -115,7 +115,7 @@ def test_importing_again_changes_nothing_and_a_new_log_takes_the_place(request_:
     path = pope(tmp_path / "logs")
     list(import_scores(request_, trial, tmp_path / "logs"))
     stored = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert list(import_scores(request_, trial, tmp_path / "logs")) == ["pope: is there already"]
+    assert list(import_scores(request_, trial, tmp_path / "logs")) == ["pope: already imported"]
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == stored
     digest = json.loads((folder / "record.json").read_text())["imported"]
     path.unlink()

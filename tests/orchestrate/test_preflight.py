@@ -54,7 +54,7 @@ def test_a_node_whose_folder_is_another_one_of_that_name_is_told(context: Worker
         copies = tuple(tmp_path / "copy" / path.name for path in question.shared)
         return {"good": look(question), "bad": look(dataclasses.replace(question, shared=copies))}
 
-    with pytest.raises(RequestError, match=r"^node bad writes to another .*results"):
+    with pytest.raises(RequestError, match=r"^node bad has a .*results"):
         check_nodes(ask, context, {})
 
 
@@ -66,11 +66,11 @@ def test_a_node_with_other_software_is_told(context: WorkerContext, name: str) -
 
     with pytest.raises(RequestError) as error:
         check_nodes(ask, context, {})
-    assert str(error.value).startswith(f"node bad has {name} 0.1, here it is ")
+    assert str(error.value).startswith(f"node bad has {name} 0.1, but here it is ")
 
 
 def test_there_is_room_for_what_fits_a_node() -> None:
-    with pytest.raises(RequestError, match=r"one GPU.*of 8 idle.*workers: {SIZE: 8}"):
+    with pytest.raises(RequestError, match=r"only one of 8 GPUs.*workers: {SIZE: 8}"):
         _slots(Resources(gpus=8), [{"CPU": 64, "GPU": 8}])
     nodes = [{"CPU": 64, "GPU": 8}, {"CPU": 6, "GPU": 8}, {"CPU": 3}]
     assert _slots(Resources(cpus=4, gpus=1), nodes) == 8 + 1

@@ -141,7 +141,7 @@ def test_logging_that_was_cut_off_is_done_again_without_doubles(request_: Reques
     runs = SweepRuns(read_manifest(request_.folder), request_.ledger)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(runs.client, call, lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-        runs.enter_trial(request_.trials[0].fingerprint, [("base", 0)])
+        runs.log_trial(request_.trials[0].fingerprint, [("base", 0)])
     sync(request_.folder, request_.ledger)
     client, found = runs_of(request_)
     base = found["base / seed 0 at smoke"].info
@@ -240,7 +240,7 @@ def test_a_curve_is_entered_while_its_stage_runs_and_no_point_twice(request_: Re
     lines = "step,name,value\n", "1,loss,3\n", "2,loss,2.5\n", "3,loss,2.25\n"
     for count in (2, 3):
         (partial / "training.csv").write_text("".join(lines[:count]), encoding="utf-8")
-        runs.enter_running(task)
+        runs.log_running(task)
     client, found = runs_of(request_)
     run = found["captions / seed 0 at smoke"].info
     assert run.status == "RUNNING"
