@@ -111,5 +111,5 @@ def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
     for looks in (LOOKS, (), LOOKS):
         merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda row: True)
         assert read_manifest(folder).looks == LOOKS
-    with pytest.raises(RequestError, match="after 4, 6, 8 seeds, which was fixed before"):
+    with pytest.raises(RequestError, match="looks were fixed at 4,6,8 seeds"):
         merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda row: True)

@@ -106,7 +106,7 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     events = witness.events
     again = [text for event, text in events if event == "again"]
     assert len(again) == (1 if inline else 2), "the decoder, and blind where it died"
-    assert inline or any("blind / seed 0: its process ended" in text for text in again)
+    assert inline or any("blind / seed 0: its process died" in text for text in again)
     assert ("started", "base / seed 1") not in events
     for shared in ("encoder", "decoder"):
         end = events.index(("finished", f"{shared} for base / seed 0 and 3 more"))

@@ -75,7 +75,7 @@ def test_there_is_room_for_what_fits_a_node() -> None:
     nodes = [{"CPU": 64, "GPU": 8}, {"CPU": 6, "GPU": 8}, {"CPU": 3}]
     assert _slots(Resources(cpus=4, gpus=1), nodes) == 8 + 1
     assert _slots(Resources(cpus=2), nodes) == 32 + 3 + 1
-    with pytest.raises(RequestError, match=r"needs 4 CPUs and 1 GPUs, and no node has them"):
+    with pytest.raises(RequestError, match=r"needs 4 CPUs and 1 GPUs, but no node has them"):
         _slots(Resources(cpus=4, gpus=1), [{"CPU": 64}, {"CPU": 2, "GPU": 1}])
 
 
