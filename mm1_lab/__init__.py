@@ -1,6 +1,6 @@
 """mm1-lab: ablations of multimodal language models, one YAML file per question.
 
-From Python, as in `mm1_lab/lab.py`: `from mm1_lab import load_sweep, plan, run, contrasts, results`.
+For use from Python see `mm1_lab/lab.py`: `from mm1_lab import load_sweep, plan, run, contrasts, results`.
 """
 
 from importlib import import_module
@@ -14,7 +14,7 @@ __all__ = ["contrasts", "load_sweep", "plan", "results", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when asked for, so that `import mm1_lab` and the command's help take no time."""
+    """Imports names on first use, so that `import mm1_lab` and `mm1-lab --help` are fast."""
     if name == "results":
         return import_module("mm1_lab.results")
     if name in __all__:

@@ -1,4 +1,4 @@
-"""The command line `mm1-lab`: its parser, and what becomes of errors. The commands themselves are in `commands/`."""
+"""The command line `mm1-lab`: argument parsing and error handling. The commands themselves are in `commands/`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from types import FrameType
 from typing import NoReturn
 
 WRONG, INTERRUPTED = 2, 130
-"""Further exit codes: the request was wrong; stopped by Ctrl-C."""
-STOPPED = "\nmm1-lab: stopped; the same command goes on from here"
+"""Exit codes beside those of the commands: the request was wrong; stopped by Ctrl-C."""
+STOPPED = "\nmm1-lab: stopped; run the same command to continue"
 FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. What takes time to import waits until a Ctrl-C is told in a line."""
-    gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million objects that stay: seldom looked through
+    """Runs one command and returns its exit code. Slow imports come after the signal handlers have been installed."""
+    gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million long-lived objects: scan rarely
     given = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # as under nohup
+        if handler != signal.SIG_IGN:  # nohup ignores some
             signal.signal(number, _stop)
     try:
         return _run(given)
     except KeyboardInterrupt:
         if "--debug" in given:
             raise
-        before.clear()  # further ones are not heard until all is put away
+        before.clear()  # further signals stay ignored during cleanup
         print(STOPPED, file=sys.stderr)
         atexit.register(_leave)
         return INTERRUPTED
@@ -56,7 +56,7 @@ def _run(given: list[str]) -> int:
         return WRONG
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        print(f"mm1-lab {given[0]}: {_not_known(unknown[0], command_parsers(parser)[given[0]])}", file=sys.stderr)
+        print(f"mm1-lab {given[0]}: {_unrecognised(unknown[0], command_parsers(parser)[given[0]])}", file=sys.stderr)
         return WRONG
     try:
         code: int = options.function(options)
@@ -73,16 +73,16 @@ def _run(given: list[str]) -> int:
         if options.debug or error.errno not in (*FULL, *FORBIDDEN):
             raise
         what = f"{error.filename}: " if error.filename else ""
-        print(f"mm1-lab: {what}{error.strerror}; with that mended, the same command goes on from here", file=sys.stderr)
+        print(f"mm1-lab: {what}{error.strerror}; fix this and run the same command to continue", file=sys.stderr)
         return FAILED if error.errno in FULL else WRONG
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """The first Ctrl-C (or SIGTERM) ends the command; further ones wait until it has put its things away."""
+    """The first Ctrl-C (or SIGTERM) stops the command; further ones are ignored while it cleans up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while frame:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":  # libraries swallow what is raised in an import
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":  # some libraries swallow what is raised here
             os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
             os._exit(INTERRUPTED)
         frame = frame.f_back
@@ -90,30 +90,30 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _leave() -> None:
-    """Ends the process here: what Ray left when it was stopped while it started would crash in its destructors."""
+    """Ends the process without destructors: those of a Ray that was interrupted while starting would crash."""
     with suppress(OSError):
         sys.stdout.flush()
     os._exit(INTERRUPTED)
 
 
-def _not_known(word: str, command: argparse.ArgumentParser) -> str:
+def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
     from mm1_lab.config import nearest
 
     flag = word.partition("=")[0]
     if flag.startswith("-"):
         return f"there is no option {flag!r}{nearest(flag, command._option_string_actions)}"
-    return f"{word!r} is one word too many; what belongs to an option stands behind it, as in --set A=1 --set B=2"
+    return f"unexpected argument {word!r}; repeat an option for each of its values, as in --set A=1 --set B=2"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in a line, with the example in place of all options."""
+    """Reports errors in one line, with the command's example instead of the list of options."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"{self.prog}: {message.removeprefix('argument ')}; {self.epilog}\n")
 
 
 class _Version(argparse.Action):
-    """Looks the version up only where it is asked for."""
+    """Looks up the version only when it is requested."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -123,7 +123,7 @@ class _Version(argparse.Action):
 
 
 def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command, by its name."""
+    """The parsers of all commands by name."""
     (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return dict(action.choices)
 
@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="mm1-lab",
-        description="Ablations of multimodal language models, one YAML file a question.",
+        description="Ablations of multimodal language models, one YAML file per question.",
         epilog="example: mm1-lab run sweeps/data_mix.yaml --scale smoke",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")

@@ -1,4 +1,4 @@
-"""`eval "$(mm1-lab completion)"`: words that bash and zsh complete, made from the command's own options."""
+"""Bash and zsh completion, generated from the command's own options: `eval "$(mm1-lab completion)"`."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ complete -o default -F _mm1_lab mm1-lab"""
 
 
 def completion_script(commands: Mapping[str, ArgumentParser]) -> str:
-    """Completes commands, options and the names of sweeps and scales; files where none of these fits."""
+    """A shell script that completes commands, options and names of sweeps and scales, and otherwise files."""
     lines = []
     for name, command in commands.items():
         words = [option for action in command._actions for option in action.option_strings]

@@ -1,4 +1,4 @@
-"""Numbers, times and tables as people read them."""
+"""Numbers, times and tables in human-readable form."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K":
 
 
 def short(value: float, unit: str = "") -> str:
-    """`1.2M`; with a unit `1.2 GB`."""
+    """Formats a number as `1.2M`; with a unit as `1.2 GB`."""
     prefix = next((prefix for prefix, size in PREFIXES.items() if value >= size), "")
     space = " " if unit else ""
     return f"{value / PREFIXES.get(prefix, 1):.3g}{space}{prefix}{unit}"
@@ -19,7 +19,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Of a message, in short."""
+    """The first line of the error's message, shortened."""
     return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
 
 
@@ -32,13 +32,13 @@ def duration(seconds: float) -> str:
 
 
 def command_line(*words: str, settings: Iterable[str] = (), data: object = None) -> str:
-    """As a user types it, quoted for the shell: `mm1-lab run data_mix --scale mini --set train.steps=200`."""
+    """A command quoted for the shell, such as `mm1-lab run data_mix --scale mini --set train.steps=200`."""
     sets = [word for setting in settings for word in ("--set", setting)]
     return shlex.join(["mm1-lab", *words, *sets, *(["--data", str(data)] if data else [])])
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table with columns as wide as they need."""
+    """The lines of a table with aligned columns."""
     cells = [[str(cell) for cell in row] for row in (heading, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

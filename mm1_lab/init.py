@@ -1,4 +1,4 @@
-"""`mm1-lab init`: a small project of one's own, a folder with a sweep, a data file and a Makefile."""
+"""`mm1-lab init`: creates a project of one's own, with a sweep, a data file and a Makefile."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from mm1_lab.config import RequestError
 from mm1_lab.files import SHIPPED, write_text
 
 SWEEP = """\
-# Asks: how much text does the mix need? An arm is the base, recipes/base.yaml, with a change.
-#   mm1-lab plan my_question                 what would run, and what it costs
-#   mm1-lab run my_question --seeds 3        tables and figures go to results/local/mini/my_question
+# Question: how much text does the mix need? Each arm is the base, recipes/base.yaml, with a change.
+#   mm1-lab plan my_question                 shows what would run, and what it costs
+#   mm1-lab run my_question --seeds 3        writes tables and figures to results/local/mini/my_question
 title: How much text does the mix need?
 axis: data_mix
 recipe: base
@@ -18,7 +18,7 @@ arms:
   less-text: {data_mix: {text: 0.5}}     # weights are ratios; the base has captions 5, interleaved 5, text 1
   more-text: {data_mix: {text: 2}}
 
-contrasts:                               # what you expect, written before you run it
+contrasts:                               # what you expect, stated before the run
   - claim: more text in the mix keeps more text skill
     first: more-text
     second: less-text
@@ -27,11 +27,11 @@ contrasts:                               # what you expect, written before you r
 """
 
 DATA = """\
-# Your own files, for --data data.yaml; paths are relative to this file, globs are welcome.
+# Your own files, for --data data.yaml. Paths are relative to this file and may be globs.
 captions: [captions/*.tar]         # WebDataset: KEY.jpg with KEY.txt; or tables, or folders of pictures
 interleaved: [pages/*.parquet]     # columns images and texts
-text: [text/*.jsonl]               # a key named text
-tokenizer: bpe                     # trained on the text, or the folder of a Hugging Face tokenizer
+text: [text/*.jsonl]               # objects with the key text
+tokenizer: bpe                     # trained on the text; or the folder of a Hugging Face tokenizer
 """
 
 MAKEFILE = """\
@@ -39,7 +39,7 @@ SCALE ?= smoke
 SEEDS ?= 1
 ARGS ?=
 
-run:        # what is missing of the sweep; SCALE=mini for real
+run:        # runs what the sweep still lacks; use SCALE=mini for real results
 \tmm1-lab run my_question --scale $(SCALE) --seeds $(SEEDS) $(ARGS)
 
 plan figures report dashboard:
@@ -50,9 +50,9 @@ plan figures report dashboard:
 
 
 def init(folder: Path) -> list[Path]:
-    """Returns the files written. Raises RequestError for a folder that holds something."""
+    """Creates the project and returns its files. Raises RequestError if `folder` is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"{folder}: is there already; name a new folder")
+        raise RequestError(f"{folder}: already exists; give a new folder")
     base = (SHIPPED / "sweeps" / "recipes" / "base.yaml").read_text(encoding="utf-8")
     texts = {
         "sweeps/my_question.yaml": SWEEP,

@@ -1,4 +1,4 @@
-"""The lab from Python, for notebooks and scripts: what the commands do, with tables as pandas frames.
+"""The lab from Python, for notebooks and scripts: the same as the commands, with tables as pandas data frames.
 
 >>> from mm1_lab import contrasts, load_sweep, plan, results, run
 >>> sweep = load_sweep("data_mix", scale="smoke", only=["base", "captions"])
@@ -11,7 +11,7 @@ data_mix at smoke: 4 tasks, 0 of 2 trials done before...
 >>> curves = results.curves(sweep.folder)
 >>> list(curves.columns)
 ['arm', 'seed', 'fingerprint', 'step', 'name', 'value']
->>> set(contrasts(sweep.folder)["verdict"])  # one seed says nothing of others
+>>> set(contrasts(sweep.folder)["verdict"])  # the spread over seeds needs more than one
 {'not judged'}
 """
 
@@ -30,7 +30,7 @@ __all__ = ["contrasts", "load_sweep", "plan", "run"]
 
 
 def plan(sweep: Request) -> pd.DataFrame:
-    """A row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged) and why."""
+    """One row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged) and reason."""
     import pandas as pd
 
     from mm1_lab.orchestrate.plan import make_plan
@@ -41,10 +41,10 @@ def plan(sweep: Request) -> pd.DataFrame:
 
 
 def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.DataFrame:
-    """Runs what is missing, draws the sweep's tables and figures, and gives the scores of all finished trials.
+    """Runs what is missing, draws the sweep's tables and figures, and returns the scores of all finished trials.
 
-    `inline`: in this process, one stage after another; else with Ray Tune, on a cluster where there is an `address`.
-    What failed is printed; raises RequestError if nothing is finished.
+    `inline`: one stage after another in this process; otherwise with Ray Tune, on the cluster at `address` if given.
+    Failures are printed; raises RequestError if no trial is finished.
     """
     from analysis import draw_sweep
     from mm1_lab.orchestrate.executor import make_executor
@@ -58,7 +58,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
 
 
 def contrasts(folder: Path) -> pd.DataFrame:
-    """The sweep's claims with their estimates, intervals and verdicts, a row per claim; `folder` is `sweep.folder`."""
+    """The sweep's claims with estimates, intervals and verdicts, one row per claim; `folder` is `sweep.folder`."""
     from analysis.claims import judge_claims
     from analysis.study import read_study
 

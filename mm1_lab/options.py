@@ -1,4 +1,4 @@
-"""The options of `mm1-lab`, each once, and the decorator that makes a function of `commands/` a command with some."""
+"""The options of `mm1-lab`, each defined once, and the decorator that makes a function of `commands/` a command."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PARTS = Path("results/parts")
 
 Function = Callable[[argparse.Namespace], int]
 Option = tuple[str, dict[str, Any]]
-"""What argparse is given: a flag, or the name of a positional argument, and the rest."""
+"""Arguments for argparse: a flag or the name of a positional argument, and the keyword arguments."""
 
 
 class Command(NamedTuple):
-    """Its name and its help are the function's name and docstring."""
+    """A command; its name and help come from the function's name and docstring."""
 
     function: Function
     example: str
@@ -25,11 +25,11 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {}
-"""By name, in the order of the help."""
+"""Commands by name, in the order of the help."""
 
 
 def command(example: str, *options: Option) -> Callable[[Function], Function]:
-    """Registers a command; `example` is what stands behind its name."""
+    """Registers a command; `example` are the arguments shown after its name."""
 
     def register(function: Function) -> Function:
         COMMANDS[function.__name__.replace("_", "-")] = Command(function, example, options)
@@ -51,11 +51,11 @@ def repeated(flag: str, text: str, metavar: str, **settings: Any) -> Option:
 
 
 SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
-ONLY = repeated("--only", "this arm alone; may be repeated", "ARM")
-SCALE = option("--scale", "smoke, mini, lab; to be planned, paper (default: mini)", default="mini")
+ONLY = repeated("--only", "only this arm; may be repeated", "ARM")
+SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
-SEEDS = option("--seeds", "a count (3: seeds 0, 1, 2) or a list (5,6,7); default: 1", default="1")
-SET = repeated("--set", "a setting of the scale, e.g. train.steps=200", "PATH=VALUE")
+SEEDS = option("--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7); default: 1", default="1")
+SET = repeated("--set", "change a setting of the scale, e.g. train.steps=200; may be repeated", "PATH=VALUE")
 IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, default=RESULTS)
 STORE = option(
     "--store", f"where weights are kept; default: {RESULTS / 'store'}", "DIR", type=Path, default=RESULTS / "store"
@@ -66,13 +66,13 @@ ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 EXECUTOR = (INLINE, option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS"))
 UNTIL_DECIDED = (
-    switch("--until-decided", "judge at looks, and give seeds only to arms that a lesson still needs"),
-    option("--looks", "with it: numbers of seeds; default: 4, 6, … up to those of --seeds", "4,6,8,10"),
+    switch("--until-decided", "judge lessons at interim looks; run more seeds only for arms of undecided ones"),
+    option("--looks", "numbers of seeds at which it judges; default: 4, 6, … up to --seeds", "4,6,8,10"),
 )
-NO_PARTS = switch("--no-parts", f"compute anew what is shipped in {PARTS}")
+NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
 ALL_RESULTS = option(
     "--results",
-    f"default: {RESULTS}, and {STUDY} (figures, report: a copy of it, and only where the first has none)",
+    f"default: {RESULTS} and {STUDY} (figures and report: a copy of {STUDY}, only if {RESULTS} has none)",
     "DIR",
     type=Path,
 )

@@ -1,8 +1,8 @@
-"""Models that others have trained: where their folders are, what they hold, and whether they can be used here.
+"""Pre-trained models: finds their folders, reads their configurations and checks that they can be used here.
 
-For a plan nothing is loaded: a configuration is read, weights are only hashed, and torch is not imported. To add a
-family of encoders or decoders, enter the `model_type` of its configuration below. Weights are safetensors alone;
-pickled ones could run code and are refused.
+Planning loads no model: configurations are read, weights are only hashed, and torch is not imported. To support another
+family of encoders or decoders, add the `model_type` of its configuration below. Only safetensors are accepted, because
+pickled weights can run code.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from mm1_lab.files import DONE
 from mm1_lab.formatting import first_line
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
-"""What is fetched from the hub."""
+"""Files fetched from the hub."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HUB_SECONDS = 5.0
-"""For the hub's first answer."""
+"""Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
-"""Of a file of weights so many stretches, evenly spaced, are hashed."""
+"""Number and size in bytes of the evenly spaced samples of a weight file that are hashed."""
 
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """How a vision tower of the transformers library is used."""
+    """How to use a vision tower of the transformers library."""
 
     model: str
     """The library's class."""
     norm: str
-    """Its final norm."""
+    """Attribute name of its final norm."""
     positions: str | None = None
-    """The name of its position embeddings, where they are to be interpolated for another resolution."""
+    """Name of its position embeddings, if they have to be interpolated for other resolutions."""
     leading: int = 0
-    """Tokens before the patches."""
+    """Number of tokens before the patches."""
     normed: bool = True
-    """Whether its last hidden state has passed the final norm."""
+    """Whether the final norm has been applied to its last hidden state."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Changes to its configuration: parts that are of no use here."""
+    """Changes to its configuration that remove unused parts."""
 
 
 ENCODERS = {
@@ -67,37 +67,37 @@ ENCODERS = {
     ),
 }
 DECODERS = ("llama", "qwen2", "qwen3", "smollm3", "gemma")
-"""Families whose layers all see everything before them, and whose logits are those of `lm_head`."""
+"""Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
 
 
 def find_folder(name: str) -> Path:
-    """The folder of a model: a path, or a hub name, fetched at the first use. Raises RequestError if there is none."""
+    """The folder of a model: a path, or a hub name, downloaded on first use. Raises RequestError if there is none."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise RequestError(f"{name}: there is no such folder, and a hub name is OWNER/NAME")
+        raise RequestError(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
     except LocalEntryNotFoundError:
-        print(f"{name}: fetching it from the Hugging Face hub, once", file=sys.stderr)
+        print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
     except HfHubHTTPError as error:
-        raise RequestError(f"{name}: the Hugging Face hub does not give it ({first_line(error)})") from None
+        raise RequestError(f"{name}: cannot be fetched from the Hugging Face hub ({first_line(error)})") from None
     except (OSError, ValueError) as error:
         reason = first_line(error).removeprefix("Got: ")
         raise RequestError(
             f"{name}: is neither a folder here nor in the hub's cache, and the hub cannot be reached ({reason}); "
-            "give the folder of a copy"
+            "give the folder of a local copy"
         ) from None
 
 
 class HuggingFace:
-    """Fulfils `PretrainedModels`; looks into each folder once."""
+    """Implements `PretrainedModels`; reads each folder once."""
 
     def __init__(self) -> None:
         self.encoder: Callable[[Pretrained], PretrainedEncoder] = cache(read_encoder)
@@ -106,12 +106,12 @@ class HuggingFace:
 
 
 def read_encoder(asked: Pretrained) -> PretrainedEncoder:
-    """What a vision tower's folder says of it; that of a model with a text tower serves too. Raises RequestError."""
+    """Describes the vision tower in a folder, possibly part of a model with a text tower. Raises RequestError."""
     folder = find_folder(asked.weights)
     config = _tower(folder)
     if config.model_type not in ENCODERS:
         known = nearest(config.model_type, ENCODERS)
-        raise RequestError(f"{asked.weights}: vision towers of family {config.model_type!r} are not known here{known}")
+        raise RequestError(f"{asked.weights}: vision towers of family {config.model_type!r} are not supported{known}")
     count = config.num_hidden_layers
     layer = -1 if asked.layer is None else asked.layer
     layers = layer if layer >= 0 else count + 1 + layer
@@ -130,18 +130,18 @@ def read_encoder(asked: Pretrained) -> PretrainedEncoder:
 
 
 def read_decoder(asked: Pretrained) -> PretrainedDecoder:
-    """What a causal language model's folder says of it. Raises RequestError, also for a tokenizer that cannot serve."""
+    """Describes the causal language model in a folder. Raises RequestError, also for an unusable tokenizer."""
     from mm1_lab.data.tokenizers import folder_tokenizer
 
     folder = find_folder(asked.weights)
     config = _config(folder)
     if config.model_type not in DECODERS:
         known = nearest(config.model_type, DECODERS)
-        raise RequestError(f"{asked.weights}: decoders of family {config.model_type!r} are not known here{known}")
+        raise RequestError(f"{asked.weights}: decoders of family {config.model_type!r} are not supported{known}")
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise RequestError(
-            f"{asked.weights}: some of its layers see only a window of the text, which packed rows do not allow; "
-            "choose a decoder whose layers see everything"
+            f"{asked.weights}: some of its layers use sliding-window attention, which packed rows do not support; "
+            "choose a decoder with full attention"
         )
     found = _described(asked.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
@@ -150,9 +150,9 @@ def read_decoder(asked: Pretrained) -> PretrainedDecoder:
 
 
 def read_exported(name: str) -> PretrainedMM1:
-    """What the folder of a model that `mm1-lab export` wrote as a whole says of it.
+    """Describes a model in a folder written by `mm1-lab export`.
 
-    Raises RequestError for another one, or where something of it is missing or damaged.
+    Raises RequestError for other folders, and if something is missing or damaged.
     """
     from safetensors import safe_open
     from transformers import AutoConfig
@@ -176,15 +176,15 @@ def read_exported(name: str) -> PretrainedMM1:
                 tensors |= set(file.keys())
         index = folder / "model.safetensors.index.json"
         needed = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.exists() else ()
-    except Exception as error:  # whatever JSON, the library and safetensors raise for what is damaged or something else
+    except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RequestError(f"{name}: is no whole model as `mm1-lab export` writes it ({reason})") from None
+        raise RequestError(f"{name}: is not a model written by `mm1-lab export` ({reason})") from None
     parts = {part for part in ("encoder", "connector", "decoder") if not any(key.startswith(part) for key in tensors)}
     if missing := parts | (set(needed) - tensors):
-        raise RequestError(f"{name}: its weights lack {min(missing)}; the copy is not complete, export it again")
+        raise RequestError(f"{name}: its weights lack {min(missing)}; the copy is incomplete, export it again")
     own = folder_tokenizer(folder, rows=text.vocab_size).image
     if own != image:
-        raise RequestError(f"{name}: the image token is {image} to its model, {own} to its tokenizer; export it again")
+        raise RequestError(f"{name}: the image token is {image} in its config, {own} in its tokenizer; export it again")
     encoder = _described(name, folder, vision, vision.num_hidden_layers)
     decoder = _described(name, folder, text, text.num_hidden_layers)
     if experts := getattr(text, "num_experts", 0):
@@ -206,11 +206,11 @@ def check_folder(folder: Path) -> None:
     """Raises RequestError for a folder with pickled weights, or without a file that was exported with it."""
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
-        raise RequestError(f"{folder}: {pickled[0]} is pickled and can run code when it is loaded; delete it")
+        raise RequestError(f"{folder}: {pickled[0]} is pickled and could run code when loaded; delete it")
     if (folder / DONE).exists():
         for name in json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]:
             if not (folder / name).exists():
-                raise RequestError(f"{folder}: lacks {name}; the copy is not complete, export it again")
+                raise RequestError(f"{folder}: lacks {name}; the copy is incomplete, export it again")
 
 
 def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, A
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
-    """The library's configuration of the tower for another image size, without layers and parts that are not used."""
+    """The tower's library configuration for another image size, without unused layers and parts."""
     config = _tower(Path(encoder.folder))
     layers = {"num_hidden_layers": encoder.size.layers, "image_size": image_size}
     config.update(ENCODERS[encoder.family].settings | layers)
@@ -229,7 +229,7 @@ def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
 
 
 def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
-    """The library's configuration of the decoder; its embedding grows where `vocabulary` has more entries."""
+    """The decoder's library configuration; the embedding grows if `vocabulary` is larger."""
     config = _config(Path(decoder.folder))
     config.vocab_size = max(vocabulary, config.vocab_size)
     return config
@@ -242,41 +242,41 @@ def _tower(folder: Path) -> Any:
 
 
 def _config(folder: Path) -> Any:
-    """The library's configuration object; no code of the folder runs."""
+    """The library's configuration object; runs no code from the folder."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
-        raise RequestError(f"{folder}: has no config.json, so it is no model of the transformers library")
+        raise RequestError(f"{folder}: has no config.json, so it is not a model of the transformers library")
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever the library raises for a damaged or unknown configuration
+    except Exception as error:  # the library raises various errors for bad configurations
         raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
 
 
 def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of pixels between 0 and 1, from the folder's preprocessor."""
+    """Mean and standard deviation for pixel values between 0 and 1, from the folder's preprocessor configuration."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        raise RequestError(f"{name}: has no preprocessor_config.json, which says how its images are normalised")
+        raise RequestError(f"{name}: has no preprocessor_config.json, which defines how its images are normalised")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RequestError(f"{path}: must give image_mean and image_std ({reason})") from None
+        raise RequestError(f"{path}: must contain image_mean and image_std ({reason})") from None
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
         raise RequestError(f"{path}: image_mean and image_std must each be three numbers, the latter above 0")
     return mean, std
 
 
 def _digest(folder: Path, name: str) -> str:
-    """16 hexadecimal digits over the configuration and, of each file of weights, its size, head and samples."""
+    """16 hexadecimal digits over the configuration and the name, size and samples of each weight file."""
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
         pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
         if pickled:
             raise RequestError(
-                f"{name}: has pickled weights alone ({pickled[0]}), which can run code when they are loaded; "
+                f"{name}: has only pickled weights ({pickled[0]}), which could run code when loaded; "
                 "convert them to safetensors"
             )
         raise RequestError(f"{name}: there are no weights in the folder (*.safetensors)")

@@ -1,4 +1,4 @@
-"""Processes of our own beside the command's: a Ctrl-C, which all of them get, is told by the command alone."""
+"""Ctrl-C in the command's child processes: all of them receive the signal, but only the command reports it."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Processes that are started here hear no Ctrl-C until they `hear`: in an import they would print a traceback."""
+    """Child processes started in this block ignore Ctrl-C until they call `hear`, as imports would print tracebacks."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -16,6 +16,6 @@ def unheard() -> Iterator[None]:
 
 
 def hear() -> None:
-    """Called first in such a process: a Ctrl-C, before or now, ends it without a word."""
+    """Called first in such a process: from now on a Ctrl-C, also one received before, ends it silently."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

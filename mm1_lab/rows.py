@@ -1,11 +1,11 @@
-"""What an evaluation finds out, row by row: written by `evaluate`, kept and read by `results`."""
+"""Rows of an evaluation's results: written by `evaluate`, stored and read by `results`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One answer of a model to one question at one number of shots."""
+    """A model's answer to one question at one number of shots."""
 
     benchmark: str
     family: str
@@ -21,11 +21,11 @@ class ScoreRow:
     """Points: accuracy × 100, CIDEr × 100."""
     prediction: str
     parsed: bool
-    """Whether the answer has the form of an answer."""
+    """Whether the answer has the required form."""
     content: float | None = None
-    """Of a caption of the world: points for what is said, whatever the wording."""
+    """For a caption of the world: points for its content, regardless of the wording."""
     reference_probability: float | None = None
-    """Of the answer that a demonstration would show, with its end: the geometric mean over its tokens, 0 to 1."""
+    """Of the reference answer as a demonstration shows it, end included: geometric mean over its tokens, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class HeldOutRow:
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """A question with its answer, kept to be looked at."""
+    """A question with its answer, kept for inspection."""
 
     benchmark: str
     shots: int

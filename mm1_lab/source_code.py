@@ -1,9 +1,9 @@
-"""Hashes of the code of parts that people add or edit: connectors, metrics, readers of data.
+"""Hashes of the source code of parts that users add or edit: connectors, metrics, data readers.
 
-Identity is configuration, never code, so that a refactoring keeps every result. But a part of one's own keeps its name
-when its body is edited, and its trials their scores. So what was made with a part records the hash of its code, and
-whoever shows it says where the code is another now. Comments, docstrings and layout are not in the hash, nor is what
-the part takes from other files. Source files are read, not imported, so that it takes no time.
+Identity comes from configuration, never from code, so that a refactoring keeps every result. But a user's part keeps
+its name when its code is edited, and its trials keep their scores. So results record the hash of the code of the parts
+they were made with, and reports mention where it has changed since. The hash ignores comments, docstrings, layout, and
+code that the part uses from other files. Source files are parsed, not imported, which is fast.
 """
 
 import ast
@@ -20,18 +20,18 @@ PLACES = {
     "metric": (("evaluate/metrics.py",), "METRICS"),
     "reader": (("data/shards/readers.py", "data/shards/conversations.py"), "READERS"),
 }
-"""By kind of part: the files that have them all, and the table that they stand in, by decorator or as it is written."""
+"""By kind of part: the files that contain all its parts, and the table in which they are registered or listed."""
 
 
 @cache
 def code_hash(kind: str, name: str) -> str | None:
-    """Of the part and of what it uses of its own file: 12 hexadecimal digits. None where there is no such part."""
+    """12 hexadecimal digits over the part and the code it uses in its own file. None if there is no such part."""
     files, table = PLACES[kind]
     for file in files:
         source = (Path(__file__).parent / file).read_text(encoding="utf-8")
         try:
             body = ast.parse(source).body
-        except SyntaxError:  # somebody is writing it just now
+        except SyntaxError:  # it is being edited
             return _digest(source)
         if part := next(_entries(body, kind, table, name), None):
             return _part_hash(part, body, (kind, table))
@@ -55,13 +55,13 @@ def _digest(text: str) -> str:
 
 
 def changed_parts(recorded: Mapping[str, str]) -> list[str]:
-    """Of parts (`connector c-abstractor`) with the hashes that they had, those whose code is another now."""
+    """The parts (such as `connector c-abstractor`) whose code no longer has the recorded hash."""
     now = {part: code_hash(*part.split(" ", 1)) for part in recorded}
     return [part for part, known in recorded.items() if now[part] not in (None, known)]
 
 
 def _entries(body: list[ast.stmt], kind: str, table: str, name: str) -> Iterator[ast.AST]:
-    """The definition under `@kind("name", …)`, or the value of `name` in the table."""
+    """The definition decorated with `@kind("name", …)`, or the value of `name` in the table."""
     for node in body:
         for call in getattr(node, "decorator_list", ()):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == kind and _is(call.args[0], name):
@@ -76,13 +76,13 @@ def _is(node: ast.expr | None, name: str) -> bool:
 
 
 def _names(node: ast.stmt) -> list[str]:
-    """What a statement of a file defines."""
+    """Names that a statement defines."""
     targets = [*getattr(node, "targets", ()), getattr(node, "target", None)]
     return [getattr(node, "name", ""), *(target.id for target in targets if isinstance(target, ast.Name))]
 
 
 def _bare(node: ast.AST) -> ast.AST:
-    """Without decorators and docstrings."""
+    """Removes decorators and docstrings."""
     for part in ast.walk(node):
         if isinstance(part, ast.ClassDef | ast.FunctionDef):
             part.decorator_list = []
@@ -96,9 +96,9 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def changed_text(parts: Iterable[str]) -> str:
-    """A sentence about changed parts, each as often as there are trials that were made with it; empty for none."""
+    """A sentence about changed parts, each listed once per trial made with it; empty if there are none."""
     counts = Counter(parts)
     if not counts:
         return ""
     which = ", ".join(f"{part} ({counted(count, 'trial')})" for part, count in counts.items())
-    return f"The code of {which} changed since they were made; `mm1-lab run … --anew` makes them again."
+    return f"The code of {which} changed since they were made; `mm1-lab run … --anew` runs them again."

@@ -1,8 +1,9 @@
-"""The processes that train one stage together: one alone, or several that torchrun or Ray Train has started.
+"""The processes that train one stage together: a single one, or several started by torchrun or Ray Train.
 
-A step's batch is the same whatever the team: each process takes a stretch of its rows, and what concerns the whole
-batch is summed over the team. Gradients are averaged over processes, so a process divides its sums by `mean` counts.
-Alone, each function here gives back what it got. All processes must call them in the same order.
+A step's batch is the same for every team size: each process takes a contiguous part of its rows, and sums over the
+whole batch are taken over the team. Gradients are averaged over processes, so each process divides its sums by `mean`
+counts. In a single process each function returns its argument. All processes must call these functions in the same
+order.
 """
 
 from typing import Any, TypeVar
@@ -16,11 +17,11 @@ T = TypeVar("T")
 
 
 class Dismissed(Exception):
-    """This process's part of a stage is done; the first one finishes it."""
+    """This process has done its part of a stage; the first process finishes it."""
 
 
 def size() -> int:
-    """Processes, each with a GPU of its own where there are GPUs."""
+    """Number of processes, each with its own GPU if there are GPUs."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -33,27 +34,27 @@ def is_first() -> bool:
 
 
 def dismiss_others() -> None:
-    """Raises Dismissed in every process but the first."""
+    """Raises Dismissed in every process except the first."""
     if not is_first():
         raise Dismissed
 
 
 def device() -> torch.device:
-    """Where this process computes. In a team that is said by its backend: gloo's is the CPU."""
+    """The device of this process; in a team it depends on the backend, since gloo uses the CPU."""
     if torch.cuda.is_available() and (size() == 1 or distributed.get_backend() == "nccl"):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def own(count: int) -> slice:
-    """This process's stretch of `count` rows. Raises RequestError where there are fewer rows than processes."""
+    """This process's part of `count` rows. Raises RequestError if there are fewer rows than processes."""
     if count < size():
-        raise RequestError(f"a step of {count} rows cannot be shared by {size()} workers; take fewer, or larger steps")
+        raise RequestError(f"a step of {count} rows cannot be shared by {size()} workers; use fewer, or larger steps")
     return slice(rank() * count // size(), (rank() + 1) * count // size())
 
 
 def stretch(count: int) -> tuple[slice, int]:
-    """Where this process's `count` rows are among those of all, and how many these are."""
+    """The slice of this process's `count` rows in the rows of the whole team, and the total number of rows."""
     if size() == 1:
         return slice(0, count), count
     counts = torch.zeros(size(), dtype=torch.long, device=device())
@@ -77,7 +78,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def most(number: int) -> int:
-    """The largest of the team's numbers."""
+    """The maximum over the team."""
     if size() == 1:
         return number
     values = torch.tensor(number, device=device())
@@ -95,7 +96,7 @@ def same(value: T) -> T:
 
 
 def gathered(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
-    """The rows of all, with gradients for each process's own; `own` and `count` are those of `stretch`."""
+    """The rows of the whole team, with gradients for this process's own; `own` and `count` come from `stretch`."""
     if size() == 1:
         return rows
     return _Gather.apply(rows, own, count)

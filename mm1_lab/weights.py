@@ -1,4 +1,4 @@
-"""Weights of the transformers library's models: written with the stage that they are of, and read back."""
+"""Saves the weights of transformers models together with their stage, and loads them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STAGE = "stage.json"
 def library_weights(
     kind: Any, model: PretrainedEncoder | PretrainedDecoder, config: Any = None
 ) -> dict[str, torch.Tensor]:
-    """The weights in a model's folder by their names in the library's class `kind`, in single precision.
+    """The weights in a model's folder, named as in the library's class `kind`, in single precision.
 
-    Raises RequestError for a folder that lacks weights.
+    Raises RequestError for a folder without weights.
     """
     import torch
 
@@ -40,15 +40,15 @@ def library_weights(
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except Exception as error:  # whatever the library and safetensors raise for damaged files
+    except Exception as error:  # the library and safetensors raise various errors for damaged files
         raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
     if found["missing_keys"]:
-        raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is not complete")
+        raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is incomplete")
     return dict(loaded.state_dict())
 
 
 def save_weights(model: Any, folder: Path, stage: Stage) -> None:
-    """Writes a model of the library as it does, and `stage.json`: the resolved configuration of `stage`."""
+    """Saves a transformers model, and `stage.json`: the resolved configuration of `stage`."""
     with quiet_library():
         model.save_pretrained(folder, save_original_format=False)
     identity = {"kind": stage.KIND, "version": stage.VERSION, "fingerprint": stage.fingerprint}
@@ -57,23 +57,23 @@ def save_weights(model: Any, folder: Path, stage: Stage) -> None:
 
 
 def load_weights(model: Any, folder: Path) -> None:
-    """Reads weights that `save_weights` wrote into `model`, which must be of the same shape.
+    """Loads weights written by `save_weights` into `model`, which must have the same shape.
 
-    An encoder's weights may be of another resolution: their position embeddings are interpolated. Raises RequestError
+    An encoder's weights may have another resolution; their position embeddings are interpolated. Raises RequestError
     for weights of another model.
     """
     from huggingface_hub import load_torch_model
 
-    one = folder / WEIGHTS  # besides there may be weights of other things; large models lie in several files
+    one = folder / WEIGHTS  # the folder may contain other weights too; large models have several files
     found: Any = load_torch_model(model, one if one.exists() else folder)
-    strange = [*(set(found.missing_keys) - set(model.all_tied_weights_keys)), *found.unexpected_keys]
-    if strange:
-        raise RequestError(f"{folder}: its weights do not fit the model ({min(strange)}); make it anew")
+    mismatched = [*(set(found.missing_keys) - set(model.all_tied_weights_keys)), *found.unexpected_keys]
+    if mismatched:
+        raise RequestError(f"{folder}: its weights do not fit the model ({min(mismatched)}); recreate it")
 
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Keeps the library from drawing progress bars and from telling what it does."""
+    """Suppresses the library's progress bars and log messages."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

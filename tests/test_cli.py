@@ -156,4 +156,4 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     finally:
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate()
-    assert output.strip() == "mm1-lab: stopped; the same command goes on from here" and process.returncode == 130
+    assert output.strip() == "mm1-lab: stopped; run the same command to continue" and process.returncode == 130

@@ -168,7 +168,7 @@ def test_a_damaged_folder_is_refused(place: Path, tmp_path: Path) -> None:
     for name in ("model.safetensors", "tokenizer.json", "generation_config.json"):
         folder = shutil.copytree(place / "mm1", tmp_path / name)
         (folder / name).unlink()
-        with pytest.raises(RequestError, match=f"lacks {name}; the copy is not complete"):
+        with pytest.raises(RequestError, match=f"lacks {name}; the copy is incomplete"):
             AutoModelForImageTextToText.from_pretrained(folder)
     folder = shutil.copytree(place / "mm1", tmp_path / "pickled")
     torch.save({}, folder / "pytorch_model.bin")
@@ -257,14 +257,14 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
         save_file(kept, folder / "model.safetensors")
 
     assert "there is no such folder" in told("./nowhere")
-    assert "lacks config.json; the copy is not complete" in changed("bare", lambda at: (at / "config.json").unlink())
+    assert "lacks config.json; the copy is incomplete" in changed("bare", lambda at: (at / "config.json").unlink())
     assert "lacks model.safetensors" in changed("light", lambda at: (at / "model.safetensors").unlink())
     assert "is pickled" in changed("pickled", lambda at: torch.save({}, at / "pytorch_model.bin"))
     assert "model_type is 'clip_vision_model'" in told(str(place / "encoder"))
-    assert "is no whole model as `mm1-lab export` writes it (SafetensorError" in changed("cut", cut)
+    assert "is not a model written by `mm1-lab export` (SafetensorError" in changed("cut", cut)
     assert "its weights lack connector" in changed("parts", without_connector)
     image = edited("config.json", '"image_token_id": 3', '"image_token_id": 7')
-    assert "the image token is 7 to its model, 3 to its tokenizer" in changed("strange", image)
+    assert "the image token is 7 in its config, 3 in its tokenizer" in changed("strange", image)
     assert "its decoder's embedding has 40 rows" in changed("rows", edited("config.json", ": 423", ": 40"))
     whole = str(place / "mm1")
     assert "was made for 256 positions; lower" in told(whole, "sft.sequence_length=300")

@@ -72,7 +72,7 @@ def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
     assert process.returncode == 130
-    assert output.strip().splitlines()[-1] == "mm1-lab: stopped; the same command goes on from here"
+    assert output.strip().splitlines()[-1] == "mm1-lab: stopped; run the same command to continue"
     assert "Traceback" not in output and "PC: @" not in output
 
 

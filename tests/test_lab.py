@@ -218,7 +218,7 @@ def test_a_folder_without_weights(models: Path, tmp_path: Path, refused: Refused
         pair[place] = folder
         assert "there are no weights in the folder (*.safetensors)" in refused(*pair)
         torch.save({}, folder / "pytorch_model.bin")
-        assert "pickled weights alone (pytorch_model.bin)" in refused(*pair)
+        assert "only pickled weights (pytorch_model.bin)" in refused(*pair)
 
 
 def test_a_hub_name_without_network(models: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,15 +231,15 @@ def test_a_hub_name_without_network(models: Path, refused: Refused, monkeypatch:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", away)
     error = refused("google/siglip-base-patch16-224", models / "llama")
     assert "google/siglip-base-patch16-224: is neither a folder here nor in the hub's cache" in error
-    assert "(ConnectError: Name or service not known); give the folder of a copy" in error
+    assert "(ConnectError: Name or service not known); give the folder of a local copy" in error
 
 
 def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -> None:
     assert "there is no such folder" in refused("./nowhere/at/all", models / "llama")
-    assert "vision towers of family 'llama' are not known here; known: clip_vision_model" in refused(
+    assert "vision towers of family 'llama' are not supported; known: clip_vision_model" in refused(
         models / "llama", models / "llama"
     )
-    assert "decoders of family 'clip' are not known here; known: llama" in refused(models / "clip", models / "clip")
+    assert "decoders of family 'clip' are not supported; known: llama" in refused(models / "clip", models / "clip")
     (tmp_path / "empty").mkdir()
     assert "has no config.json" in refused(tmp_path / "empty", models / "llama")
     bare = shutil.copytree(models / "aimv2", tmp_path / "bare")
@@ -249,7 +249,7 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     config = json.loads((window / "config.json").read_text())
     config |= {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}
     (window / "config.json").write_text(json.dumps(config))
-    assert "see only a window of the text" in refused(models / "clip", window)
+    assert "use sliding-window attention" in refused(models / "clip", window)
 
 
 def test_a_tokenizer_of_another_size_is_refused(models: Path, tmp_path: Path, refused: Refused) -> None:

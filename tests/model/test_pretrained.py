@@ -214,7 +214,7 @@ def test_weights_that_are_damaged(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_folder() -> None:
-    with pytest.raises(RequestError, match="there is no such folder, and a hub name is OWNER/NAME"):
+    with pytest.raises(RequestError, match="there is no such folder, and it is not a hub name"):
         find_folder("models/clip/large")
 
 

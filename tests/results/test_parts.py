@@ -35,7 +35,7 @@ def test_the_stores_own_comes_first(ledger: Ledger, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("model.safetensors", b"weight", "model.safetensors is not what DONE says"),
+        ("model.safetensors", b"weight", "model.safetensors does not match DONE"),
         ("model.safetensors", None, "model.safetensors: No such file"),
         ("DONE", b"{", "DONE cannot be read"),
         ("DONE", b"[]", "DONE cannot be read"),
