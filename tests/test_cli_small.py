@@ -182,7 +182,7 @@ def test_a_project_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert main(["plan", "my_question", *SMOKE]) == 0
     assert "my_question at smoke: 3 trials" in capsys.readouterr().out
     assert main(["init", str(folder)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(

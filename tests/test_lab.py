@@ -255,7 +255,7 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
 def test_a_tokenizer_of_another_size_is_refused(models: Path, tmp_path: Path, refused: Refused) -> None:
     other = shutil.copytree(models / "llama", tmp_path / "other")
     saved.save_tokenizer(other, more=saved.ROWS)
-    assert f"but its decoder's embedding has {saved.ROWS} rows" in refused(models / "clip", other)
+    assert f"but its decoder's embedding has only {saved.ROWS} rows" in refused(models / "clip", other)
 
 
 def test_data_with_another_tokenizer(models: Path, tmp_path: Path, refused: Refused) -> None:
