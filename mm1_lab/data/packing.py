@@ -29,30 +29,30 @@ def fill_row(sizes: Iterable[tuple[int, int]], sequence: int, max_images: int) -
     `sizes` yields (positions, images) of each candidate and is consumed only as far as needed. The first candidate is
     always taken.
     """
-    enough = sequence - sequence // SLACK
+    full = sequence - sequence // SLACK
     candidates = enumerate(sizes)
-    taken: list[tuple[int, tuple[int, int]]] = []
-    filled = shown = 0
+    placed: list[tuple[int, tuple[int, int]]] = []
+    used = used_images = 0
     for candidate in candidates:
         _, (tokens, images) = candidate
-        if filled + tokens > sequence or shown + images > max_images:
+        if used + tokens > sequence or used_images + images > max_images:
             break
-        taken.append(candidate)
-        filled, shown = filled + tokens, shown + images
-        if filled >= enough:
-            return [number for number, _ in taken]
+        placed.append(candidate)
+        used, used_images = used + tokens, used_images + images
+        if used >= full:
+            return [number for number, _ in placed]
     else:
-        return [number for number, _ in taken]
-    kept = max(1, len(taken) - UNDONE)
-    begun = [number for number, _ in taken[:kept]]
-    fills = {(sum(tokens for _, (tokens, _) in taken[:kept]), sum(images for _, (_, images) in taken[:kept])): begun}
-    for number, (tokens, images) in chain(taken[kept:], [candidate], islice(candidates, LOOKAHEAD)):
-        for (filled, shown), row in list(fills.items()):
-            if filled + tokens <= sequence and shown + images <= max_images:
-                fills.setdefault((filled + tokens, shown + images), [*row, number])
-        if max(fills)[0] >= enough:
+        return [number for number, _ in placed]
+    fixed = max(1, len(placed) - UNDONE)
+    used, used_images = (sum(size[axis] for _, size in placed[:fixed]) for axis in (0, 1))
+    rows = {(used, used_images): [number for number, _ in placed[:fixed]]}  # by the positions and images they use
+    for number, (tokens, images) in chain(placed[fixed:], [candidate], islice(candidates, LOOKAHEAD)):
+        for (used, used_images), row in list(rows.items()):
+            if used + tokens <= sequence and used_images + images <= max_images:
+                rows.setdefault((used + tokens, used_images + images), [*row, number])
+        if max(rows)[0] >= full:
             break
-    return fills[max(fills)]
+    return rows[max(rows)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,9 @@ class Packer:
     def _encode(self, document: Document) -> tuple[list[int], list[float], list[Picture]]:
         """Tokens (from `begin` to `end`), loss weights and pictures of `document`."""
         tokenizer = self.tokenizer
-        elsewhere = self.prompt_loss_weight
-        if elsewhere < 1 and not any(isinstance(part, Answer) for part in document.parts):
-            elsewhere = 1.0
+        prompt_weight = self.prompt_loss_weight
+        if prompt_weight < 1 and not any(isinstance(part, Answer) for part in document.parts):
+            prompt_weight = 1.0
         tokens = [tokenizer.begin]
         weights = [0.0]
         pictures: list[Picture] = []
@@ -139,7 +139,7 @@ class Packer:
                     continue
                 is_answer = isinstance(part, Answer)
                 tokens += ids
-                weights += [1.0 if is_answer else elsewhere] * len(ids)
+                weights += [1.0 if is_answer else prompt_weight] * len(ids)
                 if after_answer:
                     weights[-len(ids)] = 1.0
                 after_answer = is_answer
@@ -149,7 +149,7 @@ class Packer:
                 pictures.append(part)
                 after_answer = False
         tokens.append(tokenizer.end)
-        weights.append(1.0 if after_answer else elsewhere)
+        weights.append(1.0 if after_answer else prompt_weight)
         return tokens, weights, pictures
 
     def _row(self, documents: list[tuple[list[int], list[float], list[Picture]]]) -> Row:
@@ -158,7 +158,7 @@ class Packer:
         tokens = np.full(self.sequence, self.tokenizer.pad, np.int32)
         tokens[:used] = [token for ids, _, _ in documents for token in ids]
         weights = np.zeros(self.sequence, np.float32)
-        weights[:used] = [weight for _, of_tokens, _ in documents for weight in of_tokens]
+        weights[:used] = [weight for _, token_weights, _ in documents for weight in token_weights]
         numbers = np.zeros(self.sequence, np.int32)
         numbers[:used] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
         positions = np.zeros(self.sequence, np.int32)

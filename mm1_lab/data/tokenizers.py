@@ -122,7 +122,7 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
     if end is None:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")
     if loaded.pad_token_id is None:
-        _say(f"tokenizer: {folder} has no pad token; using its end token {loaded.convert_ids_to_tokens(end)!r}")
+        _warn_once(f"tokenizer: {folder} has no pad token; using its end token {loaded.convert_ids_to_tokens(end)!r}")
     begin = _first(loaded.bos_token_id, loaded.cls_token_id)
     backend = Backend.from_str(backend.to_str())
     entries = max(backend.get_vocab(with_added_tokens=True).values()) + 1
@@ -143,8 +143,7 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
 
 
 @lru_cache
-def _say(message: str) -> None:
-    """Prints each message once."""
+def _warn_once(message: str) -> None:
     print(message, file=sys.stderr)
 
 

@@ -34,22 +34,19 @@ def format_of(files: BenchmarkFiles) -> Format:
 
 @lru_cache(maxsize=32)
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
-    """Returns the cached selection; otherwise reads the benchmark's files, possibly gigabytes, and caches the result.
-
-    Raises RequestError if the files are invalid or hold too few demonstrations.
-    """
+    """Returns the cached selection, or selects from the files, possibly gigabytes. Raises RequestError if invalid."""
     if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
-        return _choose_anew(config, settings)
+        return _choose_from_files(config, settings)
     code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE]
-    asked_for = [settings.questions, settings.blocks, max(settings.shots, default=0)]
-    key = hashlib.sha256(canonical_json([config.model_dump(mode="json"), asked_for, code]).encode()).hexdigest()[:16]
+    selection = [settings.questions, settings.blocks, max(settings.shots, default=0)]
+    key = hashlib.sha256(canonical_json([config.model_dump(mode="json"), selection, code]).encode()).hexdigest()[:16]
     path = cache / "benchmarks" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):  # missing or damaged
-        asked, shown, published = json.loads(path.read_text(encoding="utf-8"))
-        return list(map(_item, asked)), list(map(_item, shown)), published
-    asked, shown, published = chosen = _choose_anew(config, settings)
+        questions, examples, published = json.loads(path.read_text(encoding="utf-8"))
+        return list(map(_item, questions)), list(map(_item, examples)), published
+    questions, examples, published = chosen = _choose_from_files(config, settings)
     with suppress(OSError):  # e.g. a full disk
-        write_text(path, json.dumps([list(map(astuple, asked)), list(map(astuple, shown)), published]))
+        write_text(path, json.dumps([list(map(astuple, questions)), list(map(astuple, examples)), published]))
     return chosen
 
 
@@ -58,7 +55,7 @@ def _item(row: Any) -> Item:
     return Item(key, tuple(images), question, tuple(answers), kind, tuple(choices))
 
 
-def _choose_anew(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
+def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
     items = _read(config, config)
     with_answers = [item for item in items if item.answers]
     if with_answers and len(with_answers) < len(items):
@@ -72,13 +69,13 @@ def _choose_anew(config: BenchmarkConfig, settings: EvaluationSettings) -> Chose
             f"benchmark {config.name!r}: names no demonstrations, but is evaluated at {shots} shots; "
             "add `demonstrations: {…}` with its training split, or `shots: [0]`"
         )
-    shown = [item for item in _read(config, config.demonstrations) if item.answers]
-    if len(shown) < shots:
+    examples = [item for item in _read(config, config.demonstrations) if item.answers]
+    if len(examples) < shots:
         raise RequestError(
-            f"benchmark {config.name!r}: only {len(shown)} demonstrations with answers, but {shots} shots; "
+            f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers, but {shots} shots; "
             f"add demonstrations, or use fewer shots (`shots: [0]`)"
         )
-    return items[: settings.questions], shown[: settings.blocks * shots], len(items)
+    return items[: settings.questions], examples[: settings.blocks * shots], len(items)
 
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:

@@ -104,8 +104,7 @@ def _annotations(files: BenchmarkFiles, subtype: str, questions: dict[str, Entry
         )
     if missing:
         raise RequestError(
-            f"{path}: has no annotation for {len(missing)} of {len(questions)} questions (first: {missing[0]}); "
-            "fetch it again"
+            f"{path}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); fetch it again"
         )
     return found
 

@@ -52,15 +52,15 @@ def generate(
     embedder.see(picture for segment in segments for picture in segment.pictures)
     texts: list[list[str]] = [[] for _ in groups]
     scores: list[list[float | None]] = [[] for _ in groups]
-    for part in _batches(groups, batch):
-        prefixes = [embedder.embed(group.prefix) for _, group in part]
-        questions = [[embedder.embed(question) for question in group.questions] for _, group in part]
+    for chunk in _batches(groups, batch):
+        prefixes = [embedder.embed(group.prefix) for _, group in chunk]
+        questions = [[embedder.embed(question) for question in group.questions] for _, group in chunk]
         decoding = SharedPrefixDecoding(decoder, prefixes, questions)
         answers = _decode(decoding, tokenizer, stop, new_tokens)
-        found = decoding.probabilities([group.references for _, group in part])
-        for (index, _), rows, own in zip(part, answers, found, strict=True):
+        probabilities = decoding.probabilities([group.references for _, group in chunk])
+        for (index, _), rows, values in zip(chunk, answers, probabilities, strict=True):
             texts[index] += [tokenizer.decode(ids) for ids in rows]
-            scores[index] += own
+            scores[index] += values
     return texts, scores
 
 
@@ -73,19 +73,19 @@ def cut_answer(text: str, stop: tuple[str, ...]) -> str:
 
 def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:
     """Yields batches of (index of the group, part of the group) with at most `batch` questions in total."""
-    part: list[tuple[int, Group]] = []
+    chunks: list[tuple[int, Group]] = []
     free = batch
     for index, group in enumerate(groups):
         for start in range(0, len(group.questions), batch):
-            some = slice(start, start + batch)
-            chunk = Group(group.prefix, group.questions[some], group.references[some])
+            taken = slice(start, start + batch)
+            chunk = Group(group.prefix, group.questions[taken], group.references[taken])
             if len(chunk.questions) > free:
-                yield part
-                part, free = [], batch
-            part.append((index, chunk))
+                yield chunks
+                chunks, free = [], batch
+            chunks.append((index, chunk))
             free -= len(chunk.questions)
-    if part:
-        yield part
+    if chunks:
+        yield chunks
 
 
 def _decode(
@@ -96,22 +96,22 @@ def _decode(
     tail = max((len(word.encode()) for word in stop), default=0)
     logits = decoding.start()
     answers: list[list[list[int]]] = [[[] for _ in range(count)] for count in decoding.counts]
-    going = [(group, question) for group, count in enumerate(decoding.counts) for question in range(count)]
+    active = [(group, question) for group, count in enumerate(decoding.counts) for question in range(count)]
     for step in range(new_tokens):
-        best = logits.argmax(dim=-1)
-        tokens = best.tolist()
-        still_going = []
-        for group, question in going:
+        chosen = logits.argmax(dim=-1)
+        tokens = chosen.tolist()
+        still_active = []
+        for group, question in active:
             ids, token = answers[group][question], tokens[group][question]
             if token == tokenizer.end:
                 continue
             ids.append(token)
             if not (tail and any(word in tokenizer.decode(ids[-tail:]) for word in stop)):
-                still_going.append((group, question))
-        going = still_going
-        if not going or step == new_tokens - 1:
+                still_active.append((group, question))
+        active = still_active
+        if not active or step == new_tokens - 1:
             break
-        logits = decoding.advance(best)
+        logits = decoding.advance(chosen)
     return answers
 
 
@@ -130,42 +130,42 @@ class SharedPrefixDecoding:
         self._prefixes = prefixes
         self.counts = [len(group) for group in questions]
         """Questions in each group."""
-        most = max(self.counts)
-        self._questions = [[*group, *[group[-1]] * (most - len(group))] for group in questions]
+        largest = max(self.counts)
+        self._questions = [[*group, *[group[-1]] * (largest - len(group))] for group in questions]
         self._cache = DynamicCache(config=decoder.config)
         device = prefixes[0].device
         self._prefix_lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)
         self._lengths = torch.tensor(
             [[len(question) for question in group] for group in self._questions], device=device
         )
-        self._seen: torch.Tensor = torch.empty(0)
+        self._visible: torch.Tensor = torch.empty(0)
         """bool (G, Q, keys): what the next token of each question may attend to, apart from itself."""
-        self._same = torch.eye(most, dtype=torch.bool, device=device).expand(len(prefixes), -1, -1)
+        self._same_question = torch.eye(largest, dtype=torch.bool, device=device).expand(len(prefixes), -1, -1)
         """(G, Q, Q)"""
-        self._asked: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._after_questions: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         """State after reading the questions, before any answer: what may be attended to, next positions, logits."""
 
     def start(self) -> torch.Tensor:
         """Reads prefixes and questions. Returns the logits (G, Q, vocabulary) of the first new token."""
         in_prefix = self._read_prefixes()
         longest = int(self._lengths.max())
-        most = self._lengths.shape[1]
+        count = self._lengths.shape[1]
         device = in_prefix.device
         inputs = torch.stack([_pad_left(group, longest).flatten(0, 1) for group in self._questions])
-        places = torch.arange(longest, device=device) - (longest - self._lengths)[:, :, None]
-        valid = places >= 0
-        positions = self._prefix_lengths[:, None, None] + places.clamp(min=0)
-        # (G, Q, L queries, Q, L keys): a token sees its own question, up to itself.
+        offsets = torch.arange(longest, device=device) - (longest - self._lengths)[:, :, None]
+        valid = offsets >= 0
+        positions = self._prefix_lengths[:, None, None] + offsets.clamp(min=0)
+        # (G, Q, L queries, Q, L keys): a token attends to its own question, up to itself.
         causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-        among = self._same[:, :, None, :, None] & causal[:, None, :] & valid[:, None, None, :, :]
-        among = among.flatten(3, 4).flatten(1, 2)
-        among |= torch.eye(most * longest, dtype=torch.bool, device=device)
-        mask = torch.cat([in_prefix[:, None, :].expand(-1, most * longest, -1), among], dim=2)
-        ends = torch.arange(1, most + 1, device=device) * longest - 1
-        own = (self._same[:, :, :, None] & valid[:, None, :, :]).flatten(2, 3)
-        self._seen = torch.cat([in_prefix[:, None, :].expand(-1, most, -1), own], dim=2)
+        within = self._same_question[:, :, None, :, None] & causal[:, None, :] & valid[:, None, None, :, :]
+        within = within.flatten(3, 4).flatten(1, 2)
+        within |= torch.eye(count * longest, dtype=torch.bool, device=device)
+        mask = torch.cat([in_prefix[:, None, :].expand(-1, count * longest, -1), within], dim=2)
+        ends = torch.arange(1, count + 1, device=device) * longest - 1
+        own_keys = (self._same_question[:, :, :, None] & valid[:, None, :, :]).flatten(2, 3)
+        self._visible = torch.cat([in_prefix[:, None, :].expand(-1, count, -1), own_keys], dim=2)
         logits = self._run(inputs, mask, positions.flatten(1, 2), ends)
-        self._asked = self._seen, self._prefix_lengths[:, None] + self._lengths, logits
+        self._after_questions = self._visible, self._prefix_lengths[:, None] + self._lengths, logits
         return logits
 
     def probabilities(self, answers: Sequence[Sequence[Sequence[int]]]) -> list[list[float | None]]:
@@ -173,50 +173,50 @@ class SharedPrefixDecoding:
 
         Call it after `start`; answers decoded since then are not attended to. None for an answer that is empty.
         """
-        assert self._asked is not None
-        seen, positions, logits = self._asked
-        lists = [[list(own[at]) if at < len(own) else [] for at in range(seen.shape[1])] for own in answers]
-        most = max(len(ids) for own in lists for ids in own)
-        if not most:
+        assert self._after_questions is not None
+        visible, positions, logits = self._after_questions
+        lists = [[list(own[at]) if at < len(own) else [] for at in range(visible.shape[1])] for own in answers]
+        length = max(len(ids) for own in lists for ids in own)
+        if not length:
             return [[None] * count for count in self.counts]
-        tokens = torch.tensor([[ids + [0] * (most - len(ids)) for ids in own] for own in lists], device=seen.device)
-        if most > 1:
-            logits = torch.cat([logits[:, :, None], self._after(tokens[:, :, :-1], seen, positions)], dim=2)
-        else:
-            logits = logits[:, :, None]
-        logs = logits.float().log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0].tolist()
+        padded = [[ids + [0] * (length - len(ids)) for ids in own] for own in lists]
+        tokens = torch.tensor(padded, device=visible.device)
+        logits = logits[:, :, None]
+        if length > 1:
+            logits = torch.cat([logits, self._after(tokens[:, :, :-1], visible, positions)], dim=2)
+        log_probabilities = logits.float().log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0].tolist()
         return [
             [_geometric_mean(own[: len(ids)]) for own, ids in zip(rows[:count], group[:count], strict=True)]
-            for rows, group, count in zip(logs, lists, self.counts, strict=True)
+            for rows, group, count in zip(log_probabilities, lists, self.counts, strict=True)
         ]
 
-    def _after(self, tokens: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def _after(self, tokens: torch.Tensor, visible: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Logits (G, Q, n, vocabulary) that follow each of `tokens` (G, Q, n), which continue the questions."""
-        most, count = tokens.shape[1:]
-        since = self._cache.get_seq_length() - seen.shape[2]
-        before = torch.nn.functional.pad(seen, (0, since))[:, :, None].expand(-1, -1, count, -1).flatten(1, 2)
-        causal = torch.ones(count, count, dtype=torch.bool, device=tokens.device).tril()
-        own = (self._same[:, :, None, :, None] & causal[:, None, :]).flatten(3, 4).flatten(1, 2)
-        places = (positions[:, :, None] + torch.arange(count, device=tokens.device)).flatten(1, 2)
+        questions, length = tokens.shape[1:]
+        since = self._cache.get_seq_length() - visible.shape[2]
+        context = torch.nn.functional.pad(visible, (0, since))[:, :, None].expand(-1, -1, length, -1).flatten(1, 2)
+        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        within = (self._same_question[:, :, None, :, None] & causal[:, None, :]).flatten(3, 4).flatten(1, 2)
+        indices = (positions[:, :, None] + torch.arange(length, device=tokens.device)).flatten(1, 2)
         inputs = self._decoder.get_input_embeddings()(tokens.flatten(1, 2))
-        return self._run(inputs, torch.cat([before, own], dim=2), places, None).unflatten(1, (most, count))
+        return self._run(inputs, torch.cat([context, within], dim=2), indices, None).unflatten(1, (questions, length))
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
         """Reads the next token (G, Q) of each answer. Returns the logits (G, Q, vocabulary) of the one after it."""
-        self._seen = torch.cat([self._seen, self._same], dim=2)
+        self._visible = torch.cat([self._visible, self._same_question], dim=2)
         positions = self._prefix_lengths[:, None] + self._lengths
         self._lengths = self._lengths + 1
-        return self._run(self._decoder.get_input_embeddings()(tokens), self._seen, positions, None)
+        return self._run(self._decoder.get_input_embeddings()(tokens), self._visible, positions, None)
 
     def _read_prefixes(self) -> torch.Tensor:
         """Fills the KV cache with the right-padded prefixes. Returns bool (G, P): False for padding."""
         inputs = torch.nn.utils.rnn.pad_sequence(list(self._prefixes), batch_first=True)
-        places = torch.arange(inputs.shape[1], device=inputs.device)
-        in_prefix = places < self._prefix_lengths[:, None]
-        mask = (places <= places[:, None]) & in_prefix[:, None, :] | torch.eye(
-            len(places), dtype=torch.bool, device=inputs.device
+        indices = torch.arange(inputs.shape[1], device=inputs.device)
+        in_prefix = indices < self._prefix_lengths[:, None]
+        mask = (indices <= indices[:, None]) & in_prefix[:, None, :] | torch.eye(
+            len(indices), dtype=torch.bool, device=inputs.device
         )
-        self._run(inputs, mask, places.expand(len(inputs), -1), places[-1:])
+        self._run(inputs, mask, indices.expand(len(inputs), -1), indices[-1:])
         return in_prefix
 
     def _run(
@@ -241,5 +241,5 @@ def _pad_left(inputs: Sequence[torch.Tensor], length: int) -> torch.Tensor:
     return torch.stack([torch.nn.functional.pad(one, (0, 0, length - len(one), 0)) for one in inputs])
 
 
-def _geometric_mean(logs: Sequence[float]) -> float | None:
-    return math.exp(sum(logs) / len(logs)) if logs else None
+def _geometric_mean(log_probabilities: Sequence[float]) -> float | None:
+    return math.exp(sum(log_probabilities) / len(log_probabilities)) if log_probabilities else None

@@ -44,14 +44,11 @@ class Secrets:
 
 @dataclass(slots=True)
 class Found:
-    """What was found."""
+    """Number of documents that fail a check, by (check, stream), and the key of the first one for each check."""
 
     samples: int = 0
-    """Number of samples searched."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Number of leaking documents by (check, stream)."""
     first: dict[str, str] = field(default_factory=dict)
-    """Key of the first leaking document, by check."""
 
 
 def find_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Found:

@@ -10,7 +10,7 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
 
-MOST = 24
+BATCH = 24
 """Number of (prompt, answer) sequences per forward pass."""
 
 
@@ -51,12 +51,12 @@ def log_probabilities(
     decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
 ) -> list[tuple[float, bool]]:
     """For each (prompt, answer): the answer's log-probability in nats, and whether greedy decoding would produce it."""
-    chunks = (options[start : start + MOST] for start in range(0, len(options), MOST))
-    return [found for chunk in chunks for found in _of_batch(decoder, embedder, chunk)]
+    batches = (options[start : start + BATCH] for start in range(0, len(options), BATCH))
+    return [result for batch in batches for result in _batch_log_probabilities(decoder, embedder, batch)]
 
 
 @torch.inference_mode()
-def _of_batch(
+def _batch_log_probabilities(
     decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
 ) -> list[tuple[float, bool]]:
     """Sequences are padded on the right, where causal attention never sees the padding."""
@@ -64,13 +64,13 @@ def _of_batch(
     inputs = [embedder.embed(prompt + Segment(answer)) for prompt, answer in options]
     padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
     lengths = torch.tensor([len(one) for one in inputs], device=padded.device)
-    seen = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
-    most = max(int(lengths.max()) - len(one) + len(answer) for one, (_, answer) in zip(inputs, options, strict=True))
-    logits = decoder(inputs_embeds=padded, attention_mask=seen.long(), logits_to_keep=most + 1).logits
-    logs = logits.float().log_softmax(dim=-1)
-    found = []
+    mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+    tail = max(int(lengths.max()) - len(one) + len(answer) for one, (_, answer) in zip(inputs, options, strict=True))
+    logits = decoder(inputs_embeds=padded, attention_mask=mask.long(), logits_to_keep=tail + 1).logits
+    logprobs = logits.float().log_softmax(dim=-1)
+    results = []
     for row, (length, (_, answer)) in enumerate(zip(lengths.tolist(), options, strict=True)):
-        first = length - len(answer) - 1 - (padded.shape[1] - logs.shape[1])
-        own, ids = logs[row, first : first + len(answer)], torch.tensor(answer, device=logs.device)
-        found.append((float(own.gather(1, ids[:, None]).sum()), bool((own.argmax(dim=1) == ids).all())))
-    return found
+        first = length - len(answer) - 1 - (padded.shape[1] - logprobs.shape[1])
+        own, ids = logprobs[row, first : first + len(answer)], torch.tensor(answer, device=logprobs.device)
+        results.append((float(own.gather(1, ids[:, None]).sum()), bool((own.argmax(dim=1) == ids).all())))
+    return results

@@ -111,9 +111,8 @@ RATES: dict[str, Callable[[bool, bool], tuple[int, int]]] = {
     "recall": lambda said, true: (said and true, true),
     "yes": lambda said, true: (said, 1),
 }
-"""Rates for yes/no questions with `yes` as the positive class (POPE: Li et al., EMNLP 2023). Maps whether `yes` is
-predicted and whether it is true to a question's contribution to numerator and denominator. `yes` is the share of
-positive predictions."""
+"""Rates for yes/no questions, `yes` being the positive class and its rate its share of all answers (POPE: Li et al.,
+EMNLP 2023). Maps (is `yes` predicted, is it true) to a question's parts of the numerator and the denominator."""
 
 FURTHER = {"yes-no": tuple(RATES), "circular": ("choice",)}
 """Metric → further metrics of the same answers, reported as benchmarks of their own, such as `pope-random f1`."""
@@ -129,8 +128,7 @@ def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list
     """Points per question, given whether `yes` is predicted and true; mean and spread are those of the rate.
 
     A rate is a ratio of two sums, and the points are its linearisation: a question deviates from the rate as far as its
-    contribution to the numerator deviates from the rate times its contribution to the denominator. If the denominator
-    is 0, so is the rate.
+    part of the numerator deviates from the rate times its part of the denominator. With denominator 0, the rate is 0.
     """
     parts = list(map(RATES[metric], said, true))
     above, below = (sum(part) for part in zip(*parts, strict=True))

@@ -48,7 +48,7 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     `shape` is the data file's setting for making images square. Raises RequestError for a missing key, an unknown
     metric or format, or a missing file.
     """
-    opened = config.model_copy(update=_whole(config, config.name, folder))
+    opened = config.model_copy(update=_absolute(config, config.name, folder))
     if "pictures" not in config.model_fields_set:
         opened = opened.model_copy(update={"pictures": shape})
     metric = opened.metric or format_of(opened).metric
@@ -57,29 +57,29 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
         raise RequestError(f"{where}: the format {opened.format} needs the key {missing[0]!r}")
     if metric not in METRICS and metric != "cider":
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, [*METRICS, 'cider'])}")
-    shown = config.demonstrations
-    if shown is None and opened.format == "coco":
-        shown = BenchmarkFiles(split="train")
-    if shown is not None:
+    examples = config.demonstrations
+    if examples is None and opened.format == "coco":
+        examples = BenchmarkFiles(split="train")
+    if examples is not None:
         inherited = ["format", "images", "image_name"]
         inherited += ["annotations"] if opened.format == "coco" else []
-        given = {key: getattr(opened, key) for key in inherited} | shown.model_dump(exclude_defaults=True)
-        shown = BenchmarkFiles(**{"split": "train" if given["format"] == "coco" else ""} | given)
-        shown = shown.model_copy(update=_whole(shown, opened.format, folder))
-        if all(getattr(shown, key) == getattr(opened, key) for key in ("questions", "annotations", "split")):
+        given = {key: getattr(opened, key) for key in inherited} | examples.model_dump(exclude_defaults=True)
+        examples = BenchmarkFiles(**{"split": "train" if given["format"] == "coco" else ""} | given)
+        examples = examples.model_copy(update=_absolute(examples, opened.format, folder))
+        if all(getattr(examples, key) == getattr(opened, key) for key in ("questions", "annotations", "split")):
             raise RequestError(f"{where}.demonstrations: are the same as the questions; name a training split")
-    opened = opened.model_copy(update={"metric": metric, "demonstrations": shown})
+    opened = opened.model_copy(update={"metric": metric, "demonstrations": examples})
     return opened.model_copy(update={"digest": _digest(opened)})
 
 
-def _whole(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
+def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
     """The format and absolute paths; in a user's own format, images are in the data file's folder by default."""
     kind = files.format or (name if name in FORMATS else "jsonl")
     paths = {key: getattr(files, key) for key in ("questions", "annotations", "images")}
     if kind in ("jsonl", "python") or kind.endswith(".py"):
         paths["images"] = paths["images"] or "."
-    whole = {key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items() if path}
-    return whole | {"format": str((folder / kind).resolve()) if kind.endswith(".py") else kind}
+    absolute = {key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items() if path}
+    return absolute | {"format": str((folder / kind).resolve()) if kind.endswith(".py") else kind}
 
 
 def _digest(config: BenchmarkConfig) -> str:
@@ -114,10 +114,10 @@ def check_benchmarks(
                 f"benchmark {config.name!r}: shots {min(unknown)} is not among those of the evaluation, "
                 f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
-        asked, shown, _ = choose(config, _settings_of(config, settings), cache)
-        _pictures(config, asked, config.pictures)
+        questions, examples, _ = choose(config, _settings_of(config, settings), cache)
+        _pictures(config, questions, config.pictures)
         if config.demonstrations:
-            _pictures(config.demonstrations, shown, config.pictures)
+            _pictures(config.demonstrations, examples, config.pictures)
 
 
 def build_benchmark(
@@ -132,13 +132,13 @@ def build_benchmark(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
         )
     settings = _settings_of(config, settings)
-    items, demonstrations, published = choose(config, settings, cache)
+    items, examples, published = choose(config, settings, cache)
     questions = _questions(config, config, items)
-    shown = _questions(config, config.demonstrations, demonstrations) if config.demonstrations else []
+    shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
     longest = LONGEST_CAPTION if config.metric == "cider" else LONGEST_ANSWER
     lengths = [len(tokenizer.encode(question.shown)) for question in (*questions, *shown) if question.shown]
     family: Family = "vqa" if any(question.pictures for question in questions) else "text"
-    blocks, shots = in_blocks(questions, shown, settings)
+    blocks, demonstrations = in_blocks(questions, shown, settings)
     has_answers = bool(items[0].answers)
     return Benchmark(
         name=config.name,
@@ -146,7 +146,7 @@ def build_benchmark(
         mirrors=format_of(config).mirrors,
         metric=config.metric,
         blocks=blocks,
-        demonstrations=shots,
+        demonstrations=demonstrations,
         shots=config.shots,
         stop=config.stop,
         new_tokens=config.new_tokens or min(max(lengths, default=longest) + 1, longest),
@@ -190,7 +190,7 @@ def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]
             item.key,
             "caption" if config.metric == "cider" and item.kind == "question" else item.kind,
             pictures[item.key],
-            _asked(template, item.question, item.choices),
+            _filled_prompt(template, item.question, item.choices),
             item.answers,
             _shown(item),
             item.choices,
@@ -199,8 +199,8 @@ def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]
     ]
     if config.metric != "circular":
         return questions
-    asked = zip(questions, items, strict=True)
-    return [with_rotations(question, partial(_asked, template, item.question)) for question, item in asked]
+    pairs = zip(questions, items, strict=True)
+    return [with_rotations(question, partial(_filled_prompt, template, item.question)) for question, item in pairs]
 
 
 def _prompt(config: BenchmarkConfig) -> str:
@@ -210,7 +210,7 @@ def _prompt(config: BenchmarkConfig) -> str:
     return "" if config.metric == "cider" else format_of(config).prompt
 
 
-def _asked(template: str, question: str, choices: Iterable[str]) -> str:
+def _filled_prompt(template: str, question: str, choices: Iterable[str]) -> str:
     options = [f"{chr(ord('A') + number)}. {choice}" for number, choice in enumerate(choices)]
     return template.replace("{question}", " ".join([question, *options]))
 

@@ -87,8 +87,8 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         def write(self, context: str, limits: dict[str, Any]) -> str:
             stop, most = tuple(limits.get("until") or ()), int(limits.get("max_gen_toks") or NEW_TOKENS)
             group = Group(begin, (read(context, most),))
-            ((said,),), _ = generate(model.decoder, embedder, [group], tokenizer, stop, most, 1)
-            return cut_answer(said, stop)
+            ((answer,),), _ = generate(model.decoder, embedder, [group], tokenizer, stop, most, 1)
+            return cut_answer(answer, stop)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
             raise RequestError("text_tasks: rolling likelihood (perplexity) is not supported; choose other tasks")
@@ -96,14 +96,14 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
     for task in stage.text_tasks:
         if open_task(Path(task.file)) != task:
             raise RequestError(f"{task.file}: the task changed while the sweep was running; run it again")
-        made = ConfigurableTask(config=_read(Path(task.file)))
-        found = simple_evaluate(Decoder(), tasks=[made], limit=settings.questions, bootstrap_iters=0)
-        samples, shots = found["samples"][task.name], int(found["n-shot"][task.name] or 0)
-        metric = made.config.metric_list[0]["metric"]
+        lm_task = ConfigurableTask(config=_read(Path(task.file)))
+        results = simple_evaluate(Decoder(), tasks=[lm_task], limit=settings.questions, bootstrap_iters=0)
+        samples, shots = results["samples"][task.name], int(results["n-shot"][task.name] or 0)
+        metric = lm_task.config.metric_list[0]["metric"]
         for number, sample in enumerate(samples):
             answers = sample["filtered_resps"]  # a text, or the likelihood of each choice
             best = max(range(len(answers)), key=answers.__getitem__)
-            said = answers[0] if isinstance(answers[0], str) else sample["arguments"][best][1]
+            answer = answers[0] if isinstance(answers[0], str) else sample["arguments"][best][1]
             yield ScoreRow(
                 benchmark=task.name,
                 family="text",
@@ -113,6 +113,6 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
                 question=str(sample["doc_id"]),
                 kind=task.name,
                 score=100.0 * float(sample[metric]),
-                prediction=said.strip(),
+                prediction=answer.strip(),
                 parsed=True,
             )

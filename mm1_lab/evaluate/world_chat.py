@@ -136,8 +136,7 @@ def _knowledge(random: Random, split: Split) -> Question:
 
 
 def _present(sampling: str) -> Make:
-    """POPE: half of the things asked for exist. Absent ones are random, or drawn from frequent shapes (popular), or
-    share colour or shape with an existing thing (adversarial)."""
+    """POPE: half of the things exist; absent ones are random, of popular shapes, or similar to one (adversarial)."""
 
     def make(random: Random, split: Split) -> Question:
         scene = sample_scene(random, split, letters=0.0)

@@ -145,16 +145,16 @@ def turns(*said: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
 
 
 BROKEN = [
-    (turns(("human", "<image>\nwhat?"), ("gpt", "x"), image="lost.png"), "there is no image 'lost.png' beside"),
-    (turns(("human", "what?"), ("gpt", " ")), "turn 1: the assistant says nothing"),
-    (turns(("human", "<image>"), ("gpt", "x"), image="1.png"), "turn 0: the user says nothing"),
-    (turns(("gpt", "this"), ("human", "what?")), "turn 0: is the assistant's, but it is the user's turn"),
-    (turns(("human", "a"), ("human", "b")), "turn 1: is the user's, but it is the assistant's turn"),
-    (turns(("human", "what?"), ("gpt", "<image> this"), image="1.png"), "turn 1: the assistant shows a picture"),
+    (turns(("human", "<image>\nwhat?"), ("gpt", "x"), image="lost.png"), "there is no image 'lost.png' in the folder"),
+    (turns(("human", "what?"), ("gpt", " ")), "turn 1: the assistant's turn has no text"),
+    (turns(("human", "<image>"), ("gpt", "x"), image="1.png"), "turn 0: the user's turn has no text"),
+    (turns(("gpt", "this"), ("human", "what?")), "turn 0: is the assistant's, but should be the user's"),
+    (turns(("human", "a"), ("human", "b")), "turn 1: is the user's, but should be the assistant's"),
+    (turns(("human", "what?"), ("gpt", "<image> this"), image="1.png"), "turn 1: the assistant's turn has an image"),
     (turns(("human", "what?")), "ends without an answer"),
     (turns(("human", "<image><image>what?"), ("gpt", "x"), image="1.png"), "marks places for 2 images, but has 1"),
     (turns(("bot", "what?")), "turn 0: has the role 'bot'"),
-    (turns(("human", "what?"), ("gpt", "x"), image="http://a/1.png"), "is an address; fetch the images first"),
+    (turns(("human", "what?"), ("gpt", "x"), image="http://a/1.png"), "is a URL; download the images"),
     (turns(), "has no turns"),
 ]  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_up_to_one_percent_may_be_broken(files: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("{}", "must hold one JSON array"),
+        ("{}", "must be a JSON array"),
         ("[1]", "conversation 0: must be an object"),
         ("[{}, {", "conversation 1: is not JSON"),
     ],

@@ -335,7 +335,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "'image_name'" not in refused(tmp_path, "vqav2", values | {"image_name": "{nothing}.jpg"})
     missing = json.loads((tmp_path / values["annotations"]).read_text())
     write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"][1:]})
-    assert "has no annotation for 1 of 3 questions (first: 0)" in refused(tmp_path, "vqav2", values)
+    assert "1 of 3 questions have no annotation (0, …)" in refused(tmp_path, "vqav2", values)
     write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"] * 2})
     assert "question_id 0 occurs twice" in refused(tmp_path, "vqav2", values)
     (tmp_path / values["annotations"]).write_text("{")

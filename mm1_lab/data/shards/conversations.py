@@ -1,7 +1,6 @@
 """Reads users' instruction data: conversations in the formats of LLaVA, the Cauldron and chat fine-tuning.
 
-- LLaVA, ShareGPT4V: `conversations: [{from: human or gpt, value}]`; `image` holds one or more paths, `<image>` marks
-  their positions
+- LLaVA, ShareGPT4V: `conversations: [{from: human or gpt, value}]`; `image` has the paths, `<image>` their positions
 - the Cauldron: `texts: [{user, assistant}]`; `images` precede the first turn
 - chat fine-tuning: `messages: [{role, content}]`; the content is text or a list of `{type: text, image or image_url}`;
   images are in that list, or under `images` with `<image>` at their positions
@@ -76,10 +75,10 @@ def _json_array(reading: Reading) -> Iterator[tuple[str, Row]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: is not JSON in UTF-8 ({first_line(error)}); repair it") from None
-    at, number = _blank(text, 0), 0
+    at, number = _skip_space(text, 0), 0
     if text[at : at + 1] != "[":
-        raise RequestError(f"{path}: must hold one JSON array of conversations; a file of lines ends in .jsonl")
-    at = _blank(text, at + 1)
+        raise RequestError(f"{path}: must be a JSON array of conversations; for JSON Lines, use the ending .jsonl")
+    at = _skip_space(text, at + 1)
     while text[at : at + 1] != "]":
         where = f"{path}, conversation {number}"
         try:
@@ -90,13 +89,13 @@ def _json_array(reading: Reading) -> Iterator[tuple[str, Row]]:
             raise RequestError(f"{where}: must be an object, but is a {type(row).__name__}; repair it")
         wanted = {**TURNS, **OPTIONAL}
         yield where, {name: row[a] for name, aliases in wanted.items() for a in reversed(aliases) if a in row}
-        at = _blank(text, at)
+        at = _skip_space(text, at)
         if text[at : at + 1] == ",":
-            at = _blank(text, at + 1)
+            at = _skip_space(text, at + 1)
         number += 1
 
 
-def _blank(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     """Index of the first non-whitespace character from `at` on."""
     while text[at : at + 1].isspace():
         at += 1
@@ -109,33 +108,34 @@ def _parts(row: Row, where: str, reading: Reading) -> list[str | Image]:
     if not isinstance(turns, list) or not turns:
         raise RequestError(f"{where}: has no turns under messages, conversations or texts")
     images = _images(row.get("images"), where)
-    said = [turn for number, entry in enumerate(turns) for turn in _turns(entry, f"{where}, turn {number}")]
-    system = "".join(part for part in said[0][1] if isinstance(part, str)) if said[0][0] == "system" else ""
-    said = said[1:] if said[0][0] == "system" else said
-    wanted = sum(part is None for _, content in said for part in content)
-    if said and images and not wanted:
-        said[0] = said[0][0], [*images, *said[0][1]]
-    elif wanted != len(images):
-        raise RequestError(f"{where}: marks places for {wanted} images, but has {len(images)}")
+    dialogue = [turn for number, entry in enumerate(turns) for turn in _turns(entry, f"{where}, turn {number}")]
+    system = ""
+    if dialogue[0][0] == "system":
+        system = "".join(part for part in dialogue.pop(0)[1] if isinstance(part, str)).strip()
+    placeholders = sum(part is None for _, content in dialogue for part in content)
+    if dialogue and images and not placeholders:
+        dialogue[0] = dialogue[0][0], [*images, *dialogue[0][1]]
+    elif placeholders != len(images):
+        raise RequestError(f"{where}: marks places for {placeholders} images, but has {len(images)}")
     rest = iter(images)
-    parts: list[str | Image] = [f"{system.strip()}\n"] if system.strip() else []
-    for number, (role, content) in enumerate(said):
+    parts: list[str | Image] = [f"{system}\n"] if system else []
+    for number, (role, content) in enumerate(dialogue):
         at, expected = f"{where}, turn {number}", ("user", "assistant")[number % 2]
         if role != expected:
-            raise RequestError(f"{at}: is the {role}'s, but it is the {expected}'s turn")
-        filled = [next(rest) if part is None and images and wanted else part for part in content]
+            raise RequestError(f"{at}: is the {role}'s, but should be the {expected}'s; turns must alternate")
+        filled = [next(rest) if part is None and images and placeholders else part for part in content]
         if role == "assistant" and any(not isinstance(part, str) for part in filled):
-            raise RequestError(f"{at}: the assistant shows a picture; only users can")
+            raise RequestError(f"{at}: the assistant's turn has an image; only users' turns may have images")
         words = "".join(part for part in filled if isinstance(part, str)).strip()
         if not words:
-            raise RequestError(f"{at}: the {role} says nothing")
+            raise RequestError(f"{at}: the {role}'s turn has no text")
         parts += [Answer(f" {words}")] if role == "assistant" else _request(filled, number > 0)
-    if len(said) % 2 or not said:
+    if len(dialogue) % 2 or not dialogue:
         raise RequestError(f"{where}: ends without an answer")
     for part in parts:
         stored = part.stored if isinstance(part, Image) else None
         if isinstance(stored, str) and not (reading.path.parent / stored).is_file():
-            raise RequestError(f"{where}: there is no image {stored!r} beside the file")
+            raise RequestError(f"{where}: there is no image {stored!r} in the folder of the file")
     return parts
 
 
@@ -161,7 +161,7 @@ def _turns(entry: Any, where: str) -> list[tuple[str, Content]]:
     role = ROLES.get(str(entry.get("role", entry.get("from"))))
     if role is None:
         raise RequestError(
-            f"{where}: has the role {entry.get('role', entry.get('from'))!r}; known are {', '.join(ROLES)}"
+            f"{where}: has the role {entry.get('role', entry.get('from'))!r}; known roles are {', '.join(ROLES)}"
         )
     content = entry.get("content", entry.get("value"))
     if not isinstance(content, list):
@@ -175,7 +175,7 @@ def _turns(entry: Any, where: str) -> list[tuple[str, Content]]:
             named = item.get("image", item.get("image_url", item.get("path")))
             parts += [None] if named is None else _images(named, where)
         else:
-            raise RequestError(f"{where}: content of the type {kind!r}; known are text, image and image_url")
+            raise RequestError(f"{where}: has content of type {kind!r}; known types are text, image and image_url")
     return [(role, parts)]
 
 
@@ -197,7 +197,7 @@ def _images(named: Any, where: str) -> list[Any]:
             try:
                 image = base64.b64decode(image.partition(",")[2], validate=True)
             except binascii.Error:
-                raise RequestError(f"{where}: a data: address that is not base64") from None
+                raise RequestError(f"{where}: has a data: URL that is not base64") from None
         stored = stored_image(image, where)
         if stored is None:
             raise RequestError(f"{where}: an image is empty")

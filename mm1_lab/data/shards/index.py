@@ -3,8 +3,7 @@
 An index is written once and memory-mapped. It holds the texts, and the images or their locations: an offset in a tar,
 or the path of a separate image file. Images inside a table are copied, as tables lack cheap random access. The key of
 an index is the content of its file (above 64 MiB: size, date, first and last MiB), never its path; for a remote file,
-its URL, size and date. The table of a source lists all its files, so that many files can be opened without reading
-them.
+its URL, size and date. The table of a source lists its files, so that they can be opened without being read.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ HELD_OUT_BELOW = np.uint64(HELD_OUT_SHARE * 2**64)
 """Samples with a split number below this are held out."""
 WHOLE = 64 << 20
 EDGE = 1 << 20
-"""Of a file larger than `WHOLE` bytes, only the size and the first and last `EDGE` bytes are hashed."""
+"""For files above `WHOLE` bytes, only the size and the first and last `EDGE` bytes are hashed."""
 BATCH = 64
 """Samples written at once."""
 IMAGE = pa.struct({"bytes": pa.large_binary(), "path": pa.string(), "offset": pa.int64(), "length": pa.int64()})
@@ -49,8 +48,7 @@ SCHEMA = pa.schema(
         "images": pa.list_(IMAGE),
     }
 )
-"""`texts` is null at the positions of images, which are listed in `images` in the same order; `answers` holds the
-indices of texts that are answers."""
+"""`texts` is null where an image belongs; `images` lists these in order; `answers` holds the indices of answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,9 +231,9 @@ def stored_image(image: Any, where: str) -> Stored | None:
     if not isinstance(image, str):
         raise RequestError(f"{where}: an image must be bytes or a path, but is a {type(image).__name__}; repair it")
     if "://" in image:
-        raise RequestError(f"{where}: {image[:80]!r} is an address; fetch the images first and name their files")
+        raise RequestError(f"{where}: {image[:80]!r} is a URL; download the images and give their file names")
     if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
-        raise RequestError(f"{where}: {image[:80]!r} leaves the folder of the file; write paths relative to it")
+        raise RequestError(f"{where}: {image[:80]!r} is outside the file's folder; use paths relative to that folder")
     return sound(image) or None
 
 

@@ -34,13 +34,12 @@ OPTIONAL: Columns = {"key": ("key", "id", "__key__"), "status": ("status",)}
 
 @dataclass
 class Reading:
-    """The file being read, and a count of the samples skipped so far."""
+    """The file being read, and the number of samples skipped so far, by reason."""
 
     path: Path
     longest: int
     """Maximum length of a document in characters."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """Number of skipped samples, by reason."""
 
 
 def read_rows(reading: Reading, columns: Columns, optional: Columns = OPTIONAL) -> Iterator[tuple[str, Row]]:
@@ -75,7 +74,7 @@ def _arrow(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tu
         there = stream.schema.names
     except Exception as error:
         raise RequestError(
-            f"{reading.path}: is cut off or no Arrow stream ({first_line(error)}); fetch it again"
+            f"{reading.path}: is cut off or not an Arrow stream ({first_line(error)}); fetch it again"
         ) from None
     names = _chosen(reading.path, there, columns, optional)
 

@@ -1,8 +1,7 @@
 """Pictures with small print, which need high resolution: posters of letters, and bar charts with countable steps.
 
 The canvas has 144 pixels. A poster's letters are 14 or 8 pixels high on it: 3.5 or 2 pixels at side 36 (the paper's
-336), 7 or 4 at 72 (672), 14 or 8 at 144 (1344 in five views). Encoders can read letters of 7 pixels, according to the
-probe at 24 pixels.
+336), 7 or 4 at 72 (672), 14 or 8 at 144 (1344 in five views). By the probe at 24 pixels, 7 pixels suffice for reading.
 """
 
 from dataclasses import dataclass
