@@ -1,1 +1,1 @@
-"""Speed, measured side by side: each of ours next to a reference, in one run on one machine. `run.py` is the way in."""
+"""Speed benchmarks: each compares this project with a reference, in one run on one machine. Entry point: `run.py`."""

@@ -1,4 +1,4 @@
-"""Commands that must be quick: help, and drawing."""
+"""Commands that must be fast: help and drawing."""
 
 import shutil
 import sys
@@ -9,11 +9,11 @@ from benchmarks.measure import COMMAND, REPOSITORY, Budget, Row, alternate, comp
 from benchmarks.setting import Amounts
 
 RESULTS = (Path("results/study"), Path("results/local"))
-"""The first that holds results is drawn."""
+"""The first of these folders that contains results is drawn."""
 
 
 def measure(amounts: Amounts) -> list[Row]:
-    """Rows of help and, where there are results, of drawing."""
+    """Rows for the help and, if there are results, for drawing."""
     with TemporaryDirectory() as folder:
         rows = [_help(amounts, Path(folder))]
         results = next((path for path in RESULTS if any((REPOSITORY / path).glob("*/*/sweep.json"))), None)
@@ -34,7 +34,7 @@ def _help(amounts: Amounts, folder: Path) -> Row:
 
 
 def _figures(amounts: Amounts, results: Path, folder: Path) -> Row:
-    """On a copy, because drawing writes beside what it reads."""
+    """Works on a copy, because drawing writes into the folder that it reads."""
     imports = [sys.executable, "-c", "import matplotlib.pyplot, pandas, scipy.stats"]
     copy = folder / "results"
     unread = shutil.ignore_patterns("store", "mlflow*", "mlartifacts", "ray")

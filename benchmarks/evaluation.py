@@ -1,4 +1,4 @@
-"""Few-shot evaluation against `transformers`' generate, one question at a time, on the same model and prompts."""
+"""Few-shot evaluation compared with `transformers`' generate on one question at a time, same model and prompts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import MM1, build_mm1, load_weights
 
 Answers = dict[tuple[str, int, str], str]
-"""Predictions by benchmark, shots and the question's key."""
+"""Predictions by benchmark, shots and question key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A side's answers and what they took."""
+    """The answers of one side and the time they took."""
 
     answers: Answers
     seconds: Seconds
 
     @property
     def speed(self) -> float:
-        """Questions a second of a core."""
+        """Questions per core-second."""
         return len(self.answers) / self.seconds.core
 
 
 def measure(amounts: Amounts) -> list[Row]:
-    """The row of few-shot evaluation. The reference answers another question of each block in each round."""
+    """The row for few-shot evaluation. In each round the reference answers another question of each block."""
     torch.set_num_threads(1)
     data = world()
     stage = base_evaluation(amounts, data)
@@ -56,12 +56,12 @@ def measure(amounts: Amounts) -> list[Row]:
     same = sum(ours[0].answers[key] == side.answers[key] for side in single for key in side.answers) / len(asked)
     note = (
         f"{remark}; {len(ours[0].answers)} questions against {len(single[0].answers)} of them; "
-        f"{same:.1%} of the answers are the same word for word"
+        f"{same:.1%} of the answers are identical"
     )
     return [
         compare(
             "few-shot evaluation",
-            "questions / s of a core",
+            "questions / core-s",
             [side.speed for side in ours],
             [side.speed for side in single],
             "transformers' generate, one question at a time",
@@ -72,7 +72,7 @@ def measure(amounts: Amounts) -> list[Row]:
 
 
 def _ours(stage: EvaluationStage, model: MM1, data: Data) -> Answered:
-    """Every question of every benchmark at every number of shots, as the evaluation stage asks them."""
+    """Answers every question of every benchmark at every number of shots, as the evaluation stage does."""
     answers: Answers = {}
     tokens, settings = stage.model.connector.image_tokens, stage.settings
     writer = PromptWriter(data.tokenizer, tokens)
@@ -101,7 +101,7 @@ def _ours(stage: EvaluationStage, model: MM1, data: Data) -> Answered:
 
 
 def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int) -> Answered:
-    """Question `number` of each block, the whole prompt read anew for each."""
+    """Answers question `number` of each block, processing the whole prompt each time."""
     answers: Answers = {}
     writer = PromptWriter(data.tokenizer, stage.model.connector.image_tokens)
     side = stage.model.image_size
@@ -133,14 +133,14 @@ def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int) -> 
 
 
 def _chosen(benchmarks: list[Benchmark], number: int) -> Iterator[tuple[Benchmark, int, Question]]:
-    """(benchmark, block, its question `number`)"""
+    """(benchmark, block, question `number` of the block)"""
     for benchmark in benchmarks:
         for block, questions in enumerate(benchmark.blocks):
             yield benchmark, block, questions[number % len(questions)]
 
 
 def _stops(benchmark: Benchmark, data: Data) -> list[int]:
-    """Stop words as ids; each is one entry of the world's vocabulary."""
+    """Token ids of the stop words; each is a single entry of the world's vocabulary."""
     ids = [data.tokenizer.encode(word) for word in benchmark.stop]
     if any(len(word) != 1 for word in ids):
         raise ValueError(f"{benchmark.name}: a stop word is not one token: {benchmark.stop}")

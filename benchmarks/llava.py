@@ -1,9 +1,10 @@
-"""The reference for training: LLaVA from `transformers`, of the base's sizes, on padded batches of the same documents.
+"""The reference for training: LLaVA from `transformers`, with the base's sizes, on padded batches of the same
+documents.
 
-LLaVA makes a token of every patch. So that an image takes as many tokens as in ours, either its features are averaged
-before its projector (the same encoder, and a connector far smaller than ours), or its patches are as large as that
-needs (a fraction of our encoder's work). What else differs from the usual way favours LLaVA: pictures come without an
-image processor, there is no trainer around the loop, and the documents a padded batch are the fastest of several.
+LLaVA turns every patch into a token. To get the same number of tokens per image as here, either its features are
+averaged before its projector (same encoder, and a far smaller connector than ours) or its patches are enlarged (a
+fraction of our encoder's work). Other deviations from common practice favour LLaVA: there is no image processor and no
+trainer, and the fastest of several batch sizes is used.
 """
 
 import math
@@ -22,12 +23,12 @@ from mm1_lab.model import build_decoder
 from mm1_lab.model.encoder import COLOUR_SPREAD
 
 IGNORED = -100
-"""Labels that do not count, as `transformers` has it."""
+"""Label of positions without loss, as in `transformers`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaddedDocument:
-    """One document by itself."""
+    """A single document."""
 
     tokens: torch.Tensor
     """(length,)"""
@@ -38,7 +39,7 @@ class PaddedDocument:
 
 
 class PooledProjector(nn.Module):
-    """LLaVA's projector behind an average over the patch grid, to `tokens` tokens."""
+    """LLaVA's projector, after average pooling of the patch grid to `tokens` tokens."""
 
     def __init__(self, projector: nn.Module, tokens: int) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class PooledProjector(nn.Module):
 
 
 def build_llava(stage: MultimodalStage, tokenizer: Tokenizer, pooled: bool) -> LlavaForConditionalGeneration:
-    """LLaVA with the encoder's and the decoder's layers, widths and heads; `pooled`, or else with large patches."""
+    """LLaVA with the layers, widths and heads of encoder and decoder; `pooled`, or otherwise with large patches."""
     size = stage.encoder.size
     tokens = stage.connector.image_tokens
     vision = CLIPVisionConfig(
@@ -82,7 +83,7 @@ def build_llava(stage: MultimodalStage, tokenizer: Tokenizer, pooled: bool) -> L
 
 
 def unpack(batch: Batch, image_id: int, image_tokens: int) -> list[PaddedDocument]:
-    """The documents of packed rows, each by itself, in the order in which they stand."""
+    """The documents of packed rows as separate sequences, in order."""
     documents = []
     at = 0
     for tokens, weights, numbers in zip(batch.tokens, batch.weights, batch.documents, strict=True):
@@ -96,7 +97,7 @@ def unpack(batch: Batch, image_id: int, image_tokens: int) -> list[PaddedDocumen
 
 
 def shuffled(documents: Sequence[PaddedDocument], seed: int) -> list[PaddedDocument]:
-    """As a shuffling loader gives them: a row's documents are of one source, those of a padded batch are not."""
+    """Shuffles documents as a data loader would: those of a row share their source, those of a padded batch do not."""
     order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
     return [documents[index] for index in order.tolist()]
 
@@ -104,7 +105,7 @@ def shuffled(documents: Sequence[PaddedDocument], seed: int) -> list[PaddedDocum
 def padded_loss(
     model: LlavaForConditionalGeneration, documents: Sequence[PaddedDocument], pad: int
 ) -> tuple[torch.Tensor, int]:
-    """The mean loss of the documents as one batch, padded to the longest; and how many tokens count in it."""
+    """The mean loss of the documents as one batch, padded to the longest, and the number of tokens with loss."""
     sequences = nn.utils.rnn.pad_sequence
     tokens = sequences([document.tokens for document in documents], batch_first=True, padding_value=pad)
     labels = sequences([document.labels for document in documents], batch_first=True, padding_value=IGNORED)

@@ -1,4 +1,4 @@
-"""What a measurement is: two sides that take turns, their medians, and the budget that ours must keep."""
+"""Measurements: two sides that take turns, the medians of their times, and the budget for ours."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "-m", "mm1_lab.cli")
-"""The command mm1-lab, of the repository that the benchmarks are in."""
+"""The command `mm1-lab` of this repository."""
 
 Side = TypeVar("Side")
 Result = TypeVar("Result")
@@ -20,16 +20,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """How long something took."""
+    """Duration of some work."""
 
     core: float
-    """This process' time on a processor, in all its threads; what other programs take does not count."""
+    """CPU time of this process over all its threads, which excludes other programs."""
     wall: float
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What must be reached; one of the two is set."""
+    """The required result; exactly one of the two is set."""
 
     ours_at_most: float | None = None
     """In the row's unit."""
@@ -38,7 +38,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: medians over the rounds."""
+    """One row of the table: medians over the rounds."""
 
     what: str
     unit: str
@@ -52,12 +52,12 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Ours over the reference, of the medians."""
+        """Ratio of the medians, ours / reference."""
         return self.ours / self.reference
 
     @property
     def kept(self) -> bool | None:
-        """Whether the budget is kept; None without one."""
+        """Whether the budget is met; None without a budget."""
         if self.budget is None:
             return None
         if self.budget.ours_at_most is not None:
@@ -75,7 +75,7 @@ def compare(
     budget: Budget | None = None,
     note: str = "",
 ) -> Row:
-    """The row of two sides measured in the same rounds."""
+    """The row for two sides measured in the same rounds."""
     rounds = tuple(zip(ours, reference, strict=True))
     return Row(what, unit, median(ours), median(reference), reference_is, budget, note, rounds)
 
@@ -88,7 +88,7 @@ def seconds(work: Callable[[], object]) -> Seconds:
 
 
 def alternate(sides: Mapping[Side, Callable[[int], Result]], rounds: int) -> dict[Side, list[Result]]:
-    """Calls every side once a round with the round's number, in turn and every other time backwards."""
+    """Calls every side once per round with the round's number, in reverse order in every other round."""
     results: dict[Side, list[Result]] = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
@@ -97,14 +97,14 @@ def alternate(sides: Mapping[Side, Callable[[int], Result]], rounds: int) -> dic
 
 
 def process_variables() -> dict[str, str]:
-    """The environment of measured processes: the package of this repository, one thread a computation."""
+    """Environment of measured processes: this repository's package, one thread per computation."""
     variables = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     variables.pop("MLFLOW_TRACKING_URI", None)
     return variables
 
 
 def timed_process(command: Sequence[str], folder: Path) -> float:
-    """Wall seconds of a process that works in `folder`.
+    """Wall seconds of a process run in `folder`.
 
     Raises RuntimeError with the end of its output if it fails.
     """

@@ -1,4 +1,4 @@
-"""Planning and resuming a sweep whose trials are all done: ten thousand of them, against twelve."""
+"""Planning and resuming a sweep whose trials are all finished: ten thousand trials compared with twelve."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ SCORE = ScoreRow("captions", "captioning", "cider", 0, 0, "0", "caption", 1.0, "
 
 
 def measure(amounts: Amounts) -> list[Row]:
-    """Rows of `plan` and of `run` when nothing is missing."""
+    """Rows for `plan` and `run` when nothing is missing."""
     with TemporaryDirectory() as many, TemporaryDirectory() as few:
         trials = make_finished(Path(many), amounts, amounts.seeds)
         twelve = make_finished(Path(few), amounts, 1)
@@ -44,7 +44,7 @@ def _timed(command: str, amounts: Amounts, seeds: int, folder: Path, number: int
 
 
 def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
-    """Writes results of a finished sweep, as small as they can be, into `folder`; returns the number of trials."""
+    """Writes minimal results of a finished sweep into `folder`; returns the number of trials."""
     results = folder / "results" / "local"
     ledger = Ledger(results, results / "store")
     request = load_request(

@@ -1,4 +1,4 @@
-"""The arithmetic limit of a step: its own matrix products, one after the other, each at its best speed."""
+"""A lower bound on the time of a step: its matrix products alone, one after another, each at its best speed."""
 
 import time
 from collections import Counter
@@ -9,12 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Product = tuple[torch.Size, tuple[int, ...], torch.Size, tuple[int, ...]]
-"""Shape and strides of either matrix."""
+"""Shape and strides of both matrices."""
 TRIES = 20
-"""Of each product; the fastest counts."""
+"""Repetitions of each product; the fastest counts."""
 
 
-class _Listen(TorchDispatchMode):
+class _RecordProducts(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[Product] = Counter()
@@ -27,14 +27,14 @@ class _Listen(TorchDispatchMode):
 
 
 def matrix_products(work: Callable[[], object]) -> Counter[Product]:
-    """Those of linear layers that `work` computes, forward and backward, without attention and convolutions."""
-    with _Listen() as listener:
+    """Matrix products of linear layers in `work`, forward and backward, without attention and convolutions."""
+    with _RecordProducts() as listener:
         work()
     return listener.found
 
 
 def limit(products: Counter[Product]) -> float:
-    """Seconds of a core that `products` take by themselves."""
+    """Core seconds that `products` take on their own."""
     total = 0.0
     for (shape, stride, other_shape, other_stride), count in products.items():
         one = torch.empty_strided(shape, stride).fill_(1.5)

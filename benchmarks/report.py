@@ -1,4 +1,4 @@
-"""The table of a run of the benchmarks: on the screen, as `results.json` and as `RESULTS.md`."""
+"""The table of a benchmark run: on the screen, as `results.json` and as `RESULTS.md`."""
 
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ COLUMNS = ("what", "unit", "ours", "reference", "ratio (rounds)", "budget", "kep
 
 
 def machine() -> dict[str, Any]:
-    """Where and when the numbers were measured."""
+    """Date, hardware and versions of the measurement."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": _processor(),
@@ -35,21 +35,21 @@ def _processor() -> str:
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """The rows in columns, without the last one."""
+    """The rows as aligned text, without the last column."""
     cells = [COLUMNS[:-1], *(_cells(row)[:-1] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS) - 1)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 
 
 def markdown(rows: Sequence[Row], where: dict[str, Any]) -> str:
-    """The page: where, the table, a note a row."""
+    """The page: conditions, the table, and notes on rows."""
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     lines = [
         "# Speed, side by side",
         "",
         f"Measured on {where['date']} by `make bench` on {where['cores']} cores of {where['processor']}, with Python "
-        f"{where['python']}, {versions}. Medians over rounds in which the sides take turns; in brackets the lowest and "
-        "the highest ratio of a round.",
+        f"{where['python']}, {versions}. Medians over rounds in which the sides take turns; in parentheses the lowest "
+        "and the highest ratio of a round.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
@@ -61,7 +61,7 @@ def markdown(rows: Sequence[Row], where: dict[str, Any]) -> str:
 
 
 def write(rows: Sequence[Row], where: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes `results.json`, every round included, and `RESULTS.md` into `folder`."""
+    """Writes `results.json`, with every round, and `RESULTS.md` into `folder`."""
     values = where | {"rows": [asdict(row) | {"ratio": row.ratio, "kept": row.kept} for row in rows]}
     numbers, page = folder / "results.json", folder / "RESULTS.md"
     numbers.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -94,7 +94,7 @@ def _budget(budget: Budget | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     if abs(value) >= 1000:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

@@ -1,10 +1,10 @@
-"""Measures the speed of every part beside a reference and prints one table.
+"""Measures the speed of every part against a reference and prints a table.
 
     make bench                                          everything; writes benchmarks/results.json and RESULTS.md
-    make bench ARGS=--quick                             shows in minutes that all of it works; its numbers say nothing
-    python -m benchmarks.run --only training sweeping   parts of it; nothing is written
+    make bench ARGS=--quick                             checks in minutes that everything works; no real numbers
+    python -m benchmarks.run --only training sweeping   some parts; writes nothing
 
-Nothing else should run on the machine. A budget that is missed is marked in the table; it is no error.
+Nothing else should run on the machine. A missed budget is marked in the table, but is not an error.
 """
 
 import argparse
@@ -19,10 +19,10 @@ PARTS = ("training", "evaluation", "sweeping", "planning", "commands")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, prints and, if all of it was measured at full length, writes."""
-    parser = argparse.ArgumentParser(description="Measures speed, side by side.")
-    parser.add_argument("--quick", action="store_true", help="a few steps of everything; nothing is written")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts; nothing is written")
+    """Measures, prints and, after a complete run at full length, writes."""
+    parser = argparse.ArgumentParser(description="Measures speed against references.")
+    parser.add_argument("--quick", action="store_true", help="only a few steps of everything; writes nothing")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="only these parts; writes nothing")
     options = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"  # before anything that computes is imported
     from benchmarks.report import machine, text_table, write

@@ -1,4 +1,4 @@
-"""What is measured: how much of it, the base trial's stages, and weights to begin with."""
+"""What is measured: the amount of work, the stages of the base trial, and initial weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,19 @@ SWEEP = REPOSITORY / "sweeps" / "data_mix.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """How much is measured; every side of a comparison gets the same."""
+    """The amount of work, the same for all sides of a comparison."""
 
     rounds: int
     scale: str
     settings: tuple[str, ...]
-    """Changes to the scale, as `--set` takes them."""
+    """Changes to the scale, as for `--set`."""
     warmup_steps: int
     steps: int
-    """Training steps that are timed."""
+    """Number of timed training steps."""
     trials: int
-    """Trials a processor of the long sweep; the short one has one a processor."""
+    """Trials per processor of the long sweep; the short one has one per processor."""
     seeds: int
-    """Seeds of the finished sweep; it has twelve arms."""
+    """Seeds of the finished sweep, which has twelve arms."""
 
 
 FULL = Amounts(3, "mini", (), warmup_steps=10, steps=100, trials=12, seeds=834)
@@ -38,13 +38,13 @@ QUICK = Amounts(1, "mini", ("evaluate.questions=8", "evaluate.blocks=8"), warmup
 
 
 def base_evaluation(amounts: Amounts, data: Data) -> EvaluationStage:
-    """The last stage of the base trial, seed 0; it holds the others."""
+    """The last stage of the base trial with seed 0; it contains the others."""
     scale = load_scale(amounts.scale, SWEEP.parent / "scales", amounts.settings)
     return resolve("base", load_sweep(SWEEP).base, scale, 0, data.identity).evaluation
 
 
 def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
-    """The batches that training reads."""
+    """The training batches of `stage`."""
     return MixtureBatches(
         {name: data.source(name, stage.seed) for name in stage.shares},
         Mixture(stage.shares, stage.seed),
@@ -56,7 +56,7 @@ def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
 
 
 def untrained_inputs(stage: MultimodalStage, data: Data, folder: Path) -> dict[str, Path]:
-    """Folders of an encoder and a decoder as they are made: how long training takes does not depend on the values."""
+    """Folders of an untrained encoder and decoder; training time does not depend on the weights' values."""
     from mm1_lab.model import build_decoder, build_encoder, save_weights
 
     encoder, decoder = stage.encoder, stage.decoder
@@ -69,7 +69,7 @@ def untrained_inputs(stage: MultimodalStage, data: Data, folder: Path) -> dict[s
 
 
 def model_to_evaluate(stage: MultimodalStage, data: Data, folder: Path) -> tuple[Path, str]:
-    """The base trial's weights from this machine's store, or else untrained ones; and a remark on which it is."""
+    """The base trial's weights from this machine's store, otherwise untrained ones, and a remark that says which."""
     from mm1_lab.model import build_mm1, save_weights
 
     ledger = Ledger(REPOSITORY / LOCAL, REPOSITORY / LOCAL / "store")
@@ -78,7 +78,7 @@ def model_to_evaluate(stage: MultimodalStage, data: Data, folder: Path) -> tuple
     path = folder / "untrained"
     path.mkdir()
     save_weights(build_mm1(stage, data.tokenizer), path, stage)
-    return path, "with an untrained model, for want of a trained base in results/local"
+    return path, "with an untrained model, because results/local has no trained base"
 
 
 def world() -> Data:

@@ -1,11 +1,11 @@
-"""The reference for orchestration: the same trials as one writes them with Ray Tune, Lightning and MLflow as they come.
+"""The reference for orchestration: the same trials with Ray Tune, Lightning and MLflow in their default settings.
 
-A function that Tune runs in a fresh process each, a Trainer with its own logger, checkpoints and progress bar, and
-Ray's callback for MLflow on SQLite. Each trial reports once, its final scores. Model, data, loss, optimiser and
-evaluation are ours.
+Tune runs each trial in a new process; a Trainer has its default logger, checkpoints and progress bar; Ray's MLflow
+callback writes to SQLite. Each trial reports once, its final scores. Model, data, loss, optimiser and evaluation are
+ours.
 
     python -m benchmarks.stock_sweep tune PARTS RATES     a sweep over the learning rates (a JSON list)
-    python -m benchmarks.stock_sweep plain PARTS RATES    the trials' own work alone; prints the seconds of each
+    python -m benchmarks.stock_sweep plain PARTS RATES    only the trials' own work; prints the seconds per trial
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mm1_lab.evaluate.run import Evaluation
 
 STARTED = "started"
-"""The end of the files that trials leave where the sweep runs, when everything is imported."""
+"""Suffix of the files that trials create in the sweep's folder once everything is imported."""
 
 
 def main(mode: str, parts: str, rates: list[float]) -> None:
@@ -44,7 +44,7 @@ def trial_stage(rate: float) -> EvaluationStage:
 
 
 def plain_trial(parts: Path, rate: float) -> float:
-    """Seconds of a trial's own work: its training and its evaluation as a sweep of ours runs them."""
+    """Seconds of a trial's own work: training and evaluation as our sweeps run them."""
     from benchmarks.setting import world
     from mm1_lab.evaluate.run import evaluate
     from mm1_lab.train.stages import run_stage
@@ -59,7 +59,7 @@ def plain_trial(parts: Path, rate: float) -> float:
 
 
 def tune_rates(parts: str, rates: list[float]) -> None:
-    """A Tune run with a trial for each rate, in the working folder."""
+    """A Tune run in the current folder, with one trial per learning rate."""
     import ray
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -80,7 +80,7 @@ def tune_rates(parts: str, rates: list[float]) -> None:
 
 
 def stock_trial(config: dict[str, Any]) -> None:
-    """What Tune runs: trains with a Trainer as it comes, evaluates, reports the mean score of each benchmark."""
+    """Run by Tune: trains with a default Trainer, evaluates, and reports the mean score of each benchmark."""
     from ray import tune
 
     started = Path(config["here"]) / f"{config['learning_rate']}.{STARTED}"
@@ -93,7 +93,7 @@ def stock_trial(config: dict[str, Any]) -> None:
 
 
 def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None = None) -> Evaluation:
-    """Model, batches, loss and optimiser of ours in a Trainer with nothing set but the length and the clipping."""
+    """Trains our model, batches, loss and optimiser in a Trainer that sets only length and gradient clipping."""
     import lightning.pytorch as pl
 
     from benchmarks.setting import mixture_batches, world
@@ -125,6 +125,6 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
 
 
 if __name__ == "__main__":
-    from benchmarks import stock_sweep  # so that Tune's processes find the trial by the module's name
+    from benchmarks import stock_sweep  # so that Tune's processes can import the trial by module name
 
     stock_sweep.main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

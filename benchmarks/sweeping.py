@@ -1,21 +1,21 @@
-"""What a sweep adds to its trials' own work: ours, and a stock Ray Tune + Lightning + MLflow sweep of the same trials.
+"""Overhead of a sweep beyond its trials' own work: ours, and a default Ray Tune + Lightning + MLflow sweep.
 
-The trials' encoder and decoder are done; each trial is its multimodal training and its evaluation, at smoke scale,
-which keeps what is measured from drowning in training. Three sides, each on all processors:
+Encoder and decoder are trained beforehand; each trial consists of multimodal training and evaluation at smoke scale,
+where the overhead is not negligible. Three sides, each on all processors:
 
-    plain   one process a processor that runs the trials' two functions one after another; nothing else. The median
-            of these, first trials left out, is a trial's own work on this machine while all its processors work.
-    ours    `mm1-lab run`, from the shell's prompt to the prompt: Ray, ledger, MLflow, tables and figure included.
+    plain   one process per processor that only runs the trials' two functions, one trial after another. The median
+            without the first trials is a trial's own work on this machine while all its processors are busy.
+    ours    `mm1-lab run`, from start to exit: Ray, ledger, MLflow, tables and figure included.
     stock   `stock_sweep.py`, likewise.
 
-A sweep's overhead a trial is wall seconds / trials a processor − own work. Whatever is paid once (starting Python
-and Ray, drawing, waiting for the last trial while other processors are idle) is in it, shared by the trials. A short
-sweep of one trial a processor tells that apart: the overhead of each further trial is the difference in wall seconds
-/ the difference in trials a processor − own work.
+The overhead per trial is wall seconds / trials per processor − own work. It includes fixed costs (starting Python and
+Ray, drawing, idle processors during the last trials), spread over the trials. A short sweep with one trial per
+processor separates them: the overhead of each additional trial is the difference in wall seconds / the difference in
+trials per processor − own work.
 
-Beside that, the seconds from the command to where the first trial begins: its process has imported all that it needs.
+Also measured: the seconds from the command until the first trial starts, when its process has imported everything.
 
-At larger scales a trial lasts longer; what grows with its length (a progress report a second) is not measured here.
+Trials at larger scales take longer; overhead that grows with their length (progress reports) is not measured here.
 """
 
 import json
@@ -39,27 +39,27 @@ from mm1_lab.results.schema import CODE
 
 SCALE = "smoke"
 PLAIN_TRIALS = 4
-"""A process; the first is not counted."""
+"""Trials per process; the first is not counted."""
 STORE = Path("results/local/store")
 STOCK = "stock Ray Tune + Lightning + MLflow callback"
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Seconds of a processor."""
+    """In seconds per processor."""
 
     own: float
     """A trial's own work."""
     whole: float
-    """A trial, what is paid once included."""
+    """Overhead per trial, fixed costs included."""
     further: float
-    """A further trial."""
+    """Overhead per additional trial."""
     once: float
-    """Wall seconds: the short sweep's, its trials' own work taken off."""
+    """Fixed costs: wall seconds of the short sweep minus its trials' own work."""
 
 
 def measure(amounts: Amounts) -> list[Row]:
-    """The rows of a sweep's overhead."""
+    """The rows for a sweep's overhead."""
     with TemporaryDirectory() as folder:
         parts = Path(folder) / "parts"
         _make_parts(parts)
@@ -103,24 +103,24 @@ def measure(amounts: Amounts) -> list[Row]:
 
 
 def _first(folder: Path, mark: str) -> float:
-    """When the first trial began, by the file that each leaves then."""
+    """When the first trial started, from the file that each trial creates."""
     return min(path.stat().st_mtime for path in folder.rglob(mark))
 
 
 def _first_row(ours: list[float], stock: list[float]) -> Row:
     return compare(
-        "the first trial begins, after the command",
-        "s by the clock",
+        "time until the first trial starts",
+        "s (wall)",
         ours,
         stock,
         STOCK,
         Budget(5),
-        "everything that its process needs is imported",
+        "until its process has imported everything",
     )
 
 
 def _overheads(plain: list[float], few: list[float], many: list[float], each: int) -> list[Overhead]:
-    """Of each round; `each` are the long sweep's trials a processor, the short one's is one."""
+    """For each round; the long sweep has `each` trials per processor, the short one has one."""
     own = median(plain)
     return [
         Overhead(own=own, whole=long / each - own, further=(long - short) / (each - 1) - own, once=short - own)
@@ -132,17 +132,17 @@ def _rows(ours: list[Overhead], stock: list[Overhead], trials: int) -> list[Row]
     own = f"a trial's own work is {ours[0].own:.2f} s; {machine_cpus()} processors; {SCALE} scale"
     return [
         compare(
-            f"a sweep's overhead, of {trials} trials",
-            "s a trial",
+            f"sweep overhead, {trials} trials",
+            "s / trial",
             [overhead.whole for overhead in ours],
             [overhead.whole for overhead in stock],
             STOCK,
             Budget(0.5),
-            f"with what is paid once; {own}",
+            f"fixed costs included; {own}",
         ),
         compare(
-            "a sweep's overhead, each further trial",
-            "s a trial",
+            "sweep overhead, additional trials",
+            "s / trial",
             [overhead.further for overhead in ours],
             [overhead.further for overhead in stock],
             STOCK,
@@ -150,23 +150,23 @@ def _rows(ours: list[Overhead], stock: list[Overhead], trials: int) -> list[Row]
             own,
         ),
         compare(
-            "a sweep's overhead, once",
-            "s by the clock",
+            "sweep overhead, fixed",
+            "s (wall)",
             [overhead.once for overhead in ours],
             [overhead.once for overhead in stock],
             STOCK,
-            note="starting Python, Ray and MLflow; ours also draws tables and figure",
+            note="for starting Python, Ray and MLflow; ours also draws tables and a figure",
         ),
     ]
 
 
 def rates(count: int) -> list[float]:
-    """A learning rate a trial, so that trials differ in nothing that takes time."""
+    """One learning rate per trial; trials differ in nothing that affects their duration."""
     return [float(f"{0.002 + 0.00001 * number:.5f}") for number in range(count)]
 
 
 def _write_sweep(folder: Path, count: int) -> Path:
-    """A sweep of our own over those rates."""
+    """Writes our sweep over those learning rates."""
     path = folder / f"rates_{count}.yaml"
     arms = {f"rate {rate:g}": {"learning_rate": rate} for rate in rates(count)}
     values = {"title": "Rates", "reproduces": "nothing", "axis": "learning_rate", "recipe": "base", "arms": arms}
@@ -191,7 +191,7 @@ def _make_parts(store: Path) -> None:
 
 
 def _plain(parts: Path, folder: Path) -> float:
-    """Median seconds of a trial's own work while every processor works on one."""
+    """Median seconds of a trial's own work while every processor is running one."""
     command = [sys.executable, "-m", "benchmarks.stock_sweep", "plain", str(parts), json.dumps(rates(PLAIN_TRIALS))]
     processes = [
         subprocess.Popen(command, cwd=folder, env=process_variables(), stdout=subprocess.PIPE, text=True)

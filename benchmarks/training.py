@@ -1,7 +1,7 @@
-"""The base trial, and its training against three references: a bare loop, padded LLaVA, and the making of its data.
+"""The base trial, and its training compared with a bare loop, LLaVA on padded batches, and data generation alone.
 
-All of it is one process with one thread. Training is timed as the difference between a run of W + N steps and one of
-W, so that loading and first steps are told apart from what a step takes.
+Everything runs in one process with one thread. The time per step is the difference between a run of W + N steps and one
+of W steps, which excludes loading and the first, slower steps.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -34,29 +34,29 @@ from mm1_lab.train.module import language_loss
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.stages import run_stage
 
-DOCUMENTS_A_BATCH = (2, 4, 8, 16)
-"""Padded batches that LLaVA is tried with; the fastest is the reference."""
+DOCUMENTS_PER_BATCH = (2, 4, 8, 16)
+"""Padded batch sizes tried with LLaVA; the fastest is the reference."""
 PROBE = replace(FULL, warmup_steps=1, steps=4)
-"""For that trial."""
+"""For choosing that batch size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Training, or the data's making: its beginning, and each step after that."""
+    """Times of training or data generation: the start, and each later step."""
 
     start: Seconds
     step: Seconds
 
 
 def measure(amounts: Amounts) -> list[Row]:
-    """Rows of the base trial, its training and its data."""
+    """Rows for the base trial, its training and its data."""
     torch.set_num_threads(1)
     data = world()
     evaluation = base_evaluation(amounts, data)
     stage = evaluation.model
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
-        documents = min(DOCUMENTS_A_BATCH, key=partial(_padded_step, stage, data))
+        documents = min(DOCUMENTS_PER_BATCH, key=partial(_padded_step, stage, data))
         sides = {
             "ours": lambda _: _stage(stage, inputs, data, amounts),
             "bare": lambda _: _bare(stage, data, amounts),
@@ -79,9 +79,9 @@ def _trial(evaluation: EvaluationStage, data: Data, trainings: Iterable[Timing],
     wall = [t.wall + evaluating.wall for t in training]
     note = (
         f"training {median(t.core for t in training):.1f} s (its {steps} steps extrapolated), evaluation "
-        f"{evaluating.core:.1f} s, {remark}; the reference is wall time"
+        f"{evaluating.core:.1f} s, {remark}"
     )
-    return compare("base trial", "s of a core", core, wall, "the same by the clock on the wall", Budget(100), note)
+    return compare("base trial", "core-s", core, wall, "the same in wall time", Budget(100), note)
 
 
 def _rows(
@@ -96,17 +96,17 @@ def _rows(
     return [
         compare(
             "training step",
-            "ms of a core",
+            "core-ms",
             [1000 * second for second in core["ours"]],
             [1000 * second for second in core["bare"]],
-            "a bare PyTorch loop over batches made before",
+            "a bare PyTorch loop over prepared batches",
         ),
         compare(
             "training step",
-            "steps / s of a core",
+            "steps / core-s",
             [1 / second for second in core["ours"]],
             [1 / second for second in core["products"]],
-            "its matrix products alone, each at its best speed",
+            "only its matrix products, each at its best speed",
             Budget(ratio_at_least=0.6),
         ),
         compare(
@@ -114,7 +114,7 @@ def _rows(
             "real tokens",
             [tokens],
             [positions],
-            "its positions",
+            "positions, padding included",
             Budget(ratio_at_least=0.97),
         ),
         compare(
@@ -122,36 +122,36 @@ def _rows(
             "real tokens / s",
             speed["ours"],
             speed["pooled"],
-            "transformers' LLaVA of the same sizes, its patches pooled to as many tokens, padded batches",
+            "transformers' LLaVA of the same sizes on padded batches, patches pooled to as many tokens",
             Budget(ratio_at_least=2.5),
-            f"{documents} documents a padded batch, the fastest of {', '.join(map(str, DOCUMENTS_A_BATCH))}; "
-            "data made within the time on both sides",
+            f"{documents} documents per padded batch, the fastest of {', '.join(map(str, DOCUMENTS_PER_BATCH))}; "
+            "data generation is timed on both sides",
         ),
         compare(
             "training",
             "real tokens / s",
             speed["ours"],
             speed["patches"],
-            "the same with larger patches instead of pooling: less work for its encoder than ours has",
+            "the same with larger patches instead of pooling: its encoder does less work than ours",
         ),
         compare(
-            "the world, drawn and packed",
+            "miniature world, drawn and packed",
             "samples / s",
             [samples / second for second in core["world"]],
             [samples / second for second in core["ours"]],
-            "what training eats",
+            "what training consumes",
             Budget(ratio_at_least=10),
         ),
     ]
 
 
 def _steps(amounts: Amounts) -> range:
-    """The steps that are timed, after the first ones."""
+    """The timed steps, after the warm-up steps."""
     return range(amounts.warmup_steps, amounts.warmup_steps + amounts.steps)
 
 
 def _stage(stage: MultimodalStage, inputs: Mapping[str, Path], data: Data, amounts: Amounts) -> Timing:
-    """Training as a sweep does it."""
+    """Training as in a sweep."""
 
     def run(steps: int) -> Seconds:
         short = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": steps})})
@@ -165,7 +165,7 @@ def _stage(stage: MultimodalStage, inputs: Mapping[str, Path], data: Data, amoun
 
 
 def _bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
-    """The same model, loss and optimiser without Lightning, on batches made beforehand."""
+    """The same model, loss and optimiser without Lightning, on prepared batches."""
     model = build_mm1(stage, data.tokenizer).train()
     read_by_document(model.decoder)
     update = _Update(model, stage.training)
@@ -182,7 +182,7 @@ def _bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
 
 
 def _products(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
-    """The matrix products of the first steps, by themselves."""
+    """Only the matrix products of the first steps."""
     model = build_mm1(stage, data.tokenizer).train()
     read_by_document(model.decoder)
     make, names, steps = mixture_batches(stage, data), list(stage.shares), amounts.warmup_steps
@@ -197,9 +197,9 @@ def _products(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
 
 
 def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int, pooled: bool) -> Timing:
-    """LLaVA; a step takes the documents of ours, in padded batches whose gradients are added up."""
+    """LLaVA: a step processes the documents of ours in padded batches and accumulates gradients."""
     model = build_llava(stage, data.tokenizer, pooled)
-    update = _Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have other names
+    update = _Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have different names
     make = mixture_batches(stage, data)
 
     def train(steps: range) -> None:
@@ -217,12 +217,12 @@ def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int
 
 
 def _padded_step(stage: MultimodalStage, data: Data, documents: int) -> float:
-    """Seconds of a core that a step of padded LLaVA takes, roughly."""
+    """Approximate core seconds per step of LLaVA on padded batches."""
     return _padded(stage, data, PROBE, documents, pooled=True).step.core
 
 
 def _world(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
-    """Batches alone, with their pixels."""
+    """Only the generation of batches, with pixels."""
     make = mixture_batches(stage, data)
 
     def read(steps: range) -> None:
@@ -239,7 +239,7 @@ def _time(work: Callable[[range], None], amounts: Amounts) -> Timing:
 
 
 class _Update:
-    """Clips, updates and clears, as training does."""
+    """Clips gradients, updates weights and clears gradients, as in training."""
 
     def __init__(self, model: nn.Module, config: Optimiser) -> None:
         self._model = model
