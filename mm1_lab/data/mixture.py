@@ -1,6 +1,6 @@
 """The mixture: a stateless, exact formula for the source of each row of a run.
 
-Two sources are mixed as a line is drawn on a grid: of the first n rows, round(n · share) belong to the first source.
+Two sources are mixed as Bresenham draws a line: of the first n rows, round(n · share) belong to the first source.
 More sources form a balanced binary tree of such pairs. The source of row n can thus be computed for any n, and after
 any number of rows each source deviates from its share by less than one row (with up to four sources; by half a row
 more for each doubling). Each source numbers its own rows: its k-th row is the same in every arm, whatever the shares.

@@ -34,7 +34,7 @@ def format_of(files: BenchmarkFiles) -> Format:
 
 @lru_cache(maxsize=32)
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
-    """Returns the cached selection, or selects from the files, possibly gigabytes. Raises RequestError if invalid."""
+    """Returns the cached selection, or makes it from the files, possibly gigabytes. Raises RequestError."""
     if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
         return _choose_from_files(config, settings)
     code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE]

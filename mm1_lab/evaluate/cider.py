@@ -1,4 +1,4 @@
-"""CIDEr-D (Vedantam et al., CVPR 2015): consensus of a caption with several human captions.
+"""CIDEr-D (Vedantam et al., CVPR 2015): agreement of a caption with several human captions.
 
 A caption is a vector of n-gram counts, weighted by inverse document frequency over the questions of the corpus. For
 n = 1 to 4, the score is the cosine similarity with each reference, where counts are clipped to those of the reference

@@ -2,7 +2,7 @@
 
 A proposition is a thing that is mentioned, or a thing with its colour. The caption's propositions are compared with the
 union of those of its references: each reference may omit something, but all five together hardly ever do. CIDEr
-compares wording, and about half of it depends on style; this score does not depend on style.
+compares wording, and about half of it depends on style; this score ignores style.
 """
 
 from collections.abc import Iterable

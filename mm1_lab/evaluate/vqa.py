@@ -1,6 +1,6 @@
 """VQA accuracy (Antol et al., ICCV 2015; Goyal et al., CVPR 2017), with the normalisation of its official evaluation.
 
-An answer is fully right if at least three of ten annotators gave it. Each annotator is left out in turn, so that a
+An answer that n annotators gave scores min(n / 3, 1). Each of the ten annotators is left out in turn, so that a
 prediction is compared to nine answers, as an annotator's answer would be. Predictions and answers are normalised alike.
 
 The official program has two quirks, which `official` keeps for agreement with published scores: if all ten annotators

@@ -24,7 +24,7 @@ from mm1_lab.data.types import Answer, Part
 HELD_OUT_LEAST = 8
 """At least this many samples are held out where 5 % would be fewer, but at most a quarter of all samples."""
 HELD_OUT_MOST = 10_000
-"""A large collection's held-out samples are those of its first files, until there are this many: always enough."""
+"""A large collection's held-out samples are taken file by file until there are this many, enough to evaluate on."""
 OPEN = 4 * WINDOW
 """Number of files of a large collection kept open at once."""
 

@@ -73,7 +73,7 @@ def _start_worker(*opened: Any) -> None:
 
 @contextmanager
 def _workers(processes: int, *opened: Any) -> Iterator[Callable[[Callable[[Any], T], Iterable[Any]], Iterator[T]]]:
-    """Yields a parallel `map`, whose worker processes first open their data (if `opened`); the built-in one for one."""
+    """Yields a `map` that runs in worker processes, which first open their data if `opened`; plain `map` for one."""
     if processes == 1:
         yield map
         return

@@ -63,7 +63,7 @@ def pack_epoch(
 class Plan:
     """An infinite sequence of rows, one epoch after another.
 
-    `entries` (n, k) are the things to pack, one per line; the last two columns are their positions and images.
+    `entries` (n, k) has one line per chunk or conversation to pack; the last two columns are its positions and images.
     """
 
     def __init__(self, entries: NDArray[np.int64], limits: Limits, seed: int) -> None:

@@ -61,13 +61,13 @@ def unreadable(path: Path, error: OSError) -> RequestError:
     return RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable")
 
 
-def remote_files(address: str) -> list[File]:
+def remote_files(url: str) -> list[File]:
     """The files at a URL, which may contain `*`. Raises RequestError if it cannot be listed."""
     try:
-        system, place = fsspec.core.url_to_fs(address)
+        system, place = fsspec.core.url_to_fs(url)
         found = system.glob(place, detail=True)
     except Exception as error:  # depends on the library that serves the URL
-        raise RequestError(f"{address}: cannot be listed ({error}); check the address and your access to it") from None
+        raise RequestError(f"{url}: cannot be listed ({error}); check the URL and your access to it") from None
     return [
         _file(system.unstrip_protocol(name), found[name]) for name in sorted(found) if found[name]["type"] == "file"
     ]

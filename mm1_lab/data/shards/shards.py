@@ -110,7 +110,7 @@ class Shards:
         return Rows(self.collection(name), self.tokenizer, limits, self.cache, nothing)
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
-        """A training source, for rows of the scale's limits unless others are given."""
+        """A training source in rows of `limits`, by default those of the scale."""
         limits = limits or self.limits
         self.collection(name)
         return ShardSource(name, lambda: self.rows(name, limits), stream(f"{name} {limits.sequence}", seed))
@@ -140,7 +140,7 @@ class Shards:
         return ShardPairs(usual, self.collection("synthetic") if has_dense else usual, seed)
 
     def held_out(self, name: str, count: int) -> list[Document]:
-        """The first chunk of each held-out sample, then the second of each, and so on, if its images can be decoded."""
+        """The first chunk of each held-out sample, then the second of each, and so on, without broken images."""
         rows = self.rows(name, self.limits)
         entries = rows.held_out()
         rounds = _place_in_sample(entries[:, 0])
