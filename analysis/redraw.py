@@ -28,7 +28,7 @@ from analysis.tables import (
 from analysis.validity import failed_gates, validity_rows, write_validity
 from analysis.verdicts import lesson_parts
 from mm1_lab.files import machine_cpus
-from mm1_lab.processes import hear, unheard
+from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
 
 
@@ -64,9 +64,9 @@ def draw_sweeps(results: Path) -> list[Drawn]:
         return [_draw(folder) for folder in finished]
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with unheard():
+    with interrupts_blocked():
         forkserver.ensure_running()
-    with ProcessPoolExecutor(workers, context, hear) as pool:
+    with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
         return list(pool.map(_draw, finished))
 
 

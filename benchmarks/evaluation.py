@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -52,11 +53,10 @@ def measure(amounts: Amounts) -> list[Row]:
     sides["one by one"](0)
     results = alternate(sides, amounts.rounds)
     ours, single = results["ours"], results["one by one"]
-    asked = [key for side in single for key in side.answers]
-    same = sum(ours[0].answers[key] == side.answers[key] for side in single for key in side.answers) / len(asked)
+    agreement = [ours[0].answers[key] == side.answers[key] for side in single for key in side.answers]
     note = (
         f"{remark}; {len(ours[0].answers)} questions against {len(single[0].answers)} of them; "
-        f"{same:.1%} of the answers are identical"
+        f"{mean(agreement):.1%} of the answers are identical"
     )
     return [
         compare(

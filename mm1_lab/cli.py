@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 WRONG, INTERRUPTED = 2, 130
-"""Exit codes beside those of the commands: the request was wrong; stopped by Ctrl-C."""
+"""Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
 FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 

@@ -1,4 +1,4 @@
-"""`mm1-lab init`: creates a project of one's own, with a sweep, a data file and a Makefile."""
+"""`mm1-lab init`: creates a user's own project with a sweep, a data file and a Makefile."""
 
 from pathlib import Path
 

@@ -105,45 +105,47 @@ class HuggingFace:
         self.whole: Callable[[str], PretrainedMM1] = cache(read_exported)
 
 
-def read_encoder(asked: Pretrained) -> PretrainedEncoder:
+def read_encoder(requested: Pretrained) -> PretrainedEncoder:
     """Describes the vision tower in a folder, possibly part of a model with a text tower. Raises RequestError."""
-    folder = find_folder(asked.weights)
+    folder = find_folder(requested.weights)
     config = _tower(folder)
     if config.model_type not in ENCODERS:
         known = nearest(config.model_type, ENCODERS)
-        raise RequestError(f"{asked.weights}: vision towers of family {config.model_type!r} are not supported{known}")
+        raise RequestError(
+            f"{requested.weights}: vision towers of family {config.model_type!r} are not supported{known}"
+        )
     count = config.num_hidden_layers
-    layer = -1 if asked.layer is None else asked.layer
+    layer = -1 if requested.layer is None else requested.layer
     layers = layer if layer >= 0 else count + 1 + layer
     if not 1 <= layers <= count:
-        raise RequestError(f"{asked.weights}: has {count} layers, so layer {asked.layer} cannot be used")
+        raise RequestError(f"{requested.weights}: has {count} layers, so layer {requested.layer} cannot be used")
     patches = max(0, getattr(config, "num_patches", 0))
-    mean, std = _normalisation(folder, asked.weights)
-    found = _described(asked.weights, folder, config, layers) | {
+    mean, std = _normalisation(folder, requested.weights)
+    found = _described(requested.weights, folder, config, layers) | {
         "patch": config.patch_size,
         "image_size": getattr(config, "image_size", None) or round(patches**0.5) * config.patch_size,
-        "layer": asked.layer,
+        "layer": requested.layer,
         "mean": mean,
         "std": std,
     }
     return PretrainedEncoder.parse(found, str(folder / "config.json"))
 
 
-def read_decoder(asked: Pretrained) -> PretrainedDecoder:
+def read_decoder(requested: Pretrained) -> PretrainedDecoder:
     """Describes the causal language model in a folder. Raises RequestError, also for an unusable tokenizer."""
     from mm1_lab.data.tokenizers import folder_tokenizer
 
-    folder = find_folder(asked.weights)
+    folder = find_folder(requested.weights)
     config = _config(folder)
     if config.model_type not in DECODERS:
         known = nearest(config.model_type, DECODERS)
-        raise RequestError(f"{asked.weights}: decoders of family {config.model_type!r} are not supported{known}")
+        raise RequestError(f"{requested.weights}: decoders of family {config.model_type!r} are not supported{known}")
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise RequestError(
-            f"{asked.weights}: some of its layers use sliding-window attention, which packed rows do not support; "
+            f"{requested.weights}: some of its layers use sliding-window attention, which packed rows do not support; "
             "choose a decoder with full attention"
         )
-    found = _described(asked.weights, folder, config, config.num_hidden_layers)
+    found = _described(requested.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
     found |= {"vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
     return PretrainedDecoder.parse(found, str(folder / "config.json"))

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Child processes started in this block ignore Ctrl-C until they call `hear`, as imports would print tracebacks."""
+def interrupts_blocked() -> Iterator[None]:
+    """Child processes started in this block ignore Ctrl-C, lest imports print tracebacks, until `allow_interrupts`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -15,7 +15,7 @@ def unheard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def hear() -> None:
-    """Called first in such a process: from now on a Ctrl-C, also one received before, ends it silently."""
+def allow_interrupts() -> None:
+    """Called first in such a process: from now on a Ctrl-C ends it silently, also one received before."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

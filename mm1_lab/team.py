@@ -1,8 +1,8 @@
 """The processes that train one stage together: a single one, or several started by torchrun or Ray Train.
 
-A step's batch is the same for every team size: each process takes a contiguous part of its rows, and sums over the
+A step's batch is the broadcast for every team size: each process takes a contiguous part of its rows, and sums over the
 whole batch are taken over the team. Gradients are averaged over processes, so each process divides its sums by `mean`
-counts. In a single process each function returns its argument. All processes must call these functions in the same
+counts. In a single process each function returns its argument. All processes must call these functions in the broadcast
 order.
 """
 
@@ -53,7 +53,7 @@ def own(count: int) -> slice:
     return slice(rank() * count // size(), (rank() + 1) * count // size())
 
 
-def stretch(count: int) -> tuple[slice, int]:
+def span(count: int) -> tuple[slice, int]:
     """The slice of this process's `count` rows in the rows of the whole team, and the total number of rows."""
     if size() == 1:
         return slice(0, count), count
@@ -77,7 +77,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     return values if size() == 1 else total(values) / size()
 
 
-def most(number: int) -> int:
+def maximum(number: int) -> int:
     """The maximum over the team."""
     if size() == 1:
         return number
@@ -86,7 +86,7 @@ def most(number: int) -> int:
     return int(values)
 
 
-def same(value: T) -> T:
+def broadcast(value: T) -> T:
     """The first process's value."""
     if size() == 1:
         return value
@@ -95,8 +95,8 @@ def same(value: T) -> T:
     return values[0]
 
 
-def gathered(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
-    """The rows of the whole team, with gradients for this process's own; `own` and `count` come from `stretch`."""
+def gather(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:
+    """The rows of the whole team, with gradients for this process's own; `own` and `count` come from `span`."""
     if size() == 1:
         return rows
     return _Gather.apply(rows, own, count)

@@ -161,7 +161,7 @@ RENAMED = {
 
 
 def remedy(key: str, valid: Sequence[str]) -> str:
-    """The hint for an unknown `key`: its new name if it was renamed, otherwise that of `nearest`."""
+    """The hint for an unknown `key`: its new name if it was renamed, otherwise as from `nearest`."""
     new = RENAMED.get(key)
     return f"; it is called {new!r} now" if new in valid else nearest(key, valid)
 

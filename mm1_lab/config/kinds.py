@@ -257,5 +257,7 @@ class EvaluationStage(Stage):
 
     def positions(self) -> int:
         own = WORLD_BENCHMARKS if self.data.kind == "world" else 1
-        asked = [self.settings.shots] * own + [one.shots or self.settings.shots for one in self.benchmarks]
-        return self.settings.questions * self.question_tokens * sum(shots + 1 for each in asked for shots in each)
+        shots_of_each = [self.settings.shots] * own + [one.shots or self.settings.shots for one in self.benchmarks]
+        return (
+            self.settings.questions * self.question_tokens * sum(shots + 1 for each in shots_of_each for shots in each)
+        )

@@ -92,8 +92,8 @@ class SftRecipe(Config):
     """Pre-training step (in the paper's count) whose weights are fine-tuned, before the schedule ends (Fig. 6c)."""
 
     sharp_demonstrations: int | None = Field(None, ge=0)
-    """Few-shot prompts with five views (mixed resolution): the last so many demonstrations and the question are shown
-    in all views, earlier demonstrations as overviews only. It affects the evaluation, not the model."""
+    """Few-shot prompts with five views (mixed resolution): this many demonstrations, the last ones, and the question
+    are shown in all views, earlier demonstrations as overviews only. It affects the evaluation, not the model."""
 
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
@@ -115,7 +115,7 @@ class Recipe(Config):
 
     encoder: EncoderRecipe = EncoderRecipe()
     resolution: int | Literal["native"] = 336
-    """Side of the square images in the paper's pixels: 224, 336 or 378. `native`: that of a pre-trained encoder."""
+    """Side of the square images in the paper's pixels: 224, 336 or 378. `native`: the side of a pre-trained encoder."""
     connector: str = "c-abstractor"
     """`average-pooling`, `attention-pooling` or `c-abstractor` as in the paper, or any other of
     mm1_lab/model/connectors.py."""
@@ -123,7 +123,7 @@ class Recipe(Config):
     """Tokens per image that the decoder receives: 64 or 144 in the paper. `patches`: one per patch."""
     decoder: str = "base"
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
-    the paper's 1.2B. `larger`: that of its 2.9B, the next size up, used for Table 1."""
+    the paper's 1.2B. `larger`: its counterpart of the 2.9B, the next size up, used for Table 1."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
     steps: int = Field(200_000, gt=0, le=10**9)
     """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are."""

@@ -166,7 +166,7 @@ class _Resolver(PartsResolver):
     def exported(self, folder: str) -> PretrainedMM1:
         """Describes a whole exported model, with the scale's settings for training it."""
         scale = self.scale
-        model = self.others(folder).whole(folder)
+        model = self.pretrained_models(folder).whole(folder)
         if scale.sft and scale.sft.sequence_length > model.decoder.longest:
             raise RequestError(
                 f"sft.start: {folder} was made for {model.decoder.longest} positions; lower the scale's length with "
@@ -193,27 +193,27 @@ class _Resolver(PartsResolver):
             }
         )
 
-    def tuned(self, asked: SftRecipe, model: MultimodalStage | PretrainedMM1) -> SftStage:
+    def tuned(self, sft: SftRecipe, model: MultimodalStage | PretrainedMM1) -> SftStage:
         """Instruction tuning of `model`, or of an earlier step of its pre-training."""
         scale, known = self.scale, self.data.instructions
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
-        if asked.after_steps is not None and isinstance(model, MultimodalStage):
-            stop = steps_of(scale.train, asked.after_steps, PAPER_STEPS)
+        if sft.after_steps is not None and isinstance(model, MultimodalStage):
+            stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
             if stop > model.training.steps:
                 raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {model.training.steps}")
             if stop < model.training.steps:
                 model = model.model_copy(update={"stop_after": stop})
-        side = asked.resolution if asked.views == 1 else asked.resolution // 2
+        side = sft.resolution if sft.views == 1 else sft.resolution // 2
         image_size = look_up("resolution", side, scale.resolutions)
         if image_size % model.encoder.patch:
             raise RequestError(
                 f"sft.resolution: {image_size} pixels are not divisible by the patch of {model.encoder.patch}"
             )
-        for name in asked.mixture:
+        for name in sft.mixture:
             if name not in known:
                 raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
-        weights = {name: weight for name, weight in asked.mixture.items() if weight} or known
+        weights = {name: weight for name, weight in sft.mixture.items() if weight} or known
         if not weights:
             raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
         total = sum(weights.values())
@@ -223,9 +223,9 @@ class _Resolver(PartsResolver):
             shares={name: float(f"{weight / total:.9g}") for name, weight in sorted(weights.items())},
             sets=self.data.instructions_digest,
             image_size=image_size,
-            views=asked.views,
-            frozen=tuple(sorted(set(asked.frozen))),
-            training=scale.sft.model_copy(update={"steps": steps_of(scale.sft, asked.steps, SFT_PAPER_STEPS)}),
+            views=sft.views,
+            frozen=tuple(sorted(set(sft.frozen))),
+            training=scale.sft.model_copy(update={"steps": steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)}),
         )
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
             raise RequestError(

@@ -53,7 +53,7 @@ class PartsResolver:
         scale = self.scale
         name = decoder_name(self.recipe, scale)
         if ready := find_pretrained(name, scale.pretrained_decoders):
-            decoder = self.others(ready.weights).decoder(ready)
+            decoder = self.pretrained_models(ready.weights).decoder(ready)
             if scale.sequence_length > decoder.longest:
                 raise RequestError(
                     f"the decoder {name!r} was made for {decoder.longest} positions, the scale's sequence has "
@@ -83,46 +83,46 @@ class PartsResolver:
 
     def encoder(self) -> EncoderStage | PretrainedEncoder:
         """A pre-trained encoder, or the stage that pre-trains one."""
-        asked = self.recipe.encoder
-        if ready := find_pretrained(asked.size, self.scale.pretrained_encoders):
-            if asked != EncoderRecipe(size=asked.size, schedule=asked.schedule):
+        recipe = self.recipe.encoder
+        if ready := find_pretrained(recipe.size, self.scale.pretrained_encoders):
+            if recipe != EncoderRecipe(size=recipe.size, schedule=recipe.schedule):
                 raise RequestError(
-                    f"the encoder {asked.size!r} is already pre-trained ({ready.weights}), so its loss and data cannot "
-                    "be chosen; give this arm other weights"
+                    f"the encoder {recipe.size!r} is already pre-trained ({ready.weights}), so its loss and data "
+                    "cannot be chosen; give this arm other weights"
                 )
-            return self.others(ready.weights).encoder(ready)
-        key = ("encoder", self.seed, asked, self.recipe.resolution)
+            return self.pretrained_models(ready.weights).encoder(ready)
+        key = ("encoder", self.seed, recipe, self.recipe.resolution)
         if key not in self.made:
-            self.made[key] = self.encoder_stage(asked)
+            self.made[key] = self.encoder_stage(recipe)
         return cast("EncoderStage", self.made[key])
 
-    def encoder_stage(self, asked: EncoderRecipe) -> EncoderStage:
+    def encoder_stage(self, recipe: EncoderRecipe) -> EncoderStage:
         """The encoder's pre-training, preceded by that at its first resolution if it has one."""
         scale, resolution, sources = self.scale, self.recipe.resolution, self.data.sources
         if resolution == "native":
             raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
-        from_pages = asked.data == "imagetext"
+        from_pages = recipe.data == "imagetext"
         needed = {"interleaved"} if from_pages else {"captions", "synthetic"}
         if not needed & set(sources):
             what = "images from pages" if from_pages else "captioned images"
             raise RequestError(
                 f"the encoder is pre-trained on {what}, which the data do not contain; add `{min(needed)}: [FILES]`"
             )
-        is_contrastive = asked.loss == "contrastive"
-        dense = is_contrastive and asked.data == "dfn+vecap" and "synthetic" in sources
-        steps = steps_of(scale.encoder, scale.short_encoder if asked.schedule == "short" else 1)
+        is_contrastive = recipe.loss == "contrastive"
+        dense = is_contrastive and recipe.data == "dfn+vecap" and "synthetic" in sources
+        steps = steps_of(scale.encoder, scale.short_encoder if recipe.schedule == "short" else 1)
         stage = EncoderStage(
             **self.shared,
-            size=look_up("encoder", asked.size, scale.encoders, scale.pretrained_encoders),
+            size=look_up("encoder", recipe.size, scale.encoders, scale.pretrained_encoders),
             patch=scale.patch,
-            image_size=look_up("resolution", asked.first_resolution or resolution, scale.resolutions),
+            image_size=look_up("resolution", recipe.first_resolution or resolution, scale.resolutions),
             synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
             training=scale.encoder.model_copy(update={"steps": steps}),
-            objective=asked.loss,
+            objective=recipe.loss,
             pairs="pages" if from_pages else "captions",
             distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if from_pages else None,
         )
-        if asked.first_resolution is None:
+        if recipe.first_resolution is None:
             return stage
         if not is_contrastive:
             raise RequestError("first_resolution requires `loss: contrastive`")
@@ -130,7 +130,8 @@ class PartsResolver:
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 
-    def others(self, weights: str) -> PretrainedModels:
+    def pretrained_models(self, weights: str) -> PretrainedModels:
+        """`models`, which must have been given to describe `weights`."""
         if self.models is None:
             raise TypeError(f"{weights} is a pre-trained model; pass `models`, which can describe it")
         return self.models

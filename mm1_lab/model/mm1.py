@@ -111,7 +111,7 @@ class MM1(PreTrainedModel):
         is_image = tokens == self.image_id
         count = int(is_image.sum())
         chunks = images.split(IMAGES_AT_ONCE) if len(images) else ()
-        dummies = team.most(len(chunks)) - len(chunks)
+        dummies = team.maximum(len(chunks)) - len(chunks)
         encoded = [self._encode(some) for some in chunks]
         for _ in range(dummies):  # other processes need this one's shards while they encode
             embedded = embedded + 0 * self._encode(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)
@@ -141,11 +141,11 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
         exported = MM1Config.from_pretrained(stage.model.folder)
         exported.encoder_config.image_size = exported.encoder_config.vision_config.image_size = stage.image_size
         return MM1(exported)
-    asked, decoder = stage.encoder, stage.decoder
-    if isinstance(asked, EncoderStage):
-        encoder = encoder_config(asked.features, asked.patch, stage.image_size)
+    vision, decoder = stage.encoder, stage.decoder
+    if isinstance(vision, EncoderStage):
+        encoder = encoder_config(vision.features, vision.patch, stage.image_size)
     else:
-        encoder = pretrained_encoder_config(asked, stage.image_size)
+        encoder = pretrained_encoder_config(vision, stage.image_size)
     if ready := isinstance(decoder, PretrainedDecoder):
         text = text_config(decoder, tokenizer.size)
     else:

@@ -116,8 +116,8 @@ class Contrastive(nn.Module):
     def loss(self, batch: PairBatch) -> Losses:
         """The contrastive loss, with negatives from the whole team, and its tally with one row."""
         pairs = len(batch.images)
-        own, count = team.stretch(pairs)
-        images, texts, groups = (team.gathered(rows, own, count) for rows in (*self(batch), batch.groups))
+        own, count = team.span(pairs)
+        images, texts, groups = (team.gather(rows, own, count) for rows in (*self(batch), batch.groups))
         scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
         loss = contrastive_loss(images, texts, scale, groups, own)
         tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)

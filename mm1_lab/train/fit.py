@@ -63,7 +63,7 @@ def fit(
     checkpoint = None
     if team.is_first():
         checkpoint = _sound_checkpoint(folder, lambda note: report(Progress(0, steps, note=note)))
-    checkpoint = team.same(checkpoint)
+    checkpoint = team.broadcast(checkpoint)
     if checkpoint:
         _check_owner(checkpoint, stage)
     recorder = Recorder(folder, names, steps, report)

@@ -90,7 +90,7 @@ def page_pairs(document: Document) -> list[tuple[Picture, str]]:
     for place, part in enumerate(parts):
         if isinstance(part, str | Tokens):
             continue
-        beside = parts[place + 1 :][:1] or parts[:place][-1:]
-        if beside and isinstance(beside[0], str | Tokens) and (text := str(beside[0]).strip()):
+        adjacent = parts[place + 1 :][:1] or parts[:place][-1:]
+        if adjacent and isinstance(adjacent[0], str | Tokens) and (text := str(adjacent[0]).strip()):
             pairs.append((part, text))
     return pairs

@@ -50,20 +50,20 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
     vocabulary = sorted(set().union(*captions)) if captions else []
     labels = torch.tensor([[word in caption for word in vocabulary] for caption in captions])
     split = int(FIT_SHARE * len(images))
-    asked = len(images) - split
-    if asked < 8 or not vocabulary:
+    test = len(images) - split
+    if test < 8 or not vocabulary:
         return {}
     common = labels.double().mean(dim=0)
-    telling = (common > COMMON[0]) & (common < COMMON[1])
+    usable = (common > COMMON[0]) & (common < COMMON[1])
     for half in (labels[:split], labels[split:]):
-        telling &= half.any(dim=0) & ~half.all(dim=0)
-    if not telling.any():
+        usable &= half.any(dim=0) & ~half.all(dim=0)
+    if not usable.any():
         return {}
-    labels = labels[:, telling]
+    labels = labels[:, usable]
     features = _features(encoder, images, lambda patches: patches.mean(dim=1))
-    scores = _read_out(features[:split], labels[:split].double(), features[split:])
+    scores = _ridge_predictions(features[:split], labels[:split].double(), features[split:])
     auc = torch.stack([_area_under_curve(scores[:, word], labels[split:, word]) for word in range(labels.shape[1])])
-    return {"auc": auc.mean().item(), "words": labels.shape[1], "documents": asked}
+    return {"auc": auc.mean().item(), "words": labels.shape[1], "documents": test}
 
 
 def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
@@ -85,16 +85,16 @@ def _features(encoder: Encoder, images: list[Pixels], summary: Callable[[torch.T
     )
 
 
-def _read_out(known: torch.Tensor, labels: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """Ridge regression from `known` (n, features) to `labels` (n, k), applied to `asked` (m, features) → (m, k).
+def _ridge_predictions(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+    """Ridge regression from `train` (n, features) to `labels` (n, k), applied to `test` (m, features) → (m, k).
 
     The predictions are differences from the mean of the labels.
     """
-    mean, spread = known.mean(dim=0), known.std(dim=0) + 1e-6
-    inputs = (known - mean) / spread
+    mean, spread = train.mean(dim=0), train.std(dim=0) + 1e-6
+    inputs = (train - mean) / spread
     square = inputs.T @ inputs + RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype)
     weights = torch.linalg.solve(square, inputs.T @ (labels - labels.mean(dim=0)))
-    return (asked - mean) / spread @ weights
+    return (test - mean) / spread @ weights
 
 
 def _area_under_curve(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -115,9 +115,9 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
     encoder = build_encoder(stage.size, stage.patch, stage.image_size)
     load_weights(encoder, folder)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    known, asked = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
-    read = [_scene_features(encoder, scenes, stage.image_size) for scenes in (known, asked)]
-    return _count(_answers(read[0], _targets(known), read[1]), _targets(asked))
+    train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
+    read = [_scene_features(encoder, scenes, stage.image_size) for scenes in (train, test)]
+    return _correct_and_total(_answers(read[0], _targets(train), read[1]), _targets(test))
 
 
 def _scenes(split: Split, count: int) -> list[Scene]:
@@ -145,16 +145,16 @@ def _targets(scenes: list[Scene]) -> torch.Tensor:
     return torch.tensor(rows)
 
 
-def _answers(features: torch.Tensor, targets: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """(asked, questions): predicted answers."""
+def _answers(features: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+    """(test, questions): predicted answers."""
     indicators = [torch.nn.functional.one_hot(targets[:, at], count).double() for at, count in enumerate(_OPTIONS)]
     wanted = torch.cat([*indicators, targets[:, -1:].double()], dim=1)
-    *places, things = (_read_out(features, wanted, asked) + wanted.mean(dim=0)).split((*_OPTIONS, 1), dim=1)
+    *places, things = (_ridge_predictions(features, wanted, test) + wanted.mean(dim=0)).split((*_OPTIONS, 1), dim=1)
     count = things[:, 0].round().long().clamp(1, _MOST_THINGS)
     return torch.stack([*(part.argmax(1) for part in places), count], dim=1)
 
 
-def _count(answers: torch.Tensor, targets: torch.Tensor) -> dict[str, tuple[int, int]]:
+def _correct_and_total(answers: torch.Tensor, targets: torch.Tensor) -> dict[str, tuple[int, int]]:
     right = answers == targets
     names, given = targets[:, 0:-1:3], answers[:, 0:-1:3]
     occupied = names > 0

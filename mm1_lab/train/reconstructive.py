@@ -78,7 +78,7 @@ class Reconstructive(nn.Module):
     def loss(self, batch: ImageBatch) -> Losses:
         """The mean squared error over the patches after the prefix, and its tally with one row."""
         count, patches = len(batch.images), self.trunk.patches
-        own, all_images = team.stretch(count)
+        own, all_images = team.span(count)
         # every process of a team draws for the whole batch, so that their generators stay in step
         prefix = torch.randint(1, patches, (all_images,))[own].to(batch.images.device)
         errors = self(batch.images, prefix).float() - normalised_patches(batch.images, self.patch)

@@ -68,7 +68,7 @@ class Recorder(pl.Callback):
         now = time.monotonic()
         if is_last or now - self._reported >= REPORT_SECONDS:
             self._send_report(step, now)
-        if not is_last and team.same(now - self._saved >= self._interval * CHECKPOINT_SECONDS):
+        if not is_last and team.broadcast(now - self._saved >= self._interval * CHECKPOINT_SECONDS):
             self._save(trainer, now)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

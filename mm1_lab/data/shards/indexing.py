@@ -20,7 +20,7 @@ from mm1_lab.data.shards.datafile import read_data_file
 from mm1_lab.data.shards.index import index_file, write_table
 from mm1_lab.data.shards.remote import Copies
 from mm1_lab.data.shards.shards import Shards, table_path
-from mm1_lab.processes import hear, unheard
+from mm1_lab.processes import allow_interrupts, interrupts_blocked
 
 T = TypeVar("T")
 _data: Shards
@@ -66,7 +66,7 @@ def _prepare(name: str, number: int) -> None:
 
 
 def _start_worker(*opened: Any) -> None:
-    hear()
+    allow_interrupts()
     if opened:
         _open(*opened)
 
@@ -81,7 +81,7 @@ def _workers(processes: int, *opened: Any) -> Iterator[Callable[[Callable[[Any],
     with ProcessPoolExecutor(processes, context, _start_worker, opened) as pool:
 
         def work(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-            with unheard():  # the pool starts its processes when it gets work
+            with interrupts_blocked():  # the pool starts its processes when it gets work
                 return pool.map(function, items)
 
         yield work
