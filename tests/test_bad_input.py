@@ -213,7 +213,7 @@ def test_benchmarks_that_cannot_be_asked(refused: Check) -> None:
     Path("own.jsonl").write_text('{"question": "two and two", "answer": "4"}\n', encoding="utf-8")
     Path("text.jsonl").write_text('{"text": "a line"}\n', encoding="utf-8")
     named = "benchmarks=[{name: sums, questions: own.jsonl, metric: exact}]"
-    assert "the miniature world has words of its own" in refused("--set", named)
+    assert "the world has a vocabulary of its own" in refused("--set", named)
     for key, message in (
         ("{metrc: exact}", "unknown key 'benchmarks.sums.metrc'; did you mean 'metric'"),
         ("{metric: exact}", "benchmarks.sums: the format jsonl needs the key 'questions'"),

@@ -209,7 +209,7 @@ def test_status_tells_of_a_model_that_is_half_trained(
     Path("results/local").mkdir(parents=True)
     assert main(["status", "data_mix", *SMOKE, "--store", "s"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    (told,) = (line for line in lines if "begun; goes on where it stood" in line)
+    (told,) = (line for line in lines if "partly trained, resumes" in line)
     assert told.startswith("base ") and "missing" in told and "12 missing" in lines[0]
 
 

@@ -288,8 +288,8 @@ def test_what_cannot_be_exported(
         assert len(lines) == 1
         return lines[0]
 
-    assert "2 trials are asked for; name one arm" in refused(*SWEEP, "--seeds", "2", "new")
-    assert "there are no weights of it" in refused(*SWEEP, "--seeds", "7,", "new")
+    assert "this command needs one trial, not 2" in refused(*SWEEP, "--seeds", "2", "new")
+    assert "there are no weights for it" in refused(*SWEEP, "--seeds", "7,", "new")
     assert "mm1: already exists" in refused(*SWEEP, "mm1")
     error = refused(*SWEEP, "--as", "llava", "new")
     assert "no exact equivalent in LLaVA: the connector must be mlp" in error and not (place / "new").exists()

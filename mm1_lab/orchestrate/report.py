@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 Costs = Mapping[str, Cost]
-"""Of stages, by fingerprint."""
+"""Costs of stages, by fingerprint."""
 
 
 def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
-    """What runs and why, and what it costs; several requests share scale, data and folders.
+    """A text that says what would run, why, and what it would cost. All requests share scale, data and folders.
 
-    A row per kind of stage and reason, or with `every_stage` one for each; a stage that requests share counts once.
+    It has a row per kind of stage and reason, or per stage with `every_stage`; stages shared by requests count once.
     Raises RequestError for a stage that cannot be built, or that the scale's hardware cannot hold.
     """
     first = requests[0]
@@ -60,14 +60,14 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     own = [costs[planned.fingerprint] for planned in missing]
     weights, largest = sum(cost.weights for cost in own), max(cost.checkpoint for cost in own)
     time = "" if hardware else f", {_all_time(missing, expected, machine_slots(first.scale))}"
-    lines.append(f"In all {short(sum(cost.flops for cost in own))} FLOPs, {short(weights, 'B')} of weights{time}.")
+    lines.append(f"In total {short(sum(cost.flops for cost in own))} FLOPs, {short(weights, 'B')} of weights{time}.")
     lines.append(f"The largest checkpoint while training: {short(largest, 'B')}.")
-    legend = LEGEND if every_stage else ("Every stage by itself, and what its parts compute: the same with --stages.",)
+    legend = LEGEND if every_stage else ("To list every stage and the FLOPs of its parts, add --stages.",)
     return "\n".join([*lines, *(_gpu_lines(missing, costs, first.scale, hardware) if hardware else ()), *legend])
 
 
 def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
-    """A line for each sweep and state: `to run: base, captions (seeds 0, 1)`."""
+    """One line per sweep and state: `to run: base, captions (seeds 0, 1)`."""
     arms: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for variant, trial in asked:
         state = "done" if plan.is_done(trial.fingerprint) else "to run"
@@ -77,14 +77,14 @@ def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
         alike: dict[str, list[str]] = defaultdict(list)
         for arm, seeds in of_arms.items():
             alike[f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"].append(arm)
-        told = "; ".join(f"{', '.join(names)} ({seeds})" for seeds, names in alike.items())
-        yield from wrap(f"{variant + ', ' if several else ''}{state}: {told}", 78, subsequent_indent="  ")
+        text = "; ".join(f"{', '.join(names)} ({seeds})" for seeds, names in alike.items())
+        yield from wrap(f"{variant + ', ' if several else ''}{state}: {text}", 78, subsequent_indent="  ")
 
 
 def _kinds(
     plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
 ) -> list[str]:
-    """A row for each kind of stage, its state and why; FLOPs, disk and time are of all of them together."""
+    """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
     known = list(_known_stages(ledger)) if expected else []
     alike: dict[tuple[str, ...], list[PlannedStage]] = defaultdict(list)
     for planned in sorted(plan.stages.values(), key=_kind):
@@ -148,7 +148,7 @@ def _kind(planned: PlannedStage) -> str:
 def _stage_rows(
     plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
 ) -> Iterator[list[object]]:
-    """A row per stage; `costs` and `expected` seconds are of those that are missing."""
+    """A row per stage; `costs` and `expected` (seconds) cover the missing stages."""
     known = list(_known_stages(ledger)) if expected else []
     for planned in sorted(plan.stages.values(), key=_kind):
         key = planned.fingerprint
@@ -165,11 +165,11 @@ def _all_time(missing: Iterable[PlannedStage], expected: Mapping[str, float | No
     known = sum(seconds for seconds in expected.values() if seconds is not None)
     time = f"about {duration(known / slots)} with {slots} at a time"
     unknown = sorted({one.stage.KIND for one in missing if expected[one.fingerprint] is None})
-    return time if not unknown else f"{time} without {', '.join(unknown)}, which was never measured at such a size"
+    return time if not unknown else f"{time}, excluding {', '.join(unknown)}, which was never measured at such a size"
 
 
 def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hardware: Hardware) -> Iterator[str]:
-    """What the missing stages take on the scale's hardware, and where that has to be said in the scale."""
+    """GPU-hours of the missing stages on the scale's hardware, and a hint if the scale must assign more workers."""
     hours: dict[str, float] = defaultdict(float)
     larger = False
     for planned in missing:
@@ -179,17 +179,17 @@ def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hard
     kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
     days = sum(hours.values()) / hardware.count / 24
     yield (
-        f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in all "
-        f"{days:.3g} days of {hardware.count} (hardware, in the scale)."
+        f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in total "
+        f"{days:.3g} days on {hardware.count} (`hardware` in the scale)."
     )
     if larger:
-        yield "Stages whose group is larger than one get it by the scale's `workers`, after the size's name."
+        yield "To train a stage on its whole group, set `workers` in the scale for the size's name."
 
 
 LEGEND = (
-    "FLOPs are matrix products, attention over whole rows included; embeddings are parameters, too. active: parameters",
-    "that a token passes. memory: weights, gradients and moments; activations: of a row, or of an image.",
-    "disk: what stays. Positions of images are reckoned by the scale's images_per_row.",
+    "FLOPs: matrix products, including attention over whole rows. parameters: including embeddings. active: parameters",
+    "used per token. memory: weights, gradients and moments. activations: per row, or per image for an encoder. disk:",
+    "weights of finished stages. Image positions follow the scale's images_per_row.",
 )
 
 
@@ -206,7 +206,7 @@ def _gpu_hours(cost: Cost, hardware: Hardware) -> float:
 
 
 def _parts(missing: Iterable[PlannedStage], costs: Costs) -> Iterator[tuple[str, ...]]:
-    """Rows of what a stage does with each part; stages of equal cost stand there once."""
+    """Rows with the work of each part of a stage; stages of equal cost are listed once."""
     seen = set()
     for planned in sorted(missing, key=_kind):
         cost = costs[planned.fingerprint]
@@ -218,7 +218,7 @@ def _parts(missing: Iterable[PlannedStage], costs: Costs) -> Iterator[tuple[str,
 
 
 def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
-    """Why a stage does not run; of a finished encoder also how good it is by itself."""
+    """Why a stage does not run; for a finished encoder also its quality."""
     if planned.state != "done" or not planned.stage.TRAINS:
         return planned.why
     quality = encoder_quality(ledger.summary(planned.fingerprint))
@@ -226,7 +226,7 @@ def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
 
 
 def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
-    """By fingerprint; networks are counted on the meta device: no memory, whatever the size.
+    """Costs of the missing stages by fingerprint. Networks are built on the meta device, which needs no memory.
 
     Raises RequestError, naming a trial, for a stage that the scale's hardware cannot hold.
     """
@@ -237,7 +237,7 @@ def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
 
     scale, data, words = request.scale, request.data, request.open_data().tokenizer
     if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
-        # without data of the user's, a plan for GPUs reckons with the vocabulary that a tokenizer of theirs would have
+        # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have
         words = cast("Tokenizer", Vocabulary(scale.vocabulary, words.image))
     costs: dict[str, Cost] = {}
     networks: dict[str, tuple[dict[str, int], float]] = {}
@@ -258,25 +258,25 @@ def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Stands for a tokenizer that is not made yet."""
+    """Stands in for a tokenizer that does not exist yet."""
 
     size: int
     image: int
 
 
 def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """Flat configurations of the stages that are in the store."""
+    """Flattened configurations of the stages in the store."""
     for path in ledger.store.glob("*/stage.json"):
         if ledger.has_weights(path.parent.name):
             try:
                 values = json.loads(path.read_text(encoding="utf-8"))
                 yield {"kind": values["kind"], "version": values["version"]} | flat(values["stage"])
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                continue  # it is told when the stage is loaded; here only a remark goes without it
+                continue  # reported when the stage is loaded; here only a remark is lost
 
 
 def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
-    """`new`, with what changed where a finished stage differs in one or two settings only."""
+    """Why a stage runs; for a new one, what changed if a finished stage differs in at most two settings."""
     if planned.why != "new":
         return planned.why
     stage = planned.stage
@@ -291,7 +291,7 @@ def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """With a dotted path for each value."""
+    """Flattens nested dictionaries to dotted paths."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

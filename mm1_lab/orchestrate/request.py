@@ -1,5 +1,5 @@
-"""A request, resolved: which trials at which scale on which data, with results where. Every arm is resolved here,
-before anything is spent."""
+"""Resolves a request: which trials at which scale on which data, and where results go. Every arm is resolved here,
+before anything runs."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
 LOCAL = Path("results/local")
-"""This machine's results, store and MLflow database, below the working directory."""
+"""The folder for local results, store and MLflow database, relative to the working directory."""
 
 REPOSITORY = PACKAGE.parent
 MOST_TRIALS = 100_000
-"""Of a command."""
+"""Limit per command."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `mm1-lab run` is asked for."""
+    """What `mm1-lab run` is to do, with every trial resolved."""
 
     sweep: Sweep
     scale: Scale
@@ -57,11 +57,11 @@ class Request:
     ledger: Ledger
     trials: tuple[Trial, ...]
     models: PretrainedModels | None = None
-    """Who knows the pre-trained models of the recipes and the scale."""
+    """Finds the pre-trained models that the recipes and the scale name."""
     tokenizer: Path | None = None
-    """The folder of the pre-trained decoder whose tokenizer the data take."""
+    """The folder of the pre-trained decoder whose tokenizer the data use."""
     looks: tuple[int, ...] = ()
-    """Numbers of seeds after which the sweep is judged while it grows."""
+    """Numbers of seeds at which a growing sweep is judged."""
 
     @property
     def data_name(self) -> str:
@@ -73,26 +73,26 @@ class Request:
 
     @property
     def folder(self) -> Path:
-        """Where the sweep's manifest, tables and figures go."""
+        """The folder for the sweep's manifest, tables and figures."""
         return self.ledger.results / self.scale_name / self.variant
 
     def command(self, *options: str) -> str:
-        """What runs its trials."""
+        """The command that runs its trials."""
         words = ("run", self.sweep.name, "--scale", self.scale_name, *options)
         return command_line(*words, settings=self.overrides, data=self.data_path)
 
     def open_data(self) -> Data:
-        """The miniature world, or the user's data."""
+        """Opens the miniature world or the user's data."""
         from mm1_lab.data import open_data
 
         return open_data(self.data_path, data_cache(self.ledger), self.scale, self.tokenizer)
 
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
-        """The trial of a recipe as this request's scale, data and pre-trained models make it. Raises RequestError."""
+        """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
         return resolve(arm, recipe, self.scale, seed, self.data, self.models)
 
     def write_manifest(self) -> list[TrialRow]:
-        """Enters the trials into the sweep's manifest; returns all its trials, those of earlier runs included."""
+        """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""
         manifest = Manifest(
             variant=self.variant,
             sweep=self.sweep,
@@ -107,7 +107,7 @@ class Request:
         return merge_manifest(self.folder, manifest, rows, self._is_current)
 
     def _is_current(self, row: TrialRow) -> bool:
-        """Whether the row is of the sweep as it is now; an arm that the data no longer allow is not."""
+        """Whether the row belongs to the sweep as it is now; not if the data no longer allow its arm."""
         try:
             trial = self.resolve(row.arm, self.sweep.arms[row.arm], row.seed)
         except RequestError:
@@ -126,10 +126,10 @@ def load_request(
     store: str | Path | None = None,
     parts: str | Path | None = None,
 ) -> Request:
-    """A sweep with every trial resolved: a YAML file or the name of one, as `mm1-lab run` takes it.
+    """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
 
-    `seeds`: how many, or which, or as `--seeds` has them; `only`: these arms; `settings`: `PATH=VALUE`, as of `--set`;
-    `parts`: a folder of shipped stages. Raises RequestError for what cannot be done.
+    `seeds`: a count, a list, or text as for `--seeds`; `only`: the arms to run; `settings`: `PATH=VALUE` as for
+    `--set`; `parts`: a folder of shipped stages. Raises RequestError for anything that cannot be done.
     """
     path = find_sweep(str(sweep))
     loaded = load_sweep(path, *SWEEPS)
@@ -145,7 +145,7 @@ def load_request(
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
         raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
     models = HuggingFace()
-    # every arm must resolve, also the ones that are not asked for now, and before the user's data are indexed
+    # every arm must resolve, even those not requested now, and before the user's data are indexed
     resolve_sweep(follow_law(loaded, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     tokenizer = decoders_tokenizer(arms, numbers, models, data)
@@ -164,7 +164,7 @@ def load_request(
 
 
 def _before_indexing(data: Path | None) -> DataIdentity:
-    """The world's identity, with the sources that the data file adds to the usual ones, and its instruction sets."""
+    """The world's identity plus the data file's additional sources and instruction sets; needs no index."""
     if data is None:
         return WORLD_DATA
     from mm1_lab.data.shards.datafile import DataFile
@@ -176,11 +176,11 @@ def _before_indexing(data: Path | None) -> DataIdentity:
 
 
 def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cache: Path | None = None) -> Scale:
-    """The scale with the benchmarks that it and the data file name: files found, everything that can be checked is.
+    """The scale with the benchmarks that it and the data file name, opened and checked.
 
-    Raises RequestError for what an evaluation would stumble over.
+    Raises RequestError for anything that an evaluation would fail on.
     """
-    if not (scale.benchmarks or scale.text_tasks or data):  # and pyarrow is not loaded
+    if not (scale.benchmarks or scale.text_tasks or data):  # avoids importing pyarrow
         return scale
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
@@ -191,12 +191,12 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
         content = DataFile.read(data)
         for config in content.named_benchmarks():
             opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}", content.pictures))
-        if content.text_tasks:  # rare, and the library that they need is slow to import
+        if content.text_tasks:  # rare, and their library is slow to import
             from mm1_lab.evaluate.text_tasks import open_task
 
             tasks = [open_task(data.parent / path) for path in content.text_tasks]
     if opened and not (data or tokenizer):
-        raise RequestError("the miniature world has words of its own; benchmarks need --data, or a pre-trained decoder")
+        raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
     check_benchmarks(opened, scale.evaluate, cache)
     return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
 
@@ -204,10 +204,10 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
 def decoders_tokenizer(
     arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None
 ) -> Path | None:
-    """The folder of the pre-trained decoder, or model, whose tokenizer the data take; None where no arm has one, or
-    what was exported has the words of the miniature world, and that is the data.
+    """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
+    data are the miniature world and an exported model has its vocabulary.
 
-    Raises RequestError where two of them have different tokenizers: all arms must read the same rows.
+    Raises RequestError if two of them have different tokenizers: all arms must read the same rows.
     """
     folders: dict[str, Path] = {}
     exported = None
@@ -223,8 +223,8 @@ def decoders_tokenizer(
 
     if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
         raise RequestError(
-            f"the models {' and '.join(folders)} have different tokenizers; make a sweep of each, for the arms of a "
-            "sweep read the same rows"
+            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
+            "rows; put them into separate sweeps"
         )
     if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
         return None
@@ -232,9 +232,9 @@ def decoders_tokenizer(
 
 
 def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:
-    """Opens (and at first, indexes) the user's data, or the world for a pre-trained decoder, and tries some pictures.
+    """The identity of the user's data (indexed if necessary), or of the world with a pre-trained decoder's tokenizer.
 
-    Raises RequestError for data that cannot be used.
+    Raises RequestError for data that cannot be used; some images are read as a check.
     """
     from mm1_lab.data import open_data
     from mm1_lab.data.shards import Shards
@@ -248,10 +248,10 @@ def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Pa
 
 
 def machine_slots(scale: Scale) -> int:
-    """How many stages fit on this machine's cores at a time."""
+    """The number of stages that fit on this machine's cores at a time."""
     return max(1, int(machine_cpus() / scale.resources.cpus))
 
 
 def data_cache(ledger: Ledger) -> Path:
-    """Where the index of the user's data is kept."""
+    """The folder with the index of the user's data."""
     return ledger.store / "data"

@@ -1,4 +1,4 @@
-"""`mm1-lab ship-parts`: finished encoders and decoders go into the repository."""
+"""`mm1-lab ship-parts`: copies finished encoders and decoders into the repository."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from mm1_lab.results.parts import Parts
 
 
 def ship_parts(request: Request, parts: Parts) -> Iterator[str]:
-    """Copies what the request's models start from out of the store; tells what it did, a line a part.
+    """Copies the stages that the request's models start from out of the store; yields a line per part.
 
     Raises RequestError, before anything is copied, for a stage that is not finished.
     """

@@ -1,4 +1,4 @@
-"""What a sweep asks, as text: its arms as changes to the base, an arm resolved, or what differs between two."""
+"""A sweep as text: its arms as changes to the base, one resolved arm, or the differences between two."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from mm1_lab.orchestrate.request import Request
 
 
 def show_text(request: Request, arms: list[str]) -> str:
-    """Raises RequestError for an arm that the sweep lacks."""
+    """The text for no, one or two `arms`. Raises RequestError for an arm that the sweep lacks."""
     sweep = request.sweep
     for arm in arms:
         if arm not in sweep.arms:
@@ -32,7 +32,7 @@ def show_text(request: Request, arms: list[str]) -> str:
 
 
 def _config(request: Request, arm: str) -> dict[str, Any]:
-    """The recipe in the paper's units, and what the scale makes of it: the chain of stages, from the scores down."""
+    """The recipe in the paper's units, and the stages that the scale resolves it to, from the evaluation down."""
     trial = next(trial for trial in request.trials if trial.arm == arm)
     return {
         "recipe": trial.recipe.model_dump(mode="json"),
@@ -46,9 +46,9 @@ def _changes(base: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     own = flat(recipe.model_dump(mode="json"))
     names = list(_names(base, own))
     weights = [name for name in {**base, **own} if name.startswith("data_mix.") and name != "data_mix.synthetic_share"]
-    if not set(names).isdisjoint(weights):  # a ratio is read at once, its weights one by one are not
-        told = (f"{name.removeprefix('data_mix.')} {own[name]:g}" for name in weights if own.get(name))
-        yield f"data_mix: {', '.join(told)}"
+    if not set(names).isdisjoint(weights):  # the whole ratio is easier to read than changes of single weights
+        mix = (f"{name.removeprefix('data_mix.')} {own[name]:g}" for name in weights if own.get(name))
+        yield f"data_mix: {', '.join(mix)}"
     for name in names:
         if name not in weights:
             yield f"{name} {base.get(name, '–')} → {own.get(name, '–')}"

@@ -1,4 +1,4 @@
-"""How far the trials of sweeps are, as text."""
+"""The state of the trials of sweeps, as text."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -7,9 +7,9 @@ from mm1_lab.results import Ledger, TrialRow
 
 
 def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger, begun: Collection[str] = ()) -> str:
-    """Per sweep (its title and trials) a line per trial: done, missing, or failed and why; then failures upstream.
+    """For each sweep (title, trials) a line per trial: done, missing, or failed and why; then failures of other stages.
 
-    `begun`: fingerprints of trials whose model is half trained.
+    `begun`: fingerprints of trials whose model is partly trained.
     """
     texts, own = [], set()
     for title, trials in sweeps:
@@ -19,7 +19,7 @@ def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger
             failure = ledger.failure(row.fingerprint)
             state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
             counts[state] += 1
-            why = "begun; goes on where it stood" if state == "missing" and row.fingerprint in begun else ""
+            why = "partly trained, resumes" if state == "missing" and row.fingerprint in begun else ""
             if failure and state == "failed":
                 why = f"{failure['reason']} ({failure['attempts']} attempts; {failure['log'] or 'no log'})"
             lines.append((row.arm, row.seed, row.fingerprint, state, why))

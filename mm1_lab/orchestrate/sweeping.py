@@ -1,4 +1,4 @@
-"""`mm1-lab run`: plan, work through what is missing, enter it everywhere, and show what came out."""
+"""`mm1-lab run`: plans, runs what is missing, records it and shows the results."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ from mm1_lab.results import TrialRow
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
 Short = Callable[[Path], str]
-"""A sweep's folder in a few lines: a row per arm, and the verdicts."""
+"""Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
 
 
 def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | None = None) -> int:
-    """Returns the exit code: 0, or 1 where a trial has no scores. `draw` and `short` are analysis', unknown here."""
+    """Runs the request. Returns the exit code: 0, or 1 if a trial has no scores.
+
+    The analysis passes in `draw` and `short`, as this package does not import it.
+    """
     plan, work_list = complete(request, executor, draw)
     show(request, plan, work_list, short)
     return 0 if all(request.ledger.has_scores(trial.fingerprint) for trial in request.trials) else 1
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
-    """Runs what is missing of the request's trials; gives None where that was nothing."""
+    """Runs the missing trials of the request; the work list is None if there were none."""
     if note := changed_note(request.trials, request.ledger):
         print(note)
     plan = make_plan(request.trials, request.ledger)
@@ -43,9 +46,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
         shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
         before = f"{done} of {counted(len(plan.trials), 'trial')} done before"
-        told = [counted(len(plan.tasks), "task"), before] + [f"{counted(shipped, 'part')} shipped"] * bool(shipped)
-        print(f"{request.variant} at {request.scale_name}: {', '.join(told)}", flush=True)
-        executor.open(request.scale)  # first, so that its processes import while this one does, for the networks
+        counts = [counted(len(plan.tasks), "task"), before] + [f"{counted(shipped, 'part')} shipped"] * bool(shipped)
+        print(f"{request.variant} at {request.scale_name}: {', '.join(counts)}", flush=True)
+        executor.open(request.scale)  # first, so that its processes import libraries while this one builds networks
         check_feasible(plan)
     trials = request.write_manifest()
     work_list = None
@@ -58,7 +61,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         if plan.tasks and recorder:
             work_list = work_through(plan, request, executor, [recorder])
         if stale or (work_list and _is_stale(request, trials)):
-            print("draws tables and figures …", flush=True)
+            print("Drawing tables and figures …", flush=True)
             draw(request.folder)
         status = "FAILED" if work_list and work_list.failed else "FINISHED"
     finally:
@@ -68,7 +71,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
 
 def work_through(plan: Plan, request: Request, executor: Executor, observers: Sequence[Observer] = ()) -> WorkList:
-    """Runs the plan's tasks, and shows how far they are."""
+    """Runs the plan's tasks and shows their progress."""
     from mm1_lab.orchestrate.cost import measured_speeds
     from mm1_lab.orchestrate.display import make_display
     from mm1_lab.orchestrate.worker import WorkerContext, repository_commit
@@ -93,8 +96,8 @@ def work_through(plan: Plan, request: Request, executor: Executor, observers: Se
 
 
 def _is_stale(request: Request, trials: Iterable[TrialRow]) -> bool:
-    """Whether there are results that the sweep's table is older than."""
-    results = f"{request.ledger.results}/trials"  # no Path for each of ten thousand trials
+    """Whether the sweep's table is older than some of its results."""
+    results = f"{request.ledger.results}/trials"  # plain strings: a Path for each of ten thousand trials is slow
     done = [path for path in {f"{results}/{row.fingerprint}/{DONE}" for row in trials} if os.path.exists(path)]
     shown: list[str | Path] = [*done, request.folder / "sweep.json", request.folder / "trials.csv"]
     table = request.folder / "table.md"
@@ -102,7 +105,7 @@ def _is_stale(request: Request, trials: Iterable[TrialRow]) -> bool:
 
 
 def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short | None = None) -> None:
-    """Prints the sweep in short (its whole table where there is no `short`), where its files are, and what failed."""
+    """Prints a summary of the sweep (its whole table without `short`), the paths of its files, and what failed."""
     table = request.folder / "table.md"
     if table.exists() and work_list:
         print(f"\n{(short(request.folder) if short else table.read_text(encoding='utf-8')).rstrip()}\n")
@@ -110,12 +113,12 @@ def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short 
         if path.exists():
             print(f"{path.stem}: {path}")
     if table.exists():
-        print("`mm1-lab report` makes one page of all results, `mm1-lab dashboard` shows every run and its curves.")
+        print("`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows every run and its curves.")
     for planned in plan.stages.values():
         if planned.state == "diverged":
-            print(f"diverged before: {planned.why}; it is not tried again, for it would end in the same way")
+            print(f"diverged before: {planned.why}; it is not retried, as it would diverge again")
     if work_list is None:
-        print("All that can be done was done before; nothing ran.")
+        print("Everything that can be done is done; nothing ran.")
         return
     for key, outcome in work_list.failed.items():
         log = request.ledger.failure_file(key, "log")
@@ -123,4 +126,4 @@ def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short 
     for key, cause in work_list.blocked.items():
         print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
     if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
-        print("The same command tries again what failed.")
+        print("Run the same command again to retry what failed.")

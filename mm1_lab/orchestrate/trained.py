@@ -1,4 +1,4 @@
-"""The one trained arm that a command works with; nothing heavy is imported, so that a missing one is told at once."""
+"""Finds the one trained arm that a command needs. Imports nothing heavy, so that a missing one is reported at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from mm1_lab.orchestrate.request import Request
 
 
 def only_trial(request: Request) -> Trial:
-    """The trial that is asked for. Raises RequestError unless there is exactly one."""
+    """The requested trial. Raises RequestError unless there is exactly one."""
     if len(request.trials) != 1:
-        raise RequestError(f"{len(request.trials)} trials are asked for; name one arm (--only ARM) and one seed")
+        raise RequestError(f"this command needs one trial, not {len(request.trials)}; give --only ARM and one seed")
     return request.trials[0]
 
 
 def weights_of(request: Request, trial: Trial) -> Path:
-    """The folder of the trial's model. Raises RequestError where the store has it not."""
+    """The folder of the trial's model. Raises RequestError if the model has no weights."""
     ledger, fingerprint = request.ledger, trial.evaluation.model.fingerprint
     if not ledger.has_weights(fingerprint):
         raise RequestError(
-            f"{trial.name}: there are no weights of it in {ledger.store}; run it: {_run(request, trial)}"
+            f"{trial.name}: there are no weights for it in {ledger.store}; run it first: {_run(request, trial)}"
         )
     return ledger.stage_folder(fingerprint)
 
@@ -29,7 +29,7 @@ def check_scored(request: Request, trial: Trial) -> None:
     """Raises RequestError for a trial without scores."""
     if not request.ledger.has_intact_scores(trial.fingerprint):
         raise RequestError(
-            f"{trial.name}: has no scores yet, to which others could be added; run it: {_run(request, trial)}"
+            f"{trial.name}: has no scores of its own yet, to add others to; run it first: {_run(request, trial)}"
         )
 
 

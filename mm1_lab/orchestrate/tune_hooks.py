@@ -1,4 +1,4 @@
-"""The two hooks into Ray Tune: a searcher that hands out tasks, and a callback that listens."""
+"""The two hooks into Ray Tune: a searcher that hands out tasks, and a callback that relays events."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mm1_lab.train.progress import Progress
 
 
 class TaskSearcher(Searcher):
-    """Suggests the next task whose inputs are done: its key, None while there is none, FINISHED at the end.
+    """Suggests the key of the next task whose inputs are done, None while there is none, and FINISHED at the end.
 
-    `workers` are those of each task, `slots` what there is for all that run at a time. It never gives None while
-    nothing runs, for Tune would wait for ever.
+    `workers` is the number of workers of each task, `slots` the number that fits at a time. It never suggests None
+    while nothing runs, as Tune would then wait forever.
     """
 
     def __init__(self, execution: Execution, workers: Mapping[str, int], slots: int) -> None:
@@ -28,7 +28,7 @@ class TaskSearcher(Searcher):
         self.slots = slots
         self.keys: dict[str, str] = {}
         self.nodes: dict[str, set[str]] = {}
-        """Those that were alive when each trial began."""
+        """The nodes that were alive when each trial started."""
 
     def suggest(self, trial_id: str) -> Any:
         free = self.slots - sum(self.workers[key] for key in self.keys.values())
@@ -45,7 +45,7 @@ class TaskSearcher(Searcher):
         if result and not error:
             outcome = Outcome(result["outcome"], result["reason"])
         else:
-            outcome = Outcome("lost", "its node went away") if node_went_away(nodes) else KILLED
+            outcome = Outcome("lost", "its node was lost") if node_went_away(nodes) else KILLED
         self.execution.settle(task, outcome)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -53,14 +53,14 @@ class TaskSearcher(Searcher):
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing, as above."""
+        """Does nothing, as above."""
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a sweep goes on from the ledger, never from Tune's state")
+        raise NotImplementedError("a sweep resumes from the ledger, never from Tune's state")
 
 
 class Relay(tune.Callback):
-    """Tells of starts and progress."""
+    """Relays starts and progress of trials to the execution."""
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution

@@ -1,6 +1,6 @@
-"""One task in a process: trains the missing stages of a task, evaluates, and enters results into the ledger.
+"""Runs one task in a process: trains its missing stages, evaluates, and writes results to the ledger.
 
-Processes are reused where stages are short, so everything that a stage could have left behind is reset before the next.
+Processes are reused if stages are short, so all global state that a stage may have changed is reset before the next.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
 StageReport = Callable[[str, Progress], None]
-"""Told the kind of stage and its progress."""
+"""Called with the kind of stage and its progress."""
 Run = Callable[[Callable[[Report], None], Report], None]
-"""Does a piece of work, in this process or in others, and passes on what it reports."""
+"""Runs a function, in this process or in others, and relays what it reports."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where a task works: the ledger's folders, the data, the scale."""
+    """The environment of a task: the ledger's folders, the data, the scale."""
 
     results: Path
     store: Path
@@ -50,11 +50,11 @@ class WorkerContext:
     scale: Scale
     parts: Path | None = None
     tokenizer: Path | None = None
-    """The folder of a pre-trained decoder whose tokenizer the data take."""
+    """The folder of a pre-trained decoder whose tokenizer the data use."""
     commit: str | None = None
-    """Of the repository, when the command started."""
+    """The repository's commit when the command started."""
     groups: Path | None = None
-    """For files of Ray Train's; None where stages run in one process, whatever the scale says."""
+    """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
 
     @property
     def ledger(self) -> Ledger:
@@ -62,7 +62,7 @@ class WorkerContext:
 
 
 def attempt(task: Task, context: WorkerContext, report: StageReport, work: Callable[..., None]) -> Outcome:
-    """Does `work` (run_task, but in tests) and tells how it ended; a traceback is left beside the ledger's failures."""
+    """Calls `work` (`run_task`, except in tests) and returns how it ended; writes a traceback to the failure's log."""
     try:
         work(task, context, report)
         return Outcome()
@@ -70,7 +70,7 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
         import torch
 
         log = context.ledger.failure_file(task.key, "log")
-        with contextlib.suppress(OSError):  # a full disk is told by the reason
+        with contextlib.suppress(OSError):  # the reason already says if the disk is full
             write_text(log, traceback.format_exc())
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         if isinstance(error, Diverged):
@@ -83,34 +83,34 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
 
 
 def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
-    """Works through the task's stages; what another command finished meanwhile is left alone."""
+    """Runs the task's stages, except those that another command has finished meanwhile."""
     scale = context.scale
     for stage in task.stages:
 
-        def tell(progress: Progress, kind: str = stage.KIND) -> None:
+        def report_stage(progress: Progress, kind: str = stage.KIND) -> None:
             report(kind, progress)
 
-        run: Run = _here
+        run: Run = _in_process
         if context.groups and is_grouped(task, scale):
             run = partial(in_group, workers_of(stage, scale), scale.resources, context.groups)
-        if isinstance(stage, EvaluationStage):  # scores, where the others give weights
-            run(partial(_evaluate, stage, task.trials, context), tell)
+        if isinstance(stage, EvaluationStage):
+            run(partial(_evaluate, stage, task.trials, context), report_stage)
         else:
-            _train(stage, context, tell, run)
+            _train(stage, context, report_stage, run)
     context.ledger.clear_failure(task.key)
 
 
-def _here(work: Callable[[Report], None], report: Report) -> None:
+def _in_process(work: Callable[[Report], None], report: Report) -> None:
     work(report)
 
 
 def is_grouped(task: Task, scale: Scale) -> bool:
-    """Whether a stage of the task is for several workers. Its process then computes nothing itself."""
+    """Whether a stage of the task needs several workers. The task's own process then computes nothing."""
     return any(workers_of(stage, scale) > 1 for stage in task.stages)
 
 
 def reset_process(seed: int, scale: Scale) -> None:
-    """Puts everything back that a stage before could have changed in this process."""
+    """Seeds and resets all global state that an earlier stage may have changed in this process."""
     import random
 
     import numpy as np
@@ -122,7 +122,7 @@ def reset_process(seed: int, scale: Scale) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_default_dtype(torch.float32)
-    torch.set_default_device(None)  # naming a device would send every call of torch through Python
+    torch.set_default_device(None)  # with a default device, every torch call would go through Python
     torch.set_grad_enabled(True)
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
@@ -132,7 +132,7 @@ def reset_process(seed: int, scale: Scale) -> None:
 
 @lru_cache(maxsize=1)
 def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
-    """The data, opened once a process; `scale` as JSON, for the cache's sake."""
+    """The data, opened once per process; `scale` is JSON so that it can be a cache key."""
     from mm1_lab.data import open_data
 
     return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
@@ -154,7 +154,7 @@ def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> No
             return
         fresh = not any(folder.iterdir())
         started = time.monotonic()
-        if isinstance(stage, ModelStage) and not (folder / CODE).exists():  # what it started with, where it goes on
+        if isinstance(stage, ModelStage) and not (folder / CODE).exists():  # a resumed stage keeps its first record
             part = f"connector {stage.connector.kind}"
             write_json(folder / CODE, {part: code_hash("connector", stage.connector.kind)})
         inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
@@ -222,18 +222,18 @@ def _timing(stage: Stage, started: float) -> dict[str, float]:
 
 
 def _chain(stage: Stage) -> dict[str, str]:
-    """Fingerprints of all stages behind a score, by kind; of several of a kind the nearest."""
+    """Fingerprints of all stages that a score depends on, by kind; if there are several of a kind, the nearest."""
     return {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
 
 
 def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
-    """What the stages behind a score told, by kind; one whose weights have been deleted tells nothing."""
+    """Summaries of the stages that a score depends on, by kind; without those whose weights have been deleted."""
     known = {kind: fingerprint for kind, fingerprint in _chain(stage).items() if ledger.has_weights(fingerprint)}
     return {kind: ledger.summary(fingerprint) for kind, fingerprint in known.items()}
 
 
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
-    """The machine and libraries that a score was made with."""
+    """The machine and library versions that a score was computed with."""
     packages = ("torch", "transformers", "lightning", "numpy")
     return {
         "processor": _processor(),
@@ -247,7 +247,7 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _processor() -> str:
-    """The processor's name, and the accelerator's if there is one."""
+    """The name of the processor, and of the accelerator if there is one."""
     import torch
 
     name = platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Which task is next, what became of those that ran, and who is told."""
+"""Tracks which task is next and how tasks ended, and notifies observers."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from mm1_lab.train.progress import Progress
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended. Only one that failed or was lost may be tried again: others would end in the same way."""
+    """How a task ended. Only failed or lost tasks may be retried, as the others would end in the same way."""
 
     kind: Literal["done", "diverged", "failed", "lost", "out of memory"] = "done"
-    """`lost`: its node went away, which costs no retry."""
+    """`lost`: its node was lost, which does not count as an attempt."""
     reason: str = ""
 
 
 class Observer:
-    """Is told, in the driver's process, what happens to tasks. Overrides what it wants to hear."""
+    """Is notified, in the driver's process, of what happens to tasks. Subclasses override the methods they need."""
 
     def started(self, task: Task) -> None:
-        """A process begins with the task."""
+        """Called when a process starts the task."""
 
     def progress(self, task: Task, kind: str, progress: Progress) -> None:
-        """The task's stage of this kind is so far."""
+        """Called with the progress of the task's stage of this kind."""
 
     def finished(self, task: Task) -> None:
-        """Its results are in the ledger."""
+        """Called when the task's results are in the ledger."""
 
     def failed(self, task: Task, outcome: Outcome, again: bool) -> None:
-        """`again`: it will be tried again."""
+        """Called when the task failed; `again`: it will be retried."""
 
     def tick(self) -> None:
-        """Called a few times a second while anything runs."""
+        """Called a few times per second while anything runs."""
 
 
 MOST_LOSSES = 20
-"""Of a task; where nodes go away more often, it may be the task that makes them."""
+"""Limit per task; if its nodes are lost more often, the task may be the cause."""
 
 
 class WorkList:
-    """Tasks that wait, run, are done, failed, or are blocked by one that failed."""
+    """Tasks that are waiting, running, done, failed, or blocked by one that failed."""
 
     def __init__(self, tasks: Mapping[str, Task], priority: Mapping[str, float], retries: int) -> None:
         self.tasks = dict(tasks)
@@ -53,19 +53,19 @@ class WorkList:
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.attempts = dict.fromkeys(tasks, 0)
-        """That count as such."""
+        """Attempts by task, without those that were lost."""
         self.losses = dict.fromkeys(tasks, 0)
         self.failed: dict[str, Outcome] = {}
         self.blocked: dict[str, str] = {}
-        """The key of the failed task, by key."""
+        """The key of the failed task, by the key of the task that it blocks."""
 
     @property
     def exhausted(self) -> bool:
-        """Nothing waits; what runs may still come back after a failure."""
+        """Whether nothing is waiting or running (a running task may have to be retried)."""
         return not self.waiting and not self.running
 
     def take(self, fits: Callable[[str], bool] = lambda key: True) -> Task | None:
-        """The task with the longest path behind it of those whose inputs are done and whose key `fits`, if any."""
+        """Takes the task with the longest critical path whose inputs are done and whose key `fits`, if any."""
         for key in self.waiting:
             if self.done.issuperset(self.tasks[key].needs) and fits(key):
                 self.waiting.remove(key)
@@ -75,7 +75,7 @@ class WorkList:
         return None
 
     def settle(self, key: str, outcome: Outcome) -> bool:
-        """Returns whether the task will be tried again; if it failed for good, everything that needs it is blocked."""
+        """Records how a task ended; returns whether it will be retried. A final failure blocks all dependent tasks."""
         self.running.remove(key)
         if outcome.kind == "done":
             self.done.add(key)
@@ -93,7 +93,7 @@ class WorkList:
         return False
 
     def _block(self, key: str, cause: str) -> None:
-        """Everything that waits for `key`, and what waits for that."""
+        """Blocks all tasks that depend on `key`, directly or indirectly."""
         for other in [waiting for waiting in self.waiting if key in self.tasks[waiting].needs]:
             if other in self.waiting:
                 self.waiting.remove(other)
@@ -102,7 +102,7 @@ class WorkList:
 
 
 class Execution:
-    """A plan at work: what an executor takes from the work list and brings back is told to ledger and observers."""
+    """A running plan: executors take tasks from its work list and settle them; it notifies the ledger and observers."""
 
     def __init__(self, work_list: WorkList, ledger: Ledger, observers: Iterable[Observer]) -> None:
         self.work_list = work_list
@@ -124,7 +124,7 @@ class Execution:
             observer.progress(task, kind, progress)
 
     def settle(self, task: Task, outcome: Outcome) -> None:
-        """Failures are recorded when they are final; results were entered by whoever did the task."""
+        """Settles a task. Records final failures in the ledger; results have been written by the task itself."""
         again = self.work_list.settle(task.key, outcome)
         if outcome.kind != "done" and not again:
             attempts = self.work_list.attempts[task.key]

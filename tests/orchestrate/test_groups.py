@@ -76,7 +76,7 @@ def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     assert searcher.suggest("first") == {"task": "group"}
     assert searcher.suggest("none") is None, "no room beside a group of two"
     searcher.on_trial_complete("first", error=True)
-    assert ends == [("group", Outcome("lost", "its node went away"), True)], "which Ray notices after the process' end"
+    assert ends == [("group", Outcome("lost", "its node was lost"), True)], "which Ray notices after the process' end"
     assert searcher.suggest("second") == {"task": "group"}
     searcher.on_trial_complete("second", error=True)
     assert ends[1] == ("group", KILLED, False), "its process ended, and no node"

@@ -5,7 +5,7 @@ import pytest
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.worklist import MOST_LOSSES, Outcome, WorkList
 
-DONE, FAILED, LOST = Outcome(), Outcome("failed", "bad luck"), Outcome("lost", "its node went away")
+DONE, FAILED, LOST = Outcome(), Outcome("failed", "bad luck"), Outcome("lost", "its node was lost")
 
 
 def task(key: str, *needs: str) -> Task:
