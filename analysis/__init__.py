@@ -1,6 +1,6 @@
-"""What the results mean: tables, figures, verdicts, a report, from results/ alone, in seconds. Nothing trains.
+"""Analyses results: tables, figures, verdicts and a report, from results/ alone and in seconds. Nothing is trained.
 
-These two are handed to a run before it starts; what they need is imported when it ends.
+A run is given these two functions when it starts; their imports are deferred to its end.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 
 def sweep_in_short(folder: Path) -> str:
-    """A sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
+    """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     from analysis import redraw
 
     return redraw.sweep_in_short(folder)

@@ -1,4 +1,4 @@
-"""A summary of axes: how far each design choice moves the scores, over all sweeps of a scale."""
+"""Summarises how much each design choice (axis) changes the scores, over all sweeps of a scale."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +22,10 @@ METHODS = {
 
 
 def axis_rows(study: Study) -> pd.DataFrame:
-    """Every axis that varies in the sweep and every interaction of a full grid, by the average and by shots.
+    """The effect of every axis that varies in the sweep and of every interaction in a full grid, by measure.
 
     Columns: sweep, axis (interactions with ×), axes (their number), levels, measure, method, arms, spread, low, high,
-    p, share (of the variance between arms: exact on a full grid, a forest's guess elsewhere), and the seeds.
+    p, share (of the variance between arms: exact on a full grid, otherwise a random forest's estimate), and the seeds.
     """
     levels = varying(study.sweep)
     axes = list(next(iter(levels.values()), {}))
@@ -50,13 +50,13 @@ def axis_rows(study: Study) -> pd.DataFrame:
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Single axes by what they do to the average, largest first; those without a spread last."""
+    """Single axes by their effect on the average, largest first; those without a spread last."""
     single = rows[(rows["axes"] == 1) & (rows["measure"] == AVERAGE)]
     return single.sort_values("spread", ascending=False, na_position="last", kind="stable")
 
 
 def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
-    """The ranking of axes, then the full split of each grid."""
+    """The ranking of axes, then the full variance decomposition of each grid."""
     measures = list(dict.fromkeys(rows["measure"]))
     cells = {(row["sweep"], row["axis"], row["measure"]): _spread(row) for row in rows.to_dict("records")}
     ranking = [
@@ -96,13 +96,13 @@ def _p(row: Row) -> str:
 
 
 def levels_in_short(row: Row) -> str:
-    """`contrastive, none`; how many they are where they are many."""
+    """`contrastive, none`; the number of levels if the list is long."""
     levels = row["levels"].split(" / ")
     return ", ".join(levels) if len(row["levels"]) <= 24 else f"{len(levels)} levels"
 
 
 def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
-    """The ranking as dots with intervals; one colour a sweep."""
+    """Draws the ranking as dots with intervals, one colour per sweep."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
     sweeps = list(dict.fromkeys(row["sweep"] for row in shown))
     with styled():

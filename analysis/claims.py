@@ -1,13 +1,15 @@
-"""Claims about a sweep's arms and what its results say of each: one frame, a row per claim, from claim to verdict.
+"""Judges claims about a sweep's arms: one frame with a row per claim, from claim to verdict.
 
-Columns: `sweep`, `claim`, `detail` (the sum in words), `measure`, `expect`, `margin`, `expectation` (in words), `size`
-(the paper's, if it is a bound too); `estimate`, `error`, `df`, `low`, `high` (95 %) and `interval`, what they are over:
-`seeds`, or with one seed `questions`, conditional on the models at hand, as are `low_questions` and `high_questions`;
-`p_supported`, `p_contradicted`, `p_smaller`, the p of each thing that could be said, and `p`, the smallest; where the
-sweep is looked at while it grows, these are over its looks, and `chance` is that of a test at its last look to decide;
-`smallest_difference` that such a sweep finds four times out of five, `seeds_needed` of an undecided claim; `seeds`,
-`seed_list`, `seeds_are` (`development`: those that world and recipe were tuned on; `confirmatory`; `mixed`);
-`mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict` and `reason`, why there is none.
+Columns:
+- `sweep`, `claim`, `detail` (the weighted sum in words), `measure`, `expect`, `margin`, `expectation` (in words),
+  `size` (the paper's effect size, if it is a second bound);
+- `estimate`, `error`, `df`, `low`, `high` (95 %) and `interval`, the unit of these: `seeds`, or with one seed
+  `questions`, conditional on the models at hand, like `low_questions` and `high_questions`;
+- `p_supported`, `p_contradicted`, `p_smaller`, the p values of the possible statements, and `p`, the smallest. In a
+  growing sweep these are over its looks, and `chance` is the probability that the last look decides;
+- `smallest_difference` that such a sweep finds with 80 % power, `seeds_needed` to decide an undecided claim;
+- `seeds`, `seed_list`, `seeds_are` (`development`: used to tune world and recipe; `confirmatory`; `mixed`);
+- `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict`, and `reason` if there is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +43,7 @@ Weights = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Claim:
-    """A weighted sum of scores, and where it should lie."""
+    """A weighted sum of scores, and the range in which it is claimed to lie."""
 
     text: str
     detail: str
@@ -51,7 +53,7 @@ class Claim:
     expect: Expectation
     margin: float = 0.0
     size: float | None = None
-    """How large the paper found the difference: an interval that lies below it refutes the size."""
+    """The difference that the paper found: an interval entirely below it refutes the size."""
 
     @property
     def expectation(self) -> str:
@@ -68,7 +70,7 @@ def claim_of(contrast: Contrast) -> Claim:
 
 
 def judge_claims(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
-    """The contrasts of the sweep's file, each judged by itself at 5 %, uncorrected.
+    """Judges the contrasts of the sweep's file, each by itself at 5 %, uncorrected for multiple testing.
 
     `failed` names the gates that the base fails.
     """
@@ -81,7 +83,7 @@ def judge_claims(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def grounds(study: Study, failed: Sequence[str] = ()) -> str:
-    """Why a sweep's results are no grounds for any verdict; empty where they are."""
+    """Why a sweep's results do not allow any verdict; empty if they do."""
     if study.manifest.scale == "smoke":
         return "smoke scale: nothing is learnt"
     if len(study.seeds) < 2:
@@ -90,7 +92,7 @@ def grounds(study: Study, failed: Sequence[str] = ()) -> str:
 
 
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
-    """One claim's row but for the seeds that it needs; `says` is its verdict, or that there is none for a `reason`."""
+    """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
     values, seeds = per_seed(study, claim.weights)
     over_seeds = interval_over_seeds(study, claim.weights, values, seeds)
     over_questions = study.over_questions(claim.weights) if seeds else None
@@ -117,14 +119,14 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
 
 
 def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:
-    """The p of each thing that could be said, over the looks whose last seed the claim has; empty before the first."""
+    """The p of each possible statement over the looks that the claim has reached; empty before the first."""
     looks, p = study.manifest.looks, dict[str, list[float]]()
     for look in looks:
         known = study.seeds[:look]
         if len(known) < look or known[-1] not in seeds:
-            break  # further looks would test the same seeds again
-        there = [place for place, seed in enumerate(seeds) if seed in known]
-        found = interval_over_seeds(study, claim.weights, values[there], [seeds[place] for place in there])
+            break  # later looks would test the same seeds again
+        reached = [place for place, seed in enumerate(seeds) if seed in known]
+        found = interval_over_seeds(study, claim.weights, values[reached], [seeds[place] for place in reached])
         if found is None:
             break
         for name, value in p_values(claim.expect, claim.margin, found, claim.size).items():
@@ -136,7 +138,8 @@ def row_of(
     claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
     reason: str, p: Mapping[str, float] | None = None, **more: object,
 ) -> dict[str, Any]:  # fmt: skip
-    """A row of what was `found` about a claim; p (else of one look) and verdict where no `reason` is against them."""
+    """The row of a claim with its interval `found`. With a `reason` it has no p and no verdict; `p` defaults to the p
+    values of a single test."""
     if p is None:
         p = p_values(claim.expect, claim.margin, found, claim.size) if found else {}
     p = {} if reason else p
@@ -153,7 +156,7 @@ def row_of(
 
 
 def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:
-    """The weighted sum within each seed that has all its scores, and the seeds; none where the arms are one recipe."""
+    """The weighted sum within each seed that has all scores, and these seeds; empty if the arms are the same recipe."""
     merged: dict[tuple[str, str], float] = {}
     for (arm, measure), weight in weights.items():
         key = study.representative(arm), measure
@@ -167,7 +170,7 @@ def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:
 
 
 def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: Sequence[int]) -> Interval | None:
-    """Moderated for a pair of arms at one measure, Student's by itself for everything else."""
+    """A moderated t interval for a pair of arms at one measure, an ordinary t interval for anything else."""
     measures = {measure for _, measure in weights}
     if sorted(weights.values()) != [-1.0, 1.0] or len(measures) > 1:
         return one_sample(values)
@@ -179,11 +182,11 @@ def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: S
 
 
 def p_values(expect: Expectation, margin: float, found: Interval, size: float | None = None) -> dict[str, float]:
-    """The p of each thing that could be said of a claim; to say it takes p ≤ the level.
+    """The p value of each possible statement about a claim; a statement holds if its p is at most the level.
 
-    A direction is shown, or its opposite, by a two-sided test against the margin; that it is smaller than the paper's
-    `size` by a two-sided test against that. `equivalent` takes two one-sided tests (the 90 % interval within the
-    margins), `keeps` one (non-inferiority: the one-sided 95 % bound above minus the margin); they are contradicted by
+    A direction, or its opposite, is tested two-sided against the margin, and being smaller than the paper's `size`
+    two-sided against the size. `equivalent` needs two one-sided tests (the 90 % interval lies within the margins),
+    `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the margin); both are contradicted by
     two-sided tests against the margins.
     """
     if expect == "less":
@@ -202,7 +205,7 @@ def p_values(expect: Expectation, margin: float, found: Interval, size: float | 
 
 
 def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
-    """The verdict of p values by `p_values`, each times `factor`."""
+    """The verdict for p values from `p_values`, each multiplied by `factor`."""
     sure = {name for name, value in p.items() if factor * value <= LEVEL}
     if "supported" in sure:
         return "supported, smaller" if "smaller" in sure else "supported"
@@ -217,8 +220,8 @@ def p_columns(row: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def needed(row: Mapping[Any, Any], family: int = 1) -> float:
-    """Seeds that would decide a row's claim four times out of five, were the truth what was estimated."""
+    """Seeds that would decide a row's claim with 80 % power if the true difference is the estimate."""
     seeds, size = row["seeds"], row["size"]
     found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])
-    lent = row["df"] - (seeds - 1)  # by the pool to a pair
-    return seeds_needed(row["expect"], row["margin"], found, lent, family, None if np.isnan(size) else size)
+    prior = row["df"] - (seeds - 1)  # degrees of freedom from the pool of other arms
+    return seeds_needed(row["expect"], row["margin"], found, prior, family, None if np.isnan(size) else size)

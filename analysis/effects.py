@@ -1,13 +1,13 @@
-"""Which axis moves the scores, and by how much: one-factor comparisons, full grids, and grids of any other shape.
+"""Measures how much each axis changes the scores: by one-factor comparisons, in full grids, and in any other grid.
 
-An axis is a field of the recipe. Arms that differ in it and in nothing else form a group; what the axis does is how far
-its levels spread within groups. On a full grid an analysis of variance splits the spread exactly into what each axis
-and each interaction explains. Where an axis changes only together with others there is no such group, and a random
-forest (Optuna's fANOVA) guesses at its share.
+An axis is a field of the recipe. Arms that differ only in this axis form a group, and the effect of the axis is how far
+its levels spread within groups. On a full grid, an analysis of variance splits the spread exactly into the parts that
+each axis and each interaction explains. If an axis changes only together with others, there is no such group, and a
+random forest (Optuna's fANOVA) estimates its share.
 
-The seed is the unit: an effect is formed within each seed and held against its own change from seed to seed, as in
-an analysis of variance with repeated measures. Between two levels that is the paired t test; of more levels it takes
-the differences between them to change alike from seed to seed (sphericity). With one seed there are numbers only.
+The unit is the seed: an effect is computed within each seed and compared with its own variation between seeds, as in a
+repeated-measures analysis of variance. For two levels this is the paired t test; for more it assumes that the
+differences between levels vary equally between seeds (sphericity). With one seed there are estimates only.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ from mm1_lab.config import Recipe, Sweep
 Trials = Mapping[tuple[str, int], float]
 """The score of each trial (arm, seed)."""
 Levels = dict[str, dict[str, str]]
-"""By arm, the level of each axis that varies in the sweep."""
+"""The level of each axis that varies in the sweep, by arm."""
 UNSET = "unset"
-"""The level of what a recipe leaves open; `none` is a level of its own, an encoder from scratch."""
+"""The level of a field that a recipe leaves open; `none` is another level, an encoder from scratch."""
 
 
 def levels_of(recipe: Recipe) -> dict[str, str]:
-    """Every axis of a recipe with its level, in the recipe's words; the mix of sources is one axis."""
+    """Every axis of a recipe with its level as the recipe names it; the mix of sources is one axis."""
     found: dict[str, str] = {}
     for name, value in recipe.model_dump(mode="json").items():
         if name == "data_mix":
@@ -47,7 +47,7 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
 
 
 def varying(sweep: Sweep) -> Levels:
-    """The axes that vary among a sweep's arms, controls and doubles left out."""
+    """The levels of the axes that vary among a sweep's arms, without blind controls and duplicates."""
     levels: Levels = {}
     for arm, recipe in sweep.arms.items():
         if recipe.images != "blind" and (found := levels_of(recipe)) not in levels.values():
@@ -57,7 +57,7 @@ def varying(sweep: Sweep) -> Levels:
 
 
 def groups(levels: Levels, axis: str) -> list[list[str]]:
-    """Groups of two arms or more that differ in `axis` alone."""
+    """Groups of at least two arms that differ only in `axis`."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for arm, found in levels.items():
         alike.setdefault(tuple(level for other, level in found.items() if other != axis), []).append(arm)
@@ -68,7 +68,7 @@ def groups(levels: Levels, axis: str) -> list[list[str]]:
 class Effect:
     """How far an axis, or an interaction of axes, spreads the scores of arms.
 
-    The spread is twice the root mean square distance of levels from the middle of their group: between two, it is their
+    The spread is twice the root mean square distance of levels from their group's mean; for two levels this is their
     difference. Its 95 % interval and p are NaN with one seed.
     """
 
@@ -79,11 +79,11 @@ class Effect:
     high: float = np.nan
     p_value: float = np.nan
     share: float = np.nan
-    """Of a full grid's sum of squares between cells."""
+    """Share of the sum of squares between the cells of a full grid."""
 
 
 def axis_effect(trials: Trials, levels: Levels, axis: str) -> Effect | None:
-    """The axis by one-factor comparisons among arms with scores at every seed; None where there are none."""
+    """The effect of an axis by one-factor comparisons of arms with scores at every seed; None if there are none."""
     arms, scores = _complete(trials, levels)
     together = groups({arm: levels[arm] for arm in arms}, axis)
     if not together:
@@ -98,10 +98,8 @@ def axis_effect(trials: Trials, levels: Levels, axis: str) -> Effect | None:
 
 
 def grid_effects(trials: Trials, levels: Levels) -> list[Effect]:
-    """Every axis and interaction of a full grid, with its share; empty unless two axes or more are crossed fully.
-
-    A cell that lacks a seed is a hole in the grid: then nothing can be split exactly, and nothing is.
-    """
+    """The effect of every axis and interaction of a full grid, with its share; empty unless at least two axes are fully
+    crossed and every cell has every seed, as the exact decomposition needs a complete grid."""
     axes = list(next(iter(levels.values()), {}))
     cells = prod(len({found[axis] for found in levels.values()}) for axis in axes)
     arms, scores = _complete(trials, levels)
@@ -119,21 +117,21 @@ def grid_effects(trials: Trials, levels: Levels) -> list[Effect]:
 
 
 def _complete(trials: Trials, levels: Levels) -> tuple[list[str], Floats]:
-    """The arms with scores at every seed, and (arms, seeds), the scores."""
+    """The arms with scores at every seed, and their scores (arms, seeds)."""
     seeds = sorted({seed for _, seed in trials})
     arms = [arm for arm in levels if seeds and all((arm, seed) in trials for seed in seeds)]
     return arms, np.array([[trials[arm, seed] for seed in seeds] for arm in arms]).reshape(len(arms), len(seeds))
 
 
 def _averaging(known: list[dict[str, str]], axis: str) -> Floats:
-    """The matrix that replaces each cell by the mean over `axis`."""
+    """The matrix (cells, cells) that replaces each cell by the mean over `axis`."""
     rest = [{name: level for name, level in found.items() if name != axis} for found in known]
     same = np.array([[one == other for other in rest] for one in rest], dtype=np.float64)
     return same / same.sum(1, keepdims=True)
 
 
 def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -> Effect:
-    """The spread of scores (arms, seeds) in the space of `columns` (arms, …), over `arms` arms."""
+    """The effect of `axes`: scores (arms, seeds) projected on the space of `columns` (arms, …), over `arms` arms."""
     vectors, sizes, _ = np.linalg.svd(columns)
     rank = int((sizes > 1e-9).sum())
     by_seed = vectors[:, :rank].T @ scores
@@ -143,7 +141,7 @@ def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -
     if seeds < 2:
         return Effect(axes, arms, spread)
     unit = float(((by_seed - mean[:, None]) ** 2).sum()) / degrees / seeds  # the error of one coordinate of the mean
-    if unit <= 1e-18 * (1 + squares):  # scores without any spread of chance
+    if unit <= 1e-18 * (1 + squares):  # no variation between seeds
         return Effect(axes, arms, spread, spread, spread, 0.0 if squares else 1.0)
     f = squares / (rank * unit)
     low, high = (float(2 * np.sqrt(shift * unit / arms)) for shift in _noncentralities(f, rank, degrees))
@@ -153,8 +151,9 @@ def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -
 def _noncentralities(f: float, rank: int, degrees: float) -> tuple[float, float]:
     """The 95 % interval of the true sum of squares, in units of its error.
 
-    The root of the observed one is nearly normal, with variance 1, around the root of the true one plus `rank` − 1;
-    with an estimated error, Student's. For rank 1 that is the t interval; simulation finds 93–98 % elsewhere.
+    The square root of the observed one is nearly normal with variance 1 around the square root of the true one plus
+    `rank` − 1; with an estimated error, it is nearly Student's t. For rank 1 this is the exact t interval; otherwise
+    simulated coverage is 93–98 %.
     """
     root, reach = np.sqrt(rank * f), quantile(0.975, degrees)
     ends = max(root - reach, 0.0) ** 2 - (rank - 1), (root + reach) ** 2 - (rank - 1)
@@ -162,10 +161,10 @@ def _noncentralities(f: float, rank: int, degrees: float) -> tuple[float, float]
 
 
 def forest_importances(trials: Trials, levels: Levels) -> dict[str, float]:
-    """Each axis' share of the variance by Optuna's fANOVA, on any grid; `trials` maps (arm, seed) to a score.
+    """Each axis' share of the variance by Optuna's fANOVA, on any grid. Empty for fewer than four trials or if all
+    scores are equal.
 
-    The evaluator is named because Optuna's default, PED-ANOVA, looks at the best trials alone. Empty for fewer than
-    four trials or without differences.
+    The evaluator is given explicitly because Optuna's default, PED-ANOVA, considers only the best trials.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances

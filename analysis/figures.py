@@ -1,4 +1,4 @@
-"""Figures of a sweep: scores by shots panel by panel, in groups or arm by arm, and claims with their verdicts."""
+"""Figures of a sweep: scores by shots (per panel, in groups, or per arm), and claims with their verdicts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,11 +35,11 @@ LOSS = "held-out loss"
 OWN_SCALE = "MM1's are of its own benchmarks and sizes: compare their order with ours, not their height."
 BLUE, RED = "#0072B2", "#C04A00"
 VERDICT_COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in size": RED, "contradicted": RED}
-"""Grey for every other verdict."""
+"""Colours by verdict; grey for all others."""
 
 
 def draw_scores(study: Study, path: Path) -> list[Path]:
-    """The sweep's figure: in groups as MM1's Fig. 4, of tuned models as its Fig. 6, by panels, or else arm by arm."""
+    """Draws the sweep's figure: grouped like MM1's Fig. 4, for tuned models like its Fig. 6, by panels, or by arm."""
     if study.sweep.reproduces == "Fig. 4":
         return draw_groups(study, path)
     if "chat" in study.families:
@@ -55,9 +55,9 @@ def head(study: Study) -> str:
 
 
 def draw_panels(study: Study, path: Path) -> list[Path]:
-    """A row per panel: what there is of text-core, held-out losses of one's own data, and of the means by shots.
+    """Draws a row per panel, with columns for text-core, held-out losses (for user data) and the means by shots.
 
-    A column has one range in all rows. A trial without scores leaves a gap, and its label says so.
+    A column has the same range in all rows. An arm without scores leaves a gap, and its label says so.
     """
     columns = {
         title: [m for k in study.shots if (m := f"{family} {k}-shot".strip()) in study.measures]
@@ -95,7 +95,7 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
 
 
 def _column(axis: Axes, study: Study, key: str, panel: Panel, measures: Sequence[str]) -> None:
-    """One measure: an arm beside the other; several: the arms as lines over them."""
+    """Draws arms side by side for a single measure, or as lines over several."""
     colours, alone = arm_colours(study.sweep), measures == [TEXT_CORE]
     by_loss = measures[0] in set(study.held_out["source"])
     places = np.arange(len(measures), dtype=float)
@@ -137,7 +137,7 @@ def _losses(study: Study, arm: str, source: str) -> list[float]:
 
 
 def _errors(points: Sequence[Interval | None]) -> Floats:
-    """(2, points): how far 95 % intervals reach below and above their estimates."""
+    """How far 95 % intervals reach below and above their estimates, (2, points)."""
     ends = [(p.estimate - p.low, p.high - p.estimate) if p else (np.nan, np.nan) for p in points]
     return np.array(ends).T
 
@@ -161,7 +161,7 @@ def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
 
 
 def draw_groups(study: Study, path: Path) -> list[Path]:
-    """A column per number of shots, a group per panel (resolution and image tokens), a colour per connector."""
+    """Draws a column per number of shots, a group per panel (resolution and image tokens), a colour per connector."""
     groups = list(study.panels.values())
     labels = list(dict.fromkeys(label for panel in groups for label in panel.arms))
     measures = [measure for measure in study.measures if measure.endswith("shot") and " " not in measure]
@@ -188,7 +188,7 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
 
 
 def draw_arms(study: Study, path: Path) -> list[Path]:
-    """A row per arm, a column per main measure, shots on one range; MM1's numbers in a column of their own."""
+    """Draws a row per arm and a column per main measure (all shots on one range), and MM1's numbers in the last one."""
     columns = [measure for measure in study.measures if " " not in measure]
     arms = [arm for arm in study.sweep.arms if study.representative(arm) == arm]
     paper = {measure: [study.paper_value(arm, measure) for arm in arms] for measure in columns}
@@ -222,9 +222,9 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
 
 
 def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[Path]:
-    """Rows of claims or lessons: difference with interval, what is claimed (shaded), verdict, the paper's own.
+    """Draws a row per claim or lesson: difference with interval, claimed range (shaded), verdict, the paper's number.
 
-    Where verdicts are corrected for their number, thin lines are the intervals that they go by.
+    If verdicts are corrected for multiple testing, thin lines are the corrected intervals.
     """
     known = claims[["low", "high", "estimate", "paper"]].to_numpy(float)
     ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
@@ -249,7 +249,7 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
             note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
         annotate_head(figure, head, note)
         lines = figure.get_suptitle().count("\n") + figure.get_supxlabel().count("\n")
-        figure.set_figheight(figure.get_figheight() + 0.12 * max(0, lines - 2))  # inches of one; there is room for two
+        figure.set_figheight(figure.get_figheight() + 0.12 * max(0, lines - 2))  # inches per line beyond two
         return save(figure, path)
 
 
@@ -275,7 +275,7 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     beside["annotation_clip"] = False
     for text, height, largest, shade in ((row["claim"], 9, 7.5, "black"), (row["detail"], 2, 5.5, GREY)):
-        size = min(largest, 480 / len(text))  # what the width holds
+        size = min(largest, 480 / len(text))  # fits the width
         words = axis.annotate(text, (0, place - 0.05), (0, height), color=shade, fontsize=size, bbox=paper, **beside)
         words.set_in_layout(False)
     reason = row["reason"] if len(row["reason"]) <= len("contradicted") else ""
@@ -284,7 +284,7 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
 
 
 def _corrected(row: Row) -> float:
-    """Half the width of the interval that a verdict goes by: at the level that Holm's correction leaves this row."""
+    """Half the width of the interval at this row's level after Holm's correction, on which the verdict is based."""
     p, p_holm = row.get("p", np.nan), row.get("p_holm", np.nan)
     if p_holm != p_holm or row["error"] != row["error"]:
         return 0.0

@@ -1,4 +1,4 @@
-"""The lessons of a scale as tables and as a figure, from the frames of `analysis.verdicts`."""
+"""Tables and the figure of a scale's lessons, from the frames of `analysis.verdicts`."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ from analysis.tables import cited_in, estimate, paper_cell, references, seeds_ce
 
 
 def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
-    """Every lesson with the part that its verdict hangs on; then every part by itself."""
+    """A table of lessons, each with the part that determines its verdict; then a table of all parts by themselves."""
     sources = cited_in(lessons)
     rows = []
     for row in lessons.to_dict("records"):
@@ -36,7 +36,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
 
 
 def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
-    """A row per lesson: what was found, and the verdict."""
+    """A table with a row per lesson: estimate and verdict."""
     rows = [
         {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1"), "verdict": verdict_cell(row)}  # a phone shows two
         | {"estimate, points": estimate_cell(row), "seeds": seeds_of(row), "MM1": row["section"]}
@@ -46,7 +46,7 @@ def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
 
 
 def expected(row: Row) -> str:
-    """`> 0; MM1 3`, with the paper's size where it is a bound too."""
+    """`> 0; MM1 3`: the expectation, and the paper's effect size if it is a second bound."""
     size = row["size"]
     return str(row["expectation"]) if size != size else f"{row['expectation']}; MM1 {size:g}"
 
@@ -58,12 +58,12 @@ def tally(lessons: pd.DataFrame) -> str:
 
 
 def estimate_cell(row: Row) -> str:
-    """In points, or for the learning-rate law its slope."""
+    """The estimate in points, or for the learning-rate law its slope."""
     return estimate(row, 2 if row["sweep"] == LAW else 1)
 
 
 def seeds_of(row: Row) -> str:
-    """`3, development`, and `1, over questions` where an interval is conditional on the models of one seed."""
+    """`3, development`, or `1, development, over questions` if the interval is conditional on one seed's models."""
     if row["seeds"] != row["seeds"] or not row["seeds"]:
         return MISSING
     return f"{row['seeds']:.0f}, {row['seeds_are']}" + ", over questions" * (row["interval"] == "questions")
@@ -87,7 +87,7 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
 
 
 def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
-    """The lessons that are about points, as far as they were run."""
+    """Draws the lessons that have scores, except those about the learning-rate law."""
     there = lessons["estimate"].notna()
     missing = ", ".join(lessons["lesson"][~there])
     note = "95 % intervals of the part that each verdict hangs on." + f" Not run: {missing}." * bool(missing)

@@ -1,4 +1,4 @@
-"""The paper's lessons (`lessons.yaml`), and the claims about a sweep's arms that each comes to."""
+"""Loads the paper's lessons (`lessons.yaml`) and turns each into claims about a sweep's arms."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ Signed = dict[str, float]
 
 
 class Levels(Config):
-    """Two levels of an axis, or without them every two; or two arms."""
+    """Two levels of an axis, or all pairs of its levels if none are given; or two arms."""
 
     axis: str | None = None
     more: str | None = None
@@ -43,11 +43,11 @@ class Part(Levels):
     expect: Expectation = "greater"
     margin: float = 0.0
     paper_size: float | None = None
-    """How large the paper says the difference is, in points: a second bound."""
+    """The paper's difference in points, a second bound."""
     aside: str = ""
-    """Why the part is shown and does not decide."""
+    """Why the part is shown but does not decide."""
     aside_in_world: str = ""
-    """The same, where results are of the miniature world: what that cannot ask."""
+    """The same for results of the miniature world, for what this world cannot test."""
 
     def why_aside(self, in_world: bool) -> str:
         return self.aside or (self.aside_in_world if in_world else "")
@@ -56,7 +56,7 @@ class Part(Levels):
     def _one_form(self) -> Self:
         forms = (self.axis, self.first and self.second, self.contrast, self.arm and self.over, self.law)
         if sum(map(bool, forms)) != 1:
-            raise ValueError("a part names a contrast, an axis, two arms, an arm with what it is over, or a law")
+            raise ValueError("a part needs exactly one of: contrast; axis; first and second; arm and over; law")
         return self
 
 
@@ -67,16 +67,16 @@ class Lesson(Config):
     claim: str
     by: Literal["MM1", "ours"] = "MM1"
     paper: str
-    """What the paper says of it, in short."""
+    """What the paper says about it, in short."""
     section: str
     sweep: str
     margin: str
-    """Why the margins are what they are."""
+    """The reason for its margins."""
     parts: tuple[Part, ...]
 
 
 def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
-    """Raises RequestError for a file that is not as it should be."""
+    """Reads the lessons. Raises RequestError for an invalid file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -87,7 +87,7 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
 
 
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -> list[Claim]:
-    """The claims that a part comes to; none where the sweep has no such arms with scores."""
+    """The claims of a part of a lesson; empty if the sweep has no such arms with scores."""
     if part.contrast:
         found = [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
         return [replace(claim, size=part.paper_size) for claim in found]
@@ -99,7 +99,7 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
     known = {arm: levels for arm, levels in varying(sweep).items() if arm in set(scored)}
     sums = _differences(part, known, sweep)
     if part.beyond:
-        # Of every two levels, either may be the better one: the first difference must exceed both.
+        # either level of a pair may be the better one, so the first difference must exceed both directions
         beyond = _differences(part.beyond, known, sweep, either_way=True)
         sums = [
             (f"({a}) − ({b})", {arm: one.get(arm, 0.0) - two.get(arm, 0.0) for arm in one | two})
@@ -114,10 +114,11 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
 def _differences(
     levels: Levels, known: Mapping[str, Mapping[str, str]], sweep: Sweep, either_way: bool = False
 ) -> list[tuple[str, Signed]]:
-    """(in words, weights) of two arms, or of the mean over all pairs of arms that differ in an axis alone."""
+    """(words, weights) of the difference of two arms, or of the mean over all pairs of arms that differ only in an
+    axis."""
     if levels.first and levels.second:
-        there = {levels.first, levels.second} <= set(sweep.arms)
-        return [(f"{levels.first} − {levels.second}", {levels.first: 1.0, levels.second: -1.0})] if there else []
+        known_arms = {levels.first, levels.second} <= set(sweep.arms)
+        return [(f"{levels.first} − {levels.second}", {levels.first: 1.0, levels.second: -1.0})] if known_arms else []
     axis = str(levels.axis)
     known = {arm: found for arm, found in known.items() if axis in found}
     pairs: list[tuple[str | None, str | None]] = [(levels.more, levels.less)]

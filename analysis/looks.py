@@ -1,4 +1,4 @@
-"""After a look at a growing study: what is decided, what cannot be any more, and which arms still serve a lesson."""
+"""Judges a growing study at a look: which lessons are decided or futile, and which arms the open ones still need."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from analysis.verdicts import combined, lesson_parts
 
 
 def looks_text(looks: Sequence[int]) -> str:
-    """The looks with the two-sided levels of their tests, for one lesson by itself."""
+    """A line with the two-sided test level of each look, for a single lesson."""
     levels = nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(seeds / looks[-1] for seeds in looks))
     each = ", ".join(f"{2 * level:.2g} after {seeds}" for seeds, level in zip(looks, levels, strict=True))
     return f"Levels of the tests, by seeds: {each}; {LEVEL:.0%} in all, divided among lessons as Holm does."
 
 
 def open_arms(folder: Path) -> tuple[list[str], list[str]]:
-    """A line per lesson about a sweep, or per claim of its file where there is none; and the arms, in the sweep's
-    order, of those which further seeds can decide."""
+    """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
+    order, of those that more seeds can decide."""
     study = read_study(folder)
     return standing(study, load_lessons(), failed_gates(study, validity_rows(study)))
 
 
 def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    """`open_arms` of a study.
+    """`open_arms` for a study.
 
-    A lesson is decided at the level that it has as long as no other of all lessons is: it stays so whatever comes of
-    them. A claim of the sweep's file is decided at its own.
+    A lesson is decided at its Holm level with no other lesson decided, so it stays decided whatever the others show. A
+    claim of the sweep's file is decided at the uncorrected level.
     """
     lessons, sweep, arms = list(lessons), study.sweep, set[str]()
     if (reason := grounds(study, failed)) not in ("", "one seed"):

@@ -1,10 +1,10 @@
-"""The learning-rate law: ln η* regressed on ln N (and ln D), with intervals (MM1, section 4, Eq. 1).
+"""The learning-rate law: a regression of ln η* on ln N (and ln D) with intervals (MM1, section 4, Eq. 1).
 
-η* are the optima of cells. Weighted least squares: an optimum that is unusually unsure counts for less, and none for
-more than a typical one. Errors are scaled by the residuals that are seen, and intervals are Student's t with as many
-degrees of freedom as there are optima beyond coefficients; with equal weights this is ordinary least squares with its
-exact intervals. To the variance of the coefficients comes what the choice of curve moves them by, in all cells at once:
-a curve that puts every optimum too high, or those of the large sizes alone, shows in no residual.
+η* are the optima of cells. The fit is weighted least squares, in which an unusually uncertain optimum counts for less
+and none counts for more than a typical one. Errors are scaled by the residuals, and intervals are Student's t with
+(optima − coefficients) degrees of freedom; with equal weights this is ordinary least squares with its exact intervals.
+The variance of the coefficients also includes how they change with the choice of curve in all cells at once, because a
+curve that puts all optima too high, or only those of large sizes, does not show in the residuals.
 """
 
 import math
@@ -20,11 +20,11 @@ from analysis.statistics import Floats, Interval, mean_of
 from mm1_lab.config import RequestError
 
 FEWEST = 3
-"""Bracketed sizes that make a law: two points have no residual."""
+"""Bracketed sizes that a law needs: with two there is no residual."""
 MOST_LEFT_OUT = 100
-"""Sizes that are left out one by one: one of more hardly moves the law, and the work grows with the square."""
+"""Limit for leave-one-out: with more sizes, one hardly changes the law, and the cost is quadratic."""
 VERDICT_SEEDS = 3
-"""Seeds per rate below which numbers are shown and no verdict: a seed moves all rates of a size together."""
+"""Seeds per rate that a verdict needs, as a seed shifts all rates of a size together; with fewer there is none."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Law:
     """ln η* = coefficients · (ln N, [ln D,] 1). Intervals are NaN without degrees of freedom."""
 
     optima: tuple[Optimum, ...]
-    """The cells that it was fitted to."""
+    """The optima that it was fitted to."""
     with_tokens: bool
     coefficients: Floats
     covariance: Floats
@@ -42,7 +42,7 @@ class Law:
     scatter: float
     """Standard deviation of the residuals of cells of full weight, in ln η; NaN without degrees of freedom."""
     r_squared: float
-    """Weighted share of the variance of ln η* that the law explains; NaN where there is none."""
+    """Weighted share of the variance of ln η* that the law explains; NaN if there is no variance."""
 
     def estimates(self) -> dict[str, Interval]:
         """Coefficients with confidence intervals."""
@@ -51,13 +51,13 @@ class Law:
         return {name: Interval(value, math.sqrt(variance), self.freedom) for name, value, variance in pairs}
 
     def line(self, params: float, tokens: float | None = None, spread: float = 0.0) -> Interval:
-        """ln η of the law with its confidence interval; `spread` is a standard deviation to add to its error."""
+        """ln η by the law with its confidence interval; `spread` is a standard deviation added to its error."""
         row = _row(params, tokens, self.with_tokens)
         error = math.sqrt(float(row @ self.covariance @ row) + spread**2)
         return Interval(float(row @ self.coefficients), error, self.freedom)
 
     def predict(self, params: float, tokens: float | None = None) -> Interval:
-        """ln η with the interval for the optimum that a search at this size would find."""
+        """ln η with the prediction interval for the optimum that a search at this size would find."""
         return self.line(params, tokens, self.scatter)
 
 
@@ -66,9 +66,9 @@ def _row(params: float, tokens: float | None, with_tokens: bool) -> Floats:
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:
-    """The law of these optima; ln D is in it where every cell says its tokens and they tell D's effect from N's.
+    """Fits the law to these optima. It includes ln D if all cells have tokens and D's effect can be told from N's.
 
-    Raises RequestError where fewer cells than coefficients or fewer than two sizes are left.
+    Raises RequestError for fewer cells than coefficients or fewer than two sizes.
     """
     with_tokens = _tokens_matter(optima)
     x = np.array([_row(o.cell.params, o.cell.tokens, with_tokens) for o in optima])
@@ -97,9 +97,9 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
 
 
 def leave_one_out(law: Law) -> dict[str, Interval]:
-    """By cell's name: the prediction for it, with its own tokens, of the law of the other sizes.
+    """The prediction for each cell, by name, from the law fitted to the other sizes.
 
-    Cells are left out whose others make no law, and all of them where there are more than MOST_LEFT_OUT sizes.
+    Without cells whose other sizes make no law; empty for more than MOST_LEFT_OUT sizes.
     """
     found: dict[str, Interval] = {}
     sizes = dict.fromkeys(optimum.cell.params for optimum in law.optima)
@@ -115,7 +115,7 @@ def leave_one_out(law: Law) -> dict[str, Interval]:
 
 
 def _tokens_matter(optima: Sequence[Optimum]) -> bool:
-    """Whether every cell says its tokens, and ln D varies otherwise than with ln N."""
+    """Whether every cell has tokens and ln D is not a linear function of ln N."""
     if len(optima) <= FEWEST or any(optimum.cell.tokens is None for optimum in optima):
         return False
     n, d = np.log([(optimum.cell.params, optimum.cell.tokens or 1) for optimum in optima]).T
@@ -124,7 +124,7 @@ def _tokens_matter(optima: Sequence[Optimum]) -> bool:
 
 
 def _weights(variances: Floats) -> Floats:
-    """At most 1, that of a typical cell; unknown variances count as the largest known one."""
+    """Weights of the cells, at most 1 (a typical cell's); unknown variances count as the largest known one."""
     known = variances[np.isfinite(variances)]
     if len(known) == 0 or np.median(known) < 1e-18:
         return np.ones(len(variances))
@@ -133,7 +133,7 @@ def _weights(variances: Floats) -> Floats:
 
 
 def _of_curves(optima: Sequence[Optimum], solve: Floats) -> Floats:
-    """The covariance of the coefficients over the curves that the optima may be read from, each used for all cells."""
+    """The covariance of the coefficients over the choice of curve, with the same choice for all cells."""
     read = [(o.weights, o.tops) for o in optima if o.weights is not None and o.tops is not None]
     if len(read) < len(optima):
         return np.zeros((len(solve), len(solve)))
@@ -148,7 +148,7 @@ def _of_curves(optima: Sequence[Optimum], solve: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Target:
-    """A size to predict the rate of."""
+    """A size to predict the learning rate for."""
 
     name: str
     params: float
@@ -157,7 +157,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Fit:
-    """Everything that one objective says."""
+    """The fit by one objective."""
 
     objective: Objective
     optima: tuple[Optimum, ...]
@@ -165,7 +165,7 @@ class Fit:
     why: str
     """Why there is no law."""
     predictions: tuple[tuple[Target, Interval], ...]
-    """In ln η."""
+    """Predictions in ln η."""
 
     @property
     def name(self) -> str:
@@ -173,7 +173,7 @@ class Fit:
 
     @cached_property
     def used(self) -> dict[str, float]:
-        """Cells that the law rests on, with their residuals in ln η."""
+        """The cells that the law is fitted to, with their residuals in ln η."""
         law = self.law
         return {o.cell.name: float(r) for o, r in zip(law.optima, law.residuals, strict=True)} if law else {}
 
@@ -183,17 +183,17 @@ class Fit:
 
     @property
     def resolved(self) -> int:
-        """Optima whose interval ends within the rates that were tried."""
+        """The number of optima whose interval ends within the rates tried."""
         return sum(optimum.resolved for optimum in self.optima)
 
     @property
     def seeds(self) -> int:
-        """That every cell of the law has at least; 1 where runs do not say theirs."""
+        """The smallest number of seeds of the law's cells; 1 if seeds are not given."""
         return min((o.cell.known_seeds for o in self.law.optima), default=0) if self.law else 0
 
 
 def fit_all(measurements: Measurements, targets: Sequence[Target], keep_unbracketed: bool = False) -> list[Fit]:
-    """A fit per objective, in order. Raises RequestError for a target without tokens where a law has them."""
+    """One fit per objective, in order. Raises RequestError for a target without tokens if a law includes them."""
     fits = []
     for objective in measurements.objectives:
         optima = tuple(find_optimum(cell) for cell in measurements.cells(objective))
@@ -208,7 +208,7 @@ def fit_all(measurements: Measurements, targets: Sequence[Target], keep_unbracke
         for target in targets:
             if law.with_tokens and target.tokens is None:
                 raise RequestError(
-                    f"--predict {target.name}: this law has training tokens in it; write them too, as in "
+                    f"--predict {target.name}: this law depends on training tokens; give them too, e.g. "
                     f"{target.name}:100B"
                 )
         predictions = tuple((target, law.predict(target.params, target.tokens)) for target in targets)
@@ -217,7 +217,8 @@ def fit_all(measurements: Measurements, targets: Sequence[Target], keep_unbracke
 
 
 def agreement(first: Fit, second: Fit) -> Interval | None:
-    """ln of the first's optimum over the second's, over the cells that both bracket; None where there are none."""
+    """The mean log ratio of the first fit's optima to the second's over cells that both bracket; None if there are
+    none."""
     others = {optimum.cell.name: optimum for optimum in second.optima if optimum.bracketed}
     both = [o for o in first.optima if o.bracketed and o.cell.name in others]
     return mean_of([o.log_rate - others[o.cell.name].log_rate for o in both])

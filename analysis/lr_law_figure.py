@@ -18,13 +18,13 @@ from analysis.style import DARK, GREY, MARKERS, WIDTH, annotate_head, save, styl
 from mm1_lab.config import PAPER_LAW, short_count
 
 MOST_CURVES = 12
-"""Cells that the left panel shows; of more, these at even distances by size."""
+"""Limit of cells in the left panel; with more, evenly spaced ones by size are shown."""
 FARTHEST = 500.0
-"""The largest |ln η| that is drawn: a float's exponential ends at 709."""
+"""The largest |ln η| that is drawn: exp overflows beyond 709."""
 
 
 def draw_law(measurements: Measurements, fits: Sequence[Fit], path: Path) -> list[Path]:
-    """A row per objective. Left: score against η, a colour per size. Right: η* against N, log axes."""
+    """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes."""
     with styled():
         figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
         grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
@@ -37,7 +37,7 @@ def draw_law(measurements: Measurements, fits: Sequence[Fit], path: Path) -> lis
 
 
 def _caption(drawn: set[str]) -> str:
-    """Says what is drawn, and nothing that is not."""
+    """A caption that explains only the elements in `drawn`."""
     says = {
         "means": "Left: means over seeds, dots single runs",
         "scores": "Left: scores",
@@ -58,7 +58,7 @@ def _caption(drawn: set[str]) -> str:
 
 
 def _groups(fit: Fit) -> dict[str, tuple[Any, str]]:
-    """By cell: its colour, from cold to warm by tokens if the law has them, else by size; and its marker, by size."""
+    """Each cell's colour (by tokens if the law has them, else by size) and marker (by size)."""
     tokens = bool(fit.law and fit.law.with_tokens)
     warmth = {o.cell.name: (o.cell.tokens or 0.0) if tokens else o.cell.params for o in fit.optima}
     levels, sizes = sorted(set(warmth.values())), sorted({o.cell.params for o in fit.optima})
@@ -113,7 +113,7 @@ def _draw_scores(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> se
 
 
 def _limit_scores(axis: Axes, shown: Sequence[Optimum], sign: float) -> None:
-    """Diverged runs that ended with a number may not flatten everything else."""
+    """Limits the axis so that diverged runs with a finite score do not flatten everything else."""
     inside = []
     for optimum in shown:
         rates, scores = optimum.cell.log_rates, optimum.cell.scores
@@ -170,7 +170,7 @@ def _rates(*log_rates: float) -> Any:
 
 
 def _draw_lines(axis: Axes, law: Law, along: Any, groups: dict[str, tuple[Any, str]]) -> set[str]:
-    """The law with its bands; where it has tokens, a line each for the least, a middle and the most."""
+    """Draws the law with its bands, or if it has tokens a line each for the fewest, the median and the most tokens."""
     if law.with_tokens:
         colours = {o.cell.tokens: groups[o.cell.name][0] for o in law.optima if o.cell.tokens}
         counts = sorted(colours)

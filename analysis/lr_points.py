@@ -1,4 +1,4 @@
-"""Measurements of scores over learning rates: from anybody's CSV file, or from a search's folder in the results."""
+"""Measurements of scores over learning rates, from a CSV file or from a search's results folder."""
 
 import math
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ NEEDED = ("params", "learning_rate", "score")
 BATCH_SIZE = "batch_size"
 CELL = ["params", "tokens"]
 RATES, COUNTS = (1e-12, 1e6), (1.0, 1e21)
-"""What a learning rate, and a number of parameters or tokens, may be: further out is a slip of the pen, and figures
-overflow."""
+"""Valid ranges of learning rates and of parameter or token counts: values outside are typing errors and would overflow
+figures."""
 FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "null", "na", "n/a")
-"""How files write the score of a run that failed, in lower case."""
+"""Spellings of a failed run's score, in lower case."""
 HELD_OUT = "held-out loss"
 
 
@@ -36,9 +36,9 @@ class Cell:
     log_rates: Floats
     """(runs,)"""
     scores: Floats
-    """(runs,), higher is better; not finite where a run failed."""
+    """(runs,), higher is better; not finite for failed runs."""
     seeds: NDArray[np.int64]
-    """(runs,); −1 where it is not known which runs share one."""
+    """(runs,); −1 if unknown."""
 
     @property
     def failed(self) -> int:
@@ -46,13 +46,13 @@ class Cell:
 
     @property
     def known_seeds(self) -> int:
-        """Seeds that are told apart; 1 where none are."""
+        """The number of distinct seeds; 1 if they are unknown."""
         return len(np.unique(self.seeds))
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to be best: a column of the points."""
+    """The column of the points to optimise."""
 
     column: str
     lower_is_better: bool
@@ -64,14 +64,14 @@ class Measurements:
 
     title: str
     points: pd.DataFrame
-    """A row a run: name (the cell's), params, tokens (NaN where not said), learning_rate, seed (−1 where not said), and
-    a column an objective, NaN where the run failed."""
+    """A row per run: name (the cell's), params, tokens (NaN if unknown), learning_rate, seed (−1 if unknown), and a
+    column per objective (NaN if the run failed)."""
     objectives: tuple[Objective, ...]
-    """The one in front first."""
+    """The objectives, the main one first."""
     notes: tuple[str, ...] = ()
 
     def cells(self, objective: Objective) -> list[Cell]:
-        """By size and tokens; scores are turned so that higher is better."""
+        """The cells by size and tokens; scores are negated if lower is better."""
         cells, sign = [], -1.0 if objective.lower_is_better else 1.0
         for _, rows in self.points.groupby(CELL, dropna=False):
             name, params, tokens = rows.iloc[0][["name", *CELL]]
@@ -82,10 +82,10 @@ class Measurements:
 
 
 def read_points(path: Path, lower_is_better: bool, profile: Sequence[str] = ()) -> Measurements:
-    """Reads `params, learning_rate, score`, and if they are there `seed`, `tokens` and the columns to profile out.
+    """Reads the columns `params, learning_rate, score`, optionally `seed` and `tokens`, and the columns to profile out.
 
-    At each learning rate of a cell the best value of the profiled columns is kept; `batch_size`, where it varies, is
-    profiled in any case. Raises RequestError for what cannot be read, naming row (the heading is row 1) and column.
+    At each learning rate of a cell, only the best value of the profiled columns is kept; `batch_size` is always
+    profiled if it varies. Raises RequestError for invalid values, naming row (the header is row 1) and column.
     """
     table = _read(path, profile)
     points = table[["params", "learning_rate"]].map(parse_count)
@@ -112,15 +112,15 @@ def read_points(path: Path, lower_is_better: bool, profile: Sequence[str] = ()) 
             "If a column tells them apart, name it: --profile COLUMN."
         )
     if (points.groupby(CELL, dropna=False)["learning_rate"].nunique() < 2).all():
-        raise RequestError(f"{path}: every size has one learning rate; an optimum takes at least three rates per size")
+        raise RequestError(f"{path}: every size has one learning rate; an optimum needs at least three rates per size")
     if (sizes := points["params"].nunique()) < 3:
         plural = "size" if sizes == 1 else "sizes"
-        raise RequestError(f"{path}: has {sizes} {plural}; a law with an uncertainty takes three or more")
+        raise RequestError(f"{path}: has {sizes} {plural}; fitting a law with its uncertainty needs three or more")
     return Measurements(path.name, points.reset_index(drop=True), (Objective("score", lower_is_better),), tuple(notes))
 
 
 def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
-    """The file as text, checked cell by cell."""
+    """The file as text, with every cell checked."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (OSError, ValueError) as error:
@@ -132,7 +132,7 @@ def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
             has = ", ".join(map(repr, table.columns[:12]))
             raise RequestError(f"{path}: {asked}there is no column {column!r}; the file has {has}")
     if table.columns.duplicated().any():
-        raise RequestError(f"{path}: the column {table.columns[table.columns.duplicated()][0]!r} is there twice")
+        raise RequestError(f"{path}: the column {table.columns[table.columns.duplicated()][0]!r} appears twice")
     if len(table) == 0:
         raise RequestError(f"{path}: holds no rows")
     table = table.apply(lambda column: column.str.strip())
@@ -144,10 +144,10 @@ def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
 
 
 def _problem(column: str, text: str) -> str:
-    """What is wrong with a cell; empty where nothing is."""
+    """What is wrong with a cell, or an empty text."""
     if column == "score":
         number = text.lower() in FAILED or is_number(text)
-        return "" if number else "is not a number; leave the score of a run that failed empty"
+        return "" if number else "is not a number; leave the score of a failed run empty"
     try:
         value = parse_count(text)
     except ValueError:
@@ -165,11 +165,11 @@ def is_number(text: str) -> bool:
 
 
 def _profiled(points: pd.DataFrame, columns: pd.DataFrame, lower_is_better: bool) -> pd.DataFrame:
-    """The rows with the best value of the columns, by the mean over seeds, at each rate of each cell."""
+    """The rows with the best value of `columns` (by the mean over seeds) at each rate of each cell."""
     runs, rate = points.assign(value=columns.agg("\x1f".join, axis=1)), [*CELL, "learning_rate"]
     means = runs.groupby([*rate, "value"], dropna=False, sort=False)["score"].transform("mean")
     runs["rank"] = (means * (-1 if lower_is_better else 1)).fillna(-math.inf)
-    # of values that tie, and where every run failed, the first one counts
+    # the first value is kept if several tie or every run failed
     ranked = runs.sort_values("rank", ascending=False, kind="stable")
     best = ranked.groupby(rate, dropna=False)["value"].transform("first")
     return points[(best == ranked["value"]).reindex(points.index)]
@@ -187,7 +187,7 @@ class SearchResults:
 
     @cached_property
     def average(self) -> str:
-        """`8-shot average`: the plain mean over the benchmarks with images, at the most shots."""
+        """`8-shot average`: the plain mean over the benchmarks with images at the largest number of shots."""
         return f"{most_shots(set(self.values['measure']))} average"
 
     @cached_property
@@ -225,9 +225,9 @@ class SearchResults:
 
     @cached_property
     def leads(self) -> dict[str, Interval | None]:
-        """By size, how far the average at the best rate is above that of the blind control, in points over seeds.
+        """Average at the best rate minus that of the blind control by size, in points, over seeds.
 
-        Without an interval for one seed; None where a size has no blind control.
+        Without an interval for one seed; None if a size has no blind control.
         """
         leads: dict[str, Interval | None] = {}
         for size, runs in self.runs.groupby("name", sort=False):
@@ -240,11 +240,11 @@ class SearchResults:
 
     @property
     def sees(self) -> bool:
-        """Whether the average is above the blind control's at every size; beyond chance where there are seeds."""
+        """Whether the average is above the blind control's at every size; significantly so with several seeds."""
         return all(lead is not None and _positive(lead) for lead in self.leads.values())
 
     def notes(self, in_front: str) -> tuple[str, ...]:
-        """How the average stands to the blind controls, and why the objective `in_front` is there."""
+        """Notes on how the average compares with the blind controls, and why `in_front` is the main objective."""
         known = {size: lead for size, lead in self.leads.items() if lead}
         if len(known) < len(self.leads):
             return (f"The {self.average} is not compared with blind controls yet; {HELD_OUT} stands in front.",)

@@ -1,4 +1,4 @@
-"""What a learning-rate fit leaves in its folder: points.csv, optima.csv, law.json, table.md and the figure."""
+"""Writes the files of a learning-rate fit: points.csv, optima.csv, law.json, table.md and the figure."""
 
 import json
 import math
@@ -19,14 +19,14 @@ from mm1_lab.files import write_json, write_text
 from mm1_lab.results.reading import read_variant
 
 MOST_ROWS = 40
-"""Cells that the Markdown table lists; optima.csv has all of them."""
+"""Limit of cells in the Markdown table; optima.csv has all of them."""
 LARGEST = 700.0
-"""The largest |ln η| that a float holds."""
+"""|ln η| beyond which exp would overflow or underflow a float."""
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
-    """`30B,7B` or, with training tokens, `30B:600B`; by default MM1's 30B where tokens play no part.
+    """Parses `--predict` (`30B,7B`, with training tokens `30B:600B`); by default MM1's 30B if tokens are not given.
 
     Raises RequestError.
     """
@@ -45,12 +45,12 @@ def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
 def draw_search(folder: Path, targets: Sequence[Target] | None = None, keep_unbracketed: bool = False) -> list[Path]:
     """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`); returns the files written.
 
-    Without targets, those of the last fit are predicted again. Raises RequestError where there are no results.
+    `targets` defaults to those of the last fit. Raises RequestError if there are no results.
     """
     results = SearchResults(read_variant(folder))
     chosen = _last_targets(folder) if targets is None else targets
     average, loss = fit_all(results.measurements, chosen, keep_unbracketed)
-    # the fit that counts is by the average, as in the paper, where that says something at every size
+    # the main fit is by the average, as in the paper, if models use their images at every size
     in_front = results.sees and (average.law or not loss.law)
     fits = [average, loss] if in_front else [loss, average]
     return write_fits(folder, replace(results.measurements, notes=results.notes(fits[0].name)), fits)
@@ -66,7 +66,7 @@ def _last_targets(folder: Path) -> list[Target]:
 
 
 def write_fits(folder: Path, measurements: Measurements, fits: Sequence[Fit]) -> list[Path]:
-    """Writes everything; `table.md` last, in one step."""
+    """Writes all files; `table.md` last and atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     points, optima, law, table = (folder / name for name in ("points.csv", "optima.csv", "law.json", "table.md"))
     named = measurements.points.rename(columns={"name": "size"})
@@ -79,7 +79,7 @@ def write_fits(folder: Path, measurements: Measurements, fits: Sequence[Fit]) ->
 
 
 def _law_values(measurements: Measurements, fits: Sequence[Fit]) -> dict[str, Any]:
-    """What `law.json` holds: the law of the objective in front, and every fit."""
+    """The contents of `law.json`: the law of the main objective, and every fit."""
     each = [_fit_values(fit) for fit in fits]
     shown = ("objective", "n", "coefficients", "intervals", "why")
     values = {"source": measurements.title, **{key: each[0][key] for key in shown}, "fits": each}
@@ -119,7 +119,7 @@ def _rate(log: Interval) -> dict[str, float | None]:
 
 
 def _exp(log_rate: float) -> float:
-    """NaN for what is no number, or none that a float can hold."""
+    """exp, or NaN if the result is not a number or does not fit a float."""
     return math.exp(log_rate) if abs(log_rate) < LARGEST else math.nan
 
 
@@ -128,7 +128,7 @@ def _number(value: float) -> float | None:
 
 
 def _optima(fit: Fit) -> pd.DataFrame:
-    """A row per cell, as optima.csv has them."""
+    """The rows of optima.csv, one per cell."""
     rows = []
     for o in fit.optima:
         without = fit.leave_one_out.get(o.cell.name, NOTHING)
@@ -160,7 +160,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
 
 
 def _law_markdown(measurements: Measurements, fits: Sequence[Fit]) -> str:
-    """For people: the law or why there is none, how well it is determined, optima, predictions."""
+    """The contents of table.md: the law or why there is none, how well it is determined, optima, predictions."""
     parts = [f"# Learning-rate law: {measurements.title}", *measurements.notes]
     if len(fits) > 1:
         parts.append(_comparison(fits[0], fits[1]))
@@ -264,7 +264,7 @@ def _optimum_rows(fit: Fit) -> pd.DataFrame:
 
 
 def _comparison(first: Fit, second: Fit) -> str:
-    """How many optima each objective resolves, and how well the two agree."""
+    """A sentence on how many optima each objective resolves and how well the two agree."""
     resolved = "; ".join(f"{fit.name} resolves {fit.resolved} of {len(fit.optima)} optima" for fit in (first, second))
     gap = agreement(first, second)
     if gap is None:

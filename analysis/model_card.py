@@ -1,4 +1,4 @@
-"""The model card of an exported arm, from what the ledger knows of it: recipe, data, scores, how to load it."""
+"""The model card of an exported arm, from the ledger: recipe, data, scores, and how to load it."""
 
 import json
 from typing import Any
@@ -33,15 +33,15 @@ tokenizer = PreTrainedTokenizerFast.from_pretrained(FOLDER)  # AutoTokenizer may
 
 # or in a sweep of mm1-lab: {decoder: FOLDER}""",
 }
-"""By form."""
+"""Code to load an exported folder, by form."""
 
 
 def model_card(
     name: str, form: str, record: dict[str, Any] | None, scores: pd.DataFrame | None, image_tokens: int
 ) -> str:
-    """Markdown. `record` and `scores` are those of the trial; None where it is not evaluated yet.
+    """The card as Markdown. `record` and `scores` are those of the trial, or None if it is not evaluated yet.
 
-    Intervals are by the spread of blocks of questions, so they are about this one model.
+    Intervals are computed from blocks of questions, so they apply to this one model only.
     """
     in_world = record is not None and record["config"]["data"]["kind"] == "world"
     prompt = "question : what color is the circle ? answer :" if in_world else "Question: What is shown? Short answer:"

@@ -1,16 +1,16 @@
-"""Where a score is best over learning rates: interpolated in ln η, with an interval.
+"""Finds the learning rate with the best score: interpolated in ln η, with an interval.
 
-One question is asked at every rate: how sure is it that the score still rises there? A cubic in ln η through the runs
-around the best rate answers it (a cubic, because scores fall faster above the optimum than below it): the probability,
-by Student's t, that its slope there is above 0. How wide a window the cubic should take in is not known beforehand, so
-several answer, each with a weight for how well it describes the runs for its number of parameters. Their average falls
-from 1 far below the optimum to 0 far above it. The optimum is where it is a half; the interval ends where it is 97.5 %
-and 2.5 %. For one curve that is Fieller's interval; for several, the model-averaged tail areas of Turek and Fletcher
-(2012). So the choice of window is in the interval, which is as wide as it must be where curves are flat.
-docs/learning-rate-law.md explains it with pictures of what it costs to leave parts out.
+At every rate, the question is how certain it is that the score still rises there: the probability, by Student's t, that
+the slope of a cubic in ln η, fitted to the runs around the best rate, is positive. (A cubic, because scores fall faster
+above the optimum than below it.) The right width of the window is unknown, so cubics are fitted to several windows and
+averaged with AIC weights. The averaged probability falls from 1 far below the optimum to 0 far above it. The optimum is
+where it is a half, and the interval ends where it is 97.5 % and 2.5 %. For one curve this is Fieller's interval; for
+several, the model-averaged tail areas of Turek and Fletcher (2012). The interval thus includes the choice of window and
+is as wide as necessary where curves are flat. docs/learning-rate-law.md explains it with figures that show what happens
+if parts are left out.
 
-What lies beyond a cliff is no part of a curve: rates above the best at which at least half of the runs failed, or whose
-score is far below anything on the other side. They bound the optimum from above.
+Rates beyond a cliff are not part of any curve: rates above the best one at which at least half of the runs failed, or
+whose score is far below any score on the other side. They bound the optimum from above.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,31 +28,31 @@ from analysis.statistics import Floats
 Basis = Literal["seeds", "curve", "bracket"]
 
 REACHES = tuple(np.log((3.0, 6.0, 12.0)).tolist())
-"""How far from the best rate in ln η each of the curves looks, but at five rates in any case: a cubic through four has
-nothing to spare. Beyond a factor of 12 scores follow no cubic."""
+"""Distance in ln η from the best rate that each curve's window covers, but always at least five rates, as a cubic
+through four leaves no residual. Beyond a factor of 12 scores do not follow a cubic."""
 CLIFF = 5.0
-"""A drop above the best rate this many times the largest one below it, at like distance, is a cliff."""
+"""A cliff is a drop above the best rate this many times the largest drop below it at a comparable distance."""
 TAIL = 0.025
-"""Beyond either end of an interval."""
+"""Probability beyond either end of an interval."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A polynomial in x = ln η − centre through the rates of a window; other rates have a mean of their own."""
+    """A polynomial in x = ln η − centre, fitted to the rates of a window; each other rate has a mean of its own."""
 
     centre: float
     coefficients: Floats
     """(degree + 1,), lowest power first."""
     covariance: Floats
-    """Of the coefficients, for noise of variance 1."""
+    """Covariance of the coefficients for noise of variance 1."""
     squares: float
     """Sum of squared residuals."""
     parameters: int
-    """Of the polynomial, the means outside the window and the seeds."""
+    """Number of parameters: of the polynomial, the means outside the window and the seeds."""
     freedom: int
     """Residual degrees of freedom."""
     window: tuple[float, float]
-    """ln η of its ends."""
+    """The ends of the window in ln η."""
 
     def value(self, log_rates: Floats) -> Floats:
         return np.asarray(np.polynomial.polynomial.polyval(log_rates - self.centre, self.coefficients))
@@ -66,27 +66,27 @@ class Optimum:
     log_rate: float
     low: float
     high: float
-    """ln η; the 95 % interval."""
+    """The 95 % interval in ln η."""
     basis: Basis
-    """What tells the noise: seeds, or the runs' scatter around the curves; `bracket`: nothing does, and the interval is
-    the neighbouring rates."""
+    """The source of the noise estimate: `seeds`, or the runs' scatter around the curves (`curve`); `bracket`: there is
+    none, and the interval extends to the neighbouring rates."""
     grid_best: float
-    """ln η of the best rate that was tried."""
+    """ln η of the best rate tried."""
     below: bool
     above: bool
-    """Whether a worse score, or failed runs, bound the optimum on that side."""
+    """Whether a worse score, or failed runs, bound the optimum on this side."""
     resolved: bool
-    """Whether the interval ends within the rates that were tried."""
+    """Whether the interval ends within the rates tried."""
     curves: tuple[Curve, ...] = ()
-    """One per entry of REACHES; empty where there are fewer than three rates."""
+    """One per entry of REACHES; empty for fewer than three rates."""
     weights: Floats | None = None
-    """(curves,), of sum 1."""
+    """(curves,), with sum 1."""
     tops: Floats | None = None
-    """(curves,) ln η of each one's top, the optimum where it has none."""
+    """(curves,): ln η of each curve's maximum, or the optimum if it has none."""
 
     @property
     def curve(self) -> Curve | None:
-        """The one with the greatest weight."""
+        """The curve with the greatest weight."""
         return self.curves[int(np.argmax(self.weights))] if self.weights is not None else None
 
     @property
@@ -95,12 +95,12 @@ class Optimum:
 
     @property
     def variance(self) -> float:
-        """Of log_rate, from the interval's length; NaN where nothing tells the noise."""
+        """Variance of `log_rate`, from the length of the interval; NaN without a noise estimate."""
         return ((self.high - self.low) / 3.92) ** 2 if self.basis != "bracket" else float("nan")
 
     @property
     def needs(self) -> str:
-        """What would bracket it, for people; empty if it is."""
+        """The rates to try so that it is bracketed, in words; empty if it is."""
         rates = np.exp(self.cell.log_rates)
         usable = rates[np.isfinite(self.cell.scores)]
         if len(usable) == 0:
@@ -114,7 +114,7 @@ class Optimum:
 
 
 def find_optimum(cell: Cell) -> Optimum:
-    """The optimum of a cell; log_rate is NaN where no score is finite."""
+    """The optimum of a cell; `log_rate` is NaN if no score is finite."""
     rates, place = np.unique(cell.log_rates, return_inverse=True)
     finite = np.isfinite(cell.scores)
     good = np.bincount(place[finite], minlength=len(rates))
@@ -144,14 +144,14 @@ def find_optimum(cell: Cell) -> Optimum:
     )
     if len(places) < 3:
         return found
-    # two rates from the best, or half the step to the cliff
+    # up to two rates from the best, or half the step to the cliff
     room = (float([*left, peak][0]), float([peak, *right][-1] if len(right) or not bounded else (peak + cliff) / 2))
     limits = (float(places[0]), cliff if bounded else float(places[-1]))
     return _locate(found, _curves(cell, places, at), room, limits)
 
 
 def _cliff(rates: Floats, means: Floats, places: NDArray[np.intp], best: int) -> list[float]:
-    """The first rate above the best at which the score has fallen off, measured by the rates below."""
+    """The first rate above the best at which the score has dropped off a cliff, compared with the rates below."""
     near = places[np.abs(rates[places] - rates[best]) <= REACHES[-1]]
     left, right = near[near < best], places[places > best]
     if len(left) == 0:
@@ -163,7 +163,7 @@ def _cliff(rates: Floats, means: Floats, places: NDArray[np.intp], best: int) ->
 
 
 def _curves(cell: Cell, rates: Floats, best: int) -> list[Curve]:
-    """One per reach, all of them fitted to the same runs: those of the widest window."""
+    """One curve per reach, all fitted to the same runs, those of the widest window."""
     windows = []
     for reach in REACHES:
         near = np.abs(rates - rates[best]) <= reach
@@ -174,7 +174,7 @@ def _curves(cell: Cell, rates: Floats, best: int) -> list[Curve]:
     runs = cell.log_rates[chosen], cell.scores[chosen], cell.seeds[chosen]
     for degree in (min(3, len(windows[0]) - 1), 2):
         fitted = {len(window): _curve(*runs, window, float(rates[best]), degree) for window in windows}
-        if min(curve.freedom for curve in fitted.values()) > 0:  # else four rates and one seed
+        if min(curve.freedom for curve in fitted.values()) > 0:  # not with four rates and one seed
             break
     return [fitted[len(window)] for window in windows]
 
@@ -182,16 +182,16 @@ def _curves(cell: Cell, rates: Floats, best: int) -> list[Curve]:
 def _curve(
     log_rates: Floats, scores: Floats, seeds: NDArray[np.int64], window: Floats, centre: float, degree: int
 ) -> Curve:
-    """Least squares through runs, (runs,) each, of finite scores; each seed may lie higher or lower.
+    """Fits a curve by least squares to runs, (runs,) each, with finite scores and with an offset per seed.
 
-    Rates outside the window have a mean of their own each, which counts as a parameter.
+    Each rate outside the window has a mean of its own, which counts as a parameter.
     """
     inside = np.isin(log_rates, window)
     powers = np.where(inside[:, None], (log_rates - centre)[:, None] ** np.arange(degree + 1), 0.0)
     outside = log_rates[:, None] == np.setdiff1d(log_rates, window)
     known = np.unique(seeds)
     shared = known[0] >= 0 and 1 < len(known) <= len(scores) // 2
-    # effects of the seeds sum to zero, so that the curve is their mean
+    # the seeds' offsets sum to zero, so that the curve is their mean
     effects = (seeds[:, None] == known[:-1]).astype(float) - (seeds == known[-1])[:, None] if shared else powers[:, :0]
     design = np.hstack([powers, outside, effects])
     u, values, vt = np.linalg.svd(design, full_matrices=False)
@@ -205,16 +205,17 @@ def _curve(
 
 
 def _locate(found: Optimum, curves: Sequence[Curve], room: tuple[float, float], limits: tuple[float, float]) -> Optimum:
-    """`room`: where the optimum may be; `limits`: where its interval may end. All in ln η."""
+    """The optimum with its interval by the averaged curves. `room` bounds the optimum and `limits` the interval's ends,
+    all in ln η."""
     best, scores = found.log_rate, found.cell.scores
     freedom = np.array([curve.freedom for curve in curves])
     parameters = np.array([curve.parameters for curve in curves])
     rounding = 1e-18 * float(np.ptp(scores[np.isfinite(scores)])) ** 2 + 1e-300
     squares = np.array([curve.squares for curve in curves]) + rounding
-    told = bool(freedom.min() > 0)
-    # Akaike's, for a variance that is not known
+    has_noise = bool(freedom.min() > 0)
+    # AIC for an unknown variance
     information = -(freedom + parameters) / 2 * np.log(squares) - parameters
-    weights = np.exp(information - information.max()) if told else np.ones(len(curves))
+    weights = np.exp(information - information.max()) if has_noise else np.ones(len(curves))
     weights /= weights.sum()
     deviations = np.sqrt(squares / np.maximum(freedom, 1))
     rises = _rising(curves, deviations, np.maximum(freedom, 1), weights)
@@ -222,15 +223,15 @@ def _locate(found: Optimum, curves: Sequence[Curve], room: tuple[float, float], 
     top = best if top is None else top
     low, high = found.low, found.high
     ends = [_first(rises, top, limits[0], 1 - TAIL), _first(rises, top, limits[1], TAIL)]
-    if told:
+    if has_noise:
         low, high = (limit if end is None else end for limit, end in zip(limits, ends, strict=True))
     return replace(
         found,
         log_rate=top,
         low=low,
         high=high,
-        basis="bracket" if not told else "seeds" if found.cell.known_seeds > 1 else "curve",
-        resolved=told and None not in ends and found.bracketed,
+        basis="bracket" if not has_noise else "seeds" if found.cell.known_seeds > 1 else "curve",
+        resolved=has_noise and None not in ends and found.bracketed,
         curves=tuple(curves),
         weights=weights,
         tops=_tops(curves, top, limits),
@@ -240,7 +241,7 @@ def _locate(found: Optimum, curves: Sequence[Curve], room: tuple[float, float], 
 def _rising(
     curves: Sequence[Curve], deviations: Floats, freedom: NDArray[np.int64], weights: Floats
 ) -> Callable[[Floats], Floats]:
-    """Of ln η, (rates,): how sure it is that the score rises there."""
+    """A function of ln η, (rates,), that returns the probability that the score rises there."""
     powers = np.arange(len(curves[0].coefficients))
     coefficients = np.array([curve.coefficients for curve in curves])
     covariances = np.array([curve.covariance for curve in curves])
@@ -255,7 +256,7 @@ def _rising(
 
 
 def _first(rises: Callable[[Floats], Floats], start: float, end: float, share: float) -> float | None:
-    """The first place on the way from `start` to `end` at which `rises` has come to `share`; None if it does not."""
+    """The first place on the way from `start` to `end` at which `rises` reaches `share`; None if it does not."""
     if start == end:
         return None
     places = np.linspace(start, end, 60)
@@ -269,11 +270,11 @@ def _first(rises: Callable[[Floats], Floats], start: float, end: float, share: f
 
 
 def _tops(curves: Sequence[Curve], otherwise: float, limits: tuple[float, float]) -> Floats:
-    """(curves,) ln η of each one's maximum within `limits`."""
+    """ln η of each curve's maximum within `limits`, (curves,); `otherwise` for a curve without one."""
     coefficients = [np.pad(curve.coefficients, (0, 4 - len(curve.coefficients))) for curve in curves]
     _, first, second, third = np.array(coefficients).T
     with np.errstate(invalid="ignore", divide="ignore"):
-        # the root of the slope at which it falls, in the form that also holds for a parabola
+        # the root of the derivative at which it decreases, in the form that is also valid for a parabola
         root = np.sqrt(second**2 - 3 * third * first)
         tops = np.where(root > second, curves[0].centre + first / (root - second), otherwise)
     return np.asarray(np.clip(tops, *limits))

@@ -1,4 +1,4 @@
-"""What the sweeps of a results folder say together: lessons, axes, and a summary to read on a code host."""
+"""The overview of all sweeps in a results folder: lessons, axes, and a summary to read on a code host."""
 
 import re
 from collections import Counter
@@ -30,36 +30,36 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """One sweep after drawing: what the overview and the report need of it."""
+    """A drawn sweep: what the overview and the report need from it."""
 
     folder: Path
     manifest: Manifest
     files: tuple[Path, ...]
     parts: pd.DataFrame
-    """What it says of each part of the lessons about it."""
+    """Its results for each part of the lessons about it."""
     axes: pd.DataFrame | None
-    """How far its axes move the scores; None of a search."""
+    """The effects of its axes; None for a search."""
     missing: tuple[str, ...]
     caution: str
     runs: pd.DataFrame
-    """A row per trial, as `runs_of` gives them."""
+    """A row per trial, from `runs_of`."""
     shared_seconds: float
-    """Of one core: training of the encoders and decoders behind the trials, each once."""
+    """Seconds on one core to train the encoders and decoders of the trials, each counted once."""
     paired: Paired
     tables: Mapping[str, Sequence[Table]]
-    """By their names in the report."""
+    """Tables by their heading in the report."""
     samples: tuple[Sampled, ...]
 
     @property
     def group(self) -> tuple[str, str]:
-        """Scale, and what its variant adds to the sweep's name: sweeps are comparable where both are alike."""
+        """Scale, and the variant's addition to the sweep's name; sweeps with the same group are comparable."""
         return self.manifest.scale, self.manifest.variant.removeprefix(self.manifest.sweep.name)
 
     @property
     def command(self) -> str:
-        """What runs this sweep again."""
+        """The command that runs this sweep again."""
         seeds = ",".join(map(str, sorted(set(self.runs["seed"]))))
-        seeds += "," * ("," not in seeds)  # one seed with a comma: without, it would be a count
+        seeds += "," * ("," not in seeds)  # a single number without a comma would be a count
         return self.manifest.command("--seeds", seeds)
 
     @property
@@ -76,7 +76,7 @@ def runs_of(study: Study) -> pd.DataFrame:
     for trial in study.variant.done.to_dict("records"):
         record = study.records[trial["fingerprint"]]
         machine, summaries = record.get("environment", {}), record.get("summaries", {})
-        trained = summaries.get("multimodal") or summaries.get("sft", {})  # of an exported model there is tuning alone
+        trained = summaries.get("multimodal") or summaries.get("sft", {})  # for an exported model, only the tuning
         rows.append(
             {
                 **{name: trial[name] for name in ("arm", "seed", "fingerprint")},
@@ -92,7 +92,7 @@ def runs_of(study: Study) -> pd.DataFrame:
 
 
 def shared_seconds(study: Study) -> float:
-    """What the encoders and decoders behind a sweep's trials took, each once."""
+    """Training seconds of the encoders and decoders of a sweep's trials, each counted once."""
     summaries = [one for record in study.records.values() for one in record.get("summaries", {}).items()]
     return sum({s["fingerprint"]: s.get("seconds", 0.0) for _, s in summaries if "fingerprint" in s}.values())
 
@@ -107,7 +107,7 @@ class Group:
     lessons: pd.DataFrame
     parts: pd.DataFrame
     accuracy: pd.DataFrame
-    """Of cheaper runs of these sweeps, wherever in the results folder they are."""
+    """Decision accuracy of cheaper runs of these sweeps, from the whole results folder."""
 
     @property
     def name(self) -> str:
@@ -133,7 +133,7 @@ class Group:
 
     @property
     def opening(self) -> list[str]:
-        """Three sentences: what was run at which scale, what mattered most, what could not be decided."""
+        """Three sentences: what was run at which scale, what mattered most, and what could not be decided."""
         runs = [one.runs for one in self.drawn]
         seeds = sorted({int(seed) for frame in runs for seed in frame["seed"]})
         trials = len({name for frame in runs for name in frame["fingerprint"]})
@@ -175,7 +175,7 @@ def _round(count: float) -> str:
 
 
 def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
-    """By scale, overrides and data."""
+    """Groups sweeps by scale, overrides and data, and judges the lessons of each group."""
     lessons = load_lessons()
     by_group: dict[tuple[str, str], list[Drawn]] = {}
     for one in drawn:
@@ -191,7 +191,7 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
 
 
 def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
-    """Lessons, axes and decision accuracy in each scale's folder, and `summary.md`; returns the files written."""
+    """Writes lessons, axes and decision accuracy to each scale's folder, and `summary.md`; returns all files."""
     written = []
     for group in groups:
         lessons, axes = (results / group.scale / f"{name}{group.suffix}" for name in ("lessons", "axes"))
@@ -214,7 +214,7 @@ def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
 
 
 def summary(groups: Sequence[Group]) -> str:
-    """The study in one look, with its figures."""
+    """The study at a glance as Markdown, with its figures."""
     parts = ["# What these results say"]
     for group in groups:
         place = f"{group.scale}/lessons{group.suffix}.md"

@@ -1,4 +1,4 @@
-"""Sampled predictions of a sweep: a page of several arms, and a sheet of the base beside the blind control."""
+"""Sampled predictions of a sweep: an HTML page with several arms, and a figure of the base and the blind control."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ RIGHT, WRONG = "#0B6E4F", "#B3400A"
 
 
 def shown_arms(study: Study) -> list[str]:
-    """The base, the two ends of the first panel and the blind control, as far as they have scores."""
+    """Those of the base, the first and last arm of the first panel, and the blind control that have scores."""
     first = list(next(iter(study.panels.values())).arms.values())
     base = [arm for arm, recipe in study.sweep.arms.items() if recipe == study.sweep.base]
     control = [study.blind] if study.blind else []
@@ -25,7 +25,7 @@ def shown_arms(study: Study) -> list[str]:
 
 
 def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
-    """The questions that all of `arms` were sampled on, at the first seed that all of them have."""
+    """The questions sampled for all of `arms`, at the first seed that they share."""
     trials = study.variant.done
     for _, rows in trials[trials["arm"].isin(arms)].groupby("seed"):
         known = dict(zip(rows["arm"], rows["fingerprint"], strict=True))
@@ -35,7 +35,7 @@ def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
 
 
 def write_page(study: Study, samples: Sequence[Sampled], path: Path) -> list[Path]:
-    """Writes the page; nothing where no trials have samples in common."""
+    """Writes the page; writes nothing without samples."""
     if samples:
         title = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale}"
         write_text(path, samples_page(title, samples))
@@ -43,9 +43,9 @@ def write_page(study: Study, samples: Sequence[Sampled], path: Path) -> list[Pat
 
 
 def draw_sheet(study: Study, path: Path) -> list[Path]:
-    """A figure: for each benchmark with pictures, its first sample and the next with other shots.
+    """Draws two samples with different numbers of shots for each benchmark with images.
 
-    The base beside the blind control, or where a sweep has none, beside the last arm.
+    Shows the answers of the base and the blind control, or of the last arm if there is no control.
     """
     shown = shown_arms(study)
     arms = list(dict.fromkeys([*shown[:1], *shown[-1:]]))

@@ -1,9 +1,9 @@
-"""Would a cheaper run of a sweep have decided the same? Its decision accuracy (Magnusson et al. 2025, DataDecide).
+"""The decision accuracy of cheaper runs of a sweep (Magnusson et al. 2025, DataDecide).
 
-Choices are made by small runs that are then trained at full size. Of all pairs of arms this counts those of which the
-cheap run (fewer steps, a smaller scale) finds the same one better as the dear run does, by means over seeds: 50 % is a
-coin. Beside it stands the same among the pairs that the dear run itself tells apart, and, to compare with, how often
-one seed of the dear run finds the same one better as the mean of its others.
+Design choices are often made with small runs. Decision accuracy is the share of pairs of arms in which the cheap run
+(fewer steps, a smaller scale) finds the same arm better as the expensive (`dear`) run does, by means over seeds; chance
+is 50 %. It is also given for only those pairs that the dear run separates significantly, and, for comparison, for a
+single seed of the dear run against the mean of its other seeds.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ from mm1_lab.results import Manifest
 from mm1_lab.results.summary import TEXT_CORE
 
 FEWEST_PAIRS = 3
-"""That two runs must share: of one or two a share says nothing."""
+"""Pairs that two runs must have in common; a share of one or two is meaningless."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A sweep's results as far as its arms are compared in pairs."""
+    """A sweep's pairwise comparisons of arms."""
 
     manifest: Manifest
     seeds: int
     flops: float
-    """Of one trial, the mean, by the rule that times go by: multimodal training and what follows, no shared parts."""
+    """Mean FLOPs per trial, as recorded with its times: multimodal training and later stages, without shared parts."""
     pairs: pd.DataFrame
-    """A row per measure and pair of arms: measure, first, second, differences (one per seed), apart (at 95 %)."""
+    """A row per measure and pair of arms: measure, first, second, differences (one per seed), apart (significant)."""
 
     @property
     def name(self) -> str:
@@ -41,12 +41,12 @@ class Paired:
 
     @property
     def question(self) -> tuple[str, str]:
-        """Runs are compared that ask the same of the same data."""
+        """Sweep and data; only runs with the same are compared."""
         return self.manifest.sweep.name, self.manifest.data_name
 
 
 def pair_arms(study: Study) -> Paired:
-    """Controls and arms that are the same trials as another are left out."""
+    """Compares all pairs of arms, without controls and arms that share their trials with another."""
     arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
     measures = [f"{shots}-shot" for shots in study.shots] + [TEXT_CORE]
     rows = []
@@ -64,11 +64,11 @@ def pair_arms(study: Study) -> Paired:
 
 
 def accuracy(dear_runs: Sequence[Paired], runs: Sequence[Paired]) -> pd.DataFrame:
-    """Of each of the dear runs a row per cheaper one of the same sweep, number of its seeds, and measure.
+    """A row per dear run, cheaper run of the same sweep, number of the latter's seeds, and measure.
 
-    Columns: sweep, dear, cheap, seeds (one: the mean over each by itself), cost (share of the dear run's FLOPs),
-    measure, pairs, accuracy, apart (pairs that the dear run tells apart), accuracy_apart. Runs at `smoke`, where
-    nothing is learnt, are left out.
+    Columns: sweep, dear, cheap, seeds (for 1, the mean over single seeds), cost (share of the dear run's FLOPs),
+    measure, pairs, accuracy, apart (pairs that the dear run separates), accuracy_apart. Runs at `smoke`, where nothing
+    is learnt, are left out.
     """
     rows = []
     for dear in dear_runs:
@@ -77,23 +77,23 @@ def accuracy(dear_runs: Sequence[Paired], runs: Sequence[Paired]) -> pd.DataFram
         if cheaper and dear.seeds > 1:
             each = dear.pairs["differences"]
             others = each.map(lambda own: (own.sum() - own) / max(len(own) - 1, 1))
-            rows += _rows(dear, dear.name, 1, 1 / dear.seeds, dear.pairs.assign(told=each, truth=others))
+            rows += _rows(dear, dear.name, 1, 1 / dear.seeds, dear.pairs.assign(found=each, truth=others))
         for cheap in cheaper:
             both = dear.pairs.merge(cheap.pairs, on=["measure", "first", "second"], suffixes=("", "_cheap"))
             each, truth = both["differences_cheap"], both["differences"].map(np.mean)
-            for seeds, told in {1: each, cheap.seeds: each.map(np.mean)}.items():
+            for seeds, found in {1: each, cheap.seeds: each.map(np.mean)}.items():
                 cost = cheap.flops * seeds / (dear.flops * dear.seeds)
-                rows += _rows(dear, cheap.name, seeds, cost, both.assign(told=told, truth=truth))
+                rows += _rows(dear, cheap.name, seeds, cost, both.assign(found=found, truth=truth))
     return pd.DataFrame(rows)
 
 
 def _rows(dear: Paired, cheap: str, seeds: int, cost: float, pairs: pd.DataFrame) -> list[dict[str, object]]:
-    """`pairs` with what is `told` of each, and the `truth`: numbers, or one per seed."""
+    """Rows for `pairs` with columns `found` and `truth`: differences, or arrays of one per seed."""
     rows = []
     for measure, own in pairs.groupby("measure", sort=False):
         if len(own) < FEWEST_PAIRS:
             continue
-        agree = np.array([_alike(told, truth) for told, truth in zip(own["told"], own["truth"], strict=True)])
+        agree = np.array([_agreement(found, truth) for found, truth in zip(own["found"], own["truth"], strict=True)])
         sure = agree[own["apart"].to_numpy(bool)]
         row = {"sweep": dear.manifest.sweep.name, "dear": dear.name, "cheap": cheap, "seeds": seeds, "cost": cost}
         row |= {"measure": measure, "pairs": len(own), "accuracy": agree.mean(), "apart": len(sure)}
@@ -101,13 +101,13 @@ def _rows(dear: Paired, cheap: str, seeds: int, cost: float, pairs: pd.DataFrame
     return rows
 
 
-def _alike(told: Floats, truth: Floats) -> float:
-    """The share of differences with the sign of the true one; where there is no difference, a coin's."""
-    return float(np.mean(np.where(told * truth == 0, 0.5, told * truth > 0)))
+def _agreement(found: Floats, truth: Floats) -> float:
+    """The share of differences with the same sign as the true one; a zero difference counts one half."""
+    return float(np.mean(np.where(found * truth == 0, 0.5, found * truth > 0)))
 
 
 def accuracy_table(rows: pd.DataFrame, title: str) -> Table:
-    """For people: a row per cheap run, a column per measure."""
+    """The accuracies as a table: a row per cheap run, a column per measure."""
     shown: dict[tuple[object, ...], dict[str, object]] = {}
     for one in rows.to_dict("records"):
         key = one["sweep"], one["cheap"], one["seeds"]

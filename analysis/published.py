@@ -1,4 +1,4 @@
-"""The paper's tables of models, with our rows beside or above what was published: Table 1, Table 3 and Table 4."""
+"""The paper's tables of models (Tables 1, 3 and 4), with our numbers next to the published ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,10 +32,10 @@ MIRRORS: dict[str, dict[str, str | None]] = {
         "mmbench_en_dev": "MMBench", "seedbench seed_image": "SEED images", "pope pope_f1_score": "POPE", "pope": None,
     },
 }  # fmt: skip
-"""The paper's benchmarks, by those of the miniature world that mirror them and lmms-eval's names; others count by their
-own names. What is called `pope` is accuracy."""
+"""Maps the miniature world's mirrors and lmms-eval's names to the paper's benchmarks; others keep their own names.
+lmms-eval's `pope` is accuracy, not F1, and is left out."""
 ASKED = {"Table 3": ("captioning", "vqa"), "Table 4": ("imported",)}
-"""Families of benchmarks that are the paper's own, by table."""
+"""Families of benchmarks that may be the paper's own, by table."""
 OWN_TASKS = (
     "Our rows: mean ± standard error over seeds, with one seed over blocks of questions, on our own mirrors of the "
     "benchmarks unless they are named alike; compare their order with MM1's, not their height. "
@@ -44,7 +44,7 @@ OWN_TASKS = (
 
 
 def write_published(study: Study, folder: Path) -> list[Path]:
-    """Writes `table_1.*` where a sweep reproduces it; `table_3.*` and `table_4.*` also where it has scores for them."""
+    """Writes `table_1.*` if the sweep reproduces it; `table_3.*` and `table_4.*` also if it has scores for them."""
     files = []
     if study.sweep.reproduces == "Table 1":
         files.append(write_csv(encoder_rows(study), folder / "table_1.csv"))
@@ -56,7 +56,7 @@ def write_published(study: Study, folder: Path) -> list[Path]:
 
 
 def _is_asked(study: Study, name: str) -> bool:
-    """Whether models answered benchmarks of the table itself, or the world's in chat form."""
+    """Whether models were evaluated on the table's own benchmarks, or for Table 4 on the world's chat benchmarks."""
     scores = study.scores
     asked = scores.loc[scores["family"].isin(ASKED[name]), "benchmark"].unique()
     known = _columns_of(name) if name == "Table 3" else _columns_of(name) | MIRRORS[name]
@@ -64,13 +64,13 @@ def _is_asked(study: Study, name: str) -> bool:
 
 
 def _columns_of(name: str) -> dict[str, str | None]:
-    """The table's columns, by their names in lower case; GQA has none that is published."""
+    """The table's columns by name in lower case, including GQA, which has no published numbers."""
     labels = [*(label for _, label, _ in read_paper(name).values), *MIRRORS[name].values()]
     return {label.lower(): label for label in labels if label}
 
 
 def table_by_benchmark(study: Study, name: str) -> Table:
-    """Tables 3 and 4: a column per benchmark; for each number of shots that the paper has, our arms, then MM1's."""
+    """Table 3 or 4: a column per benchmark; for each of the paper's numbers of shots, our arms, then MM1's models."""
     paper = read_paper(name)
     columns = list(dict.fromkeys(label for _, label, _ in paper.values))
     mirrors = _columns_of(name) | MIRRORS[name]
@@ -108,7 +108,7 @@ def encoder_rows(study: Study) -> pd.DataFrame:
 
 
 def table_1(study: Study) -> Table:
-    """The table's rows in its order; our numbers, then MM1's where they are known."""
+    """Table 1 with the paper's rows in its order: our numbers, then MM1's if they are known."""
     columns, cited = _columns(study), study.paper.sources
     quality = 100 * encoder_rows(study).groupby("arm")[list(QUALITY.values())].mean().astype(float)
     rows = []

@@ -1,4 +1,4 @@
-"""From a results folder to all of its tables and figures, every sweep in a process of its own."""
+"""Draws all tables and figures of a results folder, each sweep in a process of its own."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver, get_context
@@ -33,12 +33,12 @@ from mm1_lab.results.reading import list_variants, read_variant
 
 
 def draw(results: Path) -> list[Path]:
-    """Redraws everything of a results folder; returns the files written.
+    """Redraws everything in a results folder; returns the files written.
 
-    Beside each sweep what `draw_sweep` draws; in each scale's folder `lessons.*`, `axes.*` and, where a sweep was run
-    more cheaply too, `decision_accuracy.*`; and `summary.md`, for reading on a code host. Raises RequestError where
-    there are no results, or of another schema. A sweep none of whose trials is finished is left out as long as another
-    one has results.
+    Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*` and, if there are cheaper runs of a
+    sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host. Raises
+    RequestError if there are no results, or results of another schema. A sweep without any finished trial is skipped if
+    another one has results.
     """
     return _draw_all(results)[1]
 
@@ -56,7 +56,7 @@ def _draw_all(results: Path) -> tuple[list[Group], list[Path]]:
 
 
 def draw_sweeps(results: Path) -> list[Drawn]:
-    """Every sweep of a results folder, on all cores."""
+    """Draws every sweep of a results folder, on all cores."""
     folders = list_variants(results)
     finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
     workers = min(len(finished), machine_cpus())
@@ -73,23 +73,26 @@ def draw_sweeps(results: Path) -> list[Drawn]:
 def draw_sweep(folder: Path) -> list[Path]:
     """Redraws one sweep's folder (`RESULTS/SCALE/VARIANT`); returns the files written.
 
-    `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms where the sweep has none; `contrasts.*`:
-    the claims with their verdicts; `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: the same over
-    seeds; `sources.csv`: held-out loss, tokens and epochs per source; `predictions.html|png`: sampled predictions;
-    `validity.*`: the rules for the base, where it has a blind control; `table_1.*`, `table_3.*`, `table_4.*`: that one
-    of the paper's, published rows beside ours. Of a search: `points.csv`, `optima.csv`, `law.json`. `table.md` is
-    written last, in one step: a folder where it is newer than the results is drawn completely.
+    - `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms if the sweep has none;
+    - `contrasts.*`: the claims with their verdicts;
+    - `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: means over seeds;
+    - `sources.csv`: held-out loss, tokens and epochs per source; `predictions.html|png`: sampled predictions;
+    - `validity.*`: the rules for the base, if it has a blind control;
+    - `table_1.*`, `table_3.*`, `table_4.*`: the paper's table with our numbers;
+    - for a search, `points.csv`, `optima.csv`, `law.json`.
+
+    `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
     """
     return list(_draw(folder).files)
 
 
 def sweep_in_short(folder: Path) -> str:
-    """A sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
+    """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     study = read_study(folder)
     claims = judge_claims(study, failed_gates(study, validity_rows(study)))
     tables = [short_table(study)]
-    if len(claims) and len(told := claims[claims["estimate"].notna()]):
-        tables.append(short_claims(told))
+    if len(claims) and len(known := claims[claims["estimate"].notna()]):
+        tables.append(short_claims(known))
     return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 

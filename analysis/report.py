@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, light and dark, for a desk, a phone or a keyboard alone."""
+"""The report: one self-contained HTML file, in light and dark, for large and small screens and keyboard navigation."""
 
 import re
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from mm1_lab.results.samples import data_uri
 
 TITLE = "What matters in a multimodal model"
 FIGURES = {"figure": "Scores of the arms", "contrasts": "Claims of the sweep's file with their intervals"}
-"""Figures with words of their own for those who cannot see them; every number stands in a table too."""
+"""Alternative texts of figures; every number is also in a table."""
 
 
 def write_report(results: Path, groups: Sequence[Group]) -> Path:
-    """Writes `report.html` into the results folder, from sweeps that were just drawn."""
+    """Writes `report.html` to the results folder, from sweeps that have just been drawn."""
     drawn = [one for group in groups for one in group.drawn]
     text = environment().get_template("report.html.jinja").render(
         title=TITLE,
@@ -82,7 +82,7 @@ def _question(sweep: Sweep) -> str:
 
 
 def _machines(drawn: Sequence[Drawn]) -> Table:
-    """A row for every combination of commit, machine and versions that made scores."""
+    """A row for every combination of commit, machine and library versions that produced scores."""
     keys = ["sweep", "commit", "processor", "versions"]
     dates = _runs(drawn).groupby(keys, sort=False)["date"].agg(["count", "min", "max"]).reset_index()
     dates["dates"] = dates["min"] + " – " + dates["max"]

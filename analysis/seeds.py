@@ -1,4 +1,4 @@
-"""Seeds: which ones, and which world, results are of; what they can see, and how many would be needed."""
+"""Seeds: which ones (and which world) results come from, what differences they can detect, how many are needed."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,12 +12,12 @@ from mm1_lab.config import WORLD_DATA, Expectation
 from mm1_lab.results import Manifest
 
 DEVELOPMENT = range(5)
-"""Seeds that the world and the recipes were tuned on."""
+"""Seeds that were used to tune the world and the recipes."""
 CONFIRMATORY = 100
-"""The first of the seeds that no development has used."""
+"""The first seed of those never used in development."""
 POWER = 0.8
 MOST_SEEDS = 1000
-"""More would never be run."""
+"""More are never run in practice."""
 
 
 def seed_columns(seeds: Sequence[int]) -> dict[str, object]:
@@ -27,7 +27,7 @@ def seed_columns(seeds: Sequence[int]) -> dict[str, object]:
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """`seed 0`, `development seeds 0–2`, `seeds 100, 101 and 105`, in order."""
+    """`seed 0`, `development seeds 0–2`, `seeds 100, 101 and 105`; `seeds` must be sorted."""
     kind = "development " * (set(seeds) <= set(DEVELOPMENT))
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
@@ -36,7 +36,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
-    """Why results decide nothing, or what is to be known of their world and seeds; empty where nothing is."""
+    """Why the results decide nothing, or a warning about their world and seeds; empty if there is none."""
     if manifest.scale == "smoke":
         return "Smoke scale: models learn nothing here, and the numbers only show that everything runs."
     in_world = manifest.data.kind == "world"
@@ -51,29 +51,29 @@ def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
 
 
 def smallest_difference(interval: Interval) -> float:
-    """The true difference that a two-sided 5 % test with this error finds in 80 % of all sweeps."""
+    """The true difference that a two-sided 5 % test with this error detects with 80 % power."""
     return interval.error * _noncentrality(interval.degrees_of_freedom)
 
 
 @lru_cache(maxsize=1024)
 def _noncentrality(degrees_of_freedom: float) -> float:
-    """Of the t distribution that lies beyond the 5 % bound with 80 %."""
+    """The noncentrality at which a t statistic exceeds the two-sided 5 % bound with 80 % probability."""
     return float(brentq(lambda shift: _power(shift, degrees_of_freedom, LEVEL / 2) - POWER, 0.0, 200.0))
 
 
 def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: float) -> float | Floats:
-    """The chance that a one-sided test at `level` finds a truth `shift` standard errors away."""
+    """The power of a one-sided test at `level` for a true difference of `shift` standard errors."""
     return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, stdtrit(degrees_of_freedom, 1 - level)), nan=1.0)
 
 
 def seeds_needed(
     expect: Expectation, margin: float, seed: Interval, prior: float = 0.0, family: int = 1, size: float | None = None
 ) -> float:
-    """Seeds at which a claim would be decided with 80 %, were the truth what was estimated; infinite beyond 1,000.
+    """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
-    `seed` has the standard deviation of one seed's difference as its error; `prior` is the degrees of freedom that
-    other arms lend; the level is Holm's first step over `family` claims. An estimate on the margin itself can never be
-    decided, unless the paper's `size` is refuted.
+    `seed` has the standard deviation of a single seed's difference as its error; `prior` is the degrees of freedom from
+    the pool of other arms; the level is that of Holm's first step over `family` claims. An estimate exactly on the
+    margin can never be decided, unless the paper's `size` is refuted.
     """
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
     if seed.error == 0:

@@ -1,16 +1,17 @@
-"""Looking at a study while seeds are still being added, without looking becoming a source of errors.
+"""Group sequential tests: looking at a study while seeds are still being added, without inflating the error rate.
 
-Whoever tests at 5 % after four, six, eight and ten seeds errs in more than 5 of 100 studies. Here the 5 % are spent
-over looks that are fixed beforehand, by the function of Lan and DeMets (1983, Biometrika 70) that resembles O'Brien and
-Fleming's bounds: nearly nothing early, nearly all at the last look. Of one side's level α, by the share t of all seeds,
+Testing at 5 % after four, six, eight and ten seeds errs in more than 5 % of studies. Here the 5 % are spent over looks
+that are fixed in advance, by the spending function of Lan and DeMets (1983, Biometrika 70) that approximates O'Brien
+and Fleming's bounds: almost nothing early, almost everything at the last look. For a one-sided level α and the share t
+of all seeds,
 
     spent(t) = 2 − 2 Φ(z / √t),    z the 1 − α / 2 quantile
 
-The bounds that spend it are those of a normal test. Ours is Student's with few seeds, so what is carried over is each
-look's nominal level and not its bound (Jennison and Turnbull 2000, Group Sequential Methods, section 3.8).
+The resulting bounds hold for a normal test. Ours is Student's with few seeds, so each look uses the nominal level of
+its bound, not the bound itself (Jennison and Turnbull 2000, Group Sequential Methods, section 3.8).
 
-Several lessons: a lesson's p over its looks is the smallest overall level at which it would have been decided at one of
-them. Holm's correction of these is the closed test of Maurer and Bretz (2013, Stat. Biopharm. Res. 5) for looks.
+For several lessons, a lesson's p over its looks is the smallest overall level at which one of them would have decided
+it. Holm's correction of these is the closed test of Maurer and Bretz (2013, Stat. Biopharm. Res. 5) for looks.
 """
 
 from collections.abc import Sequence
@@ -22,30 +23,30 @@ from scipy.special import ndtr, ndtri
 from analysis.statistics import LEVEL, Floats
 
 STEP = 0.02
-"""Of the grid on which the test's path is followed; half of it moves no bound by 0.001."""
+"""Step of the grid on which the test statistic's path is followed; halving it changes no bound by 0.001."""
 SPENT_OF_STUDENT = 0.92
-"""Of the level. With Student's tests at nominal levels 400,000 simulated studies erred 0.98 to 1.09 times as
+"""Factor on the level. In 400,000 simulated studies, Student's tests at nominal levels erred 0.98 to 1.09 times as
 often as they should (5 or 10 seeds; levels 0.05 to 0.005; two to five looks); with this factor, at most as often."""
 FUTILE = 0.1
-"""A lesson is given no more seeds when less than this is its chance to be decided yet, were the truth what is seen."""
+"""A lesson gets no more seeds if its conditional power to be decided by the last look is below this."""
 
 
 def spent(level: float, share: float) -> float:
-    """How much of a one-sided `level` may have been used when `share` of all seeds are there."""
+    """How much of a one-sided `level` may be spent by the time that `share` of all seeds are finished."""
     return float(2 - 2 * ndtr(ndtri(1 - level / 2) / np.sqrt(share)))
 
 
 def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]:
-    """The one-sided level of the test at each look, `shares` of all seeds that have been added by then, rising to 1.
+    """The one-sided nominal level of the test at each look; `shares` of all seeds at the looks, increasing to 1.
 
-    Follows the score's path: after each look the density of the paths that have not crossed any bound, on a grid, is
-    carried on by the independent normal step to the next look, and the bound there is where the tail holds what may be
-    spent.
+    Follows the path of the test statistic: after each look, the density (on a grid) of the paths that have not crossed
+    any bound is convolved with the independent normal increment up to the next look, where the bound is set such that
+    the tail probability is what may be spent.
     """
     from scipy.stats import norm
 
     levels, before, used = [], 0.0, 0.0
-    grid = np.arange(-9, 9 + STEP / 2, STEP)  # of B(t) = √t · Z, whose deviation is at most 1
+    grid = np.arange(-9, 9 + STEP / 2, STEP)  # for B(t) = √t · Z, whose standard deviation is at most 1
     density = np.zeros_like(grid)
     for share in shares:
         step = np.sqrt(share - before)
@@ -56,15 +57,14 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
         allowed = spent(level, share) - used
         bound = ndtri(1 - allowed) if not before else np.interp(-allowed, -tail, grid) / np.sqrt(share)
         levels.append(float(ndtr(-bound)))
-        inside = np.clip((bound * np.sqrt(share) - grid) / STEP + 0.5, 0, 1)  # of each cell of the grid
+        inside = np.clip((bound * np.sqrt(share) - grid) / STEP + 0.5, 0, 1)  # share of each grid cell
         density, used, before = density * inside, used + allowed, share
     return tuple(levels)
 
 
 def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
-    """The p of a statement whose two-sided tests gave `p` at the first of `looks`, numbers of seeds.
-
-    The smallest overall level at which one of them would have been beyond its look's bound.
+    """The overall p of a statement whose two-sided tests gave `p` at the first of `looks` (numbers of seeds): the
+    smallest overall level at which one of the tests would have been significant at its look.
     """
     if len(looks) == 1:
         return p[0]
@@ -85,11 +85,11 @@ def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
 
 
 def chance_yet(p: float, seeds: int, last: int) -> float:
-    """The chance that a statement with a two-sided `p` at `seeds` is beyond the level at the last look, were the truth
-    what is seen now (conditional power under the current trend)."""
+    """The conditional power under the current trend: the probability that a statement with a two-sided `p` at `seeds`
+    is significant at the `last` look if the true difference is the current estimate."""
     share = seeds / last
     if share >= 1:
         return float(p <= LEVEL)
     z = ndtri(1 - min(p, 1.0) / 2)
-    ahead = z / np.sqrt(share)  # of the whole study's z, if it goes on so
+    ahead = z / np.sqrt(share)  # expected z of the whole study if the trend continues
     return float(ndtr((ahead - ndtri(1 - LEVEL / 2)) / np.sqrt(1 - share)))

@@ -1,21 +1,21 @@
-"""How sure a mean or a difference is.
+"""Uncertainty of means and differences.
 
-The unit is the seed. Arms at one seed share encoder, decoder and order of data, so every contrast (of two arms, of the
-means over an axis, of two such differences) is first formed within each seed; its values over the seeds are then what
-Student's t is applied to. A spread that belongs to an axis at a seed is so in the error as often as in the estimate,
-where a variance pooled over arms would count every pair of arms as a fresh piece of evidence.
+The unit is the seed. Arms with the same seed share encoder, decoder and order of data, so every contrast (of two arms,
+of the means over an axis, of two such differences) is first computed within each seed, and Student's t is then applied
+to its values over seeds. Variation that an axis shares within a seed thus enters the error as it enters the estimate; a
+variance pooled over arms would instead count every pair of arms as independent evidence.
 
-For a single pair of arms two or three seeds leave a variance that is hardly known, so it is moderated towards that of
-the other arms, as limma does for genes (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), article 3):
+For a single pair of arms, two or three seeds hardly determine a variance, so it is moderated towards that of the other
+arms, as limma does for genes (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), article 3):
 
     s² = (PRIOR · s²_pool + d · s²_pair) / (PRIOR + d),    t with PRIOR + d degrees of freedom,    d = seeds − 1
 
-where s²_pair is the variance over seeds of the pair's difference and s²_pool twice the mean square of
-score = arm + seed + rest over the other arms at these seeds. PRIOR is fixed and not estimated, as a sweep has too few
-arms for that. Controls are not in the pool, and each measure has its own, so text is never pooled with pictures.
+where s²_pair is the variance of the pair's difference over seeds, and s²_pool is twice the residual mean square of
+score = arm + seed + rest over the other arms at these seeds. PRIOR is fixed rather than estimated, as a sweep has too
+few arms. The pool excludes controls, and each measure has its own, so text is never pooled with images.
 
-With one seed there is no such interval. `over_questions` says how the models at hand would do on other questions; it
-is conditional on these models, says nothing of models trained anew, and gives no verdict.
+With one seed there is no such interval. `over_questions` estimates how the models at hand would do on other questions;
+it is conditional on these models, says nothing about newly trained ones, and gives no verdict.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 PRIOR = 5.0
-"""Degrees of freedom that the pool counts for: 95 % of pairs' true variances within 0.4 to 6 times the pool's. Of 4, 5
-and 6 the one with which simulated intervals of pairs hold the truth in 95 to 97 % whatever differs in spread."""
+"""Degrees of freedom of the pool: 95 % of pairs' true variances are within 0.4 to 6 times the pool's. Of 4, 5 and 6,
+the one with which simulated intervals of pairs cover the truth in 95 to 97 %, whatever differs in spread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its standard error; its intervals and tests are Student's."""
+    """An estimate with its standard error; intervals and tests are Student's t."""
 
     estimate: float
     error: float
@@ -47,7 +47,7 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Of the 95 % interval."""
+        """Half the width of the 95 % interval."""
         return self.error * quantile(0.975, self.degrees_of_freedom)
 
     @property
@@ -59,11 +59,11 @@ class Interval:
         return self.estimate + self.half_width
 
     def below(self, value: float) -> float:
-        """p of the one-sided test that the truth is `value` or more: small where the estimate lies well below it."""
+        """p of the one-sided test of truth ≥ `value`: small if the estimate is well below it."""
         return self._share(self.estimate - value)
 
     def above(self, value: float) -> float:
-        """p of the one-sided test that the truth is `value` or less: small where the estimate lies well above it."""
+        """p of the one-sided test of truth ≤ `value`: small if the estimate is well above it."""
         return self._share(value - self.estimate)
 
     def _share(self, distance: float) -> float:
@@ -85,14 +85,14 @@ def one_sample(values: Sequence[float] | Floats) -> Interval | None:
 
 
 def mean_of(values: Sequence[float]) -> Interval | None:
-    """`one_sample`, and of a single value that value without an interval; None for none."""
+    """`one_sample`, or a single value without an interval; None for no values."""
     return one_sample(values) or (Interval(values[0], np.nan, 0) if values else None)
 
 
 def moderated(values: Sequence[float] | Floats, pool: Floats) -> Interval | None:
-    """`one_sample` of a pair's differences, its variance moderated towards the pool (see above).
+    """`one_sample` for a pair's differences, with the variance moderated towards the pool (see above).
 
-    `pool` is (arms, seeds), the scores of other arms at the same seeds; with fewer than two arms there is none.
+    `pool` (arms, seeds) has the scores of other arms at the same seeds; it is ignored with fewer than two arms.
     """
     found = one_sample(values)
     degrees = (pool.shape[0] - 1) * (pool.shape[1] - 1)
@@ -106,12 +106,11 @@ def moderated(values: Sequence[float] | Floats, pool: Floats) -> Interval | None
 
 
 def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str] = ()) -> dict[str, Interval]:
-    """Every arm's score by score = arm + seed + rest, least squares; `scores` is by (arm, seed), holes are allowed.
+    """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` by (arm, seed) may have gaps.
 
-    An arm's score is the one at the average of the seeds, so an arm that lacks a seed does not move by that seed's
-    luck. The intervals, from one variance of the rest over all arms but the controls, are for comparing arms by eye at
-    these seeds; claims are not judged by them. Empty where nothing is left to estimate the rest from: one seed, or arms
-    that share none.
+    An arm's mean is adjusted to the average of the seeds, so a missing seed does not bias it. The intervals, from one
+    residual variance over all arms except the controls, are for comparing arms by eye at these seeds; claims are not
+    judged by them. Empty without residual degrees of freedom: with one seed, or arms that share none.
     """
     seeds = sorted({seed for _, seed in scores})
     arms = sorted({arm for arm, _ in scores} - set(controls))
@@ -123,21 +122,21 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     if not len(rows) or (degrees := len(rows) - int(np.linalg.matrix_rank(design))) < 1:
         return {}
     found = np.linalg.lstsq(design, values, rcond=None)[0]
-    luck = dict(zip(seeds, found[len(arms) :] - found[len(arms) :].mean(), strict=True))
+    effects = dict(zip(seeds, found[len(arms) :] - found[len(arms) :].mean(), strict=True))
     variance = float(((values - design @ found) ** 2).sum()) / degrees
     means = {}
     for arm in {arm for arm, _ in scores}:
-        own = [value - luck[s] for (name, s), value in scores.items() if name == arm]
+        own = [value - effects[s] for (name, s), value in scores.items() if name == arm]
         means[arm] = Interval(float(np.mean(own)), float(np.sqrt(variance / len(own))), float(degrees))
     return means
 
 
 def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -> Interval:
-    """The mean over benchmarks of a score or a difference, by the spread of its blocks of questions.
+    """The mean of a score or difference over benchmarks, with an error from the spread between blocks of questions.
 
-    `values[benchmark]` is (blocks,), the mean in each block, and `counts[benchmark]` the number of its questions. A
-    block's questions share demonstrations, so blocks are what varies; what a bootstrap over blocks finds, by formula.
-    Degrees of freedom are Welch and Satterthwaite's.
+    `values[benchmark]` (blocks,) has the mean of each block and `counts[benchmark]` its number of questions. The unit
+    is the block, as its questions share demonstrations; the result is the closed form of a bootstrap over blocks.
+    Degrees of freedom are by Welch and Satterthwaite.
     """
     estimates, variances, degrees = [], [], []
     for name, means in values.items():
@@ -154,9 +153,9 @@ def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -
 
 
 def over_blocks(means: pd.Series[float], counts: pd.Series[int]) -> Interval:
-    """`over_questions` of means and numbers of questions by benchmark and block."""
+    """`over_questions` for means and numbers of questions indexed by benchmark and block."""
     each = means if means.index.equals(counts.index) else means.loc[counts.index]
     places, names = pd.factorize(counts.index.get_level_values("benchmark"))
     values, sizes = each.to_numpy(np.float64), counts.to_numpy(np.float64)
-    rows = {name: places == place for place, name in enumerate(names)}  # pandas' own look-up takes milliseconds each
+    rows = {name: places == place for place, name in enumerate(names)}  # pandas' own lookup takes milliseconds each
     return over_questions({n: values[r] for n, r in rows.items()}, {n: sizes[r] for n, r in rows.items()})

@@ -1,4 +1,5 @@
-"""One sweep's results, ready to be drawn: means and differences with intervals, panels, controls, the paper's."""
+"""The results of one sweep for tables and figures: means and differences with intervals, panels, controls, and the
+paper's numbers."""
 
 from __future__ import annotations
 
@@ -21,13 +22,13 @@ from mm1_lab.results.summary import APART, AVERAGE, CONTENT, PLAIN, TEXT_CORE, b
 from mm1_lab.source_code import changed_parts, changed_text
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
-"""Groups of benchmarks with images, and their titles."""
+"""Titles of the families of benchmarks with images."""
 _APART_TITLES = ("new combinations", "conversations", "worked solutions", "choice by likelihood", "imported")
 FAMILIES_APART = dict(zip(APART, _APART_TITLES, strict=True))
-"""Groups of benchmarks that no mean over all has."""
+"""Titles of the families that the means over all benchmarks exclude."""
 
 UNPARSED = "unparsed %"
-"""Percent of an arm's answers to questions (captions aside) that do not have the form of an answer."""
+"""Percent of an arm's answers to questions (not captions) that cannot be parsed as an answer."""
 
 UNCERTAINTY = {
     "seeds": "95 % intervals over {seeds} training seeds (from score = arm + seed + rest), for comparing arms "
@@ -42,11 +43,11 @@ class Study:
 
     variant: Variant
     scores: pd.DataFrame
-    """A row a question, shot count, arm and seed."""
+    """A row per question, number of shots, arm and seed."""
     held_out: pd.DataFrame
-    """A row a source, arm and seed: the loss on documents that training never saw, in nats a text token."""
+    """A row per source, arm and seed: the loss on held-out documents, in nats per text token."""
     records: Mapping[str, Mapping[str, Any]]
-    """What was recorded of each finished trial, by fingerprint."""
+    """The record of each finished trial, by fingerprint."""
     _block_cache: dict[str, tuple[pd.DataFrame, pd.Series[int]]] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -63,9 +64,9 @@ class Study:
 
     @cached_property
     def panels(self) -> dict[str, Panel]:
-        """The sweep's panels, or one of all its arms but controls; arms that are the same trials are shown once.
+        """The sweep's panels, or one with all arms except controls; arms with the same trials are shown once.
 
-        A panel that is left with one arm is left out, as long as another one has more.
+        A panel that is left with one arm is dropped if another one has more.
         """
         shown = {}
         arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
@@ -83,23 +84,23 @@ class Study:
 
     @cached_property
     def controls(self) -> list[str]:
-        """Arms that are shown no images: they stand beside the others and lend no variance to them."""
+        """Arms that see no images; they are shown next to the others but do not contribute to their variance."""
         return [arm for arm, recipe in self.sweep.arms.items() if recipe.images == "blind"]
 
     @cached_property
     def others(self) -> list[str]:
-        """Arms that no panel shows and that are no controls."""
+        """Arms that are neither in a panel nor controls."""
         shown = {self.representative(arm) for panel in self.panels.values() for arm in panel.arms.values()}
         return [arm for arm in self.sweep.arms if arm not in self.controls and self.representative(arm) not in shown]
 
     @cached_property
     def paper(self) -> Paper:
-        """None of its numbers where there are no questions or no captions: its averages are over both."""
+        """The paper's numbers for this sweep; empty unless it has both captions and questions, like their averages."""
         return read_paper(self.sweep.reproduces) if set(FAMILIES) <= set(self.families) else Paper({}, {})
 
     @cached_property
     def families(self) -> dict[str, str]:
-        """Groups of benchmarks with images, by the prefix of their measures; one that is all there is has none."""
+        """Titles of the families of benchmarks with images by the prefix of their measures (empty for a single one)."""
         known = set(self.scores["family"])
         titles = {family: title for family, title in FAMILIES.items() if family in known}
         apart = {family: title for family, title in FAMILIES_APART.items() if family in known}
@@ -109,14 +110,14 @@ class Study:
 
     @cached_property
     def measures(self) -> list[str]:
-        """Everything that has scores and a column of its own, in order."""
+        """The measures with scores that have a column of their own, in order."""
         known = set(self.values["measure"])
         every = [TEXT_CORE, *(f"{family} {k}-shot".strip() for family in self.families for k in self.shots)]
         return [measure for measure in every if measure in known]
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """A row an arm, seed and measure: arm, seed, measure, value."""
+        """A row per arm, seed and measure: columns arm, seed, measure, value."""
         unparsed = self._rows(UNPARSED).groupby(["arm", "seed"], sort=False)["score"].mean().rename("value")
         return pd.concat([measures(self.scores), unparsed.reset_index().assign(measure=UNPARSED)], ignore_index=True)
 
@@ -131,7 +132,7 @@ class Study:
         return [arm for arm in self.sweep.arms if arm in known]
 
     def missing(self) -> list[str]:
-        """Trials of the sweep, at the seeds that were asked for, without scores."""
+        """Trials of the sweep without scores, at the requested seeds."""
         rows = self.variant.trials
         seeds = sorted(set(rows["seed"])) or [0]
         done = set(zip(rows["arm"][rows["done"]], rows["seed"][rows["done"]], strict=True))
@@ -139,7 +140,7 @@ class Study:
 
     @cached_property
     def uncertainty(self) -> Literal["seeds", "questions"]:
-        """What intervals of arms' means are about. Seeds, as soon as they leave a degree of freedom."""
+        """The unit of the intervals of arms' means: seeds if they leave a degree of freedom, otherwise questions."""
         return "seeds" if self._means[self.measures[0]] else "questions"
 
     @property
@@ -148,33 +149,33 @@ class Study:
 
     @property
     def in_world(self) -> bool:
-        """Whether its data are the miniature world's."""
+        """Whether its data are the miniature world."""
         return self.manifest.data.kind == "world"
 
     @property
     def caution(self) -> str:
-        """Why these results decide nothing, or what is to be known of their world and seeds; empty where nothing is."""
+        """Why the results decide nothing, or a warning about their world and seeds; empty if there is none."""
         return caution(self.manifest, self.seeds)
 
     @property
     def notes(self) -> list[str]:
-        """What must be said below every table."""
+        """Notes below every table."""
         missing = self.missing()
-        lacking = f"Without scores: {', '.join(missing)}." if missing else ""
+        without = f"Without scores: {', '.join(missing)}." if missing else ""
         changed = changed_text(part for one in self.records.values() for part in changed_parts(one.get("code", {})))
-        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, lacking, changed)
+        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, without, changed)
         return [note for note in notes if note]
 
     def mean(self, arm: str, measure: str) -> Interval | None:
-        """None where there is no score."""
+        """The mean of an arm with its interval; None without scores."""
         if self.uncertainty == "seeds":
             return self._means.get(measure, {}).get(self.representative(arm))
         return self.over_questions({(arm, measure): 1.0})
 
     def over_questions(self, weights: Mapping[tuple[str, str], float]) -> Interval | None:
-        """A weighted sum of scores, by (arm, measure), over questions; seeds and shots are averaged.
+        """A weighted sum of scores, by (arm, measure), with an interval over questions; averages seeds and shots.
 
-        None where one of the scores is missing.
+        None if one of the scores is missing.
         """
         terms = []
         for (arm, measure), weight in weights.items():
@@ -186,19 +187,19 @@ class Study:
         return over_blocks(total, questions) if len(total) else None
 
     def seed_values(self, arm: str, measure: str) -> list[float]:
-        """The value of each of the arm's trials, by seed."""
+        """The values of the arm's trials, ordered by seed."""
         trials = self._by_trial.get(measure, {})
         return [trials[arm, seed] for seed in self.seeds if (arm, seed) in trials]
 
     @property
     def benchmark_notes(self) -> list[str]:
-        """What published benchmarks and users' own ask, of which split and how, a sentence each."""
-        told = (record["benchmarks"] for record in self.records.values() if record.get("benchmarks"))
-        return [f"{name}: {note}." for name, note in next(told, {}).items()]
+        """A sentence for each published or user-defined benchmark on its questions, split and method."""
+        notes = (record["benchmarks"] for record in self.records.values() if record.get("benchmarks"))
+        return [f"{name}: {note}." for name, note in next(notes, {}).items()]
 
     def majority(self, measure: str) -> float | None:
-        """What the best constant answer for each kind of question earns, the mean over trials, for each seed asks its
-        own; None for a measure with captions."""
+        """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
+        seeds. None for a measure with captions."""
         names = self._rows(measure)["benchmark"].unique()
         known = [record["majority"] for record in self.records.values() if record.get("majority")]
         if not len(names) or not known or any(set(names) - set(levels) for levels in known):
@@ -215,7 +216,7 @@ class Study:
     def paper_difference(self, weights: Mapping[tuple[str, str], float]) -> PaperNumber | None:
         """The same weighted sum, by (arm, measure), of the paper's numbers.
 
-        For two arms of one panel, also where the paper states their difference itself.
+        For two arms of one panel, the difference that the paper states, if any, is used.
         """
         if sorted(weights.values()) == [-1, 1]:
             (first, measure), (second, other) = sorted(weights, key=lambda term: -weights[term])
@@ -227,13 +228,13 @@ class Study:
         return combine_numbers([(weight, self.paper_value(*term)) for term, weight in weights.items()])
 
     def mixes_machines(self, arms: Iterable[str]) -> bool:
-        """Whether the arms' scores were made on different processors or with different libraries."""
+        """Whether the arms' scores come from different processors or library versions."""
         rows = self.variant.trials[self.variant.trials["arm"].isin(list(arms))]
         found = [self.records[f].get("environment", {}) for f in rows["fingerprint"] if f in self.records]
         return len({str([machine.get(key) for key in ("processor", "threads", "versions")]) for machine in found}) > 1
 
     def representative(self, arm: str) -> str:
-        """The first arm with scores that is the same trials, which count once: of one recipe, or of one fingerprint."""
+        """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""
         return self._representatives.get(arm, arm)
 
     @cached_property
@@ -248,7 +249,7 @@ class Study:
 
     @cached_property
     def _by_trial(self) -> dict[str, dict[tuple[str, int], float]]:
-        """By measure, the value of each trial (arm, seed)."""
+        """The value of each trial (arm, seed), by measure."""
         found: dict[str, dict[tuple[str, int], float]] = {}
         columns = (self.values[name].tolist() for name in ("measure", "arm", "seed", "value"))
         for measure, arm, seed, value in zip(*columns, strict=True):
@@ -256,17 +257,17 @@ class Study:
         return found
 
     def trial_values(self, measure: str) -> dict[tuple[str, int], float]:
-        """The value of each trial (arm, seed); arms of one recipe are one."""
+        """The value of each trial (arm, seed), without arms that have the same trials as another."""
         known = self._by_trial.get(measure, {})
         return {trial: value for trial, value in known.items() if self.representative(trial[0]) == trial[0]}
 
     @cached_property
     def _means(self) -> dict[str, dict[str, Interval]]:
-        """By measure, the mean of each arm; none where seeds leave no degree of freedom."""
+        """The mean of each arm, by measure; empty if seeds leave no degree of freedom."""
         return {measure: arm_means(self.trial_values(measure), self.controls) for measure in self._by_trial}
 
     def _rows(self, measure: str) -> pd.DataFrame:
-        """The rows of scores that a measure averages."""
+        """The rows of `scores` that a measure averages."""
         family = self.scores["family"]
         if measure == UNPARSED:
             rows = self.scores[family == "vqa"]
@@ -283,7 +284,7 @@ class Study:
         return self.scores[chosen & (self.scores["shots"] == int(shots.removesuffix("-shot")))]
 
     def _block_means(self, measure: str) -> tuple[pd.DataFrame, pd.Series[int]]:
-        """A row a benchmark and block, a column an arm: the mean score; and the number of questions of each row."""
+        """The mean score per benchmark and block (rows) and arm (columns), and the number of questions per row."""
         if measure not in self._block_cache:
             rows = self._rows(measure)
             means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
@@ -293,6 +294,6 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """Reads a sweep's folder. Raises RequestError where there are no results, or of another schema."""
+    """Reads a sweep's folder. Raises RequestError if it has no results, or results of another schema."""
     variant = read_variant(folder)
     return Study(variant, read_scores(variant), read_held_out(variant), read_records(variant))

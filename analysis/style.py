@@ -1,5 +1,5 @@
-"""How every figure looks: colours that the colour-blind can tell apart, one per arm, and files that are the same bytes
-for the same numbers."""
+"""The style of all figures: colour-blind-safe colours, one per arm, and files that are byte-identical for the same
+numbers."""
 
 import textwrap
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from mm1_lab.config import Sweep
 from mm1_lab.files import write_bytes
 
 WIDTH = 170 / 25.4
-"""Inches; a page's text width, for grids of panels."""
+"""Width in inches of grids of panels: the text width of a page."""
 NARROW = 110 / 25.4
-"""Inches, for rows of dots: in a column of 80 mm its letters are still 5 points high, on a page of 170 mm 11."""
+"""Width in inches of dot plots: scaled to a column of 80 mm their text is still 5 points high, at 170 mm 11 points."""
 
 PALETTE = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#CC79A7", "#8C6D31", "#9467BD", "#882255", "#332288")
-"""Okabe and Ito's colours, in an order that runs from warm to cold, and four more."""
+"""Okabe and Ito's colours, ordered from warm to cold, and four more."""
 BASE = "#000000"
 GREY = "#8A8A8A"
 DARK = "#444444"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = (0, (4, 2))
 COLOURS_OF_A_PNG = 128
-"""Of the palette that a figure's PNG is stored with: a quarter of the bytes, and no difference to be seen."""
+"""Palette size of a figure's PNG: a quarter of the bytes without a visible difference."""
 
 RULES: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "legend.fontsize": 7,
@@ -42,7 +42,7 @@ RULES: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The rules of every figure, whatever the user's own settings are."""
+    """Applies the style, whatever the user's own matplotlib settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RULES)
@@ -52,8 +52,8 @@ def styled() -> Iterator[None]:
 def arm_colours(sweep: Sweep) -> dict[str, str]:
     """A colour per arm, the same in every panel and figure: black for the base, grey for a blind control.
 
-    Arms take the palette's colours in the panels' order; where it runs out, an arm takes the first colour that no other
-    arm of its panels has.
+    Arms get the palette's colours in the panels' order; if it runs out, an arm gets the first colour that no other arm
+    in its panels has.
     """
     panels = [list(panel.arms.values()) for panel in sweep.panels.values()] or [list(sweep.arms)]
     colours: dict[str, str] = {}
@@ -71,7 +71,7 @@ def arm_colours(sweep: Sweep) -> dict[str, str]:
 
 
 def annotate_head(figure: Figure, title: str, *notes: str) -> None:
-    """A title above the figure and notes below it, in lines that fit its width: 14 and 22 letters per inch."""
+    """Adds a title above the figure and notes below it, wrapped to its width (14 and 22 characters per inch)."""
     width = figure.get_figwidth()
     figure.suptitle(textwrap.fill(title, int(14 * width)), fontsize=8.5, x=0.01, ha="left")
     note = textwrap.fill(" ".join(filter(None, notes)), int(22 * width))
@@ -79,9 +79,9 @@ def annotate_head(figure: Figure, title: str, *notes: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes `path` with the endings .png and .pdf, without dates or names of programs."""
+    """Writes `path` with the suffixes .png and .pdf, without dates or program names."""
     written = save_png(figure, path)
-    figure.set_layout_engine("none")  # the layout stands; working it out again takes a second
+    figure.set_layout_engine("none")  # keeps the layout; computing it again takes a second
     raw = BytesIO()
     figure.savefig(raw, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     write_bytes(path.with_suffix(".pdf"), raw.getvalue())
@@ -89,7 +89,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def save_png(figure: Figure, path: Path) -> list[Path]:
-    """Writes `path` with the ending .png."""
+    """Writes `path` with the suffix .png."""
     raw = BytesIO()
     figure.savefig(raw, format="png", metadata={"Software": None})
     with Image.open(raw) as picture:

@@ -1,4 +1,4 @@
-"""One type of table: a pandas frame with a title and notes, as Markdown, LaTeX (booktabs), HTML or plain text."""
+"""The type of all tables: a pandas frame with a title and notes, as Markdown, LaTeX (booktabs), HTML or plain text."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from mm1_lab.results.samples import TEMPLATES, templates
 
 MISSING = "–"
 Row = Mapping[Hashable, Any]
-"""Of a frame, by column."""
+"""A row of a frame, by column."""
 
 LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -27,20 +27,20 @@ LATEX = str.maketrans({
 })  # fmt: skip
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-"""Line ends and other control characters: they would end a caption, a heading or a row."""
+"""Line breaks and other control characters, which would end a caption, a heading or a row."""
 WRAP = 24
-"""Characters of a cell that LaTeX keeps on one line; at some 4 characters per em, longer text fills 12 em or less."""
+"""Longest cell in characters that LaTeX keeps on one line; longer text wraps at 12 em or less, 4 characters per em."""
 WIDE = 6
-"""Columns that fit one column of a two-column paper; a table of more runs over both."""
+"""Most columns of a table that fits one column of a two-column paper; wider tables span both."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows for people to read; `write_csv` writes data for programs.
+    """A table for people to read; `write_csv` writes data for programs.
 
-    The first column names the row. A cell is text, in which `**bold**` and `*emphasis*` mean that, or a number, shown
-    with one digit unless `formats` has another format for its column; None and NaN are shown as a dash. A column in
-    which no cell has a letter is aligned to the right. The values of the column `group` head the rows that have them.
+    The first column names the row. A cell is text, which may contain `**bold**` and `*emphasis*`, or a number, shown
+    with one decimal unless `formats` has another format for its column; None and NaN are shown as a dash. A column
+    without any letters is right-aligned. The values of the column `group` become headings above their rows.
     """
 
     title: str
@@ -55,13 +55,13 @@ class Table:
 
     @property
     def is_text(self) -> list[bool]:
-        """By column, whether it is aligned to the left."""
+        """Whether each column is left-aligned."""
         columns = zip(*(row for _, rows in self.grouped() for row in rows), strict=True)
         letters = [any(re.search(r"[^\W\d_]", cell) for cell in column) for column in columns]
         return [place == 0 or text for place, text in enumerate(letters or [True] * len(self.head))]
 
     def lines(self, head: Callable[[str], str], cell: Callable[[str], str] = str) -> list[list[str]]:
-        """All rows as text, each group's below a line with its heading."""
+        """All rows as text, with a heading line above each group."""
         lines = []
         for name, rows in self.grouped():
             lines += [[head(name), *[""] * (len(self.head) - 1)]] if name else []
@@ -69,7 +69,7 @@ class Table:
         return lines
 
     def grouped(self) -> Iterator[tuple[str, list[list[str]]]]:
-        """Every group's heading (empty without groups) with its rows, as text."""
+        """The heading (empty without groups) and rows of every group, as text."""
         columns = [[as_text(cell, self.formats.get(name, ".1f")) for cell in self.frame[name]] for name in self.head]
         rows = [list(row) for row in zip(*columns, strict=True)]
         heads = self.frame[self.group] if self.group else [""] * len(rows)
@@ -78,7 +78,7 @@ class Table:
 
 
 def as_text(cell: object, form: str = ".1f") -> str:
-    """A cell as people read it: a true minus, a dash for what is not there."""
+    """A cell as text, with a true minus sign, and a dash for a missing value."""
     if pd.isna(cell):  # type: ignore[call-overload]
         return MISSING
     if isinstance(cell, Real):
@@ -87,7 +87,7 @@ def as_text(cell: object, form: str = ".1f") -> str:
 
 
 def to_markdown(*tables: Table) -> str:
-    """A document of the tables; the first one's title heads it."""
+    """A document with all tables under the first one's title."""
     parts = []
     for place, table in enumerate(tables):
         parts += [f"{'##' if place else '#'} {BREAKS.sub(' ', table.title)}"] if table.title else []
@@ -100,7 +100,7 @@ def to_markdown(*tables: Table) -> str:
 
 
 def to_latex(*tables: Table) -> str:
-    r"""A table environment each; the preamble needs \usepackage{array,booktabs}."""
+    r"""A table environment per table; the preamble needs \usepackage{array,booktabs}."""
     return "\n".join(_latex_table(table, table.title or tables[0].title) for table in tables)
 
 
@@ -123,7 +123,7 @@ def _latex_table(table: Table, title: str) -> str:
 
 
 def _stacked(name: str, text: bool) -> str:
-    """The head of a column of numbers has a line per word, so that it is no wider than the numbers."""
+    """The heading of a column; for numbers with a line per word, so that it is no wider than the numbers."""
     words = [_latex(word) for word in name.split(" ")]
     return " ".join(words) if text or len(words) == 1 else r"\shortstack[r]{" + r"\\".join(words) + "}"
 
@@ -135,12 +135,12 @@ def _latex(text: str) -> str:
 
 
 def to_html(table: Table) -> Any:
-    """The table in a box that scrolls by itself and can be reached by keyboard, with its notes, as `Markup`."""
+    """The table with its notes as `Markup`, in a box that scrolls by itself and can be focused by keyboard."""
     return environment().get_template("table.html.jinja").module.table(table)  # type: ignore[attr-defined]
 
 
 def environment() -> jinja2.Environment:
-    """The templates of the analysis; `| marked` turns `**bold**`, `*emphasis*` and backticks into tags."""
+    """The analysis' Jinja environment; the filter `marked` turns `**bold**`, `*emphasis*` and backticks into tags."""
     found = templates(Path(__file__).parent, TEMPLATES)
     found.filters["marked"] = _html
     return found
@@ -158,7 +158,7 @@ def _marked(text: str) -> list[tuple[str, str]]:
 
 
 def to_plain(table: Table) -> str:
-    """Aligned columns for a terminal, without marks."""
+    """Aligned columns for a terminal, without markup."""
     rows = [table.head, *table.lines(str, lambda cell: re.sub(r"[*`]", "", cell))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
     sides = [str.ljust if text else str.rjust for text in table.is_text]
@@ -169,7 +169,7 @@ def to_plain(table: Table) -> str:
 
 
 def write_tables(path: Path, *tables: Table) -> list[Path]:
-    """Writes `path` with the endings .tex and .md."""
+    """Writes `path` with the suffixes .tex and .md."""
     files = [path.with_name(f"{path.name}.tex"), path.with_name(f"{path.name}.md")]
     for file, text in zip(files, (to_latex(*tables), to_markdown(*tables)), strict=True):
         write_text(file, text)
@@ -177,6 +177,6 @@ def write_tables(path: Path, *tables: Table) -> list[Path]:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Numbers have six digits."""
+    """Writes a frame with six significant digits."""
     write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     return path

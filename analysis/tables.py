@@ -1,4 +1,4 @@
-"""Tables of a sweep: scores with the paper's numbers beside ours, losses and claims; for people, and as data (CSV)."""
+"""Tables of a sweep: scores with the paper's numbers, losses and claims; for people, and as data (CSV)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,14 +32,14 @@ def means(study: Study) -> pd.DataFrame:
 
 
 def shown_rows(study: Study) -> list[tuple[str, str, str]]:
-    """(panel, label, arm) in the order of tables: panels, arms that no panel shows (`other`), and `control`s."""
+    """(panel, label, arm) in the order of tables: panels, arms outside panels (`other`), and controls (`control`)."""
     rows = [(key, label, arm) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
     rows += [("other", arm, arm) for arm in study.others]
     return rows + [("control", arm, arm) for arm in study.controls]
 
 
 def means_table(study: Study) -> Table:
-    """The main table: a group per panel, a row per label, with the paper's numbers below ours; then controls."""
+    """The main table: a group per panel, a row per label with the paper's numbers below ours; controls last."""
     cited = study.paper.sources
     groups = {key: f"{key}  {panel.title}".strip() for key, panel in study.panels.items()}
     groups |= {"other": "Other arms", "control": "Controls"}
@@ -63,7 +63,7 @@ def means_table(study: Study) -> Table:
 
 
 def short_table(study: Study) -> Table:
-    """A row per arm with scores, for the end of a run: conversations, means by shots, and text, with intervals."""
+    """The table printed at the end of a run: a row per arm with the means of chat, by shots, and of text."""
     columns = sorted((measure for measure in study.measures if " " not in measure), key=lambda name: name == TEXT_CORE)
     columns = [measure for measure in study.measures if measure == CHAT] + columns
     arms = [arm for arm in study.scored if study.representative(arm) == arm]
@@ -72,7 +72,7 @@ def short_table(study: Study) -> Table:
 
 
 def short_claims(claims: pd.DataFrame) -> Table:
-    """The claims for the end of a run: estimate with interval, and verdict; why there is none, once."""
+    """The claims printed at the end of a run: estimate with interval and verdict; notes say why any are not judged."""
     rows = [
         {"claim": one["claim"], "estimate": estimate(one), "verdict": one["verdict"]}
         for one in claims.to_dict("records")
@@ -83,7 +83,7 @@ def short_claims(claims: pd.DataFrame) -> Table:
 
 
 def compare_table(study: Study, first: str, second: str) -> Table:
-    """Two arms, a row per measure: both scores, and their difference within seeds with its 95 % interval.
+    """Compares two arms: a row per measure with both scores and their difference within seeds with its 95 % interval.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
     without scores.
@@ -108,7 +108,7 @@ def compare_table(study: Study, first: str, second: str) -> Table:
 
 
 def losses_table(study: Study) -> Table:
-    """A row per arm, a column per source: held-out losses, means over seeds, ± the standard error over them."""
+    """Held-out losses with a row per arm and a column per source: means over seeds ± their standard error."""
     each = study.held_out.groupby(["arm", "source"], sort=False)["loss"].agg(list).unstack("source", sort=False)
     cells = each.reindex(study.scored).map(lambda losses: _loss(losses) if isinstance(losses, list) else MISSING)
     several = ", ± standard error over seeds" if len(study.seeds) > 1 else ""
@@ -122,7 +122,7 @@ def _loss(values: list[float]) -> str:
 
 
 def claims_table(study: Study, claims: pd.DataFrame) -> Table:
-    """The claims of the sweep's file with their verdicts."""
+    """The table of the claims of the sweep's file with their verdicts."""
     cited = cited_in(claims)
     over_seeds = bool((claims["interval"] == "seeds").any())
     rows = []
@@ -149,12 +149,12 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
 
 
 def plus_minus(point: Interval | None) -> str:
-    """`44.5 ± 2.3`, with the half width of the 95 % interval."""
+    """`44.5 ± 2.3`: the mean and half the width of the 95 % interval."""
     return MISSING if point is None else f"{as_text(point.estimate)} ± {as_text(point.half_width)}"
 
 
 def estimate(row: Row, digits: int = 1) -> str:
-    """`+1.5 [−0.2, +3.2]` of a row of claims or lessons; without an interval where there is none."""
+    """`+1.5 [−0.2, +3.2]` for a row of claims or lessons, with the interval if there is one."""
     bounds = f" {_bounds(row['low'], row['high'], digits)}" if row["low"] == row["low"] else ""
     return as_text(row["estimate"], f"+.{digits}f") + bounds
 
@@ -164,35 +164,35 @@ def _bounds(low: float, high: float, digits: int = 1) -> str:
 
 
 def seeds_cell(row: Row) -> str:
-    """Seeds that an undecided claim needs; empty where nothing is needed."""
+    """The seeds that an undecided claim needs; empty for a decided one."""
     needed = row["seeds_needed"]
     return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
 
 
 def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
-    """`*> 14.3* [2]`, as the paper or its source has it."""
+    """`*> 14.3* [2]`: a number of the paper, with the index of its source."""
     return f"*{number}* [{sources.index(number.source) + 1}]" if number else ""
 
 
 def paper_cell(row: Row, sources: Sequence[str]) -> str:
-    """`> 14.3 [2]` of a row of claims or lessons."""
+    """`> 14.3 [2]`: the paper's number for a row of claims or lessons."""
     known = row["paper"] == row["paper"]
     number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"]) if known else None
     return published_cell(number, sources).replace("*", "").replace("-", "−")
 
 
 def cited_in(frame: pd.DataFrame) -> list[str]:
-    """The sources of the paper's numbers beside claims or lessons."""
+    """The sources of the paper's numbers in a frame of claims or lessons."""
     return list(dict.fromkeys(source for source in frame["paper_source"].dropna() if source))
 
 
 def verdict_cell(row: Row) -> str:
-    """The verdict, and where there is none, why."""
+    """The verdict, followed by the reason if there is one."""
     return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"])
 
 
 def scores(study: Study) -> pd.DataFrame:
-    """Arm × seed × benchmark × shots: the score, and what share of the questions was answered in no proper form."""
+    """Arm × seed × benchmark × shots: the score, and the percentage of answers that could not be parsed."""
     keys = ["arm", "seed", "benchmark", "family", "shots"]
     parsed = study.scores.groupby(keys, sort=False)["parsed"].agg(["size", "mean"]).reset_index()
     table = benchmark_scores(study.scores).merge(parsed, on=keys)
@@ -201,9 +201,9 @@ def scores(study: Study) -> pd.DataFrame:
 
 
 def benchmarks(study: Study) -> pd.DataFrame:
-    """A row per arm, benchmark and number of shots: the mean over seeds of the mean over questions.
+    """A row per arm, benchmark and number of shots with the score, the mean over seeds and questions.
 
-    `error` is the standard error over seeds, or with one seed over blocks of questions, as `error_over` says.
+    `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`).
     """
     keys = ["arm", "benchmark", "family", "shots"]
     each = benchmark_scores(study.scores).groupby(keys, sort=False)["score"].agg(["mean", "min", "max", "count", "sem"])
@@ -217,7 +217,7 @@ def benchmarks(study: Study) -> pd.DataFrame:
 
 
 def sources(study: Study) -> pd.DataFrame:
-    """A row per arm, seed and source: held-out loss, and the text and image tokens and epochs of its training."""
+    """A row per arm, seed and source with the held-out loss, and the tokens and epochs of its training."""
     table = study.held_out.copy()
     for name in ("tokens", "epochs"):
         table[name] = [
@@ -239,7 +239,7 @@ def write_sweep_tables(study: Study, claims: pd.DataFrame, folder: Path) -> list
 
 
 def references(sources: Sequence[str]) -> list[str]:
-    """Notes for `[1]`, `[2]`, …, the sources of the paper's numbers."""
+    """The notes `[1] …`, `[2] …` with the sources of the paper's numbers."""
     return [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
 
 

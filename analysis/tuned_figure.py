@@ -1,4 +1,4 @@
-"""The figure of models that are tuned on instructions (MM1, Fig. 6b and 6c): conversations and worked solutions."""
+"""The figure of instruction-tuned models (MM1, Fig. 6b and 6c): conversations and worked solutions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,14 @@ from mm1_lab.results.summary import CHAT
 
 SOLUTIONS = "solutions"
 MEAN = 1.6
-"""Width of the line of means, between thin ones of single benchmarks."""
+"""Line width of means, thicker than that of single benchmarks."""
 
 
 def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
-    """Left, the mean of conversations over the arms of each panel, above single benchmarks; right, solutions by shots.
+    """Draws the mean over conversations by arm, a line per panel, over single benchmarks (left), and solutions by shots
+    (right).
 
-    Where the sweep is MM1's Fig. 6b the left panel is in percent of its first arm, as there.
+    For MM1's Fig. 6b, the left axis is in percent of the first arm, as in the paper.
     """
     solutions = [measure for measure in study.measures if measure.startswith(f"{SOLUTIONS} ")]
     with styled():
@@ -63,7 +64,7 @@ def _level(study: Study, arm: str, measure: str) -> float:
 
 
 def _scaled(values: Sequence[float], heights: Sequence[float], relative: bool) -> list[float]:
-    """Points as they are, or in percent of the first height; none where that is 0."""
+    """The values unchanged, or if `relative` in percent of the first height (NaN if that is 0)."""
     whole = heights[0] or np.nan
     return [100 * value / whole for value in values] if relative else list(values)
 

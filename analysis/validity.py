@@ -1,8 +1,8 @@
-"""Whether the base of a sweep can be trusted: rules that were fixed before any comparison, beside the numbers.
+"""Checks whether the base of a sweep can be trusted, by rules that were fixed before any comparison.
 
-The base must see (against its blind control and the majority answer), not be at a ceiling, still be learning, and
-come out alike at every seed. Intervals are t intervals over seeds; with one seed, over blocks of questions, and then
-conditional on the models at hand.
+The base must see (compared with its blind control and the majority answer), not be at a ceiling, still be learning, and
+give similar results at every seed. Intervals are t intervals over seeds or, with one seed, intervals over blocks of
+questions, conditional on the models at hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mm1_lab.results import variant_name
 from mm1_lab.results.summary import by_content
 
 Verdict = Literal["pass", "floor", "fail", "unknown"]
-"""`floor`: a kind of question that is no result; `unknown`: more seeds are needed to tell."""
+"""`floor`: a kind of question that does not count as a result; `unknown`: more seeds are needed to tell."""
 
 TALLY: dict[Verdict, str] = {
     "pass": "pass",
@@ -35,40 +35,40 @@ TALLY: dict[Verdict, str] = {
 }
 
 ABOVE = 5.0
-"""Points above majority answer and blind control, of the lower bound."""
+"""Points by which the interval's lower end must exceed the majority answer and the blind control."""
 CEILING = 95.0
 CIDER = (40.0, 150.0)
 SEED_SPREAD = {"0 shots": 3.0, "few shots, captions by content": 5.0}
-"""Points: the largest standard deviation of the base's average over seeds."""
+"""Largest standard deviation of the base's average over seeds, in points."""
 UNPARSED = 5.0
-"""Percent."""
+"""Largest percentage of answers that cannot be parsed."""
 SHOTS = (0, 4)
-"""Where the base must see."""
+"""Numbers of shots at which the base must see."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One rule for one thing."""
+    """A rule applied to one benchmark, kind of question or contrast."""
 
     rule: str
     what: str
     value: float
     low: float
-    """Of the 95 % interval; not a number where there is none."""
+    """Lower end of the 95 % interval; NaN if there is none."""
     high: float
     needed: str
     verdict: Verdict
 
 
 def validity_rows(study: Study) -> list[Row]:
-    """The rules for a sweep; none where no seed has both a finished base and a finished blind control."""
+    """The rules for a sweep; empty if no seed has both a finished base and a finished blind control."""
     facts = _Facts(study)
     return [*facts.seeing(), *facts.captions(), *facts.steps(), *facts.steadiness()] if facts.seeds else []
 
 
 def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
-    """What forbids a verdict on a sweep: benchmarks on which its base does not see, by these rules, and gates that its
-    encoders or decoders fail by the scale's last check."""
+    """What rules out a verdict on a sweep: benchmarks on which its base does not see by these rules, and gates that its
+    encoders or decoders failed in the scale's last check."""
     blind = [row.what for row in rows if row.rule in ("above majority", "above blind") and row.verdict == "fail"]
     gates = [
         f"{row['gate']} {row['what']}, seed {row['seed']}"
@@ -79,7 +79,7 @@ def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _gates(study: Study) -> list[dict[Hashable, str]]:
-    """The rows of the scale's last check; none where it was not checked."""
+    """The rows of the scale's last check; empty if there was none."""
     manifest = study.manifest
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
     path = study.variant.folder.with_name(name) / "gates.csv"
@@ -87,7 +87,7 @@ def _gates(study: Study) -> list[dict[Hashable, str]]:
 
 
 def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table | None]:
-    """Writes `validity.csv` and `.md`; returns them with their table. Nothing where there are no rules to apply."""
+    """Writes `validity.csv` and `.md`; returns the files and their table. Writes nothing if there are no rows."""
     if not rows:
         return [], None
     table, text = validity_table(study, rows), study.variant.folder / "validity.md"
@@ -96,7 +96,7 @@ def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table
 
 
 def validity_table(study: Study, rows: Sequence[Row]) -> Table:
-    """The rules as people read them."""
+    """The rules as a table for people."""
     manifest, seeds = study.manifest, len(study.seeds)
     about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
     counts = Counter(row.verdict for row in rows)
@@ -113,7 +113,7 @@ def validity_table(study: Study, rows: Sequence[Row]) -> Table:
 
 @dataclass(frozen=True)
 class _Facts:
-    """A study's base beside its blind control, at the seeds that they share."""
+    """A study's base and blind control at the seeds that they share."""
 
     study: Study
 
@@ -126,7 +126,7 @@ class _Facts:
         return self._arm(images="blind")
 
     def _arm(self, **changes: object) -> str | None:
-        """The arm that is the base but for `changes`."""
+        """The arm that equals the base except for `changes`."""
         recipe = self.study.sweep.base.model_copy(update=changes)
         return next((arm for arm, other in self.study.sweep.arms.items() if other == recipe), None)
 
@@ -145,7 +145,7 @@ class _Facts:
         return self.scores[self.scores["arm"] == self.base]
 
     def seeing(self) -> Iterator[Row]:
-        """Every visual benchmark, and every kind of question where a benchmark has several."""
+        """Rules for every visual benchmark, and for every kind of question of a benchmark with several."""
         floor = {row["what"].partition(",")[0] for row in _gates(self.study) if row["verdict"] == "floor"}
         vqa = self.scores[self.scores["family"] == "vqa"]
         for benchmark, table in vqa.groupby("benchmark", sort=False, observed=True):
@@ -179,7 +179,7 @@ class _Facts:
 
     @cached_property
     def _majorities(self) -> dict[str, dict[str, float]]:
-        """By benchmark, what the best constant answer for each kind of question earns, the mean over seeds."""
+        """The score of the best constant answer by benchmark and kind of question, mean over seeds."""
         trials = self.study.variant.trials
         own = trials[(trials["arm"] == self.base) & trials["seed"].isin(self.seeds)]
         levels = [self.study.records[fingerprint].get("majority_by_kind", {}) for fingerprint in own["fingerprint"]]
@@ -194,7 +194,7 @@ class _Facts:
             yield _within("CIDEr in range", f"{benchmark}, {shots} shots", asked, *CIDER, "40 to 150")
 
     def steps(self) -> Iterator[Row]:
-        """Longer training is better, as far as the arms are there, on the average over benchmarks and shots."""
+        """Rules that longer training is better on the average over benchmarks and shots, for the arms that exist."""
         half, double = (self._arm(steps=round(self.study.sweep.base.steps * factor)) for factor in (0.5, 2))
         table = self.scores[self.scores["family"] != "text"]
         pairs = {"standard − half steps": (self.base, half), "double − standard steps": (double, self.base)}
@@ -231,27 +231,27 @@ def _row(rule: str, what: str, found: Interval, needed: str, verdict: Verdict) -
 
 
 def _verdict(low: float, high: float, needed: float, otherwise: Verdict) -> Verdict:
-    """Of an interval and what its lower end must reach: one that holds the bound is not yet narrow enough to tell."""
+    """The verdict for an interval whose lower end must reach `needed`; `unknown` if the interval contains it."""
     if low >= needed:
         return "pass"
     return otherwise if high < needed else "unknown"
 
 
 def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """`first` with the scores of `second` taken off, question by question; seeds that only one has fall away."""
+    """The score differences `first` − `second` per question, for the seeds that both have."""
     keys = ["seed", "benchmark", "shots", "block", "question"]
     both = first.merge(second[[*keys, "score"]], on=keys, suffixes=("", "_second"))
     return both.assign(score=both["score"] - both["score_second"])
 
 
 def _by_seed(table: pd.DataFrame) -> pd.Series[float]:
-    """For each seed the plain mean over benchmarks and shots."""
+    """The plain mean over benchmarks and shots for each seed."""
     means = table.groupby(["seed", "benchmark", "shots"], observed=True)["score"].mean()
     return means.groupby("seed").mean()
 
 
 def _mean(table: pd.DataFrame) -> Interval:
-    """The mean over benchmarks: over seeds, or with one seed over blocks of questions."""
+    """The mean over benchmarks, with an interval over seeds, or with one seed over blocks of questions."""
     if found := one_sample(_by_seed(table).tolist()):
         return found
     blocks = table.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])

@@ -1,7 +1,7 @@
-"""What the results of a scale say of each lesson (`analysis.lessons`).
+"""Judges each lesson (`analysis.lessons`) by the results of a scale.
 
-`lesson_parts` gives a sweep's rows, one per claim that a lesson comes to, with the columns of `analysis.claims`;
-`judge_lessons` makes one row per lesson of all of them. All lessons that can be judged are one family.
+`lesson_parts` gives a sweep's rows, one per claim of a lesson, with the columns of `analysis.claims`; `judge_lessons`
+combines them to one row per lesson. All lessons that can be judged form one family for multiple testing.
 """
 
 import json
@@ -25,7 +25,7 @@ COLUMNS = (
     *("detail", "measure", "expect", "margin", "expectation", "size", "estimate", "error", "df", "low", "high"),
     *("interval", "p", "seeds", "seed_list", "seeds_are", "mixes_machines", "paper", "paper_bound", "paper_source"),
 )
-"""What a lesson has of the claim that its verdict hangs on."""
+"""Columns that a lesson takes from the claim that determines its verdict."""
 
 PARTS = (
     *("lesson", "part", "decides", "scored_by", "sweep", *COLUMNS, "low_questions", "high_questions"),
@@ -38,10 +38,10 @@ LAW_SEEDS = 3
 
 
 def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A row per claim of the lessons about a sweep, and where captions have a content score one more for that.
+    """A row per claim of the lessons about a sweep, and a second one by content if captions have a content score.
 
-    Besides the columns of claims: `lesson`, `part` (its number), `scored_by` (`wording` or `content`), `decides`, and
-    `says`, the verdict of the row by itself, uncorrected. `reason` says why a row does not decide.
+    Columns in addition to those of claims: `lesson`, `part` (its number), `scored_by` (`wording` or `content`),
+    `decides`, and `says`, the uncorrected verdict of the row by itself. `reason` says why a row does not decide.
     """
     reason, rows = grounds(study, failed), []
     for lesson in lessons:
@@ -59,7 +59,7 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
 
 
 def _both(study: Study, claim: Claim) -> dict[str, Claim]:
-    """The claim by the captions' metric, which counts wording, and by their content where there is such a score."""
+    """The claim by the captions' metric, which judges wording, and by their content if there is such a score."""
     twin = {(arm, f"{CONTENT} {measure}"): weight for (arm, measure), weight in claim.weights.items()}
     if not all(study.trial_values(measure) for _, measure in twin):
         return {"wording": claim}
@@ -68,20 +68,21 @@ def _both(study: Study, claim: Claim) -> dict[str, Claim]:
 
 
 def all_parts(lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path) -> pd.DataFrame:
-    """The parts of all sweeps of a scale and of its learning-rate law, whose file is `law`."""
+    """The parts from all sweeps of a scale and from its learning-rate law in the file `law`."""
     found = [*frames, *(law_parts(lesson, law) for lesson in lessons if lesson.sweep == LAW)]
     found = [frame for frame in found if len(frame)]
     return pd.concat(found, ignore_index=True).reindex(columns=PARTS) if found else pd.DataFrame(columns=PARTS)
 
 
 def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFrame:
-    """A row per lesson: `lesson`, `claim`, `by`, `paper_says`, `section`, `sweep`; the part that the verdict hangs on,
-    with the columns of claims, and `parts`, how many decide; `p_holm`, `family`, `seeds_needed`, `verdict`, `reason`.
+    """A row per lesson: `lesson`, `claim`, `by`, `paper_says`, `section`, `sweep`; the columns of claims for the part
+    that determines the verdict; `parts`, the number of deciding parts; `p_holm`, `family`, `seeds_needed`, `verdict`,
+    `reason`.
 
-    A lesson holds if every deciding part does (the largest p counts) and is contradicted if one is (the smallest p,
-    times their number); it is smaller than the paper's size if every part with a size is. Each must be so by the
-    wording's score and, where there is one, by the content's. Holm's correction orders lessons by the smallest p of
-    what could be said of them, and all that is said of one lesson is at its level. `parts` come from `all_parts`.
+    A lesson is supported if all deciding parts are (the largest p counts) and contradicted if one is (the smallest p
+    times their number); it is smaller than the paper's size if every part with a size is. Each of these must hold by
+    the wording score and, if there is one, by the content score. Holm's correction orders lessons by the smallest p of
+    their possible statements, and all statements about a lesson use its level. `parts` come from `all_parts`.
     """
     lessons = list(lessons)
     found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
@@ -100,7 +101,7 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
 
 
 def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdict, float]]:
-    """Verdict and adjusted p of each lesson, of the p of all that could be said of it."""
+    """Verdict and Holm-adjusted p of each lesson, from the p of each possible statement about it."""
     order = sorted(p, key=lambda name: min(p[name].values()))
     running, verdicts = 0.0, {}
     for rank, name in enumerate(order):
@@ -111,14 +112,13 @@ def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdic
 
 
 SUPPORTED = ("supported", "supported, smaller")
-
 DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
 
 
 def combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """The p values of a lesson's statements by `wording`, by `content` (empty without such scores), and by `both`.
 
-    All are empty where no part decides or one that does has no p.
+    All are empty if no part decides or if a deciding part has no p.
     """
     deciding = rows[rows["decides"].astype(bool)]
     if deciding.empty or deciding["p"].isna().any():
@@ -133,7 +133,7 @@ def combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The p of what could be said of a lesson, from those of its parts (`p_values`)."""
+    """The p of each possible statement about a lesson, from those of its parts (`p_values`)."""
     sizes = [part["smaller"] for part in parts if "smaller" in part]
     p = {"supported": max(part["supported"] for part in parts)}
     p["contradicted"] = min(1.0, len(parts) * min(part["contradicted"] for part in parts))
@@ -160,8 +160,9 @@ def _lesson_row(
 
 
 def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
-    """The row that a verdict hangs on: the surest that speaks against the lesson, by the score (wording or content) by
-    which that is less sure, for it must be so by both; else the least sure."""
+    """The row that determines a verdict: for a supported lesson, or if no part is against it, the part with the least
+    certain support; for a refuted size, the part that refutes it least certainly; otherwise the most certain part
+    against the lesson, by the score (wording or content) by which that is less certain, as it must hold by both."""
     known = rows[rows["p"].notna()]
     against = known[known["p_contradicted"] < known["p_supported"]]
     if known.empty:
@@ -171,13 +172,13 @@ def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
     elif verdict == "refuted in size":
         place = known["p_smaller"].idxmax()
     else:
-        surest = against.loc[against.groupby("scored_by")["p_contradicted"].idxmin(), "p_contradicted"]
-        place = surest.idxmax()
+        strongest = against.loc[against.groupby("scored_by")["p_contradicted"].idxmin(), "p_contradicted"]
+        place = strongest.idxmax()
     return dict(rows.loc[place])
 
 
 def law_parts(lesson: Lesson, path: Path) -> pd.DataFrame:
-    """The rows of a lesson about the law's slope, as its fit wrote it; none where there is no law."""
+    """The rows of a lesson about the law's slope, from the fit in `path`; empty if there is no law."""
     if not path.exists():
         return pd.DataFrame()
     try:

@@ -66,7 +66,7 @@ def test_a_wrong_word_gets_one_line(
     assert not (tmp_path / "results" / "local" / "mlflow.db").exists(), "no time is spent on it"
 
 
-UNTRAINED = "run it: mm1-lab run data_mix --scale mini --seeds 0, --only base"
+UNTRAINED = "run it first: mm1-lab run data_mix --scale mini --seeds 0, --only base"
 NOTHING = "there are no results here; run a sweep first"
 
 

@@ -1,8 +1,8 @@
-"""The paper's own numbers, each with where it stands. What was never published is a blank, never a guess.
+"""The paper's own numbers with their sources. Unpublished numbers are blank, never guessed.
 
-One file a table or figure, all of the same columns. A row is a number of `label` in a `panel`, or, with `minus`, the
-difference between two labels as the paper states it. `bound` is `equal`, `above` (the paper says only that it is more)
-or `unknown`, and then there is no value.
+There is one file per table or figure, all with the same columns. A row is the number of a `label` in a `panel` or, with
+`minus`, the difference between two labels as the paper states it. `bound` is `equal`, `above` (the paper only says that
+the number is larger) or `unknown` (there is no value).
 """
 
 import csv
@@ -27,7 +27,7 @@ class PaperNumber:
 
     value: float
     bound: Bound
-    """`above`: the paper says only that it is more than this."""
+    """`above`: the paper only says that the number is larger than this."""
     source: str
 
     def __str__(self) -> str:
@@ -41,26 +41,26 @@ class Paper:
     """The known numbers of one table or figure."""
 
     values: dict[tuple[str, str, str], PaperNumber]
-    """By panel, label and measure."""
+    """Numbers by panel, label and measure."""
     differences: dict[tuple[str, str, str, str], PaperNumber]
-    """By panel, first label, second label and measure."""
+    """Differences by panel, first label, second label and measure."""
 
     @property
     def sources(self) -> list[str]:
-        """Of the values, each once; tables number them in this order."""
+        """The distinct sources of the values; tables number them in this order."""
         return list(dict.fromkeys(number.source for number in self.values.values()))
 
     def value(self, panel: str, label: str, measure: str) -> PaperNumber | None:
         return self.values.get((panel, label, measure))
 
     def difference(self, panel: str, first: str, second: str, measure: str) -> PaperNumber | None:
-        """`first` − `second` as the paper states it, or from its two numbers where it gives both."""
+        """`first` − `second` as the paper states it, or else computed from its two numbers."""
         numbers = [(1.0, self.value(panel, first, measure)), (-1.0, self.value(panel, second, measure))]
         return self.differences.get((panel, first, second, measure)) or combine_numbers(numbers)
 
 
 def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperNumber | None:
-    """The weighted sum of numbers, labelled as derived; None where one is not known, or a bound says nothing of it."""
+    """The weighted sum of numbers, labelled as derived; None if one is unknown or a bound does not bound the sum."""
     known = [(weight, number) for weight, number in terms if number]
     if not terms or len(known) < len(terms) or any(w < 0 and number.bound == "above" for w, number in known):
         return None
@@ -71,7 +71,7 @@ def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperN
 
 
 def read_paper(reproduces: str) -> Paper:
-    """The numbers of `Fig. 5`, `Table 1`, …; none where no file holds them. Raises RequestError for a broken file."""
+    """The numbers of `Fig. 5`, `Table 1`, …; empty if there is no file. Raises RequestError for an invalid file."""
     name = re.sub(r"\W+", "_", reproduces.lower().replace("fig.", "figure")).strip("_")
     path = FOLDER / f"{name}.csv"
     paper = Paper({}, {})
@@ -87,7 +87,7 @@ def read_paper(reproduces: str) -> Paper:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """All rows of a file, blanks too. Raises RequestError with file, line and remedy where it breaks the form."""
+    """All rows of a file, including blanks. Raises RequestError, naming the line, for an invalid file."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
@@ -97,5 +97,5 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         if row["bound"] not in ("equal", "above", "unknown") or not (row["label"] and row["measure"] and row["source"]):
             raise RequestError(f"{path}, line {line}: needs a label, a measure, a source, and equal, above or unknown")
         if not re.fullmatch("" if row["bound"] == "unknown" else r"-?\d+(\.\d+)?", row["value"]):
-            raise RequestError(f"{path}, line {line}: {row['value']!r} is no value of a number that is {row['bound']}")
+            raise RequestError(f"{path}, line {line}: {row['value']!r} is not a value for bound {row['bound']!r}")
     return rows

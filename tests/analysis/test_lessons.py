@@ -321,7 +321,7 @@ def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
     path.write_text(
         good.replace("{contrast: captions lift zero-shot, paper_size: 13.5}", "{measure: 0-shot}"), encoding="utf-8"
     )
-    with pytest.raises(RequestError, match="a part names a contrast, an axis"):
+    with pytest.raises(RequestError, match="a part needs exactly one of: contrast; axis"):
         load_lessons(path)
 
 

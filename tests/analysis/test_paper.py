@@ -116,6 +116,6 @@ def test_a_file_edited_by_hand_is_refused_with_its_line(tmp_path: Path) -> None:
         return str(error.value)
 
     assert "columns must be panel, label" in refused(COLUMNS[:-1], good)
-    assert "line 2: 'about 3' is no value" in refused(COLUMNS, good | {"value": "about 3"})
-    assert "line 2: '' is no value" in refused(COLUMNS, good | {"value": ""})
+    assert "line 2: 'about 3' is not a value" in refused(COLUMNS, good | {"value": "about 3"})
+    assert "line 2: '' is not a value" in refused(COLUMNS, good | {"value": ""})
     assert "line 2: needs a label" in refused(COLUMNS, good | {"source": ""})
