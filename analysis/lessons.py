@@ -114,8 +114,7 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -
 def _differences(
     levels: Levels, known: Mapping[str, Mapping[str, str]], sweep: Sweep, either_way: bool = False
 ) -> list[tuple[str, Signed]]:
-    """(words, weights) of the difference of two arms, or of the mean over all pairs of arms that differ only in an
-    axis."""
+    """(words, weights) of the difference of two arms, or its mean over all pairs that differ only in an axis."""
     if levels.first and levels.second:
         known_arms = {levels.first, levels.second} <= set(sweep.arms)
         return [(f"{levels.first} − {levels.second}", {levels.first: 1.0, levels.second: -1.0})] if known_arms else []

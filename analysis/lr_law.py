@@ -217,8 +217,7 @@ def fit_all(measurements: Measurements, targets: Sequence[Target], keep_unbracke
 
 
 def agreement(first: Fit, second: Fit) -> Interval | None:
-    """The mean log ratio of the first fit's optima to the second's over cells that both bracket; None if there are
-    none."""
+    """The mean log ratio of the first fit's optima to the second's over cells that both bracket; None without any."""
     others = {optimum.cell.name: optimum for optimum in second.optima if optimum.bracketed}
     both = [o for o in first.optima if o.bracketed and o.cell.name in others]
     return mean_of([o.log_rate - others[o.cell.name].log_rate for o in both])

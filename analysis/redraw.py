@@ -74,10 +74,9 @@ def draw_sweep(folder: Path) -> list[Path]:
     """Redraws one sweep's folder (`RESULTS/SCALE/VARIANT`); returns the files written.
 
     - `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms if the sweep has none;
-    - `contrasts.*`: the claims with their verdicts;
+    - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: means over seeds;
     - `sources.csv`: held-out loss, tokens and epochs per source; `predictions.html|png`: sampled predictions;
-    - `validity.*`: the rules for the base, if it has a blind control;
     - `table_1.*`, `table_3.*`, `table_4.*`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
 

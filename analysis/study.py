@@ -1,5 +1,4 @@
-"""The results of one sweep for tables and figures: means and differences with intervals, panels, controls, and the
-paper's numbers."""
+"""The results of one sweep: means and differences with intervals, panels, controls, and the paper's numbers."""
 
 from __future__ import annotations
 

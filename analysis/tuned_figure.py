@@ -18,8 +18,7 @@ MEAN = 1.6
 
 
 def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
-    """Draws the mean over conversations by arm, a line per panel, over single benchmarks (left), and solutions by shots
-    (right).
+    """Draws conversations by arm on the left (means per panel and single benchmarks), solutions by shots on the right.
 
     For MM1's Fig. 6b, the left axis is in percent of the first arm, as in the paper.
     """

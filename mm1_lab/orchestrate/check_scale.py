@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from mm1_lab.evaluate.gates import GateRow
 
 GATES = ("words", "probe", "lower", "leaks", "prompts")
-"""The decoder on scenes told in words, linear probes of the encoder, the same at a lower resolution, leaks, and the
-length of prompts."""
+"""The decoder on scenes in words, linear probes of the encoder, also at a lower resolution, leaks, prompt lengths."""
 OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
 HEADING = ("gate", "seed", "what", "value", "95 % interval", "needed", "verdict")
 Part = TypeVar("Part", bound=Stage)

@@ -82,8 +82,7 @@ class Cost:
 
 
 def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: float, vocabulary: int) -> Cost:
-    """The cost of a stage. `counts` are parameters by part (`count_parameters`), `connector` the FLOPs of the
-    connector's forward pass per image."""
+    """`counts`: parameters by part (`count_parameters`); `connector`: FLOPs of its forward pass per image."""
     itemsize = 4 if scale.precision == "32-true" else 2
     if isinstance(stage, EncoderStage):
         return _encoder_cost(stage, counts, itemsize)
@@ -193,8 +192,7 @@ def images_per_row(stage: ModelStage, source: str, scale: Scale) -> float:
 def _flops_per_position(size: Size, context: float, passes: int) -> float:
     """FLOPs per position that attends to `context` others: 2 per parameter and pass, plus attention's two products.
 
-    Attention's backward pass, twice the forward FLOPs, is needed also if the weights are frozen but an earlier part is
-    trained.
+    Attention's backward pass, twice its forward FLOPs, is needed even if only an earlier part is trained.
     """
     attention = 4 * size.layers * size.width * context
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
@@ -245,8 +243,7 @@ def _active(total: int, size: Size) -> int:
 
 
 def _layer(size: Size, itemsize: int) -> float:
-    """Bytes of the largest layer's weights: experts in the compute precision, the rest in fp32 plus any half-precision
-    copy."""
+    """Bytes of the largest layer's weights: experts in the compute precision, the rest in fp32 plus any copy."""
     dense = size.parameters().dense / size.layers
     extra = size.parameters().total - size.parameters().dense
     return (4 + itemsize % 4) * dense + itemsize * extra / max(1, size.layers // size.experts_every)

@@ -18,15 +18,11 @@ from mm1_lab.orchestrate.request import Request, machine_slots
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
 
 Judge = Callable[[Path], tuple[list[str], list[str]]]
-"""Judges a sweep's folder: returns a line per lesson, and the arms for which more seeds could still decide a lesson.
-The analysis passes it in, as this package does not import the analysis."""
+"""Judges a sweep's folder: a line per lesson, and the arms for which more seeds could still decide one."""
 
 
 def parse_looks(text: str, seeds: int) -> tuple[int, ...]:
-    """Parses `--looks` (`4,6,8,10`); the default is every second number of seeds from 4, and the last one.
-
-    Raises RequestError.
-    """
+    """Parses `--looks` (`4,6,8,10`; default: every second number from 4, and the last). Raises RequestError."""
     if seeds < 2:
         raise RequestError("--until-decided: one seed decides nothing; give the largest number of seeds: --seeds 10")
     if not text:

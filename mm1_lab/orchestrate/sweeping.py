@@ -26,10 +26,7 @@ Short = Callable[[Path], str]
 
 
 def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short | None = None) -> int:
-    """Runs the request. Returns the exit code: 0, or 1 if a trial has no scores.
-
-    The analysis passes in `draw` and `short`, as this package does not import it.
-    """
+    """Runs the request; returns the exit code, 1 if a trial has no scores. `draw` and `short` are the analysis'."""
     plan, work_list = complete(request, executor, draw)
     show(request, plan, work_list, short)
     return 0 if all(request.ledger.has_scores(trial.fingerprint) for trial in request.trials) else 1

@@ -1,5 +1,4 @@
-"""Shipped parts: finished stages that come with the repository, so that a sweep starts from a trained encoder and
-decoder."""
+"""Shipped parts: finished stages that come with the repository, so that a sweep starts from pre-trained parts."""
 
 import os
 import shutil
