@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code: `python docs/make_reference.py`. A test checks that it is current."""
+"""Writes docs/reference.md from the code: `python docs/make_reference.py`. A test checks that it is up to date."""
 
 import argparse
 import ast
@@ -49,12 +49,12 @@ PATH = Path(__file__).with_name("reference.md")
 
 GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "Recipes": (
-        "`sweeps/recipes/*.yaml`, and the arms of a sweep: in the paper's units.",
+        "`sweeps/recipes/*.yaml`, and the arms of a sweep, in the paper's units.",
         (Recipe, EncoderRecipe, DataMix, SftRecipe),
     ),
     "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search)),
     "Scales": (
-        "`sweeps/scales/*.yaml`: what a recipe becomes. `--set` takes them by path: `train.steps=200`.",
+        "`sweeps/scales/*.yaml`: concrete sizes and resources. `--set` addresses fields by path: `train.steps=200`.",
         (
             Scale,
             Size,
@@ -72,28 +72,28 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
 }
 
 MEASURES = {
-    "`0-shot`, `4-shot`, `8-shot`, …": "the plain mean over the benchmarks with images at so many demonstrations",
-    "`average`": "the plain mean over the benchmarks with images and numbers of shots",
-    "`captioning 0-shot`, `vqa 8-shot`, …": "the same within a family of benchmarks",
-    "`chat 0-shot`, `pope-random f1 0-shot`, …": "a family of tuned models' or imported benchmarks, or one of them",
-    "`text-core`": "the mean over the benchmarks without images",
-    "`content 0-shot`, `content average`, …": "the same with captions scored by what they say, whatever the wording",
+    "`0-shot`, `4-shot`, `8-shot`, …": "unweighted mean over the benchmarks with images, with that many demonstrations",
+    "`average`": "unweighted mean over the benchmarks with images and the numbers of shots",
+    "`captioning 0-shot`, `vqa 8-shot`, …": "the same within one family of benchmarks",
+    "`chat 0-shot`, `pope-random f1 0-shot`, …": "one family or benchmark, for fine-tuned models or imported",
+    "`text-core`": "mean over the benchmarks without images",
+    "`content 0-shot`, `content average`, …": "the same, with captions scored by content, regardless of wording",
 }
 
 EXIT_CODES = {
     DONE: "done",
-    FAILED: "a trial, or a gate of `check-scale`, failed; the others went on",
-    WRONG: "the request was wrong; nothing was changed",
-    130: "stopped by Ctrl-C; the same command goes on",
+    FAILED: "a trial, or a gate of `check-scale`, failed; the others continued",
+    WRONG: "the request was invalid; nothing was changed",
+    130: "stopped by Ctrl-C; run the same command to continue",
 }
 
 VARIABLES = {
-    "MLFLOW_TRACKING_URI": "where runs are entered; the database in `results/local` unless given",
+    "MLFLOW_TRACKING_URI": "where runs are logged; default: the database in `results/local`",
     "MLFLOW_TRACKING_USERNAME`, `MLFLOW_TRACKING_PASSWORD`, `MLFLOW_TRACKING_TOKEN": "MLflow's own; never printed",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; 10 seconds, one try unless given",
-    "RAY_AUTH_TOKEN": "Ray's token; made anew for each command unless given",
-    "PYTHONPATH": "goes on to the processes of a sweep",
-    "RAY_AUTH_MODE": "`token` for a process that imports Ray before it runs a sweep; else the sweep sets it",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; default: 10 seconds, one attempt",
+    "RAY_AUTH_TOKEN": "Ray's token; default: a new one for each command",
+    "PYTHONPATH": "passed on to the processes of a sweep",
+    "RAY_AUTH_MODE": "set to `token` if a process imports Ray before it runs a sweep; otherwise set by the sweep",
 }
 
 
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def reference() -> str:
-    parts = ["# Reference", "Made from the code by `docs/make_reference.py`."]
+    parts = ["# Reference", "Generated from the code by `docs/make_reference.py`."]
     for title, (text, models) in GROUPS.items():
         parts += [f"## {title}", text]
         for model in models:
@@ -110,20 +110,20 @@ def reference() -> str:
     parts += ["## Names"]
     for title, names in {
         "Connectors": CONNECTORS,
-        "Readers of data": READERS,
+        "Data readers": READERS,
         "Metrics": [*METRICS, "cider"],
-        "Formats of benchmarks": FORMATS,
-        "What a contrast may expect": Contrast.model_fields["expect"].annotation.__args__,  # type: ignore[union-attr]
+        "Benchmark formats": FORMATS,
+        "Expectations of a contrast": Contrast.model_fields["expect"].annotation.__args__,  # type: ignore[union-attr]
     }.items():
         parts.append(f"{title}: {', '.join(f'`{name}`' for name in names)}.")
-    parts += ["## Measures", _table(("measure", "is"), MEASURES.items())]
+    parts += ["## Measures", _table(("measure", "meaning"), MEASURES.items())]
     settings = EvaluationSettings(questions=8, batch_size=1)
     parts += [
         "## Benchmarks of the miniature world",
-        "Those of the families `chat` and `solutions` are for tuned models alone. A prompt is an example; pictures "
-        "stand before it. Further metrics are rows of their own: `pope-random f1`.",
+        "The families `chat` and `solutions` are only for fine-tuned models. Prompts are examples; pictures precede "
+        "them. Additional metrics have their own rows, such as `pope-random f1`.",
         _table(
-            ("benchmark", "mirrors", "family", "metric", "shots", "prompt", "an answer ends at"),
+            ("benchmark", "mirrors", "family", "metric", "shots", "prompt", "end of answer"),
             map(_benchmark, [*world_benchmarks(settings), *chat_benchmarks(settings)]),
         ),
     ]
@@ -136,12 +136,12 @@ def reference() -> str:
         parts += [
             f"### mm1-lab {name}",
             f"{parser.description} For {(parser.epilog or '').replace('example: ', 'example `')}`.",
-            _table(("option", ""), rows),
+            _table(("option", "description"), rows),
         ]
-    parts += ["## Exit codes", _table(("code", "means"), ((str(code), text) for code, text in EXIT_CODES.items()))]
+    parts += ["## Exit codes", _table(("code", "meaning"), ((str(code), text) for code, text in EXIT_CODES.items()))]
     parts += [
         "## Environment variables",
-        _table(("variable", "is"), ((f"`{name}`", text) for name, text in VARIABLES.items())),
+        _table(("variable", "meaning"), ((f"`{name}`", text) for name, text in VARIABLES.items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -165,11 +165,11 @@ def _fields(model: type[BaseModel]) -> str:
         default = field.get_default(call_default_factory=True)
         shown = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
         rows.append((f"`{name}`", f"`{_type(field.annotation)}`", shown, texts.get(name, "")))
-    return _table(("field", "type", "default", "is"), rows)
+    return _table(("field", "type", "default", "description"), rows)
 
 
 def _field_texts(model: type[BaseModel]) -> dict[str, str]:
-    """The text below each field in the source."""
+    """The docstring below each field in the source."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body  # type: ignore[attr-defined]
     found = {}
     for field, text in itertools.pairwise(body):

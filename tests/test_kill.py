@@ -85,6 +85,6 @@ def test_the_death_of_rays_own_process_ends_in_a_line_of_ours(place: Any) -> Non
     os.kill(raylet(process.pid)[0], signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == 1
-    text = "mm1-lab: Ray's raylet was killed or ran out of memory; the same command goes on from here"
+    text = "mm1-lab: Ray's raylet was killed or ran out of memory; run the same command to continue"
     assert output.strip().splitlines()[-1] == text
     assert "Traceback" not in output

@@ -205,7 +205,7 @@ class RayTune(Executor):
         while not self.closing.wait(0.5):
             dead = [kind for kind, _ in node.dead_processes() if kind in ("raylet", "gcs_server")]
             if dead and not self.closing.is_set():
-                text = f"\nmm1-lab: Ray's {dead[0]} was killed or ran out of memory; the same command goes on from here"
+                text = f"\nmm1-lab: Ray's {dead[0]} was killed or ran out of memory; run the same command to continue"
                 print(text, file=sys.stderr, flush=True)
                 os._exit(1)
 
