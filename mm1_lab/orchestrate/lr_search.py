@@ -1,4 +1,4 @@
-"""The search for each size's best learning rate (MM1, section 4): rounds of an ordinary sweep whose arms increase.
+"""The search for each size's best learning rate (MM1, section 4): rounds of a sweep whose set of arms grows.
 
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates:
 - `grid`: rates around the size's initial guess; while the best rate by either objective is at an edge, the grid is
@@ -70,7 +70,7 @@ def choose_sizes(text: str, scale: Scale) -> list[str]:
 
 
 def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> dict[str, int]:
-    """Counted parameters by name of the sizes in `text` (`--predict`), or by default of all sizes above the fitted."""
+    """Counted parameters by name, of the sizes in `text` (`--predict`) or by default of all larger than the fitted."""
     if text:
         names = [size_name(part, scale, "--predict") for part in text.split(",")]
     else:

@@ -46,7 +46,7 @@ PRELOADED = "mm1_lab.orchestrate.preloaded"
 
 LEFT_OUT = ("start_api_server", "start_monitor", "start_log_monitor")
 """Ray's dashboard, autoscaler and log servers: each is a Python process, and Ray waits seconds for the first before it
-starts any worker. A version of Ray with other names for them starts them."""
+starts any worker. If a version of Ray has other names for them, they are started as usual."""
 
 ABANDONED_DAYS = 7
 """Tune's files of a killed run are deleted after this time."""
