@@ -317,7 +317,7 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     assert "miniature world of drawn shapes" in summary and "What mattered most cannot be said" in summary
     assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+\)\.", summary)
     assert "**One seed (0)" in summary
-    assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
+    assert "Again: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
     axes = pd.read_csv(one_seed / "mini" / "axes.csv").set_index(["axis", "measure"])
