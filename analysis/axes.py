@@ -66,9 +66,9 @@ def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
         for row in ranked(rows).to_dict("records")
     ]
     notes = [
-        "How far an axis moves the scores, in points: twice the root mean square distance of levels from the middle of "
-        "arms that differ in this axis alone, which between two levels is their difference; with 95 % intervals, each "
-        "effect against its own change from seed to seed.",
+        "Spread in points: twice the root mean square distance of an axis' levels from the mean of arms that differ "
+        "in this axis alone; between two levels, their difference. 95 % intervals compare each effect with its own "
+        "variation from seed to seed.",
         *(f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()),
     ]
     if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):

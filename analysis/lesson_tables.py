@@ -21,7 +21,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
         known, several = isinstance(row["detail"], str), f" (of {row['parts']})" if row["parts"] > 1 else ""
         cells = {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1")}
         cells |= {"the paper": f"{row['paper_says']} ({row['section']})"}
-        cells |= {"hangs on": row["detail"] + several if known else MISSING}
+        cells |= {"decisive part": row["detail"] + several if known else MISSING}
         cells |= {"expected": expected(row) if known else MISSING, "estimate": estimate_cell(row)}
         cells |= {"MM1": paper_cell(row, sources), "seeds": seeds_of(row), "seeds needed": seeds_cell(row)}
         rows.append(cells | {"verdict": verdict_cell(row)})
@@ -29,7 +29,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
     tables = [Table(title, pd.DataFrame(rows), notes)]
     each = [
         {"lesson": row["lesson"], "part": row["detail"], "expected": expected(row), "estimate": estimate_cell(row)}
-        | {"by itself": row["says"] + f": {row['reason']}" * bool(row["reason"])}
+        | {"verdict of the part": row["says"] + f": {row['reason']}" * bool(row["reason"])}
         for row in parts[parts["detail"].notna()].to_dict("records")
     ]
     return [*tables, *([Table("Part by part", pd.DataFrame(each))] if each else [])]
@@ -71,13 +71,13 @@ def seeds_of(row: Row) -> str:
 
 def lesson_notes(lessons: pd.DataFrame) -> list[str]:
     notes = [
-        "Differences in points, with 95 % intervals over seeds; of a lesson with several parts, the one that its "
-        "verdict hangs on. A lesson needs all its parts and falls with one; all lessons are one family, and verdicts "
-        "hold at 5 % after Holm's correction. *Supported, smaller*: the direction is the paper's, the size is below "
-        "the paper's. *Refuted in size*: too small for the paper, whatever its sign. *By wording only*: by CIDEr and "
-        "not by what captions say. *By content only*: the reverse. *Undecided*: the results allow either, though "
-        "the interval, which is uncorrected, may leave out 0; *seeds needed* would decide it four times out of five if "
-        "the truth is as estimated. *Development* seeds are those that world and recipes were tuned on."
+        "Differences in points, with 95 % intervals over seeds. For a lesson with several parts, the table shows the "
+        "part that decides its verdict: a lesson needs all its parts and falls with one. All lessons are one family; "
+        "verdicts hold at 5 % after Holm's correction. *Supported, smaller*: the direction is the paper's, the size is "
+        "smaller. *Refuted in size*: smaller than the paper's, whatever its sign. *By wording only*: by CIDEr, but "
+        "not by the content of captions. *By content only*: the reverse. *Undecided*: the data allow either, although "
+        "the interval, which is uncorrected, may exclude 0; with the *seeds needed*, it would be decided with 80 % "
+        "power if the true difference is the estimate. *Development* seeds are those used to tune world and recipes."
     ]
     if (lessons["interval"] == "questions").any():
         notes.append(
@@ -90,5 +90,5 @@ def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
     """Draws the lessons that have scores, except those about the learning-rate law."""
     there = lessons["estimate"].notna()
     missing = ", ".join(lessons["lesson"][~there])
-    note = "95 % intervals of the part that each verdict hangs on." + f" Not run: {missing}." * bool(missing)
+    note = "95 % intervals of the part that decides each verdict." + f" Not run: {missing}." * bool(missing)
     return draw_claims(lessons[there & (lessons["sweep"] != LAW)], path, title, note)

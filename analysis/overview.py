@@ -22,9 +22,9 @@ from mm1_lab.results import Manifest
 from mm1_lab.results.samples import Sampled
 
 WORLDS = {
-    "world": "that see a miniature world of drawn shapes: the numbers tell how these choices act there, and not what "
-    "models of the paper's size would score",
-    "shards": "trained on one's own data",
+    "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
+    "of the paper's size would score",
+    "shards": "trained on your own data",
 }
 
 
@@ -65,8 +65,8 @@ class Drawn:
     @property
     def cost(self) -> str:
         hours = self.runs["seconds"].sum() / 3600
-        shared = f", the encoders and decoders that they share {self.shared_seconds / 3600:.1f}"
-        trials = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} hours of a core"
+        shared = f"; the encoders and decoders that they share took {self.shared_seconds / 3600:.1f}"
+        trials = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} core hours"
         return f"{trials}{shared * bool(self.shared_seconds)}."
 
 
@@ -124,7 +124,7 @@ class Group:
 
     @property
     def accuracy_table(self) -> Table | None:
-        title = f"Would a cheaper run have decided as {self.name} does?"
+        title = f"Decision accuracy of cheaper runs, compared with {self.name}"
         return accuracy_table(self.accuracy, title) if len(self.accuracy) else None
 
     @property
@@ -148,7 +148,7 @@ class Group:
     def _mattered(self) -> str:
         known = ranked(self.axes).dropna(subset="low") if self.axes is not None else None
         if known is None or known.empty:
-            return "What mattered most cannot be said: no design choice was varied at two seeds or more."
+            return "No design choice was varied with two seeds or more, so none can be said to matter most."
         words = [
             f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, 95 % interval "
             f"{as_text(row['low'])} to {as_text(row['high'])})"
@@ -163,7 +163,7 @@ class Group:
         reasons = Counter(re.split("[:,]", one)[0] for one in found["reason"][found["verdict"] == "not judged"])
         told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
         names = found["lesson"][found["verdict"] == "undecided"]
-        left = f"; these results leave open: {', '.join(names)}" * bool(len(names))
+        left = f"; undecided: {', '.join(names)}" * bool(len(names))
         return f"Of {len(found)} lessons: {tally(found)}{f' ({told})' * bool(told)}{left}."
 
 
@@ -215,7 +215,7 @@ def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
 
 def summary(groups: Sequence[Group]) -> str:
     """The study at a glance as Markdown, with its figures."""
-    parts = ["# What these results say"]
+    parts = ["# Summary"]
     for group in groups:
         place = f"{group.scale}/lessons{group.suffix}.md"
         parts += [f"## At {group.name}", *group.opening]
@@ -225,7 +225,7 @@ def summary(groups: Sequence[Group]) -> str:
         parts += [to_markdown(short_lessons(group.lessons, "")).rstrip()]
         if table := group.accuracy_table:
             parts += [f"### {table.title}", to_markdown(replace(table, title="")).rstrip()]
-        parts += [f"[Part by part, with the paper's words and what would decide them](<{place}>)."]
+        parts += [f"[All lessons part by part, with the paper's statements and the seeds needed](<{place}>)."]
         for drawn in group.drawn:
             parts += _sweep_in_short(drawn, group)
     return "\n\n".join([*parts, "Made by `make figures` from the files beside it."]) + "\n"
@@ -238,5 +238,5 @@ def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
     links = " · ".join(f"[{name}](<{place}/{name}>)" for name in names)
     lines = [f"### {sweep.heading}, {group.name}", f"**{drawn.caution}**" * bool(drawn.caution)]
     lines += [f"![{sweep.title}](<{place}/figure.png>)", f"{links}. {drawn.cost}"]
-    lines += [f"Without scores: {', '.join(drawn.missing)}." * bool(drawn.missing), f"Again: `{drawn.command}`"]
+    lines += [f"Without scores: {', '.join(drawn.missing)}." * bool(drawn.missing), f"Reproduce: `{drawn.command}`"]
     return [line for line in lines if line]

@@ -119,9 +119,9 @@ def accuracy_table(rows: pd.DataFrame, title: str) -> Table:
         sure = f" ({100 * one['accuracy_apart']:.0f} of {one['apart']})" if one["apart"] else f" ({MISSING})"
         row[str(one["measure"])] = f"{100 * one['accuracy']:.0f}{sure}"
     notes = [
-        "Percent of the pairs of arms of which the run finds the same one better as the dear run does; 50 is a coin. "
-        "In brackets the same among the pairs that the dear run tells apart (at 95 %), and how many they are.",
-        "One seed: the mean over each by itself. Cost: FLOPs of the trials, without the encoders and decoders that "
+        "Percentage of pairs of arms for which the run prefers the same arm as the full run; chance is 50. In "
+        "parentheses: the same among pairs that differ significantly (95 %) in the full run, and their number.",
+        "One seed: mean over single seeds. Cost: FLOPs of the trials, without the encoders and decoders that "
         "they share, in percent of the dear run's. Pairs share arms: these are fewer facts than pairs.",
     ]
     return Table(title, pd.DataFrame(shown.values()), notes, group="sweep")

@@ -67,7 +67,7 @@ def _sweep(one: Drawn, group: Group) -> dict[str, Any]:
         "cost": one.cost,
         "missing": ", ".join(one.missing),
         "figures": {
-            f"{FIGURES.get(p.stem, p.stem)}: {sweep.title}; the numbers stand in tables": data_uri(p) for p in figures
+            f"{FIGURES.get(p.stem, p.stem)}: {sweep.title}; the numbers are in the tables": data_uri(p) for p in figures
         },
         "tables": one.tables,
         "samples": one.samples,

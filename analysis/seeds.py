@@ -42,9 +42,9 @@ def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
     in_world = manifest.data.kind == "world"
     said = []
     if len(seeds) == 1:
-        said.append(f"One seed ({seeds[0]}): what another seed would give is not known, so nothing is decided.")
+        said.append(f"One seed ({seeds[0]}): the spread over seeds is unknown, so nothing is decided.")
     elif in_world and set(seeds) <= set(DEVELOPMENT):
-        said.append(f"The {seeds_text(seeds)}: the world and its recipes were tuned on them.")
+        said.append(f"The {seeds_text(seeds)}, on which the world and its recipes were tuned.")
     if in_world and manifest.data.digest != WORLD_DATA.digest:
         said.append(f"Made in an earlier miniature world ({manifest.data.digest}, now {WORLD_DATA.digest}).")
     return " ".join(said)

@@ -131,17 +131,17 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
         row |= {"expected": one["expectation"], "estimate": estimate(one)}
         if over_seeds:
             row |= {"over questions": _bounds(one["low_questions"], one["high_questions"])}
-            row |= {"smallest seen": as_text(one["smallest_difference"]), "seeds needed": seeds_cell(one)}
+            row |= {"detectable": as_text(one["smallest_difference"]), "seeds needed": seeds_cell(one)}
         rows.append(row | {"MM1": paper_cell(one, cited), "verdict": verdict_cell(one)})
     notes = [*study.notes]
     if over_seeds:
         notes.append(
-            "Each claim is judged by itself at 5 %, uncorrected; lessons, which are corrected for one another, stand "
-            "in `lessons.md`. A pair's variance over seeds is moderated towards that of the other arms. A direction "
-            "takes a two-sided test, equivalence two one-sided ones against its margin, *keeps* (≥) one against it. "
-            "*Smallest seen*: the true difference that such a sweep finds four times out of five. *Over questions*: "
-            "the 95 % interval for other questions to the same models. *Seeds needed*: how many decide an undecided "
-            "claim four times out of five if the truth is as estimated."
+            "Each claim is judged individually at 5 %, uncorrected; lessons, which are corrected for multiple testing, "
+            "are in `lessons.md`. A pair's variance over seeds is moderated towards that of the other arms. Directions "
+            "are tested two-sided, equivalence by two one-sided tests against its margin, *keeps* (≥) by one. "
+            "*Detectable*: the true difference that this sweep finds with 80 % power. *Over questions*: the 95 % "
+            "interval for other questions to the same models. *Seeds needed*: how many decide an undecided claim "
+            "with 80 % power if the true difference is the estimate."
         )
     if claims["mixes_machines"].any():
         notes.append("‡ The arms were scored on different machines or with different libraries.")

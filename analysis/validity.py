@@ -107,7 +107,7 @@ def validity_table(study: Study, rows: Sequence[Row]) -> Table:
         | {"needed": row.needed, "verdict": row.verdict}
         for row in rows
     ]
-    title = f"Can the base of {manifest.variant} at {manifest.scale} be trusted?"
+    title = f"Validity of the base: {manifest.variant}, scale {manifest.scale}"
     return Table(title, pd.DataFrame(lines), [f"Of {len(rows)} rules {tally}; 95 % intervals {about}."])
 
 

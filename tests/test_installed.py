@@ -45,7 +45,7 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     assert where.startswith(str(installed))
     assert "data_mix at smoke: 12 trials" in command("plan", "data_mix", "--scale", "smoke")
     assert "shipped" in command("plan", "data_mix", "--only", "base")
-    assert "8.5" in command("compare", "data_mix", "captions", "interleaved")
+    assert "11.5" in command("compare", "data_mix", "captions", "interleaved")
 
     shutil.copytree(REPOSITORY / "sweeps", empty / "sweeps")
     local = empty / "sweeps" / "data_mix.yaml"

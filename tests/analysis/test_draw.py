@@ -98,7 +98,7 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert (lift["seeds"], lift["seed_list"], lift["seeds_are"]) == (3, "0 1 2", "development")
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
     assert "3 training seeds" in text and "conditional on these models" not in text
-    assert "development seeds 0–2: the world and its recipes were tuned on them" in text
+    assert "development seeds 0–2, on which the world and its recipes were tuned" in text
 
 
 def test_one_seed_is_labelled_as_conditional_on_its_models(one_seed: Path) -> None:
@@ -314,10 +314,12 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
     assert "not run: make sweep-encoder" in summary and "1, development, over questions" in summary
     assert "12 trials of 1 sweep were run at scale mini, with development seed 0: models of 0.55 million" in summary
-    assert "miniature world of drawn shapes" in summary and "What mattered most cannot be said" in summary
+    assert (
+        "miniature world of drawn shapes" in summary and "No design choice was varied with two seeds or more" in summary
+    )
     assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+\)\.", summary)
     assert "**One seed (0)" in summary
-    assert "Again: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
+    assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
     axes = pd.read_csv(one_seed / "mini" / "axes.csv").set_index(["axis", "measure"])

@@ -102,4 +102,4 @@ def test_it_is_drawn_beside_the_dear_run_s_lessons(tmp_path: Path, data_mix: Swe
     assert set(rows["cheap"]) == {"scale mini", "scale mini, train.steps=350"} and set(rows["pairs"]) == {3}
     assert set(rows["cost"].round(3)) == {0.5, 0.125}
     assert not (tmp_path / "mini" / "decision_accuracy,train.steps=350.csv").exists(), "nothing is cheaper than that"
-    assert "Would a cheaper run have decided as scale mini does?" in (tmp_path / "summary.md").read_text("utf-8")
+    assert "Decision accuracy of cheaper runs, compared with scale mini" in (tmp_path / "summary.md").read_text("utf-8")
