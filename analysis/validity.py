@@ -20,6 +20,7 @@ import pandas as pd
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study
 from analysis.table import Table, as_text, to_markdown, write_csv
+from mm1_lab.config import WORLD_DATA
 from mm1_lab.files import write_text
 from mm1_lab.results import variant_name
 from mm1_lab.results.summary import by_content
@@ -79,8 +80,10 @@ def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _gates(study: Study) -> list[dict[Hashable, str]]:
-    """The rows of the scale's last check; empty if there was none."""
+    """The rows of the scale's last check; empty if there was none, or for results of an earlier world."""
     manifest = study.manifest
+    if manifest.data.kind == WORLD_DATA.kind and manifest.data.digest != WORLD_DATA.digest:
+        return []
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
     path = study.variant.folder.with_name(name) / "gates.csv"
     return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []

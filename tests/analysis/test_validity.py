@@ -12,7 +12,7 @@ from scipy import stats
 
 from analysis.study import read_study
 from analysis.validity import Row, _verdict, failed_gates, validity_rows, write_validity
-from mm1_lab.config import load_sweep
+from mm1_lab.config import WORLD_DATA, load_sweep
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant
 from tests.analysis.results_folder import HELD_OUT, write_results
@@ -135,6 +135,12 @@ def test_kinds_that_the_scales_gates_name_floor_are_left_out_of_their_benchmark(
     named = by_rule(validity_rows(read_study(folder)))
     assert named["above majority", "vqa without count, 0 shots"].needed == "low ≥ 20.0 + 5"
     assert named["above blind", "vqa: count, 0 shots"].verdict == "floor"
+
+    manifest = folder / "sweep.json"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace(WORLD_DATA.digest, "world-1"), encoding="utf-8")
+    named = by_rule(validity_rows(read_study(folder)))
+    assert ("above majority", "vqa, 0 shots") in named, "gates of this world say nothing about results of another"
 
 
 def test_results_that_do_not_say_the_majority_of_each_kind_are_judged_without_it(tmp_path: Path) -> None:
