@@ -167,11 +167,10 @@ def _evaluation_cost(
     model, positions = stage.model, stage.positions()
     size, tokens = model.decoder.size, model.connector.image_tokens
     images = positions * model.picture_tokens // (stage.question_tokens * tokens)
-    per_position = _flops_per_position(size, model.sequence_length / 2, 1)
     parts = (
         _encoder_part(model, images, 1),
         Part("connector", images * tokens, connector * images),
-        Part("decoder", positions, positions * per_position),
+        Part("decoder", positions, positions * _flops_per_position(size, model.sequence_length / 2, 1)),
     )
     # the KV cache of a sequence; other activations are freed layer by layer
     per_token = 2 * itemsize * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
@@ -282,10 +281,8 @@ def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) ->
     if workers > 1:
         hardware = hardware.model_copy(update={"count": workers})
     group = cost.group(hardware)
-    if workers > 1 and group is not None and group <= workers:
-        return workers
     if group is not None and group <= hardware.count:
-        return group
+        return workers if workers > 1 else group
     count = max(group or 2, hardware.count)
     while (needed := cost.group(hardware.model_copy(update={"count": count}))) is None or needed > count:
         if count > cost.rows and needed is None:

@@ -60,7 +60,7 @@ class SweepRuns:
         """
         self.manifest = manifest
         self.ledger = ledger
-        self.key = {"mm1.results": str(ledger.results), "mm1.variant": manifest.variant, "mm1.scale": manifest.scale}
+        self.key = {"mm1.results": _place(ledger.results), "mm1.variant": manifest.variant, "mm1.scale": manifest.scale}
         self.at = f" at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
         """Suffix of run names with scale, settings and data, as an experiment has runs of several variants."""
         self.client = connect()
@@ -286,3 +286,8 @@ def _encoder_name(encoder: Mapping[str, Any]) -> str:
 def _names(names: Names) -> str:
     """`base / seed 0`."""
     return ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
+
+
+def _place(results: Path) -> str:
+    """The results folder as runs are tagged with it: in the local database relative to that, so that both may move."""
+    return str(results) if os.environ.get("MLFLOW_TRACKING_URI") else os.path.relpath(results, LOCAL)

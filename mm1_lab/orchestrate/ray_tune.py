@@ -229,8 +229,8 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # imports take long on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
-        # Tune runs each task in a new thread, and glibc keeps a heap per thread: eight trials at mini grew a process
-        # from 0.8 to 1.5 GB; with two heaps it stays at 1.0
+        # Tune runs each task in a new thread, and glibc keeps a heap per thread: five trials at mini grew a process
+        # from 0.8 to 1.5 GB; with two heaps it stayed at 1.0 over three
         "MALLOC_ARENA_MAX": "2",
     }
 
