@@ -37,6 +37,11 @@ LAW_SEEDS = 3
 """Seeds of a learning-rate search that a verdict on its law needs."""
 
 
+def lessons_about(study: Study, lessons: Iterable[Lesson]) -> list[Lesson]:
+    """The lessons that a sweep's trials can answer; the one about the learning-rate law is judged by its fit."""
+    return [lesson for lesson in lessons if lesson.sweep == study.sweep.name != LAW]
+
+
 def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> pd.DataFrame:
     """A row per claim of the lessons about a sweep, and a second one by content if captions have a content score.
 
@@ -44,8 +49,8 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
     `decides`, and `says`, the uncorrected verdict of the row by itself. `reason` says why a row does not decide.
     """
     reason, rows = grounds(study, failed), []
-    for lesson in lessons:
-        for number, part in enumerate(lesson.parts, 1) if lesson.sweep == study.sweep.name != LAW else ():
+    for lesson in lessons_about(study, lessons):
+        for number, part in enumerate(lesson.parts, 1):
             aside = part.why_aside(study.in_world)
             about = {"lesson": lesson.name, "part": number, "decides": not aside}
             claims = claims_of(part, lesson, study.sweep, study.scored)
@@ -54,7 +59,8 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
                     row = claim_row(study, one, reason)
                     rows.append(about | {"scored_by": scored_by, **row, "reason": row["reason"] or aside})
             if not claims:
-                rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": "no scores"})
+                why = f"the sweep's file has no contrast {part.contrast!r}" if part.contrast else "no scores"
+                rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": why})
     return pd.DataFrame(rows)
 
 
@@ -148,7 +154,8 @@ def _lesson_row(
     reason, needs = "", np.nan
     if verdict == "not judged":
         command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
-        reason = next((one for one in shown["reason"] if one), f"not run: make {command}")
+        not_run = f"not run: make {command}" if shown["estimate"].isna().all() else ""
+        reason = next((one for one in shown["reason"] if one), not_run)
     elif verdict not in DECIDED and lesson.sweep != LAW:
         needs = max(needed(row, left) for row in deciding.to_dict("records"))
     lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)

@@ -278,7 +278,7 @@ def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
     rows = [claim_row(study, claim_of(Contrast.parse(contrast, "here"))) for study in studies]
     assert rows[0] == pytest.approx(rows[1], nan_ok=True)
     twins = claim_row(studies[0], claim_of(Contrast.parse(contrast | {"first": "twin"}, "here")))
-    assert np.isnan(twins["p"]) and twins["reason"] == "no scores"
+    assert np.isnan(twins["p"]) and twins["reason"] == "the same trials"
     assert studies[0].mean("twin", "0-shot") == studies[0].mean("base", "0-shot")
     assert list(studies[0].panels["a"].arms) == ["base = twin", "captions", "interleaved"]
 
