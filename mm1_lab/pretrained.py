@@ -20,6 +20,7 @@ from typing import Any
 from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, PretrainedMM1, RequestError, nearest
 from mm1_lab.files import DONE
 from mm1_lab.formatting import first_line
+from mm1_lab.weights import WEIGHTS
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """Files fetched from the hub."""
@@ -75,15 +76,21 @@ def find_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
+    unknown = RequestError(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise RequestError(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
+        raise unknown
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        path = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        if not _missing_weights(path):
+            return path
     except LocalEntryNotFoundError:
-        print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
+        pass
+    except HFValidationError:
+        raise unknown from None
+    print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
     except HfHubHTTPError as error:
@@ -91,7 +98,8 @@ def find_folder(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = first_line(error).removeprefix("Got: ")
         raise RequestError(
-            f"{name}: is neither a folder here nor in the hub's cache, and the hub cannot be reached ({reason}); "
+            f"{name}: is neither a folder here nor complete in the hub's cache, and the hub cannot be reached "
+            f"({reason}); "
             "give the folder of a local copy"
         ) from None
 
@@ -176,8 +184,7 @@ def read_exported(name: str) -> PretrainedMM1:
         for path in folder.glob("*.safetensors"):
             with safe_open(path, "numpy") as file:
                 tensors |= set(file.keys())
-        index = folder / "model.safetensors.index.json"
-        needed = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.exists() else ()
+        needed = _weight_map(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise RequestError(f"{name}: is not a model written by `mm1-lab export` ({reason})") from None
@@ -213,6 +220,22 @@ def check_folder(folder: Path) -> None:
         for name in json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]:
             if not (folder / name).exists():
                 raise RequestError(f"{folder}: lacks {name}; the copy is incomplete, export it again")
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """The file of each tensor, if the weights have an index, that is, if they are in several files."""
+    index = folder / f"{WEIGHTS}.index.json"
+    try:
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.exists() else {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    """Weight files that a folder should have but lacks; some after an interrupted or partial download."""
+    if (folder / WEIGHTS).exists():
+        return []
+    return sorted(file for file in {*_weight_map(folder).values()} or {WEIGHTS} if not (folder / file).exists())
 
 
 def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, Any]:
@@ -282,6 +305,8 @@ def _digest(folder: Path, name: str) -> str:
                 "convert them to safetensors"
             )
         raise RequestError(f"{name}: there are no weights in the folder (*.safetensors)")
+    if missing := _missing_weights(folder):
+        raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:
         size = path.stat().st_size
