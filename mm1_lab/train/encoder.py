@@ -32,7 +32,7 @@ def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path],
         recorder = Recorder(folder, [], 0, report)
         recorder.write_curve()
     save_weights(encoder, folder, stage)
-    more["probe"] = word_probe(encoder.eval(), data, stage.image_size)
+    more["probe"] = word_probe(encoder.eval().to(team.device()), data, stage.image_size)
     write_summary(folder, stage, recorder, NAMES[stage.objective], count_parameters(encoder), more)
 
 
