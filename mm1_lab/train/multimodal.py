@@ -13,6 +13,7 @@ from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Limits, Source, Tokenizer, Tokens
 from mm1_lab.model import (
+    CONNECTORS,
     MM1,
     build_connector,
     build_mm1,
@@ -97,7 +98,15 @@ def check(stage: ModelStage) -> None:
     """Raises RequestError for a connector that is unknown or does not produce the requested tokens."""
     patches = (stage.image_size // stage.encoder.patch) ** 2
     encoder, decoder = stage.encoder.features.width, stage.decoder.size.width
-    connector = build_connector(stage.connector, encoder, decoder, patches)
+    try:
+        connector = build_connector(stage.connector, encoder, decoder, patches)
+    except RequestError:
+        if stage.connector.kind not in CONNECTORS or not isinstance(stage, SftStage):
+            raise
+        raise RequestError(
+            f"sft.resolution: connector {stage.connector.kind!r} cannot turn the {patches} patches of "
+            f"{stage.image_size} pixels into {stage.connector.image_tokens} tokens; write pre-training's resolution"
+        ) from None
     tokens = connector(torch.empty(1, patches, encoder, device="meta"))
     wanted = (1, stage.connector.image_tokens, decoder)
     if tuple(tokens.shape) != wanted:
