@@ -155,7 +155,7 @@ def read_decoder(requested: Pretrained) -> PretrainedDecoder:
         )
     found = _described(requested.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
-    found |= {"vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
+    found |= _text(found["size"], config)
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
@@ -200,11 +200,10 @@ def read_exported(name: str) -> PretrainedMM1:
         chosen = {"experts_every": text.decoder_sparse_step, "experts_per_token": text.num_experts_per_tok}
         decoder["size"] |= {"experts": experts, **chosen}
     shape = {"patch": vision.patch_size, "image_size": tower["image_size"], "layer": tower["layer"]}
-    longest = {"vocabulary": text.vocab_size, "longest": text.max_position_embeddings}
     found = decoder | {
         "family": "mm1",
         "encoder": encoder | shape | {"mean": mean, "std": std},
-        "decoder": decoder | longest,
+        "decoder": decoder | _text(decoder["size"], text),
         "connector": config["connector"],
         "blind": blind,
     }
@@ -243,6 +242,17 @@ def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, A
     size = {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads}
     found = {"name": name, "folder": str(folder), "digest": _digest(folder, name)}
     return found | {"family": config.model_type, "size": size}
+
+
+def _text(size: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The further fields of a PretrainedDecoder."""
+    heads = config.num_attention_heads
+    shape = size | {
+        "kv_heads": config.num_key_value_heads,
+        "feed_forward": getattr(config, "moe_intermediate_size", config.intermediate_size),
+        "head_width": getattr(config, "head_dim", None) or config.hidden_size // max(1, heads),
+    }
+    return {"shape": shape, "vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:

@@ -78,6 +78,11 @@ class DecoderStage(Stage):
     upcycled_from: "DecoderStage | None" = None
     """A dense decoder whose feed-forward initialises every expert."""
 
+    @property
+    def shape(self) -> Size:
+        """All dimensions, as for a pre-trained decoder."""
+        return self.size
+
     def parameters(self) -> Parameters:
         return self.size.parameters()
 
@@ -135,7 +140,7 @@ class MultimodalStage(Stage):
         return self.connector.image_tokens
 
     def parameters(self) -> Parameters:
-        return self.encoder.features.parameters() + self.decoder.size.parameters()
+        return self.encoder.features.parameters() + self.decoder.shape.parameters()
 
     def positions(self) -> int:
         return (self.stop_after or self.training.steps) * self.training.batch_size * self.sequence_length
@@ -214,7 +219,7 @@ class SftStage(Stage):
         return self.views * self.connector.image_tokens
 
     def parameters(self) -> Parameters:
-        return self.encoder.features.parameters() + self.decoder.size.parameters()
+        return self.encoder.features.parameters() + self.decoder.shape.parameters()
 
     def positions(self) -> int:
         return self.training.steps * self.training.batch_size * self.sequence_length

@@ -43,7 +43,7 @@ class DataMix(Config):
         return dict(self.__pydantic_extra__)
 
     def shares(self) -> dict[str, float]:
-        """Share of rows of each source with a positive weight, SOURCES first; the shares sum to 1."""
+        """Share of rows of each source with a positive weight, SOURCES first, others by name; the shares sum to 1."""
         weights = self.weights
         total = sum(weights.values())
         captions = weights.get("captions", 0.0)
@@ -52,7 +52,7 @@ class DataMix(Config):
                 "captions": captions * (1 - self.synthetic_share),
                 "synthetic": captions * self.synthetic_share,
             }
-        names = dict.fromkeys((*SOURCES, *weights))
+        names = dict.fromkeys((*SOURCES, *sorted(weights)))
         return {name: weights[name] / total for name in names if weights.get(name, 0.0) > 0}
 
 

@@ -105,6 +105,18 @@ def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(decoder.get_input_embeddings().weight[-1], mean)
 
 
+@pytest.mark.parametrize("family", saved.DECODERS)
+def test_a_decoder_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
+    """With one head of keys and values for two, a feed-forward of 2 · width, and heads wider than width / heads."""
+    folder = saved.save_decoder(family, tmp_path)
+    change(folder, "config.json", "head_dim", 12)
+    facts = read_decoder(Pretrained(weights=str(folder)))
+    with torch.device("meta"):
+        layers = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).model.layers
+    counted = sum(parameter.numel() for parameter in layers.parameters() if parameter.ndim == 2)
+    assert facts.shape.parameters().dense == facts.shape.parameters().total == counted
+
+
 def test_the_same_weights_elsewhere_are_the_same_model(tmp_path: Path) -> None:
     """Where a folder lies is no part of its identity; its weights and what the images pass before it are."""
     first = saved.save_encoder("clip", tmp_path / "a")
