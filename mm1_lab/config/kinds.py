@@ -127,12 +127,8 @@ class MultimodalStage(Stage):
     shuffled: bool = False
     """A control: documents get the images of other documents."""
 
-    VIEWS: ClassVar[int] = 1
-
-    @property
-    def views(self) -> int:
-        """Images that each picture is turned into."""
-        return self.VIEWS
+    views: ClassVar[int] = 1
+    """Images that each picture is turned into."""
 
     @property
     def picture_tokens(self) -> int:
@@ -175,6 +171,8 @@ class SftStage(Stage):
     views: int
     frozen: tuple[str, ...]
     training: SftTraining
+    drop_overlong: ClassVar[bool] = True
+    """Conversations that do not fit a row are left out."""
 
     @property
     def encoder(self) -> EncoderStage | PretrainedEncoder:
@@ -199,11 +197,6 @@ class SftStage(Stage):
     @property
     def attention(self) -> Attention:
         return self.model.attention
-
-    @property
-    def drop_overlong(self) -> bool:
-        """Conversations that do not fit a row are left out."""
-        return True
 
     @property
     def sequence_length(self) -> int:

@@ -128,12 +128,10 @@ class _Resolver(PartsResolver):
     def multimodal(self) -> MultimodalStage:
         recipe, scale = self.recipe, self.scale
         encoder, decoder = self.encoder(), self.decoder()
-        if recipe.resolution != "native":
-            image_size = look_up("resolution", recipe.resolution, scale.resolutions)
-        elif isinstance(encoder, PretrainedEncoder):
+        if recipe.resolution == "native":  # `encoder` has refused it if the encoder is trained here
             image_size = encoder.image_size
         else:
-            raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
+            image_size = look_up("resolution", recipe.resolution, scale.resolutions)
         _check_patches(image_size, encoder, f"resolution {recipe.resolution}")
         if recipe.image_tokens == "patches":
             image_tokens = (image_size // encoder.patch) ** 2

@@ -88,7 +88,7 @@ class MM1ForConditionalGeneration(MM1, GenerationMixin):
             return_dict=return_dict,
         )
 
-    def _expand_inputs_for_generation(  # type: ignore[override]
+    def _expand_inputs_for_generation(
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,

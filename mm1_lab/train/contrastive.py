@@ -163,7 +163,7 @@ def train_contrastive(
         images, captions, decoded = pairs(step)
         return pair_batch(images, captions, data.tokenizer, decoded)
 
-    recorder, network = fit(stage, folder, network, network.loss, stage.training, ["pairs"], batch, report)
+    recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report)
     text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
     save_file(text, folder / TEXT_TOWER)
     return network.encoder, recorder, {"retrieval": held_out_retrieval(network, data, stage.image_size)}
