@@ -291,5 +291,9 @@ def override(model: Config, settings: Iterable[str], where: str) -> Any:
             if not isinstance(at, dict):
                 whole = path.strip().removesuffix(f".{last}")
                 raise RequestError(f"{where} {setting!r}: {whole} has no keys; write it whole: {where} '{whole}=…'")
-        at[last] = parse_yaml(text, f"{where} {_short(setting)}")
+        value = parse_yaml(text, f"{where} {_short(setting)}")
+        word, _, more = last.partition(".")
+        if more and last not in at and not isinstance(value, dict) and difflib.get_close_matches(word, map(str, at)):
+            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{remedy(word, list(at))}")
+        at[last] = value
     return type(model).parse(values, where)

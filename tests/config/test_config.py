@@ -231,11 +231,13 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
     settings = (
         "decoders.1.2B.layers=3", "decoders.1.7B={layers: 2, width: 8, heads: 2}", "decoders.1.7B.layers=4",
         "train.lr_multipliers.connector=2", "resolutions.700=72",
+        "workers.1.2B=2",
     )  # fmt: skip
     mini, changed = load_scale("mini", SWEEPS / "scales"), load_scale("mini", SWEEPS / "scales", settings)
     assert changed.decoders["1.2B"] == mini.decoders["1.2B"].model_copy(update={"layers": 3})
     assert changed.decoders["1.7B"] == Size(layers=4, width=8, heads=2)
     assert changed.train.lr_multipliers == mini.train.lr_multipliers | {"connector": 2}
+    assert changed.workers == {"1.2B": 2}
     assert changed.resolutions == mini.resolutions | {700: 72}
 
 
@@ -247,6 +249,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("train.steps", "write PATH=VALUE"),
         ("trains.steps=3", "did you mean 'train'?"),
         ("train.rows.x=3", "unknown key 'train.rows.x'; it is called 'batch_size' now"),
+        ("decoders.302m.layers=3", "there is no '302m' here; did you mean '302M'?"),
         ("decoders.1.2B.layer=3", "unknown key 'decoders.1.2B.layer'; did you mean 'layers'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector"),
         ("train.steps.most=3", "train.steps has no keys; write it whole: --set 'train.steps=…'"),
