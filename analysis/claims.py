@@ -93,16 +93,17 @@ def grounds(study: Study, failed: Sequence[str] = ()) -> str:
 
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
+    study = study.on_common_benchmarks(measure for _, measure in claim.weights)
     values, seeds = per_seed(study, claim.weights)
     over_seeds = interval_over_seeds(study, claim.weights, values, seeds)
-    over_questions = study.over_questions(claim.weights) if seeds else None
+    over_questions = study.over_questions(claim.weights, seeds) if seeds else None
     found = over_seeds or over_questions
-    growing: dict[str, Any] = {}
+    p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
+    growing: dict[str, float] = {}
     if (looks := study.manifest.looks) and over_seeds:
-        growing["p"] = _over_looks(study, claim, values, seeds)
-        now = p_values(claim.expect, claim.margin, over_seeds, claim.size)
-        growing["chance"] = max(chance_yet(one, len(seeds), looks[-1]) for one in now.values())
-        reason = reason or ("" if growing["p"] else "before the first look")
+        growing["chance"] = max((chance_yet(one, len(seeds), looks[-1]) for one in p.values()), default=np.nan)
+        p = _over_looks(study, claim, values, seeds)
+        reason = reason or ("" if p else "before the first look")
     lacking = "one seed" if found else "no scores" if any(_merged(study, claim.weights).values()) else "the same trials"
     return row_of(
         claim,
@@ -111,6 +112,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         "seeds" if over_seeds else "questions" if found else "",
         seeds,
         study.paper_difference(claim.weights),
+        p,
         reason or ("" if over_seeds else lacking),
         **growing,
         low_questions=over_questions.low if over_questions else np.nan,
@@ -139,12 +141,10 @@ def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]
 
 def row_of(
     claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
-    reason: str, p: Mapping[str, float] | None = None, **more: object,
+    p: Mapping[str, float], reason: str, **more: object,
 ) -> dict[str, Any]:  # fmt: skip
-    """The row of a claim with its interval `found`. With a `reason` it has no p and no verdict; `p` defaults to the p
-    values of a single test."""
-    if p is None:
-        p = p_values(claim.expect, claim.margin, found, claim.size) if found else {}
+    """The row of a claim with its interval `found` and the p of its statements. With a `reason` it has no p and no
+    verdict."""
     p = {} if reason else p
     known, number = found or Interval(np.nan, np.nan, np.nan), paper or PaperNumber(np.nan, "equal", "")
     row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}

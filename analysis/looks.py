@@ -11,8 +11,8 @@ from analysis.claims import claim_of, grounds, judge_claims, say
 from analysis.lessons import Lesson, claims_of, load_lessons
 from analysis.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
 from analysis.statistics import LEVEL
-from analysis.study import Study, read_study
-from analysis.validity import failed_gates, validity_rows
+from analysis.study import Study
+from analysis.validity import read_judged
 from analysis.verdicts import combined, lesson_parts, lessons_about
 
 
@@ -26,8 +26,8 @@ def looks_text(looks: Sequence[int]) -> str:
 def open_arms(folder: Path) -> tuple[list[str], list[str]]:
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide."""
-    study = read_study(folder)
-    return standing(study, load_lessons(), failed_gates(study, validity_rows(study)))
+    study, _, failed = read_judged(folder)
+    return standing(study, load_lessons(), failed)
 
 
 def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:

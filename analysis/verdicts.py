@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims import Claim, Verdict, claim_row, grounds, needed, p_columns, row_of, say
+from analysis.claims import Claim, Verdict, claim_row, grounds, needed, p_columns, p_values, row_of, say
 from analysis.lessons import LAW, Lesson, Part, claims_of
+from analysis.lr_law import VERDICT_SEEDS
 from analysis.paper import read_paper
 from analysis.statistics import LEVEL, Interval, quantile
 from analysis.study import Study
@@ -32,9 +33,6 @@ PARTS = (
     *("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason"),
 )
 """The columns of `all_parts`."""
-
-LAW_SEEDS = 3
-"""Seeds of a learning-rate search that a verdict on its law needs."""
 
 
 def lessons_about(study: Study, lessons: Iterable[Lesson]) -> list[Lesson]:
@@ -190,7 +188,7 @@ def law_parts(lesson: Lesson, path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     try:
         fits = {fit["objective"]: fit for fit in json.loads(path.read_text(encoding="utf-8"))["fits"]}
-        seeds = sorted(pd.read_csv(path.with_name("trials.csv"))["seed"].unique().tolist())
+        seeds = sorted(pd.read_csv(path.with_name("points.csv"))["seed"].unique().tolist())
         rows = [_law_row(lesson, part, fits, seeds, path) for part in lesson.parts]
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
@@ -206,14 +204,15 @@ def _law_row(
     claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
     fit = fits.get(str(part.law), {"coefficients": None, "why": f"no fit by {part.law}"})
     reason, slope = "smoke scale: nothing is learnt" if path.parents[1].name == "smoke" else "", None
-    if not reason and len(seeds) < LAW_SEEDS:
-        reason = f"{len(seeds)} of the {LAW_SEEDS} seeds that a verdict needs"
     if fit["coefficients"] is None:
         reason = f"no law: {fit['why']}"
     else:
+        if not reason and fit["seeds"] < VERDICT_SEEDS:
+            reason = f"{fit['seeds']} of the {VERDICT_SEEDS} seeds that a verdict needs"
         value, high = float(fit["coefficients"]["ln N"]), float(fit["intervals"]["ln N"][1])
         degrees = float(fit["degrees_of_freedom"])
         slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
     paper = replace(published, value=np.nan) if part.minus else published
-    row = row_of(claim, LAW, slope, "sizes", seeds, paper, "" if part.aside and slope else reason)
+    p = p_values(part.expect, part.margin, slope) if slope else {}
+    row = row_of(claim, LAW, slope, "sizes", seeds, paper, p, "" if part.aside and slope else reason)
     return row | {"decides": not part.aside, "scored_by": part.law, "reason": row["reason"] or part.aside}
