@@ -33,9 +33,10 @@ def plan(sweep: Request) -> pd.DataFrame:
     """One row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged) and reason."""
     import pandas as pd
 
+    from mm1_lab.orchestrate.lr_search import with_grid
     from mm1_lab.orchestrate.plan import make_plan
 
-    stages = make_plan(sweep.trials, sweep.ledger).stages.values()
+    stages = make_plan(with_grid(sweep).trials, sweep.ledger).stages.values()
     rows = [(one.stage.KIND, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
     return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])
 
@@ -48,12 +49,16 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     """
     from analysis import draw_sweep
     from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.lr_search import run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
     from mm1_lab.results.reading import scores
 
     sweep.ledger.check_writable()
     with make_executor(inline, address) as executor:
-        run_sweep(sweep, executor, draw_sweep)
+        if sweep.sweep.search:
+            run_search(sweep, "grid", executor, draw_sweep)
+        else:
+            run_sweep(sweep, executor, draw_sweep)
     return scores(sweep.folder)
 
 

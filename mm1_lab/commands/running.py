@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, request_of
 from mm1_lab.config import RequestError
-from mm1_lab.options import PARTS, command, option, switch
+from mm1_lab.files import PARTS
+from mm1_lab.options import command, option, switch
 from mm1_lab.results.parts import Parts
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def plan(options: argparse.Namespace) -> int:
     *opt.EXECUTOR,
     *opt.UNTIL_DECIDED,
     option("--budget", "with --until-decided: start no look that would exceed this time", "6h"),
-    switch("--anew", "recompute results whose connector or metric code has changed since"),
+    switch("--anew", "recompute results whose connector or metric code has changed since, and what diverged"),
     opt.NO_PARTS,
 )
 def run(options: argparse.Namespace) -> int:
@@ -54,18 +55,17 @@ def run(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.code_changes import forget_changed
     from mm1_lab.orchestrate.executor import make_executor
     from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
-    from mm1_lab.orchestrate.lr_search import load_search, run_search
+    from mm1_lab.orchestrate.lr_search import run_search, with_grid
     from mm1_lab.orchestrate.sweeping import run_sweep
 
     request = request_of(options, options.sweep)
     request.ledger.check_writable()
     looks, budget = _looks(options, request), parse_budget(options.budget)
     if options.anew:
-        forget_changed(request.trials, request.ledger)
+        forget_changed(with_grid(request).trials, request.ledger)
     with make_executor(options.inline, options.address) as executor:
         if request.sweep.search:
-            sizes = options.only or list(request.sweep.arms)
-            return run_search(load_search(request, sizes), "grid", executor, draw_sweep)
+            return run_search(request, "grid", executor, draw_sweep)
         if looks:
             from analysis.looks import open_arms
 

@@ -31,7 +31,7 @@ DIVERGED = (-math.inf, math.inf)
 
 
 def run_search(request: Request, method: Method, executor: Executor, draw: Draw) -> int:
-    """Runs the search of a request from `load_search`; returns the exit code."""
+    """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
     search = _Search(request)
     done = None
     while True:
@@ -129,7 +129,12 @@ class _Search:
     """The state of a search, read from the manifest and the ledger."""
 
     def __init__(self, request: Request) -> None:
-        """`request` has an arm per size."""
+        """`request` has an arm per size. Raises RequestError if its trials leave one out."""
+        if {trial.arm for trial in request.trials} != set(request.sweep.arms):
+            name = request.sweep.name
+            raise RequestError(
+                f"--only: {name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
+            )
         self.request = request
         self.starts = request.sweep.arms
         self.settings = request.sweep.search or Search()
@@ -139,6 +144,7 @@ class _Search:
     def wanted(self, method: Method) -> dict[str, Recipe]:
         """All arms known so far, including finished ones; there may be more once these have scores."""
         arms: dict[str, Recipe] = {}
+        controls: dict[str, Recipe] = {}
         complete = True
         for size, start in self.starts.items():
             rates = self._recorded(start)
@@ -149,7 +155,8 @@ class _Search:
             recipes = [_at(start, rate) for rate in sorted(rates)]
             arms |= {f"{size} {recipe.learning_rate:g}": recipe for recipe in recipes}
             complete = complete and all(self.scores(recipe) for recipe in recipes)
-        return arms | self._controls(arms) if complete else arms
+            controls |= self._control(size, recipes)
+        return arms | controls if complete else arms
 
     def scores(self, recipe: Recipe) -> Scores | None:
         """The recipe's scores, or None while a seed lacks them; a rate at which a seed diverged is worse than any."""
@@ -225,19 +232,12 @@ class _Search:
         count = min(PROPOSALS_A_ROUND, budget - len(rates))
         return [float(f"{study.ask(space).params['rate']:.3g}") for _ in range(count)]
 
-    def _controls(self, arms: dict[str, Recipe]) -> dict[str, Recipe]:
-        """One blind control per size, at its best rate."""
-        controls = {}
-        for size in self.starts:
-            seeing = [
-                (scores[0], recipe)
-                for recipe in arms.values()
-                if recipe.decoder == size and (scores := self.scores(recipe))
-            ]
-            score, best = max(seeing, key=lambda pair: pair[0])
-            if math.isfinite(score):
-                controls[f"{size} {best.learning_rate:g} blind"] = best.model_copy(update={"images": "blind"})
-        return controls
+    def _control(self, size: str, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
+        """The size's blind control, at the best of its rates; none if all diverged."""
+        score, best = max((((self.scores(r) or DIVERGED)[0], r) for r in recipes), key=lambda pair: pair[0])
+        if not math.isfinite(score):
+            return {}
+        return {f"{size} {best.learning_rate:g} blind": best.model_copy(update={"images": "blind"})}
 
 
 def _at(start: Recipe, rate: float) -> Recipe:

@@ -9,6 +9,8 @@ import pytest
 
 from analysis.lr_law import Target
 from analysis.lr_report import draw_search
+from mm1_lab import lab
+from mm1_lab.cli import main
 from mm1_lab.config import (
     EvaluationStage,
     Pretrained,
@@ -274,3 +276,47 @@ def test_wrong_sizes(text: str, fragment: str) -> None:
     with pytest.raises(RequestError) as error:
         choose_sizes(text, SMOKE)
     assert str(error.value).startswith("--sizes") and fragment in str(error.value)
+
+
+OWN = """\
+title: t
+axis: learning_rate
+recipe: lr_law
+arms:
+  small: {decoder: 9M, learning_rate: 0.001}
+  short: {decoder: 9M, learning_rate: 0.001, steps: 0.5}
+  large: {decoder: 85M, learning_rate: 0.001}
+search: {rates: 3, factor: 2, extensions: 0}
+"""
+
+
+def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run from Python; two of its arms have a size in common."""
+    monkeypatch.setattr("analysis.draw_sweep", no_drawing)
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN, encoding="utf-8")
+    request = lab.load_sweep(path, "smoke", results=tmp_path / "results")
+    assert len(lab.plan(request).query("kind == 'evaluation'")) == 9
+    lab.run(request, inline=True)
+    arms = json.loads((request.folder / "sweep.json").read_text(encoding="utf-8"))["sweep"]["arms"]
+    assert [name.split()[0] for name in arms if name.endswith(" blind")] == ["small", "short", "large"]
+    assert len(arms) == 12 and arms["short 0.001"]["steps"] == 0.5
+
+
+def test_a_search_is_run_whole_and_anew_with_all_its_rates(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("analysis.draw_sweep", no_drawing)
+    command = ["run", "lr_law", "--scale", "smoke", "--inline"]
+    for one in (command, ["plan", *command[1:-1]]):
+        assert main([*one, "--only", "9M"]) == 2
+        assert "--only: lr_law is a search and fits all its sizes" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("sweep.json"))
+    assert main(command) == 0
+    before, count = len(laboratory.rounds), len({name for names in laboratory.rounds for name in names})
+    monkeypatch.setattr("mm1_lab.orchestrate.code_changes.changed_parts", lambda code: ["connector"])
+    assert main([*command, "--anew"]) == 0
+    assert len({name for names in laboratory.rounds[before:] for name in names}) == count
