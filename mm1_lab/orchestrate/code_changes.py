@@ -13,13 +13,19 @@ def changed_note(trials: Iterable[Trial], ledger: Ledger) -> str:
 
 
 def forget_changed(trials: Iterable[Trial], ledger: Ledger) -> None:
-    """Deletes scores and models that were made with other code, so that the same command recomputes them."""
+    """Deletes scores and models that were made with other code, and what diverged, so that all of it runs again."""
+    diverged = ledger.diverged()
     for trial in _distinct(trials):
         if any(_changed(trial, ledger)):
             for stage in _models(trial):
                 if changed_parts(ledger.code(stage.fingerprint)):
                     ledger.forget(stage.fingerprint)
             ledger.forget(trial.fingerprint)
+        for failed in trial.evaluation.chain():
+            if failed.fingerprint in diverged:  # an evaluation's own failure is that of the model in the same task
+                unfinished = (needed for needed in failed.inputs.values() if not ledger.has_weights(needed.fingerprint))
+                for one in (failed, *unfinished):
+                    ledger.forget(one.fingerprint)
 
 
 def _changed(trial: Trial, ledger: Ledger) -> Iterator[str]:

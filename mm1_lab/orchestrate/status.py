@@ -11,12 +11,12 @@ def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger
 
     `begun`: fingerprints of trials whose model is partly trained.
     """
-    texts, own = [], set()
+    texts, own, failures = [], set(), ledger.failures()
     for title, trials in sweeps:
         lines, counts = [], {"done": 0, "missing": 0, "failed": 0}
         for row in trials:
             own.add(row.fingerprint)
-            failure = ledger.failure(row.fingerprint)
+            failure = failures.get(row.fingerprint)
             state = "done" if ledger.has_scores(row.fingerprint) else "failed" if failure else "missing"
             counts[state] += 1
             why = "partly trained, resumes" if state == "missing" and row.fingerprint in begun else ""
@@ -27,9 +27,9 @@ def status_text(sweeps: Iterable[tuple[str, Sequence[TrialRow]]], ledger: Ledger
         texts.append(
             "\n".join([f"{title}: {summary}", *text_table(("arm", "seed", "fingerprint", "state", "why"), lines)])
         )
-    upstream = []
-    for path in sorted((ledger.results / "failures").glob("*.json")):
-        failure = ledger.failure(path.stem)
-        if path.stem not in own and failure:
-            upstream.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
+    upstream = [
+        f"failed: {one['stage']}: {one['reason']} ({one['log'] or 'no log'})"
+        for fingerprint, one in failures.items()
+        if fingerprint not in own
+    ]
     return "\n".join(["\n\n".join(texts), *upstream])

@@ -7,7 +7,6 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 import csv
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -20,8 +19,10 @@ from typing import Any
 from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.results.parts import Parts
-from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, number
+from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, number, read_json
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
+
+FAILURE = "delete it and run the sweep again"
 
 
 class Ledger:
@@ -103,26 +104,26 @@ class Ledger:
         return partial
 
     def finish_stage(self, fingerprint: str) -> None:
-        """Deletes the checkpoint and commits the partial folder as the finished stage."""
-        partial = self.partial_folder(fingerprint)
-        (partial / "last.ckpt").unlink(missing_ok=True)
-        files.commit(partial, self.store / fingerprint)
+        """Commits the partial folder as the finished stage."""
+        files.commit(self.partial_folder(fingerprint), self.store / fingerprint)
 
     def summary(self, fingerprint: str) -> dict[str, Any]:
         """What a finished stage recorded: tokens, epochs, seconds, parameters."""
-        return _read_object(self.stage_folder(fingerprint) / "summary.json")
+        summary: dict[str, Any] = read_json(self.stage_folder(fingerprint) / "summary.json", dict)
+        return summary
 
     def code(self, fingerprint: str) -> dict[str, str]:
         """Hashes of the code that a finished model was trained with, by part; empty if none were recorded."""
         folder = self.parts.folder if self.parts and self.is_shipped(fingerprint) else self.store
         path = f"{folder}/{fingerprint}/{CODE}"
-        return _read_object(path) if os.path.exists(path) else {}
+        return read_json(path, dict) if os.path.exists(path) else {}
 
     def forget(self, fingerprint: str) -> None:
-        """Deletes a stage's scores and weights, so that it runs again."""
-        for folder in (self.trial_folder(fingerprint), self.store / fingerprint):
+        """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""
+        for folder in (self.trial_folder(fingerprint), self.store / fingerprint, self.partial_folder(fingerprint)):
             (folder / files.DONE).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
+        self.clear_failure(fingerprint)
 
     # Scores
 
@@ -137,7 +138,8 @@ class Ledger:
         return is_intact(self.trial_folder(fingerprint))
 
     def record(self, fingerprint: str) -> dict[str, Any]:
-        return _read_object(f"{self.results}/trials/{fingerprint}/record.json")
+        record: dict[str, Any] = read_json(f"{self.results}/trials/{fingerprint}/record.json", dict)
+        return record
 
     def write_scores(
         self,
@@ -217,16 +219,20 @@ class Ledger:
 
     def failure(self, fingerprint: str) -> dict[str, Any] | None:
         path = self.failure_file(fingerprint)
-        return _read_object(path) if path.exists() else None
+        return read_json(path, dict, FAILURE) if path.exists() else None
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """What `record_failure` wrote about every stage, by fingerprint."""
+        paths = sorted((self.results / "failures").glob("*.json"))
+        return {path.stem: read_json(path, dict, FAILURE) for path in paths}
 
     def diverged(self) -> dict[str, str]:
         """The reasons, by fingerprint, of all stages that stopped because the loss became NaN or infinite.
 
-        Training is deterministic, so such a stage would diverge again; it is a result and is never retried.
+        Training is deterministic, so such a stage would diverge again with the same code; it is a result, and only
+        `run --anew` tries it again.
         """
-        keys = sorted(path.stem for path in (self.results / "failures").glob("*.json"))
-        failures = {key: _read_object(self.failure_file(key)) for key in keys}
-        return {key: str(one["reason"]) for key, one in failures.items() if one.get("outcome") == "diverged"}
+        return {key: str(one["reason"]) for key, one in self.failures().items() if one.get("outcome") == "diverged"}
 
     def clear_failure(self, fingerprint: str) -> None:
         for ending in ("json", "log"):
@@ -251,14 +257,3 @@ def _cell(value: object) -> object:
     if isinstance(value, bool):
         return int(value)
     return number(value) if isinstance(value, float) else value
-
-
-def _read_object(path: Path | str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
-    if not isinstance(value, dict):
-        raise RequestError(f"{path}: must hold a JSON object; delete its folder and run the sweep again")
-    return value

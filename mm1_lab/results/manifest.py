@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,9 +10,9 @@ import yaml
 from pydantic import Field
 
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json
-from mm1_lab.files import locked, write_csv, write_json
+from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line
-from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow
+from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
 
 
 class Manifest(Config):
@@ -31,11 +30,11 @@ class Manifest(Config):
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
 
-    def command(self, *options: str) -> str:
-        """The command that runs this sweep again."""
-        data = f"{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
+    def command(self, *options: str, results: Path = RESULTS) -> str:
+        """The command that runs this sweep again; of the data file only the name is known."""
+        data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
         words = ("run", self.sweep.name, "--scale", self.scale, *options)
-        return command_line(*words, settings=self.overrides, data=data)
+        return command_line(*words, settings=self.overrides, data=data, results=results)
 
 
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
@@ -71,19 +70,16 @@ def data_name(path: Path | None, data: DataIdentity) -> str:
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads `sweep.json`. Raises RequestError if the folder has none, or one of another schema version."""
-    path = folder / "sweep.json"
+    path, remedy = folder / "sweep.json", "delete it and run the sweep again"
+    if not path.exists():
+        raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
+    values = read_json(path, dict, remedy)
+    if (version := values.get("schema_version")) != SCHEMA:
+        raise RequestError(f"{path}: written with results schema {version}, this version reads {SCHEMA}; {remedy}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read ({error})") from None
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA:
-        raise RequestError(
-            f"{path}: written with results schema {version}, this version reads {SCHEMA}; run the sweep again"
-        )
-    return Manifest.parse(values, str(path))
+        return Manifest.parse(values, str(path))
+    except RequestError as error:
+        raise RequestError(f"{error}; {remedy}") from None
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

@@ -60,7 +60,8 @@ def read_variant(folder: Path) -> Variant:
     rows = [
         (row.arm, row.seed, row.fingerprint, ledger.has_intact_scores(row.fingerprint)) for row in read_trials(folder)
     ]
-    return Variant(folder, manifest, pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]))
+    trials = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "done"]).astype({"done": bool})  # even without rows
+    return Variant(folder, manifest, trials)
 
 
 def scores(folder: Path) -> pd.DataFrame:
@@ -123,5 +124,6 @@ def _read(variant: Variant, name: str, columns: tuple[str, ...]) -> pd.DataFrame
         table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
         tables.append(table[[*TRIAL_COLUMNS, *columns]])
     if not tables:
-        raise RequestError(f"{variant.folder}: no trial is finished; run the sweep: {variant.manifest.command()}")
+        command = variant.manifest.command(results=variant.folder.parents[1])
+        raise RequestError(f"{variant.folder}: no trial is finished; run the sweep: {command}")
     return pd.concat(tables, ignore_index=True)

@@ -7,7 +7,6 @@ not cherry-picked. The page embeds its images and can be shared as one file.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
+from mm1_lab.results.schema import read_json
 
 if TYPE_CHECKING:
     import jinja2
@@ -63,12 +63,8 @@ def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
 
 
 def _stored(path: Path) -> list[dict[str, Any]]:
-    try:
-        samples: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        lacking = sorted({key for sample in samples for key in set(KEYS) - set(sample)})
-    except (OSError, ValueError, TypeError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
-    if lacking:
+    samples: list[dict[str, Any]] = read_json(path, list)
+    if lacking := [key for sample in samples for key in KEYS if not isinstance(sample, dict) or key not in sample]:
         raise RequestError(f"{path}: a sample lacks {lacking[0]!r}; delete its folder and run the sweep again")
     return samples
 

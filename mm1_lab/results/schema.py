@@ -15,8 +15,12 @@ Equal results are byte-identical: numbers have a fixed number of significant dig
 which scores do not depend (times, machines); that is in `record.json`.
 """
 
+import json
 from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
+from mm1_lab.config import RequestError
 from mm1_lab.rows import HeldOutRow, ScoreRow
 
 SCHEMA = 2
@@ -39,6 +43,18 @@ class TrialRow:
     arm: str
     seed: int
     fingerprint: str
+
+
+def read_json(path: Path | str, kind: type, remedy: str = "delete its folder and run the sweep again") -> Any:
+    """The `kind` (dict or list) in a JSON file. Raises RequestError, with the remedy, if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: cannot be read ({error}); {remedy}") from None
+    if not isinstance(value, kind):
+        raise RequestError(f"{path}: must hold a JSON {'object' if kind is dict else 'list'}; {remedy}")
+    return value
 
 
 def number(value: float) -> str:

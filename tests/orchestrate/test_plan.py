@@ -7,9 +7,11 @@ from mm1_lab.cli import main
 from mm1_lab.config import ConnectorConfig, EvaluationStage, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
+from mm1_lab.orchestrate.code_changes import forget_changed
 from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, make_plan, path_lengths
+from mm1_lab.orchestrate.report import _arms
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.results import Ledger
 
@@ -184,3 +186,25 @@ def test_a_connector_that_gives_another_shape_is_refused_before_anything_runs(
         "base / seed 0: connector 'c-abstractor': returns (1, 36, 24) for one image instead of (1, image tokens, "
         "decoder width) = (1, 9, 24); correct the end of its forward method"
     )
+
+
+def test_what_diverged_runs_again_only_anew_and_from_its_beginning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials, ledger = ask(tmp_path, only=("base", "captions", "interleaved"))
+    joined, alone, other = (trial.evaluation for trial in trials)
+    for stage in (joined, alone.model, other):
+        ledger.record_failure(stage.fingerprint, "a stage", 1, "diverged", "loss is nan")
+    partial = [ledger.partial_folder(stage.fingerprint) for stage in (joined.model, alone.model, other.model)]
+    for folder in partial:
+        folder.mkdir(parents=True)
+    finish(ledger.stage_folder(joined.model.encoder.fingerprint))
+    plan = make_plan(trials, ledger)
+    assert not plan.tasks
+    assert sum("base" in line and "diverged" in line for line in _arms(plan, [("data_mix", t) for t in trials])) == 1
+    forget_changed(trials[:2], ledger)
+    plan = make_plan(trials, ledger)
+    states = [plan.stages[trial.fingerprint].state for trial in trials]
+    assert states == ["wait", "wait", "diverged"]
+    assert [folder.exists() for folder in partial] == [False, False, True]
+    assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"

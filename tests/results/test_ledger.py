@@ -68,6 +68,7 @@ def test_a_stage_is_done_only_when_it_was_finished(tmp_path: Path) -> None:
     (partial / "last.ckpt").write_bytes(b"state")
     assert not ledger.has_weights("f")
     assert ledger.begin_stage("f") == partial and (partial / "last.ckpt").exists()
+    (partial / "last.ckpt").unlink()
     ledger.finish_stage("f")
     assert ledger.has_weights("f") and ledger.begin_stage("f") is None and not partial.exists()
     assert sorted(path.name for path in ledger.stage_folder("f").iterdir()) == ["DONE", "model.safetensors"]
@@ -157,8 +158,21 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
         read_scores(variant)
     other = folder / "sweep.json"
     other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 2', '"schema_version": 0'), "utf-8")
-    with pytest.raises(RequestError, match="results schema 0, this version reads 2"):
+    with pytest.raises(RequestError, match="results schema 0, this version reads 2; delete it and run the sweep again"):
         read_variant(folder)
+    for text in ("{", "[]", '{"schema_version": 2}'):
+        other.write_text(text, "utf-8")
+        with pytest.raises(RequestError, match=r"sweep\.json: .*; delete it and run the sweep again"):
+            read_variant(folder)
+
+
+def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "smoke" / "data_mix"
+    sweep, _ = manifest(tmp_path)
+    merge_manifest(folder, sweep, [], lambda row: True)
+    assert list(read_variant(folder).done["arm"]) == []
+    own = sweep.model_copy(update={"data_name": "books-1f9ac2"})
+    assert own.command() == f"mm1-lab run {sweep.sweep.name} --scale {sweep.scale} --data FOLDER/books.yaml"
 
 
 def test_files_that_a_library_keeps_to_their_owner_may_be_read_by_whom_the_others_may(tmp_path: Path) -> None:
