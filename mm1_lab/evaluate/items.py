@@ -48,7 +48,7 @@ def load(path: str) -> Any:
 def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the line number and the object of each line of a JSON Lines file, skipping blank lines."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read as text ({error})") from None
     for number, line in enumerate(lines, start=1):

@@ -61,13 +61,20 @@ class Chat:
         self.so_far = Segment((self.data.tokenizer.begin,))
 
     def say(self, request: str, pictures: Sequence[Picture] = ()) -> str:
-        """The model's answer to a user turn; the images are placed before the words."""
+        """The model's answer to a user turn; the images are placed before the words.
+
+        Raises RequestError, and leaves the conversation as it was, for a word that the miniature world does not have.
+        """
         tokenizer = self.data.tokenizer
         continues = len(self.so_far.tokens) > 1 and not self.is_world
         prompt = prompt_of(request.lower()) if self.is_world else chat_prompt(request)
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
         opening = tuple(tokenizer.encode("\n")) if continues else ()
-        turn = Segment(opening + image + tuple(tokenizer.encode(prompt)), tuple(pictures))
+        try:
+            turn = Segment(opening + image + tuple(tokenizer.encode(prompt)), tuple(pictures))
+        except KeyError as error:
+            text = f"this model knows only the world's words, and {error} is none of them"
+            raise RequestError(text) from None
         stop = ("tell :",) if self.is_world else ("\nUser:",)
         group = Group(self.so_far, (turn,))
         ((said,),), _ = generate(self.model.decoder, self._embedder, [group], tokenizer, stop, NEW_TOKENS, 1)

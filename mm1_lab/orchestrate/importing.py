@@ -108,9 +108,10 @@ def _read_task(name: str, path: Path) -> Imported:
     left_out = []
     for key, value in reported.items():
         metric = key.partition(",")[0]
-        if isinstance(value, int | float) and not metric.endswith("_stderr") and metric in samples[0]:
-            values = [sample[metric] for sample in samples]
-            if points := _points(metric, values, float(value)):
+        values = [sample[metric] for sample in samples if metric in sample]
+        if isinstance(value, int | float) and not metric.endswith("_stderr") and values:
+            points = _points(metric, values, float(value))
+            if points and len(values) == len(samples):  # some metrics are of a part of the questions
                 metrics[metric] = points
             else:
                 left_out.append(metric)

@@ -61,3 +61,11 @@ def test_exported_models_read_conversations_as_they_were_trained() -> None:
     assert Template(USER_CHAT).render(messages=turns) == f"<image><image>{first} The first.\n{again}"
     world = f"<image><image>{prompt_of('Which is red?')} The first. . {prompt_of('Are you sure?')}"
     assert " ".join(Template(WORLD_CHAT).render(messages=turns).split()) == world
+
+
+def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(talk: Chat) -> None:
+    talk.say("the color of the circle")
+    before = talk.so_far
+    with pytest.raises(RequestError, match="only the world's words, and 'describe' is none of them"):
+        talk.say("describe the circle")
+    assert talk.so_far == before

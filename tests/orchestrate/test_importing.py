@@ -133,8 +133,8 @@ def test_two_arms_are_compared_question_by_question(request_: Request, tmp_path:
     study = read_study(request_.folder)
     assert "imported 0-shot" in study.measures
     first, second = (trial.arm for trial in request_.trials)
-    difference = study.over_questions({(second, "pope 0-shot"): 1.0, (first, "pope 0-shot"): -1.0}, study.seeds)
-    apart = [study.over_questions({(arm, "pope 0-shot"): 1.0}, study.seeds) for arm in (first, second)]
+    difference = study.over_questions({(second, "pope 0-shot"): 1.0, (first, "pope 0-shot"): -1.0})
+    apart = [study.over_questions({(arm, "pope 0-shot"): 1.0}) for arm in (first, second)]
     assert difference is not None and difference.estimate == pytest.approx(200 / 11)
     assert difference.low > 0 or difference.half_width == pytest.approx(apart[0].half_width), "the second never errs"
     assert "imported 0-shot" in to_plain(compare_table(study, first, second))
@@ -199,3 +199,13 @@ def test_logs_that_cannot_be_used_are_refused_in_one_line(request_: Request, tmp
     assert {
         path.name: path.read_bytes() for path in request_.ledger.trial_folder(trial.fingerprint).iterdir()
     } == before
+
+
+def test_a_metric_of_some_questions_alone_is_left_out_and_answers_may_have_line_separators(tmp_path: Path) -> None:
+    """The log is written as JSON without escapes, in which a line may hold any separator but a newline."""
+    samples = [sample(n, ["a\u2028b"], "a", exact_match=float(n % 2)) for n in range(4)]
+    samples[1]["rare"] = 1.0
+    path = log(tmp_path, "mine", samples, {"rare": 1.0, "exact_match": 0.5})
+    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in samples), encoding="utf-8")
+    (task,) = read_log(tmp_path)
+    assert list(task.metrics) == ["exact_match"] and task.left_out == ("rare",) and len(task.samples) == 4
