@@ -9,7 +9,8 @@ from pathlib import Path
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, FAILED, ledger_of
 from mm1_lab.config import RequestError
-from mm1_lab.options import PARTS, RESULTS, command, option
+from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
+from mm1_lab.options import command, option, repeated
 from mm1_lab.results import Ledger
 from mm1_lab.results.parts import Parts
 
@@ -83,7 +84,7 @@ def verify(options: argparse.Namespace) -> int:
     if not options.results.exists() and options.results != RESULTS:
         raise RequestError(f"{options.results}: there is no such folder")
     count, damaged = upkeep.verify(ledger_of(options))
-    parts = Parts(PARTS).damaged()
+    parts = Parts(here_or_shipped(PARTS)).damaged()
     for folder, reason in parts.items():
         print(f"mm1-lab: {folder}: damaged ({reason}); restore or delete it", file=sys.stderr)
     print(f"{count} finished trials and stages: every file was checked, {damaged + len(parts)} damaged")
@@ -91,19 +92,21 @@ def verify(options: argparse.Namespace) -> int:
 
 
 KEEP = "weights to keep: those of each sweep's best trial, none, or all but damaged ones; default: %(default)s"
+KEPT = f"results whose best weights are kept, as several may share a store; repeatable; default: {RESULTS} and {STUDY}"
 
 
 @command(
     "--keep best",
     option("--keep", KEEP, choices=["best", "none", "all"], default="best"),
-    opt.IN_RESULTS,
+    repeated("--results", KEPT, "DIR", type=Path),
     opt.STORE,
 )
 def gc(options: argparse.Namespace) -> int:
     """Delete weights, never results. Do not use it while a sweep runs."""
     from mm1_lab.results.upkeep import free_weights
 
-    freed = list(free_weights(ledger_of(options), options.keep))
+    folders = options.results or [RESULTS, *([STUDY] if STUDY.is_dir() else [])]
+    freed = list(free_weights(Ledger(RESULTS, options.store), options.keep, folders))
     print(f"freed {sum(size for _, size in freed) / 1e6:.1f} MB: {len(freed)} stages; no results were deleted")
     return DONE
 

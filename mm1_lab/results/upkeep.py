@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,9 +29,12 @@ def verify(ledger: Ledger) -> tuple[int, int]:
     return len(folders), sum(not is_intact(folder) for folder in folders)
 
 
-def free_weights(ledger: Ledger, keep: Keep) -> Iterator[tuple[Path, int]]:
-    """Deletes finished stages from the store, never results; yields each deleted folder and its size in bytes."""
-    kept = _behind_the_best(ledger) if keep == "best" else set()
+def free_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> Iterator[tuple[Path, int]]:
+    """Deletes finished stages from the store, never results; yields each deleted folder and its size in bytes.
+
+    `results`: the results folders whose best trials count.
+    """
+    kept = set().union(*map(_behind_the_best, results)) if keep == "best" else set()
     finished = [] if keep == "all" else [path.parent for path in ledger.store.glob(f"*/{DONE}")]
     for folder in sorted([*finished, *ledger.store.glob("*.damaged")]):
         if folder.name in kept:
@@ -43,17 +46,17 @@ def free_weights(ledger: Ledger, keep: Keep) -> Iterator[tuple[Path, int]]:
         yield folder, size
 
 
-def _behind_the_best(ledger: Ledger) -> set[str]:
-    """Fingerprints of the stages of each sweep's trial with the highest average."""
+def _behind_the_best(results: Path) -> set[str]:
+    """Fingerprints of the stages of each sweep's trial with the highest average; of all trials if none has one."""
     kept: set[str] = set()
-    for folder in list_variants(ledger.results):
+    for folder in list_variants(results):
         variant = read_variant(folder)
         if not len(variant.done):
             continue
         values = measures(read_scores(variant), ["fingerprint"])
         values = values[values["measure"] == AVERAGE]
-        best = str(values["fingerprint"].iloc[values["value"].argmax()])
-        kept.update(ledger.record(best)["fingerprints"].values())
+        best = [values["fingerprint"].iloc[values["value"].argmax()]] if len(values) else variant.done["fingerprint"]
+        kept.update(stage for trial in best for stage in variant.ledger.record(trial)["fingerprints"].values())
     return kept
 
 

@@ -91,3 +91,21 @@ def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
     error = capsys.readouterr().err
     assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error and error.count("\n") == 1
     assert not list(tmp_path.rglob("sweep.json"))
+
+
+def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_best(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second folder has the other trial alone, and only text scores of it."""
+    other = Ledger(Path("results/other"), ledger.store)
+    (best,) = (p.name for p in (ledger.results / "trials").iterdir() if _is_best(ledger, ledger.record(p.name)))
+    (worse,) = (p.name for p in (ledger.results / "trials").iterdir() if p.name != best)
+    scores = [ScoreRow("text", "text", "likelihood", 0, 0, "q", "colour", 1.0, "red", True)]
+    other.write_scores(worse, scores, [], [], ledger.record(worse), None)
+    variant = Path("smoke/data_mix")
+    shutil.copytree(ledger.results / variant, other.results / variant)
+    before = stages(ledger)
+    assert main(["gc", "--results", "results/local", "--results", "results/other"]) == 0
+    assert stages(ledger) == before
+    assert main(["gc", "--results", "results/other"]) == 0
+    assert stages(ledger) == before & set(ledger.record(worse)["fingerprints"].values())
