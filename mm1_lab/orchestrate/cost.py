@@ -36,12 +36,12 @@ Measured = Mapping[str, list[tuple[float, float]]]
 def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
     """Raises RequestError if the store's disk has too little room for these stages.
 
-    The estimate is a lower bound: the weights of all stages, without embeddings, and the checkpoints of `slots` stages
-    of the largest size in training. Each keeps up to three checkpoints (the one being written, the latest and the one
+    The estimate is a lower bound: the weights of all stages, without embeddings, and the checkpoints of the `slots`
+    largest stages in training. Each keeps up to three checkpoints (the one being written, the latest and the one
     before), of weights and Adam's two moments.
     """
-    weights = [4 * stage.parameters().total for stage in stages if stage.TRAINS]
-    needed = sum(weights) + slots * 9 * max(weights, default=0)
+    weights = sorted(4 * stage.parameters().total for stage in stages if stage.TRAINS)
+    needed = sum(weights) + 9 * sum(weights[-slots:])
     place = next(folder for folder in (store, *store.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -51,7 +51,8 @@ class ProgressState:
         self.costs = {
             key: {stage.KIND: stage_seconds(stage, speeds) for stage in task.stages} for key, task in plan.tasks.items()
         }
-        self.measured = bool(speeds.own or speeds.shipped)
+        stages = (stage for task in plan.tasks.values() for stage in task.stages)
+        self.measured = all(speeds.seconds(stage) is not None for stage in stages)
         self.running: dict[str, Running] = {}
         self.side_by_side = 1
         """The largest number of tasks that ran at once; the current number is lower between two tasks."""
@@ -108,8 +109,11 @@ class ProgressState:
         telling = [ratio for kind, ratio in ratios.items() if spent[kind][0] >= TELLING_SECONDS]
         usual = max(telling) if telling else 1.0 if self.measured else None
         remaining = {}
-        for key, task in self.tasks.items():
-            if key in self.done or key in self.failed:
+        out = set(self.failed)
+        for key, task in self.tasks.items():  # tasks come after those that they need
+            if not out.isdisjoint(task.needs):
+                out.add(key)
+            if key in self.done or key in out:
                 continue
             if (ratio := ratios.get(task.kind, usual)) is None:
                 return None

@@ -40,7 +40,7 @@ class Part:
     flops: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """The requirements of a stage."""
 
@@ -97,7 +97,7 @@ def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: fl
 def _model_cost(
     stage: ModelStage, scale: Scale, counts: dict[str, int], vocabulary: int, connector: float, itemsize: int
 ) -> Cost:
-    training, size, encoder = stage.training, stage.decoder.shape, stage.encoder.features
+    training, size, encoder = stage.training, stage.decoder.size, stage.encoder.features
     positions = stage.positions()
     rows = positions // stage.sequence_length
     images = sum(share * images_per_row(stage, name, scale) for name, share in stage.shares.items())
@@ -165,7 +165,7 @@ def _evaluation_cost(
 ) -> Cost:
     """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes."""
     model, positions = stage.model, stage.positions()
-    size, tokens = model.decoder.shape, model.connector.image_tokens
+    size, tokens = model.decoder.size, model.connector.image_tokens
     images = positions * model.picture_tokens // (stage.question_tokens * tokens)
     parts = (
         _encoder_part(model, images, 1),
@@ -174,9 +174,18 @@ def _evaluation_cost(
     )
     # the KV cache of a sequence; other activations are freed layer by layer
     per_token = 2 * itemsize * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
-    cache = per_token * model.sequence_length
-    total, rows = sum(counts.values()), stage.settings.batch_size
-    return Cost(parts, total, _active(total, size), 4.0 * total, cache, _layer(size, itemsize), 0, 0, rows)
+    total = sum(counts.values())
+    return Cost(
+        parts=parts,
+        parameters=total,
+        active=_active(total, size),
+        state=4.0 * total,
+        activations=per_token * model.sequence_length,
+        layer=_layer(size, itemsize),
+        weights=0,
+        checkpoint=0,
+        rows=stage.settings.batch_size,
+    )
 
 
 def images_per_row(stage: ModelStage, source: str, scale: Scale) -> float:
@@ -258,16 +267,16 @@ def _trained(
     total = max(trained, own)
     copies = 2.0 * total if itemsize == 2 else 0.0
     return Cost(
-        tuple(part for part in parts if part.flops),
-        own,
-        _active(own, size),
-        per_trained * trained + 4.0 * (total - trained) + copies,
-        activations,
-        _layer(size, itemsize),
-        4.0 * own,
-        4.0 * total + (per_trained - 8) * trained,
-        rows,
-        0.0 if checkpointing else copies,
+        parts=tuple(part for part in parts if part.flops),
+        parameters=own,
+        active=_active(own, size),
+        state=per_trained * trained + 4.0 * (total - trained) + copies,
+        activations=activations,
+        layer=_layer(size, itemsize),
+        weights=4.0 * own,
+        checkpoint=4.0 * total + (per_trained - 8) * trained,
+        rows=rows,
+        copies=0.0 if checkpointing else copies,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from operator import attrgetter
 from textwrap import wrap
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from mm1_lab.config import Hardware, Scale, Trial
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Tokenizer
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
+_kind = attrgetter("stage.KIND")
 Costs = Mapping[str, Cost]
 """Costs of stages, by fingerprint."""
 
@@ -70,8 +72,7 @@ def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
     """One line per sweep and state: `to run: base, captions (seeds 0, 1)`."""
     arms: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for variant, trial in asked:
-        state = "done" if plan.is_done(trial.fingerprint) else "to run"
-        arms[variant, state][trial.arm].append(trial.seed)
+        arms[variant, _state(plan, trial)][trial.arm].append(trial.seed)
     several = len({variant for variant, _ in arms}) > 1
     for (variant, state), of_arms in arms.items():
         alike: dict[str, list[str]] = defaultdict(list)
@@ -105,7 +106,7 @@ def _kinds(
             row += ["–".join(map(short, dict.fromkeys((sizes[0], sizes[-1])))), short(sum(cost.flops for cost in own))]
             row += [short(max(cost.state for cost in own), "B"), short(sum(cost.weights for cost in own), "B")]
             if hardware:
-                row += [str(max(check_group(cost, hardware, "") for cost in own))]
+                row += [str(max(cost.group(hardware) or 0 for cost in own))]
                 row += [short(sum(_gpu_hours(cost, hardware) for cost in own))]
             else:
                 seconds = [one for key in keys if (one := expected[key]) is not None]
@@ -126,10 +127,7 @@ def _every_stage(
     ledger: Ledger,
 ) -> list[str]:
     """A row per trial and a row per stage, with fingerprints."""
-    trials = [
-        (variant, trial.arm, trial.seed, trial.fingerprint, "done" if plan.is_done(trial.fingerprint) else "to run")
-        for variant, trial in asked
-    ]
+    trials = [(variant, trial.arm, trial.seed, trial.fingerprint, _state(plan, trial)) for variant, trial in asked]
     columns, start = ("sweep", "arm", "seed", "fingerprint", "state"), 0 if len({row[0] for row in trials}) > 1 else 1
     with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
     heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
@@ -141,8 +139,9 @@ def _every_stage(
     ]
 
 
-def _kind(planned: PlannedStage) -> str:
-    return planned.stage.KIND
+def _state(plan: Plan, trial: Trial) -> str:
+    state = plan.stages[trial.fingerprint].state
+    return state if state in ("done", "diverged") else "to run"
 
 
 def _stage_rows(
@@ -175,7 +174,7 @@ def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hard
     for planned in missing:
         cost = costs[planned.fingerprint]
         hours[planned.stage.KIND] += _gpu_hours(cost, hardware)
-        larger = larger or check_group(cost, hardware, "") > workers_of(planned.stage, scale)
+        larger = larger or (cost.group(hardware) or 0) > workers_of(planned.stage, scale)
     kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
     days = sum(hours.values()) / hardware.count / 24
     yield (
@@ -197,7 +196,7 @@ def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
     columns = [short(cost.parameters), short(cost.active), short(cost.flops)]
     columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights)]
     if hardware:
-        columns += [str(check_group(cost, hardware, "")), short(_gpu_hours(cost, hardware))]
+        columns += [str(cost.group(hardware)), short(_gpu_hours(cost, hardware))]
     return columns
 
 
@@ -238,7 +237,7 @@ def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
     scale, data, words = request.scale, request.data, request.open_data().tokenizer
     if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
         # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have
-        words = cast("Tokenizer", Vocabulary(scale.vocabulary, words.image))
+        words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
     costs: dict[str, Cost] = {}
     networks: dict[str, tuple[dict[str, int], float]] = {}
     for task in plan.tasks.values():
@@ -254,14 +253,6 @@ def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
                 check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}", workers_of(stage, scale))
             costs[stage.fingerprint] = cost
     return costs
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Stands in for a tokenizer that does not exist yet."""
-
-    size: int
-    image: int
 
 
 def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:

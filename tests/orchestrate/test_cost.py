@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, resolve
 from mm1_lab.orchestrate import cost
 from mm1_lab.orchestrate.cost import Speeds, measured_speeds
-from mm1_lab.orchestrate.request import REPOSITORY
+from mm1_lab.orchestrate.request import REPOSITORY, machine_slots
 from mm1_lab.results import Ledger
 
 
@@ -83,3 +84,21 @@ def test_what_is_far_smaller_than_all_that_is_known_still_starts_and_writes(stud
 def test_of_the_paper_s_size_nothing_is_known(study: Path) -> None:
     large = base("mini").model_copy(update={"training": base("mini").training.model_copy(update={"steps": 10**9})})
     assert Speeds({}, study).seconds(large) is None
+
+
+def test_only_as_many_checkpoints_as_there_are_stages_are_reckoned_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = 4 * base("mini").parameters().total
+    monkeypatch.setattr(cost.shutil, "disk_usage", lambda path: SimpleNamespace(free=20.5 * weights))
+    cost.check_disk([base("mini")] * 2, 64, tmp_path)
+    with pytest.raises(RequestError, match="free some space"):
+        cost.check_disk([base("mini")] * 3, 2, tmp_path)
+
+
+def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales", ("resources.cpus=2", "resources.gpus=1"))
+    monkeypatch.setattr("mm1_lab.orchestrate.request.machine_cpus", lambda: 64)
+    for gpus, slots in ((0, 1), (2, 2), (99, 32)):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)
+        assert machine_slots(scale) == slots

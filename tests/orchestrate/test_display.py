@@ -1,10 +1,11 @@
 import io
 import re
+from pathlib import Path
 
 import pytest
 
 from mm1_lab.config import Trial
-from mm1_lab.formatting import duration, short
+from mm1_lab.formatting import duration
 from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.orchestrate.display import ProgressState, make_display
 from mm1_lab.orchestrate.plan import Plan, make_plan
@@ -140,12 +141,28 @@ def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
     assert "\x1b[2K" in last and "\x1b[?25h" in last, "the bars are gone, and the cursor is back"
 
 
-def test_numbers_are_rounded_before_they_get_a_prefix() -> None:
-    assert [short(n) for n in (0.25, 999.4, 999.6, 1.234e6, 999.4e6, 999.7e6)] == [
-        "0.25", "999", "1K", "1.23M", "999M", "1G",
-    ]  # fmt: skip
-    assert short(999.7e6, "B") == "1 GB"
-
-
 def test_durations_read_well() -> None:
     assert [duration(s) for s in (3, 89, 600, 12_000)] == ["3 s", "89 s", "10 min", "3 h 20 min"]
+
+
+def test_what_a_failure_blocks_takes_no_time(plan: Plan) -> None:
+    clock = Clock()
+    state = ProgressState(plan, Speeds(), clock)
+    first, *others = (task for task in plan.tasks.values() if task.kind != "trial")
+    state.start(first)
+    clock.now = 100.0
+    state.end(first, failed=True)
+    for task in others:
+        state.start(task)
+        clock.now += 100.0
+        state.end(task)
+    assert all(first.key in task.needs for task in plan.tasks.values() if task.kind == "trial")
+    assert state.seconds_left() == 0 and not state.left()
+
+
+def test_times_are_known_only_if_every_stage_s_is(plan: Plan, tmp_path: Path) -> None:
+    stages = {stage.KIND: stage for task in plan.tasks.values() for stage in task.stages}
+    own = {kind: [(stage.flops(), 1.0)] for kind, stage in stages.items()}
+    assert ProgressState(plan, Speeds(own, tmp_path)).measured
+    del own["decoder"]
+    assert not ProgressState(plan, Speeds(own, tmp_path)).measured

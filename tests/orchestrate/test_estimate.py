@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,12 +139,13 @@ def test_images_in_a_row_are_as_many_as_the_scale_says(scale: str) -> None:
 
 
 def test_a_group_holds_its_shard_and_its_rows() -> None:
-    cost = Cost((), 0, 0, state=500e9, activations=5e9, layer=1e9, weights=0, checkpoint=0, rows=512)
+    none: dict[str, Any] = {"parts": (), "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
+    cost = Cost(**none, state=500e9, activations=5e9, layer=1e9, rows=512)
     # 72 GB of each; 5 for the row and 2 for two layers leave 65: 500 / 8 = 62.5 fits, 500 / 4 does not
     assert cost.group(Hardware(gpu="h100", count=512)) == 8
     assert cost.group(Hardware(gpu="h200", count=512)) == 8
     assert cost.group(Hardware(gpu="h100", count=32)) is None, "16 rows per GPU"
-    small = Cost((), 0, 0, state=10e9, activations=5e9, layer=1e9, weights=0, checkpoint=0, rows=8)
+    small = Cost(**none, state=10e9, activations=5e9, layer=1e9, rows=8)
     assert small.group(Hardware(gpu="h100")) == 1
 
 
