@@ -16,10 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.files import locked
+from mm1_lab.files import RESULTS, locked
 from mm1_lab.orchestrate.mlflow_store import connect
 from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.request import LOCAL
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.samples import read_samples, samples_page
@@ -64,7 +63,7 @@ class SweepRuns:
         self.at = f" at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
         """Suffix of run names with scale, settings and data, as an experiment has runs of several variants."""
         self.client = connect()
-        with locked(LOCAL / ".mlflow.lock"):
+        with locked(RESULTS / ".mlflow.lock"):
             self.experiment = self._experiment(manifest.sweep.name)
             self._describe_experiment()
             self.runs = {(run.data.tags["mm1.kind"], run.data.tags["mm1.fingerprint"]): run for run in self._search()}
@@ -74,14 +73,15 @@ class SweepRuns:
     def start(self, task: Task) -> None:
         """Opens the run of a task; a new one if the old run was complete (its results have been deleted since)."""
         kind, key = task.kind, task.key
-        if self._is_complete(kind, key):
-            self.client.delete_run(self._id(kind, key))
-            del self.runs[kind, key]
-        name = _names(task.names) if kind == "trial" else f"{kind} / seed {task.stages[-1].seed}"
-        self.client.update_run(self._open(kind, key, name + self.at), status="RUNNING")
+        params = []
         if kind == "trial":
             recipe, config = (value.model_dump(mode="json") for value in (task.trials[0].recipe, task.stages[-1]))
-            self.client.log_batch(self._id(kind, key), params=self._parameters(task.names, recipe, config))
+            params = self._parameters(task.names, recipe, config)
+        if self._is_complete(kind, key) or self._has_others(kind, key, params):
+            self._delete(kind, key)
+        name = _names(task.names) if kind == "trial" else f"{kind} / seed {task.stages[-1].seed}"
+        self.client.update_run(self._open(kind, key, name + self.at), status="RUNNING")
+        self.client.log_batch(self._id(kind, key), params=params)
 
     def log_running(self, task: Task) -> None:
         """Logs the training curve so far of a running task."""
@@ -92,9 +92,10 @@ class SweepRuns:
     def log_trial(self, fingerprint: str, names: Names) -> None:
         """Logs a finished trial from the results folder, and the stages it depends on, unless already complete."""
         record = self.ledger.record(fingerprint)
-        *inputs, _, _ = record["fingerprints"].items()  # without the model, whose curve the trial shows, and the scores
-        for kind, stage in inputs:
-            if self.ledger.has_weights(stage):
+        chain = record["fingerprints"]
+        own = ("evaluation", "sft" if "sft" in chain else "multimodal")  # the trial shows the curve of its model
+        for kind, stage in chain.items():
+            if kind not in own and self.ledger.has_weights(stage):
                 self.log_stage(kind, stage, record["config"]["seed"])
         if self._is_complete("trial", fingerprint):
             return
@@ -103,9 +104,12 @@ class SweepRuns:
         folder = self.ledger.trial_folder(fingerprint)
         date = int(datetime.fromisoformat(record["environment"]["date"]).timestamp() * 1000)
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
+        params = self._parameters(names, record["recipe"], record["config"])
+        if self._has_others("trial", fingerprint, params):
+            self._delete("trial", fingerprint)
         run_id = self._open("trial", fingerprint, _names(names) + self.at, date - int(1000 * seconds))
         run = self.runs["trial", fingerprint]
-        self.client.log_batch(run_id, params=self._parameters(names, record["recipe"], record["config"]))
+        self.client.log_batch(run_id, params=params)
         quality = encoder_quality(record["summaries"].get("encoder", {}))
         of_encoder = [(f"encoder/{name}", value, 0) for name, value in quality.items()]
         self._log_metrics(run, [*_final_metrics(folder), *of_encoder])
@@ -205,11 +209,20 @@ class SweepRuns:
         run = self.runs.get((kind, fingerprint))
         return run is not None and COMPLETE in run.data.tags
 
+    def _has_others(self, kind: str, fingerprint: str, params: Iterable[Any]) -> bool:
+        """Whether the run has other parameters, which MLflow never changes, as after an arm was renamed."""
+        run = self.runs.get((kind, fingerprint))
+        return run is not None and any(run.data.params.get(one.key, one.value) != one.value for one in params)
+
+    def _delete(self, kind: str, fingerprint: str) -> None:
+        self.client.delete_run(self._id(kind, fingerprint))
+        del self.runs[kind, fingerprint]
+
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        local = None if os.environ.get("MLFLOW_TRACKING_URI") else (LOCAL / "mlartifacts").absolute().as_uri()
+        local = None if os.environ.get("MLFLOW_TRACKING_URI") else (RESULTS / "mlartifacts").absolute().as_uri()
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return str(self.client.create_experiment(name, artifact_location=local, tags=kind))
 
@@ -290,4 +303,4 @@ def _names(names: Names) -> str:
 
 def _place(results: Path) -> str:
     """The results folder as runs are tagged with it: in the local database relative to that, so that both may move."""
-    return str(results) if os.environ.get("MLFLOW_TRACKING_URI") else os.path.relpath(results, LOCAL)
+    return str(results) if os.environ.get("MLFLOW_TRACKING_URI") else os.path.relpath(results, RESULTS)

@@ -11,13 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.files import locked, replace
-from mm1_lab.orchestrate.request import LOCAL
+from mm1_lab.files import RESULTS, locked, replace
 
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or the database in results/local."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(LOCAL / 'mlflow.db').absolute()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
 
 
 def shown_uri() -> str:
@@ -43,8 +42,8 @@ def connect() -> Any:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # exceptions are reported in a line of our own
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        with locked(LOCAL / ".mlflow.lock"):
-            _make_database((LOCAL / "mlflow.db").absolute())
+        with locked(RESULTS / ".mlflow.lock"):
+            _make_database((RESULTS / "mlflow.db").absolute())
     return mlflow.MlflowClient(tracking_uri=tracking_uri())
 
 

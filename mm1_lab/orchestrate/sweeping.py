@@ -51,15 +51,18 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     work_list = None
     recorder = None
     status = "KILLED"
-    stale = _is_stale(request, trials)
-    if plan.tasks or stale or behind_note(request.folder).exists():
+    stale_before = _is_stale(request, trials)
+    if plan.tasks or stale_before or behind_note(request.folder).exists():
         recorder = Recorder(request.folder, request.ledger)
     try:
         if plan.tasks and recorder:
             work_list = work_through(plan, request, executor, [recorder])
-        if stale or (work_list and _is_stale(request, trials)):
+        has_new_results = work_list is not None and _is_stale(request, trials)
+        if stale_before or has_new_results:
             print("Drawing tables and figures …", flush=True)
             draw(request.folder)
+            if (table := request.folder / "table.md").exists():
+                table.touch()  # a table that came out as before was not written
         status = "FAILED" if work_list and work_list.failed else "FINISHED"
     finally:
         if recorder:
@@ -113,7 +116,7 @@ def show(request: Request, plan: Plan, work_list: WorkList | None, short: Short 
         print("`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows every run and its curves.")
     for planned in plan.stages.values():
         if planned.state == "diverged":
-            print(f"diverged before: {planned.why}; it is not retried, as it would diverge again")
+            print(f"diverged before: {planned.why}; with the same code it would again; --anew retries")
     if work_list is None:
         print("Everything that can be done is done; nothing ran.")
         return

@@ -245,3 +245,19 @@ def test_a_curve_is_entered_while_its_stage_runs_and_no_point_twice(request_: Re
     run = found["captions / seed 0 at smoke"].info
     assert run.status == "RUNNING"
     assert [point.value for point in client.get_metric_history(run.run_id, "train/loss")] == [3, 2.5]
+
+
+def test_an_arm_may_be_renamed_while_its_trial_is_missing(request_: Request) -> None:
+    """MLflow never changes a parameter, and the arm is one."""
+    plan = make_plan(request_.trials, request_.ledger)
+    task = plan.tasks[request_.trials[1].fingerprint]
+    SweepRuns(read_manifest(request_.folder), request_.ledger).start(task)
+    renamed = replace(task, trials=(replace(task.trials[0], arm="alt-text"),))
+    for _ in range(2):
+        SweepRuns(read_manifest(request_.folder), request_.ledger).start(renamed)
+    run = runs_of(request_)[1]["alt-text / seed 0 at smoke"]
+    assert run.data.params["arm"] == "alt-text" and run.info.status == "RUNNING"
+    assert "captions / seed 0 at smoke" not in runs_of(request_)[1]
+    write(request_, request_.trials[1])
+    SweepRuns(read_manifest(request_.folder), request_.ledger).log_trial(task.key, [("captions", 0)])
+    assert runs_of(request_)[1]["captions / seed 0 at smoke"].data.params["arm"] == "captions"

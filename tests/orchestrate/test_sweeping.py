@@ -1,0 +1,58 @@
+"""What a command does about results that are there."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.orchestrate import sweeping
+from mm1_lab.orchestrate.executor import Inline
+from mm1_lab.orchestrate.request import Request, load_request
+from mm1_lab.orchestrate.trained import weights_of
+
+
+@pytest.fixture
+def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """A finished trial with its weights."""
+    monkeypatch.chdir(tmp_path)
+    request = load_request("data_mix", "smoke", only=("base",))
+    ledger, trial = request.ledger, request.trials[0]
+    folder = ledger.begin_stage(trial.evaluation.model.fingerprint)
+    assert folder
+    (folder / "model.safetensors").write_bytes(b"weights")
+    ledger.finish_stage(folder.name.removesuffix(".partial"))
+    ledger.write_scores(trial.fingerprint, [], [], [], {}, None)
+    return request
+
+
+def test_a_table_that_an_edited_claim_leaves_as_it_was_is_drawn_once(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "Recorder", lambda *_: SimpleNamespace(close=lambda *_: None))
+    drawn = []
+
+    def draw(folder: Path) -> list[Path]:
+        drawn.append(folder)
+        if not (folder / "table.md").exists():  # as with `write_text`: the same content is not written again
+            (folder / "table.md").write_text("table", encoding="utf-8")
+        return []
+
+    for count in (1, 1):
+        sweeping.complete(request_, Inline(), draw)
+        assert len(drawn) == count
+    claim = request_.sweep.contrasts[0].model_copy(update={"claim": "another claim"})
+    object.__setattr__(request_, "sweep", request_.sweep.model_copy(update={"contrasts": (claim,)}))
+    for count in (2, 2):
+        sweeping.complete(request_, Inline(), draw)
+        assert len(drawn) == count
+
+
+def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = request_.trials[0]
+    folder = weights_of(request_, trial)
+    (folder / "model.safetensors").write_bytes(b"x")
+    object.__setattr__(request_.ledger, "_intact", set())
+    with pytest.raises(RequestError, match="there are no weights for it"):
+        weights_of(request_, trial)
+    assert "damaged" in capsys.readouterr().err
