@@ -51,6 +51,9 @@ def _run(given: list[str]) -> int:
     if not given:
         parser.print_help()
         return WRONG
+    if given[0].startswith("-") and not any(flag.startswith(given[0]) for flag in ("-h", "--help", "--version")):
+        print(f"mm1-lab: options come after the command: mm1-lab COMMAND {given[0]}", file=sys.stderr)
+        return WRONG
     if not given[0].startswith("-") and given[0] not in COMMANDS:
         print(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}", file=sys.stderr)
         return WRONG

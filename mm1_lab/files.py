@@ -21,6 +21,15 @@ STRETCHES, STRETCH = 64, 256 << 10
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
 """Root of the files that come with the package (`sweeps`, `results/parts`); in a clone, the clone itself."""
+RESULTS = Path("results/local")
+"""Results, store and MLflow database by default; these folders are relative to the working directory."""
+STUDY = Path("results/study")
+PARTS = Path("results/parts")
+
+
+def here_or_shipped(folder: Path) -> Path:
+    """The folder in the working directory if it exists there, otherwise the one shipped with the package."""
+    return folder if folder.is_dir() else SHIPPED / folder
 
 
 def machine_cpus() -> int:

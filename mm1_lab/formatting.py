@@ -2,14 +2,16 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mm1_lab.files import RESULTS
 
 PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K": 1e3}
 
 
 def short(value: float, unit: str = "") -> str:
     """Formats a number as `1.2M`; with a unit as `1.2 GB`."""
-    rounded = float(f"{value:.3g}")
-    prefix = next((prefix for prefix, size in PREFIXES.items() if rounded >= size), "")
+    prefix = next((prefix for prefix, size in PREFIXES.items() if value >= size), "")
     space = " " if unit else ""
     return f"{value / PREFIXES.get(prefix, 1):.3g}{space}{prefix}{unit}"
 
@@ -32,10 +34,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def command_line(*words: str, settings: Iterable[str] = (), data: object = None) -> str:
+def command_line(
+    *words: str,
+    settings: Iterable[str] = (),
+    data: object = None,
+    results: Path = RESULTS,
+    store: Path = RESULTS / "store",
+) -> str:
     """A command quoted for the shell, such as `mm1-lab run data_mix --scale mini --set train.steps=200`."""
-    sets = [word for setting in settings for word in ("--set", setting)]
-    return shlex.join(["mm1-lab", *words, *sets, *(["--data", str(data)] if data else [])])
+    command = ["mm1-lab", *words, *(word for setting in settings for word in ("--set", setting))]
+    command += ["--data", str(data)] if data else []
+    for option, folder, usual in (("--results", results, RESULTS), ("--store", store, RESULTS / "store")):
+        if folder.absolute() != usual.absolute():
+            here = folder.is_relative_to(Path.cwd())
+            command += [option, str(folder.relative_to(Path.cwd()) if here else folder)]
+    return shlex.join(command)
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

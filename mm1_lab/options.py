@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-RESULTS = Path("results/local")
-STUDY = Path("results/study")
-PARTS = Path("results/parts")
+from mm1_lab.files import PARTS, RESULTS, STUDY
 
 Function = Callable[[argparse.Namespace], int]
 Option = tuple[str, dict[str, Any]]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -50,6 +51,8 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("fit-lr-law", "--from", "none.csv"), "--from none.csv: there is no such file"),
         (("figures", "--results", "nowhere"), "nowhere: there are no results here"),
         (("report", "--results", "file"), "file: there are no results here"),
+        (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
+        (("status", "--seeds", "3"), "status: --seeds needs a sweep: mm1-lab status data_mix --seeds"),
     ],
 )
 def test_a_wrong_word_gets_one_line(
@@ -211,6 +214,30 @@ def test_status_tells_of_a_model_that_is_half_trained(
     lines = capsys.readouterr().out.splitlines()
     (told,) = (line for line in lines if "partly trained, resumes" in line)
     assert told.startswith("base ") and "missing" in told and "12 missing" in lines[0]
+
+
+def test_an_installed_package_has_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn of it is drawn here, not among the package's files."""
+    shipped, here = tmp_path / "package", tmp_path / "here"
+    (shipped / "results" / "study" / "mini" / "data_mix").mkdir(parents=True)
+    (shipped / "results" / "study" / "mini" / "data_mix" / "sweep.json").touch()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("mm1_lab.files.SHIPPED", shipped)
+    synced = []
+    monkeypatch.setattr("analysis.redraw.draw_report", lambda folder: synced.append(folder) or [folder])
+    assert main(["report"]) == 0
+    assert synced == [Path("results/local/study")] and Path("results/local/study/mini/data_mix/sweep.json").exists()
+    monkeypatch.setattr(
+        "mm1_lab.orchestrate.recorder.sync",
+        lambda folder, _: synced.append(folder) or SimpleNamespace(variant="", scale=""),
+    )
+    assert main(["sync-mlflow"]) == 0
+    assert synced[1:] == [shipped / "results" / "study" / "mini" / "data_mix"]
+    part = shipped / "results" / "parts" / "damaged"
+    part.mkdir(parents=True)
+    (part / "DONE").write_text("{", encoding="utf-8")
+    assert main(["verify"]) == 1
 
 
 def test_completion_knows_commands_options_and_sweeps(capsys: Output) -> None:

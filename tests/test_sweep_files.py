@@ -9,7 +9,6 @@ from mm1_lab.config import (
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,
-    PretrainedSize,
     Recipe,
     RequestError,
     Size,
@@ -54,7 +53,6 @@ class AnyModel:
             digest=asked.weights,
             family="qwen2",
             size=size,
-            shape=PretrainedSize(**size.model_dump(), head_width=128),
             vocabulary=151936,
             longest=32768,
         )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.files import SHIPPED
-from mm1_lab.options import PARTS
+from mm1_lab.files import PARTS
 from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
@@ -22,11 +20,6 @@ DONE, FAILED = 0, 1
 
 def ledger_of(options: argparse.Namespace) -> Ledger:
     return Ledger(options.results, options.store)
-
-
-def here_or_shipped(folder: Path) -> Path:
-    """The folder in the working directory if it exists there, otherwise the one shipped with the package."""
-    return folder if folder.is_dir() else SHIPPED / folder
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
@@ -43,7 +36,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         given.get("data"),
         options.results,
         options.store,
-        None if given.get("no_parts") else here_or_shipped(PARTS),
+        None if given.get("no_parts") else PARTS,
     )
     for folder, reason in (request.ledger.parts.damaged() if request.ledger.parts else {}).items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)

@@ -59,7 +59,7 @@ def check_scale(options: argparse.Namespace) -> int:
     return FAILED if "fail" in verdicts else DONE
 
 
-PREDICT = "sizes to predict (30B,7B), optionally with tokens (30B:600B); default: the scale's larger sizes"
+PREDICT = "sizes to predict (30B,7B), with --from optionally tokens too (30B:600B); default: the scale's larger sizes"
 FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed, tokens, batch_size]"
 
 

@@ -9,11 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 from mm1_lab import options as opt
-from mm1_lab.commands.common import DONE, here_or_shipped, ledger_of, request_of
+from mm1_lab.commands.common import DONE, ledger_of, request_of
 from mm1_lab.config import RequestError
-from mm1_lab.files import Busy
+from mm1_lab.files import PARTS, RESULTS, STUDY, Busy, here_or_shipped
 from mm1_lab.formatting import counted
-from mm1_lab.options import PARTS, RESULTS, STUDY, command, option, switch
+from mm1_lab.options import command, option, switch
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
@@ -30,6 +30,10 @@ def status(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.status import status_text
 
     ledger, begun = ledger_of(options), set[str]()
+    given = {"--scale": options.scale != "mini", "--data": options.data, "--seeds": options.seeds != "1"}
+    ignored = [flag for flag, value in (given | {"--set": options.set}).items() if value]
+    if ignored and not options.sweep:
+        raise RequestError(f"status: {ignored[0]} needs a sweep: mm1-lab status data_mix {ignored[0]} …")
     if options.sweep:
         request = with_grid(request_of(options, options.sweep))
         asked = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
@@ -111,13 +115,13 @@ def _drawn_folder(options: argparse.Namespace) -> Path:
     Committed files therefore change only if their folder is named. Raises RequestError if the folder holds no results,
     before the drawing libraries are imported.
     """
-    copy = RESULTS / STUDY.name
-    if options.results or any(RESULTS.glob("*/*/sweep.json")) or not STUDY.exists():
+    copy, study = RESULTS / STUDY.name, here_or_shipped(STUDY)
+    if options.results or any(RESULTS.glob("*/*/sweep.json")) or not study.exists():
         folder = options.results or RESULTS
         list_variants(folder)
         return Path(folder)
     shutil.rmtree(copy, ignore_errors=True)
-    return Path(shutil.copytree(STUDY, copy))
+    return Path(shutil.copytree(study, copy))
 
 
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
@@ -137,7 +141,8 @@ def sync_mlflow(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.mlflow_store import shown_uri
     from mm1_lab.orchestrate.recorder import sync
 
-    both = [folder for folder in (RESULTS, STUDY) if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
+    known = (RESULTS, here_or_shipped(STUDY))
+    both = [folder for folder in known if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
     for results in [options.results] if options.results else both:
         for folder in list_variants(results):
             try:

@@ -78,11 +78,6 @@ class DecoderStage(Stage):
     upcycled_from: "DecoderStage | None" = None
     """A dense decoder whose feed-forward initialises every expert."""
 
-    @property
-    def shape(self) -> Size:
-        """All dimensions, as for a pre-trained decoder."""
-        return self.size
-
     def parameters(self) -> Parameters:
         return self.size.parameters()
 
@@ -127,8 +122,12 @@ class MultimodalStage(Stage):
     shuffled: bool = False
     """A control: documents get the images of other documents."""
 
-    views: ClassVar[int] = 1
-    """Images that each picture is turned into."""
+    VIEWS: ClassVar[int] = 1
+
+    @property
+    def views(self) -> int:
+        """Images that each picture is turned into."""
+        return self.VIEWS
 
     @property
     def picture_tokens(self) -> int:
@@ -136,7 +135,7 @@ class MultimodalStage(Stage):
         return self.connector.image_tokens
 
     def parameters(self) -> Parameters:
-        return self.encoder.features.parameters() + self.decoder.shape.parameters()
+        return self.encoder.features.parameters() + self.decoder.size.parameters()
 
     def positions(self) -> int:
         return (self.stop_after or self.training.steps) * self.training.batch_size * self.sequence_length
@@ -171,8 +170,6 @@ class SftStage(Stage):
     views: int
     frozen: tuple[str, ...]
     training: SftTraining
-    drop_overlong: ClassVar[bool] = True
-    """Conversations that do not fit a row are left out."""
 
     @property
     def encoder(self) -> EncoderStage | PretrainedEncoder:
@@ -199,6 +196,11 @@ class SftStage(Stage):
         return self.model.attention
 
     @property
+    def drop_overlong(self) -> bool:
+        """Conversations that do not fit a row are left out."""
+        return True
+
+    @property
     def sequence_length(self) -> int:
         return self.training.sequence_length
 
@@ -212,7 +214,7 @@ class SftStage(Stage):
         return self.views * self.connector.image_tokens
 
     def parameters(self) -> Parameters:
-        return self.encoder.features.parameters() + self.decoder.shape.parameters()
+        return self.encoder.features.parameters() + self.decoder.size.parameters()
 
     def positions(self) -> int:
         return self.training.steps * self.training.batch_size * self.sequence_length

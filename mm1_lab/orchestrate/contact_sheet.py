@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
@@ -56,8 +56,9 @@ def draw_contact_sheet(path: Path, sections: Sequence[Section]) -> None:
     heights = [TITLE + max((_height(*cell) for cell in cells), default=0.0) + GAP for _, cells in loaded]
     width, height = MARGIN + COLUMNS * COLUMN, MARGIN + sum(heights)
     figure, top = Figure(figsize=(width, height)), height - MARGIN
+    style: dict[str, Any] = {"va": "top", "parse_math": False}  # texts may hold dollar signs
     for (title, cells), own in zip(loaded, heights, strict=True):
-        figure.text(MARGIN / width, top / height, title, va="top", fontsize=11, fontweight="bold")
+        figure.text(MARGIN / width, top / height, title, **style, fontsize=11, fontweight="bold")
         for number, (pixels, text) in enumerate(cells):
             left, upper = MARGIN + number * COLUMN, top - TITLE
             if pixels is not None:
@@ -66,7 +67,7 @@ def draw_contact_sheet(path: Path, sections: Sequence[Section]) -> None:
                 axes.imshow(pixels, interpolation="nearest")
                 axes.axis("off")
                 upper -= GAP / 3
-            figure.text(left / width, upper / height, text, va="top", fontsize=9)
+            figure.text(left / width, upper / height, text, **style, fontsize=9)
         top -= own
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=84, metadata={"Software": None})

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mm1_lab.config import RequestError
+from mm1_lab.files import RESULTS
 from mm1_lab.orchestrate.mlflow_runs import VIEW
 from mm1_lab.orchestrate.mlflow_store import connect, tracking_uri, without_secrets
-from mm1_lab.orchestrate.request import LOCAL
 
 ASSISTANT, NO_ASSISTANT = "/ajax-api/3.0/mlflow/assistant", "[data-assistant-ui] {display: none !important}"
 """The route of MLflow's assistant, and a CSS rule that hides its panel and button."""
@@ -76,6 +76,6 @@ def _serve(uri: str, port: int, lines: Sequence[str]) -> None:
     page = index.replace("</head>", f"<style>{NO_ASSISTANT}</style></head>")
     pages.view_functions["serve"] = lambda: page
     app.router.routes.insert(0, Mount(ASSISTANT, PlainTextResponse("left out", 404)))
-    initialize_backend_stores(uri, uri, (LOCAL / "mlartifacts").absolute().as_uri())
+    initialize_backend_stores(uri, uri, (RESULTS / "mlartifacts").absolute().as_uri())
     settings = uvicorn.Config(app, "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1)
     Server(settings).run()

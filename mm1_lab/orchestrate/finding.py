@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from mm1_lab.config import LearningRateLaw, RequestError, Scale, load_scale, nearest, read_law
-from mm1_lab.files import SHIPPED
+from mm1_lab.files import SHIPPED, STUDY
 from mm1_lab.formatting import command_line
 from mm1_lab.results import Ledger, variant_name
 
-STUDY = SHIPPED / "results" / "study"
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
 """Folders searched for sweeps and recipes by name: in the working directory, then in the package."""
 MOST_SEEDS = 10_000
@@ -17,7 +16,7 @@ MOST_SEEDS = 10_000
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
     """Loads a scale from `scales/` next to the sweep or one folder up, or from the package. Raises RequestError."""
     places = [folder / "scales" for folder in (sweeps, sweeps.parent, SHIPPED / "sweeps")]
-    return load_scale(name, next(place for place in places if place.is_dir()), overrides)
+    return load_scale(name, next((p for p in places if (p / f"{name}.yaml").is_file()), places[-1]), overrides)
 
 
 def find_law(
@@ -26,10 +25,11 @@ def find_law(
     """The learning-rate law of a scale with these settings and data, from the results folder or else from the shipped
     study (which has laws only for the miniature world without settings). Raises RequestError if there is none."""
     place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
-    for folder in (ledger.results, STUDY):
+    for folder in (ledger.results, SHIPPED / STUDY):
         if (folder / place).exists():
             return read_law(folder / place)
-    command = command_line("fit-lr-law", "--scale", scale, settings=overrides, data=data)
+    folders = {"results": ledger.results, "store": ledger.store}
+    command = command_line("fit-lr-law", "--scale", scale, settings=overrides, data=data, **folders)
     raise RequestError(
         f"learning_rate: law: there is no {ledger.results / place} yet; fit the law for this scale, data and settings: "
         f"{command}"
@@ -39,7 +39,7 @@ def find_law(
 def find_sweep(name: str) -> Path:
     """The file of a sweep, given its path or its name in `sweeps/` (with `-` or `_`). Raises RequestError."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     for file in (folder / f"{spelt}.yaml" for folder in SWEEPS for spelt in (name, name.replace("-", "_"))):
         if file.exists():

@@ -18,11 +18,10 @@ from pathlib import Path
 
 from mm1_lab.config import PretrainedModel, RequestError
 from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.worker import WorkerContext
+from mm1_lab.orchestrate.worker import PACKAGES, WorkerContext
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
-PACKAGES = ("torch", "transformers", "lightning", "numpy", "ray")
 FOLDER = ".preflight"
 
 
@@ -105,7 +104,7 @@ def software() -> dict[str, str]:
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: importlib.metadata.version(name) for name in (*PACKAGES, "ray")}
     return {"mm1_lab (by its files)": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
 
 

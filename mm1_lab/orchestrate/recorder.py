@@ -15,12 +15,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import Busy, locked
+from mm1_lab.files import RESULTS, Busy, locked
 from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.mlflow_runs import SweepRuns
 from mm1_lab.orchestrate.mlflow_store import shown_uri, without_secrets
 from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.request import LOCAL
 from mm1_lab.orchestrate.worklist import Observer, Outcome
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -98,7 +97,7 @@ class Recorder(Observer):
 
 def behind_note(folder: Path) -> Path:
     """The marker file that exists while MLflow lacks something of the sweep in `folder`."""
-    return LOCAL / "mlflow-behind" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    return RESULTS / "mlflow-behind" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
 
 
 def _writer_lock(folder: Path) -> Path:

@@ -26,7 +26,7 @@ from mm1_lab.config import (
     resolve,
     resolve_sweep,
 )
-from mm1_lab.files import PACKAGE, machine_cpus
+from mm1_lab.files import PACKAGE, PARTS, RESULTS, here_or_shipped, machine_cpus
 from mm1_lab.formatting import command_line
 from mm1_lab.orchestrate.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
 from mm1_lab.pretrained import HuggingFace
@@ -35,9 +35,6 @@ from mm1_lab.results.manifest import data_name, merge_manifest
 
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
-
-LOCAL = Path("results/local")
-"""The folder for local results, store and MLflow database, relative to the working directory."""
 
 REPOSITORY = PACKAGE.parent
 MOST_TRIALS = 100_000
@@ -48,6 +45,8 @@ MOST_TRIALS = 100_000
 class Request:
     """What `mm1-lab run` is to do, with every trial resolved."""
 
+    asked: str
+    """The sweep as it was named: its name, or the path of its file."""
     sweep: Sweep
     scale: Scale
     scale_name: str
@@ -78,8 +77,9 @@ class Request:
 
     def command(self, *options: str) -> str:
         """The command that runs its trials."""
-        words = ("run", self.sweep.name, "--scale", self.scale_name, *options)
-        return command_line(*words, settings=self.overrides, data=self.data_path)
+        words = ("run", self.asked, "--scale", self.scale_name, *options)
+        folders = {"results": self.ledger.results, "store": self.ledger.store}
+        return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
     def open_data(self) -> Data:
         """Opens the miniature world or the user's data."""
@@ -122,14 +122,15 @@ def load_request(
     only: Sequence[str] = (),
     settings: Sequence[str] = (),
     data: str | Path | None = None,
-    results: str | Path = LOCAL,
+    results: str | Path = RESULTS,
     store: str | Path | None = None,
-    parts: str | Path | None = None,
+    parts: str | Path | None = PARTS,
 ) -> Request:
     """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
 
     `seeds`: a count, a list, or text as for `--seeds`; `only`: the arms to run; `settings`: `PATH=VALUE` as for
-    `--set`; `parts`: a folder of shipped stages. Raises RequestError for anything that cannot be done.
+    `--set`; `parts`: a folder of finished stages, by default the shipped ones. Raises RequestError for anything that
+    cannot be done.
     """
     path = find_sweep(str(sweep))
     loaded = load_sweep(path, *SWEEPS)
@@ -139,7 +140,8 @@ def load_request(
     overrides = tuple(settings)
     numbers = find_scale(scale, overrides, path.parent)
     data = Path(data) if data else None
-    ledger = Ledger(Path(results), Path(store) if store else None, Path(parts) if parts else None)
+    shipped = here_or_shipped(Path(parts)) if parts else None
+    ledger = Ledger(Path(results), Path(store) if store else None, shipped)
     listed = seeds if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(listed))
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
@@ -155,7 +157,7 @@ def load_request(
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
     asked = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in arms}})
     trials = tuple(resolve_sweep(asked, numbers, chosen, identity, models))
-    request = Request(loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
+    request = Request(str(sweep), loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
     if numbers.benchmarks:
         from mm1_lab.evaluate.named import check_lengths
 
@@ -180,7 +182,7 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
 
     Raises RequestError for anything that an evaluation would fail on.
     """
-    if not (scale.benchmarks or scale.text_tasks or data):  # avoids importing pyarrow
+    if not (scale.benchmarks or data):  # avoids importing pyarrow
         return scale
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
@@ -248,8 +250,13 @@ def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Pa
 
 
 def machine_slots(scale: Scale) -> int:
-    """The number of stages that fit on this machine's cores at a time."""
-    return max(1, int(machine_cpus() / scale.resources.cpus))
+    """The number of stages that fit on this machine's cores and GPUs at a time."""
+    slots = machine_cpus() / scale.resources.cpus
+    if scale.resources.gpus:
+        import torch
+
+        slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
+    return max(1, int(slots))
 
 
 def data_cache(ledger: Ledger) -> Path:

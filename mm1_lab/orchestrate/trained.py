@@ -18,7 +18,7 @@ def only_trial(request: Request) -> Trial:
 def weights_of(request: Request, trial: Trial) -> Path:
     """The folder of the trial's model. Raises RequestError if the model has no weights."""
     ledger, fingerprint = request.ledger, trial.evaluation.model.fingerprint
-    if not ledger.has_weights(fingerprint):
+    if not ledger.has_intact_weights(fingerprint):
         raise RequestError(
             f"{trial.name}: there are no weights for it in {ledger.store}; run it first: {_run(request, trial)}"
         )

@@ -55,9 +55,6 @@ class TaskSearcher(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Does nothing, as above."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a sweep resumes from the ledger, never from Tune's state")
-
 
 class Relay(tune.Callback):
     """Relays starts and progress of trials to the execution."""

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -26,13 +26,16 @@ from mm1_lab.orchestrate.groups import Lost, in_group, workers_of
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.request import REPOSITORY, data_cache
 from mm1_lab.orchestrate.worklist import Outcome
-from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
+from mm1_lab.results import HeldOutRow, Ledger
 from mm1_lab.results.schema import CODE
 from mm1_lab.source_code import code_hash
 from mm1_lab.train.progress import Diverged, Progress, Report
 
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
+
+PACKAGES = ("torch", "transformers", "lightning", "numpy")
+"""Libraries that scores depend on."""
 
 StageReport = Callable[[str, Progress], None]
 """Called with the kind of stage and its progress."""
@@ -91,7 +94,7 @@ def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
             report(kind, progress)
 
         run: Run = _in_process
-        if context.groups and is_grouped(task, scale):
+        if context.groups and any(workers_of(one, scale) > 1 for one in task.stages):  # this process computes nothing
             run = partial(in_group, workers_of(stage, scale), scale.resources, context.groups)
         if isinstance(stage, EvaluationStage):
             run(partial(_evaluate, stage, task.trials, context), report_stage)
@@ -102,11 +105,6 @@ def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
 
 def _in_process(work: Callable[[Report], None], report: Report) -> None:
     work(report)
-
-
-def is_grouped(task: Task, scale: Scale) -> bool:
-    """Whether a stage of the task needs several workers. The task's own process then computes nothing."""
-    return any(workers_of(stage, scale) > 1 for stage in task.stages)
 
 
 def reset_process(seed: int, scale: Scale) -> None:
@@ -187,6 +185,7 @@ def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerCo
         trained = model / "timings.json"
         if trained.exists():
             timings |= json.loads(trained.read_text(encoding="utf-8"))
+        metrics = sorted({row.metric for row in evaluation.scores})
         record = {
             "trials": [trial.name for trial in trials],
             "recipe": trials[0].recipe.model_dump(mode="json"),
@@ -200,7 +199,7 @@ def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerCo
             "environment": environment(context.scale, context.commit),
             "timings": timings,
             "code": ledger.code(stage.model.fingerprint)
-            | {f"metric {name}": code for name in _metrics(evaluation.scores) if (code := code_hash("metric", name))},
+            | {f"metric {name}": code for name in metrics if (code := code_hash("metric", name))},
         }
         ledger.write_scores(
             fingerprint,
@@ -211,10 +210,6 @@ def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerCo
             model / "training.csv",
             evaluation.submissions,
         )
-
-
-def _metrics(scores: Iterable[ScoreRow]) -> list[str]:
-    return sorted({row.metric for row in scores})
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:
@@ -234,12 +229,11 @@ def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
 
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
     """The machine and library versions that a score was computed with."""
-    packages = ("torch", "transformers", "lightning", "numpy")
     return {
         "processor": _processor(),
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -73,33 +73,18 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     means = benchmark_scores(scores, by)
-    kinds = means[["family", "benchmark", "shots"]].drop_duplicates()
-    text, plain = kinds["family"] == "text", kinds["family"].isin(PLAIN)
-    shots = kinds["shots"].astype(str) + "-shot"
-    apart = kinds["benchmark"] + " " + shots
-    names = pd.concat([shots[plain], (kinds["family"] + " " + shots)[~text], apart[~text & ~plain]]).unique().tolist()
-    names += [AVERAGE] * bool(plain.any()) + [TEXT_CORE] * bool(text.any())
-    tables = []
-    for name in names:
-        grouped = rows_of(means, name).groupby([*by], sort=False, observed=True)["score"]
-        tables.append(grouped.mean().rename("value").reset_index().assign(measure=name))
-    columns = [*by, "measure", "value"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def rows_of(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows of a table of scores, by question or by benchmark, that a measure averages."""
-    if measure.startswith(f"{CONTENT} "):
-        return by_content(rows_of(scores, measure.removeprefix(f"{CONTENT} ")))
-    family = scores["family"]
-    if measure == TEXT_CORE:
-        return scores[family == "text"]
-    plain = family.isin(PLAIN)
-    if measure == AVERAGE:
-        return scores[plain]
-    name, _, shots = measure.rpartition(" ")
-    chosen = (family == name) | (scores["benchmark"] == name) & ~plain if name else plain
-    return scores[chosen & (scores["shots"] == int(shots.removesuffix("-shot")))]
+    text, plain = means["family"] == "text", means["family"].isin(PLAIN)
+    shots = means["shots"].astype(str) + "-shot"
+    parts = [
+        means[plain].assign(measure=shots),
+        means[~text].assign(measure=means["family"] + " " + shots),
+        means[~text & ~plain].assign(measure=means["benchmark"] + " " + shots),
+        means[plain].assign(measure=AVERAGE),
+        means[text].assign(measure=TEXT_CORE),
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    grouped = table.groupby([*by, "measure"], sort=False, observed=True)["score"]
+    return grouped.mean().rename("value").reset_index()
 
 
 def headline(folder: Path) -> str:

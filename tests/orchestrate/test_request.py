@@ -2,13 +2,15 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
+from mm1_lab import lab
 from mm1_lab.cli import make_parser
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.request import Request, load_request
+from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import make_place
 from tests.data.conftest import Files
@@ -64,3 +66,35 @@ def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> Non
     options = make_parser().parse_args(typed[1:])
     assert typed[0] == "mm1-lab" and (options.sweep, options.scale) == ("connector", "smoke")
     assert options.only == ["average-pooling 224 64"] and tuple(options.set) == settings
+
+
+def test_a_command_names_the_sweep_as_it_was_named_and_folders_that_are_not_the_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_place(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert load_request("sweeps/data_mix.yaml", "smoke").command() == "mm1-lab run sweeps/data_mix.yaml --scale smoke"
+    request = load_request("data_mix", "smoke", results=Path("mine"), store=tmp_path.parent / "weights")
+    command = request.command("--seeds", "3")
+    assert command == f"mm1-lab run data_mix --scale smoke --seeds 3 --results mine --store {tmp_path.parent}/weights"
+
+
+def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data_mix").mkdir()
+    scales = tmp_path / "sweeps" / "scales"
+    scales.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "sweeps" / "scales" / "smoke.yaml", scales / "mine.yaml")
+    shutil.copy(REPOSITORY / "sweeps" / "data_mix.yaml", "sweeps/mine.yaml")
+    requests = [load_request("data_mix", "smoke"), *(load_request("mine", scale) for scale in ("smoke", "mine"))]
+    assert requests[0].trials == requests[1].trials == requests[2].trials
+    with pytest.raises(RequestError, match="there is no scale 'smok'; did you mean 'smoke'"):
+        load_request("data_mix", "smok")
+
+
+def test_shipped_parts_are_used_from_python_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    states = lab.plan(lab.load_sweep("data_mix", only=["base"])).set_index("kind")["state"]
+    assert (states["encoder"], states["decoder"]) == ("done", "done")
