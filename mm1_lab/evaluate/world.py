@@ -12,9 +12,8 @@ from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import handover, repetition, sum_of_two
 from mm1_lab.data.world.words import LIKED, OWNERS
 from mm1_lab.evaluate.content import content
-from mm1_lab.evaluate.questions import Benchmark, Blocks, Family, Question, in_blocks
+from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks
 
-_STOP = (".",)
 _CAREFUL = 0.9
 """Probability that an annotator gives the right answer."""
 _MOST_CARELESS = 3
@@ -59,28 +58,24 @@ def _benchmark(
     def made(random: Random, split: Split, number: int, block: int) -> Question | None:
         return make(random, split, kinds[number % len(kinds)], block % 2 == 1)
 
-    blocks, demonstrations = drawn_blocks(settings, seed, name, made, max(settings.shots))
-    return Benchmark(
-        name=name,
-        family=family,
-        mirrors=mirrors,
-        metric=metric,
-        blocks=blocks,
-        demonstrations=demonstrations,
-        stop=_STOP,
-        new_tokens=40 if metric == "cider" else 4,
-        content=content if metric == "cider" else None,
-    )
+    new_tokens = 40 if metric == "cider" else 4
+    benchmark = drawn_benchmark(settings, seed, name, family, mirrors, metric, made, new_tokens)
+    return replace(benchmark, content=content if metric == "cider" else None)
 
 
-def drawn_blocks(
+def drawn_benchmark(
     settings: EvaluationSettings,
     seed: int,
     name: str,
+    family: Family,
+    mirrors: str,
+    metric: str,
     make: Callable[[Random, Split, int, int], Question | None],
-    shots: int,
-) -> tuple[Blocks, Blocks]:
-    """Draws questions and, for each block, `shots` demonstrations; they depend only on seed, name and number.
+    new_tokens: int,
+    shots: tuple[int, ...] | None = None,
+    stop: str = ".",
+) -> Benchmark:
+    """Draws questions and, for each block, demonstrations; they depend only on seed, name and number.
 
     `make` is called with the random generator, split, number and block, and again as long as it returns None.
     """
@@ -95,7 +90,9 @@ def drawn_blocks(
             questions.append(replace(question, key=f"{split}-{number}"))
         return questions
 
-    return in_blocks(drawn("test", size), drawn("train", shots), settings)
+    shown = drawn("train", max(settings.shots if shots is None else shots))
+    blocks, demonstrations = in_blocks(drawn("test", size), shown, settings)
+    return Benchmark(name, family, mirrors, metric, blocks, demonstrations, (stop,), new_tokens, shots=shots)
 
 
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:

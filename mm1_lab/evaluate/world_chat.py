@@ -28,7 +28,7 @@ from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import ANIMALS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
 from mm1_lab.evaluate.questions import Benchmark, Family, Question, with_rotations
-from mm1_lab.evaluate.world import drawn_blocks
+from mm1_lab.evaluate.world import drawn_benchmark
 
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")
@@ -67,19 +67,9 @@ def _benchmark(
         question = make(random, split)
         return with_rotations(question, partial(_offering, question)) if metric == "circular" else question
 
-    blocks, demonstrations = drawn_blocks(settings, seed, name, made, max(shots))
-    return Benchmark(
-        name=name,
-        family=family,
-        mirrors=mirrors,
-        metric=metric,
-        blocks=blocks,
-        demonstrations=demonstrations,
-        # A worked solution contains periods; demonstrations end it with a semicolon instead.
-        stop=(";",) if metric == "answer" else (".",),
-        new_tokens=new_tokens,
-        shots=shots,
-    )
+    # A worked solution contains periods; demonstrations end it with a semicolon instead.
+    stop = ";" if metric == "answer" else "."
+    return drawn_benchmark(settings, seed, name, family, mirrors, metric, made, new_tokens, shots, stop)
 
 
 def _question(kind: str, picture: Picture, turn: Turn, *references: str, choices: tuple[str, ...] = ()) -> Question:
