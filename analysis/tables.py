@@ -107,13 +107,21 @@ def compare_table(study: Study, first: str, second: str) -> Table:
     return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
 
 
+OTHER_DOCUMENTS = (
+    "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
+    "shorter documents and not comparable with the others."
+)
+
+
 def losses_table(study: Study) -> Table:
     """Held-out losses with a row per arm and a column per source: means over seeds ± their standard error."""
     each = study.held_out.groupby(["arm", "source"], sort=False)["loss"].agg(list).unstack("source", sort=False)
     cells = each.reindex(study.scored).map(lambda losses: _loss(losses) if isinstance(losses, list) else MISSING)
     several = ", ± standard error over seeds" if len(study.seeds) > 1 else ""
     title = f"Held-out loss, nats per text token{several}"
-    return Table(title, cells.rename_axis("arm").reset_index().rename_axis(columns=None))
+    views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
+    notes = [OTHER_DOCUMENTS] if len(views) > 1 else []
+    return Table(title, cells.rename_axis("arm").reset_index().rename_axis(columns=None), notes)
 
 
 def _loss(values: list[float]) -> str:

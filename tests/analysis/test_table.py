@@ -4,11 +4,13 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 from analysis.table import Table, to_html, to_latex, to_markdown, to_plain, write_csv, write_tables
+from analysis.tables import losses_table
 
 FRAME = pd.DataFrame(
     {
@@ -122,3 +124,18 @@ def test_files_are_the_same_bytes_each_time_and_numbers_come_back(tmp_path: Path
     assert set(first) == {"a.md", "a.tex"}
     text = write_csv(FRAME, tmp_path / "a.csv").read_text(encoding="utf-8")
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), FRAME, check_dtype=False)
+
+
+def test_losses_of_other_documents_are_said_to_be_others() -> None:
+    held_out = pd.DataFrame({"arm": ["one", "five"], "source": ["text"] * 2, "loss": [1.0, 2.0]})
+
+    def table(*views: int) -> Table:
+        arms = {
+            name: SimpleNamespace(sft=SimpleNamespace(views=n)) for name, n in zip(("one", "five"), views, strict=True)
+        }
+        sweep = SimpleNamespace(arms=arms | {"untuned": SimpleNamespace(sft=None)})
+        study = SimpleNamespace(held_out=held_out, scored=list(arms), seeds=[0], sweep=sweep)
+        return losses_table(study)  # type: ignore[arg-type]
+
+    assert table(1, 1).notes == [] and "not comparable" in table(1, 5).notes[0]
+    assert table(1, 5).frame["text"].tolist() == ["1.000", "2.000"]
