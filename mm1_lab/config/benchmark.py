@@ -55,7 +55,7 @@ class BenchmarkConfig(BenchmarkFiles):
     """Template that contains `{question}`. Default: the format's prompt."""
     shots: tuple[Shots, ...] | None = Field(None, min_length=1)
     """Numbers of demonstrations to evaluate with, such as `[0]`; a subset of `evaluate.shots`. Default: all of them."""
-    stop: tuple[str, ...] = ("\n",)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("\n",), min_length=1)
     """Strings that end an answer; the first one also ends each demonstration."""
     new_tokens: int | None = Field(None, gt=0)
     """Maximum answer length in tokens. Default: derived from the reference answers."""

@@ -12,11 +12,13 @@ from pathlib import Path
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.types import Data, Document
+from mm1_lab.evaluate.metrics import names_of
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.questions import LONGEST_CAPTION, Benchmark, Question, in_blocks
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.evaluate.world_chat import chat_benchmarks
 
+HELD_OUT = "held-out-captions"
 CAPTIONED = ("captions", "synthetic")
 """The benchmark uses the first of these sources that has held-out documents."""
 ROWS_TRIED = 4096
@@ -50,6 +52,14 @@ def benchmarks_for(
     return benchmarks
 
 
+def own_names(in_world: bool) -> list[str]:
+    """The names of all benchmarks that the world, or users' captioned images, may have scores for."""
+    if not in_world:
+        return [HELD_OUT]
+    few = EvaluationSettings(questions=1, batch_size=1, shots=(0,))
+    return [name for one in (*world_benchmarks(few), *chat_benchmarks(few)) for name in names_of(one.name, one.metric)]
+
+
 def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
     """`data.held_out`, or an empty list if the data do not have the source."""
     try:
@@ -77,7 +87,7 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
     lengths = [len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown)]
     return [
         Benchmark(
-            name="held-out-captions",
+            name=HELD_OUT,
             family="captioning",
             mirrors="COCO",
             metric="cider",

@@ -80,14 +80,19 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) ->
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     """All items, in the order of the hashes of their ids. Raises RequestError for an invalid item."""
-    items = list(format_of(files).read(files))
     where = files.questions or files.annotations or files.format
+    try:
+        items = list(format_of(files).read(files))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{where}: is not in the format {files.format} ({type(error).__name__}: {error})") from None
     if not items:
         raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
     twice = [key for key, count in Counter(item.key for item in items).items() if count > 1]
     if twice:
         raise RequestError(f"{where}: the id {twice[0]!r} occurs twice; ids must be unique")
     for item in items:
+        if foreign := [answer for answer in item.answers if item.choices and answer not in item.choices]:
+            raise RequestError(f"{where}: the answer {foreign[0]!r} of question {item.key} is not among its choices")
         if config.metric in ("choice", "circular") and not item.choices:
             raise RequestError(f"{where}: question {item.key} has no choices, which the metric `{config.metric}` needs")
         if config.metric == "yes-no" and item.answers[:1] not in ((), ("yes",), ("no",)):

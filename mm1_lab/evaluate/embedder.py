@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from mm1_lab.config import ModelStage
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
 from mm1_lab.data.types import Picture, Pixels
 from mm1_lab.evaluate.prompts import Overview, Segment
@@ -31,6 +32,11 @@ class PromptEmbedder:
         """Keeps the encoded pictures alive, as the ids of deleted objects may be reused."""
         flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
         self._blind_features = self._encode([[flat]])[0] if blind else None
+
+    @classmethod
+    def of(cls, stage: ModelStage, model: MM1, batch: int) -> "PromptEmbedder":
+        """An embedder for the model of the stage."""
+        return cls(model, stage.connector.image_tokens, stage.image_size, stage.blind, batch, stage.views)
 
     def see(self, pictures: Iterable[Picture]) -> None:
         """Encodes the `pictures` that are not in the cache yet."""
@@ -60,6 +66,7 @@ class PromptEmbedder:
         """The id of the picture, and its number of views."""
         return (id(picture.picture), 1) if isinstance(picture, Overview) else (id(picture), self._views)
 
+    @torch.inference_mode()
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
         """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width)."""
         device = self._model.decoder.device

@@ -105,7 +105,7 @@ def _ask(
     majority = majority_score(benchmark, majority_by_kind(benchmark))
     value, needed = sum(points) / len(points), f"low ≥ {majority:.1f} + {ABOVE_MAJORITY:g}"
     passed = low >= majority + ABOVE_MAJORITY
-    if benchmark.mirrors == "none" and shots <= FEW:
+    if if_failed == "floor" and shots <= FEW:  # a question about a scene in words
         passed, needed = passed and value >= ANSWERED, f"≥ {ANSWERED:g}, {needed}"
     return GateRow("told in words", seed, what, value, low, high, needed, "pass" if passed else if_failed)
 
@@ -139,7 +139,7 @@ def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, l
 
 def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[GateRow]:
     """Compares each benchmark's longest prompt, at the most shots and including the answer, to the training length."""
-    writer = PromptWriter(data.tokenizer, stage.model.connector.image_tokens)
+    writer = PromptWriter.of(stage, data.tokenizer)
     shots = max(stage.settings.shots)
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         question = max(len(writer.question(question).tokens) for question in benchmark.questions)
@@ -161,7 +161,7 @@ def text_benchmark(
     no prompt exceeds that length. Raises RequestError if this is impossible.
     """
     budget = (stage.model.sequence_length - 1) // (shots + 1)
-    writer = PromptWriter(tokenizer, stage.model.connector.image_tokens)
+    writer = PromptWriter.of(stage, tokenizer)
 
     def draw(random: Random, split: Split, voice: Voice) -> Question | None:
         for _ in range(_SCENES):

@@ -64,6 +64,20 @@ def generate(
     return texts, scores
 
 
+def complete(
+    decoder: PreTrainedModel,
+    embedder: PromptEmbedder,
+    prefix: Segment,
+    question: Segment,
+    tokenizer: Tokenizer,
+    stop: tuple[str, ...],
+    new_tokens: int,
+) -> str:
+    """The answer to a single question, up to the first stop word."""
+    ((text,),), _ = generate(decoder, embedder, [Group(prefix, (question,))], tokenizer, stop, new_tokens, 1)
+    return cut_answer(text, stop)
+
+
 def cut_answer(text: str, stop: tuple[str, ...]) -> str:
     """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces."""
     ends = [at for word in stop if (at := text.find(word)) >= 0]

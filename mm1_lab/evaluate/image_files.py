@@ -3,9 +3,10 @@
 import os
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.decoding import Decoder, Shape, StoredPicture, read_file, read_stretch
@@ -16,14 +17,15 @@ ARCHIVES = (".zip", ".tar")
 class Images:
     """A folder of images, an archive, or a folder whose subfolders may be replaced by archives of the same name.
 
-    An image is looked up by its given name, then by that name without folders.
+    An image is looked up by its given name, then by that name without its first folders. In an archive, the first
+    folders of a member may be left out, unless several members would then have the same name.
     """
 
     def __init__(self, path: Path, shape: Shape) -> None:
         """`shape`: how images are made square. Raises RequestError if `path` is neither a folder nor an archive."""
         self.path = path
         self._shape: Shape = shape
-        self._decoder = Decoder(shape)
+        self._decoder = _decoder(shape)
         self._members: dict[str, Callable[[], bytes]] | None = None
         try:
             if path.is_dir():
@@ -36,9 +38,8 @@ class Images:
 
     def picture(self, name: str) -> StoredPicture | None:
         """The image of that name, or None."""
-        for candidate in (name, PurePosixPath(name).name):
-            read = self._read(candidate)
-            if read:
+        for candidate in _suffixes(name):
+            if read := self._read(candidate):
                 return StoredPicture(f"{self.path}: {candidate}", read, self._decoder)
         return None
 
@@ -54,6 +55,12 @@ class Images:
         return open_images(archive, self._shape)._read(inner) if archive else None
 
 
+@lru_cache
+def _decoder(shape: Shape) -> Decoder:
+    """Shared by all folders and archives, because each decoder has its own cache of pixels."""
+    return Decoder(shape)
+
+
 @lru_cache(maxsize=16)
 def open_images(path: Path, shape: Shape = "squeeze") -> Images:
     """The images at `path`, indexed once per process."""
@@ -62,7 +69,7 @@ def open_images(path: Path, shape: Shape = "squeeze") -> Images:
 
 def _of_zip(path: Path) -> dict[str, Callable[[], bytes]]:
     names = [name for name in _opened(path, os.getpid()).namelist() if not name.endswith("/")]
-    return _by_name({name: partial(_unzip, path, name) for name in names})
+    return _by_suffix({name: partial(_unzip, path, name) for name in names})
 
 
 def _unzip(path: Path, name: str) -> bytes:
@@ -78,9 +85,16 @@ def _opened(path: Path, process: int) -> zipfile.ZipFile:
 def _of_tar(path: Path) -> dict[str, Callable[[], bytes]]:
     with tarfile.open(path, "r:") as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
-    return _by_name({member.name: partial(read_stretch, path, member.offset_data, member.size) for member in members})
+    return _by_suffix({member.name: partial(read_stretch, path, member.offset_data, member.size) for member in members})
 
 
-def _by_name(members: dict[str, Callable[[], bytes]]) -> dict[str, Callable[[], bytes]]:
-    """Members by full name, and by name without folders."""
-    return {PurePosixPath(name).name: read for name, read in members.items()} | members
+def _by_suffix(members: dict[str, Callable[[], bytes]]) -> dict[str, Callable[[], bytes]]:
+    """Members by full name, and by each end of it that belongs to only one member."""
+    counts = Counter(suffix for name in members for suffix in _suffixes(name))
+    return {suffix: members[name] for name in members for suffix in _suffixes(name) if counts[suffix] == 1} | members
+
+
+def _suffixes(name: str) -> list[str]:
+    """`a/b/1.jpg`, `b/1.jpg`, `1.jpg`"""
+    parts = name.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]

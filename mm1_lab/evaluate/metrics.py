@@ -1,9 +1,11 @@
 """The metrics of all benchmarks: points per question, and whether a prediction has the form of an answer."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
+from string import ascii_uppercase
 
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content
@@ -16,29 +18,38 @@ RELAXED = 0.05
 """Relative tolerance for numbers (Methani et al., WACV 2020; ChartQA)."""
 ANSWER_IS = "the answer is"
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
+LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
+"""A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
 CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
 
-def choice_accuracy(prediction: str, references: Sequence[str], choices: Sequence[str]) -> float:
-    """100 points if the prediction is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0."""
-    right = {normalise(reference) for reference in references}
+def choice_accuracy(
+    prediction: str, references: Sequence[str], choices: Sequence[str], lettered: bool = False
+) -> float:
+    """100 points if the prediction is the letter of a right choice (`B`, `(b)`, `B. red`) or its words, else 0.
+
+    `references` are among the `choices`. `lettered`: the prompt shows letters, so that a letter alone is the choice's
+    letter, even if another choice consists of that letter.
+    """
     said = prediction.strip()
-    if normalise(said) in {normalise(choice) for choice in choices}:
-        return 100.0 if normalise(said) in right else 0.0
-    letter = said.lstrip("(")[:1].upper()
-    ends = not said.lstrip("(")[1:2].isalnum()
-    number = ord(letter) - ord("A") if letter and ends else -1
-    return 100.0 if 0 <= number < len(choices) and normalise(choices[number]) in right else 0.0
+    letter = LETTERED.fullmatch(said)
+    named = dict(zip(ascii_uppercase, choices, strict=False)).get(letter[1].upper()) if letter else None
+    if lettered and letter and named and not letter[2]:
+        return 100.0 * (named in references)
+    if said in choices:
+        return 100.0 * (said in references)
+    alike = {choice for choice in choices if normalise(choice) == normalise(said)} if normalise(said) else set()
+    return 100.0 * ((alike.pop() if len(alike) == 1 else named) in references)
 
 
-def circular_accuracy(said: str, question: Question) -> float:
+def circular_accuracy(said: str, question: Question, lettered: bool = False) -> float:
     """100 points if the question is answered correctly in each order of its choices, else 0 (Liu et al., ECCV 2024).
 
     `said` has one line per order; a single line is taken as the answer for all orders.
     """
     asked = zip((question, *question.rotated), cycle(said.split("\n")), strict=False)
-    return min(choice_accuracy(answer, one.references, one.choices) for one, answer in asked)
+    return min(choice_accuracy(answer, one.references, one.choices, lettered) for one, answer in asked)
 
 
 def says_yes(answer: str) -> bool:
@@ -95,8 +106,10 @@ Judge = Callable[[str, Question, Benchmark], float]
 METRICS: dict[str, Judge] = {
     "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
     "exact": lambda said, question, _: exact_match(said, question.references),
-    "choice": lambda said, question, _: choice_accuracy(said.split("\n")[0], question.references, question.choices),
-    "circular": lambda said, question, _: circular_accuracy(said, question),
+    "choice": lambda said, question, benchmark: choice_accuracy(
+        said.split("\n")[0], question.references, question.choices, benchmark.official
+    ),
+    "circular": lambda said, question, benchmark: circular_accuracy(said, question, benchmark.official),
     "yes-no": lambda said, question, _: 100.0 * (says_yes(said) == says_yes(question.references[0])),
     "content": lambda said, question, _: content(said, question.references),
     "answer": lambda said, question, _: exact_match(said.rpartition(ANSWER_IS)[2], question.references),
@@ -116,6 +129,11 @@ EMNLP 2023). Maps (is `yes` predicted, is it true) to a question's parts of the 
 
 FURTHER = {"yes-no": tuple(RATES), "circular": ("choice",)}
 """Metric → further metrics of the same answers, reported as benchmarks of their own, such as `pope-random f1`."""
+
+
+def names_of(name: str, metric: str) -> list[str]:
+    """The names under which a benchmark may have scores, if its questions have choices (`likelihood.py`)."""
+    return [name, f"{name} by likelihood", *(f"{name} {one}" for one in FURTHER.get(metric, ()))]
 
 
 def further(benchmark: Benchmark) -> list[Benchmark]:
@@ -151,6 +169,8 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     if benchmark.metric in RATES:
         true = (says_yes(question.references[0]) for question in questions)
         return rate_points(benchmark.metric, map(says_yes, predictions), true)
+    if benchmark.family == "likelihood":  # each prediction is one of the choices, whatever it looks like
+        return [100.0 * (said in one.references) for said, one in zip(predictions, questions, strict=True)]
     judge = METRICS[benchmark.metric]
     return [judge(prediction, question, benchmark) for prediction, question in zip(predictions, questions, strict=True)]
 
@@ -189,8 +209,14 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
         kinds.setdefault(question.kind, []).append(question)
     best = {}
     for kind, questions in kinds.items():
-        counts = Counter(answer for question in questions for answer in {*map(normalise, question.references)})
+        counts = Counter(
+            answer
+            for question in questions
+            for answer in {*(question.references if question.choices else map(normalise, question.references))}
+        )
         constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
+        if benchmark.official:  # choices are shown with letters
+            constants += ascii_uppercase[: max(len(question.choices) for question in questions)]
         best[kind] = max(sum(judge(c, question, benchmark) for question in questions) for c in constants)
         best[kind] /= len(questions)
     return best

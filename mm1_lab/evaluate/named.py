@@ -22,7 +22,7 @@ from mm1_lab.evaluate.choosing import choose, format_of
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import open_images
 from mm1_lab.evaluate.items import Item
-from mm1_lab.evaluate.metrics import METRICS
+from mm1_lab.evaluate.metrics import METRICS, names_of
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
@@ -66,7 +66,9 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
         given = {key: getattr(opened, key) for key in inherited} | examples.model_dump(exclude_defaults=True)
         examples = BenchmarkFiles(**{"split": "train" if given["format"] == "coco" else ""} | given)
         examples = examples.model_copy(update=_absolute(examples, opened.format, folder))
-        if all(getattr(examples, key) == getattr(opened, key) for key in ("questions", "annotations", "split")):
+        # A program may read the images' folder, and need no other file.
+        keys = ["format", "questions", "annotations", "split"] + ["images"] * examples.format.endswith(".py")
+        if all(getattr(examples, key) == getattr(opened, key) for key in keys):
             raise RequestError(f"{where}.demonstrations: are the same as the questions; name a training split")
     opened = opened.model_copy(update={"metric": metric, "demonstrations": examples})
     return opened.model_copy(update={"digest": _digest(opened)})
@@ -102,10 +104,17 @@ def _file_digest(path: str) -> str:
 
 
 def check_benchmarks(
-    configs: Sequence[BenchmarkConfig], settings: EvaluationSettings, cache: Path | None = None
+    configs: Sequence[BenchmarkConfig],
+    settings: EvaluationSettings,
+    cache: Path | None = None,
+    others: Iterable[str] = (),
 ) -> None:
-    """Raises RequestError for the first problem that would make an evaluation fail, other than undecodable images."""
-    for name, count in Counter(config.name for config in configs).items():
+    """Raises RequestError for the first problem that would make an evaluation fail, other than undecodable images.
+
+    `others` are the names of the data's own benchmarks and of text tasks.
+    """
+    names = Counter([*others, *(name for config in configs for name in names_of(config.name, config.metric))])
+    for name, count in names.items():
         if not name or count > 1:
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a unique name")
     for config in configs:
@@ -158,13 +167,12 @@ def build_benchmark(
 
 def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
     """Raises RequestError if a prompt with its demonstrations and answer exceeds the context length of a model."""
-    limits: dict[tuple[int, int], EvaluationStage] = {}
+    limits: dict[tuple[int, PromptWriter], EvaluationStage] = {}
     for stage in stages:
         ready = stage.model.decoder
         longest = ready.longest if isinstance(ready, PretrainedDecoder) else stage.model.sequence_length
-        limits.setdefault((stage.model.picture_tokens, longest), stage)
-    for (tokens, longest), stage in limits.items():
-        writer = PromptWriter(tokenizer, tokens)
+        limits.setdefault((longest, PromptWriter.of(stage, tokenizer)), stage)
+    for (longest, writer), stage in limits.items():
         for config in stage.benchmarks:
             shots = max(_settings_of(config, stage.settings).shots, default=0)
             benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
@@ -174,8 +182,8 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
                 if length > longest:
                     raise RequestError(
                         f"benchmark {config.name!r}: a question after {shots} demonstrations takes {length} tokens, "
-                        f"with {tokens} per picture, but the decoder reads at most {longest}; use fewer shots "
-                        "(--set evaluate.shots=[0,4]) or --set a larger sequence_length"
+                        f"with {writer.image_tokens} per picture, but the decoder reads at most {longest}; use fewer "
+                        "shots (--set evaluate.shots=[0,4]) or --set a larger sequence_length"
                     )
 
 

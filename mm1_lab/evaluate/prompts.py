@@ -10,6 +10,7 @@ demonstrations show where an answer ends. The part before the question is the sa
 
 from dataclasses import dataclass
 
+from mm1_lab.config import EvaluationStage
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.evaluate.questions import Benchmark, Question
 
@@ -46,6 +47,12 @@ class PromptWriter:
     sharp_demonstrations: int | None = None
     """How many demonstrations, counted back from the question, show all views of their pictures; earlier ones show only
     the overview (mixed resolution, section 5). None: all of them show all views."""
+
+    @classmethod
+    def of(cls, stage: EvaluationStage, tokenizer: Tokenizer) -> "PromptWriter":
+        """A writer for the stage's model."""
+        model = stage.model
+        return cls(tokenizer, model.picture_tokens, model.connector.image_tokens, stage.sharp_demonstrations)
 
     def question(self, question: Question) -> Segment:
         """Pictures and prompt of a question, which the model continues."""

@@ -49,7 +49,7 @@ class Submission:
     """Whether ids are integers."""
 
     def entry(self, key: str, answer: str) -> dict[str, str | int]:
-        return {self.id_key: int(key) if self.numbered else key, self.answer_key: answer}
+        return {self.id_key: int(key) if self.numbered and key.isdecimal() else key, self.answer_key: answer}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -53,12 +53,10 @@ class Evaluation:
     @property
     def unparsed(self) -> dict[tuple[str, int], float]:
         """(benchmark, shots) → share of predictions that do not have the form of an answer."""
-
-        def key(row: ScoreRow) -> tuple[str, int]:
-            return row.benchmark, row.shots
-
-        groups = {name: list(rows) for name, rows in groupby(sorted(self.scores, key=key), key=key)}
-        return {name: sum(not row.parsed for row in rows) / len(rows) for name, rows in groups.items()}
+        parsed: dict[tuple[str, int], list[bool]] = {}
+        for row in self.scores:
+            parsed.setdefault((row.benchmark, row.shots), []).append(row.parsed)
+        return {name: flags.count(False) / len(flags) for name, flags in sorted(parsed.items())}
 
 
 def evaluate(
@@ -86,10 +84,10 @@ def evaluate(
                 result.majority_by_kind[benchmark.name] = by_kind
             answering = Answering(stage, model, data)
             for shots in _shots(benchmark, settings):
-                predictions, probabilities = answering.predict_and_score(benchmark, shots)
-                _record(result, benchmark, shots, predictions, stage.model.image_size, probabilities)
+                answers = answering.answer(benchmark, shots)
+                _record(result, benchmark, shots, answers, stage.model.image_size)
                 for one in further(benchmark):
-                    _record(result, one, shots, predictions, stage.model.image_size)
+                    _record(result, one, shots, [Answer(answer.text) for answer in answers], stage.model.image_size)
                 if chosen := by_likelihood(benchmark):
                     _record(result, chosen, shots, answering.choose(chosen, shots), stage.model.image_size)
                 done += 1
@@ -105,31 +103,36 @@ def _shots(benchmark: Benchmark, settings: EvaluationSettings) -> tuple[int, ...
     return settings.shots if benchmark.shots is None else benchmark.shots
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer to a question."""
+
+    text: str
+    """One line per order of the choices, if the question has rotations."""
+    probability: float | None = None
+    """That of the question's `shown` answer: the geometric mean over its tokens."""
+
+
 class Answering:
     """Answers benchmarks with a model; a picture is encoded only once, even if it recurs at other numbers of shots."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
-        trained = stage.model
-        tokens = trained.connector.image_tokens  # of one view
         self._settings = stage.settings
         self._decoder = model.decoder
         self._tokenizer = data.tokenizer
-        self._writer = PromptWriter(data.tokenizer, trained.picture_tokens, tokens, stage.sharp_demonstrations)
-        with torch.inference_mode():
-            self._embedder = PromptEmbedder(
-                model, tokens, trained.image_size, trained.blind, stage.settings.batch_size, trained.views
-            )
+        self._writer = PromptWriter.of(stage, data.tokenizer)
+        self._embedder = PromptEmbedder.of(stage.model, model, stage.settings.batch_size)
 
-    def choose(self, benchmark: Benchmark, shots: int) -> list[str]:
+    def choose(self, benchmark: Benchmark, shots: int) -> list[Answer]:
         """The most likely choice of each question, block after block."""
-        return choose(self._decoder, self._embedder, self._writer, benchmark, shots)
+        return list(map(Answer, choose(self._decoder, self._embedder, self._writer, benchmark, shots)))
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
-        """An answer to each question, block after block; with one line per order of its choices if it has rotations."""
-        return self.predict_and_score(benchmark, shots)[0]
+        """The text of `answer`."""
+        return [answer.text for answer in self.answer(benchmark, shots)]
 
-    def predict_and_score(self, benchmark: Benchmark, shots: int) -> tuple[list[str], list[float | None]]:
-        """`predict`, and the probability of each question's `shown` answer as the geometric mean over its tokens."""
+    def answer(self, benchmark: Benchmark, shots: int) -> list[Answer]:
+        """An answer to each question, block after block."""
         end = next(iter(benchmark.stop), None)
         asked = [[(question, *question.rotated) for question in block] for block in benchmark.blocks]
         groups = []
@@ -143,52 +146,43 @@ class Answering:
             groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts, shown))
         limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
         texts, scores = generate(self._decoder, self._embedder, groups, self._tokenizer, *limits)
-        answers = (cut_answer(text, benchmark.stop) for block in texts for text in block)
-        lines = ["\n".join(next(answers) for _ in orders) for questions in asked for orders in questions]
-        known = iter(score for block in scores for score in block)
-        first = [[next(known) for _ in orders] for questions in asked for orders in questions]
-        return lines, [orders[0] for orders in first]
+        given = zip(chain(*texts), chain(*scores), strict=True)
+        answers = []
+        for orders in chain(*asked):
+            said, probabilities = zip(*islice(given, len(orders)), strict=True)
+            answers.append(Answer("\n".join(cut_answer(text, benchmark.stop) for text in said), probabilities[0]))
+        return answers
 
 
-def _record(
-    result: Evaluation,
-    benchmark: Benchmark,
-    shots: int,
-    predictions: list[str],
-    side: int,
-    probabilities: list[float | None] | None = None,
-) -> None:
+def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Answer], side: int) -> None:
     """Adds the scores and samples of a benchmark at a number of shots; without references, the submission file."""
     if benchmark.submission:
-        asked = zip(benchmark.questions, predictions, strict=True)
-        entries = [benchmark.submission.entry(question.key, prediction) for question, prediction in asked]
+        asked = zip(benchmark.questions, answers, strict=True)
+        entries = [benchmark.submission.entry(question.key, answer.text) for question, answer in asked]
         result.submissions[f"{benchmark.name}-{shots}-shot.json"] = json.dumps(entries, ensure_ascii=False) + "\n"
         return
     words = answer_words(benchmark)
-    blocks = [block for block, questions in enumerate(benchmark.blocks) for _ in questions]
-    previous = -1
-    points_of, known = score(benchmark, predictions), probabilities or [None] * len(predictions)
-    rows = zip(blocks, benchmark.questions, predictions, points_of, known, strict=True)
-    for block, question, prediction, points, probability in rows:
-        result.scores.append(
-            ScoreRow(
-                benchmark=benchmark.name,
-                family=benchmark.family,
-                metric=benchmark.metric,
-                shots=shots,
-                block=block,
-                question=question.key,
-                kind=question.kind,
-                score=points,
-                prediction=prediction,
-                parsed=is_parsed(prediction, question, benchmark, words),
-                content=benchmark.content(prediction, question.references) if benchmark.content else None,
-                reference_probability=probability,
+    scored = zip(answers, score(benchmark, [answer.text for answer in answers]), strict=True)
+    for block, questions in enumerate(benchmark.blocks):
+        for number, (question, (answer, points)) in enumerate(zip(questions, scored, strict=False)):
+            result.scores.append(
+                ScoreRow(
+                    benchmark=benchmark.name,
+                    family=benchmark.family,
+                    metric=benchmark.metric,
+                    shots=shots,
+                    block=block,
+                    question=question.key,
+                    kind=question.kind,
+                    score=points,
+                    prediction=answer.text,
+                    parsed=is_parsed(answer.text, question, benchmark, words),
+                    content=benchmark.content(answer.text, question.references) if benchmark.content else None,
+                    reference_probability=answer.probability,
+                )
             )
-        )
-        if block != previous and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:
-            result.samples.append(_sample(benchmark, shots, question, prediction, points, side))
-        previous = block
+            if number == 0 and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:
+                result.samples.append(_sample(benchmark, shots, question, answer.text, points, side))
 
 
 def _sample(
@@ -215,16 +209,20 @@ def _png(picture: Picture, side: int) -> bytes:
 
 @torch.inference_mode()
 def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, float]:
-    """Mean loss, in nats per text token, on the held-out documents of each source of the data."""
-    losses = {}
-    for name in data.identity.sources:
-        documents = held_out_documents(data, name, DOCUMENTS)
-        if documents:
-            losses[name] = _loss(model, stage, data, name, documents)
-    return losses
+    """Mean loss, in nats per text token, on the held-out documents of each source of the data.
+
+    Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
+    tokens per picture read fewer. A source without any other document is missing.
+    """
+    each = {
+        name: _loss(model, stage, data, name, documents)
+        for name in data.identity.sources
+        if (documents := held_out_documents(data, name, DOCUMENTS))
+    }
+    return {name: loss for name, loss in each.items() if loss is not None}
 
 
-def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[Document]) -> float:
+def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[Document]) -> float | None:
     packer = Packer.of(stage, data.tokenizer)
     rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
     total = torch.zeros((), dtype=torch.float64)
@@ -241,7 +239,7 @@ def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[
         weights = batch.weights[:, 1:].flatten()
         total += (losses * weights).sum().double().cpu()
         count += weights.sum().double().cpu()
-    return float(total / count)
+    return float(total / count) if count else None
 
 
 def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Document]]:

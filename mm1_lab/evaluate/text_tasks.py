@@ -13,7 +13,7 @@ from typing import Any
 from mm1_lab.config import EvaluationStage, PretrainedDecoder, RequestError, TextTask, nearest, read_yaml
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, cut_answer, generate
+from mm1_lab.evaluate.generation import complete
 from mm1_lab.evaluate.likelihood import log_probabilities
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
@@ -66,7 +66,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
 
     ready, settings = stage.model.decoder, stage.settings
     longest = ready.longest if isinstance(ready, PretrainedDecoder) else stage.model.sequence_length
-    embedder = PromptEmbedder(model, stage.model.connector.image_tokens, stage.model.image_size, False, 1)
+    embedder = PromptEmbedder.of(stage.model, model, 1)
     begin = Segment((tokenizer.begin,))
 
     def read(text: str, room: int) -> Segment:
@@ -85,10 +85,9 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
             return [self.write(*request.args) for request in requests]
 
         def write(self, context: str, limits: dict[str, Any]) -> str:
-            stop, most = tuple(limits.get("until") or ()), int(limits.get("max_gen_toks") or NEW_TOKENS)
-            group = Group(begin, (read(context, most),))
-            ((answer,),), _ = generate(model.decoder, embedder, [group], tokenizer, stop, most, 1)
-            return cut_answer(answer, stop)
+            until, most = limits.get("until") or (), int(limits.get("max_gen_toks") or NEW_TOKENS)
+            stop = (until,) if isinstance(until, str) else tuple(until)
+            return complete(model.decoder, embedder, begin, read(context, most), tokenizer, stop, most)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
             raise RequestError("text_tasks: rolling likelihood (perplexity) is not supported; choose other tasks")
@@ -99,11 +98,9 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         lm_task = ConfigurableTask(config=_read(Path(task.file)))
         results = simple_evaluate(Decoder(), tasks=[lm_task], limit=settings.questions, bootstrap_iters=0)
         samples, shots = results["samples"][task.name], int(results["n-shot"][task.name] or 0)
+        samples = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
         metric = lm_task.config.metric_list[0]["metric"]
         for number, sample in enumerate(samples):
-            answers = sample["filtered_resps"]  # a text, or the likelihood of each choice
-            best = max(range(len(answers)), key=answers.__getitem__)
-            answer = answers[0] if isinstance(answers[0], str) else sample["arguments"][best][1]
             yield ScoreRow(
                 benchmark=task.name,
                 family="text",
@@ -113,6 +110,17 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
                 question=str(sample["doc_id"]),
                 kind=task.name,
                 score=100.0 * float(sample[metric]),
-                prediction=answer.strip(),
+                prediction=_prediction(lm_task, sample, metric),
                 parsed=True,
             )
+
+
+def _prediction(lm_task: Any, sample: dict[str, Any], metric: str) -> str:
+    """The answer as its filter leaves it, or the choice that lm-eval scores."""
+    answers = sample["filtered_resps"]  # a text, or for each choice its likelihood and whether it is the greedy answer
+    if isinstance(answers[0], str):
+        return str(answers[0]).strip()
+    choices = list(map(str, lm_task.doc_to_choice(sample["doc"])))
+    lengths = [len(choice) if metric == "acc_norm" else 1 for choice in choices]
+    scores = [float(log) / length for (log, _), length in zip(answers, lengths, strict=True)]
+    return choices[scores.index(max(scores))].strip()

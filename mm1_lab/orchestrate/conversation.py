@@ -14,7 +14,7 @@ from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file
 from mm1_lab.data.types import Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, cut_answer, generate
+from mm1_lab.evaluate.generation import complete
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1, build_mm1, load_weights
 
@@ -42,12 +42,8 @@ class Chat:
     so_far: Segment = field(init=False)
 
     def __post_init__(self) -> None:
-        connector = self.stage.connector.image_tokens
         self.is_world = self.data.identity.kind == "world"
-        with torch.inference_mode():
-            self._embedder = PromptEmbedder(
-                self.model, connector, self.stage.image_size, self.stage.blind, 8, self.stage.views
-            )
+        self._embedder = PromptEmbedder.of(self.stage, self.model, 8)
         self.forget()
 
     @classmethod
@@ -76,8 +72,6 @@ class Chat:
             text = f"this model knows only the world's words, and {error} is none of them"
             raise RequestError(text) from None
         stop = ("tell :",) if self.is_world else ("\nUser:",)
-        group = Group(self.so_far, (turn,))
-        ((said,),), _ = generate(self.model.decoder, self._embedder, [group], tokenizer, stop, NEW_TOKENS, 1)
-        answer = cut_answer(said, stop)
+        answer = complete(self.model.decoder, self._embedder, self.so_far, turn, tokenizer, stop, NEW_TOKENS)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

@@ -185,6 +185,7 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     if not (scale.benchmarks or data):  # avoids importing pyarrow
         return scale
     from mm1_lab.data.shards.datafile import DataFile
+    from mm1_lab.evaluate.benchmarks import own_names
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
@@ -199,7 +200,8 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
             tasks = [open_task(data.parent / path) for path in content.text_tasks]
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
-    check_benchmarks(opened, scale.evaluate, cache)
+    names = [*own_names(in_world=not data), *(task.name for task in tasks)]
+    check_benchmarks(opened, scale.evaluate, cache, names)
     return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.generation import cut_answer
+from mm1_lab.evaluate.likelihood import by_likelihood
 from mm1_lab.evaluate.metrics import (
     anls,
     answer_words,
@@ -132,6 +133,44 @@ def test_relaxed_accuracy_by_hand(said: str, reference: str, right: bool) -> Non
 )
 def test_a_choice_is_made_by_letter_or_words(said: str, right: bool) -> None:
     assert choice_accuracy(said, ["red"], ["blue", "red", "green"]) == 100.0 * right
+
+
+@pytest.mark.parametrize(
+    ("said", "choices", "chosen"),
+    [
+        ("-5", ("5", "-5"), "-5"),
+        ("+", ("+", "-"), "+"),
+        ("-", ("+", "-"), "-"),
+        ("5.", ("5", "-5"), None),  # either
+        ("A", ("C", "A", "B"), "C"),
+        ("(a)", ("C", "A", "B"), "C"),
+        ("X", ("X", "Y"), "X"),  # there is no 24th choice
+        ("A.M.", ("P.M.", "A.M."), "A.M."),
+        ("A. cat", ("cat", "dog"), "cat"),
+        ("A big dog", ("cat", "dog"), None),
+        ("ß", ("s", "t"), None),
+    ],
+)
+def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
+    said: str, choices: tuple[str, ...], chosen: str | None
+) -> None:
+    points = {one: choice_accuracy(said, [one], choices, lettered=True) for one in choices}
+    assert points == {one: 100.0 * (one == chosen) for one in choices}
+    assert choice_accuracy("A", ["A"], ("C", "A", "B")) == 100.0, "where the prompt shows no letters"
+
+
+def test_what_likelihood_chooses_is_no_letter_and_a_constant_answer_may_be_one() -> None:
+    choices = ("C", "A", "B")
+    asked = tuple(Question(str(n), "", (), "", (answer,), "", choices) for n, answer in enumerate("CCA"))
+    benchmark = Benchmark("b", "vqa", "", "choice", (asked,), ((),), (".",), 4, official=True)
+    assert majority_by_kind(benchmark) == {"": pytest.approx(200 / 3)}
+    shifted = tuple(
+        replace(one, references=(order[0],), choices=order)
+        for one, order in zip(asked, ("pq", "qr", "rp"), strict=True)
+    )
+    assert majority_by_kind(replace(benchmark, blocks=(shifted,))) == {"": 100.0}, "always A"
+    likely = by_likelihood(benchmark)
+    assert likely and score(likely, ["C", "C", "A"]) == [100.0] * 3 and score(likely, ["A"] * 3) == [0.0, 0.0, 100.0]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from mm1_lab.config import (
     WORLD_DATA,
@@ -14,11 +15,13 @@ from mm1_lab.config import (
     EvaluationSettings,
     Recipe,
     RequestError,
+    SftRecipe,
     load_scale,
     load_sweep,
     resolve,
 )
 from mm1_lab.evaluate import choosing
+from mm1_lab.evaluate.benchmarks import own_names
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
@@ -151,6 +154,21 @@ def test_a_folder_may_hold_an_archive_in_place_of_each_of_its_folders(tmp_path: 
         assert all((a.pictures[0].pixels(5) == b.pictures[0].pixels(5)).all() for a, b in zip(one, other, strict=True))
     (tmp_path / f"val2014.{ending}").rename(tmp_path / "elsewhere")
     assert "has no image 'val2014/" in refused(tmp_path, "coco", values | {"images": "."})
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_a_name_that_several_members_end_with_finds_none_of_them(tmp_path: Path, ending: str) -> None:
+    for number, folder in enumerate(("train", "val", "other")):
+        (tmp_path / "all" / "images" / folder).mkdir(parents=True)
+        draw(tmp_path / "all" / "images" / folder / ("2.jpg" if folder == "other" else "1.jpg"), number)
+    pack(tmp_path / "all", tmp_path / f"all.{ending}")
+    images = Images(tmp_path / f"all.{ending}", "squeeze")
+    assert images.picture("1.jpg") is None
+    found = [images.picture(name) for name in ("train/1.jpg", "all/images/val/1.jpg", "2.jpg", "elsewhere/2.jpg")]
+    assert [picture and picture.pixels(1).argmax() for picture in found] == [0, 2, 1, 1]  # red, blue, green
+    assert len({id(picture.decoder) for picture in found if picture}) == 1
+    folder = Images(tmp_path / "all", "squeeze").picture("images/val/1.jpg")
+    assert folder and found[0] and folder.decoder is found[0].decoder, "one cache of pixels per process"
 
 
 def test_a_zip_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +311,62 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
         built(opened(tmp_path, "shout", values), ZERO)
 
 
+def test_what_a_python_file_returns_is_checked_and_may_come_from_one_program_for_each_split(tmp_path: Path) -> None:
+    program = (
+        "from mm1_lab.evaluate.items import Item\n\n\ndef read(files):\n"
+        "    return [Item(str(n), (), f'{n}?', ('b',), choices=('a', 'b')) for n in range(2)]\n"
+    )
+    for name in ("test.py", "train.py"):
+        (tmp_path / name).write_text(program)
+    values = {"format": "test.py", "metric": "choice", "demonstrations": {"format": "train.py"}}
+    assert len(built(opened(tmp_path, "mine", values)).demonstrations[0]) == 2
+    assert opened(tmp_path, "mine", values | {"demonstrations": {"images": "training"}}).demonstrations
+    with pytest.raises(RequestError, match="are the same as the questions"):
+        opened(tmp_path, "mine", values | {"demonstrations": {"format": "test.py"}})
+    (tmp_path / "test.py").write_text(program.replace("'b',)", "'c',)"))
+    assert "the answer 'c' of question" in refused(tmp_path, "mine", values)
+
+
+@pytest.mark.parametrize("stop", [[], [""]])
+def test_an_answer_must_end_somewhere(stop: list[str]) -> None:
+    with pytest.raises(ValidationError, match="stop"):
+        configuration("mine", {"stop": stop})
+
+
+def test_published_files_with_other_ids_or_without_their_frame_are_refused_in_one_line(tmp_path: Path) -> None:
+    values = WRITERS["vqav2"](tmp_path)
+    file = tmp_path / values["questions"]
+    content = json.loads(file.read_text())
+    write(file, content["questions"])
+    assert f"{file}: is not in the format vqav2 (AttributeError" in refused(tmp_path, "vqav2", values)
+    content["questions"][0]["image_id"] = "abc"
+    write(file, content)
+    assert f"{file}: is not in the format vqav2 (ValueError" in refused(tmp_path, "vqav2", values)
+    assert FORMATS["vqav2"].submission.entry("q1", "red") == {"question_id": "q1", "answer": "red"}
+
+
+def test_lines_may_hold_unusual_line_separators(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"question": "a\u2028b", "answer": "c"}\r\n', encoding="utf-8")
+    config = opened(tmp_path, "mine", {"questions": "own.jsonl", "metric": "exact"})
+    assert "a\u2028b" in built(config, ZERO).questions[0].prompt
+
+
+def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
+    row = {"question": "a", "answer": "b", "choices": ["b", "c"]}
+
+    def check(name: str, metric: str, other: str) -> None:
+        (tmp_path / "own.jsonl").write_text(json.dumps(row))
+        config = opened(tmp_path, name, {"questions": "own.jsonl", "metric": metric})
+        check_benchmarks([config], ZERO, None, [*own_names(in_world=True), other])
+
+    check("mine", "circular", "arc")
+    names = [("vqa", "exact", "arc"), ("pope-random f1", "exact", "arc"), ("mine", "circular", "mine choice")]
+    for name, metric, other in [*names, ("mine", "choice", "mine by likelihood")]:
+        with pytest.raises(RequestError, match="2 benchmarks are named"):
+            check(name, metric, other)
+    assert own_names(in_world=False) == ["held-out-captions"]
+
+
 def refused(folder: Path, name: str, values: dict[str, Any], settings: EvaluationSettings = SETTINGS) -> str:
     with pytest.raises(RequestError) as error:
         check_benchmarks([opened(folder, name, values)], settings)
@@ -355,7 +429,10 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         ([{"question": "a", "answr": "b"}], "line 1: unknown key 'answr'; did you mean 'answer'"),
         ([{"answer": "b"}], "line 1: has neither an image nor a question"),
         ([{"question": "a", "answer": "b"}, {"question": "c"}], "question 2 has no answer, though others have"),
-        ([{"question": "a", "answer": "z", "choices": ["x", "y"]}], "the answer 'z' is not among the choices"),
+        (
+            [{"question": "a", "answer": "z", "choices": ["x", "y"]}],
+            "answer 'z' of question 1 is not among its choices",
+        ),
         ([{"question": "a", "answers": [["b"]]}], "'answers' must be a text or a list"),
         ([{"question": "a", "image": "gone.jpg", "answer": "b"}], "has no image 'gone.jpg' of question 1"),
         ([], "holds no questions"),
@@ -386,6 +463,30 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
     message = f"'vqav2': a question after 2 demonstrations takes {longest} tokens, with 9 per picture"
     with pytest.raises(RequestError, match=message):
         checked(longest - 1)
+
+
+def test_demonstrations_shown_only_as_overviews_take_less_room(tmp_path: Path) -> None:
+    config = opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path))
+    scale = load_scale("smoke", SWEEPS / "scales", ("evaluate.shots=[0,2]", "evaluate.questions=20"))
+    stage = resolve("a", Recipe(sft=SftRecipe(views=5, resolution=672)), scale, 0, WORLD_DATA).evaluation
+    benchmark = built(config)
+    longest = 0
+    for questions, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):
+        before = sum(9 + len(f"{one.prompt} {one.shown}{benchmark.stop[0]}") for one in shown[:2])
+        longest = max(longest, 1 + before + max(45 + len(one.prompt) for one in questions) + benchmark.new_tokens)
+
+    def checked(length: int, *sharp: int | None) -> None:
+        training = stage.model.training.model_copy(update={"sequence_length": length})
+        model = stage.model.model_copy(update={"training": training})
+        values = {"model": model, "benchmarks": (config,)}
+        stages = [stage.model_copy(update=values | {"sharp_demonstrations": count}) for count in sharp]
+        check_lengths(stages, Letters())  # type: ignore[arg-type]
+
+    checked(longest, 0)
+    with pytest.raises(RequestError, match=f"takes {longest} tokens, with 45 per picture"):
+        checked(longest - 1, 0)
+    with pytest.raises(RequestError, match=f"takes {longest + 72} tokens"):
+        checked(longest, 0, None)
 
 
 def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:

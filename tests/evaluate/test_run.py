@@ -18,7 +18,7 @@ from mm1_lab.data.world import World
 from mm1_lab.evaluate import benchmarks, metrics
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
-from mm1_lab.evaluate.run import Evaluation, evaluate
+from mm1_lab.evaluate.run import Evaluation, evaluate, held_out_losses
 from mm1_lab.model import MM1, build_mm1, save_weights
 from mm1_lab.train.progress import Progress
 
@@ -150,6 +150,16 @@ def test_held_out_loss_is_that_of_each_document_alone(
                     total -= float(chances[at - 1, token])
                     tokens += 1
         assert loss == pytest.approx(total / tokens, rel=1e-4)
+
+
+def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer, picture: Callable[[int], object]) -> None:
+    class Long(TinyData):
+        def held_out(self, name: str, count: int) -> list[Document]:
+            return [Document("0", ("circle " * 999,))] if name == "text" else super().held_out(name, count)
+
+    stage = make_stage(recipe=Recipe(sft=SftRecipe())).model
+    losses = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer, picture))  # type: ignore[arg-type]
+    assert list(losses) == ["captions"] and math.isfinite(losses["captions"])
 
 
 def test_samples_show_the_first_questions_of_three_blocks(

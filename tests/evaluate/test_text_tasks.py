@@ -1,7 +1,9 @@
 """Tasks of lm-eval on the decoder inside MM1; what needs the library itself is skipped where it is not installed."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +113,54 @@ def small(*tasks: Path) -> tuple[EvaluationStage, MM1]:
     with torch.no_grad():
         model.decoder.lm_head.weight.mul_(40)
     return stage, model
+
+
+class Stub:
+    """What the library gives `ask_text_tasks`: a task of two filters, asked by `simple_evaluate`."""
+
+    LM = object
+
+    def __init__(self, samples: list[dict[str, Any]] | None = None, config: dict[str, Any] | None = None) -> None:
+        self.samples = samples or []
+        self.config = SimpleNamespace(metric_list=(config or WRITTEN)["metric_list"])
+        self.said: list[str] = []
+
+    def doc_to_choice(self, doc: list[str]) -> list[str]:
+        return doc
+
+    def simple_evaluate(self, decoder: Any, tasks: list[Any], **_: Any) -> dict[str, Any]:
+        request = SimpleNamespace(args=("question :", {"until": "is it", "max_gen_toks": 8}))
+        self.said = decoder.generate_until([request])
+        return {"samples": {"said": self.samples}, "n-shot": {"said": 0}}
+
+
+@pytest.mark.usefixtures("installed")
+def test_rows_are_those_of_the_first_filter_and_of_the_choice_that_was_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop word given as a text is one word, not its letters."""
+    written = {"doc": [], "doc_id": 0, "exact_match": 1.0, "acc_norm": 1.0}
+    likely = [(-3.0, False), (-4.0, False)]  # per letter, the second is more likely
+    cases = [
+        (WRITTEN, [written | {"filter": name, "filtered_resps": [name]} for name in ("strict", "flexible")], "strict"),
+        (
+            CHOICE | {"task": "said", "metric_list": [{"metric": "acc_norm"}]},
+            [written | {"doc": ["cat", "elephant"], "filter": "none", "filtered_resps": likely}],
+            "elephant",
+        ),
+    ]
+    stops: list[tuple[str, ...]] = []
+    monkeypatch.setattr(text_tasks, "complete", lambda *arguments: stops.append(arguments[5]) or "red")
+    for values, samples, prediction in cases:
+        stub = Stub(samples, values)
+        for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
+            monkeypatch.setitem(sys.modules, name, stub)  # type: ignore[arg-type]
+        task = SimpleNamespace(ConfigurableTask=lambda config, stub=stub: stub)
+        monkeypatch.setitem(sys.modules, "lm_eval.api.task", task)  # type: ignore[arg-type]
+        stage, model = small(write(tmp_path, values))
+        (row,) = ask_text_tasks(stage, model, World().tokenizer)
+        assert (row.prediction, row.score, stub.said) == (prediction, 100.0, ["red"])
+    assert stops == [("is it",)] * 2
 
 
 @torch.inference_mode()
