@@ -17,6 +17,9 @@ from mm1_lab.config.sweep import Sweep
 
 PAPER_STEPS = 200_000
 SFT_PAPER_STEPS = 10_000
+WORLD_POSITIONS, WORLD_IMAGES, WORLD_IMAGE_TOKENS = 256, 9, 9
+"""Maximum size of the miniature world's documents: their positions, images included, with this many tokens per image
+(`_PAGE_BUDGET` of mm1_lab/data/world/sources.py; texts are about as long), and the images of a page."""
 
 
 class Trial(Config):
@@ -145,20 +148,23 @@ class _Resolver(PartsResolver):
             raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
             raise RequestError(f"{image_tokens} image tokens do not fit into a sequence of {scale.sequence_length}")
+        shares, drop_overlong = self.shares(), image_tokens > max(scale.image_tokens.values())
+        if self.data.kind == "world" and not drop_overlong:
+            _check_room_for_world(shares, image_tokens, scale)
         return MultimodalStage(
             **self.shared,
             encoder=encoder,
             decoder=decoder,
             image_size=image_size,
             connector=ConnectorConfig(kind=recipe.connector, image_tokens=image_tokens, width=scale.connector_width),
-            shares=self.shares(),
+            shares=shares,
             sequence_length=scale.sequence_length,
             max_images=scale.max_images,
             frozen=tuple(sorted(set(recipe.frozen))),
             blind=recipe.images == "blind",
             shuffled=recipe.images == "shuffled",
             training=self.training(decoder.size),
-            drop_overlong=image_tokens > max(scale.image_tokens.values()),
+            drop_overlong=drop_overlong,
             gradient_checkpointing=scale.gradient_checkpointing,
             attention=scale.attention,
         )
@@ -244,3 +250,15 @@ class _Resolver(PartsResolver):
                 known = f"; they contain {', '.join(sources)}" if name in SOURCES else nearest(name, sources)
                 raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
+
+
+def _check_room_for_world(shares: dict[str, float], image_tokens: int, scale: Scale) -> None:
+    """Raises RequestError if rows are too short for the miniature world's pages or texts."""
+    images = WORLD_IMAGES if "interleaved" in shares else 0
+    longest = WORLD_POSITIONS + images * max(0, image_tokens - WORLD_IMAGE_TOKENS)
+    if not shares.keys() & {"interleaved", "text"} or (scale.sequence_length >= longest and scale.max_images >= images):
+        return
+    raise RequestError(
+        f"the miniature world's documents take up to {longest} positions and {images} images; raise sequence_length "
+        f"({scale.sequence_length}) or max_images ({scale.max_images})"
+    )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 MEAN_COLOUR = 128
 """Value of every channel of a blank image, which the model's normalisation maps to 0."""
 BROKEN_SHARE = 0.01
-BROKEN_LEAST = 3
-"""A stage stops once more than `BROKEN_SHARE` of its images, and at least `BROKEN_LEAST`, cannot be decoded: every web
-crawl contains one or two damaged files."""
+BROKEN_LEAST = 10
+"""A stage stops once more than `BROKEN_SHARE` of its images, and at least `BROKEN_LEAST`, cannot be decoded. The share
+is tested after each batch: a minimum of 3 would stop every fifth stage on data of which only 0.5 % are broken."""
 
 
 def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
@@ -100,7 +100,7 @@ class BrokenPictures:
         self.messages: dict[str, None] = {}
 
     def add(self, decoded: Decoded) -> None:
-        """Adds a batch. Raises TooManyBrokenPictures if three or more, and more than 1 %, cannot be decoded."""
+        """Adds a batch. Raises TooManyBrokenPictures if ten or more, and more than 1 %, cannot be decoded."""
         self.asked += decoded.asked
         self.broken += len(decoded.broken)
         self.messages |= dict.fromkeys(decoded.broken)

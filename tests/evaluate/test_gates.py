@@ -28,10 +28,11 @@ def test_wilsons_interval_is_the_formula() -> None:
 
 
 def test_prompts_longer_than_the_training_rows_fail() -> None:
-    rows = list(gates.prompts_fit(make_stage(), World()))
+    shots = "evaluate.shots=[0, 16]"
+    rows = list(gates.prompts_fit(make_stage(shots, "sequence_length=1024"), World()))
     assert len(rows) == 9 and {row.verdict for row in rows} == {"pass"}
     longest = max(row.value for row in rows)
-    shorter = list(gates.prompts_fit(make_stage(f"sequence_length={longest - 1:.0f}"), World()))
+    shorter = list(gates.prompts_fit(make_stage(shots, f"sequence_length={longest - 1:.0f}"), World()))
     assert [row.value for row in shorter if row.verdict == "fail"] == [longest]
 
 

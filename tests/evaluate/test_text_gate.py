@@ -64,5 +64,5 @@ def test_answers_are_what_the_words_say() -> None:
 
 
 def test_rows_too_short_for_so_many_shots_are_refused() -> None:
-    with pytest.raises(RequestError, match="8 shots of 'colour' in plain wording do not fit a row of 60"):
-        text_benchmark("colour", "plain wording", 8, stage("sequence_length=60"), World().tokenizer)
+    with pytest.raises(RequestError, match="40 shots of 'colour' in plain wording do not fit a row of 256"):
+        text_benchmark("colour", "plain wording", 40, stage(), World().tokenizer)

@@ -48,8 +48,8 @@ def test_one_gate_alone_needs_no_weights_and_writes_nothing(
     monkeypatch.chdir(place.folder)
     assert main(["check-scale", "smoke", "--only", "prompts"]) == 0
     assert capsys.readouterr().out.count("pass") == 9
-    assert main(["check-scale", "smoke", "--only", "prompts", "--set", "sequence_length=150"]) == 1
-    assert re.search("≤ 150 +fail", capsys.readouterr().out)
+    assert main(["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.shots=[0, 16]"]) == 1
+    assert re.search("≤ 256 +fail", capsys.readouterr().out)
     assert not list(place.results.glob("store/*/DONE")) and not list(place.results.glob("smoke/*"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2
     assert "there is no gate 'prompt'; did you mean 'prompts'" in capsys.readouterr().err

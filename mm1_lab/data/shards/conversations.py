@@ -46,7 +46,8 @@ def chat_prompt(request: str) -> str:
 @reader("conversations", ENDINGS)
 def read_conversations(reading: Reading) -> Iterator[Sample]:
     """Yields conversations in any of the three formats. Raises RequestError for the first if over 1 % are malformed."""
-    rows = _json_array(reading) if reading.path.suffix == ".json" else read_rows(reading, TURNS, OPTIONAL)
+    is_array = reading.path.suffix == ".json"
+    rows = _json_array(reading) if is_array else read_rows(reading, TURNS, OPTIONAL, every_row=False)
     count, faults = 0, list[str]()
     for where, row in rows:
         count += 1
@@ -172,7 +173,7 @@ def _turns(entry: Any, where: str) -> list[tuple[str, Content]]:
         if kind == "text":
             parts += _marked(item.get("text"), where)
         elif kind in ("image", "image_url"):
-            named = item.get("image", item.get("image_url", item.get("path")))
+            named = item.get("image") or item.get("image_url") or item.get("path")
             parts += [None] if named is None else _images(named, where)
         else:
             raise RequestError(f"{where}: has content of type {kind!r}; known types are text, image and image_url")

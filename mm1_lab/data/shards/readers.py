@@ -16,6 +16,8 @@ from mm1_lab.data.shards.tables import ESCAPED, SPARE, TABLES, Reading, parse_js
 from mm1_lab.formatting import first_line
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+FAILED = ("failed_to_download", "failed_to_resize")
+"""What img2dataset writes under `status` if it could not fetch an image; in other data the word may mean anything."""
 ZERO_BLOCK = bytes(512)
 
 Stored = bytes | str | tuple[int, int]
@@ -82,6 +84,12 @@ def read_pairs(reading: Reading) -> Iterator[Sample]:
     Samples that img2dataset marked as failed, and those without an image or a caption, are skipped.
     """
     images = captions = 0
+
+    def skipped() -> str:
+        counts = sorted(reading.left_out.items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts if reason != "no image")
+        return f" ({reasons})" if reasons else ""
+
     for name, key, image, caption in (_tar if reading.path.suffix == ".tar" else _table)(reading):
         if image is None:
             reading.left_out["no image"] += 1
@@ -93,11 +101,12 @@ def read_pairs(reading: Reading) -> Iterator[Sample]:
         yield Sample(key, name, [Image(image), caption])
     if not images:
         raise RequestError(
-            f"{reading.path}: holds no images; a tar of captions holds KEY.jpg (or .png, .webp) and KEY.txt"
+            f"{reading.path}: holds no images{skipped()}; a tar of captions holds KEY.jpg (or .png, .webp) and KEY.txt"
         )
     if not captions:
         raise RequestError(
-            f"{reading.path}: none of its {images} images has a caption; add KEY.txt, or KEY.json with `caption`"
+            f"{reading.path}: none of its {images} images has a caption{skipped()}; add KEY.txt, or KEY.json with "
+            "`caption`"
         )
 
 
@@ -111,7 +120,7 @@ def _table(reading: Reading) -> Iterator[Pair]:
         "caption": ("caption", "text"),
     }
     for where, row in read_rows(reading, columns):
-        if row.get("status", "success") != "success":
+        if row.get("status") in FAILED:
             reading.left_out["marked as failed"] += 1
             continue
         image = stored_image(row["image"], where)
@@ -167,7 +176,7 @@ def _caption(reading: Reading, stream: BinaryIO, members: dict[str, tarfile.TarI
         if not isinstance(described, dict):
             kind = type(described).__name__
             raise RequestError(f"{where}.json must hold a JSON object, but holds a {kind}; repair or remove it")
-        if described.get("status", "success") != "success":
+        if described.get("status") in FAILED:
             reading.left_out["marked as failed"] += 1
             return None
     if ".txt" not in members:

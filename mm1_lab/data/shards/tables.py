@@ -5,6 +5,7 @@ Every error is a RequestError that names the file, the place in it and the remed
 
 import csv
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ ESCAPED = 12
 """Maximum bytes of a character in JSON."""
 SPARE = 1 << 16
 """Bytes allowed for a line of JSON in addition to its text."""
+csv.field_size_limit(sys.maxsize)  # by default 128 KiB; readers skip and count texts that are too long
 Row = dict[str, Any]
 Columns = Mapping[str, tuple[str, ...]]
 """Field name → the column names under which it may be found."""
@@ -42,12 +44,18 @@ class Reading:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read_rows(reading: Reading, columns: Columns, optional: Columns = OPTIONAL) -> Iterator[tuple[str, Row]]:
-    """Yields each row's place (for messages) and its required and optional fields under their standard names."""
+def read_rows(
+    reading: Reading, columns: Columns, optional: Columns = OPTIONAL, *, every_row: bool = True
+) -> Iterator[tuple[str, Row]]:
+    """Yields each row's place (for messages) and its required and optional fields under their standard names.
+
+    Raises RequestError if a required field is missing from a row or, unless `every_row`, from the first one.
+    """
     wanted = {**columns, **optional}
-    for where, row in _READ[reading.path.suffix](reading, columns, optional):
+    for number, (where, row) in enumerate(_READ[reading.path.suffix](reading, columns, optional)):
         found = {name: alias for name, aliases in wanted.items() for alias in reversed(aliases) if alias in row}
-        _check(where, list(row), columns)
+        if every_row or not number:
+            _check(where, list(row), columns)
         yield where, {name: row[alias] for name, alias in found.items()}
 
 
@@ -132,9 +140,17 @@ def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tupl
             except StopIteration:
                 return
             except (csv.Error, UnicodeDecodeError) as error:
-                where = f"{reading.path}, line {table.line_num + 1}"
+                # text is decoded in blocks, before it is divided into lines
+                is_encoding = isinstance(error, UnicodeDecodeError)
+                where = f"{reading.path}, line {_first_not_utf_8(reading.path) if is_encoding else table.line_num + 1}"
                 raise RequestError(f"{where}: is not CSV in UTF-8 ({first_line(error)}); repair it") from None
             yield f"{reading.path}, line {table.line_num}", row
+
+
+def _first_not_utf_8(path: Path) -> int:
+    """Number of the first line that is not UTF-8."""
+    with path.open("rb") as stream:
+        return next(number for number, line in enumerate(stream, start=1) if "\ufffd" in line.decode(errors="replace"))
 
 
 _READ = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl, ".csv": _csv}
