@@ -77,14 +77,15 @@ def chat(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.conversation import Chat, open_image
     from mm1_lab.orchestrate.trained import weights_of
 
-    waiting = [open_image(path) for path in options.image]
+    decoder = request.decoder()
+    waiting = [open_image(path, decoder) for path in options.image]
     talk = Chat.load(trial.evaluation.model, weights_of(request, trial), request.open_data())
     print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")
     while said := _typed("You: "):
         typed, _, rest = said.partition(" ")
         try:
             if typed == "/image":
-                waiting.append(open_image(Path(rest.strip()).expanduser()))
+                waiting.append(open_image(Path(rest.strip()).expanduser(), decoder))
                 continue
             if typed == "/new":
                 talk.forget()

@@ -17,6 +17,8 @@ from pydantic import Field
 
 from mm1_lab.config.base import Config
 
+LARGEST_PICTURE = 64_000_000
+"""Maximum pixels of an image by default; each takes three bytes during decoding."""
 Shots = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -51,6 +53,8 @@ class BenchmarkConfig(BenchmarkFiles):
     `relaxed`. Default: the format's metric."""
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
     """How images are made square. Default: as for the images of the data file."""
+    largest_picture: int = Field(LARGEST_PICTURE, gt=0)
+    """Maximum pixels of an image. Default: as for the images of the data file."""
     prompt: str | None = None
     """Template that contains `{question}`. Default: the format's prompt."""
     shots: tuple[Shots, ...] | None = Field(None, min_length=1)

@@ -21,11 +21,10 @@ class Images:
     folders of a member may be left out, unless several members would then have the same name.
     """
 
-    def __init__(self, path: Path, shape: Shape) -> None:
-        """`shape`: how images are made square. Raises RequestError if `path` is neither a folder nor an archive."""
+    def __init__(self, path: Path, shape: Shape, largest: int) -> None:
+        """`shape` and `largest` as in `Decoder`. Raises RequestError if `path` is neither a folder nor an archive."""
         self.path = path
-        self._shape: Shape = shape
-        self._decoder = _decoder(shape)
+        self._decoder = _decoder(shape, largest)
         self._members: dict[str, Callable[[], bytes]] | None = None
         try:
             if path.is_dir():
@@ -40,7 +39,7 @@ class Images:
         """The image of that name, or None."""
         for candidate in _suffixes(name):
             if read := self._read(candidate):
-                return StoredPicture(f"{self.path}: {candidate}", read, self._decoder)
+                return StoredPicture(f"{self.path}: {candidate}", read, self._decoder, key=(self.path, candidate))
         return None
 
     def _read(self, name: str) -> Callable[[], bytes] | None:
@@ -52,19 +51,19 @@ class Images:
         folder, _, inner = name.partition("/")  # `val2014/1.jpg` may be in val2014.zip
         archives = (self.path / f"{folder}{ending}" for ending in ARCHIVES if inner)
         archive = next((path for path in archives if path.is_file()), None)
-        return open_images(archive, self._shape)._read(inner) if archive else None
+        return open_images(archive, self._decoder.shape, self._decoder.largest)._read(inner) if archive else None
 
 
 @lru_cache
-def _decoder(shape: Shape) -> Decoder:
+def _decoder(shape: Shape, largest: int) -> Decoder:
     """Shared by all folders and archives, because each decoder has its own cache of pixels."""
-    return Decoder(shape)
+    return Decoder(shape, largest)
 
 
 @lru_cache(maxsize=16)
-def open_images(path: Path, shape: Shape = "squeeze") -> Images:
+def open_images(path: Path, shape: Shape, largest: int) -> Images:
     """The images at `path`, indexed once per process."""
-    return Images(path, shape)
+    return Images(path, shape, largest)
 
 
 def _of_zip(path: Path) -> dict[str, Callable[[], bytes]]:

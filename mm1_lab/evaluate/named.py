@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mm1_lab.config import (
+    LARGEST_PICTURE,
     BenchmarkConfig,
     BenchmarkFiles,
     EvaluationSettings,
@@ -42,15 +43,17 @@ MEANS = {
 """Remark on a metric for a benchmark's note."""
 
 
-def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
+def open_benchmark(
+    config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze", largest: int = LARGEST_PICTURE
+) -> BenchmarkConfig:
     """Completes a configuration: absolute paths, format, metric and a digest of its files.
 
-    `shape` is the data file's setting for making images square. Raises RequestError for a missing key, an unknown
+    `shape` and `largest` are the data file's settings for images. Raises RequestError for a missing key, an unknown
     metric or format, or a missing file.
     """
-    opened = config.model_copy(update=_absolute(config, config.name, folder))
-    if "pictures" not in config.model_fields_set:
-        opened = opened.model_copy(update={"pictures": shape})
+    images = {"pictures": shape, "largest_picture": largest}
+    not_given = {key: value for key, value in images.items() if key not in config.model_fields_set}
+    opened = config.model_copy(update=not_given | _absolute(config, config.name, folder))
     metric = opened.metric or format_of(opened).metric
     missing = [key for key in format_of(opened).needs if not getattr(opened, key)]
     if missing:
@@ -124,9 +127,9 @@ def check_benchmarks(
                 f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
         questions, examples, _ = choose(config, _settings_of(config, settings), cache)
-        _pictures(config, questions, config.pictures)
+        _pictures(config, config, questions)
         if config.demonstrations:
-            _pictures(config.demonstrations, examples, config.pictures)
+            _pictures(config, config.demonstrations, examples)
 
 
 def build_benchmark(
@@ -192,7 +195,7 @@ def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> Evalu
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
-    template, pictures = _prompt(config), _pictures(files, items, config.pictures)
+    template, pictures = _prompt(config), _pictures(config, files, items)
     questions = [
         Question(
             item.key,
@@ -231,11 +234,11 @@ def _shown(item: Item) -> str:
     return chr(ord("A") + item.choices.index(answer)) if item.choices else answer
 
 
-def _pictures(files: BenchmarkFiles, items: list[Item], shape: Shape) -> dict[str, tuple[Picture, ...]]:
+def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, tuple[Picture, ...]]:
     """The pictures of each question. Raises RequestError for a missing image."""
 
     def picture(item: Item, name: str) -> Picture:
-        if found := open_images(Path(files.images), shape).picture(name):
+        if found := open_images(Path(files.images), config.pictures, config.largest_picture).picture(name):
             return found
         raise RequestError(
             f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to the "

@@ -166,7 +166,7 @@ class MM1Processor(ProcessorMixin):
         picture: Picture
         if isinstance(image, str | Path):
             decoder = Decoder(self.shape, room=0)  # type: ignore[arg-type]
-            picture = StoredPicture(str(image), partial(read_file, Path(image)), decoder)
+            picture = StoredPicture(str(image), partial(read_file, Path(image)), decoder, key=str(image))
         else:
             loaded = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
             picture = _Loaded(loaded, self.shape)

@@ -1,17 +1,15 @@
 """A conversation with a trained model: the turns so far, and the next answer."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.shards.conversations import chat_prompt
 from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file
-from mm1_lab.data.types import Data, Picture
+from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import complete
@@ -22,14 +20,15 @@ NEW_TOKENS = 64
 """The longest answer; the world's longest descriptions have 40."""
 
 
-def open_image(path: Path) -> Picture:
+def open_image(path: Path, decoder: Decoder) -> Picture:
     """The image at `path`. Raises RequestError if it cannot be read."""
     try:
         content = read_file(path)
-        Image.open(io.BytesIO(content)).verify()
-    except Exception as error:  # Pillow raises many kinds for damaged files
+        picture = StoredPicture(str(path), lambda: content, decoder, key=content)
+        picture.pixels(1)
+    except (OSError, BrokenPicture) as error:
         raise RequestError(f"{path}: cannot be read as an image ({error})") from None
-    return StoredPicture(str(path), lambda: content, Decoder())
+    return picture
 
 
 @dataclass

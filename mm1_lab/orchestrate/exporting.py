@@ -51,18 +51,13 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
     stage = trial.evaluation.model
     weights = weights_of(request, trial)
     data = request.open_data()
-    shape = "squeeze"
-    if request.data_path:
-        from mm1_lab.data.shards.datafile import DataFile
-
-        shape = DataFile.read(request.data_path).pictures
     chat = {"world": WORLD_CHAT, "shards": USER_CHAT}[stage.data.kind] if isinstance(stage, SftStage) else CHAT
     processor = MM1Processor(
         library_tokenizer(data.tokenizer),
         side=stage.image_size,
         views=stage.views,
         image_tokens=stage.connector.image_tokens,
-        shape=shape,
+        shape=request.decoder().shape,
         blind=stage.blind,
         chat_template=chat,
     )

@@ -34,6 +34,7 @@ from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, merge_manifest
 
 if TYPE_CHECKING:
+    from mm1_lab.data.shards.decoding import Decoder
     from mm1_lab.data.types import Data
 
 REPOSITORY = PACKAGE.parent
@@ -86,6 +87,13 @@ class Request:
         from mm1_lab.data import open_data
 
         return open_data(self.data_path, data_cache(self.ledger), self.scale, self.tokenizer)
+
+    def decoder(self) -> Decoder:
+        """Decodes images as the data do."""
+        from mm1_lab.data.shards.datafile import DataFile
+        from mm1_lab.data.shards.decoding import Decoder
+
+        return DataFile.read(self.data_path).decoder() if self.data_path else Decoder()
 
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
@@ -174,7 +182,7 @@ def _before_indexing(data: Path | None) -> DataIdentity:
     content = DataFile.read(data)
     sources = tuple(dict.fromkeys((*WORLD_DATA.sources, *content.named())))
     weights = {name: one.weight for name, one in content.instructions.items()}
-    return WORLD_DATA.model_copy(update={"sources": sources, "instructions": weights})
+    return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
 
 
 def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cache: Path | None = None) -> Scale:
@@ -193,7 +201,8 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     if data:
         content = DataFile.read(data)
         for config in content.named_benchmarks():
-            opened.append(open_benchmark(config, data.parent, f"{data}: benchmarks.{config.name}", content.pictures))
+            where = f"{data}: benchmarks.{config.name}"
+            opened.append(open_benchmark(config, data.parent, where, content.pictures, content.largest_picture))
         if content.text_tasks:  # rare, and their library is slow to import
             from mm1_lab.evaluate.text_tasks import open_task
 

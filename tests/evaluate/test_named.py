@@ -20,6 +20,7 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
+from mm1_lab.data.types import BrokenPicture
 from mm1_lab.evaluate import choosing
 from mm1_lab.evaluate.benchmarks import own_names
 from mm1_lab.evaluate.formats import FORMATS
@@ -175,7 +176,7 @@ def test_a_zip_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Its table of contents is long: each further opening would take longer than the picture."""
     WRITERS["vqav2"](tmp_path)
     pack(tmp_path / "val2014", tmp_path / "val2014.zip")
-    images = Images(tmp_path / "val2014.zip", "squeeze")
+    images = Images(tmp_path / "val2014.zip", "squeeze", 10**6)
     monkeypatch.setattr("zipfile.ZipFile.__init__", None)
     pictures = [images.picture(f"COCO_val2014_{number:012}.jpg") for number in range(3)]
     assert len({picture.pixels(1).tobytes() for picture in pictures if picture}) == 3
@@ -288,6 +289,9 @@ def test_pictures_become_squares_as_the_data_say(tmp_path: Path) -> None:
     assert (pixels()[[0, -1]] == 128).all() and pixels()[4, 0].min() > 200, "as the data file"
     assert pixels(pictures="squeeze")[0, 0].min() > 200
     assert not np.array_equal(pixels(pictures="crop"), pixels(pictures="squeeze"))
+    limited = open_benchmark(configuration("mine", values), tmp_path, "", "pad", 63)
+    with pytest.raises(BrokenPicture, match="16 × 4 pixels exceed the limit of 63"):
+        built(limited, ZERO).questions[0].pictures[0].pixels(8)
     squeezed, padded = (
         open_benchmark(configuration("mine", values), tmp_path, "", shape) for shape in ("squeeze", "pad")
     )

@@ -98,3 +98,17 @@ def test_shipped_parts_are_used_from_python_too(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     states = lab.plan(lab.load_sweep("data_mix", only=["base"])).set_index("kind")["state"]
     assert (states["encoder"], states["decoder"]) == ("done", "done")
+
+
+def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(tmp_path: Path) -> None:
+    make_place(tmp_path)
+    path = str(tmp_path / "sweeps" / "data_mix.yaml")
+    with pytest.raises(RequestError, match=r"take up to 256 positions and 9 images; raise sequence_length \(192\)"):
+        load_request(path, "smoke", settings=("sequence_length=192",), results=tmp_path)
+    with pytest.raises(RequestError, match=r"take up to 319 positions .* sequence_length \(256\)"):
+        load_request(path, "smoke", settings=("image_tokens={64: 4, 144: 16}",), results=tmp_path)
+    own = data_file(tmp_path / "own", 0, pictures="pad", largest_picture=99)
+    request = load_request(
+        path, "smoke", only=("captions+text",), settings=("sequence_length=192",), data=own, results=tmp_path
+    )
+    assert (request.decoder().shape, request.decoder().largest) == ("pad", 99), "chat reads pictures in the same way"

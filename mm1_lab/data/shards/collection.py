@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import short_hash
-from mm1_lab.data.shards.chunks import TokenFile
+from mm1_lab.data.shards.chunks import CHUNKS_VERSION, TokenFile
 from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, read_stretch
 from mm1_lab.data.shards.index import HELD_OUT_BELOW, LARGE, Shard, index_file, open_index
 from mm1_lab.data.shards.plan import WINDOW
@@ -166,7 +166,8 @@ class Collection:
         name = f"{file.name}: {self.table(number).column('name')[row].as_py()}"
         names = [f"{name}, image {at}" for at in range(len(images))] if len(images) > 1 else [name]
         return [
-            StoredPicture(name, partial(self._read, number, row, at), self._decoder) for at, name in enumerate(names)
+            StoredPicture(name, partial(self._read, number, row, at), self._decoder, key=(file.name, row, at))
+            for at, name in enumerate(names)
         ]
 
     def _read(self, number: int, row: int, at: int) -> bytes:
@@ -180,7 +181,7 @@ class Collection:
         return read_stretch(path, image["offset"].as_py(), image["length"].as_py())
 
     def _tokens(self, number: int, tokenizer: BackendTokenizer) -> TokenFile:
-        folder = self._cache / "tokens" / short_hash(self.shards[number].index, tokenizer.digest)
+        folder = self._cache / "tokens" / short_hash(CHUNKS_VERSION, self.shards[number].index, tokenizer.digest)
         column = self.table(number).column("texts")
         return TokenFile.write(folder, (texts.as_py() for texts in column), tokenizer)
 

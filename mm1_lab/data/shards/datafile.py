@@ -28,8 +28,8 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field
 
-from mm1_lab.config import SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
-from mm1_lab.data.shards.decoding import LARGEST, Shape
+from mm1_lab.config import LARGEST_PICTURE, SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
+from mm1_lab.data.shards.decoding import Decoder, Shape
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.remote import File, local_file, remote_files
 
@@ -54,6 +54,11 @@ class InstructionSet(OwnSource):
     weight: float = Field(1.0, gt=0)
 
 
+def set_key(name: str) -> str:
+    """The name of an instruction set among all sources."""
+    return f"instructions.{name}"
+
+
 class DataFile(Config):
     """Content of a `data.yaml`."""
 
@@ -67,7 +72,7 @@ class DataFile(Config):
     pictures: Shape = "squeeze"
     longest_document: int = Field(1_000_000, gt=0)
     """Characters (a long novel has a million); longer documents are skipped."""
-    largest_picture: int = Field(LARGEST, gt=0)
+    largest_picture: int = Field(LARGEST_PICTURE, gt=0)
     room: float = Field(64.0, gt=0)
     """Gigabytes of disk for copies of remote files; should be enough for two windows of 16 files."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
@@ -79,14 +84,18 @@ class DataFile(Config):
         """Reads the file. Raises RequestError if it is not YAML, or for an unknown key or invalid value."""
         return cls.parse(read_yaml(path), str(path))
 
+    def decoder(self) -> Decoder:
+        """Decodes images as the file says."""
+        return Decoder(self.pictures, self.largest_picture)
+
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
         usual = {name: OwnSource(reader=USUAL[name], files=files) for name in SOURCES if (files := getattr(self, name))}
         return usual | self.sources
 
     def all_named(self) -> dict[str, OwnSource]:
-        """All pre-training sources, and the instruction sets as `instructions.NAME`."""
-        return self.named() | {f"instructions.{name}": source for name, source in self.instructions.items()}
+        """All pre-training sources, and the instruction sets by their `set_key`."""
+        return self.named() | {set_key(name): source for name, source in self.instructions.items()}
 
     def named_benchmarks(self) -> list[BenchmarkConfig]:
         """The benchmarks, each with its `name` set."""
@@ -133,7 +142,9 @@ def _expand(pattern: str, path: Path, source: str) -> list[File]:
     elif whole.is_dir():
         paths = _in_folder(whole, f"{path}: {source}")
     elif glob.has_magic(pattern):
-        paths = sorted(Path(match) for match in glob.glob(str(whole), recursive=True) if Path(match).is_file())
+        # relative to the folder, whose own name may contain brackets
+        matches = glob.glob(str(Path(pattern).expanduser()), root_dir=path.parent, recursive=True)
+        paths = sorted(file for match in matches if (file := path.parent / match).is_file())
         if not paths:
             raise RequestError(f"{path}: {source}: no file matches {pattern!r}; paths are relative to {path.name}")
     else:

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from mm1_lab.config import LARGEST_PICTURE
 from mm1_lab.data.pixels import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Pixels
 
@@ -17,8 +18,6 @@ Shape = Literal["squeeze", "crop", "pad"]
 """How an image is made square: `crop` keeps its centre, `pad` adds borders of the mean colour."""
 ROOM = 256 << 20
 """Bytes of decoded pixels that a process caches."""
-LARGEST = 64_000_000
-"""Maximum pixels of an image; each takes three bytes during decoding."""
 MOST_BYTES = 256 << 20
 """Maximum size of an image file; a photograph of 50 megapixels has a tenth of that."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -32,19 +31,19 @@ class Decoder:
     """Decodes images and caches up to `room` bytes of pixels, so that a small data set is decoded only once."""
 
     shape: Shape = "squeeze"
-    largest: int = LARGEST
+    largest: int = LARGEST_PICTURE
     """Maximum pixels of an image; larger images count as broken."""
     room: int = ROOM
-    kept: dict[tuple[str, int], Pixels] = field(default_factory=dict, repr=False)
+    kept: dict[tuple[Hashable, int], Pixels] = field(default_factory=dict, repr=False)
 
-    def get(self, name: str, side: int, read: Callable[[], bytes]) -> Pixels:
-        """Returns the image `name` at `side` pixels. Raises BrokenPicture if its bytes cannot be read or decoded."""
-        pixels = self.kept.get((name, side))
+    def get(self, picture: "StoredPicture", side: int) -> Pixels:
+        """Returns the image at `side` pixels. Raises BrokenPicture if its bytes cannot be read or decoded."""
+        pixels = self.kept.get((picture.key, side))
         if pixels is None:
-            pixels = self._decode(name, side, read)
+            pixels = self._decode(picture.name, side, picture.read)
             if self.room >= pixels.nbytes:
                 self.room -= pixels.nbytes
-                self.kept[name, side] = pixels
+                self.kept[picture.key, side] = pixels
         return pixels
 
     def _decode(self, name: str, side: int, read: Callable[[], bytes]) -> Pixels:
@@ -94,6 +93,8 @@ class StoredPicture:
     """File and place in it, for messages."""
     read: Callable[[], bytes]
     decoder: Decoder = field(repr=False)
+    key: Hashable
+    """Differs from those of the decoder's other images; names, which readers choose, may be equal."""
 
     def pixels(self, side: int) -> Pixels:
-        return self.decoder.get(self.name, side, self.read)
+        return self.decoder.get(self, side)

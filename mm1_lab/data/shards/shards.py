@@ -12,9 +12,9 @@ from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.shards import conversations as _conversations  # noqa: F401 (registers its reader)
 from mm1_lab.data.shards.cache import short_hash
+from mm1_lab.data.shards.chunks import CHUNKS_VERSION
 from mm1_lab.data.shards.collection import Collection, open_shards
-from mm1_lab.data.shards.datafile import DataFile, OwnSource, read_data_file
-from mm1_lab.data.shards.decoding import Decoder
+from mm1_lab.data.shards.datafile import DataFile, OwnSource, read_data_file, set_key
 from mm1_lab.data.shards.index import INDEX_VERSION, LARGE
 from mm1_lab.data.shards.remote import Copies
 from mm1_lab.data.shards.rows import ConversationRows, Rows, ShardPairs, ShardSource, ShardText, stream
@@ -24,8 +24,6 @@ from mm1_lab.source_code import code_hash
 
 CONVERSATIONS_VERSION = 1
 """Increased when the template of conversations changes."""
-CHUNKS_VERSION = 2
-"""Increased when documents are cut differently."""
 
 
 def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: int) -> Path:
@@ -51,7 +49,7 @@ class Shards:
         self.cache = cache
         self._scale = scale
         self._folder_tokenizer = words = _named_tokenizer(path, content, tokenizer)
-        decoder = Decoder(content.pictures, content.largest_picture)
+        decoder = content.decoder()
         copies = Copies(cache / "copies", content.room)
         longest = content.longest_document
 
@@ -60,10 +58,10 @@ class Shards:
             shards = open_shards(files[name], source.reader, longest, cache, copies, table)
             return Collection(source.reader, shards, cache, copies, decoder)
 
-        self.collections = {name: collection(name, source) for name, source in content.named().items()}
-        self.conversations = {
-            name: collection(f"instructions.{name}", source) for name, source in content.instructions.items()
-        }
+        self.everything = {name: collection(name, source) for name, source in content.all_named().items()}
+        """All sources, keyed as in `DataFile.all_named`."""
+        self.collections = {name: self.everything[name] for name in content.named()}
+        self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         contents = [(name, [one.reader, *one.digest_parts()]) for name, one in self.collections.items()]
         decoded = [content.pictures, content.largest_picture, longest]
@@ -92,10 +90,6 @@ class Shards:
             for sample in islice(chain.from_iterable(files), LARGE):
                 yield from filter(None, collection.texts(sample))
 
-    def everything(self) -> dict[str, Collection]:
-        """All sources, and the instruction sets as `instructions.NAME`, keyed as in `DataFile.all_named`."""
-        return self.collections | {f"instructions.{name}": one for name, one in self.conversations.items()}
-
     def usual_rows(self, name: str) -> list[Rows]:
         """The rows of a large source that a run at this scale needs; none for other sources, as planning is fast."""
         if name not in self.collections or not self.collections[name].is_large:
@@ -112,8 +106,7 @@ class Shards:
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
         """A training source in rows of `limits`, by default those of the scale."""
         limits = limits or self.limits
-        self.collection(name)
-        return ShardSource(name, lambda: self.rows(name, limits), stream(f"{name} {limits.sequence}", seed))
+        return ShardSource(self.rows(name, limits), stream(f"{name} {limits.sequence}", seed))
 
     def instructions(self, name: str, seed: int, limits: Limits) -> ShardSource:
         """An instruction set in rows of whole conversations, without those that are too long."""
@@ -124,11 +117,8 @@ class Shards:
             f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
             f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
         )
-
-        def rows() -> Rows:
-            return ConversationRows(self.conversations[name], self.tokenizer, limits, self.cache, nothing)
-
-        return ShardSource(name, rows, stream(f"instructions {name}", seed))
+        rows = ConversationRows(self.conversations[name], self.tokenizer, limits, self.cache, nothing)
+        return ShardSource(rows, stream(f"instructions {name}", seed))
 
     def pretraining_text(self, seed: int) -> ShardText:
         return ShardText(lambda limits: self.source("text", seed, limits))
