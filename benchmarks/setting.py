@@ -48,7 +48,7 @@ def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
     return MixtureBatches(
         {name: data.source(name, stage.seed) for name in stage.shares},
         Mixture(stage.shares, stage.seed),
-        Packer(data.tokenizer, stage.sequence_length, stage.connector.image_tokens, stage.max_images),
+        Packer.of(stage, data.tokenizer),
         stage.training.batch_size,
         stage.image_size,
         stage.blind,

@@ -40,9 +40,9 @@ class Batch:
     """Name of each row's source."""
     decoded: Decoded = NONE_ASKED
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+    def to(self, device: torch.device | str) -> "Batch":
         names = ("tokens", "weights", "documents", "positions", "images")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names})
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def real_tokens(self) -> dict[str, int]:
         """Number of non-padding positions per source, image tokens included."""

@@ -3,53 +3,66 @@
 Documents never attend to each other: `documents` and `positions` tell the model where each one begins. All documents
 of a row come from one source: the first candidates in order, completed by those of the next few that best fill the
 remaining space. Candidates that do not fit are skipped, but so few are considered that lengths are hardly biased.
-(Sources that must not skip anything plan their rows in advance, see mm1_lab/data/shards/plan.py.)
+(Users' data must not skip anything: their rows are planned in advance, see mm1_lab/data/shards/plan.py.)
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.config import ModelStage, MultimodalStage
-from mm1_lab.data.types import Answer, Document, Picture, Tokenizer, Tokens
+from mm1_lab.data.types import Answer, Document, Limits, Picture, Tokenizer, Tokens
 
 UNDONE, LOOKAHEAD = 2, 12
 """The end of a row is chosen among the last `UNDONE` documents placed, the first that does not fit, and the next
 `LOOKAHEAD`. This fills the world's rows to 94 (pages) to 99 %; a longer look-ahead would favour convenient lengths."""
 SLACK = 50
-"""A row counts as full when at most 1/50 of it is free."""
+"""A row of the world counts as full when at most 1/50 of it is free."""
 
 
-def fill_row(sizes: Iterable[tuple[int, int]], sequence: int, max_images: int) -> list[int]:
-    """Returns the indices of the candidates to place in a row of `sequence` positions and at most `max_images` images.
+class Encoded(NamedTuple):
+    """A document as it stands in a row."""
 
-    `sizes` yields (positions, images) of each candidate and is consumed only as far as needed. The first candidate is
-    always taken.
+    tokens: list[int]
+    """From `begin` to `end`."""
+    weights: list[float]
+    """Loss weight of each token."""
+    pictures: list[Picture]
+
+
+def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[Encoded]:
+    """Chooses the documents of a row among `candidates`, each of which fits an empty one; asks for no more than needed.
+
+    Nothing is added to a row of at least `full` positions.
     """
-    full = sequence - sequence // SLACK
-    candidates = enumerate(sizes)
-    placed: list[tuple[int, tuple[int, int]]] = []
-    used = used_images = 0
-    for candidate in candidates:
-        _, (tokens, images) = candidate
-        if used + tokens > sequence or used_images + images > max_images:
+    row: list[Encoded] = []
+    positions = images = 0
+    for document in candidates:
+        positions += len(document.tokens)
+        images += len(document.pictures)
+        if positions > limits.sequence or images > limits.max_images:
+            kept = max(1, len(row) - UNDONE)
+            return _best_end(row[:kept], chain(row[kept:], [document], islice(candidates, LOOKAHEAD)), limits, full)
+        row.append(document)
+        if positions >= full:
             break
-        placed.append(candidate)
-        used, used_images = used + tokens, used_images + images
-        if used >= full:
-            return [number for number, _ in placed]
-    else:
-        return [number for number, _ in placed]
-    fixed = max(1, len(placed) - UNDONE)
-    used, used_images = (sum(size[axis] for _, size in placed[:fixed]) for axis in (0, 1))
-    rows = {(used, used_images): [number for number, _ in placed[:fixed]]}  # by the positions and images they use
-    for number, (tokens, images) in chain(placed[fixed:], [candidate], islice(candidates, LOOKAHEAD)):
-        for (used, used_images), row in list(rows.items()):
-            if used + tokens <= sequence and used_images + images <= max_images:
-                rows.setdefault((used + tokens, used_images + images), [*row, number])
+    return row
+
+
+def _best_end(begun: list[Encoded], candidates: Iterable[Encoded], limits: Limits, full: int) -> list[Encoded]:
+    """`begun` with those of `candidates` that fill it best: the most positions, then the most images, then the first
+    found."""
+    size = sum(len(document.tokens) for document in begun), sum(len(document.pictures) for document in begun)
+    rows = {size: begun}  # by the positions and images that they use
+    for document in candidates:
+        for (positions, images), row in list(rows.items()):
+            size = positions + len(document.tokens), images + len(document.pictures)
+            if size[0] <= limits.sequence and size[1] <= limits.max_images:
+                rows.setdefault(size, [*row, document])
         if max(rows)[0] >= full:
             break
     return rows[max(rows)]
@@ -75,26 +88,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Packer:
-    """Packs documents into rows of `sequence` positions and at most `max_images` pictures of `image_tokens` each."""
+    """Packs documents into rows of `limits`."""
 
     tokenizer: Tokenizer
-    sequence: int
-    image_tokens: int
-    max_images: int
+    limits: Limits
     prompt_loss_weight: float = 1.0
     drop_overlong: bool = False
     """Skip documents that do not fit an empty row, instead of raising an error."""
+    is_planned: bool = False
+    """The candidates of a row were chosen to fit it, so none may be left out; the world's candidates are endless."""
 
     @classmethod
     def of(cls, stage: ModelStage, tokenizer: Tokenizer) -> "Packer":
-        """A packer for the stage's model. In an `sft` stage only answers contribute to the loss."""
+        """A packer for the stage's model and data. In an `sft` stage only answers contribute to the loss."""
         return cls(
             tokenizer,
-            stage.sequence_length,
-            stage.picture_tokens,
-            stage.max_images // stage.views,
+            Limits.of(stage),
             prompt_loss_weight=1.0 if isinstance(stage, MultimodalStage) else 0.0,
             drop_overlong=stage.drop_overlong,
+            is_planned=stage.data.kind == "shards",
         )
 
     def pack(self, documents: Iterable[Document]) -> Row:
@@ -102,28 +114,28 @@ class Packer:
 
         Raises ValueError for a document that does not fit an empty row, unless `drop_overlong` is set.
         """
-        encoded: list[tuple[list[int], list[float], list[Picture]]] = []
+        sequence = self.limits.sequence
+        full = sequence if self.is_planned else sequence - sequence // SLACK
+        return self._row(fill_row(self._fitting(documents), self.limits, full))
 
-        def sizes() -> Iterator[tuple[int, int]]:
-            for document in documents:
-                ids, weights, shown = self._encode(document)
-                if len(ids) <= self.sequence and len(shown) <= self.max_images:
-                    encoded.append((ids, weights, shown))
-                    yield len(ids), len(shown)
-                elif not self.drop_overlong:
-                    raise ValueError(
-                        f"document {document.key!r} of {len(ids)} tokens and {len(shown)} images does not fit an empty "
-                        f"row of {self.sequence} tokens and {self.max_images} images"
-                    )
-
-        return self._row([encoded[number] for number in fill_row(sizes(), self.sequence, self.max_images)])
+    def _fitting(self, documents: Iterable[Document]) -> Iterator[Encoded]:
+        """The documents that fit an empty row, encoded."""
+        for document in documents:
+            encoded = self._encode(document)
+            tokens, images = len(encoded.tokens), len(encoded.pictures)
+            if tokens <= self.limits.sequence and images <= self.limits.max_images:
+                yield encoded
+            elif not self.drop_overlong:
+                raise ValueError(
+                    f"document {document.key!r} of {tokens} tokens and {images} images does not fit an empty row of "
+                    f"{self.limits.sequence} tokens and {self.limits.max_images} images"
+                )
 
     def length(self, document: Document) -> int:
         """Number of positions that `document` occupies."""
-        return len(self._encode(document)[0])
+        return len(self._encode(document).tokens)
 
-    def _encode(self, document: Document) -> tuple[list[int], list[float], list[Picture]]:
-        """Tokens (from `begin` to `end`), loss weights and pictures of `document`."""
+    def _encode(self, document: Document) -> Encoded:
         tokenizer = self.tokenizer
         prompt_weight = self.prompt_loss_weight
         if prompt_weight < 1 and not any(isinstance(part, Answer) for part in document.parts):
@@ -144,25 +156,26 @@ class Packer:
                     weights[-len(ids)] = 1.0
                 after_answer = is_answer
             else:
-                tokens += [tokenizer.image] * self.image_tokens
-                weights += [0.0] * self.image_tokens
+                tokens += [tokenizer.image] * self.limits.image_tokens
+                weights += [0.0] * self.limits.image_tokens
                 pictures.append(part)
                 after_answer = False
         tokens.append(tokenizer.end)
         weights.append(1.0 if after_answer else prompt_weight)
-        return tokens, weights, pictures
+        return Encoded(tokens, weights, pictures)
 
-    def _row(self, documents: list[tuple[list[int], list[float], list[Picture]]]) -> Row:
-        lengths = [len(ids) for ids, _, _ in documents]
+    def _row(self, documents: list[Encoded]) -> Row:
+        sequence = self.limits.sequence
+        lengths = [len(document.tokens) for document in documents]
         used = sum(lengths)
-        tokens = np.full(self.sequence, self.tokenizer.pad, np.int32)
-        tokens[:used] = [token for ids, _, _ in documents for token in ids]
-        weights = np.zeros(self.sequence, np.float32)
-        weights[:used] = [weight for _, token_weights, _ in documents for weight in token_weights]
-        numbers = np.zeros(self.sequence, np.int32)
+        tokens = np.full(sequence, self.tokenizer.pad, np.int32)
+        tokens[:used] = [token for document in documents for token in document.tokens]
+        weights = np.zeros(sequence, np.float32)
+        weights[:used] = [weight for document in documents for weight in document.weights]
+        numbers = np.zeros(sequence, np.int32)
         numbers[:used] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
-        positions = np.zeros(self.sequence, np.int32)
+        positions = np.zeros(sequence, np.int32)
         positions[:used] = np.arange(used) - np.repeat(np.cumsum([0, *lengths])[:-1], lengths)
-        pictures = tuple(picture for _, _, shown in documents for picture in shown)
-        owners = tuple(number for number, (_, _, shown) in enumerate(documents, start=1) for _ in shown)
+        pictures = tuple(picture for document in documents for picture in document.pictures)
+        owners = tuple(number for number, document in enumerate(documents, start=1) for _ in document.pictures)
         return Row(tokens, weights, numbers, positions, pictures, owners)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import sys
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.files import new_file
 from mm1_lab.formatting import first_line
 
 IMAGE = "<image>"
@@ -88,10 +88,8 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
             show_progress=False,
         )
         backend.train_from_iterator((LONG_WORD.sub(r"\g<0> ", text) for text in texts), trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"tokenizer.{uuid.uuid4().hex}"
-        backend.save(str(temporary))
-        temporary.replace(path)
+        with new_file(path) as temporary:
+            backend.save(str(temporary))
     backend = Backend.from_file(str(path))
     return BackendTokenizer(backend, **{name: backend.get_vocab()[token] for name, token in SPECIAL.items()})
 

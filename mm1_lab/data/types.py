@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.config import DataIdentity
+from mm1_lab.config import DataIdentity, ModelStage
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -73,12 +73,14 @@ class Limits(NamedTuple):
     max_images: int
     """Maximum number of pictures."""
 
+    @classmethod
+    def of(cls, stage: ModelStage) -> "Limits":
+        """Those of the stage's model. Each view of a picture counts as an image."""
+        return cls(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
+
 
 class Source(Protocol):
     """One source of training data with random access by row number."""
-
-    @property
-    def name(self) -> str: ...
 
     def documents(self, row: int) -> Iterable[Document]:
         """Candidates for row number `row`, in order; the packer takes those that fit. Must be a pure function."""

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -223,7 +223,7 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
 
 
 def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[Document]) -> float | None:
-    packer = Packer.of(stage, data.tokenizer)
+    packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
     rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
     total = torch.zeros((), dtype=torch.float64)
     count = torch.zeros((), dtype=torch.float64)
@@ -249,7 +249,7 @@ def _fill_rows(documents: list[Document], packer: Packer) -> Iterator[list[Docum
     for document in documents:
         more = packer.length(document)
         shown = len(document.pictures)
-        if group and (length + more > packer.sequence or images + shown > packer.max_images):
+        if group and (length + more > packer.limits.sequence or images + shown > packer.limits.max_images):
             yield group
             group, length, images = [], 0, 0
         group.append(document)

@@ -12,7 +12,7 @@ from mm1_lab import team
 from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data, Tokenizer
+from mm1_lab.data.types import Data, Limits, Tokenizer
 from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, save_weights, upcycle
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses, language_loss
@@ -29,9 +29,16 @@ class TextBatches:
         self._training = training
         self._text = data.pretraining_text(seed)
         self._packers = [
-            Packer(data.tokenizer, phase.sequence_length, 1, 0, training.prompt_loss_weight)
+            Packer(
+                data.tokenizer,
+                Limits(phase.sequence_length, 1, 0),
+                training.prompt_loss_weight,
+                is_planned=data.identity.kind == "shards",
+            )
             for phase in training.phases
         ]
+        for phase in training.phases:  # plans users' text here, not in every data loader worker
+            self._text.documents(0, 0.0, phase.sequence_length)
         self._starts = [0, *accumulate(training.phase_steps())][:-1]
 
     def __call__(self, step: int) -> Batch:

@@ -48,8 +48,7 @@ def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: D
     seed_everything(stage)
     model = build_mm1(stage, data.tokenizer)
     load_weights(model, Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"])
-    limits = Limits(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
-    sources = {name: data.instructions(name, stage.seed, limits) for name in stage.shares}
+    sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     train_mm1(stage, folder, model, sources, data.tokenizer, report)
 
 
@@ -115,10 +114,6 @@ class ShuffledImages:
     """
 
     source: Source
-
-    @property
-    def name(self) -> str:
-        return self.source.name
 
     def documents(self, row: int) -> Iterator[Document]:
         for document, other in pairwise(self.source.documents(row)):

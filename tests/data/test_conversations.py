@@ -107,7 +107,7 @@ def test_rows_hold_whole_conversations_and_every_one_once_per_epoch(files: Any) 
     ]  # fmt: skip
     data = opened(files, mine={"files": llava(files, rows)})
     source = data.instructions("mine", 0, LIMITS)
-    packer = Packer(data.tokenizer, LIMITS.sequence, LIMITS.image_tokens, LIMITS.max_images, 0.0)
+    packer = Packer(data.tokenizer, LIMITS, 0.0, is_planned=True)
     seen: list[str] = []
     row = 0
     while source.epochs(row) < 1:
@@ -126,9 +126,9 @@ def test_rows_hold_whole_conversations_and_every_one_once_per_epoch(files: Any) 
 
 
 def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:
-    source = opened(files, mine={"files": cauldron(files)}).instructions("mine", 0, Limits(8, 4, 4))
+    data = opened(files, mine={"files": cauldron(files)})
     with pytest.raises(RequestError, match="no conversation fits a row of 8 tokens"):
-        list(source.documents(0))
+        data.instructions("mine", 0, Limits(8, 4, 4))
 
 
 def test_the_digest_is_of_the_sets_alone(files: Any) -> None:
@@ -174,6 +174,24 @@ def test_up_to_one_percent_may_be_broken(files: Any) -> None:
     assert data.conversations["mine"].left_out() == {"broken": 1}
     with pytest.raises(RequestError, match="2 of 101 conversations are broken"):
         opened(files, mine={"files": llava(files, [good] * 99 + [bad] * 2)})
+
+
+def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files: Any) -> None:
+    good = {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
+    path = files.folder / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, [good] * 99 + [{"id": 7}])))
+    data = opened(files, mine={"files": "mine.jsonl"})
+    assert len(data.conversations["mine"]) == 99 and data.conversations["mine"].left_out() == {"broken": 1}
+    path.write_text("\n".join(map(json.dumps, [{"id": 7}] + [good] * 99)))
+    with pytest.raises(RequestError, match=r"mine\.jsonl, line 1: has no column 'messages' \(it has id\)"):
+        opened(files, mine={"files": "mine.jsonl"})
+
+
+def test_an_image_that_is_null_is_looked_for_under_the_other_keys(files: Any) -> None:
+    content = [{"type": "image_url", "image": None, "image_url": {"url": "1.png"}}, {"type": "text", "text": "What?"}]
+    row = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "Green."}]}
+    (files.folder / "mine.jsonl").write_text(json.dumps(row))
+    assert told(opened(files, mine={"files": "mine.jsonl"}), "mine", 0)[0] == "P1"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,39 @@ def test_captions_in_parquet(files: Any) -> None:
     assert data.collection("captions").left_out() == {"marked as failed": 1}
 
 
+def test_a_status_that_is_not_img2dataset_s_means_nothing(files: Any) -> None:
+    columns = {"jpg": [files.png(number) for number in range(COUNT)], "caption": [f"picture {n}" for n in range(COUNT)]}
+    files.parquet("a.parquet", columns | {"status": ["published"] * COUNT})
+    assert pairs_of(open_captions(files, "a.parquet"), files) == set(range(COUNT))
+    files.parquet("a.parquet", columns | {"status": ["failed_to_resize"] * COUNT})
+    with pytest.raises(RequestError, match=rf"a\.parquet: holds no images \({COUNT} marked as failed\); a tar"):
+        open_captions(files, "a.parquet")
+    files.parquet("a.parquet", columns | {"caption": [" "] * COUNT})
+    with pytest.raises(RequestError, match=rf"none of its {COUNT} images has a caption \({COUNT} without text\); add"):
+        open_captions(files, "a.parquet")
+
+
+def test_a_text_of_any_length_in_csv_is_at_most_left_out(files: Any) -> None:
+    (files.folder / "t.csv").write_text(f"text\nshort\n{'long ' * 40_000}\n")
+    assert files.open(text="t.csv", longest_document=1000).collection("text").left_out() == {"too long": 1}
+
+
+def test_the_line_of_a_csv_that_is_not_utf_8_is_told(files: Any) -> None:
+    lines = ["text", *(f"line {number}" for number in range(2, 61)), "caf\xe9", *["more"] * 9]
+    (files.folder / "t.csv").write_bytes("\n".join(lines).encode("cp1252"))
+    with pytest.raises(RequestError, match=r"t\.csv, line 61: is not CSV in UTF-8"):
+        files.open(text="t.csv")
+
+
+def test_globs_are_relative_to_a_folder_of_any_name(files: Any) -> None:
+    files.folder = files.folder / "a [v2]"
+    files.folder.mkdir()
+    files.jsonl("t-1.jsonl", ["one"])
+    files.jsonl("t-2.jsonl", ["another"])
+    assert len(files.open(text="t-*.jsonl").collection("text")) == 2
+    assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collection("text")) == 2
+
+
 def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
     images = [{"bytes": files.png(number), "path": f"{number}.png"} for number in range(COUNT)]
     files.dataset("pairs", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
@@ -124,7 +157,7 @@ def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.Monk
     @reader("letters", endings=(".txt",))
     def read_letters(reading: Reading) -> Any:
         for number, line in enumerate(reading.path.read_text().splitlines()):
-            yield Sample(f"letter {number}", f"line {number}", ["Dear", Image(f"{line}.png"), line])
+            yield Sample(f"letter {number}", "a line", ["Dear", Image(f"{line}.png"), line])
 
     for number in range(8):
         (files.folder / f"{number}.png").write_bytes(files.png(number))
@@ -135,7 +168,7 @@ def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.Monk
     documents = list(data.source("letters", 0).documents(0))
     assert {document.text for document in documents} <= {f"Dear{number}" for number in range(8)}
     for document in documents:
-        assert tuple(document.pictures[0].pixels(2)[0, 0]) == files.colour(int(document.text[4:]))
+        assert tuple(document.pictures[0].pixels(2)[0, 0]) == files.colour(int(document.text[4:])), "names may be equal"
 
 
 @pytest.mark.parametrize(

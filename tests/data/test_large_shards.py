@@ -19,6 +19,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards, collection, index, indexing, plan, remote
 from mm1_lab.data.shards.plan import WindowPlan
+from mm1_lab.data.types import Limits
 from tests.data.test_shards import epoch, keys
 
 
@@ -81,7 +82,7 @@ def test_a_large_collection_shows_the_same_samples_as_a_small_one(files: Any, mo
         assert len(seen) == len(set(seen)) and sorted(seen) == sorted(keys(later)) and seen != keys(later)
         assert not held & {key.split("@")[0] for key in seen}
         assert len(held) + len({key.split("@")[0] for key in seen}) == len(data.collections[name])
-        packer = Packer(data.tokenizer, 96, 9, data.limits.max_images)
+        packer = Packer(data.tokenizer, Limits(96, 9, data.limits.max_images), is_planned=True)
         packed = [packer.pack(row) for row in rows]
         assert [row.documents.max() for row in packed] == [len(row) for row in rows]
         other = files.open("sequence_length=96", **names, cache="another")
@@ -178,6 +179,17 @@ def test_the_files_of_the_next_window_are_fetched_ahead(files: Any, bucket: Any)
     assert len(list(copies.glob("*.tar"))) == 4, "two windows of two files"
 
 
+def test_a_file_of_unknown_size_is_refused_by_name(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.pipe("/bucket/t.jsonl", b"{}")
+    found = type(bucket).info
+    monkeypatch.setattr(type(bucket), "info", lambda *given, **more: found(*given, **more) | {"size": None})
+    monkeypatch.setattr(
+        type(bucket), "glob", lambda system, place, detail: {"/bucket/t.jsonl": system.info("/bucket/t.jsonl")}
+    )
+    with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl: its server does not tell its size"):
+        remote.remote_files("memory://bucket/t.jsonl")
+
+
 def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "WAITS", ())
     with pytest.raises(RequestError, match=r"text: no remote file matches 'memory://bucket/\*.jsonl'"):
@@ -231,6 +243,15 @@ def test_data_are_opened_by_the_table_that_index_writes(
         Shards(Path("data.yaml"), Path("store/data"), files.scale())
     assert main([*command, "--processes", "1"]) == 0
     assert "41 samples in 3 files" in capsys.readouterr().out
+
+
+def test_one_process_that_indexes_keeps_all_cores_for_the_tokenizer(
+    files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_texts(files, 1)
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    list(indexing.index_data(files.yaml(text="t-*.jsonl"), files.folder / "cache", files.scale(), 1))
+    assert "TOKENIZERS_PARALLELISM" not in os.environ
 
 
 KILLED = """

@@ -1,13 +1,14 @@
 """Packing, against rows written out by hand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mm1_lab.config import SOURCES
-from mm1_lab.data.packing import Packer, fill_row
-from mm1_lab.data.types import Answer, Document, Picture, Pixels
+from mm1_lab.data.packing import Encoded, Packer, fill_row
+from mm1_lab.data.types import Answer, Document, Limits, Picture, Pixels
 from mm1_lab.data.world import World
 
 PAD, BEGIN, END, IMAGE = 0, 1, 2, 3
@@ -31,7 +32,7 @@ class Blank:
 
 
 def packer(sequence: int, max_images: int = 16, elsewhere: float = 1.0) -> Packer:
-    return Packer(Digits(), sequence, image_tokens=2, max_images=max_images, prompt_loss_weight=elsewhere)
+    return Packer(Digits(), Limits(sequence, 2, max_images), prompt_loss_weight=elsewhere)
 
 
 def text(length: int, key: str = "d") -> Document:
@@ -64,14 +65,20 @@ def test_the_weight_after_an_answer_skips_an_empty_part_but_never_falls_on_an_im
     assert row.weights.tolist() == [0, 1, 1, 1, 0, 0, 0.5, 0.5, 0, 0]
 
 
+def chosen(sizes: Iterable[tuple[int, int]], max_images: int = 9, full: int = 98) -> list[int]:
+    """The numbers of the candidates, given by positions and images, that a row of 100 positions gets."""
+    candidates = (Encoded([n] * size, [1.0] * size, [Blank()] * images) for n, (size, images) in enumerate(sizes))
+    return [document.tokens[0] for document in fill_row(candidates, Limits(100, 1, max_images), full)]
+
+
 def test_the_end_of_a_row_is_what_fills_it_best() -> None:
     """The first documents stay; the last two of the row and the next ones are weighed against each other."""
-    assert fill_row([(30, 0), (30, 0), (20, 0), (15, 0), (40, 0), (25, 0)], 100, 9) == [0, 1, 4]
-    assert fill_row([(60, 0), (50, 0), (30, 0), (41, 0), (40, 0)], 100, 9) == [0, 4], "as full as can be"
-    assert fill_row([(60, 1), (50, 0), (30, 0), (40, 1), (39, 0)], 100, 1) == [0, 4], "images count, too"
-    assert fill_row([(60, 0), (50, 0)] + [(45, 0)] * 12 + [(40, 0)], 100, 9) == [0], "the row does not wait for long"
-    assert fill_row([(7, 0), (5, 0)], 100, 9) == [0, 1]
-    assert fill_row([], 100, 9) == []
+    assert chosen([(30, 0), (30, 0), (20, 0), (15, 0), (40, 0), (25, 0)]) == [0, 1, 4]
+    assert chosen([(60, 0), (50, 0), (30, 0), (41, 0), (40, 0)]) == [0, 4], "as full as can be"
+    assert chosen([(60, 1), (50, 0), (30, 0), (40, 1), (39, 0)], max_images=1) == [0, 4], "images count, too"
+    assert chosen([(60, 0), (50, 0)] + [(45, 0)] * 12 + [(40, 0)]) == [0], "the row does not wait for long"
+    assert chosen([(7, 0), (5, 0)]) == [0, 1]
+    assert chosen([]) == []
 
 
 def test_no_candidate_is_asked_for_once_the_row_is_nearly_full() -> None:
@@ -82,15 +89,23 @@ def test_no_candidate_is_asked_for_once_the_row_is_nearly_full() -> None:
             asked.append(number)
             yield tokens, 0
 
-    assert fill_row(sizes(), 100, 9) == [0, 1, 4]
+    assert chosen(sizes()) == [0, 1, 4]
     assert asked == [0, 1, 2, 3, 4]
+
+
+def test_a_planned_row_gets_every_document_however_full_it_is() -> None:
+    assert chosen([(60, 0), (38, 0), (2, 0)], full=98) == [0, 1]
+    assert chosen([(60, 0), (38, 0), (2, 0)], full=100) == [0, 1, 2]
+    planned = [text(1000, "a"), text(1020, "b"), text(28, "c")]
+    assert packer(2048).pack(planned).documents.max() == 2, "the world's next candidates are as good"
+    assert replace(packer(2048), is_planned=True).pack(planned).documents.max() == 3
 
 
 @pytest.mark.parametrize("tokens", [4, 9])
 def test_rows_of_the_world_are_full_of_documents_as_long_as_others(tokens: int) -> None:
     """Of each source 95 % of the positions are real (of pages 93); captions in rows are as long as captions are."""
     world = World()
-    rows_packer = Packer(world.tokenizer, 256, tokens, 16)
+    rows_packer = Packer(world.tokenizer, Limits(256, tokens, 16))
     for name in SOURCES:
         rows = [rows_packer.pack(world.source(name, 0).documents(number)) for number in range(40)]
         real = sum(int((row.documents > 0).sum()) for row in rows)

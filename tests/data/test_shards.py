@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
 from mm1_lab.data import open_data
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.shards import Shards, chunks, index
+from mm1_lab.data.shards import Shards, chunks, index, plan
 from mm1_lab.data.shards.chunks import cut, encode
 from mm1_lab.data.shards.plan import pack_epoch
 from mm1_lab.data.types import BrokenPicture, Document, Limits
+from mm1_lab.train.decoder import TextBatches
 
 BOOKS = Path(__file__).parents[3] / "shared" / "data" / "books"
 
@@ -86,11 +87,78 @@ def test_each_epoch_is_a_new_order_of_the_same_samples(everything: Open) -> None
 @pytest.mark.parametrize("name", ["captions", "interleaved", "text"])
 def test_planned_rows_are_what_the_packer_packs(everything: Open, name: str) -> None:
     data = everything("sequence_length=96", "max_images=8")
-    packer = Packer(data.tokenizer, 96, 9, 8)
+    packer = Packer(data.tokenizer, Limits(96, 9, 8), is_planned=True)
     rows = epoch(data.source(name, 2), 0)
     packed = [packer.pack(row) for row in rows]
     assert [row.documents.max() for row in packed] == [len(row) for row in rows]
     assert np.mean([(row.documents > 0).mean() for row in packed]) > 0.75
+
+
+def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
+    """Short documents are planned into the ends of rows, also the last two percent."""
+    files.jsonl("t.jsonl", [files.prose(1 + n * 7 % 40, n) for n in range(400)])
+    scale = files.scale("sequence_length=2048")
+    files.captions("c.tar", range(9))
+    data = files.open("sequence_length=2048", text="t.jsonl", captions="c.tar")
+    stage = resolve("text", Recipe(data_mix=DataMix(text=1)), scale, 0, data.identity).evaluation.model
+    packer, rows = Packer.of(stage, data.tokenizer), epoch(data.source("text", 0), 0)
+    full = max(sum(map(packer.length, row)) for row in rows)
+    assert len(rows) > 4 and full > 2048 * 0.99
+    assert [packer.pack(row).documents.max() for row in rows] == list(map(len, rows))
+    phase = Phase(share=1, sequence_length=2048, batch_size=len(rows))
+    batches = TextBatches(DecoderTraining(learning_rate=1e-3, steps=1, phases=(phase,)), data, 0)
+    planned = [len(list(data.pretraining_text(0).documents(row, 0.0, 2048))) for row in range(len(rows))]
+    assert batches(0).documents.max(dim=1).values.tolist() == planned
+
+
+def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.jsonl("t.jsonl", [files.prose(9, n) for n in range(40)])
+    data = files.open(text="t.jsonl")
+    phase = Phase(share=1, sequence_length=64, batch_size=2)
+    batches = TextBatches(DecoderTraining(learning_rate=1e-3, steps=1, phases=(phase,)), data, 0)
+    source = data.source("text", 0)
+
+    def fail(*arguments: Any) -> None:
+        raise AssertionError("planned too late")
+
+    monkeypatch.setattr(plan, "pack_epoch", fail)
+    monkeypatch.setattr(chunks.TokenFile, "write", fail)
+    assert batches(0).real_tokens()["text"] and list(source.documents(0))
+
+
+def test_many_files_need_no_descriptors(files: Any) -> None:
+    for number in range(20):
+        files.jsonl(f"t-{number}.jsonl", [f"text {number}"])
+    collection = files.open(text="t-*.jsonl").collection("text")
+    tokenizer = files.open(text="t-*.jsonl").tokenizer
+    before = len(os.listdir("/proc/self/fd"))
+    opened = [collection.tokens(number, tokenizer) for number in range(20)]
+    assert all(len(file.sample(0)) for file in opened) and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_an_older_version_cut_is_not_used(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.jsonl("t.jsonl", [files.prose(9, n) for n in range(40)])
+
+    def cached() -> int:
+        data = files.open(text="t.jsonl")
+        data.rows("text", data.limits).train()
+        return sum(len(list((files.folder / "cache" / kind).iterdir())) for kind in ("tokens", "chunks"))
+
+    assert (cached(), cached()) == (2, 2)
+    for module in ("rows", "collection"):
+        monkeypatch.setattr(f"mm1_lab.data.shards.{module}.CHUNKS_VERSION", 99)
+    assert cached() == 4
+
+
+def test_a_cache_can_be_read_by_whom_the_umask_lets(files: Any) -> None:
+    before = os.umask(0o022)
+    try:
+        files.jsonl("t.jsonl", ["some text"])
+        _ = files.open(text="t.jsonl").tokenizer
+    finally:
+        os.umask(before)
+    folders = [path for path in (files.folder / "cache").rglob("*") if path.is_dir()]
+    assert folders and all(path.stat().st_mode & 0o777 == 0o755 for path in folders)
 
 
 def place_in_page(document: Document) -> int:
@@ -179,7 +247,7 @@ def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
 def test_pretraining_text_fits_rows_of_any_length(everything: Open, longest: int) -> None:
     data = everything()
     text = data.pretraining_text(0)
-    packer = Packer(data.tokenizer, longest, 1, 0)
+    packer = Packer(data.tokenizer, Limits(longest, 1, 0))
     fill = [(packer.pack(text.documents(row, 0.5, longest)).documents > 0).mean() for row in range(40)]
     assert np.mean(fill) > 0.75
 
@@ -358,7 +426,7 @@ def test_three_real_books(books: Path, files: Any) -> None:
         text=[str(books / "text.parquet")],
     )
     data = open_data(path, files.folder / "cache", files.scale())
-    packer = Packer(data.tokenizer, 256, 9, 16)
+    packer = Packer(data.tokenizer, Limits(256, 9, 16))
     source = data.source("captions", 0)
     row = packer.pack(source.documents(3))
     assert row.documents.max() > 2 and len(row.pictures) == row.documents.max()

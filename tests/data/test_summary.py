@@ -1,5 +1,6 @@
 """What is said of users' data before they are trained on."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.summary import check_pictures, summarise, warnings
+from mm1_lab.data.shards.summary import check_pictures, summarise, summary_lines, warnings
 
 
 def test_a_summary_counts_what_is_there(everything: Callable[..., Shards], files: Any) -> None:
@@ -44,6 +45,18 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     told = [" ".join(warnings(summary)) for summary in (captions, text)]
     assert "only 40 documents" in told[0] and "more than 1% of the pictures are broken" in told[0]
     assert "nothing is held out" in told[1] and "50% of the documents are left out" in told[1]
+
+
+def test_instruction_sets_are_told_too(files: Any) -> None:
+    files.jsonl("t.jsonl", ["a text", "another"])
+    (files.folder / "1.png").write_bytes(files.png(1))
+    turns = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "Green."}]
+    rows = [{"messages": turns, "images": ["1.png"]}] * 100 + [{"messages": []}]
+    (files.folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = list(summary_lines(files.open(text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}})))
+    told = lines[next(at for at, line in enumerate(lines) if line.startswith("instructions.chat: ")) :]
+    assert told[0].startswith("instructions.chat: 100 documents in 1 file") and "100 pictures" in told[0]
+    assert told[1:] == ["  left out: 1 broken", "  broken: 0 of 100 pictures tried"]
 
 
 def test_pictures_are_tried_before_a_run(files: Any) -> None:

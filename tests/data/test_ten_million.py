@@ -31,11 +31,12 @@ from mm1_lab.data import open_data
 from mm1_lab.data.batches import MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Limits
 from mm1_lab.orchestrate.finding import find_scale
 begun = time.monotonic()
 scale = find_scale("smoke")
 data = open_data(Path("data.yaml"), Path("store/data"), scale)
-packer = Packer(data.tokenizer, scale.sequence_length, 9, scale.max_images)
+packer = Packer(data.tokenizer, Limits(scale.sequence_length, 9, scale.max_images))
 batches = MixtureBatches({"text": data.source("text", 3)}, Mixture({"text": 1.0}, 0), packer, 8, 24, False)
 batches(0)
 seconds = time.monotonic() - begun

@@ -13,7 +13,7 @@ from PIL import Image
 from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Document
+from mm1_lab.data.types import Document, Limits
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import benchmarks, metrics
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -140,7 +140,7 @@ def test_held_out_loss_is_that_of_each_document_alone(
     for name, loss in result.held_out_loss.items():
         total = tokens = 0.0
         for document in data.held_out(name, 64):
-            packer = Packer(tokenizer, 64, stage.model.connector.image_tokens, 16)
+            packer = Packer(tokenizer, Limits(64, stage.model.connector.image_tokens, 16))
             row = packer.pack([document])
             with torch.no_grad():
                 states = model(make_batch([row], [name], stage.model.image_size, blind=False))

@@ -8,7 +8,7 @@ import torch
 from mm1_lab.config import RequestError, Size
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data, Document
+from mm1_lab.data.types import Data, Document, Limits
 from mm1_lab.model import MM1, count_parameters, load_weights
 from tests.small import small_mm1
 
@@ -32,7 +32,7 @@ def documents(squares: Data) -> list[Document]:
 
 
 def pack(squares: Data, rows: list[list[Document]], sequence: int = 64) -> Batch:
-    packer = Packer(squares.tokenizer, sequence, 4, 4)
+    packer = Packer(squares.tokenizer, Limits(sequence, 4, 4))
     return make_batch([packer.pack(row) for row in rows], ["captions"] * len(rows), 24, blind=False)
 
 

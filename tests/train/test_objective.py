@@ -8,7 +8,7 @@ import torch
 from mm1_lab.config import DecoderTraining, Phase, Size
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.types import Data
+from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import build_decoder, build_encoder, read_rows
 from mm1_lab.train.contrastive import Contrastive, contrastive_loss, pair_batch
 from mm1_lab.train.decoder import TextBatches
@@ -17,7 +17,7 @@ from mm1_lab.train.pairs import is_dense
 
 
 def make_text_batch(squares: Data) -> Batch:
-    packer = Packer(squares.tokenizer, 32, 1, 1, prompt_loss_weight=0.25)
+    packer = Packer(squares.tokenizer, Limits(32, 1, 1), prompt_loss_weight=0.25)
     names = ["text", "captions", "text"]
     rows = [packer.pack(squares.source("text", seed).documents(seed)) for seed in range(3)]
     return make_batch(rows, names, side=1, blind=True)
@@ -120,12 +120,13 @@ def test_phases_have_their_steps_and_rows_go_on(squares: Data) -> None:
             return squares.source("text", 0).documents(row)
 
     class Recording:
-        tokenizer = squares.tokenizer
+        tokenizer, identity = squares.tokenizer, squares.identity
 
         def pretraining_text(self, seed: int) -> Text:
             return Text()
 
     batches = TextBatches(training, Recording(), 0)  # type: ignore[arg-type]
+    asked.clear()
     shapes = [tuple(batches(step).tokens.shape) for step in range(7)]
     assert shapes == [(4, 24)] * 4 + [(2, 64)] * 3
     assert [row for row, _, _ in asked] == list(range(4 * 4 + 3 * 2))

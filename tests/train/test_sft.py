@@ -24,7 +24,7 @@ from mm1_lab.config import (
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import views
-from mm1_lab.data.types import Answer, Data, Document
+from mm1_lab.data.types import Answer, Data, Document, Limits
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.evaluate.embedder import PromptEmbedder
@@ -171,7 +171,7 @@ def test_connectors_without_positions_load_at_another_resolution() -> None:
 
 def test_conversations_of_several_turns_count_every_answer(squares: Data) -> None:
     document = Document("0", ("the square is ?", Answer("red ."), "the square is ?", Answer("blue .")))
-    row = Packer(squares.tokenizer, 24, 4, 2, prompt_loss_weight=0.0).pack([document])
+    row = Packer(squares.tokenizer, Limits(24, 4, 2), prompt_loss_weight=0.0).pack([document])
     # begin, 4 of the question, 2 of the answer, then the next turn's first token as the end of the answer
     assert row.weights[:15].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0]
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mm1_lab.files import new_file
 
 
 def short_hash(*values: object) -> str:
@@ -20,8 +21,8 @@ def short_hash(*values: object) -> str:
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder that is renamed to `folder` at the end; if several processes do so, the first wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)  # unlike those of `tempfile`, with the permissions that the user's umask gives
     try:
         yield temporary
         temporary.rename(folder)
@@ -30,18 +31,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary file next to `path`, with its extension, that replaces `path` at the end; the last wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def kept(path: Path, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mm1_lab.data.shards.cache import new_folder
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Limits
 
+CHUNKS_VERSION = 3
+"""Increased when documents are tokenised, cut or packed differently; part of the data's identity."""
 PICTURE = -1
 TEXT_AFTER_IMAGE = 16
 """An image starts a new chunk if fewer positions than this would remain for the text after it."""
@@ -81,7 +84,10 @@ class TokenFile:
 
 
 def _open(path: Path, kind: Any) -> Any:
-    return np.memmap(path, kind, mode="r") if path.stat().st_size else np.zeros(0, kind)
+    if not path.stat().st_size:
+        return np.zeros(0, kind)
+    with pa.memory_map(str(path)) as file:  # unlike np.memmap, keeps no file descriptor; there may be many files
+        return np.frombuffer(file.read_buffer(), kind)
 
 
 def _in_batches(samples: Iterable[list[str | None]]) -> Iterator[list[list[str | None]]]:

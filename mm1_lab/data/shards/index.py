@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm1_lab.config import RequestError, canonical_json
-from mm1_lab.data.shards.cache import new_file, new_folder, short_hash
+from mm1_lab.data.shards.cache import new_folder, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
 from mm1_lab.data.shards.remote import Copies, File, unreadable
 from mm1_lab.data.shards.tables import Reading
 from mm1_lab.data.types import Answer
+from mm1_lab.files import new_file
 from mm1_lab.source_code import code_hash
 
 INDEX_VERSION = 4

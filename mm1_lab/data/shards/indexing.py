@@ -42,7 +42,7 @@ def index_data(path: Path, folder: Path, scale: Scale, processes: int) -> Iterat
     _open(path, folder, scale)
     _ = _data.tokenizer
     with _workers(processes, path, folder, scale) as work:
-        for name, collection in _data.everything().items():
+        for name, collection in _data.everything.items():
             count = len(collection.shards)
             for _ in _with_progress(work(partial(_prepare, name), range(count)), count, f"{name}: tokens"):
                 pass
@@ -54,13 +54,12 @@ def index_data(path: Path, folder: Path, scale: Scale, processes: int) -> Iterat
 
 def _open(path: Path, folder: Path, scale: Scale) -> None:
     global _data
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # this work is already split among processes
     _data = Shards(path, folder, scale)
 
 
 def _prepare(name: str, number: int) -> None:
     """Tokenises one file and, in a large collection, packs its rows."""
-    _data.everything()[name].tokens(number, _data.tokenizer)
+    _data.everything[name].tokens(number, _data.tokenizer)
     for rows in _data.usual_rows(name):
         rows.of_file(number)
 
@@ -68,6 +67,7 @@ def _prepare(name: str, number: int) -> None:
 def _start_worker(*opened: Any) -> None:
     allow_interrupts()
     if opened:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # this work is already split among processes
         _open(*opened)
 
 

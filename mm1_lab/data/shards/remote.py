@@ -17,14 +17,14 @@ from typing import Any
 import fsspec
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.cache import new_file, short_hash
-from mm1_lab.files import locked
+from mm1_lab.data.shards.cache import short_hash
+from mm1_lab.files import locked, new_file
 
 FETCHING = "prefetch files"
 """Name of the prefetching threads."""
 WAITS = (1.0, 5.0)
 """Seconds to wait before each retry of a failed download."""
-DATES = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
+DATES = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created", "Last-Modified", "blob_id")
 """Metadata by which file systems identify a file's version, the most reliable first."""
 
 
@@ -74,6 +74,8 @@ def remote_files(url: str) -> list[File]:
 
 
 def _file(name: str, about: dict[str, Any]) -> File:
+    if about.get("size") is None:
+        raise RequestError(f"{name}: its server does not tell its size; download it and name the copy")
     date = next((about[date] for date in DATES if date in about), "")
     return File(name, int(about["size"]), str(date.timestamp() if isinstance(date, datetime) else date))
 

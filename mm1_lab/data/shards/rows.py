@@ -1,7 +1,7 @@
 """Arranges the samples of a collection in rows, as chunks of documents or as whole conversations."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import kept, short_hash
-from mm1_lab.data.shards.chunks import PICTURE
+from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE
 from mm1_lab.data.shards.collection import OPEN, Collection
 from mm1_lab.data.shards.plan import Plan, WindowPlan, pack_epoch
 from mm1_lab.data.tokenizers import BackendTokenizer
@@ -35,7 +35,8 @@ class Rows:
         self._limits = limits
         self._folder = folder
         self._nothing = nothing
-        self._key = (ROWS_VERSION, type(self).__name__, collection.reader, tokenizer.digest, tuple(limits))
+        versions = (ROWS_VERSION, CHUNKS_VERSION)
+        self._key = (*versions, type(self).__name__, collection.reader, tokenizer.digest, tuple(limits))
 
     def cut(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """The entries of `samples`; only the first chunk of an image-caption pair."""
@@ -143,24 +144,23 @@ class ConversationRows(Rows):
 
 
 class ShardSource:
-    """Rows of one source, epoch after epoch; they are planned when the first is requested."""
+    """Rows of one source, epoch after epoch.
 
-    def __init__(self, name: str, rows: Callable[[], Rows], seed: int) -> None:
-        self.name = name
-        self._make = rows
-        self._seed = seed
+    They are planned at once, so that forked data loader workers share the plan, and not each of them tokenises.
+    """
 
-    @cached_property
-    def _rows(self) -> tuple[Rows, Plan | WindowPlan]:
-        rows = self._make()
-        return rows, rows.plan(self._seed)
+    def __init__(self, rows: Rows, seed: int) -> None:
+        """Raises RequestError if there is nothing to train on."""
+        self._rows = rows
+        self._plan = rows.plan(seed)
+        self._plan.epochs(0)
 
-    def documents(self, row: int) -> Iterable[Document]:
-        rows, plan = self._rows
-        return [rows.document(entry) for entry in plan.row(row)]
+    def documents(self, row: int) -> Iterator[Document]:
+        for entry in self._plan.row(row):
+            yield self._rows.document(entry)
 
     def epochs(self, rows: int) -> float:
-        return self._rows[1].epochs(rows)
+        return self._plan.epochs(rows)
 
 
 class ShardText:
@@ -169,7 +169,7 @@ class ShardText:
     def __init__(self, source: Callable[[Limits], ShardSource]) -> None:
         self._source = cache(lambda longest: source(Limits(longest, 0, 0)))
 
-    def documents(self, row: int, progress: float, longest: int) -> Iterable[Document]:
+    def documents(self, row: int, progress: float, longest: int) -> Iterator[Document]:
         return self._source(longest).documents(row)
 
 
@@ -177,12 +177,12 @@ class ShardPairs:
     """Image-caption pairs, in a new order each epoch."""
 
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
-        self._collections = {False: usual, True: dense}
-        streams = {False: stream("pairs", seed), True: stream("dense pairs", seed)}
-        self._orders = {is_dense: _order(self._collections[is_dense], streams[is_dense]) for is_dense in streams}
+        self._usual = usual, _order(usual, stream("pairs", seed))
+        self._dense = dense, _order(dense, stream("dense pairs", seed))
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
-        collection, sample = self._collections[dense], self._orders[dense](index)
+        collection, order = self._dense if dense else self._usual
+        sample = order(index)
         caption = next(filter(None, collection.texts(sample)))
         return collection.pictures(sample)[0], caption
 

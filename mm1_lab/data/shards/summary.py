@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.pixels import BROKEN_LEAST, BROKEN_SHARE, decode
+from mm1_lab.data.pixels import BROKEN_SHARE, decode
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.plan import WINDOW
 from mm1_lab.data.shards.shards import Shards
@@ -14,7 +14,8 @@ from mm1_lab.data.types import Picture
 
 TRIED = 256
 """Pictures per source, spread over its samples, that are decoded as a check."""
-TRIED_BEFORE_A_RUN = 32
+TRIED_BEFORE_A_RUN, BROKEN_BEFORE_A_RUN = 32, 3
+"""Pictures per source that are decoded before a run, and how many of them must be broken to refuse the data."""
 FEW = {"text": 1_000, "pairs": 1_000, "pages": 200}
 """Number of documents, by reader, below which a warning says that training soon repeats them."""
 
@@ -31,8 +32,8 @@ class SourceSummary:
     pictures: int
     tokens: int
     """Text tokens."""
-    chunks: int
-    """Training documents, or parts of documents where these do not fit a row."""
+    chunks: int | None
+    """Training documents, or parts of documents where these do not fit a row. None for an instruction set."""
     left_out: dict[str, int]
     tried: int
     broken: tuple[str, ...]
@@ -40,9 +41,9 @@ class SourceSummary:
 
 
 def summarise(data: Shards) -> list[SourceSummary]:
-    """Summarises all sources; tokenises those that are not tokenised yet."""
+    """Summarises all sources and instruction sets; tokenises those that are not tokenised yet."""
     summaries = []
-    for name, collection in data.collections.items():
+    for name, collection in data.everything.items():
         files = range(len(collection.shards))
         tokens, pictures = sum(collection.tokens(number, data.tokenizer).sizes.sum(axis=0) for number in files)
         _, decoded = decode(some_pictures(collection, TRIED), 1)
@@ -55,7 +56,7 @@ def summarise(data: Shards) -> list[SourceSummary]:
                 held_out=collection.held_out_count(),
                 pictures=int(pictures),
                 tokens=int(tokens),
-                chunks=len(data.rows(name, data.limits)),
+                chunks=len(data.rows(name, data.limits)) if name in data.collections else None,
                 left_out=dict(collection.left_out()),
                 tried=decoded.asked,
                 broken=decoded.broken,
@@ -78,7 +79,7 @@ def check_pictures(data: Shards) -> None:
         return
     for name, collection in data.collections.items():
         _, decoded = decode(some_pictures(collection, TRIED_BEFORE_A_RUN), 1)
-        if len(decoded.broken) >= min(BROKEN_LEAST, decoded.asked) > 0:
+        if len(decoded.broken) >= min(BROKEN_BEFORE_A_RUN, decoded.asked) > 0:
             raise RequestError(
                 f"{data.path}: {name}: {len(decoded.broken)} of {decoded.asked} images that were tried cannot be "
                 f"decoded; repair or remove: {'; '.join(decoded.broken[:3])}"
@@ -91,7 +92,7 @@ def warnings(summary: SourceSummary) -> Iterator[str]:
     """What a user should know about a source before training on it."""
     if summary.documents < (few := FEW.get(summary.reader, 0)):
         yield f"only {summary.documents:,} documents (fewer than {few:,}): training will soon repeat them"
-    if not summary.held_out:
+    if summary.chunks is not None and not summary.held_out:
         yield "nothing is held out, so there is no held-out loss; add documents until there are at least four"
     left_out = sum(summary.left_out.values())
     if left_out > (summary.documents + left_out) / 10:
@@ -108,8 +109,9 @@ def summary_lines(data: Shards) -> Iterator[str]:
             f"{summary.held_out:,} held out",
             f"{summary.pictures:,} pictures",
             f"{summary.tokens:,} tokens of text",
-            f"{summary.chunks:,} chunks to train on",
         ]
+        if summary.chunks is not None:
+            counts.append(f"{summary.chunks:,} chunks to train on")
         yield f"{summary.name}: {', '.join(counts)}"
         for reason, count in summary.left_out.items():
             yield f"  left out: {count:,} {reason}"
