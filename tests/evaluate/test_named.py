@@ -163,12 +163,12 @@ def test_a_name_that_several_members_end_with_finds_none_of_them(tmp_path: Path,
         (tmp_path / "all" / "images" / folder).mkdir(parents=True)
         draw(tmp_path / "all" / "images" / folder / ("2.jpg" if folder == "other" else "1.jpg"), number)
     pack(tmp_path / "all", tmp_path / f"all.{ending}")
-    images = Images(tmp_path / f"all.{ending}", "squeeze")
+    images = Images(tmp_path / f"all.{ending}", "squeeze", 10**6)
     assert images.picture("1.jpg") is None
     found = [images.picture(name) for name in ("train/1.jpg", "all/images/val/1.jpg", "2.jpg", "elsewhere/2.jpg")]
     assert [picture and picture.pixels(1).argmax() for picture in found] == [0, 2, 1, 1]  # red, blue, green
     assert len({id(picture.decoder) for picture in found if picture}) == 1
-    folder = Images(tmp_path / "all", "squeeze").picture("images/val/1.jpg")
+    folder = Images(tmp_path / "all", "squeeze", 10**6).picture("images/val/1.jpg")
     assert folder and found[0] and folder.decoder is found[0].decoder, "one cache of pixels per process"
 
 
