@@ -93,15 +93,18 @@ def grounds(study: Study, failed: Sequence[str] = ()) -> str:
 
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
+    study = study.on_common_benchmarks(measure for _, measure in claim.weights)
     values, seeds = per_seed(study, claim.weights)
     over_seeds = interval_over_seeds(study, claim.weights, values, seeds)
-    over_questions = study.over_questions(claim.weights) if seeds else None
+    over_questions = study.over_questions(claim.weights, seeds) if seeds else None
     found = over_seeds or over_questions
-    growing: dict[str, Any] = {}
+    p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
+    growing: dict[str, float] = {}
     if (looks := study.manifest.looks) and over_seeds:
-        growing["p"] = _over_looks(study, claim, values, seeds)
-        now = p_values(claim.expect, claim.margin, over_seeds, claim.size)
-        growing["chance"] = max(chance_yet(one, len(seeds), looks[-1]) for one in now.values())
+        growing["chance"] = max((chance_yet(one, len(seeds), looks[-1]) for one in p.values()), default=np.nan)
+        p = _over_looks(study, claim, values, seeds)
+        reason = reason or ("" if p else "before the first look")
+    lacking = "one seed" if found else "no scores" if any(_merged(study, claim.weights).values()) else "the same trials"
     return row_of(
         claim,
         study.sweep.name,
@@ -109,7 +112,8 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         "seeds" if over_seeds else "questions" if found else "",
         seeds,
         study.paper_difference(claim.weights),
-        reason or ("" if over_seeds else "one seed" if found else "no scores"),
+        p,
+        reason or ("" if over_seeds else lacking),
         **growing,
         low_questions=over_questions.low if over_questions else np.nan,
         high_questions=over_questions.high if over_questions else np.nan,
@@ -119,29 +123,28 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
 
 
 def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:
-    """The p of each possible statement over the looks that the claim has reached; empty before the first."""
-    looks, p = study.manifest.looks, dict[str, list[float]]()
+    """The p of each possible statement over the looks that the study has reached; empty before the first.
+
+    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
+    """
+    looks, tests, before = study.manifest.looks, list[dict[str, float]](), 1
     for look in looks:
-        known = study.seeds[:look]
-        if len(known) < look or known[-1] not in seeds:
-            break  # later looks would test the same seeds again
-        reached = [place for place, seed in enumerate(seeds) if seed in known]
-        found = interval_over_seeds(study, claim.weights, values[reached], [seeds[place] for place in reached])
-        if found is None:
+        if len(study.seeds) < look:
             break
-        for name, value in p_values(claim.expect, claim.margin, found, claim.size).items():
-            p.setdefault(name, []).append(value)
-    return {name: over_looks(each, looks) for name, each in p.items()}
+        count = sum(seed in study.seeds[:look] for seed in seeds)  # both are sorted
+        new = interval_over_seeds(study, claim.weights, values[:count], seeds[:count]) if count > before else None
+        tests.append(p_values(claim.expect, claim.margin, new, claim.size) if new else {})
+        before = max(before, count)
+    names = dict.fromkeys(name for test in tests for name in test)
+    return {name: over_looks([test.get(name, 1.0) for test in tests], looks) for name in names}
 
 
 def row_of(
     claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
-    reason: str, p: Mapping[str, float] | None = None, **more: object,
+    p: Mapping[str, float], reason: str, **more: object,
 ) -> dict[str, Any]:  # fmt: skip
-    """The row of a claim with its interval `found`. With a `reason` it has no p and no verdict; `p` defaults to the p
-    values of a single test."""
-    if p is None:
-        p = p_values(claim.expect, claim.margin, found, claim.size) if found else {}
+    """The row of a claim with its interval `found` and the p of its statements. With a `reason` it has no p and no
+    verdict."""
     p = {} if reason else p
     known, number = found or Interval(np.nan, np.nan, np.nan), paper or PaperNumber(np.nan, "equal", "")
     row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
@@ -156,17 +159,23 @@ def row_of(
 
 
 def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:
-    """The weighted sum within each seed that has all scores, and these seeds; empty if the arms are the same recipe."""
-    merged: dict[tuple[str, str], float] = {}
-    for (arm, measure), weight in weights.items():
-        key = study.representative(arm), measure
-        merged[key] = merged.get(key, 0.0) + weight
+    """The weighted sum within each seed that has all scores, and these seeds; empty if the arms are the same trials."""
+    merged = _merged(study, weights)
     known = {measure: study.trial_values(measure) for _, measure in merged}
     seeds = [seed for seed in study.seeds if all((arm, seed) in known[measure] for arm, measure in merged)]
     if not any(merged.values()):
         return np.zeros(0), []
     values = [sum(w * known[measure][arm, seed] for (arm, measure), w in merged.items()) for seed in seeds]
     return np.array(values), seeds
+
+
+def _merged(study: Study, weights: Weights) -> dict[tuple[str, str], float]:
+    """The weights, added up over arms that are the same trials."""
+    merged: dict[tuple[str, str], float] = {}
+    for (arm, measure), weight in weights.items():
+        key = study.representative(arm), measure
+        merged[key] = merged.get(key, 0.0) + weight
+    return merged
 
 
 def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: Sequence[int]) -> Interval | None:

@@ -26,7 +26,7 @@ Trials = Mapping[tuple[str, int], float]
 Levels = dict[str, dict[str, str]]
 """The level of each axis that varies in the sweep, by arm."""
 UNSET = "unset"
-"""The level of a field that a recipe leaves open; `none` is another level, an encoder from scratch."""
+"""The level of a field that a recipe leaves open or does not have; `none` is another level, an encoder from scratch."""
 
 
 def levels_of(recipe: Recipe) -> dict[str, str]:
@@ -52,8 +52,9 @@ def varying(sweep: Sweep) -> Levels:
     for arm, recipe in sweep.arms.items():
         if recipe.images != "blind" and (found := levels_of(recipe)) not in levels.values():
             levels[arm] = found
-    axes = [axis for axis in levels_of(sweep.base) if len({found[axis] for found in levels.values()}) > 1]
-    return {arm: {axis: found[axis] for axis in axes} for arm, found in levels.items()}
+    names = dict.fromkeys(axis for found in (levels_of(sweep.base), *levels.values()) for axis in found)
+    axes = [axis for axis in names if len({found.get(axis, UNSET) for found in levels.values()}) > 1]
+    return {arm: {axis: found.get(axis, UNSET) for axis in axes} for arm, found in levels.items()}
 
 
 def groups(levels: Levels, axis: str) -> list[list[str]]:

@@ -49,9 +49,7 @@ def draw_scores(study: Study, path: Path) -> list[Path]:
 
 
 def head(study: Study) -> str:
-    manifest = study.manifest
-    data = f", data {manifest.data_name}" if manifest.data_name != "world" else ""
-    return f"{study.sweep.heading}, scale {manifest.scale}{data}"
+    return f"{study.sweep.heading}, {study.setting}"
 
 
 def draw_panels(study: Study, path: Path) -> list[Path]:
@@ -67,6 +65,7 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
         columns = {TEXT_CORE: [TEXT_CORE], **columns}
     if study.manifest.data.kind != "world":
         columns = {LOSS: [str(source) for source in study.held_out["source"].unique()], **columns}
+    columns = {title: measures for title, measures in columns.items() if measures}
     rows, widths = len(study.panels), [1.0 if len(measures) == 1 else 2.0 for measures in columns.values()]
     with styled():
         figure = Figure(figsize=(WIDTH, 0.9 + 1.6 * rows), layout="constrained")
@@ -164,7 +163,7 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
     """Draws a column per number of shots, a group per panel (resolution and image tokens), a colour per connector."""
     groups = list(study.panels.values())
     labels = list(dict.fromkeys(label for panel in groups for label in panel.arms))
-    measures = [measure for measure in study.measures if measure.endswith("shot") and " " not in measure]
+    measures = [measure for measure in study.averages if measure != TEXT_CORE]
     with styled():
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
@@ -189,7 +188,7 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
 
 def draw_arms(study: Study, path: Path) -> list[Path]:
     """Draws a row per arm and a column per main measure (all shots on one range), and MM1's numbers in the last one."""
-    columns = [measure for measure in study.measures if " " not in measure]
+    columns = study.averages
     arms = [arm for arm in study.sweep.arms if study.representative(arm) == arm]
     paper = {measure: [study.paper_value(arm, measure) for arm in arms] for measure in columns}
     known = [measure for measure in columns if any(paper[measure])]

@@ -11,9 +11,9 @@ from analysis.claims import claim_of, grounds, judge_claims, say
 from analysis.lessons import Lesson, claims_of, load_lessons
 from analysis.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
 from analysis.statistics import LEVEL
-from analysis.study import Study, read_study
-from analysis.validity import failed_gates, validity_rows
-from analysis.verdicts import combined, lesson_parts
+from analysis.study import Study
+from analysis.validity import read_judged
+from analysis.verdicts import combined, lesson_parts, lessons_about
 
 
 def looks_text(looks: Sequence[int]) -> str:
@@ -26,8 +26,8 @@ def looks_text(looks: Sequence[int]) -> str:
 def open_arms(folder: Path) -> tuple[list[str], list[str]]:
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide."""
-    study = read_study(folder)
-    return standing(study, load_lessons(), failed_gates(study, validity_rows(study)))
+    study, _, failed = read_judged(folder)
+    return standing(study, load_lessons(), failed)
 
 
 def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
@@ -36,12 +36,12 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
     A lesson is decided at its Holm level with no other lesson decided, so it stays decided whatever the others show. A
     claim of the sweep's file is decided at the uncorrected level.
     """
-    lessons, sweep, arms = list(lessons), study.sweep, set[str]()
+    every, sweep, arms = list(lessons), study.sweep, set[str]()
     if (reason := grounds(study, failed)) not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(sweep.arms)
-    parts = lesson_parts(study, lessons, failed)
+    parts = lesson_parts(study, every, failed)
     questions = []
-    for lesson in lessons if len(parts) else ():
+    for lesson in lessons_about(study, every):
         rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
         p = combined(rows)["both"] if len(rows) else {}
         claims = [
@@ -51,7 +51,7 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
             for claim in claims_of(part, lesson, sweep, sweep.arms)
         ]
         if claims:
-            questions.append((lesson.name, say(p, len(lessons)) if p else "", rows, claims))
+            questions.append((lesson.name, say(p, len(every)) if p else "", rows, claims))
     if not questions:
         judged = judge_claims(study, failed)
         for contrast in sweep.contrasts:

@@ -25,7 +25,7 @@ FARTHEST = 500.0
 
 def draw_law(measurements: Measurements, fits: Sequence[Fit], path: Path) -> list[Path]:
     """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes."""
-    with styled():
+    with styled(formulas=True):
         figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
         grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
         drawn: set[str] = set()

@@ -1,7 +1,9 @@
 """Measurements of scores over learning rates, from a CSV file or from a search's results folder."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,10 +96,7 @@ def read_points(path: Path, lower_is_better: bool, profile: Sequence[str] = ()) 
     points["score"] = table["score"].mask(failed, "nan").astype(float).replace([math.inf, -math.inf], math.nan)
     seeds = table["seed"] if "seed" in table else pd.Series("", table.index)
     points["seed"] = pd.factorize(seeds.where(seeds != ""), sort=True)[0]
-    points["name"] = [
-        short_count(n) + ("" if math.isnan(d) else f", {short_count(d)} tokens")
-        for n, d in zip(points["params"], points["tokens"], strict=True)
-    ]
+    points["name"] = _names(points)
     profiled = list(profile)
     if BATCH_SIZE in table and BATCH_SIZE not in profiled and table[BATCH_SIZE].nunique() > 1:
         profiled.append(BATCH_SIZE)
@@ -117,6 +116,17 @@ def read_points(path: Path, lower_is_better: bool, profile: Sequence[str] = ()) 
         plural = "size" if sizes == 1 else "sizes"
         raise RequestError(f"{path}: has {sizes} {plural}; fitting a law with its uncertainty needs three or more")
     return Measurements(path.name, points.reset_index(drop=True), (Objective("score", lower_is_better),), tuple(notes))
+
+
+def _names(points: pd.DataFrame) -> pd.Series[str]:
+    """The cells' names: counts of three digits, or of all digits where two cells would have the same name."""
+
+    def name(count: Callable[[float], str]) -> pd.Series[str]:
+        tokens = points["tokens"].map(lambda d: "" if math.isnan(d) else f", {count(d)} tokens")
+        return points["params"].map(count) + tokens
+
+    short, exact = name(short_count), name("{:.17g}".format)
+    return short.where(exact.groupby(short).transform("nunique") == 1, exact)
 
 
 def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:

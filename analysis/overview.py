@@ -11,14 +11,14 @@ import pandas as pd
 
 from analysis.axes import axes_tables, draw_axes, levels_in_short, ranked
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
-from analysis.lessons import load_lessons
+from analysis.lessons import LAW, load_lessons
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import seeds_text
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
 from analysis.verdicts import all_parts, judge_lessons
 from mm1_lab.files import write_text
-from mm1_lab.results import Manifest
+from mm1_lab.results import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
 
 WORLDS = {
@@ -52,8 +52,13 @@ class Drawn:
 
     @property
     def group(self) -> tuple[str, str]:
-        """Scale, and the variant's addition to the sweep's name; sweeps with the same group are comparable."""
-        return self.manifest.scale, self.manifest.variant.removeprefix(self.manifest.sweep.name)
+        """Scale, and what overrides and data add to the name of a file about several sweeps; sweeps with the same group
+        are comparable."""
+        return self.manifest.scale, self.named("lessons").removeprefix("lessons")
+
+    def named(self, name: str) -> str:
+        """The folder of the sweep `name` at the same settings."""
+        return variant_name(name, self.manifest.overrides, self.manifest.data_name)
 
     @property
     def command(self) -> str:
@@ -64,7 +69,7 @@ class Drawn:
 
     @property
     def cost(self) -> str:
-        hours = self.runs["seconds"].sum() / 3600
+        hours = self.runs.drop_duplicates("fingerprint")["seconds"].sum() / 3600
         shared = f"; the encoders and decoders that they share took {self.shared_seconds / 3600:.1f}"
         trials = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} core hours"
         return f"{trials}{shared * bool(self.shared_seconds)}."
@@ -182,7 +187,7 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
         by_group.setdefault(one.group, []).append(one)
     groups = []
     for (scale, suffix), members in by_group.items():
-        law = results / scale / f"lr_law{suffix}" / "law.json"
+        law = results / scale / members[0].named(LAW) / "law.json"
         parts = all_parts(lessons, [one.parts for one in members], law)
         judged = judge_lessons(lessons, parts)
         cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])

@@ -6,15 +6,15 @@ is 50 %. It is also given for only those pairs that the dear run separates signi
 single seed of the dear run against the mean of its other seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims import interval_over_seeds, per_seed
-from analysis.statistics import Floats
+from analysis.statistics import Floats, moderated
 from analysis.study import Study
 from analysis.table import MISSING, Table
 from mm1_lab.results import Manifest
@@ -32,8 +32,8 @@ class Paired:
     seeds: int
     flops: float
     """Mean FLOPs per trial, as recorded with its times: multimodal training and later stages, without shared parts."""
-    pairs: pd.DataFrame
-    """A row per measure and pair of arms: measure, first, second, differences (one per seed), apart (significant)."""
+    scores: Mapping[str, pd.DataFrame]
+    """By measure, a row per arm and a column per seed; without controls and arms that are the same trials."""
 
     @property
     def name(self) -> str:
@@ -44,23 +44,33 @@ class Paired:
         """Sweep and data; only runs with the same are compared."""
         return self.manifest.sweep.name, self.manifest.data_name
 
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """A row per measure and pair of arms: measure, first, second, differences (per seed), apart (significant)."""
+        rows = []
+        for measure, table in self.scores.items():
+            scores = table.to_numpy(np.float64)
+            known = np.isfinite(scores)
+            for first, second in combinations(range(len(table)), 2):
+                if (both := known[first] & known[second]).any():
+                    pool = known[:, both].all(1)
+                    pool[[first, second]] = False
+                    values = scores[first, both] - scores[second, both]
+                    found = moderated(values, scores[pool][:, both])
+                    apart = bool(found and (found.low > 0 or found.high < 0))
+                    rows.append((measure, table.index[first], table.index[second], values, apart))
+        return pd.DataFrame(rows, columns=["measure", "first", "second", "differences", "apart"])
+
 
 def pair_arms(study: Study) -> Paired:
-    """Compares all pairs of arms, without controls and arms that share their trials with another."""
+    """What comparing all pairs of a sweep's arms needs."""
     arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
-    measures = [f"{shots}-shot" for shots in study.shots] + [TEXT_CORE]
-    rows = []
-    for measure in measures:
-        for first, second in combinations(arms, 2):
-            weights = {(first, measure): 1.0, (second, measure): -1.0}
-            values, seeds = per_seed(study, weights)
-            found = interval_over_seeds(study, weights, values, seeds)
-            if seeds:
-                apart = bool(found and (found.low > 0 or found.high < 0))
-                rows.append((measure, first, second, values, apart))
+    scores = {}
+    for measure in [*(f"{shots}-shot" for shots in study.shots), TEXT_CORE]:
+        known = study.trial_values(measure)
+        scores[measure] = pd.DataFrame({seed: {arm: known.get((arm, seed)) for arm in arms} for seed in study.seeds})
     spent = [sum(each["flops"] for each in one.get("timings", {}).values()) for one in study.records.values()]
-    pairs = pd.DataFrame(rows, columns=["measure", "first", "second", "differences", "apart"])
-    return Paired(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), pairs)
+    return Paired(study.manifest, len(study.seeds), float(np.mean(spent or [np.nan])), scores)
 
 
 def accuracy(dear_runs: Sequence[Paired], runs: Sequence[Paired]) -> pd.DataFrame:
@@ -75,9 +85,10 @@ def accuracy(dear_runs: Sequence[Paired], runs: Sequence[Paired]) -> pd.DataFram
         alike = (run for run in runs if run.question == dear.question and run.flops < dear.flops)
         cheaper = [run for run in alike if "smoke" not in (run.manifest.scale, dear.manifest.scale)]
         if cheaper and dear.seeds > 1:
-            each = dear.pairs["differences"]
-            others = each.map(lambda own: (own.sum() - own) / max(len(own) - 1, 1))
-            rows += _rows(dear, dear.name, 1, 1 / dear.seeds, dear.pairs.assign(found=each, truth=others))
+            several = dear.pairs[dear.pairs["differences"].map(len) > 1]
+            each = several["differences"]
+            others = each.map(lambda own: (own.sum() - own) / (len(own) - 1))
+            rows += _rows(dear, dear.name, 1, 1 / dear.seeds, several.assign(found=each, truth=others))
         for cheap in cheaper:
             both = dear.pairs.merge(cheap.pairs, on=["measure", "first", "second"], suffixes=("", "_cheap"))
             each, truth = both["differences_cheap"], both["differences"].map(np.mean)

@@ -9,7 +9,7 @@ from analysis.paper import read_paper
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, write_csv, write_tables
 from analysis.tables import benchmarks, plus_minus, published_cell, references, shown_rows, title
-from mm1_lab.results.summary import encoder_quality
+from mm1_lab.results.summary import TEXT_CORE, encoder_quality
 
 DATA = {"dfn": "DFN", "dfn+vecap": "DFN+VeCap", "imagetext": "ImageText"}
 QUALITY = {"retrieval %": "retrieval", "probe %": "probe"}
@@ -125,7 +125,7 @@ def table_1(study: Study) -> Table:
 
 
 def _columns(study: Study) -> list[str]:
-    return [measure for measure in study.measures if measure.endswith("shot") and " " not in measure]
+    return [measure for measure in study.averages if measure != TEXT_CORE]
 
 
 def _described(study: Study, arm: str) -> dict[str, object]:

@@ -14,18 +14,9 @@ from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_p
 from analysis.proxies import pair_arms
 from analysis.published import write_published
 from analysis.report import write_report
-from analysis.study import read_study
 from analysis.table import Table, to_plain, write_csv
-from analysis.tables import (
-    claims_table,
-    losses_table,
-    means_table,
-    scores,
-    short_claims,
-    short_table,
-    write_sweep_tables,
-)
-from analysis.validity import failed_gates, validity_rows, write_validity
+from analysis.tables import scores, short_claims, short_table, write_sweep_tables
+from analysis.validity import read_judged, write_validity
 from analysis.verdicts import lesson_parts
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
@@ -87,8 +78,8 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 def sweep_in_short(folder: Path) -> str:
     """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
-    study = read_study(folder)
-    claims = judge_claims(study, failed_gates(study, validity_rows(study)))
+    study, _, failed = read_judged(folder)
+    claims = judge_claims(study, failed)
     tables = [short_table(study)]
     if len(claims) and len(known := claims[claims["estimate"].notna()]):
         tables.append(short_claims(known))
@@ -96,9 +87,7 @@ def sweep_in_short(folder: Path) -> str:
 
 
 def _draw(folder: Path) -> Drawn:
-    study = read_study(folder)
-    rules = validity_rows(study)
-    failed = failed_gates(study, rules)
+    study, rules, failed = read_judged(folder)
     claims = judge_claims(study, failed)
     samples = shared_samples(study, shown_arms(study))
     files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
@@ -110,11 +99,10 @@ def _draw(folder: Path) -> Drawn:
         files += draw_scores(study, folder / "figure")
         if len(claims):
             files += draw_claims(claims, folder / "contrasts", head(study), f"95 % intervals. {study.caution}".strip())
-            tables["Claims of the sweep's file"] = [claims_table(study, claims)]
         files += write_published(study, folder)
         validity, table = write_validity(study, rules)
-        files += [*validity, *write_sweep_tables(study, claims, folder)]
-        tables["All scores"] = [means_table(study), losses_table(study)]
+        written, tables = write_sweep_tables(study, claims, folder)
+        files += [*validity, *written]
         tables |= {table.title: [table]} if table else {}
     return Drawn(
         folder=folder,

@@ -27,6 +27,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtr, stdtrit
 
 Floats = NDArray[np.float64]
@@ -108,7 +109,8 @@ def moderated(values: Sequence[float] | Floats, pool: Floats) -> Interval | None
 def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str] = ()) -> dict[str, Interval]:
     """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` by (arm, seed) may have gaps.
 
-    An arm's mean is adjusted to the average of the seeds, so a missing seed does not bias it. The intervals, from one
+    An arm's mean is adjusted to the average of the seeds (those that a chain of shared arms and seeds connects), so a
+    missing seed does not bias it. The intervals, from one
     residual variance over all arms except the controls, are for comparing arms by eye at these seeds; claims are not
     judged by them. Empty without residual degrees of freedom: with one seed, or arms that share none.
     """
@@ -122,7 +124,8 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     if not len(rows) or (degrees := len(rows) - int(np.linalg.matrix_rank(design))) < 1:
         return {}
     found = np.linalg.lstsq(design, values, rcond=None)[0]
-    effects = dict(zip(seeds, found[len(arms) :] - found[len(arms) :].mean(), strict=True))
+    offsets, part = found[len(arms) :], connected_components(design.T @ design)[1][len(arms) :]
+    effects = {s: own - offsets[part == p].mean() for s, own, p in zip(seeds, offsets, part, strict=True)}
     variance = float(((values - design @ found) ** 2).sum()) / degrees
     means = {}
     for arm in {arm for arm, _ in scores}:
@@ -131,19 +134,23 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     return means
 
 
-def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -> Interval:
+def over_questions(
+    values: Mapping[str, Floats], counts: Mapping[str, Floats], weights: Mapping[str, float] | None = None
+) -> Interval:
     """The mean of a score or difference over benchmarks, with an error from the spread between blocks of questions.
 
-    `values[benchmark]` (blocks,) has the mean of each block and `counts[benchmark]` its number of questions. The unit
-    is the block, as its questions share demonstrations; the result is the closed form of a bootstrap over blocks.
-    Degrees of freedom are by Welch and Satterthwaite.
+    `values[benchmark]` (blocks,) has the mean of each block and `counts[benchmark]` its number of questions; `weights`
+    are the benchmarks', by default equal. The unit is the block, as its questions share demonstrations; the result is
+    the closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
     """
     estimates, variances, degrees = [], [], []
+    weights = weights or dict.fromkeys(values, 1.0)
+    mean_weight = sum(weights[name] for name in values) / len(values)
     for name, means in values.items():
-        weights = counts[name] / counts[name].sum()
-        estimate, blocks = float(weights @ means), len(means)
-        estimates.append(estimate)
-        squares = float(((weights * (means - estimate)) ** 2).sum())
+        own, share = counts[name] / counts[name].sum(), weights[name] / mean_weight
+        estimate, blocks = float(own @ means), len(means)
+        estimates.append(share * estimate)
+        squares = share**2 * float(((own * (means - estimate)) ** 2).sum())
         variances.append(squares * blocks / (blocks - 1) if blocks > 1 else np.nan)
         degrees.append(max(blocks - 1.0, 1.0))
     spread = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
@@ -152,10 +159,12 @@ def over_questions(values: Mapping[str, Floats], counts: Mapping[str, Floats]) -
     return Interval(float(np.mean(estimates)), float(np.sqrt(total)) / len(values), float(freedom))
 
 
-def over_blocks(means: pd.Series[float], counts: pd.Series[int]) -> Interval:
-    """`over_questions` for means and numbers of questions indexed by benchmark and block."""
+def over_blocks(means: pd.Series[float], counts: pd.Series[int], shots: pd.Series[int]) -> Interval:
+    """`over_questions` for means and numbers of questions indexed by benchmark and block. A benchmark counts as often
+    as it has numbers of `shots`, as in the average."""
     each = means if means.index.equals(counts.index) else means.loc[counts.index]
     places, names = pd.factorize(counts.index.get_level_values("benchmark"))
     values, sizes = each.to_numpy(np.float64), counts.to_numpy(np.float64)
     rows = {name: places == place for place, name in enumerate(names)}  # pandas' own lookup takes milliseconds each
-    return over_questions({n: values[r] for n, r in rows.items()}, {n: sizes[r] for n, r in rows.items()})
+    weights = {name: float(shots[name]) for name in names}
+    return over_questions({n: values[r] for n, r in rows.items()}, {n: sizes[r] for n, r in rows.items()}, weights)

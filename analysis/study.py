@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,10 @@ import pandas as pd
 from analysis.paper import Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
 from analysis.statistics import Interval, arm_means, over_blocks
-from mm1_lab.config import Panel, Sweep
+from mm1_lab.config import Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import APART, AVERAGE, CONTENT, PLAIN, TEXT_CORE, by_content, measures
+from mm1_lab.results.summary import APART, AVERAGE, CONTENT, TEXT_CORE, measures, rows_of
 from mm1_lab.source_code import changed_parts, changed_text
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
@@ -35,6 +35,8 @@ UNCERTAINTY = {
     "questions": "95 % intervals over questions, conditional on these models",
 }
 
+Blocks = tuple[pd.DataFrame, "pd.Series[int]", "pd.Series[int]"]
+
 
 @dataclass(frozen=True)
 class Study:
@@ -47,7 +49,7 @@ class Study:
     """A row per source, arm and seed: the loss on held-out documents, in nats per text token."""
     records: Mapping[str, Mapping[str, Any]]
     """The record of each finished trial, by fingerprint."""
-    _block_cache: dict[str, tuple[pd.DataFrame, pd.Series[int]]] = field(default_factory=dict, init=False, repr=False)
+    _block_cache: dict[tuple[str, tuple[int, ...]], Blocks] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -109,10 +111,24 @@ class Study:
 
     @cached_property
     def measures(self) -> list[str]:
-        """The measures with scores that have a column of their own, in order."""
+        """The measures with scores that have a column of their own, in order. Raises RequestError if there are none."""
         known = set(self.values["measure"])
         every = [TEXT_CORE, *(f"{family} {k}-shot".strip() for family in self.families for k in self.shots)]
-        return [measure for measure in every if measure in known]
+        if not (found := [measure for measure in every if measure in known]):
+            shots = ", ".join(map(str, self.shots))
+            raise RequestError(f"{self.variant.folder}: no finished trial has a score at {shots} shots; run it again")
+        return found
+
+    @property
+    def averages(self) -> list[str]:
+        """The measures over all benchmarks: of text, then of images by number of shots."""
+        return [measure for measure in self.measures if " " not in measure]
+
+    @property
+    def setting(self) -> str:
+        """`scale mini`, and the data if they are not the miniature world."""
+        data = self.manifest.data_name
+        return f"scale {self.manifest.scale}" + f", data {data}" * (data != "world")
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -169,21 +185,32 @@ class Study:
         """The mean of an arm with its interval; None without scores."""
         if self.uncertainty == "seeds":
             return self._means.get(measure, {}).get(self.representative(arm))
-        return self.over_questions({(arm, measure): 1.0})
+        return self.over_questions({(arm, measure): 1.0}, self.seeds)
 
-    def over_questions(self, weights: Mapping[tuple[str, str], float]) -> Interval | None:
-        """A weighted sum of scores, by (arm, measure), with an interval over questions; averages seeds and shots.
+    def over_questions(self, weights: Mapping[tuple[str, str], float], seeds: Sequence[int]) -> Interval | None:
+        """A weighted sum of scores, by (arm, measure), with an interval over questions; averages `seeds` and shots.
 
         None if one of the scores is missing.
         """
         terms = []
         for (arm, measure), weight in weights.items():
-            means, questions = self._block_means(measure)
+            means, questions, shots = self._block_means(measure, tuple(seeds))
             if self.representative(arm) not in means or means[self.representative(arm)].isna().any():
                 return None
             terms.append(weight * means[self.representative(arm)])
         total = sum(terms[1:], terms[0])
-        return over_blocks(total, questions) if len(total) else None
+        return over_blocks(total, questions, shots) if len(total) else None
+
+    def on_common_benchmarks(self, measures: Iterable[str]) -> Study:
+        """This study with only the benchmarks that all of `measures` have, so that a difference between numbers of
+        shots is none between benchmarks; unchanged if they have the same ones or none in common."""
+        if len(asked := set(measures)) < 2:
+            return self
+        each = [set(self._benchmarks(measure)) for measure in asked]
+        common = set.intersection(*each)
+        if not common or all(names == common for names in each):
+            return self
+        return replace(self, scores=self.scores[self.scores["benchmark"].isin(common)])
 
     def seed_values(self, arm: str, measure: str) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
@@ -199,7 +226,7 @@ class Study:
     def majority(self, measure: str) -> float | None:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
         seeds. None for a measure with captions."""
-        names = self._rows(measure)["benchmark"].unique()
+        names = self._benchmarks(measure)
         known = [record["majority"] for record in self.records.values() if record.get("majority")]
         if not len(names) or not known or any(set(names) - set(levels) for levels in known):
             return None
@@ -238,13 +265,15 @@ class Study:
 
     @cached_property
     def _representatives(self) -> dict[str, str]:
-        prints = {arm: set(rows["fingerprint"]) for arm, rows in self.variant.trials.groupby("arm")}
-
-        def same(one: str, other: str) -> bool:
-            shared = prints.get(one, set()) & prints.get(other, set())
-            return self.sweep.arms[one] == self.sweep.arms[other] or bool(shared)
-
-        return {arm: next((other for other in self.scored if same(arm, other)), arm) for arm in self.sweep.arms}
+        keys = {arm: {canonical_json(recipe.model_dump(mode="json"))} for arm, recipe in self.sweep.arms.items()}
+        for arm, fingerprint in zip(self.variant.trials["arm"], self.variant.trials["fingerprint"], strict=True):
+            keys.setdefault(arm, set()).add(fingerprint)
+        first: dict[str, int] = {}
+        for place, arm in enumerate(self.scored):
+            for key in keys[arm]:
+                first.setdefault(key, place)
+        places = {arm: min((first[key] for key in own if key in first), default=None) for arm, own in keys.items()}
+        return {arm: arm if place is None else self.scored[place] for arm, place in places.items()}
 
     @cached_property
     def _by_trial(self) -> dict[str, dict[tuple[str, int], float]]:
@@ -267,29 +296,30 @@ class Study:
 
     def _rows(self, measure: str) -> pd.DataFrame:
         """The rows of `scores` that a measure averages."""
-        family = self.scores["family"]
         if measure == UNPARSED:
-            rows = self.scores[family == "vqa"]
+            rows = self.scores[self.scores["family"] == "vqa"]
             return rows.assign(score=100.0 * ~rows["parsed"])
-        if measure.startswith(f"{CONTENT} "):
-            return by_content(self._rows(measure.removeprefix(f"{CONTENT} ")))
-        if measure == TEXT_CORE:
-            return self.scores[family == "text"]
-        plain = family.isin(PLAIN)
-        if measure == AVERAGE:
-            return self.scores[plain]
-        name, _, shots = measure.rpartition(" ")
-        chosen = (family == name) | (self.scores["benchmark"] == name) & ~plain if name else plain
-        return self.scores[chosen & (self.scores["shots"] == int(shots.removesuffix("-shot")))]
+        return rows_of(self.scores, measure)
 
-    def _block_means(self, measure: str) -> tuple[pd.DataFrame, pd.Series[int]]:
-        """The mean score per benchmark and block (rows) and arm (columns), and the number of questions per row."""
-        if measure not in self._block_cache:
+    def _benchmarks(self, measure: str) -> list[str]:
+        """The benchmarks that a measure averages."""
+        rows = rows_of(self._kinds, measure.removeprefix(f"{CONTENT} "))
+        return [str(name) for name in rows["benchmark"].unique()]
+
+    @cached_property
+    def _kinds(self) -> pd.DataFrame:
+        return self.scores[["benchmark", "family", "shots"]].drop_duplicates()
+
+    def _block_means(self, measure: str, seeds: tuple[int, ...]) -> Blocks:
+        """The mean score per benchmark and block (rows) and arm (columns) at `seeds`, the number of questions per row,
+        and the number of numbers of shots per benchmark."""
+        if (measure, seeds) not in self._block_cache:
             rows = self._rows(measure)
+            rows = rows[rows["seed"].isin(seeds)]
             means = rows.groupby(["arm", "benchmark", "block"])["score"].mean().unstack("arm")
             counts = rows.groupby(["benchmark", "block"])["question"].nunique()
-            self._block_cache[measure] = means, counts
-        return self._block_cache[measure]
+            self._block_cache[measure, seeds] = means, counts, rows.groupby("benchmark")["shots"].nunique()
+        return self._block_cache[measure, seeds]
 
 
 def read_study(folder: Path) -> Study:

@@ -41,11 +41,11 @@ RULES: dict[Any, Any] = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Applies the style, whatever the user's own matplotlib settings."""
+def styled(formulas: bool = False) -> Iterator[None]:
+    """Applies the style, whatever the user's own matplotlib settings. `$` is a dollar unless there are `formulas`."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(RULES)
+        matplotlib.rcParams.update(RULES | {"text.parse_math": formulas})
         yield
 
 
@@ -73,9 +73,10 @@ def arm_colours(sweep: Sweep) -> dict[str, str]:
 def annotate_head(figure: Figure, title: str, *notes: str) -> None:
     """Adds a title above the figure and notes below it, wrapped to its width (14 and 22 characters per inch)."""
     width = figure.get_figwidth()
-    figure.suptitle(textwrap.fill(title, int(14 * width)), fontsize=8.5, x=0.01, ha="left")
+    plain: dict[str, Any] = {"x": 0.01, "ha": "left", "parse_math": False}
+    figure.suptitle(textwrap.fill(title, int(14 * width)), fontsize=8.5, **plain)
     note = textwrap.fill(" ".join(filter(None, notes)), int(22 * width))
-    figure.supxlabel(note, fontsize=6, color=DARK, x=0.01, ha="left")
+    figure.supxlabel(note, fontsize=6, color=DARK, **plain)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -134,11 +134,6 @@ def _latex(text: str) -> str:
     return "".join(form % piece for piece, form in pieces)
 
 
-def to_html(table: Table) -> Any:
-    """The table with its notes as `Markup`, in a box that scrolls by itself and can be focused by keyboard."""
-    return environment().get_template("table.html.jinja").module.table(table)  # type: ignore[attr-defined]
-
-
 def environment() -> jinja2.Environment:
     """The analysis' Jinja environment; the filter `marked` turns `**bold**`, `*emphasis*` and backticks into tags."""
     found = templates(Path(__file__).parent, TEMPLATES)

@@ -15,6 +15,9 @@ from analysis.table import MISSING, Row, Table, as_text, write_csv, write_tables
 from mm1_lab.config import RequestError, nearest
 from mm1_lab.results.summary import CHAT, TEXT_CORE, benchmark_scores
 
+UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
+"""What an interval is over, by a claim's `interval`."""
+
 
 def means(study: Study) -> pd.DataFrame:
     """A row per panel, label and measure, controls last: value, interval, seeds, and the paper's number if known."""
@@ -64,7 +67,7 @@ def means_table(study: Study) -> Table:
 
 def short_table(study: Study) -> Table:
     """The table printed at the end of a run: a row per arm with the means of chat, by shots, and of text."""
-    columns = sorted((measure for measure in study.measures if " " not in measure), key=lambda name: name == TEXT_CORE)
+    columns = sorted(study.averages, key=lambda name: name == TEXT_CORE)
     columns = [measure for measure in study.measures if measure == CHAT] + columns
     arms = [arm for arm in study.scored if study.representative(arm) == arm]
     rows = [{"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns} for arm in arms]
@@ -86,20 +89,24 @@ def compare_table(study: Study, first: str, second: str) -> Table:
     """Compares two arms: a row per measure with both scores and their difference within seeds with its 95 % interval.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
-    without scores.
+    without scores, and for an arm and itself.
     """
+    if first == second:
+        raise RequestError(f"{first!r} is given twice; give two arms, of {', '.join(study.scored)}")
     for arm in (first, second):
         if study.representative(arm) not in study.scored:
             known = nearest(arm, study.scored)
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
-    rows = []
+    rows, units, seeds = [], dict[str, None](), set[int]()
     for measure in study.measures:
         row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
         means = (study.mean(arm, measure) for arm in (first, second))
+        units |= {UNITS[row["interval"]]: None} if row["interval"] else {}
+        seeds |= {int(seed) for seed in row["seed_list"].split()}
         interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
         rows.append((measure, *(mean and mean.estimate for mean in means), row["estimate"], interval))
-    over = "seeds" if len(study.seeds) > 1 else "questions, conditional on these models"
-    notes = [f"Points, {seeds_text(study.seeds)}; the difference's interval is over {over}, uncorrected."]
+    over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
+    notes = [f"Points, {seeds_text(sorted(seeds))}; {over}."] if seeds else []
     notes += [study.caution] * bool(study.caution)
     if study.representative(first) == study.representative(second):
         notes = [f"{first} and {second} are the same trials."]
@@ -235,15 +242,18 @@ def sources(study: Study) -> pd.DataFrame:
     return table.drop(columns="fingerprint")
 
 
-def write_sweep_tables(study: Study, claims: pd.DataFrame, folder: Path) -> list[Path]:
-    """Writes benchmarks, sources, contrasts and the main table; `table.md` last."""
+def write_sweep_tables(study: Study, claims: pd.DataFrame, folder: Path) -> tuple[list[Path], dict[str, list[Table]]]:
+    """Writes benchmarks, sources, contrasts and the main table, `table.md` last; returns the files and the tables by
+    their heading in the report."""
+    tables = {"All scores": [means_table(study), losses_table(study)]}
     frames = {"benchmarks": benchmarks(study), "sources": sources(study)}
     written = [write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     if len(claims):
         written.append(write_csv(claims, folder / "contrasts.csv"))
-        written += write_tables(folder / "contrasts", claims_table(study, claims))
+        tables = {"Claims of the sweep's file": [claims_table(study, claims)]} | tables
+        written += write_tables(folder / "contrasts", *tables["Claims of the sweep's file"])
     written.append(write_csv(means(study), folder / "table.csv"))
-    return written + write_tables(folder / "table", means_table(study), losses_table(study))
+    return written + write_tables(folder / "table", *tables["All scores"]), tables
 
 
 def references(sources: Sequence[str]) -> list[str]:
@@ -252,6 +262,4 @@ def references(sources: Sequence[str]) -> list[str]:
 
 
 def title(study: Study) -> str:
-    manifest = study.manifest
-    data = f"data {manifest.data_name}" if manifest.data_name != "world" else ""
-    return ", ".join(filter(None, [f"{study.sweep.heading}: scale {manifest.scale}", data, *manifest.overrides]))
+    return ", ".join([f"{study.sweep.heading}: {study.setting}", *study.manifest.overrides])

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics import Interval, one_sample, over_blocks
-from analysis.study import Study
+from analysis.study import Study, read_study
 from analysis.table import Table, as_text, to_markdown, write_csv
 from mm1_lab.config import WORLD_DATA
 from mm1_lab.files import write_text
 from mm1_lab.results import variant_name
-from mm1_lab.results.summary import by_content
+from mm1_lab.results.summary import PLAIN, benchmark_scores, by_content
 
 Verdict = Literal["pass", "floor", "fail", "unknown"]
 """`floor`: a kind of question that does not count as a result; `unknown`: more seeds are needed to tell."""
@@ -67,6 +67,13 @@ def validity_rows(study: Study) -> list[Row]:
     return [*facts.seeing(), *facts.captions(), *facts.steps(), *facts.steadiness()] if facts.seeds else []
 
 
+def read_judged(folder: Path) -> tuple[Study, list[Row], tuple[str, ...]]:
+    """Reads a sweep's folder: its results, the rules for its base, and `failed_gates`."""
+    study = read_study(folder)
+    rules = validity_rows(study)
+    return study, rules, failed_gates(study, rules)
+
+
 def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
     """What rules out a verdict on a sweep: benchmarks on which its base does not see by these rules, and gates that its
     encoders or decoders failed in the scale's last check."""
@@ -100,7 +107,7 @@ def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table
 
 def validity_table(study: Study, rows: Sequence[Row]) -> Table:
     """The rules as a table for people."""
-    manifest, seeds = study.manifest, len(study.seeds)
+    manifest, seeds = study.manifest, len(_Facts(study).seeds)
     about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
     counts = Counter(row.verdict for row in rows)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
@@ -199,7 +206,7 @@ class _Facts:
     def steps(self) -> Iterator[Row]:
         """Rules that longer training is better on the average over benchmarks and shots, for the arms that exist."""
         half, double = (self._arm(steps=round(self.study.sweep.base.steps * factor)) for factor in (0.5, 2))
-        table = self.scores[self.scores["family"] != "text"]
+        table = self.scores[self.scores["family"].isin(PLAIN)]
         pairs = {"standard − half steps": (self.base, half), "double − standard steps": (double, self.base)}
         for what, (more, less) in pairs.items():
             first, second = table[table["arm"] == more], table[table["arm"] == less]
@@ -209,7 +216,7 @@ class _Facts:
 
     def steadiness(self) -> Iterator[Row]:
         table = self.of_base
-        images = table[table["family"] != "text"]
+        images = table[table["family"].isin(PLAIN)]
         few = by_content(images[images["shots"] > 0])
         for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots, captions by content", few)):
             averages = _by_seed(asked)
@@ -249,8 +256,7 @@ def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 def _by_seed(table: pd.DataFrame) -> pd.Series[float]:
     """The plain mean over benchmarks and shots for each seed."""
-    means = table.groupby(["seed", "benchmark", "shots"], observed=True)["score"].mean()
-    return means.groupby("seed").mean()
+    return benchmark_scores(table, ["seed"]).groupby("seed")["score"].mean()
 
 
 def _mean(table: pd.DataFrame) -> Interval:
@@ -258,4 +264,4 @@ def _mean(table: pd.DataFrame) -> Interval:
     if found := one_sample(_by_seed(table).tolist()):
         return found
     blocks = table.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
-    return over_blocks(blocks["mean"], blocks["count"])
+    return over_blocks(blocks["mean"], blocks["count"], table.groupby("benchmark", observed=True)["shots"].nunique())

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims import Claim, Verdict, claim_row, grounds, needed, p_columns, row_of, say
+from analysis.claims import Claim, Verdict, claim_row, grounds, needed, p_columns, p_values, row_of, say
 from analysis.lessons import LAW, Lesson, Part, claims_of
+from analysis.lr_law import VERDICT_SEEDS
 from analysis.paper import read_paper
 from analysis.statistics import LEVEL, Interval, quantile
 from analysis.study import Study
@@ -33,8 +34,10 @@ PARTS = (
 )
 """The columns of `all_parts`."""
 
-LAW_SEEDS = 3
-"""Seeds of a learning-rate search that a verdict on its law needs."""
+
+def lessons_about(study: Study, lessons: Iterable[Lesson]) -> list[Lesson]:
+    """The lessons that a sweep's trials can answer; the one about the learning-rate law is judged by its fit."""
+    return [lesson for lesson in lessons if lesson.sweep == study.sweep.name != LAW]
 
 
 def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -44,8 +47,8 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
     `decides`, and `says`, the uncorrected verdict of the row by itself. `reason` says why a row does not decide.
     """
     reason, rows = grounds(study, failed), []
-    for lesson in lessons:
-        for number, part in enumerate(lesson.parts, 1) if lesson.sweep == study.sweep.name != LAW else ():
+    for lesson in lessons_about(study, lessons):
+        for number, part in enumerate(lesson.parts, 1):
             aside = part.why_aside(study.in_world)
             about = {"lesson": lesson.name, "part": number, "decides": not aside}
             claims = claims_of(part, lesson, study.sweep, study.scored)
@@ -54,7 +57,8 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
                     row = claim_row(study, one, reason)
                     rows.append(about | {"scored_by": scored_by, **row, "reason": row["reason"] or aside})
             if not claims:
-                rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": "no scores"})
+                why = f"the sweep's file has no contrast {part.contrast!r}" if part.contrast else "no scores"
+                rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": why})
     return pd.DataFrame(rows)
 
 
@@ -148,7 +152,8 @@ def _lesson_row(
     reason, needs = "", np.nan
     if verdict == "not judged":
         command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
-        reason = next((one for one in shown["reason"] if one), f"not run: make {command}")
+        not_run = f"not run: make {command}" if shown["estimate"].isna().all() else ""
+        reason = next((one for one in shown["reason"] if one), not_run)
     elif verdict not in DECIDED and lesson.sweep != LAW:
         needs = max(needed(row, left) for row in deciding.to_dict("records"))
     lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
@@ -183,7 +188,7 @@ def law_parts(lesson: Lesson, path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     try:
         fits = {fit["objective"]: fit for fit in json.loads(path.read_text(encoding="utf-8"))["fits"]}
-        seeds = sorted(pd.read_csv(path.with_name("trials.csv"))["seed"].unique().tolist())
+        seeds = sorted(pd.read_csv(path.with_name("points.csv"))["seed"].unique().tolist())
         rows = [_law_row(lesson, part, fits, seeds, path) for part in lesson.parts]
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
@@ -199,14 +204,15 @@ def _law_row(
     claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
     fit = fits.get(str(part.law), {"coefficients": None, "why": f"no fit by {part.law}"})
     reason, slope = "smoke scale: nothing is learnt" if path.parents[1].name == "smoke" else "", None
-    if not reason and len(seeds) < LAW_SEEDS:
-        reason = f"{len(seeds)} of the {LAW_SEEDS} seeds that a verdict needs"
     if fit["coefficients"] is None:
         reason = f"no law: {fit['why']}"
     else:
+        if not reason and fit["seeds"] < VERDICT_SEEDS:
+            reason = f"{fit['seeds']} of the {VERDICT_SEEDS} seeds that a verdict needs"
         value, high = float(fit["coefficients"]["ln N"]), float(fit["intervals"]["ln N"][1])
         degrees = float(fit["degrees_of_freedom"])
         slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
     paper = replace(published, value=np.nan) if part.minus else published
-    row = row_of(claim, LAW, slope, "sizes", seeds, paper, "" if part.aside and slope else reason)
+    p = p_values(part.expect, part.margin, slope) if slope else {}
+    row = row_of(claim, LAW, slope, "sizes", seeds, paper, p, "" if part.aside and slope else reason)
     return row | {"decides": not part.aside, "scored_by": part.law, "reason": row["reason"] or part.aside}

@@ -87,6 +87,21 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return grouped.mean().rename("value").reset_index()
 
 
+def rows_of(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The rows of a table of scores, by question or by benchmark, that a measure averages."""
+    if measure.startswith(f"{CONTENT} "):
+        return by_content(rows_of(scores, measure.removeprefix(f"{CONTENT} ")))
+    family = scores["family"]
+    if measure == TEXT_CORE:
+        return scores[family == "text"]
+    plain = family.isin(PLAIN)
+    if measure == AVERAGE:
+        return scores[plain]
+    name, _, shots = measure.rpartition(" ")
+    chosen = (family == name) | (scores["benchmark"] == name) & ~plain if name else plain
+    return scores[chosen & (scores["shots"] == int(shots.removesuffix("-shot")))]
+
+
 def headline(folder: Path) -> str:
     """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
     values = _trial_measures(folder)

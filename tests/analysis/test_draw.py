@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ from PIL import Image
 
 from analysis.claims import claim_of, claim_row, judge_claims
 from analysis.figures import draw_arms, draw_claims, draw_groups, draw_panels, draw_scores
+from analysis.overview import Drawn
 from analysis.predictions import draw_sheet
+from analysis.proxies import pair_arms
 from analysis.redraw import draw, sweep_in_short
 from analysis.study import Study, read_study
+from analysis.style import annotate_head, save_png, styled
 from analysis.table import to_markdown
 from analysis.tables import means, means_table, scores, short_table, write_sweep_tables
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep
+from mm1_lab.results.manifest import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
-from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, vouch_for, write_results
+from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
 
 NAMES = [
     *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "contrasts.tex"),
@@ -265,6 +270,43 @@ def test_ranges_are_shared_and_the_papers_numbers_have_an_axis_of_their_own(
     assert not any(37.9 in line.get_xdata() for axis in ours for line in axis.get_lines())
 
 
+def test_a_family_without_scores_at_the_sweep_s_shots_has_no_column(
+    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    study = replace(study_of(data_mix, (0,)), held_out=pd.DataFrame({"arm": [], "source": [], "loss": []}))
+    rows = study.scores[study.scores["benchmark"] == "vqa"]
+    imported = rows[rows["shots"] == 0].assign(benchmark="mmmu_val", family="imported", shots=5)
+    draw_panels(study, tmp_path / "a")
+    draw_panels(replace(study, scores=pd.concat([study.scores, imported], ignore_index=True)), tmp_path / "b")
+    assert len(drawn[0].axes) == len(drawn[1].axes)
+    with pytest.raises(RequestError, match="no finished trial has a score at 0, 4, 8 shots"):
+        means_table(replace(study, scores=imported))
+
+
+def test_a_dollar_is_a_dollar_in_a_title(tmp_path: Path) -> None:
+    for formulas in (False, True):
+        with styled(formulas):
+            figure = Figure(figsize=(3, 2))
+            annotate_head(figure, "5 % for $1 {a, 10 % for $2", "a note")
+            save_png(figure, tmp_path / "figure")
+
+
+def test_sweeps_of_the_same_settings_are_one_group(data_mix: Sweep) -> None:
+    """A value with a comma puts a hash of sweep and settings into the folder's name."""
+    overrides, groups = ("evaluation.shots=[0,4]",), set()
+    for sweep in (data_mix, data_mix.model_copy(update={"name": "connector"})):
+        name = variant_name(sweep.name, overrides, "world")
+        manifest = Manifest(variant=name, sweep=sweep, scale="mini", overrides=overrides)
+        runs = pd.DataFrame({"fingerprint": ["a", "a", "b"], "seconds": [3600.0, 3600.0, 7200.0], "seed": 0})
+        drawn = Drawn(Path(name), manifest, (), runs, None, (), "", runs, 0.0, pair_arms(study_of(sweep, (0,))), {}, ())
+        groups.add(drawn.group)
+        assert drawn.named("lr_law") == variant_name("lr_law", overrides, "world")
+        assert drawn.cost == "2 trials took 3.0 core hours.", "a trial of two arms ran once"
+    assert len(groups) == 1
+
+
 def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
     kept = ("base", "captions", "interleaved")
     arms = {name: data_mix.arms[name] for name in kept} | {"twin": data_mix.arms["base"]}
@@ -278,7 +320,7 @@ def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
     rows = [claim_row(study, claim_of(Contrast.parse(contrast, "here"))) for study in studies]
     assert rows[0] == pytest.approx(rows[1], nan_ok=True)
     twins = claim_row(studies[0], claim_of(Contrast.parse(contrast | {"first": "twin"}, "here")))
-    assert np.isnan(twins["p"]) and twins["reason"] == "no scores"
+    assert np.isnan(twins["p"]) and twins["reason"] == "the same trials"
     assert studies[0].mean("twin", "0-shot") == studies[0].mean("base", "0-shot")
     assert list(studies[0].panels["a"].arms) == ["base = twin", "captions", "interleaved"]
 

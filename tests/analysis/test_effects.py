@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis.effects import axis_effect, forest_importances, grid_effects, groups, levels_of, varying
 from analysis.statistics import Floats
-from mm1_lab.config import DataMix, Recipe, Sweep, load_sweep
+from mm1_lab.config import DataMix, Recipe, SftRecipe, Sweep, load_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -141,6 +141,13 @@ def test_what_an_arm_leaves_open_is_not_the_level_none() -> None:
     assert {found["encoder first resolution"] for found in levels.values()} == {"unset", "224"}
     scratch = varying(load_sweep(SWEEPS / "encoder_scratch.yaml"))
     assert {found["encoder loss"] for found in scratch.values()} == {"contrastive", "none"}
+
+
+def test_some_arms_may_be_tuned_and_others_not() -> None:
+    arms = {"base": Recipe(), "tuned": Recipe(sft=SftRecipe(steps=3000)), "longer": Recipe(sft=SftRecipe(steps=6000))}
+    levels = varying(Sweep(name="own", title="own", axis="sft", base=Recipe(), arms=arms))
+    assert [found["sft steps"] for found in levels.values()] == ["unset", "3000", "6000"]
+    assert groups(levels, "sft steps") == [["tuned", "longer"]], "what else tuning sets differs from no tuning"
 
 
 def test_equal_mixes_are_one_level() -> None:

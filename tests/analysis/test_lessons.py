@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.claims import judge_claims
+from analysis.claims import Claim, claim_of, claim_row, judge_claims
 from analysis.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.looks import standing
 from analysis.study import Study
+from analysis.tables import compare_table
 from analysis.verdicts import all_parts, judge_lessons, lesson_parts
 from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, study_of
@@ -123,6 +124,33 @@ def test_pairs_with_a_hole_are_left_out_and_counted() -> None:
 def test_a_seed_that_an_arm_lacks_is_left_out() -> None:
     found = connector(5, ("c-abstractor 336 144/2",), _144=4)["image tokens"]
     assert (found["seeds"], found["seed_list"]) == (4, "0 1 3 4")
+
+
+def test_one_shared_seed_is_compared_with_itself(data_mix: Sweep) -> None:
+    study = study_of(data_mix, range(3), missing=("captions/0", "captions/1"))
+    row = claim_row(study, claim_of(next(one for one in data_mix.contrasts if one.claim == "captions lift zero-shot")))
+    values = study.trial_values("0-shot")
+    assert (row["interval"], row["seed_list"], row["reason"]) == ("questions", "2", "one seed")
+    assert row["estimate"] == pytest.approx(values["captions", 2] - values["interleaved", 2])
+    note = compare_table(study, "captions", "interleaved").notes[0]
+    assert note.startswith("Points, development seed 2;") and "over questions, conditional on these models" in note
+    with pytest.raises(RequestError, match="'captions' is given twice; give two arms, of base, "):
+        compare_table(study, "captions", "captions")
+
+
+def test_numbers_of_shots_are_compared_on_the_benchmarks_that_have_both(data_mix: Sweep) -> None:
+    """Asked at 0 shots only, a benchmark is in the mean of 0 shots and not in that of 4."""
+    whole = study_of(data_mix, range(1))
+    easy = (whole.scores["benchmark"] == "vqa") & (whole.scores["shots"] == 0)
+    scores = whole.scores.assign(score=whole.scores["score"] + 50 * easy)
+    study = replace(whole, scores=scores[easy | (scores["benchmark"] != "vqa")])
+    weights = {("base", "4-shot"): 1.0, ("base", "0-shot"): -1.0}
+    row = claim_row(study, Claim("few-shot", "", weights, "4-shot", "greater"))
+    alone = replace(whole, scores=whole.scores[whole.scores["benchmark"] != "vqa"])
+    both = [alone.trial_values(measure)["base", 0] for measure in ("4-shot", "0-shot")]
+    assert row["estimate"] == pytest.approx(both[0] - both[1])
+    average = study.over_questions({("base", "average"): 1.0}, [0])
+    assert average and average.estimate == pytest.approx(study.trial_values("average")["base", 0]), "one definition"
 
 
 def test_encoder_axes_are_compared_and_ordered() -> None:
@@ -253,10 +281,10 @@ def write_law(folder: Path, slope: float, half: float, seeds: int = 3, objective
     law.parent.mkdir(parents=True, exist_ok=True)
     fit = {"objective": objective, "coefficients": {"ln N": slope}, "degrees_of_freedom": 2, "why": None}
     other = {"objective": "held-out loss", "coefficients": None, "why": "9M is not bracketed"}
-    fits = [other, fit | {"intervals": {"ln N": [slope - half, slope + half]}}]
+    fits = [other, fit | {"intervals": {"ln N": [slope - half, slope + half]}, "seeds": seeds}]
     law.write_text(json.dumps({"fits": fits}), encoding="utf-8")
-    rows = "".join(f"9M,{seed},{seed:016x}\n" for seed in range(seeds))
-    law.with_name("trials.csv").write_text(f"arm,seed,fingerprint\n{rows}", encoding="utf-8")
+    rows = "".join(f"9M,{seed}\n" for seed in range(seeds))
+    law.with_name("points.csv").write_text(f"size,seed\n{rows}", encoding="utf-8")
     return law
 
 
@@ -275,6 +303,9 @@ def test_the_law_is_judged_by_the_paper_s_objective(tmp_path: Path, slope: float
     assert found["detail"].startswith("slope by 8-shot average")
     found = law_row(write_law(tmp_path, slope, half, seeds=1))
     assert (found["verdict"], found["reason"]) == ("not judged", "1 of the 3 seeds that a verdict needs")
+    law = write_law(tmp_path, slope, half)
+    law.write_text(law.read_text(encoding="utf-8").replace('"seeds": 3', '"seeds": 2'), encoding="utf-8")
+    assert law_row(law)["reason"] == "2 of the 3 seeds that a verdict needs", "one size lacks a seed that others have"
     found = law_row(write_law(tmp_path, slope, half, objective="4-shot average"))
     assert (found["verdict"], found["reason"]) == ("not judged", "no law: no fit by 8-shot average")
     law = write_law(tmp_path, slope, half)

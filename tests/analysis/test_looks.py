@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import claim_of, claim_row
+from analysis.lessons import Lesson
 from analysis.looks import looks_text, standing
 from analysis.sequential import over_looks
 from analysis.study import Study, read_study
+from analysis.verdicts import lesson_parts
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
 from mm1_lab.results.manifest import merge_manifest, read_manifest
@@ -44,7 +46,37 @@ def test_p_is_over_the_looks_that_are_complete() -> None:
     dropped = growing(8, missing=("little/6", "little/7"))
     assert claim_row(dropped, claim)["p_supported"] == pytest.approx(over_looks(p[:2], LOOKS)), "no look without seeds"
     before = claim_row(growing(3), claim)
-    assert before["says"] == "not judged" and before["p_supported"] != before["p_supported"]
+    assert (before["says"], before["reason"]) == ("not judged", "before the first look")
+    assert before["p_supported"] != before["p_supported"]
+
+
+def test_a_failed_trial_costs_its_seed_and_no_look() -> None:
+    claim = claim_of(CLAIMS[1])
+
+    def p(seeds: int, missing: tuple[str, ...], looks: tuple[int, ...] = ()) -> float:
+        row = claim_row(with_looks(growing(seeds, missing), looks), claim)
+        assert row["says"] != "not judged"
+        return float(row["p_supported"])
+
+    failed = ("little/3",)
+    assert p(4, failed, LOOKS) == pytest.approx(over_looks([p(4, failed)], LOOKS)), "the look's last seed"
+    skipped = ("little/4", "little/5")
+    aligned = over_looks([p(4, ()), 1.0, p(8, skipped)], LOOKS)
+    assert p(8, skipped, LOOKS) == pytest.approx(aligned), "the last look has its own level"
+    assert aligned != pytest.approx(over_looks([p(4, ()), p(8, skipped)], LOOKS))
+
+
+def test_lessons_about_other_sweeps_keep_no_arm() -> None:
+    """Another sweep may have a contrast of the same name, and every sweep has a base."""
+    study = growing(8)
+    values = {"name": "ours", "claim": "c", "paper": "p", "section": "s", "sweep": "own", "margin": "none"}
+    ours = Lesson.parse(values | {"parts": [{"contrast": CLAIMS[0].claim}]}, "here")
+    parts = [{"contrast": CLAIMS[1].claim}, {"arm": "base", "measure": "4-shot", "over": "0-shot"}]
+    theirs = Lesson.parse(values | {"name": "theirs", "sweep": "another", "parts": parts}, "here")
+    assert standing(study, [ours, theirs]) == (["ours: supported"], [])
+    assert standing(study, [theirs]) == standing(study, ()), "without a lesson of its own, its file's claims"
+    typed = ours.model_copy(update={"parts": (ours.parts[0].model_copy(update={"contrast": "mch lifts"}),)})
+    assert list(lesson_parts(study, [typed])["reason"]) == ["the sweep's file has no contrast 'mch lifts'"]
 
 
 def test_seeds_go_where_they_can_decide() -> None:

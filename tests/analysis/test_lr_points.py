@@ -63,6 +63,13 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     )
 
 
+def test_sizes_alike_to_three_digits_are_told_apart(undrawn: None) -> None:
+    sizes = (1_230_000, 1_234_000, 5_000_000, 20_000_000)
+    write_csv(Path("results.csv"), [(n, rate, score) for n, rate, score in exact_rows(sizes)])
+    names = read_points(Path("results.csv"), False).points["name"].unique()
+    assert names.tolist() == ["1230000", "1234000", "5M", "20M"]
+
+
 def test_losses_are_turned_round(undrawn: None) -> None:
     write_csv(Path("results.csv"), [(n, rate, -score) for n, rate, score in exact_rows()])
     fit("--lower-is-better")

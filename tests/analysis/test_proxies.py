@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.claims import interval_over_seeds, per_seed
 from analysis.proxies import Paired, accuracy, accuracy_table, pair_arms
 from analysis.redraw import draw
 from mm1_lab.config import Sweep
@@ -59,6 +60,27 @@ def test_it_is_the_share_of_pairs_with_the_same_better_arm(
     assert set(found["pairs"]) == {55} and (found["apart"] < 55).all(), "of 11 arms, the blind control left out"
 
 
+def test_pairs_are_apart_where_their_moderated_interval_leaves_out_0(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0, 1, 2), missing=("captions/1", "interleaved/0"))
+    pairs = pair_arms(study).pairs.set_index(["measure", "first", "second"])
+    for measure, first, second in [("0-shot", "captions", "interleaved"), ("8-shot", "captions", "captions-66")]:
+        weights = {(first, measure): 1.0, (second, measure): -1.0}
+        values, seeds = per_seed(study, weights)
+        found = interval_over_seeds(study, weights, values, seeds)
+        row = pairs.loc[(measure, first, second)]
+        assert row["differences"] == pytest.approx(values)
+        assert row["apart"] == bool(found and (found.low > 0 or found.high < 0))
+
+
+def test_one_shared_seed_has_no_other_seeds_to_agree_with(runs: tuple[Paired, Paired]) -> None:
+    dear = runs[0]
+    alone = dear.scores["0-shot"].copy()
+    alone.loc["captions", [0, 1]] = np.nan
+    found = accuracy([replace(dear, scores={"0-shot": alone})], runs)
+    itself = found[found["cheap"] == dear.name]
+    assert itself["pairs"].tolist() == [45], "without the ten pairs of captions"
+
+
 def test_where_the_dear_run_is_sure_the_cheap_one_is_right_more_often(runs: tuple[Paired, Paired]) -> None:
     found = accuracy(runs[:1], runs)
     found = found[found["measure"] == "8-shot"]
@@ -71,7 +93,7 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
     own_data = cheap.manifest.model_copy(update={"data_name": "books-1f9ac2"})
     smoke = cheap.manifest.model_copy(update={"scale": "smoke"})
     assert all(accuracy([dear], [dear, replace(cheap, manifest=other)]).empty for other in (own_data, smoke))
-    one = replace(cheap, seeds=1, pairs=cheap.pairs.assign(differences=cheap.pairs["differences"].map(lambda d: d[:1])))
+    one = replace(cheap, seeds=1, scores={measure: table[[0]] for measure, table in cheap.scores.items()})
     assert set(accuracy([dear], [one])["seeds"]) == {1}
     two_arms = pair_arms(study_of(data_mix, (0, 1), arms=("base", "captions")))
     assert accuracy([dear], [replace(two_arms, flops=1.0)])["cheap"].unique().tolist() == ["scale mini"]
@@ -79,7 +101,7 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
 
 def test_no_difference_is_a_coin(runs: tuple[Paired, Paired]) -> None:
     dear, cheap = runs
-    level = replace(cheap, pairs=cheap.pairs.assign(differences=[np.zeros(2)] * len(cheap.pairs)))
+    level = replace(cheap, scores={measure: 0 * table for measure, table in cheap.scores.items()})
     found = accuracy([dear], [level])
     assert set(found["accuracy"][found["seeds"] == 2]) == {0.5}
 

@@ -79,6 +79,18 @@ def test_a_hole_leaves_the_estimates_of_complete_arms_alone() -> None:
         assert means_of(holed)[arm].estimate == pytest.approx(means_of(scores)[arm].estimate)
 
 
+def test_seeds_that_share_no_arm_shift_no_mean() -> None:
+    """A seed at which only a control ran; two halves of a study with other arms at other seeds."""
+    scores = {(arm, s): v + (0.0, 1.0, -1.0)[s] for arm, v in (("a", 50.0), ("b", 60.0)) for s in range(3)}
+    blind = {("blind", seed): 20.0 for seed in range(4)}
+    found = arm_means(scores | blind, ["blind"])
+    assert {arm: round(one.estimate, 9) for arm, one in found.items()} == {"a": 50, "b": 60, "blind": 20}
+    halves = {("a", 0): 30.0, ("a", 1): 31.0, ("b", 0): 30.5, ("b", 1): 31.2}
+    halves |= {("c", 2): 60.0, ("c", 3): 61.0, ("d", 2): 60.4, ("d", 3): 61.1}
+    plain = {arm: float(np.mean([v for (name, _), v in halves.items() if name == arm])) for arm in "abcd"}
+    assert {arm: one.estimate for arm, one in arm_means(halves).items()} == pytest.approx(plain)
+
+
 def test_one_seed_or_nothing_left_over_has_no_spread_over_seeds() -> None:
     assert arm_means({("a", 0): 1.0, ("b", 0): 2.0}) == {}
     assert arm_means({("a", 0): 1.0, ("b", 1): 2.0}) == {}
