@@ -150,7 +150,9 @@ def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tupl
 def _first_not_utf_8(path: Path) -> int:
     """Number of the first line that is not UTF-8."""
     with path.open("rb") as stream:
-        return next(number for number, line in enumerate(stream, start=1) if "\ufffd" in line.decode(errors="replace"))
+        return next(
+            number for number, line in enumerate(stream, start=1) if line.decode(errors="ignore").encode() != line
+        )
 
 
 _READ = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl, ".csv": _csv}
