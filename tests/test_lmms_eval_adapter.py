@@ -82,6 +82,17 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
     return getattr(importlib.import_module(path), name)
 
 
+def test_a_batch_size_must_be_a_number(adapter: type[Any]) -> None:
+    with pytest.raises(SystemExit, match="--batch_size auto: is not a number"):
+        adapter("nowhere", device="cpu", batch_size="auto")
+
+
+def test_a_continuation_stands_behind_a_space_as_in_training(adapter: type[Any]) -> None:
+    spaced = sys.modules[adapter.__module__]._spaced
+    pairs = [("Assistant:", "B"), ("Assistant:", " B"), ("Q: ", "B"), ("", "B")]
+    assert [spaced(*pair) for pair in pairs] == [" B", " B", "B", "B"]
+
+
 def pictures(question: Question, side: int) -> list[Image.Image]:
     return [Image.fromarray(picture.pixels(side)) for picture in question.pictures]
 

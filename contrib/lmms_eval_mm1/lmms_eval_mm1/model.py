@@ -26,6 +26,8 @@ class ExportedMM1(lmms):
     ) -> None:
         super().__init__()
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if not str(batch_size).isdecimal():
+            raise SystemExit(f"mm1: --batch_size {batch_size}: is not a number; give one, such as --batch_size 8")
         self._batch = int(batch_size)
         self._processor = AutoProcessor.from_pretrained(pretrained)
         self._model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype).to(self._device).eval()
@@ -75,7 +77,9 @@ class ExportedMM1(lmms):
         continuation = target if isinstance(target, str) else target(self.task_dict[task][split][document])
         text, pictures = self._prompt(context, see, document, task, split)
         batch = self._inputs([text], [pictures])
-        ids = self._processor.tokenizer(continuation, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        ids = self._processor.tokenizer(_spaced(text, continuation), add_special_tokens=False, return_tensors="pt")[
+            "input_ids"
+        ]
         ids = ids.to(self._device)
         batch["input_ids"] = torch.cat([batch["input_ids"], ids], dim=1)
         batch["attention_mask"] = torch.ones_like(batch["input_ids"])
@@ -104,6 +108,11 @@ def _flat(seen: Any) -> Iterator[Any]:
             yield from _flat(one)
     elif seen is not None:
         yield seen
+
+
+def _spaced(prompt: str, answer: str) -> str:
+    """The answer with the space before it that it has in training, unless prompt or answer bring one."""
+    return answer if not prompt or prompt[-1].isspace() or answer[:1].isspace() else f" {answer}"
 
 
 def _cut(text: str, until: Iterable[str]) -> str:
