@@ -10,14 +10,15 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Budget, Row, Seconds, alternate, compare, seconds
-from benchmarks.setting import Amounts, base_evaluation, model_to_evaluate, world
+from benchmarks.setting import Amounts, base_evaluation, model_to_evaluate
 from mm1_lab.config import EvaluationStage
 from mm1_lab.data.types import Data
+from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
-from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, cut_answer, generate
+from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import MM1, build_mm1, load_weights
 
 Answers = dict[tuple[str, int, str], str]
@@ -40,7 +41,7 @@ class Answered:
 def measure(amounts: Amounts) -> list[Row]:
     """The row for few-shot evaluation. In each round the reference answers another question of each block."""
     torch.set_num_threads(1)
-    data = world()
+    data = World()
     stage = base_evaluation(amounts, data)
     with TemporaryDirectory() as folder:
         path, remark = model_to_evaluate(stage.model, data, Path(folder))
@@ -74,36 +75,22 @@ def measure(amounts: Amounts) -> list[Row]:
 def _ours(stage: EvaluationStage, model: MM1, data: Data) -> Answered:
     """Answers every question of every benchmark at every number of shots, as the evaluation stage does."""
     answers: Answers = {}
-    tokens, settings = stage.model.connector.image_tokens, stage.settings
-    writer = PromptWriter(data.tokenizer, tokens)
-
-    def ask(benchmark: Benchmark, shots: int, embedder: PromptEmbedder) -> None:
-        groups = [
-            Group(writer.prefix(benchmark, block, shots), tuple(map(writer.question, questions)))
-            for block, questions in enumerate(benchmark.blocks)
-        ]
-        texts, _ = generate(
-            model.decoder, embedder, groups, data.tokenizer, benchmark.stop, benchmark.new_tokens, settings.batch_size
-        )
-        for questions, block in zip(benchmark.blocks, texts, strict=True):
-            for question, text in zip(questions, block, strict=True):
-                answers[benchmark.name, shots, question.key] = cut_answer(text, benchmark.stop)
+    benchmarks = benchmarks_for(data, stage.settings)
 
     def run() -> None:
         for benchmark in benchmarks:
-            with torch.inference_mode():
-                embedder = PromptEmbedder(model, tokens, stage.model.image_size, stage.model.blind, settings.batch_size)
-            for shots in settings.shots:
-                ask(benchmark, shots, embedder)
+            answering = Answering(stage, model, data)
+            for shots in stage.settings.shots:
+                for question, said in zip(benchmark.questions, answering.predict(benchmark, shots), strict=True):
+                    answers[benchmark.name, shots, question.key] = said
 
-    benchmarks = benchmarks_for(data, settings)
     return Answered(answers, seconds(run))
 
 
 def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int) -> Answered:
     """Answers question `number` of each block, processing the whole prompt each time."""
     answers: Answers = {}
-    writer = PromptWriter(data.tokenizer, stage.model.connector.image_tokens)
+    writer = PromptWriter.of(stage, data.tokenizer)
     side = stage.model.image_size
 
     @torch.inference_mode()

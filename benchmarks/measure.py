@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import NamedTemporaryFile
 from typing import TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -101,6 +102,20 @@ def process_variables() -> dict[str, str]:
     variables = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     variables.pop("MLFLOW_TRACKING_URI", None)
     return variables
+
+
+def peak_memory(command: Sequence[str], folder: Path) -> float:
+    """Peak memory in MB of a process run in `folder`. Raises RuntimeError as `timed_process` does."""
+    # A process's peak begins with that of the process that starts it, so a small one has to start it.
+    script = (
+        "import resource, subprocess, sys\n"
+        "code = subprocess.call(sys.argv[2:])\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, file=open(sys.argv[1], 'w'))\n"
+        "sys.exit(code)"
+    )
+    with NamedTemporaryFile() as result:
+        timed_process([sys.executable, "-c", script, result.name, *command], folder)
+        return float(result.read())
 
 
 def timed_process(command: Sequence[str], folder: Path) -> float:

@@ -1,10 +1,11 @@
 """Planning and resuming a sweep whose trials are all finished: ten thousand trials compared with twelve."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, timed_process
+from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, peak_memory, timed_process
 from benchmarks.setting import SWEEP, Amounts
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow
@@ -18,29 +19,34 @@ def measure(amounts: Amounts) -> list[Row]:
         trials = make_finished(Path(many), amounts, amounts.seeds)
         twelve = make_finished(Path(few), amounts, 1)
         sides = {
-            (command, seeds): partial(_timed, command, amounts, seeds, Path(folder))
+            (command, unit, folder): partial(_measured, run, command, amounts, seeds, Path(folder))
             for command in ("plan", "run")
+            for unit, run in (("s", timed_process), ("MB", peak_memory))
             for folder, seeds in ((many, amounts.seeds), (few, 1))
         }
-        times = alternate(sides, amounts.rounds)
+        found = alternate(sides, amounts.rounds)
         return [
             compare(
                 f"{what} of {trials:,} finished trials",
-                "s",
-                times[command, amounts.seeds],
-                times[command, 1],
+                unit,
+                found[command, unit, many],
+                found[command, unit, few],
                 f"{twelve} finished trials",
-                Budget(5),
+                budget,
+                "peak memory" * (unit == "MB"),
             )
             for command, what in (("plan", "plan"), ("run", "resume"))
+            for unit, budget in (("s", Budget(1.5)), ("MB", Budget(300)))
         ]
 
 
-def _timed(command: str, amounts: Amounts, seeds: int, folder: Path, number: int) -> float:
-    """Wall seconds of `mm1-lab plan` or `run` on the data-mix sweep, with results in `folder`."""
+def _measured(
+    run: Callable[[Sequence[str], Path], float], command: str, amounts: Amounts, seeds: int, folder: Path, number: int
+) -> float:
+    """Wall seconds or peak memory of `mm1-lab plan` or `run` on the data-mix sweep, with results in `folder`."""
     settings = [part for setting in amounts.settings for part in ("--set", setting)]
     arguments = [command, str(SWEEP), "--scale", amounts.scale, "--seeds", str(seeds), *settings]
-    return timed_process([*COMMAND, *arguments], folder)
+    return run([*COMMAND, *arguments], folder)
 
 
 def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:

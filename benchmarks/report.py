@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Budget, Row
-from mm1_lab.orchestrate.request import machine_cpus
+from mm1_lab.files import machine_cpus
+from mm1_lab.orchestrate.worker import processor
 
 PACKAGES = ("torch", "transformers", "lightning", "ray", "mlflow", "numpy")
 COLUMNS = ("what", "unit", "ours", "reference", "ratio (rounds)", "budget", "kept", "the reference is")
@@ -20,18 +21,11 @@ def machine() -> dict[str, Any]:
     """Date, hardware and versions of the measurement."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": machine_cpus(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def text_table(rows: Sequence[Row]) -> str:

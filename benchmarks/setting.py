@@ -9,8 +9,7 @@ from mm1_lab.data.batches import MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
-from mm1_lab.data.world import World
-from mm1_lab.orchestrate.request import LOCAL
+from mm1_lab.files import RESULTS
 from mm1_lab.results import Ledger
 
 SWEEP = REPOSITORY / "sweeps" / "data_mix.yaml"
@@ -28,7 +27,7 @@ class Amounts:
     steps: int
     """Number of timed training steps."""
     trials: int
-    """Trials per processor of the long sweep; the short one has one per processor."""
+    """Trials per processor of a sweep."""
     seeds: int
     """Seeds of the finished sweep, which has twelve arms."""
 
@@ -72,14 +71,10 @@ def model_to_evaluate(stage: MultimodalStage, data: Data, folder: Path) -> tuple
     """The base trial's weights from this machine's store, otherwise untrained ones, and a remark that says which."""
     from mm1_lab.model import build_mm1, save_weights
 
-    ledger = Ledger(REPOSITORY / LOCAL, REPOSITORY / LOCAL / "store")
+    ledger = Ledger(REPOSITORY / RESULTS, REPOSITORY / RESULTS / "store")
     if ledger.has_weights(stage.fingerprint):
         return ledger.stage_folder(stage.fingerprint), "with the trained base model"
     path = folder / "untrained"
     path.mkdir()
     save_weights(build_mm1(stage, data.tokenizer), path, stage)
     return path, "with an untrained model, because results/local has no trained base"
-
-
-def world() -> Data:
-    return World()

@@ -4,17 +4,14 @@ Tune runs each trial in a new process; a Trainer has its default logger, checkpo
 callback writes to SQLite. Each trial reports once, its final scores. Model, data, loss, optimiser and evaluation are
 ours.
 
-    python -m benchmarks.stock_sweep tune PARTS RATES     a sweep over the learning rates (a JSON list)
-    python -m benchmarks.stock_sweep plain PARTS RATES    only the trials' own work; prints the seconds per trial
+    python -m benchmarks.stock_sweep PARTS RATES     a sweep over the learning rates (a JSON list)
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import EvaluationStage, load_scale, load_sweep, resolve
@@ -26,45 +23,26 @@ STARTED = "started"
 """Suffix of the files that trials create in the sweep's folder once everything is imported."""
 
 
-def main(mode: str, parts: str, rates: list[float]) -> None:
-    """`parts` is the folder with the trained encoder and decoder, by fingerprint."""
-    if mode == "tune":
-        tune_rates(parts, rates)
-    else:
-        print(json.dumps([plain_trial(Path(parts), rate) for rate in rates]))
-
-
 def trial_stage(rate: float) -> EvaluationStage:
     """The last stage of the base trial at smoke scale, with another learning rate."""
-    from benchmarks.setting import SWEEP, world
+    from benchmarks.setting import SWEEP
+    from mm1_lab.data.world import World
 
     scale = load_scale("smoke", SWEEP.parent / "scales")
     recipe = load_sweep(SWEEP).base.model_copy(update={"learning_rate": rate})
-    return resolve("rate", recipe, scale, 0, world().identity).evaluation
-
-
-def plain_trial(parts: Path, rate: float) -> float:
-    """Seconds of a trial's own work: training and evaluation as our sweeps run them."""
-    from benchmarks.setting import world
-    from mm1_lab.evaluate.run import evaluate
-    from mm1_lab.train.stages import run_stage
-
-    stage, data = trial_stage(rate), world()
-    inputs = {name: parts / needed.fingerprint for name, needed in stage.model.inputs.items()}
-    with TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        run_stage(stage.model, Path(folder), inputs, data, lambda progress: None)
-        evaluate(stage, Path(folder), data, lambda progress: None)
-        return time.perf_counter() - started
+    return resolve("rate", recipe, scale, 0, World().identity).evaluation
 
 
 def tune_rates(parts: str, rates: list[float]) -> None:
-    """A Tune run in the current folder, with one trial per learning rate."""
+    """A Tune run in the current folder, with one trial per learning rate.
+
+    `parts` is the folder with the trained encoder and decoder, by fingerprint.
+    """
     import ray
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-    from mm1_lab.orchestrate.request import machine_cpus
+    from mm1_lab.files import machine_cpus
 
     here = Path.cwd()
     ray.init(address="local", num_cpus=machine_cpus(), include_dashboard=False)
@@ -96,8 +74,9 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
     """Trains our model, batches, loss and optimiser in a Trainer that sets only length and gradient clipping."""
     import lightning.pytorch as pl
 
-    from benchmarks.setting import mixture_batches, world
+    from benchmarks.setting import mixture_batches
     from mm1_lab.data.batches import Batch, DataModule
+    from mm1_lab.data.world import World
     from mm1_lab.evaluate.run import evaluate
     from mm1_lab.model import build_mm1, load_weights, save_weights
     from mm1_lab.train.fit import seed_everything
@@ -105,7 +84,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
 
     if started:
         started.touch()
-    data, trained = world(), stage.model
+    data, trained = World(), stage.model
     seed_everything(trained)
     model = build_mm1(trained, data.tokenizer)
     load_weights(model.encoder, parts / trained.encoder.fingerprint)
@@ -127,4 +106,4 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
 if __name__ == "__main__":
     from benchmarks import stock_sweep  # so that Tune's processes can import the trial by module name
 
-    stock_sweep.main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
+    stock_sweep.tune_rates(sys.argv[1], json.loads(sys.argv[2]))

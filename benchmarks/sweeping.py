@@ -1,17 +1,18 @@
 """Overhead of a sweep beyond its trials' own work: ours, and a default Ray Tune + Lightning + MLflow sweep.
 
 Encoder and decoder are trained beforehand; each trial consists of multimodal training and evaluation at smoke scale,
-where the overhead is not negligible. Three sides, each on all processors:
+where the overhead is not negligible. Two sides, each on all processors:
 
-    plain   one process per processor that only runs the trials' two functions, one trial after another. The median
-            without the first trials is a trial's own work on this machine while all its processors are busy.
     ours    `mm1-lab run`, from start to exit: Ray, ledger, MLflow, tables and figure included.
     stock   `stock_sweep.py`, likewise.
 
-The overhead per trial is wall seconds / trials per processor − own work. It includes fixed costs (starting Python and
-Ray, drawing, idle processors during the last trials), spread over the trials. A short sweep with one trial per
-processor separates them: the overhead of each additional trial is the difference in wall seconds / the difference in
-trials per processor − own work.
+A trial's own work is what our sweep's records say that its training and its evaluation took, without the first trial of
+each processor. It also counts for the stock sweep of the same round, which records nothing of the kind.
+
+Overhead of each additional trial: the time from the end of a processor's first trial to that of its last, per trial,
+minus own work. Fixed costs: all other wall time (starting Python, Ray and MLflow, imports, the first trial beyond its
+own work, idle processors during the last trials, drawing). The overhead per trial, fixed costs included, is wall
+seconds / trials per processor − own work.
 
 Also measured: the seconds from the command until the first trial starts, when its process has imported everything.
 
@@ -20,86 +21,116 @@ Trials at larger scales take longer; overhead that grows with their length (prog
 
 import json
 import shutil
-import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import yaml
 
-from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, process_variables, timed_process
-from benchmarks.setting import SWEEP, Amounts, world
+from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, timed_process
+from benchmarks.setting import SWEEP, Amounts
 from benchmarks.stock_sweep import STARTED, trial_stage
-from mm1_lab.orchestrate.request import machine_cpus
+from mm1_lab.data.world import World
+from mm1_lab.files import machine_cpus
 from mm1_lab.results import Ledger
 from mm1_lab.results.schema import CODE
 
 SCALE = "smoke"
-PLAIN_TRIALS = 4
-"""Trials per process; the first is not counted."""
 STORE = Path("results/local/store")
 STOCK = "stock Ray Tune + Lightning + MLflow callback"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A finished sweep."""
+
+    wall: float
+    first: float
+    """Seconds until its first trial started."""
+    ends: Sequence[float]
+    """When each trial ended, in order."""
+    own: float = 0.0
+    """A trial's own work in seconds, if it is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
     """In seconds per processor."""
 
-    own: float
-    """A trial's own work."""
     whole: float
-    """Overhead per trial, fixed costs included."""
+    """Per trial, fixed costs included."""
     further: float
-    """Overhead per additional trial."""
+    """Per additional trial."""
     once: float
-    """Fixed costs: wall seconds of the short sweep minus its trials' own work."""
+    """Fixed costs."""
 
 
 def measure(amounts: Amounts) -> list[Row]:
     """The rows for a sweep's overhead."""
+    processors = machine_cpus()
+    count = processors * amounts.trials
     with TemporaryDirectory() as folder:
         parts = Path(folder) / "parts"
         _make_parts(parts)
-        few = machine_cpus()
-        many = few * amounts.trials
-        sweeps = {count: _write_sweep(Path(folder), count) for count in (few, many)}
-        first: dict[str, list[float]] = {"ours": [], "stock": []}
+        sweep = _write_sweep(Path(folder), count)
 
-        def ours(count: int, number: int) -> float:
-            place = Path(folder) / f"ours-{count}-{number}"
+        def ours(number: int) -> Sweep:
+            place = Path(folder) / f"ours-{number}"
             shutil.copytree(parts, place / STORE)
             began = time.time()
-            wall = timed_process([*COMMAND, "run", str(sweeps[count]), "--scale", SCALE], place)
-            first["ours"].append(_first(place / STORE, CODE) - began)
-            finished = len(list(place.glob("results/local/trials/*/DONE")))
-            if finished != count:
-                raise RuntimeError(f"{finished} of {count} trials are done")
-            return wall
+            wall = timed_process([*COMMAND, "run", str(sweep), "--scale", SCALE], place)
+            done = sorted(place.glob("results/local/trials/*/DONE"), key=_written)
+            ends = _ends(done, count)
+            return Sweep(wall, _first(place / STORE, CODE) - began, ends, fmean(map(_own_work, done[processors:])))
 
-        def stock(count: int, number: int) -> float:
-            place = Path(folder) / f"stock-{count}-{number}"
+        def stock(number: int) -> Sweep:
+            place = Path(folder) / f"stock-{number}"
             place.mkdir()
-            command = [sys.executable, "-m", "benchmarks.stock_sweep", "tune", str(parts), json.dumps(rates(count))]
+            command = [sys.executable, "-m", "benchmarks.stock_sweep", str(parts), json.dumps(rates(count))]
             began = time.time()
             wall = timed_process(command, place)
-            first["stock"].append(_first(place, f"*.{STARTED}") - began)
-            return wall
+            return Sweep(wall, _first(place, f"*.{STARTED}") - began, _ends(place.glob("rates/*/result.json"), count))
 
-        sides = {
-            "plain": lambda number: _plain(parts, Path(folder)),
-            "ours few": lambda number: ours(few, number),
-            "stock few": lambda number: stock(few, number),
-            "ours": lambda number: ours(many, number),
-            "stock": lambda number: stock(many, number),
-        }
-        times = alternate(sides, amounts.rounds)
-    ours_overheads, stock_overheads = (
-        _overheads(times["plain"], times[f"{side} few"], times[side], amounts.trials) for side in ("ours", "stock")
+        sweeps = alternate({"ours": ours, "stock": stock}, amounts.rounds)
+    own = [one.own for one in sweeps["ours"]]
+    overheads = {
+        side: [overhead(one, work, processors) for one, work in zip(of_side, own, strict=True)]
+        for side, of_side in sweeps.items()
+    }
+    firsts = {side: [one.first for one in of_side] for side, of_side in sweeps.items()}
+    note = f"a trial's own work is {fmean(own):.2f} s; {processors} processors; {SCALE} scale"
+    return [*_rows(overheads["ours"], overheads["stock"], count, note), _first_row(firsts["ours"], firsts["stock"])]
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _ends(paths: Iterable[Path], count: int) -> list[float]:
+    """When trials ended, from the file that each writes last. Raises RuntimeError if there are not `count`."""
+    ends = sorted(map(_written, paths))
+    if len(ends) != count:
+        raise RuntimeError(f"{len(ends)} of {count} trials are done")
+    return ends
+
+
+def _own_work(done: Path) -> float:
+    """Seconds of a trial's training and evaluation, from its record."""
+    timings = json.loads(done.with_name("record.json").read_text(encoding="utf-8"))["timings"]
+    return float(timings["multimodal"]["seconds"] + timings["evaluation"]["seconds"])
+
+
+def overhead(sweep: Sweep, own: float, processors: int) -> Overhead:
+    """The overhead of a sweep whose trials are alike, so that each processor's first one is among the first to end."""
+    ends, each = sweep.ends, len(sweep.ends) / processors
+    after_first = (sum(ends[-processors:]) - sum(ends[:processors])) / processors
+    return Overhead(
+        whole=sweep.wall / each - own, further=after_first / (each - 1) - own, once=sweep.wall - after_first - own
     )
-    return [*_rows(ours_overheads, stock_overheads, many), _first_row(first["ours"], first["stock"])]
 
 
 def _first(folder: Path, mark: str) -> float:
@@ -119,17 +150,7 @@ def _first_row(ours: list[float], stock: list[float]) -> Row:
     )
 
 
-def _overheads(plain: list[float], few: list[float], many: list[float], each: int) -> list[Overhead]:
-    """For each round; the long sweep has `each` trials per processor, the short one has one."""
-    own = median(plain)
-    return [
-        Overhead(own=own, whole=long / each - own, further=(long - short) / (each - 1) - own, once=short - own)
-        for short, long in zip(few, many, strict=True)
-    ]
-
-
-def _rows(ours: list[Overhead], stock: list[Overhead], trials: int) -> list[Row]:
-    own = f"a trial's own work is {ours[0].own:.2f} s; {machine_cpus()} processors; {SCALE} scale"
+def _rows(ours: list[Overhead], stock: list[Overhead], trials: int, note: str) -> list[Row]:
     return [
         compare(
             f"sweep overhead, {trials} trials",
@@ -138,7 +159,7 @@ def _rows(ours: list[Overhead], stock: list[Overhead], trials: int) -> list[Row]
             [overhead.whole for overhead in stock],
             STOCK,
             Budget(0.5),
-            f"fixed costs included; {own}",
+            f"fixed costs included; {note}",
         ),
         compare(
             "sweep overhead, additional trials",
@@ -147,7 +168,7 @@ def _rows(ours: list[Overhead], stock: list[Overhead], trials: int) -> list[Row]
             [overhead.further for overhead in stock],
             STOCK,
             Budget(0.5),
-            own,
+            note,
         ),
         compare(
             "sweep overhead, fixed",
@@ -155,7 +176,7 @@ def _rows(ours: list[Overhead], stock: list[Overhead], trials: int) -> list[Row]
             [overhead.once for overhead in ours],
             [overhead.once for overhead in stock],
             STOCK,
-            note="for starting Python, Ray and MLflow; ours also draws tables and a figure",
+            note="for starting Python, Ray, MLflow and the first processes; ours also draws tables and a figure",
         ),
     ]
 
@@ -180,7 +201,7 @@ def _make_parts(store: Path) -> None:
     """Trains the encoder and the decoder that all trials share."""
     from mm1_lab.train.stages import run_stage
 
-    data = world()
+    data = World()
     stage = trial_stage(rates(1)[0]).model
     ledger = Ledger(store / "unused", store)
     for part in (stage.encoder, stage.decoder):
@@ -188,17 +209,3 @@ def _make_parts(store: Path) -> None:
         assert folder is not None
         run_stage(part, folder, {}, data, lambda progress: None)
         ledger.finish_stage(part.fingerprint)
-
-
-def _plain(parts: Path, folder: Path) -> float:
-    """Median seconds of a trial's own work while every processor is running one."""
-    command = [sys.executable, "-m", "benchmarks.stock_sweep", "plain", str(parts), json.dumps(rates(PLAIN_TRIALS))]
-    processes = [
-        subprocess.Popen(command, cwd=folder, env=process_variables(), stdout=subprocess.PIPE, text=True)
-        for _ in range(machine_cpus())
-    ]
-    outputs = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        raise RuntimeError("a plain process failed; its traceback is above")
-    times = [json.loads(output.splitlines()[-1])[1:] for output in outputs]
-    return median(second for of_process in times for second in of_process)

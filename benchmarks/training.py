@@ -24,10 +24,10 @@ from benchmarks.setting import (
     mixture_batches,
     model_to_evaluate,
     untrained_inputs,
-    world,
 )
 from mm1_lab.config import EvaluationStage, MultimodalStage, Optimiser
 from mm1_lab.data.types import Data
+from mm1_lab.data.world import World
 from mm1_lab.evaluate.run import evaluate
 from mm1_lab.model import build_mm1, read_by_document
 from mm1_lab.train.module import language_loss
@@ -51,7 +51,7 @@ class Timing:
 def measure(amounts: Amounts) -> list[Row]:
     """Rows for the base trial, its training and its data."""
     torch.set_num_threads(1)
-    data = world()
+    data = World()
     evaluation = base_evaluation(amounts, data)
     stage = evaluation.model
     with TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 
 from benchmarks import commands, evaluation, planning, stock_sweep, sweeping, training
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
-from benchmarks.measure import Budget, Row, alternate, compare
+from benchmarks.measure import Budget, Row, alternate, compare, peak_memory
 from benchmarks.products import limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
-from benchmarks.setting import Amounts, base_evaluation, mixture_batches, world
+from benchmarks.setting import Amounts, base_evaluation, mixture_batches
+from mm1_lab.data.world import World
 
 TINY = Amounts(
     1,
@@ -67,10 +69,27 @@ def test_results_are_written_with_where_they_were_measured(tmp_path: Path) -> No
 
 
 def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
-    # 2 s of own work; 5 s once; 0.5 s more for each of 10 trials one after another
-    [overhead] = sweeping._overheads(plain=[2.0], few=[5 + 2.5], many=[5 + 10 * 2.5], each=10)
-    assert overhead.own == 2 and overhead.once == 5.5
-    assert overhead.whole == pytest.approx(1.0) and overhead.further == pytest.approx(0.5)
+    # 2 s of own work; 5 s once, some of it before and some after; 0.5 s more for each of 10 trials one after another
+    ends = [start + 2 + number * 2.5 for start in (3.0, 4.0) for number in range(10)]
+    found = sweeping.overhead(sweeping.Sweep(5 + 2 + 9 * 2.5, 1.0, sorted(ends)), 2.0, processors=2)
+    assert (found.further, found.once) == pytest.approx((0.5, 5.0))
+    assert found.whole == pytest.approx((5 + 9 * 0.5) / 10)
+
+
+def test_a_trial_s_own_work_is_read_from_its_record(tmp_path: Path) -> None:
+    timings = {name: {"seconds": value, "flops": 1.0} for name, value in (("multimodal", 1.5), ("evaluation", 0.5))}
+    (tmp_path / "record.json").write_text(json.dumps({"timings": timings | {"encoder": {"seconds": 9.0}}}))
+    assert sweeping._own_work(tmp_path / "DONE") == 2.0
+    with pytest.raises(RuntimeError, match="1 of 2 trials are done"):
+        sweeping._ends([tmp_path / "record.json"], 2)
+
+
+def test_peak_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
+    megabytes = 64
+    idle, busy = (peak_memory([sys.executable, "-c", f"b'x' * ({count} << 20)"], tmp_path) for count in (0, megabytes))
+    assert 3 < idle < 60 and busy - idle == pytest.approx(megabytes, abs=8)
+    with pytest.raises(RuntimeError, match="wrong"):
+        peak_memory([sys.executable, "-c", "raise SystemExit('wrong')"], tmp_path)
 
 
 def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +98,7 @@ def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.chdir(tmp_path)
     sweeping._make_parts(tmp_path / "parts")
-    stage, data = stock_sweep.trial_stage(sweeping.rates(1)[0]), world()
+    stage, data = stock_sweep.trial_stage(sweeping.rates(1)[0]), World()
     inputs = {name: tmp_path / "parts" / part.fingerprint for name, part in stage.model.inputs.items()}
     (tmp_path / "ours").mkdir()
     run_stage(stage.model, tmp_path / "ours", inputs, data, lambda progress: None)
@@ -90,7 +109,7 @@ def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
-    data, stage = world(), base_evaluation(TINY, world()).model
+    data, stage = World(), base_evaluation(TINY, World()).model
     batch = mixture_batches(stage, data)(0)
     documents = unpack(batch, data.tokenizer.image, stage.connector.image_tokens)
     assert sum(len(document.tokens) for document in documents) == sum(batch.real_tokens().values())
@@ -130,8 +149,10 @@ def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
 
 def test_planning_is_measured_on_a_finished_sweep() -> None:
     rows = planning.measure(replace(TINY, seeds=2))
-    assert_sane(rows, 2)
-    assert [row.what for row in rows] == ["plan of 24 finished trials", "resume of 24 finished trials"]
+    assert_sane(rows, 4)
+    assert [(row.what, row.unit) for row in rows] == [
+        (f"{what} of 24 finished trials", unit) for what in ("plan", "resume") for unit in ("s", "MB")
+    ]
 
 
 def test_drawing_is_measured_on_a_copy(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

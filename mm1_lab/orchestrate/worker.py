@@ -230,7 +230,7 @@ def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
     """The machine and library versions that a score was computed with."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -240,7 +240,7 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _processor() -> str:
+def processor() -> str:
     """The name of the processor, and of the accelerator if there is one."""
     import torch
 
