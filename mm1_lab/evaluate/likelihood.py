@@ -34,9 +34,8 @@ def choose(
     for block, questions in enumerate(benchmark.blocks):
         prefix = writer.prefix(benchmark, block, shots)
         prompts = [prefix + writer.question(question) for question in questions]
-        end = next(iter(benchmark.stop), None)
         options = [
-            (prompt, writer.answer(question, choice, end))
+            (prompt, writer.answer(question, choice, benchmark.stop[0]))
             for prompt, question in zip(prompts, questions, strict=True)
             for choice in question.choices
         ]

@@ -73,13 +73,12 @@ class PromptWriter:
         """The question followed by its shown answer."""
         return self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
 
-    def answer(self, question: Question, text: str, separator: str | None) -> tuple[int, ...]:
-        """The ids of an answer and its end: the separator, or the end token if that is None.
+    def answer(self, question: Question, text: str, separator: str) -> tuple[int, ...]:
+        """The ids of an answer and of the separator that ends it.
 
         The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it.
         """
-        end = [self.tokenizer.end] if separator is None else self.tokenizer.encode(separator)
-        return tuple(self.tokenizer.encode(self.space(question) + text) + end)
+        return tuple(self.tokenizer.encode(self.space(question) + text) + self.tokenizer.encode(separator))
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
         """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations.

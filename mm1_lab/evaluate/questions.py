@@ -67,7 +67,7 @@ class Benchmark:
     demonstrations: tuple[tuple[Question, ...], ...]
     """For each block, as many as the largest number of shots; from the training split."""
     stop: tuple[str, ...]
-    """Strings that end an answer, in addition to the end token."""
+    """Strings that end an answer, in addition to the end token; at least one."""
     new_tokens: int
     """Maximum length of an answer in tokens."""
     official: bool = False

@@ -133,13 +133,12 @@ class Answering:
 
     def answer(self, benchmark: Benchmark, shots: int) -> list[Answer]:
         """An answer to each question, block after block."""
-        end = next(iter(benchmark.stop), None)
         asked = [[(question, *question.rotated) for question in block] for block in benchmark.blocks]
         groups = []
         for block, questions in enumerate(asked):
             prompts = tuple(self._writer.question(one) for orders in questions for one in orders)
             shown = tuple(
-                self._writer.answer(one, one.shown, end) if order == 0 and one.shown else ()
+                self._writer.answer(one, one.shown, benchmark.stop[0]) if order == 0 and one.shown else ()
                 for orders in questions
                 for order, one in enumerate(orders)
             )
