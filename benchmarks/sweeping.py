@@ -6,8 +6,9 @@ where the overhead is not negligible. Two sides, each on all processors:
     ours    `mm1-lab run`, from start to exit: Ray, ledger, MLflow, tables and figure included.
     stock   `stock_sweep.py`, likewise.
 
-A trial's own work is what our sweep's records say that its training and its evaluation took, without the first trial of
-each processor. It also counts for the stock sweep of the same round, which records nothing of the kind.
+A trial's own work is the mean over the same sweep's trials, without the first of each processor: of ours, the seconds
+of training and evaluation in its record; of stock's, from the file that it creates once everything is imported to the
+one with its result. Checkpoints and progress reports during training are part of it on both sides.
 
 Overhead of each additional trial: the time from the end of a processor's first trial to that of its last, per trial,
 minus own work. Fixed costs: all other wall time (starting Python, Ray and MLflow, imports, the first trial beyond its
@@ -53,8 +54,8 @@ class Sweep:
     """Seconds until its first trial started."""
     ends: Sequence[float]
     """When each trial ended, in order."""
-    own: float = 0.0
-    """A trial's own work in seconds, if it is recorded."""
+    own: float
+    """A trial's own work in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ def measure(amounts: Amounts) -> list[Row]:
             began = time.time()
             wall = timed_process([*COMMAND, "run", str(sweep), "--scale", SCALE], place)
             done = sorted(place.glob("results/local/trials/*/DONE"), key=_written)
-            ends = _ends(done, count)
-            return Sweep(wall, _first(place / STORE, CODE) - began, ends, fmean(map(_own_work, done[processors:])))
+            ends = _times(done, count)
+            return Sweep(wall, _first(place / STORE) - began, ends, fmean(map(_own_work, done[processors:])))
 
         def stock(number: int) -> Sweep:
             place = Path(folder) / f"stock-{number}"
@@ -93,16 +94,14 @@ def measure(amounts: Amounts) -> list[Row]:
             command = [sys.executable, "-m", "benchmarks.stock_sweep", str(parts), json.dumps(rates(count))]
             began = time.time()
             wall = timed_process(command, place)
-            return Sweep(wall, _first(place, f"*.{STARTED}") - began, _ends(place.glob("rates/*/result.json"), count))
+            starts, ends = (_times(place.glob(files), count) for files in (f"*.{STARTED}", "rates/*/result.json"))
+            return Sweep(wall, starts[0] - began, ends, fmean(ends[processors:]) - fmean(starts[processors:]))
 
         sweeps = alternate({"ours": ours, "stock": stock}, amounts.rounds)
-    own = [one.own for one in sweeps["ours"]]
-    overheads = {
-        side: [overhead(one, work, processors) for one, work in zip(of_side, own, strict=True)]
-        for side, of_side in sweeps.items()
-    }
+    overheads = {side: [overhead(one, processors) for one in of_side] for side, of_side in sweeps.items()}
     firsts = {side: [one.first for one in of_side] for side, of_side in sweeps.items()}
-    note = f"a trial's own work is {fmean(own):.2f} s; {processors} processors; {SCALE} scale"
+    own = {side: fmean(one.own for one in of_side) for side, of_side in sweeps.items()}
+    note = f"a trial's own work is {own['ours']:.2f} s, {own['stock']:.2f} s; {processors} processors; {SCALE} scale"
     return [*_rows(overheads["ours"], overheads["stock"], count, note), _first_row(firsts["ours"], firsts["stock"])]
 
 
@@ -110,8 +109,8 @@ def _written(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _ends(paths: Iterable[Path], count: int) -> list[float]:
-    """When trials ended, from the file that each writes last. Raises RuntimeError if there are not `count`."""
+def _times(paths: Iterable[Path], count: int) -> list[float]:
+    """When trials ended, or started, by the files that mark it. Raises RuntimeError if there are not `count`."""
     ends = sorted(map(_written, paths))
     if len(ends) != count:
         raise RuntimeError(f"{len(ends)} of {count} trials are done")
@@ -124,18 +123,18 @@ def _own_work(done: Path) -> float:
     return float(timings["multimodal"]["seconds"] + timings["evaluation"]["seconds"])
 
 
-def overhead(sweep: Sweep, own: float, processors: int) -> Overhead:
+def overhead(sweep: Sweep, processors: int) -> Overhead:
     """The overhead of a sweep whose trials are alike, so that each processor's first one is among the first to end."""
-    ends, each = sweep.ends, len(sweep.ends) / processors
+    ends, own, each = sweep.ends, sweep.own, len(sweep.ends) / processors
     after_first = (sum(ends[-processors:]) - sum(ends[:processors])) / processors
     return Overhead(
         whole=sweep.wall / each - own, further=after_first / (each - 1) - own, once=sweep.wall - after_first - own
     )
 
 
-def _first(folder: Path, mark: str) -> float:
-    """When the first trial started, from the file that each trial creates."""
-    return min(path.stat().st_mtime for path in folder.rglob(mark))
+def _first(store: Path) -> float:
+    """When the first of our trials started, from the file that each creates."""
+    return min(map(_written, store.rglob(CODE)))
 
 
 def _first_row(ours: list[float], stock: list[float]) -> Row:

@@ -71,7 +71,7 @@ def test_results_are_written_with_where_they_were_measured(tmp_path: Path) -> No
 def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
     # 2 s of own work; 5 s once, some of it before and some after; 0.5 s more for each of 10 trials one after another
     ends = [start + 2 + number * 2.5 for start in (3.0, 4.0) for number in range(10)]
-    found = sweeping.overhead(sweeping.Sweep(5 + 2 + 9 * 2.5, 1.0, sorted(ends)), 2.0, processors=2)
+    found = sweeping.overhead(sweeping.Sweep(5 + 2 + 9 * 2.5, 1.0, sorted(ends), own=2.0), processors=2)
     assert (found.further, found.once) == pytest.approx((0.5, 5.0))
     assert found.whole == pytest.approx((5 + 9 * 0.5) / 10)
 
@@ -81,7 +81,7 @@ def test_a_trial_s_own_work_is_read_from_its_record(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text(json.dumps({"timings": timings | {"encoder": {"seconds": 9.0}}}))
     assert sweeping._own_work(tmp_path / "DONE") == 2.0
     with pytest.raises(RuntimeError, match="1 of 2 trials are done"):
-        sweeping._ends([tmp_path / "record.json"], 2)
+        sweeping._times([tmp_path / "record.json"], 2)
 
 
 def test_peak_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
