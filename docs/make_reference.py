@@ -72,8 +72,9 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
 }
 
 MEASURES = {
-    "`0-shot`, `4-shot`, `8-shot`, …": "unweighted mean over the benchmarks with images, with that many demonstrations",
-    "`average`": "unweighted mean over the benchmarks with images and the numbers of shots",
+    "`0-shot`, `4-shot`, `8-shot`, …": "unweighted mean over the benchmarks with images, with that many demonstrations "
+    "(in the miniature world seven: two captioning, five VQA; `novel-captions` and those after tuning stand apart)",
+    "`average`": "unweighted mean over the same benchmarks and the numbers of shots",
     "`captioning 0-shot`, `vqa 8-shot`, …": "the same within one family of benchmarks",
     "`chat 0-shot`, `pope-random f1 0-shot`, …": "one family or benchmark, for fine-tuned models or imported",
     "`text-core`": "mean over the benchmarks without images",

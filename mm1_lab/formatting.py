@@ -11,7 +11,8 @@ PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K":
 
 def short(value: float, unit: str = "") -> str:
     """Formats a number as `1.2M`; with a unit as `1.2 GB`."""
-    prefix = next((prefix for prefix, size in PREFIXES.items() if value >= size), "")
+    rounded = float(f"{value:.3g}")
+    prefix = next((prefix for prefix, size in PREFIXES.items() if rounded >= size), "")
     space = " " if unit else ""
     return f"{value / PREFIXES.get(prefix, 1):.3g}{space}{prefix}{unit}"
 

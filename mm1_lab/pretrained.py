@@ -23,6 +23,8 @@ from mm1_lab.formatting import first_line
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """Files fetched from the hub."""
+WEIGHTS = "model.safetensors"
+"""The library's name of weights in one file; if they are in several, an index by this name lists them."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
@@ -75,15 +77,21 @@ def find_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
+    unknown = RequestError(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise RequestError(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
+        raise unknown
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        path = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        if not _missing_weights(path):
+            return path
     except LocalEntryNotFoundError:
-        print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
+        pass
+    except HFValidationError:
+        raise unknown from None
+    print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
     except HfHubHTTPError as error:
@@ -91,7 +99,8 @@ def find_folder(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = first_line(error).removeprefix("Got: ")
         raise RequestError(
-            f"{name}: is neither a folder here nor in the hub's cache, and the hub cannot be reached ({reason}); "
+            f"{name}: is neither a folder here nor complete in the hub's cache, and the hub cannot be reached "
+            f"({reason}); "
             "give the folder of a local copy"
         ) from None
 
@@ -147,7 +156,7 @@ def read_decoder(requested: Pretrained) -> PretrainedDecoder:
         )
     found = _described(requested.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
-    found |= {"vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
+    found |= _text(found["size"], config)
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
@@ -176,8 +185,7 @@ def read_exported(name: str) -> PretrainedMM1:
         for path in folder.glob("*.safetensors"):
             with safe_open(path, "numpy") as file:
                 tensors |= set(file.keys())
-        index = folder / "model.safetensors.index.json"
-        needed = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.exists() else ()
+        needed = _weight_map(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise RequestError(f"{name}: is not a model written by `mm1-lab export` ({reason})") from None
@@ -193,11 +201,10 @@ def read_exported(name: str) -> PretrainedMM1:
         chosen = {"experts_every": text.decoder_sparse_step, "experts_per_token": text.num_experts_per_tok}
         decoder["size"] |= {"experts": experts, **chosen}
     shape = {"patch": vision.patch_size, "image_size": tower["image_size"], "layer": tower["layer"]}
-    longest = {"vocabulary": text.vocab_size, "longest": text.max_position_embeddings}
     found = decoder | {
         "family": "mm1",
         "encoder": encoder | shape | {"mean": mean, "std": std},
-        "decoder": decoder | longest,
+        "decoder": decoder | _text(decoder["size"], text),
         "connector": config["connector"],
         "blind": blind,
     }
@@ -215,11 +222,38 @@ def check_folder(folder: Path) -> None:
                 raise RequestError(f"{folder}: lacks {name}; the copy is incomplete, export it again")
 
 
+def _weight_map(folder: Path) -> dict[str, str]:
+    """The file of each tensor, if the weights have an index, that is, if they are in several files."""
+    index = folder / f"{WEIGHTS}.index.json"
+    try:
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.exists() else {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    """Weight files that a folder should have but lacks; some after an interrupted or partial download."""
+    if (folder / WEIGHTS).exists():
+        return []
+    return sorted(file for file in {*_weight_map(folder).values()} or {WEIGHTS} if not (folder / file).exists())
+
+
 def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, Any]:
     """The fields of a PretrainedModel."""
     size = {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads}
     found = {"name": name, "folder": str(folder), "digest": _digest(folder, name)}
     return found | {"family": config.model_type, "size": size}
+
+
+def _text(size: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The further fields of a PretrainedDecoder."""
+    heads = config.num_attention_heads
+    shape = size | {
+        "kv_heads": config.num_key_value_heads,
+        "feed_forward": getattr(config, "moe_intermediate_size", config.intermediate_size),
+        "head_width": getattr(config, "head_dim", None) or config.hidden_size // max(1, heads),
+    }
+    return {"shape": shape, "vocabulary": config.vocab_size, "longest": config.max_position_embeddings}
 
 
 def vision_config(encoder: PretrainedEncoder, image_size: int) -> Any:
@@ -282,6 +316,8 @@ def _digest(folder: Path, name: str) -> str:
                 "convert them to safetensors"
             )
         raise RequestError(f"{name}: there are no weights in the folder (*.safetensors)")
+    if missing := _missing_weights(folder):
+        raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:
         size = path.stat().st_size

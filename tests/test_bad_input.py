@@ -72,7 +72,7 @@ def test_a_file_that_is_no_sweep(sweeps: Path, refused: Check, content: str) -> 
     ("options", "fragments"),
     [
         (["--set", "patch=5"], ["36 pixels", "not divisible by the patch of 5"]),
-        (["--set", "train.step=9"], ["train.step=9", "did you mean 'steps'"]),
+        (["--set", "train.step=9"], ["train.step'", "did you mean 'steps'"]),
         (["--set", "train.steps"], ["PATH=VALUE"]),
         (["--only", "bas"], ["no arm 'bas'", "did you mean 'base'"]),
         (["--seeds", "three"], ["--seeds 'three'", "count"]),

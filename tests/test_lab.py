@@ -230,7 +230,7 @@ def test_a_hub_name_without_network(models: Path, refused: Refused, monkeypatch:
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", away)
     error = refused("google/siglip-base-patch16-224", models / "llama")
-    assert "google/siglip-base-patch16-224: is neither a folder here nor in the hub's cache" in error
+    assert "google/siglip-base-patch16-224: is neither a folder here nor complete in the hub's cache" in error
     assert "(ConnectError: Name or service not known); give the folder of a local copy" in error
 
 

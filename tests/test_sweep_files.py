@@ -9,6 +9,7 @@ from mm1_lab.config import (
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,
+    PretrainedSize,
     Recipe,
     RequestError,
     Size,
@@ -53,6 +54,7 @@ class AnyModel:
             digest=asked.weights,
             family="qwen2",
             size=size,
+            shape=PretrainedSize(**size.model_dump(), head_width=128),
             vocabulary=151936,
             longest=32768,
         )

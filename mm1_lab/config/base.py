@@ -116,7 +116,7 @@ def _merge_union_errors(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     key = _short(".".join(str(part) for part in error["loc"]), str)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{remedy(str(error['loc'][-1]), _keys_at(model, error['loc'][:-1]))}"
+        return f"unknown key {key!r}{remedy(str(error['loc'][-1]).split('.')[0], _keys_at(model, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -276,20 +276,24 @@ def canonical_json(value: Any) -> str:
 def override(model: Config, settings: Iterable[str], where: str) -> Any:
     """Returns `model` with each `dotted.path=value` of `settings` applied; values are parsed as YAML.
 
-    Raises RequestError for an unknown path (with the nearest valid one) or a value that does not fit.
+    Keys may contain dots (`decoders.1.2B.layers`), and the last one may be new in a table. Raises RequestError for an
+    unknown path (with the nearest valid one) or a value that does not fit.
     """
     values = model.model_dump(mode="json")
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise RequestError(f"{where} {setting!r}: write PATH=VALUE, for example train.steps=200")
-        *parents, last = path.strip().split(".")
-        at: Any = values
-        for depth, part in enumerate([*parents, last]):
-            if not isinstance(at, dict) or part not in at:
-                known = list(at) if isinstance(at, dict) else []
-                raise RequestError(f"{where} {setting!r}: there is no {part!r} here{remedy(part, known)}")
-            if depth < len(parents):
-                at = at[part]
-        at[last] = parse_yaml(text, f"{where} {_short(setting)}")
+        at, last = values, path.strip()
+        while last not in at and (keys := [key for key in at if last.startswith(f"{key}.")]):
+            key = max(keys, key=lambda key: len(str(key)))
+            at, last = at[key], last.removeprefix(f"{key}.")
+            if not isinstance(at, dict):
+                whole = path.strip().removesuffix(f".{last}")
+                raise RequestError(f"{where} {setting!r}: {whole} has no keys; write it whole: {where} '{whole}=…'")
+        value = parse_yaml(text, f"{where} {_short(setting)}")
+        word, _, more = last.partition(".")
+        if more and last not in at and not isinstance(value, dict) and difflib.get_close_matches(word, map(str, at)):
+            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{remedy(word, list(at))}")
+        at[last] = value
     return type(model).parse(values, where)

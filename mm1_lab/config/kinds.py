@@ -78,6 +78,11 @@ class DecoderStage(Stage):
     upcycled_from: "DecoderStage | None" = None
     """A dense decoder whose feed-forward initialises every expert."""
 
+    @property
+    def shape(self) -> Size:
+        """All dimensions, as for a pre-trained decoder."""
+        return self.size
+
     def parameters(self) -> Parameters:
         return self.size.parameters()
 
@@ -122,12 +127,8 @@ class MultimodalStage(Stage):
     shuffled: bool = False
     """A control: documents get the images of other documents."""
 
-    VIEWS: ClassVar[int] = 1
-
-    @property
-    def views(self) -> int:
-        """Images that each picture is turned into."""
-        return self.VIEWS
+    views: ClassVar[int] = 1
+    """Images that each picture is turned into."""
 
     @property
     def picture_tokens(self) -> int:
@@ -135,7 +136,7 @@ class MultimodalStage(Stage):
         return self.connector.image_tokens
 
     def parameters(self) -> Parameters:
-        return self.encoder.features.parameters() + self.decoder.size.parameters()
+        return self.encoder.features.parameters() + self.decoder.shape.parameters()
 
     def positions(self) -> int:
         return (self.stop_after or self.training.steps) * self.training.batch_size * self.sequence_length
@@ -170,6 +171,8 @@ class SftStage(Stage):
     views: int
     frozen: tuple[str, ...]
     training: SftTraining
+    drop_overlong: ClassVar[bool] = True
+    """Conversations that do not fit a row are left out."""
 
     @property
     def encoder(self) -> EncoderStage | PretrainedEncoder:
@@ -196,11 +199,6 @@ class SftStage(Stage):
         return self.model.attention
 
     @property
-    def drop_overlong(self) -> bool:
-        """Conversations that do not fit a row are left out."""
-        return True
-
-    @property
     def sequence_length(self) -> int:
         return self.training.sequence_length
 
@@ -214,7 +212,7 @@ class SftStage(Stage):
         return self.views * self.connector.image_tokens
 
     def parameters(self) -> Parameters:
-        return self.encoder.features.parameters() + self.decoder.size.parameters()
+        return self.encoder.features.parameters() + self.decoder.shape.parameters()
 
     def positions(self) -> int:
         return self.training.steps * self.training.batch_size * self.sequence_length

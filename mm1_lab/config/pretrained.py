@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
-from mm1_lab.config.size import Size
+from mm1_lab.config.size import PretrainedSize, Size
 
 if TYPE_CHECKING:
     from mm1_lab.config.kinds import PretrainedMM1
@@ -62,6 +62,10 @@ class PretrainedEncoder(PretrainedModel):
 class PretrainedDecoder(PretrainedModel):
     """A pre-trained causal language model."""
 
+    PLACES: ClassVar[frozenset[str]] = PretrainedModel.PLACES | {"shape"}
+
+    shape: PretrainedSize
+    """All dimensions, to count parameters; `size` has only some. Not part of the identity, which `digest` covers."""
     vocabulary: int = Field(gt=0, le=100_000_000)
     """Number of rows of its embedding."""
     longest: int = Field(gt=0)

@@ -3,9 +3,9 @@
 A recipe contains no widths, pixels or rows; the scale translates it into those.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, model_validator
 
 from mm1_lab.config.base import Config
 
@@ -16,6 +16,16 @@ The user's data may have further sources with any name."""
 
 INSTRUCTIONS = ("short-answers", "descriptions", "reading", "charts", "knowledge", "conversations", "solutions", "text")
 """The instruction sets of the miniature world."""
+
+
+def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(frozen)) == 3:
+        raise ValueError("lists every part; leave at least one to train")
+    return frozen
+
+
+Frozen = Annotated[tuple[Literal["encoder", "connector", "decoder"], ...], AfterValidator(_not_all)]
+"""Parts that are not trained."""
 
 
 class DataMix(Config):
@@ -43,7 +53,7 @@ class DataMix(Config):
         return dict(self.__pydantic_extra__)
 
     def shares(self) -> dict[str, float]:
-        """Share of rows of each source with a positive weight, SOURCES first; the shares sum to 1."""
+        """Share of rows of each source with a positive weight, SOURCES first, others by name; the shares sum to 1."""
         weights = self.weights
         total = sum(weights.values())
         captions = weights.get("captions", 0.0)
@@ -52,7 +62,7 @@ class DataMix(Config):
                 "captions": captions * (1 - self.synthetic_share),
                 "synthetic": captions * self.synthetic_share,
             }
-        names = dict.fromkeys((*SOURCES, *weights))
+        names = dict.fromkeys((*SOURCES, *sorted(weights)))
         return {name: weights[name] / total for name in names if weights.get(name, 0.0) > 0}
 
 
@@ -86,7 +96,7 @@ class SftRecipe(Config):
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
     steps: int = Field(10_000, gt=0, le=10**9)
     """Optimiser steps, as a number of the paper's 10,000 steps."""
-    frozen: tuple[Literal["encoder", "connector", "decoder"], ...] = ()
+    frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
     after_steps: int | None = Field(None, gt=0, le=10**9)
     """Pre-training step (in the paper's count) whose weights are fine-tuned, before the schedule ends (Fig. 6c)."""
@@ -97,8 +107,6 @@ class SftRecipe(Config):
 
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
-        if len(set(self.frozen)) == 3:
-            raise ValueError("frozen lists every part; leave at least one to train")
         if self.mixture and not any(self.mixture.values()):
             raise ValueError("the weights of the mixture are all zero")
         if self.views == 5 and self.resolution % 2:
@@ -130,7 +138,7 @@ class Recipe(Config):
     learning_rate: float | Literal["scale", "paper", "law"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters; `law`: the law
     that `mm1-lab fit-lr-law` found at this scale."""
-    frozen: tuple[Literal["encoder", "connector", "decoder"], ...] = ()
+    frozen: Frozen = ()
     """Parts that multimodal pre-training does not train; the paper freezes none (section 4)."""
     sft: SftRecipe | None = None
     """Instruction tuning after pre-training. Without it the pre-trained model is evaluated."""
@@ -144,6 +152,4 @@ class Recipe(Config):
             raise ValueError("learning_rate must be above 0")
         if self.sft and self.sft.start and (own := [name for name in self.identity if name != "sft"]):
             raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; remove {', '.join(own)}")
-        if len(set(self.frozen)) == 3:
-            raise ValueError("frozen lists every part; leave at least one to train")
         return self

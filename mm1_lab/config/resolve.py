@@ -5,13 +5,20 @@ from collections.abc import Hashable
 from typing import Any, cast
 
 from mm1_lab.config.base import Config, RequestError, nearest
-from mm1_lab.config.kinds import ConnectorConfig, EvaluationStage, MultimodalStage, PretrainedMM1, SftStage
+from mm1_lab.config.kinds import (
+    ConnectorConfig,
+    DecoderStage,
+    EncoderStage,
+    EvaluationStage,
+    MultimodalStage,
+    PretrainedMM1,
+    SftStage,
+)
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
-from mm1_lab.config.pretrained import PretrainedEncoder, PretrainedModels
+from mm1_lab.config.pretrained import PretrainedDecoder, PretrainedEncoder, PretrainedModels
 from mm1_lab.config.recipe import SOURCES, Recipe, SftRecipe
 from mm1_lab.config.resolve_parts import PartsResolver, decoder_name, look_up, steps_of
 from mm1_lab.config.scale import MultimodalTraining, Scale
-from mm1_lab.config.size import Size
 from mm1_lab.config.stage import DataIdentity, Stage
 from mm1_lab.config.sweep import Sweep
 
@@ -124,26 +131,21 @@ class _Resolver(PartsResolver):
     def multimodal(self) -> MultimodalStage:
         recipe, scale = self.recipe, self.scale
         encoder, decoder = self.encoder(), self.decoder()
-        if recipe.resolution != "native":
-            image_size = look_up("resolution", recipe.resolution, scale.resolutions)
-        elif isinstance(encoder, PretrainedEncoder):
+        if recipe.resolution == "native":  # `encoder` has refused it if the encoder is trained here
             image_size = encoder.image_size
         else:
-            raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
-        # pixels beyond the last whole patch are cut off only if the pre-trained encoder was trained that way
-        native = isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size
-        if image_size % encoder.patch and not native:
-            raise RequestError(
-                f"{image_size} pixels (resolution {recipe.resolution}) are not divisible by the patch of "
-                f"{encoder.patch}; choose another resolution or patch"
-            )
+            image_size = look_up("resolution", recipe.resolution, scale.resolutions)
+        _check_patches(image_size, encoder, f"resolution {recipe.resolution}")
         if recipe.image_tokens == "patches":
             image_tokens = (image_size // encoder.patch) ** 2
         else:
             image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
-        for what, size in {recipe.encoder.size: encoder.size, decoder_name(recipe, scale): decoder.size}.items():
-            if size.width % size.heads:
-                raise RequestError(f"{what}: width {size.width} is not divisible by {size.heads} heads")
+        own, text = encoder.size, decoder.size
+        if own.width % own.heads:
+            raise RequestError(f"{recipe.encoder.size}: width {own.width} is not divisible by {own.heads} heads")
+        if isinstance(decoder, DecoderStage) and text.width % (2 * text.heads):  # positions rotate pairs of features
+            name = decoder_name(recipe, scale)
+            raise RequestError(f"{name}: width {text.width} is not divisible by {text.heads} heads of even width")
         if math.isqrt(image_tokens) ** 2 != image_tokens:
             raise RequestError(f"{image_tokens} image tokens are not a square number")
         if image_tokens + 2 > scale.sequence_length:
@@ -163,7 +165,7 @@ class _Resolver(PartsResolver):
             frozen=tuple(sorted(set(recipe.frozen))),
             blind=recipe.images == "blind",
             shuffled=recipe.images == "shuffled",
-            training=self.training(decoder.size),
+            training=self.training(decoder),
             drop_overlong=drop_overlong,
             gradient_checkpointing=scale.gradient_checkpointing,
             attention=scale.attention,
@@ -171,23 +173,20 @@ class _Resolver(PartsResolver):
 
     def exported(self, folder: str) -> PretrainedMM1:
         """Describes a whole exported model, with the scale's settings for training it."""
-        scale = self.scale
-        model = self.pretrained_models(folder).whole(folder)
-        if scale.sft and scale.sft.sequence_length > model.decoder.longest:
-            raise RequestError(
-                f"sft.start: {folder} was made for {model.decoder.longest} positions; lower the scale's length with "
-                f"--set sft.sequence_length={model.decoder.longest}"
-            )
-        how = {"gradient_checkpointing": scale.gradient_checkpointing, "attention": scale.attention}
-        return model.model_copy(update=how)
+        how = {"gradient_checkpointing": self.scale.gradient_checkpointing, "attention": self.scale.attention}
+        return self.pretrained_models(folder).whole(folder).model_copy(update=how)
 
-    def training(self, decoder: Size) -> MultimodalTraining:
+    def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
         """The scale's multimodal training with the recipe's steps and learning rate."""
         scaled, rate = self.scale.train, self.recipe.learning_rate
         if rate == "law":
+            if isinstance(decoder, PretrainedDecoder):
+                raise RequestError(
+                    "`learning_rate: law` is for decoders trained here; give a number, `scale` or `paper`"
+                )
             raise RequestError("`learning_rate: law` needs a law fitted at this scale; run mm1-lab fit-lr-law")
         if rate == "paper":
-            rate = PAPER_LAW.rate(decoder.parameters().dense)
+            rate = PAPER_LAW.rate(decoder.shape.parameters().dense)
         multipliers = dict(scaled.lr_multipliers)
         if self.recipe.encoder.loss == "none":
             multipliers.pop("encoder", None)  # trained from scratch, it gets the full rate, as the connector does
@@ -204,6 +203,12 @@ class _Resolver(PartsResolver):
         scale, known = self.scale, self.data.instructions
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
+        decoder = model.decoder
+        if isinstance(decoder, PretrainedDecoder) and scale.sft.sequence_length > decoder.longest:
+            raise RequestError(
+                f"sft: {decoder.name} was made for {decoder.longest} positions; lower the scale's length with "
+                f"--set sft.sequence_length={decoder.longest}"
+            )
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
             if stop > model.training.steps:
@@ -212,10 +217,7 @@ class _Resolver(PartsResolver):
                 model = model.model_copy(update={"stop_after": stop})
         side = sft.resolution if sft.views == 1 else sft.resolution // 2
         image_size = look_up("resolution", side, scale.resolutions)
-        if image_size % model.encoder.patch:
-            raise RequestError(
-                f"sft.resolution: {image_size} pixels are not divisible by the patch of {model.encoder.patch}"
-            )
+        _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
         for name in sft.mixture:
             if name not in known:
                 raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
@@ -242,14 +244,28 @@ class _Resolver(PartsResolver):
 
     def shares(self) -> dict[str, float]:
         """Rounded shares of rows. If the data have no synthetic captions, the other captions get their share."""
-        sources, shares = self.data.sources, self.recipe.data_mix.shares()
+        sources, mix = self.data.sources, self.recipe.data_mix
+        shares = mix.shares()
         if "synthetic" not in sources and shares.get("captions"):
             shares["captions"] += shares.pop("synthetic", 0.0)
-        for name in shares:
-            if name not in sources:
+        for name in {**mix.weights, **shares}:
+            if name not in sources and (name in shares or name not in SOURCES):  # one of these may be switched off
                 known = f"; they contain {', '.join(sources)}" if name in SOURCES else nearest(name, sources)
                 raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
+
+
+def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, what: str) -> None:
+    """Raises RequestError for images that the encoder's patches do not cover.
+
+    Pixels beyond the last whole patch are cut off only if the pre-trained encoder was trained that way.
+    """
+    native = isinstance(encoder, PretrainedEncoder) and image_size == encoder.image_size
+    if image_size % encoder.patch and not native:
+        raise RequestError(
+            f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose another "
+            "resolution or patch"
+        )
 
 
 def _check_room_for_world(shares: dict[str, float], image_tokens: int, scale: Scale) -> None:

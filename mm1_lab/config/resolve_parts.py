@@ -103,7 +103,7 @@ class PartsResolver:
             raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
         from_pages = recipe.data == "imagetext"
         needed = {"interleaved"} if from_pages else {"captions", "synthetic"}
-        if not needed & set(sources):
+        if recipe.loss != "none" and not needed & set(sources):
             what = "images from pages" if from_pages else "captioned images"
             raise RequestError(
                 f"the encoder is pre-trained on {what}, which the data do not contain; add `{min(needed)}: [FILES]`"

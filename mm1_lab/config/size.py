@@ -49,7 +49,7 @@ class Size(Config):
 
     def parameters(self) -> Parameters:
         """By default 12 · layers · width², of which attention has a third and the feed-forward two thirds."""
-        attention = 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
+        attention = self._attention()
         feed_forward = 3 * self.width * self.feed_forward if self.feed_forward else 8 * self.width**2
         dense = self.layers * (attention + feed_forward)
         sparse = self.layers // self.experts_every if self.experts else 0
@@ -59,3 +59,16 @@ class Size(Config):
             dense + routers + sparse * (self.experts - 1) * feed_forward,
             dense + routers + sparse * (self.experts_per_token - 1) * feed_forward,
         )
+
+    def _attention(self) -> int:
+        """Parameters of a layer's attention."""
+        return 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
+
+
+class PretrainedSize(Size):
+    """Dimensions of a pre-trained decoder, whose heads may be wider or narrower than width / heads."""
+
+    head_width: int = Field(gt=0, le=1_000_000)
+
+    def _attention(self) -> int:
+        return 2 * self.width * self.head_width * (self.heads + (self.kv_heads or self.heads))

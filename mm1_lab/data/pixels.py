@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mm1_lab.data.types import BrokenPicture, Document, Picture, Pixels
+from mm1_lab.data.types import BrokenPicture, Data, Document, Picture, Pixels
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,12 @@ def pictures_and_texts(documents: Iterable[Document], side: int) -> tuple[list[P
                 continue
             texts.append(document.text)
     return images, texts
+
+
+def held_out_pictures(data: Data, sources: Sequence[str], count: int, side: int) -> tuple[list[Pixels], list[str]]:
+    """As `pictures_and_texts`, of held-out documents of the first of `sources` that the data have; else empty."""
+    source = next((name for name in sources if name in data.identity.sources), None)
+    return pictures_and_texts(data.held_out(source, count) if source else (), side)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: fl
 def _model_cost(
     stage: ModelStage, scale: Scale, counts: dict[str, int], vocabulary: int, connector: float, itemsize: int
 ) -> Cost:
-    training, size, encoder = stage.training, stage.decoder.size, stage.encoder.features
+    training, size, encoder = stage.training, stage.decoder.shape, stage.encoder.features
     positions = stage.positions()
     rows = positions // stage.sequence_length
     images = sum(share * images_per_row(stage, name, scale) for name, share in stage.shares.items())
@@ -165,7 +165,7 @@ def _evaluation_cost(
 ) -> Cost:
     """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes."""
     model, positions = stage.model, stage.positions()
-    size, tokens = model.decoder.size, model.connector.image_tokens
+    size, tokens = model.decoder.shape, model.connector.image_tokens
     images = positions * model.picture_tokens // (stage.question_tokens * tokens)
     parts = (
         _encoder_part(model, images, 1),

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
-from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor, pictures_and_texts
+from mm1_lab.data.pixels import NONE_ASKED, Decoded, held_out_pictures, image_tensor
 from mm1_lab.data.types import Data, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
 from mm1_lab.train.fit import fit
@@ -163,7 +163,7 @@ def train_contrastive(
         images, captions, decoded = pairs(step)
         return pair_batch(images, captions, data.tokenizer, decoded)
 
-    recorder, network = fit(stage, folder, network, network.loss, stage.training, ["pairs"], batch, report)
+    recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report)
     text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
     save_file(text, folder / TEXT_TOWER)
     return network.encoder, recorder, {"retrieval": held_out_retrieval(network, data, stage.image_size)}
@@ -175,13 +175,13 @@ def held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str,
 
     A caption that is identical to the image's own counts as correct.
     """
-    pixels, captions = pictures_and_texts(data.held_out("captions", HELD_OUT_PAIRS), side)
+    pixels, captions = held_out_pictures(data, ("captions", "synthetic"), HELD_OUT_PAIRS, side)
     if not pixels:
         return {"pairs": 0}
     batch = pair_batch(pixels, captions, data.tokenizer)
-    network.eval()
-    images, texts = network(batch.to(network.log_scale.device))
-    groups = batch.groups.to(images.device)
+    network.eval().to(team.device())  # where Lightning has put it back on the CPU
+    images, texts = network(batch.to(team.device()))
+    groups = batch.groups.to(team.device())
     scores = images @ texts.T
 
     def accuracy(nearest: torch.Tensor) -> float:

@@ -15,8 +15,6 @@ from mm1_lab.train.progress import Report
 from mm1_lab.train.reconstructive import train_reconstructive
 from mm1_lab.train.recorder import Recorder
 
-NAMES = {"contrastive": ["pairs"], "reconstructive": ["images"], "none": []}
-
 
 def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
     """Pre-trains an encoder, starting from `inputs["start"]` if there is one, and saves it without its text tower."""
@@ -32,8 +30,8 @@ def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path],
         recorder = Recorder(folder, [], 0, report)
         recorder.write_curve()
     save_weights(encoder, folder, stage)
-    more["probe"] = word_probe(encoder.eval(), data, stage.image_size)
-    write_summary(folder, stage, recorder, NAMES[stage.objective], count_parameters(encoder), more)
+    more["probe"] = word_probe(encoder.eval().to(team.device()), data, stage.image_size)
+    write_summary(folder, stage, recorder, count_parameters(encoder), more)
 
 
 def build(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mm1_lab import team
-from mm1_lab.config import Optimiser, RequestError, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, RequestError, Stage
 from mm1_lab.data.batches import DataModule
 from mm1_lab.files import put_aside
 from mm1_lab.train.module import Objective, Training
@@ -40,11 +40,10 @@ def seed_everything(stage: Stage) -> None:
 
 
 def fit(
-    stage: Stage,
+    stage: EncoderStage | DecoderStage | ModelStage,
     folder: Path,
     network: nn.Module,
     objective: Objective,
-    optimiser: Optimiser,
     names: Sequence[str],
     batch: Callable[[int], Any],
     report: Report,
@@ -59,7 +58,7 @@ def fit(
     or from the previous checkpoint if that one is damaged, and the resulting weights are the same bit for bit. Raises
     Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
     """
-    steps = stop_after or optimiser.steps
+    steps = stop_after or stage.training.steps
     checkpoint = None
     if team.is_first():
         checkpoint = _sound_checkpoint(folder, lambda note: report(Progress(0, steps, note=note)))
@@ -67,7 +66,7 @@ def fit(
     if checkpoint:
         _check_owner(checkpoint, stage)
     recorder = Recorder(folder, names, steps, report)
-    module = Training(network, objective, optimiser, stage.fingerprint, stage.precision)
+    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cuda" if team.device().type == "cuda" else "cpu",
@@ -76,7 +75,7 @@ def fit(
             precision=stage.precision,  # type: ignore[arg-type]
             max_steps=steps,
             max_epochs=-1,
-            gradient_clip_val=optimiser.max_grad_norm,
+            gradient_clip_val=stage.training.max_grad_norm,
             callbacks=[recorder],
             default_root_dir=folder,
             logger=False,
@@ -145,19 +144,14 @@ def _quiet() -> Iterator[None]:
 
 
 def write_summary(
-    folder: Path,
-    stage: Stage,
-    recorder: Recorder,
-    names: Sequence[str],
-    parameters: dict[str, int],
-    more: dict[str, Any],
+    folder: Path, stage: Stage, recorder: Recorder, parameters: dict[str, int], more: dict[str, Any]
 ) -> None:
     """Writes `summary.json`: real tokens and rows per source, seconds, parameters per part, last losses, and `more`."""
     total = recorder.total.cpu().tolist()
     summary = {
         "fingerprint": stage.fingerprint,
-        "tokens": {name: int(row[2]) for name, row in zip(names, total, strict=True)},
-        "rows": {name: int(row[3]) for name, row in zip(names, total, strict=True)},
+        "tokens": {name: int(row[2]) for name, row in zip(recorder.names, total, strict=True)},
+        "rows": {name: int(row[3]) for name, row in zip(recorder.names, total, strict=True)},
         "seconds": round(recorder.seconds, 3),
         "parameters": parameters,
         "losses": recorder.last_points(losses=True),

@@ -13,18 +13,18 @@ from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Limits, Source, Tokenizer, Tokens
 from mm1_lab.model import (
+    CONNECTORS,
     MM1,
     build_connector,
     build_mm1,
     count_parameters,
     load_weights,
-    read_by_document,
     save_weights,
 )
+from mm1_lab.train.decoder import prepare
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Report
-from mm1_lab.train.sharding import compile_parts
 
 
 def train_multimodal(
@@ -62,15 +62,9 @@ def train_mm1(
     stop_after: int | None = None,
 ) -> None:
     """Trains a model with loaded weights on rows of `sources` in the stage's shares, and writes the stage's files."""
-    if stage.gradient_checkpointing:
-        model.encoder.vision.activation_checkpointing_enable({"use_reentrant": False})
-        model.decoder.activation_checkpointing_enable({"use_reentrant": False})
-    if stage.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
-        read_by_document(model.decoder)
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
-    if stage.compile:
-        compile_parts(model.encoder, model.connector, model.decoder.model)
+    prepare(stage, model.decoder, model.encoder, model.connector)
     names = list(stage.shares)
     batches = MixtureBatches(
         sources,
@@ -85,18 +79,26 @@ def train_mm1(
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
-    recorder, model = fit(stage, folder, model, objective, stage.training, names, batches, report, stop_after)
+    recorder, model = fit(stage, folder, model, objective, names, batches, report, stop_after)
     save_weights(model, folder, stage)
     rows = [int(row[3]) for row in recorder.total.tolist()]
     epochs = {name: sources[name].epochs(count) for name, count in zip(names, rows, strict=True)}
-    write_summary(folder, stage, recorder, names, count_parameters(model), {"epochs": epochs})
+    write_summary(folder, stage, recorder, count_parameters(model), {"epochs": epochs})
 
 
 def check(stage: ModelStage) -> None:
     """Raises RequestError for a connector that is unknown or does not produce the requested tokens."""
     patches = (stage.image_size // stage.encoder.patch) ** 2
     encoder, decoder = stage.encoder.features.width, stage.decoder.size.width
-    connector = build_connector(stage.connector, encoder, decoder, patches)
+    try:
+        connector = build_connector(stage.connector, encoder, decoder, patches)
+    except RequestError:
+        if stage.connector.kind not in CONNECTORS or not isinstance(stage, SftStage):
+            raise
+        raise RequestError(
+            f"sft.resolution: connector {stage.connector.kind!r} cannot turn the {patches} patches of "
+            f"{stage.image_size} pixels into {stage.connector.image_tokens} tokens; write pre-training's resolution"
+        ) from None
     tokens = connector(torch.empty(1, patches, encoder, device="meta"))
     wanted = (1, stage.connector.image_tokens, decoder)
     if tuple(tokens.shape) != wanted:

@@ -10,8 +10,8 @@ from random import Random
 
 import torch
 
-from mm1_lab.config import EncoderStage, RequestError
-from mm1_lab.data.pixels import image_tensor, pictures_and_texts
+from mm1_lab.config import EncoderStage
+from mm1_lab.data.pixels import held_out_pictures, image_tensor
 from mm1_lab.data.types import Data, Pixels
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
@@ -68,11 +68,7 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
 
 def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
     """Images, and the set of words in each one's caption."""
-    try:
-        documents = data.held_out("synthetic", DOCUMENTS)
-    except RequestError:
-        documents = data.held_out("captions", DOCUMENTS)
-    images, texts = pictures_and_texts(documents, side)
+    images, texts = held_out_pictures(data, ("synthetic", "captions"), DOCUMENTS, side)
     return images, [set(data.tokenizer.encode(text)) for text in texts]
 
 
@@ -112,7 +108,7 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
     rounded. So every scene has exactly one correct answer to each question. `place` counts all places (is anything
     there?), `count` all pictures; the others count the things.
     """
-    encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+    encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     load_weights(encoder, folder)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)

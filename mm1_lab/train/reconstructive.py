@@ -99,7 +99,7 @@ def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: 
         images, _, decoded = pairs(step)
         return ImageBatch(image_tensor(images), decoded)
 
-    recorder, network = fit(stage, folder, network, network.loss, stage.training, ["images"], batch, report)
+    recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report)
     return without_last_layers(network.trunk, stage), recorder
 
 

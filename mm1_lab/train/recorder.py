@@ -35,7 +35,7 @@ class Recorder(pl.Callback):
 
     def __init__(self, folder: Path, names: Sequence[str], steps: int, report: Report) -> None:
         self._folder = folder
-        self._names = list(names)
+        self.names = list(names)
         self._steps = steps
         self._every = max(1, steps // POINTS)
         self._report = report if team.is_first() else lambda progress: None
@@ -105,8 +105,8 @@ class Recorder(pl.Callback):
     def _losses(self, tally: Tally) -> dict[str, float]:
         """`loss` over all, and `loss/SOURCE` if there are several sources; those without text are left out."""
         rows = {"loss": tally.sum(dim=0).tolist()}
-        if len(self._names) > 1:
-            rows |= {f"loss/{name}": row for name, row in zip(self._names, tally.tolist(), strict=True)}
+        if len(self.names) > 1:
+            rows |= {f"loss/{name}": row for name, row in zip(self.names, tally.tolist(), strict=True)}
         return {name: row[0] / row[1] for name, row in rows.items() if row[1] > 0}
 
     def _save(self, trainer: pl.Trainer, now: float) -> None:

@@ -40,7 +40,6 @@ class Shards:
             id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
             for parameter in network.parameters()
         }
-        self._network = network
         self._twin = copy.deepcopy(network, dict(empty))
         self._shapes = {f"network.{name}": value.shape for name, value in self._twin.state_dict().items()}
         for part in network.modules():

@@ -10,9 +10,17 @@ from mm1_lab.config import (
     WORLD_DATA,
     DataMix,
     DecoderStage,
+    MultimodalStage,
+    Pretrained,
+    PretrainedDecoder,
+    PretrainedEncoder,
+    PretrainedMM1,
+    PretrainedSize,
     Recipe,
     RequestError,
     Scale,
+    SftStage,
+    Size,
     Sweep,
     load_scale,
     load_sweep,
@@ -219,13 +227,33 @@ def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
         load_sweep(tmp_path / "nothing.yaml")
 
 
+def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
+    settings = (
+        "decoders.1.2B.layers=3", "decoders.1.7B={layers: 2, width: 8, heads: 2}", "decoders.1.7B.layers=4",
+        "train.lr_multipliers.connector=2", "resolutions.700=72",
+        "workers.1.2B=2",
+    )  # fmt: skip
+    mini, changed = load_scale("mini", SWEEPS / "scales"), load_scale("mini", SWEEPS / "scales", settings)
+    assert changed.decoders["1.2B"] == mini.decoders["1.2B"].model_copy(update={"layers": 3})
+    assert changed.decoders["1.7B"] == Size(layers=4, width=8, heads=2)
+    assert changed.train.lr_multipliers == mini.train.lr_multipliers | {"connector": 2}
+    assert changed.workers == {"1.2B": 2}
+    assert changed.resolutions == mini.resolutions | {700: 72}
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.step=3", "there is no 'step' here; did you mean 'steps'?"),
+        ("train.step=3", "unknown key 'train.step'; did you mean 'steps'?"),
         ("train.steps=0", "Input should be greater than 0"),
         ("train.steps", "write PATH=VALUE"),
         ("trains.steps=3", "did you mean 'train'?"),
+        ("train.rows.x=3", "unknown key 'train.rows.x'; it is called 'batch_size' now"),
+        ("decoders.302m.layers=3", "there is no '302m' here; did you mean '302M'?"),
+        ("decoders.1.2B.layer=3", "unknown key 'decoders.1.2B.layer'; did you mean 'layers'?"),
+        ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector"),
+        ("train.steps.most=3", "train.steps has no keys; write it whole: --set 'train.steps=…'"),
+        ("decoder.phases.0.share=1", "decoder.phases has no keys; write it whole: --set 'decoder.phases=…'"),
         ("evaluate.blocks=7", "Input should be greater than or equal to 8"),
     ],
 )
@@ -253,6 +281,99 @@ def test_an_impossible_combination_is_refused(
     with pytest.raises(RequestError) as error:
         resolve("base", recipe, scale, 0, WORLD)
     assert message in str(error.value)
+
+
+class Ready:
+    """A tower whose patches do not cover its pictures, and a decoder of 2048 positions."""
+
+    def encoder(self, requested: Pretrained) -> PretrainedEncoder:
+        size = Size(layers=27, width=1152, heads=16)
+        return PretrainedEncoder(
+            name="siglip", folder="", digest="a", family="siglip_vision_model", size=size, patch=14, image_size=384,
+            layer=None, mean=(0.5,) * 3, std=(0.5,) * 3,
+        )  # fmt: skip
+
+    def decoder(self, requested: Pretrained) -> PretrainedDecoder:
+        size = Size(layers=24, width=896, heads=14)
+        shape = PretrainedSize(**size.model_dump() | {"kv_heads": 2, "feed_forward": 4864}, head_width=64)
+        return PretrainedDecoder(
+            name="qwen", folder="", digest="b", family="qwen2", size=size, shape=shape, vocabulary=32000, longest=2048
+        )
+
+    def whole(self, folder: str) -> PretrainedMM1:
+        raise NotImplementedError
+
+
+READY = {"encoder": {"size": "a/siglip"}, "decoder": "a/qwen", "resolution": "native"}
+
+
+def resolve_ready(change: dict[str, object], settings: tuple[str, ...] = ()) -> SftStage | MultimodalStage:
+    recipe, scale = Recipe.model_validate(READY | change), load_scale("lab", SWEEPS / "scales", settings)
+    return resolve("ready", recipe, scale, 0, WORLD, Ready()).evaluation.model
+
+
+def test_the_paper_s_rate_counts_a_decoder_s_own_heads_and_feed_forward() -> None:
+    """Qwen 2.5 0.5B has 358 million parameters without embeddings; 12 · layers · width² would be 231 million."""
+    model = resolve_ready({"learning_rate": "paper"})
+    assert model.parameters().total == pytest.approx(357_800_000 + 12 * 27 * 1152**2, rel=1e-3)
+    assert model.training.learning_rate == PAPER_LAW.rate(357_826_560)
+    assert isinstance(model.decoder, PretrainedDecoder)
+    assert "shape" not in model.decoder.identity
+
+
+def test_tuning_at_a_tower_s_own_resolution() -> None:
+    assert resolve_ready({"sft": {"resolution": 384}}).image_size == 384
+    with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
+        resolve_ready({"sft": {}}, ("resolutions.336=400",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sft": {"resolution": 384}}, "qwen was made for 2048 positions; lower the scale's length with --set sft.seq"),
+        ({"learning_rate": "law"}, "`learning_rate: law` is for decoders trained here; give a number"),
+    ],
+)
+def test_what_a_pretrained_decoder_does_not_allow(change: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(message)):
+        resolve_ready(change, ("sft.sequence_length=4096",))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("decoders.302M={layers: 2, width: 90, heads: 6}", "302M: width 90 is not divisible by 6 heads of even width"),
+        ("encoders.ViT-L={layers: 2, width: 90, heads: 4}", "ViT-L: width 90 is not divisible by 4 heads"),
+    ],
+)
+def test_widths_that_heads_do_not_divide(setting: str, message: str, sweep: Sweep) -> None:
+    with pytest.raises(RequestError, match=message):
+        resolve("base", sweep.base, load_scale("mini", SWEEPS / "scales", (setting,)), 0, WORLD)
+
+
+def test_the_order_of_own_sources_changes_nothing(mini: Scale) -> None:
+    data = WORLD.model_copy(update={"sources": (*WORLD.sources, "charts", "maps")})
+    mixes = ({"maps": 2, "text": 1, "charts": 1}, {"charts": 1, "maps": 2, "text": 1})
+    trials = [resolve("own", Recipe.model_validate({"data_mix": own}), mini, 0, data) for own in mixes]
+    assert [list(trial.evaluation.model.shares) for trial in trials] == [["text", "charts", "maps"]] * 2
+    assert trials[0].fingerprint == trials[1].fingerprint
+
+
+def test_a_misspelt_source_is_refused_even_with_weight_0(mini: Scale) -> None:
+    with pytest.raises(RequestError, match=r"data_mix lists texts, .*; did you mean 'text'"):
+        resolve("a", Recipe.model_validate({"data_mix": {"captions": 1, "texts": 0}}), mini, 0, WORLD)
+    data = WORLD.model_copy(update={"sources": ("captions", "text")})
+    for weights in ({"captions": 1, "interleaved": 0}, {"captions": 1, "synthetic": 0}):
+        shares = resolve("a", Recipe.model_validate({"data_mix": weights}), mini, 0, data).evaluation.model.shares
+        assert shares == {"captions": 1}
+
+
+def test_an_encoder_from_scratch_needs_no_captions(mini: Scale) -> None:
+    data = WORLD.model_copy(update={"sources": ("interleaved", "text")})
+    change = {"data_mix": {"interleaved": 5, "text": 1}}
+    with pytest.raises(RequestError, match="pre-trained on captioned images, which the data do not contain"):
+        resolve("a", Recipe.model_validate(change), mini, 0, data)
+    resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), mini, 0, data)
 
 
 def test_an_encoder_from_scratch_takes_the_whole_rate(mini: Scale) -> None:

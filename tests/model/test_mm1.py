@@ -9,7 +9,7 @@ from mm1_lab.config import RequestError, Size
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Limits
-from mm1_lab.model import MM1, count_parameters, load_weights
+from mm1_lab.model import MM1, MM1ForConditionalGeneration, count_parameters, load_weights
 from tests.small import small_mm1
 
 SIZE = Size(layers=2, width=32, heads=2)
@@ -114,6 +114,20 @@ def test_generation_with_a_cache_agrees_with_training(model: MM1, squares: Data)
             use_cache=True,
         )
         torch.testing.assert_close(outputs.logits[0, 0], expected[place - 3], rtol=1e-4, atol=1e-5)
+
+
+def test_several_answers_to_a_prompt_see_its_own_pictures(model: MM1, squares: Data) -> None:
+    """Beams repeat a row: two pictures in the first, none in the second, one in the third."""
+    image, exported = squares.tokenizer.image, MM1ForConditionalGeneration(model.config).eval()
+    exported.load_state_dict(model.state_dict())
+    tokens = torch.tensor([[1, *[image] * 4, *[image] * 4], [1, *range(4, 12)], [1, *[image] * 4, *range(4, 8)]])
+    images = pack(squares, [documents(squares)]).images
+    expected = exported(tokens, images).logits
+    rows, others = exported._expand_inputs_for_generation(2, input_ids=tokens, pixel_values=images)
+    torch.testing.assert_close(exported(rows, **others).logits, expected.repeat_interleave(2, dim=0))
+    one = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 1, "do_sample": False}
+    answers = [exported.generate(tokens, pixel_values=images, num_beams=beams, **one) for beams in (1, 2)]
+    assert torch.equal(*answers)
 
 
 def test_padding_gives_finite_gradients(model: MM1, squares: Data) -> None:

@@ -20,7 +20,7 @@ from transformers import (
 from mm1_lab.config import WORLD_DATA, DecoderStage, DecoderTraining, Phase, Pretrained, RequestError, Size
 from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
 from mm1_lab.model.encoder import pretrained_encoder_config
-from mm1_lab.pretrained import find_folder, read_decoder, read_encoder, text_config
+from mm1_lab.pretrained import _digest, find_folder, read_decoder, read_encoder, text_config
 from tests import pretrained as saved
 
 
@@ -103,6 +103,18 @@ def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits[..., : saved.ROWS], expected, rtol=1e-4, atol=1e-4)
     mean = decoder.get_input_embeddings().weight[: saved.ROWS].mean(dim=0)
     torch.testing.assert_close(decoder.get_input_embeddings().weight[-1], mean)
+
+
+@pytest.mark.parametrize("family", saved.DECODERS)
+def test_a_decoder_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
+    """With one head of keys and values for two, a feed-forward of 2 · width, and heads wider than width / heads."""
+    folder = saved.save_decoder(family, tmp_path)
+    change(folder, "config.json", "head_dim", 12)
+    facts = read_decoder(Pretrained(weights=str(folder)))
+    with torch.device("meta"):
+        layers = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).model.layers
+    counted = sum(parameter.numel() for parameter in layers.parameters() if parameter.ndim == 2)
+    assert facts.shape.parameters().dense == facts.shape.parameters().total == counted
 
 
 def test_the_same_weights_elsewhere_are_the_same_model(tmp_path: Path) -> None:
@@ -213,9 +225,30 @@ def test_weights_that_are_damaged(tmp_path: Path) -> None:
         tower(folder)
 
 
-def test_a_name_that_is_no_folder() -> None:
+@pytest.mark.parametrize("name", ["models/clip/large", "my models/clip", "modèles/clip", "a--b/c"])
+def test_a_name_that_is_no_folder(name: str) -> None:
     with pytest.raises(RequestError, match="there is no such folder, and it is not a hub name"):
-        find_folder("models/clip/large")
+        find_folder(name)
+
+
+def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that wanted only the configuration or the tokenizer leaves a folder without weights."""
+    fetched = []
+
+    def download(name: str, local_files_only: bool = False, **_: object) -> str:
+        fetched.extend([] if local_files_only else [name])
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    (tmp_path / "config.json").write_text("{}")
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file({"a": torch.zeros(1)}, tmp_path / "model-1-of-2.safetensors")
+    assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
+    with pytest.raises(RequestError, match=r"lacks model-2-of-2\.safetensors; the copy is incomplete"):
+        _digest(tmp_path, "owner/name")
+    save_file({"b": torch.zeros(1)}, tmp_path / "model-2-of-2.safetensors")
+    assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
 
 
 def test_final_norms_are_left_out_where_a_layer_is_chosen(tmp_path: Path) -> None:

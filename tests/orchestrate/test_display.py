@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.config import Trial
-from mm1_lab.formatting import duration
+from mm1_lab.formatting import duration, short
 from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.orchestrate.display import ProgressState, make_display
 from mm1_lab.orchestrate.plan import Plan, make_plan
@@ -139,6 +139,13 @@ def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
         assert line in ended
     last = out.getvalue()[len(drawn) :]
     assert "\x1b[2K" in last and "\x1b[?25h" in last, "the bars are gone, and the cursor is back"
+
+
+def test_numbers_are_rounded_before_they_get_a_prefix() -> None:
+    assert [short(n) for n in (0.25, 999.4, 999.6, 1.234e6, 999.4e6, 999.7e6)] == [
+        "0.25", "999", "1K", "1.23M", "999M", "1G",
+    ]  # fmt: skip
+    assert short(999.7e6, "B") == "1 GB"
 
 
 def test_durations_read_well() -> None:

@@ -34,6 +34,7 @@ from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_connector, build_mm1, load_weights
 from mm1_lab.model.encoder import stretch_positions
 from mm1_lab.train.module import language_loss
+from mm1_lab.train.multimodal import check
 
 Finished = Callable[[Stage], Path]
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
@@ -235,3 +236,11 @@ def test_the_likeliest_choice_is_that_of_the_decoder_alone(
                 sums.append(sum(float(logs[before + at, token]) for at, token in enumerate(ids)))
             expected.append(question.choices[int(np.argmax(sums))])
     assert chosen == expected
+
+
+def test_an_mlp_is_tuned_at_the_resolution_of_pretraining(sft_stage: SftStage) -> None:
+    mlp = ConnectorConfig(kind="mlp", image_tokens=16, width=16)
+    stage = sft_stage.model_copy(update={"model": sft_stage.model.model_copy(update={"connector": mlp})})
+    told = "sft.resolution: connector 'mlp' cannot turn the 64 patches of 48 pixels into 16 tokens"
+    with torch.device("meta"), pytest.raises(RequestError, match=told):
+        check(stage)
