@@ -7,7 +7,8 @@ import itertools
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -180,23 +181,17 @@ def _field_texts(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _type(annotation: Any) -> str:
-    text = (
-        annotation.__name__
-        if isinstance(annotation, type) and not getattr(annotation, "__args__", None)
-        else str(annotation)
-    )
-    for prefix in (
-        "typing.",
-        "mm1_lab.config.recipe.",
-        "mm1_lab.config.scale.",
-        "mm1_lab.config.size.",
-        "mm1_lab.config.pretrained.",
-        "mm1_lab.config.sweep.",
-        "mm1_lab.config.benchmark.",
-        "mm1_lab.data.shards.datafile.",
-    ):
-        text = text.replace(prefix, "")
-    return text.split(", FieldInfo")[0]
+    """A type without its constraints."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, arguments))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if origin:
+        return f"{origin.__name__}[{', '.join(map(_type, arguments))}]"
+    return {type(None): "None", Ellipsis: "..."}.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _plain(value: Any) -> str:
