@@ -19,8 +19,9 @@ from mm1_lab.config import EvaluationStage, load_scale, load_sweep, resolve
 if TYPE_CHECKING:
     from mm1_lab.evaluate.run import Evaluation
 
-STARTED = "started"
-"""Suffix of the files that trials create in the sweep's folder once everything is imported."""
+STARTED, ENDED = "started", "ended"
+"""Suffixes of the files that trials create in the sweep's folder: once everything is imported, and before they report
+(Tune's own files are copied there at the end of the sweep)."""
 
 
 def trial_stage(rate: float) -> EvaluationStage:
@@ -63,6 +64,7 @@ def stock_trial(config: dict[str, Any]) -> None:
 
     started = Path(config["here"]) / f"{config['learning_rate']}.{STARTED}"
     evaluation = train_and_evaluate(trial_stage(config["learning_rate"]), Path(config["parts"]), started)
+    started.with_suffix(f".{ENDED}").touch()
     scores: dict[str, list[float]] = {}
     for row in evaluation.scores:
         scores.setdefault(f"{row.benchmark}-{row.shots}-shot", []).append(row.score)

@@ -8,7 +8,7 @@ where the overhead is not negligible. Two sides, each on all processors:
 
 A trial's own work is the mean over the same sweep's trials, without the first of each processor: of ours, the seconds
 of training and evaluation in its record; of stock's, from the file that it creates once everything is imported to the
-one with its result. Checkpoints and progress reports during training are part of it on both sides.
+one that it creates before it reports. Checkpoints and progress reports during training are part of it on both sides.
 
 Overhead of each additional trial: the time from the end of a processor's first trial to that of its last, per trial,
 minus own work. Fixed costs: all other wall time (starting Python, Ray and MLflow, imports, the first trial beyond its
@@ -34,7 +34,7 @@ import yaml
 
 from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, timed_process
 from benchmarks.setting import SWEEP, Amounts
-from benchmarks.stock_sweep import STARTED, trial_stage
+from benchmarks.stock_sweep import ENDED, STARTED, trial_stage
 from mm1_lab.data.world import World
 from mm1_lab.files import machine_cpus
 from mm1_lab.results import Ledger
@@ -94,7 +94,7 @@ def measure(amounts: Amounts) -> list[Row]:
             command = [sys.executable, "-m", "benchmarks.stock_sweep", str(parts), json.dumps(rates(count))]
             began = time.time()
             wall = timed_process(command, place)
-            starts, ends = (_times(place.glob(files), count) for files in (f"*.{STARTED}", "rates/*/result.json"))
+            starts, ends = (_times(place.glob(files), count) for files in (f"*.{STARTED}", f"*.{ENDED}"))
             return Sweep(wall, starts[0] - began, ends, fmean(ends[processors:]) - fmean(starts[processors:]))
 
         sweeps = alternate({"ours": ours, "stock": stock}, amounts.rounds)
