@@ -1,18 +1,22 @@
 """Summarises how much each design choice (axis) changes the scores, over all sweeps of a scale."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.effects import Effect, axis_effect, forest_importances, grid_effects, varying
-from analysis.seeds import seed_columns
+from analysis.effects import UNSET, Effect, axis_effect, forest_importances, grid_effects, varying
+from analysis.seeds import seed_columns, worlds_note
 from analysis.study import Study
-from analysis.style import GREY, NARROW, PALETTE, annotate_head, save, styled
+from analysis.style import DARK, NARROW, PALETTE, annotate_head, save, styled
 from analysis.table import MISSING, Row, Table, as_text
-from mm1_lab.results.summary import AVERAGE
+from mm1_lab.results.summary import AVERAGE, CHAT
+
+LEADING = (AVERAGE, CHAT)
+"""The measures that axes are ranked by: of pre-trained and of tuned models."""
 
 METHODS = {
     "one factor": "arms that differ in this axis alone",
@@ -22,7 +26,8 @@ METHODS = {
 
 
 def axis_rows(study: Study) -> pd.DataFrame:
-    """The effect of every axis that varies in the sweep and of every interaction in a full grid, by measure.
+    """The effect of every axis that varies in the sweep and of every interaction in a full grid, by measure; of tuned
+    models on conversations only, as the benchmarks of pre-trained models are not what they were tuned for.
 
     Columns: sweep, axis (interactions with ×), axes (their number), levels, measure, method, arms, spread, low, high,
     p, share (of the variance between arms: exact on a full grid, otherwise a random forest's estimate), and the seeds.
@@ -30,12 +35,13 @@ def axis_rows(study: Study) -> pd.DataFrame:
     levels = varying(study.sweep)
     axes = list(next(iter(levels.values()), {}))
     rows = []
-    for measure in (AVERAGE, *(f"{shots}-shot" for shots in study.shots)):
+    measures = (AVERAGE, *(f"{shots}-shot" for shots in study.shots))
+    for measure in (CHAT,) if study.trial_values(CHAT) else measures:
         trials = study.trial_values(measure)
         effects = [("full grid", effect) for effect in grid_effects(trials, levels)]
         if trials and not effects:
             known = {axis: axis_effect(trials, levels, axis) for axis in axes}
-            guess = measure == AVERAGE and not all(known.values())
+            guess = measure in LEADING and not all(known.values())
             shares = forest_importances(trials, levels) if guess else {}
             for axis, found in known.items():
                 effect = replace(found or Effect((axis,)), share=shares.get(axis, np.nan))
@@ -43,16 +49,30 @@ def axis_rows(study: Study) -> pd.DataFrame:
         for method, effect in effects:
             own = dict.fromkeys(each[effect.axes[0]] for each in levels.values()) if len(effect.axes) == 1 else ()
             row = {"sweep": study.sweep.name, "axis": " × ".join(effect.axes), "axes": len(effect.axes)}
-            row |= {"levels": " / ".join(own), "measure": measure, "method": method, "arms": effect.arms}
+            row |= {"levels": " / ".join(map(_named, own)), "measure": measure, "method": method, "arms": effect.arms}
             row |= {"spread": effect.spread, "low": effect.low, "high": effect.high, "p": effect.p_value}
             rows.append(row | {"share": effect.share} | seed_columns(study.seeds))
     return pd.DataFrame(rows)
 
 
+def _named(level: str) -> str:
+    """A level in words: `encoder` for the list `['encoder']`, `none` for an empty list or an unset field."""
+    inner = level.removeprefix("[").removesuffix("]").replace("'", "")
+    return "none" if inner in ("", UNSET) else inner
+
+
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Single axes by their effect on the average, largest first; those without a spread last."""
-    single = rows[(rows["axes"] == 1) & (rows["measure"] == AVERAGE)]
-    return single.sort_values("spread", ascending=False, na_position="last", kind="stable")
+    """Single axes by their effect on the average, or on conversations for tuned models, largest first; then those with
+    one seed, those of an earlier world (column `world`), and those without a spread."""
+    single = rows[(rows["axes"] == 1) & rows["measure"].isin(LEADING)]
+    single = single.sort_values("spread", ascending=False, na_position="last", kind="stable")
+    single = single.assign(rank=[_rank(row) for row in single.to_dict("records")])
+    return single.sort_values("rank", kind="stable").drop(columns="rank")
+
+
+def _rank(row: Row) -> int:
+    """0 for an effect with an interval, 1 with one seed, 2 in an earlier world, 3 without a spread."""
+    return 3 if np.isnan(row["spread"]) else 2 if row.get("world") else int(np.isnan(row["low"]))
 
 
 def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
@@ -60,7 +80,7 @@ def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
     measures = list(dict.fromkeys(rows["measure"]))
     cells = {(row["sweep"], row["axis"], row["measure"]): _spread(row) for row in rows.to_dict("records")}
     ranking = [
-        {"axis": row["axis"], "sweep": row["sweep"], "levels": row["levels"]}
+        {"axis": row["axis"], "sweep": _sweep(row), "levels": row["levels"]}
         | {measure: cells.get((row["sweep"], row["axis"], measure), MISSING) for measure in measures}
         | {"p": _p(row), "share": _share(row, 0), "method": row["method"]}
         for row in ranked(rows).to_dict("records")
@@ -68,19 +88,31 @@ def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
     notes = [
         "Spread in points: twice the root mean square distance of an axis' levels from the mean of arms that differ "
         "in this axis alone; between two levels, their difference. 95 % intervals compare each effect with its own "
-        "variation from seed to seed.",
+        "variation from seed to seed. A spread of three or more levels is above 0 by chance alone; p says whether it "
+        "is more.",
         *(f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()),
     ]
     if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):
         notes.append(f"{', '.join(alone)}: one seed, so numbers without an interval.")
+    if note := _worlds(rows):
+        notes.append(note)
     tables = [Table(title, pd.DataFrame(ranking), notes)]
-    grids = rows[(rows["method"] == "full grid") & (rows["measure"] == AVERAGE)]
+    grids = rows[(rows["method"] == "full grid") & rows["measure"].isin(LEADING)]
     for sweep, split in grids.groupby("sweep", sort=False):
         lines = [(row["axis"], _share(row, 1), _spread(row), _p(row)) for row in split.to_dict("records")]
-        heading = f"{sweep}: what explains the differences between the cells of the grid ({AVERAGE})"
+        measure = split["measure"].iloc[0]
+        heading = f"{sweep}: what explains the differences between the cells of the grid ({measure})"
         names = ["axis or interaction", "share of the variance", "spread", "p"]
         tables.append(Table(heading, pd.DataFrame(lines, columns=names)))
     return tables
+
+
+def _sweep(row: Row) -> str:
+    return row["sweep"] + (f" ({row['world']})" if row.get("world") else "")
+
+
+def _worlds(rows: pd.DataFrame) -> str:
+    return worlds_note(dict(zip(rows["sweep"], rows["world"], strict=True))) if "world" in rows else ""
 
 
 def _share(row: Row, digits: int) -> str:
@@ -101,31 +133,45 @@ def levels_in_short(row: Row) -> str:
     return ", ".join(levels) if len(row["levels"]) <= 24 else f"{len(levels)} levels"
 
 
+RIGHT: tuple[str, str] = ("axes fraction", "data")
+
+
+def _colour(sweeps: list[str], sweep: str) -> str:
+    return PALETTE[(sweeps.index(sweep) + 4) % len(PALETTE)]
+
+
 def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
-    """Draws the ranking as dots with intervals, one colour per sweep."""
+    """Draws the ranking as dots with intervals, one colour per sweep, with a rule above each kind without a rank."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
     sweeps = list(dict.fromkeys(row["sweep"] for row in shown))
     with styled():
         figure = Figure(figsize=(NARROW, 0.9 + 0.3 * max(len(shown), 1)), layout="constrained")
         axis = figure.subplots()
         for place, row in enumerate(shown):
-            colour = PALETTE[(sweeps.index(row["sweep"]) + 4) % len(PALETTE)]
+            colour = _colour(sweeps, row["sweep"])
             errors = np.array([[row["spread"] - row["low"]], [row["high"] - row["spread"]]])
             face = "white" if row["seeds"] == 1 else colour
             axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=colour, mfc=face)
             beside = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "ha": "right"}
             axis.annotate(row["axis"], (-0.01, place), va="bottom", **beside)  # type: ignore[arg-type]
-            small = f"{row['sweep']}: {levels_in_short(row)}"
-            axis.annotate(small, (-0.01, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
+            small = f"{_sweep(row)}{', chat' * (row['measure'] == CHAT)}: {levels_in_short(row)}"
+            axis.annotate(small, (-0.01, place), va="top", color=colour, fontsize=6, **beside)  # type: ignore[arg-type]
             axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
+        for place, (above, below) in enumerate(pairwise(shown)):
+            if _rank(above) != _rank(below):
+                axis.axhline(place + 0.5, color=DARK, linewidth=0.6)
+                words = "one seed, no interval" if _rank(below) == 1 else "earlier world"
+                axis.annotate(words, (0.99, place + 0.53), ha="right", va="top", fontsize=6, color=DARK, xycoords=RIGHT)
         axis.set_yticks([])
         axis.set_ylim(len(shown) - 0.4, -0.6)
         axis.set_xlim(0, 1.05 * max((np.nanmax([row["spread"], row["high"]]) for row in shown), default=1) or 1)
         axis.grid(axis="x")
         axis.spines["left"].set_visible(False)
-        axis.set_xlabel("spread of the average, in points")
-        notes = ["95 % intervals; between two levels the spread is their difference."]
+        tuned = ", or of chat" * any(row["measure"] == CHAT for row in shown)
+        axis.set_xlabel(f"spread of the average{tuned}, in points")
+        notes = ["95 % intervals; between two levels the spread is their difference. A colour per sweep."]
         notes += ["Open circles: one seed, no interval."] * any(row["seeds"] == 1 for row in shown)
         notes += ["All seeds are development seeds."] * all(row["seeds_are"] == "development" for row in shown)
-        annotate_head(figure, title, *notes)
+        notes += ["Chat: conversations with tuned models."] * bool(tuned)
+        annotate_head(figure, title, *notes, _worlds(rows))
         return save(figure, path)

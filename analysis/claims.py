@@ -9,6 +9,8 @@ Columns:
   growing sweep these are over its looks, and `chance` is the probability that the last look decides;
 - `smallest_difference` that such a sweep finds with 80 % power, `seeds_needed` to decide an undecided claim;
 - `seeds`, `seed_list`, `seeds_are` (`development`: used to tune world and recipe; `confirmatory`; `mixed`);
+- `without_floor`, `without_floor_low`, `without_floor_high`: the same difference without kinds of question on the
+  floor, if any are asked; no verdict rests on it;
 - `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict`, and `reason` if there is none.
 """
 
@@ -69,14 +71,14 @@ def claim_of(contrast: Contrast) -> Claim:
     return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
 
 
-def judge_claims(study: Study, failed: Sequence[str] = ()) -> pd.DataFrame:
+def judge_claims(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> pd.DataFrame:
     """Judges the contrasts of the sweep's file, each by itself at 5 %, uncorrected for multiple testing.
 
-    `failed` names the gates that the base fails.
+    `failed` names the gates that the base fails; `kept` is the study without kinds of question on the floor.
     """
     reason, rows = grounds(study, failed), []
     for contrast in study.sweep.contrasts:
-        row = claim_row(study, claim_of(contrast), reason)
+        row = claim_row(study, claim_of(contrast), reason) | without_floor(kept, claim_of(contrast))
         needs = needed(row) if row["says"] == "undecided" else np.nan
         rows.append(row | {"verdict": row.pop("says"), "seeds_needed": needs})
     return pd.DataFrame(rows)
@@ -120,6 +122,18 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
         mixes_machines=study.mixes_machines(arm for arm, _ in claim.weights),
     )
+
+
+def without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
+    """The columns of a claim's difference in `kept`, the study without kinds of question on the floor."""
+    found = None
+    if kept is not None:
+        kept = kept.on_common_benchmarks(measure for _, measure in claim.weights)
+        values, seeds = per_seed(kept, claim.weights)
+        found = interval_over_seeds(kept, claim.weights, values, seeds)
+        found = found or (kept.over_questions(claim.weights, seeds) if seeds else None)
+    found = found or Interval(np.nan, np.nan, np.nan)
+    return {"without_floor": found.estimate, "without_floor_low": found.low, "without_floor_high": found.high}
 
 
 def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:

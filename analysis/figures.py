@@ -1,5 +1,6 @@
 """Figures of a sweep: scores by shots (per panel, in groups, or per arm), and claims with their verdicts."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
 LOSS = "held-out loss"
+TITLES = {
+    LOSS: "held-out loss\n(less is better)",
+    "all image benchmarks": "all image\nbenchmarks",
+    "captioning (CIDEr)": "captioning\n(CIDEr)",
+    "choice by likelihood": "choice by\nlikelihood",
+}
+"""Titles of columns that take two lines."""
 OWN_SCALE = "MM1's are of its own benchmarks and sizes: compare their order with ours, not their height."
 BLUE, RED = "#0072B2", "#C04A00"
 VERDICT_COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in size": RED, "contradicted": RED}
@@ -60,25 +68,30 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
     columns = {
         title: [m for k in study.shots if (m := f"{family} {k}-shot".strip()) in study.measures]
         for family, title in study.families.items()
+        if family != "novel"  # a probe on the floor; its scores are in the tables
     }
     if TEXT_CORE in study.measures:
         columns = {TEXT_CORE: [TEXT_CORE], **columns}
     if study.manifest.data.kind != "world":
         columns = {LOSS: [str(source) for source in study.held_out["source"].unique()], **columns}
     columns = {title: measures for title, measures in columns.items() if measures}
+    paper = [measure for measure in study.averages if any(place[2] == measure for place in study.paper.values)]
     rows, widths = len(study.panels), [1.0 if len(measures) == 1 else 2.0 for measures in columns.values()]
+    widths += [2.0] * bool(paper)
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.9 + 1.6 * rows), layout="constrained")
-        grid = figure.subplots(rows, len(columns), sharey="col", squeeze=False, width_ratios=widths)
+        figure = Figure(figsize=(WIDTH, 0.9 + 1.7 * rows), layout="constrained")
+        grid = figure.subplots(rows, len(widths), sharey="col", squeeze=False, width_ratios=widths)
         for place, ((key, panel), axes) in enumerate(zip(study.panels.items(), grid, strict=True), 1):
-            for axis, (title, measures) in zip(axes, columns.items(), strict=True):
-                _column(axis, study, key, panel, measures)
-                space = "\n" * (axis is axes[0])  # for the panel's name
-                axis.set_title(space + (title if title != LOSS else "held-out loss (less is better)"), color=DARK)
+            for axis, (title, measures) in zip(axes, columns.items(), strict=False):
+                _column(axis, study, panel, measures)
+                space = "\n\n" * (axis is axes[0])  # for the panel's name
+                axis.set_title(space + TITLES.get(title, title), color=DARK)
                 axis.set_ylabel("nats per text token" if title == LOSS else "points" if axis is axes[0] else "")
                 axis.set_xlabel({TEXT_CORE: "arms in order", LOSS: ""}.get(title, "shots") if place == rows else "")
             name = f"{key}   {panel.title}".strip() if key else ""
-            offset: dict[str, Any] = {"xytext": (0, 16), "textcoords": "offset points", "annotation_clip": False}
+            if paper:
+                _paper_column(axes[-1], study, key, panel, paper)
+            offset: dict[str, Any] = {"xytext": (0, 26), "textcoords": "offset points", "annotation_clip": False}
             text = axes[0].annotate(name, (0, 1), xycoords="axes fraction", fontsize=8, fontweight="bold", **offset)
             text.set_in_layout(False)
             _legend(axes[-1], study, key, panel)
@@ -93,12 +106,29 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
         return save(figure, path)
 
 
-def _column(axis: Axes, study: Study, key: str, panel: Panel, measures: Sequence[str]) -> None:
+def _paper_column(axis: Axes, study: Study, key: str, panel: Panel, measures: Sequence[str]) -> None:
+    """Draws the paper's own numbers of a panel on an axis of their own, as their height is not ours."""
+    colours, numbers = arm_colours(study.sweep), study.paper.values
+    if not any(place[0] == key for place in numbers):
+        axis.set_axis_off()
+        return
+    for label, arm in panel.arms.items():
+        for place, measure in enumerate(measures):
+            if number := study.paper.value(key, label, measure):
+                marker = "^" if number.bound == "above" else "D"
+                axis.plot(place, number.value, marker=marker, color=colours[arm], mfc="white", ms=5, linestyle="none")
+    axis.set_title("MM1's own\nnumbers", color=DARK)
+    axis.set_xticks(range(len(measures)), [measure.removesuffix("-shot") for measure in measures])
+    axis.set_xlim(-0.5, len(measures) - 0.5)
+    axis.margins(y=0.1)
+
+
+def _column(axis: Axes, study: Study, panel: Panel, measures: Sequence[str]) -> None:
     """Draws arms side by side for a single measure, or as lines over several."""
     colours, alone = arm_colours(study.sweep), measures == [TEXT_CORE]
     by_loss = measures[0] in set(study.held_out["source"])
     places = np.arange(len(measures), dtype=float)
-    for order, (label, arm) in enumerate(panel.arms.items()):
+    for order, arm in enumerate(panel.arms.values()):
         aside = 0.32 * (order / max(len(panel.arms) - 1, 1) - 0.5) * (len(panel.arms) > 1)
         x = np.array([float(order)]) if alone else places + aside
         singles = [_losses(study, arm, m) if by_loss else study.seed_values(arm, m) for m in measures]
@@ -108,14 +138,10 @@ def _column(axis: Axes, study: Study, key: str, panel: Panel, measures: Sequence
             x, heights, _errors(points), elinewidth=0.8, color=colours[arm], marker=MARKERS[order % len(MARKERS)],
             linestyle="none" if by_loss else "-",
         )  # fmt: skip
-        for place, values, measure in zip(x, singles, measures, strict=True):
+        for place, values in zip(x, singles, strict=True):
             if len(values) > 1:
                 same = {"marker": ".", "markersize": 2.5, "alpha": 0.5, "linestyle": "none", "color": colours[arm]}
                 axis.plot([place] * len(values), values, **same)  # type: ignore[arg-type]
-            number = study.paper.value(key, label, measure)
-            if number:
-                marker = "^" if number.bound == "above" else "D"
-                axis.plot(place, number.value, marker=marker, color=colours[arm], mfc="white", ms=5, linestyle="none")
     reach = [-0.7, len(panel.arms) - 0.3] if alone else [-0.4, len(places) - 0.6]
     blind = [study.mean(study.blind, m) if study.blind and not by_loss else None for m in measures]
     levels: dict[Any, list[float | None]] = {DASHES: [b.estimate if b else None for b in blind]}
@@ -156,7 +182,8 @@ def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
     for bound, marker, words in (("equal", "D", "MM1's own number"), ("above", "^", "MM1: more than this")):
         if bound in bounds:
             handles.append(Line2D([], [], color=DARK, marker=marker, mfc="white", ms=5, linestyle="none", label=words))
-    axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
+    beside = 1.02 if axis.axison else 0.0  # in the place of a column that the panel does not have
+    axis.legend(handles=handles, loc="center left", bbox_to_anchor=(beside, 0.5), borderaxespad=0)
 
 
 def draw_groups(study: Study, path: Path) -> list[Path]:
@@ -200,7 +227,9 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
             for row, arm in enumerate(arms):
                 if point := study.mean(arm, measure):
                     colour = GREY if arm == study.blind else BLUE
-                    axis.errorbar(point.estimate, row, xerr=_errors([point]), marker="o", color=colour, elinewidth=0.8)
+                    shared = arm in study.controls and study.uncertainty == "seeds"  # the variance is of the others
+                    reach = None if shared else _errors([point])
+                    axis.errorbar(point.estimate, row, xerr=reach, marker="o", color=colour, elinewidth=0.8)
             axis.set_title(measure)
             axis.set_xlabel("points")
             if axis in shots[1:]:
@@ -227,6 +256,9 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
     """
     known = claims[["low", "high", "estimate", "paper"]].to_numpy(float)
     ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
+    for row in claims.to_dict("records"):
+        wide = _corrected(row)
+        ends += [row["estimate"] - wide, row["estimate"] + wide] if np.isfinite(row["estimate"]) else []
     reach = 0.08 * (max(ends) - min(ends) or 1.0)
     with styled():
         figure = Figure(figsize=(NARROW, 0.9 + 0.44 * len(claims)), layout="constrained")
@@ -257,7 +289,8 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
     regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
     low, high = regions.get(row["expect"], (-margin, margin))
     axis.add_patch(Rectangle((low, place - 0.05), high - low, 0.4, color="#EDEDED", linewidth=0, zorder=0))
-    colour, middle = VERDICT_COLOURS.get(row["verdict"], GREY), place + 0.15
+    aside = row.get("aside") or ""
+    colour, middle = GREY if aside else VERDICT_COLOURS.get(row["verdict"], GREY), place + 0.15
     estimate, conditional = row["estimate"], row["interval"] == "questions"
     if np.isfinite(estimate):
         wide = _corrected(row)
@@ -277,8 +310,9 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
         size = min(largest, 480 / len(text))  # fits the width
         words = axis.annotate(text, (0, place - 0.05), (0, height), color=shade, fontsize=size, bbox=paper, **beside)
         words.set_in_layout(False)
-    reason = row["reason"] if len(row["reason"]) <= len("contradicted") else ""
-    word = reason if reason and row["verdict"] == "not judged" else row["verdict"]
+    reason = re.split("[:,]| in this", row["reason"])[0]
+    word = reason if 0 < len(reason) <= len("contradicted") and row["verdict"] == "not judged" else row["verdict"]
+    word = re.split("[:,]| in this", aside)[0] if aside else word
     axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)
 
 

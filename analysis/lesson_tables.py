@@ -9,8 +9,9 @@ import pandas as pd
 from analysis.claims import Verdict
 from analysis.figures import draw_claims
 from analysis.lessons import LAW
+from analysis.seeds import worlds_note
 from analysis.table import MISSING, Row, Table
-from analysis.tables import cited_in, estimate, paper_cell, references, seeds_cell, verdict_cell
+from analysis.tables import cited_in, estimate, floorless, paper_cell, references, seeds_cell, verdict_cell
 
 
 def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
@@ -27,12 +28,15 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
         rows.append(cells | {"verdict": verdict_cell(row)})
     notes = [f"{tally(lessons)}.", *lesson_notes(lessons), *references(sources)]
     tables = [Table(title, pd.DataFrame(rows), notes)]
+    moved = any(floorless(row) for row in parts.to_dict("records"))
     each = [
         {"lesson": row["lesson"], "part": row["detail"], "expected": expected(row), "estimate": estimate_cell(row)}
+        | ({"without kinds on the floor": floorless(row)} if moved else {})
         | {"verdict of the part": row["says"] + f": {row['reason']}" * bool(row["reason"])}
         for row in parts[parts["detail"].notna()].to_dict("records")
     ]
-    return [*tables, *([Table("Part by part", pd.DataFrame(each))] if each else [])]
+    note = "Kinds on the floor: what a decoder fails in words by the scale's last check. Verdicts are by all kinds."
+    return [*tables, *([Table("Part by part", pd.DataFrame(each), [note] * moved)] if each else [])]
 
 
 def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
@@ -63,22 +67,33 @@ def estimate_cell(row: Row) -> str:
 
 
 def seeds_of(row: Row) -> str:
-    """`3, development`, or `1, development, over questions` if the interval is conditional on one seed's models."""
+    """`3, development`, or `1, development, world 2, over questions` for results of an earlier world and an interval
+    that is conditional on one seed's models."""
     if row["seeds"] != row["seeds"] or not row["seeds"]:
         return MISSING
-    return f"{row['seeds']:.0f}, {row['seeds_are']}" + ", over questions" * (row["interval"] == "questions")
+    asked = "over questions" * (row["interval"] == "questions")
+    return ", ".join(filter(None, (f"{row['seeds']:.0f}", row["seeds_are"], row.get("world", ""), asked)))
+
+
+def _judged(lessons: pd.DataFrame) -> int:
+    """The size of the family of lessons, over which verdicts are corrected."""
+    return int(lessons["family"].max()) if len(lessons) else 0
 
 
 def lesson_notes(lessons: pd.DataFrame) -> list[str]:
     notes = [
         "Differences in points, with 95 % intervals over seeds. For a lesson with several parts, the table shows the "
-        "part that decides its verdict: a lesson needs all its parts and falls with one. All lessons are one family; "
-        "verdicts hold at 5 % after Holm's correction. *Supported, smaller*: the direction is the paper's, the size is "
-        "smaller. *Refuted in size*: smaller than the paper's, whatever its sign. *By wording only*: by CIDEr, but "
-        "not by the content of captions. *By content only*: the reverse. *Undecided*: the data allow either, although "
-        "the interval, which is uncorrected, may exclude 0; with the *seeds needed*, it would be decided with 80 % "
-        "power if the true difference is the estimate. *Development* seeds are those used to tune world and recipes."
+        "part that decides its verdict: a lesson needs all its parts and falls with one. All lessons are one family "
+        f"({_judged(lessons)} that could be judged); verdicts hold at 5 % after Holm's correction. *Supported, "
+        "smaller*: the direction is the paper's, the size is smaller. *Refuted in size*: smaller than the paper's, "
+        "whatever its sign; the paper's sizes are in its own means, with CIDEr, so by content it says only that the "
+        "content score moves less. *By wording only*: by CIDEr, but not by the content of captions (F1 over "
+        "attributes). *By content only*: the reverse. *Undecided*: the data allow either, although the interval, which "
+        "is uncorrected, may exclude 0; with the *seeds needed*, it would be decided with 80 % power if the true "
+        "difference is the estimate. *Development* seeds are those used to tune world and recipes."
     ]
+    if "world" in lessons and (note := worlds_note(dict(zip(lessons["sweep"], lessons["world"], strict=True)))):
+        notes.append(note)
     if (lessons["interval"] == "questions").any():
         notes.append(
             "*Over questions*: with one seed the interval is conditional on these models, and there is no verdict."
@@ -91,4 +106,6 @@ def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
     there = lessons["estimate"].notna()
     missing = ", ".join(lessons["lesson"][~there])
     note = "95 % intervals of the part that decides each verdict." + f" Not run: {missing}." * bool(missing)
+    if "world" in lessons:
+        note = f"{note} {worlds_note(dict(zip(lessons['sweep'], lessons['world'], strict=True)))}".strip()
     return draw_claims(lessons[there & (lessons["sweep"] != LAW)], path, title, note)

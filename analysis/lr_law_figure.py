@@ -15,7 +15,7 @@ from analysis.lr_law import Fit, Law
 from analysis.lr_points import Measurements
 from analysis.optimum import Optimum
 from analysis.style import DARK, GREY, MARKERS, WIDTH, annotate_head, save, styled
-from mm1_lab.config import PAPER_LAW, short_count
+from mm1_lab.config import PAPER_LAW, parse_count, short_count
 
 MOST_CURVES = 12
 """Limit of cells in the left panel; with more, evenly spaced ones by size are shown."""
@@ -32,7 +32,7 @@ def draw_law(measurements: Measurements, fits: Sequence[Fit], path: Path) -> lis
         for fit, (left, right) in zip(fits, grid, strict=True):
             groups = _groups(fit)
             drawn |= _draw_scores(left, fit, groups) | _draw_law(right, fit, groups)
-        annotate_head(figure, f"Learning-rate law: {measurements.title}", _caption(drawn))
+        annotate_head(figure, f"Learning-rate law: {measurements.title}", _caption(drawn), *measurements.cautions)
         return save(figure, path)
 
 
@@ -43,6 +43,7 @@ def _caption(drawn: set[str]) -> str:
         "scores": "Left: scores",
         "curves": "lines: the curve with the greatest weight",
         "optima": "below, optima with 95 % intervals",
+        "ends": "open arrows: an interval that ends with the rates that were tried",
         "failed": "crosses: failed runs",
         "some": "not every size is shown",
         "right": "Right: optima with 95 % intervals",
@@ -57,6 +58,15 @@ def _caption(drawn: set[str]) -> str:
     return "; ".join(parts).replace("; Right", ". Right") + "."
 
 
+def sized(name: str, params: float) -> str:
+    """`30B (31M here)` for a size of the paper that stands for a smaller one."""
+    try:
+        same = math.isclose(parse_count(name), params, rel_tol=0.01)
+    except ValueError:  # a name, or a size with tokens
+        same = True
+    return name if same else f"{name} ({short_count(float(f'{params:.2g}'))} here)"
+
+
 def _groups(fit: Fit) -> dict[str, tuple[Any, str]]:
     """Each cell's colour (by tokens if the law has them, else by size) and marker (by size)."""
     tokens = bool(fit.law and fit.law.with_tokens)
@@ -64,7 +74,7 @@ def _groups(fit: Fit) -> dict[str, tuple[Any, str]]:
     levels, sizes = sorted(set(warmth.values())), sorted({o.cell.params for o in fit.optima})
     return {
         o.cell.name: (
-            colormaps["viridis"](0.05 + 0.85 * levels.index(warmth[o.cell.name]) / max(len(levels) - 1, 1)),
+            colormaps["viridis"](0.05 + 0.75 * levels.index(warmth[o.cell.name]) / max(len(levels) - 1, 1)),
             MARKERS[sizes.index(o.cell.params) % len(MARKERS)],
         )
         for o in fit.optima
@@ -81,7 +91,7 @@ def _draw_scores(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> se
         finite = np.isfinite(cell.scores)
         rates = np.unique(cell.log_rates[finite])
         means = np.array([cell.scores[finite & (cell.log_rates == rate)].mean() for rate in rates])
-        axis.plot(np.exp(rates), sign * means, color=colour, marker=marker, label=cell.name,
+        axis.plot(np.exp(rates), sign * means, color=colour, marker=marker, label=sized(cell.name, cell.params),
                   linestyle="none" if curve else ":", linewidth=0.8)  # fmt: skip
         if len(rates) < finite.sum():
             dots = np.exp(cell.log_rates[finite]), sign * cell.scores[finite]
@@ -101,13 +111,16 @@ def _draw_scores(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> se
         drawn |= {"failed"} if len(failed) else set()
         if optimum.bracketed:
             axis.plot(np.exp([optimum.low, optimum.high]), [place, place], color=colour, linewidth=1)
+            for end, arrow in _open_ends(optimum, "<>"):
+                axis.plot(end, place, marker=arrow, color=colour, mfc="white", markersize=3)
+                drawn.add("ends")
             axis.plot(math.exp(optimum.log_rate), place, marker="d", color=colour, markersize=3.5)
             drawn.add("optima")
     axis.set_ylim(low - step * (len(shown) + 1), high)
     axis.set_xscale("log")
     axis.set_xlabel("peak learning rate η")
     axis.set_ylabel(fit.name)
-    columns = 4 if max(len(o.cell.name) for o in shown) < 10 else 2
+    columns = 4 if max(len(sized(o.cell.name, o.cell.params)) for o in shown) < 13 else 2
     axis.legend(fontsize=6, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
     return drawn | ({"scores"} if "means" not in drawn else set())
 
@@ -135,6 +148,8 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
         if optimum.cell.name in fit.used or optimum.bracketed:
             errors = [[rate - math.exp(optimum.low)], [math.exp(optimum.high) - rate]]
             axis.errorbar(size, rate, yerr=errors, marker=marker, color=colour, elinewidth=0.8)
+            for end, arrow in _open_ends(optimum, "v^"):
+                axis.plot(size, end, marker=arrow, color=colour, mfc="white", markersize=3)
         else:
             axis.plot(size, rate, marker=marker, color=colour, markerfacecolor="white", linestyle="none")
             drawn.add("open")
@@ -149,7 +164,8 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
             axis.plot([target.params] * 2, _rates(estimate.low, estimate.high), color="black", linewidth=0.8)
         place = target.params, math.exp(estimate.estimate)
         axis.plot(*place, marker="*", color="black", markersize=7, linestyle="none")
-        axis.annotate(target.name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
+        words = sized(target.name, target.params).replace(" (", "\n(")
+        axis.annotate(words, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
         drawn.add("stars")
     # room for optima, their intervals, predictions and Eq. 1, but not for a band of many decades
     ends = [end for o in fit.optima if math.isfinite(o.log_rate) for end in (o.low, o.high, o.log_rate)]
@@ -163,6 +179,13 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
         powers = {name[3:]: e.estimate for name, e in fit.law.estimates().items() if name != "constant"}
         axis.set_title("η ∝ " + " ".join(f"{name}$^{{{power:.3f}}}$" for name, power in powers.items()))
     return drawn
+
+
+def _open_ends(optimum: Optimum, arrows: str) -> list[tuple[float, str]]:
+    """The ends of an optimum's interval that are those of the rates tried, each with the arrow that points beyond."""
+    tried = optimum.cell.log_rates
+    ends = ((optimum.low, optimum.low <= tried.min() + 1e-6), (optimum.high, optimum.high >= tried.max() - 1e-6))
+    return [(math.exp(end), arrow) for (end, cut), arrow in zip(ends, arrows, strict=True) if cut]
 
 
 def _rates(*log_rates: float) -> Any:

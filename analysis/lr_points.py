@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.seeds import caution
 from analysis.statistics import Floats, Interval, mean_of
 from mm1_lab.config import RequestError, Size, parse_count, short_count
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores
@@ -71,6 +72,8 @@ class Measurements:
     objectives: tuple[Objective, ...]
     """The objectives, the main one first."""
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    """What stands below the figure too."""
 
     def cells(self, objective: Objective) -> list[Cell]:
         """The cells by size and tokens; scores are negated if lower is better."""
@@ -252,6 +255,17 @@ class SearchResults:
     def sees(self) -> bool:
         """Whether the average is above the blind control's at every size; significantly so with several seeds."""
         return all(lead is not None and _positive(lead) for lead in self.leads.values())
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Which seeds and world the results are of, and how they compare with the paper's law."""
+        manifest, rows = self.variant.manifest, self.variant.done
+        record = next(iter(read_records(self.variant).values()), {})
+        training = record.get("config", {}).get("model", {}).get("training", {})
+        share = training.get("lr_multipliers", {}).get("decoder", 1)
+        own = f"the decoder learns at {share:g} × this rate, and " * (share != 1)
+        levels = f"Compare slopes with MM1's, not levels: {own}batch and length differ from the paper's."
+        return tuple(filter(None, (levels, caution(manifest, sorted(set(rows["seed"]))))))
 
     def notes(self, in_front: str) -> tuple[str, ...]:
         """Notes on how the average compares with the blind controls, and why `in_front` is the main objective."""

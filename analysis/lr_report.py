@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.lr_law import VERDICT_SEEDS, Fit, Law, Target, agreement, fit_all
-from analysis.lr_law_figure import draw_law
+from analysis.lr_law_figure import draw_law, sized
 from analysis.lr_points import Measurements, SearchResults
 from analysis.statistics import Interval
 from analysis.table import Table, to_markdown, write_csv
@@ -53,7 +53,8 @@ def draw_search(folder: Path, targets: Sequence[Target] | None = None, keep_unbr
     # the main fit is by the average, as in the paper, if models use their images at every size
     in_front = results.sees and (average.law or not loss.law)
     fits = [average, loss] if in_front else [loss, average]
-    return write_fits(folder, replace(results.measurements, notes=results.notes(fits[0].name)), fits)
+    measurements = replace(results.measurements, notes=results.notes(fits[0].name), cautions=results.cautions)
+    return write_fits(folder, measurements, fits)
 
 
 def _last_targets(folder: Path) -> list[Target]:
@@ -161,7 +162,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
 
 def _law_markdown(measurements: Measurements, fits: Sequence[Fit]) -> str:
     """The contents of table.md: the law or why there is none, how well it is determined, optima, predictions."""
-    parts = [f"# Learning-rate law: {measurements.title}", *measurements.notes]
+    parts = [f"# Learning-rate law: {measurements.title}", *measurements.notes, *measurements.cautions]
     if len(fits) > 1:
         parts.append(_comparison(fits[0], fits[1]))
     for fit in fits:
@@ -223,7 +224,7 @@ def _determination(fit: Fit, law: Law) -> str:
 def _prediction_rows(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "size": target.name,
+            "size": sized(target.name, target.params),
             "N": f"{target.params:.3g}",
             "η": f"{_exp(e.estimate):.3g}",
             "95 % prediction": _range(e.low, e.high),
@@ -250,7 +251,7 @@ def _optimum_rows(fit: Fit) -> pd.DataFrame:
             prediction = f"{_exp(without.estimate):.3g}" + f" ({interval})" * bool(interval)
         rows.append(
             {
-                "size": cell.name,
+                "size": sized(cell.name, cell.params),
                 "best η": f"{_exp(o.log_rate):.3g}" if o.bracketed else None,
                 "95 %": _range(o.low, o.high) if o.bracketed else None,
                 "best tried": f"{_exp(o.grid_best):.3g}" if math.isfinite(o.grid_best) else None,

@@ -13,13 +13,14 @@ from analysis.axes import axes_tables, draw_axes, levels_in_short, ranked
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
 from analysis.lessons import LAW, load_lessons
 from analysis.proxies import Paired, accuracy, accuracy_table
-from analysis.seeds import seeds_text
+from analysis.seeds import earlier_world, seeds_text, worlds_note
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
 from analysis.verdicts import all_parts, judge_lessons
 from mm1_lab.files import write_text
 from mm1_lab.results import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
+from mm1_lab.results.summary import AVERAGE
 
 WORLDS = {
     "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
@@ -119,8 +120,17 @@ class Group:
         return f"scale {self.scale}{self.suffix.replace(',', ', ')}"
 
     @property
+    def worlds(self) -> dict[str, str]:
+        """The earlier world of each sweep, empty for those of the current one."""
+        return {one.manifest.sweep.name: earlier_world(one.manifest) for one in self.drawn}
+
+    @property
     def axes(self) -> pd.DataFrame | None:
-        known = [one.axes for one in self.drawn if one.axes is not None and len(one.axes)]
+        known = [
+            one.axes.assign(world=earlier_world(one.manifest))
+            for one in self.drawn
+            if one.axes is not None and len(one.axes)
+        ]
         return pd.concat(known, ignore_index=True) if known else None
 
     @property
@@ -148,10 +158,13 @@ class Group:
         models = f"models{f' of {median} parameters{between}' * bool(sizes)}"
         count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
         ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds)}: {models}"
-        return [f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}.", self._mattered(), self._undecided()]
+        where = f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}. {worlds_note(self.worlds)}".strip()
+        return [where, self._mattered(), self._undecided()]
 
     def _mattered(self) -> str:
         known = ranked(self.axes).dropna(subset="low") if self.axes is not None else None
+        if known is not None:
+            known = known[(known["measure"] == AVERAGE) & (known["world"] == "")]
         if known is None or known.empty:
             return "No design choice was varied with two seeds or more, so none can be said to matter most."
         words = [
@@ -161,7 +174,7 @@ class Group:
         ]
         least = f"; least, {words[-1]}" if len(words) > 2 else ""
         second = f", then {words[1]}" if len(words) > 1 else ""
-        return f"What moved the average most was {words[0]}{second}{least}."
+        return f"Over the levels that were tried, what moved the average most was {words[0]}{second}{least}."
 
     def _undecided(self) -> str:
         found = self.lessons
@@ -189,7 +202,9 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     for (scale, suffix), members in by_group.items():
         law = results / scale / members[0].named(LAW) / "law.json"
         parts = all_parts(lessons, [one.parts for one in members], law)
+        worlds = {one.manifest.sweep.name: earlier_world(one.manifest) for one in members}
         judged = judge_lessons(lessons, parts)
+        judged = judged.assign(world=judged["sweep"].map(worlds).fillna(""))
         cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])
         groups.append(Group(scale, suffix, tuple(members), judged, parts, cheaper))
     return groups

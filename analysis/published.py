@@ -1,11 +1,14 @@
 """The paper's tables of models (Tables 1, 3 and 4), with our numbers next to the published ones."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.paper import read_paper
+from analysis.statistics import quantile
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, write_csv, write_tables
 from analysis.tables import benchmarks, plus_minus, published_cell, references, shown_rows, title
@@ -37,8 +40,8 @@ lmms-eval's `pope` is accuracy, not F1, and is left out."""
 ASKED = {"Table 3": ("captioning", "vqa"), "Table 4": ("imported",)}
 """Families of benchmarks that may be the paper's own, by table."""
 OWN_TASKS = (
-    "Our rows: mean ± standard error over seeds, with one seed over blocks of questions, on our own mirrors of the "
-    "benchmarks unless they are named alike; compare their order with MM1's, not their height. "
+    "Our rows: mean ± half the 95 % interval over seeds, with one seed over blocks of questions, on our own mirrors of "
+    "the benchmarks unless they are named alike; compare their order with MM1's, not their height. "
     "A dash or a blank: not measured, or not published."
 )
 
@@ -77,7 +80,7 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     named = study.scores.assign(benchmark=study.scores["benchmark"].str.lower().map(mirrors))
     ours = benchmarks(replace(study, scores=named.dropna(subset="benchmark")))
     columns += [column for column in ours["benchmark"].unique() if column not in columns]
-    ours["cell"] = [f"{as_text(s)} ± {as_text(e)}" for s, e in zip(ours["score"], ours["error"], strict=True)]
+    ours["cell"] = [f"{as_text(s)} ± {as_text(w)}" for s, w in zip(ours["score"], _half_width(ours), strict=True)]
     rows = []
     for measure in sorted({measure for *_, measure in paper.values}, key=lambda one: int(one.removesuffix("-shot"))):
         asked = ours[ours["shots"] == int(measure.removesuffix("-shot"))]
@@ -87,9 +90,30 @@ def table_by_benchmark(study: Study, name: str) -> Table:
         for model in dict.fromkeys(panel for panel, _, own in paper.values if own == measure):
             numbers = {one: published_cell(paper.value(model, one, measure), paper.sources) for one in columns}
             rows.append({"shots": measure, "model": f"*{model}*", **numbers})
+    heads = _mirrored(study, mirrors) if study.in_world else {}
+    rows = [{heads.get(column, column): cell for column, cell in row.items()} for row in rows]
     notes = [OWN_TASKS, study.caution, *study.benchmark_notes, *references(paper.sources)]
     heading = f"{name}: {title(study)}"
     return Table(heading, pd.DataFrame(rows), [note for note in notes if note], group="shots")
+
+
+def _mirrored(study: Study, mirrors: Mapping[str, str | None]) -> dict[str, str]:
+    """`chat-knowledge (mirrors ScienceQA)` for each of the paper's benchmarks that the world has its own version of."""
+    own: dict[str, list[str]] = {}
+    scores = study.scores[study.scores["family"] != "imported"]  # other programs ask the paper's own
+    for name in scores["benchmark"].unique():
+        if (label := mirrors.get(name.lower())) and name.lower() != label.lower():
+            own.setdefault(label, []).append(name)
+    return {
+        label: f"{names[0] if len(names) == 1 else f'mean of {len(names)}'} (mirrors {label})"
+        for label, names in own.items()
+    }
+
+
+def _half_width(scores: pd.DataFrame) -> list[float]:
+    """Half the widths of the 95 % intervals of `benchmarks`."""
+    units = zip(scores["error"], scores["error_units"], strict=True)
+    return [error * quantile(0.975, count - 1.0) if count > 1 else np.nan for error, count in units]
 
 
 def encoder_rows(study: Study) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from analysis.published import write_published
 from analysis.report import write_report
 from analysis.table import Table, to_plain, write_csv
 from analysis.tables import scores, short_claims, short_table, write_sweep_tables
-from analysis.validity import read_judged, write_validity
-from analysis.verdicts import lesson_parts
+from analysis.validity import read_judged, without_floor, write_validity
+from analysis.verdicts import asides, lesson_parts
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
@@ -88,7 +88,10 @@ def sweep_in_short(folder: Path) -> str:
 
 def _draw(folder: Path) -> Drawn:
     study, rules, failed = read_judged(folder)
-    claims = judge_claims(study, failed)
+    floor, kept = without_floor(study)
+    claims, lessons = judge_claims(study, failed, kept), load_lessons()
+    if len(claims):
+        claims["aside"] = claims["claim"].map(asides(study, lessons)).fillna("")
     samples = shared_samples(study, shown_arms(study))
     files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
     files.append(write_csv(scores(study), folder / "scores.csv"))
@@ -98,17 +101,19 @@ def _draw(folder: Path) -> Drawn:
     else:
         files += draw_scores(study, folder / "figure")
         if len(claims):
-            files += draw_claims(claims, folder / "contrasts", head(study), f"95 % intervals. {study.caution}".strip())
+            within = (claims["interval"] == "seeds").any()
+            of = "95 % t intervals of differences formed within each seed" if within else "95 % intervals"
+            files += draw_claims(claims, folder / "contrasts", head(study), f"{of}. {study.caution}".strip())
         files += write_published(study, folder)
         validity, table = write_validity(study, rules)
-        written, tables = write_sweep_tables(study, claims, folder)
+        written, tables = write_sweep_tables(study, claims, folder, floor)
         files += [*validity, *written]
         tables |= {table.title: [table]} if table else {}
     return Drawn(
         folder=folder,
         manifest=study.manifest,
         files=tuple(files),
-        parts=lesson_parts(study, load_lessons(), failed),
+        parts=lesson_parts(study, lessons, failed, kept),
         axes=None if study.sweep.search else axis_rows(study),
         missing=tuple(study.missing()),
         caution=study.caution,

@@ -1,6 +1,6 @@
 """Seeds: which ones (and which world) results come from, what differences they can detect, how many are needed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -45,9 +45,24 @@ def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
         said.append(f"One seed ({seeds[0]}): the spread over seeds is unknown, so nothing is decided.")
     elif in_world and set(seeds) <= set(DEVELOPMENT):
         said.append(f"The {seeds_text(seeds)}, on which the world and its recipes were tuned.")
-    if in_world and manifest.data.digest != WORLD_DATA.digest:
+    if earlier_world(manifest):
         said.append(f"Made in an earlier miniature world ({manifest.data.digest}, now {WORLD_DATA.digest}).")
     return " ".join(said)
+
+
+def earlier_world(manifest: Manifest) -> str:
+    """`world 2` for results of an earlier miniature world; otherwise empty."""
+    earlier = manifest.data.kind == WORLD_DATA.kind and manifest.data.digest != WORLD_DATA.digest
+    return manifest.data.digest.replace("-", " ") if earlier else ""
+
+
+def worlds_note(sweeps: Mapping[str, str]) -> str:
+    """Names the sweeps whose results are of an earlier world, by sweep; empty if there are none."""
+    found = {sweep: world for sweep, world in sweeps.items() if world}
+    if not found:
+        return ""
+    named = ", ".join(f"{sweep} ({world})" for sweep, world in found.items())
+    return f"From an earlier miniature world, marked and not ranked with the others: {named}."
 
 
 def smallest_difference(interval: Interval) -> float:

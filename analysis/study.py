@@ -30,8 +30,9 @@ UNPARSED = "unparsed %"
 """Percent of an arm's answers to questions (not captions) that cannot be parsed as an answer."""
 
 UNCERTAINTY = {
-    "seeds": "95 % intervals over {seeds} training seeds (from score = arm + seed + rest), for comparing arms "
-    "by eye; claims are tested within each seed",
+    "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
+    "one variance for all arms (Loftus and Masson): for comparing arms by eye; a score at a new seed is less sure than "
+    "that, and claims are tested within each seed",
     "questions": "95 % intervals over questions, conditional on these models",
 }
 
@@ -174,12 +175,16 @@ class Study:
 
     @property
     def notes(self) -> list[str]:
+        """Notes below tables of means."""
+        return [f"Points; ± {self.uncertainty_note}.", *self.remarks]
+
+    @property
+    def remarks(self) -> list[str]:
         """Notes below every table."""
         missing = self.missing()
         without = f"Without scores: {', '.join(missing)}." if missing else ""
         changed = changed_text(part for one in self.records.values() for part in changed_parts(one.get("code", {})))
-        notes = (f"Points; ± {self.uncertainty_note}.", self.caution, without, changed)
-        return [note for note in notes if note]
+        return [note for note in (self.caution, without, changed) if note]
 
     def mean(self, arm: str, measure: str) -> Interval | None:
         """The mean of an arm with its interval; None without scores."""

@@ -51,7 +51,7 @@ def means_table(study: Study) -> Table:
     for panel, label, arm in shown_rows(study):
         count = len(study.seed_values(arm, study.measures[0]))
         lacking = f" ({count} of {len(study.seeds)} seeds)" if 0 < count < len(study.seeds) else ""
-        own = {measure: plus_minus(study.mean(arm, measure)) for measure in measures}
+        own = {measure: mean_cell(study, arm, measure) for measure in measures}
         rows.append({"group": groups[panel], name: label + lacking, **own})
         numbers = {measure: study.paper.value(panel, label, measure) for measure in measures}
         if any(numbers.values()):
@@ -70,7 +70,7 @@ def short_table(study: Study) -> Table:
     columns = sorted(study.averages, key=lambda name: name == TEXT_CORE)
     columns = [measure for measure in study.measures if measure == CHAT] + columns
     arms = [arm for arm in study.scored if study.representative(arm) == arm]
-    rows = [{"arm": arm} | {measure: plus_minus(study.mean(arm, measure)) for measure in columns} for arm in arms]
+    rows = [{"arm": arm} | {measure: mean_cell(study, arm, measure) for measure in columns} for arm in arms]
     return Table(title(study), pd.DataFrame(rows), study.notes)
 
 
@@ -121,10 +121,10 @@ OTHER_DOCUMENTS = (
 
 
 def losses_table(study: Study) -> Table:
-    """Held-out losses with a row per arm and a column per source: means over seeds ± their standard error."""
+    """Held-out losses with a row per arm and a column per source: means over seeds ± half their 95 % interval."""
     each = study.held_out.groupby(["arm", "source"], sort=False)["loss"].agg(list).unstack("source", sort=False)
     cells = each.reindex(study.scored).map(lambda losses: _loss(losses) if isinstance(losses, list) else MISSING)
-    several = ", ± standard error over seeds" if len(study.seeds) > 1 else ""
+    several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
     title = f"Held-out loss, nats per text token{several}"
     views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
     notes = [OTHER_DOCUMENTS] if len(views) > 1 else []
@@ -133,7 +133,7 @@ def losses_table(study: Study) -> Table:
 
 def _loss(values: list[float]) -> str:
     point = one_sample(values)
-    return f"{point.estimate:.3f} ± {point.error:.3f}" if point else f"{values[0]:.3f}"
+    return f"{point.estimate:.3f} ± {point.half_width:.3f}" if point else f"{values[0]:.3f}"
 
 
 def claims_table(study: Study, claims: pd.DataFrame) -> Table:
@@ -146,21 +146,51 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
         row |= {"expected": one["expectation"], "estimate": estimate(one)}
         if over_seeds:
             row |= {"over questions": _bounds(one["low_questions"], one["high_questions"])}
-            row |= {"detectable": as_text(one["smallest_difference"]), "seeds needed": seeds_cell(one)}
+            row |= {"detectable": as_text(one["smallest_difference"])}
+            row |= {"seeds needed": "" if one.get("aside") else seeds_cell(one)}
         rows.append(row | {"MM1": paper_cell(one, cited), "verdict": verdict_cell(one)})
-    notes = [*study.notes]
+    notes = ["Points; 95 % intervals over questions, conditional on these models.", *study.remarks]
     if over_seeds:
+        notes[0] = "Points; 95 % t intervals of differences formed within each seed."
         notes.append(
             "Each claim is judged individually at 5 %, uncorrected; lessons, which are corrected for multiple testing, "
-            "are in `lessons.md`. A pair's variance over seeds is moderated towards that of the other arms. Directions "
-            "are tested two-sided, equivalence by two one-sided tests against its margin, *keeps* (≥) by one. "
-            "*Detectable*: the true difference that this sweep finds with 80 % power. *Over questions*: the 95 % "
+            "are in `lessons.md`. A pair's variance over seeds is shrunk towards the pool of the other arms (limma). "
+            "Directions are tested two-sided, equivalence by two one-sided tests against its margin, *keeps* (≥) by "
+            "one. *Detectable*: the true difference that this sweep finds with 80 % power. *Over questions*: the 95 % "
             "interval for other questions to the same models. *Seeds needed*: how many decide an undecided claim "
             "with 80 % power if the true difference is the estimate."
         )
     if claims["mixes_machines"].any():
         notes.append("‡ The arms were scored on different machines or with different libraries.")
     return Table(title(study), pd.DataFrame(rows), [*notes, *references(cited)])
+
+
+def floor_tables(claims: pd.DataFrame, floor: Sequence[str]) -> list[Table]:
+    """The differences that kinds of question on the floor move, without them; no table if there are none."""
+    rows = [
+        {"claim": one["claim"], "all kinds": estimate(one), "without kinds on the floor": floorless(one)}
+        for one in claims.to_dict("records")
+        if floorless(one)
+    ]
+    note = (
+        f"Kinds on the floor are those that a decoder fails in words by the scale's last check (`gates.md`): "
+        f"{', '.join(floor)}. Verdicts are by all kinds."
+    )
+    return [Table("Without kinds on the floor", pd.DataFrame(rows), [note])] if rows else []
+
+
+def floorless(row: Row) -> str:
+    """The difference without kinds of question on the floor; empty if they do not move it."""
+    found, low, high = (row.get(f"without_floor{end}", np.nan) for end in ("", "_low", "_high"))
+    return "" if found != found or found == row["estimate"] else estimate({"estimate": found, "low": low, "high": high})
+
+
+def mean_cell(study: Study, arm: str, measure: str) -> str:
+    """`44.5 ± 2.3`. The residual variance over seeds is that of the arms' scores: controls and unparsed answers, which
+    do not share it, have no ±."""
+    point = study.mean(arm, measure)
+    apart = study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
+    return as_text(point.estimate) if point and apart else plus_minus(point)
 
 
 def plus_minus(point: Interval | None) -> str:
@@ -202,8 +232,9 @@ def cited_in(frame: pd.DataFrame) -> list[str]:
 
 
 def verdict_cell(row: Row) -> str:
-    """The verdict, followed by the reason if there is one."""
-    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"])
+    """The verdict, followed by the reason if there is one, or by why no lesson rests on it."""
+    aside = row.get("aside") or ""
+    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"]) + f" ({aside})" * bool(aside)
 
 
 def scores(study: Study) -> pd.DataFrame:
@@ -218,14 +249,16 @@ def scores(study: Study) -> pd.DataFrame:
 def benchmarks(study: Study) -> pd.DataFrame:
     """A row per arm, benchmark and number of shots with the score, the mean over seeds and questions.
 
-    `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`).
+    `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`),
+    of which there are `error_units`.
     """
     keys = ["arm", "benchmark", "family", "shots"]
     each = benchmark_scores(study.scores).groupby(keys, sort=False)["score"].agg(["mean", "min", "max", "count", "sem"])
     table = each.set_axis(["score", "lowest_seed", "highest_seed", "seeds", "error"], axis=1)
-    blocks = study.scores.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False).sem()
+    blocks = study.scores.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False)
     single = table["seeds"] == 1
-    table["error"] = table["error"].where(~single, blocks)
+    table["error"] = table["error"].where(~single, blocks.sem())
+    table["error_units"] = table["seeds"].where(~single, blocks.count())
     table["error_over"] = single.map({True: "blocks of questions", False: "seeds"})
     unparsed = 100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
     return table.assign(unparsed_percent=unparsed).reset_index()
@@ -242,15 +275,17 @@ def sources(study: Study) -> pd.DataFrame:
     return table.drop(columns="fingerprint")
 
 
-def write_sweep_tables(study: Study, claims: pd.DataFrame, folder: Path) -> tuple[list[Path], dict[str, list[Table]]]:
+def write_sweep_tables(
+    study: Study, claims: pd.DataFrame, folder: Path, floor: Sequence[str] = ()
+) -> tuple[list[Path], dict[str, list[Table]]]:
     """Writes benchmarks, sources, contrasts and the main table, `table.md` last; returns the files and the tables by
-    their heading in the report."""
+    their heading in the report. `floor` names the kinds of question on the floor that the sweep asks."""
     tables = {"All scores": [means_table(study), losses_table(study)]}
     frames = {"benchmarks": benchmarks(study), "sources": sources(study)}
     written = [write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     if len(claims):
         written.append(write_csv(claims, folder / "contrasts.csv"))
-        tables = {"Claims of the sweep's file": [claims_table(study, claims)]} | tables
+        tables = {"Claims of the sweep's file": [claims_table(study, claims), *floor_tables(claims, floor)]} | tables
         written += write_tables(folder / "contrasts", *tables["Claims of the sweep's file"])
     written.append(write_csv(means(study), folder / "table.csv"))
     return written + write_tables(folder / "table", *tables["All scores"]), tables

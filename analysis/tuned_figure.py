@@ -1,7 +1,8 @@
 """The figure of instruction-tuned models (MM1, Fig. 6b and 6c): conversations and worked solutions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.statistics import Interval
 from analysis.study import Study
-from analysis.style import GREY, MARKERS, PALETTE, WIDTH, annotate_head, save, styled
+from analysis.style import DASHES, GREY, MARKERS, PALETTE, WIDTH, annotate_head, save, styled
 from mm1_lab.results.summary import CHAT
 
 SOLUTIONS = "solutions"
@@ -20,52 +21,78 @@ MEAN = 1.6
 def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
     """Draws conversations by arm on the left (means per panel and single benchmarks), solutions by shots on the right.
 
-    For MM1's Fig. 6b, the left axis is in percent of the first arm, as in the paper.
+    Arms that are named by a number are joined by lines, as steps of one scale; others stand beside them.
     """
     solutions = [measure for measure in study.measures if measure.startswith(f"{SOLUTIONS} ")]
     with styled():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         axes = figure.subplots(1, 1 + bool(solutions), squeeze=False, width_ratios=[1.4, 1][: 1 + bool(solutions)])[0]
-        _conversations(axes[0], study, relative=study.sweep.reproduces == "Fig. 6b")
+        _conversations(axes[0], study)
         if solutions:
             _solutions(axes[1], study, solutions)
-        unknown = "MM1's values were never published." * bool(study.sweep.reproduces)
+        dashes = "Dashed: no arm is above the majority answer. "
+        unknown = dashes + "MM1's values were never published." * bool(study.sweep.reproduces)
         annotate_head(figure, head, f"{study.uncertainty_note}.", study.caution, unknown)
         return save(figure, path)
 
 
-def _conversations(axis: Axes, study: Study, relative: bool) -> None:
+def _conversations(axis: Axes, study: Study) -> None:
     labels = list(dict.fromkeys(label for panel in study.panels.values() for label in panel.arms))
+    if any(map(_is_step, labels)):
+        labels.sort(key=lambda label: not _is_step(label))  # what is no step of the scale stands last
     arms = {label: arm for panel in reversed(study.panels.values()) for label, arm in panel.arms.items()}
     names = study.scores["benchmark"][study.scores["family"] == "chat"].unique()
-    singles = [[_level(study, arms[label], f"{name} 0-shot") for label in labels] for name in names]
-    for number, heights in enumerate(singles):
-        name = "single benchmarks" if number == 0 else None
-        axis.plot(range(len(labels)), _scaled(heights, heights, relative), color=GREY, lw=0.5, alpha=0.7, label=name)
+    levels: dict[str, float] = {}
+    for name in names:
+        measure = f"{name} 0-shot"
+        heights = [float(np.mean(study.seed_values(arms[label], measure) or [np.nan])) for label in labels]
+        majority = study.majority(measure)
+        seen = majority is None or not np.nanmax([-np.inf, *heights]) <= majority
+        _joined(axis, labels, heights, color=GREY, lw=0.5, alpha=0.7, linestyle="-" if seen else DASHES)
+        levels[str(name).removeprefix("chat-")] = heights[-1]
     for number, panel in enumerate(study.panels.values()):
-        points = [study.mean(arm, CHAT) for arm in panel.arms.values()]
+        own = [label for label in labels if label in panel.arms]
+        points = [study.mean(panel.arms[label], CHAT) for label in own]
         heights = [point.estimate if point else np.nan for point in points]
+        look: dict[str, Any] = {"color": PALETTE[number], "linewidth": MEAN}
+        places = [labels.index(label) for label in own]
+        steps = len(own) if not any(map(_is_step, own)) else sum(map(_is_step, own))
+        axis.plot(places[:steps], heights[:steps], **look)
         reach = [point.half_width if point else np.nan for point in points]
-        look = {"color": PALETTE[number], "marker": MARKERS[number], "linewidth": MEAN, "elinewidth": 0.8}
         title = panel.title if len(study.panels) > 1 else "mean"
-        places = [labels.index(label) for label in panel.arms]
-        scaled = _scaled(heights, heights, relative)
-        axis.errorbar(places, scaled, _scaled(reach, heights, relative), label=title, **look)  # type: ignore[arg-type]
+        more: dict[str, Any] = {"marker": MARKERS[number], "elinewidth": 0.8, "label": title, "linestyle": "none"}
+        axis.errorbar(places, heights, reach, color=PALETTE[number], **more)
     axis.set_xticks(range(len(labels)), [label.replace(" of ", "\nof ") for label in labels])
-    axis.set_title("conversations, 0-shot")
-    axis.set_ylabel(f"% of {labels[0]}" if relative else "points")
-    axis.margins(y=0.15)
-    axis.legend(fontsize=6, ncols=2, loc="upper right")
+    axis.set_xlim(-0.3, 1.3 * (len(labels) - 0.7))
+    axis.set_title("conversations, 0-shot; grey: single benchmarks")
+    axis.set_ylabel("points")
+    axis.margins(y=0.1)
+    axis.set_ylim(bottom=0)
+    _name_lines(axis, len(labels) - 0.9, levels)
+    axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
-def _level(study: Study, arm: str, measure: str) -> float:
-    return float(np.mean(study.seed_values(arm, measure) or [np.nan]))
+def _is_step(label: str) -> bool:
+    return label.isdigit()
 
 
-def _scaled(values: Sequence[float], heights: Sequence[float], relative: bool) -> list[float]:
-    """The values unchanged, or if `relative` in percent of the first height (NaN if that is 0)."""
-    whole = heights[0] or np.nan
-    return [100 * value / whole for value in values] if relative else list(values)
+def _joined(axis: Axes, labels: Sequence[str], heights: Sequence[float], **look: Any) -> None:
+    """Draws heights over labels as a line, and those beside the steps of a scale as short strokes."""
+    steps = sum(map(_is_step, labels)) or len(labels)
+    axis.plot(range(steps), heights[:steps], **look)
+    for place in range(steps, len(labels)):
+        axis.plot([place - 0.12, place + 0.12], [heights[place]] * 2, **look)
+
+
+def _name_lines(axis: Axes, right: float, levels: Mapping[str, float]) -> None:
+    """Writes each benchmark's name at the right end of its line, from low to high, each clear of the one below."""
+    low, high = axis.get_ylim()
+    gap, free = 0.045 * (high - low), -np.inf
+    for name, level in sorted(levels.items(), key=lambda one: one[1]):
+        if np.isfinite(level):
+            free = max(level, free + gap)
+            axis.plot([right - 0.1, right - 0.02], [level, free], color=GREY, linewidth=0.3)
+            axis.annotate(name, (right, free), va="center", fontsize=5, color=GREY)
 
 
 def _solutions(axis: Axes, study: Study, measures: Sequence[str]) -> None:
@@ -80,6 +107,11 @@ def _solutions(axis: Axes, study: Study, measures: Sequence[str]) -> None:
         reach = [point.half_width if point else np.nan for point in points]
         axis.errorbar(aside, heights, reach, label=arm, **look)  # type: ignore[arg-type]
     axis.set_xticks(range(len(measures)), [measure.split()[-1].removesuffix("-shot") for measure in measures])
+    majority = [study.majority(measure) for measure in measures]
+    if all(level is not None for level in majority):
+        axis.plot(range(len(measures)), majority, color=GREY, linestyle=":", linewidth=1, label="majority answer")  # type: ignore[arg-type]
     axis.set_xlabel("worked solutions in the prompt")
+    axis.set_ylabel("points")
     axis.set_title("solutions")
+    axis.set_ylim(bottom=0)
     axis.legend(fontsize=6)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -25,14 +25,14 @@ from mm1_lab.files import write_text
 from mm1_lab.results import variant_name
 from mm1_lab.results.summary import PLAIN, benchmark_scores, by_content
 
-Verdict = Literal["pass", "floor", "fail", "unknown"]
-"""`floor`: a kind of question that does not count as a result; `unknown`: more seeds are needed to tell."""
+Verdict = Literal["pass", "floor", "fail", "needs more seeds"]
+"""`floor`: a kind of question that does not count as a result."""
 
 TALLY: dict[Verdict, str] = {
     "pass": "pass",
     "fail": "fail",
     "floor": "name a kind of question floor",
-    "unknown": "need more seeds to tell",
+    "needs more seeds": "need more seeds to tell",
 }
 
 ABOVE = 5.0
@@ -79,7 +79,7 @@ def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
     encoders or decoders failed in the scale's last check."""
     blind = [row.what for row in rows if row.rule in ("above majority", "above blind") and row.verdict == "fail"]
     gates = [
-        f"{row['gate']} {row['what']}, seed {row['seed']}"
+        f"{row['gate'].replace('told in words', 'text only')} {row['what']}, seed {row['seed']}"
         for row in _gates(study)
         if row["verdict"] == "fail" and (not row["seed"] or int(row["seed"]) in study.seeds)
     ]
@@ -94,6 +94,19 @@ def _gates(study: Study) -> list[dict[Hashable, str]]:
     name = variant_name("check_scale", manifest.overrides, manifest.data_name)
     path = study.variant.folder.with_name(name) / "gates.csv"
     return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
+
+
+def _kinds_on_floor(study: Study) -> set[str]:
+    return {row["what"].partition(",")[0] for row in _gates(study) if row["verdict"] == "floor"}
+
+
+def without_floor(study: Study) -> tuple[list[str], Study | None]:
+    """The kinds of question about images that the scale's last check found on the floor, and the study without them;
+    None if it asks none."""
+    scores, floor = study.scores, _kinds_on_floor(study)
+    on_floor = scores["family"].isin(PLAIN) & scores["kind"].isin(floor)
+    kinds = sorted(set(scores["kind"][on_floor]))
+    return kinds, replace(study, scores=scores[~on_floor]) if kinds else None
 
 
 def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table | None]:
@@ -156,7 +169,7 @@ class _Facts:
 
     def seeing(self) -> Iterator[Row]:
         """Rules for every visual benchmark, and for every kind of question of a benchmark with several."""
-        floor = {row["what"].partition(",")[0] for row in _gates(self.study) if row["verdict"] == "floor"}
+        floor = _kinds_on_floor(self.study)
         vqa = self.scores[self.scores["family"] == "vqa"]
         for benchmark, table in vqa.groupby("benchmark", sort=False, observed=True):
             kinds = list(dict.fromkeys(table["kind"]))
@@ -221,7 +234,9 @@ class _Facts:
         for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots, captions by content", few)):
             averages = _by_seed(asked)
             spread = float(averages.std()) if len(averages) > 1 else np.nan
-            verdict: Verdict = "unknown" if np.isnan(spread) else "pass" if spread <= SEED_SPREAD[name] else "fail"
+            verdict: Verdict = (
+                "needs more seeds" if np.isnan(spread) else "pass" if spread <= SEED_SPREAD[name] else "fail"
+            )
             what = f"standard deviation of the base's average over {len(averages)} seeds, {name}"
             yield Row("steady over seeds", what, spread, np.nan, np.nan, f"≤ {SEED_SPREAD[name]:g}", verdict)
         for shots, asked in table[table["family"] == "vqa"].groupby("shots"):
@@ -241,10 +256,10 @@ def _row(rule: str, what: str, found: Interval, needed: str, verdict: Verdict) -
 
 
 def _verdict(low: float, high: float, needed: float, otherwise: Verdict) -> Verdict:
-    """The verdict for an interval whose lower end must reach `needed`; `unknown` if the interval contains it."""
+    """The verdict for an interval whose lower end must reach `needed`; an interval with it inside needs more seeds."""
     if low >= needed:
         return "pass"
-    return otherwise if high < needed else "unknown"
+    return otherwise if high < needed else "needs more seeds"
 
 
 def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

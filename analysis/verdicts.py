@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims import Claim, Verdict, claim_row, grounds, needed, p_columns, p_values, row_of, say
+from analysis.claims import Claim, Verdict, claim_row, grounds, needed, p_columns, p_values, row_of, say, without_floor
+from analysis.effects import levels_of
 from analysis.lessons import LAW, Lesson, Part, claims_of
 from analysis.lr_law import VERDICT_SEEDS
 from analysis.paper import read_paper
@@ -31,6 +32,7 @@ COLUMNS = (
 PARTS = (
     *("lesson", "part", "decides", "scored_by", "sweep", *COLUMNS, "low_questions", "high_questions"),
     *("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason"),
+    *("without_floor", "without_floor_low", "without_floor_high"),
 )
 """The columns of `all_parts`."""
 
@@ -40,11 +42,14 @@ def lessons_about(study: Study, lessons: Iterable[Lesson]) -> list[Lesson]:
     return [lesson for lesson in lessons if lesson.sweep == study.sweep.name != LAW]
 
 
-def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> pd.DataFrame:
+def lesson_parts(
+    study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = (), kept: Study | None = None
+) -> pd.DataFrame:
     """A row per claim of the lessons about a sweep, and a second one by content if captions have a content score.
 
     Columns in addition to those of claims: `lesson`, `part` (its number), `scored_by` (`wording` or `content`),
     `decides`, and `says`, the uncorrected verdict of the row by itself. `reason` says why a row does not decide.
+    `kept` is as in `judge_claims`.
     """
     reason, rows = grounds(study, failed), []
     for lesson in lessons_about(study, lessons):
@@ -54,12 +59,27 @@ def lesson_parts(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
                 for scored_by, one in _both(study, claim).items():
-                    row = claim_row(study, one, reason)
-                    rows.append(about | {"scored_by": scored_by, **row, "reason": row["reason"] or aside})
+                    row = claim_row(study, one, reason) | without_floor(kept, one)
+                    rows.append(about | {"scored_by": scored_by, **row, "reason": aside or row["reason"]})
             if not claims:
                 why = f"the sweep's file has no contrast {part.contrast!r}" if part.contrast else "no scores"
                 rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": why})
     return pd.DataFrame(rows)
+
+
+def asides(study: Study, lessons: Iterable[Lesson]) -> dict[str, str]:
+    """Why a lesson does not rest on a contrast of the sweep's file, by the contrast's claim: it names the contrast, or
+    compares the same two levels of an axis, in a part that is set aside."""
+    found: dict[str, str] = {}
+    for contrast in study.sweep.contrasts:
+        first, second = (levels_of(study.sweep.arms[arm]) for arm in (contrast.first, contrast.second))
+        differ = {axis: {first.get(axis), second.get(axis)} for axis in first | second}
+        differ = {axis: levels for axis, levels in differ.items() if len(levels) > 1}
+        for part in (part for lesson in lessons_about(study, lessons) for part in lesson.parts):
+            same = part.contrast == contrast.claim or differ == {part.axis: {part.more, part.less}}
+            if same and (aside := part.why_aside(study.in_world)):
+                found.setdefault(contrast.claim, aside)
+    return found
 
 
 def _both(study: Study, claim: Claim) -> dict[str, Claim]:
@@ -155,13 +175,21 @@ def _lesson_row(
         not_run = f"not run: make {command}" if shown["estimate"].isna().all() else ""
         reason = next((one for one in shown["reason"] if one), not_run)
     elif verdict not in DECIDED and lesson.sweep != LAW:
-        needs = max(needed(row, left) for row in deciding.to_dict("records"))
+        needs = _needed(deciding, left)
     lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
     row: dict[str, object] = {name: lead[name] for name in COLUMNS}
     row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
     row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
     row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": p_holm, "family": family}
     return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
+
+
+def _needed(deciding: pd.DataFrame, left: int) -> float:
+    """Seeds that decide a lesson: a lesson falls with one part, so the fewest of the parts that point against it, by
+    each score that has such parts; otherwise it needs all its parts, so the most."""
+    seeds = deciding.assign(needed=[needed(row, left) for row in deciding.to_dict("records")])
+    against = seeds[seeds["p_contradicted"] < seeds["p_supported"]]
+    return float((against.groupby("scored_by")["needed"].min() if len(against) else seeds["needed"]).max())
 
 
 def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
@@ -215,4 +243,4 @@ def _law_row(
     paper = replace(published, value=np.nan) if part.minus else published
     p = p_values(part.expect, part.margin, slope) if slope else {}
     row = row_of(claim, LAW, slope, "sizes", seeds, paper, p, "" if part.aside and slope else reason)
-    return row | {"decides": not part.aside, "scored_by": part.law, "reason": row["reason"] or part.aside}
+    return row | {"decides": not part.aside, "scored_by": part.law, "reason": part.aside or row["reason"]}

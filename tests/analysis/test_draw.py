@@ -18,6 +18,8 @@ from PIL import Image
 
 from analysis.claims import claim_of, claim_row, judge_claims
 from analysis.figures import draw_arms, draw_claims, draw_groups, draw_panels, draw_scores
+from analysis.lesson_tables import lesson_notes
+from analysis.lessons import load_lessons
 from analysis.overview import Drawn
 from analysis.predictions import draw_sheet
 from analysis.proxies import pair_arms
@@ -25,9 +27,11 @@ from analysis.redraw import draw, sweep_in_short
 from analysis.study import Study, read_study
 from analysis.style import annotate_head, save_png, styled
 from analysis.table import to_markdown
-from analysis.tables import means, means_table, scores, short_table, write_sweep_tables
+from analysis.tables import claims_table, floor_tables, means, means_table, scores, short_table, write_sweep_tables
+from analysis.validity import without_floor
+from analysis.verdicts import asides, lesson_parts
 from mm1_lab.cli import main
-from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep
+from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
 from mm1_lab.results.manifest import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
@@ -102,7 +106,12 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
     assert (lift["seeds"], lift["seed_list"], lift["seeds_are"]) == (3, "0 1 2", "development")
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
-    assert "3 training seeds" in text and "conditional on these models" not in text
+    assert "differences formed within each seed" in text and "conditional on these models" not in text
+    table = (three_seeds / "mini" / "data_mix" / "table.md").read_text(encoding="utf-8").split("## Held-out")[0]
+    assert "3 training seeds" in table and "Loftus and Masson" in table
+    (blind,) = (line for line in table.splitlines() if line.startswith("| blind |"))
+    base = next(line for line in table.splitlines() if line.startswith("| 91/9 (2 of 3 seeds) |"))
+    assert "±" not in blind and "±" not in base.split(" | ")[-1] and base.count("±") > 5
     assert "development seeds 0–2, on which the world and its recipes were tuned" in text
 
 
@@ -241,7 +250,7 @@ def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep, monkeypatc
     monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
     draw_scores(study, tmp_path / "figure")
     axes = drawn[0].axes
-    assert [axis.get_title().strip() for axis in axes] == ["held-out loss (less is better)", "captioning (CIDEr)"]
+    assert [axis.get_title().strip() for axis in axes] == ["held-out loss\n(less is better)", "captioning\n(CIDEr)"]
     assert [text.get_text() for text in axes[0].get_xticklabels()] == ["captions", "text"]
     assert all(len(axis.lines) and axis.get_ylim() != (0.0, 1.0) for axis in axes)
     heights = {float(y) for line in axes[0].get_lines() for y in np.atleast_1d(line.get_ydata())}
@@ -283,6 +292,86 @@ def test_a_family_without_scores_at_the_sweep_s_shots_has_no_column(
     assert len(drawn[0].axes) == len(drawn[1].axes)
     with pytest.raises(RequestError, match="no finished trial has a score at 0, 4, 8 shots"):
         means_table(replace(study, scores=imported))
+
+
+def test_the_papers_numbers_of_panels_stand_in_a_column_of_their_own(
+    one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    study = read_study(one_seed / "mini" / "data_mix")
+    draw_panels(study, tmp_path / "figure")
+    columns = len(drawn[0].axes) // len(study.panels)
+    titles = [axis.get_title().strip() for axis in drawn[0].axes[:columns]]
+    assert titles[-1] == "MM1's own\nnumbers" and "new combinations" not in titles
+    *ours, paper = drawn[0].axes[:columns]
+    known = {float(line.get_ydata()[0]) for line in paper.get_lines()}  # type: ignore[arg-type,index]
+    assert {39.3, 45.0, 62.2} <= known
+    assert not any(39.3 in np.atleast_1d(line.get_ydata()) for axis in ours for line in axis.get_lines())
+
+
+def test_what_no_lesson_rests_on_is_told_and_grey(three_seeds: Path, tmp_path: Path) -> None:
+    study = read_study(three_seeds / "mini" / "data_mix")
+    found = asides(study, load_lessons())
+    assert list(found) == ["interleaved documents help text"]
+    claims = judge_claims(study)
+    claims["aside"] = claims["claim"].map(found).fillna("")
+    rows = claims_table(study, claims).frame.set_index("claim")
+    assert "(not testable in this world, whose pages" in rows.loc["interleaved documents help text", "verdict"]
+    assert rows.loc["interleaved documents help text", "seeds needed"] == ""
+    assert "not testable" not in rows.loc["captions lift zero-shot", "verdict"]
+    connector = load_sweep(ROOT / "sweeps" / "connector.yaml")
+    alike = asides(study_of(connector, (), arms=()), load_lessons())
+    assert all("tokens" in claim or "336 px" in claim for claim in alike) and len(alike) == 9
+
+
+def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_mix: Sweep) -> None:
+    folder = write_results(tmp_path, data_mix, data_mix.arms, (0, 1, 2), questions=16)
+    gates = folder.with_name("check_scale") / "gates.csv"
+    gates.parent.mkdir()
+    gates.write_text(
+        'gate,seed,what,verdict\ntold in words,0,"shape, plain wording, 4 shots",floor\n', encoding="utf-8"
+    )
+    study = read_study(folder)
+    assert without_floor(study) == ([], None)
+    hard = (study.scores["benchmark"] == "vqa") & study.scores["question"].str.endswith(("-3", "-7"))
+    hard = hard.to_numpy(bool)
+    lower = study.scores["score"] - 60.0 * (hard & (study.scores["arm"] == "captions").to_numpy(bool))
+    study = replace(study, scores=study.scores.assign(kind=np.where(hard, "shape", study.scores["kind"]), score=lower))
+    kinds, kept = without_floor(study)
+    assert kinds == ["shape"] and kept is not None and len(kept.scores) == len(study.scores) - hard.sum()
+    claims = judge_claims(study, (), kept)
+    (row,) = claims[claims["claim"] == "captions lift zero-shot"].to_dict("records")
+    assert row["estimate"] + 3 < row["without_floor"], "it costs captions in the one and not in the other"
+    plain = kept.scores[kept.scores["family"].isin(("captioning", "vqa")) & (kept.scores["shots"] == 0)]
+    each = plain.groupby(["arm", "seed", "benchmark"])["score"].mean().groupby("arm").mean()
+    assert row["without_floor"] == pytest.approx(each["captions"] - each["interleaved"])
+    (table,) = floor_tables(claims, kinds)
+    assert "captions lift zero-shot" in set(table.frame["claim"]) and "shape" in table.notes[0]
+    assert not any("text-core" in claim for claim in table.frame["claim"])
+    assert judge_claims(study)["verdict"].tolist() == claims["verdict"].tolist()
+    parts = lesson_parts(study, load_lessons(), (), kept)
+    assert (parts["without_floor"] != parts["estimate"]).any() and floor_tables(judge_claims(study), []) == []
+
+
+def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, data_mix: Sweep) -> None:
+    arms = {name: data_mix.arms[name] for name in ("base", "no-vecap", "captions", "blind")}
+    own = {"arms": arms, "panels": {}, "contrasts": ()}
+    write_results(tmp_path, data_mix.model_copy(update=own), arms, (0, 1, 2), questions=16)
+    old = write_results(tmp_path, data_mix.model_copy(update=own | {"name": "encoder"}), arms, (0, 1, 2), questions=16)
+    manifest = json.loads((old / "sweep.json").read_text(encoding="utf-8"))
+    manifest["data"]["digest"] = "world-2"
+    (old / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
+    draw(tmp_path)
+    axes = (tmp_path / "mini" / "axes.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[1] for line in axes.splitlines() if line.startswith("| ")][2:]
+    assert rows[-1] == "encoder (world 2)" and "data_mix" in rows[0] and "not ranked with the others: encoder" in axes
+    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    mattered = next(line for line in text.splitlines() if line.startswith("Over the levels that were tried"))
+    assert mattered.count("data mix") + mattered.count("synthetic captions") <= 2
+    assert "not ranked with the others: encoder (world 2)" in text
+    notes = lesson_notes(pd.DataFrame([{"sweep": "encoder", "world": "world 2", "interval": "", "family": 3}]))
+    assert "encoder (world 2)" in notes[1] and "(3 that could be judged)" in notes[0]
 
 
 def test_a_dollar_is_a_dollar_in_a_title(tmp_path: Path) -> None:
@@ -359,7 +448,9 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     assert (
         "miniature world of drawn shapes" in summary and "No design choice was varied with two seeds or more" in summary
     )
-    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+\)\.", summary)
+    assert re.search(
+        r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, not testable in this world: 1\)\.", summary
+    )
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)

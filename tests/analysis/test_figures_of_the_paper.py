@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -15,7 +16,7 @@ from analysis.published import table_1, table_by_benchmark, write_published
 from analysis.study import Study, read_study
 from analysis.table import to_markdown
 from analysis.tables import short_table
-from mm1_lab.config import Sweep, load_sweep
+from mm1_lab.config import Panel, Sweep, load_sweep
 from mm1_lab.results.summary import PLAIN
 from tests.analysis.results_folder import ROOT, score_rows, study_of, vouch_for, write_results
 
@@ -62,14 +63,22 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": "Table 3"})
     folder = write_results(tmp_path, sweep, arms, (0, 1), questions=16)
     frame = table_by_benchmark(read_study(folder), "Table 3").frame.set_index(["shots", "model"])
-    assert list(frame.columns) == [*["COCO", "NoCaps", "TextCaps", "VQAv2", "TextVQA", "VizWiz", "OKVQA", "GQA"]]
+    assert list(frame.columns) == [
+        *("captions (mirrors COCO)", "novel-captions (mirrors NoCaps)", "text-captions (mirrors TextCaps)"),
+        *("vqa (mirrors VQAv2)", "text-vqa (mirrors TextVQA)", "VizWiz", "OKVQA", "relation-vqa (mirrors GQA)"),
+    ]
+    gqa = "relation-vqa (mirrors GQA)"
     eight = list(frame.loc["8-shot"].index)
     assert eight == ["base", "captions", "*MM1-3B*", "*MM1-7B*", "*MM1-30B*"]
     assert list(frame.loc["16-shot"].index) == ["*MM1-30B*"], "at shots that only the paper has"
     ours = [row.score for row in score_rows("base", 0, 16) + score_rows("base", 1, 16)
             if row.benchmark == "relation-vqa" and row.shots == 8]  # fmt: skip
-    assert float(frame.loc[("8-shot", "base"), "GQA"].split(" ± ")[0]) == pytest.approx(sum(ours) / 32, abs=0.06)
-    assert frame.loc[("8-shot", "base"), "VizWiz"] == "–" and frame.loc[("8-shot", "*MM1-7B*"), "GQA"] == ""
+    assert float(frame.loc[("8-shot", "base"), gqa].split(" ± ")[0]) == pytest.approx(sum(ours) / 32, abs=0.06)
+    each = [np.mean([row.score for row in score_rows("base", seed, 16)
+            if row.benchmark == "relation-vqa" and row.shots == 8]) for seed in (0, 1)]  # fmt: skip
+    half = abs(each[0] - each[1]) / 2 * 12.706  # t with one degree of freedom
+    assert float(frame.loc[("8-shot", "base"), gqa].split(" ± ")[1]) == pytest.approx(half, abs=0.06)
+    assert frame.loc[("8-shot", "base"), "VizWiz"] == "–" and frame.loc[("8-shot", "*MM1-7B*"), gqa] == ""
     assert frame.loc[("8-shot", "*MM1-7B*"), "OKVQA"] == "*51.4* [1]"
     assert [path.name for path in write_published(read_study(folder), folder)] == ["table_3.tex", "table_3.md"]
 
@@ -81,8 +90,12 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
     assert {"table_4.tex", "table_4.md"} <= {path.name for path in write_published(study, folder)}
     assert list(frame.index) == ["base", "captions", *(f"*MM1-{size}-Chat*" for size in SIZES)]
     three = scores[(scores["arm"] == "base") & scores["benchmark"].str.startswith("pope", na=False)]["score"].mean()
-    assert float(frame.loc["base", "POPE"].split(" ± ")[0]) == pytest.approx(three, abs=0.06)
-    assert "±" in frame.loc["base", "MM-Vet"] and "±" in frame.loc["base", "VQAv2"] and frame.loc["base", "SEED"] == "–"
+    assert float(frame.loc["base", "mean of 2 (mirrors POPE)"].split(" ± ")[0]) == pytest.approx(three, abs=0.06)
+    assert (
+        "±" in frame.loc["base", "MM-Vet"]
+        and "±" in frame.loc["base", "chat-vqa (mirrors VQAv2)"]
+        and frame.loc["base", "SEED"] == "–"
+    )
     assert frame.loc["*MM1-30B-Chat*", "MathVista"] == "*39.4* [1]"
 
 
@@ -127,13 +140,12 @@ def test_fig_4_is_drawn_with_a_hole(tmp_path: Path) -> None:
     assert pictures[0] != pictures[1]
 
 
-@pytest.mark.parametrize("reproduces", ["Fig. 6b", "Fig. 6c"])
 def test_fig_6_has_conversations_over_arms_and_solutions_over_shots(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_mix: Sweep, reproduces: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_mix: Sweep
 ) -> None:
-    """Fig. 6b in percent of its first arm; thin lines are single benchmarks."""
+    """In points; thin lines are single benchmarks. Beside steps of a scale, other arms are on no line."""
     arms = {name: data_mix.arms[name] for name in ("captions", "base", "interleaved")}
-    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": reproduces})
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": "Fig. 6b"})
     study = study_of(sweep, (0, 1))
     families = {"vqa": "chat", "text-vqa": "chat", "relation-vqa": "solutions"}
     scores = study.scores.assign(family=study.scores["benchmark"].map(families)).dropna(subset="family")
@@ -145,12 +157,19 @@ def test_fig_6_has_conversations_over_arms_and_solutions_over_shots(
     chat = scores[(scores["family"] == "chat") & (scores["shots"] == 0)].groupby(["arm", "benchmark"])["score"].mean()
     lines = [list(line.get_ydata()) for line in left.lines if len(line.get_ydata()) == 3]
     expected = [[chat[arm, name] for arm in arms] for name in ("vqa", "text-vqa")]
-    expected.append([chat[arm].mean() for arm in arms])
-    if reproduces == "Fig. 6b":
-        expected = [[100 * value / own[0] for value in own] for own in expected]
-        assert left.get_ylabel() == "% of captions"
+    expected += 2 * [[chat[arm].mean() for arm in arms]]  # the line and its markers
+    assert left.get_ylabel() == "points" and left.get_ylim()[0] == 0
+    assert {text.get_text() for text in left.texts} == {"vqa", "text-vqa"}
     assert lines == [pytest.approx(own) for own in expected]
     solved = scores[scores["family"] == "solutions"].groupby(["arm", "shots"])["score"].mean()
     lines = [list(line.get_ydata()) for line in right.lines if len(line.get_ydata()) == 3]
     assert lines == [pytest.approx([solved[arm, shots] for shots in (0, 4, 8)]) for arm in arms]
     assert list(short_table(study).frame.columns)[:2] == ["arm", "chat 0-shot"]
+    steps = {"336": "captions", "five views of 336": "base", "1344": "interleaved"}
+    study = replace(study)
+    study.__dict__["panels"] = {"": Panel(title="resolution", arms=steps)}
+    draw_scores(study, tmp_path / "figure")
+    left = drawn[1].axes[0]
+    assert [text.get_text() for text in left.get_xticklabels()] == ["336", "1344", "five views\nof 336"]
+    joined = [list(line.get_ydata()) for line in left.lines if len(line.get_ydata()) == 2]
+    assert [chat["captions"].mean(), chat["interleaved"].mean()] in [pytest.approx(own) for own in joined]

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from analysis.claims import Claim, claim_of, claim_row, judge_claims
+from analysis.claims import Claim, claim_of, claim_row, judge_claims, needed
 from analysis.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.looks import standing
 from analysis.study import Study
 from analysis.tables import compare_table
-from analysis.verdicts import all_parts, judge_lessons, lesson_parts
+from analysis.verdicts import _needed, all_parts, judge_lessons, lesson_parts
 from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, study_of
 
@@ -267,6 +268,25 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(data_mi
     lift, text = ("captions lift zero-shot", "error"), ("91/9 keeps text skill", "error")
     assert claims["with"].loc[lift] == claims["without"].loc[lift]
     assert wild.loc[lift] > 2 * claims["with"].loc[lift] and wild.loc[text] == claims["with"].loc[text]
+
+
+def test_what_the_world_cannot_ask_is_told_as_such_whatever_the_seeds() -> None:
+    study = study_of(sweep_of("connector", GRID), range(1), lifts=lifts_of(GRID, _144=40))
+    found = judged(study, lessons=LESSONS)
+    assert found["image tokens"]["reason"].startswith("not testable in this world")
+    assert found["connector type"]["reason"] == "one seed"
+
+
+def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
+    """Two parts against the lesson decide it with the fewer seeds; without any it needs the most."""
+    row = {"decides": True, "scored_by": "wording", "expect": "greater", "margin": 0.0, "size": np.nan, "seeds": 3}
+    row |= {"df": 2.0, "p_supported": 1.0, "p_contradicted": 0.2}
+    sure, unsure = row | {"estimate": -5.0, "error": 2.0}, row | {"estimate": -1.0, "error": 2.0}
+    against = pd.DataFrame([sure, unsure])
+    least, most = sorted(needed(one) for one in (sure, unsure))
+    assert least < most and _needed(against, 1) == least
+    lesson_for = against.assign(estimate=-against["estimate"], p_supported=0.2, p_contradicted=1.0)
+    assert _needed(lesson_for, 1) == most
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis.lr_law import fit_law, leave_one_out
+from analysis.lr_law_figure import sized
 from analysis.lr_points import Cell
 from analysis.optimum import Basis, Optimum, find_optimum
 from mm1_lab.config import RequestError
@@ -187,3 +188,9 @@ def test_predictions_hold_what_a_new_search_finds() -> None:
         new = fit_law([each for each in found[:4] if each.bracketed]).predict(3e10)
         held.append(new.low <= found[4].log_rate <= new.high)
     assert 0.92 <= statistics.fmean(held) <= 0.98
+
+
+def test_a_size_that_stands_for_one_of_the_paper_says_its_own() -> None:
+    assert sized("30B", 30.7e6) == "30B (31M here)" and sized("9M", 9.216e3) == "9M (9.2K here)"
+    kept = {"30B": 3e10, "7.3e9": 7.3e9, "9.42M": 9421337.0, "30B:600B": 3e10, "tiny": 9e3}
+    assert [sized(name, params) for name, params in kept.items()] == list(kept)

@@ -91,7 +91,7 @@ def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) ->
     expected = stats.ttest_1samp(asked.groupby("block")["score"].mean(), 0).confidence_interval()
     assert (row.low, row.high) == pytest.approx(tuple(expected))
     what = "standard deviation of the base's average over 1 seeds, 0 shots"
-    assert named["steady over seeds", what].verdict == "unknown"
+    assert named["steady over seeds", what].verdict == "needs more seeds"
 
 
 def test_only_seeds_of_base_and_blind_control_count(tmp_path: Path) -> None:
@@ -130,7 +130,8 @@ def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(5, 9, "pass"), (4, 9, "unknown"), (1, 4, "floor"), (math.nan, math.nan, "unknown")]
+    ("low", "high", "verdict"),
+    [(5, 9, "pass"), (4, 9, "needs more seeds"), (1, 4, "floor"), (math.nan, math.nan, "needs more seeds")],
 )
 def test_an_interval_that_holds_the_bound_cannot_tell(low: float, high: float, verdict: str) -> None:
     assert _verdict(low, high, 5, "floor") == verdict
