@@ -64,7 +64,11 @@ ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
 EXECUTOR = (INLINE, option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS"))
 UNTIL_DECIDED = (
-    switch("--until-decided", "judge lessons at interim looks; run more seeds only for arms of undecided ones"),
+    switch(
+        "--until-decided",
+        "judge lessons, or for a sweep without any the claims of its file, uncorrected, at interim looks; run more "
+        "seeds only for arms of undecided ones",
+    ),
     option("--looks", "numbers of seeds at which it judges; default: 4, 6, … up to --seeds", "4,6,8,10"),
 )
 NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
