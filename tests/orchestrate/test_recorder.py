@@ -252,7 +252,7 @@ def test_an_arm_may_be_renamed_while_its_trial_is_missing(request_: Request) -> 
     plan = make_plan(request_.trials, request_.ledger)
     task = plan.tasks[request_.trials[1].fingerprint]
     SweepRuns(read_manifest(request_.folder), request_.ledger).start(task)
-    renamed = replace(task, trials=(replace(task.trials[0], arm="alt-text"),))
+    renamed = replace(task, trials=(task.trials[0].model_copy(update={"arm": "alt-text"}),))
     for _ in range(2):
         SweepRuns(read_manifest(request_.folder), request_.ledger).start(renamed)
     run = runs_of(request_)[1]["alt-text / seed 0 at smoke"]
