@@ -284,7 +284,7 @@ axis: learning_rate
 recipe: lr_law
 arms:
   small: {decoder: 9M, learning_rate: 0.001}
-  short: {decoder: 9M, learning_rate: 0.001, steps: 100000}
+  coarse: {decoder: 9M, learning_rate: 0.001, resolution: 224}
   large: {decoder: 85M, learning_rate: 0.001}
 search: {rates: 3, factor: 2, extensions: 0}
 """
@@ -301,8 +301,8 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
     assert len(lab.plan(request).query("kind == 'evaluation'")) == 9
     lab.run(request, inline=True)
     arms = json.loads((request.folder / "sweep.json").read_text(encoding="utf-8"))["sweep"]["arms"]
-    assert [name.split()[0] for name in arms if name.endswith(" blind")] == ["small", "short", "large"]
-    assert len(arms) == 12 and arms["short 0.001"]["steps"] == 100_000
+    assert [name.split()[0] for name in arms if name.endswith(" blind")] == ["small", "coarse", "large"]
+    assert len(arms) == 12 and arms["coarse 0.001"]["resolution"] == 224
 
 
 def test_a_search_is_run_whole_and_anew_with_all_its_rates(
