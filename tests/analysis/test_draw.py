@@ -336,7 +336,7 @@ def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_
     assert without_floor(study) == ([], None)
     hard = (study.scores["benchmark"] == "vqa") & study.scores["question"].str.endswith(("-3", "-7"))
     hard = hard.to_numpy(bool)
-    lower = study.scores["score"] - 60.0 * (hard & (study.scores["arm"] == "captions").to_numpy(bool))
+    lower = study.scores["score"] - 300.0 * (hard & (study.scores["arm"] == "captions").to_numpy(bool))
     study = replace(study, scores=study.scores.assign(kind=np.where(hard, "shape", study.scores["kind"]), score=lower))
     kinds, kept = without_floor(study)
     assert kinds == ["shape"] and kept is not None and len(kept.scores) == len(study.scores) - hard.sum()
