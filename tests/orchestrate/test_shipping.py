@@ -44,7 +44,9 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     assert capsys.readouterr().out.count("shipped with the repository") == 2
     assert main(["plan", *BASE, *fresh, "--no-parts"]) == 0
     assert "1 trial, 4 stages to run" in capsys.readouterr().out
-    request = load_request("data_mix", "smoke", "1", ("base",), (), None, Path("fresh"), Path("fresh/store"))
+    request = load_request(
+        "data_mix", "smoke", "1", ("base",), (), None, Path("fresh"), Path("fresh/store"), parts=None
+    )
     ledger = request.ledger
     for task in make_plan(request.trials, ledger).tasks.values():
         if task.kind != "trial":
