@@ -1,5 +1,6 @@
 """Planning and resuming a sweep whose trials are all finished: ten thousand trials compared with twelve."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,8 +59,10 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
     )
     held_out: list[HeldOutRow] = []
     samples: list[SampleRow] = []
-    for trial in request.trials:
-        ledger.write_scores(trial.fingerprint, [SCORE], held_out, samples, {"timings": {}}, None)
+    first, *others = (trial.fingerprint for trial in request.trials)
+    ledger.write_scores(first, [SCORE], held_out, samples, {"timings": {}}, None)
+    for other in others:
+        shutil.copytree(ledger.trial_folder(first), ledger.trial_folder(other))  # ten times as fast as writing it
     request.write_manifest()
     (request.folder / "table.md").write_text("Drawn.\n", encoding="utf-8")
     return len(request.trials)

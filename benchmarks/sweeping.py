@@ -76,8 +76,8 @@ def measure(amounts: Amounts) -> list[Row]:
     count = processors * amounts.trials
     with TemporaryDirectory() as folder:
         parts = Path(folder) / "parts"
-        _make_parts(parts)
-        sweep = _write_sweep(Path(folder), count)
+        make_parts(parts)
+        sweep = write_sweep(Path(folder), count)
 
         def ours(number: int) -> Sweep:
             place = Path(folder) / f"ours-{number}"
@@ -185,7 +185,7 @@ def rates(count: int) -> list[float]:
     return [float(f"{0.002 + 0.00001 * number:.5f}") for number in range(count)]
 
 
-def _write_sweep(folder: Path, count: int) -> Path:
+def write_sweep(folder: Path, count: int) -> Path:
     """Writes our sweep over those learning rates."""
     path = folder / f"rates_{count}.yaml"
     arms = {f"rate {rate:g}": {"learning_rate": rate} for rate in rates(count)}
@@ -196,7 +196,7 @@ def _write_sweep(folder: Path, count: int) -> Path:
     return path
 
 
-def _make_parts(store: Path) -> None:
+def make_parts(store: Path) -> None:
     """Trains the encoder and the decoder that all trials share."""
     from mm1_lab.train.stages import run_stage
 

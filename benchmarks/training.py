@@ -59,7 +59,7 @@ def measure(amounts: Amounts) -> list[Row]:
         documents = min(DOCUMENTS_PER_BATCH, key=partial(_padded_step, stage, data))
         sides = {
             "ours": lambda _: _stage(stage, inputs, data, amounts),
-            "bare": lambda _: _bare(stage, data, amounts),
+            "bare": lambda _: bare(stage, data, amounts),
             "pooled": lambda _: _padded(stage, data, amounts, documents, pooled=True),
             "patches": lambda _: _padded(stage, data, amounts, documents, pooled=False),
             "world": lambda _: _world(stage, data, amounts),
@@ -164,7 +164,7 @@ def _stage(stage: MultimodalStage, inputs: Mapping[str, Path], data: Data, amoun
     return Timing(Seconds(first.core - warmup * step.core, first.wall - warmup * step.wall), step)
 
 
-def _bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
+def bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
     """The same model, loss and optimiser without Lightning, on prepared batches."""
     model = build_mm1(stage, data.tokenizer).train()
     read_by_document(model.decoder)

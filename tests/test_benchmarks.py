@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import commands, evaluation, planning, stock_sweep, sweeping, training
+from benchmarks import commands, evaluation, growth, planning, stock_sweep, sweeping, training
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
 from benchmarks.measure import Budget, Row, alternate, compare, peak_memory
 from benchmarks.products import limit, matrix_products
@@ -97,7 +97,7 @@ def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.M
     from mm1_lab.train.stages import run_stage
 
     monkeypatch.chdir(tmp_path)
-    sweeping._make_parts(tmp_path / "parts")
+    sweeping.make_parts(tmp_path / "parts")
     stage, data = stock_sweep.trial_stage(sweeping.rates(1)[0]), World()
     inputs = {name: tmp_path / "parts" / part.fingerprint for name, part in stage.model.inputs.items()}
     (tmp_path / "ours").mkdir()
@@ -176,3 +176,15 @@ def test_a_part_is_printed_and_nothing_written(
     printed = capsys.readouterr().out
     assert "mm1-lab --help" in printed and "there are no results to draw yet" in printed
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.*")} == before
+
+
+def test_growth_is_told_with_its_exponent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(10, 7.0, 5.0), (100, 10.0, 50.0), (1000, 40.0, 500.0)]
+    lines = growth.markdown(("Trials", ("trials", "s", "MB"), rows)).splitlines()
+    assert lines[4] == "| 10 | 7 | 5 |" and lines[-1] == "| *exponent* | 0.60 | 1.00 |"
+    monkeypatch.setattr(growth, "PLANNED", (12, 24))
+    growth.main(["planning"])
+    assert "| 24 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        growth.main(["nothing"])
+    assert "no part nothing; there are step, sweeping, planning" in capsys.readouterr().err
