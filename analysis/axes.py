@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.effects import UNSET, Effect, axis_effect, forest_importances, grid_effects, varying
+from analysis.effects import Effect, axis_effect, forest_importances, grid_effects, varying
 from analysis.seeds import seed_columns, worlds_note
 from analysis.study import Study
-from analysis.style import DARK, NARROW, PALETTE, annotate_head, save, styled
+from analysis.style import BLUE, DARK, GREY, NARROW, annotate_head, save, styled
 from analysis.table import MISSING, Row, Table, as_text
 from mm1_lab.results.summary import AVERAGE, CHAT
 
@@ -49,16 +49,10 @@ def axis_rows(study: Study) -> pd.DataFrame:
         for method, effect in effects:
             own = dict.fromkeys(each[effect.axes[0]] for each in levels.values()) if len(effect.axes) == 1 else ()
             row = {"sweep": study.sweep.name, "axis": " × ".join(effect.axes), "axes": len(effect.axes)}
-            row |= {"levels": " / ".join(map(_named, own)), "measure": measure, "method": method, "arms": effect.arms}
+            row |= {"levels": " / ".join(own), "measure": measure, "method": method, "arms": effect.arms}
             row |= {"spread": effect.spread, "low": effect.low, "high": effect.high, "p": effect.p_value}
             rows.append(row | {"share": effect.share} | seed_columns(study.seeds))
     return pd.DataFrame(rows)
-
-
-def _named(level: str) -> str:
-    """A level in words: `encoder` for the list `['encoder']`, `none` for an empty list or an unset field."""
-    inner = level.removeprefix("[").removesuffix("]").replace("'", "")
-    return "none" if inner in ("", UNSET) else inner
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,26 +130,20 @@ def levels_in_short(row: Row) -> str:
 RIGHT: tuple[str, str] = ("axes fraction", "data")
 
 
-def _colour(sweeps: list[str], sweep: str) -> str:
-    return PALETTE[(sweeps.index(sweep) + 4) % len(PALETTE)]
-
-
 def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
-    """Draws the ranking as dots with intervals, one colour per sweep, with a rule above each kind without a rank."""
+    """Draws the ranking as dots with intervals, and a rule above each kind without a rank."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
-    sweeps = list(dict.fromkeys(row["sweep"] for row in shown))
     with styled():
         figure = Figure(figsize=(NARROW, 0.9 + 0.3 * max(len(shown), 1)), layout="constrained")
         axis = figure.subplots()
         for place, row in enumerate(shown):
-            colour = _colour(sweeps, row["sweep"])
             errors = np.array([[row["spread"] - row["low"]], [row["high"] - row["spread"]]])
-            face = "white" if row["seeds"] == 1 else colour
-            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=colour, mfc=face)
+            face = "white" if row["seeds"] == 1 else BLUE
+            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=BLUE, mfc=face)
             beside = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "ha": "right"}
             axis.annotate(row["axis"], (-0.01, place), va="bottom", **beside)  # type: ignore[arg-type]
             small = f"{_sweep(row)}{', chat' * (row['measure'] == CHAT)}: {levels_in_short(row)}"
-            axis.annotate(small, (-0.01, place), va="top", color=colour, fontsize=6, **beside)  # type: ignore[arg-type]
+            axis.annotate(small, (-0.01, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
             axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
         for place, (above, below) in enumerate(pairwise(shown)):
             if _rank(above) != _rank(below):
@@ -164,14 +152,18 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
                 axis.annotate(words, (0.99, place + 0.53), ha="right", va="top", fontsize=6, color=DARK, xycoords=RIGHT)
         axis.set_yticks([])
         axis.set_ylim(len(shown) - 0.4, -0.6)
-        axis.set_xlim(0, 1.05 * max((np.nanmax([row["spread"], row["high"]]) for row in shown), default=1) or 1)
+        longest = max((row["spread"] for row in shown), default=0) or 1
+        furthest = max((np.nanmax([row["spread"], row["high"]]) for row in shown), default=0)
+        end = 1.05 * min(furthest or longest, 1.4 * longest)  # one wide interval must not squeeze all others
+        axis.set_xlim(0, end)
         axis.grid(axis="x")
         axis.spines["left"].set_visible(False)
         tuned = ", or of chat" * any(row["measure"] == CHAT for row in shown)
         axis.set_xlabel(f"spread of the average{tuned}, in points")
-        notes = ["95 % intervals; between two levels the spread is their difference. A colour per sweep."]
+        notes = ["95 % intervals; between two levels the spread is their difference."]
+        notes += [f"Lines that reach the right edge go on, up to {furthest:.0f}."] * bool(furthest > end)
         notes += ["Open circles: one seed, no interval."] * any(row["seeds"] == 1 for row in shown)
         notes += ["All seeds are development seeds."] * all(row["seeds_are"] == "development" for row in shown)
         notes += ["Chat: conversations with tuned models."] * bool(tuned)
-        annotate_head(figure, title, *notes, _worlds(rows))
+        annotate_head(figure, title, *notes, _worlds(pd.DataFrame(shown)))
         return save(figure, path)

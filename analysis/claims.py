@@ -14,6 +14,7 @@ Columns:
 - `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict`, and `reason` if there is none.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -91,6 +92,12 @@ def grounds(study: Study, failed: Sequence[str] = ()) -> str:
     if len(study.seeds) < 2:
         return "one seed"
     return f"the base fails its gates: {', '.join(failed)}" if failed else ""
+
+
+def in_short(reason: str) -> str:
+    """What stands before the first comma or colon of a reason, for a figure or a count: `not testable` for
+    `not testable in this world: …`."""
+    return re.split("[:,]| in this", reason)[0]
 
 
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:

@@ -40,10 +40,17 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
             found["data mix"] = ":".join([*list(percent.values())[:3], *others])
             found["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
         elif isinstance(value, dict):
-            found |= {f"{name} {key}": UNSET if inner is None else str(inner) for key, inner in value.items()}
+            found |= {f"{name} {key}": _level(inner) for key, inner in value.items()}
         else:
-            found[name] = UNSET if value is None else str(value)
+            found[name] = _level(value)
     return {name.replace("_", " "): level for name, level in found.items()}
+
+
+def _level(value: object) -> str:
+    """A field's value in words: `encoder` for the list `['encoder']`, `none` for an empty one."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return UNSET if value is None else str(value)
 
 
 def varying(sweep: Sweep) -> Levels:

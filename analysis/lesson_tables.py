@@ -7,7 +7,7 @@ from typing import get_args
 import pandas as pd
 
 from analysis.claims import Verdict
-from analysis.figures import draw_claims
+from analysis.claims_figure import draw_claims
 from analysis.lessons import LAW
 from analysis.seeds import worlds_note
 from analysis.table import MISSING, Row, Table
@@ -106,6 +106,7 @@ def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
     there = lessons["estimate"].notna()
     missing = ", ".join(lessons["lesson"][~there])
     note = "95 % intervals of the part that decides each verdict." + f" Not run: {missing}." * bool(missing)
-    if "world" in lessons:
-        note = f"{note} {worlds_note(dict(zip(lessons['sweep'], lessons['world'], strict=True)))}".strip()
-    return draw_claims(lessons[there & (lessons["sweep"] != LAW)], path, title, note)
+    shown = lessons[there & (lessons["sweep"] != LAW)]
+    if "world" in shown:
+        note = f"{note} {worlds_note(dict(zip(shown['sweep'], shown['world'], strict=True)))}".strip()
+    return draw_claims(shown, path, title, note)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.seeds import caution
 from analysis.statistics import Floats, Interval, mean_of
-from mm1_lab.config import RequestError, Size, parse_count, short_count
+from mm1_lab.config import Recipe, RequestError, Size, canonical_json, parse_count, short_count
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores
 from mm1_lab.results.summary import held_out_loss, measures, most_shots
 
@@ -67,8 +67,8 @@ class Measurements:
 
     title: str
     points: pd.DataFrame
-    """A row per run: name (the cell's), params, tokens (NaN if unknown), learning_rate, seed (−1 if unknown), and a
-    column per objective (NaN if the run failed)."""
+    """A row per run: name (the cell's; several may have one size), params, tokens (NaN if unknown), learning_rate, seed
+    (−1 if unknown), and a column per objective (NaN if the run failed)."""
     objectives: tuple[Objective, ...]
     """The objectives, the main one first."""
     notes: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Measurements:
     def cells(self, objective: Objective) -> list[Cell]:
         """The cells by size and tokens; scores are negated if lower is better."""
         cells, sign = [], -1.0 if objective.lower_is_better else 1.0
-        for _, rows in self.points.groupby(CELL, dropna=False):
+        for _, rows in self.points.groupby([*CELL, "name"], dropna=False):
             name, params, tokens = rows.iloc[0][["name", *CELL]]
             rates = np.round(np.log(rows["learning_rate"].to_numpy(np.float64)), 10)
             scores, seeds = sign * rows[objective.column].to_numpy(np.float64), rows["seed"].to_numpy(np.int64)
@@ -213,7 +213,7 @@ class SearchResults:
         records = read_records(self.variant)
         sizes = {r["recipe"]["decoder"]: r["config"]["model"]["decoder"]["size"] for r in records.values()}
         counts = {name: Size.model_validate(size).parameters().dense for name, size in sizes.items()}
-        diverged = self.variant.ledger.diverged()
+        diverged, names = self.variant.ledger.diverged(), self.cell_names
         rows = []
         for trial in self.variant.trials.itertuples():
             recipe = self.variant.manifest.sweep.arms[str(trial.arm)]
@@ -224,10 +224,18 @@ class SearchResults:
                 rate = records[str(trial.fingerprint)]["config"]["model"]["training"]["learning_rate"]
                 average = averages[trial.arm, trial.seed]
                 loss = held_out_loss(losses[trial.arm, trial.seed], recipe.data_mix.shares())
-            row = {"name": recipe.decoder, "params": float(counts[recipe.decoder]), "tokens": math.nan}
+            row = {"name": names[_start(recipe)], "params": float(counts[recipe.decoder]), "tokens": math.nan}
             row |= {"learning_rate": float(rate), "seed": trial.seed, "images": recipe.images, "arm": trial.arm}
             rows.append(row | {self.average: average, HELD_OUT: loss})
         return pd.DataFrame(rows)
+
+    @cached_property
+    def cell_names(self) -> dict[str, str]:
+        """Names of the cells by `_start`: that of the size, or of the search's arm if several have this size."""
+        starts: dict[str, dict[str, str]] = {}
+        for arm, recipe in self.variant.manifest.sweep.arms.items():
+            starts.setdefault(recipe.decoder, {})[_start(recipe)] = arm.removesuffix(" blind").rpartition(" ")[0]
+        return {start: size if len(arms) == 1 else arm for size, arms in starts.items() for start, arm in arms.items()}
 
     @cached_property
     def measurements(self) -> Measurements:
@@ -270,18 +278,28 @@ class SearchResults:
     def notes(self, in_front: str) -> tuple[str, ...]:
         """Notes on how the average compares with the blind controls, and why `in_front` is the main objective."""
         known = {size: lead for size, lead in self.leads.items() if lead}
+        several = self.runs.groupby("params")["name"].unique()
+        shared = [f"{' and '.join(names)} have one size: each has an optimum of its own, and the law goes through all."
+                  for names in several if len(names) > 1]  # fmt: skip
         if len(known) < len(self.leads):
-            return (f"The {self.average} is not compared with blind controls yet; {HELD_OUT} stands in front.",)
+            lacking = f"The {self.average} is not compared with blind controls yet; {HELD_OUT} stands in front."
+            return (lacking, *shared)
         listed = ", ".join(f"{size} {_lead_text(lead)}" for size, lead in known.items())
         listed = f"The {self.average} at the best rate − blind control, points: {listed}."
         if self.sees:
             lawless = "It has no law, so the held-out loss stands in front."
-            return (listed, lawless) if in_front == HELD_OUT else (listed,)
+            return (listed, *[lawless] * (in_front == HELD_OUT), *shared)
         weak = ", ".join(size for size, lead in known.items() if not _positive(lead))
         return (
             f"{listed} At {weak} it is not above the blind control's: these sizes are the wrong ones for that "
             f"objective at this scale, and {HELD_OUT} stands in front.",
+            *shared,
         )
+
+
+def _start(recipe: Recipe) -> str:
+    """The same text for all rates of a search's arm and for its blind control, and for no other arm."""
+    return canonical_json(recipe.model_dump(mode="json", exclude={"learning_rate", "images"}))
 
 
 def _positive(lead: Interval) -> bool:

@@ -61,9 +61,12 @@ def _last_targets(folder: Path) -> list[Target]:
     path = folder / "law.json"
     if not path.exists():
         return []
-    values = json.loads(path.read_text(encoding="utf-8"))
-    rows = [row for fit in values["fits"] for row in fit["predictions"]]
-    return [Target(name, params) for name, params in {row["size"]: row["params"] for row in rows}.items()]
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        rows = [row for fit in values["fits"] for row in fit["predictions"]]
+        return [Target(name, float(params)) for name, params in {row["size"]: row["params"] for row in rows}.items()]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None
 
 
 def write_fits(folder: Path, measurements: Measurements, fits: Sequence[Fit]) -> list[Path]:

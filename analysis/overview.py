@@ -1,8 +1,7 @@
 """The overview of all sweeps in a results folder: lessons, axes, and a summary to read on a code host."""
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.axes import axes_tables, draw_axes, levels_in_short, ranked
+from analysis.claims import in_short
 from analysis.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
 from analysis.lessons import LAW, load_lessons
 from analysis.proxies import Paired, accuracy, accuracy_table
@@ -121,8 +121,7 @@ class Group:
 
     @property
     def worlds(self) -> dict[str, str]:
-        """The earlier world of each sweep, empty for those of the current one."""
-        return {one.manifest.sweep.name: earlier_world(one.manifest) for one in self.drawn}
+        return _worlds(self.drawn)
 
     @property
     def axes(self) -> pd.DataFrame | None:
@@ -178,7 +177,7 @@ class Group:
 
     def _undecided(self) -> str:
         found = self.lessons
-        reasons = Counter(re.split("[:,]", one)[0] for one in found["reason"][found["verdict"] == "not judged"])
+        reasons = Counter(map(in_short, found["reason"][found["verdict"] == "not judged"]))
         told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
         names = found["lesson"][found["verdict"] == "undecided"]
         left = f"; undecided: {', '.join(names)}" * bool(len(names))
@@ -192,6 +191,11 @@ def _round(count: float) -> str:
     return f"{count / 1e9:.2g} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
 
 
+def _worlds(drawn: Iterable[Drawn]) -> dict[str, str]:
+    """The earlier world of each sweep, empty for those of the current one."""
+    return {one.manifest.sweep.name: earlier_world(one.manifest) for one in drawn}
+
+
 def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     """Groups sweeps by scale, overrides and data, and judges the lessons of each group."""
     lessons = load_lessons()
@@ -202,9 +206,8 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     for (scale, suffix), members in by_group.items():
         law = results / scale / members[0].named(LAW) / "law.json"
         parts = all_parts(lessons, [one.parts for one in members], law)
-        worlds = {one.manifest.sweep.name: earlier_world(one.manifest) for one in members}
         judged = judge_lessons(lessons, parts)
-        judged = judged.assign(world=judged["sweep"].map(worlds).fillna(""))
+        judged = judged.assign(world=judged["sweep"].map(_worlds(members)).fillna(""))
         cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])
         groups.append(Group(scale, suffix, tuple(members), judged, parts, cheaper))
     return groups

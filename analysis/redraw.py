@@ -6,7 +6,8 @@ from pathlib import Path
 
 from analysis.axes import axis_rows
 from analysis.claims import judge_claims
-from analysis.figures import draw_claims, draw_scores, head
+from analysis.claims_figure import draw_claims
+from analysis.figures import draw_scores, head
 from analysis.lessons import load_lessons
 from analysis.lr_report import draw_search
 from analysis.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
@@ -67,7 +68,8 @@ def draw_sweep(folder: Path) -> list[Path]:
     - `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms if the sweep has none;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: means over seeds;
-    - `sources.csv`: held-out loss, tokens and epochs per source; `predictions.html|png`: sampled predictions;
+    - `sources.csv`: held-out loss, tokens and epochs per source; `experts.csv`, for mixtures of experts: their use;
+    - `predictions.html|png`: sampled predictions;
     - `table_1.*`, `table_3.*`, `table_4.*`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
 

@@ -45,7 +45,7 @@ def _group(results: Path, group: Group) -> dict[str, Any]:
         "name": group.name,
         "opening": group.opening,
         "caution": cautions.pop() if len(cautions) == 1 else "",
-        "figures": {name: data_uri(path) for name, path in pictures.items() if path.exists()},
+        "figures": {name: data_uri(path) if path.exists() else "" for name, path in pictures.items()},
         "axes": group.axes_tables,
         "accuracy": group.accuracy_table,
         "lessons": short_lessons(group.lessons, group.lessons_title),

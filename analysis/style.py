@@ -23,6 +23,8 @@ NARROW = 110 / 25.4
 PALETTE = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#CC79A7", "#8C6D31", "#9467BD", "#882255", "#332288")
 """Okabe and Ito's colours, ordered from warm to cold, and four more."""
 BASE = "#000000"
+BLUE, RED = "#0072B2", "#C04A00"
+"""What is supported, or a measurement without an arm's colour; what is refuted."""
 GREY = "#8A8A8A"
 DARK = "#444444"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")

@@ -275,6 +275,43 @@ def sources(study: Study) -> pd.DataFrame:
     return table.drop(columns="fingerprint")
 
 
+EXPERTS = {
+    "busiest_expert": "busiest expert's share",
+    "dead_experts": "experts never chosen",
+    "router_entropy": "router's entropy, nats",
+}
+
+
+def experts(study: Study) -> pd.DataFrame:
+    """How each layer with experts uses them at the end of training: a row per arm, seed and layer; empty without any.
+
+    `experts` is their number; the columns of `EXPERTS` are those of the training curves.
+    """
+    rows = []
+    for trial in study.variant.done.to_dict("records"):
+        record = study.records[trial["fingerprint"]]
+        trained = record["summaries"].get("sft") or record["summaries"].get("multimodal", {})
+        points: dict[int, dict[str, float]] = {}
+        for name, value in trained.get("experts", {}).items():
+            kind, _, layer = name.partition("/layer_")
+            points.setdefault(int(layer), {})[kind] = value
+        size = record["config"]["model"]["decoder"]["size"] if points else {}
+        own = {"arm": trial["arm"], "seed": trial["seed"], "experts": size.get("experts")}
+        rows += [{**own, "layer": layer, **values} for layer, values in sorted(points.items())]
+    return pd.DataFrame(rows)
+
+
+def experts_table(frame: pd.DataFrame) -> Table:
+    """Means over seeds of `experts`, with a row per arm and layer."""
+    means = frame.groupby(["arm", "layer", "experts"], sort=False)[list(EXPERTS)].mean().reset_index()
+    note = (
+        "At the end of training; layers with experts, from the first. If all experts are used alike, the busiest one's "
+        "share is 1 / experts and the entropy log(experts); a router without doubt has an entropy of 0."
+    )
+    formats = {EXPERTS["busiest_expert"]: ".3f", EXPERTS["dead_experts"]: ".1f", EXPERTS["router_entropy"]: ".2f"}
+    return Table("Experts", means.rename(columns=EXPERTS), [note], formats=formats)
+
+
 def write_sweep_tables(
     study: Study, claims: pd.DataFrame, folder: Path, floor: Sequence[str] = ()
 ) -> tuple[list[Path], dict[str, list[Table]]]:
@@ -282,6 +319,9 @@ def write_sweep_tables(
     their heading in the report. `floor` names the kinds of question on the floor that the sweep asks."""
     tables = {"All scores": [means_table(study), losses_table(study)]}
     frames = {"benchmarks": benchmarks(study), "sources": sources(study)}
+    if len(used := experts(study)):
+        tables["All scores"].append(experts_table(used))
+        frames["experts"] = used
     written = [write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     if len(claims):
         written.append(write_csv(claims, folder / "contrasts.csv"))

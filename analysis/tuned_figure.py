@@ -27,27 +27,30 @@ def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
     with styled():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         axes = figure.subplots(1, 1 + bool(solutions), squeeze=False, width_ratios=[1.4, 1][: 1 + bool(solutions)])[0]
-        _conversations(axes[0], study)
+        below = _conversations(axes[0], study)
         if solutions:
             _solutions(axes[1], study, solutions)
-        dashes = "Dashed: no arm is above the majority answer. "
+        dashes = "Dashed: no arm is above the majority answer. " * below
         unknown = dashes + "MM1's values were never published." * bool(study.sweep.reproduces)
         annotate_head(figure, head, f"{study.uncertainty_note}.", study.caution, unknown)
         return save(figure, path)
 
 
-def _conversations(axis: Axes, study: Study) -> None:
+def _conversations(axis: Axes, study: Study) -> bool:
+    """Draws conversations by arm; whether a benchmark is dashed, because no arm is above its majority answer."""
     labels = list(dict.fromkeys(label for panel in study.panels.values() for label in panel.arms))
     if any(map(_is_step, labels)):
         labels.sort(key=lambda label: not _is_step(label))  # what is no step of the scale stands last
     arms = {label: arm for panel in reversed(study.panels.values()) for label, arm in panel.arms.items()}
     names = study.scores["benchmark"][study.scores["family"] == "chat"].unique()
     levels: dict[str, float] = {}
+    dashed = False
     for name in names:
         measure = f"{name} 0-shot"
         heights = [float(np.mean(study.seed_values(arms[label], measure) or [np.nan])) for label in labels]
         majority = study.majority(measure)
         seen = majority is None or not np.nanmax([-np.inf, *heights]) <= majority
+        dashed |= not seen
         _joined(axis, labels, heights, color=GREY, lw=0.5, alpha=0.7, linestyle="-" if seen else DASHES)
         levels[str(name).removeprefix("chat-")] = heights[-1]
     for number, panel in enumerate(study.panels.values()):
@@ -70,6 +73,7 @@ def _conversations(axis: Axes, study: Study) -> None:
     axis.set_ylim(bottom=0)
     _name_lines(axis, len(labels) - 0.9, levels)
     axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    return dashed
 
 
 def _is_step(label: str) -> bool:

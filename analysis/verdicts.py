@@ -218,7 +218,7 @@ def law_parts(lesson: Lesson, path: Path) -> pd.DataFrame:
         fits = {fit["objective"]: fit for fit in json.loads(path.read_text(encoding="utf-8"))["fits"]}
         seeds = sorted(pd.read_csv(path.with_name("points.csv"))["seed"].unique().tolist())
         rows = [_law_row(lesson, part, fits, seeds, path) for part in lesson.parts]
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
     return pd.DataFrame(rows).assign(lesson=lesson.name, part=range(1, len(rows) + 1))
 

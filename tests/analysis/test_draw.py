@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.claims import claim_of, claim_row, judge_claims
-from analysis.figures import draw_arms, draw_claims, draw_groups, draw_panels, draw_scores
+from analysis.claims_figure import draw_claims
+from analysis.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.lesson_tables import lesson_notes
 from analysis.lessons import load_lessons
 from analysis.overview import Drawn
@@ -174,6 +175,24 @@ def test_losses_tokens_and_epochs_of_every_source_are_told(one_seed: Path, data_
     captions = table[table["source"] == "captions"]
     assert set(captions["loss"]) == {0.75} and set(captions["tokens"]) == {900} and set(captions["epochs"]) == {0.5}
     assert "| base | 0.750 | 1.500 |" in (folder / "table.md").read_text(encoding="utf-8")
+
+
+def test_what_experts_do_is_told_per_layer(one_seed: Path, tmp_path: Path) -> None:
+    """Of the arm that has some; the others' tables are as before."""
+    study = read_study(one_seed / "mini" / "data_mix")
+    used = {"busiest_expert/layer_1": 0.25, "dead_experts/layer_1": 0.0, "router_entropy/layer_1": 1.386}
+    used |= {"busiest_expert/layer_2": 0.5, "dead_experts/layer_2": 2.0, "router_entropy/layer_2": 0.1}
+    (base,) = study.variant.done.query("arm == 'base'")["fingerprint"]
+    record = dict(study.records[base])
+    record["summaries"] = {"multimodal": {**record["summaries"]["multimodal"], "experts": used}}
+    record["config"] = {"model": {"decoder": {"size": {"experts": 4}}}}
+    _, tables = write_sweep_tables(replace(study, records={**study.records, base: record}), pd.DataFrame(), tmp_path)
+    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    assert "| base | 1 | 4 | 0.250 | 0.0 | 1.39 |" in lines and "| base | 2 | 4 | 0.500 | 2.0 | 0.10 |" in lines
+    assert "Experts" in [table.title for table in tables["All scores"]], "which the report shows, too"
+    rows = pd.read_csv(tmp_path / "experts.csv")
+    assert rows["busiest_expert"].tolist() == [0.25, 0.5] and set(rows["seed"]) == {0}
+    assert not (one_seed / "mini" / "data_mix" / "experts.csv").exists()
 
 
 def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
@@ -448,9 +467,7 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     assert (
         "miniature world of drawn shapes" in summary and "No design choice was varied with two seeds or more" in summary
     )
-    assert re.search(
-        r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, not testable in this world: 1\)\.", summary
-    )
+    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, not testable: 1\)\.", summary)
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)

@@ -15,6 +15,7 @@ import pytest
 from analysis.claims import Claim, claim_of, claim_row, judge_claims, needed
 from analysis.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.looks import standing
+from analysis.lr_report import _last_targets
 from analysis.study import Study
 from analysis.tables import compare_table
 from analysis.verdicts import _needed, all_parts, judge_lessons, lesson_parts
@@ -306,6 +307,16 @@ def write_law(folder: Path, slope: float, half: float, seeds: int = 3, objective
     rows = "".join(f"9M,{seed}\n" for seed in range(seeds))
     law.with_name("points.csv").write_text(f"size,seed\n{rows}", encoding="utf-8")
     return law
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_damaged_law_gets_one_line(tmp_path: Path, text: str) -> None:
+    law = write_law(tmp_path, -0.4, 0.1)
+    law.write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); fit the law again"):
+        all_parts(LESSONS, [], law)
+    with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); delete it"):
+        _last_targets(law.parent)
 
 
 def law_row(law: Path) -> dict[str, Any]:

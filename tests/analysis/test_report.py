@@ -104,6 +104,13 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert "&lt;square&gt;" in text and "<square>" not in text
 
 
+def test_without_an_axis_or_a_lesson_to_draw_there_is_a_report(tmp_path: Path, data_mix: Sweep) -> None:
+    sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})
+    write_results(tmp_path, sweep, ["captions"], [0], questions=16)
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("mini/lessons*.png")) and (tmp_path / "report.html").exists()
+
+
 def test_the_same_results_give_the_same_report(results: Path) -> None:
     first = (results / "report.html").read_bytes()
     groups = group_sweeps(results, draw_sweeps(results))

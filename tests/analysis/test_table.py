@@ -144,3 +144,9 @@ def test_losses_of_other_documents_are_said_to_be_others() -> None:
 
     assert table(1, 1).notes == [] and "not comparable" in table(1, 5).notes[0]
     assert table(1, 5).frame["text"].tolist() == ["1.000", "2.000"]
+
+
+def test_a_csv_does_not_show_the_last_bit_of_a_sum(tmp_path: Path) -> None:
+    numbers = {"half": [58.96875, 58.96875 - 7e-15], "zero": [-8.9e-16, 0.0], "count": [1234567, 2], "name": ["a", "b"]}
+    path = write_csv(pd.DataFrame(numbers), tmp_path / "numbers.csv")
+    assert path.read_text("utf-8") == "half,zero,count,name\n58.9688,0,1234567,a\n58.9688,0,2,b\n"
