@@ -17,7 +17,8 @@ from typing import NoReturn
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
-FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,23 +53,19 @@ def _run(given: list[str]) -> int:
         parser.print_help()
         return WRONG
     if given[0].startswith("-") and not any(flag.startswith(given[0]) for flag in ("-h", "--help", "--version")):
-        print(f"mm1-lab: options come after the command: mm1-lab COMMAND {given[0]}", file=sys.stderr)
-        return WRONG
+        return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {given[0]}")
     if not given[0].startswith("-") and given[0] not in COMMANDS:
-        print(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}", file=sys.stderr)
-        return WRONG
+        return _refuse(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}")
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        print(f"mm1-lab {given[0]}: {_unrecognised(unknown[0], command_parsers(parser)[given[0]])}", file=sys.stderr)
-        return WRONG
+        return _refuse(f"mm1-lab {given[0]}: {_unrecognised(unknown[0], command_parsers(parser)[given[0]])}")
     try:
         code: int = options.function(options)
         return code
     except RequestError as error:
         if options.debug:
             raise
-        print(f"mm1-lab: {error}", file=sys.stderr)
-        return WRONG
+        return _refuse(f"mm1-lab: {error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -76,8 +73,15 @@ def _run(given: list[str]) -> int:
         if options.debug or error.errno not in (*FULL, *FORBIDDEN):
             raise
         what = f"{error.filename}: " if error.filename else ""
-        print(f"mm1-lab: {what}{error.strerror}; fix this and run the same command to continue", file=sys.stderr)
-        return FAILED if error.errno in FULL else WRONG
+        text = f"mm1-lab: {what}{error.strerror}; fix this and run the same command to continue"
+        return _refuse(text, FAILED if error.errno in FULL else WRONG)
+
+
+def _refuse(text: str, code: int = WRONG) -> int:
+    from mm1_lab.config import bounded
+
+    print(bounded(text), file=sys.stderr)
+    return code
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -112,7 +116,9 @@ class _Parser(argparse.ArgumentParser):
     """Reports errors in one line, with the command's example instead of the list of options."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG, f"{self.prog}: {message.removeprefix('argument ')}; {self.epilog}\n")
+        from mm1_lab.config import bounded
+
+        self.exit(WRONG, bounded(f"{self.prog}: {message.removeprefix('argument ')}; {self.epilog}") + "\n")
 
 
 class _Version(argparse.Action):

@@ -52,8 +52,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
+        error.filename = str(path)  # a full disk is reported without one, a read-only one with the temporary file's
         raise
 
 
@@ -64,16 +65,19 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
-        temporary.replace(path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def replace(temporary: Path, path: Path) -> None:
-    """Atomically renames a file or a folder into place; syncs its content to disk before, and the name after."""
+def replace(temporary: Path, path: Path, over: bool = True) -> None:
+    """Atomically renames a file or a folder into place; syncs its content to disk before, and the name after.
+
+    Unless `over`, raises OSError for a folder that exists already.
+    """
     for written in (temporary, *temporary.rglob("*")):
         _sync(written)
-    if path.is_dir():
+    if over and path.is_dir():
         shutil.rmtree(path)
     os.replace(temporary, path)
     _sync(path.parent)

@@ -62,7 +62,8 @@ SETTINGS = (SEEDS, SET, IN_RESULTS, STORE)
 REQUEST = (SCALE, DATA, *SETTINGS)
 ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "one stage after another in this process, without Ray")
-EXECUTOR = (INLINE, option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS"))
+ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
+EXECUTOR = (INLINE, ADDRESS)
 UNTIL_DECIDED = (
     switch(
         "--until-decided",

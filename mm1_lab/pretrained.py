@@ -217,9 +217,13 @@ def check_folder(folder: Path) -> None:
     if pickled:
         raise RequestError(f"{folder}: {pickled[0]} is pickled and could run code when loaded; delete it")
     if (folder / DONE).exists():
-        for name in json.loads((folder / DONE).read_text(encoding="utf-8"))["files"]:
-            if not (folder / name).exists():
-                raise RequestError(f"{folder}: lacks {name}; the copy is incomplete, export it again")
+        try:
+            names = list(json.loads((folder / DONE).read_text(encoding="utf-8"))["files"])
+            lacking = [name for name in names if not (folder / name).exists()]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RequestError(f"{folder / DONE}: is damaged ({first_line(error)}); export it again") from None
+        if lacking:
+            raise RequestError(f"{folder}: lacks {lacking[0]}; the copy is incomplete, export it again")
 
 
 def _weight_map(folder: Path) -> dict[str, str]:

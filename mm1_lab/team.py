@@ -6,6 +6,7 @@ counts. In a single process each function returns its argument. All processes mu
 order.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -44,6 +45,11 @@ def device() -> torch.device:
     if torch.cuda.is_available() and (size() == 1 or distributed.get_backend() == "nccl"):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def only_in_first() -> AbstractContextManager[Any]:
+    """While it is open, all processes except the first create tensors without memory, on the meta device."""
+    return nullcontext() if is_first() else torch.device("meta")
 
 
 def own(count: int) -> slice:
@@ -93,6 +99,15 @@ def broadcast(value: T) -> T:
     values = [value]
     distributed.broadcast_object_list(values, device=device())
     return values[0]
+
+
+def collect(value: T) -> list[T]:
+    """The values of all processes, in their order."""
+    if size() == 1:
+        return [value]
+    values: list[Any] = [None] * size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def gather(rows: torch.Tensor, own: slice, count: int) -> torch.Tensor:

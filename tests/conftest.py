@@ -1,6 +1,7 @@
 """Shared by all tests: data small enough to know by heart, and places in which the real command runs."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -178,6 +179,15 @@ def make_place(folder: Path) -> Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return make_place(tmp_path)
+
+
+@pytest.fixture
+def within_a_gigabyte() -> Iterator[None]:
+    """Fails a test during which this process grew by more."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit <= 1 << 30
 
 
 @pytest.fixture(scope="session")

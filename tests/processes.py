@@ -18,9 +18,14 @@ def descendants(ancestor: int) -> list[int]:
     return found
 
 
+def named(ancestor: int, name: str) -> list[int]:
+    """Processes below `ancestor` of this name."""
+    return [process for process in descendants(ancestor) if _read(process, "comm").strip() == name]
+
+
 def raylet(ancestor: int) -> list[int]:
     """Ray's process that starts the others, if it is there."""
-    return [process for process in descendants(ancestor) if _read(process, "comm").strip() == "raylet"]
+    return named(ancestor, "raylet")
 
 
 def workers(ancestor: int) -> list[int]:

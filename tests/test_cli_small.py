@@ -18,6 +18,7 @@ from mm1_lab.orchestrate.request import load_request
 from tests.conftest import REPOSITORY, Place
 
 SMOKE = ("--scale", "smoke")
+LONG = "x" * 20_000
 Output = pytest.CaptureFixture[str]
 
 
@@ -42,6 +43,9 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
             ("compare", "data_mix", "base"),
             "arguments are required: ARM; example: mm1-lab compare data_mix captions int",
         ),
+        (("run", "data_mix", "--inline", "--address", "auto"), "--inline runs without Ray, --address on a Ray cluster"),
+        (("plan", "data_mix", "--set", "resources.gpus=8"), "a process uses only one of 8 GPUs"),
+        (("index", "--data", "x", "--processes", "2", "--address", "auto"), "--processes is for this machine"),
         (("gc", "--keep", "some"), "gc: --keep: invalid choice: 'some'"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
@@ -53,6 +57,12 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("report", "--results", "file"), "file: there are no results here"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
         (("status", "--seeds", "3"), "status: --seeds needs a sweep: mm1-lab status data_mix --seeds"),
+        ((LONG,), "there is no command"),
+        (("plan", "data_mix", f"--{LONG}"), "there is no option"),
+        (("plan", LONG), "File name too long"),
+        (("plan", "data_mix", "--scale", LONG), "File name too long"),
+        (("plan", "data_mix", "--results", LONG), "File name too long"),
+        (("dashboard", "--port", LONG), "invalid int value"),
     ],
 )
 def test_a_wrong_word_gets_one_line(
@@ -65,7 +75,7 @@ def test_a_wrong_word_gets_one_line(
     except SystemExit as ended:  # argparse's
         assert ended.code == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert said in error and error.count("\n") == 1 and len(error.encode()) <= 2048
     assert not (tmp_path / "results" / "local" / "mlflow.db").exists(), "no time is spent on it"
 
 
@@ -117,6 +127,35 @@ def test_ctrl_c_in_an_import_ends_the_command_in_a_line(swallowed: str, tmp_path
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ran.stderr == "\nmm1-lab: stopped; run the same command to continue\n"
     assert ran.returncode == 130 and not ran.stdout
+
+
+def test_ctrl_c_again_and_again_is_silent() -> None:
+    """While the command stops, while it cleans up, and while Python ends."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from mm1_lab.cli import main\n"
+        "from mm1_lab.options import COMMANDS\n"
+        "def interrupt():\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "        os.kill(os.getpid(), number)\n"
+        "def slow(options):\n"
+        "    'Takes long.'\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        interrupt()\n"
+        "        print('cleaned up')\n"
+        "import mm1_lab.commands\n"
+        "COMMANDS['verify'] = COMMANDS['verify']._replace(function=slow)\n"
+        "code = main(['verify'])\n"
+        "interrupt()\n"
+        "sys.exit(code)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.stderr == "\nmm1-lab: stopped; run the same command to continue\n"
+    assert ran.returncode == 130 and ran.stdout == "cleaned up\n"
 
 
 def test_the_package_is_a_command_too() -> None:

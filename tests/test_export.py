@@ -29,7 +29,7 @@ from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.request import load_request
-from mm1_lab.pretrained import HuggingFace, text_config
+from mm1_lab.pretrained import HuggingFace, check_folder, text_config
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights import load_weights
 from tests import pretrained as saved
@@ -170,6 +170,10 @@ def test_a_damaged_folder_is_refused(place: Path, tmp_path: Path) -> None:
         (folder / name).unlink()
         with pytest.raises(RequestError, match=f"lacks {name}; the copy is incomplete"):
             AutoModelForImageTextToText.from_pretrained(folder)
+    for text in ("{", "[]", "[" * 100_000):
+        (folder / "DONE").write_text(text, encoding="utf-8")
+        with pytest.raises(RequestError, match=r"DONE: is damaged \(.{1,200}\); export it again"):
+            check_folder(folder)
     folder = shutil.copytree(place / "mm1", tmp_path / "pickled")
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(RequestError, match=r"pytorch_model\.bin is pickled"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from mm1_lab import options as opt
@@ -19,23 +20,33 @@ from mm1_lab.results.parts import Parts
     "--data data.yaml --scale lab",
     option("--data", "your own data, a data.yaml", "YAML", type=Path, required=True),
     option("--processes", "default: one per core", "COUNT", type=int),
+    opt.ADDRESS,
     opt.SCALE,
     opt.SET,
     opt.STORE,
 )
 def index(options: argparse.Namespace) -> int:
     """Index your own data ahead of time, in parallel, so that runs on large data start at once."""
-    from mm1_lab.data.shards.indexing import index_data
+    from mm1_lab.data.shards.indexing import index_data, local_workers
     from mm1_lab.files import machine_cpus
     from mm1_lab.orchestrate.finding import find_scale
     from mm1_lab.orchestrate.request import data_cache
 
     if options.processes is not None and options.processes < 1:
         raise RequestError("--processes must be at least 1")
+    if options.processes and options.address:
+        raise RequestError("--processes is for this machine, and a cluster gives as many as it has cores; leave it out")
     ledger = Ledger(RESULTS, options.store)
     ledger.check_writable()
     scale = find_scale(options.scale, tuple(options.set))
-    for line in index_data(options.data, data_cache(ledger), scale, options.processes or machine_cpus()):
+    if options.address:
+        from mm1_lab.orchestrate.indexing import index_on_cluster
+
+        lines = index_on_cluster(options.address, options.data, ledger, scale)
+    else:
+        workers = partial(local_workers, options.processes or machine_cpus())
+        lines = index_data(options.data, data_cache(ledger), scale, workers)
+    for line in lines:
         print(line, flush=True)
     return DONE
 

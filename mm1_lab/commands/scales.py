@@ -59,6 +59,7 @@ def check_scale(options: argparse.Namespace) -> int:
     return FAILED if "fail" in verdicts else DONE
 
 
+STEPS = "like --set train.steps=N: steps for the paper's 200,000, of which the search's recipe takes half"
 PREDICT = "sizes to predict (30B,7B), with --from optionally tokens too (30B:600B); default: the scale's larger sizes"
 FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed, tokens, batch_size]"
 
@@ -72,6 +73,8 @@ FROM = "fit measurements from a CSV instead: columns params, learning_rate, scor
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "--from: the score is a loss"),
     repeated("--profile", "--from: keep the best score over this column's values", "COLUMN"),
+    option("--steps", STEPS, "N"),
+    switch("--plan-only", "show what would run and what it would cost, and run nothing"),
     *opt.REQUEST,
     *opt.EXECUTOR,
     opt.NO_PARTS,
@@ -81,16 +84,37 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     if options.file:
         return _fit_file(options)
     from mm1_lab.orchestrate.executor import make_executor
-    from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search
+    from mm1_lab.orchestrate.lr_search import (
+        choose_sizes,
+        left_out,
+        load_search,
+        parameters,
+        predicted_sizes,
+        run_search,
+        with_grid,
+    )
 
     for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
         if given:
             raise RequestError(f"{name} needs --from, as it applies to measurements from a file")
+    if options.steps:
+        options.set = [*options.set, f"train.steps={options.steps}"]  # the list is the option's default
     request = request_of(options, "lr_law")
     sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), request.scale)
     predicted = predicted_sizes(options.predict, sizes, request.scale)
     request = load_search(request, sizes)
+    if options.plan_only:
+        from mm1_lab.orchestrate.report import plan_text
+
+        print(plan_text([with_grid(request)]))
+        return DONE
     request.ledger.check_writable()
+    if others := left_out(request):
+        every = sorted([*sizes, *others], key=lambda name: parameters(name, request.scale))
+        print(
+            f"Searched before and not among these sizes: {', '.join(others)}. The law and its files will be without "
+            f"them; to fit them too: --sizes {','.join(every)}"
+        )
 
     def draw(folder: Path) -> list[Path]:
         from analysis.lr_law import Target
@@ -103,7 +127,11 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
 
 def _fit_file(options: argparse.Namespace) -> int:
-    for name, given in (("--sizes", options.sizes), ("--data", options.data), ("--set", options.set)):
+    unused = {
+        "--sizes": options.sizes, "--steps": options.steps, "--plan-only": options.plan_only,
+        "--data": options.data, "--set": options.set,
+    }  # fmt: skip
+    for name, given in unused.items():
         if given:
             raise RequestError(f"{name} has no effect with --from, which runs no trials; leave one of them out")
     if not options.file.is_file():

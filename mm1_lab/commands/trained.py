@@ -34,7 +34,7 @@ def export(options: argparse.Namespace) -> int:
     from mm1_lab.results.schema import SCORE_COLUMNS, SCORES
 
     folder = request.ledger.trial_folder(trial.fingerprint)
-    done = request.ledger.has_scores(trial.fingerprint)
+    done = request.ledger.has_intact_scores(trial.fingerprint)
     card = model_card(
         f"{request.variant} at {request.scale_name}: {trial.name}",
         options.form,

@@ -1,6 +1,6 @@
 """Recipe, scale, sweep, trial, stage and fingerprint: the configuration. Imports nothing else of the package."""
 
-from mm1_lab.config.base import Config, RequestError, canonical_json, nearest, override, read_yaml
+from mm1_lab.config.base import Config, RequestError, bounded, canonical_json, nearest, override, read_yaml
 from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, BenchmarkFiles, TextTask
 from mm1_lab.config.kinds import (
     ConnectorConfig,

@@ -17,17 +17,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 MOST_BYTES = 2000
-"""Length limit of an error message, in bytes: a malformed file may contain arbitrarily long names."""
+"""Length limit of an error message, in bytes: a malformed file or a command may contain arbitrarily long names."""
 
 
 class RequestError(Exception):
     """The request cannot be carried out. The message says what is wrong, where, and what to do; the exit code is 2."""
 
     def __init__(self, text: str) -> None:
-        raw = text.encode(errors="replace")
-        if len(raw) > MOST_BYTES:
-            text = f"{raw[: MOST_BYTES - 500].decode(errors='ignore')} … {raw[-400:].decode(errors='ignore')}"
-        super().__init__(text)
+        super().__init__(bounded(text))
+
+
+def bounded(text: str) -> str:
+    """The text, without its middle if it is longer than MOST_BYTES."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= MOST_BYTES:
+        return text
+    return f"{raw[: MOST_BYTES - 500].decode(errors='ignore')} … {raw[-400:].decode(errors='ignore')}"
 
 
 class Config(BaseModel):

@@ -33,7 +33,7 @@ def read_law(path: Path) -> LearningRateLaw:
         if coefficients is None:
             raise RequestError(f"{path}: contains no law ({values['why']})")
         return LearningRateLaw(slope=coefficients["ln N"], constant=coefficients["constant"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RequestError(f"{path}: contains no learning-rate law ({error}); run mm1-lab fit-lr-law") from None
 
 

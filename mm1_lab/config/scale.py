@@ -3,7 +3,7 @@
 from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mm1_lab.config.base import Config, nearest
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots, TextTask
@@ -107,12 +107,23 @@ class EvaluationSettings(Config):
 class Resources(Config):
     """Resources of one stage."""
 
-    cpus: float = Field(1, gt=0, le=100_000)
+    cpus: float = Field(1, ge=0.01, le=100_000)
     gpus: float = Field(0, ge=0, le=100_000)
+    """At most 1, as a process uses one GPU; a scale's `workers` train on several."""
     workers: int = Field(0, ge=0, le=10_000)
     """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
     prefetch: int = Field(2, gt=0, le=10_000)
     """Batches that each data-loading process prepares in advance."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _one_gpu(cls, gpus: float) -> float:
+        if gpus > 1:
+            raise ValueError(
+                f"a process uses only one of {gpus:g} GPUs; set 1 (--set), and to train a stage on several, name its "
+                f"size in the scale: `workers: {{SIZE: {gpus:g}}}`"
+            )
+        return gpus
 
 
 class Hardware(Config):

@@ -9,7 +9,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.decoding import Decoder, Shape, StoredPicture, read_file, read_stretch
+from mm1_lab.data.shards.decoding import Decoder, Shape, StoredPicture, check_size, read_file, read_stretch
+from mm1_lab.evaluate.items import regular
+from mm1_lab.formatting import first_line
 
 ARCHIVES = (".zip", ".tar")
 
@@ -29,11 +31,11 @@ class Images:
         try:
             if path.is_dir():
                 return
-            self._members = _of_zip(path) if zipfile.is_zipfile(path) else _of_tar(path)
+            self._members = _of_zip(path) if zipfile.is_zipfile(regular(path)) else _of_tar(path)
         except FileNotFoundError:
             raise RequestError(f"{path}: there is no such folder or file of images") from None
-        except (OSError, tarfile.TarError) as error:
-            raise RequestError(f"{path}: is not a folder, tar or zip of images ({error})") from None
+        except Exception as error:  # zipfile and tarfile raise many kinds for damaged archives
+            raise RequestError(f"{path}: is not a folder, tar or zip of images ({first_line(error)})") from None
 
     def picture(self, name: str) -> StoredPicture | None:
         """The image of that name, or None."""
@@ -72,7 +74,9 @@ def _of_zip(path: Path) -> dict[str, Callable[[], bytes]]:
 
 
 def _unzip(path: Path, name: str) -> bytes:
-    return _opened(path, os.getpid()).read(name)
+    archive = _opened(path, os.getpid())
+    check_size(archive.getinfo(name).file_size)
+    return archive.read(name)
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,6 @@
 """Helpers for reading benchmark files: questions as plain values, and errors that name the file and the place in it."""
 
+import errno
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import BenchmarkFiles, RequestError
+from mm1_lab.formatting import first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +37,35 @@ class Entry(dict[str, Any]):
         raise RequestError(f"{self.where} has no {key!r}; is this the file published for the format?")
 
 
+def regular(path: str | Path) -> Path:
+    """The path. Raises OSError for a pipe, device or folder: a pipe might never end."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise OSError(errno.EINVAL, "is not a file")
+    return Path(path)
+
+
 def load(path: str) -> Any:
     """Loads a JSON file. Raises RequestError if it cannot be read."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: is not JSON or cannot be read ({error}); fetch it again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: is not JSON or cannot be read ({first_line(error)}); fetch it again") from None
 
 
 def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the line number and the object of each line of a JSON Lines file, skipping blank lines."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = regular(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read as text ({error})") from None
+        raise RequestError(f"{path}: cannot be read as text ({first_line(error)})") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
-                raise RequestError(f"{path}, line {number}: is not JSON ({error})") from None
+            except (ValueError, RecursionError) as error:
+                raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
             if not isinstance(row, dict):
                 raise RequestError(f"{path}, line {number}: must be an object, {{…}}")
             yield number, row

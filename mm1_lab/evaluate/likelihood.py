@@ -28,21 +28,21 @@ def choose(
     writer: PromptWriter,
     benchmark: Benchmark,
     shots: int,
+    block: int,
 ) -> list[str]:
-    """For each question, the choice with the highest probability, including that of the end of the answer."""
+    """For each question of a block, the choice with the highest probability, including that of the answer's end."""
+    questions, prefix = benchmark.blocks[block], writer.prefix(benchmark, block, shots)
+    prompts = [prefix + writer.question(question) for question in questions]
+    options = [
+        (prompt, writer.answer(question, choice, benchmark.stop[0]))
+        for prompt, question in zip(prompts, questions, strict=True)
+        for choice in question.choices
+    ]
+    scores = iter(log_probabilities(decoder, embedder, options))
     chosen: list[str] = []
-    for block, questions in enumerate(benchmark.blocks):
-        prefix = writer.prefix(benchmark, block, shots)
-        prompts = [prefix + writer.question(question) for question in questions]
-        options = [
-            (prompt, writer.answer(question, choice, benchmark.stop[0]))
-            for prompt, question in zip(prompts, questions, strict=True)
-            for choice in question.choices
-        ]
-        scores = iter(log_probabilities(decoder, embedder, options))
-        for question in questions:
-            own = [next(scores)[0] for _ in question.choices]
-            chosen.append(question.choices[own.index(max(own))])
+    for question in questions:
+        own = [next(scores)[0] for _ in question.choices]
+        chosen.append(question.choices[own.index(max(own))])
     return chosen
 
 

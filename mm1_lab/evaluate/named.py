@@ -22,7 +22,7 @@ from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.choosing import choose, format_of
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import open_images
-from mm1_lab.evaluate.items import Item
+from mm1_lab.evaluate.items import Item, regular
 from mm1_lab.evaluate.metrics import METRICS, names_of
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import (
@@ -100,7 +100,7 @@ def _digest(config: BenchmarkConfig) -> str:
 
 def _file_digest(path: str) -> str:
     try:
-        with Path(path).open("rb") as file:
+        with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); paths are relative to the data file") from None

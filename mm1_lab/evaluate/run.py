@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from mm1_lab import team
 from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, SftStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
@@ -64,14 +65,15 @@ def evaluate(
 ) -> Evaluation:
     """Scores the model in `model_folder` at all numbers of shots; calls `report` after each benchmark × shots.
 
-    `cache` holds the questions selected from large files. Raises RequestError if there is nothing to evaluate on, or if
-    a benchmark's files have changed.
+    In a team each process has the whole model and answers its share of the blocks; all of them return the result, but
+    only the first one's has the scores of the text tasks. `cache` holds the questions selected from large files. Raises
+    RequestError if there is nothing to evaluate on, or if a benchmark's files have changed.
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, isinstance(stage.model, SftStage), cache)
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model, model_folder)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model.to(team.device()).eval()
     result = Evaluation()
     done, steps = 0, sum(len(_shots(benchmark, settings)) for benchmark in benchmarks) + 1
     half = stage.precision == "bf16-mixed"
@@ -92,9 +94,9 @@ def evaluate(
                     _record(result, chosen, shots, answering.choose(chosen, shots), stage.model.image_size)
                 done += 1
                 report(Progress(step=done, steps=steps))
-        if stage.text_tasks:
-            result.scores.extend(ask_text_tasks(stage, model, data.tokenizer))
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
+        if stage.text_tasks and team.is_first():  # last, as the others do not wait for it
+            result.scores.extend(ask_text_tasks(stage, model, data.tokenizer))
     report(Progress(step=steps, steps=steps))
     return result
 
@@ -125,7 +127,10 @@ class Answering:
 
     def choose(self, benchmark: Benchmark, shots: int) -> list[Answer]:
         """The most likely choice of each question, block after block."""
-        return list(map(Answer, choose(self._decoder, self._embedder, self._writer, benchmark, shots)))
+        model = (self._decoder, self._embedder, self._writer)
+        return _of_all_blocks(
+            benchmark, lambda own: [list(map(Answer, choose(*model, benchmark, shots, block))) for block in own]
+        )
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """The text of `answer`."""
@@ -133,9 +138,12 @@ class Answering:
 
     def answer(self, benchmark: Benchmark, shots: int) -> list[Answer]:
         """An answer to each question, block after block."""
-        asked = [[(question, *question.rotated) for question in block] for block in benchmark.blocks]
+        return _of_all_blocks(benchmark, lambda own: self._answer_blocks(benchmark, shots, own))
+
+    def _answer_blocks(self, benchmark: Benchmark, shots: int, blocks: Sequence[int]) -> list[list[Answer]]:
+        asked = [[(question, *question.rotated) for question in benchmark.blocks[block]] for block in blocks]
         groups = []
-        for block, questions in enumerate(asked):
+        for block, questions in zip(blocks, asked, strict=True):
             prompts = tuple(self._writer.question(one) for orders in questions for one in orders)
             shown = tuple(
                 self._writer.answer(one, one.shown, benchmark.stop[0]) if order == 0 and one.shown else ()
@@ -146,11 +154,21 @@ class Answering:
         limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
         texts, scores = generate(self._decoder, self._embedder, groups, self._tokenizer, *limits)
         given = zip(chain(*texts), chain(*scores), strict=True)
-        answers = []
-        for orders in chain(*asked):
-            said, probabilities = zip(*islice(given, len(orders)), strict=True)
-            answers.append(Answer("\n".join(cut_answer(text, benchmark.stop) for text in said), probabilities[0]))
+        answers: list[list[Answer]] = []
+        for questions in asked:
+            answers.append([])
+            for orders in questions:
+                said, probabilities = zip(*islice(given, len(orders)), strict=True)
+                text = "\n".join(cut_answer(one, benchmark.stop) for one in said)
+                answers[-1].append(Answer(text, probabilities[0]))
         return answers
+
+
+def _of_all_blocks(benchmark: Benchmark, answer: Callable[[Sequence[int]], list[list[Answer]]]) -> list[Answer]:
+    """The answers of all blocks in order; `answer` is called in each process of a team with the numbers of its own."""
+    own = range(team.rank(), len(benchmark.blocks), team.size())
+    dealt = team.collect(answer(own))
+    return [one for block in range(len(benchmark.blocks)) for one in dealt[block % team.size()][block // team.size()]]
 
 
 def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Answer], side: int) -> None:

@@ -111,7 +111,8 @@ class MM1(PreTrainedModel):
         is_image = tokens == self.image_id
         count = int(is_image.sum())
         chunks = images.split(IMAGES_AT_ONCE) if len(images) else ()
-        dummies = team.maximum(len(chunks)) - len(chunks)
+        # in an evaluation each process has the whole model and pictures of its own
+        dummies = team.maximum(len(chunks)) - len(chunks) if torch.is_grad_enabled() else 0
         encoded = [self._encode(some) for some in chunks]
         for _ in range(dummies):  # other processes need this one's shards while they encode
             embedded = embedded + 0 * self._encode(images.new_zeros(1, *images.shape[1:])).sum().to(embedded.dtype)

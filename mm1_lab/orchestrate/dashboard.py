@@ -33,9 +33,9 @@ def show_dashboard(port: int) -> None:
     """Prints the addresses; unless MLflow is a remote server, serves it on `port` until Ctrl-C."""
     uri = tracking_uri()
     remote = uri.startswith("http")
-    address = uri if remote else f"http://127.0.0.1:{port}"
+    address = without_secrets(uri, "") if remote else f"http://127.0.0.1:{port}"
     lines = [f"{sweep}: {address}{page}" for sweep, page in pages().items()]
-    lines.append(f"MLflow is at {without_secrets(address)}" + ("" if remote else "; end it with Ctrl-C"))
+    lines.append(f"MLflow is at {address}" + ("" if remote else "; end it with Ctrl-C"))
     if remote:
         print("\n".join(lines))
     else:

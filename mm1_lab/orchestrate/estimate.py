@@ -63,6 +63,8 @@ class Cost:
     """Rows (for an encoder: images) per batch."""
     copies: float = 0.0
     """Bytes of `state` that each GPU of a group holds in full: half-precision weights kept for the backward pass."""
+    whole: bool = False
+    """Whether each GPU of a group holds everything, as in an evaluation."""
 
     @property
     def flops(self) -> float:
@@ -74,11 +76,31 @@ class Cost:
         room = USABLE * hardware.memory - self.activations * -(-self.rows // hardware.count)
         if self.state <= room:
             return 1
+        if self.whole:
+            return None
         room -= self.copies + 2 * self.layer  # the current layer and the next, which is being gathered
         group = 2
         while room > 0 and (self.state - self.copies) / group > room:
             group *= 2
         return group if room > 0 else None
+
+    def per_gpu(self, hardware: Hardware) -> float | None:
+        """Bytes on each GPU of the smallest group, with the batch split over all GPUs; None if there is no group."""
+        group = self.group(hardware)
+        if group is None:
+            return None
+        own = self.state if group == 1 else (self.state - self.copies) / group + self.copies + 2 * self.layer
+        return own + self.activations * -(-self.rows // hardware.count)
+
+    def workers(self, hardware: Hardware) -> int | None:
+        """The fewest workers (a power of two) that hold the stage by themselves, each its rows and its share of the
+        state; None if no number does."""
+        count = 1
+        while (group := self.group(hardware.model_copy(update={"count": count}))) is None or group > count:
+            if count >= self.rows:
+                return None
+            count *= 2
+        return count
 
 
 def stage_cost(stage: Stage, scale: Scale, counts: dict[str, int], connector: float, vocabulary: int) -> Cost:
@@ -163,7 +185,10 @@ def _decoder_cost(stage: DecoderStage, counts: dict[str, int], vocabulary: int, 
 def _evaluation_cost(
     stage: EvaluationStage, counts: dict[str, int], vocabulary: int, connector: float, itemsize: int
 ) -> Cost:
-    """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes."""
+    """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes.
+
+    The activations are those of a batch: the cache of keys and values of its questions and of the prefix of each block.
+    """
     model, positions = stage.model, stage.positions()
     size, tokens = model.decoder.shape, model.connector.image_tokens
     images = positions * model.picture_tokens // (stage.question_tokens * tokens)
@@ -172,7 +197,10 @@ def _evaluation_cost(
         Part("connector", images * tokens, connector * images),
         Part("decoder", positions, positions * _flops_per_position(size, model.sequence_length / 2, 1)),
     )
-    # the KV cache of a sequence; other activations are freed layer by layer
+    settings = stage.settings
+    prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
+    cached = prefixes * model.sequence_length + settings.batch_size * stage.question_tokens
+    # other activations are freed layer by layer
     per_token = 2 * itemsize * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
     total = sum(counts.values())
     return Cost(
@@ -180,11 +208,12 @@ def _evaluation_cost(
         parameters=total,
         active=_active(total, size),
         state=4.0 * total,
-        activations=per_token * model.sequence_length,
+        activations=per_token * cached,
         layer=_layer(size, itemsize),
         weights=0,
         checkpoint=0,
-        rows=stage.settings.batch_size,
+        rows=1,
+        whole=True,
     )
 
 
@@ -281,7 +310,7 @@ def _trained(
 
 
 def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) -> int:
-    """The smallest number of GPUs that holds the stage, or `workers` if the scale assigns it several.
+    """The smallest number of GPUs that holds the training stage, or `workers` if the scale assigns it several.
 
     Raises RequestError, naming a sufficient number, if the hardware cannot hold the stage.
     """
@@ -291,6 +320,10 @@ def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) ->
         hardware = hardware.model_copy(update={"count": workers})
     group = cost.group(hardware)
     if group is not None and group <= hardware.count:
+        if workers == 1 and cost.workers(hardware) is None:
+            raise RequestError(
+                f"{label}: takes a group of {group} GPUs, more than a batch has rows ({cost.rows}); raise batch_size"
+            )
         return workers if workers > 1 else group
     count = max(group or 2, hardware.count)
     while (needed := cost.group(hardware.model_copy(update={"count": count}))) is None or needed > count:

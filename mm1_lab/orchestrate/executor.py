@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 
-from mm1_lab.config import Scale
+from mm1_lab.config import RequestError, Scale
 from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.plan import Plan, Task, path_lengths
 from mm1_lab.orchestrate.worker import StageReport, WorkerContext, attempt, run_task
@@ -26,6 +26,10 @@ class Executor(AbstractContextManager["Executor"]):
 
     def open(self, scale: Scale) -> None:
         """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
+
+    def at_once(self, scale: Scale) -> int:
+        """How many stages run at a time. Raises RequestError like `open`."""
+        return 1
 
     @abstractmethod
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
@@ -60,7 +64,12 @@ class Inline(Executor):
 
 
 def make_executor(inline: bool, address: str | None) -> Executor:
-    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one."""
+    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
+
+    Raises RequestError if both are given.
+    """
+    if inline and address:
+        raise RequestError("--inline runs without Ray, --address on a Ray cluster; leave one of them out")
     if inline:
         return Inline()
     from mm1_lab.orchestrate.ray_tune import RayTune

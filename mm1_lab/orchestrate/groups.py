@@ -39,26 +39,20 @@ class Lost(Exception):
 
 
 def workers_of(stage: Stage, scale: Scale) -> int:
-    """The number of processes that train the stage, by the size of its decoder or encoder in the scale's `workers`.
+    """The number of processes that share the stage, by the size of its decoder or encoder in the scale's `workers`.
 
-    Raises RequestError if the stage cannot be split over this many.
+    Those of an evaluation are the model's, but at most one per block of questions. Raises RequestError if the stage
+    cannot be split over this many.
     """
-    if isinstance(stage, EvaluationStage) or (isinstance(stage, EncoderStage) and stage.objective == "none"):
+    if isinstance(stage, EvaluationStage):
+        return min(workers_of(stage.model, scale), stage.settings.blocks)
+    if isinstance(stage, EncoderStage) and stage.objective == "none":
         return 1
-    names: list[str] = []
-    if isinstance(stage, EncoderStage):
-        names = [name for name, size in scale.encoders.items() if size == stage.size]
-        rows = stage.training.batch_size
-    elif isinstance(stage, DecoderStage):
-        names = [name for name, size in scale.decoders.items() if size == stage.size]
+    names = names_of(stage, scale)
+    if isinstance(stage, DecoderStage):
         rows = min(phase.batch_size for phase in stage.training.phases)
     else:
-        assert isinstance(stage, ModelStage)
-        if isinstance(stage.decoder, PretrainedDecoder):
-            ready = scale.pretrained_decoders.items()
-            names = [name for name, model in ready if model.weights == stage.decoder.name]
-        else:
-            names = [name for name, size in scale.decoders.items() if size == stage.decoder.size]
+        assert isinstance(stage, EncoderStage | ModelStage)
         rows = stage.training.batch_size
     workers = max((scale.workers.get(name, 1) for name in names), default=1)
     if workers > rows:
@@ -68,6 +62,19 @@ def workers_of(stage: Stage, scale: Scale) -> int:
     if workers > 1 and isinstance(stage, SftStage) and stage.training.optimiser == "adafactor":
         raise RequestError("workers: Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)")
     return workers
+
+
+def names_of(stage: Stage, scale: Scale) -> list[str]:
+    """The names by which the scale's `workers` may mean the training stage."""
+    if isinstance(stage, EncoderStage):
+        return [name for name, size in scale.encoders.items() if size == stage.size]
+    if isinstance(stage, DecoderStage):
+        return [name for name, size in scale.decoders.items() if size == stage.size]
+    assert isinstance(stage, ModelStage)
+    if isinstance(stage.decoder, PretrainedDecoder):
+        ready = scale.pretrained_decoders.items()
+        return [name for name, model in ready if model.weights == stage.decoder.name]
+    return [name for name, size in scale.decoders.items() if size == stage.decoder.size]
 
 
 def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[Report], None], report: Report) -> None:

@@ -14,7 +14,7 @@ from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.cost import measured_speeds
 from mm1_lab.orchestrate.executor import Executor
 from mm1_lab.orchestrate.plan import make_plan, stage_seconds
-from mm1_lab.orchestrate.request import Request, machine_slots
+from mm1_lab.orchestrate.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
 
 Judge = Callable[[Path], tuple[list[str], list[str]]]
@@ -60,7 +60,7 @@ def run_until_decided(
     chosen: list[Trial] = []
     for before, look in zip((0, *request.looks), request.looks, strict=False):
         new = [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
-        expected = _expected_seconds(request, new)
+        expected = _expected_seconds(request, new, executor)
         if time.monotonic() - start + expected > budget:
             print(f"Reaching the look at {look} seeds would take about {duration(expected)}, beyond the budget.")
             break
@@ -80,8 +80,8 @@ def run_until_decided(
     return 0 if all(request.ledger.has_scores(trial.fingerprint) for trial in chosen) else 1
 
 
-def _expected_seconds(request: Request, trials: Sequence[Trial]) -> float:
+def _expected_seconds(request: Request, trials: Sequence[Trial], executor: Executor) -> float:
     """Expected wall-clock seconds for the trials' missing stages."""
     plan, speeds = make_plan(trials, request.ledger), measured_speeds(request.ledger)
     seconds = sum(stage_seconds(stage, speeds) for task in plan.tasks.values() for stage in task.stages)
-    return seconds / machine_slots(request.scale)
+    return seconds / executor.at_once(request.scale) if seconds else 0.0

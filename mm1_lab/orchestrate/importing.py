@@ -18,6 +18,7 @@ from typing import Any
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.evaluate.items import load, load_lines, one_each
 from mm1_lab.evaluate.metrics import RATES, rate_points
+from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.rows import ScoreRow
 
@@ -89,7 +90,15 @@ def read_log(folder: Path) -> list[Imported]:
         raise RequestError(
             f"{folder}: holds no *_samples_*.jsonl of lmms-eval; run it with --log_samples --output_path"
         )
-    return [_read_task(name, path) for name, path in files.items()]
+    tasks = []
+    for name, path in files.items():
+        try:
+            tasks.append(_read_task(name, path))
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:  # JSON of other values
+            raise RequestError(
+                f"{path}: it or its results are not as lmms-eval writes them ({first_line(error)}); run it again"
+            ) from None
+    return tasks
 
 
 def _read_task(name: str, path: Path) -> Imported:

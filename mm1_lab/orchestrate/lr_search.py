@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Literal
 
 from mm1_lab.config import Recipe, RequestError, Scale, Search, Trial, nearest, parse_count
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.executor import Executor
 from mm1_lab.orchestrate.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, show
@@ -113,6 +114,23 @@ def load_search(request: Request, sizes: Iterable[str]) -> Request:
         size: known.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"})) for size in sizes
     }
     return _with_arms(request, arms)
+
+
+def left_out(request: Request) -> list[str]:
+    """The sizes that were searched before in its folder, but are not among its own; smallest first."""
+    if not (request.folder / "sweep.json").exists():
+        return []
+    before = {recipe.decoder for recipe in read_manifest(request.folder).sweep.arms.values()}
+    others = before & request.scale.decoders.keys() - {recipe.decoder for recipe in request.sweep.arms.values()}
+    return sorted(others, key=lambda name: parameters(name, request.scale))
+
+
+def growth_text(search: Search) -> str:
+    """What may come on top of the trials that a plan shows."""
+    return (
+        f"The grid grows by at most {counted(search.extensions, 'rate')} per size, as long as the best is at its edge; "
+        "at the end each size gets a blind control at its best rate."
+    )
 
 
 def _with_arms(request: Request, arms: dict[str, Recipe]) -> Request:

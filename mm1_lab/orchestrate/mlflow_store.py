@@ -23,12 +23,13 @@ def shown_uri() -> str:
     return without_secrets(tracking_uri())
 
 
-def without_secrets(text: str) -> str:
+def without_secrets(text: str, instead: str = "…@") -> str:
     """The text without user names and passwords in URLs and without MLflow's credentials."""
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         secret = os.environ.get(name)
         text = text.replace(secret, "…") if secret else text
-    return re.sub(r"://[^/\s]+@", "://…@", text)
+    text = re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1…", text)
+    return re.sub(r"://[^/\s]+@", f"://{instead}", text)
 
 
 def connect() -> Any:
@@ -67,6 +68,8 @@ def _make_database(path: Path) -> None:
             os.replace(path, aside)
             text = f"{path} could not be opened and is now {aside.name}; `mm1-lab sync-mlflow` logs all results again"
             print(f"mm1-lab: {text}", file=sys.stderr)
+    for left in path.parent.glob(f".{path.name}.*"):  # by a kill; in a container, process ids repeat
+        left.unlink()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
     replace(partial, path)

@@ -12,9 +12,11 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mm1_lab.config import PretrainedModel, RequestError
 from mm1_lab.orchestrate.plan import Task
@@ -51,7 +53,7 @@ Ask = Callable[[Question], Mapping[str, Answer]]
 
 def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> None:
     """Raises RequestError, naming the node and the path or library, if a node cannot run the tasks like this one."""
-    needed = {path for path in (context.data_path, context.parts, context.tokenizer) if path}
+    needed = {path for path in (context.data_path, context.parts, context.tokenizer) if path} | set(data_files(context))
     for task in tasks.values():
         for stage in task.stages:
             parts = [part for needed_stage in stage.chain() for part in needed_stage.__dict__.values()]
@@ -83,6 +85,22 @@ def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> 
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def data_files(context: WorkerContext) -> Iterator[Path]:
+    """The first file in each folder of the user's training data, and the files of the benchmarks."""
+    if context.data_path:
+        from mm1_lab.data.shards.datafile import read_data_file
+
+        content, files = read_data_file(context.data_path)
+        own = [Path(file.name) for source in files.values() for file in source if not file.is_remote]
+        yield from {path.parent: path for path in reversed(own)}.values()
+        if content.tokenizer != "bpe":
+            yield context.data_path.parent / Path(content.tokenizer).expanduser()
+    for benchmark in context.scale.benchmarks:
+        for split in filter(None, (benchmark, benchmark.demonstrations)):
+            yield from map(Path, filter(None, (split.questions, split.annotations, split.images)))
+    yield from (Path(task.file) for task in context.scale.text_tasks)
+
+
 def look(question: Question) -> Answer:
     """A node's answer; runs on the node."""
     unseen = [path for path in question.needed if not path.exists()]
@@ -108,13 +126,20 @@ def software() -> dict[str, str]:
     return {"mm1_lab (by its files)": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
 
 
+def node_names(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Names of the live ones of Ray's `nodes` by id; nodes of one machine differ by the beginning of the id."""
+    alive = [node for node in nodes if node["Alive"]]
+    names = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {key: f"{name[:-1]}, {key[:8]})" if name in shared else name for key, name in names.items()}
+
+
 def ask_ray(question: Question) -> dict[str, Answer]:
     """Asks every node of the cluster that this process is connected to."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in ray.nodes()
-             if node["Alive"]}  # fmt: skip
+    nodes = node_names(ray.nodes())
     remote = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {
         name: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False)).remote(question)

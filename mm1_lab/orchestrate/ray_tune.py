@@ -7,6 +7,7 @@ Tune's own experiment state is never read, as the ledger says what is done.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import secrets
 import shutil
@@ -30,6 +31,7 @@ from mm1_lab.orchestrate.executor import Executor, Work
 from mm1_lab.orchestrate.groups import workers_of
 from mm1_lab.orchestrate.plan import Task
 from mm1_lab.orchestrate.preflight import ask_ray, check_nodes
+from mm1_lab.orchestrate.request import machine_slots
 from mm1_lab.orchestrate.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
@@ -85,7 +87,7 @@ class RayTune(Executor):
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
                 "`import ray`, or run without Ray (--inline)"
             )
-        print("Starting Ray …", flush=True)
+        print(f"Joining the Ray cluster at {self.address} …" if self.address else "Starting Ray …", flush=True)
         if self.address is None:
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
             # so that edits to the package do not change a running sweep
@@ -129,15 +131,23 @@ class RayTune(Executor):
             try:
                 ray.init(address=self.address, runtime_env=there, **quiet)
             except (ConnectionError, ValueError) as error:
-                raise RequestError(f"--address {self.address}: there is no Ray cluster ({error})") from None
+                nothing = f"--address {self.address}: there is no Ray cluster that can be joined"
+                raise RequestError(f"{nothing} ({error})") from None
         signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
         self.slots = _slots(scale.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+    def at_once(self, scale: Scale) -> int:
+        """On this machine without starting Ray; the nodes of a cluster have to be asked."""
+        if self.address is None:
+            return machine_slots(scale)
+        self.open(scale)
+        return self.slots
 
     def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
         from ray import tune
         from ray.tune.execution import class_cache
 
-        from mm1_lab.orchestrate.tune_hooks import Relay, TaskSearcher
+        from mm1_lab.orchestrate.tune_hooks import Errors, Relay, TaskSearcher
 
         if self.address is None:
             # Ray's processes inherit this environment. With a runtime environment of their own, as Tune would give
@@ -145,6 +155,7 @@ class RayTune(Executor):
             class_cache.DEFAULT_ENV_VARS.clear()
             class_cache.ENV_VARS_TO_PROPAGATE.clear()
 
+        logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
         tasks, scale = execution.work_list.tasks, context.scale
         workers = {key: max(workers_of(stage, scale) for stage in task.stages) for key, task in tasks.items()}
         for key, count in workers.items():
@@ -163,10 +174,12 @@ class RayTune(Executor):
         with _storage(context.store / ".ray") as storage:
             there = replace(context, groups=storage / "groups")
             trainable = tune.with_parameters(_trainable, tasks=tasks, context=there, work=work)
+            errors = Errors()
             tune.Tuner(
                 tune.with_resources(trainable, resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=TaskSearcher(execution, workers, self.slots),
+                    search_alg=TaskSearcher(execution, workers, self.slots, errors),
+                    scheduler=errors,
                     num_samples=-1,
                     max_concurrent_trials=self.slots,
                     reuse_actors=scale.reuse_processes,
@@ -237,11 +250,6 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
 
 def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
     """How many stages with these `resources` fit on the nodes at a time. Raises RequestError if none does."""
-    if resources.gpus > 1:
-        raise RequestError(
-            f"resources.gpus: a process uses only one of {resources.gpus:g} GPUs; set 1 (--set), and to train a stage "
-            f"on several, name its size in the scale: `workers: {{SIZE: {resources.gpus:g}}}`"
-        )
     needs = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     slots = sum(min(int(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
     if not slots:

@@ -16,7 +16,8 @@ from mm1_lab.orchestrate.code_changes import changed_note
 from mm1_lab.orchestrate.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.estimate import Cost, check_group, stage_cost
 from mm1_lab.orchestrate.feasible import check_feasible, same_network
-from mm1_lab.orchestrate.groups import workers_of
+from mm1_lab.orchestrate.groups import names_of, workers_of
+from mm1_lab.orchestrate.lr_search import growth_text
 from mm1_lab.orchestrate.plan import Plan, PlannedStage, make_plan
 from mm1_lab.orchestrate.request import Request, machine_slots
 from mm1_lab.results import Ledger
@@ -64,6 +65,7 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     time = "" if hardware else f", {_all_time(missing, expected, machine_slots(first.scale))}"
     lines.append(f"In total {short(sum(cost.flops for cost in own))} FLOPs, {short(weights, 'B')} of weights{time}.")
     lines.append(f"The largest checkpoint while training: {short(largest, 'B')}.")
+    lines += [growth_text(request.sweep.search) for request in requests if request.sweep.search][:1]
     legend = LEGEND if every_stage else ("To list every stage and the FLOPs of its parts, add --stages.",)
     return "\n".join([*lines, *(_gpu_lines(missing, costs, first.scale, hardware) if hardware else ()), *legend])
 
@@ -77,9 +79,20 @@ def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
     for (variant, state), of_arms in arms.items():
         alike: dict[str, list[str]] = defaultdict(list)
         for arm, seeds in of_arms.items():
-            alike[f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"].append(arm)
+            alike[f"{'seed' if len(seeds) == 1 else 'seeds'} {in_runs(seeds)}"].append(arm)
         text = "; ".join(f"{', '.join(names)} ({seeds})" for seeds, names in alike.items())
         yield from wrap(f"{variant + ', ' if several else ''}{state}: {text}", 78, subsequent_indent="  ")
+
+
+def in_runs(numbers: Iterable[int]) -> str:
+    """`0, 1, 100 to 109`: numbers in order, with three or more in a row as a range."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _kinds(
@@ -106,7 +119,7 @@ def _kinds(
             row += ["–".join(map(short, dict.fromkeys((sizes[0], sizes[-1])))), short(sum(cost.flops for cost in own))]
             row += [short(max(cost.state for cost in own), "B"), short(sum(cost.weights for cost in own), "B")]
             if hardware:
-                row += [str(max(cost.group(hardware) or 0 for cost in own))]
+                row += [_group(own, hardware)]
                 row += [short(sum(_gpu_hours(cost, hardware) for cost in own))]
             else:
                 seconds = [one for key in keys if (one := expected[key]) is not None]
@@ -129,9 +142,9 @@ def _every_stage(
     """A row per trial and a row per stage, with fingerprints."""
     trials = [(variant, trial.arm, trial.seed, trial.fingerprint, _state(plan, trial)) for variant, trial in asked]
     columns, start = ("sweep", "arm", "seed", "fingerprint", "state"), 0 if len({row[0] for row in trials}) > 1 else 1
-    with_gpus = ("group", f"{hardware.gpu}-hours") if hardware else ()
+    with_gpus = ("group", "per GPU", f"{hardware.gpu}-hours") if hardware else ()
     heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
-               "disk", *with_gpus, "time")  # fmt: skip
+               "disk", "checkpoint", *with_gpus, "time")  # fmt: skip
     return [
         *text_table(columns[start:], (row[start:] for row in trials)),
         "",
@@ -157,7 +170,7 @@ def _stage_rows(
             time = "unknown" if seconds is None else duration(seconds)
             yield [*row, _why(planned, known), *_cost_columns(costs[key], hardware), time]
         else:
-            yield [*row, _with_quality(planned, ledger), *[""] * (9 if hardware else 7)]
+            yield [*row, _with_quality(planned, ledger), *[""] * (11 if hardware else 8)]
 
 
 def _all_time(missing: Iterable[PlannedStage], expected: Mapping[str, float | None], slots: int) -> str:
@@ -170,34 +183,57 @@ def _all_time(missing: Iterable[PlannedStage], expected: Mapping[str, float | No
 def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hardware: Hardware) -> Iterator[str]:
     """GPU-hours of the missing stages on the scale's hardware, and a hint if the scale must assign more workers."""
     hours: dict[str, float] = defaultdict(float)
-    larger = False
+    workers: dict[str, int] = {}
+    too_large: dict[int, str] = {}
     for planned in missing:
-        cost = costs[planned.fingerprint]
-        hours[planned.stage.KIND] += _gpu_hours(cost, hardware)
-        larger = larger or (cost.group(hardware) or 0) > workers_of(planned.stage, scale)
+        cost, stage = costs[planned.fingerprint], planned.stage
+        hours[stage.KIND] += _gpu_hours(cost, hardware)
+        if cost.whole:
+            if cost.group(hardware) is None:
+                sizes = f"{short(cost.state, 'B')} of weights, {short(cost.activations, 'B')} of keys and values"
+                too_large[cost.parameters] = f"{short(cost.parameters)} parameters ({sizes})"
+        elif (needed := cost.workers(hardware) or 1) > workers_of(stage, scale):
+            workers |= {name: max(needed, workers.get(name, 1)) for name in names_of(stage, scale)[-1:]}
     kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
     days = sum(hours.values()) / hardware.count / 24
     yield (
         f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in total "
         f"{days:.3g} days on {hardware.count} (`hardware` in the scale)."
     )
-    if larger:
-        yield "To train a stage on its whole group, set `workers` in the scale for the size's name."
+    if any(cost.active < cost.parameters for cost in costs.values()):
+        yield "Mixtures of experts reach less in practice (--set hardware.mfu=0.25)."
+    if workers:
+        listed = ", ".join(f"{name}: {count}" for name, count in workers.items())
+        yield f"Stages that one GPU does not hold: set `workers: {{{listed}}}` in the scale, or more."
+    if too_large:
+        yield f"An evaluation is not sharded; one {hardware.gpu} does not hold, at this evaluate.batch_size:"
+        yield from (f"  {text}" for _, text in sorted(too_large.items()))
 
 
 LEGEND = (
-    "FLOPs: matrix products, including attention over whole rows. parameters: including embeddings. active: parameters",
-    "used per token. memory: weights, gradients and moments. activations: per row, or per image for an encoder. disk:",
-    "weights of finished stages. Image positions follow the scale's images_per_row.",
+    "All of it is computed from shapes, nothing measured. FLOPs: matrix products, including attention over whole rows.",
+    "parameters: including embeddings. active: parameters used per token. memory: weights, gradients and moments.",
+    "activations: per row, for an encoder per image, for an evaluation per batch. disk: weights of finished stages.",
+    "group: the fewest GPUs that hold a stage if its batch is split over all of `hardware`. Image positions follow the",
+    "scale's images_per_row.",
 )
 
 
 def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
     columns = [short(cost.parameters), short(cost.active), short(cost.flops)]
-    columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights)]
+    columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights, cost.checkpoint)]
     if hardware:
-        columns += [str(cost.group(hardware)), short(_gpu_hours(cost, hardware))]
+        held = cost.per_gpu(hardware)
+        columns += [_group([cost], hardware), "" if held is None else short(held, "B")]
+        columns += [short(_gpu_hours(cost, hardware))]
     return columns
+
+
+def _group(costs: Iterable[Cost], hardware: Hardware) -> str:
+    """The largest of their groups; `none` if one of them has none."""
+    groups = [cost.group(hardware) for cost in costs]
+    known = [group for group in groups if group]
+    return "none" if len(known) < len(groups) else str(max(known))
 
 
 def _gpu_hours(cost: Cost, hardware: Hardware) -> float:
@@ -249,7 +285,7 @@ def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
                     model = KINDS[type(network)].build(network, words)
                 networks[same] = count_parameters(model), connector_flops(model)
             cost = stage_cost(stage, scale, *networks[same], words.size)
-            if scale.hardware:
+            if scale.hardware and not cost.whole:  # the report says which models cannot be evaluated
                 check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}", workers_of(stage, scale))
             costs[stage.fingerprint] = cost
     return costs

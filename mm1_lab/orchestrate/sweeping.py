@@ -15,7 +15,7 @@ from mm1_lab.orchestrate.executor import Executor, run_plan
 from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.recorder import Recorder, artifacts_of, behind_note
-from mm1_lab.orchestrate.request import Request, machine_slots
+from mm1_lab.orchestrate.request import Request
 from mm1_lab.orchestrate.worklist import Observer, WorkList
 from mm1_lab.results import TrialRow
 
@@ -39,7 +39,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     plan = make_plan(request.trials, request.ledger)
     if plan.tasks:
         missing = [stage for task in plan.tasks.values() for stage in task.stages]
-        check_disk(missing, machine_slots(request.scale), request.ledger.store)
+        check_disk(missing, executor.at_once(request.scale), request.ledger.store)
         done = sum(plan.is_done(trial.fingerprint) for trial in plan.trials)
         shipped = sum(request.ledger.is_shipped(fingerprint) for fingerprint in plan.stages)
         before = f"{done} of {counted(len(plan.trials), 'trial')} done before"

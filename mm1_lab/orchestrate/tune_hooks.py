@@ -1,17 +1,49 @@
-"""The two hooks into Ray Tune: a searcher that hands out tasks, and a callback that relays events."""
+"""The hooks into Ray Tune: a searcher that hands out tasks, a scheduler that keeps errors, a callback for events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import ActorDiedError, RayActorError
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from mm1_lab.orchestrate.groups import alive_nodes, node_went_away
 from mm1_lab.orchestrate.ray_tune import KILLED
 from mm1_lab.orchestrate.worklist import Execution, Outcome
 from mm1_lab.train.progress import Progress
+
+DIED = (ActorDiedError.BASE_ERROR_MSG, RayActorError.BASE_ERROR_MSG)
+"""How Tune's message begins if all that is known is that the process is gone."""
+EVICTED = "running low on memory"
+"""In the first line of the message if Ray's memory monitor killed the process."""
+
+
+class Errors(FIFOScheduler):
+    """Keeps the message of each trial that Tune ends: the scheduler alone is told of it before the searcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_trial: dict[str, str] = {}
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        with suppress(OSError, TypeError):  # Tune wrote no file
+            lines = Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1:]  # below its number and date
+            self.of_trial[trial.trial_id] = "\n".join(lines).strip()
+
+
+def ending(error: str, nodes: set[str]) -> Outcome:
+    """How a trial ended that reported no outcome, from Tune's message; `nodes` were alive when it started."""
+    if node_went_away(nodes):
+        return Outcome("lost", "its node was lost")
+    if not error or error.startswith(DIED):
+        return KILLED
+    lines = error.splitlines()
+    return Outcome("failed", lines[0] if EVICTED in lines[0] else lines[-1])  # a traceback ends with the reason
 
 
 class TaskSearcher(Searcher):
@@ -21,11 +53,12 @@ class TaskSearcher(Searcher):
     while nothing runs, as Tune would then wait forever.
     """
 
-    def __init__(self, execution: Execution, workers: Mapping[str, int], slots: int) -> None:
+    def __init__(self, execution: Execution, workers: Mapping[str, int], slots: int, errors: Errors) -> None:
         super().__init__()
         self.execution = execution
         self.workers = workers
         self.slots = slots
+        self.errors = errors
         self.keys: dict[str, str] = {}
         self.nodes: dict[str, set[str]] = {}
         """The nodes that were alive when each trial started."""
@@ -45,7 +78,7 @@ class TaskSearcher(Searcher):
         if result and not error:
             outcome = Outcome(result["outcome"], result["reason"])
         else:
-            outcome = Outcome("lost", "its node was lost") if node_went_away(nodes) else KILLED
+            outcome = ending(self.errors.of_trial.pop(trial_id, ""), nodes)
         self.execution.settle(task, outcome)
 
     def __getstate__(self) -> dict[str, Any]:

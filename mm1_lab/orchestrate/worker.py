@@ -97,7 +97,7 @@ def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
         if context.groups and any(workers_of(one, scale) > 1 for one in task.stages):  # this process computes nothing
             run = partial(in_group, workers_of(stage, scale), scale.resources, context.groups)
         if isinstance(stage, EvaluationStage):
-            run(partial(_evaluate, stage, task.trials, context), report_stage)
+            _evaluate(stage, task.trials, context, report_stage, run)
         else:
             _train(stage, context, report_stage, run)
     context.ledger.clear_failure(task.key)
@@ -169,47 +169,56 @@ def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: 
     run_stage(stage, folder, inputs, _data(stage, context), report)
 
 
-def _evaluate(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
+def _evaluate(
+    stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report, run: Run
+) -> None:
+    ledger = context.ledger
+    with ledger.stage_lock(stage.fingerprint):
+        if not ledger.has_scores(stage.fingerprint):
+            run(partial(_score, stage, trials, context), report)
+
+
+def _score(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
+    """Evaluates; in a team the first process writes the results."""
+    from mm1_lab import team
     from mm1_lab.evaluate.run import evaluate
 
     reset_process(stage.seed, context.scale)
     ledger = context.ledger
-    fingerprint = stage.fingerprint
-    with ledger.stage_lock(fingerprint):
-        if ledger.has_scores(fingerprint):
-            return
-        started = time.monotonic()
-        model = ledger.weights(stage.model.fingerprint)
-        evaluation = evaluate(stage, model, _data(stage, context), report, data_cache(ledger))
-        timings = {stage.KIND: _timing(stage, started)}
-        trained = model / "timings.json"
-        if trained.exists():
-            timings |= json.loads(trained.read_text(encoding="utf-8"))
-        metrics = sorted({row.metric for row in evaluation.scores})
-        record = {
-            "trials": [trial.name for trial in trials],
-            "recipe": trials[0].recipe.model_dump(mode="json"),
-            "config": stage.model_dump(mode="json"),
-            "fingerprints": _chain(stage),
-            "summaries": _summaries(stage, ledger),
-            "majority": evaluation.majority,
-            "majority_by_kind": evaluation.majority_by_kind,
-            "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
-            **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
-            "environment": environment(context.scale, context.commit),
-            "timings": timings,
-            "code": ledger.code(stage.model.fingerprint)
-            | {f"metric {name}": code for name in metrics if (code := code_hash("metric", name))},
-        }
-        ledger.write_scores(
-            fingerprint,
-            evaluation.scores,
-            (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
-            evaluation.samples,
-            record,
-            model / "training.csv",
-            evaluation.submissions,
-        )
+    started = time.monotonic()
+    model = ledger.weights(stage.model.fingerprint)
+    evaluation = evaluate(stage, model, _data(stage, context), report, data_cache(ledger))
+    if not team.is_first():
+        return
+    timings = {stage.KIND: _timing(stage, started)}
+    trained = model / "timings.json"
+    if trained.exists():
+        timings |= json.loads(trained.read_text(encoding="utf-8"))
+    metrics = sorted({row.metric for row in evaluation.scores})
+    record = {
+        "trials": [trial.name for trial in trials],
+        "recipe": trials[0].recipe.model_dump(mode="json"),
+        "config": stage.model_dump(mode="json"),
+        "fingerprints": _chain(stage),
+        "summaries": _summaries(stage, ledger),
+        "majority": evaluation.majority,
+        "majority_by_kind": evaluation.majority_by_kind,
+        "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
+        **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
+        "environment": environment(context.scale, context.commit),
+        "timings": timings,
+        "code": ledger.code(stage.model.fingerprint)
+        | {f"metric {name}": code for name in metrics if (code := code_hash("metric", name))},
+    }
+    ledger.write_scores(
+        stage.fingerprint,
+        evaluation.scores,
+        (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
+        evaluation.samples,
+        record,
+        model / "training.csv",
+        evaluation.submissions,
+    )
 
 
 def _timing(stage: Stage, started: float) -> dict[str, float]:

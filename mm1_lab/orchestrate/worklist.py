@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,7 +129,8 @@ class Execution:
         again = self.work_list.settle(task.key, outcome)
         if outcome.kind != "done" and not again:
             attempts = self.work_list.attempts[task.key]
-            self.ledger.record_failure(task.key, task.label, attempts, outcome.kind, outcome.reason)
+            with suppress(OSError):  # the reason already says if the disk is full
+                self.ledger.record_failure(task.key, task.label, attempts, outcome.kind, outcome.reason)
         for observer in self.observers:
             if outcome.kind == "done":
                 observer.finished(task)

@@ -150,9 +150,10 @@ def train_contrastive(
 
     Training continues from the encoder and text tower in `start`, if given. The text tower is saved in a separate file.
     """
-    encoder = build_encoder(stage.size, stage.patch, stage.image_size)
-    network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
-    if start is not None:
+    with team.only_in_first():
+        encoder = build_encoder(stage.size, stage.patch, stage.image_size)
+        network = Contrastive(encoder, stage.training.text, data.tokenizer.size)
+    if start is not None and team.is_first():
         load_weights(encoder, start)
         network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
     if stage.compile:

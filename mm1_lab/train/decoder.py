@@ -83,8 +83,9 @@ def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others:
 def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
     """Pre-trains a decoder, upcycled from the dense one in `inputs["upcycled_from"]` if the stage has one."""
     seed_everything(stage)
-    decoder = build(stage, data.tokenizer)
-    if stage.upcycled_from:
+    with team.only_in_first():
+        decoder = build(stage, data.tokenizer)
+    if stage.upcycled_from and team.is_first():
         upcycle(decoder, inputs["upcycled_from"])
     prepare(stage, decoder)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
@@ -32,8 +33,10 @@ def train_multimodal(
 ) -> None:
     """Trains MM1 from the parts in `inputs["encoder"]` and `inputs["decoder"]`, or from pre-trained models."""
     seed_everything(stage)
-    model = build_mm1(stage, data.tokenizer)
-    model.load_parts(stage, inputs)
+    with team.only_in_first():
+        model = build_mm1(stage, data.tokenizer)
+    if team.is_first():
+        model.load_parts(stage, inputs)
     sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
     if stage.shuffled:
         sources = {name: ShuffledImages(source) for name, source in sources.items()}
@@ -46,8 +49,10 @@ def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: D
     Only answers count in the loss. Position embeddings are interpolated if the resolution differs.
     """
     seed_everything(stage)
-    model = build_mm1(stage, data.tokenizer)
-    load_weights(model, Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"])
+    with team.only_in_first():
+        model = build_mm1(stage, data.tokenizer)
+    if team.is_first():
+        load_weights(model, Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"])
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     train_mm1(stage, folder, model, sources, data.tokenizer, report)
 

@@ -92,7 +92,8 @@ class Reconstructive(nn.Module):
 
 def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: Report) -> tuple[Encoder, Recorder]:
     """Trains the encoder; returns it without its last layers, and its losses."""
-    network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
+    with team.only_in_first():
+        network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
     pairs = StepPairs(stage, data)
 
     def batch(step: int) -> ImageBatch:

@@ -1,8 +1,9 @@
 """Shards weights, gradients and optimiser moments over a team with FSDP2.
 
-Checkpoints and final weights are unsharded. The first process gathers them, and they do not depend on the team, so that
-training can be resumed by another team or by a single process. They must fit that process's memory: 12 bytes per
-parameter.
+Only the first process creates or loads the weights; the others build the network on the meta device (`only_in_first`)
+and get their shards from it. Checkpoints and final weights are unsharded. The first process gathers them, and they do
+not depend on the team, so that training can be resumed by another team or by a single process. They must fit that
+process's memory: 12 bytes per parameter.
 """
 
 import copy
@@ -33,7 +34,11 @@ def compile_parts(*modules: nn.Module) -> None:
 
 
 class Shards:
-    """Shards the parameters of `module`, which contains `network`, over the team, and gathers them again."""
+    """Shards the parameters of `module`, which contains `network`, over the team, and gathers them again.
+
+    They, the buffers and the random state are those of the first process; in the others the network may be on the meta
+    device.
+    """
 
     def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:
         empty = {
@@ -46,9 +51,15 @@ class Shards:
             for name, parameter in part.named_parameters(recurse=False):
                 if parameter.ndim == 0:  # FSDP2 does not support scalars
                     setattr(part, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
-        zero_width = {parameter for parameter in network.parameters() if not parameter.numel()}
-        for parameter in zero_width:  # a shared expert of width 0, which FSDP2 does not support either
-            parameter.register_post_accumulate_grad_hook(_drop_gradient)
+        zero_width = set()  # a shared expert of width 0, which FSDP2 does not support either
+        for part in network.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                if not parameter.numel():
+                    empty_one = nn.Parameter(torch.empty_like(parameter, device=team.device()), parameter.requires_grad)
+                    setattr(part, name, empty_one)
+                    empty_one.register_post_accumulate_grad_hook(_drop_gradient)
+                    zero_width.add(empty_one)
+        weights = [parameter.detach() for parameter in network.parameters()]
         mesh = init_device_mesh(team.device().type, (team.size(),))
         # autocast would cast the weights anyway; experts are large, so they are gathered in half precision
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -57,6 +68,14 @@ class Shards:
                 fully_shard(experts, mesh=mesh, mp_policy=half if precision == "bf16-mixed" else MixedPrecisionPolicy())
         for part in (*layers(network), module):
             fully_shard(part, mesh=mesh, ignored_params=zero_width)
+        if not team.is_first():
+            module.to_empty(device=team.device())
+        for shards, whole in zip(network.parameters(), weights, strict=True):
+            _deal(shards, whole)
+        buffers = team.broadcast([buffer.cpu() for buffer in network.buffers()] if team.is_first() else [])
+        for buffer, value in zip(network.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        torch.set_rng_state(team.broadcast(torch.get_rng_state()))
         self._unsharded = dict(zip(network.parameters(), self._twin.parameters(), strict=True))
 
     def gather(self, checkpoint: dict[str, Any], order: Sequence[nn.Parameter]) -> None:
@@ -110,6 +129,15 @@ class OneOfTeam(SingleDeviceStrategy):
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
+
+
+@torch.no_grad()
+def _deal(shards: torch.Tensor, whole: torch.Tensor) -> None:
+    """Fills each process's shards of a parameter with the first process's value."""
+    if isinstance(shards, DTensor):
+        device = shards.to_local().device
+        whole = whole.to(device) if team.is_first() else torch.empty_like(whole, device=device)
+        shards.to_local().copy_(distribute_tensor(whole, shards.device_mesh, shards.placements).to_local())
 
 
 def _full(value: Any, shape: torch.Size) -> Any:

@@ -119,6 +119,7 @@ def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
         "decoder.steps=9",
         "evaluate.questions=8",
         "precision=bf16-mixed",
+        "attention=varlen",
         "evaluate.batch_size=7",
     ],
 )
@@ -128,7 +129,16 @@ def test_what_moves_the_numbers_changes_the_fingerprint(setting: str, sweep: Swe
     assert len(fingerprints) == 2
 
 
-@pytest.mark.parametrize("setting", ["resources.cpus=2", "retries=5", "reuse_processes=false"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "resources.cpus=2",
+        "retries=5",
+        "reuse_processes=false",
+        "workers={85M: 2, ViT-L: 2}",
+        "hardware={gpu: h200, count: 8, mfu: 0.3}",
+    ],
+)
 def test_what_moves_no_number_does_not(setting: str, sweep: Sweep, mini: Scale) -> None:
     changed = load_scale("mini", SWEEPS / "scales", (setting,))
     fingerprints = {resolve("base", sweep.base, scale, 0, WORLD).fingerprint for scale in (mini, changed)}

@@ -111,6 +111,7 @@ def test_without_a_law_it_is_refused(folder: Path, capsys: pytest.CaptureFixture
     for broken in ([], {}, {"coefficients": {"ln N": -0.4, "ln D": 0.3}}, "text"):
         with pytest.raises(RequestError, match=r"law\.json"):
             read_law(write_law(broken))
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(RequestError, match=r"law\.json"):
-        ask()
+    for text in ("{", "[" * 100_000):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(RequestError, match=r"law\.json"):
+            ask()

@@ -163,17 +163,19 @@ def headers(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
     return bytes(block)
 
 
-@pytest.mark.parametrize(
-    "member",
-    [
-        headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")),
-        headers(b"pax", b"%011o" % 21, b"x") + b"21 size=9000000000000".ljust(512, b"\0") + headers(b"a.png", b"0"),
-        headers(b"pax", b"%011o" % 31, b"x")
-        + b"31 GNU.sparse.map=a,b,c,d,e,f,g\n".ljust(512, b"\0")
-        + headers(b"a.png", b"0"),
-    ],
-    ids=["size of 2^60", "size in words", "sparse map"],
-)
+def described(text: bytes) -> bytes:
+    """A member behind a header of extended settings."""
+    return headers(b"pax", b"%011o" % len(text), b"x") + text.ljust(512, b"\0") + headers(b"a.png", b"0")
+
+
+LIES = {
+    "size of 2^60": headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")),
+    "size in words": described(b"21 size=9000000000000"),
+    "sparse map": described(b"32 GNU.sparse.map=a,b,c,d,e,f,g\n"),
+}
+
+
+@pytest.mark.parametrize("member", LIES.values(), ids=LIES)
 def test_a_tar_whose_headers_lie(files: Any, member: bytes) -> None:
     (files.folder / "c.tar").write_bytes(member + bytes(2048))
     assert re.search(r"c\.tar: (is cut off|holds no images)", refused(files, captions=["c.tar"]))
@@ -242,6 +244,13 @@ def test_text_without_a_space_is_trained_on_and_cut(files: Any) -> None:
     rows = data.rows("text", data.limits)
     documents = [rows.document(entry) for entry in rows.train()]
     assert "".join(document.text for document in documents) == letters
+
+
+def test_words_without_end_are_split_before_pairs_are_counted(files: Any) -> None:
+    """The time of BPE grows with the square of a word's length: 10 MB without a space did not end."""
+    files.jsonl("t.jsonl", ["ab" * 5_000])
+    vocabulary = files.open(text=["t.jsonl"]).tokenizer.backend.get_vocab()
+    assert 200 < max(map(len, vocabulary)) <= 1 + 256
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "gone"])

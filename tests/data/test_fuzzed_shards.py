@@ -11,6 +11,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.types import BrokenPicture
 
 
+@pytest.mark.usefixtures("within_a_gigabyte")
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.soak)])
 def test_damaged_shards(files: Any, times: int) -> None:
     chance = random.Random(18)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from mm1_lab.data.shards import Shards, collection, index, indexing, plan, remot
 from mm1_lab.data.shards.plan import WindowPlan
 from mm1_lab.data.types import Limits
 from tests.data.test_shards import epoch, keys
+
+ONE = partial(indexing.local_workers, 1)
 
 
 @pytest.fixture
@@ -250,7 +253,7 @@ def test_one_process_that_indexes_keeps_all_cores_for_the_tokenizer(
 ) -> None:
     write_texts(files, 1)
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
-    list(indexing.index_data(files.yaml(text="t-*.jsonl"), files.folder / "cache", files.scale(), 1))
+    list(indexing.index_data(files.yaml(text="t-*.jsonl"), files.folder / "cache", files.scale(), ONE))
     assert "TOKENIZERS_PARALLELISM" not in os.environ
 
 
@@ -280,6 +283,74 @@ def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch
     monkeypatch.setattr(
         index, "_build", lambda reading, *rest: (built.append(reading.path.name), build(reading, *rest))
     )
-    lines = list(indexing.index_data(Path("data.yaml"), Path("store/data"), files.scale(), 1))
+    lines = list(indexing.index_data(Path("data.yaml"), Path("store/data"), files.scale(), ONE))
     assert lines == ["text: 30 samples in 6 files"]
     assert built == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
+
+
+def test_tasks_of_a_cluster_are_few_at_a_time_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On functions that stand for Ray's; what a node finds wrong with a file is told in its own words."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and later tests start one
+    import ray
+
+    from mm1_lab.orchestrate.indexing import _map
+
+    waiting: list[int] = []
+
+    class Task:
+        def __init__(self, work: Any) -> None:
+            self.work = work
+
+        def remote(self, opened: Any, function: Any, item: int) -> Any:
+            waiting.append(item)
+            assert len(waiting) <= 3
+            return item, lambda: self.work(opened, function, item)
+
+    def get(task: Any) -> Any:
+        waiting.remove(task[0])
+        try:
+            return task[1]()
+        except Exception as error:
+            raise ray.exceptions.RayTaskError("work", "traceback", error) from None
+
+    def work(item: int) -> int:
+        if item == 9:
+            raise RequestError("t-9.jsonl: is not JSON")
+        return item * item
+
+    monkeypatch.setattr(ray, "remote", lambda **resources: Task)
+    monkeypatch.setattr(ray, "get", get)
+    assert list(_map(3, (), work, range(9))) == [n * n for n in range(9)] and not waiting
+    with pytest.raises(RequestError, match=r"^t-9\.jsonl: is not JSON$"):
+        list(_map(3, (), work, range(12)))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_cluster_indexes_as_this_machine_does(files: Any) -> None:
+    from ray.cluster_utils import Cluster
+
+    write_texts(files, 6)
+    files.yaml(text="t-*.jsonl")
+    (files.folder / "there").mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    environment = os.environ | {"PYTHONPATH": str(Path(index.__file__).parents[3])}
+    command = (sys.executable, "-m", "mm1_lab.cli", "index", "--data", "data.yaml", "--scale", "smoke", "--store")
+
+    def told(*options: str) -> str:
+        ran = subprocess.run([*command, *options], cwd=files.folder, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.splitlines()[-1]
+
+    try:
+        cluster.add_node(num_cpus=1)
+        assert told("here") == told("there", "--address", cluster.address) == "text: 120 samples in 6 files"
+        (files.folder / "t-3.jsonl").write_text("no JSON", encoding="utf-8")
+        ran = subprocess.run([*command, "there", "--address", cluster.address], cwd=files.folder, env=environment,
+                             capture_output=True, text=True)  # fmt: skip
+        assert ran.returncode == 2 and ran.stderr.count("\n") == 1
+        assert ran.stderr.startswith(f"mm1-lab: {files.folder}/t-3.jsonl, line 1: is not JSON")
+    finally:
+        cluster.shutdown()
+    both = [sorted(path.name for path in (files.folder / store / "data").rglob("*")) for store in ("here", "there")]
+    assert both[0] == both[1]

@@ -1,6 +1,9 @@
 """Published benchmarks and users' own: what is asked, in which order, and what is refused beforehand."""
 
 import json
+import os
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
 from mm1_lab.evaluate.questions import Benchmark
+from tests.data.test_bad_shards import LIES
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -170,6 +174,31 @@ def test_a_name_that_several_members_end_with_finds_none_of_them(tmp_path: Path,
     assert len({id(picture.decoder) for picture in found if picture}) == 1
     folder = Images(tmp_path / "all", "squeeze", 10**6).picture("images/val/1.jpg")
     assert folder and found[0] and folder.decoder is found[0].decoder, "one cache of pixels per process"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "zip that is cut off", *LIES])
+def test_images_that_are_no_archive_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    values = WRITERS["vqav2"](tmp_path) | {"images": "images"}
+    path = tmp_path / "images"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "zip that is cut off":
+            pack(tmp_path / "val2014", tmp_path / "whole.zip")
+            path.write_bytes((tmp_path / "whole.zip").read_bytes()[-200:])
+        case _:
+            path.write_bytes(LIES[kind] + bytes(2048))
+    assert re.search(r"images(: is not a folder, tar or zip| has no image)", refused(tmp_path, "vqav2", values))
+
+
+def test_a_picture_of_a_zip_that_grows_too_large_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.jpg", bytes(100_000))
+    monkeypatch.setattr("mm1_lab.data.shards.decoding.MOST_BYTES", 10_000)
+    picture = Images(tmp_path / "bomb.zip", "squeeze", 10**6).picture("1.jpg")
+    assert picture and (tmp_path / "bomb.zip").stat().st_size < 10_000
+    with pytest.raises(BrokenPicture, match="100000 bytes exceed the limit of 10000"):
+        picture.pixels(4)
 
 
 def test_a_zip_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,8 +445,11 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "1 of 3 questions have no annotation (0, …)" in refused(tmp_path, "vqav2", values)
     write(tmp_path / values["annotations"], missing | {"annotations": missing["annotations"] * 2})
     assert "question_id 0 occurs twice" in refused(tmp_path, "vqav2", values)
-    (tmp_path / values["annotations"]).write_text("{")
-    assert "is not JSON" in refused(tmp_path, "vqav2", values)
+    for text in ("{", "[" * 100_000, "9" * 6_000):
+        (tmp_path / values["annotations"]).write_text(text)
+        assert "is not JSON" in refused(tmp_path, "vqav2", values)
+    os.mkfifo(tmp_path / "fifo")
+    assert "fifo: cannot be read (is not a file)" in refused(tmp_path, "vqav2", values | {"questions": "fifo"})
     assert "holds no questions of the split 'dev'" in refused(
         tmp_path, "coco", WRITERS["coco"](tmp_path) | {"split": "dev"}
     )

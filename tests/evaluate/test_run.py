@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Evaluation, evaluate, held_out_losses
 from mm1_lab.model import MM1, build_mm1, save_weights
 from mm1_lab.train.progress import Progress
+from tests.train.test_team import in_team
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
@@ -182,6 +184,39 @@ def test_samples_show_the_first_questions_of_three_blocks(
         else:
             shown = np.asarray(Image.open(io.BytesIO(sample.picture or b"")))
             assert np.array_equal(shown, question.pictures[0].pixels(stage.model.image_size))
+
+
+@pytest.mark.parametrize("decoder", ["85M", "302M-MoE"])
+def test_a_team_answers_block_by_block_what_one_process_does(
+    decoder: str, tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
+) -> None:
+    """Three processes for four blocks, one with choices; and for two, of which one has nothing to do."""
+    stage = make_stage(f"base_decoder={decoder}")
+    make_model(stage, tokenizer, tmp_path)
+    data = TinyData(tokenizer, picture)
+    colours = ("red", "blue", "green")
+    offered = [tuple(replace(one, choices=colours) for one in block) for block in chosen[2].blocks[:2]]
+    chosen[2] = replace(chosen[2], blocks=tuple(offered), demonstrations=chosen[2].demonstrations[:2])
+    alone, reports = run(stage, tmp_path, data)
+    assert {"exact-test by likelihood"} < {row.benchmark for row in alone.scores}
+
+    def work() -> None:
+        result, told = run(stage, tmp_path, data)
+        for name, expected in vars_of(alone).items():
+            found = vars_of(result)[name]
+            assert found == (pytest.approx(expected, rel=1e-5) if name == "held_out_loss" else expected), name
+        assert told == reports
+
+    in_team(3, tmp_path, work)
+
+
+def vars_of(result: Evaluation) -> dict[str, object]:
+    """Its fields; probabilities rounded, as batches are of other blocks."""
+    scores = [
+        replace(row, reference_probability=row.reference_probability and round(row.reference_probability, 5))
+        for row in result.scores
+    ]
+    return {field.name: getattr(result, field.name) for field in fields(result)} | {"scores": scores}
 
 
 def test_a_blind_model_answers_without_the_picture_but_samples_show_it(

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, resolve
-from mm1_lab.orchestrate import cost
+from mm1_lab.orchestrate import cost, growing, sweeping
 from mm1_lab.orchestrate.cost import Speeds, measured_speeds
-from mm1_lab.orchestrate.request import REPOSITORY, machine_slots
+from mm1_lab.orchestrate.executor import Inline
+from mm1_lab.orchestrate.ray_tune import RayTune
+from mm1_lab.orchestrate.request import REPOSITORY, load_request, machine_slots
 from mm1_lab.results import Ledger
 
 
@@ -101,4 +103,28 @@ def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("mm1_lab.orchestrate.request.machine_cpus", lambda: 64)
     for gpus, slots in ((0, 1), (2, 2), (99, 32)):
         monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)
-        assert machine_slots(scale) == slots
+        assert machine_slots(scale) == RayTune().at_once(scale) == slots
+    assert Inline().at_once(scale) == 1
+
+
+def test_stages_on_a_cluster_share_its_gpus_and_not_this_machine_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both for the disk that their checkpoints take and for the time until the next look."""
+    monkeypatch.chdir(tmp_path)
+    request = load_request("data_mix", "smoke", settings=("resources.gpus=1",))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(RayTune, "open", lambda self, scale: setattr(self, "slots", 24))
+    asked = []
+
+    def check_disk(stages: object, slots: int, store: Path) -> None:
+        asked.append(slots)
+        raise RequestError("stop")
+
+    monkeypatch.setattr(sweeping, "check_disk", check_disk)
+    for executor in (RayTune("auto"), RayTune()):
+        with pytest.raises(RequestError, match="stop"):
+            sweeping.complete(request, executor, lambda folder: [])
+    assert asked == [24, 1]
+    there, here = (growing._expected_seconds(request, request.trials, RayTune(place)) for place in ("auto", None))
+    assert here == pytest.approx(24 * there) and here > 0

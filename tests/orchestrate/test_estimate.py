@@ -1,6 +1,7 @@
 """What a plan reckons with, against what torch counts, and the plan of the paper's final models as a file."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -145,6 +146,11 @@ def test_a_group_holds_its_shard_and_its_rows() -> None:
     assert cost.group(Hardware(gpu="h100", count=512)) == 8
     assert cost.group(Hardware(gpu="h200", count=512)) == 8
     assert cost.group(Hardware(gpu="h100", count=32)) is None, "16 rows per GPU"
+    assert cost.per_gpu(Hardware(gpu="h100", count=512)) == 500e9 / 8 + 2e9 + 5e9
+    assert cost.workers(Hardware(gpu="h100")) == 64, "8 rows and 1 / 64 each"
+    asked = Cost(**none, state=100e9, activations=5e9, layer=1e9, rows=1, whole=True)
+    assert asked.group(Hardware(gpu="h100", count=512)) is None, "an evaluation is not sharded"
+    assert asked.group(Hardware(gpu="h200")) == 1 and asked.per_gpu(Hardware(gpu="h200")) == 105e9
     small = Cost(**none, state=10e9, activations=5e9, layer=1e9, rows=8)
     assert small.group(Hardware(gpu="h100")) == 1
 
@@ -158,7 +164,17 @@ def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "3B / seed 0" in error
     assert "do not fit 1 GPU of 80 GB; use 2 GPUs (--set hardware.count=2)" in error
+    capsys.readouterr()
     assert main([*plan, *few, "--set", "hardware.count=2"]) == 0
+    hint = re.search(r"set `(workers: {.*})` in the scale", capsys.readouterr().out)
+    assert hint and main([*plan, *few, "--set", "hardware.count=2", "--set", hint[1].replace(": {", "={")]) == 0
+    assert "set `workers:" not in capsys.readouterr().out, "what it named suffices"
+    assert main([*plan, *few, "--set", "hardware.count=2", "--set", "evaluate.batch_size=5000"]) == 0
+    told = capsys.readouterr().out
+    assert "one h100 does not hold, at this evaluate.batch_size:\n  3.9G parameters (15.6 GB of weights, 2" in told
+    whole = ("plan", "final_models", "--only", "30B", *plan[4:], "--set", "train.batch_size=8")
+    assert main([*whole]) == 2
+    assert "takes a group of 16 GPUs, more than a batch has rows (8); raise batch_size" in capsys.readouterr().err
     long = ("--set", "decoder.phases=[{share: 1, sequence_length: 65536, batch_size: 4}]")
     assert main([*plan, *few, *long, "--set", "gradient_checkpointing=false"]) == 2
     assert "the activations of one row" in capsys.readouterr().err

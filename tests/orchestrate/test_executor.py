@@ -1,6 +1,7 @@
 """Both executors, on work that takes no time: what fails, diverges, dies, waits and is reused."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -83,6 +84,8 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
             logs = Path(ray_worker._global_node.get_logs_dir_path()).glob("python-core-worker-*.log")
             few = executor.slots + 2  # one dies; on a busy machine Ray may start another while one is still starting
             assert len(list(logs)) <= few, "those that wait get the tasks"
+            tunes = logging.getLogger("ray.tune.execution.experiment_state")
+            assert not tunes.isEnabledFor(logging.ERROR), "on a full disk it prints tracebacks about files of no use"
 
     label = {task.key: task.label for task in plan.tasks.values()}
     decoder = "decoder for base / seed 1 and 3 more"
@@ -121,6 +124,21 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     assert (
         later.stages[next(t.fingerprint for t in request.trials if t.name == "captions / seed 0")].state == "diverged"
     )
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_load_a_task_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This file is not on the path of Ray's processes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    folders = (None, tmp_path / "results", tmp_path / "store")
+    request = load_request("data_mix", "smoke", "1", ("base",), (*LIGHT, "retries=0"), *folders)
+    context = WorkerContext(request.ledger.results, request.ledger.store, None, request.scale)
+    with make_executor(False, None) as executor:
+        plan = make_plan(request.trials, request.ledger)
+        result = run_plan(plan, context, [], executor, partial(work, dies=False))
+    reasons = {outcome.reason for outcome in result.failed.values()}
+    assert reasons == {"ModuleNotFoundError: No module named 'tests'"}, reasons
 
 
 @pytest.mark.slow

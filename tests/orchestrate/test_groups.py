@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def smoke(**changes: Any) -> Scale:
 def test_workers_go_by_the_size_of_the_decoder_or_of_the_encoder(stages: dict[str, Stage]) -> None:
     scale = smoke(workers={"85M": 2, "ViT-L": 4, "30B": 256})
     assert {kind: workers_of(stage, scale) for kind, stage in stages.items()} == {
-        "evaluation": 1, "multimodal": 2, "decoder": 2, "encoder": 4,
+        "evaluation": 2, "multimodal": 2, "decoder": 2, "encoder": 4,
     }  # fmt: skip
     assert {workers_of(stage, smoke()) for stage in stages.values()} == {1}
     assert isinstance(stages["evaluation"], EvaluationStage)
@@ -72,7 +73,7 @@ def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     monkeypatch.setattr(
         execution, "settle", lambda task, end: ends.append((task.key, end, work_list.settle(task.key, end)))
     )
-    searcher = tune_hooks.TaskSearcher(execution, {"group": 2, "single": 1}, slots=2)
+    searcher = tune_hooks.TaskSearcher(execution, {"group": 2, "single": 1}, 2, tune_hooks.Errors())
     assert searcher.suggest("first") == {"task": "group"}
     assert searcher.suggest("none") is None, "no room beside a group of two"
     searcher.on_trial_complete("first", error=True)
@@ -83,6 +84,34 @@ def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     assert searcher.suggest("third") == {"task": "single"}
     searcher.on_trial_complete("third", {"outcome": "done", "reason": ""})
     assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
+
+
+def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A death of the process says nothing that a user understands."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+    from mm1_lab.orchestrate import groups
+    from mm1_lab.orchestrate.tune_hooks import Errors, ending
+
+    monkeypatch.setattr(groups, "alive_nodes", lambda: {"the only node"})
+    file = tmp_path / "error.txt"
+
+    def ends(error: object) -> Outcome:
+        errors = Errors()
+        file.write_text(f"Failure # 1 (occurred at 2026-11-22)\n{error}\n", encoding="utf-8")
+        errors.on_trial_error(None, SimpleNamespace(trial_id="one", error_file=str(file)))
+        return ending(errors.of_trial["one"], {"the only node"})
+
+    assert ends(ActorDiedError()) == KILLED
+    assert ends("Traceback:\n  line 1\nModuleNotFoundError: no x") == Outcome("failed", "ModuleNotFoundError: no x")
+    low = OutOfMemoryError("Task was killed due to the node running low on memory.\nTop 10 users: …")
+    assert ends(low) == Outcome("failed", "Task was killed due to the node running low on memory.")
+    errors = Errors()
+    errors.on_trial_error(None, SimpleNamespace(trial_id="one", error_file=None))
+    assert ending(errors.of_trial.get("one", ""), {"the only node"}) == KILLED
 
 
 def share(place: Any) -> None:

@@ -196,6 +196,10 @@ def test_logs_that_cannot_be_used_are_refused_in_one_line(request_: Request, tmp
     path = log(tmp_path / "two", "pope", [sample(0, "x", "y", acc=1)], {"acc": 1})
     path.with_name("2027_samples_pope.jsonl").write_bytes(path.read_bytes())
     assert "pope is logged twice" in refused("two")
+    log(tmp_path / "huge", "pope", [sample(0, "x", "y", acc=10**400)], {"acc": 1})
+    assert "not as lmms-eval writes them (int too large" in refused("huge")
+    log(tmp_path / "shots", "pope", [sample(0, "x", "y", acc=1)], {"acc": 1}, shots="few")  # type: ignore[arg-type]
+    assert "not as lmms-eval writes them (invalid literal" in refused("shots")
     assert {
         path.name: path.read_bytes() for path in request_.ledger.trial_folder(trial.fingerprint).iterdir()
     } == before

@@ -1,7 +1,9 @@
 """The search's rounds, on scores that come from a formula instead of training."""
 
+import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from mm1_lab.config import (
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.check_scale import measure_gates
 from mm1_lab.orchestrate.executor import Executor, Inline
-from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, run_search, with_grid
+from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search, with_grid
 from mm1_lab.orchestrate.plan import make_plan
 from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
@@ -320,3 +322,74 @@ def test_a_search_is_run_whole_and_anew_with_all_its_rates(
     monkeypatch.setattr("mm1_lab.orchestrate.code_changes.changed_parts", lambda code: ["connector"])
     assert main([*command, "--anew"]) == 0
     assert len({name for names in laboratory.rounds[before:] for name in names}) == count
+
+
+FOUR = OWN.replace("rates: 3", "rates: 7").replace("0.001", "0.03")
+FOUR = FOUR.replace("  large", "  larger: {decoder: 302M, learning_rate: 0.03}\n  large")
+
+
+def test_arms_of_one_size_have_an_optimum_each(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coarse one's is three times as high, and no rate of either counts for the other."""
+    run = laboratory.run
+
+    def by_arm(request: Request, trial: Trial) -> None:
+        laboratory.factor = 3.0 if trial.recipe.resolution == 224 else 1.0
+        run(request, trial)
+
+    monkeypatch.setattr(laboratory, "run", by_arm)
+    path = tmp_path / "own.yaml"
+    path.write_text(FOUR, encoding="utf-8")
+    request = load_request(path, "smoke", results=tmp_path / "results", store=tmp_path / "store")
+    assert run_search(request, "grid", Inline(), draw_search) == 0
+    with (request.folder / "optima.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["objective"] == "8-shot average"]
+    assert [row["size"] for row in rows] == ["coarse", "small", "85M", "302M"]
+    assert {row["runs"] for row in rows} == {"7"}
+    coarse, small = (float(row["optimum"]) for row in rows[:2])
+    assert coarse == pytest.approx(3 * small, rel=0.1)
+    text = (request.folder / "table.md").read_text(encoding="utf-8")
+    assert "small and coarse have one size: each has an optimum of its own, and the law goes through all." in text
+
+
+def test_a_law_of_fewer_sizes_than_before_says_what_it_leaves_out(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("fit-lr-law", "--scale", "smoke", "--inline")
+    for sizes, told in ((SIZES, False), (SIZES[:3], True), (SIZES, False)):
+        assert main([*command, "--sizes", ",".join(sizes)]) == 0
+        output = capsys.readouterr().out
+        assert ("Searched before and not among these sizes: 1.2B." in output) == told
+        assert ("to fit them too: --sizes 9M,85M,302M,1.2B" in output) == told
+        law = json.loads(Path("results/local/smoke/lr_law/law.json").read_text(encoding="utf-8"))
+        assert law["fits"][0]["cells"] == len(sizes)
+    assert sum(name.startswith("1.2B") for names in laboratory.rounds[-1:] for name in names) == 0, "nothing ran again"
+
+
+def test_the_search_is_planned_with_its_sizes_and_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the paper's scale: GPU-hours, and half of the steps for each trial."""
+    monkeypatch.chdir(tmp_path)
+    command = ("fit-lr-law", "--scale", "paper", "--sizes", "9M,85M,302M", "--plan-only")
+    hours = []
+    for steps in ("20000", "40000"):
+        assert main([*command, "--steps", steps]) == 0
+        output = capsys.readouterr().out
+        assert f"lr_law,train.steps={steps} at paper: 15 trials" in output and "85M 0.000131" in output
+        assert "grows by at most 3 rates per size" in output
+        (number, thousands), *_ = re.findall(r"multimodal ([\d.]+)(K?)", output.partition("h100-hours at")[2])
+        hours.append(float(number) * (1000 if thousands else 1))
+    assert hours[1] == pytest.approx(2 * hours[0], rel=0.02)
+    assert not list(tmp_path.rglob("sweep.json"))
+
+
+def test_a_law_is_stated_for_the_paper_s_sizes() -> None:
+    for name in ("lab", "paper"):
+        scale = load_scale(name, REPOSITORY / "sweeps" / "scales")
+        sizes = predicted_sizes(None, SIZES, scale)
+        assert sizes.keys() == {"2.9B", "3B", "7B", "30B", "3B-MoE", "7B-MoE"}
+        assert sizes["3B-MoE"] == sizes["3B"] == pytest.approx(2.94e9, rel=0.01)
+        assert sizes["30B"] == pytest.approx(29.6e9, rel=0.01)

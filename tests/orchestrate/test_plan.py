@@ -11,7 +11,7 @@ from mm1_lab.orchestrate.code_changes import forget_changed
 from mm1_lab.orchestrate.cost import Speeds
 from mm1_lab.orchestrate.feasible import check_feasible
 from mm1_lab.orchestrate.plan import Plan, make_plan, path_lengths
-from mm1_lab.orchestrate.report import _arms
+from mm1_lab.orchestrate.report import _arms, in_runs
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.results import Ledger
 
@@ -208,3 +208,9 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(
     assert states == ["wait", "wait", "diverged"]
     assert [folder.exists() for folder in partial] == [False, False, True]
     assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"
+
+
+def test_many_seeds_are_listed_as_ranges() -> None:
+    assert in_runs([3]) == "3"
+    assert in_runs([1, 0]) == "0, 1"
+    assert in_runs([0, 5, 6, 7, 9, 10, *range(100, 110)]) == "0, 5 to 7, 9, 10, 100 to 109"

@@ -1,15 +1,20 @@
 """A cluster is asked before anything runs: nodes that are stood for by functions, and (soak) two of Ray's own."""
 
 import dataclasses
+import platform
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mm1_lab.config import RequestError, Resources, load_scale
+from mm1_lab.config import BenchmarkConfig, RequestError, Resources, load_scale
 from mm1_lab.orchestrate.plan import make_plan
-from mm1_lab.orchestrate.preflight import FOLDER, Answer, Question, check_nodes, look
+from mm1_lab.orchestrate.preflight import FOLDER, Answer, Question, check_nodes, look, node_names
 from mm1_lab.orchestrate.ray_tune import _slots
 from mm1_lab.orchestrate.request import REPOSITORY, load_request
 from mm1_lab.orchestrate.worker import WorkerContext
@@ -18,8 +23,15 @@ from mm1_lab.orchestrate.worker import WorkerContext
 @pytest.fixture
 def context(tmp_path: Path) -> WorkerContext:
     scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales")
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        (tmp_path / "shards" / f"t-{number}.jsonl").touch()
+    (tmp_path / "questions.jsonl").touch()
     data = tmp_path / "data.yaml"
-    data.touch()
+    (tmp_path / "words").mkdir()
+    data.write_text("{text: shards/*.jsonl, tokenizer: words}", encoding="utf-8")
+    own = BenchmarkConfig(questions=str(tmp_path / "questions.jsonl"))
+    scale = scale.model_copy(update={"benchmarks": (own,)})
     return WorkerContext(tmp_path / "results", tmp_path / "store", data, scale)
 
 
@@ -30,7 +42,7 @@ def test_a_node_that_sees_everything_is_taken_and_leaves_nothing(context: Worker
         assert not list((folder / FOLDER).iterdir())
 
 
-@pytest.mark.parametrize("hidden", ["results", "store", "data.yaml"])
+@pytest.mark.parametrize("hidden", ["results", "store", "data.yaml", "t-0.jsonl", "words", "questions.jsonl"])
 def test_a_node_without_a_folder_is_named_with_the_path(context: WorkerContext, hidden: str, tmp_path: Path) -> None:
     def elsewhere(path: Path) -> Path:
         return tmp_path / "elsewhere" / path.name if path.name == hidden else path
@@ -69,9 +81,21 @@ def test_a_node_with_other_software_is_told(context: WorkerContext, name: str) -
     assert str(error.value).startswith(f"node bad has {name} 0.1, but here it is ")
 
 
+def test_nodes_of_one_machine_are_asked_one_by_one() -> None:
+    def node(key: str, host: str, alive: bool = True) -> dict[str, object]:
+        return {"NodeID": key * 20, "NodeManagerHostname": host, "NodeManagerAddress": "10.0.0.1", "Alive": alive}
+
+    names = node_names([node("a", "one"), node("b", "one"), node("c", "two"), node("d", "two", alive=False)])
+    assert names == {
+        "a" * 20: "one (10.0.0.1, aaaaaaaa)",
+        "b" * 20: "one (10.0.0.1, bbbbbbbb)",
+        "c" * 20: "two (10.0.0.1)",
+    }
+
+
 def test_there_is_room_for_what_fits_a_node() -> None:
-    with pytest.raises(RequestError, match=r"only one of 8 GPUs.*workers: {SIZE: 8}"):
-        _slots(Resources(gpus=8), [{"CPU": 64, "GPU": 8}])
+    with pytest.raises(ValueError, match=r"only one of 8 GPUs.*workers: {SIZE: 8}"):
+        Resources(gpus=8)
     nodes = [{"CPU": 64, "GPU": 8}, {"CPU": 6, "GPU": 8}, {"CPU": 3}]
     assert _slots(Resources(cpus=4, gpus=1), nodes) == 8 + 1
     assert _slots(Resources(cpus=2), nodes) == 32 + 3 + 1
@@ -92,4 +116,31 @@ def test_two_nodes_of_ray_finish_a_sweep(place: object) -> None:
         assert "failed" not in output, output
         assert "nothing ran" in place.run(*arms)  # type: ignore[attr-defined]
     finally:
+        cluster.shutdown()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_node_without_the_shared_folder_is_refused_by_name(place: Any) -> None:
+    """A second node of Ray's in a mount namespace of its own, where another file system hides the results."""
+    from ray.cluster_utils import Cluster
+
+    place.results.mkdir(parents=True)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    join = f"{sys.executable} -m ray.scripts.scripts start --address {cluster.address} --num-cpus 1 --block"
+    command = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs none {place.results} && exec {join}"]
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        while len(cluster.global_state.node_table()) < 2:
+            if node.poll() is not None:
+                pytest.skip(f"no mount namespace here: {node.communicate()[0][-200:]}")
+            time.sleep(0.5)
+        output = place.run("run", "data_mix", "--scale", "smoke", "--address", cluster.address, code=2)
+        told = [line for line in output.splitlines() if line.startswith("mm1-lab: ")]
+        assert len(told) == 1 and told[0].startswith(f"mm1-lab: node {platform.node()} ("), output
+        assert f"does not see {place.results}" in told[0]
+        assert not list(place.results.glob("trials/*"))
+    finally:
+        node.terminate()
+        node.wait(60)
         cluster.shutdown()

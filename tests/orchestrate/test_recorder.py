@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from mm1_lab.cli import main
 from mm1_lab.config import Trial
 from mm1_lab.files import Busy
+from mm1_lab.orchestrate import dashboard
 from mm1_lab.orchestrate.dashboard import pages
 from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns
 from mm1_lab.orchestrate.mlflow_store import connect
@@ -185,8 +187,9 @@ def test_a_database_is_made_whole_or_not_at_all_and_a_broken_one_is_put_aside(
 ) -> None:
     """As a kill leaves it while MLflow makes its tables: some of them, and no version."""
     DATABASE.unlink()
-    with contextlib.closing(sqlite3.connect(DATABASE)) as connection:
-        connection.execute("create table experiments (experiment_id integer)")
+    for path in (DATABASE, DATABASE.with_name(f".{DATABASE.name}.{os.getpid()}")):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("create table experiments (experiment_id integer)")
     sync(request_.folder, request_.ledger)
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "mlflow.broken.db" in error and "mm1-lab sync-mlflow" in error
@@ -195,6 +198,18 @@ def test_a_database_is_made_whole_or_not_at_all_and_a_broken_one_is_put_aside(
     sync(request_.folder, request_.ledger)
     assert not capsys.readouterr().err
     assert not list(DATABASE.parent.glob(".mlflow.db*"))
+
+
+def test_a_database_that_another_command_writes_is_not_put_aside(
+    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sqlite3.connect", partial(sqlite3.connect, timeout=0.1))
+    with contextlib.closing(sqlite3.connect(DATABASE)) as other:
+        other.execute("begin exclusive")
+        assert main(["sync-mlflow"]) == 2
+    error = capsys.readouterr().err
+    assert "database is locked" in error and error.count("\n") == 1
+    assert DATABASE.exists() and not DATABASE.with_suffix(".broken.db").exists()
 
 
 @pytest.mark.slow
@@ -209,17 +224,35 @@ def test_several_commands_make_one_database(request_: Request) -> None:
     assert not list(Path("results/local").glob("*.broken.db"))
 
 
+@pytest.mark.parametrize("command", [["sync-mlflow"], ["dashboard", "--port", "0"]], ids=["sync-mlflow", "dashboard"])
 @pytest.mark.parametrize(
-    "uri", ["http://me:hunter2@127.0.0.1:9", "postgresql://me:hunter2@127.0.0.1:9/runs", "gopher://me:hunter2@nowhere"]
+    "uri",
+    [
+        "http://me:hunter2@127.0.0.1:9",
+        "postgresql://me:hunter2@127.0.0.1:9/runs",
+        "postgresql://127.0.0.1:9/runs?user=me&password=hunter2",
+        "gopher://me:hunter2@nowhere",
+    ],
 )
 def test_a_server_that_is_away_gets_one_line_without_the_password(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
+    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str, command: list[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert main(["sync-mlflow"]) == 2
+    assert main(command) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
+
+
+def test_the_addresses_on_a_server_are_told_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2@runs.example.org")
+    monkeypatch.setattr(dashboard, "pages", lambda: {"data_mix-smoke": "/#/experiments/1"})
+    dashboard.show_dashboard(0)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "data_mix-smoke: https://runs.example.org/#/experiments/1"
+    assert second == "MLflow is at https://runs.example.org"
 
 
 def test_a_results_folder_with_an_apostrophe_is_entered_once(request_: Request) -> None:

@@ -1,9 +1,11 @@
 import random
+from pathlib import Path
 
 import pytest
 
 from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.worklist import MOST_LOSSES, Outcome, WorkList
+from mm1_lab.orchestrate.worklist import MOST_LOSSES, Execution, Outcome, WorkList
+from mm1_lab.results import Ledger
 
 DONE, FAILED, LOST = Outcome(), Outcome("failed", "bad luck"), Outcome("lost", "its node was lost")
 
@@ -39,6 +41,16 @@ def test_a_failure_is_retried_then_blocks_what_needs_it_and_nothing_else() -> No
     assert take(work) == "b"
     work.settle("b", DONE)
     assert take(work) == "needs b"
+
+
+def test_a_failure_that_cannot_be_recorded_ends_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk; Tune would print tracebacks of what is raised here."""
+    monkeypatch.setattr(Task, "label", "a")
+    execution = Execution(work_list([task("a")]), Ledger(tmp_path), [])
+    (only,) = filter(None, [execution.take()])
+    (tmp_path / "failures").touch()  # where a folder is to be made
+    execution.settle(only, FAILED)
+    assert execution.work_list.failed == {"a": FAILED}
 
 
 @pytest.mark.parametrize("outcome", [Outcome("diverged", "loss is nan"), Outcome("out of memory", "12 GB")])

@@ -97,6 +97,14 @@ def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys:
     assert "1 done, 1 missing, 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_damaged_score_enters_no_model_card(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _fewer_rows(copy / "trials" / _fingerprint(copy, "captions") / "scores.csv.gz")
+    assert main(["export", "data_mix", "--scale", "smoke", "--only", "captions", "model"]) == 0
+    assert "It has not been evaluated." in Path("model/README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().err.count("damaged (scores.csv.gz") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -186,6 +194,9 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(Path, "rename", renamed)
+    from mm1_lab.data.shards.cache import new_folder
     from mm1_lab.results import HeldOutRow, SampleRow, ScoreRow
 
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
@@ -198,6 +209,10 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
     sample = SampleRow("vqa", 0, "q", "colour", "what ?", ("red",), "red", 1.0, b"picture")
     training = ledger.stage_folder("a") / "training.csv"
     ledger.write_scores("b", [score], [HeldOutRow("text", 1.0)], [sample], {}, training, {"answers.json": "[]"})
+    with new_folder(tmp_path / "cache" / "tokens") as folder:
+        (folder / "ids").write_bytes(b"ids")
+    with files.new_file(tmp_path / "cache" / "table") as file:
+        file.write_bytes(b"table")
     assert ledger.has_intact_scores("b") and not loose, f"{loose} may lose a new name"
 
 

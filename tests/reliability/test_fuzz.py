@@ -18,6 +18,7 @@ SHORT, LONG = 1, 10
 PIECES = ("-1", "0", "1e999", ".nan", "[]", "{}", "null", "''", "true", "9" * 400, "&a", "*a", "!!int x", "2001-13-45")
 PIECES += ("\t", "\x00", "\ufeff", "\U0001f642", "- ", ": ", "[" * 60, "#", '"', "<<: ", "é" * 3000, "1_0", "0x_", "? ")
 parametrize = pytest.mark.parametrize("times", [SHORT, pytest.param(LONG, marks=pytest.mark.soak)])
+pytestmark = pytest.mark.usefixtures("within_a_gigabyte")
 
 
 def mutant(text: str, chance: random.Random) -> str:

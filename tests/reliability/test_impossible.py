@@ -33,6 +33,7 @@ SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
         "vocabulary=1",
         "decoders={1.2B: {layers: 1000000000, width: 64, heads: 2}}",
         "resources.workers=1000000",
+        "resources.cpus=1e-9",
         "retries=-1",
     ],
 )
@@ -58,6 +59,15 @@ def test_a_grid_of_a_million_million_cells(tmp_path: Path) -> None:
     numbers = ", ".join(str(number) for number in range(1000))
     path.write_text(SWEEP + f"grid: {{resolution: [{numbers}], image_tokens: [{numbers}], steps: [{numbers}]}}\n")
     with pytest.raises(RequestError, match=r"the grid has 1e\+09 cells; a sweep may have at most 10000 arms"):
+        load_sweep(path)
+
+
+@pytest.mark.parametrize("setting", ["rates: 1000000000", "extensions: 1000000000", "factor: 1e300", "factor: 1"])
+def test_searches_without_end(tmp_path: Path, setting: str) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(SWEEP + f"search: {{{setting}}}\narms: {{a: {{}}}}\n")
+    key = setting.partition(":")[0]
+    with pytest.raises(RequestError, match=rf"search\.{key}: Input should be (less|greater) than"):
         load_sweep(path)
 
 
@@ -110,6 +120,11 @@ def test_no_file_is_read_that_has_no_end(tmp_path: Path) -> None:
             read_yaml(path)
     with pytest.raises(RequestError, match="cannot be read as text"):
         read_yaml(tmp_path / ("x" * 300))
+
+
+def test_messages_end_at_two_kilobytes() -> None:
+    text = str(RequestError(f"begin {'é' * 5_000} end"))
+    assert text.startswith("begin ") and text.endswith(" end") and len(text.encode()) <= 2000
 
 
 @pytest.mark.parametrize("key", ["title", "reproduces", "arms", "x" * 20_000])

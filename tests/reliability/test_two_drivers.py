@@ -12,17 +12,22 @@ from tests.conftest import make_place
 DATA_MIX = ("data_mix", "--only", "base", "--only", "captions")
 CONNECTOR = ("connector", "--only", "c-abstractor 336 144", "--only", "average-pooling 336 144")
 """Shares the base's encoder, decoder and multimodal stage with DATA_MIX."""
+QUERY = """select experiments.name, runs.name, status from runs join experiments using (experiment_id)
+    where runs.lifecycle_stage = 'active'"""
 
 
 def of_trials(place: Any) -> dict[str, bytes]:
     return {name: content for name, content in place.tables().items() if name.startswith("trials")}
 
 
-def runs(place: Any) -> list[tuple[str, str]]:
-    """(name, status) of every run in the database, which must be whole."""
+def runs(place: Any) -> list[tuple[str, str, str]]:
+    """(sweep, name, status) of every run in the database, which must be whole.
+
+    Each sweep has its own experiment, with the encoders and decoders of its trials: shared ones stand in both.
+    """
     with sqlite3.connect(f"file:{place.results / 'mlflow.db'}?mode=ro", uri=True) as database:
         assert database.execute("pragma integrity_check").fetchall() == [("ok",)]
-        return database.execute("select name, status from runs where lifecycle_stage = 'active'").fetchall()
+        return database.execute(QUERY).fetchall()
 
 
 @pytest.mark.slow
@@ -60,7 +65,7 @@ def test_both_end_with_the_results_of_one_after_the_other(
         assert before.items() <= place.done().items(), "something finished ran again"
         assert of_trials(place) == alone
         named = runs(place)
-        assert {status for _, status in named} == {"FINISHED"}
-        assert {name for name, _ in named} >= {f"{sweep[0]} at smoke" for sweep in (DATA_MIX, second)}
+        assert {status for _, _, status in named} == {"FINISHED"}
+        assert {name for _, name, _ in named} >= {f"{sweep[0]} at smoke" for sweep in (DATA_MIX, second)}
         assert len(set(named)) == len(named), "a run stands twice"
         shutil.rmtree(place.results)

@@ -1,6 +1,8 @@
 """verify, gc, and the disk that a sweep needs."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +93,23 @@ def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
     error = capsys.readouterr().err
     assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error and error.count("\n") == 1
     assert not list(tmp_path.rglob("sweep.json"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 1), (errno.EROFS, 2)], ids=["full", "read-only"])
+def test_a_disk_that_takes_nothing_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    def refuse(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == code
+    text = f"sweep.json: {os.strerror(number)}; fix this and run the same command to continue\n"
+    error = capsys.readouterr().err
+    assert error.startswith("mm1-lab: /") and error.endswith(text) and error.count("\n") == 1
+    assert not list(tmp_path.rglob("*sweep.json*"))
 
 
 def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_best(

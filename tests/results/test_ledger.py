@@ -1,9 +1,12 @@
 import gzip
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 
+from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
@@ -160,7 +163,7 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
     other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 2', '"schema_version": 0'), "utf-8")
     with pytest.raises(RequestError, match="results schema 0, this version reads 2; delete it and run the sweep again"):
         read_variant(folder)
-    for text in ("{", "[]", '{"schema_version": 2}'):
+    for text in ("{", "[]", "[" * 100_000, '{"schema_version": 2}'):
         other.write_text(text, "utf-8")
         with pytest.raises(RequestError, match=r"sweep\.json: .*; delete it and run the sweep again"):
             read_variant(folder)
@@ -183,3 +186,12 @@ def test_files_that_a_library_keeps_to_their_owner_may_be_read_by_whom_the_other
     ledger.finish_stage("f")
     folder = ledger.stage_folder("f")
     assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads the flags of open files from /proc")
+def test_locks_are_on_files_that_are_open_for_writing(tmp_path: Path) -> None:
+    """NFS refuses exclusive locks on others."""
+    with files.locked(tmp_path / "lock"):
+        (number,) = (path.name for path in Path("/proc/self/fd").iterdir() if path.resolve() == tmp_path / "lock")
+        (flags,) = re.findall(r"flags:\s+(\d+)", Path(f"/proc/self/fdinfo/{number}").read_text())
+    assert int(flags, 8) & os.O_ACCMODE == os.O_RDWR

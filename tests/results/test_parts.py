@@ -39,6 +39,8 @@ def test_the_stores_own_comes_first(ledger: Ledger, tmp_path: Path) -> None:
         ("model.safetensors", None, "model.safetensors: No such file"),
         ("DONE", b"{", "DONE cannot be read"),
         ("DONE", b"[]", "DONE cannot be read"),
+        ("DONE", b"[" * 100_000, "DONE cannot be read"),
+        ("DONE", b'{"files": {}}', "DONE lists no files"),
     ],
 )
 def test_a_damaged_part_is_told_and_not_used(

@@ -4,18 +4,22 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Resources, Stage
-from mm1_lab.config.scale import EvaluationSettings
+from mm1_lab.config.scale import EvaluationSettings, Optimiser
 from mm1_lab.data.batches import share_resources
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train import recorder
+from mm1_lab.train.module import Losses, Training
 from mm1_lab.train.progress import Diverged, Progress
 from mm1_lab.train.stages import run_stage
 
@@ -89,6 +93,31 @@ def test_the_last_checkpoint_is_taken_at_the_killed_step(
     seen: list[int] = []
     run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: seen.append(progress.step))
     assert seen == [4, 5, 6]
+
+
+def test_checkpoints_that_take_long_are_written_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every minute, or every twenty times as long as one takes; steps take ten seconds here."""
+    losses = Losses(torch.zeros(()), torch.ones(1, 4, dtype=torch.float64))
+    training = Training(nn.Linear(1, 1), lambda batch: losses, Optimiser(learning_rate=1, steps=1), "", "32-true")
+    training.losses = losses
+    for seconds, between in ((0.5, 60), (12, 240)):
+        clock, taken = [0.0], list[float]()
+        monkeypatch.setattr(recorder, "time", SimpleNamespace(monotonic=lambda clock=clock: clock[0]))
+
+        def save(path: Path, clock: list[float] = clock, taken: list[float] = taken, seconds: float = seconds) -> None:
+            taken.append(clock[0])
+            clock[0] += seconds
+            path.touch()
+
+        writer = recorder.Recorder(tmp_path, ["text"], 10**6, lambda progress: None)
+        trainer = SimpleNamespace(global_step=0, save_checkpoint=save)
+        writer.on_train_start(trainer, training)  # type: ignore[arg-type]
+        for _ in range(100):
+            clock[0] += 10
+            trainer.global_step += 1
+            writer.on_train_batch_end(trainer, training)  # type: ignore[arg-type]
+        assert taken[0] == 60
+        assert {later - before - seconds for before, later in pairwise(taken)} == {between}
 
 
 def test_a_checkpoint_of_another_stage_is_refused(

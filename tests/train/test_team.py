@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed
+from torch import distributed, nn
 
+from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.train import recorder
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
+from mm1_lab.train.sharding import Shards
 from mm1_lab.train.stages import run_stage
 
 Finished = Callable[[Stage], Path]
@@ -96,13 +98,36 @@ def assert_alike(expected: Path, actual: Path) -> None:
         assert summaries[0][key] == summaries[1][key]
 
 
-@pytest.mark.parametrize(("kind", "size"), [("encoder", 2), ("reconstructive", 2), ("experts", 2), ("multimodal", 3)])
+def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others' networks are on the meta device until they get their shards."""
+    shard = Shards.__init__
+
+    def check(self: Shards, module: nn.Module, network: nn.Module, precision: str) -> None:
+        made = {not value.is_meta for value in (*network.parameters(), *network.buffers())}
+        assert made == {team.is_first()}
+        shard(self, module, network, precision)
+        assert not any(value.is_meta for value in (*network.parameters(), *network.buffers()))
+
+    monkeypatch.setattr(Shards, "__init__", check)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("encoder", 2), ("reconstructive", 2), ("experts", 2), ("multimodal", 3), ("sft", 2)]
+)
 def test_a_team_trains_as_one_process_does(
-    kind: str, size: int, request: pytest.FixtureRequest, finished: Finished, squares: Data, tmp_path: Path
+    kind: str,
+    size: int,
+    request: pytest.FixtureRequest,
+    finished: Finished,
+    squares: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Three of four rows: shares differ in size, and in some there is no image."""
+    only_the_first_makes_weights(monkeypatch)
     stage = request.getfixturevalue(f"{kind}_stage")
-    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 4})})
+    optimiser = {"optimiser": "adamw"} if kind == "sft" else {}
+    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": 4, **optimiser})})
     alone = finished(stage)
     inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     straight, resumed, handed_over, taken_over = (tmp_path / name for name in ("one", "two", "three", "four"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.files import new_file
+from mm1_lab.files import new_file, replace
 
 
 def short_hash(*values: object) -> str:
@@ -25,7 +25,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)  # unlike those of `tempfile`, with the permissions that the user's umask gives
     try:
         yield temporary
-        temporary.rename(folder)
+        replace(temporary, folder, over=False)
     except OSError:
         if not folder.exists():
             raise

@@ -76,10 +76,15 @@ def read_file(path: Path) -> bytes:
     return read_stretch(path, 0, path.stat().st_size)
 
 
-def read_stretch(path: Path, offset: int, length: int) -> bytes:
-    """Returns `length` bytes of a file from `offset` on. Raises OSError if that exceeds `MOST_BYTES`."""
+def check_size(length: int) -> None:
+    """Raises OSError if an image file has more than `MOST_BYTES`."""
     if length > MOST_BYTES:
         raise OSError(f"{length} bytes exceed the limit of {MOST_BYTES} for an image file")
+
+
+def read_stretch(path: Path, offset: int, length: int) -> bytes:
+    """Returns `length` bytes of a file from `offset` on. Raises OSError if that exceeds `MOST_BYTES`."""
+    check_size(length)
     with path.open("rb") as stream:
         stream.seek(offset)
         return stream.read(length)

@@ -1,4 +1,4 @@
-"""`mm1-lab index`: prepares users' data for reading, file by file, in several processes.
+"""`mm1-lab index`: prepares users' data for reading, file by file, in several processes of this machine or others.
 
 First it indexes each file and writes the table of each source's files, so that the data can then be opened without
 reading the files. Then it tokenises each file and packs the rows of large sources. Finished files are kept, so that a
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,25 +23,28 @@ from mm1_lab.data.shards.shards import Shards, table_path
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 
 T = TypeVar("T")
+Map = Callable[[Callable[[Any], T], Iterable[Any]], Iterator[T]]
+Workers = Callable[..., AbstractContextManager[Map[Any]]]
+"""Gives, for as long as it is open, a `map` in processes that first call `open_data` with its arguments, if any."""
 _data: Shards
 """The data that this process works on."""
 
 
-def index_data(path: Path, folder: Path, scale: Scale, processes: int) -> Iterator[str]:
+def index_data(path: Path, folder: Path, scale: Scale, workers: Workers) -> Iterator[str]:
     """Indexes all files listed in the data file `path` into the cache `folder`; yields one line of text per source.
 
     Raises RequestError if the data file or any file it lists is invalid.
     """
     content, files = read_data_file(path)
     copies, longest = Copies(folder / "copies", content.room), content.longest_document
-    with _workers(processes) as work:
+    with workers() as work:
         for name, source in content.all_named().items():
             index = partial(index_file, reader=source.reader, longest=longest, cache=folder, copies=copies)
             shards = list(_with_progress(work(index, files[name]), len(files[name]), f"{name}: samples"))
             write_table(table_path(folder, path, name, source, longest), shards)
-    _open(path, folder, scale)
+    open_data(path, folder, scale)
     _ = _data.tokenizer
-    with _workers(processes, path, folder, scale) as work:
+    with workers(path, folder, scale) as work:
         for name, collection in _data.everything.items():
             count = len(collection.shards)
             for _ in _with_progress(work(partial(_prepare, name), range(count)), count, f"{name}: tokens"):
@@ -52,9 +55,15 @@ def index_data(path: Path, folder: Path, scale: Scale, processes: int) -> Iterat
             yield f"{name}: {len(collection):,} samples in {count:,} files{windows}"
 
 
-def _open(path: Path, folder: Path, scale: Scale) -> None:
+def open_data(path: Path, folder: Path, scale: Scale) -> None:
+    """Opens the data that the function given to a `map` works on."""
     global _data
     _data = Shards(path, folder, scale)
+
+
+def is_open() -> bool:
+    """Whether this process has called `open_data`."""
+    return "_data" in globals()
 
 
 def _prepare(name: str, number: int) -> None:
@@ -68,11 +77,11 @@ def _start_worker(*opened: Any) -> None:
     allow_interrupts()
     if opened:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # this work is already split among processes
-        _open(*opened)
+        open_data(*opened)
 
 
 @contextmanager
-def _workers(processes: int, *opened: Any) -> Iterator[Callable[[Callable[[Any], T], Iterable[Any]], Iterator[T]]]:
+def local_workers(processes: int, *opened: Any) -> Iterator[Map[Any]]:
     """Yields a `map` that runs in worker processes, which first open their data if `opened`; plain `map` for one."""
     if processes == 1:
         yield map
