@@ -162,6 +162,12 @@ def put_aside(path: Path) -> Path | None:
     return aside
 
 
+def file_digest(path: Path) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return _digest(file)
+
+
 def _digest(file: io.BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

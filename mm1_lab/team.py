@@ -101,6 +101,12 @@ def broadcast(value: T) -> T:
     return values[0]
 
 
+def wait() -> None:
+    """Returns once all processes have called it."""
+    if size() > 1:
+        distributed.barrier()
+
+
 def collect(value: T) -> list[T]:
     """The values of all processes, in their order."""
     if size() == 1:

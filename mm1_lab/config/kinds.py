@@ -31,6 +31,8 @@ class EncoderStage(Stage):
 
     KIND: ClassVar[str] = "encoder"
     VERSION: ClassVar[int] = 1
+    RECONSTRUCTIVE_VERSION: ClassVar[int] = 2
+    """Raised instead of VERSION when only reconstructive training changes."""
 
     size: Size
     """Size of the ViT that is trained."""
@@ -58,6 +60,10 @@ class EncoderStage(Stage):
     def parameters(self) -> Parameters:
         own = self.size.parameters()
         return own + self.training.text.parameters() if self.objective == "contrastive" else own
+
+    def canonical(self) -> dict[str, Any]:
+        own = {"reconstructive": self.RECONSTRUCTIVE_VERSION} if self.objective == "reconstructive" else {}
+        return super().canonical() | own
 
     def positions(self) -> int:
         if self.objective == "none":

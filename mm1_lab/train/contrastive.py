@@ -161,7 +161,7 @@ def train_contrastive(
     pairs = StepPairs(stage, data)
 
     def batch(step: int) -> PairBatch:
-        images, captions, decoded = pairs(step)
+        images, captions, _, decoded = pairs(step)
         return pair_batch(images, captions, data.tokenizer, decoded)
 
     recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report)

@@ -4,8 +4,6 @@ import hashlib
 import json
 import logging
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,21 +14,21 @@ import torch
 from torch import nn
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, RequestError, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, Stage
 from mm1_lab.data.batches import DataModule
-from mm1_lab.files import put_aside
+from mm1_lab.train.checkpoints import OneOfTeam, newest
 from mm1_lab.train.module import Objective, Training
 from mm1_lab.train.progress import Progress, Report
-from mm1_lab.train.recorder import BEFORE, CHECKPOINT, Recorder
-from mm1_lab.train.sharding import OneOfTeam
+from mm1_lab.train.recorder import Recorder
 
 SUMMARY = "summary.json"
 REMARKS = (
     "does not have many workers",
     "your dataloader is not resumable",  # the data module is resumable
     "isinstance\\(treespec, LeafSpec\\)",
+    "torch.distributed is disabled",  # a single process resumes from a team's checkpoint
 )
-"""Lightning's warnings that do not apply here, as regular expressions."""
+"""Warnings of Lightning and torch that do not apply here, as regular expressions."""
 
 
 def seed_everything(stage: Stage) -> None:
@@ -54,24 +52,20 @@ def fit(
     Returns the recorder and the trained network. In a team `batch` returns this process's share, the returned network
     is a new object, and only the first process returns; the others are dismissed.
 
-    Training ends after `stop_after` steps of the schedule, if given. It resumes from `folder/last.ckpt` if that exists,
-    or from the previous checkpoint if that one is damaged, and the resulting weights are the same bit for bit. Raises
+    Training ends after `stop_after` steps of the schedule, if given. It resumes from the newest intact checkpoint in
+    `folder`; a single process, or a team of the same size, then gets the same weights bit for bit. Raises
     Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
     """
     steps = stop_after or stage.training.steps
-    checkpoint = None
-    if team.is_first():
-        checkpoint = _sound_checkpoint(folder, lambda note: report(Progress(0, steps, note=note)))
-    checkpoint = team.broadcast(checkpoint)
-    if checkpoint:
-        _check_owner(checkpoint, stage)
+    checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))
+    is_alone = team.size() == 1 and not (checkpoint and checkpoint.is_dir())
     recorder = Recorder(folder, names, steps, report)
     module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cuda" if team.device().type == "cuda" else "cpu",
             devices=1,
-            strategy=OneOfTeam(team.device()) if team.size() > 1 else "auto",
+            strategy="auto" if is_alone else OneOfTeam(team.device()),
             precision=stage.precision,  # type: ignore[arg-type]
             max_steps=steps,
             max_epochs=-1,
@@ -91,41 +85,6 @@ def fit(
         )
     team.dismiss_others()
     return recorder, module.whole
-
-
-def _sound_checkpoint(folder: Path, tell: Callable[[str], None]) -> Path | None:
-    """The newest intact checkpoint, or None. Damaged ones are put aside and reported."""
-    damaged = []
-    for path in (folder / CHECKPOINT, folder / BEFORE):
-        if not path.exists():
-            continue
-        if _is_whole(path):
-            break
-        put_aside(path)
-        damaged.append(path.name)
-    else:
-        path = None
-    if damaged:
-        start = f"resumes from {path.name}" if path else "starts from the beginning"
-        tell(f"{folder}: damaged and put aside: {', '.join(damaged)}; training {start}")
-    return path
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the checksums match that torch wrote into the archive."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, zlib.error):
-        return False
-
-
-def _check_owner(checkpoint: Path, stage: Stage) -> None:
-    owner = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["fingerprint"]
-    if owner != stage.fingerprint:
-        raise RequestError(
-            f"{checkpoint}: belongs to stage {owner}, not to {stage.fingerprint}; delete it to start afresh"
-        )
 
 
 @contextmanager

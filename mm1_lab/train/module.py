@@ -13,6 +13,7 @@ from mm1_lab import team
 from mm1_lab.config import Optimiser
 from mm1_lab.data.batches import Batch
 from mm1_lab.model import States
+from mm1_lab.train.checkpoints import SHARDS, read_shards
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.sharding import Shards
@@ -99,17 +100,18 @@ class Training(pl.LightningModule):
             self._whole = [self._shards.whole()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._shards:
-            self._shards.gather(checkpoint, _order(self.trainer.optimizers[0]))
         checkpoint["fingerprint"] = self._fingerprint
         checkpoint["random"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._shards:
-            optimiser, _ = build_optimiser(self.network, self._optimiser)
-            self._shards.scatter(checkpoint, self.state_dict(), _order(optimiser))
+        optimiser, _ = build_optimiser(self.network, self._optimiser)
+        order = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        if SHARDS in checkpoint:
+            read_shards(checkpoint, self.state_dict(), order)
+        elif self._shards:
+            self._shards.scatter(checkpoint, self.state_dict(), order)
         self._random = checkpoint["random"]
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
@@ -119,11 +121,6 @@ class Training(pl.LightningModule):
             if torch.cuda.is_available() and "cuda" in self._random:
                 torch.cuda.set_rng_state(self._random["cuda"].cpu())
             self._random = {}
-
-
-def _order(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """Parameters in the order in which the state of `optimiser` numbers them."""
-    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:

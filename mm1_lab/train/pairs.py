@@ -37,17 +37,22 @@ class StepPairs:
             else PagePairs(data, stage.seed, stage.distinct_pairs)
         )
 
-    def __call__(self, step: int) -> tuple[list[Pixels], list[str], Decoded]:
-        """Images (side, side, 3), their captions, and the account of broken images."""
+    def __call__(self, step: int) -> tuple[list[Pixels], list[str], list[int], Decoded]:
+        """Images (side, side, 3), their captions, their places within the step, and the account of broken images."""
         count = self._stage.training.batch_size
         share = self._stage.synthetic_share
-        numbers = range(step * count, (step + 1) * count)[team.own(count)]
-        pairs = [self._pairs.pair(index, is_dense(index, share)) for index in numbers]
+        places = range(count)[team.own(count)]
+        indices = [step * count + place for place in places]
+        pairs = [self._pairs.pair(index, is_dense(index, share)) for index in indices]
         images, decoded = decode([picture for picture, _ in pairs], self._stage.image_size)
-        sound = [(image[0], caption) for image, (_, caption) in zip(images, pairs, strict=True) if image is not None]
+        sound = [
+            (image[0], caption, place)
+            for image, (_, caption), place in zip(images, pairs, places, strict=True)
+            if image is not None
+        ]
         if not sound:
             raise TooManyBrokenPictures(f"none of {len(pairs)} images can be decoded: {'; '.join(decoded.broken[:10])}")
-        return [image for image, _ in sound], [caption for _, caption in sound], decoded
+        return [one[0] for one in sound], [one[1] for one in sound], [one[2] for one in sound], decoded
 
 
 class PagePairs:

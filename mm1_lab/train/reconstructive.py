@@ -8,6 +8,7 @@ per patch. Here the class token precedes the first patch, and positions are lear
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,15 +29,16 @@ VARIANCE_FLOOR = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """A batch of images."""
+    """A batch of images, or a process's part of one."""
 
     images: torch.Tensor
     """uint8 (n, 3, side, side)"""
-
+    prefix: torch.Tensor
+    """(n,) length of each prefix in patches"""
     decoded: Decoded = NONE_ASKED
 
     def to(self, device: torch.device | str) -> "ImageBatch":
-        return ImageBatch(self.images.to(device), self.decoded)
+        return ImageBatch(self.images.to(device), self.prefix.to(device), self.decoded)
 
 
 def normalised_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
@@ -78,11 +80,8 @@ class Reconstructive(nn.Module):
     def loss(self, batch: ImageBatch) -> Losses:
         """The mean squared error over the patches after the prefix, and its tally with one row."""
         count, patches = len(batch.images), self.trunk.patches
-        own, all_images = team.span(count)
-        # every process of a team draws for the whole batch, so that their generators stay in step
-        prefix = torch.randint(1, patches, (all_images,))[own].to(batch.images.device)
-        errors = self(batch.images, prefix).float() - normalised_patches(batch.images, self.patch)
-        counts = torch.arange(patches, device=errors.device) >= prefix[:, None]
+        errors = self(batch.images, batch.prefix).float() - normalised_patches(batch.images, self.patch)
+        counts = torch.arange(patches, device=errors.device) >= batch.prefix[:, None]
         total = (errors.square().mean(dim=2) * counts).sum()
         tally = torch.zeros(1, 4, dtype=torch.float64, device=errors.device)
         tally[0, 0], tally[0, 1] = total.detach(), counts.sum()
@@ -95,10 +94,12 @@ def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: 
     with team.only_in_first():
         network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
     pairs = StepPairs(stage, data)
+    patches = network.trunk.patches
 
     def batch(step: int) -> ImageBatch:
-        images, _, decoded = pairs(step)
-        return ImageBatch(image_tensor(images), decoded)
+        images, _, places, decoded = pairs(step)
+        prefixes = np.random.default_rng([stage.seed, step]).integers(1, patches, stage.training.batch_size)
+        return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded)
 
     recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report)
     return without_last_layers(network.trunk, stage), recorder

@@ -10,14 +10,11 @@ import lightning.pytorch as pl
 import torch
 
 from mm1_lab import team
-from mm1_lab.files import replace
+from mm1_lab.train.checkpoints import save
 from mm1_lab.train.module import Tally, Training
 from mm1_lab.train.progress import Progress, Report
 
 CURVE = "training.csv"
-CHECKPOINT = "last.ckpt"
-BEFORE = CHECKPOINT + ".before"
-"""The previous checkpoint, used if the last one is damaged."""
 POINTS = 100
 """Approximate number of points of a loss curve."""
 REPORT_SECONDS = 0.35
@@ -111,12 +108,7 @@ class Recorder(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, now: float) -> None:
         self._count_seconds(now)
-        unfinished = self._folder / (CHECKPOINT + ".part")
-        trainer.save_checkpoint(unfinished)
-        if team.is_first():
-            if (self._folder / CHECKPOINT).exists():
-                (self._folder / CHECKPOINT).replace(self._folder / BEFORE)
-            replace(unfinished, self._folder / CHECKPOINT)
+        save(trainer, self._folder)
         self._saved = time.monotonic()
         self._interval = max(1.0, (self._saved - now) / CHEAP_SECONDS)
 

@@ -1,9 +1,8 @@
 """Shards weights, gradients and optimiser moments over a team with FSDP2.
 
 Only the first process creates or loads the weights; the others build the network on the meta device (`only_in_first`)
-and get their shards from it. Checkpoints and final weights are unsharded. The first process gathers them, and they do
-not depend on the team, so that training can be resumed by another team or by a single process. They must fit that
-process's memory: 12 bytes per parameter.
+and get their shards from it. It also gathers the final weights, which must fit its memory: 4 bytes per parameter. For
+checkpoints see checkpoints.py.
 """
 
 import copy
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -34,7 +32,7 @@ def compile_parts(*modules: nn.Module) -> None:
 
 
 class Shards:
-    """Shards the parameters of `module`, which contains `network`, over the team, and gathers them again.
+    """Shards the parameters of `module`, which contains `network`, over the team, and gathers the trained ones.
 
     They, the buffers and the random state are those of the first process; in the others the network may be on the meta
     device.
@@ -46,7 +44,6 @@ class Shards:
             for parameter in network.parameters()
         }
         self._twin = copy.deepcopy(network, dict(empty))
-        self._shapes = {f"network.{name}": value.shape for name, value in self._twin.state_dict().items()}
         for part in network.modules():
             for name, parameter in part.named_parameters(recurse=False):
                 if parameter.ndim == 0:  # FSDP2 does not support scalars
@@ -78,18 +75,8 @@ class Shards:
         torch.set_rng_state(team.broadcast(torch.get_rng_state()))
         self._unsharded = dict(zip(network.parameters(), self._twin.parameters(), strict=True))
 
-    def gather(self, checkpoint: dict[str, Any], order: Sequence[nn.Parameter]) -> None:
-        """Unshards a checkpoint in the first process, empties it in the others; `order` is the optimiser's."""
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: _full(value, self._shapes[name]) for name, value in weights.items()}
-        [optimiser] = checkpoint["optimizer_states"]
-        optimiser["state"] = {
-            at: {name: _full(value, self._unsharded[order[at]].shape) for name, value in moments.items()}
-            for at, moments in optimiser["state"].items()
-        }
-
     def scatter(self, checkpoint: dict[str, Any], weights: dict[str, Any], order: Sequence[nn.Parameter]) -> None:
-        """Reduces an unsharded checkpoint to this process's shards; `weights` is the module's current state dict."""
+        """Reduces a single process's checkpoint to this one's shards; `weights` is the module's current state dict."""
         found = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: _share(value, weights[name]) for name, value in found.items()}
         [optimiser] = checkpoint["optimizer_states"]
@@ -108,23 +95,6 @@ class Shards:
             for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
                 setattr(part, name, filled[id(parameter)])
         return self._twin
-
-
-class OneOfTeam(SingleDeviceStrategy):
-    """Lets Lightning train in each process as if alone. Only the first one writes; checkpoints are memory-mapped."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        if team.is_first():
-            super().save_checkpoint(checkpoint, filepath, storage_options)
-
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=True)
-
-    def teardown(self) -> None:
-        """Keeps the shards where they are; Lightning would move them to the CPU."""
-        self.precision_plugin.teardown()
-        assert self.accelerator is not None
-        self.accelerator.teardown()
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:

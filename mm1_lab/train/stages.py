@@ -15,8 +15,8 @@ from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_mm1
 from mm1_lab.team import Dismissed
 from mm1_lab.train import decoder, encoder, multimodal
+from mm1_lab.train.checkpoints import CHECKPOINT, remove
 from mm1_lab.train.progress import Report
-from mm1_lab.train.recorder import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -54,4 +54,4 @@ def run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], data: Data
     except Dismissed:
         return
     for checkpoint in folder.glob(CHECKPOINT + "*"):
-        checkpoint.unlink()
+        remove(checkpoint)

@@ -148,10 +148,45 @@ def test_a_team_trains_as_one_process_does(
     whole, again = load_file(straight / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
     assert curve(resumed) == curve(straight)
-    assert torch.load(handed_over / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert torch.load(handed_over / "last.ckpt" / "rest.ckpt", weights_only=True)["global_step"] == 2
     run_stage(stage, handed_over, inputs, squares, lambda progress: None)
     assert_alike(alone, handed_over)
     assert_alike(alone, taken_over)
+
+
+def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
+    decoder_stage: DecoderStage, finished: Finished, squares: Data, tmp_path: Path
+) -> None:
+    """Three processes after two. What the two leave are shards of like size, and an unfinished folder of four."""
+    phases = tuple(phase.model_copy(update={"batch_size": 3}) for phase in decoder_stage.training.phases)
+    stage = decoder_stage.model_copy(update={"training": decoder_stage.training.model_copy(update={"phases": phases})})
+    folder = tmp_path / "team"
+    unfinished = folder / "last.ckpt.part"
+    unfinished.mkdir(parents=True)
+    (unfinished / "shard-00004-model-00001-of-00001.safetensors").write_bytes(b"of a larger team")
+    in_team(2, tmp_path, lambda: run_killed(stage, folder, {}, squares, after=2))
+    shards = sorted((folder / "last.ckpt").glob("*.safetensors"))
+    assert len(shards) == 2 and shards[1].stat().st_size > 0.8 * shards[0].stat().st_size
+    digests = json.loads((folder / "last.ckpt" / "digests.json").read_text())
+    assert digests.keys() == {path.name for path in (folder / "last.ckpt").iterdir()} - {"digests.json"}
+
+    changed = bytearray(shards[1].read_bytes())
+    changed[-1] ^= 1
+    shards[1].write_bytes(changed)
+    notes = tmp_path / "notes"
+
+    def work() -> None:
+        recorder.CHECKPOINT_SECONDS = 0.0  # forked, so that the other tests keep theirs
+        told = []
+        run_stage(stage, folder, {}, squares, lambda progress: told.append((progress.step, progress.note)))
+        if team.is_first():
+            notes.write_text(repr([note for _, note in told if note]))
+            assert next(step for step, note in told if not note) > 1
+
+    in_team(3, tmp_path, work)
+    assert "damaged and put aside: last.ckpt; training resumes from last.ckpt.before" in notes.read_text()
+    assert_alike(finished(stage), folder)
+    assert not list(folder.glob("last.ckpt*"))
 
 
 def test_experts_are_gathered_in_half_precision_where_they_are_used_in_it(
