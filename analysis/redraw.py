@@ -4,21 +4,21 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver, get_context
 from pathlib import Path
 
-from analysis.axes import axis_rows
-from analysis.claims import judge_claims
-from analysis.claims_figure import draw_claims
-from analysis.figures import draw_scores, head
-from analysis.lessons import load_lessons
-from analysis.lr_report import draw_search
-from analysis.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
-from analysis.predictions import draw_sheet, shared_samples, shown_arms, write_page
+from analysis.judging.claims import judge_claims
+from analysis.judging.lessons import load_lessons
+from analysis.judging.validity import read_judged, without_floor, write_validity
+from analysis.judging.verdicts import asides, lesson_parts
+from analysis.law.lr_report import draw_search
+from analysis.pages.axes import axis_rows
+from analysis.pages.claims_figure import draw_claims
+from analysis.pages.figures import draw_scores, head
+from analysis.pages.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
+from analysis.pages.predictions import draw_sheet, shared_samples, shown_arms, write_page
+from analysis.pages.published import write_published
+from analysis.pages.report import write_report
+from analysis.pages.tables import scores, short_claims, short_table, write_sweep_tables
 from analysis.proxies import pair_arms
-from analysis.published import write_published
-from analysis.report import write_report
 from analysis.table import Table, to_plain, write_csv
-from analysis.tables import scores, short_claims, short_table, write_sweep_tables
-from analysis.validity import read_judged, without_floor, write_validity
-from analysis.verdicts import asides, lesson_parts
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant

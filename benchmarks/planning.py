@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, peak_memory, timed_process
 from benchmarks.setting import SWEEP, Amounts
-from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow
 
 SCORE = ScoreRow("captions", "captioning", "cider", 0, 0, "0", "caption", 1.0, "a red circle", True)

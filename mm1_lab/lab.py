@@ -20,8 +20,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm1_lab.orchestrate.request import Request
-from mm1_lab.orchestrate.request import load_request as load_sweep
+from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.planning.request import load_request as load_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def plan(sweep: Request) -> pd.DataFrame:
     import pandas as pd
 
     from mm1_lab.orchestrate.lr_search import with_grid
-    from mm1_lab.orchestrate.plan import make_plan
+    from mm1_lab.orchestrate.planning.plan import make_plan
 
     stages = make_plan(with_grid(sweep).trials, sweep.ledger).stages.values()
     rows = [(one.stage.KIND, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
@@ -48,7 +48,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
     Failures are printed; raises RequestError if no trial is finished.
     """
     from analysis import draw_sweep
-    from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.lr_search import run_search
     from mm1_lab.orchestrate.sweeping import run_sweep
     from mm1_lab.results.reading import scores
@@ -64,7 +64,7 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
 
 def contrasts(folder: Path) -> pd.DataFrame:
     """The sweep's claims with estimates, intervals and verdicts, one row per claim; `folder` is `sweep.folder`."""
-    from analysis.claims import judge_claims
+    from analysis.judging.claims import judge_claims
     from analysis.study import read_study
 
     return judge_claims(read_study(folder))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.lessons import PATH, load_lessons
+from analysis.judging.lessons import PATH, load_lessons
 from mm1_lab import cli, commands, options
 from mm1_lab.config import DecoderStage, RequestError, Stage, load_sweep
 from mm1_lab.config.size import Parameters
@@ -20,11 +20,11 @@ from mm1_lab.evaluate import metrics
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.lab import load_sweep as load
 from mm1_lab.model import save_weights
-from mm1_lab.orchestrate.executor import Inline
-from mm1_lab.orchestrate.plan import make_plan
+from mm1_lab.orchestrate.execution.executor import Inline
+from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.execution.worklist import Execution
+from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.sweeping import run_sweep
-from mm1_lab.orchestrate.worker import WorkerContext
-from mm1_lab.orchestrate.worklist import Execution
 from mm1_lab.train.decoder import build
 from mm1_lab.train.progress import Report
 from mm1_lab.train.stages import KINDS, StageKind, run_stage

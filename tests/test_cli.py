@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import command_parsers, main, make_parser
-from mm1_lab.orchestrate.finding import parse_seeds
+from mm1_lab.orchestrate.planning.finding import parse_seeds
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 

@@ -14,7 +14,7 @@ import yaml
 from mm1_lab import contrasts
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import load_sweep
-from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.planning.request import load_request
 from tests.conftest import REPOSITORY, Place
 
 SMOKE = ("--scale", "smoke")
@@ -268,7 +268,7 @@ def test_an_installed_package_has_the_study(tmp_path: Path, monkeypatch: pytest.
     assert main(["report"]) == 0
     assert synced == [Path("results/local/study")] and Path("results/local/study/mini/data_mix/sweep.json").exists()
     monkeypatch.setattr(
-        "mm1_lab.orchestrate.recorder.sync",
+        "mm1_lab.orchestrate.tracking.mlflow_recorder.sync",
         lambda folder, _: synced.append(folder) or SimpleNamespace(variant="", scale=""),
     )
     assert main(["sync-mlflow"]) == 0

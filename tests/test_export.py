@@ -26,9 +26,9 @@ from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, 
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
-from mm1_lab.orchestrate.groups import workers_of
-from mm1_lab.orchestrate.plan import make_plan
-from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.execution.groups import workers_of
+from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.pretrained import HuggingFace, check_folder, text_config
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights import load_weights

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.claims import Claim, claim_row
+from analysis.judging.claims import Claim, claim_row
 from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import main

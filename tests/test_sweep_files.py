@@ -18,7 +18,7 @@ from mm1_lab.config import (
     read_yaml,
     resolve_sweep,
 )
-from mm1_lab.orchestrate.finding import find_scale
+from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.results.summary import APART
 
 FOLDER = Path(__file__).parents[1] / "sweeps"

@@ -11,7 +11,7 @@ from mm1_lab.files import PARTS
 from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
-    from mm1_lab.orchestrate.request import Request
+    from mm1_lab.orchestrate.planning.request import Request
 
 
 DONE, FAILED = 0, 1
@@ -24,7 +24,7 @@ def ledger_of(options: argparse.Namespace) -> Ledger:
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
     """The request that the options describe. `only` names the arms for a command without an `--only` option."""
-    from mm1_lab.orchestrate.request import load_request
+    from mm1_lab.orchestrate.planning.request import load_request
 
     given = vars(options)
     request = load_request(

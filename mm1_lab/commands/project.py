@@ -29,8 +29,8 @@ def index(options: argparse.Namespace) -> int:
     """Index your own data ahead of time, in parallel, so that runs on large data start at once."""
     from mm1_lab.data.shards.indexing import index_data, local_workers
     from mm1_lab.files import machine_cpus
-    from mm1_lab.orchestrate.finding import find_scale
-    from mm1_lab.orchestrate.request import data_cache
+    from mm1_lab.orchestrate.planning.finding import find_scale
+    from mm1_lab.orchestrate.planning.request import data_cache
 
     if options.processes is not None and options.processes < 1:
         raise RequestError("--processes must be at least 1")
@@ -40,7 +40,7 @@ def index(options: argparse.Namespace) -> int:
     ledger.check_writable()
     scale = find_scale(options.scale, tuple(options.set))
     if options.address:
-        from mm1_lab.orchestrate.indexing import index_on_cluster
+        from mm1_lab.orchestrate.execution.indexing import index_on_cluster
 
         lines = index_on_cluster(options.address, options.data, ledger, scale)
     else:
@@ -68,8 +68,8 @@ def show_data(options: argparse.Namespace) -> int:
     if options.data:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.summary import summary_lines
-        from mm1_lab.orchestrate.finding import find_scale
-        from mm1_lab.orchestrate.request import data_cache
+        from mm1_lab.orchestrate.planning.finding import find_scale
+        from mm1_lab.orchestrate.planning.request import data_cache
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()

@@ -14,7 +14,7 @@ from mm1_lab.options import command, option, switch
 from mm1_lab.results.parts import Parts
 
 if TYPE_CHECKING:
-    from mm1_lab.orchestrate.request import Request
+    from mm1_lab.orchestrate.planning.request import Request
 
 
 @command(
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
     from mm1_lab.orchestrate.lr_search import with_grid
-    from mm1_lab.orchestrate.report import plan_text
+    from mm1_lab.orchestrate.plan_text import plan_text
 
     requests = [with_grid(request_of(options, sweep)) for sweep in options.sweeps]
     print(plan_text(requests, options.stages))
     if looks := _looks(options, requests[0]):
-        from analysis.looks import looks_text
+        from analysis.judging.looks import looks_text
 
         print(looks_text(looks))
     return DONE
@@ -52,10 +52,10 @@ def plan(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.code_changes import forget_changed
-    from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
     from mm1_lab.orchestrate.lr_search import run_search, with_grid
+    from mm1_lab.orchestrate.planning.code_changes import forget_changed
     from mm1_lab.orchestrate.sweeping import run_sweep
 
     request = request_of(options, options.sweep)
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         if request.sweep.search:
             return run_search(request, "grid", executor, draw_sweep)
         if looks:
-            from analysis.looks import open_arms
+            from analysis.judging.looks import open_arms
 
             request = replace(request, looks=looks)
             return run_until_decided(request, budget, executor, draw_sweep, open_arms, sweep_in_short)

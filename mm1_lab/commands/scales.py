@@ -29,11 +29,11 @@ def check_scale(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
+    from analysis.judging.validity import validity_rows, validity_table
     from analysis.study import read_study
     from analysis.table import to_plain
-    from analysis.validity import validity_rows, validity_table
     from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
-    from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
 
     known = (*GATES, "validity")
     for gate in options.only:
@@ -83,7 +83,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     """Search each size's best learning rate and fit its law."""
     if options.file:
         return _fit_file(options)
-    from mm1_lab.orchestrate.executor import make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.lr_search import (
         choose_sizes,
         left_out,
@@ -104,7 +104,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     predicted = predicted_sizes(options.predict, sizes, request.scale)
     request = load_search(request, sizes)
     if options.plan_only:
-        from mm1_lab.orchestrate.report import plan_text
+        from mm1_lab.orchestrate.plan_text import plan_text
 
         print(plan_text([with_grid(request)]))
         return DONE
@@ -117,8 +117,8 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         )
 
     def draw(folder: Path) -> list[Path]:
-        from analysis.lr_law import Target
-        from analysis.lr_report import draw_search
+        from analysis.law.lr_law import Target
+        from analysis.law.lr_report import draw_search
 
         return draw_search(folder, [Target(*size) for size in predicted.items()], options.keep_unbracketed)
 
@@ -136,9 +136,9 @@ def _fit_file(options: argparse.Namespace) -> int:
             raise RequestError(f"{name} has no effect with --from, which runs no trials; leave one of them out")
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    from analysis.lr_law import fit_all
-    from analysis.lr_points import read_points
-    from analysis.lr_report import parse_targets, write_fits
+    from analysis.law.lr_law import fit_all
+    from analysis.law.lr_points import read_points
+    from analysis.law.lr_report import parse_targets, write_fits
 
     measurements = read_points(options.file, options.lower_is_better, options.profile)
     targets = parse_targets(options.predict, measurements)

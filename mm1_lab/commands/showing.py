@@ -67,9 +67,9 @@ def show(options: argparse.Namespace) -> int:
 )
 def compare(options: argparse.Namespace) -> int:
     """Compare two arms: scores, differences and their intervals."""
+    from analysis.pages.tables import compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
-    from analysis.tables import compare_table
 
     request = request_of(options, options.sweep)
     folder = request.folder
@@ -127,7 +127,7 @@ def _drawn_folder(options: argparse.Namespace) -> Path:
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
 def dashboard(options: argparse.Namespace) -> int:
     """Browse all trials in MLflow on 127.0.0.1."""
-    from mm1_lab.orchestrate.dashboard import check_port, show_dashboard
+    from mm1_lab.orchestrate.tracking.dashboard import check_port, show_dashboard
 
     check_port(options.port)
     sync_mlflow(options)
@@ -138,8 +138,8 @@ def dashboard(options: argparse.Namespace) -> int:
 @command("", opt.ALL_RESULTS, opt.STORE)
 def sync_mlflow(options: argparse.Namespace) -> int:
     """Log to MLflow the results that it lacks."""
-    from mm1_lab.orchestrate.mlflow_store import shown_uri
-    from mm1_lab.orchestrate.recorder import sync
+    from mm1_lab.orchestrate.tracking.mlflow_recorder import sync
+    from mm1_lab.orchestrate.tracking.mlflow_store import shown_uri
 
     known = (RESULTS, here_or_shipped(STUDY))
     both = [folder for folder in known if any(folder.glob("*/*/sweep.json"))] or [RESULTS]

@@ -13,7 +13,7 @@ from mm1_lab.options import command, option, repeated
 
 if TYPE_CHECKING:
     from mm1_lab.config import Trial
-    from mm1_lab.orchestrate.request import Request
+    from mm1_lab.orchestrate.planning.request import Request
 
 FORMS = ("mm1", "llava", "encoder", "decoder")
 AS = "mm1 (default); llava, for models it can represent exactly; encoder or decoder, only that part"
@@ -28,7 +28,7 @@ AS = "mm1 (default); llava, for models it can represent exactly; encoder or deco
 def export(options: argparse.Namespace) -> int:
     """Export a trained arm as a Hugging Face model folder."""
     request, trial = _trained(options)
-    from analysis.model_card import model_card
+    from analysis.pages.model_card import model_card
     from mm1_lab.orchestrate.exporting import export_trial
     from mm1_lab.results.reading import read_table
     from mm1_lab.results.schema import SCORE_COLUMNS, SCORES

@@ -90,7 +90,7 @@ class Stage(Config):
         """6 · active parameters · positions, or 2 · … for an evaluation (Kaplan et al. 2020); accurate to a factor of
         two.
 
-        Used with measured speeds; a plan counts each part separately (mm1_lab/orchestrate/cost.py).
+        Used with measured speeds; a plan counts each part separately (mm1_lab/orchestrate/planning/cost.py).
         """
         return (6.0 if self.TRAINS else 2.0) * self.parameters().active * self.positions()
 

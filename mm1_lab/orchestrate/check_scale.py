@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from mm1_lab.config import PretrainedModel, RequestError, Stage
 from mm1_lab.files import write_csv, write_text
 from mm1_lab.formatting import duration, text_table
-from mm1_lab.orchestrate.executor import Executor
-from mm1_lab.orchestrate.plan import Plan, Task
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.planning.plan import Plan, Task
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import work_through
 from mm1_lab.results import variant_name
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.formatting import counted, duration
-from mm1_lab.orchestrate.cost import measured_speeds
-from mm1_lab.orchestrate.executor import Executor
-from mm1_lab.orchestrate.plan import make_plan, stage_seconds
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.planning.cost import measured_speeds
+from mm1_lab.orchestrate.planning.plan import make_plan, stage_seconds
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
 
 Judge = Callable[[Path], tuple[list[str], list[str]]]

@@ -19,7 +19,7 @@ from mm1_lab.config import RequestError, Trial
 from mm1_lab.evaluate.items import load, load_lines, one_each
 from mm1_lab.evaluate.metrics import RATES, rate_points
 from mm1_lab.formatting import first_line
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.rows import ScoreRow
 
 TRUTHS, SAID = ("answer", "ground_truth"), ("prediction", "pred", "parsed_pred")

@@ -18,8 +18,8 @@ from typing import Literal
 
 from mm1_lab.config import Recipe, RequestError, Scale, Search, Trial, nearest, parse_count
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.executor import Executor
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, complete, show
 from mm1_lab.results.manifest import read_manifest
 from mm1_lab.results.summary import search_scores

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results.parts import Parts
 
 

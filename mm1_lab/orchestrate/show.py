@@ -7,8 +7,8 @@ import yaml
 
 from mm1_lab.config import Recipe, RequestError, nearest
 from mm1_lab.formatting import text_table
-from mm1_lab.orchestrate.report import flat
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.plan_text import flat
+from mm1_lab.orchestrate.planning.request import Request
 
 
 def show_text(request: Request, arms: list[str]) -> str:

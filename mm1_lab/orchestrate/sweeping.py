@@ -9,14 +9,14 @@ from pathlib import Path
 
 from mm1_lab.files import DONE
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.code_changes import changed_note
-from mm1_lab.orchestrate.cost import check_disk
-from mm1_lab.orchestrate.executor import Executor, run_plan
-from mm1_lab.orchestrate.feasible import check_feasible
-from mm1_lab.orchestrate.plan import Plan, Task, make_plan
-from mm1_lab.orchestrate.recorder import Recorder, artifacts_of, behind_note
-from mm1_lab.orchestrate.request import Request
-from mm1_lab.orchestrate.worklist import Observer, WorkList
+from mm1_lab.orchestrate.execution.executor import Executor, run_plan
+from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
+from mm1_lab.orchestrate.planning.code_changes import changed_note
+from mm1_lab.orchestrate.planning.cost import check_disk
+from mm1_lab.orchestrate.planning.feasible import check_feasible
+from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
+from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.tracking.mlflow_recorder import Recorder, artifacts_of, behind_note
 from mm1_lab.results import TrialRow
 
 Draw = Callable[[Path], list[Path]]
@@ -72,9 +72,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
 def work_through(plan: Plan, request: Request, executor: Executor, observers: Sequence[Observer] = ()) -> WorkList:
     """Runs the plan's tasks and shows their progress."""
-    from mm1_lab.orchestrate.cost import measured_speeds
-    from mm1_lab.orchestrate.display import make_display
-    from mm1_lab.orchestrate.worker import WorkerContext, repository_commit
+    from mm1_lab.orchestrate.execution.display import make_display
+    from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit
+    from mm1_lab.orchestrate.planning.cost import measured_speeds
 
     ledger = request.ledger
     parts = ledger.parts.folder if ledger.parts else None

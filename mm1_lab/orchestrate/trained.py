@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mm1_lab.config import RequestError, Trial
-from mm1_lab.orchestrate.request import Request
+from mm1_lab.orchestrate.planning.request import Request
 
 
 def only_trial(request: Request) -> Trial:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.lr_points import Cell
+from analysis.law.lr_points import Cell
 
 SLOPE, CONSTANT = -0.4214, -0.5535
 SIZES = (9_437_184, 84_934_656, 301_989_888, 1_207_959_552)

@@ -16,21 +16,29 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.claims import claim_of, claim_row, judge_claims
-from analysis.claims_figure import draw_claims
-from analysis.figures import draw_arms, draw_groups, draw_panels, draw_scores
-from analysis.lesson_tables import lesson_notes
-from analysis.lessons import load_lessons
-from analysis.overview import Drawn
-from analysis.predictions import draw_sheet
+from analysis.judging.claims import claim_of, claim_row, judge_claims
+from analysis.judging.lessons import load_lessons
+from analysis.judging.validity import without_floor
+from analysis.judging.verdicts import asides, lesson_parts
+from analysis.pages.claims_figure import draw_claims
+from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
+from analysis.pages.lesson_tables import lesson_notes
+from analysis.pages.overview import Drawn
+from analysis.pages.predictions import draw_sheet
+from analysis.pages.tables import (
+    claims_table,
+    floor_tables,
+    means,
+    means_table,
+    scores,
+    short_table,
+    write_sweep_tables,
+)
 from analysis.proxies import pair_arms
 from analysis.redraw import draw, sweep_in_short
 from analysis.study import Study, read_study
 from analysis.style import annotate_head, save_png, styled
 from analysis.table import to_markdown
-from analysis.tables import claims_table, floor_tables, means, means_table, scores, short_table, write_sweep_tables
-from analysis.validity import without_floor
-from analysis.verdicts import asides, lesson_parts
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
 from mm1_lab.results.manifest import Manifest, variant_name
@@ -210,7 +218,7 @@ def test_the_sheet_shows_the_base_beside_blind_or_else_the_last_arm(
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
     write_results(tmp_path, sweep, arms, (0,), questions=16)
     shown: list[Sampled] = []
-    monkeypatch.setattr("analysis.predictions._draw_cards", lambda study, cards, path: shown.extend(cards) or [])
+    monkeypatch.setattr("analysis.pages.predictions._draw_cards", lambda study, cards, path: shown.extend(cards) or [])
     draw_sheet(read_study(tmp_path / "mini" / "data_mix"), tmp_path / "sheet")
     assert {tuple(card.answers) for card in shown} == {("base", last)}
 
@@ -266,7 +274,7 @@ def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep, monkeypatc
     assert list(study.panels) == ["a"] and study.representative("no-vecap") == "base" and study.others == []
     assert not study.paper.values and "tuned on" not in study.caution
     drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
     draw_scores(study, tmp_path / "figure")
     axes = drawn[0].axes
     assert [axis.get_title().strip() for axis in axes] == ["held-out loss\n(less is better)", "captioning\n(CIDEr)"]
@@ -280,7 +288,7 @@ def test_ranges_are_shared_and_the_papers_numbers_have_an_axis_of_their_own(
     one_seed: Path, data_mix: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
     study = read_study(one_seed / "mini" / "data_mix")
     draw_panels(study, tmp_path / "a")
     draw_groups(study, tmp_path / "b")
@@ -302,7 +310,7 @@ def test_a_family_without_scores_at_the_sweep_s_shots_has_no_column(
     tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
     study = replace(study_of(data_mix, (0,)), held_out=pd.DataFrame({"arm": [], "source": [], "loss": []}))
     rows = study.scores[study.scores["benchmark"] == "vqa"]
     imported = rows[rows["shots"] == 0].assign(benchmark="mmmu_val", family="imported", shots=5)
@@ -317,7 +325,7 @@ def test_the_papers_numbers_of_panels_stand_in_a_column_of_their_own(
     one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.figures.save", lambda figure, path: drawn.append(figure) or [])
+    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
     study = read_study(one_seed / "mini" / "data_mix")
     draw_panels(study, tmp_path / "figure")
     columns = len(drawn[0].axes) // len(study.panels)

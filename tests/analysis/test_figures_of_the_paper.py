@@ -10,12 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.figures import draw_groups, draw_scores
+from analysis.pages.figures import draw_groups, draw_scores
+from analysis.pages.published import table_1, table_by_benchmark, write_published
+from analysis.pages.tables import short_table
 from analysis.paper import Paper, PaperNumber
-from analysis.published import table_1, table_by_benchmark, write_published
 from analysis.study import Study, read_study
 from analysis.table import to_markdown
-from analysis.tables import short_table
 from mm1_lab.config import Panel, Sweep, load_sweep
 from mm1_lab.results.summary import PLAIN
 from tests.analysis.results_folder import ROOT, score_rows, study_of, vouch_for, write_results
@@ -151,7 +151,7 @@ def test_fig_6_has_conversations_over_arms_and_solutions_over_shots(
     scores = study.scores.assign(family=study.scores["benchmark"].map(families)).dropna(subset="family")
     study = replace(study, scores=scores)
     drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.tuned_figure.save", lambda figure, path: drawn.append(figure) or [])
+    monkeypatch.setattr("analysis.pages.tuned_figure.save", lambda figure, path: drawn.append(figure) or [])
     assert draw_scores(study, tmp_path / "figure") == []
     left, right = drawn[0].axes
     chat = scores[(scores["family"] == "chat") & (scores["shots"] == 0)].groupby(["arm", "benchmark"])["score"].mean()

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import Claim, claim_of, claim_row, judge_claims, needed
-from analysis.lessons import LAW, Lesson, claims_of, load_lessons
-from analysis.looks import standing
-from analysis.lr_report import _last_targets
+from analysis.judging.claims import Claim, claim_of, claim_row, judge_claims, needed
+from analysis.judging.lessons import LAW, Lesson, claims_of, load_lessons
+from analysis.judging.looks import standing
+from analysis.judging.verdicts import _needed, all_parts, judge_lessons, lesson_parts
+from analysis.law.lr_report import _last_targets
+from analysis.pages.tables import compare_table
 from analysis.study import Study
-from analysis.tables import compare_table
-from analysis.verdicts import _needed, all_parts, judge_lessons, lesson_parts
 from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, study_of
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims import claim_of, claim_row
-from analysis.lessons import Lesson
-from analysis.looks import looks_text, standing
-from analysis.sequential import over_looks
+from analysis.judging.claims import claim_of, claim_row
+from analysis.judging.lessons import Lesson
+from analysis.judging.looks import looks_text, standing
+from analysis.judging.sequential import over_looks
+from analysis.judging.verdicts import lesson_parts
 from analysis.study import Study, read_study
-from analysis.verdicts import lesson_parts
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
 from mm1_lab.results.manifest import merge_manifest, read_manifest

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.lr_law import fit_law, leave_one_out
-from analysis.lr_law_figure import sized
-from analysis.lr_points import Cell
-from analysis.optimum import Basis, Optimum, find_optimum
+from analysis.law.lr_law import fit_law, leave_one_out
+from analysis.law.lr_law_figure import sized
+from analysis.law.lr_points import Cell
+from analysis.law.optimum import Basis, Optimum, find_optimum
 from mm1_lab.config import RequestError
 from tests.analysis.lr_sweeps import (
     CONSTANT,

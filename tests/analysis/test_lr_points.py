@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import lr_law_figure
-from analysis.lr_law import Target, fit_all
-from analysis.lr_points import read_points
+from analysis.law import lr_law_figure
+from analysis.law.lr_law import Target, fit_all
+from analysis.law.lr_points import read_points
 from mm1_lab.cli import main
 from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, fall, true_log_rate, write_csv
 
@@ -35,7 +35,7 @@ def law() -> dict[str, object]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time, and other tests draw."""
-    monkeypatch.setattr("analysis.lr_report.draw_law", lambda measurements, fits, path: [])
+    monkeypatch.setattr("analysis.law.lr_report.draw_law", lambda measurements, fits, path: [])
 
 
 def grid(sizes: tuple[float, ...] = SIZES) -> list[list[object]]:

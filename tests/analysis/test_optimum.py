@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from analysis.optimum import find_optimum
+from analysis.law.optimum import find_optimum
 from tests.analysis.lr_sweeps import SIZES, cell, fall, true_log_rate
 
 GRID = math.log(2) * np.arange(-2, 3) + 0.2

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import interval_over_seeds, per_seed
+from analysis.judging.claims import interval_over_seeds, per_seed
 from analysis.proxies import Paired, accuracy, accuracy_table, pair_arms
 from analysis.redraw import draw
 from mm1_lab.config import Sweep

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.overview import group_sweeps, write_overview
+from analysis.pages.overview import group_sweeps, write_overview
+from analysis.pages.report import write_report
 from analysis.redraw import draw_sweeps
-from analysis.report import write_report
 from mm1_lab.cli import main
 from mm1_lab.config import Sweep
 from tests.analysis.results_folder import write_results

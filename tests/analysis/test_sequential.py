@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from analysis.sequential import SPENT_OF_STUDENT, chance_yet, nominal_levels, over_looks, spent
+from analysis.judging.sequential import SPENT_OF_STUDENT, chance_yet, nominal_levels, over_looks, spent
 from analysis.statistics import LEVEL, one_sample
 
 LOOKS = (4, 6, 8, 10)

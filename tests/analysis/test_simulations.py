@@ -10,10 +10,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from analysis.claims import p_values, say
+from analysis.judging.claims import p_values, say
+from analysis.judging.verdicts import combine, judge_family
 from analysis.seeds import seeds_needed
 from analysis.statistics import PRIOR, Floats, Interval, moderated, one_sample
-from analysis.verdicts import combine, judge_family
 from mm1_lab.config import Expectation
 
 ARMS = list(product(range(3), range(2), range(2)))

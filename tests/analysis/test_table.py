@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from analysis.pages.tables import losses_table
 from analysis.table import Table, environment, to_latex, to_markdown, to_plain, write_csv, write_tables
-from analysis.tables import losses_table
 
 FRAME = pd.DataFrame(
     {

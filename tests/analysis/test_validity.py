@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.judging.validity import Row, _verdict, failed_gates, validity_rows, write_validity
 from analysis.study import read_study
-from analysis.validity import Row, _verdict, failed_gates, validity_rows, write_validity
 from mm1_lab.config import WORLD_DATA, load_sweep
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant

@@ -8,8 +8,8 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count, read_law, short_count
-from mm1_lab.orchestrate.finding import find_law
-from mm1_lab.orchestrate.request import Request, load_request
+from mm1_lab.orchestrate.planning.finding import find_law
+from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import Ledger
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -83,7 +83,7 @@ def test_the_law_is_that_of_the_same_settings_and_data(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flat = {"coefficients": {"ln N": 0.0, "constant": math.log(0.002)}, "why": None}
-    monkeypatch.setattr("mm1_lab.orchestrate.finding.STUDY", folder / "study")
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.finding.STUDY", folder / "study")
     write_law(flat, results=folder / "study")
     assert ask().trials[0].recipe.learning_rate == 0.002, "the study's, where the results have none"
     write_law(flat | {"coefficients": {"ln N": 0.0, "constant": math.log(0.003)}})

@@ -293,7 +293,7 @@ def test_tasks_of_a_cluster_are_few_at_a_time_and_in_order(monkeypatch: pytest.M
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and later tests start one
     import ray
 
-    from mm1_lab.orchestrate.indexing import _map
+    from mm1_lab.orchestrate.execution.indexing import _map
 
     waiting: list[int] = []
 

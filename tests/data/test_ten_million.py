@@ -32,7 +32,7 @@ from mm1_lab.data.batches import MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Limits
-from mm1_lab.orchestrate.finding import find_scale
+from mm1_lab.orchestrate.planning.finding import find_scale
 begun = time.monotonic()
 scale = find_scale("smoke")
 data = open_data(Path("data.yaml"), Path("store/data"), scale)

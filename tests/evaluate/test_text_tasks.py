@@ -15,7 +15,7 @@ from mm1_lab.data.world import World
 from mm1_lab.evaluate import text_tasks
 from mm1_lab.evaluate.text_tasks import ask_text_tasks, open_task
 from mm1_lab.model import MM1, build_mm1
-from mm1_lab.orchestrate.request import with_benchmarks
+from mm1_lab.orchestrate.planning.request import with_benchmarks
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 COLOURS = ("red", "blue", "green", "yellow", "white")

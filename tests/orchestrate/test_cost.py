@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, resolve
-from mm1_lab.orchestrate import cost, growing, sweeping
-from mm1_lab.orchestrate.cost import Speeds, measured_speeds
-from mm1_lab.orchestrate.executor import Inline
-from mm1_lab.orchestrate.ray_tune import RayTune
-from mm1_lab.orchestrate.request import REPOSITORY, load_request, machine_slots
+from mm1_lab.orchestrate import growing, sweeping
+from mm1_lab.orchestrate.execution.executor import Inline
+from mm1_lab.orchestrate.execution.ray_tune import RayTune
+from mm1_lab.orchestrate.planning import cost
+from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
+from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request, machine_slots
 from mm1_lab.results import Ledger
 
 
@@ -100,7 +101,7 @@ def test_only_as_many_checkpoints_as_there_are_stages_are_reckoned_with(
 
 def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales", ("resources.cpus=2", "resources.gpus=1"))
-    monkeypatch.setattr("mm1_lab.orchestrate.request.machine_cpus", lambda: 64)
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.request.machine_cpus", lambda: 64)
     for gpus, slots in ((0, 1), (2, 2), (99, 32)):
         monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)
         assert machine_slots(scale) == RayTune().at_once(scale) == slots

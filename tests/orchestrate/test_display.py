@@ -6,11 +6,11 @@ import pytest
 
 from mm1_lab.config import Trial
 from mm1_lab.formatting import duration, short
-from mm1_lab.orchestrate.cost import Speeds
-from mm1_lab.orchestrate.display import ProgressState, make_display
-from mm1_lab.orchestrate.plan import Plan, make_plan
-from mm1_lab.orchestrate.request import load_request
-from mm1_lab.orchestrate.worklist import Outcome
+from mm1_lab.orchestrate.execution.display import ProgressState, make_display
+from mm1_lab.orchestrate.execution.worklist import Outcome
+from mm1_lab.orchestrate.planning.cost import Speeds
+from mm1_lab.orchestrate.planning.plan import Plan, make_plan
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Progress
 
 
@@ -127,7 +127,7 @@ def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
     display.progress(running, "multimodal", Progress(3, 6, {"loss": 4.321}, 1234.0))
     display.started(failing)
     display.failed(failing, Outcome("diverged", "loss is nan"), again=False)
-    monkeypatch.setattr("mm1_lab.orchestrate.display.REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr("mm1_lab.orchestrate.execution.display.REFRESH_SECONDS", 0.0)
     display.tick()
     drawn = out.getvalue()
     for expected in ("0 of 3 trials, 1 failed", "base / seed 0", "multimodal 3/6, loss 4.321, 1,234 tokens/s"):

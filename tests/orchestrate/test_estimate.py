@@ -19,7 +19,7 @@ from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
-from mm1_lab.orchestrate.estimate import Cost, images_per_row, stage_cost
+from mm1_lab.orchestrate.planning.estimate import Cost, images_per_row, stage_cost
 from mm1_lab.train.module import language_loss
 
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.config import DecoderStage, RequestError, load_scale
-from mm1_lab.orchestrate.executor import make_executor, run_plan
-from mm1_lab.orchestrate.plan import Task, make_plan
-from mm1_lab.orchestrate.request import REPOSITORY, load_request
-from mm1_lab.orchestrate.worker import StageReport, WorkerContext
-from mm1_lab.orchestrate.worklist import Observer, Outcome
+from mm1_lab.orchestrate.execution.executor import make_executor, run_plan
+from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext
+from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
+from mm1_lab.orchestrate.planning.plan import Task, make_plan
+from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request
 from mm1_lab.train.progress import Diverged, Progress
 
 LIGHT = ("reuse_processes=false",)

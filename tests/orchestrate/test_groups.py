@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, load_scale
-from mm1_lab.orchestrate.groups import workers_of
-from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.ray_tune import KILLED
-from mm1_lab.orchestrate.request import REPOSITORY, load_request
-from mm1_lab.orchestrate.worklist import Execution, Outcome, WorkList
+from mm1_lab.orchestrate.execution.groups import workers_of
+from mm1_lab.orchestrate.execution.ray_tune import KILLED
+from mm1_lab.orchestrate.execution.worklist import Execution, Outcome, WorkList
+from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request
 from mm1_lab.results import Ledger
 
 ARMS = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
@@ -60,7 +60,7 @@ def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is loaded, and later tests start one
-    from mm1_lab.orchestrate import groups, tune_hooks
+    from mm1_lab.orchestrate.execution import groups, tune_hooks
 
     nodes = {"head", "other"}
     monkeypatch.setattr(tune_hooks, "alive_nodes", lambda: set(nodes))
@@ -93,8 +93,8 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(
     os.environ["RAY_AUTH_MODE"] = "token"
     from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-    from mm1_lab.orchestrate import groups
-    from mm1_lab.orchestrate.tune_hooks import Errors, ending
+    from mm1_lab.orchestrate.execution import groups
+    from mm1_lab.orchestrate.execution.tune_hooks import Errors, ending
 
     monkeypatch.setattr(groups, "alive_nodes", lambda: {"the only node"})
     file = tmp_path / "error.txt"

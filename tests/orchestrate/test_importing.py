@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from analysis.pages.tables import compare_table
 from analysis.study import read_study
 from analysis.table import to_plain
-from analysis.tables import compare_table
 from mm1_lab.config import RequestError
 from mm1_lab.files import damage
 from mm1_lab.orchestrate.importing import import_scores, read_log
-from mm1_lab.orchestrate.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.rows import HeldOutRow, ScoreRow
 
 TRUE = ("yes", "no", "yes", "no", "yes", "no", "yes", "no", "no", "yes", "no")

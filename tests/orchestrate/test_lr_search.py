@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.lr_law import Target
-from analysis.lr_report import draw_search
+from analysis.law.lr_law import Target
+from analysis.law.lr_report import draw_search
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -25,10 +25,10 @@ from mm1_lab.config import (
 )
 from mm1_lab.orchestrate import lr_search
 from mm1_lab.orchestrate.check_scale import measure_gates
-from mm1_lab.orchestrate.executor import Executor, Inline
+from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search, with_grid
-from mm1_lab.orchestrate.plan import make_plan
-from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
+from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import REPOSITORY, Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
 
 SIZES = ("9M", "85M", "302M", "1.2B")
@@ -234,7 +234,7 @@ class Keeper:
 def test_models_that_others_have_trained_are_searched_and_checked_too(
     laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mm1_lab.orchestrate.request.HuggingFace", Keeper)
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.request.HuggingFace", Keeper)
     loaded = load_request(
         "lr_law", "lab", "1", (), ("base_decoder=85M",), None, tmp_path / "results", tmp_path / "store"
     )
@@ -319,7 +319,7 @@ def test_a_search_is_run_whole_and_anew_with_all_its_rates(
     assert not list(tmp_path.rglob("sweep.json"))
     assert main(command) == 0
     before, count = len(laboratory.rounds), len({name for names in laboratory.rounds for name in names})
-    monkeypatch.setattr("mm1_lab.orchestrate.code_changes.changed_parts", lambda code: ["connector"])
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.code_changes.changed_parts", lambda code: ["connector"])
     assert main([*command, "--anew"]) == 0
     assert len({name for names in laboratory.rounds[before:] for name in names}) == count
 

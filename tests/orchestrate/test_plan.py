@@ -7,12 +7,12 @@ from mm1_lab.cli import main
 from mm1_lab.config import ConnectorConfig, EvaluationStage, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
-from mm1_lab.orchestrate.code_changes import forget_changed
-from mm1_lab.orchestrate.cost import Speeds
-from mm1_lab.orchestrate.feasible import check_feasible
-from mm1_lab.orchestrate.plan import Plan, make_plan, path_lengths
-from mm1_lab.orchestrate.report import _arms, in_runs
-from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.plan_text import _arms, in_runs
+from mm1_lab.orchestrate.planning.code_changes import forget_changed
+from mm1_lab.orchestrate.planning.cost import Speeds
+from mm1_lab.orchestrate.planning.feasible import check_feasible
+from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 
 

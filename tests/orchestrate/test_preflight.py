@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import BenchmarkConfig, RequestError, Resources, load_scale
-from mm1_lab.orchestrate.plan import make_plan
-from mm1_lab.orchestrate.preflight import FOLDER, Answer, Question, check_nodes, look, node_names
-from mm1_lab.orchestrate.ray_tune import _slots
-from mm1_lab.orchestrate.request import REPOSITORY, load_request
-from mm1_lab.orchestrate.worker import WorkerContext
+from mm1_lab.orchestrate.execution.preflight import FOLDER, Answer, Question, check_nodes, look, node_names
+from mm1_lab.orchestrate.execution.ray_tune import _slots
+from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ import pytest
 from mm1_lab.cli import main
 from mm1_lab.config import Trial
 from mm1_lab.files import Busy
-from mm1_lab.orchestrate import dashboard
-from mm1_lab.orchestrate.dashboard import pages
-from mm1_lab.orchestrate.mlflow_runs import NOTE, VIEW, SweepRuns
-from mm1_lab.orchestrate.mlflow_store import connect
-from mm1_lab.orchestrate.plan import make_plan
-from mm1_lab.orchestrate.recorder import Recorder, behind_note, sync
-from mm1_lab.orchestrate.request import REPOSITORY, Request, load_request
+from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import REPOSITORY, Request, load_request
+from mm1_lab.orchestrate.tracking import dashboard
+from mm1_lab.orchestrate.tracking.dashboard import pages
+from mm1_lab.orchestrate.tracking.mlflow_recorder import Recorder, behind_note, sync
+from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns
+from mm1_lab.orchestrate.tracking.mlflow_store import connect
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
 from mm1_lab.results.manifest import read_manifest
 
@@ -215,7 +215,7 @@ def test_a_database_that_another_command_writes_is_not_put_aside(
 @pytest.mark.slow
 def test_several_commands_make_one_database(request_: Request) -> None:
     DATABASE.unlink()
-    command = [sys.executable, "-c", "from mm1_lab.orchestrate.mlflow_store import connect; connect()"]
+    command = [sys.executable, "-c", "from mm1_lab.orchestrate.tracking.mlflow_store import connect; connect()"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[1] for process in racing] == [""] * 2

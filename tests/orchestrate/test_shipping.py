@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.orchestrate.plan import make_plan
-from mm1_lab.orchestrate.request import load_request
-from mm1_lab.orchestrate.worker import WorkerContext, run_task
+from mm1_lab.orchestrate.execution.worker import WorkerContext, run_task
+from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import load_request
 
 BASE = ("data_mix", "--scale", "smoke", "--only", "base")
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mm1_lab.orchestrate.plan import Task
-from mm1_lab.orchestrate.worklist import MOST_LOSSES, Execution, Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import MOST_LOSSES, Execution, Outcome, WorkList
+from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
 
 DONE, FAILED, LOST = Outcome(), Outcome("failed", "bad luck"), Outcome("lost", "its node was lost")

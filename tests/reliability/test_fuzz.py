@@ -76,7 +76,7 @@ def test_mutated_yaml(tmp_path: Path, times: int) -> None:
 
 @parametrize
 def test_mutated_measurements_of_learning_rates(tmp_path: Path, times: int) -> None:
-    from analysis.lr_points import read_points
+    from analysis.law.lr_points import read_points
 
     chance = random.Random(16)
     rows = [

@@ -7,8 +7,8 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
-from mm1_lab.orchestrate.finding import parse_seeds
-from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.planning.finding import parse_seeds
+from mm1_lab.orchestrate.planning.request import load_request
 
 SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"

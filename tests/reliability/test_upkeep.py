@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
 

@@ -8,7 +8,7 @@ import pytest
 
 from mm1_lab import files
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.request import load_request
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant

@@ -1,0 +1,257 @@
+"""Judges claims about a sweep's arms: one frame with a row per claim, from claim to verdict.
+
+Columns:
+- `sweep`, `claim`, `detail` (the weighted sum in words), `measure`, `expect`, `margin`, `expectation` (in words),
+  `size` (the paper's effect size, if it is a second bound);
+- `estimate`, `error`, `df`, `low`, `high` (95 %) and `interval`, the unit of these: `seeds`, or with one seed
+  `questions`, conditional on the models at hand, like `low_questions` and `high_questions`;
+- `p_supported`, `p_contradicted`, `p_smaller`, the p values of the possible statements, and `p`, the smallest. In a
+  growing sweep these are over its looks, and `chance` is the probability that the last look decides;
+- `smallest_difference` that such a sweep finds with 80 % power, `seeds_needed` to decide an undecided claim;
+- `seeds`, `seed_list`, `seeds_are` (`development`: used to tune world and recipe; `confirmatory`; `mixed`);
+- `without_floor`, `without_floor_low`, `without_floor_high`: the same difference without kinds of question on the
+  floor, if any are asked; no verdict rests on it;
+- `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict`, and `reason` if there is none.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.judging.sequential import chance_yet, over_looks
+from analysis.paper import PaperNumber
+from analysis.seeds import seed_columns, seeds_needed, smallest_difference
+from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
+from analysis.study import Study
+from mm1_lab.config import Contrast, Expectation
+
+Verdict = Literal[
+    "supported",
+    "supported, smaller",
+    "by wording only",
+    "by content only",
+    "refuted in size",
+    "contradicted",
+    "undecided",
+    "not judged",
+]
+
+Weights = Mapping[tuple[str, str], float]
+"""A weighted sum of scores, by (arm, measure)."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A weighted sum of scores, and the range in which it is claimed to lie."""
+
+    text: str
+    detail: str
+    """The sum in words: `captions − interleaved, 0-shot`."""
+    weights: Weights
+    measure: str
+    expect: Expectation
+    margin: float = 0.0
+    size: float | None = None
+    """The difference that the paper found: an interval entirely below it refutes the size."""
+
+    @property
+    def expectation(self) -> str:
+        """`> 0`, `< −2`, `within ± 2`, `≥ −2`."""
+        minus = f"−{self.margin:g}" if self.margin else "0"
+        words = {"greater": f"> {self.margin:g}", "less": f"< {minus}", "keeps": f"≥ {minus}"}
+        return words.get(self.expect, f"within ± {self.margin:g}")
+
+
+def claim_of(contrast: Contrast) -> Claim:
+    weights = {(contrast.first, contrast.measure): 1.0, (contrast.second, contrast.measure): -1.0}
+    detail = f"{contrast.first} − {contrast.second}, {contrast.measure}"
+    return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
+
+
+def judge_claims(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> pd.DataFrame:
+    """Judges the contrasts of the sweep's file, each by itself at 5 %, uncorrected for multiple testing.
+
+    `failed` names the gates that the base fails; `kept` is the study without kinds of question on the floor.
+    """
+    reason, rows = grounds(study, failed), []
+    for contrast in study.sweep.contrasts:
+        row = claim_row(study, claim_of(contrast), reason) | without_floor(kept, claim_of(contrast))
+        needs = needed(row) if row["says"] == "undecided" else np.nan
+        rows.append(row | {"verdict": row.pop("says"), "seeds_needed": needs})
+    return pd.DataFrame(rows)
+
+
+def grounds(study: Study, failed: Sequence[str] = ()) -> str:
+    """Why a sweep's results do not allow any verdict; empty if they do."""
+    if study.manifest.scale == "smoke":
+        return "smoke scale: nothing is learnt"
+    if len(study.seeds) < 2:
+        return "one seed"
+    return f"the base fails its gates: {', '.join(failed)}" if failed else ""
+
+
+def in_short(reason: str) -> str:
+    """What stands before the first comma or colon of a reason, for a figure or a count: `not testable` for
+    `not testable in this world: …`."""
+    return re.split("[:,]| in this", reason)[0]
+
+
+def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
+    """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
+    study = study.on_common_benchmarks(measure for _, measure in claim.weights)
+    values, seeds = per_seed(study, claim.weights)
+    over_seeds = interval_over_seeds(study, claim.weights, values, seeds)
+    over_questions = study.over_questions(claim.weights, seeds) if seeds else None
+    found = over_seeds or over_questions
+    p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
+    growing: dict[str, float] = {}
+    if (looks := study.manifest.looks) and over_seeds:
+        growing["chance"] = max((chance_yet(one, len(seeds), looks[-1]) for one in p.values()), default=np.nan)
+        p = _over_looks(study, claim, values, seeds)
+        reason = reason or ("" if p else "before the first look")
+    lacking = "one seed" if found else "no scores" if any(_merged(study, claim.weights).values()) else "the same trials"
+    return row_of(
+        claim,
+        study.sweep.name,
+        found,
+        "seeds" if over_seeds else "questions" if found else "",
+        seeds,
+        study.paper_difference(claim.weights),
+        p,
+        reason or ("" if over_seeds else lacking),
+        **growing,
+        low_questions=over_questions.low if over_questions else np.nan,
+        high_questions=over_questions.high if over_questions else np.nan,
+        smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
+        mixes_machines=study.mixes_machines(arm for arm, _ in claim.weights),
+    )
+
+
+def without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
+    """The columns of a claim's difference in `kept`, the study without kinds of question on the floor."""
+    found = None
+    if kept is not None:
+        kept = kept.on_common_benchmarks(measure for _, measure in claim.weights)
+        values, seeds = per_seed(kept, claim.weights)
+        found = interval_over_seeds(kept, claim.weights, values, seeds)
+        found = found or (kept.over_questions(claim.weights, seeds) if seeds else None)
+    found = found or Interval(np.nan, np.nan, np.nan)
+    return {"without_floor": found.estimate, "without_floor_low": found.low, "without_floor_high": found.high}
+
+
+def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:
+    """The p of each possible statement over the looks that the study has reached; empty before the first.
+
+    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
+    """
+    looks, tests, before = study.manifest.looks, list[dict[str, float]](), 1
+    for look in looks:
+        if len(study.seeds) < look:
+            break
+        count = sum(seed in study.seeds[:look] for seed in seeds)  # both are sorted
+        new = interval_over_seeds(study, claim.weights, values[:count], seeds[:count]) if count > before else None
+        tests.append(p_values(claim.expect, claim.margin, new, claim.size) if new else {})
+        before = max(before, count)
+    names = dict.fromkeys(name for test in tests for name in test)
+    return {name: over_looks([test.get(name, 1.0) for test in tests], looks) for name in names}
+
+
+def row_of(
+    claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
+    p: Mapping[str, float], reason: str, **more: object,
+) -> dict[str, Any]:  # fmt: skip
+    """The row of a claim with its interval `found` and the p of its statements. With a `reason` it has no p and no
+    verdict."""
+    p = {} if reason else p
+    known, number = found or Interval(np.nan, np.nan, np.nan), paper or PaperNumber(np.nan, "equal", "")
+    row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
+    row |= {"expect": claim.expect, "margin": claim.margin, "expectation": claim.expectation}
+    row |= {"size": np.nan if claim.size is None else claim.size, "estimate": known.estimate, "error": known.error}
+    row |= {"df": known.degrees_of_freedom, "low": known.low, "high": known.high, "interval": interval}
+    row |= {"low_questions": np.nan, "high_questions": np.nan}
+    row |= {f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")}
+    row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan, **seed_columns(seeds)}
+    row |= {"mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
+    return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged", **more}
+
+
+def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:
+    """The weighted sum within each seed that has all scores, and these seeds; empty if the arms are the same trials."""
+    merged = _merged(study, weights)
+    known = {measure: study.trial_values(measure) for _, measure in merged}
+    seeds = [seed for seed in study.seeds if all((arm, seed) in known[measure] for arm, measure in merged)]
+    if not any(merged.values()):
+        return np.zeros(0), []
+    values = [sum(w * known[measure][arm, seed] for (arm, measure), w in merged.items()) for seed in seeds]
+    return np.array(values), seeds
+
+
+def _merged(study: Study, weights: Weights) -> dict[tuple[str, str], float]:
+    """The weights, added up over arms that are the same trials."""
+    merged: dict[tuple[str, str], float] = {}
+    for (arm, measure), weight in weights.items():
+        key = study.representative(arm), measure
+        merged[key] = merged.get(key, 0.0) + weight
+    return merged
+
+
+def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: Sequence[int]) -> Interval | None:
+    """A moderated t interval for a pair of arms at one measure, an ordinary t interval for anything else."""
+    measures = {measure for _, measure in weights}
+    if sorted(weights.values()) != [-1.0, 1.0] or len(measures) > 1:
+        return one_sample(values)
+    known = study.trial_values(next(iter(measures)))
+    left_out = {study.representative(arm) for arm, _ in weights} | set(study.controls)
+    others = [arm for arm in study.scored if arm not in left_out and all((arm, seed) in known for seed in seeds)]
+    pool = [[known[arm, seed] for seed in seeds] for arm in others]
+    return moderated(values, np.array(pool).reshape(len(others), len(seeds)))
+
+
+def p_values(expect: Expectation, margin: float, found: Interval, size: float | None = None) -> dict[str, float]:
+    """The p value of each possible statement about a claim; a statement holds if its p is at most the level.
+
+    A direction, or its opposite, is tested two-sided against the margin, and being smaller than the paper's `size`
+    two-sided against the size. `equivalent` needs two one-sided tests (the 90 % interval lies within the margins),
+    `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the margin); both are contradicted by
+    two-sided tests against the margins.
+    """
+    if expect == "less":
+        turned = replace(found, estimate=-found.estimate)
+        return p_values("greater", margin, turned, size)
+    if expect == "keeps":
+        p = {"supported": found.above(-margin), "contradicted": 2 * found.below(-margin)}
+    elif expect == "equivalent":
+        outside = 2 * min(found.below(-margin), found.above(margin))
+        p = {"supported": max(found.above(-margin), found.below(margin)), "contradicted": outside}
+    else:
+        p = {"supported": 2 * found.above(margin), "contradicted": 2 * found.below(margin)}
+        if size is not None:
+            p["smaller"] = 2 * found.below(size)
+    return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}
+
+
+def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
+    """The verdict for p values from `p_values`, each multiplied by `factor`."""
+    sure = {name for name, value in p.items() if factor * value <= LEVEL}
+    if "supported" in sure:
+        return "supported, smaller" if "smaller" in sure else "supported"
+    if "contradicted" in sure:
+        return "contradicted"
+    return "refuted in size" if "smaller" in sure else "undecided"
+
+
+def p_columns(row: Mapping[Any, Any]) -> dict[str, float]:
+    found = {name: float(row[f"p_{name}"]) for name in ("supported", "contradicted", "smaller")}
+    return {name: value for name, value in found.items() if not np.isnan(value)}
+
+
+def needed(row: Mapping[Any, Any], family: int = 1) -> float:
+    """Seeds that would decide a row's claim with 80 % power if the true difference is the estimate."""
+    seeds, size = row["seeds"], row["size"]
+    found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])
+    prior = row["df"] - (seeds - 1)  # degrees of freedom from the pool of other arms
+    return seeds_needed(row["expect"], row["margin"], found, prior, family, None if np.isnan(size) else size)

@@ -1,0 +1,70 @@
+"""Judges a growing study at a look: which lessons are decided or futile, and which arms the open ones still need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.judging.claims import claim_of, grounds, judge_claims, say
+from analysis.judging.lessons import Lesson, claims_of, load_lessons
+from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
+from analysis.judging.validity import read_judged
+from analysis.judging.verdicts import combined, lesson_parts, lessons_about
+from analysis.statistics import LEVEL
+from analysis.study import Study
+
+
+def looks_text(looks: Sequence[int]) -> str:
+    """A line with the two-sided test level of each look, for a single lesson."""
+    levels = nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(seeds / looks[-1] for seeds in looks))
+    each = ", ".join(f"{2 * level:.2g} after {seeds}" for seeds, level in zip(looks, levels, strict=True))
+    return f"Levels of the tests, by seeds: {each}; {LEVEL:.0%} in all, divided among lessons as Holm does."
+
+
+def open_arms(folder: Path) -> tuple[list[str], list[str]]:
+    """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
+    order, of those that more seeds can decide."""
+    study, _, failed = read_judged(folder)
+    return standing(study, load_lessons(), failed)
+
+
+def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    """`open_arms` for a study.
+
+    A lesson is decided at its Holm level with no other lesson decided, so it stays decided whatever the others show. A
+    claim of the sweep's file is decided at the uncorrected level.
+    """
+    every, sweep, arms = list(lessons), study.sweep, set[str]()
+    if (reason := grounds(study, failed)) not in ("", "one seed"):
+        return [f"no verdicts: {reason}"], list(sweep.arms)
+    parts = lesson_parts(study, every, failed)
+    questions = []
+    for lesson in lessons_about(study, every):
+        rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
+        p = combined(rows)["both"] if len(rows) else {}
+        claims = [
+            claim
+            for part in lesson.parts
+            if not part.why_aside(study.in_world)
+            for claim in claims_of(part, lesson, sweep, sweep.arms)
+        ]
+        if claims:
+            questions.append((lesson.name, say(p, len(every)) if p else "", rows, claims))
+    if not questions:
+        judged = judge_claims(study, failed)
+        for contrast in sweep.contrasts:
+            rows = judged[judged["claim"] == contrast.claim]
+            questions.append((contrast.claim, rows["verdict"].iloc[0], rows, [claim_of(contrast)]))
+    lines = []
+    for name, verdict, rows, claims in questions:
+        chance = rows["chance"].min() if "chance" in rows else float("nan")
+        if verdict not in ("", "undecided", "not judged"):
+            lines.append(f"{name}: {verdict}")
+        elif chance < FUTILE:
+            lines.append(f"{name}: given up, a chance of {chance:.0%} to be decided by the last seed")
+        else:
+            lines.append(f"{name}: open" + (f", a chance of {chance:.0%} to be decided" if pd.notna(chance) else ""))
+            arms |= {study.representative(arm) for claim in claims for arm, _ in claim.weights}
+    return lines, [arm for arm in sweep.arms if study.representative(arm) in arms]

@@ -1,0 +1,94 @@
+"""The figure of claims or lessons: differences with intervals, beside what is claimed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.judging.claims import in_short
+from analysis.statistics import LEVEL, quantile
+from analysis.style import BLUE, DARK, GREY, NARROW, RED, annotate_head, save, styled
+from analysis.table import Row
+
+VERDICT_COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in size": RED, "contradicted": RED}
+"""Colours by verdict; grey for all others."""
+
+
+def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[Path]:
+    """Draws a row per claim or lesson: difference with interval, claimed range (shaded), verdict, the paper's number.
+
+    If verdicts are corrected for multiple testing, thin lines are the corrected intervals.
+    """
+    known = claims[["low", "high", "estimate", "paper"]].to_numpy(float)
+    ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
+    for row in claims.to_dict("records"):
+        wide = _corrected(row)
+        ends += [row["estimate"] - wide, row["estimate"] + wide] if np.isfinite(row["estimate"]) else []
+    reach = 0.08 * (max(ends) - min(ends) or 1.0)
+    with styled():
+        figure = Figure(figsize=(NARROW, 0.9 + 0.44 * len(claims)), layout="constrained")
+        axis = figure.subplots()
+        axis.axvline(0, color=DARK, linewidth=0.6)
+        axis.set_xlim(min(ends) - reach, max(ends) + reach)
+        for place, row in enumerate(claims.to_dict("records")):
+            _claim(axis, place, row)
+        axis.set_yticks([])
+        axis.set_ylim(len(claims) - 0.55, -0.75)
+        axis.set_xlabel("difference in points; shaded: what is claimed")
+        axis.grid(axis="x")
+        axis.spines["left"].set_visible(False)
+        if "p_holm" in claims and claims["p_holm"].notna().any():
+            note += " Thin: the same, widened by Holm's correction, which verdicts go by."
+        if (claims["interval"] == "questions").any():
+            note += " Open circles: one seed, intervals over questions, no verdict."
+        if claims["paper"].notna().any():
+            note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
+        annotate_head(figure, head, note)
+        lines = figure.get_suptitle().count("\n") + figure.get_supxlabel().count("\n")
+        figure.set_figheight(figure.get_figheight() + 0.12 * max(0, lines - 2))  # inches per line beyond two
+        return save(figure, path)
+
+
+def _claim(axis: Axes, place: int, row: Row) -> None:
+    margin, (left, right) = row["margin"], axis.get_xlim()
+    regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
+    low, high = regions.get(row["expect"], (-margin, margin))
+    axis.add_patch(Rectangle((low, place - 0.05), high - low, 0.4, color="#EDEDED", linewidth=0, zorder=0))
+    aside = row.get("aside") or ""
+    colour, middle = GREY if aside else VERDICT_COLOURS.get(row["verdict"], GREY), place + 0.15
+    estimate, conditional = row["estimate"], row["interval"] == "questions"
+    if np.isfinite(estimate):
+        wide = _corrected(row)
+        axis.plot([estimate - wide, estimate + wide], [middle, middle], color=colour, linewidth=0.6)
+        errors = np.nan_to_num([[estimate - row["low"]], [row["high"] - estimate]])
+        axis.errorbar(
+            estimate, middle, xerr=errors, marker="o", color=colour, linewidth=1.6,
+            mfc="white" if conditional else colour,
+        )  # fmt: skip
+    if np.isfinite(row["paper"]):
+        marker = "^" if row["paper_bound"] == "above" else "D"
+        axis.plot(row["paper"], middle, marker=marker, color=DARK, mfc="white", ms=4, linestyle="none")
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    beside["annotation_clip"] = False
+    for text, height, largest, shade in ((row["claim"], 9, 7.5, "black"), (row["detail"], 2, 5.5, GREY)):
+        size = min(largest, 480 / len(text))  # fits the width
+        words = axis.annotate(text, (0, place - 0.05), (0, height), color=shade, fontsize=size, bbox=paper, **beside)
+        words.set_in_layout(False)
+    reason = in_short(row["reason"])
+    word = reason if 0 < len(reason) <= len("contradicted") and row["verdict"] == "not judged" else row["verdict"]
+    word = in_short(aside) or word
+    axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)
+
+
+def _corrected(row: Row) -> float:
+    """Half the width of the interval at this row's level after Holm's correction, on which the verdict is based."""
+    p, p_holm = row.get("p", np.nan), row.get("p_holm", np.nan)
+    if p_holm != p_holm or row["error"] != row["error"]:
+        return 0.0
+    factor = p_holm / p if 0 < p < p_holm < 1 else row["family"] if p_holm >= 1 else 1.0
+    return float(row["error"] * quantile(1 - LEVEL / 2 / factor, row["df"]))

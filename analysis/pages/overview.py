@@ -1,0 +1,265 @@
+"""The overview of all sweeps in a results folder: lessons, axes, and a summary to read on a code host."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.judging.claims import in_short
+from analysis.judging.lessons import LAW, load_lessons
+from analysis.judging.verdicts import all_parts, judge_lessons
+from analysis.pages.axes import axes_tables, draw_axes, levels_in_short, ranked
+from analysis.pages.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
+from analysis.proxies import Paired, accuracy, accuracy_table
+from analysis.seeds import earlier_world, seeds_text, worlds_note
+from analysis.study import Study
+from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
+from mm1_lab.files import write_text
+from mm1_lab.results import Manifest, variant_name
+from mm1_lab.results.samples import Sampled
+from mm1_lab.results.summary import AVERAGE
+
+WORLDS = {
+    "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
+    "of the paper's size would score",
+    "shards": "trained on your own data",
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn sweep: what the overview and the report need from it."""
+
+    folder: Path
+    manifest: Manifest
+    files: tuple[Path, ...]
+    parts: pd.DataFrame
+    """Its results for each part of the lessons about it."""
+    axes: pd.DataFrame | None
+    """The effects of its axes; None for a search."""
+    missing: tuple[str, ...]
+    caution: str
+    runs: pd.DataFrame
+    """A row per trial, from `runs_of`."""
+    shared_seconds: float
+    """Seconds on one core to train the encoders and decoders of the trials, each counted once."""
+    paired: Paired
+    tables: Mapping[str, Sequence[Table]]
+    """Tables by their heading in the report."""
+    samples: tuple[Sampled, ...]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Scale, and what overrides and data add to the name of a file about several sweeps; sweeps with the same group
+        are comparable."""
+        return self.manifest.scale, self.named("lessons").removeprefix("lessons")
+
+    def named(self, name: str) -> str:
+        """The folder of the sweep `name` at the same settings."""
+        return variant_name(name, self.manifest.overrides, self.manifest.data_name)
+
+    @property
+    def command(self) -> str:
+        """The command that runs this sweep again."""
+        seeds = ",".join(map(str, sorted(set(self.runs["seed"]))))
+        seeds += "," * ("," not in seeds)  # a single number without a comma would be a count
+        return self.manifest.command("--seeds", seeds)
+
+    @property
+    def cost(self) -> str:
+        hours = self.runs.drop_duplicates("fingerprint")["seconds"].sum() / 3600
+        shared = f"; the encoders and decoders that they share took {self.shared_seconds / 3600:.1f}"
+        trials = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} core hours"
+        return f"{trials}{shared * bool(self.shared_seconds)}."
+
+
+def runs_of(study: Study) -> pd.DataFrame:
+    """How each trial was run: arm, seed, fingerprint, seconds, parameters, commit, date, processor, versions."""
+    rows = []
+    for trial in study.variant.done.to_dict("records"):
+        record = study.records[trial["fingerprint"]]
+        machine, summaries = record.get("environment", {}), record.get("summaries", {})
+        trained = summaries.get("multimodal") or summaries.get("sft", {})  # for an exported model, only the tuning
+        rows.append(
+            {
+                **{name: trial[name] for name in ("arm", "seed", "fingerprint")},
+                "seconds": sum(timing["seconds"] for timing in record.get("timings", {}).values()),
+                "parameters": sum(trained.get("parameters", {}).values()),
+                "commit": str(machine.get("commit") or MISSING)[:12],
+                "date": str(machine.get("date", MISSING))[:10],
+                "processor": str(machine.get("processor", MISSING)),
+                "versions": ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def shared_seconds(study: Study) -> float:
+    """Training seconds of the encoders and decoders of a sweep's trials, each counted once."""
+    summaries = [one for record in study.records.values() for one in record.get("summaries", {}).items()]
+    return sum({s["fingerprint"]: s.get("seconds", 0.0) for _, s in summaries if "fingerprint" in s}.values())
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sweeps of one scale, with its lessons."""
+
+    scale: str
+    suffix: str
+    drawn: tuple[Drawn, ...]
+    lessons: pd.DataFrame
+    parts: pd.DataFrame
+    accuracy: pd.DataFrame
+    """Decision accuracy of cheaper runs of these sweeps, from the whole results folder."""
+
+    @property
+    def name(self) -> str:
+        return f"scale {self.scale}{self.suffix.replace(',', ', ')}"
+
+    @property
+    def worlds(self) -> dict[str, str]:
+        return _worlds(self.drawn)
+
+    @property
+    def axes(self) -> pd.DataFrame | None:
+        known = [
+            one.axes.assign(world=earlier_world(one.manifest))
+            for one in self.drawn
+            if one.axes is not None and len(one.axes)
+        ]
+        return pd.concat(known, ignore_index=True) if known else None
+
+    @property
+    def axes_tables(self) -> list[Table]:
+        return [] if self.axes is None else axes_tables(self.axes, f"What moves the scores at {self.name}")
+
+    @property
+    def accuracy_table(self) -> Table | None:
+        title = f"Decision accuracy of cheaper runs, compared with {self.name}"
+        return accuracy_table(self.accuracy, title) if len(self.accuracy) else None
+
+    @property
+    def lessons_title(self) -> str:
+        return f"The paper's lessons at {self.name}"
+
+    @property
+    def opening(self) -> list[str]:
+        """Three sentences: what was run at which scale, what mattered most, and what could not be decided."""
+        runs = [one.runs for one in self.drawn]
+        seeds = sorted({int(seed) for frame in runs for seed in frame["seed"]})
+        trials = len({name for frame in runs for name in frame["fingerprint"]})
+        sizes = [count for frame in runs for count in frame["parameters"] if count]
+        median, least, most = (_round(of(sizes)) for of in (np.median, min, max)) if sizes else ("", "", "")
+        between = f" ({least} to {most})" * (least != most)
+        models = f"models{f' of {median} parameters{between}' * bool(sizes)}"
+        count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
+        ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds)}: {models}"
+        where = f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}. {worlds_note(self.worlds)}".strip()
+        return [where, self._mattered(), self._undecided()]
+
+    def _mattered(self) -> str:
+        known = ranked(self.axes).dropna(subset="low") if self.axes is not None else None
+        if known is not None:
+            known = known[(known["measure"] == AVERAGE) & (known["world"] == "")]
+        if known is None or known.empty:
+            return "No design choice was varied with two seeds or more, so none can be said to matter most."
+        words = [
+            f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, 95 % interval "
+            f"{as_text(row['low'])} to {as_text(row['high'])})"
+            for row in known.to_dict("records")
+        ]
+        least = f"; least, {words[-1]}" if len(words) > 2 else ""
+        second = f", then {words[1]}" if len(words) > 1 else ""
+        return f"Over the levels that were tried, what moved the average most was {words[0]}{second}{least}."
+
+    def _undecided(self) -> str:
+        found = self.lessons
+        reasons = Counter(map(in_short, found["reason"][found["verdict"] == "not judged"]))
+        told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+        names = found["lesson"][found["verdict"] == "undecided"]
+        left = f"; undecided: {', '.join(names)}" * bool(len(names))
+        return f"Of {len(found)} lessons: {tally(found)}{f' ({told})' * bool(told)}{left}."
+
+
+def _round(count: float) -> str:
+    """`40 thousand`, `0.55 million`, `1.3 billion`, to two digits."""
+    if count < 1e5:
+        return f"{count / 1e3:.2g} thousand"
+    return f"{count / 1e9:.2g} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
+
+
+def _worlds(drawn: Iterable[Drawn]) -> dict[str, str]:
+    """The earlier world of each sweep, empty for those of the current one."""
+    return {one.manifest.sweep.name: earlier_world(one.manifest) for one in drawn}
+
+
+def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
+    """Groups sweeps by scale, overrides and data, and judges the lessons of each group."""
+    lessons = load_lessons()
+    by_group: dict[tuple[str, str], list[Drawn]] = {}
+    for one in drawn:
+        by_group.setdefault(one.group, []).append(one)
+    groups = []
+    for (scale, suffix), members in by_group.items():
+        law = results / scale / members[0].named(LAW) / "law.json"
+        parts = all_parts(lessons, [one.parts for one in members], law)
+        judged = judge_lessons(lessons, parts)
+        judged = judged.assign(world=judged["sweep"].map(_worlds(members)).fillna(""))
+        cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])
+        groups.append(Group(scale, suffix, tuple(members), judged, parts, cheaper))
+    return groups
+
+
+def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
+    """Writes lessons, axes and decision accuracy to each scale's folder, and `summary.md`; returns all files."""
+    written = []
+    for group in groups:
+        lessons, axes = (results / group.scale / f"{name}{group.suffix}" for name in ("lessons", "axes"))
+        written.append(write_csv(group.lessons, lessons.with_name(f"{lessons.name}.csv")))
+        written.append(write_csv(group.parts, lessons.with_name(f"lesson_parts{group.suffix}.csv")))
+        written += write_tables(lessons, *lessons_tables(group.lessons, group.parts, group.lessons_title))
+        if group.lessons["estimate"].notna().any():
+            written += draw_lessons(group.lessons, lessons, group.lessons_title)
+        if group.axes is not None:
+            written.append(write_csv(group.axes, axes.with_name(f"{axes.name}.csv")))
+            written += write_tables(axes, *group.axes_tables)
+            written += draw_axes(group.axes, axes, group.axes_tables[0].title)
+        if table := group.accuracy_table:
+            path = results / group.scale / f"decision_accuracy{group.suffix}"
+            written.append(write_csv(group.accuracy, path.with_name(f"{path.name}.csv")))
+            written += write_tables(path, table)
+    path = results / "summary.md"
+    write_text(path, summary(groups))
+    return [*written, path]
+
+
+def summary(groups: Sequence[Group]) -> str:
+    """The study at a glance as Markdown, with its figures."""
+    parts = ["# Summary"]
+    for group in groups:
+        place = f"{group.scale}/lessons{group.suffix}.md"
+        parts += [f"## At {group.name}", *group.opening]
+        if group.axes is not None:
+            at = f"{group.scale}/axes{group.suffix}"
+            parts += [f"![what moves the scores, axis by axis](<{at}.png>)", f"[The axes as a table](<{at}.md>)."]
+        parts += [to_markdown(short_lessons(group.lessons, "")).rstrip()]
+        if table := group.accuracy_table:
+            parts += [f"### {table.title}", to_markdown(replace(table, title="")).rstrip()]
+        parts += [f"[All lessons part by part, with the paper's statements and the seeds needed](<{place}>)."]
+        for drawn in group.drawn:
+            parts += _sweep_in_short(drawn, group)
+    return "\n\n".join([*parts, "Made by `make figures` from the files beside it."]) + "\n"
+
+
+def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
+    sweep, place = drawn.manifest.sweep, f"{group.scale}/{drawn.folder.name}"
+    there = {path.name for path in drawn.files}
+    names = [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.html") if name in there]
+    links = " · ".join(f"[{name}](<{place}/{name}>)" for name in names)
+    lines = [f"### {sweep.heading}, {group.name}", f"**{drawn.caution}**" * bool(drawn.caution)]
+    lines += [f"![{sweep.title}](<{place}/figure.png>)", f"{links}. {drawn.cost}"]
+    lines += [f"Without scores: {', '.join(drawn.missing)}." * bool(drawn.missing), f"Reproduce: `{drawn.command}`"]
+    return [line for line in lines if line]

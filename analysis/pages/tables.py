@@ -1,0 +1,340 @@
+"""Tables of a sweep: scores with the paper's numbers, losses and claims; for people, and as data (CSV)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.judging.claims import Claim, claim_row
+from analysis.paper import PaperNumber
+from analysis.seeds import MOST_SEEDS, seeds_text
+from analysis.statistics import Interval, one_sample
+from analysis.study import UNPARSED, Study
+from analysis.table import MISSING, Row, Table, as_text, write_csv, write_tables
+from mm1_lab.config import RequestError, nearest
+from mm1_lab.results.summary import CHAT, TEXT_CORE, benchmark_scores
+
+UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
+"""What an interval is over, by a claim's `interval`."""
+
+
+def means(study: Study) -> pd.DataFrame:
+    """A row per panel, label and measure, controls last: value, interval, seeds, and the paper's number if known."""
+    rows = []
+    for panel, label, arm in shown_rows(study):
+        for measure in (*study.measures, UNPARSED):
+            row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
+            point = study.mean(arm, measure) or Interval(np.nan, np.nan, np.nan)
+            row |= {"value": point.estimate, "error": point.error, "low": point.low, "high": point.high}
+            row |= {"seeds": len(study.seed_values(arm, measure)), "interval": study.uncertainty}
+            number = study.paper.value(panel, label, measure)
+            row |= {"paper": number.value if number else None, "paper_bound": number.bound if number else None}
+            rows.append(row | {"paper_source": number.source if number else None})
+    return pd.DataFrame(rows)
+
+
+def shown_rows(study: Study) -> list[tuple[str, str, str]]:
+    """(panel, label, arm) in the order of tables: panels, arms outside panels (`other`), and controls (`control`)."""
+    rows = [(key, label, arm) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
+    rows += [("other", arm, arm) for arm in study.others]
+    return rows + [("control", arm, arm) for arm in study.controls]
+
+
+def means_table(study: Study) -> Table:
+    """The main table: a group per panel, a row per label with the paper's numbers below ours; controls last."""
+    cited = study.paper.sources
+    groups = {key: f"{key}  {panel.title}".strip() for key, panel in study.panels.items()}
+    groups |= {"other": "Other arms", "control": "Controls"}
+    measures, name = [*study.measures, UNPARSED], study.sweep.reproduces or "arm"
+    rows: list[dict[str, str]] = []
+    for panel, label, arm in shown_rows(study):
+        count = len(study.seed_values(arm, study.measures[0]))
+        lacking = f" ({count} of {len(study.seeds)} seeds)" if 0 < count < len(study.seeds) else ""
+        own = {measure: mean_cell(study, arm, measure) for measure in measures}
+        rows.append({"group": groups[panel], name: label + lacking, **own})
+        numbers = {measure: study.paper.value(panel, label, measure) for measure in measures}
+        if any(numbers.values()):
+            published = {measure: published_cell(number, cited) for measure, number in numbers.items()}
+            rows.append({"group": groups[panel], name: f"*{label}, MM1*", **published})
+    majority = {measure: study.majority(measure) for measure in study.measures}
+    if any(value is not None for value in majority.values()):
+        cells = {measure: "" if value is None else as_text(value) for measure, value in majority.items()}
+        rows.append({"group": "Controls", name: "majority answer", **cells, UNPARSED: ""})
+    notes = [*study.notes, *study.benchmark_notes, *references(cited)]
+    return Table(title(study), pd.DataFrame(rows), notes, group="group")
+
+
+def short_table(study: Study) -> Table:
+    """The table printed at the end of a run: a row per arm with the means of chat, by shots, and of text."""
+    columns = sorted(study.averages, key=lambda name: name == TEXT_CORE)
+    columns = [measure for measure in study.measures if measure == CHAT] + columns
+    arms = [arm for arm in study.scored if study.representative(arm) == arm]
+    rows = [{"arm": arm} | {measure: mean_cell(study, arm, measure) for measure in columns} for arm in arms]
+    return Table(title(study), pd.DataFrame(rows), study.notes)
+
+
+def short_claims(claims: pd.DataFrame) -> Table:
+    """The claims printed at the end of a run: estimate with interval and verdict; notes say why any are not judged."""
+    rows = [
+        {"claim": one["claim"], "estimate": estimate(one), "verdict": one["verdict"]}
+        for one in claims.to_dict("records")
+    ]
+    reasons = dict.fromkeys(reason for reason in claims["reason"] if reason)
+    heading = "Claims: differences in points with their 95 % intervals"
+    return Table(heading, pd.DataFrame(rows), [f"Not judged: {reason}." for reason in reasons])
+
+
+def compare_table(study: Study, first: str, second: str) -> Table:
+    """Compares two arms: a row per measure with both scores and their difference within seeds with its 95 % interval.
+
+    With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
+    without scores, and for an arm and itself.
+    """
+    if first == second:
+        raise RequestError(f"{first!r} is given twice; give two arms, of {', '.join(study.scored)}")
+    for arm in (first, second):
+        if study.representative(arm) not in study.scored:
+            known = nearest(arm, study.scored)
+            raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
+    rows, units, seeds = [], dict[str, None](), set[int]()
+    for measure in study.measures:
+        row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
+        means = (study.mean(arm, measure) for arm in (first, second))
+        units |= {UNITS[row["interval"]]: None} if row["interval"] else {}
+        seeds |= {int(seed) for seed in row["seed_list"].split()}
+        interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
+        rows.append((measure, *(mean and mean.estimate for mean in means), row["estimate"], interval))
+    over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
+    notes = [f"Points, {seeds_text(sorted(seeds))}; {over}."] if seeds else []
+    notes += [study.caution] * bool(study.caution)
+    if study.representative(first) == study.representative(second):
+        notes = [f"{first} and {second} are the same trials."]
+    heading = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
+    return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
+
+
+OTHER_DOCUMENTS = (
+    "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
+    "shorter documents and not comparable with the others."
+)
+
+
+def losses_table(study: Study) -> Table:
+    """Held-out losses with a row per arm and a column per source: means over seeds ± half their 95 % interval."""
+    each = study.held_out.groupby(["arm", "source"], sort=False)["loss"].agg(list).unstack("source", sort=False)
+    cells = each.reindex(study.scored).map(lambda losses: _loss(losses) if isinstance(losses, list) else MISSING)
+    several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
+    title = f"Held-out loss, nats per text token{several}"
+    views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
+    notes = [OTHER_DOCUMENTS] if len(views) > 1 else []
+    return Table(title, cells.rename_axis("arm").reset_index().rename_axis(columns=None), notes)
+
+
+def _loss(values: list[float]) -> str:
+    point = one_sample(values)
+    return f"{point.estimate:.3f} ± {point.half_width:.3f}" if point else f"{values[0]:.3f}"
+
+
+def claims_table(study: Study, claims: pd.DataFrame) -> Table:
+    """The table of the claims of the sweep's file with their verdicts."""
+    cited = cited_in(claims)
+    over_seeds = bool((claims["interval"] == "seeds").any())
+    rows = []
+    for one in claims.to_dict("records"):
+        row = {"claim": one["claim"], "difference": one["detail"] + " ‡" * one["mixes_machines"]}
+        row |= {"expected": one["expectation"], "estimate": estimate(one)}
+        if over_seeds:
+            row |= {"over questions": _bounds(one["low_questions"], one["high_questions"])}
+            row |= {"detectable": as_text(one["smallest_difference"])}
+            row |= {"seeds needed": "" if one.get("aside") else seeds_cell(one)}
+        rows.append(row | {"MM1": paper_cell(one, cited), "verdict": verdict_cell(one)})
+    notes = ["Points; 95 % intervals over questions, conditional on these models.", *study.remarks]
+    if over_seeds:
+        notes[0] = "Points; 95 % t intervals of differences formed within each seed."
+        notes.append(
+            "Each claim is judged individually at 5 %, uncorrected; lessons, which are corrected for multiple testing, "
+            "are in `lessons.md`. A pair's variance over seeds is shrunk towards the pool of the other arms (limma). "
+            "Directions are tested two-sided, equivalence by two one-sided tests against its margin, *keeps* (≥) by "
+            "one. *Detectable*: the true difference that this sweep finds with 80 % power. *Over questions*: the 95 % "
+            "interval for other questions to the same models. *Seeds needed*: how many decide an undecided claim "
+            "with 80 % power if the true difference is the estimate."
+        )
+    if claims["mixes_machines"].any():
+        notes.append("‡ The arms were scored on different machines or with different libraries.")
+    return Table(title(study), pd.DataFrame(rows), [*notes, *references(cited)])
+
+
+def floor_tables(claims: pd.DataFrame, floor: Sequence[str]) -> list[Table]:
+    """The differences that kinds of question on the floor move, without them; no table if there are none."""
+    rows = [
+        {"claim": one["claim"], "all kinds": estimate(one), "without kinds on the floor": floorless(one)}
+        for one in claims.to_dict("records")
+        if floorless(one)
+    ]
+    note = (
+        f"Kinds on the floor are those that a decoder fails in words by the scale's last check (`gates.md`): "
+        f"{', '.join(floor)}. Verdicts are by all kinds."
+    )
+    return [Table("Without kinds on the floor", pd.DataFrame(rows), [note])] if rows else []
+
+
+def floorless(row: Row) -> str:
+    """The difference without kinds of question on the floor; empty if they do not move it."""
+    found, low, high = (row.get(f"without_floor{end}", np.nan) for end in ("", "_low", "_high"))
+    return "" if found != found or found == row["estimate"] else estimate({"estimate": found, "low": low, "high": high})
+
+
+def mean_cell(study: Study, arm: str, measure: str) -> str:
+    """`44.5 ± 2.3`. The residual variance over seeds is that of the arms' scores: controls and unparsed answers, which
+    do not share it, have no ±."""
+    point = study.mean(arm, measure)
+    apart = study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
+    return as_text(point.estimate) if point and apart else plus_minus(point)
+
+
+def plus_minus(point: Interval | None) -> str:
+    """`44.5 ± 2.3`: the mean and half the width of the 95 % interval."""
+    return MISSING if point is None else f"{as_text(point.estimate)} ± {as_text(point.half_width)}"
+
+
+def estimate(row: Row, digits: int = 1) -> str:
+    """`+1.5 [−0.2, +3.2]` for a row of claims or lessons, with the interval if there is one."""
+    bounds = f" {_bounds(row['low'], row['high'], digits)}" if row["low"] == row["low"] else ""
+    return as_text(row["estimate"], f"+.{digits}f") + bounds
+
+
+def _bounds(low: float, high: float, digits: int = 1) -> str:
+    return MISSING if low != low else f"[{as_text(low, f'+.{digits}f')}, {as_text(high, f'+.{digits}f')}]"
+
+
+def seeds_cell(row: Row) -> str:
+    """The seeds that an undecided claim needs; empty for a decided one."""
+    needed = row["seeds_needed"]
+    return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
+
+
+def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
+    """`*> 14.3* [2]`: a number of the paper, with the index of its source."""
+    return f"*{number}* [{sources.index(number.source) + 1}]" if number else ""
+
+
+def paper_cell(row: Row, sources: Sequence[str]) -> str:
+    """`> 14.3 [2]`: the paper's number for a row of claims or lessons."""
+    known = row["paper"] == row["paper"]
+    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"]) if known else None
+    return published_cell(number, sources).replace("*", "").replace("-", "−")
+
+
+def cited_in(frame: pd.DataFrame) -> list[str]:
+    """The sources of the paper's numbers in a frame of claims or lessons."""
+    return list(dict.fromkeys(source for source in frame["paper_source"].dropna() if source))
+
+
+def verdict_cell(row: Row) -> str:
+    """The verdict, followed by the reason if there is one, or by why no lesson rests on it."""
+    aside = row.get("aside") or ""
+    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"]) + f" ({aside})" * bool(aside)
+
+
+def scores(study: Study) -> pd.DataFrame:
+    """Arm × seed × benchmark × shots: the score, and the percentage of answers that could not be parsed."""
+    keys = ["arm", "seed", "benchmark", "family", "shots"]
+    parsed = study.scores.groupby(keys, sort=False)["parsed"].agg(["size", "mean"]).reset_index()
+    table = benchmark_scores(study.scores).merge(parsed, on=keys)
+    unparsed = 100 * (1 - table["mean"])
+    return table.assign(questions=table["size"], unparsed_percent=unparsed).drop(columns=["size", "mean"])
+
+
+def benchmarks(study: Study) -> pd.DataFrame:
+    """A row per arm, benchmark and number of shots with the score, the mean over seeds and questions.
+
+    `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`),
+    of which there are `error_units`.
+    """
+    keys = ["arm", "benchmark", "family", "shots"]
+    each = benchmark_scores(study.scores).groupby(keys, sort=False)["score"].agg(["mean", "min", "max", "count", "sem"])
+    table = each.set_axis(["score", "lowest_seed", "highest_seed", "seeds", "error"], axis=1)
+    blocks = study.scores.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False)
+    single = table["seeds"] == 1
+    table["error"] = table["error"].where(~single, blocks.sem())
+    table["error_units"] = table["seeds"].where(~single, blocks.count())
+    table["error_over"] = single.map({True: "blocks of questions", False: "seeds"})
+    unparsed = 100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
+    return table.assign(unparsed_percent=unparsed).reset_index()
+
+
+def sources(study: Study) -> pd.DataFrame:
+    """A row per arm, seed and source with the held-out loss, and the tokens and epochs of its training."""
+    table = study.held_out.copy()
+    for name in ("tokens", "epochs"):
+        table[name] = [
+            study.records[trial]["summaries"].get("multimodal", {}).get(name, {}).get(source, 0)
+            for trial, source in zip(table["fingerprint"], table["source"], strict=True)
+        ]
+    return table.drop(columns="fingerprint")
+
+
+EXPERTS = {
+    "busiest_expert": "busiest expert's share",
+    "dead_experts": "experts never chosen",
+    "router_entropy": "router's entropy, nats",
+}
+
+
+def experts(study: Study) -> pd.DataFrame:
+    """How each layer with experts uses them at the end of training: a row per arm, seed and layer; empty without any.
+
+    `experts` is their number; the columns of `EXPERTS` are those of the training curves.
+    """
+    rows = []
+    for trial in study.variant.done.to_dict("records"):
+        record = study.records[trial["fingerprint"]]
+        trained = record["summaries"].get("sft") or record["summaries"].get("multimodal", {})
+        points: dict[int, dict[str, float]] = {}
+        for name, value in trained.get("experts", {}).items():
+            kind, _, layer = name.partition("/layer_")
+            points.setdefault(int(layer), {})[kind] = value
+        size = record["config"]["model"]["decoder"]["size"] if points else {}
+        own = {"arm": trial["arm"], "seed": trial["seed"], "experts": size.get("experts")}
+        rows += [{**own, "layer": layer, **values} for layer, values in sorted(points.items())]
+    return pd.DataFrame(rows)
+
+
+def experts_table(frame: pd.DataFrame) -> Table:
+    """Means over seeds of `experts`, with a row per arm and layer."""
+    means = frame.groupby(["arm", "layer", "experts"], sort=False)[list(EXPERTS)].mean().reset_index()
+    note = (
+        "At the end of training; layers with experts, from the first. If all experts are used alike, the busiest one's "
+        "share is 1 / experts and the entropy log(experts); a router without doubt has an entropy of 0."
+    )
+    formats = {EXPERTS["busiest_expert"]: ".3f", EXPERTS["dead_experts"]: ".1f", EXPERTS["router_entropy"]: ".2f"}
+    return Table("Experts", means.rename(columns=EXPERTS), [note], formats=formats)
+
+
+def write_sweep_tables(
+    study: Study, claims: pd.DataFrame, folder: Path, floor: Sequence[str] = ()
+) -> tuple[list[Path], dict[str, list[Table]]]:
+    """Writes benchmarks, sources, contrasts and the main table, `table.md` last; returns the files and the tables by
+    their heading in the report. `floor` names the kinds of question on the floor that the sweep asks."""
+    tables = {"All scores": [means_table(study), losses_table(study)]}
+    frames = {"benchmarks": benchmarks(study), "sources": sources(study)}
+    if len(used := experts(study)):
+        tables["All scores"].append(experts_table(used))
+        frames["experts"] = used
+    written = [write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
+    if len(claims):
+        written.append(write_csv(claims, folder / "contrasts.csv"))
+        tables = {"Claims of the sweep's file": [claims_table(study, claims), *floor_tables(claims, floor)]} | tables
+        written += write_tables(folder / "contrasts", *tables["Claims of the sweep's file"])
+    written.append(write_csv(means(study), folder / "table.csv"))
+    return written + write_tables(folder / "table", *tables["All scores"]), tables
+
+
+def references(sources: Sequence[str]) -> list[str]:
+    """The notes `[1] …`, `[2] …` with the sources of the paper's numbers."""
+    return [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
+
+
+def title(study: Study) -> str:
+    return ", ".join([f"{study.sweep.heading}: {study.setting}", *study.manifest.overrides])

@@ -1,0 +1,289 @@
+"""The Ray Tune executor: Tune provides processes, resources, clusters and isolation; the order of tasks is ours.
+
+A task is a Tune trial. Its function never raises but reports an outcome, so an error means that the process died.
+Tune's own experiment state is never read, as the ledger says what is done.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+from unittest import mock
+
+from mm1_lab.config import RequestError, Resources, Scale
+from mm1_lab.files import PACKAGE, machine_cpus
+from mm1_lab.formatting import first_line
+from mm1_lab.orchestrate.execution.executor import Executor, Work
+from mm1_lab.orchestrate.execution.groups import workers_of
+from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
+from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
+from mm1_lab.orchestrate.execution.worklist import Execution, Outcome
+from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.planning.request import machine_slots
+from mm1_lab.train.progress import Progress
+
+KILLED = Outcome("failed", "its process died without an error message: killed, or out of memory")
+STARTS_GROUP = {"node:__internal_head__": 0.001}
+"""Resources of a task that starts a worker group: practically none, on the head node; the group reserves its own."""
+
+REPORT_SECONDS = 1.0
+"""Shortest interval between a stage's progress reports to the driver; each costs Tune about 20 ms."""
+
+PRELOADED = "mm1_lab.orchestrate.execution.preloaded"
+"""A module that imports everything a task needs; Ray's idle worker processes import it in advance."""
+
+LEFT_OUT = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Ray's dashboard, autoscaler and log servers: each is a Python process, and Ray waits seconds for the first before it
+starts any worker. If a version of Ray has other names for them, they are started as usual."""
+
+ABANDONED_DAYS = 7
+"""Tune's files of a killed run are deleted after this time."""
+
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # silences Tune, as the display is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no result files besides the ledger's
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command at once, not after the running stages
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",  # no warnings on a busy machine
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's state is not used; commands resume from the ledger
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+OWN_SETTINGS = {
+    "RAY_AUTH_MODE": "token",  # Ray listens on all interfaces; clients without the token are refused
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not set CUDA_VISIBLE_DEVICES for stages without GPUs
+}
+
+
+class RayTune(Executor):
+    """Runs tasks with a local Ray started for this command, or with a running Ray cluster at `address`."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address
+        self.slots = 0
+        """Number of tasks, or workers of tasks, that fit at a time; 0 until `open`."""
+        self.code: Path | None = None
+        """The copy of the package that a local Ray's processes import."""
+        self.closing = threading.Event()
+
+    def open(self, scale: Scale) -> None:
+        if self.slots:
+            return
+        if self.address is None and "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+            raise RequestError(
+                "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
+                "`import ray`, or run without Ray (--inline)"
+            )
+        print(f"Joining the Ray cluster at {self.address} …" if self.address else "Starting Ray …", flush=True)
+        if self.address is None:
+            self.code = Path(mkdtemp(prefix="mm1-lab-"))
+            # so that edits to the package do not change a running sweep
+            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+        variables = _worker_environment(scale.resources, self.code or PACKAGE.parent)
+        os.environ.update(SETTINGS | variables)
+        if self.address is None:
+            os.environ.update(OWN_SETTINGS)
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray  # reads RAY_AUTH_MODE when it is imported
+
+        before = signal.getsignal(signal.SIGTERM)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address is None:
+            # Without reuse, each task has a fresh process and stages are long, so preloading gains little; it only
+            # makes sure that the package is found before Ray puts the working directory in front of PYTHONPATH.
+            idle_workers = {
+                "preload_python_modules": [PRELOADED if scale.reuse_processes else PACKAGE.name],
+                "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune reserves their CPUs
+            }
+            left_out: dict[str, Any] = dict.fromkeys(LEFT_OUT, lambda node, **settings: None)
+            try:
+                with mock.patch.multiple("ray._private.node.Node", create=True, **left_out):
+                    ray.init(
+                        address="local",
+                        num_cpus=machine_cpus(),
+                        include_dashboard=False,
+                        object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
+                        _node_ip_address="127.0.0.1",  # not the network's, which a laptop may leave
+                        _system_config=idle_workers,
+                        **quiet,
+                    )
+            except Exception as error:  # Ray raises nothing narrower if one of its processes dies meanwhile
+                text = f"Ray did not start ({first_line(error)}); run the same command again, or without Ray (--inline)"
+                raise RequestError(text) from None
+            threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
+        else:
+            del variables["PYTHONPATH"]  # the code travels with the job
+            there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
+            _check_answers(self.address)
+            try:
+                ray.init(address=self.address, runtime_env=there, **quiet)
+            except (ConnectionError, ValueError) as error:
+                nothing = f"--address {self.address}: there is no Ray cluster that can be joined"
+                raise RequestError(f"{nothing} ({error})") from None
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
+        self.slots = _slots(scale.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+    def at_once(self, scale: Scale) -> int:
+        """On this machine without starting Ray; the nodes of a cluster have to be asked."""
+        if self.address is None:
+            return machine_slots(scale)
+        self.open(scale)
+        return self.slots
+
+    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
+        from ray import tune
+        from ray.tune.execution import class_cache
+
+        from mm1_lab.orchestrate.execution.tune_hooks import Errors, Relay, TaskSearcher
+
+        if self.address is None:
+            # Ray's processes inherit this environment. With a runtime environment of their own, as Tune would give
+            # them, tasks could not use the idle worker processes, which have preloaded the imports.
+            class_cache.DEFAULT_ENV_VARS.clear()
+            class_cache.ENV_VARS_TO_PROPAGATE.clear()
+
+        logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
+        tasks, scale = execution.work_list.tasks, context.scale
+        workers = {key: max(workers_of(stage, scale) for stage in task.stages) for key, task in tasks.items()}
+        for key, count in workers.items():
+            if count > self.slots:
+                raise RequestError(
+                    f"{tasks[key].label}: {count} workers, but only {self.slots} fit; set fewer in the scale's "
+                    "`workers`, or start more nodes"
+                )
+        if self.address is not None:
+            check_nodes(ask_ray, context, tasks)
+
+        def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            single = {"CPU": scale.resources.cpus, "GPU": scale.resources.gpus}
+            return tune.PlacementGroupFactory([STARTS_GROUP if workers[config["task"]] > 1 else single])
+
+        with _storage(context.store / ".ray") as storage:
+            there = replace(context, groups=storage / "groups")
+            trainable = tune.with_parameters(_trainable, tasks=tasks, context=there, work=work)
+            errors = Errors()
+            tune.Tuner(
+                tune.with_resources(trainable, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=TaskSearcher(execution, workers, self.slots, errors),
+                    scheduler=errors,
+                    num_samples=-1,
+                    max_concurrent_trials=self.slots,
+                    reuse_actors=scale.reuse_processes,
+                ),
+                run_config=tune.RunConfig(
+                    name="run", storage_path=os.fspath(storage), verbose=0, callbacks=[Relay(execution)]
+                ),
+            ).fit()
+
+    def close(self) -> None:
+        """Shuts Ray down, with the garbage collector disabled.
+
+        If one of Ray's objects is collected during shutdown (for example in another thread), Ray ends this process with
+        exit code 1.
+        """
+        self.closing.set()
+        if "ray" not in sys.modules:
+            return
+        import ray
+
+        gc.collect()
+        gc.disable()
+        try:
+            ray.shutdown()
+        finally:
+            gc.enable()
+            self.slots = 0
+            if self.code:
+                shutil.rmtree(self.code, ignore_errors=True)
+
+    def _watch(self) -> None:
+        """Ends the command with a one-line message if one of Ray's servers dies; Ray itself prints C++ messages."""
+        from ray._private import worker
+
+        node = worker._global_node
+        while not self.closing.wait(0.5):
+            dead = [kind for kind, _ in node.dead_processes() if kind in ("raylet", "gcs_server")]
+            if dead and not self.closing.is_set():
+                text = f"\nmm1-lab: Ray's {dead[0]} was killed or ran out of memory; run the same command to continue"
+                print(text, file=sys.stderr, flush=True)
+                os._exit(1)
+
+
+def _check_answers(address: str) -> None:
+    """Raises RequestError if nothing listens at HOST:PORT; Ray itself would retry for long and print messages."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise RequestError(f"--address {address}: there is no Ray cluster ({first_line(error)})") from None
+
+
+def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
+    paths = [os.fspath(code), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # imports take long on a busy machine
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+        # Tune runs each task in a new thread, and glibc keeps a heap per thread: five trials at mini grew a process
+        # from 0.8 to 1.5 GB; with two heaps it stayed at 1.0 over three
+        "MALLOC_ARENA_MAX": "2",
+    }
+
+
+def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many stages with these `resources` fit on the nodes at a time. Raises RequestError if none does."""
+    needs = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    slots = sum(min(int(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
+    if not slots:
+        wanted = " and ".join(f"{need:g} {name}s" for name, need in needs.items())
+        raise RequestError(f"a stage needs {wanted}, but no node has them; lower `resources` (--set)")
+    return slots
+
+
+@contextmanager
+def _storage(parent: Path) -> Iterator[Path]:
+    """A temporary folder for Tune's own files, which every node of a cluster must see."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.iterdir():
+        if time.time() - old.stat().st_mtime > ABANDONED_DAYS * 86400:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trainable(config: dict[str, Any], tasks: Mapping[str, Task], context: WorkerContext, work: Work) -> None:
+    """The function that Tune runs in a process: runs one task and reports its progress and outcome as Tune results."""
+    from ray import tune
+
+    last = 0.0
+
+    def report(kind: str, progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS:
+            last = now
+            tune.report({"kind": kind, "progress": asdict(progress)})
+
+    outcome = attempt(tasks[config["task"]], context, report, work)
+    tune.report({"outcome": outcome.kind, "reason": outcome.reason})

@@ -1,0 +1,270 @@
+"""Runs one task in a process: trains its missing stages, evaluates, and writes results to the ledger.
+
+Processes are reused if stages are short, so all global state that a stage may have changed is reset before the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Scale, Stage, Trial
+from mm1_lab.files import write_json, write_text
+from mm1_lab.orchestrate.execution.groups import Lost, in_group, workers_of
+from mm1_lab.orchestrate.execution.worklist import Outcome
+from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.planning.request import REPOSITORY, data_cache
+from mm1_lab.results import HeldOutRow, Ledger
+from mm1_lab.results.schema import CODE
+from mm1_lab.source_code import code_hash
+from mm1_lab.train.progress import Diverged, Progress, Report
+
+if TYPE_CHECKING:
+    from mm1_lab.data.types import Data
+
+PACKAGES = ("torch", "transformers", "lightning", "numpy")
+"""Libraries that scores depend on."""
+
+StageReport = Callable[[str, Progress], None]
+"""Called with the kind of stage and its progress."""
+Run = Callable[[Callable[[Report], None], Report], None]
+"""Runs a function, in this process or in others, and relays what it reports."""
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """The environment of a task: the ledger's folders, the data, the scale."""
+
+    results: Path
+    store: Path
+    data_path: Path | None
+    scale: Scale
+    parts: Path | None = None
+    tokenizer: Path | None = None
+    """The folder of a pre-trained decoder whose tokenizer the data use."""
+    commit: str | None = None
+    """The repository's commit when the command started."""
+    groups: Path | None = None
+    """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.results, self.store, self.parts)
+
+
+def attempt(task: Task, context: WorkerContext, report: StageReport, work: Callable[..., None]) -> Outcome:
+    """Calls `work` (`run_task`, except in tests) and returns how it ended; writes a traceback to the failure's log."""
+    try:
+        work(task, context, report)
+        return Outcome()
+    except Exception as error:
+        import torch
+
+        log = context.ledger.failure_file(task.key, "log")
+        with contextlib.suppress(OSError):  # the reason already says if the disk is full
+            write_text(log, traceback.format_exc())
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if isinstance(error, Diverged):
+            return Outcome("diverged", str(error))
+        if isinstance(error, Lost):
+            return Outcome("lost", str(error))
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            return Outcome("out of memory", f"{reason}; take a smaller batch_size or sequence_length (--set)")
+        return Outcome("failed", reason)
+
+
+def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
+    """Runs the task's stages, except those that another command has finished meanwhile."""
+    scale = context.scale
+    for stage in task.stages:
+
+        def report_stage(progress: Progress, kind: str = stage.KIND) -> None:
+            report(kind, progress)
+
+        run: Run = _in_process
+        if context.groups and any(workers_of(one, scale) > 1 for one in task.stages):  # this process computes nothing
+            run = partial(in_group, workers_of(stage, scale), scale.resources, context.groups)
+        if isinstance(stage, EvaluationStage):
+            _evaluate(stage, task.trials, context, report_stage, run)
+        else:
+            _train(stage, context, report_stage, run)
+    context.ledger.clear_failure(task.key)
+
+
+def _in_process(work: Callable[[Report], None], report: Report) -> None:
+    work(report)
+
+
+def reset_process(seed: int, scale: Scale) -> None:
+    """Seeds and resets all global state that an earlier stage may have changed in this process."""
+    import random
+
+    import numpy as np
+    import torch
+
+    from mm1_lab.data.batches import share_resources
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)  # with a default device, every torch call would go through Python
+    torch.set_grad_enabled(True)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(max(1, int(scale.resources.cpus)))
+    share_resources(scale.resources)
+
+
+@lru_cache(maxsize=1)
+def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None) -> Data:
+    """The data, opened once per process; `scale` is JSON so that it can be a cache key."""
+    from mm1_lab.data import open_data
+
+    return open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+
+
+def _data(stage: Stage, context: WorkerContext) -> Data:
+    data = _open_data(context.data_path, data_cache(context.ledger), context.scale.model_dump_json(), context.tokenizer)
+    if data.identity != stage.data:
+        raise RequestError(f"{context.data_path}: the data changed while the sweep was running; run it again")
+    return data
+
+
+def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> None:
+    ledger = context.ledger
+    fingerprint = stage.fingerprint
+    with ledger.stage_lock(fingerprint):
+        folder = ledger.begin_stage(fingerprint)
+        if folder is None:
+            return
+        fresh = not any(folder.iterdir())
+        started = time.monotonic()
+        if isinstance(stage, ModelStage) and not (folder / CODE).exists():  # a resumed stage keeps its first record
+            part = f"connector {stage.connector.kind}"
+            write_json(folder / CODE, {part: code_hash("connector", stage.connector.kind)})
+        inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
+        run(partial(_run_stage, stage, folder, inputs, context), report)
+        if fresh and stage.flops() > 0:
+            write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
+        ledger.finish_stage(fingerprint)
+
+
+def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: WorkerContext, report: Report) -> None:
+    from mm1_lab.train.stages import run_stage
+
+    reset_process(stage.seed, context.scale)
+    run_stage(stage, folder, inputs, _data(stage, context), report)
+
+
+def _evaluate(
+    stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report, run: Run
+) -> None:
+    ledger = context.ledger
+    with ledger.stage_lock(stage.fingerprint):
+        if not ledger.has_scores(stage.fingerprint):
+            run(partial(_score, stage, trials, context), report)
+
+
+def _score(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
+    """Evaluates; in a team the first process writes the results."""
+    from mm1_lab import team
+    from mm1_lab.evaluate.run import evaluate
+
+    reset_process(stage.seed, context.scale)
+    ledger = context.ledger
+    started = time.monotonic()
+    model = ledger.weights(stage.model.fingerprint)
+    evaluation = evaluate(stage, model, _data(stage, context), report, data_cache(ledger))
+    if not team.is_first():
+        return
+    timings = {stage.KIND: _timing(stage, started)}
+    trained = model / "timings.json"
+    if trained.exists():
+        timings |= json.loads(trained.read_text(encoding="utf-8"))
+    metrics = sorted({row.metric for row in evaluation.scores})
+    record = {
+        "trials": [trial.name for trial in trials],
+        "recipe": trials[0].recipe.model_dump(mode="json"),
+        "config": stage.model_dump(mode="json"),
+        "fingerprints": _chain(stage),
+        "summaries": _summaries(stage, ledger),
+        "majority": evaluation.majority,
+        "majority_by_kind": evaluation.majority_by_kind,
+        "unparsed": {f"{name} {shots}-shot": share for (name, shots), share in evaluation.unparsed.items()},
+        **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
+        "environment": environment(context.scale, context.commit),
+        "timings": timings,
+        "code": ledger.code(stage.model.fingerprint)
+        | {f"metric {name}": code for name in metrics if (code := code_hash("metric", name))},
+    }
+    ledger.write_scores(
+        stage.fingerprint,
+        evaluation.scores,
+        (HeldOutRow(source, loss) for source, loss in evaluation.held_out_loss.items()),
+        evaluation.samples,
+        record,
+        model / "training.csv",
+        evaluation.submissions,
+    )
+
+
+def _timing(stage: Stage, started: float) -> dict[str, float]:
+    return {"seconds": round(time.monotonic() - started, 3), "flops": stage.flops()}
+
+
+def _chain(stage: Stage) -> dict[str, str]:
+    """Fingerprints of all stages that a score depends on, by kind; if there are several of a kind, the nearest."""
+    return {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
+
+
+def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
+    """Summaries of the stages that a score depends on, by kind; without those whose weights have been deleted."""
+    known = {kind: fingerprint for kind, fingerprint in _chain(stage).items() if ledger.has_weights(fingerprint)}
+    return {kind: ledger.summary(fingerprint) for kind, fingerprint in known.items()}
+
+
+def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
+    """The machine and library versions that a score was computed with."""
+    return {
+        "processor": processor(),
+        "threads": max(1, int(scale.resources.cpus)),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": commit,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """The name of the processor, and of the accelerator if there is one."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return f"{name} + {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
+
+
+def repository_commit() -> str | None:
+    """The repository's commit, if the package runs from one."""
+    if not (REPOSITORY / ".git").exists():
+        return None
+    command = ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

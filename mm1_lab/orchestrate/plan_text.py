@@ -1,0 +1,325 @@
+"""A plan as text: what would run, why, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from textwrap import wrap
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from mm1_lab.config import Hardware, Scale, Trial
+from mm1_lab.formatting import counted, duration, short, text_table
+from mm1_lab.orchestrate.execution.groups import names_of, workers_of
+from mm1_lab.orchestrate.lr_search import growth_text
+from mm1_lab.orchestrate.planning.code_changes import changed_note
+from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
+from mm1_lab.orchestrate.planning.estimate import Cost, check_group, stage_cost
+from mm1_lab.orchestrate.planning.feasible import check_feasible, same_network
+from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan
+from mm1_lab.orchestrate.planning.request import Request, machine_slots
+from mm1_lab.results import Ledger
+from mm1_lab.results.summary import encoder_quality
+
+if TYPE_CHECKING:
+    from mm1_lab.data.types import Tokenizer
+
+STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
+_kind = attrgetter("stage.KIND")
+Costs = Mapping[str, Cost]
+"""Costs of stages, by fingerprint."""
+
+
+def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
+    """A text that says what would run, why, and what it would cost. All requests share scale, data and folders.
+
+    It has a row per kind of stage and reason, or per stage with `every_stage`; stages shared by requests count once.
+    Raises RequestError for a stage that cannot be built, or that the scale's hardware cannot hold.
+    """
+    first = requests[0]
+    ledger, hardware = first.ledger, first.scale.hardware
+    variants = [request.variant for request in requests]
+    asked = [(variant, trial) for variant, request in zip(variants, requests, strict=True) for trial in request.trials]
+    plan = make_plan((trial for _, trial in asked), ledger)
+    check_feasible(plan)
+    missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
+    costs, speeds = (_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())
+    expected = {one.fingerprint: speeds.seconds(one.stage) for one in sorted(missing, key=_kind)}
+    title = ", ".join(variants)
+    counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
+    lines = [f"{title} at {first.scale_name}: {counts}", ""]
+    if note := changed_note((trial for _, trial in asked), ledger):
+        lines += [note, ""]
+    if every_stage:
+        lines += [*_every_stage(plan, asked, costs, expected, hardware, ledger), ""]
+    else:
+        lines += [*_arms(plan, asked), "", *_kinds(plan, costs, expected, hardware, ledger), ""]
+    if not missing:
+        return "\n".join([*lines, "Nothing to run."])
+    if every_stage:
+        lines += [*text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
+    own = [costs[planned.fingerprint] for planned in missing]
+    weights, largest = sum(cost.weights for cost in own), max(cost.checkpoint for cost in own)
+    time = "" if hardware else f", {_all_time(missing, expected, machine_slots(first.scale))}"
+    lines.append(f"In total {short(sum(cost.flops for cost in own))} FLOPs, {short(weights, 'B')} of weights{time}.")
+    lines.append(f"The largest checkpoint while training: {short(largest, 'B')}.")
+    lines += [growth_text(request.sweep.search) for request in requests if request.sweep.search][:1]
+    legend = LEGEND if every_stage else ("To list every stage and the FLOPs of its parts, add --stages.",)
+    return "\n".join([*lines, *(_gpu_lines(missing, costs, first.scale, hardware) if hardware else ()), *legend])
+
+
+def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
+    """One line per sweep and state: `to run: base, captions (seeds 0, 1)`."""
+    arms: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for variant, trial in asked:
+        arms[variant, _state(plan, trial)][trial.arm].append(trial.seed)
+    several = len({variant for variant, _ in arms}) > 1
+    for (variant, state), of_arms in arms.items():
+        alike: dict[str, list[str]] = defaultdict(list)
+        for arm, seeds in of_arms.items():
+            alike[f"{'seed' if len(seeds) == 1 else 'seeds'} {in_runs(seeds)}"].append(arm)
+        text = "; ".join(f"{', '.join(names)} ({seeds})" for seeds, names in alike.items())
+        yield from wrap(f"{variant + ', ' if several else ''}{state}: {text}", 78, subsequent_indent="  ")
+
+
+def in_runs(numbers: Iterable[int]) -> str:
+    """`0, 1, 100 to 109`: numbers in order, with three or more in a row as a range."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+def _kinds(
+    plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
+) -> list[str]:
+    """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
+    known = list(_known_stages(ledger)) if expected else []
+    alike: dict[tuple[str, ...], list[PlannedStage]] = defaultdict(list)
+    for planned in sorted(plan.stages.values(), key=_kind):
+        if planned.state == "wait":
+            why = "waits for " + " and ".join(
+                needed.KIND for needed in planned.stage.inputs.values() if needed.fingerprint in expected
+            )
+        else:
+            why = _why(planned, known) if planned.state == "run" else planned.why
+        alike[planned.stage.KIND, STATES[planned.state], why].append(planned)
+    rows = []
+    for (kind, state, why), stages in alike.items():
+        keys = [planned.fingerprint for planned in stages if planned.fingerprint in expected]
+        row = [kind, state, str(len(stages))]
+        if keys:
+            own = [costs[key] for key in keys]
+            sizes = sorted({cost.parameters for cost in own})
+            row += ["–".join(map(short, dict.fromkeys((sizes[0], sizes[-1])))), short(sum(cost.flops for cost in own))]
+            row += [short(max(cost.state for cost in own), "B"), short(sum(cost.weights for cost in own), "B")]
+            if hardware:
+                row += [_group(own, hardware)]
+                row += [short(sum(_gpu_hours(cost, hardware) for cost in own))]
+            else:
+                seconds = [one for key in keys if (one := expected[key]) is not None]
+                row += [duration(sum(seconds)) if len(seconds) == len(keys) else "unknown"]
+        else:
+            row += [""] * (6 if hardware else 5)
+        rows.append([*row, why])
+    time = ("group", f"{hardware.gpu}-hours") if hardware else ("time",)
+    return text_table(("stage", "state", "count", "parameters", "FLOPs", "memory", "disk", *time, "why"), rows)
+
+
+def _every_stage(
+    plan: Plan,
+    asked: Sequence[tuple[str, Trial]],
+    costs: Costs,
+    expected: Mapping[str, float | None],
+    hardware: Hardware | None,
+    ledger: Ledger,
+) -> list[str]:
+    """A row per trial and a row per stage, with fingerprints."""
+    trials = [(variant, trial.arm, trial.seed, trial.fingerprint, _state(plan, trial)) for variant, trial in asked]
+    columns, start = ("sweep", "arm", "seed", "fingerprint", "state"), 0 if len({row[0] for row in trials}) > 1 else 1
+    with_gpus = ("group", "per GPU", f"{hardware.gpu}-hours") if hardware else ()
+    heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
+               "disk", "checkpoint", *with_gpus, "time")  # fmt: skip
+    return [
+        *text_table(columns[start:], (row[start:] for row in trials)),
+        "",
+        *text_table(heading, _stage_rows(plan, costs, expected, hardware, ledger)),
+    ]
+
+
+def _state(plan: Plan, trial: Trial) -> str:
+    state = plan.stages[trial.fingerprint].state
+    return state if state in ("done", "diverged") else "to run"
+
+
+def _stage_rows(
+    plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
+) -> Iterator[list[object]]:
+    """A row per stage; `costs` and `expected` (seconds) cover the missing stages."""
+    known = list(_known_stages(ledger)) if expected else []
+    for planned in sorted(plan.stages.values(), key=_kind):
+        key = planned.fingerprint
+        row = [planned.stage.KIND, key, planned.stage.seed, STATES[planned.state]]
+        if key in expected:
+            seconds = expected[key]
+            time = "unknown" if seconds is None else duration(seconds)
+            yield [*row, _why(planned, known), *_cost_columns(costs[key], hardware), time]
+        else:
+            yield [*row, _with_quality(planned, ledger), *[""] * (11 if hardware else 8)]
+
+
+def _all_time(missing: Iterable[PlannedStage], expected: Mapping[str, float | None], slots: int) -> str:
+    known = sum(seconds for seconds in expected.values() if seconds is not None)
+    time = f"about {duration(known / slots)} with {slots} at a time"
+    unknown = sorted({one.stage.KIND for one in missing if expected[one.fingerprint] is None})
+    return time if not unknown else f"{time}, excluding {', '.join(unknown)}, which was never measured at such a size"
+
+
+def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hardware: Hardware) -> Iterator[str]:
+    """GPU-hours of the missing stages on the scale's hardware, and a hint if the scale must assign more workers."""
+    hours: dict[str, float] = defaultdict(float)
+    workers: dict[str, int] = {}
+    too_large: dict[int, str] = {}
+    for planned in missing:
+        cost, stage = costs[planned.fingerprint], planned.stage
+        hours[stage.KIND] += _gpu_hours(cost, hardware)
+        if cost.whole:
+            if cost.group(hardware) is None:
+                sizes = f"{short(cost.state, 'B')} of weights, {short(cost.activations, 'B')} of keys and values"
+                too_large[cost.parameters] = f"{short(cost.parameters)} parameters ({sizes})"
+        elif (needed := cost.workers(hardware) or 1) > workers_of(stage, scale):
+            workers |= {name: max(needed, workers.get(name, 1)) for name in names_of(stage, scale)[-1:]}
+    kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
+    days = sum(hours.values()) / hardware.count / 24
+    yield (
+        f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in total "
+        f"{days:.3g} days on {hardware.count} (`hardware` in the scale)."
+    )
+    if any(cost.active < cost.parameters for cost in costs.values()):
+        yield "Mixtures of experts reach less in practice (--set hardware.mfu=0.25)."
+    if workers:
+        listed = ", ".join(f"{name}: {count}" for name, count in workers.items())
+        yield f"Stages that one GPU does not hold: set `workers: {{{listed}}}` in the scale, or more."
+    if too_large:
+        yield f"An evaluation is not sharded; one {hardware.gpu} does not hold, at this evaluate.batch_size:"
+        yield from (f"  {text}" for _, text in sorted(too_large.items()))
+
+
+LEGEND = (
+    "All of it is computed from shapes, nothing measured. FLOPs: matrix products, including attention over whole rows.",
+    "parameters: including embeddings. active: parameters used per token. memory: weights, gradients and moments.",
+    "activations: per row, for an encoder per image, for an evaluation per batch. disk: weights of finished stages.",
+    "group: the fewest GPUs that hold a stage if its batch is split over all of `hardware`. Image positions follow the",
+    "scale's images_per_row.",
+)
+
+
+def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
+    columns = [short(cost.parameters), short(cost.active), short(cost.flops)]
+    columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights, cost.checkpoint)]
+    if hardware:
+        held = cost.per_gpu(hardware)
+        columns += [_group([cost], hardware), "" if held is None else short(held, "B")]
+        columns += [short(_gpu_hours(cost, hardware))]
+    return columns
+
+
+def _group(costs: Iterable[Cost], hardware: Hardware) -> str:
+    """The largest of their groups; `none` if one of them has none."""
+    groups = [cost.group(hardware) for cost in costs]
+    known = [group for group in groups if group]
+    return "none" if len(known) < len(groups) else str(max(known))
+
+
+def _gpu_hours(cost: Cost, hardware: Hardware) -> float:
+    return cost.flops / (hardware.peak * hardware.mfu) / 3600
+
+
+def _parts(missing: Iterable[PlannedStage], costs: Costs) -> Iterator[tuple[str, ...]]:
+    """Rows with the work of each part of a stage; stages of equal cost are listed once."""
+    seen = set()
+    for planned in sorted(missing, key=_kind):
+        cost = costs[planned.fingerprint]
+        if (key := (planned.stage.KIND, cost)) in seen:
+            continue
+        seen.add(key)
+        for part in cost.parts:
+            yield planned.fingerprint, planned.stage.KIND, part.name, short(part.positions), short(part.flops)
+
+
+def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
+    """Why a stage does not run; for a finished encoder also its quality."""
+    if planned.state != "done" or not planned.stage.TRAINS:
+        return planned.why
+    quality = encoder_quality(ledger.summary(planned.fingerprint))
+    return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
+
+
+def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
+    """Costs of the missing stages by fingerprint. Networks are built on the meta device, which needs no memory.
+
+    Raises RequestError, naming a trial, for a stage that the scale's hardware cannot hold.
+    """
+    import torch
+
+    from mm1_lab.model import connector_flops, count_parameters
+    from mm1_lab.train.stages import KINDS
+
+    scale, data, words = request.scale, request.data, request.open_data().tokenizer
+    if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
+        # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have
+        words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
+    costs: dict[str, Cost] = {}
+    networks: dict[str, tuple[dict[str, int], float]] = {}
+    for task in plan.tasks.values():
+        for stage in task.stages:
+            network = next(needed for needed in stage.chain() if needed.TRAINS)
+            same = same_network(network)
+            if same not in networks:
+                with torch.device("meta"):
+                    model = KINDS[type(network)].build(network, words)
+                networks[same] = count_parameters(model), connector_flops(model)
+            cost = stage_cost(stage, scale, *networks[same], words.size)
+            if scale.hardware and not cost.whole:  # the report says which models cannot be evaluated
+                check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}", workers_of(stage, scale))
+            costs[stage.fingerprint] = cost
+    return costs
+
+
+def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Flattened configurations of the stages in the store."""
+    for path in ledger.store.glob("*/stage.json"):
+        if ledger.has_weights(path.parent.name):
+            try:
+                values = json.loads(path.read_text(encoding="utf-8"))
+                yield {"kind": values["kind"], "version": values["version"]} | flat(values["stage"])
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue  # reported when the stage is loaded; here only a remark is lost
+
+
+def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
+    """Why a stage runs; for a new one, what changed if a finished stage differs in at most two settings."""
+    if planned.why != "new":
+        return planned.why
+    stage = planned.stage
+    own = {"kind": stage.KIND, "version": stage.VERSION} | flat(stage.model_dump(mode="json"))
+    for other in known:
+        if other["kind"] != stage.KIND or other["seed"] != stage.seed:
+            continue
+        changed = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+        if 1 <= len(changed) <= 2:
+            return "new: " + ", ".join(f"{name} {other.get(name)} → {own.get(name)}" for name in changed)
+    return planned.why
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens nested dictionaries to dotted paths."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

@@ -1,0 +1,1 @@
+"""What would run: a request resolved, the plan of its tasks, and what they cost."""

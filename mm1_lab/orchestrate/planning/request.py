@@ -1,0 +1,275 @@
+"""Resolves a request: which trials at which scale on which data, and where results go. Every arm is resolved here,
+before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm1_lab.config import (
+    PAPER_LAW,
+    WORLD_DATA,
+    DataIdentity,
+    PretrainedModels,
+    Recipe,
+    RequestError,
+    Scale,
+    Sweep,
+    Trial,
+    decoder_name,
+    find_pretrained,
+    follow_law,
+    load_sweep,
+    nearest,
+    resolve,
+    resolve_sweep,
+)
+from mm1_lab.files import PACKAGE, PARTS, RESULTS, here_or_shipped, machine_cpus
+from mm1_lab.formatting import command_line
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
+from mm1_lab.pretrained import HuggingFace
+from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
+from mm1_lab.results.manifest import data_name, merge_manifest
+
+if TYPE_CHECKING:
+    from mm1_lab.data.shards.decoding import Decoder
+    from mm1_lab.data.types import Data
+
+REPOSITORY = PACKAGE.parent
+MOST_TRIALS = 100_000
+"""Limit per command."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `mm1-lab run` is to do, with every trial resolved."""
+
+    asked: str
+    """The sweep as it was named: its name, or the path of its file."""
+    sweep: Sweep
+    scale: Scale
+    scale_name: str
+    overrides: tuple[str, ...]
+    data_path: Path | None
+    data: DataIdentity
+    ledger: Ledger
+    trials: tuple[Trial, ...]
+    models: PretrainedModels | None = None
+    """Finds the pre-trained models that the recipes and the scale name."""
+    tokenizer: Path | None = None
+    """The folder of the pre-trained decoder whose tokenizer the data use."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds at which a growing sweep is judged."""
+
+    @property
+    def data_name(self) -> str:
+        return data_name(self.data_path, self.data)
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.sweep.name, self.overrides, self.data_name)
+
+    @property
+    def folder(self) -> Path:
+        """The folder for the sweep's manifest, tables and figures."""
+        return self.ledger.results / self.scale_name / self.variant
+
+    def command(self, *options: str) -> str:
+        """The command that runs its trials."""
+        words = ("run", self.asked, "--scale", self.scale_name, *options)
+        folders = {"results": self.ledger.results, "store": self.ledger.store}
+        return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
+
+    def open_data(self) -> Data:
+        """Opens the miniature world or the user's data."""
+        from mm1_lab.data import open_data
+
+        return open_data(self.data_path, data_cache(self.ledger), self.scale, self.tokenizer)
+
+    def decoder(self) -> Decoder:
+        """Decodes images as the data do."""
+        from mm1_lab.data.shards.datafile import DataFile
+        from mm1_lab.data.shards.decoding import Decoder
+
+        return DataFile.read(self.data_path).decoder() if self.data_path else Decoder()
+
+    def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
+        """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
+        return resolve(arm, recipe, self.scale, seed, self.data, self.models)
+
+    def write_manifest(self) -> list[TrialRow]:
+        """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""
+        manifest = Manifest(
+            variant=self.variant,
+            sweep=self.sweep,
+            scale=self.scale_name,
+            overrides=self.overrides,
+            data=self.data,
+            data_name=self.data_name,
+            shots=self.scale.evaluate.shots,
+            looks=self.looks,
+        )
+        rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
+        return merge_manifest(self.folder, manifest, rows, self._is_current)
+
+    def _is_current(self, row: TrialRow) -> bool:
+        """Whether the row belongs to the sweep as it is now; not if the data no longer allow its arm."""
+        try:
+            trial = self.resolve(row.arm, self.sweep.arms[row.arm], row.seed)
+        except RequestError:
+            return False
+        return trial.fingerprint == row.fingerprint
+
+
+def load_request(
+    sweep: str | Path,
+    scale: str = "mini",
+    seeds: str | int | Sequence[int] = 1,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    data: str | Path | None = None,
+    results: str | Path = RESULTS,
+    store: str | Path | None = None,
+    parts: str | Path | None = PARTS,
+) -> Request:
+    """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
+
+    `seeds`: a count, a list, or text as for `--seeds`; `only`: the arms to run; `settings`: `PATH=VALUE` as for
+    `--set`; `parts`: a folder of finished stages, by default the shipped ones. Raises RequestError for anything that
+    cannot be done.
+    """
+    path = find_sweep(str(sweep))
+    loaded = load_sweep(path, *SWEEPS)
+    for arm in only:
+        if arm not in loaded.arms:
+            raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
+    overrides = tuple(settings)
+    numbers = find_scale(scale, overrides, path.parent)
+    data = Path(data) if data else None
+    shipped = here_or_shipped(Path(parts)) if parts else None
+    ledger = Ledger(Path(results), Path(store) if store else None, shipped)
+    listed = seeds if isinstance(seeds, str | int) else ",".join([*map(str, seeds), ""])
+    chosen = parse_seeds(str(listed))
+    if len(chosen) * len(loaded.arms) > MOST_TRIALS:
+        raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
+    models = HuggingFace()
+    # every arm must resolve, even those not requested now, and before the user's data are indexed
+    resolve_sweep(follow_law(loaded, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
+    arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
+    tokenizer = decoders_tokenizer(arms, numbers, models, data)
+    numbers = with_benchmarks(numbers, data, tokenizer, data_cache(ledger))
+    identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
+    if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
+        loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
+    asked = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in arms}})
+    trials = tuple(resolve_sweep(asked, numbers, chosen, identity, models))
+    request = Request(str(sweep), loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
+    if numbers.benchmarks:
+        from mm1_lab.evaluate.named import check_lengths
+
+        check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer, data_cache(ledger))
+    return request
+
+
+def _before_indexing(data: Path | None) -> DataIdentity:
+    """The world's identity plus the data file's additional sources and instruction sets; needs no index."""
+    if data is None:
+        return WORLD_DATA
+    from mm1_lab.data.shards.datafile import DataFile
+
+    content = DataFile.read(data)
+    sources = tuple(dict.fromkeys((*WORLD_DATA.sources, *content.named())))
+    weights = {name: one.weight for name, one in content.instructions.items()}
+    return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
+
+
+def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cache: Path | None = None) -> Scale:
+    """The scale with the benchmarks that it and the data file name, opened and checked.
+
+    Raises RequestError for anything that an evaluation would fail on.
+    """
+    if not (scale.benchmarks or data):  # avoids importing pyarrow
+        return scale
+    from mm1_lab.data.shards.datafile import DataFile
+    from mm1_lab.evaluate.benchmarks import own_names
+    from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
+
+    opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
+    tasks = []
+    if data:
+        content = DataFile.read(data)
+        for config in content.named_benchmarks():
+            where = f"{data}: benchmarks.{config.name}"
+            opened.append(open_benchmark(config, data.parent, where, content.pictures, content.largest_picture))
+        if content.text_tasks:  # rare, and their library is slow to import
+            from mm1_lab.evaluate.text_tasks import open_task
+
+            tasks = [open_task(data.parent / path) for path in content.text_tasks]
+    if opened and not (data or tokenizer):
+        raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
+    names = [*own_names(in_world=not data), *(task.name for task in tasks)]
+    check_benchmarks(opened, scale.evaluate, cache, names)
+    return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
+
+
+def decoders_tokenizer(
+    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None
+) -> Path | None:
+    """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
+    data are the miniature world and an exported model has its vocabulary.
+
+    Raises RequestError if two of them have different tokenizers: all arms must read the same rows.
+    """
+    folders: dict[str, Path] = {}
+    exported = None
+    for recipe in arms.values():
+        if recipe.sft and recipe.sft.start:
+            exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
+        elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
+            folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
+    if not (exported or len(folders) > 1):
+        return next(iter(folders.values()), None)
+    from mm1_lab.data.tokenizers import folder_tokenizer
+    from mm1_lab.data.world.words import WorldTokenizer
+
+    if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
+        raise RequestError(
+            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
+            "rows; put them into separate sweeps"
+        )
+    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
+        return None
+    return next(iter(folders.values()))
+
+
+def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:
+    """The identity of the user's data (indexed if necessary), or of the world with a pre-trained decoder's tokenizer.
+
+    Raises RequestError for data that cannot be used; some images are read as a check.
+    """
+    from mm1_lab.data import open_data
+    from mm1_lab.data.shards import Shards
+    from mm1_lab.data.shards.summary import check_pictures
+
+    ledger.check_writable()
+    data = open_data(path, data_cache(ledger), scale, tokenizer)
+    if isinstance(data, Shards):
+        check_pictures(data)
+    return data.identity
+
+
+def machine_slots(scale: Scale) -> int:
+    """The number of stages that fit on this machine's cores and GPUs at a time."""
+    slots = machine_cpus() / scale.resources.cpus
+    if scale.resources.gpus:
+        import torch
+
+        slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
+    return max(1, int(slots))
+
+
+def data_cache(ledger: Ledger) -> Path:
+    """The folder with the index of the user's data."""
+    return ledger.store / "data"

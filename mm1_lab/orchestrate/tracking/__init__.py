@@ -1,0 +1,1 @@
+"""MLflow: the store, what is logged, when, and the dashboard."""
