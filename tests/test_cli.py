@@ -133,14 +133,12 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         assert f"--port {port}: " in refused and refused.count("\n") == 1, "before anything is entered"
     process = place.start("dashboard", "--port", str(port))
     try:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("MLflow is at"):
-                break
         address = f"http://127.0.0.1:{port}"
-        assert lines[-1].startswith(f"MLflow is at {address}"), lines
-        assert any(line.startswith(f"data_mix-smoke: {address}/#/experiments/") for line in lines)
+        assert process.stdout.readline() == "MLflow starts …\n"
+        assert process.stdout.readline().startswith(f"MLflow is at {address}; end it with Ctrl-C")
+        assert process.stdout.readline().startswith(f"data_mix-smoke: {address}/#/experiments/"), (
+            "what is logged already"
+        )
         with urlopen(f"{address}/ajax-api/3.0/mlflow/ui-telemetry", timeout=30) as answer:
             assert json.load(answer)["disable_ui_telemetry"] is True
         with urlopen(address, timeout=30) as answer:

@@ -48,7 +48,7 @@ def add_connector(clone: Path) -> None:
 
 
 def look_at_the_dashboard(place: Place, package: Path) -> str:
-    """Started, until it answers, and ended with Ctrl-C."""
+    """Started, until it shows the first sweep, and ended with Ctrl-C."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -57,7 +57,7 @@ def look_at_the_dashboard(place: Place, package: Path) -> str:
     printed = ""
     for line in process.stdout:
         printed += line
-        if "end it with Ctrl-C" in line:
+        if line.startswith("data_mix-smoke: "):
             os.killpg(process.pid, signal.SIGINT)
     process.communicate()
     assert process.returncode == 130, printed

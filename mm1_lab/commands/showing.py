@@ -6,12 +6,13 @@ import argparse
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, ledger_of, request_of
 from mm1_lab.config import RequestError
-from mm1_lab.files import PARTS, RESULTS, STUDY, Busy, here_or_shipped
+from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
 from mm1_lab.formatting import counted
 from mm1_lab.options import command, option, switch
 from mm1_lab.results import Ledger, TrialRow
@@ -130,25 +131,27 @@ def dashboard(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.tracking.dashboard import check_port, show_dashboard
 
     check_port(options.port)
-    sync_mlflow(options)
-    show_dashboard(options.port)
+    show_dashboard(options.port, _log_missing(options))
     return DONE
 
 
 @command("", opt.ALL_RESULTS, opt.STORE)
 def sync_mlflow(options: argparse.Namespace) -> int:
     """Log to MLflow the results that it lacks."""
-    from mm1_lab.orchestrate.tracking.mlflow_recorder import sync
-    from mm1_lab.orchestrate.tracking.mlflow_store import shown_uri
+    for line in _log_missing(options):
+        print(line)
+    return DONE
 
+
+def _log_missing(options: argparse.Namespace) -> Iterator[str]:
+    """Logs sweep after sweep, and says what has been done; raises RequestError at once if there are no results."""
     known = (RESULTS, here_or_shipped(STUDY))
     both = [folder for folder in known if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
-    for results in [options.results] if options.results else both:
-        for folder in list_variants(results):
-            try:
-                manifest = sync(folder, Ledger(results, options.store, here_or_shipped(PARTS)))
-            except Busy:
-                print(f"{folder}: is running now and logs its own results to MLflow")
-                continue
-            print(f"{manifest.variant} at {manifest.scale}: logged to {shown_uri()}")
-    return DONE
+    folders = {results: list_variants(results) for results in ([options.results] if options.results else both)}
+    from mm1_lab.orchestrate.tracking.mlflow_recorder import sync_all
+
+    return sync_all(
+        (folder, Ledger(results, options.store, here_or_shipped(PARTS)))
+        for results, variants in folders.items()
+        for folder in variants
+    )

@@ -249,7 +249,7 @@ def test_the_addresses_on_a_server_are_told_without_the_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2@runs.example.org")
     monkeypatch.setattr(dashboard, "pages", lambda: {"data_mix-smoke": "/#/experiments/1"})
-    dashboard.show_dashboard(0)
+    dashboard.show_dashboard(0, iter([]))
     first, second = capsys.readouterr().out.splitlines()
     assert first == "data_mix-smoke: https://runs.example.org/#/experiments/1"
     assert second == "MLflow is at https://runs.example.org"

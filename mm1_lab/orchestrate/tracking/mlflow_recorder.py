@@ -10,17 +10,16 @@ import hashlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS, Busy, locked
-from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking.mlflow_runs import SweepRuns
-from mm1_lab.orchestrate.tracking.mlflow_store import shown_uri, without_secrets
+from mm1_lab.orchestrate.tracking.mlflow_store import no_access, shown_uri
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.train.progress import Progress
@@ -92,7 +91,8 @@ class Recorder(Observer):
         except Busy:
             print("mm1-lab: another command is logging this sweep to MLflow, so this one does not", file=sys.stderr)
         except Exception as error:  # whatever a tracking server or its database raises
-            print(f"mm1-lab: {_why(error)}; the sweep goes on, `mm1-lab sync-mlflow` catches up later", file=sys.stderr)
+            later = "the sweep goes on, `mm1-lab sync-mlflow` catches up later"
+            print(f"mm1-lab: {no_access(error)}; {later}", file=sys.stderr)
 
 
 def behind_note(folder: Path) -> Path:
@@ -130,13 +130,20 @@ def sync(folder: Path, ledger: Ledger) -> Manifest:
         except RequestError:
             raise
         except Exception as error:  # as above
-            raise RequestError(_why(error)) from None
+            raise RequestError(no_access(error)) from None
         behind_note(folder).unlink(missing_ok=True)
     return manifest
 
 
-def _why(error: Exception) -> str:
-    return without_secrets(f"MLflow at {shown_uri()} cannot be written ({first_line(error)})")
+def sync_all(folders: Iterable[tuple[Path, Ledger]]) -> Iterator[str]:
+    """Brings MLflow up to date with sweep after sweep; yields a line on each. Raises RequestError as `sync` does."""
+    for folder, ledger in folders:
+        try:
+            manifest = sync(folder, ledger)
+        except Busy:
+            yield f"{folder}: is running now and logs its own results to MLflow"
+        else:
+            yield f"{manifest.variant} at {manifest.scale}: logged to {shown_uri()}"
 
 
 def artifacts_of(folder: Path) -> list[Path]:

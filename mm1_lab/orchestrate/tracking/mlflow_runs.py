@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from mm1_lab.results.samples import read_samples, samples_page
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures
 
-METRICS_PER_BATCH = 1000
-"""MLflow's limit."""
+METRICS_PER_BATCH = 800
+"""MLflow's limit is 1,000 with parameters and tags, of which it takes up to 100 each."""
 AXES = ("encoder", "resolution", "connector", "image_tokens", "data_mix")
 """Parameters shown as columns next to the scores."""
 CHARTS = ("train", "train/loss", "held-out")
@@ -67,6 +66,7 @@ class SweepRuns:
             self.experiment = self._experiment(manifest.sweep.name)
             self._describe_experiment()
             self.runs = {(run.data.tags["mm1.kind"], run.data.tags["mm1.fingerprint"]): run for run in self._search()}
+            self.complete = {key for key, run in self.runs.items() if COMPLETE in run.data.tags}
             self.parent = self._open("sweep", "", f"{manifest.variant} at {manifest.scale}")
         self._close_strays()
 
@@ -87,7 +87,7 @@ class SweepRuns:
         """Logs the training curve so far of a running task."""
         for stage in task.stages:
             for folder in (self.ledger.partial_folder(stage.fingerprint), self.ledger.stage_folder(stage.fingerprint)):
-                self._log_curves(self.runs[task.kind, task.key], folder / "training.csv")
+                self._log(self.runs[task.kind, task.key], _curves(folder / "training.csv"))
 
     def log_trial(self, fingerprint: str, names: Names) -> None:
         """Logs a finished trial from the results folder, and the stages it depends on, unless already complete."""
@@ -109,15 +109,13 @@ class SweepRuns:
             self._delete("trial", fingerprint)
         run_id = self._open("trial", fingerprint, _names(names) + self.at, date - int(1000 * seconds))
         run = self.runs["trial", fingerprint]
-        self.client.log_batch(run_id, params=params)
         quality = encoder_quality(record["summaries"].get("encoder", {}))
         of_encoder = [(f"encoder/{name}", value, 0) for name, value in quality.items()]
-        self._log_metrics(run, [*_final_metrics(folder), *of_encoder])
-        self._log_curves(run, folder / "training.csv")
+        tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
+        tags.append(RunTag(NOTE, self._trial_note(fingerprint, names, record)))
+        self._log(run, [*_final_metrics(folder), *of_encoder, *_curves(folder / "training.csv")], params, tags)
         samples = read_samples(self.ledger.results, {"prediction": fingerprint})
         self.client.log_text(run_id, samples_page(_names(names), samples), "samples.html")
-        tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
-        self.client.log_batch(run_id, tags=[*tags, RunTag(NOTE, self._trial_note(fingerprint, names, record))])
         self._complete("trial", fingerprint, date)
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
@@ -127,9 +125,9 @@ class SweepRuns:
         folder = self.ledger.stage_folder(fingerprint)
         date = int((folder / "training.csv").stat().st_mtime * 1000)
         self._open(kind, fingerprint, f"{kind} / seed {seed}{self.at}", date)
-        self._log_curves(self.runs[kind, fingerprint], folder / "training.csv")
         quality = encoder_quality(self.ledger.summary(fingerprint))
-        self._log_metrics(self.runs[kind, fingerprint], [(name, value, 0) for name, value in quality.items()])
+        values = [(name, value, 0) for name, value in quality.items()]
+        self._log(self.runs[kind, fingerprint], [*_curves(folder / "training.csv"), *values])
         self._complete(kind, fingerprint)
 
     def end(self, task: Task, status: str) -> None:
@@ -156,7 +154,7 @@ class SweepRuns:
         run_id = self._id(kind, fingerprint)
         self.client.set_terminated(run_id, "FINISHED", date)
         self.client.set_tag(run_id, COMPLETE, "yes")  # last, so that an interrupted run is logged again
-        self.runs[kind, fingerprint] = self.client.get_run(run_id)
+        self.complete.add((kind, fingerprint))
 
     def _describe_experiment(self) -> None:
         """Sets the description, and a saved view (as by MLflow's *Share* button) with the columns of interest."""
@@ -206,8 +204,7 @@ class SweepRuns:
         return str(self.runs[kind, fingerprint].info.run_id)
 
     def _is_complete(self, kind: str, fingerprint: str) -> bool:
-        run = self.runs.get((kind, fingerprint))
-        return run is not None and COMPLETE in run.data.tags
+        return (kind, fingerprint) in self.complete
 
     def _has_others(self, kind: str, fingerprint: str, params: Iterable[Any]) -> bool:
         """Whether the run has other parameters, which MLflow never changes, as after an arm was renamed."""
@@ -217,6 +214,7 @@ class SweepRuns:
     def _delete(self, kind: str, fingerprint: str) -> None:
         self.client.delete_run(self._id(kind, fingerprint))
         del self.runs[kind, fingerprint]
+        self.complete.discard((kind, fingerprint))
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -259,20 +257,25 @@ class SweepRuns:
         }
         return [Param(name, str(value)) for name, value in values.items()]
 
-    def _log_metrics(self, run: Any, values: Iterable[tuple[str, float, int]]) -> None:
+    def _log(
+        self, run: Any, values: Sequence[tuple[str, float, int]], params: Sequence[Any] = (), tags: Sequence[Any] = ()
+    ) -> None:
+        """Logs (name, value, step) of metrics, all at the start of the run, with parameters and tags."""
         from mlflow.entities import Metric
 
-        metrics = (Metric(name, value, run.info.start_time, step) for name, value, step in values)
-        while batch := list(islice(metrics, METRICS_PER_BATCH)):
-            self.client.log_batch(run.info.run_id, metrics=batch)
+        metrics = [Metric(name, value, run.info.start_time, step) for name, value, step in values]
+        for at in range(0, max(1, len(metrics)), METRICS_PER_BATCH):
+            first = (params, tags) if at == 0 else ((), ())
+            self.client.log_batch(run.info.run_id, metrics[at : at + METRICS_PER_BATCH], *first)
 
-    def _log_curves(self, run: Any, path: Path) -> None:
-        """Logs the points of a `training.csv`; skips an incomplete last row if the file is being written."""
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["value"]]
-        self._log_metrics(run, [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in rows])
+
+def _curves(path: Path) -> list[tuple[str, float, int]]:
+    """The points of a `training.csv`, if it exists, without an incomplete last row of a file that is being written."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["value"]]
+    return [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in rows]
 
 
 def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:

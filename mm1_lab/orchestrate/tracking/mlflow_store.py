@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.files import RESULTS, locked, replace
+from mm1_lab.formatting import first_line
 
 
 def tracking_uri() -> str:
@@ -82,3 +83,8 @@ def _is_busy(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def no_access(error: Exception) -> str:
+    """What to tell a user about an exception of MLflow, of a server or of its database."""
+    return without_secrets(f"MLflow at {shown_uri()} cannot be written ({first_line(error)})")
