@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.config import Trial
+from mm1_lab.config import RequestError, Trial
 from mm1_lab.files import Busy
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import REPOSITORY, Request, load_request
@@ -253,6 +254,24 @@ def test_the_addresses_on_a_server_are_told_without_the_password(
     first, second = capsys.readouterr().out.splitlines()
     assert first == "data_mix-smoke: https://runs.example.org/#/experiments/1"
     assert second == "MLflow is at https://runs.example.org"
+
+
+def test_while_the_dashboard_serves_sweeps_appear_as_they_are_logged_until_one_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"b-mini": "/#/experiments/1"}
+    monkeypatch.setattr(dashboard, "pages", lambda: dict(found))
+
+    def log() -> Iterator[str]:
+        found["a-mini"] = "/#/experiments/2"
+        yield "a at mini: logged"
+        yield "c at mini: is running now"
+        raise RequestError("MLflow at sqlite:///x.db cannot be written (disk full)")
+
+    dashboard._print_while_serving("http://127.0.0.1:5000", log())
+    output, error = capsys.readouterr()
+    assert output.splitlines() == [f"{name}: http://127.0.0.1:5000{found[name]}" for name in ("b-mini", "a-mini")]
+    assert error == "mm1-lab: MLflow at sqlite:///x.db cannot be written (disk full)\n"
 
 
 def test_a_results_folder_with_an_apostrophe_is_entered_once(request_: Request) -> None:
