@@ -12,11 +12,12 @@ from analysis.law.lr_report import draw_search
 from analysis.pages.axes import axis_rows
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_scores, head
+from analysis.pages.frames import scores
 from analysis.pages.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples, shown_arms, write_page
 from analysis.pages.published import write_published
 from analysis.pages.report import write_report
-from analysis.pages.tables import scores, short_claims, short_table, write_sweep_tables
+from analysis.pages.tables import short_claims, short_table, write_sweep_tables
 from analysis.proxies import pair_arms
 from analysis.table import Table, to_plain, write_csv
 from mm1_lab.files import machine_cpus

@@ -11,7 +11,8 @@ import pandas as pd
 
 from analysis.law.lr_law import VERDICT_SEEDS, Fit, Law, Target, agreement, fit_all
 from analysis.law.lr_law_figure import draw_law, sized
-from analysis.law.lr_points import Measurements, SearchResults
+from analysis.law.lr_points import Measurements
+from analysis.law.search_results import SearchResults
 from analysis.statistics import Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count

@@ -8,8 +8,8 @@ import pandas as pd
 
 from analysis.judging.claims import Verdict
 from analysis.judging.lessons import LAW
+from analysis.pages.cells import cited_in, estimate, floorless, paper_cell, references, seeds_cell, verdict_cell
 from analysis.pages.claims_figure import draw_claims
-from analysis.pages.tables import cited_in, estimate, floorless, paper_cell, references, seeds_cell, verdict_cell
 from analysis.seeds import worlds_note
 from analysis.table import MISSING, Row, Table
 

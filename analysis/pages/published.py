@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.pages.tables import benchmarks, plus_minus, published_cell, references, shown_rows, title
+from analysis.pages.cells import plus_minus, published_cell, references
+from analysis.pages.frames import benchmarks
+from analysis.pages.tables import shown_rows, title
 from analysis.paper import read_paper
 from analysis.statistics import quantile
 from analysis.study import Study

@@ -1,4 +1,4 @@
-"""Tables of a sweep: scores with the paper's numbers, losses and claims; for people, and as data (CSV)."""
+"""Tables of a sweep: scores with the paper's numbers, losses, claims, experts; and the function that writes all."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,25 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.claims import Claim, claim_row
-from analysis.paper import PaperNumber
-from analysis.seeds import MOST_SEEDS, seeds_text
+from analysis.pages.cells import (
+    bounds,
+    cited_in,
+    estimate,
+    floorless,
+    mean_cell,
+    paper_cell,
+    published_cell,
+    references,
+    seeds_cell,
+    verdict_cell,
+)
+from analysis.pages.frames import EXPERTS, benchmarks, experts, sources
+from analysis.seeds import seeds_text
 from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
-from analysis.table import MISSING, Row, Table, as_text, write_csv, write_tables
+from analysis.table import MISSING, Table, as_text, write_csv, write_tables
 from mm1_lab.config import RequestError, nearest
-from mm1_lab.results.summary import CHAT, TEXT_CORE, benchmark_scores
+from mm1_lab.results.summary import CHAT, TEXT_CORE
 
 UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
 """What an interval is over, by a claim's `interval`."""
@@ -145,7 +157,7 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
         row = {"claim": one["claim"], "difference": one["detail"] + " ‡" * one["mixes_machines"]}
         row |= {"expected": one["expectation"], "estimate": estimate(one)}
         if over_seeds:
-            row |= {"over questions": _bounds(one["low_questions"], one["high_questions"])}
+            row |= {"over questions": bounds(one["low_questions"], one["high_questions"])}
             row |= {"detectable": as_text(one["smallest_difference"])}
             row |= {"seeds needed": "" if one.get("aside") else seeds_cell(one)}
         rows.append(row | {"MM1": paper_cell(one, cited), "verdict": verdict_cell(one)})
@@ -179,128 +191,6 @@ def floor_tables(claims: pd.DataFrame, floor: Sequence[str]) -> list[Table]:
     return [Table("Without kinds on the floor", pd.DataFrame(rows), [note])] if rows else []
 
 
-def floorless(row: Row) -> str:
-    """The difference without kinds of question on the floor; empty if they do not move it."""
-    found, low, high = (row.get(f"without_floor{end}", np.nan) for end in ("", "_low", "_high"))
-    return "" if found != found or found == row["estimate"] else estimate({"estimate": found, "low": low, "high": high})
-
-
-def mean_cell(study: Study, arm: str, measure: str) -> str:
-    """`44.5 ± 2.3`. The residual variance over seeds is that of the arms' scores: controls and unparsed answers, which
-    do not share it, have no ±."""
-    point = study.mean(arm, measure)
-    apart = study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
-    return as_text(point.estimate) if point and apart else plus_minus(point)
-
-
-def plus_minus(point: Interval | None) -> str:
-    """`44.5 ± 2.3`: the mean and half the width of the 95 % interval."""
-    return MISSING if point is None else f"{as_text(point.estimate)} ± {as_text(point.half_width)}"
-
-
-def estimate(row: Row, digits: int = 1) -> str:
-    """`+1.5 [−0.2, +3.2]` for a row of claims or lessons, with the interval if there is one."""
-    bounds = f" {_bounds(row['low'], row['high'], digits)}" if row["low"] == row["low"] else ""
-    return as_text(row["estimate"], f"+.{digits}f") + bounds
-
-
-def _bounds(low: float, high: float, digits: int = 1) -> str:
-    return MISSING if low != low else f"[{as_text(low, f'+.{digits}f')}, {as_text(high, f'+.{digits}f')}]"
-
-
-def seeds_cell(row: Row) -> str:
-    """The seeds that an undecided claim needs; empty for a decided one."""
-    needed = row["seeds_needed"]
-    return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
-
-
-def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
-    """`*> 14.3* [2]`: a number of the paper, with the index of its source."""
-    return f"*{number}* [{sources.index(number.source) + 1}]" if number else ""
-
-
-def paper_cell(row: Row, sources: Sequence[str]) -> str:
-    """`> 14.3 [2]`: the paper's number for a row of claims or lessons."""
-    known = row["paper"] == row["paper"]
-    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"]) if known else None
-    return published_cell(number, sources).replace("*", "").replace("-", "−")
-
-
-def cited_in(frame: pd.DataFrame) -> list[str]:
-    """The sources of the paper's numbers in a frame of claims or lessons."""
-    return list(dict.fromkeys(source for source in frame["paper_source"].dropna() if source))
-
-
-def verdict_cell(row: Row) -> str:
-    """The verdict, followed by the reason if there is one, or by why no lesson rests on it."""
-    aside = row.get("aside") or ""
-    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"]) + f" ({aside})" * bool(aside)
-
-
-def scores(study: Study) -> pd.DataFrame:
-    """Arm × seed × benchmark × shots: the score, and the percentage of answers that could not be parsed."""
-    keys = ["arm", "seed", "benchmark", "family", "shots"]
-    parsed = study.scores.groupby(keys, sort=False)["parsed"].agg(["size", "mean"]).reset_index()
-    table = benchmark_scores(study.scores).merge(parsed, on=keys)
-    unparsed = 100 * (1 - table["mean"])
-    return table.assign(questions=table["size"], unparsed_percent=unparsed).drop(columns=["size", "mean"])
-
-
-def benchmarks(study: Study) -> pd.DataFrame:
-    """A row per arm, benchmark and number of shots with the score, the mean over seeds and questions.
-
-    `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`),
-    of which there are `error_units`.
-    """
-    keys = ["arm", "benchmark", "family", "shots"]
-    each = benchmark_scores(study.scores).groupby(keys, sort=False)["score"].agg(["mean", "min", "max", "count", "sem"])
-    table = each.set_axis(["score", "lowest_seed", "highest_seed", "seeds", "error"], axis=1)
-    blocks = study.scores.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False)
-    single = table["seeds"] == 1
-    table["error"] = table["error"].where(~single, blocks.sem())
-    table["error_units"] = table["seeds"].where(~single, blocks.count())
-    table["error_over"] = single.map({True: "blocks of questions", False: "seeds"})
-    unparsed = 100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
-    return table.assign(unparsed_percent=unparsed).reset_index()
-
-
-def sources(study: Study) -> pd.DataFrame:
-    """A row per arm, seed and source with the held-out loss, and the tokens and epochs of its training."""
-    table = study.held_out.copy()
-    for name in ("tokens", "epochs"):
-        table[name] = [
-            study.records[trial]["summaries"].get("multimodal", {}).get(name, {}).get(source, 0)
-            for trial, source in zip(table["fingerprint"], table["source"], strict=True)
-        ]
-    return table.drop(columns="fingerprint")
-
-
-EXPERTS = {
-    "busiest_expert": "busiest expert's share",
-    "dead_experts": "experts never chosen",
-    "router_entropy": "router's entropy, nats",
-}
-
-
-def experts(study: Study) -> pd.DataFrame:
-    """How each layer with experts uses them at the end of training: a row per arm, seed and layer; empty without any.
-
-    `experts` is their number; the columns of `EXPERTS` are those of the training curves.
-    """
-    rows = []
-    for trial in study.variant.done.to_dict("records"):
-        record = study.records[trial["fingerprint"]]
-        trained = record["summaries"].get("sft") or record["summaries"].get("multimodal", {})
-        points: dict[int, dict[str, float]] = {}
-        for name, value in trained.get("experts", {}).items():
-            kind, _, layer = name.partition("/layer_")
-            points.setdefault(int(layer), {})[kind] = value
-        size = record["config"]["model"]["decoder"]["size"] if points else {}
-        own = {"arm": trial["arm"], "seed": trial["seed"], "experts": size.get("experts")}
-        rows += [{**own, "layer": layer, **values} for layer, values in sorted(points.items())]
-    return pd.DataFrame(rows)
-
-
 def experts_table(frame: pd.DataFrame) -> Table:
     """Means over seeds of `experts`, with a row per arm and layer."""
     means = frame.groupby(["arm", "layer", "experts"], sort=False)[list(EXPERTS)].mean().reset_index()
@@ -329,11 +219,6 @@ def write_sweep_tables(
         written += write_tables(folder / "contrasts", *tables["Claims of the sweep's file"])
     written.append(write_csv(means(study), folder / "table.csv"))
     return written + write_tables(folder / "table", *tables["All scores"]), tables
-
-
-def references(sources: Sequence[str]) -> list[str]:
-    """The notes `[1] …`, `[2] …` with the sources of the paper's numbers."""
-    return [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
 
 
 def title(study: Study) -> str:

@@ -1,7 +1,8 @@
 """Recipe, scale, sweep, trial, stage and fingerprint: the configuration. Imports nothing else of the package."""
 
-from mm1_lab.config.base import Config, RequestError, bounded, canonical_json, nearest, override, read_yaml
+from mm1_lab.config.base import Config, canonical_json, override
 from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, BenchmarkFiles, TextTask
+from mm1_lab.config.errors import RequestError, bounded, nearest
 from mm1_lab.config.kinds import (
     ConnectorConfig,
     DecoderStage,
@@ -39,3 +40,4 @@ from mm1_lab.config.scale import (
 from mm1_lab.config.size import Parameters, PretrainedSize, Size
 from mm1_lab.config.stage import WORLD_DATA, DataIdentity, Stage
 from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep
+from mm1_lab.config.yaml_files import read_yaml

@@ -5,7 +5,8 @@ import math
 import re
 from pathlib import Path
 
-from mm1_lab.config.base import Config, RequestError
+from mm1_lab.config.base import Config
+from mm1_lab.config.errors import RequestError
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 

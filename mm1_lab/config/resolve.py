@@ -4,7 +4,8 @@ import math
 from collections.abc import Hashable
 from typing import Any, cast
 
-from mm1_lab.config.base import Config, RequestError, nearest
+from mm1_lab.config.base import Config
+from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.kinds import (
     ConnectorConfig,
     DecoderStage,

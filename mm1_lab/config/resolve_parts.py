@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from mm1_lab.config.base import RequestError, nearest
+from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.kinds import DecoderStage, EncoderStage
 from mm1_lab.config.pretrained import (
     PretrainedDecoder,

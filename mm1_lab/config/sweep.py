@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from mm1_lab.config.base import Config, RequestError, nearest, override, read_yaml
+from mm1_lab.config.base import Config, override
+from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
+from mm1_lab.config.yaml_files import read_yaml
 
 MOST_ARMS = 10_000
 Measure = str

@@ -22,6 +22,7 @@ from analysis.judging.validity import without_floor
 from analysis.judging.verdicts import asides, lesson_parts
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
+from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import lesson_notes
 from analysis.pages.overview import Drawn
 from analysis.pages.predictions import draw_sheet
@@ -30,7 +31,6 @@ from analysis.pages.tables import (
     floor_tables,
     means,
     means_table,
-    scores,
     short_table,
     write_sweep_tables,
 )

@@ -1,0 +1,76 @@
+"""Cells of tables, and the notes that they refer to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.paper import PaperNumber
+from analysis.seeds import MOST_SEEDS
+from analysis.statistics import Interval
+from analysis.study import UNPARSED, Study
+from analysis.table import MISSING, Row, as_text
+
+
+def floorless(row: Row) -> str:
+    """The difference without kinds of question on the floor; empty if they do not move it."""
+    found, low, high = (row.get(f"without_floor{end}", np.nan) for end in ("", "_low", "_high"))
+    return "" if found != found or found == row["estimate"] else estimate({"estimate": found, "low": low, "high": high})
+
+
+def mean_cell(study: Study, arm: str, measure: str) -> str:
+    """`44.5 ± 2.3`. The residual variance over seeds is that of the arms' scores: controls and unparsed answers, which
+    do not share it, have no ±."""
+    point = study.mean(arm, measure)
+    apart = study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
+    return as_text(point.estimate) if point and apart else plus_minus(point)
+
+
+def plus_minus(point: Interval | None) -> str:
+    """`44.5 ± 2.3`: the mean and half the width of the 95 % interval."""
+    return MISSING if point is None else f"{as_text(point.estimate)} ± {as_text(point.half_width)}"
+
+
+def estimate(row: Row, digits: int = 1) -> str:
+    """`+1.5 [−0.2, +3.2]` for a row of claims or lessons, with the interval if there is one."""
+    interval = f" {bounds(row['low'], row['high'], digits)}" if row["low"] == row["low"] else ""
+    return as_text(row["estimate"], f"+.{digits}f") + interval
+
+
+def bounds(low: float, high: float, digits: int = 1) -> str:
+    """`[−0.2, +3.2]`"""
+    return MISSING if low != low else f"[{as_text(low, f'+.{digits}f')}, {as_text(high, f'+.{digits}f')}]"
+
+
+def seeds_cell(row: Row) -> str:
+    """The seeds that an undecided claim needs; empty for a decided one."""
+    needed = row["seeds_needed"]
+    return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
+
+
+def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
+    """`*> 14.3* [2]`: a number of the paper, with the index of its source."""
+    return f"*{number}* [{sources.index(number.source) + 1}]" if number else ""
+
+
+def paper_cell(row: Row, sources: Sequence[str]) -> str:
+    """`> 14.3 [2]`: the paper's number for a row of claims or lessons."""
+    known = row["paper"] == row["paper"]
+    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"]) if known else None
+    return published_cell(number, sources).replace("*", "").replace("-", "−")
+
+
+def cited_in(frame: pd.DataFrame) -> list[str]:
+    """The sources of the paper's numbers in a frame of claims or lessons."""
+    return list(dict.fromkeys(source for source in frame["paper_source"].dropna() if source))
+
+
+def verdict_cell(row: Row) -> str:
+    """The verdict, followed by the reason if there is one, or by why no lesson rests on it."""
+    aside = row.get("aside") or ""
+    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"]) + f" ({aside})" * bool(aside)
+
+
+def references(sources: Sequence[str]) -> list[str]:
+    """The notes `[1] …`, `[2] …` with the sources of the paper's numbers."""
+    return [f"[{number}] {source}" for number, source in enumerate(sources, 1)]

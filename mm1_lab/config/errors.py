@@ -1,0 +1,61 @@
+"""Errors that a user can act on: what is wrong, where, and the nearest valid word."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+MOST_BYTES = 2000
+"""Length limit of an error message, in bytes: a malformed file or a command may contain arbitrarily long names."""
+
+
+class RequestError(Exception):
+    """The request cannot be carried out. The message says what is wrong, where, and what to do; the exit code is 2."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(bounded(text))
+
+
+def bounded(text: str) -> str:
+    """The text, without its middle if it is longer than MOST_BYTES."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= MOST_BYTES:
+        return text
+    return f"{raw[: MOST_BYTES - 500].decode(errors='ignore')} … {raw[-400:].decode(errors='ignore')}"
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The hint for a misspelt word: "did you mean" with the closest valid word, or the list of all valid words."""
+    valid = list(valid)
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(valid)}" if valid else ""
+
+
+RENAMED = {
+    "batch": "batch_size",
+    "clip": "max_grad_norm",
+    "dense_share": "synthetic_share",
+    "elsewhere_weight": "prompt_loss_weight",
+    "final_fraction": "min_lr_ratio",
+    "rates": "lr_multipliers",
+    "rows": "batch_size",
+    "sequence": "sequence_length",
+}
+"""Keys of earlier versions and their present names."""
+
+
+def remedy(key: str, valid: Sequence[str]) -> str:
+    """The hint for an unknown `key`: its new name if it was renamed, otherwise as from `nearest`."""
+    new = RENAMED.get(key)
+    return f"; it is called {new!r} now" if new in valid else nearest(key, valid)
+
+
+def short(value: Any, spell: Callable[[Any], str] = repr) -> str:
+    """The spelled-out value, shortened to about 200 characters."""
+    text = spell(value)
+    return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} characters)"
+
+
+def kind_of(value: Any) -> str:
+    return {list: "a list", str: "text", type(None): "nothing"}.get(type(value), f"a {type(value).__name__}")
