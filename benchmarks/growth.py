@@ -25,7 +25,7 @@ from mm1_lab.files import machine_cpus
 DECODERS = ("9M", "85M", "302M", "1.2B", "2.9B")
 LENGTHS = (256, 512, 1024, 2048)
 TRIALS = (6, 24, 96)
-PLANNED = (120, 1_200, 12_000)
+PLANNED = (1_200, 12_000, 96_000)
 STEPS = replace(FULL, warmup_steps=3, steps=20)
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[float]]]

@@ -1,5 +1,6 @@
 """Planning and resuming a sweep whose trials are all finished: ten thousand trials compared with twelve."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +13,9 @@ from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow
 
 SCORE = ScoreRow("captions", "captioning", "cider", 0, 0, "0", "caption", 1.0, "a red circle", True)
+
+LINKS = 10_000
+"""Trials that share files; ext4 allows 65,000 links to a file."""
 
 
 def measure(amounts: Amounts) -> list[Row]:
@@ -61,8 +65,11 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
     samples: list[SampleRow] = []
     first, *others = (trial.fingerprint for trial in request.trials)
     ledger.write_scores(first, [SCORE], held_out, samples, {"timings": {}}, None)
-    for other in others:
-        shutil.copytree(ledger.trial_folder(first), ledger.trial_folder(other))  # ten times as fast as writing it
+    for number, other in enumerate(others):
+        if number % LINKS == 0:
+            source = shutil.copytree(ledger.trial_folder(first), ledger.trial_folder(other))
+        else:  # writing each would take minutes
+            shutil.copytree(source, ledger.trial_folder(other), copy_function=os.link)
     request.write_manifest()
     (request.folder / "table.md").write_text("Drawn.\n", encoding="utf-8")
     return len(request.trials)
