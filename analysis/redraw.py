@@ -6,6 +6,7 @@ from pathlib import Path
 
 from analysis.judging.claims import judge_claims
 from analysis.judging.lessons import load_lessons
+from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, without_floor, write_validity
 from analysis.judging.verdicts import asides, lesson_parts
 from analysis.law.lr_report import draw_search
@@ -122,6 +123,7 @@ def _draw(folder: Path) -> Drawn:
         caution=study.caution,
         runs=runs_of(study),
         paired=pair_arms(study),
+        looks=reached_text(study),
         shared_seconds=shared_seconds(study),
         tables=tables,
         samples=tuple(samples),

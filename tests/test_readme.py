@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
-from analysis.judging.claims import Claim, claim_row
-from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import main
 from tests.conftest import REPOSITORY, make_place
@@ -34,13 +33,15 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
             assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link}"
 
 
-def test_the_findings_are_those_of_the_committed_study() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    findings = re.findall(r": (−?[\d.]+) points \[(−?[\d.]+), (−?[\d.]+)\].*<!-- (.+) − (.+), (.+) -->", text)
-    assert len(findings) == 3
-    study = read_study(REPOSITORY / "results" / "study" / "mini" / "data_mix")
-    for *numbers, first, second, measure in findings:
-        row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
+@pytest.mark.parametrize(("page", "results"), [("README.md", "study"), ("docs/study.md", "confirmatory")])
+def test_the_findings_are_those_of_committed_results(page: str, results: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    number = r"(−?[\d.]+)"
+    findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n]*<!-- (.+) -->", text)
+    assert len(findings) >= 3 and len(findings) == text.count("<!-- ")
+    parts = pd.read_csv(REPOSITORY / "results" / results / "mini" / "lesson_parts.csv").drop_duplicates("detail")
+    for *numbers, part in findings:
+        row = parts.set_index("detail").loc[part]
         assert [as_text(row[name]) for name in ("estimate", "low", "high")] == numbers
 
 

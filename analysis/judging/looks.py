@@ -23,6 +23,18 @@ def looks_text(looks: Sequence[int]) -> str:
     return f"Levels of the tests, by seeds: {each}; {LEVEL:.0%} in all, divided among lessons as Holm does."
 
 
+def reached_text(study: Study) -> str:
+    """Which of its looks a growing study has reached, and the level of that look's test; empty for other studies."""
+    looks = study.manifest.looks
+    if not looks:
+        return ""
+    number = sum(look <= len(study.seeds) for look in looks)
+    if not number:
+        return f"before the first look (at {looks[0]} of at most {looks[-1]} seeds), so there are no verdicts"
+    level = 2 * nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(seeds / looks[-1] for seeds in looks))[number - 1]
+    return f"look {number} of {len(looks)} (at {looks[number - 1]} of at most {looks[-1]} seeds), tested at {level:.2g}"
+
+
 def open_arms(folder: Path) -> tuple[list[str], list[str]]:
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide."""

@@ -42,7 +42,8 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
         axis.grid(axis="x")
         axis.spines["left"].set_visible(False)
         if "p_holm" in claims and claims["p_holm"].notna().any():
-            note += " Thin: the same, widened by Holm's correction, which verdicts go by."
+            note += " Thin: the same, widened by Holm's correction"
+            note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
         if (claims["interval"] == "questions").any():
             note += " Open circles: one seed, intervals over questions, no verdict."
         if claims["paper"].notna().any():

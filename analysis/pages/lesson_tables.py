@@ -94,11 +94,21 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
     ]
     if "world" in lessons and (note := worlds_note(dict(zip(lessons["sweep"], lessons["world"], strict=True)))):
         notes.append(note)
+    if note := looks_note(lessons):
+        notes.append(f"{note} The 5 % are spent over looks and divided among lessons; intervals are those of one look.")
     if (lessons["interval"] == "questions").any():
         notes.append(
             "*Over questions*: with one seed the interval is conditional on these models, and there is no verdict."
         )
     return notes
+
+
+def looks_note(lessons: pd.DataFrame) -> str:
+    """Names the growing studies and the looks that they have reached; empty without any."""
+    if "looks" not in lessons:
+        return ""
+    reached = dict(zip(lessons["sweep"], lessons["looks"], strict=True))
+    return f"Seeds are being added: {'; '.join(f'{sweep}, {text}' for sweep, text in reached.items() if text)}."
 
 
 def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
@@ -109,4 +119,5 @@ def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
     shown = lessons[there & (lessons["sweep"] != LAW)]
     if "world" in shown:
         note = f"{note} {worlds_note(dict(zip(shown['sweep'], shown['world'], strict=True)))}".strip()
+    note = f"{note} {looks_note(shown)}".strip()
     return draw_claims(shown, path, title, note)

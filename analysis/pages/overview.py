@@ -12,7 +12,7 @@ from analysis.judging.claims import in_short
 from analysis.judging.lessons import LAW, load_lessons
 from analysis.judging.verdicts import all_parts, judge_lessons
 from analysis.pages.axes import axes_tables, draw_axes, levels_in_short, ranked
-from analysis.pages.lesson_tables import draw_lessons, lessons_tables, short_lessons, tally
+from analysis.pages.lesson_tables import draw_lessons, lessons_tables, looks_note, short_lessons, tally
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, worlds_note
 from analysis.study import Study
@@ -46,6 +46,8 @@ class Drawn:
     """A row per trial, from `runs_of`."""
     shared_seconds: float
     """Seconds on one core to train the encoders and decoders of the trials, each counted once."""
+    looks: str
+    """Which look a growing sweep has reached; empty for others."""
     paired: Paired
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
@@ -181,7 +183,8 @@ class Group:
         told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
         names = found["lesson"][found["verdict"] == "undecided"]
         left = f"; undecided: {', '.join(names)}" * bool(len(names))
-        return f"Of {len(found)} lessons: {tally(found)}{f' ({told})' * bool(told)}{left}."
+        looks = f" {looks_note(found)}".rstrip()
+        return f"Of {len(found)} lessons: {tally(found)}{f' ({told})' * bool(told)}{left}.{looks}"
 
 
 def _round(count: float) -> str:
@@ -208,6 +211,8 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
         parts = all_parts(lessons, [one.parts for one in members], law)
         judged = judge_lessons(lessons, parts)
         judged = judged.assign(world=judged["sweep"].map(_worlds(members)).fillna(""))
+        if looks := {one.manifest.sweep.name: one.looks for one in members if one.looks}:
+            judged = judged.assign(looks=judged["sweep"].map(looks).fillna(""))
         cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])
         groups.append(Group(scale, suffix, tuple(members), judged, parts, cheaper))
     return groups

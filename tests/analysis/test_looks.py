@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.judging.claims import claim_of, claim_row
 from analysis.judging.lessons import Lesson
-from analysis.judging.looks import looks_text, standing
+from analysis.judging.looks import looks_text, reached_text, standing
 from analysis.judging.sequential import over_looks
 from analysis.judging.verdicts import lesson_parts
+from analysis.pages.lesson_tables import looks_note
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
@@ -93,6 +95,16 @@ def test_seeds_go_where_they_can_decide() -> None:
 
 def test_levels_are_told_beforehand() -> None:
     assert "0.0026 after 4" in looks_text(LOOKS) and "5% in all" in looks_text(LOOKS)
+
+
+def test_the_look_that_was_reached_is_told_beside_the_lessons() -> None:
+    assert reached_text(with_looks(growing(3), ())) == ""
+    assert reached_text(growing(3)).startswith("before the first look (at 4 of at most 8 seeds)")
+    assert reached_text(growing(5)) == "look 1 of 3 (at 4 of at most 8 seeds), tested at 0.0026"
+    assert reached_text(growing(8)).startswith("look 3 of 3 (at 8 of at most 8 seeds), tested at 0.04")
+    lessons = pd.DataFrame({"sweep": ["own", "own", "other"], "looks": ["look 1 of 3", "look 1 of 3", ""]})
+    assert looks_note(lessons) == "Seeds are being added: own, look 1 of 3."
+    assert looks_note(lessons[["sweep"]]) == ""
 
 
 @pytest.mark.parametrize(
