@@ -46,12 +46,12 @@ class Drawn:
     """A row per trial, from `runs_of`."""
     shared_seconds: float
     """Seconds on one core to train the encoders and decoders of the trials, each counted once."""
-    looks: str
-    """Which look a growing sweep has reached; empty for others."""
     paired: Paired
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
     samples: tuple[Sampled, ...]
+    looks: str = ""
+    """Which look a growing sweep has reached."""
 
     @property
     def group(self) -> tuple[str, str]:
