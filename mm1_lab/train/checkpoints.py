@@ -170,7 +170,7 @@ def _is_whole(checkpoint: Path) -> bool:
         digests = json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
         mine = list(digests.items())[team.rank() :: team.size()]
         whole = REST in digests and all(file_digest(checkpoint / name) == expected for name, expected in mine)
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         whole = False
     return all(team.collect(whole))
 

@@ -106,12 +106,13 @@ class Training(pl.LightningModule):
             checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        optimiser, _ = build_optimiser(self.network, self._optimiser)
-        order = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        if SHARDS in checkpoint:
-            read_shards(checkpoint, self.state_dict(), order)
-        elif self._shards:
-            self._shards.scatter(checkpoint, self.state_dict(), order)
+        if SHARDS in checkpoint or self._shards:
+            optimiser, _ = build_optimiser(self.network, self._optimiser)
+            order = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+            if SHARDS in checkpoint:
+                read_shards(checkpoint, self.state_dict(), order)
+            elif self._shards:
+                self._shards.scatter(checkpoint, self.state_dict(), order)
         self._random = checkpoint["random"]
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
