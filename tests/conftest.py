@@ -55,6 +55,7 @@ class Squares:
 
     identity = DataIdentity(digest="squares")
     tokenizer = Words()
+    together = 1
 
     def __init__(self, name: str = "captions", seed: int = 0) -> None:
         self.name = name

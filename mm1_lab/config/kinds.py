@@ -43,10 +43,8 @@ class EncoderStage(Stage):
     """Share of pairs with a dense caption."""
     training: EncoderTraining
     objective: Literal["contrastive", "reconstructive", "none"] = "contrastive"
-    pairs: Literal["captions", "pages"] = "captions"
-    """Source of the images and their texts: captioned images, or pages."""
     distinct_pairs: int | None = None
-    """Number of different pairs, which are repeated; for pairs from pages."""
+    """Number of different pairs, which are repeated. None: as many as the data have."""
     start: "EncoderStage | None" = None
     """An encoder trained at another resolution to continue from; its position embeddings are interpolated."""
 

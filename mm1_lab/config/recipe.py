@@ -74,8 +74,8 @@ class EncoderRecipe(Config):
     loss: Literal["contrastive", "reconstructive", "none"] = "contrastive"
     """`contrastive`: CLIP; `reconstructive`: AIM, on images alone; `none`: no pre-training, random initialisation."""
     data: Literal["dfn", "dfn+vecap", "imagetext"] = "dfn+vecap"
-    """`dfn`: alt-text captions only; `dfn+vecap`: mixed with dense synthetic captions; `imagetext`: a small set of
-    images of pages with the adjacent text, repeated many times (in place of OpenAI's 400M pairs)."""
+    """`dfn`: alt-text captions only; `dfn+vecap`: mixed with dense synthetic captions; `imagetext`: alt-text
+    captions, 8 % as many different ones as samples, repeated (in place of OpenAI's 400M pairs beside DFN's 5B)."""
     schedule: Literal["full", "short"] = "full"
     """`short`: the scale's cheaper schedule, for sweeps with many encoders."""
     first_resolution: int | None = Field(None, gt=0)

@@ -101,14 +101,11 @@ class PartsResolver:
         scale, resolution, sources = self.scale, self.recipe.resolution, self.data.sources
         if resolution == "native":
             raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
-        from_pages = recipe.data == "imagetext"
-        needed = {"interleaved"} if from_pages else {"captions", "synthetic"}
-        if recipe.loss != "none" and not needed & set(sources):
-            what = "images from pages" if from_pages else "captioned images"
+        if recipe.loss != "none" and not {"captions", "synthetic"} & set(sources):
             raise RequestError(
-                f"the encoder is pre-trained on {what}, which the data do not contain; add `{min(needed)}: [FILES]`"
+                "the encoder is pre-trained on captioned images, which the data do not contain; add `captions: [FILES]`"
             )
-        is_contrastive = recipe.loss == "contrastive"
+        is_contrastive, is_imagetext = recipe.loss == "contrastive", recipe.data == "imagetext"
         dense = is_contrastive and recipe.data == "dfn+vecap" and "synthetic" in sources
         steps = steps_of(scale.encoder, scale.short_encoder if recipe.schedule == "short" else 1)
         stage = EncoderStage(
@@ -119,8 +116,7 @@ class PartsResolver:
             synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
             training=scale.encoder.model_copy(update={"steps": steps}),
             objective=recipe.loss,
-            pairs="pages" if from_pages else "captions",
-            distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if from_pages else None,
+            distinct_pairs=round(IMAGETEXT_SHARE * steps * scale.encoder.batch_size) if is_imagetext else None,
         )
         if recipe.first_resolution is None:
             return stage

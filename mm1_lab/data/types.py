@@ -133,6 +133,10 @@ class TextCurriculum(Protocol):
 class Pairs(Protocol):
     """Image-caption pairs for the encoder's pre-training."""
 
+    @property
+    def together(self) -> int:
+        """Number of consecutive pairs that are alike on purpose and must stay in one batch; 1 if none are."""
+
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
         """Pair number `index`, with a dense caption if `dense`."""
 

@@ -1,4 +1,4 @@
-"""Kinds of encoder pre-training: reconstructive, from pages, at a second resolution, none; and their probe."""
+"""Kinds of encoder pre-training: reconstructive, on few pairs, at a second resolution, none; and their probe."""
 
 import csv
 import json
@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mm1_lab.config import EncoderStage, MultimodalStage, RequestError, Size, Stage
-from mm1_lab.data.types import Data, Document
+from mm1_lab.config import EncoderStage, MultimodalStage, Size, Stage
+from mm1_lab.data.types import Data
+from mm1_lab.data.world import World
 from mm1_lab.model import build_encoder, load_weights
-from mm1_lab.train.pairs import PagePairs, StepPairs, page_pairs
+from mm1_lab.train.pairs import RepeatedPairs, StepPairs
 from mm1_lab.train.probe import word_probe
 from mm1_lab.train.reconstructive import Reconstructive, normalised_patches, prefix_mask, without_last_layers
 
@@ -146,38 +147,25 @@ def test_a_trial_goes_on_from_any_encoder(
     assert all(torch.equal(trained[f"encoder.{name}"], value) for name, value in start.items())
 
 
-def test_pairs_of_a_page(squares: Data) -> None:
-    first, second, third = (squares.held_out("captions", 3)[n].parts[0] for n in range(3))
-    page = Document("page", ("before all .", first, "of the first .", second, third, "of the third ."))
-    assert page_pairs(page) == [(first, "of the first ."), (third, "of the third .")]
-    assert page_pairs(Document("page", ("before .", first))) == [(first, "before .")]
-
-
 def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderStage, squares: Data) -> None:
-    pairs = PagePairs(squares, 1, 10)
-    keys = [[id(pairs.pair(epoch * 10 + n, False)[0]) for n in range(10)] for epoch in range(3)]
-    assert len(set(keys[0])) == 10 and set(keys[0]) == set(keys[1]) == set(keys[2])
-    assert keys[0] != keys[1] != keys[2]
-    stage = encoder_stage.model_copy(update={"pairs": "pages", "distinct_pairs": 10})
-    images, captions, places, decoded = StepPairs(stage, squares)(1)
-    assert places == list(range(8))
-    assert len(images) == len(captions) == decoded.asked == 8
-    assert captions == [pairs.pair(index, False)[1] for index in range(8, 16)]
+    pairs = RepeatedPairs(squares.pairs(1), 10, 1)
+    captions = [[pairs.pair(epoch * 10 + n, False)[1] for n in range(10)] for epoch in range(3)]
+    first = sorted(squares.pairs(1).pair(n, False)[1] for n in range(10))
+    assert [sorted(epoch) for epoch in captions] == [first] * 3
+    assert captions[0] != captions[1] != captions[2]
+    stage = encoder_stage.model_copy(update={"distinct_pairs": 10, "seed": 1})
+    images, said, places, decoded = StepPairs(stage, squares)(1)
+    assert places == list(range(8)) and len(images) == decoded.asked == 8
+    assert said == [pairs.pair(index, False)[1] for index in range(8, 16)]
 
 
-def test_pages_without_text_beside_images_are_refused(squares: Data) -> None:
-    class Textless:
-        def source(self, name: str, seed: int) -> "Textless":
-            return self
-
-        def documents(self, row: int) -> list[Document]:
-            return [Document(f"{row}", (squares.held_out("captions", 1)[0].parts[0],))]
-
-        def epochs(self, rows: int) -> float:
-            return 0.0
-
-    with pytest.raises(RequestError, match="no image has adjacent text"):
-        PagePairs(Textless(), 0, 10)  # type: ignore[arg-type]
+def test_pairs_that_are_alike_stay_together_when_they_come_again() -> None:
+    world = World().pairs(0)
+    pairs = RepeatedPairs(world, 10, 0)
+    groups = {tuple(world.pair(4 * group + member, False)[1] for member in range(4)) for group in range(3)}
+    for epoch in range(3):
+        drawn = [pairs.pair(12 * epoch + n, False)[1] for n in range(12)]
+        assert {tuple(drawn[at : at + 4]) for at in (0, 4, 8)} == groups
 
 
 def test_the_probe_tells_an_encoder_that_sees_from_a_blind_one(squares: Data) -> None:

@@ -176,6 +176,8 @@ class ShardText:
 class ShardPairs:
     """Image-caption pairs, in a new order each epoch."""
 
+    together = 1
+
     def __init__(self, usual: Collection, dense: Collection, seed: int) -> None:
         self._usual = usual, _order(usual, stream("pairs", seed))
         self._dense = dense, _order(dense, stream("dense pairs", seed))

@@ -139,6 +139,7 @@ class WorldPairs:
     """Image-caption pairs for the encoder, distinct from the mixture's; every `_ALIKE` consecutive pairs are alike."""
 
     seed: int
+    together: int = _ALIKE
 
     def pair(self, index: int, dense: bool) -> tuple[Picture, str]:
         random = random_for(self.seed, "pairs", "train", index)
