@@ -21,8 +21,9 @@ _JITTER = 1
 _NOISE = 8.0
 """Standard deviation of the pixel noise, in grey levels of 255."""
 _NOISE_FIELDS = 64
-_CROP = 9
-_BLUR = 7
+_CROP, _BLUR, _DARK = 9, 7, 0.35
+"""Flaws of a photograph: a shift and a blur in pixels of the canvas, and the brightness that is left; chosen by eye, so
+that what is asked can still be seen."""
 Flaw = Literal["blurred", "dark", "cropped"]
 
 _LETTERS = {
@@ -129,7 +130,7 @@ def _noise(side: int) -> NDArray[np.float32]:
 def _draw_flawed(scene: Scene, flaw: Flaw, side: int) -> NDArray[np.float32]:
     """(side, side, 3): the scene, blurred, darkened or cropped."""
     if flaw == "dark":
-        return _draw(scene, side) * np.float32(0.35)
+        return _draw(scene, side) * _DARK
     canvas = _draw(scene, CANVAS)
     if flaw == "cropped":
         canvas = np.roll(canvas, (_CROP, -_CROP), (0, 1))

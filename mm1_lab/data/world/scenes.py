@@ -16,6 +16,8 @@ from mm1_lab.data.world.words import COLOURS, CORNERS, LETTERS, SHAPES, SIZES, S
 
 Split = Literal["train", "test"]
 
+LETTERED = 0.35
+"""Probability that a picture shows a letter; in a trial with more of them every score fell, as scenes lose shapes."""
 _TEST_SHARE = 8
 """One in this many scene contents belongs to the test split."""
 _COLOURS = tuple(COLOURS)
@@ -74,7 +76,7 @@ def sample_scene(
     split: Split,
     *,
     counts: tuple[float, ...] = (0.3, 0.4, 0.3),
-    letters: float = 0.35,
+    letters: float = LETTERED,
     novel: bool | None = False,
     spare: bool = False,
     places: Sequence[int] = CORNERS,
@@ -92,7 +94,7 @@ def sample_scene(
             return scene
 
 
-def renamed(random: Random, scene: Scene, letters: float = 0.35) -> Scene:
+def renamed(random: Random, scene: Scene, letters: float = LETTERED) -> Scene:
     """A training scene with the colours and places of `scene`, but newly drawn names and sizes."""
     while True:
         names = _names(random, SHAPES, len(scene.things), letters)

@@ -15,7 +15,7 @@ _ROW = 64
 """Sample numbers reserved per row; no row holds as many documents."""
 _STREAMS = ("captions", "synthetic", "interleaved", "text", "pretraining-text", "pairs")
 _MISMATCHED = 0.08
-"""Share of alt-texts that describe another picture."""
+"""Share of alt-texts that describe another picture: some, because web captions do; chosen, not measured."""
 _ALIKE = 4
 """Consecutive pairs whose pictures share colours and places, so that the contrastive loss must use names and sizes.
 With independent pictures, colours and places would suffice, and a probe recovers shapes less well (results/LOG.md)."""

@@ -30,6 +30,8 @@ LONGEST = 250
 _SHORT_ROW = 60
 """Maximum words of a document that must fit a row of 64."""
 _EVERYWHERE = range(len(PLACES))
+_LETTERED = 0.15
+"""Probability of a letter in a scene that is not asked about one: letters are practised by their own questions."""
 _COUNTS = (0.06, 0.34, 0.3, 0.2, 0.1)
 """Odds of one, two, … things in scenes with questions. They have more things, at more places, than pictures do: among
 few things, answers could be guessed."""
@@ -134,7 +136,7 @@ def words_of(parts: Sequence[Part]) -> int:
 def _scene_for(random: Random, kind: str, counts: tuple[float, ...], spare: bool = False) -> tuple[Scene, Asked]:
     """A training scene that allows a question of `kind`, and that question."""
     while True:
-        letters = 1.0 if kind == "letter" else 0.15
+        letters = 1.0 if kind == "letter" else _LETTERED
         scene = sample_scene(
             random, "train", counts=counts, letters=letters, spare=spare, places=_EVERYWHERE, novel=None
         )
