@@ -20,7 +20,10 @@ class Picture(Protocol):
     """An image that is drawn or decoded only when its pixels are requested."""
 
     def pixels(self, side: int) -> Pixels:
-        """Returns the image at `side` × `side` pixels. Raises BrokenPicture if it cannot be decoded."""
+        """Returns the image at `side` × `side` pixels.
+
+        Raises BrokenPicture if it cannot be decoded, RequestError if its remote file cannot be fetched.
+        """
 
 
 class BrokenPicture(Exception):
@@ -161,4 +164,7 @@ class Data(Protocol):
     def pairs(self, seed: int) -> Pairs: ...
 
     def held_out(self, name: str, count: int) -> list[Document]:
-        """Up to `count` documents of a source that are excluded from training, the same for every trial."""
+        """Up to `count` documents of a source that are excluded from training, the same for every trial.
+
+        Raises RequestError if the data do not have the source, or if a remote file cannot be fetched.
+        """

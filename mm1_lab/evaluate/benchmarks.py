@@ -60,23 +60,15 @@ def own_names(in_world: bool) -> list[str]:
     return [name for one in (*world_benchmarks(few), *chat_benchmarks(few)) for name in names_of(one.name, one.metric)]
 
 
-def held_out_documents(data: Data, name: str, count: int) -> list[Document]:
-    """`data.held_out`, or an empty list if the data do not have the source."""
-    try:
-        return data.held_out(name, count)
-    except RequestError:
-        return []
-
-
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
     """A captioning benchmark on held-out captioned images, as a list; empty if there are none.
 
     The number of blocks is that of the settings, or that of the images if smaller. Demonstrations are training images.
-    Raises RequestError if there are too few of them for one block.
+    Raises RequestError if there are too few of them for one block, or if a remote file cannot be fetched.
     """
     # Requests twice as many as needed, as some may lack a caption or be broken.
-    name = next((name for name in CAPTIONED if held_out_documents(data, name, 1)), None)
-    documents = held_out_documents(data, name, 2 * settings.questions) if name else []
+    name = next((name for name in CAPTIONED if name in data.identity.sources and data.held_out(name, 1)), None)
+    documents = data.held_out(name, 2 * settings.questions) if name else []
     questions = list(islice(_questions(documents), settings.questions))
     if not name or not questions:
         return []

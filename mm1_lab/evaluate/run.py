@@ -15,7 +15,7 @@ from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, SftS
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Picture
-from mm1_lab.evaluate.benchmarks import benchmarks_for, held_out_documents
+from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, cut_answer, generate
 from mm1_lab.evaluate.likelihood import by_likelihood, choose
@@ -229,12 +229,13 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     """Mean loss, in nats per text token, on the held-out documents of each source of the data.
 
     Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
-    tokens per picture read fewer. A source without any other document is missing.
+    tokens per picture read fewer. A source without any other document is missing. Raises RequestError if a remote file
+    cannot be fetched.
     """
     each = {
         name: _loss(model, stage, data, name, documents)
         for name in data.identity.sources
-        if (documents := held_out_documents(data, name, DOCUMENTS))
+        if (documents := data.held_out(name, DOCUMENTS))
     }
     return {name: loss for name, loss in each.items() if loss is not None}
 

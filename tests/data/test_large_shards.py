@@ -18,6 +18,7 @@ import pytest
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.pixels import decode
 from mm1_lab.data.shards import Shards, collection, index, indexing, plan, remote
 from mm1_lab.data.shards.plan import WindowPlan
 from mm1_lab.data.types import Limits
@@ -154,6 +155,25 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
             assert tuple(document.pictures[0].pixels(1)[0, 0]) == colour  # type: ignore[union-attr]
     copies = [path for path in (files.folder / "cache" / "copies").iterdir() if path.suffix != ".lock"]
     assert len(copies) == 1, "there is room for one; those that were used longest ago are gone"
+
+
+def test_an_outage_is_an_error_and_no_broken_picture(
+    files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "WAITS", ())
+    path = files.captions("c.tar", range(20))
+    bucket.put(str(path), "/bucket/c.tar")
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions="memory://bucket/c.tar", text="t.jsonl")
+    document = next(iter(data.source("captions", 0).documents(0)))
+    monkeypatch.setattr(type(bucket), "get_file", lambda *given, **more: (_ for _ in ()).throw(OSError("timeout")))
+    for copy in (files.folder / "cache" / "copies").glob("*.tar"):
+        copy.unlink()
+    for read in (lambda: decode(document.pictures, 8), lambda: data.held_out("captions", 1)):
+        with pytest.raises(RequestError, match=r"c\.tar: cannot be fetched \(timeout\)"):
+            read()
+    monkeypatch.undo()
+    assert decode(document.pictures, 8)[1].broken == ()
 
 
 def wait_for_fetches() -> None:

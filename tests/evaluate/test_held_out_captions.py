@@ -29,10 +29,9 @@ def caption(key: str, text: str, picture: object = None) -> Document:
 class Captions:
     """Shards with a few captions; every row of training offers all of them, each row from another start."""
 
-    identity = DataIdentity(kind="shards", digest="x", tokenizer="bpe-64")
-
     def __init__(self, tokenizer, held_out: list[Document], training: list[Document], name: str) -> None:
         self.name = name
+        self.identity = DataIdentity(kind="shards", digest="x", tokenizer="bpe-64", sources=(name,))
         self.tokenizer = tokenizer
         self._held_out = held_out
         self._training = training
@@ -110,6 +109,16 @@ def test_nothing_held_out_is_an_error_a_user_can_act_on(captions) -> None:
     assert held_out_captions(captions([], many("train", 4)), SETTINGS) == []
     with pytest.raises(RequestError, match="no captioned image is held out"):
         benchmarks_for(captions([], many("train", 4)), SETTINGS)
+
+
+def test_an_outage_is_an_error_and_no_missing_benchmark(captions, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*arguments: object) -> list[Document]:
+        raise RequestError("s3://bucket/c.tar: cannot be fetched (timeout); check the connection")
+
+    data = captions(many("held", 50), many("train", 100))
+    monkeypatch.setattr(data, "held_out", unreachable)
+    with pytest.raises(RequestError, match="cannot be fetched"):
+        held_out_captions(data, SETTINGS)
 
 
 def test_too_few_training_captions_for_a_prompt(captions) -> None:

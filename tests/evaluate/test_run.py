@@ -28,9 +28,9 @@ SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 class TinyData:
-    """Held-out documents of two sources; the others are missing, in both ways in which data may say so."""
+    """Held-out documents of two sources; of the third none, and the fourth is missing."""
 
-    identity = WORLD_DATA
+    identity = WORLD_DATA.model_copy(update={"sources": ("captions", "interleaved", "text")})
 
     def __init__(self, tokenizer, picture: Callable[[int], object]) -> None:
         self.tokenizer = tokenizer
@@ -47,8 +47,7 @@ class TinyData:
             return [Document(str(n), (self.picture(n), texts[n % 3])) for n in range(count)]
         if name == "text":
             return [Document(str(n), ("question : what color ? " * (1 + n % 4),)) for n in range(count)]
-        if name == "synthetic":
-            raise RequestError("there are no synthetic captions")
+        assert name == "interleaved", "there is no such source"
         return []
 
 
@@ -162,6 +161,16 @@ def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer, pictur
     stage = make_stage(recipe=Recipe(sft=SftRecipe())).model
     losses = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer, picture))  # type: ignore[arg-type]
     assert list(losses) == ["captions"] and math.isfinite(losses["captions"])
+
+
+def test_an_outage_is_an_error_and_no_missing_loss(tokenizer, picture: Callable[[int], object]) -> None:
+    class Unreachable(TinyData):
+        def held_out(self, name: str, count: int) -> list[Document]:
+            raise RequestError("s3://bucket/c.tar: cannot be fetched (timeout); check the connection")
+
+    stage = make_stage().model
+    with pytest.raises(RequestError, match="cannot be fetched"):
+        held_out_losses(build_mm1(stage, tokenizer), stage, Unreachable(tokenizer, picture))  # type: ignore[arg-type]
 
 
 def test_samples_show_the_first_questions_of_three_blocks(

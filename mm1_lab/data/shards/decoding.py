@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from mm1_lab.config import LARGEST_PICTURE
+from mm1_lab.config import LARGEST_PICTURE, RequestError
 from mm1_lab.data.pixels import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Pixels
 
@@ -37,7 +37,10 @@ class Decoder:
     kept: dict[tuple[Hashable, int], Pixels] = field(default_factory=dict, repr=False)
 
     def get(self, picture: "StoredPicture", side: int) -> Pixels:
-        """Returns the image at `side` pixels. Raises BrokenPicture if its bytes cannot be read or decoded."""
+        """Returns the image at `side` pixels.
+
+        Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if its remote file cannot be fetched.
+        """
         pixels = self.kept.get((picture.key, side))
         if pixels is None:
             pixels = self._decode(picture.name, side, picture.read)
@@ -53,6 +56,8 @@ class Decoder:
                     raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {self.largest}")
                 image.draft("RGB", (2 * side, 2 * side))
                 small = square(image.convert("RGB"), side, self.shape)
+        except RequestError:  # the connection failed, which says nothing about the image
+            raise
         except Exception as error:  # Pillow raises many kinds for damaged files
             raise BrokenPicture(f"{name} ({str(error).strip() or type(error).__name__})") from error
         pixels = np.asarray(small)
