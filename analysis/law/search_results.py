@@ -76,13 +76,16 @@ class SearchResults:
     def leads(self) -> dict[str, Interval | None]:
         """Average at the best rate minus that of the blind control by size, in points, over seeds.
 
-        Without an interval for one seed; None if a size has no blind control.
+        Without an interval for one seed; None if a size has no blind control. A size that diverged at every rate has
+        no entry.
         """
         leads: dict[str, Interval | None] = {}
         for size, runs in self.runs.groupby("name", sort=False):
             shown = runs[runs["images"] == "shown"]
-            best = shown.groupby("learning_rate")[self.average].mean().idxmax()
-            scores = shown[shown["learning_rate"] == best].set_index("seed")[self.average]
+            averages = shown.groupby("learning_rate")[self.average].mean().dropna()
+            if averages.empty:
+                continue
+            scores = shown[shown["learning_rate"] == averages.idxmax()].set_index("seed")[self.average]
             blind = runs[runs["images"] == "blind"].set_index("seed")[self.average]
             leads[str(size)] = mean_of((scores - blind).dropna().tolist())
         return leads

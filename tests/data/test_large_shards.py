@@ -157,9 +157,7 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
     assert len(copies) == 1, "there is room for one; those that were used longest ago are gone"
 
 
-def test_an_outage_is_an_error_and_no_broken_picture(
-    files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "WAITS", ())
     path = files.captions("c.tar", range(20))
     bucket.put(str(path), "/bucket/c.tar")

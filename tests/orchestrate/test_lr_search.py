@@ -393,3 +393,22 @@ def test_a_law_is_stated_for_the_paper_s_sizes() -> None:
         assert sizes.keys() == {"2.9B", "3B", "7B", "30B", "3B-MoE", "7B-MoE"}
         assert sizes["3B-MoE"] == sizes["3B"] == pytest.approx(2.94e9, rel=0.01)
         assert sizes["30B"] == pytest.approx(29.6e9, rel=0.01)
+
+
+def test_an_arm_that_diverges_at_every_rate_leaves_the_others_their_law(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = laboratory.run
+
+    def by_arm(request: Request, trial: Trial) -> None:
+        laboratory.factor = 1e-9 if trial.recipe.resolution == 224 else 1.0
+        run(request, trial)
+
+    monkeypatch.setattr(laboratory, "run", by_arm)
+    path = tmp_path / "own.yaml"
+    path.write_text(FOUR, encoding="utf-8")
+    request = load_request(path, "smoke", results=tmp_path / "results", store=tmp_path / "store")
+    assert run_search(request, "grid", Inline(), draw_search) == 0
+    values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
+    assert values["objective"] == "8-shot average" and values["n"] == 3
+    assert all("coarse" in fit["left_out"] for fit in values["fits"])
