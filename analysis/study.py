@@ -206,6 +206,15 @@ class Study:
         total = sum(terms[1:], terms[0])
         return over_blocks(total, questions, shots) if len(total) else None
 
+    def at_seeds(self, seeds: Iterable[int]) -> Study:
+        """This study with only the trials of `seeds`."""
+        trials, scores, held_out = (
+            table[table["seed"].isin(list(seeds))] for table in (self.variant.trials, self.scores, self.held_out)
+        )
+        known = set(trials["fingerprint"])
+        records = {fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known}
+        return Study(replace(self.variant, trials=trials), scores, held_out, records)
+
     def on_common_benchmarks(self, measures: Iterable[str]) -> Study:
         """This study with only the benchmarks that all of `measures` have, so that a difference between numbers of
         shots is none between benchmarks; unchanged if they have the same ones or none in common."""

@@ -10,10 +10,10 @@ import pandas as pd
 from analysis.judging.claims import claim_of, grounds, judge_claims, say
 from analysis.judging.lessons import Lesson, claims_of, load_lessons
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
-from analysis.judging.validity import read_judged
+from analysis.judging.validity import failed_gates, validity_rows
 from analysis.judging.verdicts import combined, lesson_parts, lessons_about
 from analysis.statistics import LEVEL
-from analysis.study import Study
+from analysis.study import Study, read_study
 
 
 def looks_text(looks: Sequence[int]) -> str:
@@ -35,11 +35,11 @@ def reached_text(study: Study) -> str:
     return f"look {number} of {len(looks)} (at {looks[number - 1]} of at most {looks[-1]} seeds), tested at {level:.2g}"
 
 
-def open_arms(folder: Path) -> tuple[list[str], list[str]]:
+def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
-    order, of those that more seeds can decide."""
-    study, _, failed = read_judged(folder)
-    return standing(study, load_lessons(), failed)
+    order, of those that more seeds can decide; judged on `seeds` alone."""
+    study = read_study(folder).at_seeds(seeds)
+    return standing(study, load_lessons(), failed_gates(study, validity_rows(study)))
 
 
 def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:

@@ -17,8 +17,9 @@ from mm1_lab.orchestrate.planning.plan import make_plan, stage_seconds
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
 
-Judge = Callable[[Path], tuple[list[str], list[str]]]
-"""Judges a sweep's folder: a line per lesson, and the arms for which more seeds could still decide one."""
+Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]
+"""Judges some seeds of a sweep's folder: a line per lesson, and the arms for which more seeds could still decide
+one."""
 
 
 def parse_looks(text: str, seeds: int) -> tuple[int, ...]:
@@ -52,7 +53,8 @@ def run_until_decided(
     """Runs the seeds up to each look, after the first look only for arms that an undecided lesson needs. Stops when no
     lesson is undecided or the next look would exceed `budget` seconds.
 
-    The same command resumes an interrupted study. Returns the exit code.
+    Each look is judged on its own seeds, even if the folder has more: the same command resumes an interrupted study and
+    repeats the verdicts of earlier looks. Returns the exit code.
     """
     start = time.monotonic()
     seeds = sorted({trial.seed for trial in request.trials})
@@ -66,7 +68,7 @@ def run_until_decided(
             break
         chosen += new
         plan, work_list = complete(replace(request, trials=tuple(chosen)), executor, draw)
-        lines, needed = judge(request.folder)
+        lines, needed = judge(request.folder, seeds[:look])
         print("\n  ".join([f"\nAfter {look} of at most {len(seeds)} seeds:", *lines]), flush=True)
         arms &= set(needed)
         if not arms:
@@ -75,9 +77,10 @@ def run_until_decided(
     if not chosen:
         return 0
     show(request, plan, work_list, short)
-    if left := len(request.trials) - len(chosen):
+    done, names = request.ledger.has_scores, {trial.name for trial in chosen}
+    if left := sum(trial.name not in names and not done(trial.fingerprint) for trial in request.trials):
         print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed, or beyond the budget.")
-    return 0 if all(request.ledger.has_scores(trial.fingerprint) for trial in chosen) else 1
+    return 0 if all(done(trial.fingerprint) for trial in chosen) else 1
 
 
 def _expected_seconds(request: Request, trials: Sequence[Trial], executor: Executor) -> float:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from mm1_lab.files import DONE, write_csv, write_json
+from mm1_lab.config import RequestError
+from mm1_lab.files import DONE, write_bytes, write_csv, write_json
 from mm1_lab.results.ledger import Ledger, is_intact
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_scores, read_variant
@@ -47,9 +48,18 @@ def free_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> Iterato
 
 
 def _behind_the_best(results: Path) -> set[str]:
-    """Fingerprints of the stages of each sweep's trial with the highest average; of all trials if none has one."""
+    """Fingerprints of the stages of each sweep's trial with the highest average; of all trials if none has one.
+
+    Raises RequestError for a folder without sweeps, which may be a misspelt one, unless a scale was checked there.
+    """
     kept: set[str] = set()
-    for folder in list_variants(results):
+    folders = sorted(path.parent for path in results.glob("*/*/sweep.json"))
+    if not folders and not any(results.glob("*/*/gates.csv")):
+        raise RequestError(
+            f"{results}: holds no sweep whose best weights could be kept; name the results with --results, or delete "
+            "all weights: --keep none"
+        )
+    for folder in folders:
         variant = read_variant(folder)
         if not len(variant.done):
             continue
@@ -64,12 +74,16 @@ def masked_copy(results: Path) -> Path:
     """Makes a copy of results that hides all effects, for checking pages and figures before a study is judged.
 
     In `RESULTS/masked`, each sweep has the arms of its trials shuffled within each seed, controls included, and a title
-    that says so. The trials themselves are linked, not copied.
+    that says so. Trials, their pictures and failures are linked, not copied.
     """
     copy = results / FOLDER
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
-    (copy / "trials").symlink_to("../trials", target_is_directory=True)
+    for name in ("trials", "pictures", "failures"):
+        if (results / name).is_dir():
+            (copy / name).symlink_to(f"../{name}", target_is_directory=True)
+    for gates in results.glob("*/*/gates.csv"):  # of check-scale, which rule out verdicts and name the floor
+        write_bytes(copy / gates.relative_to(results), gates.read_bytes())
     for folder in list_variants(results):
         manifest, rows, chance = read_manifest(folder), read_trials(folder), random.Random(folder.name)
         by_seed: dict[int, list[str]] = {}

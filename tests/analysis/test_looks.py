@@ -8,10 +8,12 @@ import pytest
 
 from analysis.judging.claims import claim_of, claim_row
 from analysis.judging.lessons import Lesson
-from analysis.judging.looks import looks_text, reached_text, standing
+from analysis.judging.looks import looks_text, open_arms, reached_text, standing
 from analysis.judging.sequential import over_looks
+from analysis.judging.validity import read_judged, without_floor
 from analysis.judging.verdicts import lesson_parts
 from analysis.pages.lesson_tables import looks_note
+from analysis.pages.predictions import shared_samples, shown_arms
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
@@ -157,3 +159,32 @@ def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
         assert read_manifest(folder).looks == LOOKS
     with pytest.raises(RequestError, match="looks were fixed at 4,6,8 seeds"):
         merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda row: True)
+
+
+def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Path) -> None:
+    lifts = {"base": (0, 0, 0), "much": (9, 9, 9), "little": (1, 1, 1), "none": (0, 0, 0)}
+    folder = write_results(tmp_path, SWEEP, ARMS, range(8), lifts=lifts, questions=16)
+    manifest = read_manifest(folder).model_copy(update={"looks": LOOKS})
+    merge_manifest(folder, manifest, (), lambda row: True)
+    for look in LOOKS:
+        assert open_arms(folder, range(look)) == standing(growing(look), ())
+    assert open_arms(folder, range(4)) != open_arms(folder, range(8))
+    study = read_study(folder).at_seeds((1, 6))
+    assert study.seeds == [1, 6] and len(study.records) == 2 * len(ARMS)
+    assert set(study.held_out["seed"]) == set(study.variant.trials["seed"]) == {1, 6}
+
+
+def test_masked_results_show_samples_and_fail_at_the_same_gates(tmp_path: Path) -> None:
+    write_results(tmp_path, SWEEP, ARMS, range(3))
+    gates = tmp_path / "mini" / "check_scale" / "gates.csv"
+    gates.parent.mkdir()
+    header = "gate,seed,what,value,low,high,needed,verdict\n"
+    gates.write_text(f"{header}told in words,0,vqa,1,1,1,above 50,fail\ntold in words,0,colour,1,1,1,a,floor\n")
+    masked = masked_copy(tmp_path) / "mini" / "own"
+    study, _, failed = read_judged(masked)
+    assert failed and failed == read_judged(tmp_path / "mini" / "own")[2]
+    assert without_floor(study)[0] == ["colour"]
+    pictures = [sample.picture for sample in shared_samples(study, shown_arms(study)) if sample.picture]
+    assert pictures
+    gates.write_text(header)
+    assert read_judged(masked)[2] == failed, "a copy"

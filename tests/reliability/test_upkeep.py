@@ -128,3 +128,19 @@ def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_bes
     assert stages(ledger) == before
     assert main(["gc", "--results", "results/other"]) == 0
     assert stages(ledger) == before & set(ledger.record(worse)["fingerprints"].values())
+
+
+def test_gc_after_a_check_of_the_scale_alone_and_in_a_folder_without_results(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(ledger.results / "smoke")
+    before = stages(ledger)
+    assert main(["gc"]) == 2
+    error = capsys.readouterr().err
+    assert "results/local: holds no sweep whose best weights could be kept" in error and "--keep none" in error
+    assert stages(ledger) == before
+    gates = ledger.results / "smoke" / "check_scale" / "gates.csv"
+    gates.parent.mkdir(parents=True)
+    gates.write_text("gate,seed,what,value,low,high,needed,verdict\n", encoding="utf-8")
+    assert main(["gc", "--keep", "best"]) == 0
+    assert not stages(ledger)
