@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 DONE = "DONE"
+REPLACED = ".replaced"
+"""Suffix of a folder that another one is about to replace."""
 LARGE = 64 << 20
 """Files of at least this many bytes also get a digest of samples: reading gigabytes before each use takes too long."""
 STRETCHES, STRETCH = 64, 256 << 10
@@ -73,14 +75,30 @@ def new_file(path: Path) -> Iterator[Path]:
 def replace(temporary: Path, path: Path, over: bool = True) -> None:
     """Atomically renames a file or a folder into place; syncs its content to disk before, and the name after.
 
-    Unless `over`, raises OSError for a folder that exists already.
+    A folder that exists already stays beside the new one as `NAME.replaced` until that is in place; `restore` undoes a
+    kill in between. Unless `over`, raises OSError for such a folder.
     """
     for written in (temporary, *temporary.rglob("*")):
         _sync(written)
-    if over and path.is_dir():
-        shutil.rmtree(path)
+    aside = path.with_name(f"{path.name}{REPLACED}") if over and path.is_dir() else None
+    if aside:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
     os.replace(temporary, path)
     _sync(path.parent)
+    if aside:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore(folder: Path) -> bool:
+    """Renames back what `replace` had moved aside if it was killed before the new folder was in place.
+
+    Returns whether the folder is complete. Nothing may be replacing it meanwhile.
+    """
+    aside = folder.with_name(f"{folder.name}{REPLACED}")
+    if is_complete(aside) and not folder.exists():
+        os.replace(aside, folder)
+    return is_complete(folder)
 
 
 def _sync(path: Path) -> None:

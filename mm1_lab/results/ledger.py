@@ -120,7 +120,9 @@ class Ledger:
 
     def forget(self, fingerprint: str) -> None:
         """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""
-        for folder in (self.trial_folder(fingerprint), self.store / fingerprint, self.partial_folder(fingerprint)):
+        trial = self.trial_folder(fingerprint)
+        replaced = trial.with_name(f"{fingerprint}{files.REPLACED}")  # first, as it would be restored
+        for folder in (replaced, trial, self.store / fingerprint, self.partial_folder(fingerprint)):
             (folder / files.DONE).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
         self.clear_failure(fingerprint)
@@ -131,11 +133,27 @@ class Ledger:
         return self.results / "trials" / fingerprint
 
     def has_scores(self, fingerprint: str) -> bool:
-        return files.is_complete(f"{self.results}/trials/{fingerprint}")
+        folder = f"{self.results}/trials/{fingerprint}"
+        if files.is_complete(folder):
+            return True
+        return files.is_complete(f"{folder}{files.REPLACED}") and self._restore(Path(folder))
+
+    def _restore(self, folder: Path) -> bool:
+        """Puts back a trial's folder that `add_scores` was replacing when it was killed; whether that worked."""
+        try:
+            with self._exchange_lock():
+                return files.restore(folder)
+        except OSError:  # a read-only results folder
+            return False
+
+    @contextmanager
+    def _exchange_lock(self) -> Iterator[None]:
+        with files.locked(self.results / "trials" / ".lock"):
+            yield
 
     def has_intact_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning."""
-        return is_intact(self.trial_folder(fingerprint))
+        return self.has_scores(fingerprint) and is_intact(self.trial_folder(fingerprint))
 
     def record(self, fingerprint: str) -> dict[str, Any]:
         record: dict[str, Any] = read_json(f"{self.results}/trials/{fingerprint}/record.json", dict)
@@ -176,7 +194,8 @@ class Ledger:
     def add_scores(self, fingerprint: str, rows: Iterable[ScoreRow], name: str, digest: str, note: str) -> None:
         """Adds an externally scored benchmark to a finished trial, replacing an earlier import of the same name.
 
-        Records its digest and a note. Raises RequestError if the trial has a benchmark of its own with this name.
+        Records its digest and a note. Raises RequestError if the trial has a benchmark of its own with the name of one
+        of `rows`.
         """
         with self.stage_lock(fingerprint):
             folder = self.trial_folder(fingerprint)
@@ -185,16 +204,19 @@ class Ledger:
             shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(files.DONE))
             record = self.record(fingerprint)
             with gzip.open(folder / SCORES, "rt", encoding="utf-8", newline="") as file:
-                _, *stored = csv.reader(file)
-            if name not in record.get("imported", {}) and any(row[0] == name for row in stored):
-                raise RequestError(f"{name}: the trial already has a benchmark of this name; rename the log files")
-            kept = [row for row in stored if row[0] != name and not row[0].startswith(f"{name} ")]
+                header, *stored = csv.reader(file)
+            if name in record.get("imported", {}):
+                stored = [row for row in stored if not _is_of_import(dict(zip(header, row, strict=False)), name)]
+            rows, known = list(rows), {row[0] for row in stored}
+            if taken := next((row.benchmark for row in rows if row.benchmark in known), None):
+                raise RequestError(f"{taken}: the trial already has a benchmark of this name; rename the log files")
             added = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in rows)
-            files.write_csv(partial / SCORES, SCORE_COLUMNS, [*kept, *added])
+            files.write_csv(partial / SCORES, SCORE_COLUMNS, [*stored, *added])
             record["imported"] = record.get("imported", {}) | {name: digest}
             record["benchmarks"] = record.get("benchmarks", {}) | {name: note}
             files.write_json(partial / "record.json", record)
-            files.commit(partial, folder)
+            with self._exchange_lock():
+                files.commit(partial, folder)
 
     def _sample(self, sample: SampleRow) -> dict[str, Any]:
         values = {name: getattr(sample, name) for name in SampleRow.__slots__ if name != "picture"}
@@ -251,6 +273,13 @@ def is_intact(folder: Path, full: bool = True) -> bool:
         text = f"is now {aside.name} and counts as missing; run the sweep again" if aside else "is not used"
         print(f"mm1-lab: {folder}: damaged ({reason}); it {text}", file=sys.stderr)
     return reason is None
+
+
+def _is_of_import(row: Mapping[str, str], name: str) -> bool:
+    """Whether a stored row is of an import of this name: of its score, or of one of its further metrics."""
+    if row["family"] == "imported":
+        return row["benchmark"] == name
+    return row["family"] == "further" and row["benchmark"] == f"{name} {row['metric']}"
 
 
 def _cell(value: object) -> object:

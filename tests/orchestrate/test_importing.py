@@ -1,6 +1,8 @@
 """lmms-eval's log becomes scores of a trial, which are analysed as any others are."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +16,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.files import damage
 from mm1_lab.orchestrate.importing import import_scores, read_log
 from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.results import Ledger
 from mm1_lab.rows import HeldOutRow, ScoreRow
 
 TRUE = ("yes", "no", "yes", "no", "yes", "no", "yes", "no", "no", "yes", "no")
@@ -213,3 +216,59 @@ def test_a_metric_of_some_questions_alone_is_left_out_and_answers_may_have_line_
     path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in samples), encoding="utf-8")
     (task,) = read_log(tmp_path)
     assert list(task.metrics) == ["exact_match"] and task.left_out == ("rare",) and len(task.samples) == 4
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2], ids=["before", "between", "after"])
+def test_a_trial_outlives_an_import_that_is_killed_while_it_is_exchanged(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    trial, rename, count = request_.trials[0], os.replace, 0
+    folder = request_.ledger.trial_folder(trial.fingerprint)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    pope(tmp_path / "logs")
+
+    def kill(old: Path, new: Path) -> None:
+        nonlocal count
+        if Path(old).is_dir():
+            if count == renamed:
+                raise KeyboardInterrupt
+            count += 1
+        rename(old, new)
+
+    removed = shutil.rmtree
+
+    def remove(path: Path, **options: Any) -> None:
+        if renamed == count == 2:
+            raise KeyboardInterrupt
+        removed(path, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", kill)
+        patch.setattr(shutil, "rmtree", remove)
+        list(import_scores(request_, trial, tmp_path / "logs"))
+    ledger = Ledger(request_.ledger.results, request_.ledger.store)
+    assert ledger.has_scores(trial.fingerprint) and ledger.has_intact_scores(trial.fingerprint)
+    if renamed < 2:
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    list(import_scores(request_, trial, tmp_path / "logs"))
+    assert "pope" in set(read_study(request_.folder).scores["benchmark"]) and damage(folder) is None
+    ledger.forget(trial.fingerprint)
+    assert not ledger.has_scores(trial.fingerprint)
+
+
+def test_a_benchmark_whose_name_begins_alike_is_left_alone(request_: Request, tmp_path: Path) -> None:
+    trial, ledger = request_.trials[0], request_.ledger
+    rows = [ScoreRow("pope random", "vqa", "yes-no", 0, 0, f"q{n}", "k", 50.0, "yes", True) for n in range(3)]
+    rows += [ScoreRow("pope random f1", "further", "f1", 0, 0, f"q{n}", "k", 40.0, "yes", True) for n in range(3)]
+    ledger.write_scores(trial.fingerprint, rows, [HeldOutRow("text", 1.5)], [], {}, Path("training.csv"))
+    for said in (BASE, TRUE):
+        pope(tmp_path / "logs", said)
+        list(import_scores(request_, trial, tmp_path / "logs"))
+        scores = read_study(request_.folder).scores.query("arm == @trial.arm")
+        assert list(scores["benchmark"][:6]) == ["pope random"] * 3 + ["pope random f1"] * 3
+        assert len(scores) == 6 + 44
+    rows = [ScoreRow("x acc", "vqa", "yes-no", 0, 0, "q", "k", 50.0, "yes", True)]
+    log(tmp_path / "more", "x", [sample(0, "x", "y", em=1, acc=1)], {"em": 1, "acc": 1})
+    ledger.write_scores(trial.fingerprint, rows, [HeldOutRow("text", 1.5)], [], {}, Path("training.csv"))
+    with pytest.raises(RequestError, match=r"^x acc: the trial already has a benchmark of this name"):
+        list(import_scores(request_, trial, tmp_path / "more"))
