@@ -57,14 +57,15 @@ def _conversations(axis: Axes, study: Study) -> bool:
         own = [label for label in labels if label in panel.arms]
         points = [study.mean(panel.arms[label], CHAT) for label in own]
         heights = [point.estimate if point else np.nan for point in points]
-        look: dict[str, Any] = {"color": PALETTE[number], "linewidth": MEAN}
+        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+        look: dict[str, Any] = {"color": colour, "linewidth": MEAN}
         places = [labels.index(label) for label in own]
         steps = len(own) if not any(map(_is_step, own)) else sum(map(_is_step, own))
         axis.plot(places[:steps], heights[:steps], **look)
         reach = [point.half_width if point else np.nan for point in points]
         title = panel.title if len(study.panels) > 1 else "mean"
-        more: dict[str, Any] = {"marker": MARKERS[number], "elinewidth": 0.8, "label": title, "linestyle": "none"}
-        axis.errorbar(places, heights, reach, color=PALETTE[number], **more)
+        more: dict[str, Any] = {"marker": marker, "elinewidth": 0.8, "label": title, "linestyle": "none"}
+        axis.errorbar(places, heights, reach, color=colour, **more)
     axis.set_xticks(range(len(labels)), [label.replace(" of ", "\nof ") for label in labels])
     axis.set_xlim(-0.3, 1.3 * (len(labels) - 0.7))
     axis.set_title("conversations, 0-shot; grey: single benchmarks")

@@ -13,8 +13,10 @@ from PIL import Image
 from analysis.pages.figures import draw_groups, draw_scores
 from analysis.pages.published import table_1, table_by_benchmark, write_published
 from analysis.pages.tables import short_table
+from analysis.pages.tuned_figure import draw_tuned
 from analysis.paper import Paper, PaperNumber
 from analysis.study import Study, read_study
+from analysis.style import MARKERS, PALETTE
 from analysis.table import to_markdown
 from mm1_lab.config import Panel, Sweep, load_sweep
 from mm1_lab.results.summary import PLAIN
@@ -173,3 +175,14 @@ def test_fig_6_has_conversations_over_arms_and_solutions_over_shots(
     assert [text.get_text() for text in left.get_xticklabels()] == ["336", "1344", "five views\nof 336"]
     joined = [list(line.get_ydata()) for line in left.lines if len(line.get_ydata()) == 2]
     assert [chat["captions"].mean(), chat["interleaved"].mean()] in [pytest.approx(own) for own in joined]
+
+
+def test_a_tuned_sweep_may_have_more_panels_than_there_are_colours(tmp_path: Path, data_mix: Sweep) -> None:
+    arms = {name: data_mix.arms[name] for name in ("captions", "base")}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (), "reproduces": ""})
+    study = study_of(sweep, (0, 1))
+    study = replace(study, scores=study.scores[study.scores["benchmark"] == "vqa"].assign(family="chat"))
+    count = max(len(PALETTE), len(MARKERS)) + 1
+    panel = Panel(title="panel", arms={name: name for name in arms})
+    study.__dict__["panels"] = {f"panel {number}": panel for number in range(count)}
+    assert all(path.exists() for path in draw_tuned(study, tmp_path / "figure", "head"))
