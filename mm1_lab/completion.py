@@ -1,11 +1,14 @@
 """Bash and zsh completion, generated from the command's own options: `eval "$(mm1-lab completion)"`."""
 
+import re
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from pathlib import Path
 
 from mm1_lab.files import SHIPPED
 
+PLAIN = re.compile(r"[\w.+=,@-]+")
+"""`compgen -W` expands its words, so that a file named `$(…)` would run a command."""
 HEAD = """\
 [ -n "$ZSH_VERSION" ] && autoload -U +X compinit bashcompinit && compinit -u && bashcompinit
 _mm1_lab() {
@@ -33,4 +36,6 @@ def completion_script(commands: Mapping[str, ArgumentParser]) -> str:
 
 
 def _names(folder: str) -> list[str]:
-    return sorted({path.stem for root in (Path(), SHIPPED) for path in (root / folder).glob("*.yaml")})
+    """Stems of the folder's YAML files, without those that a shell would not take literally."""
+    stems = {path.stem for root in (Path(), SHIPPED) for path in (root / folder).glob("*.yaml")}
+    return sorted(filter(PLAIN.fullmatch, stems))

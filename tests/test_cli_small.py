@@ -292,3 +292,18 @@ def test_completion_knows_commands_options_and_sweeps(capsys: Output) -> None:
     assert complete("mm1-lab", "run", "data_m") == ["data_mix"]
     assert complete("mm1-lab", "run", "data_mix", "--se") == ["--seeds", "--set"]
     assert set(complete("mm1-lab", "''")) == set(command_parsers(make_parser()))
+
+
+def test_completion_runs_nothing_that_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    for name in ("$(touch ran)", "`touch ran`", '"; touch ran; "', "mine,größe=2"):
+        (tmp_path / "sweeps" / f"{name}.yaml").touch()
+    assert main(["completion"]) == 0
+    ask = "COMP_WORDS=(mm1-lab run ''); COMP_CWORD=2; _mm1_lab; echo \"${COMPREPLY[@]}\""
+    script = f"{capsys.readouterr().out}\n{ask}"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert "mine,größe=2" in result.stdout.split() and "touch" not in result.stdout
+    assert not (tmp_path / "ran").exists()
