@@ -31,7 +31,10 @@ def open_task(path: Path) -> TextTask:
     if not find_spec("lm_eval"):
         raise RequestError(f"{path}: text tasks need lm-eval, which is not installed: pip install 'mm1-lab[text]'")
     values = _read(path)
-    metric = (values.get("metric_list") or [{}])[0].get("metric")
+    listed = values.get("metric_list") or [{}]
+    if not isinstance(listed, list) or not isinstance(listed[0], dict):
+        raise RequestError(f"{path}: metric_list: must be a list of mappings, such as [{{metric: acc}}]")
+    metric = listed[0].get("metric")
     for key, value, known in (("output_type", values.get("output_type"), KINDS), ("metric_list", metric, METRICS)):
         if value not in known:
             raise RequestError(f"{path}: {key}: {value!r} is not one of {', '.join(known)}{nearest(str(value), known)}")
