@@ -1,8 +1,8 @@
 """The processes that train one stage together: a single one, or several started by torchrun or Ray Train.
 
-A step's batch is the broadcast for every team size: each process takes a contiguous part of its rows, and sums over the
+A step's batch is the same for every team size: each process takes a contiguous part of its rows, and sums over the
 whole batch are taken over the team. Gradients are averaged over processes, so each process divides its sums by `mean`
-counts. In a single process each function returns its argument. All processes must call these functions in the broadcast
+counts. In a single process each function returns its argument. All processes must call these functions in the same
 order.
 """
 
