@@ -51,6 +51,6 @@ def _figures(amounts: Amounts, results: Path, folder: Path) -> Row:
         times["ours"],
         times["bare"],
         "importing matplotlib, pandas and scipy",
-        Budget(15),
+        Budget(8),
         f"{results}, {trials} trials",
     )

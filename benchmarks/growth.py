@@ -17,7 +17,7 @@ from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.measure import COMMAND, peak_memory, timed_process
+from benchmarks.measure import COMMAND, process_cost, timed_process
 from benchmarks.planning import make_finished
 from benchmarks.setting import FULL, SWEEP, base_evaluation, mixture_batches
 from mm1_lab.files import machine_cpus
@@ -87,7 +87,8 @@ def planning() -> Iterable[Table]:
             told = []
             for command in ("plan", "run"):
                 arguments = [*COMMAND, command, str(SWEEP), "--scale", FULL.scale, "--seeds", seeds]
-                told += [timed_process(arguments, Path(folder)), peak_memory(arguments, Path(folder))]
+                cost = process_cost(arguments, Path(folder))
+                told += [cost.wall, cost.megabytes]
             rows.append((trials, *told))
     yield "Finished trials", ("trials", "plan, s", "plan, MB", "run, s", "run, MB"), rows
 

@@ -29,6 +29,16 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a process took."""
+
+    wall: float
+    """Seconds by the clock."""
+    megabytes: float
+    """Its peak memory, or that of its largest child."""
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """The required result; exactly one of the two is set."""
 
@@ -39,27 +49,27 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table: medians over the rounds."""
+    """One row of the table: medians over the rounds, or None if nothing was measured."""
 
     what: str
     unit: str
-    ours: float
-    reference: float
+    ours: float | None
+    reference: float | None
     reference_is: str
     budget: Budget | None
     note: str
     rounds: tuple[tuple[float, float], ...]
-    """(ours, reference) of each round."""
+    """(ours, reference) of each round; none if nothing was measured."""
 
     @property
-    def ratio(self) -> float:
-        """Ratio of the medians, ours / reference."""
-        return self.ours / self.reference
+    def ratio(self) -> float | None:
+        """Ratio of the medians, ours / reference; None if nothing was measured."""
+        return None if self.ours is None or self.reference is None else self.ours / self.reference
 
     @property
     def kept(self) -> bool | None:
-        """Whether the budget is met; None without a budget."""
-        if self.budget is None:
+        """Whether the budget is met; None without a budget or a measurement."""
+        if self.budget is None or self.ours is None or self.ratio is None:
             return None
         if self.budget.ours_at_most is not None:
             return self.ours <= self.budget.ours_at_most
@@ -79,6 +89,11 @@ def compare(
     """The row for two sides measured in the same rounds."""
     rounds = tuple(zip(ours, reference, strict=True))
     return Row(what, unit, median(ours), median(reference), reference_is, budget, note, rounds)
+
+
+def unmeasured(what: str, unit: str, reference_is: str, budget: Budget | None, why: str) -> Row:
+    """The row for something that was not measured; `why` is its note."""
+    return Row(what, unit, None, None, reference_is, budget, why, ())
 
 
 def seconds(work: Callable[[], object]) -> Seconds:
@@ -104,18 +119,20 @@ def process_variables() -> dict[str, str]:
     return variables
 
 
-def peak_memory(command: Sequence[str], folder: Path) -> float:
-    """Peak memory in MB of a process run in `folder`. Raises RuntimeError as `timed_process` does."""
+def process_cost(command: Sequence[str], folder: Path) -> Cost:
+    """Time and peak memory of a process run in `folder`. Raises RuntimeError as `timed_process` does."""
     # A process's peak begins with that of the process that starts it, so a small one has to start it.
     script = (
-        "import resource, subprocess, sys\n"
+        "import resource, subprocess, sys, time\n"
+        "started = time.perf_counter()\n"
         "code = subprocess.call(sys.argv[2:])\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, file=open(sys.argv[1], 'w'))\n"
+        "wall = time.perf_counter() - started\n"
+        "print(wall, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, file=open(sys.argv[1], 'w'))\n"
         "sys.exit(code)"
     )
     with NamedTemporaryFile() as result:
         timed_process([sys.executable, "-c", script, result.name, *command], folder)
-        return float(result.read())
+        return Cost(*map(float, result.read().split()))
 
 
 def timed_process(command: Sequence[str], folder: Path) -> float:

@@ -14,6 +14,7 @@ from mm1_lab.files import machine_cpus
 from mm1_lab.orchestrate.execution.worker import processor
 
 PACKAGES = ("torch", "transformers", "lightning", "ray", "mlflow", "numpy")
+KEPT = {None: "", True: "yes", False: "NO"}
 COLUMNS = ("what", "unit", "ours", "reference", "ratio (rounds)", "budget", "kept", "the reference is")
 
 
@@ -64,19 +65,16 @@ def write(rows: Sequence[Row], where: dict[str, Any], folder: Path) -> list[Path
 
 
 def _cells(row: Row) -> list[str]:
+    return [row.what, row.unit, *_measured(row), _budget(row.budget), KEPT[row.kept], row.reference_is]
+
+
+def _measured(row: Row) -> list[str]:
+    """Ours, the reference's, and their ratio with its lowest and highest round."""
+    if row.ours is None or row.reference is None:
+        return ["not measured", "", ""]
     ratios = [ours / reference for ours, reference in row.rounds]
-    spread = f"{_number(row.ratio)} ({_number(min(ratios))} to {_number(max(ratios))})"
-    kept = {None: "", True: "yes", False: "NO"}[row.kept]
-    return [
-        row.what,
-        row.unit,
-        _number(row.ours),
-        _number(row.reference),
-        spread,
-        _budget(row.budget),
-        kept,
-        row.reference_is,
-    ]
+    spread = f"{_number(row.ours / row.reference)} ({_number(min(ratios))} to {_number(max(ratios))})"
+    return [_number(row.ours), _number(row.reference), spread]
 
 
 def _budget(budget: Budget | None) -> str:

@@ -30,10 +30,21 @@ class Amounts:
     """Trials per processor of a sweep."""
     seeds: int
     """Seeds of the finished sweep, which has twelve arms."""
+    most_seeds: int
+    """Seeds of the largest one."""
 
 
-FULL = Amounts(3, "mini", (), warmup_steps=10, steps=100, trials=12, seeds=834)
-QUICK = Amounts(1, "mini", ("evaluate.questions=8", "evaluate.blocks=8"), warmup_steps=2, steps=8, trials=3, seeds=10)
+FULL = Amounts(3, "mini", (), warmup_steps=10, steps=100, trials=12, seeds=834, most_seeds=8333)
+QUICK = Amounts(
+    1,
+    "mini",
+    ("evaluate.questions=8", "evaluate.blocks=8"),
+    warmup_steps=2,
+    steps=8,
+    trials=3,
+    seeds=10,
+    most_seeds=100,
+)
 
 
 def base_evaluation(amounts: Amounts, data: Data) -> EvaluationStage:

@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import commands, evaluation, growth, planning, stock_sweep, sweeping, training
+from benchmarks import (
+    commands,
+    evaluation,
+    growth,
+    planning,
+    stock_sweep,
+    sweeping,
+    training,
+)
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
-from benchmarks.measure import Budget, Row, alternate, compare, peak_memory
+from benchmarks.measure import Budget, Row, alternate, compare, process_cost, unmeasured
 from benchmarks.products import limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
@@ -28,6 +36,7 @@ TINY = Amounts(
     steps=2,
     trials=2,
     seeds=1,
+    most_seeds=3,
 )
 
 
@@ -68,6 +77,16 @@ def test_results_are_written_with_where_they_were_measured(tmp_path: Path) -> No
     assert "- quick: of one kind." in text
 
 
+def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
+    row = unmeasured("far", "s", "near", Budget(5), "nobody was there")
+    assert (row.ratio, row.kept) == (None, None)
+    numbers, page = write([row], machine(), tmp_path)
+    assert json.loads(numbers.read_text())["rows"][0]["ours"] is None
+    text = page.read_text()
+    assert "| far | s | not measured |  |  | ours ≤ 5 |  | near |" in text
+    assert "- far: nobody was there." in text
+
+
 def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
     # 2 s of own work; 5 s once, some of it before and some after; 0.5 s more for each of 10 trials one after another
     ends = [start + 2 + number * 2.5 for start in (3.0, 4.0) for number in range(10)]
@@ -86,10 +105,11 @@ def test_a_trial_s_own_work_is_read_from_its_record(tmp_path: Path) -> None:
 
 def test_peak_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
     megabytes = 64
-    idle, busy = (peak_memory([sys.executable, "-c", f"b'x' * ({count} << 20)"], tmp_path) for count in (0, megabytes))
-    assert 3 < idle < 60 and busy - idle == pytest.approx(megabytes, abs=8)
+    idle, busy = (process_cost([sys.executable, "-c", f"b'x' * ({size} << 20)"], tmp_path) for size in (0, megabytes))
+    assert 3 < idle.megabytes < 60 and busy.megabytes - idle.megabytes == pytest.approx(megabytes, abs=8)
+    assert idle.wall > 0
     with pytest.raises(RuntimeError, match="wrong"):
-        peak_memory([sys.executable, "-c", "raise SystemExit('wrong')"], tmp_path)
+        process_cost([sys.executable, "-c", "raise SystemExit('wrong')"], tmp_path)
 
 
 def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +169,12 @@ def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
 
 def test_planning_is_measured_on_a_finished_sweep() -> None:
     rows = planning.measure(replace(TINY, seeds=2))
-    assert_sane(rows, 4)
+    assert_sane(rows, 8)
     assert [(row.what, row.unit) for row in rows] == [
-        (f"{what} of 24 finished trials", unit) for what in ("plan", "resume") for unit in ("s", "MB")
+        (f"{what} of {trials} finished trials", unit)
+        for what in ("plan", "resume")
+        for trials, units in ((24, ("s", "MB")), (36, ("trials / s", "MB")))
+        for unit in units
     ]
 
 
