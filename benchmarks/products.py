@@ -12,6 +12,8 @@ Product = tuple[torch.Size, tuple[int, ...], torch.Size, tuple[int, ...]]
 """Shape and strides of both matrices."""
 TRIES = 20
 """Repetitions of each product; the fastest counts."""
+LARGE = 1024
+"""Side of the large matrices: at 1,024 three of them fill 12 MB, more than a core's own cache, as large products do."""
 
 
 class _RecordProducts(TorchDispatchMode):
@@ -35,14 +37,29 @@ def matrix_products(work: Callable[[], object]) -> Counter[Product]:
 
 def limit(products: Counter[Product]) -> float:
     """Core seconds that `products` take on their own."""
-    total = 0.0
-    for (shape, stride, other_shape, other_stride), count in products.items():
-        one = torch.empty_strided(shape, stride).fill_(1.5)
-        other = torch.empty_strided(other_shape, other_stride).fill_(1.5)
-        times = []
-        for _ in range(TRIES):
-            start = time.perf_counter()
-            one @ other
-            times.append(time.perf_counter() - start)
-        total += count * min(times)
-    return total
+    return sum(count * _fastest(product) for product, count in products.items())
+
+
+def arithmetic(products: Counter[Product]) -> int:
+    """Floating-point operations of `products`: a multiplication and an addition for each pair of numbers that meet."""
+    return sum(2 * shape.numel() * other_shape[-1] * count for (shape, _, other_shape, _), count in products.items())
+
+
+def large_peak() -> float:
+    """Floating-point operations per core second of a product of two large square matrices."""
+    square = torch.Size((LARGE, LARGE))
+    product = (square, (LARGE, 1), square, (LARGE, 1))
+    return arithmetic(Counter([product])) / _fastest(product)
+
+
+def _fastest(product: Product) -> float:
+    """Seconds of the fastest of `TRIES`."""
+    shape, stride, other_shape, other_stride = product
+    one = torch.empty_strided(shape, stride).fill_(1.5)
+    other = torch.empty_strided(other_shape, other_stride).fill_(1.5)
+    times = []
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        one @ other
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -4,19 +4,21 @@ Everything runs in one process with one thread. The time per step is the differe
 of W steps, which excludes loading and the first, slower steps.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from benchmarks.llava import build_llava, padded_loss, shuffled, unpack
 from benchmarks.measure import Budget, Row, Seconds, alternate, compare, seconds
-from benchmarks.products import limit, matrix_products
+from benchmarks.products import LARGE, Product, arithmetic, large_peak, limit, matrix_products
 from benchmarks.setting import (
     FULL,
     Amounts,
@@ -25,7 +27,7 @@ from benchmarks.setting import (
     model_to_evaluate,
     untrained_inputs,
 )
-from mm1_lab.config import EvaluationStage, MultimodalStage, Optimiser
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, Optimiser
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.run import evaluate
@@ -34,6 +36,7 @@ from mm1_lab.train.module import language_loss
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.stages import run_stage
 
+Trained = TypeVar("Trained", EncoderStage, DecoderStage, MultimodalStage)
 DOCUMENTS_PER_BATCH = (2, 4, 8, 16)
 """Padded batch sizes tried with LLaVA; the fastest is the reference."""
 PROBE = replace(FULL, warmup_steps=1, steps=4)
@@ -56,17 +59,21 @@ def measure(amounts: Amounts) -> list[Row]:
     stage = evaluation.model
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
+        steps = amounts.warmup_steps
+        products = _products(stage, data, steps)
+        operations = arithmetic(products) / steps
         documents = min(DOCUMENTS_PER_BATCH, key=partial(_padded_step, stage, data))
         sides = {
-            "ours": lambda _: _stage(stage, inputs, data, amounts),
+            "ours": lambda _: stage_timing(stage, inputs, data, amounts),
             "bare": lambda _: bare(stage, data, amounts),
             "pooled": lambda _: _padded(stage, data, amounts, documents, pooled=True),
             "patches": lambda _: _padded(stage, data, amounts, documents, pooled=False),
             "world": lambda _: _world(stage, data, amounts),
-            "products": lambda _: _products(stage, data, amounts),
+            "products": lambda _: _each(limit(products) / steps),
+            "large": lambda _: _each(operations / large_peak()),
         }
         times = alternate(sides, amounts.rounds)
-        rows = _rows(stage, data, amounts, times, documents)
+        rows = _rows(stage, data, amounts, times, documents, operations)
         return [_trial(evaluation, data, times["ours"], Path(folder)), *rows]
 
 
@@ -85,8 +92,14 @@ def _trial(evaluation: EvaluationStage, data: Data, trainings: Iterable[Timing],
 
 
 def _rows(
-    stage: MultimodalStage, data: Data, amounts: Amounts, times: Mapping[str, list[Timing]], documents: int
+    stage: MultimodalStage,
+    data: Data,
+    amounts: Amounts,
+    times: Mapping[str, list[Timing]],
+    documents: int,
+    operations: float,
 ) -> list[Row]:
+    """Rows for a step; `operations` are those of its matrix products."""
     batches = [mixture_batches(stage, data)(step) for step in _steps(amounts)]
     tokens = sum(sum(batch.real_tokens().values()) for batch in batches) / amounts.steps
     samples = sum(int(batch.documents.amax(dim=1).sum()) for batch in batches) / amounts.steps
@@ -108,6 +121,16 @@ def _rows(
             [1 / second for second in core["products"]],
             "only its matrix products, each at its best speed",
             Budget(ratio_at_least=0.6),
+        ),
+        compare(
+            "training step",
+            "steps / core-s",
+            [1 / second for second in core["ours"]],
+            [1 / second for second in core["large"]],
+            f"the arithmetic of its matrix products at the speed of a product of {LARGE:,} × {LARGE:,}",
+            Budget(ratio_at_least=0.4),
+            f"{operations / 1e9:.2f} GFLOP at {operations / median(core['large']) / 1e9:.0f} GFLOP/s; "
+            "attention and convolutions are not among them",
         ),
         compare(
             "training step",
@@ -150,11 +173,11 @@ def _steps(amounts: Amounts) -> range:
     return range(amounts.warmup_steps, amounts.warmup_steps + amounts.steps)
 
 
-def _stage(stage: MultimodalStage, inputs: Mapping[str, Path], data: Data, amounts: Amounts) -> Timing:
+def stage_timing(stage: Trained, inputs: Mapping[str, Path], data: Data, amounts: Amounts) -> Timing:
     """Training as in a sweep."""
 
     def run(steps: int) -> Seconds:
-        short = stage.model_copy(update={"training": stage.training.model_copy(update={"steps": steps})})
+        short = with_training(stage, steps=steps)
         with TemporaryDirectory() as folder:
             return seconds(lambda: run_stage(short, Path(folder), inputs, data, lambda progress: None))
 
@@ -162,6 +185,11 @@ def _stage(stage: MultimodalStage, inputs: Mapping[str, Path], data: Data, amoun
     first, both = run(warmup), run(warmup + amounts.steps)
     step = Seconds((both.core - first.core) / amounts.steps, (both.wall - first.wall) / amounts.steps)
     return Timing(Seconds(first.core - warmup * step.core, first.wall - warmup * step.wall), step)
+
+
+def with_training(stage: Trained, **changes: Any) -> Trained:
+    """The stage with another length, or other phases, of its training."""
+    return stage.model_copy(update={"training": stage.training.model_copy(update=changes)})
 
 
 def bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
@@ -181,19 +209,23 @@ def bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
     return _time(train, amounts)
 
 
-def _products(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
-    """Only the matrix products of the first steps."""
+def _products(stage: MultimodalStage, data: Data, steps: int) -> Counter[Product]:
+    """The matrix products of the first steps."""
     model = build_mm1(stage, data.tokenizer).train()
     read_by_document(model.decoder)
-    make, names, steps = mixture_batches(stage, data), list(stage.shares), amounts.warmup_steps
+    make, names = mixture_batches(stage, data), list(stage.shares)
 
     def train() -> None:
         for step in range(steps):
             batch = make(step)
             language_loss(model.decoder, model(batch), batch, names).main.backward()
 
-    each = limit(matrix_products(train)) / steps
-    return Timing(Seconds(0, 0), Seconds(each, each))
+    return matrix_products(train)
+
+
+def _each(core: float) -> Timing:
+    """The timing of steps that take `core` seconds each."""
+    return Timing(Seconds(0, 0), Seconds(core, core))
 
 
 def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int, pooled: bool) -> Timing:

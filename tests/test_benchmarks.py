@@ -15,6 +15,7 @@ from benchmarks import (
     commands,
     evaluation,
     growth,
+    parts,
     planning,
     stock_sweep,
     sweeping,
@@ -22,7 +23,7 @@ from benchmarks import (
 )
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
 from benchmarks.measure import Budget, Row, alternate, compare, process_cost, unmeasured
-from benchmarks.products import limit, matrix_products
+from benchmarks.products import arithmetic, large_peak, limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches
@@ -147,7 +148,7 @@ def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
 
 def test_training_is_measured() -> None:
     rows = training.measure(TINY)
-    assert_sane(rows, 7)
+    assert_sane(rows, 8)
     assert all(row.ratio <= 1 for row in rows if row.reference_is == "positions, padding included")
 
 
@@ -157,14 +158,27 @@ def test_matrix_products_are_those_of_linear_layers_forward_and_backward() -> No
     found = matrix_products(lambda: layer(inputs).sin().sum().backward())
     shapes = [(*one, other[1]) for one, _, other, _ in found.elements()]
     assert sorted(shapes) == [(5, 7, 3), (7, 3, 5), (7, 5, 3)]
-    assert 0 < limit(found) < 1
+    assert arithmetic(found) == 3 * 2 * 3 * 5 * 7
+    assert 0 < limit(found) < 1 and large_peak() > 0
+
+
+def test_training_of_encoder_and_decoder_is_measured() -> None:
+    rows = parts.measure(TINY)
+    assert_sane(rows, 2)
+    assert [row.note for row in rows] == ["its 4 steps extrapolated", "its 4 and 4 steps extrapolated"]
+    decoder = base_evaluation(TINY, World()).model.decoder
+    phases = [parts.one_phase(decoder, number).training for number in range(2)]
+    assert [phase.phase_steps() for phase in phases] == [[decoder.training.steps]] * 2
+    assert [phase.phases[0].sequence_length for phase in phases] == [64, 256]
 
 
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
     few = replace(TINY, settings=("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0,4]"))
     rows = evaluation.measure(few)
-    assert_sane(rows, 1)
+    assert_sane(rows, 3)
     assert "144 questions against 144" in rows[0].note and "100.0% of the answers are identical" in rows[0].note
+    assert [row.what for row in rows[1:]] == ["evaluation at 4 shots"] * 2
+    assert rows[2].ratio and rows[2].ratio >= 1  # nobody reads fewer positions than the fewest
 
 
 def test_planning_is_measured_on_a_finished_sweep() -> None:
