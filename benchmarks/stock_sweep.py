@@ -19,9 +19,9 @@ from mm1_lab.config import EvaluationStage, load_scale, load_sweep, resolve
 if TYPE_CHECKING:
     from mm1_lab.evaluate.run import Evaluation
 
-STARTED, ENDED = "started", "ended"
-"""Suffixes of the files that trials create in the sweep's folder: once everything is imported, and before they report
-(Tune's own files are copied there at the end of the sweep)."""
+STARTED, STEPPED, ENDED = "started", "stepped", "ended"
+"""Suffixes of the files that trials create in the sweep's folder: once everything is imported, after their first
+training step, and before they report (Tune's own files are copied there at the end of the sweep)."""
 
 
 def trial_stage(rate: float) -> EvaluationStage:
@@ -95,8 +95,13 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, list(trained.shares))
 
+    class Step(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if started and trainer.global_step == 1:
+                started.with_suffix(f".{STEPPED}").touch()
+
     steps, clip = trained.training.steps, trained.training.max_grad_norm
-    trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip)
+    trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip, callbacks=[Step()])
     module = Training(model, objective, trained.training, trained.fingerprint, trained.precision)
     trainer.fit(module, datamodule=DataModule(mixture_batches(trained, data), steps))
     folder = Path.cwd() / "model"

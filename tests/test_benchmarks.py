@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks import (
     commands,
     evaluation,
     growth,
+    parallel,
     parts,
     planning,
     stock_sweep,
@@ -28,6 +30,7 @@ from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches
 from mm1_lab.data.world import World
+from mm1_lab.results import Ledger
 
 TINY = Amounts(
     1,
@@ -124,7 +127,8 @@ def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "ours").mkdir()
     run_stage(stage.model, tmp_path / "ours", inputs, data, lambda progress: None)
     ours = evaluate(stage, tmp_path / "ours", data, lambda progress: None)
-    stock = stock_sweep.train_and_evaluate(stage, tmp_path / "parts")
+    stock = stock_sweep.train_and_evaluate(stage, tmp_path / "parts", tmp_path / "trial.started")
+    assert (tmp_path / "trial.stepped").exists()
     assert stock.held_out_loss == pytest.approx(ours.held_out_loss, rel=1e-5)
     assert len(stock.scores) == len(ours.scores)
 
@@ -170,6 +174,34 @@ def test_training_of_encoder_and_decoder_is_measured() -> None:
     phases = [parts.one_phase(decoder, number).training for number in range(2)]
     assert [phase.phase_steps() for phase in phases] == [[decoder.training.steps]] * 2
     assert [phase.phases[0].sequence_length for phase in phases] == [64, 256]
+
+
+def test_bare_processes_train_the_stages_of_the_sweep(tmp_path: Path) -> None:
+    sweep = sweeping.write_sweep(tmp_path, 2)
+    stages = parallel._stages(sweep, "smoke", ("train.steps=3",), tmp_path / "store")
+    assert [stage.training.steps for stage in stages] == [3, 3] and stages[0] != stages[1]
+    inputs = parallel._untrained(stages[0], tmp_path / "store")
+    ledger = Ledger(tmp_path / "store" / "unused", tmp_path / "store")
+    assert all(ledger.has_intact_weights(part.fingerprint) for stage in stages for part in stage.inputs.values())
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "stage.json").write_text(stages[1].model_dump_json())
+    places = (tmp_path / "stage.json", inputs["encoder"], inputs["decoder"], tmp_path / "bare")
+    parallel.train_bare(*map(str, places))
+    assert json.loads((tmp_path / "bare" / "summary.json").read_text())["fingerprint"] == stages[1].fingerprint
+    assert parallel._speed([tmp_path / "bare"] * 2, 3) > 0
+
+
+def test_the_first_step_is_seen_while_a_command_runs(tmp_path: Path) -> None:
+    with sweeping.first_seen(tmp_path, "*.partial/losses") as seen:
+        before = time.time()
+        (tmp_path / "one.partial").mkdir()
+        (tmp_path / "one.partial" / "losses").touch()
+        while not seen:
+            time.sleep(0.01)
+    assert len(seen) == 1 and before <= seen[0] <= time.time()
+    with sweeping.first_seen(tmp_path, "*.partial/others") as seen:
+        pass
+    assert not seen
 
 
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
