@@ -15,10 +15,12 @@ import torch
 from benchmarks import (
     commands,
     evaluation,
+    gpu,
     growth,
     parallel,
     parts,
     planning,
+    reading,
     stock_sweep,
     sweeping,
     training,
@@ -28,7 +30,8 @@ from benchmarks.measure import Budget, Row, alternate, compare, process_cost, un
 from benchmarks.products import arithmetic, large_peak, limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
-from benchmarks.setting import Amounts, base_evaluation, mixture_batches
+from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches
+from mm1_lab.config import load_scale
 from mm1_lab.data.world import World
 from mm1_lab.results import Ledger
 
@@ -189,6 +192,28 @@ def test_bare_processes_train_the_stages_of_the_sweep(tmp_path: Path) -> None:
     parallel.train_bare(*map(str, places))
     assert json.loads((tmp_path / "bare" / "summary.json").read_text())["fingerprint"] == stages[1].fingerprint
     assert parallel._speed([tmp_path / "bare"] * 2, 3) > 0
+
+
+def test_shards_and_the_plain_loader_read_the_same_images(tmp_path: Path) -> None:
+    reading.write_tar(tmp_path / "captions.tar", 70)
+    data = reading.open_shards(tmp_path, load_scale("smoke", SWEEP.parent / "scales"))
+    ours, plain = (
+        [image.numpy().tobytes() for batch in batches for image in batch]
+        for batches in (reading.batches(data), reading.plain(tmp_path / "captions.tar"))
+    )
+    assert len(plain) == 70 and len(set(plain)) == reading.DIFFERENT
+    assert 0 < len(ours) < 70 - len(data.collection("captions").held_out) + 1
+    assert set(ours) <= set(plain)
+
+
+def test_reading_is_measured() -> None:
+    assert_sane(reading.measure(replace(TINY, steps=10)), 2)
+
+
+def test_a_gpu_s_rows_are_printed_without_numbers() -> None:
+    rows = gpu.measure(TINY)
+    assert all(row.ours is None and row.kept is None and row.note for row in rows)
+    assert text_table(rows).count("not measured") == len(rows)
 
 
 def test_the_first_step_is_seen_while_a_command_runs(tmp_path: Path) -> None:
