@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, process_variables, timed_process
 from benchmarks.setting import Amounts, untrained_inputs
-from benchmarks.sweeping import STORE, write_sweep
+from benchmarks.sweeping import ROUNDS, STORE, write_sweep
 from mm1_lab.config import MultimodalStage
 from mm1_lab.data.world import World
 from mm1_lab.files import machine_cpus, write_json
@@ -53,7 +53,7 @@ def measure(amounts: Amounts) -> list[Row]:
             _train_side_by_side(stages, inputs, found)
             return _speed(found, steps)
 
-        speeds = alternate({"ours": ours, "bare": bare}, amounts.rounds)
+        speeds = alternate({"ours": ours, "bare": bare}, min(amounts.rounds, ROUNDS))
     return [
         compare(
             f"{count} trials training side by side",

@@ -45,7 +45,7 @@ from mm1_lab.train.recorder import CURVE
 
 SCALE = "smoke"
 ROUNDS = 2
-"""At most: one takes more than two minutes."""
+"""At most, of whole sweeps: one takes minutes, and all of `make bench` is to take less than twenty."""
 LOOK = 0.05
 """Seconds between two looks for the first step: a hundredth of what it may take."""
 STORE = Path("results/local/store")
