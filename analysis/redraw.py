@@ -14,7 +14,7 @@ from analysis.pages.axes import axis_rows
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_scores, head
 from analysis.pages.frames import scores
-from analysis.pages.overview import Drawn, Group, group_sweeps, runs_of, shared_seconds, write_overview
+from analysis.pages.overview import Drawn, Group, group_sweeps, runs_of, stage_seconds, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples, shown_arms, write_page
 from analysis.pages.published import write_published
 from analysis.pages.report import write_report
@@ -124,7 +124,7 @@ def _draw(folder: Path) -> Drawn:
         runs=runs_of(study),
         paired=pair_arms(study),
         looks=reached_text(study),
-        shared_seconds=shared_seconds(study),
+        seconds=stage_seconds(study),
         tables=tables,
         samples=tuple(samples),
     )

@@ -268,10 +268,15 @@ class Study:
         return combine_numbers([(weight, self.paper_value(*term)) for term, weight in weights.items()])
 
     def mixes_machines(self, arms: Iterable[str]) -> bool:
-        """Whether the arms' scores come from different processors or library versions."""
+        """Whether at some seed the arms' scores come from different processors or library versions."""
         rows = self.variant.trials[self.variant.trials["arm"].isin(list(arms))]
-        found = [self.records[f].get("environment", {}) for f in rows["fingerprint"] if f in self.records]
-        return len({str([machine.get(key) for key in ("processor", "threads", "versions")]) for machine in found}) > 1
+        found: dict[int, set[str]] = {}
+        for seed, fingerprint in zip(rows["seed"], rows["fingerprint"], strict=True):
+            if fingerprint in self.records:
+                machine = self.records[fingerprint].get("environment", {})
+                values = [machine.get(key) for key in ("processor", "threads", "versions")]
+                found.setdefault(seed, set()).add(str(values))
+        return any(len(machines) > 1 for machines in found.values())
 
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""

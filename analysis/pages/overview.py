@@ -44,8 +44,8 @@ class Drawn:
     caution: str
     runs: pd.DataFrame
     """A row per trial, from `runs_of`."""
-    shared_seconds: float
-    """Seconds on one core to train the encoders and decoders of the trials, each counted once."""
+    seconds: Mapping[str, float]
+    """Seconds on one core by kind of stage, each stage counted once."""
     paired: Paired
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
@@ -72,10 +72,9 @@ class Drawn:
 
     @property
     def cost(self) -> str:
-        hours = self.runs.drop_duplicates("fingerprint")["seconds"].sum() / 3600
-        shared = f"; the encoders and decoders that they share took {self.shared_seconds / 3600:.1f}"
-        trials = f"{len(set(self.runs['fingerprint']))} trials took {hours:.1f} core hours"
-        return f"{trials}{shared * bool(self.shared_seconds)}."
+        hours = ", ".join(f"{kind} {seconds / 3600:.1f}" for kind, seconds in self.seconds.items() if seconds)
+        trials = f"{len(set(self.runs['fingerprint']))} trials"
+        return f"{trials}; core hours, each stage counted once: {hours}." if hours else f"{trials}."
 
 
 def runs_of(study: Study) -> pd.DataFrame:
@@ -99,10 +98,17 @@ def runs_of(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shared_seconds(study: Study) -> float:
-    """Training seconds of the encoders and decoders of a sweep's trials, each counted once."""
-    summaries = [one for record in study.records.values() for one in record.get("summaries", {}).items()]
-    return sum({s["fingerprint"]: s.get("seconds", 0.0) for _, s in summaries if "fingerprint" in s}.values())
+def stage_seconds(study: Study) -> dict[str, float]:
+    """Seconds by kind of stage of a sweep's trials, each stage counted once: training, also of stages that were trained
+    for other sweeps, then evaluation."""
+    trained: dict[str, dict[str, float]] = {}
+    for record in study.records.values():
+        for kind, summary in record.get("summaries", {}).items():
+            if "fingerprint" in summary:
+                trained.setdefault(kind, {})[summary["fingerprint"]] = summary.get("seconds", 0.0)
+    timings = [record.get("timings", {}).get("evaluation", {}) for record in study.records.values()]
+    evaluation = sum(timing.get("seconds", 0.0) for timing in timings)
+    return {kind: sum(seconds.values()) for kind, seconds in sorted(trained.items())} | {"evaluation": evaluation}
 
 
 @dataclass(frozen=True)

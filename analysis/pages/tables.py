@@ -173,7 +173,7 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
             "with 80 % power if the true difference is the estimate."
         )
     if claims["mixes_machines"].any():
-        notes.append("‡ The arms were scored on different machines or with different libraries.")
+        notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")
     return Table(title(study), pd.DataFrame(rows), [*notes, *references(cited)])
 
 

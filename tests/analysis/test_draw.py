@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +25,8 @@ from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import lesson_notes
-from analysis.pages.overview import Drawn
-from analysis.pages.predictions import draw_sheet
+from analysis.pages.overview import Drawn, stage_seconds
+from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.tables import (
     claims_table,
     floor_tables,
@@ -223,6 +224,15 @@ def test_the_sheet_shows_the_base_beside_blind_or_else_the_last_arm(
     assert {tuple(card.answers) for card in shown} == {("base", last)}
 
 
+def test_samples_leave_out_further_measures_of_the_same_answers(tmp_path: Path, data_mix: Sweep) -> None:
+    study = read_study(write_results(tmp_path, data_mix, ("base", "blind"), (0,), questions=16))
+    known = {sample.question["benchmark"] for sample in shared_samples(study, ["base", "blind"])}
+    further = study.scores.assign(family=study.scores["family"].astype(str))
+    further.loc[further["benchmark"] == "vqa", "family"] = "further"
+    left = shared_samples(replace(study, scores=further), ["base", "blind"])
+    assert "vqa" in known and {sample.question["benchmark"] for sample in left} == known - {"vqa"}
+
+
 def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep) -> None:
     arms = {"CLIP DFN+VeCap ViT-L 336": data_mix.base, "AIM-1B": data_mix.arms["captions"]}
     plain = data_mix.model_copy(
@@ -416,11 +426,49 @@ def test_sweeps_of_the_same_settings_are_one_group(data_mix: Sweep) -> None:
         name = variant_name(sweep.name, overrides, "world")
         manifest = Manifest(variant=name, sweep=sweep, scale="mini", overrides=overrides)
         runs = pd.DataFrame({"fingerprint": ["a", "a", "b"], "seconds": [3600.0, 3600.0, 7200.0], "seed": 0})
-        drawn = Drawn(Path(name), manifest, (), runs, None, (), "", runs, 0.0, pair_arms(study_of(sweep, (0,))), {}, ())
+        drawn = Drawn(
+            Path(name),
+            manifest,
+            (),
+            runs,
+            None,
+            (),
+            "",
+            runs,
+            {"encoder": 1800.0, "none": 0.0},
+            pair_arms(study_of(sweep, (0,))),
+            {},
+            (),
+        )
         groups.add(drawn.group)
         assert drawn.named("lr_law") == variant_name("lr_law", overrides, "world")
-        assert drawn.cost == "2 trials took 3.0 core hours.", "a trial of two arms ran once"
+        assert drawn.cost == "2 trials; core hours, each stage counted once: encoder 0.5.", (
+            "a trial of two arms ran once"
+        )
     assert len(groups) == 1
+
+
+def test_a_stage_that_trials_share_is_counted_once_and_one_trained_for_another_sweep_too(data_mix: Sweep) -> None:
+    shared = {"encoder": {"fingerprint": "e", "seconds": 10.0}}
+    trained = shared | {"multimodal": {"fingerprint": "m", "seconds": 5.0}}
+    records: dict[str, dict[str, Any]] = {
+        "a": {"summaries": trained, "timings": {"multimodal": {"seconds": 6.0}, "evaluation": {"seconds": 1.0}}},
+        "b": {"summaries": trained, "timings": {"evaluation": {"seconds": 2.0}}},
+        "c": {"summaries": shared},
+    }
+    study = replace(study_of(data_mix, (0,)), records=records)
+    assert stage_seconds(study) == {"encoder": 10.0, "multimodal": 5.0, "evaluation": 3.0}
+
+
+def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0, 1))
+    trials = study.variant.trials
+    for by, mixed in (("seed", False), ("arm", True)):
+        machines = {
+            f: {"environment": {"processor": str(key)}}
+            for f, key in zip(trials["fingerprint"], trials[by], strict=True)
+        }
+        assert replace(study, records=machines).mixes_machines(["base", "captions"]) is mixed
 
 
 def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
