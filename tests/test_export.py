@@ -26,7 +26,6 @@ from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, 
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
-from mm1_lab.orchestrate.execution.groups import workers_of
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.pretrained import HuggingFace, check_folder, text_config
@@ -212,7 +211,7 @@ def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.M
         assert one == other, name
     team = {"pretrained_decoders": {"mine": Pretrained(weights="mm1")}, "workers": {"mine": 2}}
     sharded = tuned.model_copy(update={"training": tuned.training.model_copy(update={"optimiser": "adamw"})})
-    assert workers_of(sharded, request.scale.model_copy(update=team)) == 2 and workers_of(sharded, request.scale) == 1
+    assert sharded.workers(request.scale.model_copy(update=team)) == 2 and sharded.workers(request.scale) == 1
     finer = load_request("sweeps/tuned.yaml", "smoke", settings=("resolutions.336=48",)).trials[0].evaluation.model
     other = here.model_copy(update={"image_size": 48})
     built = [build_mm1(stage, World().tokenizer) for stage in (finer, other)]

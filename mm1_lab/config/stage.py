@@ -1,4 +1,4 @@
-"""A stage, the unit of computation that trials share, and its identity. The kinds of stages are in `kinds.py`.
+"""A stage, the unit of computation that trials share, and its identity. The kinds of stages are in `kinds/`.
 
 Two stages are the same if their *resolved* configuration, their inputs and the VERSION of their kind are the same. Code
 is not compared, so that a refactoring keeps every result. A stage contains its input stages; in its canonical form each
@@ -22,7 +22,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from mm1_lab.config.base import Config, canonical_json
+from mm1_lab.config.cost import Cost, Network, Part, bytes_per_value, training_cost
+from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
+from mm1_lab.config.scale import Scale
 from mm1_lab.config.size import Parameters
 
 WORLD_VERSION = 3
@@ -54,7 +57,11 @@ WORLD_DATA = DataIdentity(digest=f"world-{WORLD_VERSION}")
 
 
 class Stage(Config):
-    """A unit of computation: its configuration and size. How each kind runs is defined in `mm1_lab/train/stages.py`."""
+    """A unit of computation: its configuration and size. How each kind runs is defined in `mm1_lab/train/stages.py`.
+
+    Plans, workers and records ask a stage only through these methods. A kind of one's own must define `parameters` and
+    `positions`; the other methods have defaults for a stage that trains in one process.
+    """
 
     KIND: ClassVar[str]
     VERSION: ClassVar[int]
@@ -90,9 +97,46 @@ class Stage(Config):
         """6 · active parameters · positions, or 2 · … for an evaluation (Kaplan et al. 2020); accurate to a factor of
         two.
 
-        Used with measured speeds; a plan counts each part separately (mm1_lab/orchestrate/planning/cost.py).
+        Used with measured speeds (mm1_lab/orchestrate/planning/cost.py); a plan counts each part separately (`cost`).
         """
         return (6.0 if self.TRAINS else 2.0) * self.parameters().active * self.positions()
+
+    def cost(self, network: Network, scale: Scale) -> Cost:
+        """What the stage requires; `network` is what it trains, for an evaluation the network of its model.
+
+        By default `flops` in a single part, all parameters trained with Adam, and no bytes for activations.
+        """
+        own = self.parameters()
+        return training_cost(
+            [Part("network", self.positions(), self.flops())],
+            network,
+            trained=network.total,
+            active=network.total - own.total + own.active,
+            itemsize=bytes_per_value(self.precision),
+            rows=self.rows(),
+        )
+
+    def rows(self) -> int:
+        """Rows of its smallest batch, which at most as many workers can share."""
+        return 1
+
+    def size_names(self, scale: Scale) -> list[str]:
+        """The sizes by which the scale's `workers` may mean the stage; without any it runs in one process."""
+        return []
+
+    def workers(self, scale: Scale) -> int:
+        """The number of processes that share the stage. Raises RequestError if it cannot be split over this many."""
+        names = self.size_names(scale)
+        workers, rows = max((scale.workers.get(name, 1) for name in names), default=1), self.rows()
+        if workers > rows:
+            raise RequestError(
+                f"workers: {self.KIND} has {rows} rows per batch, too few for the {workers} workers of {names[0]}"
+            )
+        return workers
+
+    def code_parts(self) -> list[tuple[str, str]]:
+        """Registered code that it runs, whose hash is recorded with its weights: `("connector", KIND)`."""
+        return []
 
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage: fields that differ from their defaults, with inputs as fingerprints."""

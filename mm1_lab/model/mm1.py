@@ -12,10 +12,10 @@ from transformers.configuration_utils import SubConfigSpec
 from mm1_lab import team
 from mm1_lab.config import (
     ConnectorConfig,
-    EncoderStage,
     ModelStage,
     MultimodalStage,
     PretrainedDecoder,
+    PretrainedEncoder,
     PretrainedMM1,
     SftStage,
 )
@@ -84,7 +84,7 @@ class MM1(PreTrainedModel):
 
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
         """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models."""
-        self.encoder.load(inputs["encoder"] if isinstance(stage.encoder, EncoderStage) else stage.encoder)
+        self.encoder.load(stage.encoder if isinstance(stage.encoder, PretrainedEncoder) else inputs["encoder"])
         load_decoder(self.decoder, stage.decoder if isinstance(stage.decoder, PretrainedDecoder) else inputs["decoder"])
         if self.image_scale is not None:
             self.match_embedding_scale()
@@ -143,10 +143,10 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
         exported.encoder_config.image_size = exported.encoder_config.vision_config.image_size = stage.image_size
         return MM1(exported)
     vision, decoder = stage.encoder, stage.decoder
-    if isinstance(vision, EncoderStage):
-        encoder = encoder_config(vision.features, vision.patch, stage.image_size)
-    else:
+    if isinstance(vision, PretrainedEncoder):
         encoder = pretrained_encoder_config(vision, stage.image_size)
+    else:
+        encoder = encoder_config(vision.features, vision.patch, stage.image_size)
     if ready := isinstance(decoder, PretrainedDecoder):
         text = text_config(decoder, tokenizer.size)
     else:
@@ -168,7 +168,7 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Parameters per part. For MM1: encoder, connector, decoder (without embeddings) and embedding (input and output).
 
-    A decoder or an encoder alone has only its own parts.
+    A decoder or an encoder alone has only its own parts, any other network the part `network`.
     """
 
     def size(module: nn.Module) -> int:
@@ -179,7 +179,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         return parts | count_parameters(model.decoder)
     if isinstance(model, Encoder):
         return {"encoder": size(model)}
-    assert isinstance(model, PreTrainedModel)
+    if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:
+        return {"network": size(model)}
     both = {*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters()}
     embedding = sum(parameter.numel() for parameter in both)  # a single one if they are tied
     return {"decoder": size(model) - embedding, "embedding": embedding}

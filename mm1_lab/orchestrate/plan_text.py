@@ -7,24 +7,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from textwrap import wrap
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from mm1_lab.config import Hardware, Scale, Trial
+from mm1_lab.config import Cost, Hardware, Scale, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
-from mm1_lab.orchestrate.execution.groups import names_of, workers_of
 from mm1_lab.orchestrate.lr_search import growth_text
+from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, workers_needed
 from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
-from mm1_lab.orchestrate.planning.estimate import Cost, check_group, stage_cost
-from mm1_lab.orchestrate.planning.feasible import check_feasible, same_network
+from mm1_lab.orchestrate.planning.estimate import plan_costs
+from mm1_lab.orchestrate.planning.feasible import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan
 from mm1_lab.orchestrate.planning.request import Request, machine_slots
 from mm1_lab.results import Ledger
 from mm1_lab.results.summary import encoder_quality
-
-if TYPE_CHECKING:
-    from mm1_lab.data.types import Tokenizer
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 _kind = attrgetter("stage.KIND")
@@ -45,7 +41,7 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     plan = make_plan((trial for _, trial in asked), ledger)
     check_feasible(plan)
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
-    costs, speeds = (_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())
+    costs, speeds = (plan_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())
     expected = {one.fingerprint: speeds.seconds(one.stage) for one in sorted(missing, key=_kind)}
     title = ", ".join(variants)
     counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
@@ -189,11 +185,11 @@ def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hard
         cost, stage = costs[planned.fingerprint], planned.stage
         hours[stage.KIND] += _gpu_hours(cost, hardware)
         if cost.whole:
-            if cost.group(hardware) is None:
+            if group_of(cost, hardware) is None:
                 sizes = f"{short(cost.state, 'B')} of weights, {short(cost.activations, 'B')} of keys and values"
                 too_large[cost.parameters] = f"{short(cost.parameters)} parameters ({sizes})"
-        elif (needed := cost.workers(hardware) or 1) > workers_of(stage, scale):
-            workers |= {name: max(needed, workers.get(name, 1)) for name in names_of(stage, scale)[-1:]}
+        elif (needed := workers_needed(cost, hardware) or 1) > stage.workers(scale):
+            workers |= {name: max(needed, workers.get(name, 1)) for name in stage.size_names(scale)[-1:]}
     kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
     days = sum(hours.values()) / hardware.count / 24
     yield (
@@ -223,7 +219,7 @@ def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
     columns = [short(cost.parameters), short(cost.active), short(cost.flops)]
     columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights, cost.checkpoint)]
     if hardware:
-        held = cost.per_gpu(hardware)
+        held = bytes_per_gpu(cost, hardware)
         columns += [_group([cost], hardware), "" if held is None else short(held, "B")]
         columns += [short(_gpu_hours(cost, hardware))]
     return columns
@@ -231,7 +227,7 @@ def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
 
 def _group(costs: Iterable[Cost], hardware: Hardware) -> str:
     """The largest of their groups; `none` if one of them has none."""
-    groups = [cost.group(hardware) for cost in costs]
+    groups = [group_of(cost, hardware) for cost in costs]
     known = [group for group in groups if group]
     return "none" if len(known) < len(groups) else str(max(known))
 
@@ -258,37 +254,6 @@ def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
         return planned.why
     quality = encoder_quality(ledger.summary(planned.fingerprint))
     return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
-
-
-def _costs(plan: Plan, request: Request) -> dict[str, Cost]:
-    """Costs of the missing stages by fingerprint. Networks are built on the meta device, which needs no memory.
-
-    Raises RequestError, naming a trial, for a stage that the scale's hardware cannot hold.
-    """
-    import torch
-
-    from mm1_lab.model import connector_flops, count_parameters
-    from mm1_lab.train.stages import KINDS
-
-    scale, data, words = request.scale, request.data, request.open_data().tokenizer
-    if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
-        # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have
-        words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
-    costs: dict[str, Cost] = {}
-    networks: dict[str, tuple[dict[str, int], float]] = {}
-    for task in plan.tasks.values():
-        for stage in task.stages:
-            network = next(needed for needed in stage.chain() if needed.TRAINS)
-            same = same_network(network)
-            if same not in networks:
-                with torch.device("meta"):
-                    model = KINDS[type(network)].build(network, words)
-                networks[same] = count_parameters(model), connector_flops(model)
-            cost = stage_cost(stage, scale, *networks[same], words.size)
-            if scale.hardware and not cost.whole:  # the report says which models cannot be evaluated
-                check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}", workers_of(stage, scale))
-            costs[stage.fingerprint] = cost
-    return costs
 
 
 def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:

@@ -108,9 +108,9 @@ class Ledger:
         files.commit(self.partial_folder(fingerprint), self.store / fingerprint)
 
     def summary(self, fingerprint: str) -> dict[str, Any]:
-        """What a finished stage recorded: tokens, epochs, seconds, parameters."""
-        summary: dict[str, Any] = read_json(self.stage_folder(fingerprint) / "summary.json", dict)
-        return summary
+        """What a finished stage recorded: tokens, epochs, seconds, parameters; empty if its kind records nothing."""
+        path = self.stage_folder(fingerprint) / "summary.json"
+        return read_json(path, dict) if path.exists() else {}
 
     def code(self, fingerprint: str) -> dict[str, str]:
         """Hashes of the code that a finished model was trained with, by part; empty if none were recorded."""

@@ -1,6 +1,7 @@
 """The kinds of stages, and the function that runs a stage from its inputs to its finished folder.
 
-A new kind needs a configuration in mm1_lab/config/kinds.py, a module here that trains it, and an entry in `KINDS`.
+A new kind is a configuration (a subclass of Stage, like those in mm1_lab/config/kinds/) and an entry in `KINDS` with
+the functions that build and train its network. Both may be in a file of your own, as in tests/test_adding.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +28,8 @@ class StageKind:
     """Builds the network that the stage trains and saves, newly initialised; on the meta device to count parameters."""
     train: Callable[[Any, Path, Mapping[str, Path], Data, Report], None]
     """(stage, folder, folders of its inputs by field name, data, report): trains in `folder`, resuming from a
-    checkpoint there, and writes `model.safetensors`, `stage.json`, `training.csv` and `summary.json`."""
+    checkpoint there, and writes `model.safetensors` and `stage.json`; if it has curves and counts, `training.csv` and
+    `summary.json`."""
     check: Callable[[Any], None] = lambda stage: None
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
 

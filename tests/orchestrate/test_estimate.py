@@ -14,12 +14,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mm1_lab.cli import main
-from mm1_lab.config import WORLD_DATA, DecoderStage, Hardware, MultimodalStage, Scale, load_scale, load_sweep, resolve
+from mm1_lab.config import (
+    WORLD_DATA,
+    Cost,
+    DecoderStage,
+    Hardware,
+    MultimodalStage,
+    Network,
+    Scale,
+    load_scale,
+    load_sweep,
+    resolve,
+)
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
-from mm1_lab.orchestrate.planning.estimate import Cost, images_per_row, stage_cost
+from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, workers_needed
 from mm1_lab.train.module import language_loss
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +64,7 @@ def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...]) -
     scale = scale.model_copy(update={"images_per_row": {"captions": len(row.pictures)}})
     with torch.device("meta"):
         connector = connector_flops(build_mm1(stage, data.tokenizer))
-    cost = stage_cost(alone, scale, count_parameters(model), connector, data.tokenizer.size)
+    cost = alone.cost(Network(count_parameters(model), connector, data.tokenizer.size), scale)
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
     assert [part.name for part in cost.parts] == ["encoder", "connector", "decoder", "vocabulary"]
     assert cost.parts[0].positions == len(row.pictures) * 36
@@ -76,7 +87,7 @@ def test_flops_of_a_decoder_are_those_that_torch_counts(name: str) -> None:
         embedded = torch.randn(1, length, stage.size.width, requires_grad=True)
         hidden = read_rows(decoder, embedded, documents, torch.arange(length)[None]).hidden
         decoder.lm_head(hidden).sum().backward()
-    cost = stage_cost(stage, scale, count_parameters(decoder), 0, vocabulary)
+    cost = stage.cost(Network(count_parameters(decoder), 0, vocabulary), scale)
     assert cost.flops == pytest.approx(count.get_total_flops(), rel=0.03)
 
 
@@ -99,7 +110,7 @@ def test_activations_are_what_autograd_keeps() -> None:
                         "gradient_checkpointing": again,
                     }
                 )
-                costs.append(stage_cost(stage, fine, {"decoder": 1}, 0, 512).activations)
+                costs.append(stage.cost(Network({"decoder": 1}, 0, 512), fine).activations)
             assert costs[1] - costs[0] == pytest.approx(kept[1] - kept[0], rel=0.15), (precision, again)
 
 
@@ -136,23 +147,23 @@ def test_images_in_a_row_are_as_many_as_the_scale_says(scale: str) -> None:
     for name in stage.shares:
         rows = [packer.pack(world.source(name, 0).documents(number)) for number in range(48)]
         mean = sum(len(row.pictures) for row in rows) / len(rows)
-        assert images_per_row(stage, name, numbers) == pytest.approx(mean, rel=0.1, abs=0.01), name
+        assert stage.images_per_row(name, numbers) == pytest.approx(mean, rel=0.1, abs=0.01), name
 
 
 def test_a_group_holds_its_shard_and_its_rows() -> None:
     none: dict[str, Any] = {"parts": (), "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
     cost = Cost(**none, state=500e9, activations=5e9, layer=1e9, rows=512)
     # 72 GB of each; 5 for the row and 2 for two layers leave 65: 500 / 8 = 62.5 fits, 500 / 4 does not
-    assert cost.group(Hardware(gpu="h100", count=512)) == 8
-    assert cost.group(Hardware(gpu="h200", count=512)) == 8
-    assert cost.group(Hardware(gpu="h100", count=32)) is None, "16 rows per GPU"
-    assert cost.per_gpu(Hardware(gpu="h100", count=512)) == 500e9 / 8 + 2e9 + 5e9
-    assert cost.workers(Hardware(gpu="h100")) == 64, "8 rows and 1 / 64 each"
+    assert group_of(cost, Hardware(gpu="h100", count=512)) == 8
+    assert group_of(cost, Hardware(gpu="h200", count=512)) == 8
+    assert group_of(cost, Hardware(gpu="h100", count=32)) is None, "16 rows per GPU"
+    assert bytes_per_gpu(cost, Hardware(gpu="h100", count=512)) == 500e9 / 8 + 2e9 + 5e9
+    assert workers_needed(cost, Hardware(gpu="h100")) == 64, "8 rows and 1 / 64 each"
     asked = Cost(**none, state=100e9, activations=5e9, layer=1e9, rows=1, whole=True)
-    assert asked.group(Hardware(gpu="h100", count=512)) is None, "an evaluation is not sharded"
-    assert asked.group(Hardware(gpu="h200")) == 1 and asked.per_gpu(Hardware(gpu="h200")) == 105e9
+    assert group_of(asked, Hardware(gpu="h100", count=512)) is None, "an evaluation is not sharded"
+    assert group_of(asked, Hardware(gpu="h200")) == 1 and bytes_per_gpu(asked, Hardware(gpu="h200")) == 105e9
     small = Cost(**none, state=10e9, activations=5e9, layer=1e9, rows=8)
-    assert small.group(Hardware(gpu="h100")) == 1
+    assert group_of(small, Hardware(gpu="h100")) == 1
 
 
 def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.CaptureFixture[str]) -> None:

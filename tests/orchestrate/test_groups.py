@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, load_scale
-from mm1_lab.orchestrate.execution.groups import workers_of
 from mm1_lab.orchestrate.execution.ray_tune import KILLED
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
@@ -33,10 +32,10 @@ def smoke(**changes: Any) -> Scale:
 
 def test_workers_go_by_the_size_of_the_decoder_or_of_the_encoder(stages: dict[str, Stage]) -> None:
     scale = smoke(workers={"85M": 2, "ViT-L": 4, "30B": 256})
-    assert {kind: workers_of(stage, scale) for kind, stage in stages.items()} == {
+    assert {kind: stage.workers(scale) for kind, stage in stages.items()} == {
         "evaluation": 2, "multimodal": 2, "decoder": 2, "encoder": 4,
     }  # fmt: skip
-    assert {workers_of(stage, smoke()) for stage in stages.values()} == {1}
+    assert {stage.workers(smoke()) for stage in stages.values()} == {1}
     assert isinstance(stages["evaluation"], EvaluationStage)
 
 
@@ -51,7 +50,7 @@ def test_workers_are_no_part_of_identity(tmp_path: Path) -> None:
 
 def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> None:
     with pytest.raises(RequestError, match="decoder has 2 rows per batch, too few for the 3 workers of 85M"):
-        workers_of(stages["decoder"], smoke(workers={"85M": 3}))
+        stages["decoder"].workers(smoke(workers={"85M": 3}))
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})
 

@@ -14,18 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import (
-    DecoderStage,
-    EncoderStage,
-    EvaluationStage,
-    ModelStage,
-    PretrainedDecoder,
-    RequestError,
-    Resources,
-    Scale,
-    SftStage,
-    Stage,
-)
+from mm1_lab.config import RequestError, Resources
 from mm1_lab.train.progress import Diverged, Progress, Report
 
 NOTICE_SECONDS = 15.0
@@ -36,45 +25,6 @@ PATIENCE = 6
 
 class Lost(Exception):
     """A node was lost together with a worker."""
-
-
-def workers_of(stage: Stage, scale: Scale) -> int:
-    """The number of processes that share the stage, by the size of its decoder or encoder in the scale's `workers`.
-
-    Those of an evaluation are the model's, but at most one per block of questions. Raises RequestError if the stage
-    cannot be split over this many.
-    """
-    if isinstance(stage, EvaluationStage):
-        return min(workers_of(stage.model, scale), stage.settings.blocks)
-    if isinstance(stage, EncoderStage) and stage.objective == "none":
-        return 1
-    names = names_of(stage, scale)
-    if isinstance(stage, DecoderStage):
-        rows = min(phase.batch_size for phase in stage.training.phases)
-    else:
-        assert isinstance(stage, EncoderStage | ModelStage)
-        rows = stage.training.batch_size
-    workers = max((scale.workers.get(name, 1) for name in names), default=1)
-    if workers > rows:
-        raise RequestError(
-            f"workers: {stage.KIND} has {rows} rows per batch, too few for the {workers} workers of {names[0]}"
-        )
-    if workers > 1 and isinstance(stage, SftStage) and stage.training.optimiser == "adafactor":
-        raise RequestError("workers: Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)")
-    return workers
-
-
-def names_of(stage: Stage, scale: Scale) -> list[str]:
-    """The names by which the scale's `workers` may mean the training stage."""
-    if isinstance(stage, EncoderStage):
-        return [name for name, size in scale.encoders.items() if size == stage.size]
-    if isinstance(stage, DecoderStage):
-        return [name for name, size in scale.decoders.items() if size == stage.size]
-    assert isinstance(stage, ModelStage)
-    if isinstance(stage.decoder, PretrainedDecoder):
-        ready = scale.pretrained_decoders.items()
-        return [name for name, model in ready if model.weights == stage.decoder.name]
-    return [name for name, size in scale.decoders.items() if size == stage.decoder.size]
 
 
 def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[Report], None], report: Report) -> None:

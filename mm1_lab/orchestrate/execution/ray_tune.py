@@ -28,7 +28,6 @@ from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.executor import Executor, Work
-from mm1_lab.orchestrate.execution.groups import workers_of
 from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome
@@ -157,7 +156,7 @@ class RayTune(Executor):
 
         logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
         tasks, scale = execution.work_list.tasks, context.scale
-        workers = {key: max(workers_of(stage, scale) for stage in task.stages) for key, task in tasks.items()}
+        workers = {key: max(stage.workers(scale) for stage in task.stages) for key, task in tasks.items()}
         for key, count in workers.items():
             if count > self.slots:
                 raise RequestError(

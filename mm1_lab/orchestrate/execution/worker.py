@@ -20,9 +20,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Scale, Stage, Trial
+from mm1_lab.config import RequestError, Scale, Stage, Trial
 from mm1_lab.files import write_json, write_text
-from mm1_lab.orchestrate.execution.groups import Lost, in_group, workers_of
+from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import REPOSITORY, data_cache
@@ -94,12 +94,12 @@ def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
             report(kind, progress)
 
         run: Run = _in_process
-        if context.groups and any(workers_of(one, scale) > 1 for one in task.stages):  # this process computes nothing
-            run = partial(in_group, workers_of(stage, scale), scale.resources, context.groups)
-        if isinstance(stage, EvaluationStage):
-            _evaluate(stage, task.trials, context, report_stage, run)
-        else:
+        if context.groups and any(one.workers(scale) > 1 for one in task.stages):  # this process computes nothing
+            run = partial(in_group, stage.workers(scale), scale.resources, context.groups)
+        if stage.TRAINS:
             _train(stage, context, report_stage, run)
+        else:
+            _evaluate(task.trials, context, report_stage, run)
     context.ledger.clear_failure(task.key)
 
 
@@ -152,9 +152,8 @@ def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> No
             return
         fresh = not any(folder.iterdir())
         started = time.monotonic()
-        if isinstance(stage, ModelStage) and not (folder / CODE).exists():  # a resumed stage keeps its first record
-            part = f"connector {stage.connector.kind}"
-            write_json(folder / CODE, {part: code_hash("connector", stage.connector.kind)})
+        if (parts := stage.code_parts()) and not (folder / CODE).exists():  # a resumed stage keeps its first record
+            write_json(folder / CODE, {f"{part} {name}": code_hash(part, name) for part, name in parts})
         inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
         run(partial(_run_stage, stage, folder, inputs, context), report)
         if fresh and stage.flops() > 0:
@@ -169,20 +168,20 @@ def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: 
     run_stage(stage, folder, inputs, _data(stage, context), report)
 
 
-def _evaluate(
-    stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report, run: Run
-) -> None:
-    ledger = context.ledger
-    with ledger.stage_lock(stage.fingerprint):
-        if not ledger.has_scores(stage.fingerprint):
-            run(partial(_score, stage, trials, context), report)
+def _evaluate(trials: Sequence[Trial], context: WorkerContext, report: Report, run: Run) -> None:
+    """Evaluates what all these trials share: they have the same recipe and seed."""
+    ledger, fingerprint = context.ledger, trials[0].fingerprint
+    with ledger.stage_lock(fingerprint):
+        if not ledger.has_scores(fingerprint):
+            run(partial(_score, trials, context), report)
 
 
-def _score(stage: EvaluationStage, trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
+def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> None:
     """Evaluates; in a team the first process writes the results."""
     from mm1_lab import team
     from mm1_lab.evaluate.run import evaluate
 
+    stage = trials[0].evaluation
     reset_process(stage.seed, context.scale)
     ledger = context.ledger
     started = time.monotonic()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from mm1_lab.config import ModelStage, Trial
+from mm1_lab.config import Stage, Trial
 from mm1_lab.results import Ledger
 from mm1_lab.source_code import changed_parts, changed_text
 
@@ -17,7 +17,7 @@ def forget_changed(trials: Iterable[Trial], ledger: Ledger) -> None:
     diverged = ledger.diverged()
     for trial in _distinct(trials):
         if any(_changed(trial, ledger)):
-            for stage in _models(trial):
+            for stage in _recorded(trial):
                 if changed_parts(ledger.code(stage.fingerprint)):
                     ledger.forget(stage.fingerprint)
             ledger.forget(trial.fingerprint)
@@ -29,15 +29,16 @@ def forget_changed(trials: Iterable[Trial], ledger: Ledger) -> None:
 
 
 def _changed(trial: Trial, ledger: Ledger) -> Iterator[str]:
-    """The changed parts of the trial's scores and of its models, which may have no scores yet."""
+    """The changed parts of the trial's scores and of the models before it, which may have no scores yet."""
     if ledger.has_scores(trial.fingerprint):
         yield from changed_parts(ledger.record(trial.fingerprint).get("code", {}))
-    for stage in _models(trial):
+    for stage in _recorded(trial):
         yield from changed_parts(ledger.code(stage.fingerprint))
 
 
-def _models(trial: Trial) -> list[ModelStage]:
-    return [stage for stage in trial.evaluation.chain() if isinstance(stage, ModelStage)]
+def _recorded(trial: Trial) -> list[Stage]:
+    """The stages of the trial whose weights have a record of code."""
+    return [stage for stage in trial.evaluation.chain() if stage.code_parts()]
 
 
 def _distinct(trials: Iterable[Trial]) -> Iterable[Trial]:

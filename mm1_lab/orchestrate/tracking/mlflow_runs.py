@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.files import RESULTS, locked
+from mm1_lab.files import DONE, RESULTS, locked
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking.mlflow_store import connect
 from mm1_lab.results import Ledger, Manifest
@@ -93,7 +93,7 @@ class SweepRuns:
         """Logs a finished trial from the results folder, and the stages it depends on, unless already complete."""
         record = self.ledger.record(fingerprint)
         chain = record["fingerprints"]
-        own = ("evaluation", "sft" if "sft" in chain else "multimodal")  # the trial shows the curve of its model
+        own = list(chain)[-2:]  # the evaluation and its model, whose curve the trial shows
         for kind, stage in chain.items():
             if kind not in own and self.ledger.has_weights(stage):
                 self.log_stage(kind, stage, record["config"]["seed"])
@@ -123,7 +123,7 @@ class SweepRuns:
         if self._is_complete(kind, fingerprint):
             return
         folder = self.ledger.stage_folder(fingerprint)
-        date = int((folder / "training.csv").stat().st_mtime * 1000)
+        date = int((folder / DONE).stat().st_mtime * 1000)
         self._open(kind, fingerprint, f"{kind} / seed {seed}{self.at}", date)
         quality = encoder_quality(self.ledger.summary(fingerprint))
         values = [(name, value, 0) for name, value in quality.items()]

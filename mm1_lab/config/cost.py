@@ -1,0 +1,166 @@
+"""What a stage requires, reckoned from shapes before it runs: FLOPs of each part, and bytes.
+
+FLOPs are those of matrix products, including attention over the whole row (as in PaLM's model FLOPs utilisation);
+recomputed activations are not counted again. Each kind of stage combines these functions in its method `cost`; how many
+GPUs that takes is in mm1_lab/orchestrate/planning/capacity.py.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mm1_lab.config.size import Size
+
+
+@dataclass(frozen=True)
+class Part:
+    """The work of a stage in one part of its network."""
+
+    name: str
+    positions: float
+    """Patches, image tokens or text tokens that the part processes over the whole stage."""
+    flops: float
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is counted on the network that a stage trains or evaluates, built on the meta device."""
+
+    counts: Mapping[str, int]
+    """Parameters by part of the network."""
+    connector: float = 0.0
+    """FLOPs of the connector's forward pass per image."""
+    vocabulary: int = 0
+    """Entries of the tokenizer."""
+
+    @property
+    def total(self) -> int:
+        """All parameters, embeddings included."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The requirements of a stage."""
+
+    parts: tuple[Part, ...]
+    parameters: int
+    """Parameters of the whole network, embeddings included."""
+    active: int
+    """Parameters used per token, fewer than `parameters` in a mixture of experts."""
+    state: float
+    """Bytes of all weights and, in training, of gradients and optimiser moments."""
+    activations: float
+    """Bytes kept for the backward pass per row (for an encoder: per image), logits included."""
+    layer: float
+    """Bytes of the largest layer's weights in the compute precision; sharded training gathers a layer at a time."""
+    weights: float
+    """Bytes of the finished stage on disk."""
+    checkpoint: float
+    """Bytes of its checkpoint on disk."""
+    rows: int
+    """Rows (for an encoder: images) per batch."""
+    copies: float = 0.0
+    """Bytes of `state` that each GPU of a group holds in full: half-precision weights kept for the backward pass."""
+    whole: bool = False
+    """Whether each GPU of a group holds everything, as in an evaluation."""
+
+    @property
+    def flops(self) -> float:
+        return sum(part.flops for part in self.parts)
+
+
+def bytes_per_value(precision: str) -> int:
+    """In matrix products at a stage's `precision`."""
+    return 4 if precision == "32-true" else 2
+
+
+def flops_per_position(size: Size, context: float, passes: int) -> float:
+    """FLOPs per position that attends to `context` others: 2 per parameter and pass, plus attention's two products.
+
+    `passes`: 1 forward, 2 with the gradients of activations, 3 with those of weights. Attention's backward pass, twice
+    its forward FLOPs, is needed even if only an earlier part is trained.
+    """
+    attention = 4 * size.layers * size.width * context
+    return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
+
+
+def encoder_part(size: Size, patch: int, image_size: int, images: float, passes: int) -> Part:
+    """A ViT's work on this many images of `image_size` pixels; the class token counts as one more position."""
+    patches = (image_size // patch) ** 2
+    embedding = 2 * 3 * patch**2 * size.width * patches
+    # pixels need no gradients, which saves one pass of the patch embedding
+    per_image = (patches + 1) * flops_per_position(size, patches + 1, passes) + min(passes, 2) * embedding
+    return Part("encoder", images * patches, images * per_image)
+
+
+def vocabulary_part(positions: float, width: int, vocabulary: int, passes: int) -> Part:
+    """The work of the logits at this many positions."""
+    return Part("vocabulary", positions, passes * 2 * positions * width * vocabulary)
+
+
+def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float:
+    """Bytes per position that the decoder's layers save for the backward pass, measured with torch's autograd.
+
+    Gate, up, activation and product of a feed-forward are in the compute precision, residuals and norms in fp32; of the
+    experts only the chosen ones count. With checkpointing each layer saves its input, and one layer at a time all."""
+    inner = size.feed_forward or 8 * size.width / 3
+    if size.experts:
+        sparse = 1 / size.experts_every
+        inner *= 1 - sparse + sparse * size.experts_per_token
+    layer = (40 if itemsize == 2 else 50) * size.width + 4 * itemsize * inner
+    return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
+
+
+def encoder_activations(size: Size, itemsize: int, checkpointing: bool = False) -> float:
+    """Bytes per position that a ViT's layers save for the backward pass."""
+    layer = (40 if itemsize == 2 else 64) * size.width
+    return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
+
+
+def logit_bytes(vocabulary: int, itemsize: int) -> float:
+    """Bytes per position in the loss: logits, their fp32 copy, its softmax, and the gradient."""
+    return (itemsize + 12) * vocabulary
+
+
+def active_parameters(total: int, size: Size) -> int:
+    """Those of `total` parameters that a token uses, of a network whose decoder has this size."""
+    return total - size.parameters().total + size.parameters().active
+
+
+def layer_bytes(size: Size, itemsize: int) -> float:
+    """Bytes of the largest layer's weights: experts in the compute precision, the rest in fp32 plus any copy."""
+    dense = size.parameters().dense / size.layers
+    extra = size.parameters().total - size.parameters().dense
+    return (4 + itemsize % 4) * dense + itemsize * extra / max(1, size.layers // size.experts_every)
+
+
+def training_cost(
+    parts: Iterable[Part],
+    network: Network,
+    *,
+    trained: int,
+    active: int,
+    itemsize: int,
+    rows: int,
+    activations: float = 0.0,
+    layer: float = 0.0,
+    checkpointing: bool = False,
+    per_trained: float = 16.0,
+) -> Cost:
+    """The cost of a training stage with `trained` trainable parameters at `per_trained` bytes each (fp32 weight,
+    gradient and Adam's two moments); autocast keeps a half-precision copy of all parameters."""
+    own = network.total
+    total = max(trained, own)
+    copies = 2.0 * total if itemsize == 2 else 0.0
+    return Cost(
+        parts=tuple(part for part in parts if part.flops),
+        parameters=own,
+        active=active,
+        state=per_trained * trained + 4.0 * (total - trained) + copies,
+        activations=activations,
+        layer=layer,
+        weights=4.0 * own,
+        checkpoint=4.0 * total + (per_trained - 8) * trained,
+        rows=rows,
+        copies=0.0 if checkpointing else copies,
+    )

@@ -1,0 +1,249 @@
+"""Training of a whole MM1: multimodal pre-training, and instruction tuning."""
+
+from typing import ClassVar
+
+from mm1_lab.config.base import Config
+from mm1_lab.config.cost import (
+    Cost,
+    Network,
+    Part,
+    active_parameters,
+    bytes_per_value,
+    decoder_activations,
+    encoder_activations,
+    encoder_part,
+    flops_per_position,
+    layer_bytes,
+    logit_bytes,
+    training_cost,
+    vocabulary_part,
+)
+from mm1_lab.config.errors import RequestError
+from mm1_lab.config.kinds.decoder import DecoderStage
+from mm1_lab.config.kinds.encoder import EncoderStage
+from mm1_lab.config.pretrained import PretrainedDecoder, PretrainedEncoder, PretrainedModel
+from mm1_lab.config.scale import Attention, MultimodalTraining, Scale, SftTraining
+from mm1_lab.config.size import Parameters
+from mm1_lab.config.stage import Stage
+
+TURN_TOKENS = 48
+"""Approximate tokens of a question with its answer in a packed row of instructions."""
+
+
+class ConnectorConfig(Config):
+    """A vision-language connector."""
+
+    kind: str
+    image_tokens: int
+    width: int
+    """Inner width, for kinds that have one."""
+
+
+class MultimodalStage(Stage):
+    """Multimodal pre-training of encoder, connector and decoder together."""
+
+    KIND: ClassVar[str] = "multimodal"
+    VERSION: ClassVar[int] = 3
+
+    encoder: EncoderStage | PretrainedEncoder
+    decoder: DecoderStage | PretrainedDecoder
+    image_size: int
+    connector: ConnectorConfig
+    shares: dict[str, float]
+    """Share of packed rows per source."""
+    sequence_length: int
+    max_images: int
+    frozen: tuple[str, ...]
+    """Parts that are not trained, in alphabetical order."""
+    blind: bool
+    training: MultimodalTraining
+    drop_overlong: bool = False
+    """Whether documents that do not fit a row are left out: images take more positions than the sources allow for."""
+    gradient_checkpointing: bool = False
+    attention: Attention = "masked"
+    stop_after: int | None = None
+    """Step after which training stops, before the end of its schedule."""
+    shuffled: bool = False
+    """A control: documents get the images of other documents."""
+
+    views: ClassVar[int] = 1
+    """Images that each picture is turned into."""
+
+    @property
+    def picture_tokens(self) -> int:
+        """Positions that a picture takes in a sequence."""
+        return self.connector.image_tokens
+
+    def parameters(self) -> Parameters:
+        return self.encoder.features.parameters() + self.decoder.shape.parameters()
+
+    def positions(self) -> int:
+        return (self.stop_after or self.training.steps) * self.training.batch_size * self.sequence_length
+
+    def images_per_row(self, source: str, scale: Scale) -> float:
+        """Encoder forward passes per packed row of the source."""
+        fits = self.sequence_length // self.picture_tokens
+        return min(scale.images_per_row.get(source, 0.0), fits, self.max_images)
+
+    def cost(self, network: Network, scale: Scale) -> Cost:
+        return _cost(self, network, scale)
+
+    def rows(self) -> int:
+        return self.training.batch_size
+
+    def size_names(self, scale: Scale) -> list[str]:
+        return _size_names(self.decoder, scale)
+
+    def code_parts(self) -> list[tuple[str, str]]:
+        return [("connector", self.connector.kind)]
+
+
+class PretrainedMM1(PretrainedModel):
+    """An exported model to fine-tune. Not a stage, because nothing has to be run. `size` is that of the decoder."""
+
+    encoder: PretrainedEncoder
+    decoder: PretrainedDecoder
+    connector: ConnectorConfig
+    blind: bool = False
+    """Whether it was trained with one flat colour in place of every image."""
+    gradient_checkpointing: bool = False
+    attention: Attention = "masked"
+    """As in MultimodalStage, from the scale; so is `gradient_checkpointing`."""
+
+
+class SftStage(Stage):
+    """Supervised fine-tuning of a model on instructions, with its own resolution and number of views."""
+
+    KIND: ClassVar[str] = "sft"
+    VERSION: ClassVar[int] = 3
+
+    model: MultimodalStage | PretrainedMM1
+    shares: dict[str, float]
+    """Share of packed rows per instruction set."""
+    sets: str = ""
+    """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
+    image_size: int
+    """Side of each view in pixels."""
+    views: int
+    frozen: tuple[str, ...]
+    training: SftTraining
+    drop_overlong: ClassVar[bool] = True
+    """Conversations that do not fit a row are left out."""
+
+    @property
+    def encoder(self) -> EncoderStage | PretrainedEncoder:
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> DecoderStage | PretrainedDecoder:
+        return self.model.decoder
+
+    @property
+    def connector(self) -> ConnectorConfig:
+        return self.model.connector
+
+    @property
+    def blind(self) -> bool:
+        return self.model.blind
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self.model.gradient_checkpointing
+
+    @property
+    def attention(self) -> Attention:
+        return self.model.attention
+
+    @property
+    def sequence_length(self) -> int:
+        return self.training.sequence_length
+
+    @property
+    def max_images(self) -> int:
+        return self.training.max_images
+
+    @property
+    def picture_tokens(self) -> int:
+        """Positions that a picture takes in a sequence: the image tokens of all its views."""
+        return self.views * self.connector.image_tokens
+
+    def parameters(self) -> Parameters:
+        return self.encoder.features.parameters() + self.decoder.shape.parameters()
+
+    def positions(self) -> int:
+        return self.training.steps * self.training.batch_size * self.sequence_length
+
+    def images_per_row(self, source: str, scale: Scale) -> float:
+        """Encoder forward passes per packed row of the instruction set: pictures, times views."""
+        pictures = self.sequence_length // (self.picture_tokens + TURN_TOKENS)
+        return self.views * min(pictures, self.max_images // self.views)
+
+    def cost(self, network: Network, scale: Scale) -> Cost:
+        # Adafactor keeps row and column sums instead of two moments
+        return _cost(self, network, scale, 8.0 if self.training.optimiser == "adafactor" else 16.0)
+
+    def rows(self) -> int:
+        return self.training.batch_size
+
+    def size_names(self, scale: Scale) -> list[str]:
+        return _size_names(self.decoder, scale)
+
+    def workers(self, scale: Scale) -> int:
+        workers = super().workers(scale)
+        if workers > 1 and self.training.optimiser == "adafactor":
+            raise RequestError("workers: Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)")
+        return workers
+
+    def code_parts(self) -> list[tuple[str, str]]:
+        return [("connector", self.connector.kind)]
+
+
+ModelStage = MultimodalStage | SftStage
+"""Stages that produce the weights of an MM1."""
+
+
+def _cost(stage: ModelStage, network: Network, scale: Scale, per_trained: float = 16.0) -> Cost:
+    training, size, encoder = stage.training, stage.decoder.shape, stage.encoder.features
+    counts, vocabulary, itemsize = network.counts, network.vocabulary, bytes_per_value(stage.precision)
+    positions = stage.positions()
+    rows = positions // stage.sequence_length
+    images = sum(share * stage.images_per_row(name, scale) for name, share in stage.shares.items())
+    patches = (stage.image_size // stage.encoder.patch) ** 2
+    tokens = stage.connector.image_tokens
+    frozen = set(stage.frozen)
+    passes, upstream_trained = {}, False
+    for part in ("encoder", "connector", "decoder"):  # forward; gradients of activations; gradients of weights
+        is_trained = part not in frozen
+        passes[part] = 1 + (is_trained or upstream_trained) + is_trained
+        upstream_trained = upstream_trained or is_trained
+    text_tokens = rows * (stage.sequence_length - images * tokens)
+    parts = [
+        encoder_part(encoder, stage.encoder.patch, stage.image_size, images * rows, passes["encoder"]),
+        Part("connector", images * rows * tokens, passes["connector"] * network.connector * images * rows),
+        Part("decoder", positions, positions * flops_per_position(size, stage.sequence_length, passes["decoder"])),
+        vocabulary_part(text_tokens, size.width, vocabulary, passes["decoder"]),
+    ]
+    names = {"encoder": ["encoder"], "connector": ["connector"], "decoder": ["decoder", "embedding"]}
+    most_images = max(stage.images_per_row(name, scale) for name in stage.shares)
+    checkpointing = stage.gradient_checkpointing
+    return training_cost(
+        parts,
+        network,
+        trained=sum(counts[name] for part in names if part not in frozen for name in names[part]),
+        active=active_parameters(network.total, size),
+        itemsize=itemsize,
+        rows=training.batch_size,
+        activations=stage.sequence_length * decoder_activations(size, itemsize, checkpointing)
+        + (stage.sequence_length - images * tokens) * logit_bytes(vocabulary, itemsize)
+        + most_images * patches * encoder_activations(encoder, itemsize, checkpointing) * (passes["encoder"] > 1),
+        layer=layer_bytes(size, itemsize),
+        checkpointing=checkpointing,
+        per_trained=per_trained,
+    )
+
+
+def _size_names(decoder: DecoderStage | PretrainedDecoder, scale: Scale) -> list[str]:
+    """The names of the model's decoder in the scale."""
+    if isinstance(decoder, PretrainedDecoder):
+        return [name for name, model in scale.pretrained_decoders.items() if model.weights == decoder.name]
+    return decoder.size_names(scale)
