@@ -1,79 +1,112 @@
 """What docs/architecture.md says one may add, added through the public tables, without a change of the library."""
 
 import argparse
-import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from analysis.judging.lessons import PATH, load_lessons
 from mm1_lab import cli, commands, options
 from mm1_lab.config import DecoderStage, RequestError, Stage, load_sweep
-from mm1_lab.config.size import Parameters
-from mm1_lab.data.types import Data
+from mm1_lab.config.size import Parameters, Size
+from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.evaluate import metrics
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.lab import load_sweep as load
-from mm1_lab.model import save_weights
+from mm1_lab.model import load_weights, save_weights
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import Execution
+from mm1_lab.orchestrate.plan_text import plan_text
 from mm1_lab.orchestrate.planning.plan import make_plan
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import run_sweep
 from mm1_lab.train.decoder import build
 from mm1_lab.train.progress import Report
-from mm1_lab.train.stages import KINDS, StageKind, run_stage
+from mm1_lab.train.stages import KINDS, StageKind
+from mm1_lab.weights import WEIGHTS
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 class Halved(Stage):
-    """A decoder whose weights are halved: a kind of stage of one's own."""
+    """A decoder whose weights are halved, in a decoder's place: a kind of stage of one's own."""
 
     KIND: ClassVar[str] = "halved"
     VERSION: ClassVar[int] = 1
-    decoder: DecoderStage
+    whole: DecoderStage
+
+    @property
+    def size(self) -> Size:
+        return self.whole.size
+
+    @property
+    def shape(self) -> Size:
+        return self.whole.shape
 
     def parameters(self) -> Parameters:
-        return self.decoder.parameters()
+        return self.whole.parameters()
 
     def positions(self) -> int:
-        return 0
+        return 10**6  # made up, to be seen in the plan
+
+
+def build_halved(stage: Halved, tokenizer: Tokenizer) -> PreTrainedModel:
+    return build(stage.whole, tokenizer)
 
 
 def halve(stage: Halved, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
-    from mm1_lab.model import load_weights
-
-    network = build(stage.decoder, data.tokenizer)
-    load_weights(network, inputs["decoder"])
+    network = build_halved(stage, data.tokenizer)
+    load_weights(network, inputs["whole"])
     for parameter in network.parameters():
         parameter.data /= 2
     save_weights(network, folder, stage)
 
 
-def test_a_kind_of_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squares: Data) -> None:
-    kind = StageKind(lambda stage, tokenizer: build(stage.decoder, tokenizer), halve)
-    monkeypatch.setitem(KINDS, Halved, kind)
-    sweep = load("data_mix", scale="smoke", only=["base"], results=tmp_path / "results")
-    model = sweep.trials[0].evaluation.model
-    assert isinstance(model.decoder, DecoderStage)
-    decoder = model.decoder.model_copy(update={"data": squares.identity})
-    stage = Halved(
-        **{name: getattr(decoder, name) for name in ("seed", "data", "precision", "compile")}, decoder=decoder
+def with_halved(request: Request) -> Request:
+    """The request's only trial, whose model starts from the halved decoder."""
+    (trial,) = request.trials
+    model = trial.evaluation.model
+    whole = model.decoder
+    assert isinstance(whole, DecoderStage)
+    shared = {name: getattr(whole, name) for name in Stage.model_fields}
+    model = model.model_copy(update={"decoder": Halved(**shared, whole=whole)})
+    evaluation = trial.evaluation.model_copy(update={"model": model})
+    return replace(request, trials=(trial.model_copy(update={"evaluation": evaluation}),))
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_kind_of_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """From its plan, also for GPUs, to a score, a record and MLflow."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(KINDS, Halved, StageKind(build_halved, halve))
+    on_gpus = with_halved(load("data_mix", "smoke", only=["base"], settings=("hardware={gpu: h100}",)))
+    text = plan_text([on_gpus])
+    row = next(line.split() for line in text.splitlines() if line.startswith("halved"))
+    assert row[:9] == ["halved", "waits", "1", "31.6K", "41.5G", "506", "KB", "127", "KB"], (
+        "6 · 6,912 · a million FLOPs"
     )
-    folders = {name: tmp_path / name for name in ("decoder", "halved")}
-    for folder in folders.values():
-        folder.mkdir()
-    run_stage(decoder, folders["decoder"], {}, squares, lambda progress: None)
-    run_stage(stage, folders["halved"], {"decoder": folders["decoder"]}, squares, lambda progress: None)
-    written = json.loads((folders["halved"] / "stage.json").read_text(encoding="utf-8"))
-    assert (written["kind"], written["fingerprint"]) == ("halved", stage.fingerprint)
-    assert [one.KIND for one in stage.chain()] == ["halved", "decoder"]
+    assert "waits for encoder and halved" in text and "halved 2.91e-08" in text
+    request = with_halved(load("data_mix", "smoke", only=["base"]))
+    assert run_sweep(request, Inline(), lambda folder: []) == 0
+    assert not capsys.readouterr().err, "MLflow has its run, too"
+    chain = {stage.KIND: stage for stage in request.trials[0].evaluation.chain()}
+    record = request.ledger.record(request.trials[0].fingerprint)
+    assert record["fingerprints"] == {kind: stage.fingerprint for kind, stage in chain.items()}
+    assert record["config"]["model"]["decoder"]["whole"]["size"] == chain["decoder"].size.model_dump(mode="json")
+    weights = [load_file(request.ledger.weights(chain[kind].fingerprint) / WEIGHTS) for kind in ("decoder", "halved")]
+    assert all(torch.equal(weights[0][name] / 2, halved) for name, halved in weights[1].items())
+    assert chain["halved"].workers(request.scale.model_copy(update={"workers": {"85M": 2}})) == 1
+    assert "Nothing to run." in plan_text([request])
 
 
 def test_an_executor(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.config import ModelStage, MultimodalStage
+from mm1_lab.config import ModelStage
 from mm1_lab.data.types import Answer, Document, Limits, Picture, Tokenizer, Tokens
 
 UNDONE, LOOKAHEAD = 2, 12
@@ -104,7 +104,7 @@ class Packer:
         return cls(
             tokenizer,
             Limits.of(stage),
-            prompt_loss_weight=1.0 if isinstance(stage, MultimodalStage) else 0.0,
+            prompt_loss_weight=0.0 if stage.tuned else 1.0,
             drop_overlong=stage.drop_overlong,
             is_planned=stage.data.kind == "shards",
         )

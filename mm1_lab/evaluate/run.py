@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mm1_lab import team
-from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, SftStage
+from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Picture
@@ -70,7 +70,7 @@ def evaluate(
     RequestError if there is nothing to evaluate on, or if a benchmark's files have changed.
     """
     settings = stage.settings
-    benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, isinstance(stage.model, SftStage), cache)
+    benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model, model_folder)
     model.to(team.device()).eval()

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, GenerationConfig
 
 from mm1_lab import files
-from mm1_lab.config import RequestError, SftStage, Trial
+from mm1_lab.config import RequestError, Trial
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
 from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.orchestrate.planning.request import Request
@@ -51,7 +51,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
     stage = trial.evaluation.model
     weights = weights_of(request, trial)
     data = request.open_data()
-    chat = {"world": WORLD_CHAT, "shards": USER_CHAT}[stage.data.kind] if isinstance(stage, SftStage) else CHAT
+    chat = {"world": WORLD_CHAT, "shards": USER_CHAT}[stage.data.kind] if stage.tuned else CHAT
     processor = MM1Processor(
         library_tokenizer(data.tokenizer),
         side=stage.image_size,

@@ -98,7 +98,7 @@ def check(stage: ModelStage) -> None:
     try:
         connector = build_connector(stage.connector, encoder, decoder, patches)
     except RequestError:
-        if stage.connector.kind not in CONNECTORS or not isinstance(stage, SftStage):
+        if stage.connector.kind not in CONNECTORS or not stage.tuned:
             raise
         raise RequestError(
             f"sft.resolution: connector {stage.connector.kind!r} cannot turn the {patches} patches of "

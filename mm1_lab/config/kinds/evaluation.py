@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+from pydantic import SerializeAsAny
+
 from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
 from mm1_lab.config.cost import (
     Cost,
@@ -32,7 +34,7 @@ class EvaluationStage(Stage):
     VERSION: ClassVar[int] = 4
     TRAINS: ClassVar[bool] = False
 
-    model: MultimodalStage | SftStage
+    model: SerializeAsAny[MultimodalStage | SftStage]
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """The user's benchmarks, in addition to the data's own."""
@@ -48,7 +50,7 @@ class EvaluationStage(Stage):
         return self.model.parameters()
 
     def canonical(self) -> dict[str, Any]:
-        in_world = self.data.kind == "world" and isinstance(self.model, SftStage)
+        in_world = self.data.kind == "world" and self.model.tuned
         return super().canonical() | ({"tuned": self.TUNED_VERSION} if in_world else {})
 
     @property

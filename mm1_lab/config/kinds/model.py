@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import SerializeAsAny
+
 from mm1_lab.config.base import Config
 from mm1_lab.config.cost import (
     Cost,
@@ -45,8 +47,9 @@ class MultimodalStage(Stage):
     KIND: ClassVar[str] = "multimodal"
     VERSION: ClassVar[int] = 3
 
-    encoder: EncoderStage | PretrainedEncoder
-    decoder: DecoderStage | PretrainedDecoder
+    encoder: SerializeAsAny[EncoderStage | PretrainedEncoder]
+    decoder: SerializeAsAny[DecoderStage | PretrainedDecoder]
+    """Either input may be another kind of stage, if it offers the properties of these that are asked for."""
     image_size: int
     connector: ConnectorConfig
     shares: dict[str, float]
@@ -68,6 +71,8 @@ class MultimodalStage(Stage):
 
     views: ClassVar[int] = 1
     """Images that each picture is turned into."""
+    tuned: ClassVar[bool] = False
+    """Whether it learns conversations: only answers count in the loss, and it is asked the benchmarks for these."""
 
     @property
     def picture_tokens(self) -> int:
@@ -117,7 +122,7 @@ class SftStage(Stage):
     KIND: ClassVar[str] = "sft"
     VERSION: ClassVar[int] = 3
 
-    model: MultimodalStage | PretrainedMM1
+    model: SerializeAsAny[MultimodalStage | PretrainedMM1]
     shares: dict[str, float]
     """Share of packed rows per instruction set."""
     sets: str = ""
@@ -129,6 +134,7 @@ class SftStage(Stage):
     training: SftTraining
     drop_overlong: ClassVar[bool] = True
     """Conversations that do not fit a row are left out."""
+    tuned: ClassVar[bool] = True
 
     @property
     def encoder(self) -> EncoderStage | PretrainedEncoder:
