@@ -45,6 +45,8 @@ class BenchmarkFiles(Config):
 class BenchmarkConfig(BenchmarkFiles):
     """A benchmark with its demonstrations, prompt and metric."""
 
+    PLACES: ClassVar[frozenset[str]] = BenchmarkFiles.PLACES | {"asked"}
+
     name: str = ""
     demonstrations: BenchmarkFiles | None = None
     """The benchmark's training split; fields that are not given are the same as for the questions."""
@@ -65,14 +67,19 @@ class BenchmarkConfig(BenchmarkFiles):
     """Maximum answer length in tokens. Default: derived from the reference answers."""
     digest: str = ""
     """Hash of the question and annotation files, so that changed files get new scores. Images are not hashed."""
+    asked: int | None = None
+    """Prompts at each number of shots, counted when the files are read, to estimate the cost: a question in each order
+    of its choices that is asked, and each choice whose likelihood is taken. Default: `evaluate.questions`."""
 
 
 class TextTask(Config):
     """A task of lm-eval, evaluated on the decoder alone."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"file"})
+    PLACES: ClassVar[frozenset[str]] = frozenset({"file", "shots"})
 
     name: str
     file: str
     digest: str
     """Hash of the task file and its data."""
+    shots: int = 0
+    """The file's `num_fewshot`, to estimate the cost."""

@@ -32,14 +32,21 @@ def format_of(files: BenchmarkFiles) -> Format:
     return FORMATS[name]
 
 
-@lru_cache(maxsize=32)
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
     """Returns the cached selection, or makes it from the files, possibly gigabytes. Raises RequestError."""
+    return chosen_once(config.model_copy(update={"asked": None}), settings, cache)  # which is counted from this
+
+
+@lru_cache(maxsize=32)
+def chosen_once(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
+    """`choose`, once per process for equal arguments."""
     if cache is None or config.format.endswith(".py"):  # a program may read files that no digest covers
         return _choose_from_files(config, settings)
     code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE]
     selection = [settings.questions, settings.blocks, max(settings.shots, default=0)]
-    key = hashlib.sha256(canonical_json([config.model_dump(mode="json"), selection, code]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        canonical_json([config.model_dump(mode="json", exclude={"asked"}), selection, code]).encode()
+    ).hexdigest()[:16]
     path = cache / "benchmarks" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):  # missing or damaged
         questions, examples, published = json.loads(path.read_text(encoding="utf-8"))

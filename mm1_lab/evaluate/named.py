@@ -111,15 +111,17 @@ def check_benchmarks(
     settings: EvaluationSettings,
     cache: Path | None = None,
     others: Iterable[str] = (),
-) -> None:
-    """Raises RequestError for the first problem that would make an evaluation fail, other than undecodable images.
+) -> list[BenchmarkConfig]:
+    """The benchmarks with the number of prompts that will be `asked`.
 
+    Raises RequestError for the first problem that would make an evaluation fail, other than undecodable images.
     `others` are the names of the data's own benchmarks and of text tasks.
     """
     names = Counter([*others, *(name for config in configs for name in names_of(config.name, config.metric))])
     for name, count in names.items():
         if not name or count > 1:
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a unique name")
+    checked = []
     for config in configs:
         if unknown := set(config.shots or ()) - set(settings.shots):
             raise RequestError(
@@ -130,6 +132,15 @@ def check_benchmarks(
         _pictures(config, config, questions)
         if config.demonstrations:
             _pictures(config, config.demonstrations, examples)
+        checked.append(config.model_copy(update={"asked": _asked(config, questions)}))
+    return checked
+
+
+def _asked(config: BenchmarkConfig, items: Sequence[Item]) -> int:
+    """The prompts at each number of shots, as evaluate/run.py makes them."""
+    choices = [len(item.choices) for item in items]
+    orders = sum(choices) if config.metric == "circular" else len(items)
+    return orders + (sum(choices) if all(choices) and items[0].answers else 0)
 
 
 def build_benchmark(

@@ -46,7 +46,13 @@ def open_task(path: Path) -> TextTask:
             digest.update(Path(file).read_bytes())
         except OSError as error:
             raise RequestError(f"{file}: cannot be read ({error.strerror}); correct its path in {path}") from None
-    return TextTask(name=str(values["task"]), file=str(path), digest=digest.hexdigest()[:16])
+    shots = values.get("num_fewshot")  # lm-eval checks it when it builds the task
+    return TextTask(
+        name=str(values["task"]),
+        file=str(path),
+        digest=digest.hexdigest()[:16],
+        shots=shots if isinstance(shots, int) else 0,
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

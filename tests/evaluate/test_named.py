@@ -61,7 +61,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, name: str, monke
     """In another process, which `cache_clear` stands for; other files, numbers or a damaged cache are read anew."""
 
     def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
-        choosing.choose.cache_clear()
+        choosing.chosen_once.cache_clear()
         return repr(built(config, settings, tmp_path / "cache"))  # pictures are equal only to themselves
 
     values = WRITERS[name](tmp_path)

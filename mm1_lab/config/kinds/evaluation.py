@@ -20,8 +20,14 @@ from mm1_lab.config.scale import EvaluationSettings, Scale
 from mm1_lab.config.size import Parameters
 from mm1_lab.config.stage import Stage
 
-WORLD_BENCHMARKS = 9
-"""Benchmarks of the miniature world: eight with images, and text-core. Users' shards have only held-out captions."""
+WORLD_ASKED = 9
+"""Benchmarks of the miniature world, at every number of shots: eight with images, and text-core, which is reckoned as
+if it had some."""
+TUNED_ASKED = 1
+"""Further ones that a tuned model is asked at every number of shots: worked solutions."""
+TUNED_ASKED_ALONE = 17
+"""Prompts per question number that a tuned model is given without demonstrations: nine benchmarks, of which one is
+asked in three orders of its choices and two have the likelihoods of three choices taken."""
 
 ANSWER_TOKENS = 24
 """Tokens of a question with its answer, without the image (approximate)."""
@@ -58,12 +64,26 @@ class EvaluationStage(Stage):
         """Tokens of a question with its image and answer."""
         return ANSWER_TOKENS + self.model.picture_tokens
 
+    def shown(self) -> int:
+        """Questions that are read with their pictures, each once for every prompt that it is in: as the question, as a
+        demonstration, in another order of its choices, or with a choice whose likelihood is taken.
+
+        Of users' data every benchmark counts as asked, and all `settings.questions` captions as held out.
+        """
+        settings = self.settings
+        prompts = [(one.asked or settings.questions, one.shots or settings.shots) for one in self.benchmarks]
+        if self.data.kind == "world":
+            each = settings.blocks * max(1, settings.questions // settings.blocks)
+            prompts.append((each * (WORLD_ASKED + TUNED_ASKED * self.model.tuned), settings.shots))
+            prompts.append((each * TUNED_ASKED_ALONE * self.model.tuned, (0,)))
+        else:
+            prompts.append((settings.questions, settings.shots))
+        return sum(count * (shots + 1) for count, numbers in prompts for shots in numbers)
+
     def positions(self) -> int:
-        own = WORLD_BENCHMARKS if self.data.kind == "world" else 1
-        shots_of_each = [self.settings.shots] * own + [one.shots or self.settings.shots for one in self.benchmarks]
-        return (
-            self.settings.questions * self.question_tokens * sum(shots + 1 for each in shots_of_each for shots in each)
-        )
+        """A question of a text task counts as one prompt of usual length; its choices are known to lm-eval alone."""
+        texts = sum(self.settings.questions * (task.shots + 1) for task in self.text_tasks)
+        return self.shown() * self.question_tokens + texts * ANSWER_TOKENS
 
     def cost(self, network: Network, scale: Scale) -> Cost:
         """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes.
@@ -72,7 +92,7 @@ class EvaluationStage(Stage):
         """
         model, positions, itemsize = self.model, self.positions(), bytes_per_value(self.precision)
         encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
-        images = positions * model.picture_tokens // (self.question_tokens * tokens)
+        images = self.shown() * model.picture_tokens // tokens
         parts = (
             encoder_part(encoder.features, encoder.patch, model.image_size, images, 1),
             Part("connector", images * tokens, network.connector * images),

@@ -210,8 +210,8 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
     names = [*own_names(in_world=not data), *(task.name for task in tasks)]
-    check_benchmarks(opened, scale.evaluate, cache, names)
-    return scale.model_copy(update={"benchmarks": tuple(opened), "text_tasks": tuple(tasks)})
+    checked = check_benchmarks(opened, scale.evaluate, cache, names)
+    return scale.model_copy(update={"benchmarks": tuple(checked), "text_tasks": tuple(tasks)})
 
 
 def decoders_tokenizer(
