@@ -5,7 +5,7 @@ from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 from analysis.judging.claims import judge_claims
-from analysis.judging.lessons import load_lessons
+from analysis.judging.lessons import known_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, without_floor, write_validity
 from analysis.judging.verdicts import asides, lesson_parts
@@ -93,7 +93,7 @@ def sweep_in_short(folder: Path) -> str:
 def _draw(folder: Path) -> Drawn:
     study, rules, failed = read_judged(folder)
     floor, kept = without_floor(study)
-    claims, lessons = judge_claims(study, failed, kept), load_lessons()
+    claims, lessons = judge_claims(study, failed, kept), known_lessons(folder.absolute().parents[1])
     if len(claims):
         claims["aside"] = claims["claim"].map(asides(study, lessons)).fillna("")
     samples = shared_samples(study, shown_arms(study))

@@ -68,7 +68,7 @@ ENCODERS = {
         "Dinov2Model", "layernorm", "embeddings.position_embeddings", leading=1, settings={"use_mask_token": False}
     ),
 }
-DECODERS = ("llama", "qwen2", "qwen3", "smollm3", "gemma")
+DECODERS = ["llama", "qwen2", "qwen3", "smollm3", "gemma"]
 """Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
 
 

@@ -1,10 +1,12 @@
 """What docs/architecture.md says one may add, added through the public tables, without a change of the library."""
 
 import argparse
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import ClassVar
 
 import pandas as pd
@@ -12,28 +14,41 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, Olmo2Config, PreTrainedModel, ViTConfig, ViTModel
 
-from analysis.judging.lessons import PATH, load_lessons
-from mm1_lab import cli, commands, options
-from mm1_lab.config import DecoderStage, RequestError, Stage, load_sweep
+from analysis import paper
+from analysis.judging.lessons import PATH, known_lessons, load_lessons
+from analysis.redraw import draw
+from mm1_lab import cli, commands, options, pretrained
+from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage, load_sweep
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.types import Data, Tokenizer
+from mm1_lab.data.world import questions as world_questions
+from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.questions import Asked, ask
+from mm1_lab.data.world.scenes import Scene, Split, sample_scene
+from mm1_lab.data.world.words import WorldTokenizer
 from mm1_lab.evaluate import metrics
-from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.named import build_benchmark
+from mm1_lab.evaluate.questions import Question
+from mm1_lab.evaluate.world import drawn_benchmark
 from mm1_lab.lab import load_sweep as load
-from mm1_lab.model import load_weights, save_weights
+from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
+from mm1_lab.model.encoder import pretrained_encoder_config
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.execution.worklist import Execution
 from mm1_lab.orchestrate.plan_text import plan_text
+from mm1_lab.orchestrate.planning.finding import find_scale
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.sweeping import run_sweep
+from mm1_lab.pretrained import EncoderFamily, read_decoder, read_encoder, text_config
 from mm1_lab.train.decoder import build
 from mm1_lab.train.progress import Report
 from mm1_lab.train.stages import KINDS, StageKind
 from mm1_lab.weights import WEIGHTS
+from tests.pretrained import save_tokenizer
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -130,11 +145,117 @@ def test_an_executor(tmp_path: Path) -> None:
     assert not make_plan(sweep.trials, sweep.ledger).tasks
 
 
-def test_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named in the YAML of a user's data."""
     monkeypatch.setitem(metrics.METRICS, "length", lambda said, question, benchmark: float(len(said)))
-    question = Question("0", "any", (), "", ("a",), "a")
-    benchmark = Benchmark("own", "vqa", "", "length", ((question,),), ((),), (".",), 4)
-    assert metrics.score(benchmark, ["four"]) == [4.0]
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n', encoding="utf-8")
+    data = tmp_path / "data.yaml"
+    data.write_text(
+        "text: [any.jsonl]\nbenchmarks: {mine: {questions: mine.jsonl, metric: length, shots: [0]}}\n", encoding="utf-8"
+    )
+    scale = with_benchmarks(find_scale("smoke"), data, None)
+    benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
+    assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
+
+
+def test_a_kind_of_question_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many things are red, asked of pictures as one of the kinds of a benchmark, in words that the world knows."""
+
+    def reds(random: Random, scene: Scene) -> Asked | None:
+        count = sum(thing.colour == "red" for thing in scene.things)
+        return Asked("reds", "how many things are red", str(count), ("1", "2", "3")) if count else None
+
+    monkeypatch.setitem(world_questions.KINDS, "reds", reds)
+
+    def make(random: Random, split: Split, number: int, block: int) -> Question | None:
+        scene = sample_scene(random, split)
+        asked = ask(random, scene, "reds")
+        return asked and Question("", asked.kind, (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
+
+    settings = EvaluationSettings(shots=(0, 2), questions=16, blocks=8, batch_size=4)
+    benchmark = drawn_benchmark(settings, 0, "mine", "vqa", "", "exact", make, 4)
+    known = WorldTokenizer()
+    assert all(known.decode(known.encode(question.prompt)) == question.prompt for question in benchmark.questions)
+    assert set(metrics.score(benchmark, ["1"] * 16)) == {0.0, 100.0}
+
+
+def test_a_family_of_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = ViTModel(ViTConfig(**tower, patch_size=7, image_size=28)).eval()
+    model.save_pretrained(tmp_path)
+    values = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(RequestError, match="family 'vit' are not supported"):
+        read_encoder(Pretrained(weights=str(tmp_path)))
+    family = EncoderFamily("ViTModel", "layernorm", "embeddings.position_embeddings", leading=1)
+    monkeypatch.setitem(pretrained.ENCODERS, "vit", family)
+    described = read_encoder(Pretrained(weights=str(tmp_path)))
+    encoder = Encoder(pretrained_encoder_config(described, 28)).eval()
+    encoder.load(described)
+    images = torch.randint(0, 256, (2, 3, 28, 28), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model((images / 255 - 0.5) / 0.5).last_hidden_state[:, 1:]
+        torch.testing.assert_close(encoder(encoder.normalise(images)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_family_of_decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    AutoModelForCausalLM.from_config(Olmo2Config(**shape, **tokens, vocab_size=320)).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    with pytest.raises(RequestError, match="family 'olmo2' are not supported"):
+        read_decoder(Pretrained(weights=str(tmp_path)))
+    monkeypatch.setattr(pretrained, "DECODERS", [*pretrained.DECODERS, "olmo2"])
+    described = read_decoder(Pretrained(weights=str(tmp_path)))
+    decoder = AutoModelForCausalLM.from_config(text_config(described, 320))
+    load_decoder(decoder, described)
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in decoder.state_dict().items())
+
+
+SWEEP = """
+title: Do captions alone keep text skill?
+reproduces: Fig. 99
+axis: data_mix
+recipe: base
+arms:
+  base: {}
+  captions: {data_mix: {captions: 1, interleaved: 0, text: 0}}
+panels: {a: {title: Mix, arms: {mixed: base, captions: captions}}}
+contrasts: [{claim: text keeps text skill, first: base, second: captions, measure: text-core, expect: greater}]
+"""
+LESSON = """
+- name: own
+  claim: text in the mix keeps text skill
+  by: ours
+  paper: nothing
+  section: none
+  sweep: mine
+  margin: none, the claim is a direction
+  parts: [{contrast: text keeps text skill}]
+"""
+
+
+def test_a_question_a_lesson_and_a_number_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files beside each other to the tables."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paper, "FOLDER", tmp_path)
+    rows = [paper.COLUMNS, ("a", "mixed", "captions", "text-core", "equal", "7.5", "MM1 Fig. 99")]
+    (tmp_path / "figure_99.csv").write_text("".join(f"{','.join(row)}\n" for row in rows), encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(SWEEP, encoding="utf-8")
+    lessons = tmp_path / "results" / "lessons.yaml"
+    lessons.parent.mkdir()
+    lessons.write_text(LESSON, encoding="utf-8")
+    assert cli.main(["run", "mine.yaml", "--scale", "smoke", "--inline", "--results", "results"]) == 0
+    contrasts = pd.read_csv("results/smoke/mine/contrasts.csv")
+    assert contrasts["paper"].tolist() == [7.5]
+    draw(Path("results"))
+    judged = pd.read_csv("results/smoke/lessons.csv").set_index("lesson")
+    assert (judged.loc["own", "sweep"], judged.loc["own", "paper"]) == ("mine", 7.5)
+    assert len(judged) == len(load_lessons()) + 1
+    lessons.write_text(LESSON.replace("name: own", "name: resolution"), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"results/lessons\.yaml: 2 lessons are named 'resolution'"):
+        known_lessons(Path("results"))
 
 
 def test_a_lesson(tmp_path: Path) -> None:

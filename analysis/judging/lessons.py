@@ -1,5 +1,6 @@
 """Loads the paper's lessons (`lessons.yaml`) and turns each into claims about a sweep's arms."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations, permutations, product
@@ -84,6 +85,19 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise RequestError(f"{path}: must hold a list of lessons")
     return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
+
+
+def known_lessons(results: Path) -> tuple[Lesson, ...]:
+    """The paper's lessons, then those of a `lessons.yaml` of the user's own in the results folder, of the same form.
+
+    All of them are one family. Raises RequestError for an invalid file, or a name that occurs twice.
+    """
+    own = results / PATH.name
+    lessons = (*load_lessons(), *(load_lessons(own) if own.exists() else ()))
+    for name, count in Counter(lesson.name for lesson in lessons).items():
+        if count > 1:
+            raise RequestError(f"{own}: {count} lessons are named {name!r}; give each a name of its own")
+    return lessons
 
 
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -> list[Claim]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.judging.claims import claim_of, grounds, judge_claims, say
-from analysis.judging.lessons import Lesson, claims_of, load_lessons
+from analysis.judging.lessons import Lesson, claims_of, known_lessons
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
 from analysis.judging.validity import failed_gates, validity_rows
 from analysis.judging.verdicts import combined, lesson_parts, lessons_about
@@ -39,7 +39,7 @@ def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide; judged on `seeds` alone."""
     study = read_study(folder).at_seeds(seeds)
-    return standing(study, load_lessons(), failed_gates(study, validity_rows(study)))
+    return standing(study, known_lessons(folder.absolute().parents[1]), failed_gates(study, validity_rows(study)))
 
 
 def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:

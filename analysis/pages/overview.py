@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.claims import in_short
-from analysis.judging.lessons import LAW, load_lessons
+from analysis.judging.lessons import LAW, known_lessons
 from analysis.judging.verdicts import all_parts, judge_lessons
 from analysis.pages.axes import axes_tables, draw_axes, levels_in_short, ranked
 from analysis.pages.lesson_tables import draw_lessons, lessons_tables, looks_note, short_lessons, tally
@@ -207,7 +207,7 @@ def _worlds(drawn: Iterable[Drawn]) -> dict[str, str]:
 
 def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     """Groups sweeps by scale, overrides and data, and judges the lessons of each group."""
-    lessons = load_lessons()
+    lessons = known_lessons(results)
     by_group: dict[tuple[str, str], list[Drawn]] = {}
     for one in drawn:
         by_group.setdefault(one.group, []).append(one)

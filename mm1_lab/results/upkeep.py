@@ -82,8 +82,9 @@ def masked_copy(results: Path) -> Path:
     for name in ("trials", "pictures", "failures"):
         if (results / name).is_dir():
             (copy / name).symlink_to(f"../{name}", target_is_directory=True)
-    for gates in results.glob("*/*/gates.csv"):  # of check-scale, which rule out verdicts and name the floor
-        write_bytes(copy / gates.relative_to(results), gates.read_bytes())
+    # gates of check-scale, which rule out verdicts and name the floor; lessons of the user's own
+    for path in (*results.glob("*/*/gates.csv"), *results.glob("*.yaml")):
+        write_bytes(copy / path.relative_to(results), path.read_bytes())
     for folder in list_variants(results):
         manifest, rows, chance = read_manifest(folder), read_trials(folder), random.Random(folder.name)
         by_seed: dict[int, list[str]] = {}
