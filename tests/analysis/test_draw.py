@@ -38,7 +38,7 @@ from analysis.pages.tables import (
 from analysis.proxies import pair_arms
 from analysis.redraw import draw, sweep_in_short
 from analysis.study import Study, read_study
-from analysis.style import annotate_head, save_png, styled
+from analysis.style import PALETTE, annotate_head, save_png, styled
 from analysis.table import to_markdown
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
@@ -417,6 +417,19 @@ def test_a_dollar_is_a_dollar_in_a_title(tmp_path: Path) -> None:
             figure = Figure(figsize=(3, 2))
             annotate_head(figure, "5 % for $1 {a, 10 % for $2", "a note")
             save_png(figure, tmp_path / "figure")
+
+
+def test_small_marks_keep_their_colours(tmp_path: Path) -> None:
+    figure = Figure(figsize=(6, 6))
+    axis = figure.subplots()
+    axis.imshow(np.random.default_rng(0).random((64, 64, 3)) * 0.5)  # many colours beside them
+    for place, colour in enumerate(PALETTE):
+        axis.plot(6 * place + 3, 3, marker="o", markersize=3, color=colour)
+    save_png(figure, tmp_path / "marks")
+    pixels = np.asarray(Image.open(tmp_path / "marks.png").convert("RGB")).reshape(-1, 3).astype(int)
+    for colour in PALETTE:
+        wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+        assert abs(pixels - wanted).max(axis=1).min() <= 12, colour
 
 
 def test_sweeps_of_the_same_settings_are_one_group(data_mix: Sweep) -> None:
