@@ -1,6 +1,7 @@
 """Sampled predictions of a sweep: an HTML page with several arms, and a figure of the base and the blind control."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,14 +77,22 @@ def _draw_cards(study: Study, cards: list[Sampled], path: Path) -> list[Path]:
         return save_png(figure, path)
 
 
+def _expected(card: Sampled) -> str:
+    """The first reference; of answers that several annotators gave, all: `yellow (7 of 10), green (2), purple (1)`."""
+    counts = Counter(map(str, card.question["references"]))
+    (text, most), *others = counts.most_common() or [("", 0)]
+    if most < 2 or not others:
+        return text
+    return ", ".join([f"{text} ({most} of {counts.total()})", *(f"{other} ({count})" for other, count in others)])
+
+
 def _card(axis: Axes, card: Sampled) -> None:
     if card.picture:
         axis.imshow(imread(card.picture), interpolation="nearest")
     axis.set_axis_off()
     asked = str(card.question["prompt"]) or "describe the picture"
-    expected = str(next(iter(card.question["references"]), ""))
     lines = [(f"{card.question['benchmark']}, {card.question['shots']}-shot", "#000000", True)]
-    texts = [(asked, "#444444"), (f"expected: {expected}", "#444444")]
+    texts = [(asked, "#444444"), (f"expected: {_expected(card)}", "#444444")]
     for arm, (text, points) in card.answers.items():
         texts.append((f"{arm} ({points:.0f}): {text or '(nothing)'}", RIGHT if points >= RIGHT_FROM else WRONG))
     for text, colour in texts:

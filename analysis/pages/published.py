@@ -24,6 +24,7 @@ NOTE = (
     "by itself, before the trial; a reconstructive one has no text tower to retrieve with."
 )
 POPE = dict.fromkeys(("pope-random f1", "pope-popular f1", "pope-adversarial f1"), "POPE")
+POPE_NOTE = "F1 of yes-no questions, half of which are to be answered by yes: 67 is what always saying yes gives."
 MIRRORS: dict[str, dict[str, str | None]] = {
     "Table 3": {
         "captions": "COCO", "novel-captions": "NoCaps", "text-captions": "TextCaps", "vqa": "VQAv2",
@@ -95,6 +96,8 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     heads = _mirrored(study, mirrors) if study.in_world else {}
     rows = [{heads.get(column, column): cell for column, cell in row.items()} for row in rows]
     notes = [OWN_TASKS, study.caution, *study.benchmark_notes, *references(paper.sources)]
+    if any(named["benchmark"] == "POPE"):
+        notes.insert(1, POPE_NOTE)
     heading = f"{name}: {title(study)}"
     return Table(heading, pd.DataFrame(rows), [note for note in notes if note], group="shots")
 
@@ -106,8 +109,9 @@ def _mirrored(study: Study, mirrors: Mapping[str, str | None]) -> dict[str, str]
     for name in scores["benchmark"].unique():
         if (label := mirrors.get(name.lower())) and name.lower() != label.lower():
             own.setdefault(label, []).append(name)
+    rate = {label: ", F1" for label, names in own.items() if all(name.endswith(" f1") for name in names)}
     return {
-        label: f"{names[0] if len(names) == 1 else f'mean of {len(names)}'} (mirrors {label})"
+        label: f"{names[0] if len(names) == 1 else f'mean of {len(names)}'} (mirrors {label}{rate.get(label, '')})"
         for label, names in own.items()
     }
 

@@ -26,7 +26,7 @@ PIXELS = 36
 MARGIN, COLUMN, SIDE, TITLE, LINE, GAP = 0.1, 2.4, 1.2, 0.3, 0.165, 0.2
 """In inches: the left and top margin, the width of a column, the side of an image, the height of a title and of a line
 of text, and the gap below a section."""
-LETTERS = 34
+LETTERS = 29
 """Characters per line of text that fit a column."""
 _STANDS_FOR = {
     "captions": "captions: noisy alt-text, some of it about another picture",
