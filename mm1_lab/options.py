@@ -73,6 +73,9 @@ UNTIL_DECIDED = (
     option("--looks", "numbers of seeds at which it judges; default: 4, 6, … up to --seeds", "4,6,8,10"),
 )
 NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
+WEIGHTS = switch(
+    "--weights", "train models again whose weights are missing (as after gc); finished trials keep their scores"
+)
 ALL_RESULTS = option(
     "--results",
     f"default: {RESULTS} and {STUDY} (figures and report: a copy of {STUDY}, only if {RESULTS} has none)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mm1_lab.files import PARTS
@@ -42,4 +43,4 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     if "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
-    return request
+    return replace(request, weights=bool(given.get("weights")))

@@ -11,7 +11,8 @@ from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, FAILED, ledger_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
-from mm1_lab.options import command, option, repeated
+from mm1_lab.formatting import counted, text_table
+from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import Ledger
 from mm1_lab.results.parts import Parts
 
@@ -107,18 +108,31 @@ KEPT = f"results whose best weights are kept, as several may share a store; repe
 
 
 @command(
-    "--keep best",
+    "--keep best --yes",
     option("--keep", KEEP, choices=["best", "none", "all"], default="best"),
     repeated("--results", KEPT, "DIR", type=Path),
     opt.STORE,
+    switch("--yes", "delete; without it, only show what would be deleted"),
 )
 def gc(options: argparse.Namespace) -> int:
-    """Delete weights, never results. Do not use it while a sweep runs."""
-    from mm1_lab.results.upkeep import free_weights
+    """Delete weights (with `--yes`), never results. Do not use it while a sweep runs."""
+    from mm1_lab.results.upkeep import delete_weights, spare_weights
 
     folders = options.results or [RESULTS, *([STUDY] if STUDY.is_dir() else [])]
-    freed = list(free_weights(Ledger(RESULTS, options.store), options.keep, folders))
-    print(f"freed {sum(size for _, size in freed) / 1e6:.1f} MB: {len(freed)} stages; no results were deleted")
+    ledger = Ledger(RESULTS, options.store)
+    spare = spare_weights(ledger, options.keep, folders)
+    rows = []
+    for kind in sorted({one.kind for one in spare}):
+        own = [one.size for one in spare if one.kind == kind]
+        rows.append((kind, str(len(own)), f"{sum(own) / 1e6:.1f} MB"))
+    if rows:
+        print("\n".join(text_table(("stage", "count", "size"), rows)), end="\n\n")
+    total = f"{sum(one.size for one in spare) / 1e6:.1f} MB: {counted(len(spare), 'stage')}"
+    if options.yes:
+        delete_weights(ledger, spare)
+        print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --weights")
+    else:
+        print(f"would free {total}, and no results. Nothing was deleted" + ("; add --yes to delete" if spare else ""))
     return DONE
 
 

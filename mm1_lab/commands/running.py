@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     opt.ONLY,
     *opt.REQUEST,
     *opt.UNTIL_DECIDED,
+    opt.WEIGHTS,
     opt.NO_PARTS,
     switch("--stages", "list every stage with its fingerprint and the FLOPs of its parts"),
 )
@@ -47,6 +48,7 @@ def plan(options: argparse.Namespace) -> int:
     *opt.UNTIL_DECIDED,
     option("--budget", "with --until-decided: start no look that would exceed this time", "6h"),
     switch("--anew", "recompute results whose connector or metric code has changed since, and what diverged"),
+    opt.WEIGHTS,
     opt.NO_PARTS,
 )
 def run(options: argparse.Namespace) -> int:

@@ -85,6 +85,6 @@ def run_until_decided(
 
 def _expected_seconds(request: Request, trials: Sequence[Trial], executor: Executor) -> float:
     """Expected wall-clock seconds for the trials' missing stages."""
-    plan, speeds = make_plan(trials, request.ledger), measured_speeds(request.ledger)
+    plan, speeds = make_plan(trials, request.ledger, request.weights), measured_speeds(request.ledger)
     seconds = sum(stage_seconds(stage, speeds) for task in plan.tasks.values() for stage in task.stages)
     return seconds / executor.at_once(request.scale) if seconds else 0.0

@@ -38,7 +38,7 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     ledger, hardware = first.ledger, first.scale.hardware
     variants = [request.variant for request in requests]
     asked = [(variant, trial) for variant, request in zip(variants, requests, strict=True) for trial in request.trials]
-    plan = make_plan((trial for _, trial in asked), ledger)
+    plan = make_plan((trial for _, trial in asked), ledger, first.weights)
     check_feasible(plan)
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
     costs, speeds = (plan_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())

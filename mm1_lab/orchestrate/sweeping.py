@@ -36,7 +36,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     """Runs the missing trials of the request; the work list is None if there were none."""
     if note := changed_note(request.trials, request.ledger):
         print(note)
-    plan = make_plan(request.trials, request.ledger)
+    plan = make_plan(request.trials, request.ledger, request.weights)
     if plan.tasks:
         missing = [stage for task in plan.tasks.values() for stage in task.stages]
         check_disk(missing, executor.at_once(request.scale), request.ledger.store)

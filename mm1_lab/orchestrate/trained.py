@@ -19,9 +19,10 @@ def weights_of(request: Request, trial: Trial) -> Path:
     """The folder of the trial's model. Raises RequestError if the model has no weights."""
     ledger, fingerprint = request.ledger, trial.evaluation.model.fingerprint
     if not ledger.has_intact_weights(fingerprint):
-        raise RequestError(
-            f"{trial.name}: there are no weights for it in {ledger.store}; run it first: {_run(request, trial)}"
-        )
+        has_scores = ledger.has_scores(trial.fingerprint)
+        what = "train it again (its scores stay)" if has_scores else "run it first"
+        command = _run(request, trial, *["--weights"] * has_scores)
+        raise RequestError(f"{trial.name}: there are no weights for it in {ledger.store}; {what}: {command}")
     return ledger.stage_folder(fingerprint)
 
 
@@ -33,5 +34,5 @@ def check_scored(request: Request, trial: Trial) -> None:
         )
 
 
-def _run(request: Request, trial: Trial) -> str:
-    return request.command("--seeds", f"{trial.seed},", "--only", trial.arm)
+def _run(request: Request, trial: Trial, *options: str) -> str:
+    return request.command("--seeds", f"{trial.seed},", "--only", trial.arm, *options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import DONE, write_bytes, write_csv, write_json
@@ -30,21 +31,45 @@ def verify(ledger: Ledger) -> tuple[int, int]:
     return len(folders), sum(not is_intact(folder) for folder in folders)
 
 
-def free_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> Iterator[tuple[Path, int]]:
-    """Deletes finished stages from the store, never results; yields each deleted folder and its size in bytes.
+class Spare(NamedTuple):
+    """A folder of the store that can be deleted."""
+
+    folder: Path
+    kind: str
+    """The kind of its stage, or `damaged`."""
+    size: int
+    """In bytes."""
+
+
+def spare_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> list[Spare]:
+    """The finished stages of the store that `keep` does not keep, and the damaged ones.
 
     `results`: the results folders whose best trials count.
     """
     kept = set().union(*map(_behind_the_best, results)) if keep == "best" else set()
     finished = [] if keep == "all" else [path.parent for path in ledger.store.glob(f"*/{DONE}")]
-    for folder in sorted([*finished, *ledger.store.glob("*.damaged")]):
-        if folder.name in kept:
-            continue
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        with ledger.stage_lock(folder.name):
-            (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
-            shutil.rmtree(folder, ignore_errors=True)
-        yield folder, size
+    folders = sorted([*finished, *ledger.store.glob("*.damaged")])
+    return [Spare(folder, _kind(folder), _size(folder)) for folder in folders if folder.name not in kept]
+
+
+def delete_weights(ledger: Ledger, spare: Iterable[Spare]) -> None:
+    for one in spare:
+        with ledger.stage_lock(one.folder.name):
+            (one.folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
+            shutil.rmtree(one.folder, ignore_errors=True)
+
+
+def _kind(folder: Path) -> str:
+    if folder.suffix == ".damaged":
+        return "damaged"
+    try:
+        return str(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, TypeError, KeyError):  # its kind is only shown
+        return "other"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _behind_the_best(results: Path) -> set[str]:

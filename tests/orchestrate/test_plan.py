@@ -53,6 +53,11 @@ def test_scores_without_weights_are_done(tmp_path: Path) -> None:
     plan = make_plan(trials, ledger)
     assert not plan.tasks
     assert {planned.state for planned in plan.stages.values()} == {"done", "not needed"}
+    finish(ledger.stage_folder(trials[1].evaluation.model.fingerprint))
+    plan = make_plan(trials, ledger, weights=True)
+    assert kinds(plan) == ["decoder", "encoder", "multimodal"], "only the model that is missing, with what it needs"
+    assert {name for task in plan.tasks.values() for name in task.names} == {("base", 0)}
+    assert all(plan.is_done(trial.fingerprint) for trial in trials)
 
 
 def test_only_what_a_missing_trial_needs_runs(tmp_path: Path) -> None:

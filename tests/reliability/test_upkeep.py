@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from mm1_lab.cli import main
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
+from tests.conftest import Place
 
 
 @pytest.fixture
@@ -53,12 +55,16 @@ def test_gc_frees_weights_and_never_results(ledger: Ledger, capsys: pytest.Captu
         r for r in (ledger.record(p.name) for p in (ledger.results / "trials").iterdir()) if _is_best(ledger, r)
     )
     (ledger.store / "old.damaged").mkdir()
-    assert main(["gc", "--keep", "all"]) == 0
+    assert main(["gc", "--keep", "all", "--yes"]) == 0
     assert stages(ledger) == before and not (ledger.store / "old.damaged").exists()
     assert main(["gc"]) == 0
+    assert stages(ledger) == before, "nothing without --yes"
+    shown = capsys.readouterr().out
+    assert re.search(r"^other +1 +0\.0 MB$", shown, re.M) and "Nothing was deleted; add --yes" in shown
+    assert main(["gc", "--yes"]) == 0
     kept = stages(ledger)
     assert kept == before & set(best["fingerprints"].values()) and 0 < len(kept) < len(before)
-    assert main(["gc", "--keep", "none"]) == 0
+    assert main(["gc", "--keep", "none", "--yes"]) == 0
     assert not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
     assert "no results were deleted" in capsys.readouterr().out
@@ -124,9 +130,9 @@ def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_bes
     variant = Path("smoke/data_mix")
     shutil.copytree(ledger.results / variant, other.results / variant)
     before = stages(ledger)
-    assert main(["gc", "--results", "results/local", "--results", "results/other"]) == 0
+    assert main(["gc", "--results", "results/local", "--results", "results/other", "--yes"]) == 0
     assert stages(ledger) == before
-    assert main(["gc", "--results", "results/other"]) == 0
+    assert main(["gc", "--results", "results/other", "--yes"]) == 0
     assert stages(ledger) == before & set(ledger.record(worse)["fingerprints"].values())
 
 
@@ -142,5 +148,25 @@ def test_gc_after_a_check_of_the_scale_alone_and_in_a_folder_without_results(
     gates = ledger.results / "smoke" / "check_scale" / "gates.csv"
     gates.parent.mkdir(parents=True)
     gates.write_text("gate,seed,what,value,low,high,needed,verdict\n", encoding="utf-8")
-    assert main(["gc", "--keep", "best"]) == 0
+    assert main(["gc", "--keep", "best", "--yes"]) == 0
     assert not stages(ledger)
+
+
+def test_weights_that_gc_deleted_are_trained_again_under_the_same_scores(finished: Place, tmp_path: Path) -> None:
+    """By the command that `export` names; the trial that was not asked for stays without."""
+    place = Place(tmp_path / "copy")
+    shutil.copytree(finished.folder, place.folder)
+    before = place.tables()
+    assert "freed" in place.run("gc", "--keep", "none", "--yes")
+    arm = ("data_mix", "--scale", "smoke", "--only", "base")
+    error = place.run("export", *arm, "mine", code=2)
+    command = "mm1-lab run data_mix --scale smoke --seeds 0, --only base --weights"
+    assert error.endswith(f"train it again (its scores stay): {command}\n") and error.count("\n") == 1
+    again = place.run(*command.split()[1:], "--inline")
+    assert "multimodal for base / seed 0" in again and "3 of 3 stages" in again
+    assert "nothing ran" in place.run(*command.split()[1:], "--inline")
+    assert place.tables() == before
+    stored = [path.relative_to(place.results) for path in place.results.glob("store/*/model.safetensors")]
+    assert len(stored) == 3, "encoder, decoder and the model of one arm, bit by bit those of before"
+    assert all((place.results / one).read_bytes() == (finished.results / one).read_bytes() for one in stored)
+    assert place.run("export", *arm, "mine") == "mine\n"

@@ -47,7 +47,7 @@ def check_disk(stages: Collection[Stage], slots: int, store: Path) -> None:
     if needed > free:
         raise RequestError(
             f"{store}: the sweep needs {needed / 1e9:.3g} GB there and {free / 1e9:.3g} GB are free; free some space "
-            "(mm1-lab gc --keep best) or give another --store"
+            "(mm1-lab gc --keep best --yes) or give another --store"
         )
 
 

@@ -64,13 +64,14 @@ class Plan:
         return self.stages[fingerprint].state == "done"
 
 
-def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
+def make_plan(trials: Iterable[Trial], ledger: Ledger, weights: bool = False) -> Plan:
     """Makes the plan for the trials from the ledger. Imports nothing heavy, so ten thousand trials take seconds.
 
-    A stage is missing if it has no results and a missing trial needs it. Each missing stage becomes a task of its own,
-    except that a stage needed by a single evaluation only is joined with it, which saves loading the weights. A stage
-    that diverged, and whatever needs it, never runs again: the same training would diverge again. Finished weights are
-    checked for damage only if a missing stage will load them.
+    A stage is missing if it has no results and a missing trial needs it; with `weights`, so is the model of a finished
+    trial whose weights have been deleted. Each missing stage becomes a task of its own, except that a stage needed by a
+    single evaluation only is joined with it, which saves loading the weights. A stage that diverged, and whatever needs
+    it, never runs again: the same training would diverge again. Finished weights are checked for damage only if a
+    missing stage will load them, or with `weights`.
     """
     plan = Plan(tuple(trials), {})
     diverged = ledger.diverged()
@@ -87,6 +88,10 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             else:
                 _add_missing(plan, ledger, trial.evaluation, missing, needed_by)
         owners.setdefault(fingerprint, {})[trial.name] = trial
+        model = trial.evaluation.model
+        if weights and ledger.has_scores(fingerprint) and not ledger.has_intact_weights(model.fingerprint):
+            _add_missing(plan, ledger, model, missing, needed_by)
+            owners.setdefault(model.fingerprint, {})[trial.name] = trial
 
     order = {trial.name: place for place, trial in enumerate(plan.trials)}
     for fingerprint, stage in reversed(missing.items()):  # consumers first, so that their trials reach every input

@@ -62,6 +62,8 @@ class Request:
     """The folder of the pre-trained decoder whose tokenizer the data use."""
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing sweep is judged."""
+    weights: bool = False
+    """Whether models without weights are trained again although their trials are finished."""
 
     @property
     def data_name(self) -> str:
