@@ -36,6 +36,10 @@ UNCERTAINTY = {
     "questions": "95 % intervals over questions, conditional on these models",
 }
 
+ADJUSTED = (
+    "Adjusted to seeds that they lack, by what these seeds do to the other arms (score = arm + seed), so that luck "
+    "with seeds moves no arm: the means of {arms}. Each seed's own scores are in `scores.csv`."
+)
 Blocks = tuple[pd.DataFrame, "pd.Series[int]", "pd.Series[int]"]
 
 
@@ -176,7 +180,20 @@ class Study:
     @property
     def notes(self) -> list[str]:
         """Notes below tables of means."""
-        return [f"Points; ± {self.uncertainty_note}.", *self.remarks]
+        adjusted = [ADJUSTED.format(arms=", ".join(self.adjusted))] if self.adjusted else []
+        return [f"Points; ± {self.uncertainty_note}.", *adjusted, *self.remarks]
+
+    @cached_property
+    def adjusted(self) -> list[str]:
+        """The arms whose means are not those of their own scores, but adjusted to seeds that they lack."""
+        if self.uncertainty != "seeds":
+            return []
+
+        def is_adjusted(arm: str, measure: str) -> bool:
+            mean, values = self.mean(arm, measure), self.seed_values(arm, measure)
+            return mean is not None and len(values) > 0 and not np.isclose(mean.estimate, np.mean(values), atol=1e-9)
+
+        return [arm for arm in self.scored if any(is_adjusted(arm, measure) for measure in self.measures)]
 
     @property
     def remarks(self) -> list[str]:

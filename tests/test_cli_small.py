@@ -201,6 +201,10 @@ def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pyte
     assert "results/study/mini/data_mix" in printed.err
     line = next(line for line in printed.out.splitlines() if line.startswith("0-shot"))
     assert line.split()[3] == f"{estimate:.1f}"
+    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "0,2"]) == 0
+    assert "Points, development seeds 0 and 2;" in capsys.readouterr().out
+    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "4"]) == 2
+    assert "captions has no scores at development seed 3" in capsys.readouterr().err
     assert main(["compare", "data_mix", "captions", "no-such"]) == 2
     assert "has no scores" in capsys.readouterr().err
     assert main(["compare", "data_mix", "captions", "base", *SMOKE]) == 2

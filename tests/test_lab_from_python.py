@@ -1,13 +1,15 @@
 """The examples in the docstrings, run."""
 
 import doctest
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mm1_lab import lab
+from mm1_lab import lab, results
+from tests.conftest import Place
 
 
 @pytest.mark.slow
@@ -16,6 +18,16 @@ def test_the_examples_run(place, monkeypatch: pytest.MonkeyPatch) -> None:  # ty
     found = doctest.testmod(lab, verbose=False)
     assert found.attempted >= 7 and found.failed == 0
     assert set(lab.plan(lab.load_sweep("data_mix", scale="smoke", only=["base"]))["state"]) == {"done"}
+
+
+def test_scores_are_of_the_trials_asked_for(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the folder has those of another arm."""
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    sweep = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
+    assert set(results.scores(sweep.folder)["arm"]) == {"base", "captions"}
+    scores = lab.run(sweep, inline=True)
+    assert set(scores["arm"]) == {"captions"} and list(scores.index) == list(range(len(scores)))
 
 
 def test_the_package_imports_nothing_until_it_is_asked() -> None:

@@ -1,6 +1,7 @@
 """Tables of a sweep: scores with the paper's numbers, losses, claims, experts; and the function that writes all."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +98,12 @@ def short_claims(claims: pd.DataFrame) -> Table:
     return Table(heading, pd.DataFrame(rows), [f"Not judged: {reason}." for reason in reasons])
 
 
-def compare_table(study: Study, first: str, second: str) -> Table:
-    """Compares two arms: a row per measure with both scores and their difference within seeds with its 95 % interval.
+def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
+    """Compares two arms at the seeds that both have, or at those in `only`: a row per measure with the means of both
+    and their difference within seeds with its 95 % interval.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
-    without scores, and for an arm and itself.
+    without scores, at a seed in `only` or at all, and for an arm and itself.
     """
     if first == second:
         raise RequestError(f"{first!r} is given twice; give two arms, of {', '.join(study.scored)}")
@@ -109,14 +111,15 @@ def compare_table(study: Study, first: str, second: str) -> Table:
         if study.representative(arm) not in study.scored:
             known = nearest(arm, study.scored)
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
+    study = replace(study, scores=study.scores[study.scores["seed"].isin(_compared(study, first, second, only))])
     rows, units, seeds = [], dict[str, None](), set[int]()
     for measure in study.measures:
         row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
-        means = (study.mean(arm, measure) for arm in (first, second))
+        values = (study.seed_values(study.representative(arm), measure) for arm in (first, second))
         units |= {UNITS[row["interval"]]: None} if row["interval"] else {}
         seeds |= {int(seed) for seed in row["seed_list"].split()}
         interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
-        rows.append((measure, *(mean and mean.estimate for mean in means), row["estimate"], interval))
+        rows.append((measure, *(np.mean(own) if own else None for own in values), row["estimate"], interval))
     over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
     notes = [f"Points, {seeds_text(sorted(seeds))}; {over}."] if seeds else []
     notes += [study.caution] * bool(study.caution)
@@ -124,6 +127,23 @@ def compare_table(study: Study, first: str, second: str) -> Table:
         notes = [f"{first} and {second} are the same trials."]
     heading = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
     return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
+
+
+def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> list[int]:
+    """The seeds at which both arms have scores. Raises RequestError if there is none, or if one of `only` is not."""
+    rows = study.scores
+    own = {arm: set(rows["seed"][rows["arm"] == study.representative(arm)]) for arm in (first, second)}
+    for arm, known in own.items():
+        if lacking := sorted(set(only) - known):
+            raise RequestError(
+                f"--seeds: {arm} has no scores at {seeds_text(lacking)}, only at {seeds_text(sorted(known))}"
+            )
+    if not (both := set.intersection(*own.values())):
+        each = " and ".join(f"{arm} has {seeds_text(sorted(known))}" for arm, known in own.items())
+        raise RequestError(
+            f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
+        )
+    return sorted(both & set(only) if only else both)
 
 
 OTHER_DOCUMENTS = (

@@ -31,7 +31,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     request = load_request(
         sweep,
         options.scale,
-        options.seeds,
+        "1" if options.seeds is None else options.seeds,
         given.get("only", ()) if only is None else only,
         options.set,
         given.get("data"),

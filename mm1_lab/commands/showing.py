@@ -64,13 +64,19 @@ def show(options: argparse.Namespace) -> int:
     opt.SWEEP,
     option("first", None, "ARM"),
     option("second", None, "ARM"),
-    *opt.REQUEST,
+    opt.SCALE,
+    opt.DATA,
+    option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
+    opt.SET,
+    opt.IN_RESULTS,
+    opt.STORE,
 )
 def compare(options: argparse.Namespace) -> int:
     """Compare two arms: scores, differences and their intervals."""
     from analysis.pages.tables import compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
+    from mm1_lab.orchestrate.planning.finding import parse_seeds
 
     request = request_of(options, options.sweep)
     folder = request.folder
@@ -78,7 +84,8 @@ def compare(options: argparse.Namespace) -> int:
     if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
         print(f"{folder}: holds no results; showing {published} instead", file=sys.stderr)
         folder = published
-    print(to_plain(compare_table(read_study(folder), options.first, options.second)))
+    only = parse_seeds(options.seeds) if options.seeds is not None else ()
+    print(to_plain(compare_table(read_study(folder), options.first, options.second, only)))
     return DONE
 
 

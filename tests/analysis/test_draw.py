@@ -29,6 +29,7 @@ from analysis.pages.overview import Drawn, stage_seconds
 from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.tables import (
     claims_table,
+    compare_table,
     floor_tables,
     means,
     means_table,
@@ -102,6 +103,35 @@ def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
     table = pd.read_csv(folder / "table.csv")
     assert table[table["arm"] == "captions-33"]["value"].isna().all()
     assert table[table["arm"] == "base"]["value"].notna().all()
+
+
+def test_means_adjusted_to_seeds_that_an_arm_lacks_say_so(three_seeds: Path, one_seed: Path) -> None:
+    study = read_study(three_seeds / "mini" / "data_mix")
+    for table in (means_table(study), short_table(study)):
+        (note,) = (note for note in table.notes if "Adjusted" in note)
+        assert "do to the other arms (score = arm + seed)" in note and "the means of base. Each" in note
+    assert not any("Adjusted" in note for note in read_study(one_seed / "mini" / "data_mix").notes)
+
+
+def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: Sweep) -> None:
+    """The other arm has a seed more, and one of its own."""
+    study = study_of(data_mix, (0, 1, 2, 3), missing=("interleaved/0", "interleaved/1", "captions/3"))
+    rows = [r.score for r in score_rows("interleaved", 2, 16) if r.family in ("captioning", "vqa") and r.shots == 0]
+    table = compare_table(study, "captions", "interleaved")
+    row = table.frame.set_index("measure").loc["0-shot"]
+    assert row["interleaved"] == pytest.approx(np.mean(rows)) and table.notes[0].startswith(
+        "Points, development seed 2;"
+    )
+    assert row["captions"] - row["interleaved"] == pytest.approx(row["difference"])
+    base = compare_table(study, "captions", "base", (0, 2))
+    assert base.notes[0].startswith("Points, development seeds 0 and 2;")
+    with pytest.raises(
+        RequestError, match=r"--seeds: interleaved has no scores at development seed 0, only at .* 2 and 3"
+    ):
+        compare_table(study, "captions", "interleaved", (0, 2))
+    apart = study_of(data_mix, (0, 1), missing=("interleaved/0", "captions/1"))
+    with pytest.raises(RequestError, match=r"captions has .* seed 0 and interleaved has .* seed 1; .* that both have"):
+        compare_table(apart, "captions", "interleaved")
 
 
 def test_rows_stand_in_the_sweeps_order(three_seeds: Path, data_mix: Sweep) -> None:
