@@ -35,16 +35,22 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return f"{kind}seed{'s' * several} {', '.join(map(str, seeds[:-1]))}{' and ' * several}{seeds[-1]}"
 
 
+def tuned_on(seeds: Sequence[int]) -> str:
+    """A warning about sorted seeds of the miniature world if all of them are development seeds; otherwise empty."""
+    if not seeds or not set(seeds) <= set(DEVELOPMENT):
+        return ""
+    return f"The {seeds_text(seeds)}, on which the world and its recipes were tuned."
+
+
 def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
     """Why the results decide nothing, or a warning about their world and seeds; empty if there is none."""
     if manifest.scale == "smoke":
         return "Smoke scale: models learn nothing here, and the numbers only show that everything runs."
-    in_world = manifest.data.kind == "world"
     said = []
     if len(seeds) == 1:
         said.append(f"One seed ({seeds[0]}): the spread over seeds is unknown, so nothing is decided.")
-    elif in_world and set(seeds) <= set(DEVELOPMENT):
-        said.append(f"The {seeds_text(seeds)}, on which the world and its recipes were tuned.")
+    if manifest.data.kind == "world" and (note := tuned_on(seeds)):
+        said.append(note)
     if earlier_world(manifest):
         said.append(f"Made in an earlier miniature world ({manifest.data.digest}, now {WORLD_DATA.digest}).")
     return " ".join(said)

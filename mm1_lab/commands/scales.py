@@ -30,6 +30,7 @@ def check_scale(options: argparse.Namespace) -> int:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
     from analysis.judging.validity import validity_rows, validity_table
+    from analysis.seeds import tuned_on
     from analysis.study import read_study
     from analysis.table import to_plain
     from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
@@ -43,7 +44,7 @@ def check_scale(options: argparse.Namespace) -> int:
     verdicts: list[str] = []
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
-        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None))
+        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), tuned_on)
         print(f"\n{gates_text(rows)}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:

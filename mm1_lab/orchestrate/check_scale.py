@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm1_lab.config import PretrainedModel, RequestError, Stage
 from mm1_lab.files import write_csv, write_text
@@ -22,20 +24,36 @@ if TYPE_CHECKING:
 GATES = ("words", "probe", "lower", "leaks", "prompts")
 """The decoder on scenes in words, linear probes of the encoder, also at a lower resolution, leaks, prompt lengths."""
 OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
+OF_SEEDS = ("probe", "lower", "words")
+"""The gates that are measured at each seed; the others are about the data."""
+ORDER = ("prompts", *OF_SEEDS, "leaks")
+"""The gates as they stand in files."""
+SETUP = "setup"
+"""The column of `gates.csv` with what a row was measured of: the fingerprint of the base at seed 0."""
 HEADING = ("gate", "seed", "what", "value", "95 % interval", "needed", "verdict")
 Part = TypeVar("Part", bound=Stage)
 
 
-def measure_gates(request: Request, gates: Sequence[str], samples: int, executor: Executor) -> list[GateRow]:
-    """Measures the gates and prints progress; writes `check_scale/gates.csv` and `.md` if all gates are requested.
+def measure_gates(
+    request: Request,
+    gates: Sequence[str],
+    samples: int,
+    executor: Executor,
+    caution: Callable[[Sequence[int]], str] = lambda seeds: "",
+) -> list[GateRow]:
+    """Measures the gates and prints progress; returns what was measured.
 
-    `request` holds the base arm only. Raises RequestError if an encoder or decoder cannot be trained.
+    Writes it to `check_scale/gates.csv` and `.md`, with what earlier checks measured of the same scale and data.
+    `request` holds the base arm only; `caution` is a note on seeds. Raises RequestError if an encoder or decoder cannot
+    be trained, or for a damaged file of an earlier check.
     """
     scale, ledger = request.scale, request.ledger
     trials = [trial.evaluation for trial in request.trials]
     base, lowest = request.sweep.base.resolution, min(scale.resolutions)
     if base == "native":
         raise RequestError(OTHERS)
+    setup = request.resolve("base", request.sweep.base, 0).fingerprint
+    former = _read(_folder(request) / "gates.csv", setup)
     encoders = [(_own(trial.model.encoder), base) for trial in trials if "probe" in gates]
     if "lower" in gates and lowest < base:
         recipe = request.sweep.base.model_copy(update={"resolution": lowest})
@@ -68,8 +86,7 @@ def measure_gates(request: Request, gates: Sequence[str], samples: int, executor
         longest = max(phase.sequence_length for phase in scale.decoder.phases)
         leaks = measures.no_leaks(scale.evaluate, [trial.seed for trial in trials], samples, longest)
         measure(f"leaks in {samples:,} samples", leaks)
-    if set(gates) == set(GATES):
-        _write(request, rows)
+    _write(request, merge(former, rows), setup, caution)
     return rows
 
 
@@ -96,19 +113,82 @@ def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> N
         raise RequestError(f"{plan.tasks[key].label} {outcome.kind}: {outcome.reason} ({log})")
 
 
-def _write(request: Request, rows: Sequence[GateRow]) -> None:
-    """Writes the gates to a folder next to those of the scale's sweeps."""
+def _folder(request: Request) -> Path:
+    """The folder of the gates, next to those of the scale's sweeps."""
+    return request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name))
+
+
+def _read(path: Path, setup: str) -> list[GateRow]:
+    """What earlier checks measured of the same setup; rows of another one, or that do not name theirs, are left out."""
+    from mm1_lab.evaluate.gates import GateRow
+
+    if not path.exists():
+        return []
+
+    def bound(cell: str) -> float | None:
+        return float(cell) if cell else None
+
+    def row(cells: Mapping[str, str]) -> GateRow:
+        seed = int(cells["seed"]) if cells["seed"] else None
+        value, low, high = float(cells["value"]), bound(cells["low"]), bound(cells["high"])
+        verdict: Any = cells["verdict"]
+        return GateRow(cells["gate"], seed, cells["what"], value, low, high, cells["needed"], verdict)
+
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [row(cells) for cells in csv.DictReader(file) if cells.get(SETUP) == setup]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise RequestError(f"{path}: cannot be read ({error}); delete it and check again") from None
+
+
+def merge(former: Iterable[GateRow], new: Sequence[GateRow]) -> list[GateRow]:
+    """The rows of all checks, in the order of files. A new row takes the place of one of the same gate, seed and
+    measurement; of a gate about the data, of all its rows."""
+    done = {key for row in new for key in _keys(row)}
+    rows = [*(row for row in former if not done & set(_keys(row))), *new]
+    return sorted(rows, key=lambda row: (ORDER.index(_gate(row)), -1 if row.seed is None else row.seed))
+
+
+def _keys(row: GateRow) -> tuple[object, ...]:
+    return ((row.gate, row.seed, row.what),) if _gate(row) in OF_SEEDS else (row.gate,)
+
+
+def _gate(row: GateRow) -> str:
+    """The gate of `GATES` that a row is of."""
+    names = {"told in words": "words", "no leaks": "leaks", "prompts fit": "prompts"}
+    return names.get(row.gate) or ("lower" if row.verdict == "reported" else "probe")
+
+
+def not_measured(rows: Iterable[GateRow], seeds: Iterable[int], gates: Sequence[str] = GATES) -> list[str]:
+    """The `gates` without a row, and the seeds at which another one has none: `lower`, `words at seed 3`."""
+    known, every = {(_gate(row), row.seed) for row in rows}, sorted(set(seeds))
+    found = []
+    for gate in gates:
+        lacking = [seed for seed in every if (gate, seed) not in known] if gate in OF_SEEDS else []
+        if gate not in {name for name, _ in known}:
+            found.append(gate)
+        elif lacking:
+            found.append(f"{gate} at seed{'s' * (len(lacking) > 1)} {', '.join(map(str, lacking))}")
+    return found
+
+
+def _write(request: Request, rows: Sequence[GateRow], setup: str, caution: Callable[[Sequence[int]], str]) -> None:
     from mm1_lab.evaluate.gates import GateRow, floor_kinds
 
-    folder = request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name))
-    columns = [field.name for field in fields(GateRow)]
-    write_csv(folder / "gates.csv", columns, (map(_plain, astuple(row)) for row in rows))
+    folder = _folder(request)
+    columns = [*(field.name for field in fields(GateRow)), SETUP]
+    write_csv(folder / "gates.csv", columns, ([*map(_plain, astuple(row)), setup] for row in rows))
     table = [HEADING, ["---"] * len(HEADING), *map(_cells, rows)]
     markdown = "\n".join("| " + " | ".join(line) + " |" for line in table)
-    title = f"# Gates of {request.scale_name}, seeds {', '.join(str(trial.seed) for trial in request.trials)}"
+    seeds = sorted({row.seed for row in rows if row.seed is not None} | {trial.seed for trial in request.trials})
+    title = f"# Gates of {request.scale_name}, seeds {', '.join(map(str, seeds))}"
     kinds = floor_kinds(list(rows))
-    floor = f"Floor, no result at this scale: {', '.join(kinds)}." if kinds else "No kind of question is floor."
-    write_text(folder / "gates.md", "\n\n".join([title, markdown, floor]) + "\n")
+    notes = [f"Floor, no result at this scale: {', '.join(kinds)}." if kinds else "No kind of question is floor."]
+    lower = request.sweep.base.resolution != min(request.scale.resolutions)
+    gates = [gate for gate in GATES if gate != "lower" or lower]
+    if missing := not_measured(rows, seeds, gates):
+        notes.append(f"Not measured, by the names of `check-scale --only`: {'; '.join(missing)}.")
+    write_text(folder / "gates.md", "\n\n".join(filter(None, [title, markdown, *notes, caution(seeds)])) + "\n")
 
 
 def gates_text(rows: Sequence[GateRow]) -> str:

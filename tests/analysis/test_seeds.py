@@ -10,7 +10,8 @@ from mm1_lab.results import Manifest
 @pytest.mark.parametrize(
     ("seeds", "digest", "said"),
     [
-        ([0], WORLD_DATA.digest, ["One seed (0)"]),
+        ([0], WORLD_DATA.digest, ["One seed (0)", "The development seed 0, on which"]),
+        ([100], WORLD_DATA.digest, ["One seed (100)"]),
         ([0, 1, 2], WORLD_DATA.digest, ["development seeds 0–2"]),
         ([0, 1, 2], "world-1", ["development seeds 0–2", "earlier miniature world (world-1"]),
         ([100, 101], "world-1", ["earlier miniature world (world-1"]),

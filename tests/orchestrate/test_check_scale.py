@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.evaluate.gates import GateRow
+from mm1_lab.orchestrate.check_scale import merge, not_measured
 from mm1_lab.train import probe
 
 SMALL = ("--samples", "500", "--set", "evaluate.questions=8", "--set", "evaluate.shots=[0, 4]")
@@ -42,7 +44,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     assert "No seed has finished trials of both base and blind" in output
 
 
-def test_one_gate_alone_needs_no_weights_and_writes_nothing(
+def test_one_gate_alone_needs_no_weights(
     place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place.folder)
@@ -50,6 +52,60 @@ def test_one_gate_alone_needs_no_weights_and_writes_nothing(
     assert capsys.readouterr().out.count("pass") == 9
     assert main(["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.shots=[0, 16]"]) == 1
     assert re.search("≤ 256 +fail", capsys.readouterr().out)
-    assert not list(place.results.glob("store/*/DONE")) and not list(place.results.glob("smoke/*"))
+    assert not list(place.results.glob("store/*/DONE"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2
     assert "there is no gate 'prompt'; did you mean 'prompts'" in capsys.readouterr().err
+
+
+def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named(
+    place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place.folder)
+    assert main(["check-scale", "smoke", "--only", "leaks", "--samples", "500"]) == 0
+    folder = place.results / "smoke" / "check_scale"
+    text = (folder / "gates.md").read_text(encoding="utf-8")
+    assert "Not measured, by the names of `check-scale --only`: words; probe; lower; prompts." in text
+    assert "The development seed 0, on which the world and its recipes were tuned." in text
+    assert main(["check-scale", "smoke", "--only", "prompts", "--seeds", "100,"]) == 0
+    table = folder / "gates.csv"
+    with table.open(encoding="utf-8", newline="") as file:
+        first, *rows = list(csv.DictReader(file))
+    assert first["gate"] == "prompts fit" and {row["gate"] for row in rows} == {"prompts fit", "no leaks"}
+    text = (folder / "gates.md").read_text(encoding="utf-8")
+    assert "--only`: words; probe; lower." in text and "development" not in text
+
+    written = table.read_text(encoding="utf-8")
+    table.write_text(written.replace(first["setup"], "of an earlier world"), encoding="utf-8")
+    assert main(["check-scale", "smoke", "--only", "prompts"]) == 0
+    assert "no leaks" not in table.read_text(encoding="utf-8"), "measured of something else"
+    table.write_text(written.replace("prompts fit,,", "prompts fit,first,"), encoding="utf-8")
+    assert main(["check-scale", "smoke", "--only", "prompts"]) == 2
+    assert "gates.csv: cannot be read" in capsys.readouterr().err
+
+
+def test_a_check_replaces_what_it_measures_again() -> None:
+    def row(gate: str, seed: int | None, what: str, value: float, verdict: Any = "pass") -> GateRow:
+        return GateRow(gate, seed, what, value, None, None, "", verdict)
+
+    former = [
+        row("prompts fit", None, "vqa", 200),
+        row("linear probe", 0, "colour at 336", 99),
+        row("linear probe", 0, "colour at 224", 98, "reported"),
+        row("told in words", 0, "colour", 95),
+        row("no leaks", None, "test scenes in 500 samples", 0),
+    ]
+    again = [
+        row("told in words", 0, "colour", 80, "floor"),
+        row("linear probe", 1, "colour at 336", 97),
+        row("no leaks", None, "test scenes in 900 samples", 0),
+    ]
+    rows = merge(former, again)
+    assert [(one.what, one.seed, one.value) for one in rows] == [
+        ("vqa", None, 200),
+        ("colour at 336", 0, 99),
+        ("colour at 336", 1, 97),
+        ("colour at 224", 0, 98),
+        ("colour", 0, 80),
+        ("test scenes in 900 samples", None, 0),
+    ]
+    assert not_measured(rows, [0, 1, 2]) == ["words at seeds 1, 2", "probe at seed 2", "lower at seeds 1, 2"]
