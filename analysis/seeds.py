@@ -42,6 +42,14 @@ def tuned_on(seeds: Sequence[int]) -> str:
     return f"The {seeds_text(seeds)}, on which the world and its recipes were tuned."
 
 
+def tuned_sweeps(seeds: Mapping[str, Sequence[int]]) -> str:
+    """The same about several sweeps of the miniature world, from the seeds of each: about all of them, or by name."""
+    tuned = [sweep for sweep, own in seeds.items() if set(own) <= set(DEVELOPMENT)]
+    if len(tuned) == len(seeds):
+        return tuned_on(sorted({seed for own in seeds.values() for seed in own}))
+    return f"Of development seeds, on which the world and its recipes were tuned: {', '.join(tuned)}." if tuned else ""
+
+
 def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
     """Why the results decide nothing, or a warning about their world and seeds; empty if there is none."""
     if manifest.scale == "smoke":

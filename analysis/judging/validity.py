@@ -17,13 +17,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.seeds import caution
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text, to_markdown, write_csv
 from mm1_lab.config import WORLD_DATA
 from mm1_lab.files import write_text
 from mm1_lab.results import variant_name
-from mm1_lab.results.summary import PLAIN, benchmark_scores, by_content
+from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
 Verdict = Literal["pass", "floor", "fail", "needs more seeds"]
 """`floor`: a kind of question that does not count as a result."""
@@ -38,6 +39,7 @@ TALLY: dict[Verdict, str] = {
 ABOVE = 5.0
 """Points by which the interval's lower end must exceed the majority answer and the blind control."""
 CEILING = 95.0
+"""Most points that leave room for a better arm: VQA, captions by content, text-core. Captions by CIDEr have a range."""
 CIDER = (40.0, 150.0)
 SEED_SPREAD = {"0 shots": 3.0, "few shots, captions by content": 5.0}
 """Largest standard deviation of the base's average over seeds, in points."""
@@ -64,7 +66,9 @@ class Row:
 def validity_rows(study: Study) -> list[Row]:
     """The rules for a sweep; empty if no seed has both a finished base and a finished blind control."""
     facts = _Facts(study)
-    return [*facts.seeing(), *facts.captions(), *facts.steps(), *facts.steadiness()] if facts.seeds else []
+    if not facts.seeds:
+        return []
+    return [*facts.seeing(), *facts.captions(), *facts.text(), *facts.steps(), *facts.steadiness()]
 
 
 def read_judged(folder: Path) -> tuple[Study, list[Row], tuple[str, ...]]:
@@ -120,7 +124,8 @@ def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table
 
 def validity_table(study: Study, rows: Sequence[Row]) -> Table:
     """The rules as a table for people."""
-    manifest, seeds = study.manifest, len(_Facts(study).seeds)
+    manifest, facts = study.manifest, _Facts(study)
+    seeds = len(facts.seeds)
     about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
     counts = Counter(row.verdict for row in rows)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
@@ -131,7 +136,8 @@ def validity_table(study: Study, rows: Sequence[Row]) -> Table:
         for row in rows
     ]
     title = f"Validity of the base: {manifest.variant}, scale {manifest.scale}"
-    return Table(title, pd.DataFrame(lines), [f"Of {len(rows)} rules {tally}; 95 % intervals {about}."])
+    notes = [f"Of {len(rows)} rules {tally}; 95 % intervals {about}.", caution(manifest, facts.seeds)]
+    return Table(title, pd.DataFrame(lines), [note for note in notes if note])
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ class _Facts:
                     name = f"{benchmark}: {kind}, {shots} shots"
                     yield from self._sees(name, asked, benchmark, [kind], "floor", kind in floor)
             for count, asked in table[table["arm"] == self.base].groupby("shots"):
-                yield _within("no ceiling", f"{benchmark}, {count} shots", asked, -np.inf, CEILING, f"≤ {CEILING:g}")
+                yield _ceiling(f"{benchmark}, {count} shots", asked)
 
     def _sees(
         self, what: str, asked: pd.DataFrame, benchmark: object, kinds: list[str], otherwise: Verdict,
@@ -215,6 +221,13 @@ class _Facts:
         table = self.of_base[self.of_base["family"] == "captioning"]
         for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
             yield _within("CIDEr in range", f"{benchmark}, {shots} shots", asked, *CIDER, "40 to 150")
+            if CONTENT in asked and asked[CONTENT].notna().any():
+                yield _ceiling(f"{benchmark} by content, {shots} shots", by_content(asked))
+
+    def text(self) -> Iterator[Row]:
+        table = self.of_base[self.of_base["family"] == "text"]
+        for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
+            yield _ceiling(f"{benchmark}, {shots} shots", asked)
 
     def steps(self) -> Iterator[Row]:
         """Rules that longer training is better on the average over benchmarks and shots, for the arms that exist."""
@@ -244,6 +257,10 @@ class _Facts:
             verdict = "pass" if share <= UNPARSED else "fail"
             what = f"VQA answers of the base, {shots} shots, percent"
             yield Row("answers parsed", what, share, np.nan, np.nan, f"≤ {UNPARSED:g}", verdict)
+
+
+def _ceiling(what: str, asked: pd.DataFrame) -> Row:
+    return _within("no ceiling", what, asked, -np.inf, CEILING, f"≤ {CEILING:g}")
 
 
 def _within(rule: str, what: str, asked: pd.DataFrame, least: float, most: float, needed: str) -> Row:

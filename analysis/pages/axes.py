@@ -69,8 +69,8 @@ def _rank(row: Row) -> int:
     return 3 if np.isnan(row["spread"]) else 2 if row.get("world") else int(np.isnan(row["low"]))
 
 
-def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
-    """The ranking of axes, then the full variance decomposition of each grid."""
+def axes_tables(rows: pd.DataFrame, title: str, caution: str = "") -> list[Table]:
+    """The ranking of axes, then the full variance decomposition of each grid; `caution` is a note on seeds."""
     measures = list(dict.fromkeys(rows["measure"]))
     cells = {(row["sweep"], row["axis"], row["measure"]): _spread(row) for row in rows.to_dict("records")}
     ranking = [
@@ -88,8 +88,7 @@ def axes_tables(rows: pd.DataFrame, title: str) -> list[Table]:
     ]
     if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):
         notes.append(f"{', '.join(alone)}: one seed, so numbers without an interval.")
-    if note := _worlds(rows):
-        notes.append(note)
+    notes += [note for note in (_worlds(rows), caution) if note]
     tables = [Table(title, pd.DataFrame(ranking), notes)]
     grids = rows[(rows["method"] == "full grid") & rows["measure"].isin(LEADING)]
     for sweep, split in grids.groupby("sweep", sort=False):
@@ -130,8 +129,8 @@ def levels_in_short(row: Row) -> str:
 RIGHT: tuple[str, str] = ("axes fraction", "data")
 
 
-def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
-    """Draws the ranking as dots with intervals, and a rule above each kind without a rank."""
+def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:
+    """Draws the ranking as dots with intervals, and a rule above each kind without a rank; `caution` as above."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
     with styled():
         figure = Figure(figsize=(NARROW, 0.9 + 0.3 * max(len(shown), 1)), layout="constrained")
@@ -163,7 +162,6 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str) -> list[Path]:
         notes = ["95 % intervals; between two levels the spread is their difference."]
         notes += [f"Lines that reach the right edge go on, up to {furthest:.0f}."] * bool(furthest > end)
         notes += ["Open circles: one seed, no interval."] * any(row["seeds"] == 1 for row in shown)
-        notes += ["All seeds are development seeds."] * all(row["seeds_are"] == "development" for row in shown)
         notes += ["Chat: conversations with tuned models."] * bool(tuned)
-        annotate_head(figure, title, *notes, _worlds(pd.DataFrame(shown)))
+        annotate_head(figure, title, *notes, _worlds(pd.DataFrame(shown)), caution)
         return save(figure, path)

@@ -111,13 +111,13 @@ def looks_note(lessons: pd.DataFrame) -> str:
     return f"Seeds are being added: {'; '.join(f'{sweep}, {text}' for sweep, text in reached.items() if text)}."
 
 
-def draw_lessons(lessons: pd.DataFrame, path: Path, title: str) -> list[Path]:
-    """Draws the lessons that have scores, except those about the learning-rate law."""
+def draw_lessons(lessons: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:
+    """Draws the lessons that have scores, except those about the learning-rate law; `caution` is a note on seeds."""
     there = lessons["estimate"].notna()
     missing = ", ".join(lessons["lesson"][~there])
     note = "95 % intervals of the part that decides each verdict." + f" Not run: {missing}." * bool(missing)
     shown = lessons[there & (lessons["sweep"] != LAW)]
     if "world" in shown:
         note = f"{note} {worlds_note(dict(zip(shown['sweep'], shown['world'], strict=True)))}".strip()
-    note = f"{note} {looks_note(shown)}".strip()
+    note = " ".join(filter(None, (note, looks_note(shown), caution)))
     return draw_claims(shown, path, title, note)

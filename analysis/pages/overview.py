@@ -14,9 +14,10 @@ from analysis.judging.verdicts import all_parts, judge_lessons
 from analysis.pages.axes import axes_tables, draw_axes, levels_in_short, ranked
 from analysis.pages.lesson_tables import draw_lessons, lessons_tables, looks_note, short_lessons, tally
 from analysis.proxies import Paired, accuracy, accuracy_table
-from analysis.seeds import earlier_world, seeds_text, worlds_note
+from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
+from mm1_lab.config import WORLD_DATA
 from mm1_lab.files import write_text
 from mm1_lab.results import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
@@ -132,6 +133,12 @@ class Group:
         return _worlds(self.drawn)
 
     @property
+    def caution(self) -> str:
+        """A warning about results of development seeds; empty if there are none."""
+        in_world = [one for one in self.drawn if one.manifest.data.kind == WORLD_DATA.kind]
+        return tuned_sweeps({one.manifest.sweep.name: sorted(set(one.runs["seed"])) for one in in_world})
+
+    @property
     def axes(self) -> pd.DataFrame | None:
         known = [
             one.axes.assign(world=earlier_world(one.manifest))
@@ -142,7 +149,8 @@ class Group:
 
     @property
     def axes_tables(self) -> list[Table]:
-        return [] if self.axes is None else axes_tables(self.axes, f"What moves the scores at {self.name}")
+        title = f"What moves the scores at {self.name}"
+        return [] if self.axes is None else axes_tables(self.axes, title, self.caution)
 
     @property
     def accuracy_table(self) -> Table | None:
@@ -233,11 +241,11 @@ def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
         written.append(write_csv(group.parts, lessons.with_name(f"lesson_parts{group.suffix}.csv")))
         written += write_tables(lessons, *lessons_tables(group.lessons, group.parts, group.lessons_title))
         if group.lessons["estimate"].notna().any():
-            written += draw_lessons(group.lessons, lessons, group.lessons_title)
+            written += draw_lessons(group.lessons, lessons, group.lessons_title, group.caution)
         if group.axes is not None:
             written.append(write_csv(group.axes, axes.with_name(f"{axes.name}.csv")))
             written += write_tables(axes, *group.axes_tables)
-            written += draw_axes(group.axes, axes, group.axes_tables[0].title)
+            written += draw_axes(group.axes, axes, group.axes_tables[0].title, group.caution)
         if table := group.accuracy_table:
             path = results / group.scale / f"decision_accuracy{group.suffix}"
             written.append(write_csv(group.accuracy, path.with_name(f"{path.name}.csv")))

@@ -129,6 +129,22 @@ def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
     } | {key: verdict for key, verdict in broken.items() if key[0] == "steady over seeds"}
 
 
+def test_captions_by_content_and_text_have_a_ceiling_too(tmp_path: Path) -> None:
+    def change(arm: str, row: ScoreRow) -> ScoreRow:
+        if row.benchmark == "captions":
+            return replace(row, content=97.0 if row.shots == 0 else 80.0)
+        text = {"benchmark": "text-core", "family": "text", "score": 96.0}
+        return replace(row, **text) if row.benchmark == "text-vqa" else row
+
+    study = read_study(write(tmp_path, seeds=2, change=change))
+    rows = validity_rows(study)
+    found = {row.what: (row.value, row.verdict) for row in rows if row.rule == "no ceiling"}
+    assert found["captions by content, 0 shots"] == (pytest.approx(97), "fail")
+    assert found["captions by content, 4 shots"] == (pytest.approx(80), "pass")
+    assert found["text-core, 0 shots"] == (pytest.approx(96), "fail")
+    assert failed_gates(study, rows) == (), "a ceiling hides differences, it does not make them up"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [(5, 9, "pass"), (4, 9, "needs more seeds"), (1, 4, "floor"), (math.nan, math.nan, "needs more seeds")],
