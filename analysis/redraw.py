@@ -8,7 +8,7 @@ from analysis.judging.claims import judge_claims
 from analysis.judging.lessons import known_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, without_floor, write_validity
-from analysis.judging.verdicts import asides, lesson_parts
+from analysis.judging.verdicts import lesson_parts, with_lessons
 from analysis.law.lr_report import draw_search
 from analysis.pages.axes import axis_rows
 from analysis.pages.claims_figure import draw_claims
@@ -83,7 +83,7 @@ def draw_sweep(folder: Path) -> list[Path]:
 def sweep_in_short(folder: Path) -> str:
     """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     study, _, failed = read_judged(folder)
-    claims = judge_claims(study, failed)
+    claims = with_lessons(study, judge_claims(study, failed), known_lessons(folder.absolute().parents[1]))
     tables = [short_table(study)]
     if len(claims) and len(known := claims[claims["estimate"].notna()]):
         tables.append(short_claims(known))
@@ -93,9 +93,8 @@ def sweep_in_short(folder: Path) -> str:
 def _draw(folder: Path) -> Drawn:
     study, rules, failed = read_judged(folder)
     floor, kept = without_floor(study)
-    claims, lessons = judge_claims(study, failed, kept), known_lessons(folder.absolute().parents[1])
-    if len(claims):
-        claims["aside"] = claims["claim"].map(asides(study, lessons)).fillna("")
+    lessons = known_lessons(folder.absolute().parents[1])
+    claims = with_lessons(study, judge_claims(study, failed, kept), lessons)
     samples = shared_samples(study, shown_arms(study))
     files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
     files.append(write_csv(scores(study), folder / "scores.csv"))

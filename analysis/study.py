@@ -124,6 +124,12 @@ class Study:
             raise RequestError(f"{self.variant.folder}: no finished trial has a score at {shots} shots; run it again")
         return found
 
+    @cached_property
+    def content_measures(self) -> list[str]:
+        """Those of `measures` with captions, with their content scores in place of the metric; empty without any."""
+        known = set(self.values["measure"])
+        return [name for name in (f"{CONTENT} {measure}" for measure in self.measures) if name in known]
+
     @property
     def averages(self) -> list[str]:
         """The measures over all benchmarks: of text, then of images by number of shots."""

@@ -7,11 +7,14 @@ Columns:
   `questions`, conditional on the models at hand, like `low_questions` and `high_questions`;
 - `p_supported`, `p_contradicted`, `p_smaller`, the p values of the possible statements, and `p`, the smallest. In a
   growing sweep these are over its looks, and `chance` is the probability that the last look decides;
-- `smallest_difference` that such a sweep finds with 80 % power, `seeds_needed` to decide an undecided claim;
+- `smallest_difference` that such a sweep finds with 80 % power, `seeds_needed` to decide a claim that is not decided;
 - `seeds`, `seed_list`, `seeds_are` (`development`: used to tune world and recipe; `confirmatory`; `mixed`);
 - `without_floor`, `without_floor_low`, `without_floor_high`: the same difference without kinds of question on the
   floor, if any are asked; no verdict rests on it;
-- `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict`, and `reason` if there is none.
+- `content` and `content_…`, only of contrasts: the same columns by the content of captions instead of CIDEr, where the
+  measure has captions with such a score; the columns above are by CIDEr (wording);
+- `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict`, and `reason` if there is none. A contrast's
+  verdict is by both scores, as a lesson's is, but uncorrected for multiple testing.
 """
 
 import re
@@ -28,6 +31,7 @@ from analysis.seeds import seed_columns, seeds_needed, smallest_difference
 from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
 from analysis.study import Study
 from mm1_lab.config import Contrast, Expectation
+from mm1_lab.results.summary import CONTENT
 
 Verdict = Literal[
     "supported",
@@ -39,6 +43,11 @@ Verdict = Literal[
     "undecided",
     "not judged",
 ]
+
+SUPPORTED = ("supported", "supported, smaller")
+
+BY_CONTENT = ("error", "df", "low", "high", "p_supported", "p_contradicted")
+"""The columns of a contrast that stand in its row by content too, as `content_…`."""
 
 Weights = Mapping[tuple[str, str], float]
 """A weighted sum of scores, by (arm, measure)."""
@@ -77,12 +86,41 @@ def judge_claims(study: Study, failed: Sequence[str] = (), kept: Study | None = 
 
     `failed` names the gates that the base fails; `kept` is the study without kinds of question on the floor.
     """
-    reason, rows = grounds(study, failed), []
-    for contrast in study.sweep.contrasts:
-        row = claim_row(study, claim_of(contrast), reason) | without_floor(kept, claim_of(contrast))
-        needs = needed(row) if row["says"] == "undecided" else np.nan
-        rows.append(row | {"verdict": row.pop("says"), "seeds_needed": needs})
-    return pd.DataFrame(rows)
+    reason = grounds(study, failed)
+    return pd.DataFrame([_contrast_row(study, claim_of(contrast), reason, kept) for contrast in study.sweep.contrasts])
+
+
+def _contrast_row(study: Study, claim: Claim, reason: str, kept: Study | None) -> dict[str, Any]:
+    """The row of a contrast with its verdict by wording and, if there is such a score, by content."""
+    by = {
+        scored_by: claim_row(study, one, reason) | without_floor(kept, one) | {"scored_by": scored_by}
+        for scored_by, one in by_both_scores(study, claim).items()
+    }
+    row, content = by["wording"], by.get("content", {})
+    wording_p, content_p = p_columns(row), p_columns(content) if content else {}
+    if lacking := next((one["reason"] for one in by.values() if one["says"] == "not judged"), ""):
+        verdict: Verdict = "not judged"
+        row["reason"] = lacking
+    else:
+        verdict = only_one(say(of_both(wording_p, content_p)), wording_p, content_p)
+    undecided = verdict in ("undecided", "by wording only", "by content only")
+    row |= {"verdict": verdict, "seeds_needed": needed_of_parts(pd.DataFrame(by.values())) if undecided else np.nan}
+    row["content"] = content.get("estimate", np.nan)
+    floorless = ("without_floor", "without_floor_low", "without_floor_high")
+    row |= {f"content_{name}": content.get(name, np.nan) for name in (*BY_CONTENT, *floorless)}
+    if chances := [one["chance"] for one in by.values() if "chance" in one]:
+        row["chance"] = min(chances)
+    del row["says"], row["scored_by"]
+    return row
+
+
+def by_both_scores(study: Study, claim: Claim) -> dict[str, Claim]:
+    """The claim by the captions' metric, which judges wording, and by their content if there is such a score."""
+    twin = {(arm, f"{CONTENT} {measure}"): weight for (arm, measure), weight in claim.weights.items()}
+    if not all(study.trial_values(measure) for _, measure in twin):
+        return {"wording": claim}
+    content = replace(claim, weights=twin, measure=f"{CONTENT} {claim.measure}", detail=f"{claim.detail}, {CONTENT}")
+    return {"wording": claim, "content": content}
 
 
 def grounds(study: Study, failed: Sequence[str] = ()) -> str:
@@ -244,6 +282,23 @@ def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
     return "refuted in size" if "smaller" in sure else "undecided"
 
 
+def of_both(wording: Mapping[str, float], content: Mapping[str, float]) -> dict[str, float]:
+    """The p of each statement that must hold by wording and by content (empty without such a score)."""
+    return {name: max(p, content[name]) for name, p in wording.items() if name in content} if content else dict(wording)
+
+
+def only_one(
+    verdict: Verdict, wording: Mapping[str, float], content: Mapping[str, float], factor: float = 1.0
+) -> Verdict:
+    """The verdict by both scores, or which of them alone supports what both together leave open; p as in `say`."""
+    if not content or verdict not in ("undecided", "refuted in size"):
+        return verdict
+    by_wording, by_content = (say(p, factor) in SUPPORTED for p in (wording, content))
+    if by_wording == by_content:
+        return verdict
+    return "by wording only" if by_wording else "by content only"
+
+
 def p_columns(row: Mapping[Any, Any]) -> dict[str, float]:
     found = {name: float(row[f"p_{name}"]) for name in ("supported", "contradicted", "smaller")}
     return {name: value for name, value in found.items() if not np.isnan(value)}
@@ -255,3 +310,11 @@ def needed(row: Mapping[Any, Any], family: int = 1) -> float:
     found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])
     prior = row["df"] - (seeds - 1)  # degrees of freedom from the pool of other arms
     return seeds_needed(row["expect"], row["margin"], found, prior, family, None if np.isnan(size) else size)
+
+
+def needed_of_parts(parts: pd.DataFrame, family: int = 1) -> float:
+    """Seeds that decide what needs all its parts: it falls with one part, so the fewest of the parts that point against
+    it, by each score that has such parts; otherwise it needs all of them, so the most."""
+    seeds = parts.assign(needed=[needed(row, family) for row in parts.to_dict("records")])
+    against = seeds[seeds["p_contradicted"] < seeds["p_supported"]]
+    return float((against.groupby("scored_by")["needed"].min() if len(against) else seeds["needed"]).max())

@@ -16,11 +16,16 @@ import pandas as pd
 
 from analysis.effects import levels_of
 from analysis.judging.claims import (
+    SUPPORTED,
     Claim,
     Verdict,
+    by_both_scores,
+    claim_of,
     claim_row,
     grounds,
-    needed,
+    needed_of_parts,
+    of_both,
+    only_one,
     p_columns,
     p_values,
     row_of,
@@ -33,7 +38,6 @@ from analysis.paper import read_paper
 from analysis.statistics import LEVEL, Interval, quantile
 from analysis.study import Study
 from mm1_lab.config import RequestError
-from mm1_lab.results.summary import CONTENT
 
 COLUMNS = (
     *("detail", "measure", "expect", "margin", "expectation", "size", "estimate", "error", "df", "low", "high"),
@@ -70,13 +74,36 @@ def lesson_parts(
             about = {"lesson": lesson.name, "part": number, "decides": not aside}
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
-                for scored_by, one in _both(study, claim).items():
+                for scored_by, one in by_both_scores(study, claim).items():
                     row = claim_row(study, one, reason) | without_floor(kept, one)
                     rows.append(about | {"scored_by": scored_by, **row, "reason": aside or row["reason"]})
             if not claims:
                 why = f"the sweep's file has no contrast {part.contrast!r}" if part.contrast else "no scores"
                 rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": why})
     return pd.DataFrame(rows)
+
+
+def with_lessons(study: Study, claims: pd.DataFrame, lessons: Sequence[Lesson]) -> pd.DataFrame:
+    """The judged contrasts of the sweep's file with two more columns, both empty where there is nothing to say.
+
+    `of_lesson` names the lesson of which a contrast is a part: the same difference with the same expectation, whose
+    verdict, corrected for multiple testing, is the lesson's. `aside` is as in `asides`.
+    """
+    found: dict[str, str] = {}
+    for lesson in lessons_about(study, lessons):
+        parts = [
+            (dict(claim.weights), claim.expect, claim.margin)
+            for part in lesson.parts
+            for claim in claims_of(part, lesson, study.sweep, study.scored)
+        ]
+        for contrast in study.sweep.contrasts:
+            own = claim_of(contrast)
+            if (dict(own.weights), own.expect, own.margin) in parts:
+                found.setdefault(contrast.claim, lesson.name)
+    if claims.empty:
+        return claims
+    told = {"of_lesson": found, "aside": asides(study, lessons)}
+    return claims.assign(**{name: claims["claim"].map(of).fillna("") for name, of in told.items()})
 
 
 def asides(study: Study, lessons: Iterable[Lesson]) -> dict[str, str]:
@@ -92,15 +119,6 @@ def asides(study: Study, lessons: Iterable[Lesson]) -> dict[str, str]:
             if same and (aside := part.why_aside(study.in_world)):
                 found.setdefault(contrast.claim, aside)
     return found
-
-
-def _both(study: Study, claim: Claim) -> dict[str, Claim]:
-    """The claim by the captions' metric, which judges wording, and by their content if there is such a score."""
-    twin = {(arm, f"{CONTENT} {measure}"): weight for (arm, measure), weight in claim.weights.items()}
-    if not all(study.trial_values(measure) for _, measure in twin):
-        return {"wording": claim}
-    content = replace(claim, weights=twin, measure=f"{CONTENT} {claim.measure}", detail=f"{claim.detail}, {CONTENT}")
-    return {"wording": claim, "content": content}
 
 
 def all_parts(lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path) -> pd.DataFrame:
@@ -128,10 +146,7 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
     rows = []
     for lesson in lessons:
         verdict, p_holm = verdicts.get(lesson.name, ("not judged", np.nan))
-        if verdict in ("undecided", "refuted in size"):
-            wording, content = (say(p[lesson.name][scored], left) in SUPPORTED for scored in ("wording", "content"))
-            if wording != content and p[lesson.name]["content"]:
-                verdict = "by wording only" if wording else "by content only"
+        verdict = only_one(verdict, p[lesson.name]["wording"], p[lesson.name]["content"], left)
         rows.append(_lesson_row(lesson, found[lesson.name], verdict, p_holm, len(verdicts), left))
     return pd.DataFrame(rows)
 
@@ -147,7 +162,6 @@ def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdic
     return verdicts
 
 
-SUPPORTED = ("supported", "supported, smaller")
 DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
 
 
@@ -164,8 +178,7 @@ def combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
         combine([p_columns(row) for row in deciding[chosen].to_dict("records")])
         for chosen in (~by_content, by_content | ~deciding["part"].isin(deciding["part"][by_content]))
     )
-    both = {name: max(wording[name], content[name]) for name in wording if name in content}
-    return {"wording": wording, "content": content if by_content.any() else {}, "both": both}
+    return {"wording": wording, "content": content if by_content.any() else {}, "both": of_both(wording, content)}
 
 
 def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -187,21 +200,13 @@ def _lesson_row(
         not_run = f"not run: make {command}" if shown["estimate"].isna().all() else ""
         reason = next((one for one in shown["reason"] if one), not_run)
     elif verdict not in DECIDED and lesson.sweep != LAW:
-        needs = _needed(deciding, left)
+        needs = needed_of_parts(deciding, left)
     lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
     row: dict[str, object] = {name: lead[name] for name in COLUMNS}
     row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
     row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
     row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": p_holm, "family": family}
     return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
-
-
-def _needed(deciding: pd.DataFrame, left: int) -> float:
-    """Seeds that decide a lesson: a lesson falls with one part, so the fewest of the parts that point against it, by
-    each score that has such parts; otherwise it needs all its parts, so the most."""
-    seeds = deciding.assign(needed=[needed(row, left) for row in deciding.to_dict("records")])
-    against = seeds[seeds["p_contradicted"] < seeds["p_supported"]]
-    return float((against.groupby("scored_by")["needed"].min() if len(against) else seeds["needed"]).max())
 
 
 def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:

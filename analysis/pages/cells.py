@@ -42,6 +42,12 @@ def bounds(low: float, high: float, digits: int = 1) -> str:
     return MISSING if low != low else f"[{as_text(low, f'+.{digits}f')}, {as_text(high, f'+.{digits}f')}]"
 
 
+def by_content(row: Row, of: str = "content") -> str:
+    """The difference by the content of captions; empty for a measure without captions, or without such a score."""
+    found, low, high = (row.get(f"{of}{end}", np.nan) for end in ("", "_low", "_high"))
+    return "" if found != found else estimate({"estimate": found, "low": low, "high": high})
+
+
 def seeds_cell(row: Row) -> str:
     """The seeds that an undecided claim needs; empty for a decided one."""
     needed = row["seeds_needed"]
@@ -66,9 +72,18 @@ def cited_in(frame: pd.DataFrame) -> list[str]:
 
 
 def verdict_cell(row: Row) -> str:
-    """The verdict, followed by the reason if there is one, or by why no lesson rests on it."""
-    aside = row.get("aside") or ""
-    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"]) + f" ({aside})" * bool(aside)
+    """The verdict, followed by the reason if there is one."""
+    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"])
+
+
+def claim_cell(row: Row) -> str:
+    """A contrast's verdict; where a lesson judges the same difference, corrected, the lesson instead, and where the
+    world cannot ask it, why."""
+    if aside := row.get("aside"):
+        return f"**not judged**: {aside}"
+    if row.get("of_lesson") and row["verdict"] != "not judged":
+        return f"lesson *{row['of_lesson']}*"
+    return verdict_cell(row)
 
 
 def references(sources: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.judging.claims import in_short
 from analysis.statistics import LEVEL, quantile
-from analysis.style import BLUE, DARK, GREY, NARROW, RED, annotate_head, save, styled
+from analysis.style import BASE, BLUE, DARK, GREY, NARROW, RED, annotate_head, save, styled
 from analysis.table import Row
 
 VERDICT_COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in size": RED, "contradicted": RED}
@@ -21,9 +21,11 @@ VERDICT_COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in si
 def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[Path]:
     """Draws a row per claim or lesson: difference with interval, claimed range (shaded), verdict, the paper's number.
 
-    If verdicts are corrected for multiple testing, thin lines are the corrected intervals.
+    A contrast with a content score has its difference by content below, lighter; one that a lesson judges has no
+    verdict. If verdicts are corrected for multiple testing, thin lines are the corrected intervals.
     """
-    known = claims[["low", "high", "estimate", "paper"]].to_numpy(float)
+    contrasts = ["content", "content_low", "content_high"] if "content" in claims else []
+    known = claims[["low", "high", "estimate", "paper", *contrasts]].to_numpy(float)
     ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
     for row in claims.to_dict("records"):
         wide = _corrected(row)
@@ -44,6 +46,10 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
         if "p_holm" in claims and claims["p_holm"].notna().any():
             note += " Thin: the same, widened by Holm's correction"
             note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
+        if contrasts and claims["content"].notna().any():
+            note += " Squares: by the content of captions instead of CIDEr."
+        if "of_lesson" in claims and (claims["of_lesson"] != "").any():
+            note += " Black: judged as a part of a lesson, corrected for multiple testing, in lessons.md."
         if (claims["interval"] == "questions").any():
             note += " Open circles: one seed, intervals over questions, no verdict."
         if claims["paper"].notna().any():
@@ -59,8 +65,11 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
     regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
     low, high = regions.get(row["expect"], (-margin, margin))
     axis.add_patch(Rectangle((low, place - 0.05), high - low, 0.4, color="#EDEDED", linewidth=0, zorder=0))
-    aside = row.get("aside") or ""
-    colour, middle = GREY if aside else VERDICT_COLOURS.get(row["verdict"], GREY), place + 0.15
+    aside, lesson = row.get("aside") or "", row.get("of_lesson") or ""
+    lesson = "" if aside or row["verdict"] == "not judged" else lesson
+    colour = BASE if lesson else GREY if aside else VERDICT_COLOURS.get(row["verdict"], GREY)
+    content = row.get("content", np.nan)
+    middle = place + (0.15 if np.isnan(content) else 0.08)  # of the shading, or with room for a second mark
     estimate, conditional = row["estimate"], row["interval"] == "questions"
     if np.isfinite(estimate):
         wide = _corrected(row)
@@ -70,19 +79,26 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
             estimate, middle, xerr=errors, marker="o", color=colour, linewidth=1.6,
             mfc="white" if conditional else colour,
         )  # fmt: skip
+    if np.isfinite(content):
+        errors = np.nan_to_num([[content - row["content_low"]], [row["content_high"] - content]])
+        axis.errorbar(
+            content, place + 0.24, xerr=errors, marker="s", ms=3, color=colour, alpha=0.5, linewidth=1.2,
+            mfc="white" if conditional else colour,
+        )  # fmt: skip
     if np.isfinite(row["paper"]):
         marker = "^" if row["paper_bound"] == "above" else "D"
         axis.plot(row["paper"], middle, marker=marker, color=DARK, mfc="white", ms=4, linestyle="none")
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     beside["annotation_clip"] = False
-    for text, height, largest, shade in ((row["claim"], 9, 7.5, "black"), (row["detail"], 2, 5.5, GREY)):
+    detail = row["detail"] + f"; lesson: {lesson}" * bool(lesson)
+    for text, height, largest, shade in ((row["claim"], 9, 7.5, "black"), (detail, 2, 5.5, GREY)):
         size = min(largest, 480 / len(text))  # fits the width
         words = axis.annotate(text, (0, place - 0.05), (0, height), color=shade, fontsize=size, bbox=paper, **beside)
         words.set_in_layout(False)
     reason = in_short(row["reason"])
     word = reason if 0 < len(reason) <= len("contradicted") and row["verdict"] == "not judged" else row["verdict"]
-    word = in_short(aside) or word
+    word = in_short(aside) or ("see lessons" if lesson else word)
     axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)
 
 

@@ -3,33 +3,43 @@
 import pandas as pd
 
 from analysis.study import Study
-from mm1_lab.results.summary import benchmark_scores
+from mm1_lab.results.summary import CONTENT
 
 
 def scores(study: Study) -> pd.DataFrame:
-    """Arm × seed × benchmark × shots: the score, and the percentage of answers that could not be parsed."""
-    keys = ["arm", "seed", "benchmark", "family", "shots"]
-    parsed = study.scores.groupby(keys, sort=False)["parsed"].agg(["size", "mean"]).reset_index()
-    table = benchmark_scores(study.scores).merge(parsed, on=keys)
-    unparsed = 100 * (1 - table["mean"])
-    return table.assign(questions=table["size"], unparsed_percent=unparsed).drop(columns=["size", "mean"])
+    """Arm × seed × benchmark × shots × metric: the score, and the percentage of answers that could not be parsed."""
+    rows = _by_metric(study).groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False)
+    table = rows.agg(score=("score", "mean"), questions=("score", "size"), parsed=("parsed", "mean")).reset_index()
+    return table.assign(unparsed_percent=100 * (1 - table.pop("parsed")))
+
+
+def _by_metric(study: Study) -> pd.DataFrame:
+    """The scores of questions, and after each one of a caption that has a content score a row with it, whose metric is
+    `content`."""
+    rows = study.scores.reset_index(drop=True)
+    if CONTENT not in rows:
+        return rows
+    said = rows[rows[CONTENT].notna()]
+    said = said.assign(score=said[CONTENT].astype(float), metric=CONTENT)
+    return pd.concat([rows, said]).sort_index(kind="stable")
 
 
 def benchmarks(study: Study) -> pd.DataFrame:
-    """A row per arm, benchmark and number of shots with the score, the mean over seeds and questions.
+    """A row per arm, benchmark, number of shots and metric with the score, the mean over seeds and questions.
 
     `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`),
     of which there are `error_units`.
     """
-    keys = ["arm", "benchmark", "family", "shots"]
-    each = benchmark_scores(study.scores).groupby(keys, sort=False)["score"].agg(["mean", "min", "max", "count", "sem"])
+    keys, rows = ["arm", "benchmark", "family", "shots", "metric"], _by_metric(study)
+    trials = rows.groupby([*keys, "seed"], sort=False)["score"].mean()
+    each = trials.groupby(keys, sort=False).agg(["mean", "min", "max", "count", "sem"])
     table = each.set_axis(["score", "lowest_seed", "highest_seed", "seeds", "error"], axis=1)
-    blocks = study.scores.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False)
+    blocks = rows.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False)
     single = table["seeds"] == 1
     table["error"] = table["error"].where(~single, blocks.sem())
     table["error_units"] = table["seeds"].where(~single, blocks.count())
     table["error_over"] = single.map({True: "blocks of questions", False: "seeds"})
-    unparsed = 100 * (1 - study.scores.groupby(keys, sort=False)["parsed"].mean())
+    unparsed = 100 * (1 - rows.groupby(keys, sort=False)["parsed"].mean())
     return table.assign(unparsed_percent=unparsed).reset_index()
 
 

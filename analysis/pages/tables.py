@@ -10,7 +10,9 @@ import pandas as pd
 from analysis.judging.claims import Claim, claim_row
 from analysis.pages.cells import (
     bounds,
+    by_content,
     cited_in,
+    claim_cell,
     estimate,
     floorless,
     mean_cell,
@@ -18,7 +20,6 @@ from analysis.pages.cells import (
     published_cell,
     references,
     seeds_cell,
-    verdict_cell,
 )
 from analysis.pages.frames import EXPERTS, benchmarks, experts, sources
 from analysis.seeds import seeds_text
@@ -26,7 +27,7 @@ from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Table, as_text, write_csv, write_tables
 from mm1_lab.config import RequestError, nearest
-from mm1_lab.results.summary import CHAT, TEXT_CORE
+from mm1_lab.results.summary import CHAT, CONTENT, TEXT_CORE
 
 UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
 """What an interval is over, by a claim's `interval`."""
@@ -36,7 +37,7 @@ def means(study: Study) -> pd.DataFrame:
     """A row per panel, label and measure, controls last: value, interval, seeds, and the paper's number if known."""
     rows = []
     for panel, label, arm in shown_rows(study):
-        for measure in (*study.measures, UNPARSED):
+        for measure in (*study.measures, *study.content_measures, UNPARSED):
             row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
             point = study.mean(arm, measure) or Interval(np.nan, np.nan, np.nan)
             row |= {"value": point.estimate, "error": point.error, "low": point.low, "high": point.high}
@@ -78,6 +79,17 @@ def means_table(study: Study) -> Table:
     return Table(title(study), pd.DataFrame(rows), notes, group="group")
 
 
+def content_table(study: Study) -> Table:
+    """The means with captions scored by content, a row per arm with scores and a column per measure."""
+    arms = [arm for arm in study.scored if study.representative(arm) == arm]
+    columns = {measure.removeprefix(f"{CONTENT} "): measure for measure in study.content_measures}
+    rows = [
+        {"arm": arm} | {column: mean_cell(study, arm, measure) for column, measure in columns.items()} for arm in arms
+    ]
+    note = "In place of CIDEr, which rewards the references' wording: F1 over what captions say, in any wording."
+    return Table("Captions by content", pd.DataFrame(rows), [note])
+
+
 def short_table(study: Study) -> Table:
     """The table printed at the end of a run: a row per arm with the means of chat, by shots, and of text."""
     columns = sorted(study.averages, key=lambda name: name == TEXT_CORE)
@@ -89,13 +101,19 @@ def short_table(study: Study) -> Table:
 
 def short_claims(claims: pd.DataFrame) -> Table:
     """The claims printed at the end of a run: estimate with interval and verdict; notes say why any are not judged."""
+    records = claims.to_dict("records")
+    said = any(by_content(one) for one in records)
     rows = [
-        {"claim": one["claim"], "estimate": estimate(one), "verdict": one["verdict"]}
-        for one in claims.to_dict("records")
+        {"claim": one["claim"], "estimate": estimate(one)}
+        | ({"by content": by_content(one)} if said else {})
+        | {"verdict": claim_cell(one | {"reason": "", "aside": ""})}
+        for one in records
     ]
     reasons = dict.fromkeys(reason for reason in claims["reason"] if reason)
-    heading = "Claims: differences in points with their 95 % intervals"
-    return Table(heading, pd.DataFrame(rows), [f"Not judged: {reason}." for reason in reasons])
+    notes = [f"Not judged: {reason}." for reason in reasons]
+    if any(row["verdict"].startswith("lesson") for row in rows):
+        notes.insert(0, "Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`.")
+    return Table("Claims: differences in points with their 95 % intervals", pd.DataFrame(rows), notes)
 
 
 def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
@@ -113,7 +131,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
     study = replace(study, scores=study.scores[study.scores["seed"].isin(_compared(study, first, second, only))])
     rows, units, seeds = [], dict[str, None](), set[int]()
-    for measure in study.measures:
+    for measure in (*study.measures, *study.content_measures):
         row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
         values = (study.seed_values(study.representative(arm), measure) for arm in (first, second))
         units |= {UNITS[row["interval"]]: None} if row["interval"] else {}
@@ -172,25 +190,35 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
     """The table of the claims of the sweep's file with their verdicts."""
     cited = cited_in(claims)
     over_seeds = bool((claims["interval"] == "seeds").any())
-    rows = []
-    for one in claims.to_dict("records"):
+    said = bool(claims["content"].notna().any())
+    records, rows = claims.to_dict("records"), []
+    needs = ["" if one.get("aside") or one.get("of_lesson") else seeds_cell(one) for one in records]
+    for one, seeds in zip(records, needs, strict=True):
         row = {"claim": one["claim"], "difference": one["detail"] + " ‡" * one["mixes_machines"]}
         row |= {"expected": one["expectation"], "estimate": estimate(one)}
+        row |= {"by content": by_content(one)} if said else {}
         if over_seeds:
             row |= {"over questions": bounds(one["low_questions"], one["high_questions"])}
             row |= {"detectable": as_text(one["smallest_difference"])}
-            row |= {"seeds needed": "" if one.get("aside") else seeds_cell(one)}
-        rows.append(row | {"MM1": paper_cell(one, cited), "verdict": verdict_cell(one)})
+            row |= {"seeds needed": seeds} if any(needs) else {}
+        rows.append(row | {"MM1": paper_cell(one, cited), "verdict": claim_cell(one)})
     notes = ["Points; 95 % intervals over questions, conditional on these models.", *study.remarks]
     if over_seeds:
         notes[0] = "Points; 95 % t intervals of differences formed within each seed."
+        both = ", by wording and by content as lessons are" if said else ""
         notes.append(
-            "Each claim is judged individually at 5 %, uncorrected; lessons, which are corrected for multiple testing, "
-            "are in `lessons.md`. A pair's variance over seeds is shrunk towards the pool of the other arms (limma). "
-            "Directions are tested two-sided, equivalence by two one-sided tests against its margin, *keeps* (≥) by "
-            "one. *Detectable*: the true difference that this sweep finds with 80 % power. *Over questions*: the 95 % "
-            "interval for other questions to the same models. *Seeds needed*: how many decide an undecided claim "
-            "with 80 % power if the true difference is the estimate."
+            "A claim that is the part of a lesson has its verdict there, corrected for multiple testing: `lessons.md`. "
+            f"Every other one is judged individually at 5 %, uncorrected{both}. A pair's variance over seeds is shrunk "
+            "towards the pool of the other arms (limma). Directions are tested two-sided, equivalence by two one-sided "
+            "tests against its margin, *keeps* (≥) by one. *Detectable*: the true difference that is found with 80 % "
+            "power. *Over questions*: the 95 % interval for other questions to the same models."
+            + " *Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
+            * any(needs)
+        )
+    if said:
+        notes.append(
+            "Captions are scored by CIDEr, which rewards wording; *by content*: the same difference with F1 over what "
+            "captions say. A verdict needs both. The other columns are by CIDEr."
         )
     if claims["mixes_machines"].any():
         notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")
@@ -199,8 +227,10 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
 
 def floor_tables(claims: pd.DataFrame, floor: Sequence[str]) -> list[Table]:
     """The differences that kinds of question on the floor move, without them; no table if there are none."""
+    said = bool(claims["content"].notna().any())
     rows = [
         {"claim": one["claim"], "all kinds": estimate(one), "without kinds on the floor": floorless(one)}
+        | ({"without them, by content": by_content(one, "content_without_floor")} if said else {})
         for one in claims.to_dict("records")
         if floorless(one)
     ]
@@ -227,7 +257,8 @@ def write_sweep_tables(
 ) -> tuple[list[Path], dict[str, list[Table]]]:
     """Writes benchmarks, sources, contrasts and the main table, `table.md` last; returns the files and the tables by
     their heading in the report. `floor` names the kinds of question on the floor that the sweep asks."""
-    tables = {"All scores": [means_table(study), losses_table(study)]}
+    content = [content_table(study)] if study.content_measures else []
+    tables = {"All scores": [means_table(study), *content, losses_table(study)]}
     frames = {"benchmarks": benchmarks(study), "sources": sources(study)}
     if len(used := experts(study)):
         tables["All scores"].append(experts_table(used))

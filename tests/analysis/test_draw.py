@@ -20,12 +20,12 @@ from PIL import Image
 from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.lessons import load_lessons
 from analysis.judging.validity import without_floor
-from analysis.judging.verdicts import asides, lesson_parts
+from analysis.judging.verdicts import asides, lesson_parts, with_lessons
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import lesson_notes
-from analysis.pages.overview import Drawn, stage_seconds
+from analysis.pages.overview import Drawn, group_sweeps, stage_seconds, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.tables import (
     claims_table,
@@ -37,7 +37,7 @@ from analysis.pages.tables import (
     write_sweep_tables,
 )
 from analysis.proxies import pair_arms
-from analysis.redraw import draw, sweep_in_short
+from analysis.redraw import draw, draw_sweeps, sweep_in_short
 from analysis.study import Study, read_study
 from analysis.style import PALETTE, annotate_head, save_png, styled
 from analysis.table import to_markdown
@@ -201,8 +201,11 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     claims = judge_claims(read_study(folder)).set_index("claim")
     verdicts = claims["verdict"][claims["estimate"].notna()]
     below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
+    lessons = with_lessons(read_study(folder), claims.reset_index(), load_lessons()).set_index("claim")["of_lesson"]
     for claim, verdict in verdicts.items():
-        assert any(line.startswith(str(claim)) and line.endswith(verdict) for line in below)
+        said = f"lesson {lessons[claim]}" if lessons[claim] else verdict
+        assert any(line.startswith(str(claim)) and line.endswith(said) for line in below)
+    assert list(lessons).count("") == 1 and below[-1].startswith("Lessons, judged with correction for their number")
     assert len(verdicts) > 5 and "captions-33 " not in "".join(below)
     assert sweep_in_short(one_seed / "mini" / "data_mix").endswith("Not judged: one seed.")
 
@@ -381,12 +384,11 @@ def test_what_no_lesson_rests_on_is_told_and_grey(three_seeds: Path, tmp_path: P
     study = read_study(three_seeds / "mini" / "data_mix")
     found = asides(study, load_lessons())
     assert list(found) == ["interleaved documents help text"]
-    claims = judge_claims(study)
-    claims["aside"] = claims["claim"].map(found).fillna("")
-    rows = claims_table(study, claims).frame.set_index("claim")
-    assert "(not testable in this world, whose pages" in rows.loc["interleaved documents help text", "verdict"]
-    assert rows.loc["interleaved documents help text", "seeds needed"] == ""
-    assert "not testable" not in rows.loc["captions lift zero-shot", "verdict"]
+    claims = with_lessons(study, judge_claims(study), load_lessons())
+    rows = claims_table(study, claims).frame.set_index("claim")["verdict"]
+    assert rows["interleaved documents help text"].startswith("**not judged**: not testable in this world, whose pages")
+    assert rows["captions lift zero-shot"] == "lesson *captions*", "which judges the same difference, corrected"
+    assert rows["the base sees its pictures"] == "**supported**", "of no lesson"
     connector = load_sweep(ROOT / "sweeps" / "connector.yaml")
     alike = asides(study_of(connector, (), arms=()), load_lessons())
     assert all("tokens" in claim or "336 px" in claim for claim in alike) and len(alike) == 9
@@ -661,3 +663,18 @@ def test_a_figure_of_one_claim_has_room_for_long_notes(tmp_path: Path) -> None:
     note = "Not run: " + ", ".join(f"a lesson that was not run, number {number}" for number in range(25))
     paths = draw_claims(pd.DataFrame([claim]), tmp_path / "claims", "The paper's lessons at smoke", note)
     assert all(path.stat().st_size for path in paths)
+
+
+def test_results_of_development_seeds_say_so(one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "The development seed 0, on which the world and its recipes were tuned."
+    for name in ("axes.md", "data_mix/validity.md", "data_mix/table.md", "data_mix/contrasts.md"):
+        assert words in (one_seed / "mini" / name).read_text(encoding="utf-8")
+    notes: list[str] = []
+    monkeypatch.setattr("analysis.pages.lesson_tables.draw_claims", lambda *given: notes.append(given[-1]) or [])
+    results = tmp_path / "results"
+    shutil.copytree(one_seed, results)
+    (drawn,) = draw_sweeps(results)
+    write_overview(results, group_sweeps(results, [drawn]))
+    fresh = replace(drawn, runs=drawn.runs.assign(seed=100))
+    write_overview(results, group_sweeps(results, [fresh]))
+    assert words in notes[0] and "development" not in notes[1]
