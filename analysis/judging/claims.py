@@ -103,8 +103,11 @@ def _contrast_row(study: Study, claim: Claim, reason: str, kept: Study | None) -
         row["reason"] = lacking
     else:
         verdict = only_one(say(of_both(wording_p, content_p)), wording_p, content_p)
-    undecided = verdict in ("undecided", "by wording only", "by content only")
-    row |= {"verdict": verdict, "seeds_needed": needed_of_parts(pd.DataFrame(by.values())) if undecided else np.nan}
+    row |= {"verdict": verdict, "seeds_needed": np.nan}
+    if verdict in ("undecided", "by wording only", "by content only"):
+        against = {one["p_contradicted"] > one["p_supported"] for one in by.values()}
+        # no number of seeds gives a verdict by both scores if one points for the claim and the other against it
+        row["seeds_needed"] = max(map(needed, by.values())) if len(against) == 1 else np.inf
     row["content"] = content.get("estimate", np.nan)
     floorless = ("without_floor", "without_floor_low", "without_floor_high")
     row |= {f"content_{name}": content.get(name, np.nan) for name in (*BY_CONTENT, *floorless)}
@@ -310,11 +313,3 @@ def needed(row: Mapping[Any, Any], family: int = 1) -> float:
     found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])
     prior = row["df"] - (seeds - 1)  # degrees of freedom from the pool of other arms
     return seeds_needed(row["expect"], row["margin"], found, prior, family, None if np.isnan(size) else size)
-
-
-def needed_of_parts(parts: pd.DataFrame, family: int = 1) -> float:
-    """Seeds that decide what needs all its parts: it falls with one part, so the fewest of the parts that point against
-    it, by each score that has such parts; otherwise it needs all of them, so the most."""
-    seeds = parts.assign(needed=[needed(row, family) for row in parts.to_dict("records")])
-    against = seeds[seeds["p_contradicted"] < seeds["p_supported"]]
-    return float((against.groupby("scored_by")["needed"].min() if len(against) else seeds["needed"]).max())

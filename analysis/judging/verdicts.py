@@ -23,7 +23,7 @@ from analysis.judging.claims import (
     claim_of,
     claim_row,
     grounds,
-    needed_of_parts,
+    needed,
     of_both,
     only_one,
     p_columns,
@@ -200,13 +200,21 @@ def _lesson_row(
         not_run = f"not run: make {command}" if shown["estimate"].isna().all() else ""
         reason = next((one for one in shown["reason"] if one), not_run)
     elif verdict not in DECIDED and lesson.sweep != LAW:
-        needs = needed_of_parts(deciding, left)
+        needs = _needed(deciding, left)
     lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
     row: dict[str, object] = {name: lead[name] for name in COLUMNS}
     row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
     row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
     row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": p_holm, "family": family}
     return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
+
+
+def _needed(deciding: pd.DataFrame, left: int) -> float:
+    """Seeds that decide a lesson: a lesson falls with one part, so the fewest of the parts that point against it, by
+    each score that has such parts; otherwise it needs all its parts, so the most."""
+    seeds = deciding.assign(needed=[needed(row, left) for row in deciding.to_dict("records")])
+    against = seeds[seeds["p_contradicted"] < seeds["p_supported"]]
+    return float((against.groupby("scored_by")["needed"].min() if len(against) else seeds["needed"]).max())
 
 
 def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:

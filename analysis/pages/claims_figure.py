@@ -48,7 +48,7 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
             note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
         if contrasts and claims["content"].notna().any():
             note += " Squares: by the content of captions instead of CIDEr."
-        if "of_lesson" in claims and (claims["of_lesson"] != "").any():
+        if any(map(_lesson, claims.to_dict("records"))):
             note += " Black: judged as a part of a lesson, corrected for multiple testing, in lessons.md."
         if (claims["interval"] == "questions").any():
             note += " Open circles: one seed, intervals over questions, no verdict."
@@ -65,8 +65,7 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
     regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
     low, high = regions.get(row["expect"], (-margin, margin))
     axis.add_patch(Rectangle((low, place - 0.05), high - low, 0.4, color="#EDEDED", linewidth=0, zorder=0))
-    aside, lesson = row.get("aside") or "", row.get("of_lesson") or ""
-    lesson = "" if aside or row["verdict"] == "not judged" else lesson
+    aside, lesson = row.get("aside") or "", _lesson(row)
     colour = BASE if lesson else GREY if aside else VERDICT_COLOURS.get(row["verdict"], GREY)
     content = row.get("content", np.nan)
     middle = place + (0.15 if np.isnan(content) else 0.08)  # of the shading, or with room for a second mark
@@ -100,6 +99,11 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
     word = reason if 0 < len(reason) <= len("contradicted") and row["verdict"] == "not judged" else row["verdict"]
     word = in_short(aside) or ("see lessons" if lesson else word)
     axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)
+
+
+def _lesson(row: Row) -> str:
+    """The lesson that judges a contrast; empty if none does, or if the results allow no verdict."""
+    return "" if row.get("aside") or row["verdict"] == "not judged" else row.get("of_lesson") or ""
 
 
 def _corrected(row: Row) -> float:

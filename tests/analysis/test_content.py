@@ -34,6 +34,9 @@ def test_a_contrast_is_judged_by_wording_and_by_content(data_mix: Sweep, lift: f
     row = claims.loc["captions lift zero-shot"]
     assert row["verdict"] == verdict and row["p_supported"] < 0.05
     assert np.isnan(row["seeds_needed"]) == (verdict == "supported")
+    against = judge_claims(with_content(study_of(data_mix, range(5)), -10.0)).set_index("claim")
+    assert against.loc["captions lift zero-shot", "verdict"] == "by wording only"
+    assert np.isinf(against.loc["captions lift zero-shot", "seeds_needed"]), "one score for it and one against it"
     said = claim_row(study, replace(claim_of(data_mix.contrasts[0]), weights={
         ("captions", "content 0-shot"): 1.0, ("interleaved", "content 0-shot"): -1.0,
     }))  # fmt: skip

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import Claim, claim_of, claim_row, judge_claims, needed, needed_of_parts
+from analysis.judging.claims import Claim, claim_of, claim_row, judge_claims, needed
 from analysis.judging.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.judging.looks import standing
-from analysis.judging.verdicts import all_parts, judge_lessons, lesson_parts
+from analysis.judging.verdicts import _needed, all_parts, judge_lessons, lesson_parts
 from analysis.law.lr_report import _last_targets
 from analysis.pages.tables import compare_table
 from analysis.study import Study
@@ -285,9 +285,9 @@ def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
     sure, unsure = row | {"estimate": -5.0, "error": 2.0}, row | {"estimate": -1.0, "error": 2.0}
     against = pd.DataFrame([sure, unsure])
     least, most = sorted(needed(one) for one in (sure, unsure))
-    assert least < most and needed_of_parts(against) == least
+    assert least < most and _needed(against, 1) == least
     lesson_for = against.assign(estimate=-against["estimate"], p_supported=0.2, p_contradicted=1.0)
-    assert needed_of_parts(lesson_for) == most
+    assert _needed(lesson_for, 1) == most
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
