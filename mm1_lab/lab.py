@@ -73,7 +73,10 @@ def run(sweep: Request, inline: bool = False, address: str | None = None) -> pd.
 
 
 def contrasts(folder: Path) -> pd.DataFrame:
-    """The sweep's claims with estimates, intervals and verdicts, one row per claim; `folder` is `sweep.folder`."""
+    """The sweep's claims with estimates, intervals and verdicts, one row per claim; `folder` is `sweep.folder`.
+
+    Verdicts are by wording and by content, and not corrected for multiple testing, as those of lessons are.
+    """
     from analysis.judging.claims import judge_claims
     from analysis.study import read_study
 
