@@ -95,9 +95,10 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
         size = min(largest, 480 / len(text))  # fits the width
         words = axis.annotate(text, (0, place - 0.05), (0, height), color=shade, fontsize=size, bbox=paper, **beside)
         words.set_in_layout(False)
-    reason = in_short(row["reason"])
-    word = reason if 0 < len(reason) <= len("contradicted") and row["verdict"] == "not judged" else row["verdict"]
-    word = in_short(aside) or ("see lessons" if lesson else word)
+    verdict = "not judged" if aside else row["verdict"]
+    reason = in_short(aside or row["reason"])
+    word = reason if 0 < len(reason) <= len("contradicted") and verdict == "not judged" else verdict
+    word = "see lessons" if lesson else word
     axis.annotate(word, (1.01, middle), (0, 0), va="center", color=colour, fontweight="bold", fontsize=6.5, **beside)
 
 

@@ -386,7 +386,7 @@ def test_what_no_lesson_rests_on_is_told_and_grey(three_seeds: Path, tmp_path: P
     assert list(found) == ["interleaved documents help text"]
     claims = with_lessons(study, judge_claims(study), load_lessons())
     rows = claims_table(study, claims).frame.set_index("claim")["verdict"]
-    assert rows["interleaved documents help text"].startswith("**not judged**: not testable in this world, whose pages")
+    assert rows["interleaved documents help text"].startswith("**not judged**: set aside by the study's")
     assert rows["captions lift zero-shot"] == "lesson *captions*", "which judges the same difference, corrected"
     assert rows["the base sees its pictures"] == "**supported**", "of no lesson"
     connector = load_sweep(ROOT / "sweeps" / "connector.yaml")
@@ -568,7 +568,7 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     assert (
         "miniature world of drawn shapes" in summary and "No design choice was varied with two seeds or more" in summary
     )
-    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, not testable: 1\)\.", summary)
+    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, set aside by [^,]*: 1\)\.", summary)
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
