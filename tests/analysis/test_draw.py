@@ -568,7 +568,7 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     assert (
         "miniature world of drawn shapes" in summary and "No design choice was varied with two seeds or more" in summary
     )
-    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, set aside by [^,]*: 1\)\.", summary)
+    assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, set aside [^,]*: 1\)\.", summary)
     assert "**One seed (0)" in summary
     assert "Reproduce: `mm1-lab run data_mix --scale mini --seeds 0,`" in summary
     links = re.findall(r"\]\(<(.+?)>\)", summary)
