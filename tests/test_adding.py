@@ -30,8 +30,8 @@ from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import WorldTokenizer
 from mm1_lab.evaluate import metrics
 from mm1_lab.evaluate.named import build_benchmark
-from mm1_lab.evaluate.questions import Question
-from mm1_lab.evaluate.world import drawn_benchmark
+from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.world import draw_questions
 from mm1_lab.lab import load_sweep as load
 from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
 from mm1_lab.model.encoder import pretrained_encoder_config
@@ -173,7 +173,7 @@ def test_a_kind_of_question_of_the_world(monkeypatch: pytest.MonkeyPatch) -> Non
         return asked and Question("", asked.kind, (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
 
     settings = EvaluationSettings(shots=(0, 2), questions=16, blocks=8, batch_size=4)
-    benchmark = drawn_benchmark(settings, 0, "mine", "vqa", "", "exact", make, 4)
+    benchmark = draw_questions(Benchmark("mine", "vqa", "", "exact", (), (), (".",), 4), settings, 0, make)
     known = WorldTokenizer()
     assert all(known.decode(known.encode(question.prompt)) == question.prompt for question in benchmark.questions)
     assert set(metrics.score(benchmark, ["1"] * 16)) == {0.0, 100.0}

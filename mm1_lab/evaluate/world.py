@@ -12,101 +12,77 @@ from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import handover, repetition, sum_of_two
 from mm1_lab.data.world.words import LIKED, OWNERS
 from mm1_lab.evaluate.content import content
-from mm1_lab.evaluate.questions import Benchmark, Family, Question, in_blocks
+from mm1_lab.evaluate.questions import Benchmark, Question, in_blocks
 
 _CAREFUL = 0.9
 """Probability that an annotator gives the right answer."""
 _MOST_CARELESS = 3
 """Maximum number of annotators with a wrong answer, so that the right answer always scores 100."""
 
-Make = Callable[[Random, Split, str, bool], Question | None]
-"""Maps (random, split, kind, whether to answer in the other vocabulary) to a question, or to None if the scene that was
-drawn does not allow a question of this kind."""
+Make = Callable[[Random, Split, int, int], Question | None]
+"""Maps (random, split, number, block) to a question, or to None if the scene that was drawn does not allow it."""
+MakeKind = Callable[[Random, Split, str, bool], Question | None]
+"""Maps (random, split, kind, whether to answer in the other vocabulary) to a question of this kind, or to None."""
 
 
 def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
     """All nine benchmarks. Questions and demonstrations depend only on seed and number: the same in every arm."""
-    caption = ("caption",)
+    captions = Benchmark("captions", "captioning", "COCO", "cider", (), (), (".",), 40, content=content)
+    vqa = Benchmark("vqa", "vqa", "VQAv2", "vqa", (), (), (".",), 4)
     visual = ("colour", "shape", "place", "size")
-    flawed = ("colour", "place")
     textual = ("fact", "arithmetic", "pattern", "story", "scene")
-    return [
-        _benchmark(settings, seed, "captions", "captioning", "COCO", "cider", caption, _captioning()),
-        _benchmark(settings, seed, "novel-captions", "novel", "NoCaps", "cider", caption, _captioning(novel=True)),
-        _benchmark(
-            settings, seed, "text-captions", "captioning", "TextCaps", "cider", caption, _captioning(letters=1.0)
-        ),
-        _benchmark(settings, seed, "vqa", "vqa", "VQAv2", "vqa", visual, _asking()),
-        _benchmark(settings, seed, "text-vqa", "vqa", "TextVQA", "vqa", ("letter",), _asking(letters=1.0)),
-        _benchmark(settings, seed, "degraded-vqa", "vqa", "VizWiz", "vqa", flawed, _asking(flawed=True)),
-        _benchmark(settings, seed, "relation-vqa", "vqa", "GQA", "exact", ("relation",), _relating),
-        _benchmark(settings, seed, "knowledge-vqa", "vqa", "OK-VQA", "vqa", ("owner", "town"), _asking()),
-        _benchmark(settings, seed, "text-core", "text", "TextCore", "exact", textual, _text),
+    made: list[tuple[Benchmark, Make]] = [
+        (captions, _captioning()),
+        (replace(captions, name="novel-captions", family="novel", mirrors="NoCaps"), _captioning(novel=True)),
+        (replace(captions, name="text-captions", mirrors="TextCaps"), _captioning(letters=1.0)),
+        (vqa, _of(visual, _asking())),
+        (replace(vqa, name="text-vqa", mirrors="TextVQA"), _of(("letter",), _asking(letters=1.0))),
+        (replace(vqa, name="degraded-vqa", mirrors="VizWiz"), _of(("colour", "place"), _asking(flawed=True))),
+        (replace(vqa, name="relation-vqa", mirrors="GQA", metric="exact"), _of(("relation",), _relating)),
+        (replace(vqa, name="knowledge-vqa", mirrors="OK-VQA"), _of(("owner", "town"), _asking())),
+        (replace(vqa, name="text-core", family="text", mirrors="TextCore", metric="exact"), _of(textual, _text)),
     ]
+    return [draw_questions(benchmark, settings, seed, make) for benchmark, make in made]
 
 
-def _benchmark(
-    settings: EvaluationSettings,
-    seed: int,
-    name: str,
-    family: Family,
-    mirrors: str,
-    metric: str,
-    kinds: Sequence[str],
-    make: Make,
-) -> Benchmark:
-    def made(random: Random, split: Split, number: int, block: int) -> Question | None:
-        return make(random, split, kinds[number % len(kinds)], block % 2 == 1)
+def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int, make: Make) -> Benchmark:
+    """The benchmark with questions and, for each block, demonstrations; they depend only on seed, name and number.
 
-    new_tokens = 40 if metric == "cider" else 4
-    benchmark = drawn_benchmark(settings, seed, name, family, mirrors, metric, made, new_tokens)
-    return replace(benchmark, content=content if metric == "cider" else None)
-
-
-def drawn_benchmark(
-    settings: EvaluationSettings,
-    seed: int,
-    name: str,
-    family: Family,
-    mirrors: str,
-    metric: str,
-    make: Callable[[Random, Split, int, int], Question | None],
-    new_tokens: int,
-    shots: tuple[int, ...] | None = None,
-    stop: str = ".",
-) -> Benchmark:
-    """Draws questions and, for each block, demonstrations; they depend only on seed, name and number.
-
-    `make` is called with the random generator, split, number and block, and again as long as it returns None.
+    `make` is called again as long as it returns None.
     """
     size = max(1, settings.questions // settings.blocks)
 
     def drawn(split: Split, in_block: int) -> list[Question]:
         questions = []
         for number in range(settings.blocks * in_block):
-            random = Random(f"{seed}/{name}/{split}/{number}")
+            random = Random(f"{seed}/{benchmark.name}/{split}/{number}")
             while (question := make(random, split, number, number // in_block)) is None:
                 pass
             questions.append(replace(question, key=f"{split}-{number}"))
         return questions
 
-    shown = drawn("train", max(settings.shots if shots is None else shots))
+    shown = drawn("train", max(settings.shots if benchmark.shots is None else benchmark.shots))
     blocks, demonstrations = in_blocks(drawn("test", size), shown, settings)
-    return Benchmark(name, family, mirrors, metric, blocks, demonstrations, (stop,), new_tokens, shots=shots)
+    return replace(benchmark, blocks=blocks, demonstrations=demonstrations)
+
+
+def _of(kinds: Sequence[str], make: MakeKind) -> Make:
+    """Makes the kinds in turn; every other block answers in the other vocabulary."""
+    return lambda random, split, number, block: make(random, split, kinds[number % len(kinds)], block % 2 == 1)
 
 
 def _captioning(letters: float = 0.0, novel: bool = False) -> Make:
-    def make(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
+    def make(random: Random, split: Split, number: int, block: int) -> Question:
         """Demonstrations have no novel combinations, and at most two things, so that eight demonstrations fit a row."""
         counts = (0.3, 0.4, 0.3) if split == "test" else (0.4, 0.6)
         scene = sample_scene(random, split, counts=counts, letters=letters, novel=novel and split == "test")
         texts = references(random, scene)
-        return Question("", kind, (ScenePicture(scene),), "", texts, random.choice(texts))
+        return Question("", "caption", (ScenePicture(scene),), "", texts, random.choice(texts))
 
     return make
 
 
-def _asking(letters: float = 0.0, flawed: bool = False) -> Make:
+def _asking(letters: float = 0.0, flawed: bool = False) -> MakeKind:
     def make(random: Random, split: Split, kind: str, otherwise: bool) -> Question | None:
         scene = sample_scene(random, split, letters=letters)
         asked = ask(random, scene, kind)

@@ -6,7 +6,7 @@ docs/reference.md lists the benchmarks with their metrics, shots, prompts and st
 """
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from random import Random
 
 from mm1_lab.config import EvaluationSettings
@@ -27,8 +27,9 @@ from mm1_lab.data.world.language import noun
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import ANIMALS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
-from mm1_lab.evaluate.questions import Benchmark, Family, Question, with_rotations
-from mm1_lab.evaluate.world import drawn_benchmark
+from mm1_lab.evaluate.questions import Benchmark, Question, with_rotations
+from mm1_lab.evaluate.world import Make as Numbered
+from mm1_lab.evaluate.world import draw_questions
 
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")
@@ -37,48 +38,34 @@ OFTEN = ("circle", "square", "triangle")
 
 def chat_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
     """All benchmarks for fine-tuned models. Questions depend only on seed and number."""
-    worked = tuple(settings.shots)
-    return [
-        _benchmark(settings, seed, "chat-vqa", "chat", "VQAv2", "exact", _attribute),
-        _benchmark(settings, seed, "chat-reading", "chat", "TextVQA", "exact", _reading),
-        _benchmark(settings, seed, "chat-charts", "chat", "SEED", "exact", _chart),
-        _benchmark(settings, seed, "chat-choice", "chat", "MMBench", "circular", _choice),
-        _benchmark(settings, seed, "chat-knowledge", "chat", "ScienceQA", "choice", _knowledge),
-        _benchmark(settings, seed, "pope-random", "chat", "POPE", "yes-no", _present("random")),
-        _benchmark(settings, seed, "pope-popular", "chat", "POPE", "yes-no", _present("popular")),
-        _benchmark(settings, seed, "pope-adversarial", "chat", "POPE", "yes-no", _present("adversarial")),
-        _benchmark(settings, seed, "chat-solutions", "solutions", "MathVista", "answer", _solution, worked, 26),
-        _benchmark(settings, seed, "chat-descriptions", "chat", "LLaVA-Bench", "content", _description, (0,), 40),
-    ]
-
-
-def _benchmark(
-    settings: EvaluationSettings,
-    seed: int,
-    name: str,
-    family: Family,
-    mirrors: str,
-    metric: str,
-    make: Make,
-    shots: tuple[int, ...] = (0,),
-    new_tokens: int = 6,
-) -> Benchmark:
-    def made(random: Random, split: Split, number: int, block: int) -> Question:
-        question = make(random, split)
-        return with_rotations(question, partial(_offering, question)) if metric == "circular" else question
-
+    vqa = Benchmark("chat-vqa", "chat", "VQAv2", "exact", (), (), (".",), 6, shots=(0,))
+    pope = replace(vqa, mirrors="POPE", metric="yes-no")
     # A worked solution contains periods; demonstrations end it with a semicolon instead.
-    stop = ";" if metric == "answer" else "."
-    return drawn_benchmark(settings, seed, name, family, mirrors, metric, made, new_tokens, shots, stop)
+    worked = Benchmark(
+        "chat-solutions", "solutions", "MathVista", "answer", (), (), (";",), 26, shots=tuple(settings.shots)
+    )
+    described = replace(vqa, name="chat-descriptions", mirrors="LLaVA-Bench", metric="content", new_tokens=40)
+    made: list[tuple[Benchmark, Make]] = [
+        (vqa, _attribute),
+        (replace(vqa, name="chat-reading", mirrors="TextVQA"), _reading),
+        (replace(vqa, name="chat-charts", mirrors="SEED"), _chart),
+        (replace(vqa, name="chat-choice", mirrors="MMBench", metric="circular"), _in_all_orders),
+        (replace(vqa, name="chat-knowledge", mirrors="ScienceQA", metric="choice"), _knowledge),
+        (replace(pope, name="pope-random"), _present("random")),
+        (replace(pope, name="pope-popular"), _present("popular")),
+        (replace(pope, name="pope-adversarial"), _present("adversarial")),
+        (worked, _solution),
+        (described, _description),
+    ]
+    return [draw_questions(benchmark, settings, seed, _unnumbered(make)) for benchmark, make in made]
+
+
+def _unnumbered(make: Make) -> Numbered:
+    return lambda random, split, number, block: make(random, split)
 
 
 def _question(kind: str, picture: Picture, turn: Turn, *references: str, choices: tuple[str, ...] = ()) -> Question:
     return Question("", kind, (picture,), prompt_of(turn.request), references or (turn.answer,), turn.answer, choices)
-
-
-def _offering(question: Question, choices: tuple[str, ...]) -> str:
-    """The prompt of the question with its choices in the given order."""
-    return question.prompt.replace(" , ".join(question.choices), " , ".join(choices))
 
 
 def _attribute(random: Random, split: Split) -> Question:
@@ -113,6 +100,12 @@ def _choice(random: Random, split: Split) -> Question:
     thing = random.choice(scene.things)
     turn = offered(random, f"which thing is {PLACES[thing.place]}", thing.name, SHAPES)
     return _question("choice", ScenePicture(scene), turn, choices=turn.choices)
+
+
+def _in_all_orders(random: Random, split: Split) -> Question:
+    question = _choice(random, split)
+    told = " , ".join(question.choices)
+    return with_rotations(question, lambda choices: question.prompt.replace(told, " , ".join(choices)))
 
 
 def _knowledge(random: Random, split: Split) -> Question:
