@@ -23,7 +23,6 @@ from mm1_lab.data.world.instructions import (
     prompt_of,
     reading_poster,
 )
-from mm1_lab.data.world.language import noun
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.words import ANIMALS, LIKED, OWNERS, PLACES, SHAPES, TOWNS
@@ -125,7 +124,7 @@ def _present(sampling: str) -> Make:
         scene = sample_scene(random, split, letters=0.0)
         thing = random.choice(scene.things)
         if random.random() < 0.5:
-            return _question(sampling, ScenePicture(scene), Turn(f"is there a {thing.colour} {noun(thing)}", "yes"))
+            return _question(sampling, ScenePicture(scene), Turn(f"is there a {thing.colour} {thing.name}", "yes"))
         asked = absent(scene, OFTEN if sampling == "popular" else SHAPES)
         if sampling == "adversarial":
             asked = [(colour, shape) for colour, shape in asked if colour == thing.colour or shape == thing.name]

@@ -56,7 +56,7 @@ def _draw(scene: Scene, side: int) -> NDArray[np.float32]:
     small = np.full((side, side, 3), background, np.float32)
     shrink = _shrink(side)
     for thing, (top, left) in zip(scene.things, _corners(scene, random), strict=True):
-        mask = _mask(thing.name, thing.size)
+        mask = mask_of(thing.name, _LENGTHS[thing.size])
         rows, columns = (slice(at * side // CANVAS, -(-(at + len(mask)) * side // CANVAS)) for at in (top, left))
         cover = shrink[rows, top : top + len(mask)] @ mask @ shrink[columns, left : left + len(mask)].T
         small[rows, columns] += cover[:, :, None] * (_rgb(thing.colour) - background)
@@ -77,11 +77,6 @@ def _corners(scene: Scene, random: Random) -> list[tuple[int, int]]:
 @cache
 def _rgb(colour: str) -> NDArray[np.float32]:
     return np.array(COLOURS[colour], np.float32)
-
-
-def _mask(name: str, size: str) -> NDArray[np.float32]:
-    """(n, n): the share of each canvas pixel that the thing covers."""
-    return mask_of(name, _LENGTHS[size])
 
 
 @cache

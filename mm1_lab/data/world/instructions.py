@@ -10,7 +10,6 @@ from random import Random
 
 from mm1_lab.data.types import Answer, Document, Part
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.language import noun
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
@@ -47,12 +46,12 @@ def about_thing(random: Random, scene: Scene) -> Turn:
     thing = random.choice(scene.things)
     kind = random.choice(("color", "size", "where", "shape"))
     if kind == "color":
-        return Turn(f"the color of the {noun(thing)}", thing.colour)
+        return Turn(f"the color of the {thing.name}", thing.colour)
     if kind == "size":
-        return Turn(f"the size of the {noun(thing)}", thing.size)
+        return Turn(f"the size of the {thing.name}", thing.size)
     if kind == "where":
-        return Turn(f"where the {noun(thing)} stands", PLACES[thing.place])
-    return Turn(f"which thing is {PLACES[thing.place]}", noun(thing))
+        return Turn(f"where the {thing.name} stands", PLACES[thing.place])
+    return Turn(f"which thing is {PLACES[thing.place]}", thing.name)
 
 
 def offering(random: Random, turn: Turn) -> Turn:
@@ -72,12 +71,12 @@ def doubting(random: Random, scene: Scene) -> Turn:
     """Asks whether a thing exists, or whether it has a given colour or size; half of the answers are no."""
     thing, true = random.choice(scene.things), random.random() < 0.5
     if random.random() < 0.5:
-        colour, shape = (thing.colour, noun(thing)) if true else random.choice(absent(scene))
+        colour, shape = (thing.colour, thing.name) if true else random.choice(absent(scene))
         return Turn(f"is there a {colour} {shape}", "yes" if true else "no")
     asked = random.choice((tuple(COLOURS), SIZES))
     fact = thing.colour if thing.colour in asked else thing.size
     said = fact if true else random.choice([other for other in asked if other != fact])
-    return Turn(f"is the {noun(thing)} seen here {said}", "yes" if true else "no")
+    return Turn(f"is the {thing.name} seen here {said}", "yes" if true else "no")
 
 
 def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, str]]:
@@ -88,7 +87,7 @@ def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, st
 
 def describing(scene: Scene) -> Turn:
     """Asks for a complete description, thing by thing."""
-    said = " , ".join(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {noun(thing)}" for thing in scene.things)
+    said = " , ".join(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {thing.name}" for thing in scene.things)
     return Turn("all that this image shows", f"it shows {len(scene.things)} : {said}")
 
 
@@ -116,10 +115,6 @@ def adding_bars(random: Random, bars: tuple[tuple[str, int], ...]) -> Turn:
     return Turn(f"the total of {first} and {second}", f"{worked} . the answer is {one + other}")
 
 
-def _single(random: Random, split: Split) -> Scene:
-    return sample_scene(random, split, counts=(1.0,), letters=0.0)
-
-
 def _short_answers(random: Random, split: Split) -> tuple[Part, ...]:
     """Questions answered in a word or two, by one of the choices offered, or by yes or no."""
     scene = sample_scene(random, split)
@@ -143,7 +138,7 @@ def _charts(random: Random, split: Split) -> tuple[Part, ...]:
 
 
 def _knowledge(random: Random, split: Split) -> tuple[Part, ...]:
-    scene = _single(random, split)
+    scene = sample_scene(random, split, counts=(1.0,), letters=0.0)
     turn = knowing(random, scene.things[0])
     return ScenePicture(scene), *conversation(turn if random.random() < 0.5 else offering(random, turn))
 

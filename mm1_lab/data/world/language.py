@@ -13,13 +13,8 @@ from mm1_lab.data.world.words import COMPOUNDS, PLACES
 Voice = Callable[[Random, Scene], str]
 
 
-def noun(thing: Thing) -> str:
-    return thing.name
-
-
-def _phrase(thing: Thing, size: bool = True, colour: bool = True) -> str:
-    words = [thing.size] * size + [thing.colour] * colour + [noun(thing)]
-    return " ".join(words)
+def _phrase(thing: Thing, size: bool = True) -> str:
+    return " ".join([thing.size] * size + [thing.colour, thing.name])
 
 
 def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
@@ -59,10 +54,10 @@ def page_voice(random: Random, interest: str | None = None) -> Voice:
 
 _FRAMES = ("here we see {} .", "this one has {} .", "look : {} .", "we found {} .", "it shows {} .", "{} .")
 _STATEMENTS: dict[str, Callable[[Thing], str]] = {
-    "colour": lambda thing: f"the {noun(thing)} is {thing.colour}",
-    "place": lambda thing: f"the {noun(thing)} is at {PLACES[thing.place]}",
-    "size": lambda thing: f"the {noun(thing)} is {thing.size}",
-    "shape": lambda thing: f"at {PLACES[thing.place]} is the {noun(thing)}",
+    "colour": lambda thing: f"the {thing.name} is {thing.colour}",
+    "place": lambda thing: f"the {thing.name} is at {PLACES[thing.place]}",
+    "size": lambda thing: f"the {thing.name} is {thing.size}",
+    "shape": lambda thing: f"at {PLACES[thing.place]} is the {thing.name}",
 }
 _INTERESTS = {"all": 5, "colour": 1, "place": 1, "size": 1, "shape": 1, "count": 1}
 """What pages report about things, with sampling weights."""
@@ -73,17 +68,17 @@ def telling(random: Random, scene: Scene) -> str:
     style = random.randrange(3)
     things = random.sample(scene.things, len(scene.things))
     if style == 0:
-        return " ".join(f"{noun(t)} {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
+        return " ".join(f"{t.name} {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
     if style == 1:
-        return " ".join(f"the {noun(t)} is {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
-    return " ".join(f"the {t.size} {t.colour} {noun(t)} {PLACES[t.place]} ." for t in things)
+        return " ".join(f"the {t.name} is {t.colour} {t.size} {PLACES[t.place]} ." for t in things)
+    return " ".join(f"the {t.size} {t.colour} {t.name} {PLACES[t.place]} ." for t in things)
 
 
 def inventory(random: Random, scene: Scene) -> str:
     """Lists all things in random order, each with its words in random order."""
     items = []
     for thing in scene.things:
-        words = [noun(thing), thing.colour, thing.size, PLACES[thing.place]]
+        words = [thing.name, thing.colour, thing.size, PLACES[thing.place]]
         random.shuffle(words)
         items.append(" ".join(words))
     random.shuffle(items)
@@ -96,11 +91,11 @@ def in_compounds(random: Random, scene: Scene) -> str:
     items, turned = [], random.random() < 0.5
     for thing in scene.things:
         place = PLACES[thing.place]
-        words = [f"{thing.size}-{thing.colour}-{noun(thing)}", place]
+        words = [f"{thing.size}-{thing.colour}-{thing.name}", place]
         if not whole:
-            words = [f"{noun(thing)}-{place}", thing.colour, thing.size]
+            words = [f"{thing.name}-{place}", thing.colour, thing.size]
         if words[0] not in _COMPOUNDS:
-            words = [noun(thing), thing.colour, thing.size, place]
+            words = [thing.name, thing.colour, thing.size, place]
         items.append(" ".join(reversed(words) if turned else words))
     random.shuffle(items)
     return joint.join(items) + " ."
@@ -140,7 +135,7 @@ def _hand(opening: str, joint: str, thing: str, aside: str) -> Callable[[Random,
         form = f"{thing} {aside}" if aside and random.random() < 0.35 else thing
         said = [
             form.format(
-                noun=noun(t), colour=t.colour, size=in_other_words(t.size), place=in_other_words(PLACES[t.place])
+                noun=t.name, colour=t.colour, size=in_other_words(t.size), place=in_other_words(PLACES[t.place])
             )
             for t in things
         ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from mm1_lab.data.world.language import in_other_words, noun
+from mm1_lab.data.world.language import in_other_words
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.data.world.words import (
     COLOURS,
@@ -39,7 +39,7 @@ Maker = Callable[[Random, Scene], Asked | None]
 
 def _colour(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
-    return Asked("colour", f"what color is the {noun(thing)}", thing.colour, tuple(COLOURS))
+    return Asked("colour", f"what color is the {thing.name}", thing.colour, tuple(COLOURS))
 
 
 def _shape(random: Random, scene: Scene) -> Asked | None:
@@ -51,12 +51,12 @@ def _shape(random: Random, scene: Scene) -> Asked | None:
 
 def _place(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
-    return Asked("place", f"where is the {noun(thing)}", PLACES[thing.place], PLACES)
+    return Asked("place", f"where is the {thing.name}", PLACES[thing.place], PLACES)
 
 
 def _size(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
-    return Asked("size", f"what size is the {noun(thing)}", thing.size, SIZES)
+    return Asked("size", f"what size is the {thing.name}", thing.size, SIZES)
 
 
 def _count(random: Random, scene: Scene) -> Asked | None:
@@ -66,9 +66,9 @@ def _count(random: Random, scene: Scene) -> Asked | None:
 def _yes_no(random: Random, scene: Scene) -> Asked | None:
     thing = random.choice(scene.things)
     if random.random() < 0.5:
-        return Asked("yes-no", f"is the {noun(thing)} {thing.colour}", "yes", ("yes", "no"))
+        return Asked("yes-no", f"is the {thing.name} {thing.colour}", "yes", ("yes", "no"))
     other = random.choice([colour for colour in COLOURS if colour != thing.colour])
-    return Asked("yes-no", f"is the {noun(thing)} {other}", "no", ("yes", "no"))
+    return Asked("yes-no", f"is the {thing.name} {other}", "no", ("yes", "no"))
 
 
 def _relation(random: Random, scene: Scene) -> Asked | None:
@@ -82,7 +82,7 @@ def _relation(random: Random, scene: Scene) -> Asked | None:
     if not pairs:
         return None
     words, thing, other = random.choice(pairs)
-    text = f"what is {words} the {thing.size} {thing.colour} {noun(thing)}"
+    text = f"what is {words} the {thing.size} {thing.colour} {thing.name}"
     return Asked("relation", text, other.name, SHAPES)
 
 
@@ -109,7 +109,7 @@ def _town(random: Random, scene: Scene) -> Asked | None:
     if thing.colour not in LIKED:
         return None
     choices = tuple(f"{colour} {town}" for colour, town in LIKED.items())
-    text = f"which town likes the color of the {noun(thing)}"
+    text = f"which town likes the color of the {thing.name}"
     return Asked("town", text, f"{thing.colour} {LIKED[thing.colour]}", choices)
 
 

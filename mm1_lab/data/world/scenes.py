@@ -94,10 +94,10 @@ def sample_scene(
             return scene
 
 
-def renamed(random: Random, scene: Scene, letters: float = LETTERED) -> Scene:
+def renamed(random: Random, scene: Scene) -> Scene:
     """A training scene with the colours and places of `scene`, but newly drawn names and sizes."""
     while True:
-        names = _names(random, SHAPES, len(scene.things), letters)
+        names = _names(random, SHAPES, len(scene.things), LETTERED)
         things = (
             replace(thing, name=name, size=random.choice(SIZES))
             for thing, name in zip(scene.things, names, strict=True)

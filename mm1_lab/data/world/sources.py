@@ -9,6 +9,7 @@ from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import alt_text, dense_caption, page_voice
 from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
 from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
+from mm1_lab.data.world.told import words_of
 from mm1_lab.data.world.words import PLACES
 
 _ROW = 64
@@ -58,7 +59,7 @@ def page(random: Random, split: Split) -> tuple[Part, ...]:
     theme, voice = sample_theme(random), page_voice(random)
     parts: list[Part] = [f"a page about {_name(theme)} ."] if random.random() < 0.7 else []
     wanted, closed = random.randint(2, 9), random.random() < 0.5
-    used = 2 + sum(len(str(part).split()) for part in parts) + _CLOSING * closed
+    used = 2 + words_of(parts) + _CLOSING * closed
     seen = matching = 0
     last: Scene | None = None
     while seen < wanted:
@@ -130,7 +131,7 @@ class WorldCurriculum:
         for index in range(row * _ROW, (row + 1) * _ROW):
             random = random_for(self.seed, "pretraining-text", "train", index)
             parts = pretraining_document(random, progress, longest > _SHORT)
-            if sum(len(str(part).split()) for part in parts) + 2 <= longest:
+            if words_of(parts) + 2 <= longest:
                 yield Document(f"pretraining-text/{index}", parts)
 
 

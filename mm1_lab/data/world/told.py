@@ -219,5 +219,5 @@ def alt_text_in_full(random: Random, scene: Scene) -> str:
     return alt_text(random, scene, complete=True)
 
 
-def _answered(asked: Asked | None) -> Parts:
-    return () if asked is None else (asked.prompt, Answer(asked.answer), ".")
+def _answered(asked: Asked) -> Parts:
+    return (asked.prompt, Answer(asked.answer), ".")
