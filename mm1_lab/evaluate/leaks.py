@@ -13,6 +13,7 @@ from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.endless import ROW
 from mm1_lab.data.world.scenes import NOVEL, Scene
 from mm1_lab.evaluate.world import world_benchmarks
 
@@ -27,8 +28,6 @@ CHECKS = {
     "combination": "pictures of held-out combinations of colour and shape",
     "reference": "reference captions",
 }
-_ROW_SAMPLES = 64
-"""Documents that the world reserves per row."""
 _ASKING = frozenset(("question", "answer", "?"))
 _END = re.compile(r"(?:^| )[.:;?](?: |$)")
 """End of a sentence."""
@@ -58,7 +57,7 @@ def find_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int,
     """
     seeds = list(seeds)
     secrets = secrets_of(settings, seeds)
-    rows = max(1, round(samples / len(STREAMS) / len(seeds) / _ROW_SAMPLES))
+    rows = max(1, round(samples / len(STREAMS) / len(seeds) / ROW))
     found = Found()
     for seed in seeds:
         for stream in STREAMS:
@@ -75,7 +74,7 @@ def emitted(stream: str, seed: int, numbers: range, rows: int, longest: int) -> 
     world = World()
     if stream == "pairs":
         pairs = world.pairs(seed)
-        for index in range(numbers.start * _ROW_SAMPLES, numbers.stop * _ROW_SAMPLES):
+        for index in range(numbers.start * ROW, numbers.stop * ROW):
             yield Document(f"pairs/{index}", pairs.pair(index, dense=index % 2 == 0))
     elif stream == "pre-training text":
         curriculum = world.pretraining_text(seed)

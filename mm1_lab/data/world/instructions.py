@@ -4,18 +4,16 @@ A turn is `tell : REQUEST . say :` followed by the answer, in wordings that no p
 may have several turns. A request about a picture follows that picture.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from mm1_lab.data.types import Answer, Document, Part
 from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.endless import EndlessSource
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
-
-_ROW = 64
-"""Sample numbers reserved per row; no row holds as many documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,7 @@ SETS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class InstructionSource:
+class InstructionSource(EndlessSource):
     """An infinite instruction set: document i is a pure function of (seed, set, i)."""
 
     name: str
@@ -192,9 +190,3 @@ class InstructionSource:
 
     def document(self, index: int) -> Document:
         return Document(f"{self.name}/{index}", SETS[self.name](Random(f"{self.seed}/{self.name}/{index}"), "train"))
-
-    def documents(self, row: int) -> Iterator[Document]:
-        return (self.document(row * _ROW + number) for number in range(_ROW))
-
-    def epochs(self, rows: int) -> float:
-        return 0.0

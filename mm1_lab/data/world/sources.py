@@ -6,14 +6,13 @@ from random import Random
 
 from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
+from mm1_lab.data.world.endless import EndlessSource, numbers_of
 from mm1_lab.data.world.language import alt_text, dense_caption, page_voice
 from mm1_lab.data.world.scenes import Scene, Split, Theme, renamed, sample_scene, sample_theme
 from mm1_lab.data.world.text import paragraph, pretraining_document, text_document
 from mm1_lab.data.world.told import words_of
 from mm1_lab.data.world.words import PLACES
 
-_ROW = 64
-"""Sample numbers reserved per row; no row holds as many documents."""
 _STREAMS = ("captions", "synthetic", "interleaved", "text", "pretraining-text", "pairs")
 _MISMATCHED = 0.08
 """Share of alt-texts that describe another picture: some, because web captions do; chosen, not measured."""
@@ -103,7 +102,7 @@ _MAKERS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class WorldSource:
+class WorldSource(EndlessSource):
     """An infinite source of one of the four kinds of training data."""
 
     name: str
@@ -114,12 +113,6 @@ class WorldSource:
         parts = _MAKERS[self.name](random_for(self.seed, self.name, self.split, index), self.split)
         return Document(f"{self.name}/{index}", parts)
 
-    def documents(self, row: int) -> Iterator[Document]:
-        return (self.document(row * _ROW + number) for number in range(_ROW))
-
-    def epochs(self, rows: int) -> float:
-        return 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class WorldCurriculum:
@@ -128,7 +121,7 @@ class WorldCurriculum:
     seed: int
 
     def documents(self, row: int, progress: float, longest: int) -> Iterator[Document]:
-        for index in range(row * _ROW, (row + 1) * _ROW):
+        for index in numbers_of(row):
             random = random_for(self.seed, "pretraining-text", "train", index)
             parts = pretraining_document(random, progress, longest > _SHORT)
             if words_of(parts) + 2 <= longest:
