@@ -9,8 +9,7 @@ from mm1_lab.data.world.drawing import Flaw, ScenePicture
 from mm1_lab.data.world.language import references, telling
 from mm1_lab.data.world.questions import Asked, answered_otherwise, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
-from mm1_lab.data.world.text import handover, repetition, sum_of_two
-from mm1_lab.data.world.words import LIKED, OWNERS
+from mm1_lab.data.world.text import draw_fact, handover, repetition, sum_of_two
 from mm1_lab.evaluate.content import content
 from mm1_lab.evaluate.questions import Benchmark, Question, in_blocks
 
@@ -119,11 +118,8 @@ def _text(random: Random, split: Split, kind: str, otherwise: bool) -> Question 
             return None
         return _text_question(kind, f"{telling(random, scene)} {asked.prompt}", asked.answer)
     if kind == "fact":
-        if random.random() < 0.5:
-            shape, animal = random.choice(list(OWNERS.items()))
-            return _text_question(kind, f"question : which animal owns the {shape} ? answer :", animal)
-        colour, town = random.choice(list(LIKED.items()))
-        return _text_question(kind, f"question : which town likes {colour} ? answer :", town)
+        fact = draw_fact(random)
+        return _text_question(kind, fact.prompt, fact.answer)
     if kind == "pattern":
         prompt, following = repetition(random)
         return _text_question(kind, prompt, *(" ".join(following[:count]) for count in range(1, len(following) + 1)))

@@ -13,6 +13,7 @@ from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.endless import EndlessSource
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
+from mm1_lab.data.world.text import draw_fact
 from mm1_lab.data.world.words import ANIMALS, COLOURS, LETTERS, LIKED, OWNERS, PLACES, SHAPES, SIZES, TOWNS
 
 
@@ -161,11 +162,8 @@ def _text(random: Random, split: Split) -> tuple[Part, ...]:
     if random.random() < 0.5:
         one, other = random.randint(1, 9), random.randint(1, 9)
         return conversation(Turn(f"the total of {one} and {other}", str(one + other)))
-    if random.random() < 0.5:
-        shape, animal = random.choice(list(OWNERS.items()))
-        return conversation(Turn(f"the animal that owns the {shape}", animal))
-    colour, town = random.choice(list(LIKED.items()))
-    return conversation(Turn(f"the town that likes {colour}", town))
+    fact = draw_fact(random)
+    return conversation(Turn(fact.request, fact.answer))
 
 
 SETS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {

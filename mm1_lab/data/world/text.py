@@ -6,6 +6,7 @@ bare key-value pairs, which teach it look-up by key.
 
 from collections.abc import Callable
 from random import Random
+from typing import NamedTuple
 
 from mm1_lab.data.types import Answer, Part
 from mm1_lab.data.world.told import (
@@ -29,19 +30,32 @@ def facts(random: Random) -> Parts:
     """Facts of the world that no picture shows, as statements or as questions with answers."""
     parts: list[Part] = []
     for _ in range(random.choice((1, 2, 3))):
-        if random.random() < 0.5:
-            shape, animal = random.choice(list(OWNERS.items()))
-            parts += _fact(random, f"the {animal} owns the", shape, f"which animal owns the {shape}", animal)
-        else:
-            colour, town = random.choice(list(LIKED.items()))
-            parts += _fact(random, f"{town} likes", colour, f"which town likes {colour}", town)
+        fact = draw_fact(random)
+        parts += [fact.statement, Answer(fact.ending)] if random.random() < 0.4 else [fact.prompt, Answer(fact.answer)]
+        parts.append(".")
     return tuple(parts)
 
 
-def _fact(random: Random, statement: str, ending: str, question: str, answer: str) -> list[Part]:
-    if random.random() < 0.4:
-        return [statement, Answer(ending), "."]
-    return [f"question : {question} ? answer :", Answer(answer), "."]
+class Fact(NamedTuple):
+    """A fact of the world that no picture shows: as a statement without its last word, a prompt, and a request."""
+
+    statement: str
+    ending: str
+    """The statement's last word."""
+    prompt: str
+    request: str
+    answer: str
+    """That of the prompt and of the request."""
+
+
+def draw_fact(random: Random) -> Fact:
+    if random.random() < 0.5:
+        shape, animal = random.choice(list(OWNERS.items()))
+        prompt = f"question : which animal owns the {shape} ? answer :"
+        return Fact(f"the {animal} owns the", shape, prompt, f"the animal that owns the {shape}", animal)
+    colour, town = random.choice(list(LIKED.items()))
+    prompt = f"question : which town likes {colour} ? answer :"
+    return Fact(f"{town} likes", colour, prompt, f"the town that likes {colour}", town)
 
 
 def arithmetic(random: Random) -> Parts:
@@ -105,11 +119,8 @@ def paragraph(random: Random) -> str:
 
 
 def _stated_fact(random: Random) -> tuple[str, str]:
-    if random.random() < 0.5:
-        shape, animal = random.choice(list(OWNERS.items()))
-        return f"the {animal} owns the", shape
-    colour, town = random.choice(list(LIKED.items()))
-    return f"{town} likes", colour
+    fact = draw_fact(random)
+    return fact.statement, fact.ending
 
 
 def medley(random: Random) -> Parts:
