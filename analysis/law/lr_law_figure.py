@@ -52,6 +52,7 @@ def _caption(drawn: set[str]) -> str:
         "lines": "lines: the law at these numbers of tokens, without its interval",
         "dotted": "dotted: 95 % of a prediction",
         "stars": "stars: predictions with their 95 %",
+        "beyond": "filled arrows: intervals that go on beyond the panel",
         "paper": "dashed: MM1's Eq. 1",
     }
     parts = [text for key, text in says.items() if key in drawn]
@@ -164,13 +165,18 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
             axis.plot([target.params] * 2, _rates(estimate.low, estimate.high), color="black", linewidth=0.8)
         place = target.params, math.exp(estimate.estimate)
         axis.plot(*place, marker="*", color="black", markersize=7, linestyle="none")
-        words = sized(target.name, target.params).replace(" (", "\n(")
-        axis.annotate(words, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
+        axis.annotate(target.name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
         drawn.add("stars")
     # room for optima, their intervals, predictions and Eq. 1, but not for a band of many decades
     ends = [end for o in fit.optima if math.isfinite(o.log_rate) for end in (o.low, o.high, o.log_rate)]
     ends += [*(estimate.estimate for _, estimate in fit.predictions), *paper[[0, -1]]]
-    axis.set(xscale="log", yscale="log", ylim=_rates(min(ends) - 0.7, max(ends) + 0.7))
+    lowest, highest = min(ends) - 0.7, max(ends) + 0.7
+    axis.set(xscale="log", yscale="log", ylim=_rates(lowest, highest))
+    for target, estimate in fit.predictions:
+        for edge, beyond, arrow in ((lowest, estimate.low < lowest, "v"), (highest, estimate.high > highest, "^")):
+            if beyond:
+                axis.plot(target.params, _rates(edge), marker=arrow, color="black", markersize=4, clip_on=False)
+                drawn.add("beyond")
     axis.set(xlabel="non-embedding parameters N", ylabel="best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
     if fit.law is None:
