@@ -38,6 +38,11 @@ def test_a_fresh_folder_goes_by_the_study_at_this_machine_s_speed(study: Path) -
     assert Speeds({}, study).seconds(base("mini")) == pytest.approx(400)
 
 
+def test_faster_products_shorten_only_their_share_of_the_time(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "machine_speed", lambda: cost.STUDY_MATMUL * 2)
+    assert Speeds({}, study).seconds(base("mini")) == pytest.approx(200 * (cost.PRODUCTS / 2 + 1 - cost.PRODUCTS))
+
+
 def test_a_smoke_run_tells_nothing_about_mini(study: Path) -> None:
     small, large = base("smoke"), base("mini")
     speeds = Speeds({small.KIND: [(small.flops(), 2.0)]}, study)

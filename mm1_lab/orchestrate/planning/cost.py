@@ -24,6 +24,9 @@ ALIKE = 4.0
 says nothing about one of `mini`, which is thousands of times as large."""
 STUDY_MATMUL = 77e9
 """FLOPs per second by `machine_speed` on a core of the machine that ran the committed study."""
+PRODUCTS = 0.4
+"""Share of a stage's time that its matrix products took there (docs/scaling.md). Faster products make only this share
+shorter: with AVX-512 they take half the time, and stages four fifths. A machine with slower ones is slower in all."""
 FAR = 1e5
 """No estimate for a stage with more than this many times the FLOPs of any measured one: it needs other machines."""
 LEAST = 3.0
@@ -63,7 +66,8 @@ class Speeds:
         """Expected seconds, or None if no stage of this kind was measured, or only far smaller ones.
 
         Uses the median seconds per FLOP of stages of this kind with similar FLOPs: from this results folder, or else
-        from the study, rescaled to this machine's speed. Without similar stages, the nearest of either are used.
+        from the study, rescaled to this machine's speed in matrix products. Without similar stages, the nearest of
+        either are used.
         """
         flops = stage.flops()
         if flops <= 0:
@@ -72,7 +76,9 @@ class Speeds:
         if alike := _rates(own, flops):
             return median(alike) * flops
         studied = _of_study(self.shipped).get(stage.KIND, []) if self.shipped else []
-        studied = [(known, seconds * STUDY_MATMUL / machine_speed()) for known, seconds in studied]
+        pace = STUDY_MATMUL / machine_speed() if studied else 1.0
+        pace = max(pace, PRODUCTS * pace + 1 - PRODUCTS)
+        studied = [(known, seconds * pace) for known, seconds in studied]
         if not (own or studied):
             return None
         nearest = min((known for known, _ in (*own, *studied)), key=lambda known: abs(math.log(known / flops)))
