@@ -6,6 +6,7 @@ counts tokens. The thresholds are fixed here, before any result of an arm is kno
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -19,6 +20,7 @@ from mm1_lab.data.world.questions import ANSWERED_OTHERWISE, KINDS, answered_oth
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.told import alt_text_in_full
 from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.fitting import longest_prompt
 from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
 from mm1_lab.evaluate.metrics import majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -47,6 +49,8 @@ WORDINGS: dict[str, Callable[[Random], Voice]] = {
 
 _BLOCK = 8
 """Questions per block; few, so that there are many different demonstrations."""
+_BLOCKS_TRIED = 8
+"""Blocks drawn to find out whether shots fit, before anything is trained."""
 _SCENES, _VOICES = 300, 20
 """Maximum scenes tried per shot, and voices tried per block."""
 _STOP = "."
@@ -142,13 +146,33 @@ def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[GateRow]:
     writer = PromptWriter.of(stage, data.tokenizer)
     shots = max(stage.settings.shots)
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
-        question = max(len(writer.question(question).tokens) for question in benchmark.questions)
-        prefix = max(len(writer.prefix(benchmark, block, shots).tokens) for block in range(len(benchmark.blocks)))
-        longest = prefix + question + benchmark.new_tokens
+        longest = longest_prompt(writer, benchmark, shots)
         fits = longest <= stage.model.sequence_length
         what = f"{benchmark.name}, tokens at {shots} shots"
         needed = f"≤ {stage.model.sequence_length}"
         yield GateRow("prompts fit", None, what, longest, None, None, needed, "pass" if fits else "fail")
+
+
+def check_told(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
+    """Raises RequestError, with the most shots that fit, if scenes in words do not fit a row at the most shots."""
+
+    few = stage.settings.model_copy(update={"questions": min(stage.settings.questions, _BLOCKS_TRIED * _BLOCK)})
+    shorter = stage.model_copy(update={"settings": few})
+
+    def check(shots: int) -> RequestError | None:
+        try:
+            for kind in KINDS:
+                for wording in WORDINGS:
+                    text_benchmark(kind, wording, shots, shorter, tokenizer)
+        except RequestError as error:
+            return error
+        return None
+
+    shots = max(stage.settings.shots)
+    if error := check(shots):
+        most = len(list(takewhile(lambda count: not check(count), range(shots)))) - 1
+        fewer = f"at most {most} fit: --set fewer evaluate.shots or" if most >= 0 else "not even one scene fits: --set"
+        raise RequestError(f"{error}; {fewer} a larger sequence_length")
 
 
 def text_benchmark(
@@ -184,8 +208,7 @@ def text_benchmark(
             else:
                 return tuple(drawn)
         raise RequestError(
-            f"{shots} shots of {kind!r} in {wording} do not fit a row of {stage.model.sequence_length} tokens; "
-            "increase sequence_length or use fewer shots"
+            f"{shots} shots of {kind!r} in {wording} do not fit a row of {stage.model.sequence_length} tokens"
         )
 
     drawn = [block(number) for number in range(max(1, stage.settings.questions // _BLOCK))]

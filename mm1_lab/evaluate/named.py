@@ -12,7 +12,6 @@ from mm1_lab.config import (
     BenchmarkFiles,
     EvaluationSettings,
     EvaluationStage,
-    PretrainedDecoder,
     RequestError,
     canonical_json,
     nearest,
@@ -20,11 +19,11 @@ from mm1_lab.config import (
 from mm1_lab.data.shards.decoding import Shape
 from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.choosing import choose, format_of
+from mm1_lab.evaluate.fitting import too_long
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import open_images
 from mm1_lab.evaluate.items import Item, regular
 from mm1_lab.evaluate.metrics import METRICS, names_of
-from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
     LONGEST_CAPTION,
@@ -181,24 +180,12 @@ def build_benchmark(
 
 def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:
     """Raises RequestError if a prompt with its demonstrations and answer exceeds the context length of a model."""
-    limits: dict[tuple[int, PromptWriter], EvaluationStage] = {}
-    for stage in stages:
-        ready = stage.model.decoder
-        longest = ready.longest if isinstance(ready, PretrainedDecoder) else stage.model.sequence_length
-        limits.setdefault((longest, PromptWriter.of(stage, tokenizer)), stage)
-    for (longest, writer), stage in limits.items():
-        for config in stage.benchmarks:
-            shots = max(_settings_of(config, stage.settings).shots, default=0)
-            benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
-            for block, questions in enumerate(benchmark.blocks):
-                prompt = max(len(writer.question(question).tokens) for question in questions)
-                length = len(writer.prefix(benchmark, block, shots).tokens) + prompt + benchmark.new_tokens
-                if length > longest:
-                    raise RequestError(
-                        f"benchmark {config.name!r}: a question after {shots} demonstrations takes {length} tokens, "
-                        f"with {writer.image_tokens} per picture, but the decoder reads at most {longest}; use fewer "
-                        "shots (--set evaluate.shots=[0,4]) or --set a larger sequence_length"
-                    )
+
+    def named(stage: EvaluationStage) -> list[Benchmark]:
+        return [build_benchmark(config, stage.settings, tokenizer, cache) for config in stage.benchmarks]
+
+    for found in too_long(stages, named, tokenizer):
+        raise RequestError(str(found))
 
 
 def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> EvaluationSettings:

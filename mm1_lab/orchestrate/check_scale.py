@@ -60,6 +60,11 @@ def measure_gates(
         lower = [request.resolve("base", recipe, trial.seed).evaluation for trial in request.trials]
         encoders += [(_own(trial.model.encoder), lowest) for trial in lower]
     decoders = [(trial, _own(trial.model.decoder)) for trial in trials if "words" in gates]
+    data = request.open_data()
+    if decoders:
+        from mm1_lab.evaluate.gates import check_told
+
+        check_told(trials[0], data.tokenizer)
     _compute([*(encoder for encoder, _ in encoders), *(decoder for _, decoder in decoders)], request, executor)
 
     from mm1_lab.evaluate import gates as measures
@@ -73,7 +78,6 @@ def measure_gates(
         rows.extend(measured)
         print(duration(time.monotonic() - started), flush=True)
 
-    data = request.open_data()
     if "prompts" in gates:
         measure("length of prompts", measures.prompts_fit(trials[0], data))
     for encoder, resolution in encoders:

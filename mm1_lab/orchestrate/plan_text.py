@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, worke
 from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import plan_costs
-from mm1_lab.orchestrate.planning.feasible import check_feasible
+from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan
 from mm1_lab.orchestrate.planning.request import Request, machine_slots
 from mm1_lab.results import Ledger
@@ -40,13 +40,14 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     asked = [(variant, trial) for variant, request in zip(variants, requests, strict=True) for trial in request.trials]
     plan = make_plan((trial for _, trial in asked), ledger, first.weights)
     check_feasible(plan)
+    too_long = check_prompts(plan, first)
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
     costs, speeds = (plan_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())
     expected = {one.fingerprint: speeds.seconds(one.stage) for one in sorted(missing, key=_kind)}
     title = ", ".join(variants)
     counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
-    if note := changed_note((trial for _, trial in asked), ledger):
+    for note in filter(None, (changed_note((trial for _, trial in asked), ledger), too_long)):
         lines += [note, ""]
     if every_stage:
         lines += [*_every_stage(plan, asked, costs, expected, hardware, ledger), ""]

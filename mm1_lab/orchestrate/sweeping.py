@@ -13,7 +13,7 @@ from mm1_lab.orchestrate.execution.executor import Executor, run_plan
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import check_disk
-from mm1_lab.orchestrate.planning.feasible import check_feasible
+from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import Recorder, artifacts_of, behind_note
@@ -47,6 +47,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         print(f"{request.variant} at {request.scale_name}: {', '.join(counts)}", flush=True)
         executor.open(request.scale)  # first, so that its processes import libraries while this one builds networks
         check_feasible(plan)
+        if note := check_prompts(plan, request):
+            print(note)
     trials = request.write_manifest()
     work_list = None
     recorder = None

@@ -52,6 +52,10 @@ def test_one_gate_alone_needs_no_weights(
     assert capsys.readouterr().out.count("pass") == 9
     assert main(["check-scale", "smoke", "--only", "prompts", "--set", "evaluate.shots=[0, 16]"]) == 1
     assert re.search("≤ 256 +fail", capsys.readouterr().out)
+    assert main(["check-scale", "smoke", "--inline", "--set", "evaluate.shots=[0, 16]"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; at most \d+ fit", error)
+    assert error.count("\n") == 1
     assert not list(place.results.glob("store/*/DONE"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2
     assert "there is no gate 'prompt'; did you mean 'prompts'" in capsys.readouterr().err

@@ -1,9 +1,11 @@
-"""Checks before anything runs that the missing stages' networks can be built, on torch's meta device (no memory)."""
+"""Checks before anything runs that the missing stages' networks can be built, on torch's meta device (no memory), and
+that their prompts fit."""
 
 from __future__ import annotations
 
-from mm1_lab.config import RequestError, Stage, canonical_json
+from mm1_lab.config import EvaluationStage, RequestError, Stage, canonical_json
 from mm1_lab.orchestrate.planning.plan import Plan
+from mm1_lab.orchestrate.planning.request import Request
 
 
 def check_feasible(plan: Plan) -> None:
@@ -22,6 +24,27 @@ def check_feasible(plan: Plan) -> None:
                     KINDS[type(stage)].check(stage)
             except RequestError as error:
                 raise RequestError(f"{label}: {error}") from None
+
+
+def check_prompts(plan: Plan, request: Request) -> str:
+    """Raises RequestError if no arm of the sweep reads the world's prompts at the requested numbers of shots whole.
+
+    Returns a note on missing evaluations whose models do not, as other arms may have more tokens per picture, or be
+    asked more; empty if there are none. Prompts of a user's own benchmarks are checked when the request is loaded.
+    """
+    stages = [stage for task in plan.tasks.values() for stage in task.stages if isinstance(stage, EvaluationStage)]
+    if not stages or request.data_path is not None:
+        return ""
+    from mm1_lab.evaluate.fitting import of_the_world, too_long
+
+    tokenizer = request.open_data().tokenizer
+    arms = [request.resolve(arm, recipe, stages[0].seed).evaluation for arm, recipe in request.sweep.arms.items()]
+    least = min(arms, key=lambda stage: stage.model.picture_tokens)
+    for found in too_long([least], lambda stage: of_the_world(stage.settings, tuned=False), tokenizer):
+        raise RequestError(str(found))
+    others = too_long(stages, lambda stage: of_the_world(stage.settings, stage.model.tuned), tokenizer)
+    told = "; ".join(one.in_short for one in others)
+    return f"note: some prompts are longer than any row of training: {told}" if told else ""
 
 
 def same_network(stage: Stage) -> str:
