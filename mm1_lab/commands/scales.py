@@ -147,7 +147,14 @@ def _fit_file(options: argparse.Namespace) -> int:
     # the hash keeps files of the same name from different folders apart
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
-    written = write_fits(folder, measurements, fit_all(measurements, targets, options.keep_unbracketed))
+    fits = fit_all(measurements, targets, options.keep_unbracketed)
+    if not any(fit.law for fit in fits):
+        turned = read_points(options.file, not options.lower_is_better, options.profile)
+        if any(fit.law for fit in fit_all(turned, targets, options.keep_unbracketed)):
+            given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
+            best = "highest" if options.lower_is_better else "lowest, as of a loss"
+            raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
+    written = write_fits(folder, measurements, fits)
     print(written[-1].read_text(encoding="utf-8"))
     for path in written:
         print(path)

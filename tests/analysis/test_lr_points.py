@@ -70,10 +70,19 @@ def test_sizes_alike_to_three_digits_are_told_apart(undrawn: None) -> None:
     assert names.tolist() == ["1230000", "1234000", "5M", "20M"]
 
 
-def test_losses_are_turned_round(undrawn: None) -> None:
+def test_losses_are_turned_round(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(Path("results.csv"), [(n, rate, -score) for n, rate, score in exact_rows()])
     fit("--lower-is-better")
-    assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
+    fit(code=2)
+    error = capsys.readouterr().err
+    assert error == (
+        "mm1-lab: --from results.csv: there is a law only if the best score is the lowest, as of a loss; "
+        "add --lower-is-better\n"
+    )
+    assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6), "not overwritten"
+    write_csv(Path("results.csv"), exact_rows())
+    fit("--lower-is-better", code=2)
+    assert capsys.readouterr().err.endswith("is the highest; leave out --lower-is-better\n")
 
 
 def test_the_best_over_a_column_is_kept_with_all_its_seeds(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,8 +152,9 @@ def test_two_files_of_one_name_do_not_replace_each_other(undrawn: None) -> None:
     for place, slope in (("here", 1.0), ("there", -1.0)):
         Path(place).mkdir()
         write_csv(Path(place) / "results.csv", [(n, rate, slope * score) for n, rate, score in exact_rows()])
-        assert main(["fit-lr-law", "--from", f"{place}/results.csv", *["--lower-is-better"] * (slope < 0)]) == 0
-        assert main(["fit-lr-law", "--from", str(Path(place).resolve() / "results.csv")]) == 0
+        losses = ["--lower-is-better"] * (slope < 0)
+        assert main(["fit-lr-law", "--from", f"{place}/results.csv", *losses]) == 0
+        assert main(["fit-lr-law", "--from", str(Path(place).resolve() / "results.csv"), *losses]) == 0
         laws = sorted(Path("results/local/lr_law").iterdir())
     assert len(laws) == 2, "a folder per file, however its path is written"
 

@@ -112,6 +112,19 @@ def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Requ
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
 
 
+def test_what_is_logged_while_the_local_database_is_served_stays_local(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's server sets the variable to the database that it serves: no `mlruns` here, and no second run of each."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{DATABASE.absolute()}")
+    sync(request_.folder, request_.ledger)
+    assert not Path("mlruns").exists() and list(Path("results/local/mlartifacts").rglob("samples.html"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    _, before = runs_of(request_)
+    sync(request_.folder, request_.ledger)
+    assert runs_of(request_)[1].keys() == before.keys()
+
+
 def test_the_dashboard_opens_on_trials_in_the_papers_words_best_first(request_: Request) -> None:
     sync(request_.folder, request_.ledger)
     client, runs = runs_of(request_)

@@ -17,7 +17,7 @@ from typing import Any
 
 from mm1_lab.files import DONE, RESULTS, locked
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.tracking.mlflow_store import connect
+from mm1_lab.orchestrate.tracking.mlflow_store import connect, named_store
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.samples import read_samples, samples_page
@@ -220,7 +220,7 @@ class SweepRuns:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        local = None if os.environ.get("MLFLOW_TRACKING_URI") else (RESULTS / "mlartifacts").absolute().as_uri()
+        local = None if named_store() else (RESULTS / "mlartifacts").absolute().as_uri()
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return str(self.client.create_experiment(name, artifact_location=local, tags=kind))
 
@@ -306,4 +306,4 @@ def _names(names: Names) -> str:
 
 def _place(results: Path) -> str:
     """The results folder as runs are tagged with it: in the local database relative to that, so that both may move."""
-    return str(results) if os.environ.get("MLFLOW_TRACKING_URI") else os.path.relpath(results, RESULTS)
+    return str(results) if named_store() else os.path.relpath(results, RESULTS)

@@ -17,7 +17,17 @@ from mm1_lab.formatting import first_line
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or the database in results/local."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
+    return named_store() or _local_uri()
+
+
+def named_store() -> str | None:
+    """MLFLOW_TRACKING_URI, unless it is the database in results/local: MLflow sets it so while it serves that."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return uri if uri and uri != _local_uri() else None
+
+
+def _local_uri() -> str:
+    return f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
 
 
 def shown_uri() -> str:
@@ -43,7 +53,7 @@ def connect() -> Any:
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # exceptions are reported in a line of our own
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    if not named_store():
         with locked(RESULTS / ".mlflow.lock"):
             _make_database((RESULTS / "mlflow.db").absolute())
     return mlflow.MlflowClient(tracking_uri=tracking_uri())
