@@ -140,7 +140,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
         for one in question.choices
     ]
     with torch.inference_mode():
-        logs = log_probabilities(own.decoder, embedder, options)
+        logs = log_probabilities(embedder, options)
     offered = [(number, one) for number, question in enumerate(questions) for one in question.choices]
     targets = [one if number % 2 else lambda _, one=one: one for number, one in offered]
     found = model.loglikelihood(

@@ -21,6 +21,8 @@ class PromptEmbedder:
     def __init__(self, model: MM1, image_tokens: int, side: int, blind: bool, batch: int, count: int = 1) -> None:
         """Encodes `batch` pictures at once, each as `count` views of `side` pixels and `image_tokens` tokens."""
         self._model = model
+        self.decoder = model.decoder
+        """Reads what `embed` returns."""
         self._image_tokens = image_tokens
         self._side = side
         self._blind = blind
@@ -53,8 +55,8 @@ class PromptEmbedder:
 
     def embed(self, segment: Segment) -> torch.Tensor:
         """Decoder inputs (length, width) of a segment; its pictures must have been passed to `see`."""
-        tokens = torch.tensor(segment.tokens, device=self._model.decoder.device)
-        embedded = self._model.decoder.get_input_embeddings()(tokens)
+        tokens = torch.tensor(segment.tokens, device=self.decoder.device)
+        embedded = self.decoder.get_input_embeddings()(tokens)
         if segment.pictures:
             keys = [self._key(picture) for picture in segment.pictures]
             blind = self._blind_features
@@ -69,7 +71,7 @@ class PromptEmbedder:
     @torch.inference_mode()
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
         """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width)."""
-        device = self._model.decoder.device
+        device = self.decoder.device
         pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
         places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)
         return self._model.embed(places, pixels).unflatten(0, (len(pictures), len(pictures[0]))).flatten(1, 2)

@@ -35,7 +35,6 @@ class Group:
 
 @torch.inference_mode()
 def generate(
-    decoder: PreTrainedModel,
     embedder: PromptEmbedder,
     groups: Sequence[Group],
     tokenizer: Tokenizer,
@@ -55,7 +54,7 @@ def generate(
     for chunk in _batches(groups, batch):
         prefixes = [embedder.embed(group.prefix) for _, group in chunk]
         questions = [[embedder.embed(question) for question in group.questions] for _, group in chunk]
-        decoding = SharedPrefixDecoding(decoder, prefixes, questions)
+        decoding = SharedPrefixDecoding(embedder.decoder, prefixes, questions)
         answers = _decode(decoding, tokenizer, stop, new_tokens)
         probabilities = decoding.probabilities([group.references for _, group in chunk])
         for (index, _), rows, values in zip(chunk, answers, probabilities, strict=True):
@@ -64,8 +63,7 @@ def generate(
     return texts, scores
 
 
-def complete(
-    decoder: PreTrainedModel,
+def answer_one(
     embedder: PromptEmbedder,
     prefix: Segment,
     question: Segment,
@@ -74,7 +72,7 @@ def complete(
     new_tokens: int,
 ) -> str:
     """The answer to a single question, up to the first stop word."""
-    ((text,),), _ = generate(decoder, embedder, [Group(prefix, (question,))], tokenizer, stop, new_tokens, 1)
+    ((text,),), _ = generate(embedder, [Group(prefix, (question,))], tokenizer, stop, new_tokens, 1)
     return cut_answer(text, stop)
 
 

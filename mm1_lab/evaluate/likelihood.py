@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from transformers import PreTrainedModel
 
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
@@ -22,8 +21,7 @@ def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
     return replace(benchmark, name=f"{benchmark.name} by likelihood", family="likelihood", metric=metric)
 
 
-def choose(
-    decoder: PreTrainedModel,
+def likeliest_choices(
     embedder: PromptEmbedder,
     writer: PromptWriter,
     benchmark: Benchmark,
@@ -38,7 +36,7 @@ def choose(
         for prompt, question in zip(prompts, questions, strict=True)
         for choice in question.choices
     ]
-    scores = iter(log_probabilities(decoder, embedder, options))
+    scores = iter(log_probabilities(embedder, options))
     chosen: list[str] = []
     for question in questions:
         own = [next(scores)[0] for _ in question.choices]
@@ -47,16 +45,16 @@ def choose(
 
 
 def log_probabilities(
-    decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
+    embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
 ) -> list[tuple[float, bool]]:
     """For each (prompt, answer): the answer's log-probability in nats, and whether greedy decoding would produce it."""
     batches = (options[start : start + BATCH] for start in range(0, len(options), BATCH))
-    return [result for batch in batches for result in _batch_log_probabilities(decoder, embedder, batch)]
+    return [result for batch in batches for result in _batch_log_probabilities(embedder, batch)]
 
 
 @torch.inference_mode()
 def _batch_log_probabilities(
-    decoder: PreTrainedModel, embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
+    embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
 ) -> list[tuple[float, bool]]:
     """Sequences are padded on the right, where causal attention never sees the padding."""
     embedder.see(picture for prompt, _ in options for picture in prompt.pictures)
@@ -65,7 +63,7 @@ def _batch_log_probabilities(
     lengths = torch.tensor([len(one) for one in inputs], device=padded.device)
     mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
     tail = max(int(lengths.max()) - len(one) + len(answer) for one, (_, answer) in zip(inputs, options, strict=True))
-    logits = decoder(inputs_embeds=padded, attention_mask=mask.long(), logits_to_keep=tail + 1).logits
+    logits = embedder.decoder(inputs_embeds=padded, attention_mask=mask.long(), logits_to_keep=tail + 1).logits
     logprobs = logits.float().log_softmax(dim=-1)
     results = []
     for row, (length, (_, answer)) in enumerate(zip(lengths.tolist(), options, strict=True)):

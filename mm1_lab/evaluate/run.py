@@ -18,7 +18,7 @@ from mm1_lab.data.types import Data, Document, Picture
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, cut_answer, generate
-from mm1_lab.evaluate.likelihood import by_likelihood, choose
+from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
@@ -120,17 +120,17 @@ class Answering:
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
         self._settings = stage.settings
-        self._decoder = model.decoder
         self._tokenizer = data.tokenizer
         self._writer = PromptWriter.of(stage, data.tokenizer)
         self._embedder = PromptEmbedder.of(stage.model, model, stage.settings.batch_size)
 
     def choose(self, benchmark: Benchmark, shots: int) -> list[Answer]:
         """The most likely choice of each question, block after block."""
-        model = (self._decoder, self._embedder, self._writer)
-        return _of_all_blocks(
-            benchmark, lambda own: [list(map(Answer, choose(*model, benchmark, shots, block))) for block in own]
-        )
+
+        def answer(block: int) -> list[Answer]:
+            return list(map(Answer, likeliest_choices(self._embedder, self._writer, benchmark, shots, block)))
+
+        return _of_all_blocks(benchmark, lambda own: list(map(answer, own)))
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """The text of `answer`."""
@@ -152,7 +152,7 @@ class Answering:
             )
             groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts, shown))
         limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
-        texts, scores = generate(self._decoder, self._embedder, groups, self._tokenizer, *limits)
+        texts, scores = generate(self._embedder, groups, self._tokenizer, *limits)
         given = zip(chain(*texts), chain(*scores), strict=True)
         answers: list[list[Answer]] = []
         for questions in asked:

@@ -13,7 +13,7 @@ from typing import Any
 from mm1_lab.config import EvaluationStage, PretrainedDecoder, RequestError, TextTask, nearest, read_yaml
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import complete
+from mm1_lab.evaluate.generation import answer_one
 from mm1_lab.evaluate.likelihood import log_probabilities
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
@@ -88,7 +88,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
             pairs = [(context, tuple(tokenizer.encode(end))) for context, end in (request.args for request in requests)]
             prompts = [(begin + read(context, len(end)), end) for context, end in pairs]
-            return log_probabilities(model.decoder, embedder, prompts)
+            return log_probabilities(embedder, prompts)
 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
             return [self.write(*request.args) for request in requests]
@@ -96,7 +96,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         def write(self, context: str, limits: dict[str, Any]) -> str:
             until, most = limits.get("until") or (), int(limits.get("max_gen_toks") or NEW_TOKENS)
             stop = (until,) if isinstance(until, str) else tuple(until)
-            return complete(model.decoder, embedder, begin, read(context, most), tokenizer, stop, most)
+            return answer_one(embedder, begin, read(context, most), tokenizer, stop, most)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
             raise RequestError("text_tasks: rolling likelihood (perplexity) is not supported; choose other tasks")

@@ -12,7 +12,7 @@ from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import complete
+from mm1_lab.evaluate.generation import answer_one
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1, build_mm1, load_weights
 
@@ -71,6 +71,6 @@ class Chat:
             text = f"this model knows only the world's words, and {error} is none of them"
             raise RequestError(text) from None
         stop = ("tell :",) if self.is_world else ("\nUser:",)
-        answer = complete(self.model.decoder, self._embedder, self.so_far, turn, tokenizer, stop, NEW_TOKENS)
+        answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, NEW_TOKENS)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

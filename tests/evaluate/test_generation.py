@@ -78,7 +78,7 @@ def test_same_words_as_generate_one_question_at_a_time(model: MM1, groups: list[
     ]
     lengths = {len(text.split()) for texts in expected for text in texts}
     assert len(lengths) > 3 and 8 in lengths, "the test needs answers that end early and others that do not"
-    assert generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch)[0] == expected
+    assert generate(embedder_of(model), groups, tokenizer, ["is"], 8, batch)[0] == expected
 
 
 @torch.inference_mode()
@@ -118,8 +118,8 @@ def test_probabilities_of_given_answers_are_those_of_whole_prompts(
     given = [tuple(tokenizer.encode(text)) for text in ("red .", "the ring is .", "", "green")]
     asked = [replace(one, references=tuple((given * 2)[: len(one.questions)])) for one in groups]
     asked[-1] = replace(asked[-1], references=())
-    texts, found = generate(model.decoder, embedder_of(model), asked, tokenizer, ["is"], 8, batch)
-    assert texts == generate(model.decoder, embedder_of(model), groups, tokenizer, ["is"], 8, batch)[0]
+    texts, found = generate(embedder_of(model), asked, tokenizer, ["is"], 8, batch)
+    assert texts == generate(embedder_of(model), groups, tokenizer, ["is"], 8, batch)[0]
     for group, own in zip(asked, found, strict=True):
         for question, ids, probability in zip(group.questions, group.references, own, strict=False):
             if not ids:
@@ -137,7 +137,7 @@ def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer
     model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
     embedder = embedder_of(model)
     for _ in range(2):
-        generate(model.decoder, embedder, groups, tokenizer, ["."], 2, 100)
+        generate(embedder, groups, tokenizer, ["."], 2, 100)
     pictures = [p for group in groups for part in (group.prefix, *group.questions) for p in part.pictures]
     assert sum(encoded) == len({id(picture) for picture in pictures}) < len(pictures) * 2
 
@@ -158,7 +158,7 @@ def test_a_blind_model_reads_grey_and_draws_nothing(model: MM1, groups: list[Gro
         return [Group(change(group.prefix), tuple(map(change, group.questions))) for group in groups]
 
     def run(groups: list[Group], blind: bool) -> list[list[str]]:
-        return generate(model.decoder, embedder_of(model, blind), groups, tokenizer, ["."], 6, 100)[0]
+        return generate(embedder_of(model, blind), groups, tokenizer, ["."], 6, 100)[0]
 
     blind = run(with_pictures(Undrawable()), blind=True)
     assert blind == run(with_pictures(Grey()), blind=False)
@@ -179,13 +179,9 @@ def test_a_stop_word_may_span_tokens(model: MM1, groups: list[Group]) -> None:
             return "".join("abcdefghijklmnopqrst"[number - 4] for number in ids if number > 3)
 
     characters = Characters()
-    free = [
-        text
-        for texts in generate(model.decoder, embedder_of(model), groups, characters, [], 12, 100)[0]
-        for text in texts
-    ]
+    free = [text for texts in generate(embedder_of(model), groups, characters, [], 12, 100)[0] for text in texts]
     word = next(text[at : at + 2] for text in free for at in range(1, len(text) - 3) if text[at] != text[at + 1])
-    stopped = generate(model.decoder, embedder_of(model), groups, characters, [word], 12, 100)[0]
+    stopped = generate(embedder_of(model), groups, characters, [word], 12, 100)[0]
     ends = [text.find(word) for text in free]
     expected = [text if at < 0 else text[: at + 2] for text, at in zip(free, ends, strict=True)]
     assert [text for texts in stopped for text in texts] == expected != free
@@ -198,7 +194,7 @@ def test_the_library_s_own_class_loads_the_folder_and_gives_the_same_answers(
     model.save_pretrained(tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert isinstance(loaded, MM1ForConditionalGeneration)
-    expected = generate(model.decoder, embedder_of(model), groups, tokenizer, [], 6, 100)[0]
+    expected = generate(embedder_of(model), groups, tokenizer, [], 6, 100)[0]
     prompts = [
         (group.prefix.tokens + question.tokens, (*group.prefix.pictures, *question.pictures))
         for group in groups

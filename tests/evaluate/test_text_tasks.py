@@ -153,7 +153,7 @@ def test_rows_are_those_of_the_first_filter_and_of_the_choice_that_was_scored(
         ),
     ]
     stops: list[tuple[str, ...]] = []
-    monkeypatch.setattr(text_tasks, "complete", lambda *arguments: stops.append(arguments[5]) or "red")
+    monkeypatch.setattr(text_tasks, "answer_one", lambda *arguments: stops.append(arguments[4]) or "red")
     for values, samples, prediction in cases:
         stub = Stub(samples, values)
         for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):

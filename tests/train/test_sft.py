@@ -28,7 +28,7 @@ from mm1_lab.data.types import Answer, Data, Document, Limits
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.likelihood import by_likelihood, choose
+from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.prompts import Overview, PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.model import build_connector, build_mm1, load_weights
@@ -222,7 +222,7 @@ def test_the_likeliest_choice_is_that_of_the_decoder_alone(
     writer = PromptWriter(squares.tokenizer, sft_stage.picture_tokens)
     with torch.inference_mode():
         embedder = PromptEmbedder(model, tokens, sft_stage.image_size, False, 8, sft_stage.views)
-        chosen = choose(model.decoder, embedder, writer, scored, 1, block=0)
+        chosen = likeliest_choices(embedder, writer, scored, 1, block=0)
         expected = []
         for question in benchmark.blocks[0]:
             prompt = writer.prefix(benchmark, 0, 1) + writer.question(question)
