@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.measure import REPOSITORY
 from mm1_lab.config import EvaluationStage, MultimodalStage, load_scale, load_sweep, resolve
-from mm1_lab.data.batches import MixtureBatches
+from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
@@ -63,6 +63,11 @@ def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
         stage.image_size,
         stage.blind,
     )
+
+
+def real_tokens(batch: Batch) -> int:
+    """Number of non-padding positions, image tokens included."""
+    return int((batch.documents > 0).sum())
 
 
 def untrained_inputs(stage: MultimodalStage, data: Data, folder: Path) -> dict[str, Path]:

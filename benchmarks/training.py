@@ -25,6 +25,7 @@ from benchmarks.setting import (
     base_evaluation,
     mixture_batches,
     model_to_evaluate,
+    real_tokens,
     untrained_inputs,
 )
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, Optimiser
@@ -101,7 +102,7 @@ def _rows(
 ) -> list[Row]:
     """Rows for a step; `operations` are those of its matrix products."""
     batches = [mixture_batches(stage, data)(step) for step in _steps(amounts)]
-    tokens = sum(sum(batch.real_tokens().values()) for batch in batches) / amounts.steps
+    tokens = sum(real_tokens(batch) for batch in batches) / amounts.steps
     samples = sum(int(batch.documents.amax(dim=1).sum()) for batch in batches) / amounts.steps
     positions = batches[0].tokens.numel()
     core = {name: [timing.step.core for timing in timings] for name, timings in times.items()}

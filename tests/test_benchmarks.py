@@ -30,7 +30,7 @@ from benchmarks.measure import Budget, Row, alternate, compare, process_cost, un
 from benchmarks.products import arithmetic, large_peak, limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
-from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches
+from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.config import load_scale
 from mm1_lab.data.world import World
 from mm1_lab.results import Ledger
@@ -140,7 +140,7 @@ def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
     data, stage = World(), base_evaluation(TINY, World()).model
     batch = mixture_batches(stage, data)(0)
     documents = unpack(batch, data.tokenizer.image, stage.connector.image_tokens)
-    assert sum(len(document.tokens) for document in documents) == sum(batch.real_tokens().values())
+    assert sum(len(document.tokens) for document in documents) == real_tokens(batch)
     assert sum(int((document.labels != IGNORED).sum()) for document in documents) == int((batch.weights > 0).sum())
     assert torch.equal(torch.cat([document.images for document in documents]), batch.images)
     lengths = {len(document.tokens) for document in documents}

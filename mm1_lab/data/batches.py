@@ -6,8 +6,8 @@ interrupted and resumed any number of times reads the same data as an uninterrup
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,7 +23,20 @@ from mm1_lab.data.types import Source
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TensorBatch:
+    """A batch that the data module serves."""
+
+    decoded: Decoded = field(default=NONE_ASKED, kw_only=True)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch with its tensors on `device`."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {name: one.to(device) for name, one in values.items() if isinstance(one, torch.Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(TensorBatch):
     """Packed rows as tensors, of shape (rows, sequence) unless stated otherwise."""
 
     tokens: torch.Tensor
@@ -38,18 +51,6 @@ class Batch:
     """uint8 (n, 3, side, side), in the order in which they occur in the rows; the views of a picture are adjacent."""
     sources: tuple[str, ...]
     """Name of each row's source."""
-    decoded: Decoded = NONE_ASKED
-
-    def to(self, device: torch.device | str) -> "Batch":
-        names = ("tokens", "weights", "documents", "positions", "images")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
-    def real_tokens(self) -> dict[str, int]:
-        """Number of non-padding positions per source, image tokens included."""
-        totals: dict[str, int] = {}
-        for name, count in zip(self.sources, (self.documents > 0).sum(dim=1).tolist(), strict=True):
-            totals[name] = totals.get(name, 0) + count
-        return totals
 
 
 def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, views: int = 1) -> Batch:
@@ -110,18 +111,18 @@ def share_resources(resources: Resources) -> None:
 class DataModule(pl.LightningDataModule):
     """Serves `batch(step)` from the current step up to `steps`; the step is its only state.
 
-    Batches must have `to` and `decoded`. With data loader workers, batches are prefetched, and training still reads
-    the same ones in the same order. Raises TooManyBrokenPictures while serving batches.
+    With data loader workers, batches are prefetched, and training still reads the same ones in the same order. Raises
+    TooManyBrokenPictures while serving batches.
     """
 
-    def __init__(self, batch: Callable[[int], Any], steps: int, start: int = 0) -> None:
+    def __init__(self, batch: Callable[[int], TensorBatch], steps: int) -> None:
         super().__init__()
         self.batch = batch
         self.steps = steps
-        self.step = start
+        self.step = 0
         self._broken = BrokenPictures()
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[TensorBatch]:
         workers = _resources.workers
         if workers:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
@@ -134,7 +135,7 @@ class DataModule(pl.LightningDataModule):
             multiprocessing_context="fork" if workers else None,  # workers share the sources opened here
         )
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: TensorBatch, device: torch.device, dataloader_idx: int) -> TensorBatch:
         self._broken.add(batch.decoded)
         return batch.to(device)
 
@@ -147,12 +148,12 @@ class DataModule(pl.LightningDataModule):
 
 
 @dataclass(frozen=True)
-class _Batches(Dataset[Any]):
+class _Batches(Dataset[TensorBatch]):
     """A map-style dataset: step → batch."""
 
-    batch: Callable[[int], Any]
+    batch: Callable[[int], TensorBatch]
 
-    def __getitem__(self, step: int) -> Any:
+    def __getitem__(self, step: int) -> TensorBatch:
         return self.batch(step)
 
 

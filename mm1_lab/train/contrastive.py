@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage, Size
+from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, held_out_pictures, image_tensor
 from mm1_lab.data.types import Data, Pixels, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, load_weights
@@ -34,7 +35,7 @@ TEXT_TOWER = "text.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class PairBatch:
+class PairBatch(TensorBatch):
     """A batch of images and their captions."""
 
     images: torch.Tensor
@@ -45,11 +46,6 @@ class PairBatch:
     """int64 (pairs,): position of each caption's end token."""
     groups: torch.Tensor
     """int64 (pairs,): equal for identical captions."""
-    decoded: Decoded = NONE_ASKED
-
-    def to(self, device: torch.device | str) -> "PairBatch":
-        names = ("images", "tokens", "ends", "groups")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def pair_batch(

@@ -15,7 +15,7 @@ from torch import nn
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, Stage
-from mm1_lab.data.batches import DataModule
+from mm1_lab.data.batches import DataModule, TensorBatch
 from mm1_lab.train.checkpoints import OneOfTeam, newest
 from mm1_lab.train.module import Objective, Training
 from mm1_lab.train.progress import Progress, Report
@@ -43,7 +43,7 @@ def fit(
     network: nn.Module,
     objective: Objective,
     names: Sequence[str],
-    batch: Callable[[int], Any],
+    batch: Callable[[int], TensorBatch],
     report: Report,
     stop_after: int | None = None,
 ) -> tuple[Recorder, Any]:

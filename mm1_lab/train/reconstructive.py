@@ -14,7 +14,8 @@ from torch import nn
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
-from mm1_lab.data.pixels import NONE_ASKED, Decoded, image_tensor
+from mm1_lab.data.batches import TensorBatch
+from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.types import Data
 from mm1_lab.model import Encoder, build_encoder
 from mm1_lab.train.fit import fit
@@ -28,17 +29,13 @@ VARIANCE_FLOOR = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ImageBatch:
+class ImageBatch(TensorBatch):
     """A batch of images, or a process's part of one."""
 
     images: torch.Tensor
     """uint8 (n, 3, side, side)"""
     prefix: torch.Tensor
     """(n,) length of each prefix in patches"""
-    decoded: Decoded = NONE_ASKED
-
-    def to(self, device: torch.device | str) -> "ImageBatch":
-        return ImageBatch(self.images.to(device), self.prefix.to(device), self.decoded)
 
 
 def normalised_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
@@ -99,7 +96,7 @@ def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: 
     def batch(step: int) -> ImageBatch:
         images, _, places, decoded = pairs(step)
         prefixes = np.random.default_rng([stage.seed, step]).integers(1, patches, stage.training.batch_size)
-        return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded)
+        return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded=decoded)
 
     recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report)
     return without_last_layers(network.trunk, stage), recorder

@@ -123,7 +123,7 @@ def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypat
 
     monkeypatch.setattr(plan, "pack_epoch", fail)
     monkeypatch.setattr(chunks.TokenFile, "write", fail)
-    assert batches(0).real_tokens()["text"] and list(source.documents(0))
+    assert (batches(0).documents > 0).any() and list(source.documents(0))
 
 
 def test_many_files_need_no_descriptors(files: Any) -> None:
