@@ -6,8 +6,6 @@ from pathlib import Path
 from benchmarks.measure import REPOSITORY
 from mm1_lab.config import EvaluationStage, MultimodalStage, load_scale, load_sweep, resolve
 from mm1_lab.data.batches import Batch, MixtureBatches
-from mm1_lab.data.mixture import Mixture
-from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data
 from mm1_lab.files import RESULTS
 from mm1_lab.results import Ledger
@@ -55,14 +53,8 @@ def base_evaluation(amounts: Amounts, data: Data) -> EvaluationStage:
 
 def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
     """The training batches of `stage`."""
-    return MixtureBatches(
-        {name: data.source(name, stage.seed) for name in stage.shares},
-        Mixture(stage.shares, stage.seed),
-        Packer.of(stage, data.tokenizer),
-        stage.training.batch_size,
-        stage.image_size,
-        stage.blind,
-    )
+    sources = {name: data.source(name, stage.seed) for name in stage.shares}
+    return MixtureBatches.of(stage, sources, data.tokenizer)
 
 
 def real_tokens(batch: Batch) -> int:

@@ -15,11 +15,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm1_lab import team
-from mm1_lab.config import Resources
+from mm1_lab.config import ModelStage, Resources
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import MEAN_COLOUR, NONE_ASKED, BrokenPictures, Decoded, decode
-from mm1_lab.data.types import Source
+from mm1_lab.data.types import Source, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,12 @@ class MixtureBatches:
     side: int
     blind: bool
     views: int = 1
+
+    @classmethod
+    def of(cls, stage: ModelStage, sources: Mapping[str, Source], tokenizer: Tokenizer) -> "MixtureBatches":
+        """The batches of a stage that reads rows of `sources` in its shares."""
+        packer, mixture = Packer.of(stage, tokenizer), Mixture(stage.shares, stage.seed)
+        return cls(sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.blind, stage.views)
 
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""

@@ -5,20 +5,18 @@ from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 
-import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, DecoderTraining, ModelStage
+from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits, Tokenizer
-from mm1_lab.model import Encoder, build_decoder, count_parameters, read_by_document, read_rows, save_weights, upcycle
+from mm1_lab.model import build_decoder, count_parameters, read_rows, save_weights, upcycle
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Report
-from mm1_lab.train.sharding import compile_parts
+from mm1_lab.train.sharding import prepare
 
 NAMES = ("text",)
 
@@ -67,17 +65,6 @@ def build(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
     """The newly initialised decoder, for the longest rows of its pre-training."""
     longest = max(phase.sequence_length for phase in stage.training.phases)
     return build_decoder(stage.size, tokenizer.size, longest)
-
-
-def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others: nn.Module) -> None:
-    """Sets checkpointing, attention and compilation of a stage's parts; `others` are MM1's encoder and connector."""
-    if stage.gradient_checkpointing:
-        for part in (decoder, *(other.vision for other in others if isinstance(other, Encoder))):
-            part.activation_checkpointing_enable({"use_reentrant": False})
-    if stage.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
-        read_by_document(decoder)
-    if stage.compile:
-        compile_parts(*others, decoder.model)
 
 
 def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:

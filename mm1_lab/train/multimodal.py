@@ -10,8 +10,6 @@ import torch
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
 from mm1_lab.data.batches import Batch, MixtureBatches
-from mm1_lab.data.mixture import Mixture
-from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Limits, Source, Tokenizer, Tokens
 from mm1_lab.model import (
     CONNECTORS,
@@ -22,10 +20,10 @@ from mm1_lab.model import (
     load_weights,
     save_weights,
 )
-from mm1_lab.train.decoder import prepare
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Report
+from mm1_lab.train.sharding import prepare
 
 
 def train_multimodal(
@@ -40,7 +38,7 @@ def train_multimodal(
     sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
     if stage.shuffled:
         sources = {name: ShuffledImages(source) for name, source in sources.items()}
-    train_mm1(stage, folder, model, sources, data.tokenizer, report, stage.stop_after)
+    train_mm1(stage, folder, model, sources, data.tokenizer, report)
 
 
 def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
@@ -64,27 +62,18 @@ def train_mm1(
     sources: Mapping[str, Source],
     tokenizer: Tokenizer,
     report: Report,
-    stop_after: int | None = None,
 ) -> None:
     """Trains a model with loaded weights on rows of `sources` in the stage's shares, and writes the stage's files."""
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
     prepare(stage, model.decoder, model.encoder, model.connector)
     names = list(stage.shares)
-    batches = MixtureBatches(
-        sources,
-        Mixture(stage.shares, stage.seed),
-        Packer.of(stage, tokenizer),
-        stage.training.batch_size,
-        stage.image_size,
-        stage.blind,
-        stage.views,
-    )
+    batches = MixtureBatches.of(stage, sources, tokenizer)
 
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
-    recorder, model = fit(stage, folder, model, objective, names, batches, report, stop_after)
+    recorder, model = fit(stage, folder, model, objective, names, batches, report, stage.stop_after)
     save_weights(model, folder, stage)
     rows = [int(row[3]) for row in recorder.total.tolist()]
     epochs = {name: sources[name].epochs(count) for name, count in zip(names, rows, strict=True)}

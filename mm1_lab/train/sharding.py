@@ -14,10 +14,13 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
 from mm1_lab import team
+from mm1_lab.config import DecoderStage, ModelStage
+from mm1_lab.model import Encoder, read_by_document
 
 
 def layers(*modules: nn.Module) -> list[nn.Module]:
@@ -29,6 +32,17 @@ def compile_parts(*modules: nn.Module) -> None:
     """Compiles each module; in a team each layer, since shards are gathered between layers."""
     for part in modules if team.size() == 1 else layers(*modules):
         part.compile()
+
+
+def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others: nn.Module) -> None:
+    """Sets checkpointing, attention and compilation of a stage's parts; `others` are MM1's encoder and connector."""
+    if stage.gradient_checkpointing:
+        for part in (decoder, *(other.vision for other in others if isinstance(other, Encoder))):
+            part.activation_checkpointing_enable({"use_reentrant": False})
+    if stage.attention == "varlen" or not (stage.compile or torch.cuda.is_available()):
+        read_by_document(decoder)
+    if stage.compile:
+        compile_parts(*others, decoder.model)
 
 
 class Shards:

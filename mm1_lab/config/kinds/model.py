@@ -134,6 +134,7 @@ class SftStage(Stage):
     training: SftTraining
     drop_overlong: ClassVar[bool] = True
     """Conversations that do not fit a row are left out."""
+    stop_after: ClassVar[int | None] = None
     tuned: ClassVar[bool] = True
 
     @property
