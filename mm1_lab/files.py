@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,25 @@ def commit(partial: Path, folder: Path) -> None:
     for name in digests:
         (partial / name).chmod(mode)  # safetensors makes its files readable by the owner only
     replace(partial, folder)
+
+
+@contextmanager
+def new_folder(
+    folder: Path, like: Path | None = None, lock: AbstractContextManager[None] | None = None
+) -> Iterator[Path]:
+    """Yields an empty folder next to `folder`, or a copy of `like`, that is committed as `folder` at the end.
+
+    `lock` is held while it replaces `folder`.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if like:
+        shutil.copytree(like, partial, ignore=shutil.ignore_patterns(DONE))
+    else:
+        partial.mkdir(parents=True)
+    yield partial
+    with lock or nullcontext():
+        commit(partial, folder)
 
 
 def damage(folder: Path, full: bool = True) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +68,12 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         eos_token_id=data.tokenizer.end,
         pad_token_id=data.tokenizer.pad,
     )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with quiet_library():
-        _save(model, processor, form, partial)
-    files.write_text(partial / "README.md", card)
-    if folder.exists():
-        folder.rmdir()
-    files.commit(partial, folder)
+    with files.new_folder(folder) as partial:
+        with quiet_library():
+            _save(model, processor, form, partial)
+        files.write_text(partial / "README.md", card)
+        if folder.exists():
+            folder.rmdir()
 
 
 def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str, folder: Path) -> None:

@@ -173,22 +173,18 @@ class Ledger:
 
         `training` is the model's training.csv; `submissions` maps file names to contents for test servers.
         """
-        folder = self.trial_folder(fingerprint)
-        partial = folder.with_name(f"{fingerprint}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        rows = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in scores)
-        files.write_csv(partial / SCORES, SCORE_COLUMNS, rows)
-        files.write_csv(
-            partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
-        )
-        files.write_json(partial / "samples.json", [self._sample(sample) for sample in samples])
-        files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
-        for name, text in (submissions or {}).items():
-            files.write_text(partial / "submissions" / name, text)
-        if training is not None:
-            shutil.copyfile(training, partial / "training.csv")
-        files.commit(partial, folder)
+        with files.new_folder(self.trial_folder(fingerprint)) as partial:
+            rows = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in scores)
+            files.write_csv(partial / SCORES, SCORE_COLUMNS, rows)
+            files.write_csv(
+                partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
+            )
+            files.write_json(partial / "samples.json", [self._sample(sample) for sample in samples])
+            files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
+            for name, text in (submissions or {}).items():
+                files.write_text(partial / "submissions" / name, text)
+            if training is not None:
+                shutil.copyfile(training, partial / "training.csv")
         self.clear_failure(fingerprint)
 
     def add_scores(self, fingerprint: str, rows: Iterable[ScoreRow], name: str, digest: str, note: str) -> None:
@@ -197,11 +193,9 @@ class Ledger:
         Records its digest and a note. Raises RequestError if the trial has a benchmark of its own with the name of one
         of `rows`.
         """
-        with self.stage_lock(fingerprint):
-            folder = self.trial_folder(fingerprint)
-            partial = folder.with_name(f"{fingerprint}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(files.DONE))
+        folder = self.trial_folder(fingerprint)
+        copy = files.new_folder(folder, like=folder, lock=self._exchange_lock())
+        with self.stage_lock(fingerprint), copy as partial:
             record = self.record(fingerprint)
             with gzip.open(folder / SCORES, "rt", encoding="utf-8", newline="") as file:
                 header, *stored = csv.reader(file)
@@ -215,8 +209,6 @@ class Ledger:
             record["imported"] = record.get("imported", {}) | {name: digest}
             record["benchmarks"] = record.get("benchmarks", {}) | {name: note}
             files.write_json(partial / "record.json", record)
-            with self._exchange_lock():
-                files.commit(partial, folder)
 
     def _sample(self, sample: SampleRow) -> dict[str, Any]:
         values = {name: getattr(sample, name) for name in SampleRow.__slots__ if name != "picture"}

@@ -1,7 +1,6 @@
 """Shipped parts: finished stages that come with the repository, so that a sweep starts from pre-trained parts."""
 
 import os
-import shutil
 from pathlib import Path
 
 from mm1_lab import files
@@ -32,10 +31,8 @@ class Parts:
 
     def ship(self, fingerprint: str, stage: Path) -> None:
         """Copies the folder of a finished stage, replacing an earlier copy."""
-        partial = self.folder / f"{fingerprint}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(stage, partial, ignore=shutil.ignore_patterns(files.DONE))
-        files.commit(partial, self.folder / fingerprint)
+        with files.new_folder(self.folder / fingerprint, like=stage):
+            pass
         self._damage.pop(fingerprint, None)
         self._names.add(fingerprint)
 
