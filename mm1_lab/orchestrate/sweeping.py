@@ -9,15 +9,18 @@ from pathlib import Path
 
 from mm1_lab.files import DONE
 from mm1_lab.formatting import counted
+from mm1_lab.orchestrate.execution.display import make_display
 from mm1_lab.orchestrate.execution.executor import Executor, run_plan
+from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.code_changes import changed_note
-from mm1_lab.orchestrate.planning.cost import check_disk
+from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import Recorder, artifacts_of, behind_note
 from mm1_lab.results import TrialRow
+from mm1_lab.results.summary import headline
 
 Draw = Callable[[Path], list[Path]]
 """Draws a sweep's tables and figures into its folder."""
@@ -74,10 +77,6 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
 
 def work_through(plan: Plan, request: Request, executor: Executor, observers: Sequence[Observer] = ()) -> WorkList:
     """Runs the plan's tasks and shows their progress."""
-    from mm1_lab.orchestrate.execution.display import make_display
-    from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit
-    from mm1_lab.orchestrate.planning.cost import measured_speeds
-
     ledger = request.ledger
     parts = ledger.parts.folder if ledger.parts else None
     data_path = request.data_path and request.data_path.absolute()
@@ -85,12 +84,10 @@ def work_through(plan: Plan, request: Request, executor: Executor, observers: Se
         ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer, repository_commit()
     )
 
-    def headline(task: Task) -> str:
-        from mm1_lab.results.summary import headline
-
+    def headline_of(task: Task) -> str:
         return headline(ledger.trial_folder(task.key))
 
-    display = make_display(plan, measured_speeds(ledger), headline, sys.stdout)
+    display = make_display(plan, measured_speeds(ledger), headline_of, sys.stdout)
     try:
         return run_plan(plan, context, [display, *observers], executor)
     finally:
