@@ -231,10 +231,6 @@ class Ledger:
         values = {"stage": what, "attempts": attempts, "outcome": outcome, "reason": reason}
         files.write_json(self.failure_file(fingerprint), values | {"log": str(log) if log.exists() else None})
 
-    def failure(self, fingerprint: str) -> dict[str, Any] | None:
-        path = self.failure_file(fingerprint)
-        return read_json(path, dict, FAILURE) if path.exists() else None
-
     def failures(self) -> dict[str, dict[str, Any]]:
         """What `record_failure` wrote about every stage, by fingerprint."""
         paths = sorted((self.results / "failures").glob("*.json"))

@@ -98,8 +98,8 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
     scored = {trial.name for trial in request.trials if ledger.has_scores(trial.fingerprint)}
     assert scored == {"base / seed 0", "blind / seed 0", "no-vecap / seed 0"}
     for key, outcome in result.failed.items():
-        failure = ledger.failure(key)
-        assert failure is not None and failure["outcome"] == outcome.kind and failure["reason"] == outcome.reason
+        failure = ledger.failures()[key]
+        assert failure["outcome"] == outcome.kind and failure["reason"] == outcome.reason
         assert failure["attempts"] == (1 if outcome.kind == "diverged" else 2), "training again would diverge again"
         assert "Traceback" in Path(failure["log"]).read_text(encoding="utf-8")
     assert sorted(path.stem for path in (ledger.results / "failures").glob("*.json")) == sorted(result.failed)

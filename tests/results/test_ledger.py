@@ -97,11 +97,11 @@ def test_a_half_written_trial_is_not_there_and_is_written_over(tmp_path: Path) -
 def test_success_clears_an_earlier_failure(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     ledger.record_failure("f", "base / seed 0", 2, "diverged", "loss is nan")
-    failure = ledger.failure("f")
-    assert failure is not None and failure["reason"] == "loss is nan" and failure["attempts"] == 2
+    failure = ledger.failures()["f"]
+    assert failure["reason"] == "loss is nan" and failure["attempts"] == 2
     assert ledger.diverged() == {"f": "loss is nan"}
     write(ledger, "f", tmp_path)
-    assert ledger.failure("f") is None and not ledger.diverged()
+    assert not ledger.failures() and not ledger.diverged()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
