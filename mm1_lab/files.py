@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 DONE = "DONE"
+WEIGHTS = "model.safetensors"
+"""The transformers library's name of weights in one file; if they are in several, an index by this name lists them."""
 REPLACED = ".replaced"
 """Suffix of a folder that another one is about to replace."""
 LARGE = 64 << 20

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, PretrainedMM1, RequestError, nearest
-from mm1_lab.files import DONE
+from mm1_lab.files import DONE, WEIGHTS
 from mm1_lab.formatting import first_line
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """Files fetched from the hub."""
-WEIGHTS = "model.safetensors"
-"""The library's name of weights in one file; if they are in several, an index by this name lists them."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""

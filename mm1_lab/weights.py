@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import PretrainedDecoder, PretrainedEncoder, RequestError, Stage
+from mm1_lab.files import WEIGHTS
 from mm1_lab.formatting import first_line
 
 if TYPE_CHECKING:
     import torch
 
-
-WEIGHTS = "model.safetensors"
 
 STAGE = "stage.json"
 

@@ -32,6 +32,7 @@ from mm1_lab.evaluate import metrics
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import draw_questions
+from mm1_lab.files import WEIGHTS
 from mm1_lab.lab import load_sweep as load
 from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
 from mm1_lab.model.encoder import pretrained_encoder_config
@@ -47,7 +48,6 @@ from mm1_lab.pretrained import EncoderFamily, read_decoder, read_encoder, text_c
 from mm1_lab.train.decoder import build
 from mm1_lab.train.progress import Report
 from mm1_lab.train.stages import KINDS, StageKind
-from mm1_lab.weights import WEIGHTS
 from tests.pretrained import save_tokenizer
 
 REPOSITORY = Path(__file__).parents[1]

@@ -31,7 +31,6 @@ def index(options: argparse.Namespace) -> int:
     from mm1_lab.data.shards.indexing import index_data, local_workers
     from mm1_lab.files import machine_cpus
     from mm1_lab.orchestrate.planning.finding import find_scale
-    from mm1_lab.orchestrate.planning.request import data_cache
 
     if options.processes is not None and options.processes < 1:
         raise RequestError("--processes must be at least 1")
@@ -46,7 +45,7 @@ def index(options: argparse.Namespace) -> int:
         lines = index_on_cluster(options.address, options.data, ledger, scale)
     else:
         workers = partial(local_workers, options.processes or machine_cpus())
-        lines = index_data(options.data, data_cache(ledger), scale, workers)
+        lines = index_data(options.data, ledger.data_cache, scale, workers)
     for line in lines:
         print(line, flush=True)
     return DONE
@@ -70,11 +69,10 @@ def show_data(options: argparse.Namespace) -> int:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.summary import summary_lines
         from mm1_lab.orchestrate.planning.finding import find_scale
-        from mm1_lab.orchestrate.planning.request import data_cache
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
-        data = Shards(options.data, data_cache(ledger), find_scale(options.scale))
+        data = Shards(options.data, ledger.data_cache, find_scale(options.scale))
         for line in summary_lines(data):
             print(line)
         sections = data_sections(data)

@@ -19,6 +19,7 @@ from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_vo
 from mm1_lab.data.world.questions import ANSWERED_OTHERWISE, KINDS, answered_otherwise, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.told import alt_text_in_full
+from mm1_lab.evaluate.attribute_probe import attribute_probe
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.fitting import longest_prompt
 from mm1_lab.evaluate.leaks import CHECKS, STREAMS, find_leaks
@@ -27,7 +28,6 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_mm1, load_weights
-from mm1_lab.train.probe import attribute_probe
 
 Verdict = Literal["pass", "floor", "fail", "reported"]
 """`floor`: this kind of question counts as floor at this scale, not as a result; `reported`: for information only."""

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeTopKRouter
 
 from mm1_lab.config import PretrainedDecoder, Size
-from mm1_lab.weights import WEIGHTS, library_weights, load_weights
+from mm1_lab.files import WEIGHTS
+from mm1_lab.weights import library_weights, load_weights
 
 ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)

@@ -12,13 +12,13 @@ from typing import Any
 from mm1_lab.config import Cost, Hardware, Scale, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.lr_search import growth_text
-from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, workers_needed
+from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, machine_slots, workers_needed
 from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import plan_costs
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan
-from mm1_lab.orchestrate.planning.request import Request, machine_slots
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 from mm1_lab.results.summary import encoder_quality
 

@@ -37,6 +37,11 @@ class Ledger:
             if folder.is_file():
                 raise RequestError(f"{folder}: is a file; name a folder")
 
+    @property
+    def data_cache(self) -> Path:
+        """The folder with the index of the user's data."""
+        return self.store / "data"
+
     def check_writable(self) -> None:
         """Creates both folders if necessary. Raises RequestError if one cannot be written to."""
         for folder in (self.results, self.store):

@@ -9,9 +9,11 @@ from mm1_lab.orchestrate import growing, sweeping
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.planning import cost
+from mm1_lab.orchestrate.planning.capacity import machine_slots
 from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
-from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request, machine_slots
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
+from tests.conftest import REPOSITORY
 
 
 def base(scale: str) -> MultimodalStage:

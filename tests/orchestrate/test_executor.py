@@ -17,8 +17,9 @@ from mm1_lab.orchestrate.execution.executor import make_executor, run_plan
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
-from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Diverged, Progress
+from tests.conftest import REPOSITORY
 
 LIGHT = ("reuse_processes=false",)
 """Ray's waiting processes import nothing: for tests in which none of them works."""

@@ -13,8 +13,9 @@ from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, load_sca
 from mm1_lab.orchestrate.execution.ray_tune import KILLED
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
+from tests.conftest import REPOSITORY
 
 ARMS = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 

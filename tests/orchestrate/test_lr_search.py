@@ -28,8 +28,9 @@ from mm1_lab.orchestrate.check_scale import measure_gates
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_sizes, run_search, with_grid
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import REPOSITORY, Request, load_request
+from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
+from tests.conftest import REPOSITORY
 
 SIZES = ("9M", "85M", "302M", "1.2B")
 SMOKE = load_scale("smoke", REPOSITORY / "sweeps" / "scales")

@@ -17,7 +17,8 @@ from mm1_lab.orchestrate.execution.preflight import FOLDER, Answer, Question, ch
 from mm1_lab.orchestrate.execution.ray_tune import _slots
 from mm1_lab.orchestrate.execution.worker import WorkerContext
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import REPOSITORY, load_request
+from mm1_lab.orchestrate.planning.request import load_request
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.files import Busy
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import REPOSITORY, Request, load_request
+from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking import dashboard
 from mm1_lab.orchestrate.tracking.dashboard import pages
 from mm1_lab.orchestrate.tracking.mlflow_recorder import Recorder, behind_note, sync
@@ -26,6 +26,7 @@ from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns
 from mm1_lab.orchestrate.tracking.mlflow_store import connect
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
 from mm1_lab.results.manifest import read_manifest
+from tests.conftest import REPOSITORY
 
 DATABASE = Path("results/local/mlflow.db")
 

@@ -10,9 +10,9 @@ import pytest
 from mm1_lab import lab
 from mm1_lab.cli import make_parser
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.planning.request import REPOSITORY, Request, load_request
+from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results.manifest import read_manifest
-from tests.conftest import make_place
+from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 
 LAW = {"coefficients": {"ln N": -0.4, "constant": 0.5}}

@@ -8,6 +8,7 @@ from mm1_lab.config import WORLD_DATA, EncoderStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Data
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.data.world.words import CORNERS
+from mm1_lab.evaluate import attribute_probe as attributes
 from mm1_lab.model import build_encoder, save_weights
 from mm1_lab.train import probe
 from mm1_lab.train.contrastive import Contrastive, held_out_retrieval
@@ -31,7 +32,11 @@ def told(scenes: list[Scene], hide: str = "") -> torch.Tensor:
         row = []
         for place in CORNERS:
             thing = scene.at(place)
-            for attribute, options in (("name", probe._NAMES), ("colour", probe._COLOURS), ("size", probe._LENGTHS)):
+            for attribute, options in (
+                ("name", attributes._NAMES),
+                ("colour", attributes._COLOURS),
+                ("size", attributes._LENGTHS),
+            ):
                 value = getattr(thing, attribute) if thing and attribute != hide else "empty"
                 row += [float(value == option) for option in options]
         rows.append(row)
@@ -43,12 +48,12 @@ def told(scenes: list[Scene], hide: str = "") -> torch.Tensor:
 def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
     stage: EncoderStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "TRAINING_SCENES", 3000)
-    monkeypatch.setattr(probe, "TEST_SCENES", 300)
-    monkeypatch.setattr(probe, "_scene_features", lambda encoder, scenes, side: told(scenes))
-    assert all(right == count for right, count in probe.attribute_probe(stage, tmp_path).values())
-    monkeypatch.setattr(probe, "_scene_features", lambda encoder, scenes, side: told(scenes, hide="colour"))
-    found = {name: right / count for name, (right, count) in probe.attribute_probe(stage, tmp_path).items()}
+    monkeypatch.setattr(attributes, "TRAINING_SCENES", 3000)
+    monkeypatch.setattr(attributes, "TEST_SCENES", 300)
+    monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, side: told(scenes))
+    assert all(right == count for right, count in attributes.attribute_probe(stage, tmp_path).values())
+    monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, side: told(scenes, hide="colour"))
+    found = {name: right / count for name, (right, count) in attributes.attribute_probe(stage, tmp_path).items()}
     assert found.pop("colour") < 0.3
     assert all(share == 1 for share in found.values())
 
@@ -56,15 +61,15 @@ def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
 def test_cases_are_counted_as_the_scenes_have_them(
     stage: EncoderStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "TRAINING_SCENES", 200)
-    monkeypatch.setattr(probe, "TEST_SCENES", 100)
-    cases = {name: count for name, (_, count) in probe.attribute_probe(stage, tmp_path).items()}
-    things = [thing for scene in probe._scenes("test", 100) for thing in scene.things]
+    monkeypatch.setattr(attributes, "TRAINING_SCENES", 200)
+    monkeypatch.setattr(attributes, "TEST_SCENES", 100)
+    cases = {name: count for name, (_, count) in attributes.attribute_probe(stage, tmp_path).items()}
+    things = [thing for scene in attributes._scenes("test", 100) for thing in scene.things]
     letters = sum(thing.is_letter for thing in things)
     assert cases["colour"] == cases["size"] == len(things)
     assert (cases["letter"], cases["shape"]) == (letters, len(things) - letters)
     assert (cases["place"], cases["count"]) == (400, 100)
-    assert {scene.split for scene in probe._scenes("test", 100)} == {"test"}
+    assert {scene.split for scene in attributes._scenes("test", 100)} == {"test"}
 
 
 def test_a_reconstructive_encoder_is_probed_without_its_last_layers(
@@ -75,9 +80,9 @@ def test_a_reconstructive_encoder_is_probed_without_its_last_layers(
     folder = tmp_path / "deep"
     folder.mkdir()
     save_weights(build_encoder(stage.features, stage.patch, stage.image_size), folder, stage)
-    monkeypatch.setattr(probe, "TRAINING_SCENES", 20)
-    monkeypatch.setattr(probe, "TEST_SCENES", 10)
-    assert probe.attribute_probe(stage, folder)["count"][1] == 10
+    monkeypatch.setattr(attributes, "TRAINING_SCENES", 20)
+    monkeypatch.setattr(attributes, "TEST_SCENES", 10)
+    assert attributes.attribute_probe(stage, folder)["count"][1] == 10
 
 
 def test_data_without_captions_are_not_probed(squares: Data, stage: EncoderStage) -> None:

@@ -14,7 +14,6 @@ from mm1_lab.data.shards import indexing
 from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import WorkerContext
-from mm1_lab.orchestrate.planning.request import data_cache
 from mm1_lab.results import Ledger
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ def index_on_cluster(address: str, path: Path, ledger: Ledger, scale: Scale) -> 
     with executor:
         executor.open(scale.model_copy(update={"resources": Resources()}))
         check_nodes(ask_ray, WorkerContext(ledger.store, ledger.store, path, scale), {})
-        folder = data_cache(ledger).absolute()
+        folder = ledger.data_cache.absolute()
         yield from indexing.index_data(path, folder, scale, partial(_tasks, executor.slots))
 
 

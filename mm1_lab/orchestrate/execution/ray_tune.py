@@ -31,8 +31,8 @@ from mm1_lab.orchestrate.execution.executor import Executor, Work
 from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome
+from mm1_lab.orchestrate.planning.capacity import machine_slots
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.request import machine_slots
 from mm1_lab.train.progress import Progress
 
 KILLED = Outcome("failed", "its process died without an error message: killed, or out of memory")

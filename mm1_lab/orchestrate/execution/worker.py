@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError, Scale, Stage, Trial
-from mm1_lab.files import write_json, write_text
+from mm1_lab.files import PACKAGE, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.request import REPOSITORY, data_cache
 from mm1_lab.results import HeldOutRow, Ledger
 from mm1_lab.results.schema import CODE
 from mm1_lab.source_code import code_hash
@@ -137,7 +136,7 @@ def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | Non
 
 
 def _data(stage: Stage, context: WorkerContext) -> Data:
-    data = _open_data(context.data_path, data_cache(context.ledger), context.scale.model_dump_json(), context.tokenizer)
+    data = _open_data(context.data_path, context.ledger.data_cache, context.scale.model_dump_json(), context.tokenizer)
     if data.identity != stage.data:
         raise RequestError(f"{context.data_path}: the data changed while the sweep was running; run it again")
     return data
@@ -186,7 +185,7 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
     ledger = context.ledger
     started = time.monotonic()
     model = ledger.weights(stage.model.fingerprint)
-    evaluation = evaluate(stage, model, _data(stage, context), report, data_cache(ledger))
+    evaluation = evaluate(stage, model, _data(stage, context), report, ledger.data_cache)
     if not team.is_first():
         return
     timings = {stage.KIND: _timing(stage, started)}
@@ -262,8 +261,9 @@ def processor() -> str:
 
 def repository_commit() -> str | None:
     """The repository's commit, if the package runs from one."""
-    if not (REPOSITORY / ".git").exists():
+    repository = PACKAGE.parent
+    if not (repository / ".git").exists():
         return None
-    command = ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"]
+    command = ["git", "-C", os.fspath(repository), "rev-parse", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or None

@@ -1,6 +1,7 @@
 """The GPUs that a stage of a given cost takes: the smallest group that holds it, and what each GPU then holds."""
 
-from mm1_lab.config import Cost, Hardware, RequestError
+from mm1_lab.config import Cost, Hardware, RequestError, Scale
+from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
 
 USABLE = 0.9
@@ -73,3 +74,13 @@ def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) ->
         f"{short(cost.activations, 'B')} each, do not fit {counted(hardware.count, 'GPU')} of "
         f"{short(hardware.memory, 'B')}; use {count} GPUs ({how}) or a smaller batch_size"
     )
+
+
+def machine_slots(scale: Scale) -> int:
+    """The number of stages that fit on this machine's cores and GPUs at a time."""
+    slots = machine_cpus() / scale.resources.cpus
+    if scale.resources.gpus:
+        import torch
+
+        slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
+    return max(1, int(slots))

@@ -26,7 +26,7 @@ from mm1_lab.config import (
     resolve,
     resolve_sweep,
 )
-from mm1_lab.files import PACKAGE, PARTS, RESULTS, here_or_shipped, machine_cpus
+from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
 from mm1_lab.pretrained import HuggingFace
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from mm1_lab.data.shards.decoding import Decoder
     from mm1_lab.data.types import Data
 
-REPOSITORY = PACKAGE.parent
 MOST_TRIALS = 100_000
 """Limit per command."""
 
@@ -88,7 +87,7 @@ class Request:
         """Opens the miniature world or the user's data."""
         from mm1_lab.data import open_data
 
-        return open_data(self.data_path, data_cache(self.ledger), self.scale, self.tokenizer)
+        return open_data(self.data_path, self.ledger.data_cache, self.scale, self.tokenizer)
 
     def decoder(self) -> Decoder:
         """Decodes images as the data do."""
@@ -161,7 +160,7 @@ def load_request(
     resolve_sweep(follow_law(loaded, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     tokenizer = decoders_tokenizer(arms, numbers, models, data)
-    numbers = with_benchmarks(numbers, data, tokenizer, data_cache(ledger))
+    numbers = with_benchmarks(numbers, data, tokenizer, ledger.data_cache)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
@@ -171,7 +170,7 @@ def load_request(
     if numbers.benchmarks:
         from mm1_lab.evaluate.named import check_lengths
 
-        check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer, data_cache(ledger))
+        check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer, ledger.data_cache)
     return request
 
 
@@ -256,22 +255,7 @@ def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Pa
     from mm1_lab.data.shards.summary import check_pictures
 
     ledger.check_writable()
-    data = open_data(path, data_cache(ledger), scale, tokenizer)
+    data = open_data(path, ledger.data_cache, scale, tokenizer)
     if isinstance(data, Shards):
         check_pictures(data)
     return data.identity
-
-
-def machine_slots(scale: Scale) -> int:
-    """The number of stages that fit on this machine's cores and GPUs at a time."""
-    slots = machine_cpus() / scale.resources.cpus
-    if scale.resources.gpus:
-        import torch
-
-        slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
-    return max(1, int(slots))
-
-
-def data_cache(ledger: Ledger) -> Path:
-    """The folder with the index of the user's data."""
-    return ledger.store / "data"
