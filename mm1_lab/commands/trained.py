@@ -77,7 +77,7 @@ def chat(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.conversation import Chat, open_image
     from mm1_lab.orchestrate.trained import weights_of
 
-    decoder = request.decoder()
+    decoder = request.image_decoder()
     waiting = [open_image(path, decoder) for path in options.image]
     talk = Chat.load(trial.evaluation.model, weights_of(request, trial), request.open_data())
     print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")

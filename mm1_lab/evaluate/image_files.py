@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.decoding import Decoder, Shape, StoredPicture, check_size, read_file, read_stretch
+from mm1_lab.data.shards.decoding import ImageDecoder, Shape, StoredPicture, check_size, read_file, read_stretch
 from mm1_lab.evaluate.items import regular
 from mm1_lab.formatting import first_line
 
@@ -24,7 +24,7 @@ class Images:
     """
 
     def __init__(self, path: Path, shape: Shape, largest: int) -> None:
-        """`shape` and `largest` as in `Decoder`. Raises RequestError if `path` is neither a folder nor an archive."""
+        """`shape`, `largest`: as in `ImageDecoder`. Raises RequestError if `path` is no folder and no archive."""
         self.path = path
         self._decoder = _decoder(shape, largest)
         self._members: dict[str, Callable[[], bytes]] | None = None
@@ -57,9 +57,9 @@ class Images:
 
 
 @lru_cache
-def _decoder(shape: Shape, largest: int) -> Decoder:
+def _decoder(shape: Shape, largest: int) -> ImageDecoder:
     """Shared by all folders and archives, because each decoder has its own cache of pixels."""
-    return Decoder(shape, largest)
+    return ImageDecoder(shape, largest)
 
 
 @lru_cache(maxsize=16)

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
-from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, square
+from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file, square
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.model.mm1 import MM1, MM1Config
@@ -184,7 +184,7 @@ class MM1Processor(ProcessorMixin):
             return [np.full((self.side, self.side, 3), MEAN_COLOUR, np.uint8)] * self.views
         picture: Picture
         if isinstance(image, str | Path):
-            decoder = Decoder(self.shape, room=0)  # type: ignore[arg-type]
+            decoder = ImageDecoder(self.shape, room=0)  # type: ignore[arg-type]
             picture = StoredPicture(str(image), partial(read_file, Path(image)), decoder, key=str(image))
         else:
             loaded = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))

@@ -8,7 +8,7 @@ import torch
 
 from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.shards.conversations import chat_prompt
-from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file
+from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
@@ -20,7 +20,7 @@ NEW_TOKENS = 64
 """The longest answer; the world's longest descriptions have 40."""
 
 
-def open_image(path: Path, decoder: Decoder) -> Picture:
+def open_image(path: Path, decoder: ImageDecoder) -> Picture:
     """The image at `path`. Raises RequestError if it cannot be read."""
     try:
         content = read_file(path)

@@ -56,7 +56,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         side=stage.image_size,
         views=stage.views,
         image_tokens=stage.connector.image_tokens,
-        shape=request.decoder().shape,
+        shape=request.image_decoder().shape,
         blind=stage.blind,
         chat_template=chat,
     )

@@ -18,7 +18,7 @@ from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.tracking.mlflow_recorder import Recorder, artifacts_of, behind_note
+from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, artifacts_of, behind_note
 from mm1_lab.results import TrialRow
 from mm1_lab.results.summary import headline
 
@@ -58,7 +58,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     status = "KILLED"
     stale_before = _is_stale(request, trials)
     if plan.tasks or stale_before or behind_note(request.folder).exists():
-        recorder = Recorder(request.folder, request.ledger)
+        recorder = MlflowRecorder(request.folder, request.ledger)
     try:
         if plan.tasks and recorder:
             work_list = work_through(plan, request, executor, [recorder])

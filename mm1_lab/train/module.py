@@ -16,7 +16,7 @@ from mm1_lab.model import States
 from mm1_lab.train.checkpoints import SHARDS, read_shards
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
-from mm1_lab.train.sharding import Shards
+from mm1_lab.train.sharding import ShardedNetwork
 
 Tally = torch.Tensor
 """float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, rows (or pairs) per source."""
@@ -56,7 +56,7 @@ class Training(pl.LightningModule):
         self._optimiser = optimiser
         self._fingerprint = fingerprint
         self._random: dict[str, torch.Tensor] = {}
-        self._shards = Shards(self, network, precision) if team.size() > 1 else None
+        self._shards = ShardedNetwork(self, network, precision) if team.size() > 1 else None
         self._whole = [network]  # in a list, so that it is not registered as a submodule
 
     @property

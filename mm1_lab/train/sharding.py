@@ -45,7 +45,7 @@ def prepare(stage: DecoderStage | ModelStage, decoder: PreTrainedModel, *others:
         compile_parts(*others, decoder.model)
 
 
-class Shards:
+class ShardedNetwork:
     """Shards the parameters of `module`, which contains `network`, over the team, and gathers the trained ones.
 
     They, the buffers and the random state are those of the first process; in the others the network may be on the meta

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.shards.conversations import chat_prompt
-from mm1_lab.data.shards.decoding import Decoder
+from mm1_lab.data.shards.decoding import ImageDecoder
 from mm1_lab.data.world import World
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.model import build_mm1
@@ -29,8 +29,8 @@ def talk() -> Chat:
 def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (30, 20), (200, 30, 30)).save(path)
-    first = talk.say("The color of the circle", [open_image(path, Decoder())])
-    second = talk.say("the size of the circle", [open_image(path, Decoder())])
+    first = talk.say("The color of the circle", [open_image(path, ImageDecoder())])
+    second = talk.say("the size of the circle", [open_image(path, ImageDecoder())])
     tokenizer, places = talk.data.tokenizer, talk.stage.picture_tokens
     assert talk.so_far.tokens.count(tokenizer.image) == 2 * places and len(talk.so_far.pictures) == 2
     said = tokenizer.decode(talk.so_far.tokens)
@@ -43,12 +43,12 @@ def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("words")
     with pytest.raises(RequestError, match="cannot be read as an image"):
-        open_image(tmp_path / "a.png", Decoder())
+        open_image(tmp_path / "a.png", ImageDecoder())
     with pytest.raises(RequestError, match="there is no file"):
-        open_image(tmp_path / "b.png", Decoder())
+        open_image(tmp_path / "b.png", ImageDecoder())
     Image.new("RGB", (30, 20)).save(tmp_path / "c.png")
     with pytest.raises(RequestError, match="30 × 20 pixels exceed the limit of 599"):
-        open_image(tmp_path / "c.png", Decoder(largest=599))
+        open_image(tmp_path / "c.png", ImageDecoder(largest=599))
 
 
 def test_exported_models_read_conversations_as_they_were_trained() -> None:

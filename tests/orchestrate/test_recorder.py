@@ -21,7 +21,7 @@ from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking import dashboard
 from mm1_lab.orchestrate.tracking.dashboard import pages
-from mm1_lab.orchestrate.tracking.mlflow_recorder import Recorder, behind_note, sync
+from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, behind_note, sync
 from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns
 from mm1_lab.orchestrate.tracking.mlflow_store import connect
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
@@ -172,7 +172,7 @@ def test_a_sweep_goes_on_without_mlflow_and_a_note_remains(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    recorder = Recorder(request_.folder, request_.ledger)
+    recorder = MlflowRecorder(request_.folder, request_.ledger)
     task = next(iter(make_plan(request_.trials, request_.ledger).tasks.values()))
     recorder.started(task)
     recorder.close("FINISHED")
@@ -186,7 +186,7 @@ def test_a_sweep_goes_on_without_mlflow_and_a_note_remains(
 
 
 def test_a_sweep_that_is_running_is_left_alone(request_: Request) -> None:
-    recorder = Recorder(request_.folder, request_.ledger)
+    recorder = MlflowRecorder(request_.folder, request_.ledger)
     is_open = threading.Event()
     recorder.jobs.put(lambda runs: is_open.set())
     recorder._begin()

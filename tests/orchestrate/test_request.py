@@ -111,4 +111,5 @@ def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(tmp_p
     request = load_request(
         path, "smoke", only=("captions+text",), settings=("sequence_length=192",), data=own, results=tmp_path
     )
-    assert (request.decoder().shape, request.decoder().largest) == ("pad", 99), "chat reads pictures in the same way"
+    decoder = request.image_decoder()
+    assert (decoder.shape, decoder.largest) == ("pad", 99), "chat reads pictures in the same way"

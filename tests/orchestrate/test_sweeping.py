@@ -29,7 +29,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
 def test_a_table_that_an_edited_claim_leaves_as_it_was_is_drawn_once(
     request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "Recorder", lambda *_: SimpleNamespace(close=lambda *_: None))
+    monkeypatch.setattr(sweeping, "MlflowRecorder", lambda *_: SimpleNamespace(close=lambda *_: None))
     drawn = []
 
     def draw(folder: Path) -> list[Path]:

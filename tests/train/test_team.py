@@ -21,7 +21,7 @@ from mm1_lab.data.types import Data
 from mm1_lab.train import recorder
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
-from mm1_lab.train.sharding import Shards
+from mm1_lab.train.sharding import ShardedNetwork
 from mm1_lab.train.stages import run_stage
 
 Finished = Callable[[Stage], Path]
@@ -100,15 +100,15 @@ def assert_alike(expected: Path, actual: Path) -> None:
 
 def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others' networks are on the meta device until they get their shards."""
-    shard = Shards.__init__
+    shard = ShardedNetwork.__init__
 
-    def check(self: Shards, module: nn.Module, network: nn.Module, precision: str) -> None:
+    def check(self: ShardedNetwork, module: nn.Module, network: nn.Module, precision: str) -> None:
         made = {not value.is_meta for value in (*network.parameters(), *network.buffers())}
         assert made == {team.is_first()}
         shard(self, module, network, precision)
         assert not any(value.is_meta for value in (*network.parameters(), *network.buffers()))
 
-    monkeypatch.setattr(Shards, "__init__", check)
+    monkeypatch.setattr(ShardedNetwork, "__init__", check)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION, TokenFile
-from mm1_lab.data.shards.decoding import Decoder, StoredPicture, read_file, read_stretch
+from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file, read_stretch
 from mm1_lab.data.shards.index import HELD_OUT_BELOW, LARGE, Shard, index_file, open_index
 from mm1_lab.data.shards.plan import WINDOW
 from mm1_lab.data.shards.remote import Copies, File
@@ -60,7 +60,9 @@ class Collection:
     `LARGE` samples), no list of all samples is ever built, and only few files are open at once.
     """
 
-    def __init__(self, reader: str, shards: Sequence[Shard], cache: Path, copies: Copies, decoder: Decoder) -> None:
+    def __init__(
+        self, reader: str, shards: Sequence[Shard], cache: Path, copies: Copies, decoder: ImageDecoder
+    ) -> None:
         by_digest = {shard.digest: shard for shard in shards}
         self.reader = reader
         self.shards = [by_digest[digest] for digest in sorted(by_digest)]

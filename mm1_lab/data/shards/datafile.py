@@ -29,7 +29,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field
 
 from mm1_lab.config import LARGEST_PICTURE, SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
-from mm1_lab.data.shards.decoding import Decoder, Shape
+from mm1_lab.data.shards.decoding import ImageDecoder, Shape
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.remote import File, local_file, remote_files
 
@@ -84,9 +84,9 @@ class DataFile(Config):
         """Reads the file. Raises RequestError if it is not YAML, or for an unknown key or invalid value."""
         return cls.parse(read_yaml(path), str(path))
 
-    def decoder(self) -> Decoder:
+    def image_decoder(self) -> ImageDecoder:
         """Decodes images as the file says."""
-        return Decoder(self.pictures, self.largest_picture)
+        return ImageDecoder(self.pictures, self.largest_picture)
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""

@@ -23,11 +23,11 @@ MOST_BYTES = 256 << 20
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; for some others, Pillow would start external programs."""
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `Decoder.largest` is checked instead
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `ImageDecoder.largest` is checked instead
 
 
 @dataclass(slots=True)
-class Decoder:
+class ImageDecoder:
     """Decodes images and caches up to `room` bytes of pixels, so that a small data set is decoded only once."""
 
     shape: Shape = "squeeze"
@@ -66,7 +66,7 @@ class Decoder:
 
 
 def square(image: Image.Image, side: int, shape: str) -> Image.Image:
-    """Resizes the image to `side` × `side` pixels; `shape` as in `Decoder`."""
+    """Resizes the image to `side` × `side` pixels; `shape` as in `ImageDecoder`."""
     if shape == "crop":
         return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
     if shape == "pad":
@@ -102,7 +102,7 @@ class StoredPicture:
     name: str
     """File and place in it, for messages."""
     read: Callable[[], bytes]
-    decoder: Decoder = field(repr=False)
+    decoder: ImageDecoder = field(repr=False)
     key: Hashable
     """Differs from those of the decoder's other images; names, which readers choose, may be equal."""
 

@@ -49,7 +49,7 @@ class Shards:
         self.cache = cache
         self._scale = scale
         self._folder_tokenizer = words = _named_tokenizer(path, content, tokenizer)
-        decoder = content.decoder()
+        decoder = content.image_decoder()
         copies = Copies(cache / "copies", content.room)
         longest = content.longest_document
 

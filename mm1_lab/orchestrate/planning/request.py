@@ -34,7 +34,7 @@ from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, merge_manifest
 
 if TYPE_CHECKING:
-    from mm1_lab.data.shards.decoding import Decoder
+    from mm1_lab.data.shards.decoding import ImageDecoder
     from mm1_lab.data.types import Data
 
 MOST_TRIALS = 100_000
@@ -89,12 +89,12 @@ class Request:
 
         return open_data(self.data_path, self.ledger.data_cache, self.scale, self.tokenizer)
 
-    def decoder(self) -> Decoder:
+    def image_decoder(self) -> ImageDecoder:
         """Decodes images as the data do."""
         from mm1_lab.data.shards.datafile import DataFile
-        from mm1_lab.data.shards.decoding import Decoder
+        from mm1_lab.data.shards.decoding import ImageDecoder
 
-        return DataFile.read(self.data_path).decoder() if self.data_path else Decoder()
+        return DataFile.read(self.data_path).image_decoder() if self.data_path else ImageDecoder()
 
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""

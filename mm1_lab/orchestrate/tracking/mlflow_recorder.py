@@ -30,7 +30,7 @@ CURVE_SECONDS = 60.0
 """Interval at which a running stage's curve is logged: rarely during the short stages of `mini`, often at `lab`."""
 
 
-class Recorder(Observer):
+class MlflowRecorder(Observer):
     """Observes tasks and logs what happens to them, in order."""
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
