@@ -1,6 +1,7 @@
 """Base class of all configuration objects: frozen pydantic models, whose errors say in one line what is wrong where."""
 
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -125,6 +126,11 @@ def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
 def canonical_json(value: Any) -> str:
     """JSON that is the same for equal values: sorted keys, no spaces, floats in Python's shortest form."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """The first `length` hexadecimal digits of the SHA-256 of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
 def override(model: Config, settings: Iterable[str], where: str) -> Any:

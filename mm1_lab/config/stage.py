@@ -13,7 +13,6 @@ changing a default would change results under their old fingerprints. The golden
 (tests/config/test_resolved.py) contain every value, which makes such a change visible in review.
 """
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
@@ -21,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mm1_lab.config.base import Config, canonical_json
+from mm1_lab.config.base import Config, digest
 from mm1_lab.config.cost import Cost, Network, Part, bytes_per_value, training_cost
 from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
@@ -144,8 +143,8 @@ class Stage(Config):
 
     @cached_property
     def fingerprint(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical form."""
-        return hashlib.sha256(canonical_json(self.canonical()).encode()).hexdigest()[:16]
+        """The `digest` of the canonical form."""
+        return digest(self.canonical())
 
     def reference(self) -> str:
         """Inside other objects a stage appears as its fingerprint."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, canonical_json, nearest
+from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
 from mm1_lab.evaluate.formats import FORMATS, Format
 from mm1_lab.evaluate.items import Item
 from mm1_lab.evaluate.vqa import AGREEING
@@ -44,9 +44,7 @@ def chosen_once(config: BenchmarkConfig, settings: EvaluationSettings, cache: Pa
         return _choose_from_files(config, settings)
     code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE]
     selection = [settings.questions, settings.blocks, max(settings.shots, default=0)]
-    key = hashlib.sha256(
-        canonical_json([config.model_dump(mode="json", exclude={"asked"}), selection, code]).encode()
-    ).hexdigest()[:16]
+    key = digest([config.model_dump(mode="json", exclude={"asked"}), selection, code])
     path = cache / "benchmarks" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):  # missing or damaged
         questions, examples, published = json.loads(path.read_text(encoding="utf-8"))

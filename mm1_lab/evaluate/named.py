@@ -13,7 +13,7 @@ from mm1_lab.config import (
     EvaluationSettings,
     EvaluationStage,
     RequestError,
-    canonical_json,
+    digest,
     nearest,
 )
 from mm1_lab.data.shards.decoding import Shape
@@ -94,7 +94,7 @@ def _digest(config: BenchmarkConfig) -> str:
         for path in (files.questions, files.annotations, files.format if files.format.endswith(".py") else ""):
             if path:
                 parts.append(_file_digest(path))
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+    return digest(parts)
 
 
 def _file_digest(path: str) -> str:

@@ -1,7 +1,6 @@
 """A sweep's entry in a results folder: what was requested (sweep.json) and its trials (trials.csv)."""
 
 import csv
-import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json
+from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RequestError, Sweep, canonical_json, digest
 from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line
 from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
@@ -50,8 +49,7 @@ def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
         parts.append(f"data={data_name}")
     safe = [re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in parts]
     name = ",".join(safe)[:100]
-    exact = canonical_json([sweep, settings, data_name])
-    return name if name == ",".join(parts) else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
+    return name if name == ",".join(parts) else f"{name}-{digest([sweep, settings, data_name], 6)}"
 
 
 def _spelt(value: str) -> str:
@@ -64,8 +62,7 @@ def data_name(path: Path | None, data: DataIdentity) -> str:
     """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
     if path is None:
         return "world"
-    exact = canonical_json([data.digest, data.tokenizer])
-    return f"{path.stem}-{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
+    return f"{path.stem}-{digest([data.digest, data.tokenizer], 6)}"
 
 
 def read_manifest(folder: Path) -> Manifest:
