@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.evaluate import attribute_probe
 from mm1_lab.evaluate.gates import GateRow
 from mm1_lab.orchestrate.check_scale import merge, not_measured
-from mm1_lab.train import probe
 
 SMALL = ("--samples", "500", "--set", "evaluate.questions=8", "--set", "evaluate.shots=[0, 4]")
 
@@ -20,8 +20,8 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     finished: Any, place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(probe, "TRAINING_SCENES", 300)
-    monkeypatch.setattr(probe, "TEST_SCENES", 100)
+    monkeypatch.setattr(attribute_probe, "TRAINING_SCENES", 300)
+    monkeypatch.setattr(attribute_probe, "TEST_SCENES", 100)
     shutil.copytree(finished.results, place.results)
     assert main(["check-scale", "smoke", "--inline", *SMALL]) == 1
     output = capsys.readouterr().out
