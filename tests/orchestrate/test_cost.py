@@ -108,7 +108,7 @@ def test_only_as_many_checkpoints_as_there_are_stages_are_reckoned_with(
 
 def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = load_scale("smoke", REPOSITORY / "sweeps" / "scales", ("resources.cpus=2", "resources.gpus=1"))
-    monkeypatch.setattr("mm1_lab.orchestrate.planning.request.machine_cpus", lambda: 64)
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.capacity.machine_cpus", lambda: 64)
     for gpus, slots in ((0, 1), (2, 2), (99, 32)):
         monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)
         assert machine_slots(scale) == RayTune().at_once(scale) == slots
