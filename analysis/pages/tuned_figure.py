@@ -68,7 +68,9 @@ def _conversations(axis: Axes, study: Study) -> bool:
         axis.errorbar(places, heights, reach, color=colour, **more)
     axis.set_xticks(range(len(labels)), [label.replace(" of ", "\nof ") for label in labels])
     axis.set_xlim(-0.3, 1.3 * (len(labels) - 0.7))
-    axis.set_title("conversations, 0-shot; grey: single benchmarks")
+    panels = list(study.panels.values())
+    shared = len(labels) < sum(len(panel.arms) for panel in panels)  # then `arms` holds the first panel's
+    axis.set_title("conversations, 0-shot; grey: single benchmarks" + f" ({panels[0].title})" * shared)
     axis.set_ylabel("points")
     axis.margins(y=0.1)
     axis.set_ylim(bottom=0)
