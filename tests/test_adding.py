@@ -23,9 +23,9 @@ from mm1_lab import cli, commands, options, pretrained
 from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage, load_sweep
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.data.world import questions as world_questions
+from mm1_lab.data.world import scene_questions
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.questions import Asked, ask
+from mm1_lab.data.world.scene_questions import Asked, ask
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import WorldTokenizer
 from mm1_lab.evaluate import metrics
@@ -45,7 +45,7 @@ from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.sweeping import run_sweep
 from mm1_lab.pretrained import EncoderFamily, read_decoder, read_encoder, text_config
-from mm1_lab.train.decoder import build
+from mm1_lab.train.decoder_stage import build
 from mm1_lab.train.progress import Report
 from mm1_lab.train.stages import KINDS, StageKind
 from tests.pretrained import save_tokenizer
@@ -165,7 +165,7 @@ def test_a_kind_of_question_of_the_world(monkeypatch: pytest.MonkeyPatch) -> Non
         count = sum(thing.colour == "red" for thing in scene.things)
         return Asked("reds", "how many things are red", str(count), ("1", "2", "3")) if count else None
 
-    monkeypatch.setitem(world_questions.KINDS, "reds", reds)
+    monkeypatch.setitem(scene_questions.KINDS, "reds", reds)
 
     def make(random: Random, split: Split, number: int, block: int) -> Question | None:
         scene = sample_scene(random, split)

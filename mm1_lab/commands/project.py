@@ -40,7 +40,7 @@ def index(options: argparse.Namespace) -> int:
     ledger.check_writable()
     scale = find_scale(options.scale, tuple(options.set))
     if options.address:
-        from mm1_lab.orchestrate.execution.indexing import index_on_cluster
+        from mm1_lab.orchestrate.execution.cluster_indexing import index_on_cluster
 
         lines = index_on_cluster(options.address, options.data, ledger, scale)
     else:
@@ -67,7 +67,7 @@ def show_data(options: argparse.Namespace) -> int:
 
     if options.data:
         from mm1_lab.data.shards import Shards
-        from mm1_lab.data.shards.summary import summary_lines
+        from mm1_lab.data.shards.data_summary import summary_lines
         from mm1_lab.orchestrate.planning.finding import find_scale
 
         ledger = Ledger(RESULTS, options.store)

@@ -54,7 +54,7 @@ def export(options: argparse.Namespace) -> int:
 )
 def import_scores(options: argparse.Namespace) -> int:
     """Add lmms-eval's scores of an exported model to its trained arm."""
-    from mm1_lab.orchestrate.trained import check_scored, only_trial
+    from mm1_lab.orchestrate.finished_trial import check_scored, only_trial
 
     request = request_of(options, options.sweep)
     trial = only_trial(request)
@@ -75,7 +75,7 @@ def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""
     request, trial = _trained(options)
     from mm1_lab.orchestrate.conversation import Chat, open_image
-    from mm1_lab.orchestrate.trained import weights_of
+    from mm1_lab.orchestrate.finished_trial import weights_of
 
     decoder = request.image_decoder()
     waiting = [open_image(path, decoder) for path in options.image]
@@ -99,7 +99,7 @@ def chat(options: argparse.Namespace) -> int:
 
 def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
     """The requested trial; imports nothing heavy. Raises RequestError if it is not trained."""
-    from mm1_lab.orchestrate.trained import only_trial, weights_of
+    from mm1_lab.orchestrate.finished_trial import only_trial, weights_of
 
     request = request_of(options, options.sweep)
     trial = only_trial(request)

@@ -15,7 +15,7 @@ from mm1_lab.config.kinds import (
     SftStage,
 )
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
-from mm1_lab.config.pretrained import (
+from mm1_lab.config.pretrained_models import (
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,

@@ -16,7 +16,7 @@ from mm1_lab.config.kinds import (
     SftStage,
 )
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
-from mm1_lab.config.pretrained import PretrainedDecoder, PretrainedEncoder, PretrainedModels
+from mm1_lab.config.pretrained_models import PretrainedDecoder, PretrainedEncoder, PretrainedModels
 from mm1_lab.config.recipe import SOURCES, Recipe, SftRecipe
 from mm1_lab.config.resolve_parts import PartsResolver, decoder_name, look_up, steps_of
 from mm1_lab.config.scale import MultimodalTraining, Scale

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.kinds import DecoderStage, EncoderStage
-from mm1_lab.config.pretrained import (
+from mm1_lab.config.pretrained_models import (
     PretrainedDecoder,
     PretrainedEncoder,
     PretrainedModels,

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from mm1_lab.config.base import Config
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots, TextTask
 from mm1_lab.config.errors import nearest
-from mm1_lab.config.pretrained import Pretrained
+from mm1_lab.config.pretrained_models import Pretrained
 from mm1_lab.config.size import Size
 
 MANY = 10**9

@@ -16,7 +16,7 @@ import torch
 from mm1_lab.config import EncoderStage, EvaluationSettings, EvaluationStage, RequestError
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_voice, telling
-from mm1_lab.data.world.questions import ANSWERED_OTHERWISE, KINDS, answered_otherwise, ask
+from mm1_lab.data.world.scene_questions import ANSWERED_OTHERWISE, KINDS, answered_otherwise, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.told import alt_text_in_full
 from mm1_lab.evaluate.attribute_probe import attribute_probe

@@ -7,7 +7,7 @@ from random import Random
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world.drawing import Flaw, ScenePicture
 from mm1_lab.data.world.language import references, telling
-from mm1_lab.data.world.questions import Asked, answered_otherwise, ask
+from mm1_lab.data.world.scene_questions import Asked, answered_otherwise, ask
 from mm1_lab.data.world.scenes import Split, sample_scene
 from mm1_lab.data.world.text import draw_fact, handover, repetition, sum_of_two
 from mm1_lab.evaluate.content import content

@@ -12,8 +12,8 @@ from mm1_lab import files
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
 from mm1_lab.model.llava import llava_processor, to_llava
+from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.trained import weights_of
 from mm1_lab.weights import quiet_library
 
 CHAT = (

@@ -15,7 +15,7 @@ from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, SftStage
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_mm1
 from mm1_lab.team import Dismissed
-from mm1_lab.train import decoder, encoder, multimodal
+from mm1_lab.train import decoder_stage, encoder_stage, multimodal
 from mm1_lab.train.checkpoints import CHECKPOINT, remove
 from mm1_lab.train.progress import Report
 
@@ -35,8 +35,8 @@ class StageKind:
 
 
 KINDS: dict[type[Stage], StageKind] = {
-    EncoderStage: StageKind(encoder.build, encoder.train_encoder),
-    DecoderStage: StageKind(decoder.build, decoder.train_decoder),
+    EncoderStage: StageKind(encoder_stage.build, encoder_stage.train_encoder),
+    DecoderStage: StageKind(decoder_stage.build, decoder_stage.train_decoder),
     MultimodalStage: StageKind(build_mm1, multimodal.train_multimodal, multimodal.check),
     SftStage: StageKind(build_mm1, multimodal.train_sft, multimodal.check),
 }

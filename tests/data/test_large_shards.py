@@ -19,8 +19,8 @@ from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import decode
-from mm1_lab.data.shards import Shards, collection, index, indexing, plan, remote
-from mm1_lab.data.shards.plan import WindowPlan
+from mm1_lab.data.shards import Shards, collection, index, indexing, remote, row_plan
+from mm1_lab.data.shards.row_plan import WindowPlan
 from mm1_lab.data.types import Limits
 from tests.data.test_shards import epoch, keys
 
@@ -31,7 +31,7 @@ ONE = partial(indexing.local_workers, 1)
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything with more than 20 samples is large, and is read in windows of 2 files."""
     monkeypatch.setattr(collection, "LARGE", 20)
-    monkeypatch.setattr(plan, "WINDOW", 2)
+    monkeypatch.setattr(row_plan, "WINDOW", 2)
     monkeypatch.setattr(collection, "OPEN", 2)
 
 
@@ -55,12 +55,12 @@ def test_a_window_plan_shows_every_row_once_per_epoch_and_mixes_within_windows()
     first, second = shown[:total], shown[total:]
     assert sorted(first) == sorted(second) == everything and first != second
     assert windows.epochs(total // 2) == pytest.approx(0.5, abs=0.01) and windows.epochs(2 * total) == 2
-    order = [file for files in begun[:3] for file in files[: plan.WINDOW]]
+    order = [file for files in begun[:3] for file in files[: row_plan.WINDOW]]
     assert sorted(order) == list(range(len(counts))), "an epoch is a permutation of the files"
-    end = int(counts[order[: plan.WINDOW]].sum())
-    assert {file for file, _ in first[:end]} <= set(order[: plan.WINDOW])
+    end = int(counts[order[: row_plan.WINDOW]].sum())
+    assert {file for file, _ in first[:end]} <= set(order[: row_plan.WINDOW])
     assert len({file for file, _ in first[:12]}) > 3, "the files of a window are mixed"
-    assert begun[0][plan.WINDOW :] == begun[1][: plan.WINDOW], "the next window is known ahead"
+    assert begun[0][row_plan.WINDOW :] == begun[1][: row_plan.WINDOW], "the next window is known ahead"
     again = WindowPlan(counts, lambda file, row: np.array([file, row]), 3, lambda files: None)
     assert [tuple(again.row(row).tolist()) for row in (2 * total - 1, 17, total)] == [
         shown[-1],
@@ -311,7 +311,7 @@ def test_tasks_of_a_cluster_are_few_at_a_time_and_in_order(monkeypatch: pytest.M
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and later tests start one
     import ray
 
-    from mm1_lab.orchestrate.execution.indexing import _map
+    from mm1_lab.orchestrate.execution.cluster_indexing import _map
 
     waiting: list[int] = []
 

@@ -12,11 +12,11 @@ import pytest
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
 from mm1_lab.data import open_data
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.shards import Shards, chunks, index, plan
+from mm1_lab.data.shards import Shards, chunks, index, row_plan
 from mm1_lab.data.shards.chunks import cut, encode
-from mm1_lab.data.shards.plan import pack_epoch
+from mm1_lab.data.shards.row_plan import pack_epoch
 from mm1_lab.data.types import BrokenPicture, Document, Limits
-from mm1_lab.train.decoder import TextBatches
+from mm1_lab.train.decoder_stage import TextBatches
 
 BOOKS = Path(__file__).parents[3] / "shared" / "data" / "books"
 
@@ -121,7 +121,7 @@ def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypat
     def fail(*arguments: Any) -> None:
         raise AssertionError("planned too late")
 
-    monkeypatch.setattr(plan, "pack_epoch", fail)
+    monkeypatch.setattr(row_plan, "pack_epoch", fail)
     monkeypatch.setattr(chunks.TokenFile, "write", fail)
     assert (batches(0).documents > 0).any() and list(source.documents(0))
 
@@ -145,7 +145,7 @@ def test_what_an_older_version_cut_is_not_used(files: Any, monkeypatch: pytest.M
         return sum(len(list((files.folder / "cache" / kind).iterdir())) for kind in ("tokens", "chunks"))
 
     assert (cached(), cached()) == (2, 2)
-    for module in ("rows", "collection"):
+    for module in ("shard_rows", "collection"):
         monkeypatch.setattr(f"mm1_lab.data.shards.{module}.CHUNKS_VERSION", 99)
     assert cached() == 4
 

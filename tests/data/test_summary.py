@@ -11,7 +11,7 @@ from PIL import Image
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.summary import check_pictures, summarise, summary_lines, warnings
+from mm1_lab.data.shards.data_summary import check_pictures, summarise, summary_lines, warnings
 
 
 def test_a_summary_counts_what_is_there(everything: Callable[..., Shards], files: Any) -> None:

@@ -12,7 +12,7 @@ from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World, drawing, text
 from mm1_lab.data.world import told as telling
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.questions import KINDS, ask
+from mm1_lab.data.world.scene_questions import KINDS, ask
 from mm1_lab.data.world.scenes import NOVEL, Scene, Thing, sample_scene
 from mm1_lab.data.world.sources import WorldPairs
 from mm1_lab.data.world.words import COLOURS, PLACES, SHAPES

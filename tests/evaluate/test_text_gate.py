@@ -6,7 +6,7 @@ import pytest
 
 from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, load_scale, resolve
 from mm1_lab.data.world import World
-from mm1_lab.data.world.questions import KINDS
+from mm1_lab.data.world.scene_questions import KINDS
 from mm1_lab.data.world.scenes import Scene, Thing
 from mm1_lab.data.world.words import PLACES
 from mm1_lab.evaluate.gates import WORDINGS, text_benchmark

@@ -8,8 +8,8 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Inline
+from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.trained import weights_of
 
 
 @pytest.fixture

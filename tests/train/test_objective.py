@@ -11,7 +11,7 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import build_decoder, build_encoder, read_rows
 from mm1_lab.train.contrastive import Contrastive, contrastive_loss, pair_batch
-from mm1_lab.train.decoder import TextBatches
+from mm1_lab.train.decoder_stage import TextBatches
 from mm1_lab.train.module import language_loss
 from mm1_lab.train.pairs import is_dense
 

@@ -23,7 +23,7 @@ from mm1_lab.config.cost import (
 from mm1_lab.config.errors import RequestError
 from mm1_lab.config.kinds.decoder import DecoderStage
 from mm1_lab.config.kinds.encoder import EncoderStage
-from mm1_lab.config.pretrained import PretrainedDecoder, PretrainedEncoder, PretrainedModel
+from mm1_lab.config.pretrained_models import PretrainedDecoder, PretrainedEncoder, PretrainedModel
 from mm1_lab.config.scale import Attention, MultimodalTraining, Scale, SftTraining
 from mm1_lab.config.size import Parameters
 from mm1_lab.config.stage import Stage

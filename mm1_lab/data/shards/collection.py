@@ -16,8 +16,8 @@ from mm1_lab.data.shards.cache import short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION, TokenFile
 from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file, read_stretch
 from mm1_lab.data.shards.index import HELD_OUT_BELOW, LARGE, Shard, index_file, open_index
-from mm1_lab.data.shards.plan import WINDOW
 from mm1_lab.data.shards.remote import Copies, File
+from mm1_lab.data.shards.row_plan import WINDOW
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Part
 

@@ -17,7 +17,7 @@ from mm1_lab.data.shards.collection import Collection, open_shards
 from mm1_lab.data.shards.datafile import DataFile, OwnSource, read_data_file, set_key
 from mm1_lab.data.shards.index import INDEX_VERSION, LARGE
 from mm1_lab.data.shards.remote import Copies
-from mm1_lab.data.shards.rows import ConversationRows, Rows, ShardPairs, ShardSource, ShardText, stream
+from mm1_lab.data.shards.shard_rows import ConversationRows, Rows, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
 from mm1_lab.source_code import code_hash

@@ -19,7 +19,7 @@ from mm1_lab.data.world.language import (
     page_voice,
     telling,
 )
-from mm1_lab.data.world.questions import ANSWERED_OTHERWISE, Asked, answered_otherwise, ask
+from mm1_lab.data.world.scene_questions import ANSWERED_OTHERWISE, Asked, answered_otherwise, ask
 from mm1_lab.data.world.scenes import Scene, sample_scene
 from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SHAPES, SIZES, SPARE_COLOURS, SPARE_NOUNS
 

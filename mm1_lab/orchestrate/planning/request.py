@@ -252,7 +252,7 @@ def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Pa
     """
     from mm1_lab.data import open_data
     from mm1_lab.data.shards import Shards
-    from mm1_lab.data.shards.summary import check_pictures
+    from mm1_lab.data.shards.data_summary import check_pictures
 
     ledger.check_writable()
     data = open_data(path, ledger.data_cache, scale, tokenizer)

@@ -8,7 +8,7 @@ import numpy as np
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import BROKEN_SHARE, decode
 from mm1_lab.data.shards.collection import Collection
-from mm1_lab.data.shards.plan import WINDOW
+from mm1_lab.data.shards.row_plan import WINDOW
 from mm1_lab.data.shards.shards import Shards
 from mm1_lab.data.types import Picture
 

@@ -12,7 +12,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import kept, short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE
 from mm1_lab.data.shards.collection import OPEN, Collection
-from mm1_lab.data.shards.plan import Plan, WindowPlan, pack_epoch
+from mm1_lab.data.shards.row_plan import Plan, WindowPlan, pack_epoch
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Document, Limits, Part, Picture, Tokens
 
