@@ -66,10 +66,17 @@ class Drawn:
 
     @property
     def command(self) -> str:
-        """The command that runs this sweep again."""
-        seeds = ",".join(map(str, sorted(set(self.runs["seed"]))))
-        seeds += "," * ("," not in seeds)  # a single number without a comma would be a count
-        return self.manifest.command("--seeds", seeds)
+        """The command that runs its trials again; several, one after another, where seeds differ in arms."""
+        sweep, seeds_of = self.manifest.sweep, dict[tuple[str, ...], list[str]]()
+        for seed, arms in self.runs.groupby("seed")["arm"]:
+            known = set(sweep.arms) if sweep.search else set(arms)
+            seeds_of.setdefault(tuple(arm for arm in sweep.arms if arm in known), []).append(str(seed))
+        commands = []
+        for own, seeds in seeds_of.items():
+            only = [] if len(own) == len(sweep.arms) else [word for arm in own for word in ("--only", arm)]
+            listed = ",".join(seeds) + "," * (len(seeds) == 1)  # a single number without a comma would be a count
+            commands.append(self.manifest.command("--seeds", listed, *only))
+        return " && ".join(commands)
 
     @property
     def cost(self) -> str:

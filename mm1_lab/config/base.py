@@ -101,16 +101,18 @@ def _merge_union_errors(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     key = short(".".join(str(part) for part in error["loc"]), str)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{remedy(str(error['loc'][-1]).split('.')[0], _keys_at(model, error['loc'][:-1]))}"
+        return f"unknown key {key!r}{remedy(str(error['loc'][-1]).split('.')[0], keys_at(model, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("tuple_type", "list_type"):
+        return f"{key}: must be a list, such as {short([error['input']])} (it is {short(error['input'])})"
     message = "must hold keys and values" if error["type"] in ("dict_type", "model_type") else message
     value = "" if isinstance(error["input"], Mapping) else f" (it is {short(error['input'])})"
     return f"{key or 'the file'}: {short(message, str)}{value}"
 
 
-def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
+def keys_at(model: Any, path: Iterable[Any]) -> list[str]:
     """The field names of the model found at `path` inside `model`."""
     for part in path:
         if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from mm1_lab.config.base import Config, override
-from mm1_lab.config.errors import RequestError, nearest
+from mm1_lab.config.base import Config, keys_at, override
+from mm1_lab.config.errors import RequestError, nearest, short
 from mm1_lab.config.recipe import Recipe
-from mm1_lab.config.scale import Scale
-from mm1_lab.config.yaml_files import read_yaml
+from mm1_lab.config.scale import MultimodalTraining, Scale
+from mm1_lab.config.yaml_files import parse_yaml, read_yaml
 
 MOST_ARMS = 10_000
 Measure = str
@@ -145,4 +145,25 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale
     if not path.exists():
         raise RequestError(f"there is no scale {name!r}{nearest(name, sorted(p.stem for p in folder.glob('*.yaml')))}")
     scale = Scale.parse(read_yaml(path), str(path))
+    for setting in settings:
+        if _is_recipes(setting):
+            key = setting.partition("=")[0].strip()
+            in_scale = f"; the scale's own is train.{key}" if key in MultimodalTraining.model_fields else ""
+            raise RequestError(
+                f"--set {short(setting)}: {key} is a field of recipes, and --set changes the scale; change it in an "
+                f"arm of the sweep's file{in_scale}"
+            )
     return override(scale, settings, "--set") if settings else scale
+
+
+def _is_recipes(setting: str) -> bool:
+    """Whether a setting is of a field that recipes have and scales do not."""
+    path, equals, text = setting.partition("=")
+    first, *rest = path.strip().split(".")
+    if not equals or first not in Recipe.model_fields:
+        return False
+    if first not in Scale.model_fields:
+        return True
+    if rest:
+        return rest[0] in keys_at(Recipe, [first]) and rest[0] not in keys_at(Scale, [first])
+    return not isinstance(parse_yaml(text, f"--set {short(setting)}"), dict | None)  # in a scale these are tables

@@ -25,7 +25,7 @@ from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import lesson_notes
-from analysis.pages.overview import Drawn, group_sweeps, stage_seconds, write_overview
+from analysis.pages.overview import Drawn, group_sweeps, runs_of, stage_seconds, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.tables import (
     claims_table,
@@ -559,6 +559,19 @@ def test_the_committed_study_changes_only_where_it_is_named(
     assert main(["figures"]) == 0 and (local / "summary.md").exists()
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
     assert main(["figures", "--results", str(study)]) == 0 and (study / "summary.md").exists()
+
+
+def test_the_command_to_reproduce_names_the_arms_of_each_seed(one_seed: Path, data_mix: Sweep) -> None:
+    folder = one_seed / "mini" / "data_mix"
+    runs = runs_of(read_study(folder))
+    more = runs.assign(seed=1)
+    some = pd.concat([runs[runs["arm"].isin(["base", "captions"])], more, more.assign(seed=2)])
+    values = dict.fromkeys(Drawn.__dataclass_fields__) | {"folder": folder, "runs": some}
+    drawn = Drawn(**values | {"manifest": read_study(folder).manifest})
+    assert drawn.command == (
+        "mm1-lab run data_mix --scale mini --seeds 0, --only base --only captions && "
+        "mm1-lab run data_mix --scale mini --seeds 1,2"
+    )
 
 
 def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path) -> None:

@@ -61,5 +61,5 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if "," in text:
         return tuple(dict.fromkeys(numbers))
     if numbers[0] < 1:
-        raise RequestError("--seeds 0: at least one seed is needed")
+        raise RequestError("--seeds 0 asks for no seeds; for seed 0 alone add a comma: --seeds 0,")
     return tuple(range(numbers[0]))
