@@ -44,6 +44,18 @@ def test_two_data_files_of_one_name_have_results_of_their_own(tmp_path: Path) ->
     assert a.name.startswith("data_mix,data=data-") and c == a, "data are known by what they are, not by their place"
 
 
+def test_a_benchmark_added_later_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
+    make_place(tmp_path)
+    file = data_file(tmp_path / "a", 0)
+    before = ask(tmp_path, file)
+    (file.parent / "asked.jsonl").write_text('{"question": "Red?", "answers": ["yes"]}\n', encoding="utf-8")
+    with file.open("a", encoding="utf-8") as text:
+        text.write("\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n")
+    after = ask(tmp_path, file)
+    assert after.folder == before.folder and after.trials[0].fingerprint != before.trials[0].fingerprint
+    assert after.trials[0].evaluation.model == before.trials[0].evaluation.model
+
+
 def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:
     make_place(tmp_path)
     sweep = tmp_path / "sweeps" / "follows.yaml"
