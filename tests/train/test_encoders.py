@@ -153,7 +153,7 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     first = sorted(squares.pairs(1).pair(n, False)[1] for n in range(10))
     assert [sorted(epoch) for epoch in captions] == [first] * 3
     assert captions[0] != captions[1] != captions[2]
-    stage = encoder_stage.model_copy(update={"distinct_pairs": 10, "seed": 1})
+    stage = encoder_stage.model_copy(update={"distinct_pairs": 10, "seed": 1, "synthetic_share": 0.0})
     images, said, places, decoded = StepPairs(stage, squares)(1)
     assert places == list(range(8)) and len(images) == decoded.asked == 8
     assert said == [pairs.pair(index, False)[1] for index in range(8, 16)]
