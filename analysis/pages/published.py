@@ -80,7 +80,9 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     paper = read_paper(name)
     columns = list(dict.fromkeys(label for _, label, _ in paper.values))
     mirrors = _columns_of(name) | MIRRORS[name]
-    named = study.scores.assign(benchmark=study.scores["benchmark"].str.lower().map(mirrors))
+    # one row per column of the table: captions by CIDEr alone, several benchmarks of ours as one whatever their metrics
+    named = study.scores.drop(columns="content", errors="ignore").assign(metric="")
+    named["benchmark"] = named["benchmark"].str.lower().map(mirrors)
     ours = benchmarks(replace(study, scores=named.dropna(subset="benchmark")))
     columns += [column for column in ours["benchmark"].unique() if column not in columns]
     ours["cell"] = [f"{as_text(s)} ± {as_text(w)}" for s, w in zip(ours["score"], _half_width(ours), strict=True)]

@@ -85,6 +85,8 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
     assert [path.name for path in write_published(read_study(folder), folder)] == ["table_3.tex", "table_3.md"]
 
     study = read_study(folder)
+    with_content = replace(study, scores=study.scores.assign(content=1.0))
+    assert table_by_benchmark(with_content, "Table 3").frame.equals(table_by_benchmark(study, "Table 3").frame)
     names = {"vqa": "chat-vqa", "text-vqa": "pope-random f1", "relation-vqa": "pope-popular f1", "captions": "MM-Vet"}
     scores = study.scores[study.scores["shots"] == 0].assign(benchmark=lambda rows: rows["benchmark"].map(names))
     study = replace(study, scores=scores.dropna(subset="benchmark").assign(family="chat"))
