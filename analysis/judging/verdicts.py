@@ -89,6 +89,8 @@ def with_lessons(study: Study, claims: pd.DataFrame, lessons: Sequence[Lesson]) 
     `of_lesson` names the lesson of which a contrast is a part: the same difference with the same expectation, whose
     verdict, corrected for multiple testing, is the lesson's. `aside` is as in `asides`.
     """
+    if claims.empty:
+        return claims
     found: dict[str, str] = {}
     for lesson in lessons_about(study, lessons):
         parts = [
@@ -100,8 +102,6 @@ def with_lessons(study: Study, claims: pd.DataFrame, lessons: Sequence[Lesson]) 
             own = claim_of(contrast)
             if (dict(own.weights), own.expect, own.margin) in parts:
                 found.setdefault(contrast.claim, lesson.name)
-    if claims.empty:
-        return claims
     told = {"of_lesson": found, "aside": asides(study, lessons)}
     return claims.assign(**{name: claims["claim"].map(of).fillna("") for name, of in told.items()})
 

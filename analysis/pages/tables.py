@@ -1,7 +1,6 @@
 """Tables of a sweep: scores with the paper's numbers, losses, claims, experts; and the function that writes all."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +128,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
         if study.representative(arm) not in study.scored:
             known = nearest(arm, study.scored)
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
-    study = replace(study, scores=study.scores[study.scores["seed"].isin(_compared(study, first, second, only))])
+    study = study.at_seeds(_compared(study, first, second, only))
     rows, units, seeds = [], dict[str, None](), set[int]()
     for measure in (*study.measures, *study.content_measures):
         row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,8 @@ class Ledger:
         except OSError:  # a read-only results folder
             return False
 
-    @contextmanager
-    def _exchange_lock(self) -> Iterator[None]:
-        with files.locked(self.results / "trials" / ".lock"):
-            yield
+    def _exchange_lock(self) -> AbstractContextManager[None]:
+        return files.locked(self.results / "trials" / ".lock")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning."""

@@ -79,7 +79,7 @@ def study_of(
     frame = pd.DataFrame(trials, columns=["arm", "seed", "fingerprint", "done"])
     variant = Variant(Path(scale) / sweep.name, Manifest(variant=sweep.name, sweep=sweep, scale=scale), frame)
     scores = pd.DataFrame(rows, columns=["arm", "seed", "fingerprint", *SCORE_COLUMNS])
-    return Study(variant, scores, pd.DataFrame(), {})
+    return Study(variant, scores, pd.DataFrame(columns=["arm", "seed", "fingerprint", "source", "loss"]), {})
 
 
 def sample_rows(arm: str) -> list[SampleRow]:
