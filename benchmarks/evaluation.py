@@ -29,6 +29,8 @@ from mm1_lab.model import MM1, build_mm1, load_weights
 
 Answers = dict[tuple[str, int, str], str]
 """Predictions by benchmark, shots and question key."""
+Clock = Callable[[], float]
+"""Seconds since some time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +38,46 @@ class Answered:
     """The answers of one side and the time they took."""
 
     answers: Answers
-    core: Mapping[int, float]
-    """Core seconds by number of shots."""
+    seconds: Mapping[int, float]
+    """By number of shots."""
     positions: int = 0
     """Positions that the decoder computed at the most shots."""
 
     def speed(self, *shots: int) -> float:
-        """Questions per core-second at these numbers of shots."""
+        """Questions per second at these numbers of shots."""
         answered = sum(asked in shots for _, asked, _ in self.answers)
-        return answered / sum(self.core[number] for number in shots)
+        return answered / sum(self.seconds[number] for number in shots)
 
 
 def measure(amounts: Amounts) -> list[Row]:
-    """The row for few-shot evaluation. In each round the reference answers another question of each block."""
+    """The rows for few-shot evaluation on one core."""
     torch.set_num_threads(1)
     data = World()
     stage = base_evaluation(amounts, data)
     with TemporaryDirectory() as folder:
         path, remark = model_to_evaluate(stage.model, data, Path(folder))
-        model = build_mm1(stage.model, data.tokenizer).eval()
-        load_weights(model, path)
+        return compare_answering(stage, path, data, amounts.rounds, "", remark)
+
+
+def compare_answering(
+    stage: EvaluationStage, path: Path, data: Data, rounds: int, where: str, remark: str, device: str = "cpu"
+) -> list[Row]:
+    """The rows for few-shot evaluation of the model in `path`: at all shots, at the most, and positions on paper.
+
+    In each round the reference answers another question of each block. A CPU's time is that of its core, a GPU's the
+    clock's.
+    """
+    model = build_mm1(stage.model, data.tokenizer).eval()
+    load_weights(model, path)
+    model.to(device)
+    clock, unit = (time.process_time, "questions / core-s") if device == "cpu" else (_gpu_clock, "questions / s")
     sides = {
-        "ours": lambda number: _ours(stage, model, data),
-        "one by one": lambda number: _one_by_one(stage, model, data, number),
+        "ours": lambda number: _ours(stage, model, data, clock),
+        "one by one": lambda number: _one_by_one(stage, model, data, number, clock),
     }
-    sides["one by one"](0)
-    results = alternate(sides, amounts.rounds)
+    with torch.autocast(device, torch.bfloat16, enabled=stage.precision == "bf16-mixed"):
+        sides["one by one"](0)
+        results = alternate(sides, rounds)
     ours, single = results["ours"], results["one by one"]
     agreement = [ours[0].answers[key] == side.answers[key] for side in single for key in side.answers]
     note = (
@@ -70,10 +86,11 @@ def measure(amounts: Amounts) -> list[Row]:
     )
     all_shots, most = stage.settings.shots, max(stage.settings.shots)
     reference = "transformers' generate, one question at a time"
+    name = f"evaluation {where}".strip()
     rows = [
         compare(
             what,
-            "questions / core-s",
+            unit,
             [side.speed(*shots) for side in ours],
             [side.speed(*shots) for side in single],
             reference,
@@ -81,13 +98,13 @@ def measure(amounts: Amounts) -> list[Row]:
             remarks,
         )
         for what, shots, remarks in (
-            (f"evaluation at {', '.join(map(str, all_shots))} shots", all_shots, note),
-            (f"evaluation at {most} shots", (most,), "with its pictures, which other shots then reuse"),
+            (f"{name} at {', '.join(map(str, all_shots))} shots", all_shots, note),
+            (f"{name} at {most} shots", (most,), "with its pictures, which other shots then reuse"),
         )
     ]
     asked = sum(shots == most for _, shots, _ in ours[0].answers)
     paper = compare(
-        f"evaluation at {most} shots",
+        f"{name} at {most} shots",
         "decoder positions / question",
         [side.positions / asked for side in ours],
         [_fewest_positions(stage, data, side.answers, most) / asked for side in ours],
@@ -97,32 +114,38 @@ def measure(amounts: Amounts) -> list[Row]:
     return [*rows, paper]
 
 
-def _ours(stage: EvaluationStage, model: MM1, data: Data) -> Answered:
+def _gpu_clock() -> float:
+    """Seconds by the clock, when the GPU has finished."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _ours(stage: EvaluationStage, model: MM1, data: Data, clock: Clock) -> Answered:
     """Answers every question of every benchmark at every number of shots, as the evaluation stage does.
 
     The most shots come first, so that their time includes all pictures.
     """
     answers: Answers = {}
-    core = dict.fromkeys(stage.settings.shots, 0.0)
+    taken = dict.fromkeys(stage.settings.shots, 0.0)
     positions = 0
     for benchmark in benchmarks_for(data, stage.settings):
         answering = Answering(stage, model, data)
-        for shots in sorted(core, reverse=True):
-            with _timed(core, shots), _counted(model) as count:
+        for shots in sorted(taken, reverse=True):
+            with _timed(taken, shots, clock), _counted(model) as count:
                 said = answering.predict(benchmark, shots)
             answers |= {
                 (benchmark.name, shots, one.key): text for one, text in zip(benchmark.questions, said, strict=True)
             }
-            positions += count() if shots == max(core) else 0
-    return Answered(answers, core, positions)
+            positions += count() if shots == max(taken) else 0
+    return Answered(answers, taken, positions)
 
 
 @contextmanager
-def _timed(core: dict[int, float], shots: int) -> Iterator[None]:
-    """Adds the core seconds of the block."""
-    started = time.process_time()
+def _timed(taken: dict[int, float], shots: int, clock: Clock) -> Iterator[None]:
+    """Adds the seconds of the block."""
+    started = clock()
     yield
-    core[shots] += time.process_time() - started
+    taken[shots] += clock() - started
 
 
 @contextmanager
@@ -155,12 +178,12 @@ def _fewest_positions(stage: EvaluationStage, data: Data, answers: Answers, shot
     return total
 
 
-def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int) -> Answered:
+def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int, clock: Clock) -> Answered:
     """Answers question `number` of each block, processing the whole prompt each time."""
     answers: Answers = {}
-    core = dict.fromkeys(stage.settings.shots, 0.0)
+    taken = dict.fromkeys(stage.settings.shots, 0.0)
     writer = PromptWriter.of(stage, data.tokenizer)
-    side = stage.model.image_size
+    side, device = stage.model.image_size, model.decoder.device
 
     @torch.inference_mode()
     def answer(benchmark: Benchmark, block: int, shots: int, question: Question) -> str:
@@ -168,10 +191,11 @@ def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int) -> 
         pixels = np.zeros((len(prompt.pictures), side, side, 3), np.uint8)
         for index, picture in enumerate(prompt.pictures):
             pixels[index] = picture.pixels(side)
-        embedded = model.embed(torch.tensor([prompt.tokens]), torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+        embedded = model.embed(torch.tensor([prompt.tokens], device=device), images)
         ids = model.decoder.generate(
             inputs_embeds=embedded,
-            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long),
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=device),
             max_new_tokens=benchmark.new_tokens,
             do_sample=False,
             eos_token_id=[data.tokenizer.end, *_stops(benchmark, data)],
@@ -180,10 +204,10 @@ def _one_by_one(stage: EvaluationStage, model: MM1, data: Data, number: int) -> 
         return cut_answer(data.tokenizer.decode(ids[0].tolist()), benchmark.stop)
 
     for benchmark, block, question in _chosen(benchmarks_for(data, stage.settings), number):
-        for shots in core:
-            with _timed(core, shots):
+        for shots in taken:
+            with _timed(taken, shots, clock):
                 answers[benchmark.name, shots, question.key] = answer(benchmark, block, shots, question)
-    return Answered(answers, core)
+    return Answered(answers, taken)
 
 
 def _chosen(benchmarks: list[Benchmark], number: int) -> Iterator[tuple[Benchmark, int, Question]]:

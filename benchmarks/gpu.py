@@ -1,24 +1,264 @@
-"""What a GPU would be asked. None has been at hand, so these rows have goals and references, but no numbers, and code
-that measures them does not exist: it could not have been tried."""
+"""Training and few-shot evaluation on a GPU, compared with `transformers` on the same one, by the clock.
 
-from benchmarks.measure import Budget, Row, unmeasured
-from benchmarks.setting import Amounts
+A ViT-L at 336 px and decoders of two sizes read packed rows of the miniature world, whose words are few: the vocabulary
+is filled up to the scale's, so that logits cost what they do elsewhere. No GPU has been at hand yet; a test runs the
+same code with small sizes on a processor.
+"""
 
-WHY = "no GPU has been at hand, so neither are there numbers nor is there code that measures them"
-LLAVA = "transformers' LLaVA of the same sizes with flash attention, padded"
-DECODERS = ("302M", "1.2B")
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import torch
+from transformers.utils import is_flash_attn_2_available
+
+from benchmarks.evaluation import compare_answering
+from benchmarks.llava import PaddedDocument, build_llava, padded_loss, shuffled, unpack
+from benchmarks.measure import Budget, Row, alternate, compare, unmeasured
+from benchmarks.setting import (
+    SWEEP,
+    Amounts,
+    base_evaluation,
+    mixture_batches,
+    model_to_evaluate,
+    real_tokens,
+    untrained_inputs,
+)
+from benchmarks.training import Update, with_training
+from mm1_lab.config import EvaluationStage, Hardware, MultimodalStage, Network, Scale, load_scale
+from mm1_lab.data.batches import share_resources
+from mm1_lab.data.types import Data
+from mm1_lab.data.world import World
+from mm1_lab.data.world.words import WorldTokenizer
+from mm1_lab.model import build_mm1, connector_flops, count_parameters
+from mm1_lab.train.progress import Progress
+from mm1_lab.train.stages import run_stage
+
+WHY = "there is no GPU on this machine"
+GENERATE = "transformers' generate, one question at a time"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained and evaluated, and where."""
+
+    decoder: str
+    """The base decoder, a size of the scale."""
+    amounts: Amounts
+    documents: tuple[int, ...]
+    """Padded batch sizes tried with LLaVA; the fastest is the reference."""
+    device: str = "cuda"
+
+    @property
+    def scale(self) -> Scale:
+        return load_scale(self.amounts.scale, SWEEP.parent / "scales", self.amounts.settings)
+
+    @property
+    def name(self) -> str:
+        return f"on a GPU, ViT-L at 336 px, {self.decoder} decoder, bf16, compiled, variable-length"
+
+
+def cases(amounts: Amounts) -> list[Case]:
+    """Both decoders at the paper's scale, on rows of 2,048 positions; `amounts` gives the numbers of steps and rounds.
+
+    16 rows per step of the smaller decoder and 8 of the larger one leave room on a GPU with 80 GB.
+    """
+    few_questions = ("evaluate.questions=64", "evaluate.blocks=8", "evaluate.shots=[0,4,8]")
+    return [
+        Case(
+            decoder,
+            Amounts(
+                rounds=amounts.rounds,
+                scale="paper",
+                settings=(
+                    f"base_decoder={decoder}",
+                    f"train.batch_size={rows}",
+                    "sequence_length=2048",
+                    "gradient_checkpointing=false",
+                    *few_questions,
+                ),
+                warmup_steps=10,
+                steps=min(amounts.steps, 50),
+                trials=0,
+                seeds=0,
+                most_seeds=0,
+            ),
+            documents=(8, 16, 32, 64),
+        )
+        for decoder, rows in (("302M", 16), ("1.2B", 8))
+    ]
+
+
+class WideTokenizer(WorldTokenizer):
+    """The world's words, and entries that no text has, up to `size`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return super().decode(number for number in ids if number < WorldTokenizer.size)
+
+
+class WideWorld(World):
+    """The miniature world with as many entries in its vocabulary."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.tokenizer = WideTokenizer(size)
 
 
 def measure(amounts: Amounts) -> list[Row]:
-    """The rows for training with two decoders and for evaluation."""
+    """The rows for training with two decoders and for evaluation with the first; without numbers if there is no GPU."""
+    if torch.cuda.is_available():
+        return [row for number, case in enumerate(cases(amounts)) for row in measure_case(case, asked=number == 0)]
     rows = []
-    for decoder in DECODERS:
-        what = f"training on a GPU, {decoder} decoder, ViT-L at 336 px, bf16, compiled, variable-length"
+    for case in cases(amounts):
         rows += [
-            unmeasured(what, "real tokens / s", LLAVA, Budget(ratio_at_least=2), WHY),
-            unmeasured(what, "FLOP / s", "the GPU's peak", Budget(ratio_at_least=0.4), WHY),
+            unmeasured(f"training {case.name}", "real tokens / s", _llava_name(), Budget(ratio_at_least=2), WHY),
+            unmeasured(f"training {case.name}", "FLOP / s", "the GPU's peak", Budget(ratio_at_least=0.4), WHY),
         ]
-    few_shot = unmeasured(
-        "few-shot evaluation on a GPU", "questions / s", "transformers' generate, one question at a time", None, WHY
+    return [*rows, unmeasured("evaluation on a GPU", "questions / s", GENERATE, None, WHY)]
+
+
+def measure_case(case: Case, asked: bool) -> list[Row]:
+    """The rows for training, and if `asked` for evaluation."""
+    data, scale = WideWorld(case.scale.vocabulary), case.scale
+    evaluation = base_evaluation(case.amounts, data)
+    stage = evaluation.model
+    assert isinstance(stage, MultimodalStage)
+    share_resources(scale.resources)
+    with TemporaryDirectory() as folder:
+        inputs = untrained_inputs(stage, data, Path(folder))
+        documents = min(case.documents, key=partial(_padded_step, case, stage, data, 3))
+        sides = {
+            "ours": lambda _: _our_step(case, stage, inputs, data),
+            "padded": lambda _: _padded_step(case, stage, data, case.amounts.steps, documents),
+        }
+        seconds = alternate(sides, case.amounts.rounds)
+        rows = [*_training_rows(case, stage, data, seconds["ours"], seconds["padded"], documents)]
+        return rows + (_evaluation_rows(case, evaluation, data, Path(folder)) if asked else [])
+
+
+def _training_rows(
+    case: Case, stage: MultimodalStage, data: Data, ours: list[float], padded: list[float], documents: int
+) -> Iterator[Row]:
+    """From seconds per step of each round."""
+    make = mixture_batches(stage, data)
+    timed = range(case.amounts.warmup_steps, case.amounts.warmup_steps + case.amounts.steps)
+    tokens = sum(real_tokens(make(step)) for step in timed) / len(timed)
+    yield compare(
+        f"training {case.name}",
+        "real tokens / s",
+        [tokens / step for step in ours],
+        [tokens / step for step in padded],
+        _llava_name(),
+        Budget(ratio_at_least=2),
+        f"{documents} documents per padded batch, the fastest of {', '.join(map(str, case.documents))}; LLaVA is not "
+        "compiled and gets batches that are already on the GPU",
     )
-    return [*rows, few_shot]
+    gpu = torch.cuda.get_device_name() if case.device == "cuda" else ""
+    known = [name for name in ("a100", "h100", "h200", "b200") if name in gpu.lower()]
+    goal = Budget(ratio_at_least=0.4)
+    if not known:
+        yield unmeasured(f"training {case.name}", "FLOP / s", "the GPU's peak", goal, f"the peak of {gpu!r} is unknown")
+        return
+    with torch.device("meta"):
+        model = build_mm1(stage, data.tokenizer)
+    network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
+    flops = stage.cost(network, case.scale).flops / stage.training.steps
+    peak = Hardware.model_validate({"gpu": known[0]}).peak
+    yield compare(
+        f"training {case.name}",
+        "FLOP / s",
+        [flops / step for step in ours],
+        [peak] * len(ours),
+        f"the peak of {gpu} in dense bf16 products",
+        goal,
+        "FLOPs as `mm1-lab plan` counts them: those of the model, without what is computed twice",
+    )
+
+
+def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder: Path) -> list[Row]:
+    path, remark = model_to_evaluate(evaluation.model, data, folder)
+    with _freed():
+        return compare_answering(evaluation, path, data, case.amounts.rounds, "on a GPU", remark, case.device)[:1]
+
+
+def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data: Data) -> float:
+    """Seconds per step of training as in a sweep, from the first step after the warm-up to the last."""
+    marks: list[tuple[int, float]] = []
+
+    def note(progress: Progress) -> None:
+        if progress.step >= case.amounts.warmup_steps:
+            marks.append((progress.step, time.perf_counter()))
+
+    short = with_training(stage, steps=case.amounts.warmup_steps + case.amounts.steps)
+    # a report waits for the GPU
+    with TemporaryDirectory() as folder, _freed(), patch("mm1_lab.train.recorder.REPORT_SECONDS", 0.0):
+        run_stage(short, Path(folder), inputs, data, note)
+    (first, started), (last, ended) = marks[0], marks[-1]
+    return (ended - started) / (last - first)
+
+
+def _padded_step(case: Case, stage: MultimodalStage, data: Data, steps: int, documents: int) -> float:
+    """Seconds per step of LLaVA, which reads the documents of ours in padded batches and accumulates gradients."""
+    with _freed():
+        model = build_llava(stage, data.tokenizer, pooled=True).to(case.device)
+        if is_flash_attn_2_available():
+            model.set_attn_implementation("flash_attention_2")
+        update = Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have other names
+        make = mixture_batches(stage, data)
+        batches = [make(step) for step in range(2 + steps)]
+        queues = [
+            [
+                PaddedDocument(*(part.to(case.device) for part in (one.tokens, one.labels, one.images)))
+                for one in shuffled(unpack(batch, data.tokenizer.image, stage.connector.image_tokens), step)
+            ]
+            for step, batch in enumerate(batches)
+        ]
+
+        def train(steps: range) -> None:
+            for step in steps:
+                counted = int((batches[step].weights > 0).sum())
+                for first in range(0, len(queues[step]), documents):
+                    with torch.autocast(case.device, torch.bfloat16, enabled=stage.precision == "bf16-mixed"):
+                        found = queues[step][first : first + documents]
+                        loss, count = padded_loss(model, found, data.tokenizer.pad)
+                    (loss * (count / counted)).backward()
+                update()
+
+        _seconds(lambda: train(range(2)), case.device)
+        return _seconds(lambda: train(range(2, 2 + steps)), case.device) / steps
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    """By the clock, until the device has finished."""
+    started = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _freed() -> Iterator[None]:
+    """Frees the GPU's memory at the end, and what compilers keep for models that are gone."""
+    try:
+        yield
+    finally:
+        gc.collect()
+        torch.compiler.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _llava_name() -> str:
+    attention = "flash attention" if is_flash_attn_2_available() else "scaled_dot_product_attention"
+    return f"transformers' LLaVA of the same sizes with {attention}, padded, patches pooled to as many tokens"

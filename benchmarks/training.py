@@ -197,7 +197,7 @@ def bare(stage: MultimodalStage, data: Data, amounts: Amounts) -> Timing:
     """The same model, loss and optimiser without Lightning, on prepared batches."""
     model = build_mm1(stage, data.tokenizer).train()
     read_by_document(model.decoder)
-    update = _Update(model, stage.training)
+    update = Update(model, stage.training)
     make = mixture_batches(stage, data)
     batches = [make(step) for step in range(_steps(amounts).stop)]
     names = list(stage.shares)
@@ -232,7 +232,7 @@ def _each(core: float) -> Timing:
 def _padded(stage: MultimodalStage, data: Data, amounts: Amounts, documents: int, pooled: bool) -> Timing:
     """LLaVA: a step processes the documents of ours in padded batches and accumulates gradients."""
     model = build_llava(stage, data.tokenizer, pooled)
-    update = _Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have different names
+    update = Update(model, stage.training.model_copy(update={"lr_multipliers": {}}))  # its parts have different names
     make = mixture_batches(stage, data)
 
     def train(steps: range) -> None:
@@ -271,7 +271,7 @@ def _time(work: Callable[[range], None], amounts: Amounts) -> Timing:
     return Timing(start, Seconds(total.core / amounts.steps, total.wall / amounts.steps))
 
 
-class _Update:
+class Update:
     """Clips gradients, updates weights and clears gradients, as in training."""
 
     def __init__(self, model: nn.Module, config: Optimiser) -> None:

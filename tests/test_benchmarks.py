@@ -210,10 +210,32 @@ def test_reading_is_measured() -> None:
     assert_sane(reading.measure(replace(TINY, steps=10)), 2)
 
 
-def test_a_gpu_s_rows_are_printed_without_numbers() -> None:
+def test_without_a_gpu_its_rows_are_printed_without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     rows = gpu.measure(TINY)
     assert all(row.ours is None and row.kept is None and row.note for row in rows)
-    assert text_table(rows).count("not measured") == len(rows)
+    assert text_table(rows).count("not measured") == len(rows) == 5
+
+
+def test_what_a_gpu_is_asked_works_on_a_processor() -> None:
+    """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
+    settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0,4]", "attention=varlen")
+    few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000"), steps=3)
+    speed, peak, asked = gpu.measure_case(gpu.Case("tiny", few, (2, 4), "cpu"), asked=True)
+    assert_sane([speed, asked], 2)
+    assert "2, 4;" in speed.note and peak.ours is None and "unknown" in peak.note
+    assert "questions against" in asked.note
+
+
+def test_the_cases_of_a_gpu_are_the_paper_s_sizes() -> None:
+    for case in gpu.cases(TINY):
+        stage = base_evaluation(case.amounts, gpu.WideWorld(case.scale.vocabulary)).model
+        assert stage.encoder.size.width == 1024 and stage.encoder.patch == 14 and stage.image_size == 336
+        assert stage.decoder.size.parameters().dense == pytest.approx(
+            {"302M": 302e6, "1.2B": 1.21e9}[case.decoder], rel=0.01
+        )
+        assert (stage.precision, stage.compile, stage.attention) == ("bf16-mixed", True, "varlen")
+        assert stage.connector.image_tokens == 144 and stage.sequence_length == 2048
 
 
 def test_the_first_step_is_seen_while_a_command_runs(tmp_path: Path) -> None:
