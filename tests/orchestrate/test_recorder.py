@@ -61,7 +61,10 @@ def write(request: Request, trial: Trial) -> None:
         "recipe": trial.recipe.model_dump(mode="json"),
         "config": trial.evaluation.model_dump(mode="json"),
         "fingerprints": chain,
-        "summaries": {"encoder": {"retrieval": {"image_to_text": 0.5}}},
+        "summaries": {
+            "encoder": {"retrieval": {"image_to_text": 0.5}},
+            "multimodal": {"tokens": {"captions": 600, "text": 300}, "seconds": 20.0},
+        },
         "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": None},
     }
     scores = [ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 40.0, "red", True)]
@@ -100,6 +103,7 @@ def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Requ
         "held-out/text": 1.5,
         "encoder/retrieval": 0.5,
         "train/loss": 2,
+        "train/tokens per second": 45,
     }
     params = base.data.params
     assert (params["arm"], params["seed"], params["data_mix"][:10]) == ("base", "0", "captions 5")

@@ -22,7 +22,7 @@ from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.samples import read_samples, samples_page
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
-from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures
+from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures, training_speed
 
 METRICS_PER_BATCH = 800
 """MLflow's limit is 1,000 with parameters and tags, of which it takes up to 100 each."""
@@ -113,7 +113,8 @@ class SweepRuns:
         of_encoder = [(f"encoder/{name}", value, 0) for name, value in quality.items()]
         tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
         tags.append(RunTag(NOTE, self._trial_note(fingerprint, names, record)))
-        self._log(run, [*_final_metrics(folder), *of_encoder, *_curves(folder / "training.csv")], params, tags)
+        values = [*_final_metrics(folder), *of_encoder, *_speed(record["summaries"].get(own[0], {}))]
+        self._log(run, [*values, *_curves(folder / "training.csv")], params, tags)
         samples = read_samples(self.ledger.results, {"prediction": fingerprint})
         self.client.log_text(run_id, samples_page(_names(names), samples), "samples.html")
         self._complete("trial", fingerprint, date)
@@ -125,8 +126,8 @@ class SweepRuns:
         folder = self.ledger.stage_folder(fingerprint)
         date = int((folder / DONE).stat().st_mtime * 1000)
         self._open(kind, fingerprint, f"{kind} / seed {seed}{self.at}", date)
-        quality = encoder_quality(self.ledger.summary(fingerprint))
-        values = [(name, value, 0) for name, value in quality.items()]
+        summary = self.ledger.summary(fingerprint)
+        values = [*((name, value, 0) for name, value in encoder_quality(summary).items()), *_speed(summary)]
         self._log(self.runs[kind, fingerprint], [*_curves(folder / "training.csv"), *values])
         self._complete(kind, fingerprint)
 
@@ -291,6 +292,12 @@ def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
     ]
     values = [*means["score"], *overall["value"], *held_out["loss"]]
     return [(name, round(float(value), 3), 0) for name, value in zip(names, values, strict=True)]
+
+
+def _speed(summary: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """The metric `train/tokens per second` over the whole training, if it is known."""
+    speed = training_speed(summary)
+    return [] if speed is None else [("train/tokens per second", round(speed, 1), 0)]
 
 
 def _encoder_name(encoder: Mapping[str, Any]) -> str:
