@@ -20,7 +20,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
     rows = []
     for row in lessons.to_dict("records"):
         known, several = isinstance(row["detail"], str), f" (of {row['parts']})" if row["parts"] > 1 else ""
-        cells = {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1")}
+        cells = {"lesson": claim_of(row)}
         cells |= {"the paper": f"{row['paper_says']} ({row['section']})"}
         cells |= {"decisive part": row["detail"] + several if known else MISSING}
         cells |= {"expected": expected(row) if known else MISSING, "estimate": estimate_cell(row)}
@@ -42,11 +42,15 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
 def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
     """A table with a row per lesson: estimate and verdict."""
     rows = [
-        {"lesson": row["claim"] + " (ours)" * (row["by"] != "MM1"), "verdict": verdict_cell(row)}  # a phone shows two
+        {"lesson": claim_of(row), "verdict": verdict_cell(row)}  # a phone shows two
         | {"estimate, points": estimate_cell(row), "seeds": seeds_of(row), "MM1": row["section"]}
         for row in lessons.to_dict("records")
     ]
     return Table(title, pd.DataFrame(rows))
+
+
+def claim_of(row: Row) -> str:
+    return f"{row['claim']} (ours)" if row["by"] != "MM1" else str(row["claim"])
 
 
 def expected(row: Row) -> str:
@@ -112,11 +116,14 @@ def looks_note(lessons: pd.DataFrame) -> str:
 
 
 def draw_lessons(lessons: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:
-    """Draws the lessons that have scores, except those about the learning-rate law; `caution` is a note on seeds."""
+    """Draws the lessons in points that have scores, so none about the learning-rate law; `caution` is on seeds."""
     there = lessons["estimate"].notna()
     missing = ", ".join(lessons["lesson"][~there])
     note = "95 % intervals of the part that decides each verdict." + f" Not run: {missing}." * bool(missing)
-    shown = lessons[there & (lessons["sweep"] != LAW)]
+    slopes = there & (lessons["sweep"] == LAW)
+    note += f" A slope, not in points: {', '.join(lessons['lesson'][slopes])} ({LAW})." * bool(slopes.any())
+    shown = lessons[there & ~slopes]
+    shown = shown.assign(claim=[claim_of(row) for row in shown.to_dict("records")])
     if "world" in shown:
         note = f"{note} {worlds_note(dict(zip(shown['sweep'], shown['world'], strict=True)))}".strip()
     note = " ".join(filter(None, (note, looks_note(shown), caution)))

@@ -24,7 +24,7 @@ from analysis.judging.verdicts import asides, lesson_parts, with_lessons
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.pages.frames import scores
-from analysis.pages.lesson_tables import lesson_notes
+from analysis.pages.lesson_tables import draw_lessons, lesson_notes
 from analysis.pages.overview import Drawn, group_sweeps, runs_of, stage_seconds, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.tables import (
@@ -691,3 +691,17 @@ def test_results_of_development_seeds_say_so(one_seed: Path, tmp_path: Path, mon
     fresh = replace(drawn, runs=drawn.runs.assign(seed=100))
     write_overview(results, group_sweeps(results, [fresh]))
     assert words in notes[0] and "development" not in notes[1]
+
+
+def test_the_lessons_figure_says_whose_they_are_and_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[pd.DataFrame, Path, str, str]] = []
+    monkeypatch.setattr("analysis.pages.lesson_tables.draw_claims", lambda *given: drawn.append(given) or [])
+    known = pd.DataFrame({"claim": ["a lifts b", "c helps", "the rate falls"], "lesson": ["one", "two", "rates"]})
+    known = known.assign(by=["MM1", "ours", "MM1"], sweep=["data_mix", "data_mix", "lr_law"], interval="seeds")
+    draw_lessons(known.assign(estimate=1.0), tmp_path, "Lessons")
+    draw_lessons(known.assign(estimate=[1.0, np.nan, np.nan]), tmp_path, "Lessons")
+    (shown, _, _, note), (fewer, _, _, other) = drawn
+    assert list(shown["claim"]) == ["a lifts b", "c helps (ours)"] and "A slope, not in points: rates (lr_law)." in note
+    assert list(fewer["claim"]) == ["a lifts b"] and "Not run: two, rates." in other and "slope" not in other
