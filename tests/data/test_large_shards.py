@@ -200,6 +200,29 @@ def test_the_files_of_the_next_window_are_fetched_ahead(files: Any, bucket: Any)
     assert len(list(copies.glob("*.tar"))) == 4, "two windows of two files"
 
 
+def test_a_copy_that_another_process_deletes_is_fetched_again(
+    files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.pipe("/bucket/t.tar", b"0123456789")
+    (file,) = remote.remote_files("memory://bucket/t.tar")
+    copies = remote.Copies(files.folder / "copies", 1)
+    found, deleted = remote.Copies.path, []
+
+    def gone(self: remote.Copies, file: remote.File) -> Path:
+        path = found(self, file)
+        if len(deleted) < times:
+            path.unlink()
+            deleted.append(path)
+        return path
+
+    monkeypatch.setattr(remote.Copies, "path", gone)
+    times = 2
+    assert copies.read(file, 3, 4) == b"3456" and len(deleted) == 2
+    times = 9
+    with pytest.raises(RequestError, match=r"t\.tar: its copy in .* give copies more `room` in the data file"):
+        copies.read(file, 3, 4)
+
+
 def test_a_file_of_unknown_size_is_refused_by_name(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.pipe("/bucket/t.jsonl", b"{}")
     found = type(bucket).info

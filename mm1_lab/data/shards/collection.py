@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION, TokenFile
-from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file, read_stretch
+from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.shards.index import HELD_OUT_BELOW, LARGE, Shard, index_file, open_index
 from mm1_lab.data.shards.remote import Copies, File
 from mm1_lab.data.shards.row_plan import WINDOW
@@ -177,10 +177,10 @@ class Collection:
         content: bytes | None = image["bytes"].as_py()
         if content is not None:
             return content
-        path, beside = self._copies.path(self.shards[number].file), image["path"].as_py()
-        if beside is not None:
-            return read_file(path.parent / beside)
-        return read_stretch(path, image["offset"].as_py(), image["length"].as_py())
+        file, beside = self.shards[number].file, image["path"].as_py()
+        if beside is not None:  # only of local files
+            return read_file(Path(file.name).parent / beside)
+        return self._copies.read(file, image["offset"].as_py(), image["length"].as_py())
 
     def _tokens(self, number: int, tokenizer: BackendTokenizer) -> TokenFile:
         folder = self._cache / "tokens" / short_hash(CHUNKS_VERSION, self.shards[number].index, tokenizer.digest)

@@ -18,12 +18,15 @@ import fsspec
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.cache import short_hash
+from mm1_lab.data.shards.decoding import read_stretch
 from mm1_lab.files import locked, new_file
 
 FETCHING = "prefetch files"
 """Name of the prefetching threads."""
 WAITS = (1.0, 5.0)
 """Seconds to wait before each retry of a failed download."""
+TRIES = 3
+"""How often a copy is fetched that other processes delete before it is opened."""
 DATES = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created", "Last-Modified", "blob_id")
 """Metadata by which file systems identify a file's version, the most reliable first."""
 
@@ -100,6 +103,22 @@ class Copies:
                 if not copy.exists():
                     self._fetch(file, copy)
         return copy
+
+    def read(self, file: File, offset: int, length: int) -> bytes:
+        """`length` bytes of a file. Raises RequestError as `path` does, OSError if they cannot be read.
+
+        Another process may delete a copy between finding and opening it; then it is fetched again.
+        """
+        for _ in range(TRIES):
+            try:
+                return read_stretch(self.path(file), offset, length)
+            except FileNotFoundError:
+                if not file.is_remote:
+                    raise
+        raise RequestError(
+            f"{file.name}: its copy in {self._folder} is deleted as soon as it is there; give copies more `room` in "
+            "the data file"
+        )
 
     def prefetch(self, files: Sequence[File]) -> None:
         """Fetches the remote ones of `files` in the background, in order, until the folder's size limit is reached."""
