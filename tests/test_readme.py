@@ -45,6 +45,24 @@ def test_the_findings_are_those_of_committed_results(page: str, results: str) ->
         assert [as_text(row[name]) for name in ("estimate", "low", "high")] == numbers
 
 
+def test_the_tally_of_lessons_is_that_of_the_committed_results() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    lessons = pd.read_csv(REPOSITORY / "results" / "study" / "mini" / "lessons.csv")
+    reason = lessons["reason"].fillna("")
+    counts = {
+        "lessons together": len(lessons),
+        "are supported": (lessons["verdict"] == "supported").sum(),
+        "by wording only": (lessons["verdict"] == "by wording only").sum(),
+        "are undecided": (lessons["verdict"] == "undecided").sum(),
+        "wait for seeds": reason.str.fullmatch("one seed|.* seeds that a verdict needs").sum(),
+        "are asked at fresh seeds only": reason.str.startswith("not run").sum(),
+        "are set aside": reason.str.match("not testable|set aside").sum(),
+    }
+    for words, count in counts.items():
+        assert re.search(rf"\b{count} {words}", text), f"{count} {words}"
+    assert sum(counts.values()) == 2 * len(lessons)
+
+
 @pytest.mark.slow
 def test_a_benchmark_of_one_s_own_beside_every_published_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
