@@ -84,8 +84,10 @@ def _is_step(label: str) -> bool:
 
 
 def _joined(axis: Axes, labels: Sequence[str], heights: Sequence[float], **look: Any) -> None:
-    """Draws heights over labels as a line, and those beside the steps of a scale as short strokes."""
+    """Draws the steps of a scale as a line over their labels, and whatever else as short strokes."""
     steps = sum(map(_is_step, labels)) or len(labels)
+    if steps == 1:
+        steps = 0
     axis.plot(range(steps), heights[:steps], **look)
     for place in range(steps, len(labels)):
         axis.plot([place - 0.12, place + 0.12], [heights[place]] * 2, **look)

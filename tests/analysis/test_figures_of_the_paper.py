@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,13 @@ def test_fig_6_has_conversations_over_arms_and_solutions_over_shots(
     assert [text.get_text() for text in left.get_xticklabels()] == ["336", "1344", "five views\nof 336"]
     joined = [list(line.get_ydata()) for line in left.lines if len(line.get_ydata()) == 2]
     assert [chat["captions"].mean(), chat["interleaved"].mean()] in [pytest.approx(own) for own in joined]
+    study = replace(study)
+    arms = {"336": "captions", "five views": "base"}  # a single step is a stroke like the others
+    study.__dict__["panels"] = {"": Panel(title="resolution", arms=arms)}
+    draw_scores(study, tmp_path / "figure")
+    strokes = [list(line.get_ydata()) for line in drawn[2].axes[0].lines]
+    for arm, name in product(arms.values(), ("vqa", "text-vqa")):
+        assert [chat[arm, name]] * 2 in [pytest.approx(stroke) for stroke in strokes if len(stroke) == 2]
 
 
 def test_a_tuned_sweep_may_have_more_panels_than_there_are_colours(tmp_path: Path, data_mix: Sweep) -> None:
