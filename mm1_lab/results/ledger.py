@@ -177,8 +177,7 @@ class Ledger:
         `training` is the model's training.csv; `submissions` maps file names to contents for test servers.
         """
         with files.new_folder(self.trial_folder(fingerprint)) as partial:
-            rows = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in scores)
-            files.write_csv(partial / SCORES, SCORE_COLUMNS, rows)
+            files.write_csv(partial / SCORES, SCORE_COLUMNS, map(_cells, scores))
             files.write_csv(
                 partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
             )
@@ -207,8 +206,7 @@ class Ledger:
             rows, known = list(rows), {row[0] for row in stored}
             if taken := next((row.benchmark for row in rows if row.benchmark in known), None):
                 raise RequestError(f"{taken}: the trial already has a benchmark of this name; rename the log files")
-            added = ([_cell(getattr(row, column)) for column in SCORE_COLUMNS] for row in rows)
-            files.write_csv(partial / SCORES, SCORE_COLUMNS, [*stored, *added])
+            files.write_csv(partial / SCORES, SCORE_COLUMNS, [*stored, *map(_cells, rows)])
             record["imported"] = record.get("imported", {}) | {name: digest}
             record["benchmarks"] = record.get("benchmarks", {}) | {name: note}
             files.write_json(partial / "record.json", record)
@@ -273,7 +271,14 @@ def _is_of_import(row: Mapping[str, str], name: str) -> bool:
     return row["family"] == "further" and row["benchmark"] == f"{name} {row['metric']}"
 
 
-def _cell(value: object) -> object:
-    if isinstance(value, bool):
-        return int(value)
-    return number(value) if isinstance(value, float) else value
+def _cells(row: ScoreRow) -> list[object]:
+    """A row of the table of scores. Probabilities get three digits: more would be a third of the file."""
+
+    def cell(column: str, value: object) -> object:
+        if isinstance(value, bool):
+            return int(value)
+        if isinstance(value, float):
+            return f"{value:.3g}" if column == "reference_probability" else number(value)
+        return value
+
+    return [cell(column, getattr(row, column)) for column in SCORE_COLUMNS]

@@ -19,7 +19,20 @@ TRICKY = ("NA", "None", "", 'say "red", then\nblue', "1e5")
 
 def scores() -> list[ScoreRow]:
     return [
-        ScoreRow("vqa", "vqa", "vqa", 0, index % 2, f"q{index}", "colour", 100 * index / 3, prediction, index != 2)
+        ScoreRow(
+            "vqa",
+            "vqa",
+            "vqa",
+            0,
+            index % 2,
+            f"q{index}",
+            "colour",
+            100 * index / 3,
+            prediction,
+            index != 2,
+            None,
+            index / 3000 or None,
+        )
         for index, prediction in enumerate(TRICKY)
     ]
 
@@ -48,6 +61,7 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
     table = read_scores(variant)
     assert tuple(table["prediction"]) == TRICKY
     assert table["score"].tolist() == pytest.approx([100 * i / 3 for i in range(5)], rel=1e-8)
+    assert table["reference_probability"].tolist()[1:] == [0.000333, 0.000667, 0.001, 0.00133], "three digits"
     assert table["parsed"].tolist() == [True, True, False, True, True]
     assert set(table["arm"]) == {rows[1].arm} and set(table["seed"]) == {0}
     assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)
