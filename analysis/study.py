@@ -18,7 +18,6 @@ from mm1_lab.config import Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.summary import APART, AVERAGE, CONTENT, TEXT_CORE, measures, rows_of
-from mm1_lab.source_code import changed_parts, changed_text
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
@@ -29,17 +28,6 @@ FAMILIES_APART = dict(zip(APART, _APART_TITLES, strict=True))
 UNPARSED = "unparsed %"
 """Percent of an arm's answers to questions (not captions) that cannot be parsed as an answer."""
 
-UNCERTAINTY = {
-    "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
-    "one variance for all arms (Loftus and Masson): for comparing arms by eye; a score at a new seed is less sure than "
-    "that, and claims are tested within each seed",
-    "questions": "95 % intervals over questions, conditional on these models",
-}
-
-ADJUSTED = (
-    "Adjusted to seeds that they lack, by what these seeds do to the other arms (score = arm + seed), so that luck "
-    "with seeds moves no arm: the means of {arms}. Each seed's own scores are in `scores.csv`."
-)
 Blocks = tuple[pd.DataFrame, "pd.Series[int]", "pd.Series[int]"]
 
 
@@ -170,10 +158,6 @@ class Study:
         return "seeds" if self._means[self.measures[0]] else "questions"
 
     @property
-    def uncertainty_note(self) -> str:
-        return UNCERTAINTY[self.uncertainty].format(seeds=len(self.seeds))
-
-    @property
     def in_world(self) -> bool:
         """Whether its data are the miniature world."""
         return self.manifest.data.kind == "world"
@@ -182,32 +166,6 @@ class Study:
     def caution(self) -> str:
         """Why the results decide nothing, or a warning about their world and seeds; empty if there is none."""
         return caution(self.manifest, self.seeds)
-
-    @property
-    def notes(self) -> list[str]:
-        """Notes below tables of means."""
-        adjusted = [ADJUSTED.format(arms=", ".join(self.adjusted))] if self.adjusted else []
-        return [f"Points; ± {self.uncertainty_note}.", *adjusted, *self.remarks]
-
-    @cached_property
-    def adjusted(self) -> list[str]:
-        """The arms whose means are not those of their own scores, but adjusted to seeds that they lack."""
-        if self.uncertainty != "seeds":
-            return []
-
-        def is_adjusted(arm: str, measure: str) -> bool:
-            mean, values = self.mean(arm, measure), self.seed_values(arm, measure)
-            return mean is not None and len(values) > 0 and not np.isclose(mean.estimate, np.mean(values), atol=1e-9)
-
-        return [arm for arm in self.scored if any(is_adjusted(arm, measure) for measure in self.measures)]
-
-    @property
-    def remarks(self) -> list[str]:
-        """Notes below every table."""
-        missing = self.missing()
-        without = f"Without scores: {', '.join(missing)}." if missing else ""
-        changed = changed_text(part for one in self.records.values() for part in changed_parts(one.get("code", {})))
-        return [note for note in (self.caution, without, changed) if note]
 
     def mean(self, arm: str, measure: str) -> Interval | None:
         """The mean of an arm with its interval; None without scores."""
@@ -253,12 +211,6 @@ class Study:
         """The values of the arm's trials, ordered by seed."""
         trials = self._by_trial.get(measure, {})
         return [trials[arm, seed] for seed in self.seeds if (arm, seed) in trials]
-
-    @property
-    def benchmark_notes(self) -> list[str]:
-        """A sentence for each published or user-defined benchmark on its questions, split and method."""
-        notes = (record["benchmarks"] for record in self.records.values() if record.get("benchmarks"))
-        return [f"{name}: {note}." for name, note in next(notes, {}).items()]
 
     def majority(self, measure: str) -> float | None:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between

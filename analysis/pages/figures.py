@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.pages.notes import uncertainty_note
 from analysis.pages.tuned_figure import draw_tuned
 from analysis.statistics import Floats, Interval, one_sample
 from analysis.study import Study
@@ -92,7 +93,7 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
         annotate_head(
             figure,
             head(study),
-            f"{study.uncertainty_note}. {dots}",
+            f"{uncertainty_note(study)}. {dots}",
             study.caution,
             OWN_SCALE * bool(study.paper.values),
         )
@@ -202,7 +203,7 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
         axes[len(axes) // 2].set_xlabel("resolution, image tokens")
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
         unknown = "" if study.paper.values else "MM1's values were never published."
-        annotate_head(figure, head(study), f"{study.uncertainty_note}.", study.caution, unknown)
+        annotate_head(figure, head(study), f"{uncertainty_note(study)}.", study.caution, unknown)
         return save(figure, path)
 
 
@@ -238,5 +239,5 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
             axis.grid(axis="x")
         axes[0].set_yticks(range(len(arms)), [arm if arm in study.scored else f"{arm} (missing)" for arm in arms])
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
-        annotate_head(figure, head(study), f"{study.uncertainty_note}.", study.caution)
+        annotate_head(figure, head(study), f"{uncertainty_note(study)}.", study.caution)
         return save(figure, path)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.frames import benchmarks
+from analysis.pages.notes import benchmark_notes, notes_of
 from analysis.pages.tables import shown_rows, title
 from analysis.paper import read_paper
 from analysis.statistics import quantile
@@ -97,7 +98,7 @@ def table_by_benchmark(study: Study, name: str) -> Table:
             rows.append({"shots": measure, "model": f"*{model}*", **numbers})
     heads = _mirrored(study, mirrors) if study.in_world else {}
     rows = [{heads.get(column, column): cell for column, cell in row.items()} for row in rows]
-    notes = [OWN_TASKS, study.caution, *study.benchmark_notes, *references(paper.sources)]
+    notes = [OWN_TASKS, study.caution, *benchmark_notes(study), *references(paper.sources)]
     if any(named["benchmark"] == "POPE"):
         notes.insert(1, POPE_NOTE)
     heading = f"{name}: {title(study)}"
@@ -153,7 +154,7 @@ def table_1(study: Study) -> Table:
         row |= {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
         published = {measure: study.paper.value(panel, label, measure) for measure in columns}
         rows.append(row | {f"MM1 {measure}": published_cell(number, cited) for measure, number in published.items()})
-    return Table(title(study), pd.DataFrame(rows), [*study.notes, NOTE, *references(cited)])
+    return Table(title(study), pd.DataFrame(rows), [*notes_of(study), NOTE, *references(cited)])
 
 
 def _columns(study: Study) -> list[str]:

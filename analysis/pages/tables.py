@@ -21,6 +21,7 @@ from analysis.pages.cells import (
     seeds_cell,
 )
 from analysis.pages.frames import EXPERTS, benchmarks, experts, sources
+from analysis.pages.notes import benchmark_notes, notes_of, remarks
 from analysis.seeds import seeds_text
 from analysis.statistics import Interval, one_sample
 from analysis.study import UNPARSED, Study
@@ -74,7 +75,7 @@ def means_table(study: Study) -> Table:
     if any(value is not None for value in majority.values()):
         cells = {measure: "" if value is None else as_text(value) for measure, value in majority.items()}
         rows.append({"group": "Controls", name: "majority answer", **cells, UNPARSED: ""})
-    notes = [*study.notes, *study.benchmark_notes, *references(cited)]
+    notes = [*notes_of(study), *benchmark_notes(study), *references(cited)]
     return Table(title(study), pd.DataFrame(rows), notes, group="group")
 
 
@@ -95,7 +96,7 @@ def short_table(study: Study) -> Table:
     columns = [measure for measure in study.measures if measure == CHAT] + columns
     arms = [arm for arm in study.scored if study.representative(arm) == arm]
     rows = [{"arm": arm} | {measure: mean_cell(study, arm, measure) for measure in columns} for arm in arms]
-    return Table(title(study), pd.DataFrame(rows), study.notes)
+    return Table(title(study), pd.DataFrame(rows), notes_of(study))
 
 
 def short_claims(claims: pd.DataFrame) -> Table:
@@ -201,7 +202,7 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
             row |= {"detectable": as_text(one["smallest_difference"])}
             row |= {"seeds needed": seeds} if any(needs) else {}
         rows.append(row | {"MM1": paper_cell(one, cited), "verdict": claim_cell(one)})
-    notes = ["Points; 95 % intervals over questions, conditional on these models.", *study.remarks]
+    notes = ["Points; 95 % intervals over questions, conditional on these models.", *remarks(study)]
     if over_seeds:
         notes[0] = "Points; 95 % t intervals of differences formed within each seed."
         both = ", by wording and by content as lessons are" if said else ""

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.pages.notes import uncertainty_note
 from analysis.statistics import Interval
 from analysis.study import Study
 from analysis.style import DASHES, GREY, MARKERS, PALETTE, WIDTH, annotate_head, save, styled
@@ -32,7 +33,7 @@ def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
             _solutions(axes[1], study, solutions)
         dashes = "Dashed: no arm is above the majority answer. " * below
         unknown = dashes + "MM1's values were never published." * bool(study.sweep.reproduces)
-        annotate_head(figure, head, f"{study.uncertainty_note}.", study.caution, unknown)
+        annotate_head(figure, head, f"{uncertainty_note(study)}.", study.caution, unknown)
         return save(figure, path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from analysis.pages.notes import benchmark_notes
 from analysis.pages.tables import compare_table
 from analysis.study import read_study
 from analysis.table import to_plain
@@ -93,7 +94,7 @@ def test_a_log_becomes_rows_beside_the_trials_own(request_: Request, tmp_path: P
     means = scores.groupby("benchmark")["score"].mean()
     assert means["pope pope_f1_score"] == pytest.approx(80) and means["pope pope_recall"] == pytest.approx(80)
     assert study.mean(trial.arm, "0-shot").estimate == pytest.approx((40 / 3 + 70) / 2), "and no mean has it"
-    assert "pope: 11 questions, asked and scored by lmms-eval (pope_accuracy)." in study.benchmark_notes
+    assert "pope: 11 questions, asked and scored by lmms-eval (pope_accuracy)." in benchmark_notes(study)
 
 
 def test_a_recorded_log() -> None:
