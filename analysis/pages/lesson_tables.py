@@ -108,11 +108,15 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
 
 
 def looks_note(lessons: pd.DataFrame) -> str:
-    """Names the growing studies and the looks that they have reached; empty without any."""
+    """Names the looks that growing studies have reached, and the studies; empty without any."""
     if "looks" not in lessons:
         return ""
-    reached = dict(zip(lessons["sweep"], lessons["looks"], strict=True))
-    return f"Seeds are being added: {'; '.join(f'{sweep}, {text}' for sweep, text in reached.items() if text)}."
+    reached: dict[str, dict[str, None]] = {}
+    for sweep, text in zip(lessons["sweep"], lessons["looks"], strict=True):
+        if text:
+            reached.setdefault(text, {})[sweep] = None
+    words = "; ".join(f"{', '.join(sweeps)}: {text}" for text, sweeps in reached.items())
+    return f"Seeds are being added: {words}."
 
 
 def draw_lessons(lessons: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:

@@ -104,8 +104,9 @@ def test_the_look_that_was_reached_is_told_beside_the_lessons() -> None:
     assert reached_text(growing(3)).startswith("before the first look (at 4 of at most 8 seeds)")
     assert reached_text(growing(5)) == "look 1 of 3 (at 4 of at most 8 seeds), tested at 0.0026"
     assert reached_text(growing(8)).startswith("look 3 of 3 (at 8 of at most 8 seeds), tested at 0.04")
-    lessons = pd.DataFrame({"sweep": ["own", "own", "other"], "looks": ["look 1 of 3", "look 1 of 3", ""]})
-    assert looks_note(lessons) == "Seeds are being added: own, look 1 of 3."
+    looks = ["look 1 of 3", "look 1 of 3", "", "look 2 of 2", "look 1 of 3"]
+    lessons = pd.DataFrame({"sweep": ["own", "own", "other", "late", "third"], "looks": looks})
+    assert looks_note(lessons) == "Seeds are being added: own, third: look 1 of 3; late: look 2 of 2."
     assert looks_note(lessons[["sweep"]]) == ""
 
 
