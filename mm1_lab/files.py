@@ -43,8 +43,10 @@ def machine_cpus() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file atomically; does nothing if it already has this content."""
-    write_bytes(path, text.encode())
+    """Replaces a text file atomically, gzipped if its name ends in `.gz`; does nothing if it has this content."""
+    data = text.encode()
+    # without a timestamp, so that equal texts give equal bytes
+    write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -112,19 +114,17 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file atomically; keeps the order of keys, which may be meaningful (arms)."""
+    """Replaces a JSON file as `write_text` does; keeps the order of keys, which may be meaningful (arms)."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Replaces a CSV file atomically, gzipped if its name ends in `.gz`; lines end with `\\n`."""
+    """Replaces a CSV file as `write_text` does; lines end with `\\n`."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    data = text.getvalue().encode()
-    # without a timestamp, so that equal tables give equal bytes
-    write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    write_text(path, text.getvalue())
 
 
 def is_complete(folder: Path | str) -> bool:

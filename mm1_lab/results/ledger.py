@@ -19,7 +19,7 @@ from typing import Any
 from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.results.parts import Parts
-from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, number, read_json
+from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SAMPLES, SCHEMA, SCORE_COLUMNS, SCORES, number, read_json
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 FAILURE = "delete it and run the sweep again"
@@ -181,7 +181,7 @@ class Ledger:
             files.write_csv(
                 partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
             )
-            files.write_json(partial / "samples.json", [self._sample(sample) for sample in samples])
+            files.write_json(partial / SAMPLES, [self._sample(sample) for sample in samples])
             files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
             for name, text in (submissions or {}).items():
                 files.write_text(partial / "submissions" / name, text)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
-from mm1_lab.results.schema import read_json
+from mm1_lab.results.schema import SAMPLES, read_json
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,7 +30,7 @@ class Sampled:
     """A question with the predictions of several models."""
 
     question: Mapping[str, Any]
-    """As in samples.json: benchmark, shots, question, prompt, references, picture."""
+    """As stored: benchmark, shots, question, prompt, references, picture."""
     picture: Path | None
     answers: Mapping[str, tuple[str, float]]
     """Prediction and score by the model's name."""
@@ -52,7 +52,7 @@ def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
     """
     found: dict[tuple[str, int, str], Sampled] = {}
     for name, fingerprint in trials.items():
-        for sample in _stored(results / "trials" / fingerprint / "samples.json"):
+        for sample in _stored(results / "trials" / fingerprint):
             key = (sample["benchmark"], sample["shots"], sample["question"])
             picture = results / "pictures" / sample["picture"] if sample["picture"] else None
             known = found.get(key, Sampled(sample, picture, {}))
@@ -62,7 +62,10 @@ def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
     return [entry for entry in found.values() if len(entry.answers) == len(trials)]
 
 
-def _stored(path: Path) -> list[dict[str, Any]]:
+def _stored(trial: Path) -> list[dict[str, Any]]:
+    path = trial / SAMPLES
+    if not path.exists() and path.with_suffix("").exists():
+        path = path.with_suffix("")  # as older trials have it
     samples: list[dict[str, Any]] = read_json(path, list)
     if lacking := [key for sample in samples for key in KEYS if not isinstance(sample, dict) or key not in sample]:
         raise RequestError(f"{path}: a sample lacks {lacking[0]!r}; delete its folder and run the sweep again")

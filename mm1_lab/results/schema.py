@@ -1,7 +1,7 @@
 """The format of every file in a results folder, under one version number.
 
 ```
-RESULTS/trials/FINGERPRINT/   scores.csv.gz held_out.csv training.csv record.json samples.json DONE
+RESULTS/trials/FINGERPRINT/   scores.csv.gz held_out.csv training.csv record.json samples.json.gz DONE
 RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, for benchmarks without public references
 RESULTS/pictures/SHA.png      images of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
@@ -15,7 +15,9 @@ Equal results are byte-identical: numbers have a fixed number of significant dig
 which scores do not depend (times, machines); that is in `record.json`.
 """
 
+import gzip
 import json
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ SCHEMA = 2
 
 SCORES = "scores.csv.gz"
 """Thousands of rows per trial, compressed to a tenth of the size; pandas and zcat read it directly."""
+SAMPLES = "samples.json.gz"
 SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 CODE = "code.json"
 """Hashes of the code that a model was trained with, by part (mm1_lab/source_code.py)."""
@@ -46,11 +49,12 @@ class TrialRow:
 
 
 def read_json(path: Path | str, kind: type, remedy: str = "delete its folder and run the sweep again") -> Any:
-    """The `kind` (dict or list) in a JSON file. Raises RequestError, with the remedy, if it cannot be read."""
+    """The `kind` (dict or list) in a JSON file, gzipped or not. Raises RequestError, with the remedy, if unreadable."""
     try:
-        with open(path, encoding="utf-8") as file:
+        opener = gzip.open if str(path).endswith(".gz") else open
+        with opener(path, "rt", encoding="utf-8") as file:
             value = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(value, kind):
         raise RequestError(f"{path}: must hold a JSON {'object' if kind is dict else 'list'}; {remedy}")

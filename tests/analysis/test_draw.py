@@ -43,6 +43,7 @@ from analysis.style import PALETTE, annotate_head, save_png, styled
 from analysis.table import to_markdown
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
+from mm1_lab.files import write_text
 from mm1_lab.results.manifest import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
@@ -646,12 +647,12 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
         draw(tmp_path)
     scores.write_bytes(good)
     vouch_for(scores.parent)
-    samples = scores.with_name("samples.json")
-    samples.write_text('[{"benchmark": "vqa"}]', encoding="utf-8")
+    samples = scores.with_name("samples.json.gz")
+    write_text(samples, '[{"benchmark": "vqa"}]')
     vouch_for(samples.parent)
-    with pytest.raises(RequestError, match=r"samples\.json: a sample lacks"):
+    with pytest.raises(RequestError, match=r"samples\.json\.gz: a sample lacks"):
         draw(tmp_path)
-    samples.write_text("[]", encoding="utf-8")
+    write_text(samples, "[]")
     vouch_for(samples.parent)
     record = samples.with_name("record.json")
     values = json.loads(record.read_text(encoding="utf-8"))

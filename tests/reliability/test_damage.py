@@ -113,7 +113,7 @@ def test_a_damaged_score_enters_no_model_card(copy: Path, capsys: pytest.Capture
         ("scores.csv.gz", halve),
         ("held_out.csv", lambda path: path.write_text("source,loss\n")),
         ("record.json", lambda path: path.write_text("[" * 100_000)),
-        ("samples.json", Path.unlink),
+        ("samples.json.gz", Path.unlink),
     ],
 )
 def test_whatever_is_damaged_of_a_score_it_is_not_read(

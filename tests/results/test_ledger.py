@@ -1,5 +1,4 @@
 import gzip
-import json
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
+from mm1_lab.results.schema import SAMPLES, read_json
 
 TRICKY = ("NA", "None", "", 'say "red", then\nblue', "1e5")
 """Predictions that a careless reader would turn into something else."""
@@ -65,7 +65,7 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert table["parsed"].tolist() == [True, True, False, True, True]
     assert set(table["arm"]) == {rows[1].arm} and set(table["seed"]) == {0}
     assert read_held_out(variant)["loss"].tolist() == pytest.approx([2 / 3], rel=1e-8)
-    sample = json.loads((ledger.trial_folder(rows[1].fingerprint) / "samples.json").read_text(encoding="utf-8"))[0]
+    (sample,) = read_json(ledger.trial_folder(rows[1].fingerprint) / SAMPLES, list)
     assert (ledger.results / "pictures" / sample["picture"]).read_bytes() == b"picture"
 
 
@@ -73,7 +73,7 @@ def test_equal_results_are_equal_bytes(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     for fingerprint in ("a", "b"):
         write(ledger, fingerprint, tmp_path)
-    for name in ("scores.csv.gz", "held_out.csv", "samples.json", "training.csv", "DONE"):
+    for name in ("scores.csv.gz", "held_out.csv", SAMPLES, "training.csv", "DONE"):
         assert (ledger.trial_folder("a") / name).read_bytes() == (ledger.trial_folder("b") / name).read_bytes()
 
 

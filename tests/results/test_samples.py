@@ -1,12 +1,14 @@
 """Samples of predictions: what is shown, and what is left out."""
 
-import json
+import gzip
 from pathlib import Path
 
 import pytest
 
 from mm1_lab.config import RequestError
+from mm1_lab.files import write_json, write_text
 from mm1_lab.results.samples import read_samples, samples_page
+from mm1_lab.results.schema import SAMPLES
 
 ASKED = {"shots": 0, "question": "test-0", "prompt": "<b>?", "references": ["a", "A"], "prediction": "a", "score": 80.0}
 
@@ -14,7 +16,7 @@ ASKED = {"shots": 0, "question": "test-0", "prompt": "<b>?", "references": ["a",
 def write(results: Path, fingerprint: str, samples: object) -> None:
     folder = results / "trials" / fingerprint
     folder.mkdir(parents=True)
-    (folder / "samples.json").write_text(json.dumps(samples), encoding="utf-8")
+    write_json(folder / SAMPLES, samples)
 
 
 def test_questions_that_all_trials_have_stand_beside_each_other_and_a_lost_picture_leaves_its_own_out(
@@ -46,6 +48,23 @@ def test_a_page_holds_each_picture_once_and_escapes_what_models_say(tmp_path: Pa
 @pytest.mark.parametrize("text", ["[{]", '[{"benchmark": "vqa"}]', "{}x"])
 def test_a_file_that_is_not_as_it_should_be_is_named(tmp_path: Path, text: str) -> None:
     write(tmp_path, "f0", [])
-    (tmp_path / "trials" / "f0" / "samples.json").write_text(text, encoding="utf-8")
-    with pytest.raises(RequestError, match=r"f0/samples\.json: .*delete its folder and run the sweep again"):
+    write_text(tmp_path / "trials" / "f0" / SAMPLES, text)
+    with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: .*delete its folder and run the sweep again"):
         read_samples(tmp_path, {"base": "f0"})
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"[]" * 99)[:-9], gzip.compress(b"[" * 99_999)])
+def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
+    write(tmp_path, "f0", [])
+    (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(data)
+    with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: cannot be read"):
+        read_samples(tmp_path, {"base": "f0"})
+
+
+def test_samples_of_older_trials_are_read(tmp_path: Path) -> None:
+    write(tmp_path, "f0", [{**ASKED, "benchmark": "text", "picture": None}])
+    path = tmp_path / "trials" / "f0" / SAMPLES
+    before = read_samples(tmp_path, {"base": "f0"})
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    path.unlink()
+    assert read_samples(tmp_path, {"base": "f0"}) == before != []
