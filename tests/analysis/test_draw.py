@@ -25,6 +25,7 @@ from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import draw_lessons, lesson_notes
+from analysis.pages.notes import notes_of
 from analysis.pages.overview import Drawn, group_sweeps, runs_of, stage_seconds, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.tables import (
@@ -111,7 +112,7 @@ def test_means_adjusted_to_seeds_that_an_arm_lacks_say_so(three_seeds: Path, one
     for table in (means_table(study), short_table(study)):
         (note,) = (note for note in table.notes if "Adjusted" in note)
         assert "do to the other arms (score = arm + seed)" in note and "the means of base. Each" in note
-    assert not any("Adjusted" in note for note in read_study(one_seed / "mini" / "data_mix").notes)
+    assert not any("Adjusted" in note for note in notes_of(read_study(one_seed / "mini" / "data_mix")))
 
 
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: Sweep) -> None:
