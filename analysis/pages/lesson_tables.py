@@ -20,7 +20,7 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
     rows = []
     for row in lessons.to_dict("records"):
         known, several = isinstance(row["detail"], str), f" (of {row['parts']})" if row["parts"] > 1 else ""
-        cells = {"lesson": claim_of(row)}
+        cells = {"lesson": claim_text(row)}
         cells |= {"the paper": f"{row['paper_says']} ({row['section']})"}
         cells |= {"decisive part": row["detail"] + several if known else MISSING}
         cells |= {"expected": expected(row) if known else MISSING, "estimate": estimate_cell(row)}
@@ -42,14 +42,14 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
 def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
     """A table with a row per lesson: estimate and verdict."""
     rows = [
-        {"lesson": claim_of(row), "verdict": verdict_cell(row)}  # a phone shows two
+        {"lesson": claim_text(row), "verdict": verdict_cell(row)}  # a phone shows two
         | {"estimate, points": estimate_cell(row), "seeds": seeds_of(row), "MM1": row["section"]}
         for row in lessons.to_dict("records")
     ]
     return Table(title, pd.DataFrame(rows))
 
 
-def claim_of(row: Row) -> str:
+def claim_text(row: Row) -> str:
     return f"{row['claim']} (ours)" if row["by"] != "MM1" else str(row["claim"])
 
 
@@ -127,7 +127,7 @@ def draw_lessons(lessons: pd.DataFrame, path: Path, title: str, caution: str = "
     slopes = there & (lessons["sweep"] == LAW)
     note += f" A slope, not in points: {', '.join(lessons['lesson'][slopes])} ({LAW})." * bool(slopes.any())
     shown = lessons[there & ~slopes]
-    shown = shown.assign(claim=[claim_of(row) for row in shown.to_dict("records")])
+    shown = shown.assign(claim=[claim_text(row) for row in shown.to_dict("records")])
     if "world" in shown:
         note = f"{note} {worlds_note(dict(zip(shown['sweep'], shown['world'], strict=True)))}".strip()
     note = " ".join(filter(None, (note, looks_note(shown), caution)))
