@@ -152,7 +152,8 @@ def _training_rows(
     """From seconds per step of each round."""
     make = mixture_batches(stage, data)
     timed = range(case.amounts.warmup_steps, case.amounts.warmup_steps + case.amounts.steps)
-    tokens = sum(real_tokens(make(step)) for step in timed) / len(timed)
+    batches = [make(step) for step in timed]
+    tokens = sum(map(real_tokens, batches)) / len(batches)
     yield compare(
         f"training {case.name}",
         "real tokens / s",
@@ -172,7 +173,9 @@ def _training_rows(
     with torch.device("meta"):
         model = build_mm1(stage, data.tokenizer)
     network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
-    flops = stage.cost(network, case.scale).flops / stage.training.steps
+    images = sum(len(batch.images) for batch in batches) / len(batches) / stage.training.batch_size
+    counted = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})  # not the scale's
+    flops = stage.cost(network, counted).flops / stage.training.steps
     peak = Hardware.model_validate({"gpu": known[0]}).peak
     yield compare(
         f"training {case.name}",
