@@ -73,7 +73,7 @@ def test_a_loaded_folder_gives_the_answers_of_the_evaluation(
     place: Path, model: MM1ForConditionalGeneration, processor: MM1Processor
 ) -> None:
     """Over a hundred questions of every benchmark, without demonstrations and after four, in padded batches."""
-    scores = pd.read_csv(next(place.glob("results/local/trials/*/scores.csv.gz")), keep_default_na=False)
+    scores = pd.read_parquet(next(place.glob("results/local/trials/*/scores.parquet")))
     settings = load_scale("smoke", SWEEPS / "scales").evaluate
     compared, told = 0, set()
     for benchmark in benchmarks_for(World(), settings):
@@ -135,7 +135,7 @@ def test_pictures_and_their_places_must_match(processor: MM1Processor) -> None:
 def test_the_card_has_the_records_scores(place: Path) -> None:
     card = (place / "mm1" / "README.md").read_text(encoding="utf-8")
     record = json.loads(next(place.glob("results/local/trials/*/record.json")).read_text(encoding="utf-8"))
-    scores = pd.read_csv(next(place.glob("results/local/trials/*/scores.csv.gz")), keep_default_na=False)
+    scores = pd.read_parquet(next(place.glob("results/local/trials/*/scores.parquet")))
     points = scores[(scores["benchmark"] == "vqa") & (scores["shots"] == 4)]["score"]
     assert f"| vqa | vqa | 4 | {len(points)} | {points.mean():.1f} | " in card
     assert record["fingerprints"]["evaluation"] in card and '"connector": "c-abstractor"' in card
@@ -368,13 +368,13 @@ def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     arm = ("data_mix", "--scale", "lab", "--only", "captions+text", "--data", "data.yaml", *settings)
     assert main(["run", *arm, "--inline"]) == 0
     assert main(["export", *arm, "model"]) == 0
-    scores = pd.read_csv(next(tmp_path.glob("results/local/trials/*/scores.csv.gz")), keep_default_na=False, dtype=str)
+    scores = pd.read_parquet(next(tmp_path.glob("results/local/trials/*/scores.parquet")))
     asked = scores[scores["benchmark"] == "own"]
-    assert sorted(asked.groupby("shots").size().items()) == [("0", 8), ("4", 8)]
+    assert sorted(asked.groupby("shots").size().items()) == [(0, 8), (4, 8)]
     assert (
         set(scores["benchmark"]) >= {"own", "coco"} and "| own | exact | 4 | 8 |" in Path("model/README.md").read_text()
     )
-    assert set(scores[scores["benchmark"] == "coco"]["shots"]) == {"0"}
+    assert set(scores[scores["benchmark"] == "coco"]["shots"]) == {0}
     model = AutoModelForImageTextToText.from_pretrained("./model").eval()
     processor = AutoProcessor.from_pretrained("./model")
     assert processor.shape == "crop"

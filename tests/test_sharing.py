@@ -23,6 +23,6 @@ def test_another_sweep_first_gives_the_same_scores(finished: Any, place: Any) ->
         for path in finished.results.glob("trials/*/record.json")
         if "base / seed 0" in path.read_text()
     )
-    for file in ("scores.csv.gz", "held_out.csv", "training.csv", "samples.json.gz"):
+    for file in ("scores.parquet", "held_out.csv", "training.csv", "samples.json.gz"):
         ours, theirs = (folder.results / "trials" / name / file for folder in (place, finished))
         assert ours.read_bytes() == theirs.read_bytes(), file

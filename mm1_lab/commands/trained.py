@@ -30,8 +30,7 @@ def export(options: argparse.Namespace) -> int:
     request, trial = _trained(options)
     from analysis.pages.model_card import model_card
     from mm1_lab.orchestrate.exporting import export_trial
-    from mm1_lab.results.reading import read_table
-    from mm1_lab.results.schema import SCORE_COLUMNS, SCORES
+    from mm1_lab.results.score_file import read_score_table
 
     folder = request.ledger.trial_folder(trial.fingerprint)
     done = request.ledger.has_intact_scores(trial.fingerprint)
@@ -39,7 +38,7 @@ def export(options: argparse.Namespace) -> int:
         f"{request.variant} at {request.scale_name}: {trial.name}",
         options.form,
         request.ledger.record(trial.fingerprint) if done else None,
-        read_table(folder / SCORES, SCORE_COLUMNS) if done else None,
+        read_score_table(folder) if done else None,
         trial.evaluation.model.picture_tokens,
     )
     export_trial(request, trial, options.form, options.folder, card)

@@ -4,8 +4,6 @@ Scores are in the results folder, weights in the store or among the shipped part
 folder is done, even if its weights have been deleted; a folder without DONE counts as missing.
 """
 
-import csv
-import gzip
 import hashlib
 import os
 import shutil
@@ -19,7 +17,8 @@ from typing import Any
 from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.results.parts import Parts
-from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SAMPLES, SCHEMA, SCORE_COLUMNS, SCORES, number, read_json
+from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SAMPLES, SCHEMA, number, read_json
+from mm1_lab.results.score_file import read_rows, write_scores
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
 FAILURE = "delete it and run the sweep again"
@@ -177,7 +176,7 @@ class Ledger:
         `training` is the model's training.csv; `submissions` maps file names to contents for test servers.
         """
         with files.new_folder(self.trial_folder(fingerprint)) as partial:
-            files.write_csv(partial / SCORES, SCORE_COLUMNS, map(_cells, scores))
+            write_scores(partial, list(scores))
             files.write_csv(
                 partial / "held_out.csv", HELD_OUT_COLUMNS, ([row.source, number(row.loss)] for row in held_out)
             )
@@ -199,14 +198,13 @@ class Ledger:
         copy = files.new_folder(folder, like=folder, lock=self._exchange_lock())
         with self.stage_lock(fingerprint), copy as partial:
             record = self.record(fingerprint)
-            with gzip.open(folder / SCORES, "rt", encoding="utf-8", newline="") as file:
-                header, *stored = csv.reader(file)
+            stored = read_rows(folder)
             if name in record.get("imported", {}):
-                stored = [row for row in stored if not _is_of_import(dict(zip(header, row, strict=False)), name)]
-            rows, known = list(rows), {row[0] for row in stored}
+                stored = [row for row in stored if not _is_of_import(row, name)]
+            rows, known = list(rows), {row.benchmark for row in stored}
             if taken := next((row.benchmark for row in rows if row.benchmark in known), None):
                 raise RequestError(f"{taken}: the trial already has a benchmark of this name; rename the log files")
-            files.write_csv(partial / SCORES, SCORE_COLUMNS, [*stored, *map(_cells, rows)])
+            write_scores(partial, [*stored, *rows])
             record["imported"] = record.get("imported", {}) | {name: digest}
             record["benchmarks"] = record.get("benchmarks", {}) | {name: note}
             files.write_json(partial / "record.json", record)
@@ -264,21 +262,8 @@ def is_intact(folder: Path, full: bool = True) -> bool:
     return reason is None
 
 
-def _is_of_import(row: Mapping[str, str], name: str) -> bool:
+def _is_of_import(row: ScoreRow, name: str) -> bool:
     """Whether a stored row is of an import of this name: of its score, or of one of its further metrics."""
-    if row["family"] == "imported":
-        return row["benchmark"] == name
-    return row["family"] == "further" and row["benchmark"] == f"{name} {row['metric']}"
-
-
-def _cells(row: ScoreRow) -> list[object]:
-    """A row of the table of scores. Probabilities get three digits: more would be a third of the file."""
-
-    def cell(column: str, value: object) -> object:
-        if isinstance(value, bool):
-            return int(value)
-        if isinstance(value, float):
-            return f"{value:.3g}" if column == "reference_probability" else number(value)
-        return value
-
-    return [cell(column, getattr(row, column)) for column in SCORE_COLUMNS]
+    if row.family == "imported":
+        return row.benchmark == name
+    return row.family == "further" and row.benchmark == f"{name} {row.metric}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
-from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS, SCHEMA, SCORE_COLUMNS, SCORES, TRIAL_COLUMNS
+from mm1_lab.results.schema import CURVE_COLUMNS, HELD_OUT_COLUMNS, SCHEMA, TRIAL_COLUMNS
+from mm1_lab.results.score_file import SCORE_COLUMNS, read_score_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NUMBERS = ("content", "reference_probability")
-"""Numeric columns that may be blank."""
-TEXT = dict.fromkeys(("benchmark", "family", "metric", "question", "kind", "prediction", "source", "name"), "string")
+TEXT = {"source": "string", "name": "string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +70,17 @@ def scores(folder: Path) -> pd.DataFrame:
 
 def curves(folder: Path) -> pd.DataFrame:
     """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value."""
-    return _read(read_variant(folder), "training.csv", CURVE_COLUMNS)
+    return _read(read_variant(folder), CURVE_COLUMNS, lambda trial: read_table(trial / "training.csv", CURVE_COLUMNS))
 
 
 def read_scores(variant: Variant) -> pd.DataFrame:
     """One row per finished trial, question and number of shots: columns arm, seed, fingerprint and SCORE_COLUMNS."""
-    return _read(variant, SCORES, SCORE_COLUMNS)
+    return _read(variant, SCORE_COLUMNS, read_score_table)
 
 
 def read_held_out(variant: Variant) -> pd.DataFrame:
     """The held-out loss per source of each finished trial: columns arm, seed, fingerprint, source, loss."""
-    return _read(variant, "held_out.csv", HELD_OUT_COLUMNS)
+    return _read(variant, HELD_OUT_COLUMNS, lambda trial: read_table(trial / "held_out.csv", HELD_OUT_COLUMNS))
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
@@ -102,25 +101,22 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
+        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
-    for column in set(columns) & {"reference_probability"} - set(table.columns):
-        table[column] = float("nan")  # absent from older results
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise RequestError(f"{path}: lacks the column {missing[0]!r}; delete its folder and run the sweep again")
-    if "parsed" in table:
-        table["parsed"] = table["parsed"].astype(bool)
     return table
 
 
-def _read(variant: Variant, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+def _read(variant: Variant, columns: tuple[str, ...], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all finished trials, one below the other."""
     import pandas as pd
 
     done, ledger, tables = variant.done, variant.ledger, []
     for arm, seed, fingerprint in zip(done["arm"], done["seed"], done["fingerprint"], strict=True):
-        table = read_table(ledger.trial_folder(fingerprint) / name, columns)
+        table = read(ledger.trial_folder(fingerprint))
         table = table.assign(arm=arm, seed=seed, fingerprint=fingerprint)
         tables.append(table[[*TRIAL_COLUMNS, *columns]])
     if not tables:

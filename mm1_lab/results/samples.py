@@ -64,8 +64,6 @@ def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
 
 def _stored(trial: Path) -> list[dict[str, Any]]:
     path = trial / SAMPLES
-    if not path.exists() and path.with_suffix("").exists():
-        path = path.with_suffix("")  # as older trials have it
     samples: list[dict[str, Any]] = read_json(path, list)
     if lacking := [key for sample in samples for key in KEYS if not isinstance(sample, dict) or key not in sample]:
         raise RequestError(f"{path}: a sample lacks {lacking[0]!r}; delete its folder and run the sweep again")

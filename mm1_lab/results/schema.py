@@ -1,7 +1,7 @@
 """The format of every file in a results folder, under one version number.
 
 ```
-RESULTS/trials/FINGERPRINT/   scores.csv.gz held_out.csv training.csv record.json samples.json.gz DONE
+RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json samples.json.gz DONE
 RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, for benchmarks without public references
 RESULTS/pictures/SHA.png      images of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
@@ -23,15 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import RequestError
-from mm1_lab.rows import HeldOutRow, ScoreRow
+from mm1_lab.rows import HeldOutRow
 
-SCHEMA = 2
+SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
-SCORES = "scores.csv.gz"
-"""Thousands of rows per trial, compressed to a tenth of the size; pandas and zcat read it directly."""
 SAMPLES = "samples.json.gz"
-SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 CODE = "code.json"
 """Hashes of the code that a model was trained with, by part (mm1_lab/source_code.py)."""
 HELD_OUT_COLUMNS = tuple(field.name for field in fields(HeldOutRow))

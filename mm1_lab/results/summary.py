@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.results.reading import read_table
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
+from mm1_lab.results.schema import HELD_OUT_COLUMNS
+from mm1_lab.results.score_file import read_score_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +125,7 @@ def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, flo
 
 
 def _trial_measures(folder: Path) -> dict[str, float]:
-    overall = measures(read_table(folder / SCORES, SCORE_COLUMNS).assign(trial=""), ["trial"])
+    overall = measures(read_score_table(folder).assign(trial=""), ["trial"])
     return {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
 
 

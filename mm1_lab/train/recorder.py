@@ -89,7 +89,8 @@ class Recorder(pl.Callback):
         if not team.is_first():
             return
         with (self._folder / CURVE).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("step", "name", "value"), *self.points])
+            rows = ((step, name, f"{value:.7g}") for step, name, value in self.points)  # the digits of a float32
+            csv.writer(file).writerows([("step", "name", "value"), *rows])
 
     def _send_report(self, step: int, now: float) -> None:
         tokens = float(self._since_report[:, 2].sum())

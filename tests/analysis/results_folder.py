@@ -16,7 +16,7 @@ from mm1_lab.files import DONE, commit
 from mm1_lab.results import HeldOutRow, Ledger, Manifest, SampleRow, ScoreRow, TrialRow
 from mm1_lab.results.manifest import merge_manifest, variant_name
 from mm1_lab.results.reading import Variant
-from mm1_lab.results.schema import SCORE_COLUMNS
+from mm1_lab.results.score_file import SCORE_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,5 @@
 """From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
 
-import gzip
 import json
 import os
 import re
@@ -640,11 +639,11 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     with pytest.raises(RequestError, match="no trial is finished"):
         draw(tmp_path)
     write_results(tmp_path, data_mix, ["base"], (1,))
-    scores = next((tmp_path / "trials").glob("*/scores.csv.gz"))
+    scores = next((tmp_path / "trials").glob("*/scores.parquet"))
     good = scores.read_bytes()
-    scores.write_bytes(gzip.compress(gzip.decompress(good).replace(b"parsed", b"parsd", 1)))
+    pd.read_parquet(scores).rename(columns={"parsed": "parsd"}).to_parquet(scores)
     vouch_for(scores.parent)
-    with pytest.raises(RequestError, match=r"scores\.csv\.gz: lacks the column 'parsed'"):
+    with pytest.raises(RequestError, match=r"scores\.parquet: lacks the column 'parsed'"):
         draw(tmp_path)
     scores.write_bytes(good)
     vouch_for(scores.parent)
@@ -659,7 +658,7 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     values = json.loads(record.read_text(encoding="utf-8"))
     record.write_text(json.dumps(values | {"schema_version": 0}), encoding="utf-8")
     vouch_for(record.parent)
-    with pytest.raises(RequestError, match="results schema 0, this version reads 2; delete the folder and run"):
+    with pytest.raises(RequestError, match="results schema 0, this version reads 3; delete the folder and run"):
         draw(tmp_path)
     record.write_text(json.dumps(values), encoding="utf-8")
     vouch_for(record.parent)

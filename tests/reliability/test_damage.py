@@ -1,12 +1,13 @@
 """Files that are not what was written: told in one line, put aside, made anew; never read as if all were well."""
 
-import gzip
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mm1_lab import files
@@ -60,7 +61,7 @@ def test_weights_that_changed_are_made_anew_and_give_the_scores_that_they_gave(
     for stage in damaged:
         assert sum(str(stage) in line for line in told) == 1
         assert stage.with_name(f"{stage.name}.damaged").is_dir()
-    names = ("scores.csv.gz", "held_out.csv", "training.csv")
+    names = ("scores.parquet", "held_out.csv", "training.csv")
     for name in names:
         original = finished.results / "trials" / fingerprint / name
         assert (copy / "trials" / fingerprint / name).read_bytes() == original.read_bytes()
@@ -72,19 +73,21 @@ def _fingerprint(results: Path, arm: str) -> str:
 
 
 def _fewer_rows(path: Path) -> None:
-    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-    path.write_bytes(gzip.compress(b"".join(lines[: len(lines) // 2])))
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, len(table) // 2), path)
 
 
 def _other_value(path: Path) -> None:
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b",0,", b",99,", 1)))
+    table = pd.read_parquet(path)
+    table.loc[0, "score"] += 1
+    table.to_parquet(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["figures"], ["run", "data_mix", *ARMS, "--inline"]])
 def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     folder = copy / "trials" / _fingerprint(copy, "captions")
-    _fewer_rows(folder / "scores.csv.gz")
+    _fewer_rows(folder / "scores.parquet")
     if command[0] == "run":
         (copy / "smoke" / "data_mix" / "table.md").unlink()
     assert main(command) == (1 if command[0] == "run" else 0)
@@ -99,18 +102,18 @@ def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys:
 
 @pytest.mark.slow
 def test_a_damaged_score_enters_no_model_card(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _fewer_rows(copy / "trials" / _fingerprint(copy, "captions") / "scores.csv.gz")
+    _fewer_rows(copy / "trials" / _fingerprint(copy, "captions") / "scores.parquet")
     assert main(["export", "data_mix", "--scale", "smoke", "--only", "captions", "model"]) == 0
     assert "It has not been evaluated." in Path("model/README.md").read_text(encoding="utf-8")
-    assert capsys.readouterr().err.count("damaged (scores.csv.gz") == 1
+    assert capsys.readouterr().err.count("damaged (scores.parquet") == 1
 
 
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("scores.csv.gz", _fewer_rows),
-        ("scores.csv.gz", _other_value),
-        ("scores.csv.gz", halve),
+        ("scores.parquet", _fewer_rows),
+        ("scores.parquet", _other_value),
+        ("scores.parquet", halve),
         ("held_out.csv", lambda path: path.write_text("source,loss\n")),
         ("record.json", lambda path: path.write_text("[" * 100_000)),
         ("samples.json.gz", Path.unlink),
@@ -134,7 +137,7 @@ def test_damaged_scores_in_a_folder_that_cannot_be_written_are_told_and_left_out
     from mm1_lab.results.reading import read_variant
 
     folder = copy / "trials" / _fingerprint(copy, "captions")
-    _fewer_rows(folder / "scores.csv.gz")
+    _fewer_rows(folder / "scores.parquet")
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -218,7 +221,7 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
 
 def test_results_of_an_older_schema_are_refused_by_name(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy / "smoke" / "data_mix" / "sweep.json"
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
     assert main(["figures"]) == 2
     error = capsys.readouterr().err
-    assert "sweep.json: written with results schema 1, this version reads 2; delete it and run the sweep again" in error
+    assert "sweep.json: written with results schema 1, this version reads 3; delete it and run the sweep again" in error

@@ -59,12 +59,3 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(data)
     with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: cannot be read"):
         read_samples(tmp_path, {"base": "f0"})
-
-
-def test_samples_of_older_trials_are_read(tmp_path: Path) -> None:
-    write(tmp_path, "f0", [{**ASKED, "benchmark": "text", "picture": None}])
-    path = tmp_path / "trials" / "f0" / SAMPLES
-    before = read_samples(tmp_path, {"base": "f0"})
-    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
-    path.unlink()
-    assert read_samples(tmp_path, {"base": "f0"}) == before != []

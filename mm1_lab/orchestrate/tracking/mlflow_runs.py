@@ -21,7 +21,8 @@ from mm1_lab.orchestrate.tracking.mlflow_store import connect, named_store
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.samples import read_samples, samples_page
-from mm1_lab.results.schema import HELD_OUT_COLUMNS, SCORE_COLUMNS, SCORES
+from mm1_lab.results.schema import HELD_OUT_COLUMNS
+from mm1_lab.results.score_file import read_score_table
 from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures, training_speed
 
 METRICS_PER_BATCH = 800
@@ -281,7 +282,7 @@ def _curves(path: Path) -> list[tuple[str, float, int]]:
 
 def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
     """(name, value, step 0) of `captions/0-shot`, …, of the trial's measures, and of `held-out/captions`, …"""
-    scores = read_table(folder / SCORES, SCORE_COLUMNS).assign(trial="")
+    scores = read_score_table(folder).assign(trial="")
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     means = benchmark_scores(scores, ["trial"])
     overall = measures(scores, ["trial"])
