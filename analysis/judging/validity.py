@@ -23,6 +23,7 @@ from analysis.study import Study, read_study
 from analysis.table import Table, as_text, to_markdown, write_csv
 from mm1_lab.config import WORLD_DATA
 from mm1_lab.files import write_text
+from mm1_lab.formatting import counted
 from mm1_lab.results import variant_name
 from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
@@ -135,6 +136,8 @@ def validity_table(study: Study, rows: Sequence[Row]) -> Table:
         | {"needed": row.needed, "verdict": row.verdict}
         for row in rows
     ]
+    if facts.blind_seeds != facts.seeds:
+        about += f", of differences from the blind control over {counted(len(facts.blind_seeds), 'seed')}"
     title = f"Validity of the base: {manifest.variant}, scale {manifest.scale}"
     notes = [f"Of {len(rows)} rules {tally}; 95 % intervals {about}.", caution(manifest, facts.seeds)]
     return Table(title, pd.DataFrame(lines), [note for note in notes if note])
@@ -142,7 +145,7 @@ def validity_table(study: Study, rows: Sequence[Row]) -> Table:
 
 @dataclass(frozen=True)
 class _Facts:
-    """A study's base and blind control at the seeds that they share."""
+    """A study's base and blind control."""
 
     study: Study
 
@@ -159,11 +162,19 @@ class _Facts:
         recipe = self.study.sweep.base.model_copy(update=changes)
         return next((arm for arm, other in self.study.sweep.arms.items() if other == recipe), None)
 
+    def _seeds_of(self, arm: str | None) -> set[int]:
+        trials = self.study.variant.trials
+        return set(trials["seed"][trials["done"] & (trials["arm"] == arm)])
+
+    @cached_property
+    def blind_seeds(self) -> list[int]:
+        """The seeds that base and blind control share; a growing study may stop giving the control seeds."""
+        return sorted(self._seeds_of(self.base) & self._seeds_of(self.blind))
+
     @cached_property
     def seeds(self) -> list[int]:
-        trials = self.study.variant.trials
-        arms = [set(trials["seed"][trials["done"] & (trials["arm"] == arm)]) for arm in (self.base, self.blind)]
-        return sorted(set.intersection(*arms))
+        """All seeds of the base; none if it shares none with the blind control."""
+        return sorted(self._seeds_of(self.base)) if self.blind_seeds else []
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -250,7 +261,7 @@ class _Facts:
             verdict: Verdict = (
                 "needs more seeds" if np.isnan(spread) else "pass" if spread <= SEED_SPREAD[name] else "fail"
             )
-            what = f"standard deviation of the base's average over {len(averages)} seeds, {name}"
+            what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
             yield Row("steady over seeds", what, spread, np.nan, np.nan, f"≤ {SEED_SPREAD[name]:g}", verdict)
         for shots, asked in table[table["family"] == "vqa"].groupby("shots"):
             share = 100 * float((~asked["parsed"]).mean())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -90,17 +91,29 @@ def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) ->
     row = named["above majority", "text-vqa, 0 shots"]
     expected = stats.ttest_1samp(asked.groupby("block")["score"].mean(), 0).confidence_interval()
     assert (row.low, row.high) == pytest.approx(tuple(expected))
-    what = "standard deviation of the base's average over 1 seeds, 0 shots"
+    what = "standard deviation of the base's average over 1 seed, 0 shots"
     assert named["steady over seeds", what].verdict == "needs more seeds"
 
 
-def test_only_seeds_of_base_and_blind_control_count(tmp_path: Path) -> None:
+def test_a_blind_control_at_fewer_seeds_shortens_its_own_rules_alone(tmp_path: Path) -> None:
     folder = write(tmp_path, seeds=3)
+    every = by_rule(validity_rows(read_study(folder)))
+    trials = pd.read_csv(folder / "trials.csv")
+    first_two = trials[(trials["arm"] != "blind") | (trials["seed"] < 2)]
+    first_two.to_csv(folder / "trials.csv", index=False)
     study = read_study(folder)
-    trials = study.variant.trials
-    trials.loc[(trials["arm"] == "blind") & (trials["seed"] == 2), "done"] = False
-    _, shown = write_validity(study, validity_rows(study))
-    assert shown and "95 % intervals over 2 seeds" in shown.notes[0]
+    rows = validity_rows(study)
+    fewer = by_rule(rows)
+    assert {key for key in every if fewer[key] != every[key]} == {key for key in every if key[0] == "above blind"}
+    table = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["shots"] == 4)]
+    by_seed = table.groupby(["arm", "seed"])["score"].mean()
+    difference = (by_seed["base"] - by_seed["blind"]).dropna()
+    assert len(difference) == 2
+    assert fewer["above blind", "vqa, 4 shots"].value == pytest.approx(difference.mean())
+    _, shown = write_validity(study, rows)
+    assert shown and "over 3 seeds, of differences from the blind control over 2 seeds" in shown.notes[0]
+    trials[trials["arm"] != "blind"].to_csv(folder / "trials.csv", index=False)
+    assert validity_rows(read_study(folder)) == []
 
 
 def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
