@@ -70,10 +70,13 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
             rows = judged[judged["claim"] == contrast.claim]
             questions.append((contrast.claim, rows["verdict"].iloc[0], rows, [claim_of(contrast)]))
     lines = []
+    is_last = bool(looks := study.manifest.looks) and len(study.seeds) >= looks[-1]
     for name, verdict, rows, claims in questions:
         chance = rows["chance"].min() if "chance" in rows else float("nan")
         if verdict not in ("", "undecided", "not judged"):
             lines.append(f"{name}: {verdict}")
+        elif is_last:
+            lines.append(f"{name}: undecided by itself; `lessons.md` corrects it together with what is decided")
         elif chance < FUTILE:
             lines.append(f"{name}: given up, a chance of {chance:.0%} to be decided by the last seed")
         else:

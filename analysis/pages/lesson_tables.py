@@ -116,7 +116,7 @@ def looks_note(lessons: pd.DataFrame) -> str:
         if text:
             reached.setdefault(text, {})[sweep] = None
     words = "; ".join(f"{', '.join(sweeps)}: {text}" for text, sweeps in reached.items())
-    return f"Seeds are being added: {words}."
+    return f"Judged look by look as seeds are added: {words}."
 
 
 def draw_lessons(lessons: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:

@@ -71,7 +71,7 @@ def run_until_decided(
         lines, needed = judge(request.folder, seeds[:look])
         print("\n  ".join([f"\nAfter {look} of at most {len(seeds)} seeds:", *lines]), flush=True)
         arms &= set(needed)
-        if not arms:
+        if not arms and look != request.looks[-1]:
             print("More seeds cannot decide anything further.")
             break
     if not chosen:
