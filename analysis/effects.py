@@ -90,10 +90,15 @@ class Effect:
     """Share of the sum of squares between the cells of a full grid."""
 
 
+def compared(trials: Trials, levels: Levels, axis: str) -> list[list[str]]:
+    """The groups of arms with scores at every seed that differ only in `axis`: what its effect is computed from."""
+    return groups({arm: levels[arm] for arm in _complete(trials, levels)[0]}, axis)
+
+
 def axis_effect(trials: Trials, levels: Levels, axis: str) -> Effect | None:
     """The effect of an axis by one-factor comparisons of arms with scores at every seed; None if there are none."""
     arms, scores = _complete(trials, levels)
-    together = groups({arm: levels[arm] for arm in arms}, axis)
+    together = compared(trials, levels, axis)
     if not together:
         return None
     names = sorted({levels[arm][axis] for arm in arms})
@@ -145,6 +150,8 @@ def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -
     by_seed = vectors[:, :rank].T @ scores
     mean, seeds = by_seed.mean(1), by_seed.shape[1]
     squares, degrees = float(mean @ mean), float(rank * (seeds - 1))
+    if squares <= 1e-24 * float((scores**2).sum()):  # what rounding leaves of equal scores
+        squares = 0.0
     spread = float(2 * np.sqrt(squares / arms))
     if seeds < 2:
         return Effect(axes, arms, spread)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.effects import Effect, axis_effect, forest_importances, grid_effects, varying
+from analysis.effects import Effect, axis_effect, compared, forest_importances, grid_effects, varying
 from analysis.seeds import seed_columns, worlds_note
 from analysis.study import Study
 from analysis.style import BLUE, DARK, GREY, NARROW, annotate_head, save, styled
@@ -21,7 +21,8 @@ LEADING = (AVERAGE, CHAT)
 METHODS = {
     "one factor": "arms that differ in this axis alone",
     "full grid": "exact analysis of variance of a full grid",
-    "forest": "Optuna's fANOVA, because no two arms differ in this axis alone",
+    "forest": "Optuna's fANOVA, because no two arms differ in this axis alone; how it divides a share among axes that "
+    "only change together means nothing",
 }
 
 
@@ -47,7 +48,11 @@ def axis_rows(study: Study) -> pd.DataFrame:
                 effect = replace(found or Effect((axis,)), share=shares.get(axis, np.nan))
                 effects.append(("one factor" if found else "forest", effect))
         for method, effect in effects:
-            own = dict.fromkeys(each[effect.axes[0]] for each in levels.values()) if len(effect.axes) == 1 else ()
+            used = {arm for group in compared(trials, levels, effect.axes[0]) for arm in group} or {
+                arm for arm, _ in trials
+            }
+            own = dict.fromkeys(levels[arm][effect.axes[0]] for arm in levels if arm in used)
+            own = own if len(effect.axes) == 1 else {}
             row = {"sweep": study.sweep.name, "axis": " × ".join(effect.axes), "axes": len(effect.axes)}
             row |= {"levels": " / ".join(own), "measure": measure, "method": method, "arms": effect.arms}
             row |= {"spread": effect.spread, "low": effect.low, "high": effect.high, "p": effect.p_value}
@@ -82,8 +87,9 @@ def axes_tables(rows: pd.DataFrame, title: str, caution: str = "") -> list[Table
     notes = [
         "Spread in points: twice the root mean square distance of an axis' levels from the mean of arms that differ "
         "in this axis alone; between two levels, their difference. 95 % intervals compare each effect with its own "
-        "variation from seed to seed. A spread of three or more levels is above 0 by chance alone; p says whether it "
-        "is more.",
+        "variation from seed to seed. A spread of three or more levels is above 0 by chance alone; p, of the average "
+        "or of chat, says whether it is more. Share: of the variance between arms, exact on a full grid, otherwise a "
+        "forest's.",
         *(f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()),
     ]
     if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):
@@ -138,11 +144,13 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str = "") -> 
         for place, row in enumerate(shown):
             errors = np.array([[row["spread"] - row["low"]], [row["high"] - row["spread"]]])
             face = "white" if row["seeds"] == 1 else BLUE
-            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=BLUE, mfc=face)
+            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=BLUE, mfc=face, zorder=3)[
+                0
+            ].set_clip_on(False)
             beside = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "ha": "right"}
-            axis.annotate(row["axis"], (-0.01, place), va="bottom", **beside)  # type: ignore[arg-type]
+            axis.annotate(row["axis"], (-0.02, place), va="bottom", **beside)  # type: ignore[arg-type]
             small = f"{_sweep(row)}{', chat' * (row['measure'] == CHAT)}: {levels_in_short(row)}"
-            axis.annotate(small, (-0.01, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
+            axis.annotate(small, (-0.02, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
             axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
         for place, (above, below) in enumerate(pairwise(shown)):
             if _rank(above) != _rank(below):

@@ -8,8 +8,10 @@ import pytest
 from scipy import stats
 
 from analysis.effects import axis_effect, forest_importances, grid_effects, groups, levels_of, varying
+from analysis.pages.axes import axis_rows
 from analysis.statistics import Floats
 from mm1_lab.config import DataMix, Recipe, SftRecipe, Sweep, load_sweep
+from tests.analysis.results_folder import study_of
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -161,3 +163,20 @@ def test_a_forest_names_the_axis_that_matters() -> None:
     assert max(found, key=lambda axis: found[axis]) == "r" and found["r"] > 0.5
     assert found == forest_importances(TRIALS, GRID)
     assert forest_importances(dict.fromkeys(TRIALS, 50.0), GRID) == {}
+
+
+def test_equal_scores_are_no_effect_whatever_rounding_leaves() -> None:
+    """Found in the study: two arms with the same answers had a spread of 7e-15 and p < 0.001."""
+    scores = [41.29708539446195, 40.09133995572726, 41.2376618054178]
+    trials = {(arm, seed): score for arm in ("five views", "mixed") for seed, score in enumerate(scores)}
+    found = axis_effect(
+        trials, {"five views": {"demonstrations": "unset"}, "mixed": {"demonstrations": "2"}}, "demonstrations"
+    )
+    assert found is not None and (found.spread, found.p_value) == (0.0, 1.0)
+
+
+def test_the_levels_of_an_axis_are_those_that_its_effect_is_computed_from(data_mix: Sweep) -> None:
+    missing = ("captions-66/1", "captions-33/1", "text-14/1")
+    for lacking, levels in (((), 10), (missing, 7)):
+        rows = axis_rows(study_of(data_mix, (0, 1), missing=lacking))
+        assert {row.count("/") + 1 for row in rows["levels"][rows["axis"] == "data mix"]} == {levels}
