@@ -23,7 +23,7 @@ LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$", "η": r"$\eta$",
-    "–": "--", "<": "$<$", ">": "$>$", "†": r"\dag{}", "‡": r"\ddag{}", "…": r"\dots{}",
+    "–": "--", "<": "$<$", ">": "$>$", "|": r"\textbar{}", "†": r"\dag{}", "‡": r"\ddag{}", "…": r"\dots{}",
 })  # fmt: skip
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -90,13 +90,18 @@ def to_markdown(*tables: Table) -> str:
     """A document with all tables under the first one's title."""
     parts = []
     for place, table in enumerate(tables):
-        parts += [f"{'##' if place else '#'} {BREAKS.sub(' ', table.title)}"] if table.title else []
+        parts += [f"{'##' if place else '#'} {plain_markdown(table.title)}"] if table.title else []
         lines = [table.head, ["---" if text else "---:" for text in table.is_text]]
         lines += table.lines(lambda name: f"**{name}**")
-        cells = [[BREAKS.sub(" ", cell).replace("|", "\\|") for cell in line] for line in lines]
+        cells = [[plain_markdown(cell).replace("|", "\\|") for cell in line] for line in lines]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
-        parts += table.notes
+        parts += map(plain_markdown, table.notes)
     return "\n\n".join(parts) + "\n"
+
+
+def plain_markdown(text: str) -> str:
+    """Text on one line, in which `<b>` is no tag of HTML."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", BREAKS.sub(" ", text))
 
 
 def to_latex(*tables: Table) -> str:
@@ -106,6 +111,8 @@ def to_latex(*tables: Table) -> str:
 
 def _latex_table(table: Table, title: str) -> str:
     lines = table.lines(lambda name: rf"\rlap{{\textbf{{{_latex(name)}}}}}", _latex)
+    for line in lines:  # after the end of a line LaTeX would take [ or * for an option of it
+        line[0] = "{}" * line[0].startswith(("[", "*")) + line[0]
     columns = []
     for place, text in enumerate(table.is_text):
         longest = max((len(row[place]) for _, rows in table.grouped() for row in rows), default=0)

@@ -1,5 +1,6 @@
 """The overview of all sweeps in a results folder: lessons, axes, and a summary to read on a code host."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from analysis.pages.lesson_tables import draw_lessons, lessons_tables, looks_not
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
 from analysis.study import Study
-from analysis.table import MISSING, Table, as_text, to_markdown, write_csv, write_tables
+from analysis.table import MISSING, Table, as_text, plain_markdown, to_markdown, write_csv, write_tables
 from mm1_lab.config import WORLD_DATA
 from mm1_lab.files import write_text
 from mm1_lab.results import Manifest, variant_name
@@ -285,7 +286,11 @@ def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
     there = {path.name for path in drawn.files}
     names = [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.html") if name in there]
     links = " · ".join(f"[{name}](<{place}/{name}>)" for name in names)
-    lines = [f"### {sweep.heading}, {group.name}", f"**{drawn.caution}**" * bool(drawn.caution)]
-    lines += [f"![{sweep.title}](<{place}/figure.png>)", f"{links}. {drawn.cost}"]
-    lines += [f"Without scores: {', '.join(drawn.missing)}." * bool(drawn.missing), f"Reproduce: `{drawn.command}`"]
+    lines = [f"### {plain_markdown(sweep.heading)}, {group.name}", f"**{drawn.caution}**" * bool(drawn.caution)]
+    words = re.sub(r"[\[\]]", "", plain_markdown(sweep.title))  # a bracket could end them
+    lines += [f"![{words}](<{place}/figure.png>)", f"{links}. {drawn.cost}"]
+    lines += [
+        f"Without scores: {plain_markdown(', '.join(drawn.missing))}." * bool(drawn.missing),
+        f"Reproduce: `{drawn.command}`",
+    ]
     return [line for line in lines if line]

@@ -39,7 +39,7 @@ def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
         "| base | 44.2 | 3 | 0.031 | **supported** |",
         "| a & b \\| 50 % | −1.5 | 2 | 0.500 | *undecided* |",
         "| **Controls** |  |  |  |  |",
-        "| <blind> | – | 1 | – | – |",
+        "| &lt;blind> | – | 1 | – | – |",
     ]
 
 
@@ -55,7 +55,7 @@ def test_latex_is_booktabs_with_as_many_cells_as_columns_and_nothing_left_to_esc
     assert r"\begin{tabular}{lrrrl}" in text and r"\caption{Scores \& losses}" in text
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
-    assert r"a \& b | 50 \% & $-$1.5 & 2 & 0.500 & \emph{undecided}" in text
+    assert r"a \& b \textbar{} 50 \% & $-$1.5 & 2 & 0.500 & \emph{undecided}" in text
     assert r"\rlap{\textbf{a  mixes}}" in text and r"\shortstack[r]{p\\value}" in text
     assert text.index(r"\end{tabular}") < text.index(r"Points; $\pm$ 5 \%.") < text.index(r"\end{table}")
 
@@ -150,3 +150,12 @@ def test_a_csv_does_not_show_the_last_bit_of_a_sum(tmp_path: Path) -> None:
     numbers = {"half": [58.96875, 58.96875 - 7e-15], "zero": [-8.9e-16, 0.0], "count": [1234567, 2], "name": ["a", "b"]}
     path = write_csv(pd.DataFrame(numbers), tmp_path / "numbers.csv")
     assert path.read_text("utf-8") == "half,zero,count,name\n58.9688,0,1234567,a\n58.9688,0,2,b\n"
+
+
+def test_names_are_no_html_in_markdown_and_no_option_of_a_line_in_latex() -> None:
+    table = Table(
+        "a <b>", pd.DataFrame({"arm": ["<i>x", "[draft] | 1", "*"], "p": ["< 0.001", "[0, 1]", "1"]}), ["<u>"]
+    )
+    markdown, latex = to_markdown(table), to_latex(table)
+    assert not re.search("<[a-z]", markdown) and "| &lt;i>x | < 0.001 |" in markdown
+    assert r"{}[draft] \textbar{} 1 & [0, 1]" in latex and "\n{}* & 1" in latex
