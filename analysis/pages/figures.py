@@ -202,7 +202,7 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
         axes[0].set_ylabel("points")
         axes[len(axes) // 2].set_xlabel("resolution, image tokens")
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
-        unknown = "" if study.paper.values else "MM1's values were never published."
+        unknown = "" if study.paper.values else "MM1's values could not be found."
         annotate_head(figure, head(study), f"{uncertainty_note(study)}.", study.caution, unknown)
         return save(figure, path)
 
@@ -233,7 +233,7 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
             axes[-1].plot(*zip(*places, strict=True), marker=marker, color=DARK, mfc="white", lw=0, label=measure)
         if known:
             axes[-1].set_title("MM1's own numbers")
-            axes[-1].set_xlabel("points on its benchmarks")
+            axes[-1].set_xlabel("points on\nits benchmarks")
             axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
         for axis in axes:
             axis.grid(axis="x")

@@ -46,7 +46,7 @@ ASKED = {"Table 3": ("captioning", "vqa"), "Table 4": ("imported",)}
 OWN_TASKS = (
     "Our rows: mean ± half the 95 % interval over seeds, with one seed over blocks of questions, on our own mirrors of "
     "the benchmarks unless they are named alike; compare their order with MM1's, not their height. "
-    "A dash or a blank: not measured, or not published."
+    "A dash or a blank: not measured, or not known."
 )
 
 

@@ -1,4 +1,4 @@
-"""The paper's own numbers with their sources. Unpublished numbers are blank, never guessed.
+"""The paper's own numbers with their sources. Numbers that could not be found are blank, never guessed.
 
 There is one file per table or figure, all with the same columns. A row is the number of a `label` in a `panel` or, with
 `minus`, the difference between two labels as the paper states it. `bound` is `equal`, `above` (the paper only says that
