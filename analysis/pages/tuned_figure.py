@@ -32,7 +32,7 @@ def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
         if solutions:
             _solutions(axes[1], study, solutions)
         dashes = "Dashed: no arm is above the majority answer. " * below
-        unknown = dashes + "MM1's values were never published." * bool(study.sweep.reproduces)
+        unknown = dashes + "MM1's values could not be found." * bool(study.sweep.reproduces)
         annotate_head(figure, head, f"{uncertainty_note(study)}.", study.caution, unknown)
         return save(figure, path)
 
@@ -76,7 +76,7 @@ def _conversations(axis: Axes, study: Study) -> bool:
     axis.margins(y=0.1)
     axis.set_ylim(bottom=0)
     _name_lines(axis, len(labels) - 0.9, levels)
-    axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25))
     return dashed
 
 
@@ -113,7 +113,8 @@ def _solutions(axis: Axes, study: Study, measures: Sequence[str]) -> None:
             continue
         heights = [point.estimate if point else np.nan for point in points]
         aside = np.arange(len(measures)) + 0.06 * (number - len(shown) / 2)
-        look = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)], "elinewidth": 0.6}
+        own = number + len(study.panels)  # not a colour of the left, which are the panels'
+        look = {"color": PALETTE[own % len(PALETTE)], "marker": MARKERS[own % len(MARKERS)], "elinewidth": 0.6}
         reach = [point.half_width if point else np.nan for point in points]
         axis.errorbar(aside, heights, reach, label=arm, **look)  # type: ignore[arg-type]
     axis.set_xticks(range(len(measures)), [measure.split()[-1].removesuffix("-shot") for measure in measures])
@@ -124,4 +125,4 @@ def _solutions(axis: Axes, study: Study, measures: Sequence[str]) -> None:
     axis.set_ylabel("points")
     axis.set_title("solutions")
     axis.set_ylim(bottom=0)
-    axis.legend(fontsize=6)
+    axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25))
