@@ -94,8 +94,9 @@ def save_png(figure: Figure, path: Path) -> list[Path]:
     raw = BytesIO()
     figure.savefig(raw, format="png", pil_kwargs={"compress_level": 0})  # read again at once
     with Image.open(raw) as picture:
-        # a third of the bytes; median cut, the default, would merge the colours of small marks
-        small = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage
+        # tints greys
+        small = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     raw = BytesIO()
     small.save(raw, format="png", optimize=True)
     write_bytes(path.with_suffix(".png"), raw.getvalue())

@@ -46,6 +46,8 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
         if "p_holm" in claims and claims["p_holm"].notna().any():
             note += " Thin: the same, widened by Holm's correction"
             note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
+            one_sided = claims["expect"].isin(("keeps", "equivalent")) & claims["p_holm"].notna()
+            note += " Alike and not worse are tested one-sided, so need only the 90 %." * bool(one_sided.any())
         if contrasts and claims["content"].notna().any():
             note += " Squares: by the content of captions instead of CIDEr."
         if any(map(_lesson, claims.to_dict("records"))):
@@ -56,7 +58,7 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
             note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
         annotate_head(figure, head, note)
         lines = figure.get_suptitle().count("\n") + figure.get_supxlabel().count("\n")
-        figure.set_figheight(figure.get_figheight() + 0.12 * max(0, lines - 2))  # inches per line beyond two
+        figure.set_figheight(figure.get_figheight() + 0.12 * max(0, lines - 1))  # inches per line beyond one
         return save(figure, path)
 
 

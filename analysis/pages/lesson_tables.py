@@ -13,6 +13,11 @@ from analysis.pages.claims_figure import draw_claims
 from analysis.seeds import worlds_note
 from analysis.table import MISSING, Row, Table
 
+SPENT = (
+    "The 5 % are spent over looks and divided among lessons; intervals and *seeds needed* are those of a single look, "
+    "so that an undecided lesson may have as many already."
+)
+
 
 def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
     """A table of lessons, each with the part that determines its verdict; then a table of all parts by themselves."""
@@ -92,14 +97,14 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
         "smaller*: the direction is the paper's, the size is smaller. *Refuted in size*: smaller than the paper's, "
         "whatever its sign; the paper's sizes are in its own means, with CIDEr, so by content it says only that the "
         "content score moves less. *By wording only*: by CIDEr, but not by the content of captions (F1 over "
-        "attributes). *By content only*: the reverse. *Undecided*: the data allow either, although the interval, which "
-        "is uncorrected, may exclude 0; with the *seeds needed*, it would be decided with 80 % power if the true "
+        "what they say). *By content only*: the reverse. *Undecided*: the data allow either, although the interval, "
+        "which is uncorrected, may exclude 0; with the *seeds needed*, it would be decided with 80 % power if the true "
         "difference is the estimate. *Development* seeds are those used to tune world and recipes."
     ]
     if "world" in lessons and (note := worlds_note(dict(zip(lessons["sweep"], lessons["world"], strict=True)))):
         notes.append(note)
     if note := looks_note(lessons):
-        notes.append(f"{note} The 5 % are spent over looks and divided among lessons; intervals are those of one look.")
+        notes.append(f"{note} {SPENT}")
     if (lessons["interval"] == "questions").any():
         notes.append(
             "*Over questions*: with one seed the interval is conditional on these models, and there is no verdict."

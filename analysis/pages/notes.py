@@ -19,7 +19,10 @@ ADJUSTED = (
 
 
 def uncertainty_note(study: Study) -> str:
-    return UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))
+    """What ± and error bars are; `4 to 6 training seeds` where arms differ in their number."""
+    arms = [arm for arm in study.scored if arm not in study.controls]
+    counts = sorted({len(study.seed_values(arm, study.measures[0])) for arm in arms} - {0}) or [len(study.seeds)]
+    return UNCERTAINTY[study.uncertainty].format(seeds=" to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))))
 
 
 def notes_of(study: Study) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.claims import Claim, claim_row
+from analysis.judging.looks import reached_text
 from analysis.pages.cells import (
     bounds,
     by_content,
@@ -205,6 +206,14 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
     notes = ["Points; 95 % intervals over questions, conditional on these models.", *remarks(study)]
     if over_seeds:
         notes[0] = "Points; 95 % t intervals of differences formed within each seed."
+        if (claims["interval"] == "questions").any():
+            notes[0] += " At one seed: over questions, conditional on these models, and no verdict."
+        if looks := reached_text(study):
+            notes.insert(
+                1,
+                f"Seeds are being added: {looks}. The 5 % are spent over looks; intervals and *seeds needed* "
+                "are those of a single look.",
+            )
         both = ", by wording and by content as lessons are" if said else ""
         notes.append(
             "A claim that is the part of a lesson has its verdict there, corrected for multiple testing: `lessons.md`. "

@@ -465,6 +465,38 @@ def test_small_marks_keep_their_colours(tmp_path: Path) -> None:
         assert abs(pixels - wanted).max(axis=1).min() <= 12, colour
 
 
+def test_lines_of_the_grid_stay_grey(tmp_path: Path, data_mix: Sweep) -> None:
+    paths = draw_panels(study_of(data_mix, (0, 1)), tmp_path / "figure")
+    pixels = np.asarray(Image.open(paths[0]).convert("RGB")).reshape(-1, 3).astype(int)
+    light = pixels[(pixels.min(axis=1) > 215) & (pixels.max(axis=1) < 245)]
+    colours, counts = np.unique(light, axis=0, return_counts=True)
+    assert np.ptp(colours[counts.argmax()]) <= 2  # the most frequent of light colours
+
+
+def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0, 1, 2), missing=("captions-66/2", "no-vecap/1", "no-vecap/2"))
+    assert "left over 1 to 3 training seeds" in notes_of(study)[0]
+    assert "left over 3 training seeds" in notes_of(study_of(data_mix, (0, 1, 2), missing=("blind/2",)))[0]
+    one_seed = "At one seed: over questions"
+    assert one_seed in claims_table(study, judge_claims(study)).notes[0]
+    whole = study_of(data_mix, (0, 1))
+    assert one_seed not in claims_table(whole, judge_claims(whole)).notes[0]
+
+
+def test_a_thin_line_is_not_said_to_be_what_one_sided_verdicts_go_by(
+    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("analysis.pages.claims_figure.annotate_head", lambda figure, *words: said.append(words[-1]))
+    monkeypatch.setattr("analysis.pages.claims_figure.save", lambda *given: [])
+    monkeypatch.setattr("matplotlib.figure.Figure.get_suptitle", lambda figure: "")
+    monkeypatch.setattr("matplotlib.figure.Figure.get_supxlabel", lambda figure: "")
+    claims = judge_claims(study_of(data_mix, (0, 1, 2))).assign(p_holm=0.04, family=3)
+    for expect in ("greater", "keeps"):
+        draw_claims(claims[claims["expect"] == expect], tmp_path / "claims", "head", "note")
+    assert ["one-sided" in note for note in said] == [False, True]
+
+
 def test_sweeps_of_the_same_settings_are_one_group(data_mix: Sweep) -> None:
     """A value with a comma puts a hash of sweep and settings into the folder's name."""
     overrides, groups = ("evaluation.shots=[0,4]",), set()

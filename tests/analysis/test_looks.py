@@ -6,14 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import claim_of, claim_row
+from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.lessons import Lesson
 from analysis.judging.looks import looks_text, open_arms, reached_text, standing
 from analysis.judging.sequential import over_looks
 from analysis.judging.validity import read_judged, without_floor
 from analysis.judging.verdicts import lesson_parts
-from analysis.pages.lesson_tables import looks_note
+from analysis.pages.lesson_tables import lesson_notes, looks_note
 from analysis.pages.predictions import shared_samples, shown_arms
+from analysis.pages.tables import claims_table
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
@@ -189,3 +190,12 @@ def test_masked_results_show_samples_and_fail_at_the_same_gates(tmp_path: Path) 
     assert pictures
     gates.write_text(header)
     assert read_judged(masked)[2] == failed, "a copy"
+
+
+def test_tables_and_notes_of_a_growing_study_say_that_its_numbers_are_of_a_single_look() -> None:
+    for seeds, words in ((5, "look 1 of 3 (at 4 of at most 8 seeds)"), (2, "before the first look")):
+        study = growing(seeds)
+        notes = " ".join(claims_table(study, judge_claims(study)).notes)
+        assert words in notes and "spent over looks" in notes
+    lesson = {"sweep": "own", "looks": "look 1", "interval": "seeds", "family": 1}
+    assert "*seeds needed* are those of a single look" in " ".join(lesson_notes(pd.DataFrame([lesson])))
