@@ -20,15 +20,17 @@ MOST_SEEDS = 1000
 """More are never run in practice."""
 
 
-def seed_columns(seeds: Sequence[int]) -> dict[str, object]:
+def seed_columns(seeds: Sequence[int], in_world: bool = True) -> dict[str, object]:
+    """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none."""
     kinds = {"development" if s in DEVELOPMENT else "confirmatory" if s >= CONFIRMATORY else "other" for s in seeds}
     kind = kinds.pop() if len(kinds) == 1 else "mixed" if kinds else ""
+    kind *= in_world
     return {"seeds": len(seeds), "seed_list": " ".join(map(str, seeds)), "seeds_are": kind}
 
 
-def seeds_text(seeds: Sequence[int]) -> str:
+def seeds_text(seeds: Sequence[int], in_world: bool = True) -> str:
     """`seed 0`, `development seeds 0–2`, `seeds 100, 101 and 105`; `seeds` must be sorted."""
-    kind = "development " * (set(seeds) <= set(DEVELOPMENT))
+    kind = "development " * (in_world and set(seeds) <= set(DEVELOPMENT))
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"{kind}seeds {seeds[0]}–{seeds[-1]}"
     several = len(seeds) > 1

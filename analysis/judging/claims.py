@@ -169,6 +169,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         high_questions=over_questions.high if over_questions else np.nan,
         smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
         mixes_machines=study.mixes_machines(arm for arm, _ in claim.weights),
+        seeds_are=seed_columns(seeds, study.in_world)["seeds_are"],
     )
 
 

@@ -174,13 +174,14 @@ class Group:
         """Three sentences: what was run at which scale, what mattered most, and what could not be decided."""
         runs = [one.runs for one in self.drawn]
         seeds = sorted({int(seed) for frame in runs for seed in frame["seed"]})
+        in_world = self.drawn[0].manifest.data.kind == WORLD_DATA.kind
         trials = len({name for frame in runs for name in frame["fingerprint"]})
         sizes = [count for frame in runs for count in frame["parameters"] if count]
         median, least, most = (_round(of(sizes)) for of in (np.median, min, max)) if sizes else ("", "", "")
         between = f" ({least} to {most})" * (least != most)
         models = f"models{f' of {median} parameters{between}' * bool(sizes)}"
         count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
-        ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds)}: {models}"
+        ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds, in_world)}: {models}"
         where = f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}. {worlds_note(self.worlds)}".strip()
         return [where, self._mattered(), self._undecided()]
 

@@ -140,7 +140,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
         interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
         rows.append((measure, *(np.mean(own) if own else None for own in values), row["estimate"], interval))
     over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
-    notes = [f"Points, {seeds_text(sorted(seeds))}; {over}."] if seeds else []
+    notes = [f"Points, {seeds_text(sorted(seeds), study.in_world)}; {over}."] if seeds else []
     notes += [study.caution] * bool(study.caution)
     if study.representative(first) == study.representative(second):
         notes = [f"{first} and {second} are the same trials."]
