@@ -12,11 +12,14 @@ from analysis.pages.cells import cited_in, estimate, floorless, paper_cell, refe
 from analysis.pages.claims_figure import draw_claims
 from analysis.seeds import worlds_note
 from analysis.table import MISSING, Row, Table
+from mm1_lab.results.summary import CONTENT
 
 SPENT = (
     "The 5 % are spent over looks and divided among lessons; intervals and *seeds needed* are those of a single look, "
     "so that an undecided lesson may have as many already."
 )
+
+FLOOR = "Kinds on the floor: what a decoder fails in words by the scale's last check. Verdicts are by all kinds."
 
 
 def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
@@ -37,21 +40,30 @@ def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> li
     each = [
         {"lesson": row["lesson"], "part": row["detail"], "expected": expected(row), "estimate": estimate_cell(row)}
         | ({"without kinds on the floor": floorless(row)} if moved else {})
-        | {"verdict of the part": row["says"] + f": {row['reason']}" * bool(row["reason"])}
+        | {"verdict of the part": f"not judged: {row['reason']}" if row["reason"] else row["says"]}
         for row in parts[parts["detail"].notna()].to_dict("records")
     ]
-    note = "Kinds on the floor: what a decoder fails in words by the scale's last check. Verdicts are by all kinds."
-    return [*tables, *([Table("Part by part", pd.DataFrame(each), [note] * moved)] if each else [])]
+    notes = ["Each part by itself, by wording and by *content*, at 5 % without correction for the number of lessons."]
+    notes += [FLOOR] * moved
+    return [*tables, *([Table("Part by part", pd.DataFrame(each), notes)] if each else [])]
 
 
 def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
     """A table with a row per lesson: estimate and verdict."""
     rows = [
         {"lesson": claim_text(row), "verdict": verdict_cell(row)}  # a phone shows two
-        | {"estimate, points": estimate_cell(row), "seeds": seeds_of(row), "MM1": row["section"]}
+        | {
+            "estimate, points": estimate_cell(row) + ", content" * _by_content(row),
+            "seeds": seeds_of(row),
+            "MM1": row["section"],
+        }
         for row in lessons.to_dict("records")
     ]
     return Table(title, pd.DataFrame(rows))
+
+
+def _by_content(row: Row) -> bool:
+    return str(row["measure"]).startswith(f"{CONTENT} ")
 
 
 def claim_text(row: Row) -> str:

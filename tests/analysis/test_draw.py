@@ -19,11 +19,11 @@ from PIL import Image
 from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.lessons import load_lessons
 from analysis.judging.validity import without_floor
-from analysis.judging.verdicts import asides, lesson_parts, with_lessons
+from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
 from analysis.pages.frames import scores
-from analysis.pages.lesson_tables import draw_lessons, lesson_notes
+from analysis.pages.lesson_tables import draw_lessons, lesson_notes, lessons_tables, short_lessons
 from analysis.pages.notes import notes_of
 from analysis.pages.overview import Drawn, group_sweeps, runs_of, stage_seconds, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples
@@ -481,6 +481,38 @@ def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) ->
     assert one_seed in claims_table(study, judge_claims(study)).notes[0]
     whole = study_of(data_mix, (0, 1))
     assert one_seed not in claims_table(whole, judge_claims(whole)).notes[0]
+
+
+def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0, 1))
+    data = DataIdentity(kind="shards", digest="0123", sources=("captions",))
+    own = replace(study, variant=replace(study.variant, manifest=study.manifest.model_copy(update={"data": data})))
+    for each, kind in ((study, "development"), (own, "")):
+        assert (
+            set(judge_claims(each)["seeds_are"])
+            == set(lesson_parts(each, load_lessons())["seeds_are"].dropna())
+            == {kind}
+        )
+        assert (
+            compare_table(each, "base", "captions")
+            .notes[0]
+            .startswith(f"Points, {kind} seeds 0 and 1".replace("  ", " "))
+        )
+
+
+def test_a_part_set_aside_has_no_verdict_anywhere_and_estimates_by_content_say_so(data_mix: Sweep) -> None:
+    parts = lesson_parts(study_of(data_mix, (0, 1, 2)), load_lessons())
+    of_captions = parts[parts["lesson"] == "captions"].assign(scored_by="content", measure="content 0-shot", p=0.5)
+    parts = pd.concat([parts, of_captions.assign(p_supported=0.5)])
+    lessons = judge_lessons(load_lessons(), all_parts((), [parts], Path("none")))
+    table = lessons_tables(lessons, parts, "t")[1]
+    shown = table.frame.set_index("lesson")["verdict of the part"]
+    assert parts.set_index("lesson")["says"]["interleaved and text"] != "not judged"
+    assert shown["interleaved and text"].startswith("not judged: set aside")
+    assert "without correction for the number" in table.notes[0]
+    rows = short_lessons(lessons, "t").frame
+    told = rows["lesson"][rows["estimate, points"].str.endswith(", content")]
+    assert told.tolist() == ["captions lift zero-shot"]
 
 
 def test_a_thin_line_is_not_said_to_be_what_one_sided_verdicts_go_by(
