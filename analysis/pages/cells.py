@@ -18,12 +18,16 @@ def floorless(row: Row) -> str:
     return "" if found != found or found == row["estimate"] else estimate({"estimate": found, "low": low, "high": high})
 
 
+def is_apart(study: Study, arm: str, measure: str) -> bool:
+    """Whether a mean has no interval: the residual variance over seeds is that of the arms' scores, which controls and
+    unparsed answers do not share."""
+    return study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
+
+
 def mean_cell(study: Study, arm: str, measure: str) -> str:
-    """`44.5 ± 2.3`. The residual variance over seeds is that of the arms' scores: controls and unparsed answers, which
-    do not share it, have no ±."""
+    """`44.5 ± 2.3`, or `44.5` for a mean that `is_apart`."""
     point = study.mean(arm, measure)
-    apart = study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
-    return as_text(point.estimate) if point and apart else plus_minus(point)
+    return as_text(point.estimate) if point and is_apart(study, arm, measure) else plus_minus(point)
 
 
 def plus_minus(point: Interval | None) -> str:

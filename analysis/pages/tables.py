@@ -15,6 +15,7 @@ from analysis.pages.cells import (
     claim_cell,
     estimate,
     floorless,
+    is_apart,
     mean_cell,
     paper_cell,
     published_cell,
@@ -41,6 +42,8 @@ def means(study: Study) -> pd.DataFrame:
         for measure in (*study.measures, *study.content_measures, UNPARSED):
             row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
             point = study.mean(arm, measure) or Interval(np.nan, np.nan, np.nan)
+            if is_apart(study, arm, measure):
+                point = Interval(point.estimate, np.nan, np.nan)
             row |= {"value": point.estimate, "error": point.error, "low": point.low, "high": point.high}
             row |= {"seeds": len(study.seed_values(arm, measure)), "interval": study.uncertainty}
             number = study.paper.value(panel, label, measure)

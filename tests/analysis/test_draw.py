@@ -483,6 +483,12 @@ def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) ->
     assert one_seed not in claims_table(whole, judge_claims(whole)).notes[0]
 
 
+def test_a_mean_without_an_interval_has_none_in_any_file(data_mix: Sweep) -> None:
+    rows = means(study_of(data_mix, (0, 1)))
+    apart = (rows["panel"] == "control") | (rows["measure"] == "unparsed %")
+    assert rows["value"].notna().all() and (rows["low"].isna() == apart).all()
+
+
 def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1))
     data = DataIdentity(kind="shards", digest="0123", sources=("captions",))
