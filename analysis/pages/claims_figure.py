@@ -47,7 +47,7 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
             note += " Thin: the same, widened by Holm's correction"
             note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
             one_sided = claims["expect"].isin(("keeps", "equivalent")) & claims["p_holm"].notna()
-            note += " For alike and not worse, tested one-sided, the 90 % count." * bool(one_sided.any())
+            note += " Alike and not worse are tested one-sided: by 90 % intervals." * bool(one_sided.any())
         if contrasts and claims["content"].notna().any():
             note += " Squares: by the content of captions instead of CIDEr."
         if any(map(_lesson, claims.to_dict("records"))):

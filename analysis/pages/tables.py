@@ -214,8 +214,8 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
         if looks := reached_text(study):
             notes.insert(
                 1,
-                f"Seeds are being added: {looks}. The 5 % are spent over looks; intervals and *seeds needed* "
-                "are those of a single look.",
+                f"Judged look by look as seeds are added: {looks}. The 5 % are spent over looks; intervals and "
+                "*seeds needed* are those of a single look.",
             )
         both = ", by wording and by content as lessons are" if said else ""
         notes.append(
