@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mm1_lab.config import RequestError, Trial
 from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.cost import measured_speeds
-from mm1_lab.orchestrate.planning.plan import make_plan, stage_seconds
+from mm1_lab.orchestrate.planning.plan import make_plan, stage_seconds, wall_seconds
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
 
@@ -86,5 +87,6 @@ def run_until_decided(
 def _expected_seconds(request: Request, trials: Sequence[Trial], executor: Executor) -> float:
     """Expected wall-clock seconds for the trials' missing stages."""
     plan, speeds = make_plan(trials, request.ledger, request.weights), measured_speeds(request.ledger)
-    seconds = sum(stage_seconds(stage, speeds) for task in plan.tasks.values() for stage in task.stages)
-    return seconds / executor.at_once(request.scale) if seconds else 0.0
+    if not plan.tasks:
+        return 0.0
+    return wall_seconds(plan.tasks, partial(stage_seconds, speeds=speeds), executor.at_once(request.scale))

@@ -17,7 +17,7 @@ from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import plan_costs
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
-from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan
+from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, wall_seconds
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 from mm1_lab.results.summary import encoder_quality
@@ -59,7 +59,7 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
         lines += [*text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
     own = [costs[planned.fingerprint] for planned in missing]
     weights, largest = sum(cost.weights for cost in own), max(cost.checkpoint for cost in own)
-    time = "" if hardware else f", {_all_time(missing, expected, machine_slots(first.scale))}"
+    time = "" if hardware else f", {_all_time(plan, expected, machine_slots(first.scale))}"
     lines.append(f"In total {short(sum(cost.flops for cost in own))} FLOPs, {short(weights, 'B')} of weights{time}.")
     lines.append(f"The largest checkpoint while training: {short(largest, 'B')}.")
     lines += [growth_text(request.sweep.search) for request in requests if request.sweep.search][:1]
@@ -170,10 +170,10 @@ def _stage_rows(
             yield [*row, _with_quality(planned, ledger), *[""] * (11 if hardware else 8)]
 
 
-def _all_time(missing: Iterable[PlannedStage], expected: Mapping[str, float | None], slots: int) -> str:
-    known = sum(seconds for seconds in expected.values() if seconds is not None)
-    time = f"about {duration(known / slots)} with {slots} at a time"
-    unknown = sorted({one.stage.KIND for one in missing if expected[one.fingerprint] is None})
+def _all_time(plan: Plan, expected: Mapping[str, float | None], slots: int) -> str:
+    seconds = wall_seconds(plan.tasks, lambda stage: expected[stage.fingerprint] or 0.0, slots)
+    time = f"about {duration(seconds)} with {slots} at a time"
+    unknown = sorted({plan.stages[key].stage.KIND for key, known in expected.items() if known is None})
     return time if not unknown else f"{time}, excluding {', '.join(unknown)}, which was never measured at such a size"
 
 

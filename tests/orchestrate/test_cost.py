@@ -120,7 +120,7 @@ def test_stages_on_a_cluster_share_its_gpus_and_not_this_machine_s(
 ) -> None:
     """Both for the disk that their checkpoints take and for the time until the next look."""
     monkeypatch.chdir(tmp_path)
-    request = load_request("data_mix", "smoke", settings=("resources.gpus=1",))
+    request = load_request("data_mix", "smoke", 20, settings=("resources.gpus=1",))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr(RayTune, "open", lambda self, scale: setattr(self, "slots", 24))
     asked = []

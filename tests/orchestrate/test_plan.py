@@ -1,4 +1,5 @@
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mm1_lab.orchestrate.plan_text import _arms, in_runs
 from mm1_lab.orchestrate.planning.code_changes import forget_changed
 from mm1_lab.orchestrate.planning.cost import Speeds
 from mm1_lab.orchestrate.planning.feasible import check_feasible
-from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths
+from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, stage_seconds, wall_seconds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 
@@ -92,10 +93,29 @@ def test_a_partial_folder_is_taken_up(tmp_path: Path) -> None:
 def test_the_longest_path_counts_what_waits(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path)
     plan = make_plan(trials, ledger)
-    lengths = path_lengths(plan.tasks, Speeds())
+    lengths = path_lengths(plan.tasks, partial(stage_seconds, speeds=Speeds()))
     for task in plan.tasks.values():
         for need in task.needs:
             assert lengths[need] > lengths[task.key]
+
+
+def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One arm is a chain, which two cores finish no sooner than one; the plan of one task names that task's time."""
+    trials, ledger = ask(tmp_path, only=("base",))
+    tasks = make_plan(trials, ledger).tasks
+    encoder, decoder, trial = (sum(10.0 for _ in task.stages) for task in tasks.values())
+    assert (encoder, decoder, trial) == (10, 10, 20)
+    assert [wall_seconds(tasks, lambda stage: 10.0, slots) for slots in (1, 2, 9)] == [40, 30, 30]
+    assert wall_seconds({}, lambda stage: 10.0, 2) == 0
+    shipped = ("--results", str(tmp_path), "--store", str(tmp_path))
+    assert main(["plan", "data_mix", "--only", "base", "--set", "resources.cpus=0.1", *shipped]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (longest,) = (line for line in lines if line.startswith("multimodal"))
+    (told,) = (line for line in lines if line.startswith("In total"))
+    minutes = int(re.findall(r"(\d+) min", longest)[0])
+    assert int(re.findall(r"about (\d+) min with \d\d+ at a time", told)[0]) >= minutes
 
 
 def test_sweeps_planned_together_share_stages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,13 +6,14 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib import import_module
 
 from mm1_lab.config import RequestError, Scale
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
 from mm1_lab.orchestrate.execution.worklist import Execution, Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import measured_speeds
-from mm1_lab.orchestrate.planning.plan import Plan, Task, path_lengths
+from mm1_lab.orchestrate.planning.plan import Plan, Task, path_lengths, stage_seconds
 from mm1_lab.train.progress import Progress
 
 STAGES = ("mm1_lab.train.stages", "mm1_lab.evaluate.run")
@@ -82,7 +83,8 @@ def run_plan(
 ) -> WorkList:
     """Runs every task of the plan; returns which are done, failed (also recorded in the ledger) and blocked."""
     ledger = context.ledger
-    work_list = WorkList(plan.tasks, path_lengths(plan.tasks, measured_speeds(ledger)), context.scale.retries)
+    lengths = path_lengths(plan.tasks, partial(stage_seconds, speeds=measured_speeds(ledger)))
+    work_list = WorkList(plan.tasks, lengths, context.scale.retries)
     executor.open(context.scale)
     executor.work(Execution(work_list, ledger, observers), context, work)
     return work_list

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -172,14 +172,20 @@ def _why(ledger: Ledger, fingerprint: str) -> str:
     return "was interrupted, resumes" if ledger.partial_folder(fingerprint).exists() else "new"
 
 
-def path_lengths(tasks: dict[str, Task], speeds: Speeds) -> dict[str, float]:
+def path_lengths(tasks: dict[str, Task], seconds: Callable[[Stage], float]) -> dict[str, float]:
     """The length of each task's critical path: seconds until everything that depends on it is done."""
-    own = {key: sum(stage_seconds(stage, speeds) for stage in task.stages) for key, task in tasks.items()}
+    own = {key: sum(map(seconds, task.stages)) for key, task in tasks.items()}
     longest = dict(own)
     for key, task in reversed(tasks.items()):  # tasks come after those that they need
         for need in task.needs:
             longest[need] = max(longest[need], own[need] + longest[key])
     return longest
+
+
+def wall_seconds(tasks: dict[str, Task], seconds: Callable[[Stage], float], slots: int) -> float:
+    """Seconds until all tasks are done, `slots` at a time: the work divided evenly, or the longest chain of tasks."""
+    work = sum(seconds(stage) for task in tasks.values() for stage in task.stages)
+    return max(work / slots, *path_lengths(tasks, seconds).values(), 0.0)
 
 
 def stage_seconds(stage: Stage, speeds: Speeds) -> float:
