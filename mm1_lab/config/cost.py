@@ -159,7 +159,7 @@ def training_cost(
         state=per_trained * trained + 4.0 * (total - trained) + copies,
         activations=activations,
         layer=layer,
-        weights=4.0 * own,
+        weights=4.0 * total,
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
         copies=0.0 if checkpointing else copies,

@@ -32,6 +32,7 @@ from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, workers_needed
 from mm1_lab.train.module import language_loss
+from mm1_lab.train.stages import KINDS
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "final_models-paper.txt"
@@ -137,6 +138,17 @@ def _kept(size: object, length: int, precision: str, again: bool) -> int:
         states = read_rows(decoder, embedded, documents, positions)
     assert states.hidden.requires_grad
     return sum(storages.values())
+
+
+def test_an_encoder_takes_the_disk_of_its_text_tower_too() -> None:
+    """Within a tenth of what the shipped one takes: norms, biases and positions of the tower are not counted."""
+    scale, data = load_scale("mini", ROOT / "sweeps" / "scales"), World()
+    stage = base(scale).encoder
+    with torch.device("meta"):
+        counts = count_parameters(KINDS[type(stage)].build(stage, data.tokenizer))
+    files = (ROOT / "results" / "parts" / stage.fingerprint).glob("*.safetensors")
+    taken = sum(path.stat().st_size for path in files)
+    assert stage.cost(Network(counts, 0, data.tokenizer.size), scale).weights == pytest.approx(taken, rel=0.1)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "mini"])

@@ -74,7 +74,7 @@ class EncoderStage(Stage):
             positions = images * CAPTION_TOKENS
             parts.append(Part("text tower", positions, positions * flops_per_position(text, CAPTION_TOKENS, 3)))
             activations += CAPTION_TOKENS * encoder_activations(text, itemsize)
-            trained += text.parameters().total
+            trained += text.parameters().total + network.vocabulary * text.width
         return training_cost(
             parts,
             network,
