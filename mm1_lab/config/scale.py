@@ -3,7 +3,7 @@
 from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots, TextTask
@@ -17,6 +17,9 @@ Side = Annotated[int, Field(gt=0, le=100_000)]
 """Pixels, or image tokens."""
 Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+DECODERS_OWN = {"kv_heads", "feed_forward", "experts"}
+"""Fields of a size that encoders do not have."""
 
 Attention = Literal["masked", "varlen"]
 """How training keeps the documents of a packed row apart: `masked`, by a mask over all pairs of positions; `varlen`, by
@@ -78,7 +81,7 @@ class MultimodalTraining(Optimiser):
 
     batch_size: int = Field(gt=0, le=MANY)
     """Packed rows per step."""
-    lr_multipliers: dict[Literal["encoder", "connector", "decoder"], float] = Field(default_factory=dict)
+    lr_multipliers: dict[Literal["encoder", "connector", "decoder"], NonNegativeFloat] = Field(default_factory=dict)
     """Peak learning rate of a part relative to `learning_rate`. Default: 1."""
 
 
@@ -103,6 +106,13 @@ class EvaluationSettings(Config):
     """Blocks of questions. Questions of a block share their demonstrations; confidence intervals resample blocks."""
     batch_size: int = Field(gt=0, le=MANY)
     """Sequences decoded at a time."""
+
+    @field_validator("shots")
+    @classmethod
+    def _once(cls, shots: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(shots)) < len(shots):
+            raise ValueError("names a number of shots twice; remove one")
+        return shots
 
 
 class Resources(Config):
@@ -204,6 +214,19 @@ class Scale(Config):
     """Whether decoder and multimodal training recompute activations in the backward pass instead of storing them."""
     reuse_processes: bool = False
     """Whether a process runs many stages; suits short stages."""
+
+    @model_validator(mode="after")
+    def _sizes_have_an_effect(self) -> Self:
+        for name in self.upcycled:
+            if name not in self.decoders:
+                raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")
+        sizes = {f"encoders.{name}": size for name, size in self.encoders.items()}
+        for name, size in {**sizes, "encoder.text": self.encoder.text}.items():
+            if own := size.identity.keys() & DECODERS_OWN:
+                raise ValueError(f"{name}: {min(own)} is for decoders only; remove it")
+        if (text := self.encoder.text).width % text.heads:
+            raise ValueError(f"encoder.text: width {text.width} is not divisible by {text.heads} heads")
+        return self
 
     @model_validator(mode="after")
     def _workers_are_of_sizes(self) -> Self:
