@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.cost import measured_speeds
 from mm1_lab.orchestrate.planning.plan import make_plan, stage_seconds, wall_seconds
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, Short, complete, show
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete, has_failed, show
 
 Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]
 """Judges some seeds of a sweep's folder: a line per lesson, and the arms for which more seeds could still decide
@@ -81,7 +81,7 @@ def run_until_decided(
     done, names = request.ledger.has_scores, {trial.name for trial in chosen}
     if left := sum(trial.name not in names and not done(trial.fingerprint) for trial in request.trials):
         print(f"{counted(left, 'trial')} of {len(request.trials)} not run: not needed, or beyond the budget.")
-    return 0 if all(done(trial.fingerprint) for trial in chosen) else 1
+    return int(has_failed(work_list) or not all(done(trial.fingerprint) for trial in chosen))
 
 
 def _expected_seconds(request: Request, trials: Sequence[Trial], executor: Executor) -> float:
