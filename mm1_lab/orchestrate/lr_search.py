@@ -20,7 +20,7 @@ from mm1_lab.config import Recipe, RequestError, Scale, Search, Trial, nearest, 
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, complete, show
+from mm1_lab.orchestrate.sweeping import Draw, complete, has_failed, show
 from mm1_lab.results.manifest import read_manifest
 from mm1_lab.results.summary import search_scores
 
@@ -41,7 +41,7 @@ def run_search(request: Request, method: Method, executor: Executor, draw: Draw)
             break
         request = _with_arms(request, arms)
         plan, work_list = complete(request, executor, draw)
-        if any(search.scores(recipe) is None for recipe in request.sweep.arms.values()):
+        if has_failed(work_list) or any(search.scores(recipe) is None for recipe in request.sweep.arms.values()):
             show(request, plan, work_list)
             return 1
         done = set(arms)
@@ -263,6 +263,8 @@ def _at(start: Recipe, rate: float) -> Recipe:
 
 
 def _best(values: list[float]) -> int:
-    """The index of the largest value; among ties, the middle one."""
+    """The index of the largest value; among ties, the middle one, or the first if all diverged."""
+    if max(values) == -math.inf:
+        return 0
     tied = [place for place, value in enumerate(values) if value == max(values)]
     return tied[(len(tied) - 1) // 2]

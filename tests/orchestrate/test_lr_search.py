@@ -134,6 +134,17 @@ def test_the_grid_stops_growing_after_so_many_rates(ask: Callable[..., Request],
     assert values["coefficients"] is None and "9M needs rates above" in values["why"]
 
 
+def test_a_grid_of_which_every_rate_diverged_grows_downwards(
+    ask: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    laboratory.factor = 0.03
+    request = ask()
+    assert run_search(request, "grid", Inline(), no_drawing) == 0
+    for size, trial in zip(SIZES, request.trials, strict=True):
+        guess = trial.evaluation.model.training.learning_rate
+        assert rates(request, size)[0] == pytest.approx(guess / 32, rel=0.01), "three rates below the first five"
+
+
 def test_a_diverged_rate_ends_the_grid_and_is_not_tried_again(
     ask: Callable[..., Request], laboratory: Laboratory
 ) -> None:
