@@ -64,6 +64,19 @@ def test_own_measurements_go_before_the_study_s(tmp_path: Path, study: Path) -> 
     assert speeds.seconds(twice) == pytest.approx(200)
 
 
+def test_a_stage_that_another_command_finishes_meanwhile_is_left_out(
+    tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is renamed between the listing and the reading."""
+    ledger = Ledger(tmp_path / "results", tmp_path / "store")
+    for name, seconds in (("a", 100.0), ("b.partial", 9.0)):
+        enter(ledger.store / name, base("mini"), seconds)
+    found = sorted(ledger.store.glob("*/timings.json"))
+    (ledger.store / "b.partial").rename(ledger.store / "b")
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: found if folder == ledger.store else [])
+    assert measured_speeds(ledger).seconds(base("mini")) == pytest.approx(100)
+
+
 def test_with_nothing_alike_the_nearest_in_size_is_asked(study: Path) -> None:
     small = base("smoke")
     assert Speeds({small.KIND: [(small.flops(), 2.0)]}).seconds(base("mini")) == pytest.approx(

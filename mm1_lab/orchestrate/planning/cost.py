@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -120,7 +121,11 @@ def _measured(stages: Iterable[Path], trials: Iterable[Path]) -> Measured:
 
 
 def _newest(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: path.stat().st_mtime)[-NEWEST:]
+    dated = []
+    for path in paths:
+        with suppress(OSError):  # another command has just renamed or deleted its folder
+            dated.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(dated)[-NEWEST:]]
 
 
 @cache
