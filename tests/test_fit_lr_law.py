@@ -55,6 +55,9 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
         (["--profile", "batch_size"], ["--from"]),
         (["--lower-is-better"], ["--from"]),
         (["--seeds", "none"], ["--seeds 'none'"]),
+        (["--from", "runs.csv"], ["--scale has no effect with --from"]),
+        (["--scale", "mini", "--from", "runs.csv", "--search", "optuna"], ["--search has no effect with --from"]),
+        (["--scale", "mini", "--from", "runs.csv", "--seeds", "3"], ["--seeds has no effect with --from"]),
     ],
 )
 def test_wrong_requests(
