@@ -22,7 +22,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking import dashboard
 from mm1_lab.orchestrate.tracking.dashboard import pages
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, behind_note, sync
-from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns
+from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns, _curves
 from mm1_lab.orchestrate.tracking.mlflow_store import connect
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
 from mm1_lab.results.manifest import read_manifest
@@ -54,7 +54,7 @@ def request_(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     return request
 
 
-def write(request: Request, trial: Trial) -> None:
+def write(request: Request, trial: Trial, score: float = 40.0) -> None:
     Path("training.csv").write_text("step,name,value\n1,loss,3\n2,loss,2\n", encoding="utf-8")
     chain = {"encoder": "e", "decoder": "d", "multimodal": "m", "evaluation": trial.fingerprint}
     record = {
@@ -67,7 +67,7 @@ def write(request: Request, trial: Trial) -> None:
         },
         "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": None},
     }
-    scores = [ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 40.0, "red", True)]
+    scores = [ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", score, "red", True)]
     request.ledger.write_scores(trial.fingerprint, scores, [HeldOutRow("text", 1.5)], [], record, Path("training.csv"))
 
 
@@ -315,6 +315,33 @@ def test_a_curve_is_entered_while_its_stage_runs_and_no_point_twice(request_: Re
     run = found["captions / seed 0 at smoke"].info
     assert run.status == "RUNNING"
     assert [point.value for point in client.get_metric_history(run.run_id, "train/loss")] == [3, 2.5]
+
+
+def test_a_row_that_is_being_written_is_left_for_later(request_: Request) -> None:
+    """Cut anywhere, its value would be another one, or none at all."""
+    path = Path("training.csv")
+    for rest in ("2,loss,2.", "2,loss,2.5e", "2,lo", "2", ""):
+        path.write_text(f"step,name,value\n1,loss,3\n{rest}", encoding="utf-8")
+        assert _curves(path) == [("train/loss", 3.0, 1)]
+    path.write_text("", encoding="utf-8")
+    assert _curves(path) == []
+
+
+def test_scores_that_were_added_or_computed_anew_are_logged(request_: Request) -> None:
+    """Also from sources and benchmarks whose names have characters that MLflow refuses."""
+    sync(request_.folder, request_.ledger)
+    trial, ledger = request_.trials[0], request_.ledger
+    added = ScoreRow("mme (en)", "imported", "acc", 0, 0, "q", "question", 50.0, "red", True)
+    ledger.add_scores(trial.fingerprint, [added], "mme (en)", "digest", "note")
+    for _ in range(2):
+        sync(request_.folder, ledger)
+        logged = runs_of(request_)[1]["base / seed 0 at smoke"].data.metrics
+        assert logged["mme _en_/0-shot"] == 50 and logged["vqa/0-shot"] == 40
+    ledger.forget(trial.fingerprint)
+    write(request_, trial, 30.0)
+    sync(request_.folder, ledger)
+    logged = runs_of(request_)[1]["base / seed 0 at smoke"].data.metrics
+    assert logged["vqa/0-shot"] == 30 and "mme _en_/0-shot" not in logged
 
 
 def test_an_arm_may_be_renamed_while_its_trial_is_missing(request_: Request) -> None:

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.files import DONE, RESULTS, locked
+from mm1_lab.files import DONE, RESULTS, file_digest, locked
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking.mlflow_store import connect, named_store
 from mm1_lab.results import Ledger, Manifest
@@ -67,7 +67,9 @@ class SweepRuns:
             self.experiment = self._experiment(manifest.sweep.name)
             self._describe_experiment()
             self.runs = {(run.data.tags["mm1.kind"], run.data.tags["mm1.fingerprint"]): run for run in self._search()}
-            self.complete = {key for key, run in self.runs.items() if COMPLETE in run.data.tags}
+            tags = {key: run.data.tags for key, run in self.runs.items()}
+            self.complete = {key: own[COMPLETE] for key, own in tags.items() if COMPLETE in own}
+            """What has been logged completely; of trials the digest of their files."""
             self.parent = self._open("sweep", "", f"{manifest.variant} at {manifest.scale}")
         self._close_strays()
 
@@ -91,22 +93,24 @@ class SweepRuns:
                 self._log(self.runs[task.kind, task.key], _curves(folder / "training.csv"))
 
     def log_trial(self, fingerprint: str, names: Names) -> None:
-        """Logs a finished trial from the results folder, and the stages it depends on, unless already complete."""
+        """Logs a finished trial from the results folder, and the stages it depends on, unless already complete; anew if
+        its files have changed since, as by an import of scores."""
         record = self.ledger.record(fingerprint)
         chain = record["fingerprints"]
         own = list(chain)[-2:]  # the evaluation and its model, whose curve the trial shows
         for kind, stage in chain.items():
             if kind not in own and self.ledger.has_weights(stage):
                 self.log_stage(kind, stage, record["config"]["seed"])
-        if self._is_complete("trial", fingerprint):
+        folder = self.ledger.trial_folder(fingerprint)
+        digest = file_digest(folder / DONE)
+        if self.complete.get(("trial", fingerprint)) == digest:
             return
         from mlflow.entities import RunTag
 
-        folder = self.ledger.trial_folder(fingerprint)
         date = int(datetime.fromisoformat(record["environment"]["date"]).timestamp() * 1000)
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
         params = self._parameters(names, record["recipe"], record["config"])
-        if self._has_others("trial", fingerprint, params):
+        if self._is_complete("trial", fingerprint) or self._has_others("trial", fingerprint, params):
             self._delete("trial", fingerprint)
         run_id = self._open("trial", fingerprint, _names(names) + self.at, date - int(1000 * seconds))
         run = self.runs["trial", fingerprint]
@@ -118,7 +122,7 @@ class SweepRuns:
         self._log(run, [*values, *_curves(folder / "training.csv")], params, tags)
         samples = read_samples(self.ledger.results, {"prediction": fingerprint})
         self.client.log_text(run_id, samples_page(_names(names), samples), "samples.html")
-        self._complete("trial", fingerprint, date)
+        self._complete("trial", fingerprint, date, digest)
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
         """Logs a finished stage from the store, unless already complete."""
@@ -152,11 +156,11 @@ class SweepRuns:
             if run.info.status == "RUNNING" and run.info.run_id != self.parent:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def _complete(self, kind: str, fingerprint: str, date: int | None = None) -> None:
+    def _complete(self, kind: str, fingerprint: str, date: int | None = None, digest: str = "yes") -> None:
         run_id = self._id(kind, fingerprint)
         self.client.set_terminated(run_id, "FINISHED", date)
-        self.client.set_tag(run_id, COMPLETE, "yes")  # last, so that an interrupted run is logged again
-        self.complete.add((kind, fingerprint))
+        self.client.set_tag(run_id, COMPLETE, digest)  # last, so that an interrupted run is logged again
+        self.complete[kind, fingerprint] = digest
 
     def _describe_experiment(self) -> None:
         """Sets the description, and a saved view (as by MLflow's *Share* button) with the columns of interest."""
@@ -216,7 +220,7 @@ class SweepRuns:
     def _delete(self, kind: str, fingerprint: str) -> None:
         self.client.delete_run(self._id(kind, fingerprint))
         del self.runs[kind, fingerprint]
-        self.complete.discard((kind, fingerprint))
+        self.complete.pop((kind, fingerprint), None)
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -265,7 +269,9 @@ class SweepRuns:
         """Logs (name, value, step) of metrics, all at the start of the run, with parameters and tags."""
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, value, run.info.start_time, step) for name, value, step in values]
+        start = run.info.start_time
+        # MLflow refuses other characters, which a user's sources and benchmarks may have in their names
+        metrics = [Metric(re.sub(r"[^\w/. :-]", "_", name), value, start, step) for name, value, step in values]
         for at in range(0, max(1, len(metrics)), METRICS_PER_BATCH):
             first = (params, tags) if at == 0 else ((), ())
             self.client.log_batch(run.info.run_id, metrics[at : at + METRICS_PER_BATCH], *first)
@@ -275,8 +281,8 @@ def _curves(path: Path) -> list[tuple[str, float, int]]:
     """The points of a `training.csv`, if it exists, without an incomplete last row of a file that is being written."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["value"]]
+    text = path.read_text(encoding="utf-8")
+    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
     return [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in rows]
 
 
