@@ -147,6 +147,8 @@ def read_decoder(requested: Pretrained) -> PretrainedDecoder:
     if config.model_type not in DECODERS:
         known = nearest(config.model_type, DECODERS)
         raise RequestError(f"{requested.weights}: decoders of family {config.model_type!r} are not supported{known}")
+    if requested.layer is not None:
+        raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise RequestError(
             f"{requested.weights}: some of its layers use sliding-window attention, which packed rows do not support; "

@@ -161,6 +161,12 @@ def test_a_layer_that_is_not_there(tmp_path: Path) -> None:
     assert read_encoder(Pretrained(weights=str(folder), layer=-3)).size.layers == 1
 
 
+def test_a_layer_of_a_decoder_is_refused(tmp_path: Path) -> None:
+    folder = saved.save_decoder("llama", tmp_path)
+    with pytest.raises(RequestError, match="`layer` is for encoders"):
+        read_decoder(Pretrained(weights=str(folder), layer=-2))
+
+
 def change(folder: Path, file: str, key: str, value: object) -> None:
     values = json.loads((folder / file).read_text())
     values.get("vision_config", values)[key] = value
