@@ -13,13 +13,22 @@ Paths are relative to the file that contains them.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mm1_lab.config.base import Config
 
 LARGEST_PICTURE = 64_000_000
 """Maximum pixels of an image by default; each takes three bytes during decoding."""
-Shots = Annotated[int, Field(ge=0, le=1000)]
+
+
+def _once(shots: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(shots)) < len(shots):
+        raise ValueError("names a number of shots twice; remove one")
+    return shots
+
+
+Shots = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Field(min_length=1), AfterValidator(_once)]
+"""Different numbers of demonstrations."""
 
 
 class BenchmarkFiles(Config):
@@ -59,7 +68,7 @@ class BenchmarkConfig(BenchmarkFiles):
     """Maximum pixels of an image. Default: as for the images of the data file."""
     prompt: str | None = None
     """Template that contains `{question}`. Default: the format's prompt."""
-    shots: tuple[Shots, ...] | None = Field(None, min_length=1)
+    shots: Shots | None = None
     """Numbers of demonstrations to evaluate with, such as `[0]`; a subset of `evaluate.shots`. Default: all of them."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("\n",), min_length=1)
     """Strings that end an answer; the first one also ends each demonstration."""

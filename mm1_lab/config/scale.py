@@ -99,20 +99,13 @@ class SftTraining(MultimodalTraining):
 class EvaluationSettings(Config):
     """Few-shot evaluation."""
 
-    shots: tuple[Shots, ...] = Field((0, 4, 8), min_length=1)
+    shots: Shots = (0, 4, 8)
     questions: int = Field(gt=0, le=MANY)
     """Questions per benchmark."""
     blocks: int = Field(8, ge=8, le=1_000_000)
     """Blocks of questions. Questions of a block share their demonstrations; confidence intervals resample blocks."""
     batch_size: int = Field(gt=0, le=MANY)
     """Sequences decoded at a time."""
-
-    @field_validator("shots")
-    @classmethod
-    def _once(cls, shots: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(shots)) < len(shots):
-            raise ValueError("names a number of shots twice; remove one")
-        return shots
 
 
 class Resources(Config):
