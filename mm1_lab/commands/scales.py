@@ -130,9 +130,9 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     unused = {
         "--sizes": options.sizes, "--steps": options.steps, "--plan-only": options.plan_only,
-        "--data": options.data, "--set": options.set, "--scale": options.scale != "mini", "--no-parts": options.no_parts,
+        "--data": options.data, "--set": options.set, "--scale": options.scale != "mini",
         "--seeds": options.seeds != "1", "--search": options.search != "grid", "--inline": options.inline,
-        "--address": options.address,
+        "--address": options.address, "--no-parts": options.no_parts,
     }  # fmt: skip
     for name, given in unused.items():
         if given:
