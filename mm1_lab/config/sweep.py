@@ -113,7 +113,9 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
     base = Recipe.parse(read_yaml(recipe_path), str(recipe_path))
     changes = dict(file.arms)
     for cell in product(*file.grid.values()) if file.grid else ():
-        changes[" ".join(map(str, cell))] = dict(zip(file.grid, cell, strict=True))
+        if (name := " ".join(map(str, cell))) in changes:
+            raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
+        changes[name] = dict(zip(file.grid, cell, strict=True))
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
@@ -122,6 +124,8 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
             if arm not in arms:
                 raise RequestError(f"{path}: panel {label!r} shows an unknown arm {arm!r}{nearest(arm, arms)}")
     for contrast in file.contrasts:
+        if contrast.first == contrast.second:
+            raise RequestError(f"{path}: contrast {contrast.claim!r} compares {contrast.first!r} with itself")
         for arm in (contrast.first, contrast.second):
             if arm not in arms:
                 where = f"{path}: contrast {contrast.claim!r}"

@@ -203,6 +203,12 @@ def test_size_counts() -> None:
         ("arms: []\n", "arms: must hold keys and values (it is [])"),
         ("arms: {}\n", "has no arms"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
+        ("grid: {resolution: [224, 336, 224]}\n", "two arms are called '224'"),
+        ("arms: {336 64: {}}\ngrid: {resolution: [336], image_tokens: [64]}\n", "two arms are called '336 64'"),
+        (
+            "arms: {a: {}}\ncontrasts: [{claim: c, first: a, second: a, measure: 0-shot, expect: less}]\n",
+            "contrast 'c' compares 'a' with itself",
+        ),
         (
             "arms: {a: {}}\ncontrasts: [{claim: c, first: a, second: q, measure: 0-shot, expect: less}]\n",
             "unknown arm 'q'",
