@@ -232,8 +232,14 @@ class Ledger:
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """What `record_failure` wrote about every stage, by fingerprint."""
-        paths = sorted((self.results / "failures").glob("*.json"))
-        return {path.stem: read_json(path, dict, FAILURE) for path in paths}
+        found = {}
+        for path in sorted((self.results / "failures").glob("*.json")):
+            try:
+                found[path.stem] = read_json(path, dict, FAILURE)
+            except RequestError:
+                if path.exists():  # otherwise another command has just cleared it
+                    raise
+        return found
 
     def diverged(self) -> dict[str, str]:
         """The reasons, by fingerprint, of all stages that stopped because the loss became NaN or infinite.

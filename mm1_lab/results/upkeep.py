@@ -25,9 +25,9 @@ FOLDER = "masked"
 def verify(ledger: Ledger) -> tuple[int, int]:
     """Reads every file of the finished trials and stages. Returns how many there are and how many of them are damaged;
     these are reported and moved aside, so that the next run recomputes them."""
-    folders = sorted(
-        path.parent for place in (ledger.results / "trials", ledger.store) for path in place.glob(f"*/{DONE}")
-    )
+    places = (ledger.results / "trials", ledger.store)
+    done = (path.parent for place in places for path in place.glob(f"*/{DONE}"))
+    folders = sorted(folder for folder in done if folder.suffix != ".partial")  # a running command renames those
     return len(folders), sum(not is_intact(folder) for folder in folders)
 
 

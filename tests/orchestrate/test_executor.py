@@ -14,6 +14,7 @@ import pytest
 
 from mm1_lab.config import DecoderStage, RequestError, load_scale
 from mm1_lab.orchestrate.execution.executor import make_executor, run_plan
+from mm1_lab.orchestrate.execution.ray_tune import _storage
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
@@ -193,3 +194,11 @@ def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: 
     executor = make_executor(False, None)
     with pytest.raises(RequestError, match="set RAY_AUTH_MODE=token before `import ray`"):
         executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+
+
+def test_a_folder_of_tune_s_that_another_command_deletes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "gone"]))
+    with _storage(tmp_path / ".ray") as storage:
+        assert storage.is_dir()

@@ -75,6 +75,17 @@ def _is_best(ledger: Ledger, record: dict[str, dict[str, str]]) -> bool:
     return any(line.startswith("captions,") and line.endswith(record["fingerprints"]["evaluation"]) for line in row)
 
 
+def test_verify_leaves_alone_what_a_running_command_is_about_to_rename(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its files disappear under the reader's eyes, as the one does here."""
+    for partial in (ledger.store / "a.partial", ledger.results / "trials" / "b.partial"):
+        partial.mkdir()
+        (partial / "DONE").write_text('{"files": {"renamed": "0"}}', encoding="utf-8")
+    assert main(["verify"]) == 0 and not capsys.readouterr().err
+    assert (ledger.store / "a.partial").exists()
+
+
 def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     count = len(stages(ledger)) + 2
     assert main(["verify"]) == 0

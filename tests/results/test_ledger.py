@@ -1,6 +1,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow, variant_name
+from mm1_lab.results import ledger as ledger_module
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
 from mm1_lab.results.schema import SAMPLES, read_json
@@ -116,6 +118,26 @@ def test_success_clears_an_earlier_failure(tmp_path: Path) -> None:
     assert ledger.diverged() == {"f": "loss is nan"}
     write(ledger, "f", tmp_path)
     assert not ledger.failures() and not ledger.diverged()
+
+
+def test_a_failure_that_another_command_clears_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing and the reading."""
+    ledger = Ledger(tmp_path)
+    for name in ("cleared", "stays"):
+        ledger.record_failure(name, "base / seed 0", 1, "diverged", "loss is nan")
+    read = ledger_module.read_json
+
+    def clear_first(path: Path, *more: Any) -> Any:
+        ledger.clear_failure("cleared")
+        return read(path, *more)
+
+    monkeypatch.setattr(ledger_module, "read_json", clear_first)
+    assert ledger.diverged() == {"stays": "loss is nan"}
+    ledger.failure_file("stays").write_text("{", encoding="utf-8")
+    with pytest.raises(RequestError, match="delete it and run the sweep again"):
+        ledger.failures()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

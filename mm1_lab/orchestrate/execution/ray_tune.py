@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -262,8 +262,9 @@ def _storage(parent: Path) -> Iterator[Path]:
     """A temporary folder for Tune's own files, which every node of a cluster must see."""
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.iterdir():
-        if time.time() - old.stat().st_mtime > ABANDONED_DAYS * 86400:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another command has just deleted its own
+            if time.time() - old.stat().st_mtime > ABANDONED_DAYS * 86400:
+                shutil.rmtree(old, ignore_errors=True)
     folder = Path(mkdtemp(dir=parent))
     try:
         yield folder
