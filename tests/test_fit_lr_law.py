@@ -53,6 +53,7 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
         (["--sizes", "9M,85M,8B"], ["no decoder of 8B"]),
         (["--predict", "31B"], ["--predict", "no decoder of 31B"]),
         (["--profile", "batch_size"], ["--from"]),
+        (["--plan-only", "--search", "optuna"], ["--plan-only", "leave out --search"]),
         (["--lower-is-better"], ["--from"]),
         (["--seeds", "none"], ["--seeds 'none'"]),
         (["--from", "runs.csv"], ["--scale has no effect with --from"]),

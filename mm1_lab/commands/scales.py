@@ -98,6 +98,8 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
         if given:
             raise RequestError(f"{name} needs --from, as it applies to measurements from a file")
+    if options.plan_only and options.search == "optuna":
+        raise RequestError("--plan-only: Optuna chooses rates by scores, so only a grid has a plan; leave out --search")
     if options.steps:
         options.set = [*options.set, f"train.steps={options.steps}"]  # the list is the option's default
     request = request_of(options, "lr_law")
