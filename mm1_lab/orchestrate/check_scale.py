@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm1_lab.config import PretrainedModel, RequestError, Stage
-from mm1_lab.files import write_csv, write_text
+from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.plan import Plan, Task
@@ -53,7 +53,8 @@ def measure_gates(
     if base == "native":
         raise RequestError(OTHERS)
     setup = request.resolve("base", request.sweep.base, 0).fingerprint
-    former = _read(_folder(request) / "gates.csv", setup)
+    table = _folder(request) / "gates.csv"
+    _read(table, setup)  # a damaged file is reported before anything is measured
     encoders = [(_own(trial.model.encoder), base) for trial in trials if "probe" in gates]
     if "lower" in gates and lowest < base:
         recipe = request.sweep.base.model_copy(update={"resolution": lowest})
@@ -90,7 +91,8 @@ def measure_gates(
         longest = max(phase.sequence_length for phase in scale.decoder.phases)
         leaks = measures.no_leaks(scale.evaluate, [trial.seed for trial in trials], samples, longest)
         measure(f"leaks in {samples:,} samples", leaks)
-    _write(request, merge(former, rows), setup, caution)
+    with locked(ledger.results / ".lock"):  # other gates may have been measured at the same time
+        _write(request, merge(_read(table, setup), rows), setup, caution)
     return rows
 
 
@@ -102,13 +104,24 @@ def _own(part: Part | PretrainedModel) -> Part:
 
 
 def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> None:
-    """Trains the stages that neither the store nor the shipped parts have."""
-    ledger = request.ledger
-    missing = {s.fingerprint: s for s in stages if not ledger.has_intact_weights(s.fingerprint)}
+    """Trains the stages that neither the store nor the shipped parts have, and what they start from."""
+    ledger, missing = request.ledger, dict[str, Stage]()
+
+    def add(stage: Stage) -> None:
+        if not ledger.has_intact_weights(stage.fingerprint):
+            for needed in stage.inputs.values():  # first, as with every plan
+                add(needed)
+            missing[stage.fingerprint] = stage
+
+    for stage in stages:
+        add(stage)
     if not missing:
         return
     seeds = {trial.seed: trial for trial in request.trials}
-    plan = Plan((), {}, {key: Task(key, (stage,), (), (seeds[stage.seed],)) for key, stage in missing.items()})
+    plan = Plan((), {})
+    for key, one in missing.items():
+        needs = tuple(needed.fingerprint for needed in one.inputs.values() if needed.fingerprint in missing)
+        plan.tasks[key] = Task(key, (one,), needs, (seeds[one.seed],))
     print(f"{len(plan.tasks)} encoders and decoders are trained first", flush=True)
     with executor:
         result = work_through(plan, request, executor)

@@ -1,6 +1,7 @@
 """`mm1-lab check-scale` as a user types it, at smoke scale: nothing is learnt, so only what is about data passes."""
 
 import csv
+import json
 import re
 import shutil
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.evaluate import attribute_probe
+from mm1_lab.evaluate import attribute_probe, gates
 from mm1_lab.evaluate.gates import GateRow
 from mm1_lab.orchestrate.check_scale import merge, not_measured
 
@@ -85,6 +86,32 @@ def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named
     table.write_text(written.replace("prompts fit,,", "prompts fit,first,"), encoding="utf-8")
     assert main(["check-scale", "smoke", "--only", "prompts"]) == 2
     assert "gates.csv: cannot be read" in capsys.readouterr().err
+
+
+def test_two_checks_at_once_keep_what_both_measure(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    prompts = gates.prompts_fit
+
+    def after_another(*given: Any) -> Any:
+        assert main(["check-scale", "smoke", "--only", "leaks", "--samples", "500"]) == 0
+        return prompts(*given)
+
+    monkeypatch.setattr(gates, "prompts_fit", after_another)
+    assert main(["check-scale", "smoke", "--only", "prompts"]) == 0
+    with (place.results / "smoke" / "check_scale" / "gates.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["gate"] for row in csv.DictReader(file)} == {"prompts fit", "no leaks"}
+
+
+def test_an_upcycled_base_is_checked_after_the_decoder_it_starts_from(
+    place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place.folder)
+    small = {"layers": 1, "width": 24, "heads": 2}
+    experts = {"decoders.85M": small | {"experts": 2, "experts_every": 1}, "decoders.dense": small}
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in (experts | {"upcycled.85M": "dense"}).items()]
+    assert main(["check-scale", "smoke", "--only", "words", "--inline", *SMALL, *settings]) == 1
+    output = capsys.readouterr().out
+    assert "2 encoders and decoders are trained first" in output and "told in words" in output
 
 
 def test_a_check_replaces_what_it_measures_again() -> None:
