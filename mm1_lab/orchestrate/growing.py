@@ -64,7 +64,7 @@ def run_until_decided(
     for before, look in zip((0, *request.looks), request.looks, strict=False):
         new = [trial for trial in request.trials if trial.seed in seeds[before:look] and trial.arm in arms]
         expected = _expected_seconds(request, new, executor)
-        if time.monotonic() - start + expected > budget:
+        if expected and time.monotonic() - start + expected > budget:  # a look at what is finished is free
             print(f"Reaching the look at {look} seeds would take about {duration(expected)}, beyond the budget.")
             break
         chosen += new

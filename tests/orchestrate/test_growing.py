@@ -40,8 +40,8 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
         if trial.arm == "captions":
             ledger.write_scores(trial.fingerprint, [], [], [], {}, None)
     outputs = []
-    for _ in range(2):
-        assert run_until_decided(request, float("inf"), Inline(), lambda _: [], judge, lambda _: "") == 0
+    for budget in (float("inf"), 0.0):
+        assert run_until_decided(request, budget, Inline(), lambda _: [], judge, lambda _: "") == 0
         outputs.append(capsys.readouterr().out)
     assert judged == 2 * [[3, 5], [3, 5, 6], [3, 5, 6, 8]]
     assert outputs[0] == outputs[1]
