@@ -95,6 +95,12 @@ class SftTraining(MultimodalTraining):
     max_images: int = Field(16, gt=0, le=100_000)
     """Maximum number of images per row; each view of a picture counts as one."""
 
+    @model_validator(mode="after")
+    def _betas_have_an_effect(self) -> Self:
+        if self.optimiser == "adafactor" and "betas" in self.identity:
+            raise ValueError("betas are AdamW's; set optimiser: adamw, or remove them")
+        return self
+
 
 class EvaluationSettings(Config):
     """Few-shot evaluation."""

@@ -31,6 +31,7 @@ SWEEP = "title: T\naxis: data_mix\nrecipe: base\n"
         "encoders.ViT-L.kv_heads=1",
         "encoder.text.feed_forward=64",
         "encoder.text.heads=3",
+        "sft.betas=[0.5, 0.9]",
         "train.betas=[5, 0.9]",
         "train.betas=[0.9, -1]",
         "train.learning_rate=1e30",
