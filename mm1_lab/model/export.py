@@ -6,7 +6,7 @@ stage or an exported one, and `AutoProcessor` loads the processor that prepares 
 
 In a text `<image>` marks the position of a picture. Each picture becomes one or five square views of uint8 pixels, as
 in training; the model normalises them. A picture is a file path, read as training reads files, or a PIL or numpy image,
-which is only resized.
+which has been decoded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
-from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file, square
+from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, as_shown, read_file, square
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.model.mm1 import MM1, MM1Config
@@ -116,7 +116,7 @@ class _Loaded:
     shape: str
 
     def pixels(self, side: int) -> Pixels:
-        return np.asarray(square(self.image.convert("RGB"), side, self.shape))
+        return np.asarray(square(as_shown(self.image), side, self.shape))
 
 
 class MM1Processor(ProcessorMixin):

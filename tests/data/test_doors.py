@@ -1,6 +1,7 @@
 """The forms in which users' data come in, and how images become square."""
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -8,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards import Shards, readers
+from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture
 from mm1_lab.data.shards.readers import Image, Sample, reader
 from mm1_lab.data.shards.tables import Reading
+from mm1_lab.data.types import BrokenPicture
+from mm1_lab.model.export import _Loaded
 
 COUNT = 12
 
@@ -178,15 +183,11 @@ def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.Monk
 )
 def test_how_images_become_square(files: Any, shape: str, expected: list[list[int]]) -> None:
     """A picture twice as wide as high: its left quarter and right quarter are white, between them are red and blue."""
-    from io import BytesIO
-
-    from PIL import Image as Pillow
-
     wide = np.full((40, 80, 3), 255, np.uint8)
     wide[:, 20:40], wide[:, 40:60] = (200, 0, 0), (0, 0, 200)
     if shape != "crop":
         wide[:, :20], wide[:, 60:] = (200, 0, 0), (0, 0, 200)
-    stream = BytesIO()
+    stream = io.BytesIO()
     Pillow.fromarray(wide).save(stream, "PNG")
     files.tar("c.tar", {"a.png": stream.getvalue(), "a.txt": b"wide"})
     files.jsonl("t.jsonl", ["some text"])
@@ -199,3 +200,42 @@ def test_how_images_become_square(files: Any, shape: str, expected: list[list[in
     assert [[int(nearest[row, column]) for column in (8, 31)] for row in places] == expected
     identities = {files.open(captions=["c.tar"], text=["t.jsonl"], pictures=s).identity.digest for s in ("pad", "crop")}
     assert len(identities) == 2
+
+
+def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:
+    """The middle of each quarter of a picture's first channel, read from a file as training reads it."""
+    stream = io.BytesIO()
+    image.save(stream, ending, **options)
+    content = stream.getvalue()
+    return StoredPicture("a picture", lambda: content, ImageDecoder(), key=content).pixels(40)[10::20, 10::20, 0]
+
+
+@pytest.mark.parametrize("ending", ["PNG", "TIFF"])
+def test_numbers_of_16_bits_are_brightness_up_to_65535(ending: str) -> None:
+    grey = np.repeat(np.repeat(np.array([[0, 65535], [16448, 32896]], np.uint16), 40, 0), 40, 1)
+    assert seen(Pillow.fromarray(grey), ending).tolist() == [[0, 255], [64, 128]]
+    with pytest.raises(BrokenPicture, match="a picture .its pixels are numbers of 32 bits; convert it to 8 bits"):
+        seen(Pillow.fromarray(grey.astype(np.float32)), "TIFF")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    """As a viewer shows it: black writing on nothing is black on white."""
+    drawn = Pillow.new("RGBA", (80, 80), (0, 0, 0, 0))
+    drawn.paste((0, 0, 0, 255), (0, 0, 40, 40))
+    image = drawn.quantize(8) if mode == "P" else drawn.convert(mode)
+    assert seen(image, "PNG").tolist() == [[0, 255], [255, 255]]
+    assert _Loaded(image, "squeeze").pixels(40)[10::20, 10::20, 0].tolist() == [[0, 255], [255, 255]], "exported too"
+
+
+def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:
+    """The upright picture has a white upper left quarter; the eight orientations are those of the EXIF standard."""
+    upright = np.kron([[255, 0], [0, 0]], np.ones((40, 40))).astype(np.uint8)
+    stored = [upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1], upright.T]
+    stored += [np.rot90(upright), upright[::-1, ::-1].T, np.rot90(upright, -1)]
+    for orientation, pixels in enumerate(stored, start=1):
+        told = Pillow.Exif()
+        told[0x112] = orientation
+        found = seen(Pillow.fromarray(np.ascontiguousarray(pixels)), "JPEG", exif=told, quality=100)
+        assert (abs(found.astype(int) - [[255, 0], [0, 0]]) < 9).all(), orientation
+    assert seen(Pillow.new("L", (80, 80), 200), "JPEG", exif=b"Exif\0\0damaged").min() > 190

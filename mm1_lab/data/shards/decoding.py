@@ -3,12 +3,13 @@
 import io
 import warnings
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from mm1_lab.config import LARGEST_PICTURE, RequestError
 from mm1_lab.data.pixels import MEAN_COLOUR
@@ -55,7 +56,7 @@ class ImageDecoder:
                 if image.width * image.height > self.largest:
                     raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {self.largest}")
                 image.draft("RGB", (2 * side, 2 * side))
-                small = square(image.convert("RGB"), side, self.shape)
+                small = square(as_shown(image), side, self.shape)
         except RequestError:  # the connection failed, which says nothing about the image
             raise
         except Exception as error:  # Pillow raises many kinds for damaged files
@@ -63,6 +64,24 @@ class ImageDecoder:
         pixels = np.asarray(small)
         pixels.flags.writeable = False
         return pixels
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """The image in RGB as a viewer shows it: turned as its EXIF orientation says, and on white if it is transparent.
+
+    Raises ValueError for numbers of 32 bits, whose white is not known.
+    """
+    with suppress(Exception):  # damaged EXIF data, which raise many kinds, do not spoil the pixels
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits; convert it to 8 bits per channel")
+    if image.mode.startswith("I;16"):  # converted directly, everything above 255 would be white
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:  # converted directly, black on transparent would be black on black
+        drawn = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+    return image.convert("RGB")
 
 
 def square(image: Image.Image, side: int, shape: str) -> Image.Image:
