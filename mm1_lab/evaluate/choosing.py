@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
@@ -23,6 +24,8 @@ Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
 CODE = ("formats.py", "items.py", "choosing.py")
 """Modules that determine what is read from files; a change in one of them invalidates the cache."""
+LETTERED = ("choice", "circular")
+"""Metrics that count the letter of a choice as its answer."""
 
 
 def format_of(files: BenchmarkFiles) -> Format:
@@ -98,8 +101,19 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     for item in items:
         if foreign := [answer for answer in item.answers if item.choices and answer not in item.choices]:
             raise RequestError(f"{where}: the answer {foreign[0]!r} of question {item.key} is not among its choices")
-        if config.metric in ("choice", "circular") and not item.choices:
+        if config.metric in LETTERED and not item.choices:
             raise RequestError(f"{where}: question {item.key} has no choices, which the metric `{config.metric}` needs")
+        if config.metric in LETTERED and len(item.choices) > len(ascii_uppercase):
+            raise RequestError(
+                f"{where}: question {item.key} has {len(item.choices)} choices, more than there are letters; "
+                "offer fewer, or score words by `metric: exact`"
+            )
+        is_asked = config.prompt is None or "{question}" in config.prompt or config.metric == "cider"
+        if item.question and not is_asked:
+            raise RequestError(
+                f"benchmark {config.name!r}: its prompt {config.prompt!r} does not contain {{question}}, so that no "
+                "question would be asked; put it where the question belongs"
+            )
         if config.metric == "yes-no" and item.answers[:1] not in ((), ("yes",), ("no",)):
             raise RequestError(f"{where}: question {item.key} has the answer {item.answers[0]!r}, not `yes` or `no`")
         if config.metric == "vqa" and 0 < len(item.answers) <= AGREEING:

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from mm1_lab.config import ModelStage
+from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
-from mm1_lab.data.types import Picture, Pixels
+from mm1_lab.data.types import BrokenPicture, Picture, Pixels
+from mm1_lab.evaluate.image_files import undecodable
 from mm1_lab.evaluate.prompts import Overview, Segment
 from mm1_lab.model import MM1
 
@@ -41,7 +42,7 @@ class PromptEmbedder:
         return cls(model, stage.connector.image_tokens, stage.image_size, stage.blind, batch, stage.views)
 
     def see(self, pictures: Iterable[Picture]) -> None:
-        """Encodes the `pictures` that are not in the cache yet."""
+        """Encodes the `pictures` that are not in the cache yet. Raises RequestError if one cannot be decoded."""
         if self._blind:
             return
         new = {key: picture for picture in pictures if (key := self._key(picture)) not in self._features}
@@ -50,7 +51,10 @@ class PromptEmbedder:
             waiting = [(key, picture) for key, picture in new.items() if key[1] == count]
             for start in range(0, len(waiting), self._batch):
                 chunk = waiting[start : start + self._batch]
-                features = self._encode([views(picture, self._side, count) for _, picture in chunk])
+                try:
+                    features = self._encode([views(picture, self._side, count) for _, picture in chunk])
+                except BrokenPicture as error:
+                    raise RequestError(undecodable(error)) from None
                 self._features |= {key: tokens for (key, _), tokens in zip(chunk, features, strict=True)}
 
     def embed(self, segment: Segment) -> torch.Tensor:

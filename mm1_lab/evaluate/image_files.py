@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.decoding import ImageDecoder, Shape, StoredPicture, check_size, read_file, read_stretch
+from mm1_lab.data.types import BrokenPicture
 from mm1_lab.evaluate.items import regular
 from mm1_lab.formatting import first_line
 
@@ -66,6 +67,11 @@ def _decoder(shape: Shape, largest: int) -> ImageDecoder:
 def open_images(path: Path, shape: Shape, largest: int) -> Images:
     """The images at `path`, indexed once per process."""
     return Images(path, shape, largest)
+
+
+def undecodable(error: BrokenPicture) -> str:
+    """What to do about a question's image that cannot be decoded."""
+    return f"{error}: cannot be decoded; repair the image, or remove its question"
 
 
 def _of_zip(path: Path) -> dict[str, Callable[[], bytes]]:

@@ -47,7 +47,7 @@ def regular(path: str | Path) -> Path:
 def load(path: str) -> Any:
     """Loads a JSON file. Raises RequestError if it cannot be read."""
     try:
-        return json.loads(regular(path).read_text(encoding="utf-8"))
+        return json.loads(regular(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -57,7 +57,7 @@ def load(path: str) -> Any:
 def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the line number and the object of each line of a JSON Lines file, skipping blank lines."""
     try:
-        lines = regular(path).read_text(encoding="utf-8").split("\n")
+        lines = regular(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read as text ({first_line(error)})") from None
     for number, line in enumerate(lines, start=1):

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 from mm1_lab.config import (
@@ -17,11 +18,11 @@ from mm1_lab.config import (
     nearest,
 )
 from mm1_lab.data.shards.decoding import Shape
-from mm1_lab.data.types import Picture, Tokenizer
-from mm1_lab.evaluate.choosing import choose, format_of
+from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
+from mm1_lab.evaluate.choosing import LETTERED, choose, format_of
 from mm1_lab.evaluate.fitting import too_long
 from mm1_lab.evaluate.formats import FORMATS
-from mm1_lab.evaluate.image_files import open_images
+from mm1_lab.evaluate.image_files import open_images, undecodable
 from mm1_lab.evaluate.items import Item, regular
 from mm1_lab.evaluate.metrics import METRICS, names_of
 from mm1_lab.evaluate.questions import (
@@ -34,6 +35,8 @@ from mm1_lab.evaluate.questions import (
     with_rotations,
 )
 
+TRIED = 16
+"""Images of the questions, and of the demonstrations, that are decoded before a run."""
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
     "circular": "a question counts only if it is answered correctly in every order of its choices",
@@ -113,7 +116,7 @@ def check_benchmarks(
 ) -> list[BenchmarkConfig]:
     """The benchmarks with the number of prompts that will be `asked`.
 
-    Raises RequestError for the first problem that would make an evaluation fail, other than undecodable images.
+    Raises RequestError for the first problem that would make an evaluation fail; of the images, `TRIED` are decoded.
     `others` are the names of the data's own benchmarks and of text tasks.
     """
     names = Counter([*others, *(name for config in configs for name in names_of(config.name, config.metric))])
@@ -128,9 +131,9 @@ def check_benchmarks(
                 f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
         questions, examples, _ = choose(config, _settings_of(config, settings), cache)
-        _pictures(config, config, questions)
+        _try_pictures(config, _pictures(config, config, questions))
         if config.demonstrations:
-            _pictures(config, config.demonstrations, examples)
+            _try_pictures(config, _pictures(config, config.demonstrations, examples))
         checked.append(config.model_copy(update={"asked": _asked(config, questions)}))
     return checked
 
@@ -158,7 +161,8 @@ def build_benchmark(
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
     longest = LONGEST_CAPTION if config.metric == "cider" else LONGEST_ANSWER
-    lengths = [len(tokenizer.encode(question.shown)) for question in (*questions, *shown) if question.shown]
+    said = (text for question in (*questions, *shown) for text in (question.shown, *question.choices) if text)
+    lengths = [longest] if config.metric == "yes-no" else [len(tokenizer.encode(text)) for text in said]
     family: Family = "vqa" if any(question.pictures for question in questions) else "text"
     blocks, demonstrations = in_blocks(questions, shown, settings)
     has_answers = bool(items[0].answers)
@@ -201,7 +205,7 @@ def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]
             pictures[item.key],
             _filled_prompt(template, item.question, item.choices),
             item.answers,
-            _shown(item),
+            _shown(config, item),
             item.choices,
         )
         for item in items
@@ -224,12 +228,12 @@ def _filled_prompt(template: str, question: str, choices: Iterable[str]) -> str:
     return template.replace("{question}", " ".join([question, *options]))
 
 
-def _shown(item: Item) -> str:
-    """The answer shown in a demonstration: the most common one, a caption, or the letter of a choice."""
+def _shown(config: BenchmarkConfig, item: Item) -> str:
+    """The answer shown in a demonstration: the most common one, a caption, or, if letters count, that of a choice."""
     if not item.answers:
         return ""
     answer = Counter(item.answers).most_common(1)[0][0]
-    return chr(ord("A") + item.choices.index(answer)) if item.choices else answer
+    return chr(ord("A") + item.choices.index(answer)) if config.metric in LETTERED else answer
 
 
 def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, tuple[Picture, ...]]:
@@ -244,6 +248,14 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
         )
 
     return {item.key: tuple(picture(item, name) for name in item.images) for item in items}
+
+
+def _try_pictures(config: BenchmarkConfig, pictures: dict[str, tuple[Picture, ...]]) -> None:
+    try:
+        for picture in islice(chain.from_iterable(pictures.values()), TRIED):
+            picture.pixels(1)
+    except BrokenPicture as error:
+        raise RequestError(f"benchmark {config.name!r}: {undecodable(error)}") from None
 
 
 def _note(config: BenchmarkConfig, asked: int, published: int) -> str:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from mm1_lab.config import Size
+from mm1_lab.config import RequestError, Size
+from mm1_lab.data.types import BrokenPicture, Pixels
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
@@ -222,3 +223,12 @@ def test_the_library_s_own_class_loads_the_folder_and_gives_the_same_answers(
     alone = [answers([prompt])[0] for prompt in prompts]
     assert alone == [text for texts in expected for text in texts] and len(set(alone)) > 3
     assert answers(prompts) == alone
+
+
+def test_an_image_that_cannot_be_decoded_ends_an_evaluation_with_what_to_do(model: MM1) -> None:
+    class Damaged:
+        def pixels(self, side: int) -> Pixels:
+            raise BrokenPicture("pictures: 1.jpg (cut off)")
+
+    with pytest.raises(RequestError, match=r"1.jpg \(cut off\): cannot be decoded; repair the image, or remove its q"):
+        embedder_of(model).see([Damaged()])

@@ -30,7 +30,7 @@ from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
-from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.evaluate.questions import LONGEST_ANSWER, Benchmark
 from tests.data.test_bad_shards import LIES
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
 
@@ -291,6 +291,46 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert text.family == "text" and text.questions[0].references == ("4",)
 
 
+@pytest.mark.parametrize("metric", ["choice", "exact", "anls"])
+def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_path: Path, metric: str) -> None:
+    rows = [
+        {"id": n, "question": f"{n}?", "answer": ("dark red", "blue")[n % 2], "choices": ["dark red", "blue"]}
+        for n in range(4)
+    ]
+    (tmp_path / "shown.jsonl").write_text("\n".join(json.dumps(row | {"id": f"t{row['id']}"}) for row in rows))
+    benchmark = built(own(tmp_path, *rows, metric=metric, demonstrations={"questions": "shown.jsonl"}))
+    shown = {question.shown for block in benchmark.demonstrations for question in block}
+    assert shown == ({"A", "B"} if metric == "choice" else {"dark red", "blue"})
+    for answers in ([one.shown for one in benchmark.questions], [one.references[0] for one in benchmark.questions]):
+        assert score(benchmark, answers) == [100.0] * 4
+    assert benchmark.new_tokens >= len(" dark red"), "there is room for the words"
+
+
+def test_a_sentence_that_says_no_has_room(tmp_path: Path) -> None:
+    """POPE's program reads the whole first sentence; cut after `there is`, an answer would count as yes."""
+    benchmark = built(opened(tmp_path, "pope", WRITERS["pope"](tmp_path)))
+    assert benchmark.new_tokens == LONGEST_ANSWER
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """As Windows writes it; data files may have one too."""
+    (tmp_path / "own.jsonl").write_text('{"question": "a", "answer": "b"}', encoding="utf-8-sig")
+    assert built(opened(tmp_path, "mine", {"questions": "own.jsonl", "metric": "exact"}), ZERO).questions
+    values = WRITERS["vqav2"](tmp_path)
+    file = tmp_path / values["questions"]
+    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert built(opened(tmp_path, "vqav2", values)).questions
+
+
+def test_a_benchmark_of_images_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
+    values = WRITERS["vqav2"](tmp_path)
+    image = tmp_path / "val2014" / "COCO_val2014_000000000001.jpg"
+    image.write_bytes(image.read_bytes()[:-40])
+    said = refused(tmp_path, "vqav2", values)
+    assert said.startswith("benchmark 'vqav2': ") and f"val2014: {image.name} (" in said
+    assert said.endswith(": cannot be decoded; repair the image, or remove its question")
+
+
 def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
     row = {"question": "Which?", "answer": "red", "choices": ["red", "blue", "green"]}
     benchmark = built(own(tmp_path, row, metric="circular"), ZERO)
@@ -319,8 +359,8 @@ def test_pictures_become_squares_as_the_data_say(tmp_path: Path) -> None:
     assert pixels(pictures="squeeze")[0, 0].min() > 200
     assert not np.array_equal(pixels(pictures="crop"), pixels(pictures="squeeze"))
     limited = open_benchmark(configuration("mine", values), tmp_path, "", "pad", 63)
-    with pytest.raises(BrokenPicture, match="16 × 4 pixels exceed the limit of 63"):
-        built(limited, ZERO).questions[0].pictures[0].pixels(8)
+    with pytest.raises(RequestError, match="16 × 4 pixels exceed the limit of 63"):
+        built(limited, ZERO)
     squeezed, padded = (
         open_benchmark(configuration("mine", values), tmp_path, "", shape) for shape in ("squeeze", "pad")
     )
@@ -533,6 +573,16 @@ def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:
         check_benchmarks([own(tmp_path, row, metric="yes-no")], ZERO)
     with pytest.raises(RequestError, match="has no choices"):
         check_benchmarks([own(tmp_path, row, metric="choice")], ZERO)
+    letters = {"question": "a", "answer": "1", "choices": list(map(str, range(27)))}
+    with pytest.raises(RequestError, match="question 1 has 27 choices, more than there are letters"):
+        check_benchmarks([own(tmp_path, letters, metric="circular")], ZERO)
+    for prompt in ("", "Answer:", "{Question}"):
+        with pytest.raises(RequestError, match=r"'mine': its prompt .* does not contain {question}, so that no quest"):
+            check_benchmarks([own(tmp_path, row, prompt=prompt)], ZERO)
+    draw(tmp_path / "1.png", 1)
+    assert (
+        built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO).questions[0].prompt == "Colour:"
+    )
     config = own(tmp_path, row)
     with pytest.raises(RequestError, match="2 benchmarks are named 'mine'"):
         check_benchmarks([config, config], ZERO)
