@@ -288,20 +288,26 @@ def _config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise RequestError(f"{folder}: has no config.json, so it is not a model of the transformers library")
     try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
         raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
+    if getattr(config, "quantization_config", None):
+        raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
+    return config
 
 
 def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation for pixel values between 0 and 1, from the folder's preprocessor configuration."""
     path = folder / "preprocessor_config.json"
+    if not path.is_file() and (folder / "processor_config.json").is_file():
+        path = folder / "processor_config.json"  # where version 5 of the library saves a whole processor
     if not path.is_file():
         raise RequestError(f"{name}: has no preprocessor_config.json, which defines how its images are normalised")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        values = values.get("image_processor", values)
         mean, std = (tuple(map(float, values[key])) for key in ("image_mean", "image_std"))
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise RequestError(f"{path}: must contain image_mean and image_std ({reason})") from None
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):

@@ -129,8 +129,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
             f"tokenizer: {folder} has ids up to {entries - 1}, but its decoder's embedding has only {rows} rows; "
             "use the tokenizer that the decoder was trained with"
         )
-    if backend.token_to_id(IMAGE) is None:
-        backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
+    # Also if it is there: as an ordinary token it would be found in text.
+    backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(
         backend,
         pad=end if loaded.pad_token_id is None else loaded.pad_token_id,

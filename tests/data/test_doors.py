@@ -214,7 +214,7 @@ def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:
 def test_numbers_of_16_bits_are_brightness_up_to_65535(ending: str) -> None:
     grey = np.repeat(np.repeat(np.array([[0, 65535], [16448, 32896]], np.uint16), 40, 0), 40, 1)
     assert seen(Pillow.fromarray(grey), ending).tolist() == [[0, 255], [64, 128]]
-    with pytest.raises(BrokenPicture, match="a picture .its pixels are numbers of 32 bits; convert it to 8 bits"):
+    with pytest.raises(BrokenPicture, match=r"a picture \(its pixels are numbers of 32 bits; convert it to"):
         seen(Pillow.fromarray(grey.astype(np.float32)), "TIFF")
 
 

@@ -80,6 +80,17 @@ def test_an_image_token_that_is_there_is_used(tmp_path: Path) -> None:
     assert (ours.image, ours.size) == (theirs.convert_tokens_to_ids("<image>"), len(theirs))
 
 
+def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path: Path) -> None:
+    """As `add_tokens` leaves it; a text that spells it would have an image token without an image."""
+    folder = saved(tmp_path, eos_token="</s>")
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    theirs.add_tokens(["<image>"])
+    theirs.save_pretrained(folder)
+    ours = folder_tokenizer(folder)
+    assert ours.image == theirs.convert_tokens_to_ids("<image>") in theirs.encode("an <image>")
+    assert ours.image not in ours.encode("an <image>")
+
+
 def test_the_end_token_stands_in_for_a_missing_begin_or_padding(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,9 @@ from torch import nn
 from transformers import (
     Aimv2VisionModel,
     AutoModelForCausalLM,
+    CLIPImageProcessorPil,
+    CLIPProcessor,
+    CLIPTokenizer,
     CLIPVisionModel,
     Dinov2Model,
     Siglip2ImageProcessorPil,
@@ -217,6 +220,29 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path, text: str) ->
     with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
         read_encoder(Pretrained(weights=str(folder)))
     assert len(str(refused.value)) - len(str(folder)) < 300
+
+
+def test_a_processor_saved_by_version_5_of_the_library_holds_the_normalisation(tmp_path: Path) -> None:
+    folder = saved.save_encoder("clip", tmp_path)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(RequestError, match=r"has no preprocessor_config\.json"):
+        read_encoder(Pretrained(weights=str(folder)))
+    words = CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}, merges=[])
+    images = CLIPImageProcessorPil(image_mean=saved.MEAN, image_std=saved.STD)
+    CLIPProcessor(image_processor=images, tokenizer=words).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+    facts = read_encoder(Pretrained(weights=str(folder)))
+    assert (facts.mean, facts.std) == (saved.MEAN, saved.STD)
+
+
+def test_quantised_weights_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    for folder, read in (
+        (saved.save_encoder("siglip2", tmp_path / "tower"), read_encoder),
+        (saved.save_decoder("llama", tmp_path / "decoder"), read_decoder),
+    ):
+        change(folder, "config.json", "quantization_config", {"quant_method": "fp8", "bits": 8})
+        with pytest.raises(RequestError, match="its weights are quantised, so it cannot be trained; give the original"):
+            read(Pretrained(weights=str(folder)))
 
 
 def test_weights_that_are_damaged(tmp_path: Path) -> None:
