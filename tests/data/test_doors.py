@@ -202,6 +202,17 @@ def test_how_images_become_square(files: Any, shape: str, expected: list[list[in
     assert len(identities) == 2
 
 
+def test_equal_tables_beside_other_images_are_not_taken_for_one(files: Any) -> None:
+    for number, folder in enumerate("ab"):
+        (files.folder / folder).mkdir()
+        (files.folder / folder / "1.png").write_bytes(files.png(number))
+        (files.folder / folder / "list.csv").write_text("image,caption\n1.png,a picture\n")
+    with pytest.raises(RequestError, match=r"a/list\.csv and .*b/list\.csv have the same content; list the images of"):
+        open_captions(files, "a/list.csv", "b/list.csv")
+    (files.folder / "a" / "again.csv").write_text("image,caption\n1.png,a picture\n")
+    assert len(open_captions(files, "a/list.csv", "a/again.csv").collection("captions")) == 1, "the same twice"
+
+
 def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:
     """The middle of each quarter of a picture's first channel, read from a file as training reads it."""
     stream = io.BytesIO()

@@ -63,7 +63,14 @@ class Collection:
     def __init__(
         self, reader: str, shards: Sequence[Shard], cache: Path, copies: Copies, decoder: ImageDecoder
     ) -> None:
-        by_digest = {shard.digest: shard for shard in shards}
+        by_digest: dict[str, Shard] = {}
+        for shard in shards:
+            same = by_digest.setdefault(shard.digest, shard)
+            if shard.beside and Path(shard.file.name).parent != Path(same.file.name).parent:
+                raise RequestError(
+                    f"{same.file.name} and {shard.file.name} have the same content; list the images of both folders in "
+                    "one table above them, or name only one of the two"
+                )
         self.reader = reader
         self.shards = [by_digest[digest] for digest in sorted(by_digest)]
         self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
