@@ -16,8 +16,8 @@ from mm1_lab.evaluate.generation import answer_one
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1, build_mm1, load_weights
 
-NEW_TOKENS = 64
-"""The longest answer; the world's longest descriptions have 40."""
+NEW_TOKENS, NEW_WORLD_TOKENS = 512, 64
+"""The longest answer; a detailed description has about 200, the world's longest 40."""
 
 
 def open_image(path: Path, decoder: ImageDecoder) -> Picture:
@@ -64,13 +64,13 @@ class Chat:
         continues = len(self.so_far.tokens) > 1 and not self.is_world
         prompt = prompt_of(request.lower()) if self.is_world else chat_prompt(request)
         image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
-        opening = tuple(tokenizer.encode("\n")) if continues else ()
+        before, after = ("\n" if continues else "", prompt) if pictures else ("", "\n" * continues + prompt)
         try:
-            turn = Segment(opening + image + tuple(tokenizer.encode(prompt)), tuple(pictures))
+            turn = Segment((*tokenizer.encode(before), *image, *tokenizer.encode(after)), tuple(pictures))
         except KeyError as error:
             text = f"this model knows only the world's words, and {error} is none of them"
             raise RequestError(text) from None
-        stop = ("tell :",) if self.is_world else ("\nUser:",)
-        answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, NEW_TOKENS)
+        stop, longest = (("tell :",), NEW_WORLD_TOKENS) if self.is_world else (("\nUser:",), NEW_TOKENS)
+        answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, longest)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

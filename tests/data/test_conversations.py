@@ -5,10 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards.conversations import chat_prompt
 from mm1_lab.data.types import Answer, Limits
 
 LIMITS = Limits(128, 4, 4)
@@ -77,26 +82,43 @@ def told(data: Shards, name: str, sample: int) -> list[str]:
     return parts
 
 
-FIRST = ["P1", "User: What is it?", "\nAssistant:", "[ A square.]"]
-SECOND = ["\n", "User: Its colour?", "\nAssistant:", "[ Green.]"]
-TEXT = ["User: 2 + 2?", "\nAssistant:", "[ 4]"]
+FIRST = ["P1", "User: What is it?\nAssistant:", "[ A square.]"]
+SECOND = ["\nUser: Its colour?\nAssistant:", "[ Green.]"]
+TEXT = ["User: 2 + 2?\nAssistant:", "[ 4]"]
 
 
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
         (llava, [
-            FIRST + SECOND, ["User: Compare ", "P1", " with ", "P2", " now", "\nAssistant:", "[ They differ.]"], TEXT]),
-        (cauldron, [FIRST + SECOND, ["P1", "P2", "User: Compare.", "\nAssistant:", "[ They differ.]"], TEXT]),
+            FIRST + SECOND, ["User: Compare ", "P1", " with ", "P2", " now\nAssistant:", "[ They differ.]"], TEXT]),
+        (cauldron, [FIRST + SECOND, ["P1", "P2", "User: Compare.\nAssistant:", "[ They differ.]"], TEXT]),
         (messages, [
-            ["Be short.\n", *FIRST, "\n", "User: And", "P2", "this?", "\nAssistant:", "[ Another.]"],
-            ["P1", "User: What?", "\nAssistant:", "[ Green.]"], TEXT]),
+            ["Be short.\n", *FIRST, "\nUser: And", "P2", "this?\nAssistant:", "[ Another.]"],
+            ["P1", "User: What?\nAssistant:", "[ Green.]"], TEXT]),
     ],
 )  # fmt: skip
 def test_three_public_forms(files: Any, write: Callable[[Any], str], expected: list[list[str]]) -> None:
     data = opened(files, mine={"files": write(files), "weight": 3})
     assert data.identity.instructions == {"mine": 3}
     assert [told(data, "mine", sample) for sample in range(3)] == expected
+
+
+def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) -> None:
+    """Qwen's and Llama 3's way of splitting words joins punctuation and the line break after it: `?\\n`."""
+    words = Backend(models.BPE())
+    split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?[^\s\p{L}]+[\r\n]*|\s+"), "isolated")
+    words.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    words.train_from_iterator(["Why?\n"] * 9, BpeTrainer(initial_alphabet=alphabet, show_progress=False))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(files.folder / "words")
+    opened(files, mine={"files": llava(files)})  # writes the files
+    data = files.open(text="text.jsonl", instructions={"mine": {"files": "llava.json"}}, tokenizer="words")
+    asked, _ = data.conversations["mine"].parts(2)
+    assert data.tokenizer.encode(str(asked)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
+    assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(asked))
+    ids = data.conversations["mine"].tokens(0, data.tokenizer).sample(2).tolist()
+    assert ids == data.tokenizer.encode(chat_prompt("2 + 2?")) + data.tokenizer.encode(" 4"), "rows are planned so too"
 
 
 def test_rows_hold_whole_conversations_and_every_one_once_per_epoch(files: Any) -> None:

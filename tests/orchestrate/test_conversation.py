@@ -1,14 +1,19 @@
 """Talking to a model: what it reads is all that was said, in the form that it was tuned on."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from jinja2 import Template
 from PIL import Image
+from tokenizers.normalizers import Prepend
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.shards.conversations import chat_prompt
 from mm1_lab.data.shards.decoding import ImageDecoder
+from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.world import World
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.model import build_mm1
@@ -38,6 +43,21 @@ def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
     assert " ".join(said.split()) == " ".join(expected.split())
     talk.forget()
     assert talk.so_far.tokens == (tokenizer.begin,)
+
+
+def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_long(tmp_path: Path) -> None:
+    """With a tokenizer that, like Llama 2's, begins each text that it is given with a space of its own."""
+    backend = bpe_tokenizer(["User: why?\nAssistant: so it is.\n"], 300, tmp_path).backend
+    backend.normalizer = Prepend("_")
+    words = BackendTokenizer(backend, *map(backend.token_to_id, SPECIAL.values()))
+    stage = resolve("arm", Recipe(sft=SftRecipe()), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
+    data: Any = SimpleNamespace(tokenizer=words, identity=SimpleNamespace(kind="shards"))
+    torch.manual_seed(1)
+    chat = Chat(stage, build_mm1(stage, words).eval(), data)
+    first, second = chat.say("why?"), chat.say("how?")
+    parts = [chat_prompt("why?"), f" {first}", f"\n{chat_prompt('how?')}", f" {second}"]
+    assert chat.so_far.tokens == (words.begin, *(token for part in parts for token in words.encode(part)))
+    assert max(len(words.encode(first)), len(words.encode(second))) > 64
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:

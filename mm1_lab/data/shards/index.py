@@ -29,6 +29,8 @@ from mm1_lab.source_code import code_hash
 
 INDEX_VERSION = 4
 """Increased when the format of the index changes, so that cached indexes in an old format are ignored."""
+CONVERSATIONS_INDEX_VERSION = 5
+"""That of conversations alone, whose texts have been joined since."""
 LARGE = 1_000_000
 """A source with more samples is read in windows of files, so that no list of all its samples is held in memory."""
 HELD_OUT_SHARE = 0.05
@@ -70,6 +72,10 @@ class Shard:
     """The separate image files that a table refers to, with their sizes."""
 
 
+def index_version(reader: str) -> int:
+    return CONVERSATIONS_INDEX_VERSION if reader == "conversations" else INDEX_VERSION
+
+
 def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copies) -> Shard:
     """Indexes the file unless its index is cached; safe to run in several processes at once.
 
@@ -78,7 +84,7 @@ def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copie
     """
     content = "" if file.is_remote else _digest(Path(file.name))
     found_by = file if file.is_remote else content if file.size <= WHOLE else f"{content} {file.date}"
-    name = short_hash(INDEX_VERSION, reader, code_hash("reader", reader), longest, found_by)
+    name = short_hash(index_version(reader), reader, code_hash("reader", reader), longest, found_by)
     folder = cache / "files" / name
     if not folder.exists():
         path = copies.path(file)
@@ -137,9 +143,10 @@ def _build(reading: Reading, reader: str, folder: Path, content: str) -> None:
 def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     for sample in samples:
-        texts = [part if isinstance(part, str) else None for part in sample.parts]
-        images = [_image(part) for part in sample.parts if isinstance(part, Image)]
-        answers = [at for at, part in enumerate(sample.parts) if isinstance(part, Answer)]
+        parts = _joined(sample.parts)
+        texts = [part if isinstance(part, str) else None for part in parts]
+        images = [_image(part) for part in parts if isinstance(part, Image)]
+        answers = [at for at, part in enumerate(parts) if isinstance(part, Answer)]
         row = {"name": sample.name, "texts": texts, "answers": answers, "images": images}
         rows.append({"split": split_number(sample.key), **row})
         if len(rows) == BATCH:
@@ -147,6 +154,18 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
             rows = []
     if rows:
         yield rows
+
+
+def _joined(parts: Sequence[str | Image]) -> list[str | Image]:
+    """Joins adjacent texts, except answers: tokens may span what a reader divides, as `?\\n` does in Qwen's tokenizer,
+    and prompts of a conversation or a benchmark are tokenised whole."""
+    joined: list[str | Image] = []
+    for part in parts:
+        if joined and type(part) is str and type(joined[-1]) is str:
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
 
 
 def _image(image: Image) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mm1_lab.data.shards.cache import short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION
 from mm1_lab.data.shards.collection import Collection, open_shards
 from mm1_lab.data.shards.datafile import DataFile, OwnSource, read_data_file, set_key
-from mm1_lab.data.shards.index import INDEX_VERSION, LARGE
+from mm1_lab.data.shards.index import LARGE, index_version
 from mm1_lab.data.shards.remote import Copies
 from mm1_lab.data.shards.shard_rows import ConversationRows, Rows, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
@@ -29,7 +29,12 @@ CONVERSATIONS_VERSION = 1
 def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: int) -> Path:
     """Where `mm1-lab index` stores the table of the files that the data file `path` lists for a source."""
     key = short_hash(
-        INDEX_VERSION, str(path.resolve()), name, source.reader, code_hash("reader", source.reader), longest
+        index_version(source.reader),
+        str(path.resolve()),
+        name,
+        source.reader,
+        code_hash("reader", source.reader),
+        longest,
     )
     return folder / "tables" / f"{key}.parquet"
 
