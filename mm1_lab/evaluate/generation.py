@@ -70,17 +70,21 @@ def answer_one(
     tokenizer: Tokenizer,
     stop: tuple[str, ...],
     new_tokens: int,
+    lines: bool = False,
 ) -> str:
-    """The answer to a single question, up to the first stop word."""
+    """The answer to a single question, up to the first stop word; see `cut_answer` for `lines`."""
     ((text,),), _ = generate(embedder, [Group(prefix, (question,))], tokenizer, stop, new_tokens, 1)
-    return cut_answer(text, stop)
+    return cut_answer(text, stop, lines)
 
 
-def cut_answer(text: str, stop: tuple[str, ...]) -> str:
-    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces."""
+def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
+    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces.
+
+    `lines`: keeps line breaks and tabs, as the answer may have several lines.
+    """
     ends = [at for word in stop if (at := text.find(word)) >= 0]
-    answer = text[: min(ends, default=len(text))]
-    return "".join(letter if letter.isprintable() else " " for letter in answer).strip()
+    answer, kept = text[: min(ends, default=len(text))], "\n\t" if lines else ""
+    return "".join(letter if letter.isprintable() or letter in kept else " " for letter in answer).strip()
 
 
 def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:

@@ -96,7 +96,8 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         def write(self, context: str, limits: dict[str, Any]) -> str:
             until, most = limits.get("until") or (), int(limits.get("max_gen_toks") or NEW_TOKENS)
             stop = (until,) if isinstance(until, str) else tuple(until)
-            return answer_one(embedder, begin, read(context, most), tokenizer, stop, most)
+            # a task's filters may read the answer line by line
+            return answer_one(embedder, begin, read(context, most), tokenizer, stop, most, lines=True)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
             raise RequestError("text_tasks: rolling likelihood (perplexity) is not supported; choose other tasks")

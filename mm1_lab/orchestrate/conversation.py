@@ -71,6 +71,6 @@ class Chat:
             text = f"this model knows only the world's words, and {error} is none of them"
             raise RequestError(text) from None
         stop, longest = (("tell :",), NEW_WORLD_TOKENS) if self.is_world else (("\nUser:",), NEW_TOKENS)
-        answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, longest)
+        answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, longest, lines=not self.is_world)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

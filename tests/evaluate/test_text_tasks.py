@@ -12,7 +12,7 @@ import yaml
 
 from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, load_scale, resolve
 from mm1_lab.data.world import World
-from mm1_lab.evaluate import text_tasks
+from mm1_lab.evaluate import generation, text_tasks
 from mm1_lab.evaluate.text_tasks import ask_text_tasks, open_task
 from mm1_lab.model import MM1, build_mm1
 from mm1_lab.orchestrate.planning.request import with_benchmarks
@@ -141,7 +141,7 @@ class Stub:
 def test_rows_are_those_of_the_first_filter_and_of_the_choice_that_was_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stop word given as a text is one word, not its letters."""
+    """A stop word given as a text is one word, not its letters; an answer keeps its lines, which filters may read."""
     written = {"doc": [], "doc_id": 0, "exact_match": 1.0, "acc_norm": 1.0}
     likely = [(-3.0, False), (-4.0, False)]  # per letter, the second is more likely
     cases = [
@@ -153,7 +153,12 @@ def test_rows_are_those_of_the_first_filter_and_of_the_choice_that_was_scored(
         ),
     ]
     stops: list[tuple[str, ...]] = []
-    monkeypatch.setattr(text_tasks, "answer_one", lambda *arguments: stops.append(arguments[4]) or "red")
+
+    def generate(*arguments: Any) -> Any:
+        stops.append(arguments[3])
+        return [[" So:\n#### red is it blue"]], [[None]]
+
+    monkeypatch.setattr(generation, "generate", generate)
     for values, samples, prediction in cases:
         stub = Stub(samples, values)
         for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
@@ -162,7 +167,7 @@ def test_rows_are_those_of_the_first_filter_and_of_the_choice_that_was_scored(
         monkeypatch.setitem(sys.modules, "lm_eval.api.task", task)  # type: ignore[arg-type]
         stage, model = small(write(tmp_path, values))
         (row,) = ask_text_tasks(stage, model, World().tokenizer)
-        assert (row.prediction, row.score, stub.said) == (prediction, 100.0, ["red"])
+        assert (row.prediction, row.score, stub.said) == (prediction, 100.0, ["So:\n#### red"])
     assert stops == [("is it",)] * 2
 
 
