@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mm1_lab.config import LARGEST_PICTURE, RequestError
 from mm1_lab.data.pixels import MEAN_COLOUR
@@ -59,6 +59,8 @@ class ImageDecoder:
                 small = square(as_shown(image), side, self.shape)
         except RequestError:  # the connection failed, which says nothing about the image
             raise
+        except UnidentifiedImageError:  # whose message holds an address instead of a name
+            raise BrokenPicture(f"{name} (is none of {', '.join(FORMATS)}; convert it)") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
             raise BrokenPicture(f"{name} ({str(error).strip() or type(error).__name__})") from error
         pixels = np.asarray(small)
