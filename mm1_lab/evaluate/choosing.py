@@ -77,13 +77,21 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) ->
             f"benchmark {config.name!r}: names no demonstrations, but is evaluated at {shots} shots; "
             "add `demonstrations: {…}` with its training split, or `shots: [0]`"
         )
-    examples = [item for item in _read(config, config.demonstrations) if item.answers]
+    asked = {_content(config, item) for item in items}
+    shown = (item for item in _read(config, config.demonstrations) if item.answers)
+    examples = [item for item in shown if _content(config.demonstrations, item) not in asked]
     if len(examples) < shots:
         raise RequestError(
-            f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers, but {shots} shots; "
+            f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers that are not among the "
+            f"questions, but {shots} shots; "
             f"add demonstrations, or use fewer shots (`shots: [0]`)"
         )
     return items[: settings.questions], examples[: settings.blocks * shots], len(items)
+
+
+def _content(files: BenchmarkFiles, item: Item) -> tuple[object, ...]:
+    """What makes an item the same question, whatever its id; equal names in two folders are different images."""
+    return files.images if item.images else "", item.images, item.question, item.choices
 
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:

@@ -65,7 +65,8 @@ def test_of_users_data_with_benchmarks_of_their_own(tmp_path: Path) -> None:
     """One of fewer questions than are asked, one in every order of its choices, one at its own numbers of shots."""
 
     def write(name: str, count: int) -> str:
-        rows = [{"id": n, "question": f"Which {n}?", "answer": "red", "choices": ["red", "blue"]} for n in range(count)]
+        asked = {"answer": "red", "choices": ["red", "blue"]}
+        rows = [asked | {"id": n, "question": f"Which {n} of {name}?"} for n in range(count)]
         (tmp_path / name).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         return name
 

@@ -297,13 +297,33 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
         {"id": n, "question": f"{n}?", "answer": ("dark red", "blue")[n % 2], "choices": ["dark red", "blue"]}
         for n in range(4)
     ]
-    (tmp_path / "shown.jsonl").write_text("\n".join(json.dumps(row | {"id": f"t{row['id']}"}) for row in rows))
+    shown = "\n".join(json.dumps(row | {"question": f"And {row['id']}?"}) for row in rows)
+    (tmp_path / "shown.jsonl").write_text(shown)
     benchmark = built(own(tmp_path, *rows, metric=metric, demonstrations={"questions": "shown.jsonl"}))
-    shown = {question.shown for block in benchmark.demonstrations for question in block}
-    assert shown == ({"A", "B"} if metric == "choice" else {"dark red", "blue"})
-    for answers in ([one.shown for one in benchmark.questions], [one.references[0] for one in benchmark.questions]):
-        assert score(benchmark, answers) == [100.0] * 4
+    answers = {question.shown for block in benchmark.demonstrations for question in block}
+    assert answers == ({"A", "B"} if metric == "choice" else {"dark red", "blue"})
+    for said in ([one.shown for one in benchmark.questions], [one.references[0] for one in benchmark.questions]):
+        assert score(benchmark, said) == [100.0] * 4
     assert benchmark.new_tokens >= len(" dark red"), "there is room for the words"
+
+
+def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
+    """A file of demonstrations may hold all questions, those that are asked too."""
+    for folder in ("asked", "elsewhere"):
+        draw(tmp_path / folder / "1.png", 1)
+    rows = [{"image": "1.png", "question": f"{n}?", "answer": str(n)} for n in range(6)]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    demonstrations = {"questions": "all.jsonl"}
+    benchmark = built(own(tmp_path, *rows[:3], images="asked", demonstrations=demonstrations))
+    assert {one.shown for block in benchmark.demonstrations for one in block} == {"3", "4", "5"}
+    apart = demonstrations | {"images": "elsewhere"}
+    benchmark = built(own(tmp_path, *rows[:3], images="asked", demonstrations=apart))
+    assert len({one.shown for block in benchmark.demonstrations for one in block}) == 6, "images of another folder"
+    values = {"questions": "own.jsonl", "metric": "exact", "images": "asked", "demonstrations": demonstrations}
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows[:4])))
+    assert "only 1 demonstrations with answers that are not among the questions, but 2" in refused(
+        tmp_path, "m", values
+    )
 
 
 def test_a_sentence_that_says_no_has_room(tmp_path: Path) -> None:
@@ -391,6 +411,7 @@ def test_what_a_python_file_returns_is_checked_and_may_come_from_one_program_for
     )
     for name in ("test.py", "train.py"):
         (tmp_path / name).write_text(program)
+    (tmp_path / "train.py").write_text(program.replace("f'{n}?'", "f'and {n}?'"))
     values = {"format": "test.py", "metric": "choice", "demonstrations": {"format": "train.py"}}
     assert len(built(opened(tmp_path, "mine", values)).demonstrations[0]) == 2
     assert opened(tmp_path, "mine", values | {"demonstrations": {"images": "training"}}).demonstrations
@@ -476,7 +497,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "are the same as the questions" in refused(tmp_path, "vqav2", values | itself)
     assert "names no demonstrations" in refused(tmp_path, "vqav2", {**values, "demonstrations": None})
     many = SETTINGS.model_copy(update={"shots": (16,)})
-    assert "3 demonstrations with answers, but 16" in refused(tmp_path, "vqav2", values, many)
+    assert "3 demonstrations with answers that are not among the questions, but 16" in refused(
+        tmp_path, "vqav2", values, many
+    )
     (tmp_path / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
     assert "has no image 'COCO_val2014_000000000001.jpg' of question 10" in refused(tmp_path, "vqav2", values)
     assert "'image_name'" not in refused(tmp_path, "vqav2", values | {"image_name": "{nothing}.jpg"})
