@@ -82,8 +82,8 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) ->
     examples = [item for item in shown if _content(config.demonstrations, item) not in asked]
     if len(examples) < shots:
         raise RequestError(
-            f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers that are not among the "
-            f"questions, but {shots} shots; "
+            f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers, other than the questions, "
+            f"but {shots} shots; "
             f"add demonstrations, or use fewer shots (`shots: [0]`)"
         )
     return items[: settings.questions], examples[: settings.blocks * shots], len(items)

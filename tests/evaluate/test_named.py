@@ -321,9 +321,7 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     assert len({one.shown for block in benchmark.demonstrations for one in block}) == 6, "images of another folder"
     values = {"questions": "own.jsonl", "metric": "exact", "images": "asked", "demonstrations": demonstrations}
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows[:4])))
-    assert "only 1 demonstrations with answers that are not among the questions, but 2" in refused(
-        tmp_path, "m", values
-    )
+    assert "only 1 demonstrations with answers, other than the questions, but 2" in refused(tmp_path, "m", values)
 
 
 def test_a_sentence_that_says_no_has_room(tmp_path: Path) -> None:
@@ -497,9 +495,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "are the same as the questions" in refused(tmp_path, "vqav2", values | itself)
     assert "names no demonstrations" in refused(tmp_path, "vqav2", {**values, "demonstrations": None})
     many = SETTINGS.model_copy(update={"shots": (16,)})
-    assert "3 demonstrations with answers that are not among the questions, but 16" in refused(
-        tmp_path, "vqav2", values, many
-    )
+    assert "3 demonstrations with answers, other than the questions, but 16" in refused(tmp_path, "vqav2", values, many)
     (tmp_path / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
     assert "has no image 'COCO_val2014_000000000001.jpg' of question 10" in refused(tmp_path, "vqav2", values)
     assert "'image_name'" not in refused(tmp_path, "vqav2", values | {"image_name": "{nothing}.jpg"})
