@@ -6,7 +6,7 @@ Columns:
 - `estimate`, `error`, `df`, `low`, `high` (95 %) and `interval`, the unit of these: `seeds`, or with one seed
   `questions`, conditional on the models at hand, like `low_questions` and `high_questions`;
 - `p_supported`, `p_contradicted`, `p_smaller`, the p values of the possible statements, and `p`, the smallest. In a
-  growing sweep these are over its looks, and `chance` is the probability that the last look decides;
+  growing sweep these are over its looks, and `now_supported`, … are those of its present look alone;
 - `smallest_difference` that such a sweep finds with 80 % power, `seeds_needed` to decide a claim that is not decided;
 - `seeds`, `seed_list`, `seeds_are` (`development`: used to tune world and recipe; `confirmatory`; `mixed`);
 - `without_floor`, `without_floor_low`, `without_floor_high`: the same difference without kinds of question on the
@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.judging.sequential import chance_yet, over_looks
+from analysis.judging.sequential import over_looks
 from analysis.paper import PaperNumber
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
 from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
@@ -111,8 +111,7 @@ def _contrast_row(study: Study, claim: Claim, reason: str, kept: Study | None) -
     row["content"] = content.get("estimate", np.nan)
     floorless = ("without_floor", "without_floor_low", "without_floor_high")
     row |= {f"content_{name}": content.get(name, np.nan) for name in (*BY_CONTENT, *floorless)}
-    if chances := [one["chance"] for one in by.values() if "chance" in one]:
-        row["chance"] = min(chances)
+    row |= {f"now_{name}": p for name, p in of_both(*(p_columns(one, "now") for one in (row, content))).items()}
     del row["says"], row["scored_by"]
     return row
 
@@ -150,8 +149,8 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     found = over_seeds or over_questions
     p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
     growing: dict[str, float] = {}
-    if (looks := study.manifest.looks) and over_seeds:
-        growing["chance"] = max((chance_yet(one, len(seeds), looks[-1]) for one in p.values()), default=np.nan)
+    if study.manifest.looks and over_seeds:
+        growing = {f"now_{name}": one for name, one in p.items()}
         p = _over_looks(study, claim, values, seeds)
         reason = reason or ("" if p else "before the first look")
     lacking = "one seed" if found else "no scores" if any(_merged(study, claim.weights).values()) else "the same trials"
@@ -303,8 +302,9 @@ def only_one(
     return "by wording only" if by_wording else "by content only"
 
 
-def p_columns(row: Mapping[Any, Any]) -> dict[str, float]:
-    found = {name: float(row[f"p_{name}"]) for name in ("supported", "contradicted", "smaller")}
+def p_columns(row: Mapping[Any, Any], prefix: str = "p") -> dict[str, float]:
+    """The p values of a row's statements; with the prefix `now` those of a growing study by its present look alone."""
+    found = {name: float(row.get(f"{prefix}_{name}", np.nan)) for name in ("supported", "contradicted", "smaller")}
     return {name: value for name, value in found.items() if not np.isnan(value)}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.judging.claims import claim_of, grounds, judge_claims, say
+from analysis.judging.claims import claim_of, grounds, judge_claims, p_columns, say
 from analysis.judging.lessons import Lesson, claims_of, known_lessons
-from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, nominal_levels
+from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
 from analysis.judging.validity import failed_gates, validity_rows
 from analysis.judging.verdicts import combined, lesson_parts, lessons_about
 from analysis.statistics import LEVEL
@@ -51,7 +51,7 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
     every, sweep, arms = list(lessons), study.sweep, set[str]()
     if (reason := grounds(study, failed)) not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(sweep.arms)
-    parts = lesson_parts(study, every, failed)
+    parts, looks = lesson_parts(study, every, failed), study.manifest.looks
     questions = []
     for lesson in lessons_about(study, every):
         rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
@@ -63,16 +63,16 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
             for claim in claims_of(part, lesson, sweep, sweep.arms)
         ]
         if claims:
-            questions.append((lesson.name, say(p, len(every)) if p else "", rows, claims))
+            now = combined(rows, "now")["both"] if p and looks else {}
+            questions.append((lesson.name, say(p, len(every)) if p else "", now, claims))
     if not questions:
-        judged = judge_claims(study, failed)
-        for contrast in sweep.contrasts:
-            rows = judged[judged["claim"] == contrast.claim]
-            questions.append((contrast.claim, rows["verdict"].iloc[0], rows, [claim_of(contrast)]))
+        judged = judge_claims(study, failed).to_dict("records")
+        for contrast, row in zip(sweep.contrasts, judged, strict=True):
+            questions.append((contrast.claim, row["verdict"], p_columns(row, "now"), [claim_of(contrast)]))
     lines = []
-    is_last = bool(looks := study.manifest.looks) and len(study.seeds) >= looks[-1]
-    for name, verdict, rows, claims in questions:
-        chance = rows["chance"].min() if "chance" in rows else float("nan")
+    is_last = bool(looks) and len(study.seeds) >= looks[-1]
+    for name, verdict, now, claims in questions:
+        chance = max((chance_yet(p, len(study.seeds), looks[-1]) for p in now.values()), default=float("nan"))
         if verdict not in ("", "undecided", "not judged"):
             lines.append(f"{name}: {verdict}")
         elif is_last:

@@ -165,17 +165,17 @@ def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdic
 DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
 
 
-def combined(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+def combined(rows: pd.DataFrame, prefix: str = "p") -> dict[str, dict[str, float]]:
     """The p values of a lesson's statements by `wording`, by `content` (empty without such scores), and by `both`.
 
-    All are empty if no part decides or if a deciding part has no p.
+    All are empty if no part decides or if a deciding part has no p. `prefix` is as in `p_columns`.
     """
     deciding = rows[rows["decides"].astype(bool)]
     if deciding.empty or deciding["p"].isna().any():
         return {"wording": {}, "content": {}, "both": {}}
     by_content = deciding["scored_by"] == "content"
     wording, content = (
-        combine([p_columns(row) for row in deciding[chosen].to_dict("records")])
+        combine([p_columns(row, prefix) for row in deciding[chosen].to_dict("records")])
         for chosen in (~by_content, by_content | ~deciding["part"].isin(deciding["part"][by_content]))
     )
     return {"wording": wording, "content": content if by_content.any() else {}, "both": of_both(wording, content)}

@@ -96,6 +96,19 @@ def test_seeds_go_where_they_can_decide() -> None:
     assert arms == [] and lines[2].startswith("none lifts: undecided by itself"), "the last look leaves no chance"
 
 
+def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> None:
+    falls = Contrast(claim="little falls", first="little", second="base", measure="average", expect="less")
+    sweep = SWEEP.model_copy(update={"contrasts": (falls, CLAIMS[2])})
+    lifts = {"base": (0, 0, 0), "little": (1, 1, 1), "none": (-0.5, -0.5, -0.5)}
+    study = with_looks(study_of(sweep, range(4), lifts=lifts, arms=lifts), LOOKS)
+    said = dict(line.split(": ", 1) for line in standing(study, ())[0])
+    assert said["none lifts"].startswith("given up") and said["little falls"].startswith("open")
+    values = {"name": "ours", "claim": "c", "paper": "p", "section": "s", "sweep": "own", "margin": "none"}
+    parts = [{"contrast": claim.claim} for claim in sweep.contrasts]
+    (line,), arms = standing(study, [Lesson.parse(values | {"parts": parts}, "here")])
+    assert line.startswith("ours: open, a chance of") and arms == ["base", "little", "none"]
+
+
 def test_levels_are_told_beforehand() -> None:
     assert "0.0026 after 4" in looks_text(LOOKS) and "5% in all" in looks_text(LOOKS)
 
