@@ -4,9 +4,9 @@ import math
 import re
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mm1_lab.config.base import Config, keys_at, override
 from mm1_lab.config.errors import RequestError, nearest, short
@@ -47,6 +47,12 @@ class Contrast(Config):
         if not re.fullmatch(r"(content )?(average|text-core|unparsed %|(.+ )?\d{1,4}-shot)", measure):
             raise ValueError("is not a measure; use text-core, average, 4-shot, or for one family, vqa 0-shot")
         return measure
+
+    @model_validator(mode="after")
+    def _equivalence_has_a_margin(self) -> Self:
+        if self.expect == "equivalent" and self.margin == 0:
+            raise ValueError("no difference is within 0 points; give `equivalent` a margin, for example 3")
+        return self
 
 
 class Search(Config):

@@ -210,6 +210,10 @@ def test_size_counts() -> None:
             "contrast 'c' compares 'a' with itself",
         ),
         (
+            "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: 0-shot, expect: equivalent}]\n",
+            "give `equivalent` a margin",
+        ),
+        (
             "arms: {a: {}}\ncontrasts: [{claim: c, first: a, second: q, measure: 0-shot, expect: less}]\n",
             "unknown arm 'q'",
         ),
