@@ -72,7 +72,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
     values = read_json(path, dict, remedy)
     if (version := values.get("schema_version")) != SCHEMA:
-        raise RequestError(f"{path}: written with results schema {version}, this version reads {SCHEMA}; {remedy}")
+        raise RequestError(
+            f"{path}: written with results schema {version}, this version reads {SCHEMA}; delete {folder.parent} and "
+            f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
+        )
     try:
         return Manifest.parse(values, str(path))
     except RequestError as error:

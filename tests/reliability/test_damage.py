@@ -224,4 +224,5 @@ def test_results_of_an_older_schema_are_refused_by_name(copy: Path, capsys: pyte
     path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
     assert main(["figures"]) == 2
     error = capsys.readouterr().err
-    assert "sweep.json: written with results schema 1, this version reads 3; delete it and run the sweep again" in error
+    assert "sweep.json: written with results schema 1, this version reads 3; delete " in error
+    assert "delete results/local/smoke and results/local/trials, and run the sweeps again" in error

@@ -197,7 +197,9 @@ def test_unreadable_results_say_what_to_do(tmp_path: Path) -> None:
         read_scores(variant)
     other = folder / "sweep.json"
     other.write_text(other.read_text(encoding="utf-8").replace('"schema_version": 3', '"schema_version": 0'), "utf-8")
-    with pytest.raises(RequestError, match="results schema 0, this version reads 3; delete it and run the sweep again"):
+    with pytest.raises(
+        RequestError, match=r"results schema 0, this version reads 3; delete .*trials, and run the sweeps again"
+    ):
         read_variant(folder)
     for text in ("{", "[]", "[" * 100_000, '{"schema_version": 3}'):
         other.write_text(text, "utf-8")
