@@ -80,7 +80,7 @@ def flops_per_position(size: Size, context: float, passes: int) -> float:
     `passes`: 1 forward, 2 with the gradients of activations, 3 with those of weights. Attention's backward pass, twice
     its forward FLOPs, is needed even if only an earlier part is trained.
     """
-    attention = 4 * size.layers * size.width * context
+    attention = 4 * size.layers * size.attention_width * context
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
 
 

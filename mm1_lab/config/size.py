@@ -60,6 +60,11 @@ class Size(Config):
             dense + routers + sparse * (self.experts_per_token - 1) * feed_forward,
         )
 
+    @property
+    def attention_width(self) -> int:
+        """Width of all query heads together."""
+        return self.width
+
     def _attention(self) -> int:
         """Parameters of a layer's attention."""
         return 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
@@ -69,6 +74,10 @@ class PretrainedSize(Size):
     """Dimensions of a pre-trained decoder, whose heads may be wider or narrower than width / heads."""
 
     head_width: int = Field(gt=0, le=1_000_000)
+
+    @property
+    def attention_width(self) -> int:
+        return self.heads * self.head_width
 
     def _attention(self) -> int:
         return 2 * self.width * self.head_width * (self.heads + (self.kv_heads or self.heads))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3Config, Qwen3Model
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -21,11 +22,14 @@ from mm1_lab.config import (
     Hardware,
     MultimodalStage,
     Network,
+    PretrainedDecoder,
     Scale,
     load_scale,
     load_sweep,
     resolve,
 )
+from mm1_lab.config.cost import flops_per_position
+from mm1_lab.config.size import PretrainedSize
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
@@ -90,6 +94,37 @@ def test_flops_of_a_decoder_are_those_that_torch_counts(name: str) -> None:
         decoder.lm_head(hidden).sum().backward()
     cost = stage.cost(Network(count_parameters(decoder), 0, vocabulary), scale)
     assert cost.flops == pytest.approx(count.get_total_flops(), rel=0.03)
+
+
+def test_heads_of_another_width_are_reckoned_with() -> None:
+    """Qwen 3's and Gemma's heads together are wider than the model: its attention, and the cache of an evaluation."""
+    heads = {"heads": 8, "kv_heads": 2, "head_width": 32}
+    size, length = PretrainedSize(layers=2, width=64, feed_forward=192, **heads), 512
+    config = Qwen3Config(
+        vocab_size=8,
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=32,
+    )
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as count:
+        cache = Qwen3Model(config)(inputs_embeds=torch.empty(1, length, 64), use_cache=True).past_key_values
+    assert length * flops_per_position(size, length, 1) == pytest.approx(count.get_total_flops(), rel=0.03)
+
+    scale = load_scale("mini", ROOT / "sweeps" / "scales")
+    evaluation = resolve("base", load_sweep(ROOT / "sweeps" / "data_mix.yaml").base, scale, 0, WORLD_DATA).evaluation
+    pretrained = PretrainedDecoder(
+        name="a", folder="a", digest="a", family="qwen3", size=size, shape=size, vocabulary=8, longest=length
+    )
+    model = evaluation.model.model_copy(update={"decoder": pretrained})
+    cost = evaluation.model_copy(update={"model": model}).cost(Network({"decoder": 1}), scale)
+    settings = evaluation.settings
+    cached = settings.blocks * settings.batch_size / settings.questions * model.sequence_length
+    cached += settings.batch_size * evaluation.question_tokens
+    bytes_per_position = sum(part.numel() * 4 for layer in cache.layers for part in (layer.keys, layer.values)) / length
+    assert cost.activations == pytest.approx(bytes_per_position * cached, rel=0.03)
 
 
 def test_activations_are_what_autograd_keeps() -> None:

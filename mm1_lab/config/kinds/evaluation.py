@@ -102,7 +102,7 @@ class EvaluationStage(Stage):
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
         # other activations are freed layer by layer
-        per_token = 2 * itemsize * size.layers * size.width * (size.kv_heads or size.heads) / size.heads
+        per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
             parts=parts,
             parameters=network.total,
