@@ -27,6 +27,8 @@ STEP = 0.02
 SPENT_OF_STUDENT = 0.92
 """Factor on the level. In 400,000 simulated studies, Student's tests at nominal levels erred 0.98 to 1.09 times as
 often as they should (5 or 10 seeds; levels 0.05 to 0.005; two to five looks); with this factor, at most as often."""
+LEAST = 1e-300
+"""Smaller levels and p count as this, so that all have a logarithm: early looks may spend less than can be counted."""
 FUTILE = 0.1
 """A lesson gets no more seeds if its conditional power to be decided by the last look is below this."""
 
@@ -70,7 +72,7 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
         return p[0]
     overall, nominal = _table(tuple(seeds / looks[-1] for seeds in looks))
     found = [
-        np.interp(np.log(max(one, 1e-300)), *pair)
+        np.interp(np.log(max(one, LEAST)), *pair)
         for one, pair in zip(p, ((n, overall) for n in nominal.T), strict=False)
     ]
     return float(np.exp(min(found)))
@@ -81,7 +83,7 @@ def _table(shares: tuple[float, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
     overall = np.geomspace(1e-6, 1.0, 60)
     nominal = [2 * np.array(nominal_levels(SPENT_OF_STUDENT * float(one) / 2, shares)) for one in overall]
-    return np.log(overall), np.log(nominal)
+    return np.log(overall), np.log(np.maximum(nominal, LEAST))
 
 
 def chance_yet(p: float, seeds: int, last: int) -> float:
