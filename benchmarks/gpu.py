@@ -7,7 +7,7 @@ same code with small sizes on a processor.
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,8 @@ from benchmarks.setting import (
 )
 from benchmarks.training import Update, with_training
 from mm1_lab.config import EvaluationStage, Hardware, MultimodalStage, Network, Scale, load_scale
-from mm1_lab.data.batches import share_resources
+from mm1_lab.config.cost import flops_per_position
+from mm1_lab.data.batches import Batch, share_resources
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.data.world.words import WorldTokenizer
@@ -175,7 +176,7 @@ def _training_rows(
     network = Network(count_parameters(model), connector_flops(model), data.tokenizer.size)
     images = sum(len(batch.images) for batch in batches) / len(batches) / stage.training.batch_size
     counted = case.scale.model_copy(update={"images_per_row": dict.fromkeys(stage.shares, images)})  # not the scale's
-    flops = stage.cost(network, counted).flops / stage.training.steps
+    flops = stage.cost(network, counted).flops / stage.training.steps - _between_documents(stage, batches)
     peak = Hardware.model_validate({"gpu": known[0]}).peak
     yield compare(
         f"training {case.name}",
@@ -184,8 +185,18 @@ def _training_rows(
         [peak] * len(ours),
         f"the peak of {gpu} in dense bf16 products",
         goal,
-        "FLOPs as `mm1-lab plan` counts them: those of the model, without what is computed twice",
+        "FLOPs as `mm1-lab plan` counts them, without what is computed twice, but attention only within documents",
     )
+
+
+def _between_documents(stage: MultimodalStage, batches: Sequence[Batch]) -> float:
+    """FLOPs per step of the decoder's attention between documents of a row, which a plan counts and nobody computes."""
+    numbers = torch.cat([batch.documents for batch in batches])
+    lengths = torch.cat([row.bincount()[1:] for row in numbers]).double()
+    context = float(lengths.square().sum()) / numbers.numel()
+    size, whole = stage.decoder.shape, stage.sequence_length
+    unneeded = flops_per_position(size, whole, 3) - flops_per_position(size, context, 3)
+    return unneeded * numbers.numel() / len(batches)
 
 
 def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder: Path) -> list[Row]:

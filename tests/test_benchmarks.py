@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
     commands,
@@ -33,7 +35,9 @@ from benchmarks.run import main
 from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.config import load_scale
 from mm1_lab.data.world import World
+from mm1_lab.model import build_mm1, read_by_document
 from mm1_lab.results import Ledger
+from mm1_lab.train.module import language_loss
 
 TINY = Amounts(
     1,
@@ -234,6 +238,13 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     decoder = 6 * stage.decoder.size.parameters().total * seen[0].tokens.numel()
     assert known.reference == 989e12 and known.rounds[0][0] == 2 * known.rounds[1][0]
     assert 2 * known.rounds[0][0] > encoder + decoder, "attention, connector and vocabulary too"
+    model = build_mm1(stage, data.tokenizer)
+    read_by_document(model.decoder)  # no more attention than within documents
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        for batch in seen:
+            language_loss(model.decoder, model(batch), batch, list(stage.shares))
+    forward = counter.get_total_flops() / 3
+    assert 2 * known.rounds[0][0] == pytest.approx(3 * forward, rel=0.02)
     guess = replace(few, settings=(*few.settings, "images_per_row={captions: 0.1, interleaved: 0.1}"))
     _, same = gpu._training_rows(replace(on_gpu, amounts=guess), stage, data, [2.0, 4.0], [1.0, 1.0], 2)
     assert same.rounds == known.rounds, "by the pictures that are there, not by what the scale expects"
