@@ -107,7 +107,8 @@ def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float
     if size.experts:
         sparse = 1 / size.experts_every
         inner *= 1 - sparse + sparse * size.experts_per_token
-    layer = (40 if itemsize == 2 else 50) * size.width + 4 * itemsize * inner
+    heads = (8 if itemsize == 2 else 16) * size.attention_width  # queries and what attention gives
+    layer = (32 if itemsize == 2 else 34) * size.width + heads + 4 * itemsize * inner
     return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
 
 

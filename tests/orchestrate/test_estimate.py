@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen3Config, Qwen3Model
+from transformers import PreTrainedModel, Qwen3Config, Qwen3Model
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -28,12 +28,13 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
-from mm1_lab.config.cost import flops_per_position
+from mm1_lab.config.cost import decoder_activations, flops_per_position
 from mm1_lab.config.size import PretrainedSize
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
+from mm1_lab.model.decoder import decoder_config, make_decoder
 from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, workers_needed
 from mm1_lab.train.module import language_loss
 from mm1_lab.train.stages import KINDS
@@ -135,7 +136,8 @@ def test_activations_are_what_autograd_keeps() -> None:
     training = scale.decoder.model_copy(update={"phases": (phase,)})
     for precision in ("32-true", "bf16-mixed"):
         for again in (False, True):
-            kept = [_kept(size.model_copy(update={"layers": n}), length, precision, again) for n in (2, 4)]
+            sizes = [size.model_copy(update={"layers": layers}) for layers in (2, 4)]
+            kept = [_kept(build_decoder(one, 512, length), length, precision, again) for one in sizes]
             costs = []
             for layers in (2, 4):
                 fine = scale.model_copy(update={"precision": precision})
@@ -150,8 +152,19 @@ def test_activations_are_what_autograd_keeps() -> None:
             assert costs[1] - costs[0] == pytest.approx(kept[1] - kept[0], rel=0.15), (precision, again)
 
 
-def _kept(size: object, length: int, precision: str, again: bool) -> int:
-    decoder = build_decoder(size, 512, length)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("precision", "itemsize"), [("32-true", 4), ("bf16-mixed", 2)])
+@pytest.mark.parametrize("head_width", [16, 48])
+def test_activations_go_by_the_width_of_the_heads(precision: str, itemsize: int, head_width: int) -> None:
+    size = PretrainedSize(layers=1, width=128, heads=8, kv_heads=2, feed_forward=384, head_width=head_width)
+    kept = []
+    for layers in (1, 3):
+        config = decoder_config(size.model_copy(update={"layers": layers}), 512, 200)
+        config.head_dim = head_width
+        kept.append(_kept(make_decoder(config), 200, precision, again=False))
+    assert decoder_activations(size, itemsize, False) == pytest.approx((kept[1] - kept[0]) / 2 / 200, rel=0.05)
+
+
+def _kept(decoder: PreTrainedModel, length: int, precision: str, again: bool) -> int:
     if again:
         decoder.activation_checkpointing_enable({"use_reentrant": False})
         decoder.train()
