@@ -43,6 +43,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
             ("compare", "data_mix", "base"),
             "arguments are required: ARM; example: mm1-lab compare data_mix captions int",
         ),
+        (("show",), "show: the following arguments are required: SWEEP; example: mm1-lab show data_mix base captions"),
         (("run", "data_mix", "--inline", "--address", "auto"), "--inline runs without Ray, --address on a Ray cluster"),
         (("plan", "data_mix", "--set", "resources.gpus=8"), "a process uses only one of 8 GPUs"),
         (("index", "--data", "x", "--processes", "2", "--address", "auto"), "--processes is for this machine"),

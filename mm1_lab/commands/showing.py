@@ -48,7 +48,7 @@ def status(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("data_mix base captions", opt.SWEEP, option("arms", None, "ARM", nargs="*"), *opt.REQUEST)
+@command("data_mix base captions", opt.SWEEP, option("arms", None, "ARM", nargs="*", default=[]), *opt.REQUEST)
 def show(options: argparse.Namespace) -> int:
     """Show the arms of a sweep, one resolved arm, or the differences between two."""
     from mm1_lab.orchestrate.show import show_text
