@@ -289,6 +289,12 @@ def test_data_are_opened_by_the_table_that_index_writes(
     assert "41 samples in 3 files" in capsys.readouterr().out
 
 
+def test_one_file_is_not_said_to_be_files(files: Any) -> None:
+    write_texts(files, 1)
+    lines = list(indexing.index_data(files.yaml(text="t-*.jsonl"), files.folder / "cache", files.scale(), ONE))
+    assert lines == ["text: 20 samples in 1 file"]
+
+
 def test_one_process_that_indexes_keeps_all_cores_for_the_tokenizer(
     files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def index_data(path: Path, folder: Path, scale: Scale, workers: Workers) -> Iter
             for rows in _data.usual_rows(name):
                 _ = rows.counts
             windows = ", read in windows of files" if collection.is_large else ""
-            yield f"{name}: {len(collection):,} samples in {count:,} files{windows}"
+            yield f"{name}: {len(collection):,} samples in {count:,} file{'s' * (count != 1)}{windows}"
 
 
 def open_data(path: Path, folder: Path, scale: Scale) -> None:
