@@ -156,9 +156,10 @@ def load_request(
     if len(chosen) * len(loaded.arms) > MOST_TRIALS:
         raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
     models = HuggingFace()
-    # every arm must resolve, even those not requested now, and before the user's data are indexed
-    resolve_sweep(follow_law(loaded, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
+    # every arm must resolve, requested ones first, then the others, and before the user's data are indexed
+    ordered = loaded.model_copy(update={"arms": arms | loaded.arms})
+    resolve_sweep(follow_law(ordered, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
     tokenizer = decoders_tokenizer(arms, numbers, models, data)
     numbers = with_benchmarks(numbers, data, tokenizer, ledger.data_cache)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
