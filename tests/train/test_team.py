@@ -195,8 +195,9 @@ def test_experts_are_gathered_in_half_precision_where_they_are_used_in_it(
     stage = experts_stage.model_copy(update={"precision": "bf16-mixed"})
     inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     in_team(2, tmp_path, lambda: run_stage(stage, tmp_path, inputs, squares, lambda progress: None))
-    expected = curve(finished(stage))
-    assert curve(tmp_path) == pytest.approx(expected, rel=5e-3) and curve(tmp_path) != expected
+    assert curve(tmp_path) == pytest.approx(curve(finished(stage)), rel=5e-3)
+    right, found = (load_file(folder / "model.safetensors") for folder in (finished(stage), tmp_path))
+    assert any(not torch.equal(value, found[key]) for key, value in right.items()), "rounded elsewhere"
 
 
 def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
