@@ -85,8 +85,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
     figure.set_layout_engine("none")  # keeps the layout; computing it again takes a second
     raw = BytesIO()
     figure.savefig(raw, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    write_bytes(path.with_suffix(".pdf"), raw.getvalue())
-    return [*written, path.with_suffix(".pdf")]
+    write_bytes(pdf := path.with_name(f"{path.name}.pdf"), raw.getvalue())
+    return [*written, pdf]
 
 
 def save_png(figure: Figure, path: Path) -> list[Path]:
@@ -99,5 +99,5 @@ def save_png(figure: Figure, path: Path) -> list[Path]:
         small = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     raw = BytesIO()
     small.save(raw, format="png", optimize=True)
-    write_bytes(path.with_suffix(".png"), raw.getvalue())
-    return [path.with_suffix(".png")]
+    write_bytes(png := path.with_name(f"{path.name}.png"), raw.getvalue())  # a setting in the name may have a dot
+    return [png]

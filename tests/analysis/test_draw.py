@@ -39,7 +39,7 @@ from analysis.pages.tables import (
 from analysis.proxies import pair_arms
 from analysis.redraw import draw, draw_sweeps, sweep_in_short
 from analysis.study import Study, read_study
-from analysis.style import PALETTE, annotate_head, save_png, styled
+from analysis.style import PALETTE, annotate_head, save, save_png, styled
 from analysis.table import to_markdown
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
@@ -776,3 +776,9 @@ def test_the_lessons_figure_says_whose_they_are_and_what_it_leaves_out(
     (shown, _, _, note), (fewer, _, _, other) = drawn
     assert list(shown["claim"]) == ["a lifts b", "c helps (ours)"] and "A slope, not in points: rates (lr_law)." in note
     assert list(fewer["claim"]) == ["a lifts b"] and "Not run: two, rates." in other and "slope" not in other
+
+
+def test_a_dot_in_a_setting_s_name_is_no_suffix(tmp_path: Path) -> None:
+    written = save(Figure(), tmp_path / "axes,train.steps=350")
+    assert {path.name for path in written} == {"axes,train.steps=350.png", "axes,train.steps=350.pdf"}
+    assert all(path.exists() for path in written)
