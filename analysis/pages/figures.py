@@ -51,7 +51,7 @@ def draw_scores(study: Study, path: Path) -> list[Path]:
 
 
 def head(study: Study) -> str:
-    return f"{study.sweep.heading}, {study.setting}"
+    return ", ".join([study.sweep.heading, study.setting, *study.manifest.overrides])
 
 
 def draw_panels(study: Study, path: Path) -> list[Path]:
