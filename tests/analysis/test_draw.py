@@ -21,7 +21,7 @@ from analysis.judging.lessons import load_lessons
 from analysis.judging.validity import without_floor
 from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
 from analysis.pages.claims_figure import draw_claims
-from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores
+from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores, head
 from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import draw_lessons, lesson_notes, lessons_tables, short_lessons
 from analysis.pages.notes import notes_of
@@ -782,3 +782,10 @@ def test_a_dot_in_a_setting_s_name_is_no_suffix(tmp_path: Path) -> None:
     written = save(Figure(), tmp_path / "axes,train.steps=350")
     assert {path.name for path in written} == {"axes,train.steps=350.png", "axes,train.steps=350.pdf"}
     assert all(path.exists() for path in written)
+
+
+def test_figures_name_the_settings_that_were_overridden(data_mix: Sweep) -> None:
+    variant = study_of(data_mix, [0], arms=["base"]).variant
+    manifest = variant.manifest.model_copy(update={"overrides": ("train.steps=350",)})
+    study = study_of(data_mix, [0], arms=["base"])
+    assert head(replace(study, variant=replace(variant, manifest=manifest))).endswith("scale mini, train.steps=350")
