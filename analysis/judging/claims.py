@@ -163,12 +163,12 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         study.paper_difference(claim.weights),
         p,
         reason or ("" if over_seeds else lacking),
+        study.in_world,
         **growing,
         low_questions=over_questions.low if over_questions else np.nan,
         high_questions=over_questions.high if over_questions else np.nan,
         smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
         mixes_machines=study.mixes_machines(arm for arm, _ in claim.weights),
-        seeds_are=seed_columns(seeds, study.in_world)["seeds_are"],
     )
 
 
@@ -203,10 +203,10 @@ def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]
 
 def row_of(
     claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
-    p: Mapping[str, float], reason: str, **more: object,
+    p: Mapping[str, float], reason: str, in_world: bool, **more: object,
 ) -> dict[str, Any]:  # fmt: skip
     """The row of a claim with its interval `found` and the p of its statements. With a `reason` it has no p and no
-    verdict."""
+    verdict. `in_world`: its results are of the miniature world."""
     p = {} if reason else p
     known, number = found or Interval(np.nan, np.nan, np.nan), paper or PaperNumber(np.nan, "equal", "")
     row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
@@ -215,7 +215,8 @@ def row_of(
     row |= {"df": known.degrees_of_freedom, "low": known.low, "high": known.high, "interval": interval}
     row |= {"low_questions": np.nan, "high_questions": np.nan}
     row |= {f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")}
-    row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan, **seed_columns(seeds)}
+    row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan}
+    row |= seed_columns(seeds, in_world)
     row |= {"mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
     return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged", **more}
 

@@ -121,9 +121,14 @@ def asides(study: Study, lessons: Iterable[Lesson]) -> dict[str, str]:
     return found
 
 
-def all_parts(lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path) -> pd.DataFrame:
-    """The parts from all sweeps of a scale and from its learning-rate law in the file `law`."""
-    found = [*frames, *(law_parts(lesson, law) for lesson in lessons if lesson.sweep == LAW)]
+def all_parts(
+    lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path, in_world: bool = True
+) -> pd.DataFrame:
+    """The parts from all sweeps of a scale and from its learning-rate law in the file `law`.
+
+    `in_world`: they are of the miniature world.
+    """
+    found = [*frames, *(law_parts(lesson, law, in_world) for lesson in lessons if lesson.sweep == LAW)]
     found = [frame for frame in found if len(frame)]
     return pd.concat(found, ignore_index=True).reindex(columns=PARTS) if found else pd.DataFrame(columns=PARTS)
 
@@ -235,21 +240,21 @@ def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
     return dict(rows.loc[place])
 
 
-def law_parts(lesson: Lesson, path: Path) -> pd.DataFrame:
+def law_parts(lesson: Lesson, path: Path, in_world: bool) -> pd.DataFrame:
     """The rows of a lesson about the law's slope, from the fit in `path`; empty if there is no law."""
     if not path.exists():
         return pd.DataFrame()
     try:
         fits = {fit["objective"]: fit for fit in json.loads(path.read_text(encoding="utf-8"))["fits"]}
         seeds = sorted(pd.read_csv(path.with_name("points.csv"))["seed"].unique().tolist())
-        rows = [_law_row(lesson, part, fits, seeds, path) for part in lesson.parts]
+        rows = [_law_row(lesson, part, fits, seeds, path, in_world) for part in lesson.parts]
     except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
     return pd.DataFrame(rows).assign(lesson=lesson.name, part=range(1, len(rows) + 1))
 
 
 def _law_row(
-    lesson: Lesson, part: Part, fits: Mapping[str, Any], seeds: Sequence[int], path: Path
+    lesson: Lesson, part: Part, fits: Mapping[str, Any], seeds: Sequence[int], path: Path, in_world: bool
 ) -> dict[str, object]:
     published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
     minus = published.value if part.minus else 0.0
@@ -267,5 +272,5 @@ def _law_row(
         slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
     paper = replace(published, value=np.nan) if part.minus else published
     p = p_values(part.expect, part.margin, slope) if slope else {}
-    row = row_of(claim, LAW, slope, "sizes", seeds, paper, p, "" if part.aside and slope else reason)
+    row = row_of(claim, LAW, slope, "sizes", seeds, paper, p, "" if part.aside and slope else reason, in_world)
     return row | {"decides": not part.aside, "scored_by": part.law, "reason": part.aside or row["reason"]}

@@ -231,7 +231,8 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     groups = []
     for (scale, suffix), members in by_group.items():
         law = results / scale / members[0].named(LAW) / "law.json"
-        parts = all_parts(lessons, [one.parts for one in members], law)
+        in_world = members[0].manifest.data.kind == WORLD_DATA.kind
+        parts = all_parts(lessons, [one.parts for one in members], law, in_world)
         judged = judge_lessons(lessons, parts)
         judged = judged.assign(world=judged["sweep"].map(_worlds(members)).fillna(""))
         if looks := {one.manifest.sweep.name: one.looks for one in members if one.looks}:

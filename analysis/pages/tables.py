@@ -158,10 +158,11 @@ def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> lis
     for arm, known in own.items():
         if lacking := sorted(set(only) - known):
             raise RequestError(
-                f"--seeds: {arm} has no scores at {seeds_text(lacking)}, only at {seeds_text(sorted(known))}"
+                f"--seeds: {arm} has no scores at {seeds_text(lacking, study.in_world)}, "
+                f"only at {seeds_text(sorted(known), study.in_world)}"
             )
     if not (both := set.intersection(*own.values())):
-        each = " and ".join(f"{arm} has {seeds_text(sorted(known))}" for arm, known in own.items())
+        each = " and ".join(f"{arm} has {seeds_text(sorted(known), study.in_world)}" for arm, known in own.items())
         raise RequestError(
             f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
         )

@@ -504,6 +504,8 @@ def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> Non
             .notes[0]
             .startswith(f"Points, {kind} seeds 0 and 1".replace("  ", " "))
         )
+        with pytest.raises(RequestError, match=f"scores at seed 7, only at {kind} seeds 0".replace("  ", " ")):
+            compare_table(each, "base", "captions", (7,))
 
 
 def test_a_part_set_aside_has_no_verdict_anywhere_and_estimates_by_content_say_so(data_mix: Sweep) -> None:

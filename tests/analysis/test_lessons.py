@@ -340,6 +340,8 @@ def test_the_law_is_judged_by_the_paper_s_objective(tmp_path: Path, slope: float
     found = law_row(write_law(tmp_path, slope, half, objective="4-shot average"))
     assert (found["verdict"], found["reason"]) == ("not judged", "no law: no fit by 8-shot average")
     law = write_law(tmp_path, slope, half)
+    rows = [all_parts(LESSONS, [], law, in_world)["seeds_are"] for in_world in (True, False)]
+    assert [set(row) for row in rows] == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
     law.write_text("{}", encoding="utf-8")
     with pytest.raises(RequestError, match=r"law\.json: cannot be read .* fit the law again"):
         law_row(law)
