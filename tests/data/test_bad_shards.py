@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mm1_lab.config import RequestError
+from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.data.types import BrokenPicture
 
 
@@ -47,6 +48,15 @@ def refused(files: Any, **content: Any) -> str:
 def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:
     (files.folder / "good.txt").write_text("a text")
     assert re.search(message, refused(files, **content))
+
+
+def test_a_folder_in_place_of_the_data_file(tmp_path: Path) -> None:
+    wanted = f"{tmp_path}: is a folder; give the YAML file that lists your data"
+    for name, named in (("notes.txt", ""), ("a.yml", "a.yml"), ("b.yaml", ""), ("data.yaml", "data.yaml")):
+        (tmp_path / name).touch()
+        with pytest.raises(RequestError) as refused:
+            DataFile.read(tmp_path)
+        assert str(refused.value) == wanted + f": {tmp_path / named}" * bool(named)
 
 
 @pytest.mark.parametrize("keep", [100, 512 + 20, 1024, 1536, 5 * 512, 24 * 512 - 100])

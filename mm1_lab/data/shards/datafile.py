@@ -81,7 +81,12 @@ class DataFile(Config):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads the file. Raises RequestError if it is not YAML, or for an unknown key or invalid value."""
+        """Reads the file. Raises RequestError if it is a folder or not YAML, or for an unknown key or invalid value."""
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+            likely = [file for file in inside if file.stem == "data"] or inside
+            named = f": {likely[0]}" if len(likely) == 1 else ""
+            raise RequestError(f"{path}: is a folder; give the YAML file that lists your data{named}")
         return cls.parse(read_yaml(path), str(path))
 
     def image_decoder(self) -> ImageDecoder:
