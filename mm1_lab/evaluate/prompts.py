@@ -76,9 +76,13 @@ class PromptWriter:
     def answer(self, question: Question, text: str, separator: str) -> tuple[int, ...]:
         """The ids of an answer and of the separator that ends it.
 
-        The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it.
+        The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it; the
+        separator without the space that SentencePiece tokenizers (Llama 2's) put before every text.
         """
-        return tuple(self.tokenizer.encode(self.space(question) + text) + self.tokenizer.encode(separator))
+        end, decode = self.tokenizer.encode(separator), self.tokenizer.decode
+        if len(end) > 1 and decode(end[1:]) == decode(end):
+            end = end[1:]
+        return tuple(self.tokenizer.encode(self.space(question) + text) + end)
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
         """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations.

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
 
+from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
@@ -59,6 +62,17 @@ def test_an_answer_stands_behind_a_space_after_its_prompt(benchmark_of: Callable
     for metric, written in (("vqa", "answer : green."), ("cider", "\x03a blue circle.")):
         tokens = writer.demonstration(benchmark_of(metric).demonstrations[0][0], ".").tokens
         assert "".join(map(chr, tokens)).endswith(written)
+
+
+def test_no_space_stands_between_an_answer_and_what_ends_it(benchmark_of: Callable[..., Benchmark]) -> None:
+    """SentencePiece tokenizers begin every text with a space, also that of a separator alone."""
+    letters = {piece: number for number, piece in enumerate("<\u2581abcdefghijklmnopqrstuvwxyz\n")}
+    backend = Backend(models.BPE(vocab=letters, merges=[], unk_token="<"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(split=False), decoders.Metaspace()
+    tokenizer = BackendTokenizer(backend, *range(100, 104))
+    question = benchmark_of("vqa").demonstrations[0][0]
+    tokens = PromptWriter(tokenizer, image_tokens=1).answer(question, "red", "\n")
+    assert "".join(map(backend.id_to_token, tokens)) == "\u2581red\n"
 
 
 def test_too_few_demonstrations_are_refused(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
