@@ -42,7 +42,8 @@ def write_page(study: Study, samples: Sequence[Sampled], path: Path) -> list[Pat
     """Writes the page; writes nothing without samples."""
     if samples:
         title = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale}"
-        write_text(path, samples_page(title, samples))
+        has_blind = not samples[0].answers.keys().isdisjoint(study.controls)
+        write_text(path, samples_page(title, samples, has_blind))
     return [path] if samples else []
 
 

@@ -70,10 +70,10 @@ def _stored(trial: Path) -> list[dict[str, Any]]:
     return samples
 
 
-def samples_page(title: str, samples: Sequence[Sampled]) -> str:
-    """An HTML page with a row per question and a column per model."""
+def samples_page(title: str, samples: Sequence[Sampled], has_blind: bool) -> str:
+    """An HTML page with a row per question and a column per model. `has_blind`: one model is a blind control."""
     template = templates(TEMPLATES).get_template("samples_page.html.jinja")
-    return template.render(title=title, samples=samples)
+    return template.render(title=title, samples=samples, has_blind=has_blind)
 
 
 @cache

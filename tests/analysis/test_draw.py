@@ -240,6 +240,7 @@ def test_what_experts_do_is_told_per_layer(one_seed: Path, tmp_path: Path) -> No
 
 def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
     page = (one_seed / "mini" / "data_mix" / "predictions.html").read_text(encoding="utf-8")
+    assert "the blind control is" in page
     assert page.count("<use href=") == 18 and page.count('href="data:image/png;base64,') == 18
     assert "http" not in page and "<square>" not in page and "&lt;square&gt;" in page
     assert all(f"<th>{arm}</th>" in page for arm in ("base", "captions", "interleaved", "blind"))

@@ -38,11 +38,12 @@ def test_a_page_holds_each_picture_once_and_escapes_what_models_say(tmp_path: Pa
     (tmp_path / "pictures" / "here.png").write_bytes(b"PNG")
     sample = {**ASKED, "benchmark": "here", "picture": "here.png"}
     write(tmp_path, "f0", [{**sample, "question": f"test-{n}", "prediction": "<i>" * n} for n in range(3)])
-    page = samples_page("a <title>", read_samples(tmp_path, {"base": "f0"}))
+    page = samples_page("a <title>", read_samples(tmp_path, {"base": "f0"}), has_blind=False)
     assert page.count("data:image/png;base64,UE5H") == 1 and page.count('href="#picture-here"') == 3
     assert "<i>" not in page and "<b>?" not in page and "a <title>" not in page and "http" not in page
     assert "(nothing)" in page and page.count("a<br>") == page.count("A<br>") == 3
-    assert "no samples" in samples_page("no samples", [])
+    assert "blind" not in page and "blind control" in samples_page("", [], has_blind=True)
+    assert "no samples" in samples_page("no samples", [], has_blind=False)
 
 
 @pytest.mark.parametrize("text", ["[{]", '[{"benchmark": "vqa"}]', "{}x"])

@@ -121,7 +121,8 @@ class SweepRuns:
         values = [*_final_metrics(folder), *of_encoder, *_speed(record["summaries"].get(own[0], {}))]
         self._log(run, [*values, *_curves(folder / "training.csv")], params, tags)
         samples = read_samples(self.ledger.results, {"prediction": fingerprint})
-        self.client.log_text(run_id, samples_page(_names(names), samples), "samples.html")
+        page = samples_page(_names(names), samples, record["recipe"]["images"] == "blind")
+        self.client.log_text(run_id, page, "samples.html")
         self._complete("trial", fingerprint, date, digest)
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
