@@ -24,6 +24,7 @@ from mm1_lab.config import (
     EncoderRecipe,
     EncoderTraining,
     EvaluationSettings,
+    Hardware,
     MultimodalTraining,
     Panel,
     Phase,
@@ -37,7 +38,7 @@ from mm1_lab.config import (
     Size,
 )
 from mm1_lab.config.sweep import SweepFile
-from mm1_lab.data.shards.datafile import DataFile, OwnSource
+from mm1_lab.data.shards.datafile import DataFile, InstructionSet, OwnSource
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import METRICS, further
@@ -67,9 +68,10 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
             SftTraining,
             EvaluationSettings,
             Resources,
+            Hardware,
         ),
     ),
-    "Data files": ("For `--data`.", (DataFile, OwnSource, BenchmarkConfig, BenchmarkFiles)),
+    "Data files": ("For `--data`.", (DataFile, OwnSource, InstructionSet, BenchmarkConfig, BenchmarkFiles)),
 }
 
 MEASURES = {

@@ -56,7 +56,11 @@ SEEDS = option("--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7); defaul
 SET = repeated("--set", "change a setting of the scale, e.g. train.steps=200; may be repeated", "PATH=VALUE")
 IN_RESULTS = option("--results", f"default: {RESULTS}", "DIR", type=Path, default=RESULTS)
 STORE = option(
-    "--store", f"where weights are kept; default: {RESULTS / 'store'}", "DIR", type=Path, default=RESULTS / "store"
+    "--store",
+    f"where weights and the index of your data are kept; default: {RESULTS / 'store'}",
+    "DIR",
+    type=Path,
+    default=RESULTS / "store",
 )
 SETTINGS = (SEEDS, SET, IN_RESULTS, STORE)
 REQUEST = (SCALE, DATA, *SETTINGS)
@@ -67,18 +71,16 @@ EXECUTOR = (INLINE, ADDRESS)
 UNTIL_DECIDED = (
     switch(
         "--until-decided",
-        "judge lessons, or for a sweep without any the claims of its file, uncorrected, at interim looks; run more "
-        "seeds only for arms of undecided ones",
+        "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
+        "further seeds only for arms that an undecided one needs",
     ),
-    option("--looks", "numbers of seeds at which it judges; default: 4, 6, … up to --seeds", "4,6,8,10"),
+    option(
+        "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
+    ),
 )
 NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
 WEIGHTS = switch(
-    "--weights", "train models again whose weights are missing (as after gc); finished trials keep their scores"
+    "--weights", "train again the models whose weights were deleted (as by gc); finished trials keep their scores"
 )
-ALL_RESULTS = option(
-    "--results",
-    f"default: {RESULTS} and {STUDY} (figures and report: a copy of {STUDY}, only if {RESULTS} has none)",
-    "DIR",
-    type=Path,
-)
+DRAWN_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, a copy of {STUDY}", "DIR", type=Path)
+ALL_RESULTS = option("--results", f"default: {RESULTS} and {STUDY}", "DIR", type=Path)

@@ -6,8 +6,7 @@ above the optimum than below it.) The right width of the window is unknown, so c
 averaged with AIC weights. The averaged probability falls from 1 far below the optimum to 0 far above it. The optimum is
 where it is a half, and the interval ends where it is 97.5 % and 2.5 %. For one curve this is Fieller's interval; for
 several, the model-averaged tail areas of Turek and Fletcher (2012). The interval thus includes the choice of window and
-is as wide as necessary where curves are flat. docs/learning-rate-law.md explains it with figures that show what happens
-if parts are left out.
+is as wide as necessary where curves are flat. docs/learning-rate-law.md explains it, and what was tried instead.
 
 Rates beyond a cliff are not part of any curve: rates above the best one at which at least half of the runs failed, or
 whose score is far below any score on the other side. They bound the optimum from above.

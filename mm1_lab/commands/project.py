@@ -102,7 +102,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 KEEP = "weights to keep: those of each sweep's best trial, none, or all but damaged ones; default: %(default)s"
-KEPT = f"results whose best weights are kept, as several may share a store; repeatable; default: {RESULTS} and {STUDY}"
+KEPT = f"a results folder that uses this store, to keep its best; may be repeated; default: {RESULTS} and {STUDY}"
 
 
 @command(
@@ -134,7 +134,7 @@ def gc(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("my-lab", option("folder", None, "FOLDER", type=Path))
+@command("my-lab", option("folder", "a folder to create", "FOLDER", type=Path))
 def init(options: argparse.Namespace) -> int:
     """Create a small project: a sweep, a data file, a Makefile."""
     from mm1_lab.init import init

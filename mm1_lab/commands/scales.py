@@ -12,13 +12,14 @@ from mm1_lab.config import RequestError, nearest
 from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import variant_name
 
+GATE = "words, probe, lower (the probe at the lowest resolution), leaks, prompts or validity; may be repeated"
 SAMPLES = "training samples to search for leaks; default: %(default)s"
 
 
 @command(
     "mini --only probe",
     option("scale", "smoke, mini, …", "SCALE"),
-    repeated("--only", "words, probe, lower (resolution), leaks, prompts or validity; repeatable", "GATE"),
+    repeated("--only", GATE, "GATE"),
     option("--samples", SAMPLES, type=int, default=1_000_000),
     *opt.SETTINGS,
     opt.INLINE,
@@ -60,8 +61,8 @@ def check_scale(options: argparse.Namespace) -> int:
     return FAILED if "fail" in verdicts else DONE
 
 
-STEPS = "like --set train.steps=N: steps for the paper's 200,000, of which the search's recipe takes half"
-PREDICT = "sizes to predict (30B,7B), with --from optionally tokens too (30B:600B); default: the scale's larger sizes"
+STEPS = "short for --set train.steps=N, the steps for the paper's 200,000; the search takes half of them"
+PREDICT = "sizes to predict (30B,7B), with --from optionally tokens too (30B:600B); default: the scale's larger ones"
 FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed, tokens, batch_size]"
 
 
@@ -72,8 +73,8 @@ FROM = "fit measurements from a CSV instead: columns params, learning_rate, scor
     option("--predict", PREDICT, "LIST"),
     switch("--keep-unbracketed", "include sizes whose optimum is not bracketed"),
     option("--from", FROM, "CSV", dest="file", type=Path),
-    switch("--lower-is-better", "--from: the score is a loss"),
-    repeated("--profile", "--from: keep the best score over this column's values", "COLUMN"),
+    switch("--lower-is-better", "with --from: the score is a loss"),
+    repeated("--profile", "with --from: keep the best score over this column's values; may be repeated", "COLUMN"),
     option("--steps", STEPS, "N"),
     switch("--plan-only", "show what would run and what it would cost, and run nothing"),
     *opt.REQUEST,

@@ -48,7 +48,12 @@ def status(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("data_mix base captions", opt.SWEEP, option("arms", None, "ARM", nargs="*", default=[]), *opt.REQUEST)
+@command(
+    "data_mix base captions",
+    opt.SWEEP,
+    option("arms", "none, one or two arms", "ARM", nargs="*", default=[]),
+    *opt.REQUEST,
+)
 def show(options: argparse.Namespace) -> int:
     """Show the arms of a sweep, one resolved arm, or the differences between two."""
     from mm1_lab.orchestrate.show import show_text
@@ -62,8 +67,8 @@ def show(options: argparse.Namespace) -> int:
 @command(
     "data_mix captions interleaved",
     opt.SWEEP,
-    option("first", None, "ARM"),
-    option("second", None, "ARM"),
+    option("first", "the difference is this arm …", "ARM"),
+    option("second", "… minus this one", "ARM"),
     opt.SCALE,
     opt.DATA,
     option("--seeds", "at which to compare them: how many or which, as for run; default: all that both arms have"),
@@ -89,7 +94,7 @@ def compare(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("--results results/study", opt.ALL_RESULTS)
+@command("--results results/study", opt.DRAWN_RESULTS)
 def figures(options: argparse.Namespace) -> int:
     """Write tables and figures of all results."""
     folder = _drawn_folder(options)
@@ -104,7 +109,7 @@ def figures(options: argparse.Namespace) -> int:
 
 @command(
     "--results results/study",
-    opt.ALL_RESULTS,
+    opt.DRAWN_RESULTS,
     switch("--masked", "use a copy with the arms shuffled within each seed, to find bugs without seeing the results"),
 )
 def report(options: argparse.Namespace) -> int:

@@ -68,7 +68,7 @@ def import_scores(options: argparse.Namespace) -> int:
 @command(
     "sft_resolution --only 336 --image photo.jpg",
     *opt.ARMS,
-    repeated("--image", "an image for the first turn; repeatable", "FILE", type=Path),
+    repeated("--image", "an image for the first turn; may be repeated", "FILE", type=Path),
 )
 def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""

@@ -23,7 +23,8 @@ DECODERS_OWN = {"kv_heads", "feed_forward", "experts"}
 
 Attention = Literal["masked", "varlen"]
 """How training keeps the documents of a packed row apart: `masked`, by a mask over all pairs of positions; `varlen`, by
-variable-length kernels, which compute only within documents (bf16 on a GPU; elsewhere one document at a time)."""
+variable-length kernels, which compute only within documents (bf16 on a GPU; elsewhere in blocks of documents of similar
+length)."""
 
 
 class Optimiser(Config):
@@ -59,13 +60,16 @@ class Phase(Config):
     share: float = Field(gt=0, le=1)
     """Share of the stage's steps."""
     sequence_length: int = Field(gt=0, le=MANY)
+    """Positions of a packed row."""
     batch_size: int = Field(gt=0, le=MANY)
+    """Packed rows per step."""
 
 
 class DecoderTraining(Optimiser):
     """Language-model pre-training of the decoder on text alone."""
 
     phases: tuple[Phase, ...] = Field(min_length=1)
+    """In order; their shares of the steps are normalised."""
     prompt_loss_weight: float = Field(1.0, ge=0, le=1)
     """Loss weight of tokens outside answers, in text that marks its answers."""
 
@@ -92,6 +96,7 @@ class SftTraining(MultimodalTraining):
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
     """The paper uses Adafactor; here without its relative step sizes, at the schedule's learning rate."""
     sequence_length: int = Field(gt=0, le=MANY)
+    """Positions of a packed row."""
     max_images: int = Field(16, gt=0, le=100_000)
     """Maximum number of images per row; each view of a picture counts as one."""
 
@@ -106,6 +111,7 @@ class EvaluationSettings(Config):
     """Few-shot evaluation."""
 
     shots: Shots = (0, 4, 8)
+    """Numbers of demonstrations in the prompt."""
     questions: int = Field(gt=0, le=MANY)
     """Questions per benchmark."""
     blocks: int = Field(8, ge=8, le=1_000_000)
@@ -141,6 +147,7 @@ class Hardware(Config):
 
     gpu: Literal["a100", "h100", "h200", "b200"]
     count: int = Field(1, gt=0, le=1_000_000)
+    """Number of GPUs."""
     mfu: float = Field(0.4, gt=0, le=1)
     """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach."""
 
@@ -161,6 +168,7 @@ class Scale(Config):
     encoders: dict[str, Size] = Field(default_factory=dict)
     """Encoders trained here, by name."""
     decoders: dict[str, Size] = Field(default_factory=dict)
+    """Decoders trained here, by name."""
     upcycled: dict[str, str] = Field(default_factory=dict)
     """Mixture-of-experts decoders initialised from a pre-trained dense decoder: their names and the dense ones'."""
     pretrained_encoders: dict[str, Pretrained] = Field(default_factory=dict)
@@ -174,6 +182,7 @@ class Scale(Config):
     resolutions: dict[int, Side] = Field(min_length=1)
     """The paper's image sides and the pixels used here."""
     patch: int = Field(gt=0, le=100_000)
+    """Side of a patch in pixels, of encoders trained here; a pre-trained one has its own."""
     image_tokens: dict[int, Side] = Field(min_length=1)
     """The paper's numbers of image tokens and those used here, which must be square numbers."""
     connector_width: int = Field(gt=0, le=1_000_000)
@@ -181,13 +190,17 @@ class Scale(Config):
     vocabulary: int = Field(ge=300, le=10_000_000)
     """Entries of the byte-level BPE trained on the user's text, 256 bytes included. The world has its own words."""
     sequence_length: int = Field(gt=0, le=MANY)
+    """Positions of a packed row in multimodal pre-training, image tokens included."""
     max_images: int = Field(16, gt=0, le=100_000)
     """Maximum number of images per row (section 4)."""
     encoder: EncoderTraining
+    """Pre-training of the encoder."""
     short_encoder: float = Field(1.0, gt=0, le=1)
     """Share of the encoder's steps for recipes with the `short` schedule."""
     decoder: DecoderTraining
+    """Pre-training of the decoder."""
     train: MultimodalTraining
+    """Multimodal pre-training."""
     sft: SftTraining | None = None
     """Instruction tuning, for recipes that include it."""
     evaluate: EvaluationSettings
@@ -197,6 +210,7 @@ class Scale(Config):
     """Tasks listed in the data file."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
+    """Whether training uses `torch.compile`."""
     resources: Resources = Resources()
     """Resources per stage, or per worker of a stage."""
     workers: dict[str, Workers] = Field(default_factory=dict)
@@ -209,6 +223,8 @@ class Scale(Config):
     retries: int = Field(1, ge=0, le=1000)
     """How often a failed stage is retried."""
     attention: Attention = "masked"
+    """How training keeps the documents of a packed row apart: `masked`, a mask over all pairs of positions; `varlen`,
+    variable-length kernels (bf16 on a GPU). On a CPU without `compile`, documents are computed in blocks either way."""
     gradient_checkpointing: bool = False
     """Whether decoder and multimodal training recompute activations in the backward pass instead of storing them."""
     reuse_processes: bool = False

@@ -23,10 +23,11 @@ Expectation = Literal["greater", "less", "equivalent", "keeps"]
 
 
 class Panel(Config):
-    """A part of the figure: its labels in order, and the arm of each."""
+    """A part of the sweep's figure."""
 
     title: str
     arms: dict[str, str] = Field(min_length=1)
+    """The labels along the panel's axis, in order, and the arm that each one shows."""
 
 
 class Contrast(Config):
@@ -37,6 +38,7 @@ class Contrast(Config):
     second: str
     """The difference is `first` − `second`, in points."""
     measure: Measure
+    """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …"""
     expect: Expectation
     margin: float = Field(0.0, ge=0)
     """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it."""
@@ -93,13 +95,21 @@ class SweepFile(Config):
 
     title: str
     reproduces: str = ""
+    """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
     axis: str
+    """What varies, in a word or two; for readers of the file."""
     recipe: str
+    """The base: the name of a file in `recipes/`, next to the sweep or one folder up."""
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Arms by name, each with its changes to the base; `{}` is the base itself."""
     grid: dict[str, list[Any]] = Field(default_factory=dict)
+    """Fields of the recipe with lists of values; every combination is an arm, named by its values."""
     panels: dict[str, Panel] = Field(default_factory=dict)
+    """The figure's panels. Without any, one panel shows all arms."""
     contrasts: tuple[Contrast, ...] = ()
+    """What is expected of the arms, stated in advance."""
     search: Search | None = None
+    """Makes the sweep a search for the best learning rate of each arm."""
 
 
 def load_sweep(path: Path, *further: Path) -> Sweep:

@@ -44,14 +44,18 @@ class OwnSource(Config):
     """A source under a name of the user's choice."""
 
     reader: str
+    """`pairs`, `pages` or `text`, or a reader of one's own in mm1_lab/data/shards/readers.py."""
     files: Names = Field(min_length=1)
+    """Files, globs or URLs."""
 
 
 class InstructionSet(OwnSource):
     """A set of conversations; its weight applies if the recipe gives no mixture."""
 
     reader: str = "conversations"
+    """Reads LLaVA's JSON, the Cauldron's Parquet, and JSON Lines with `messages`."""
     weight: float = Field(1.0, gt=0)
+    """Its weight if the recipe's `sft.mixture` is empty."""
 
 
 def set_key(name: str) -> str:
@@ -63,19 +67,29 @@ class DataFile(Config):
     """Content of a `data.yaml`."""
 
     captions: Names = ()
+    """Captioned images: WebDataset tars, or tables with the columns `image` and `caption`."""
     synthetic: Names = ()
+    """The same with long, accurate captions."""
     interleaved: Names = ()
+    """Pages: tables with the columns `images` and `texts`, as OBELICS has them."""
     text: Names = ()
+    """Text: tables with the column `text`. Required."""
     sources: dict[str, OwnSource] = Field(default_factory=dict)
+    """Further sources by name, for a recipe's `data_mix`."""
     instructions: dict[str, InstructionSet] = Field(default_factory=dict)
+    """Conversations for instruction tuning, by name."""
     tokenizer: str = Field("bpe", min_length=1)
+    """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer; a pre-trained decoder brings its own."""
     pictures: Shape = "squeeze"
+    """How images are made square."""
     longest_document: int = Field(1_000_000, gt=0)
     """Characters (a long novel has a million); longer documents are skipped."""
     largest_picture: int = Field(LARGEST_PICTURE, gt=0)
+    """Pixels; a larger image counts as broken."""
     room: float = Field(64.0, gt=0)
     """Gigabytes of disk for copies of remote files; should be enough for two windows of 16 files."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
+    """Benchmarks by name."""
     text_tasks: tuple[str, ...] = ()
     """Task files for EleutherAI's lm-eval, with local data; requires the extra `text`."""
 
