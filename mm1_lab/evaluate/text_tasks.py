@@ -29,7 +29,7 @@ NEW_TOKENS = 64
 def open_task(path: Path) -> TextTask:
     """A task with a digest of its files. Raises RequestError if it is not supported or lm-eval is not installed."""
     if not find_spec("lm_eval"):
-        raise RequestError(f"{path}: text tasks need lm-eval, which is not installed: pip install lm-eval")
+        raise RequestError(f"{path}: text tasks need lm-eval, which is not installed: pip install 'lm-eval>=0.4.9'")
     values = _read(path)
     listed = values.get("metric_list") or [{}]
     if not isinstance(listed, list) or not isinstance(listed[0], dict):

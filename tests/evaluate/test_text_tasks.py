@@ -62,7 +62,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_library_one_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_tasks, "find_spec", lambda _: None)
-    with pytest.raises(RequestError, match=r"colours\.yaml: text tasks need lm-eval, .* pip install 'mm1-lab\[text\]'"):
+    with pytest.raises(RequestError, match=r"colours\.yaml: text tasks need .* pip install 'lm-eval>=0\.4\.9'"):
         open_task(write(tmp_path, CHOICE))
 
 
