@@ -15,18 +15,18 @@ SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make install         into .venv, once; what needs it does it too'
+	@echo 'make install         install into .venv, once; other targets do it when needed'
 	@echo 'make sweep-NAME      run what is missing of sweeps/NAME.yaml:$(foreach s,$(SWEEPS), sweep-$(subst _,-,$(s)))'
 	@echo 'make sweep-all       run all of them'
-	@echo 'make check-scale     whether results at a scale can be trusted: gates of encoder, decoder and data, rules for the base'
-	@echo 'make lr-law          search the best learning rate of each size and fit its law'
-	@echo 'make figures         redraw tables and figures from the results, in seconds'
-	@echo 'make report          figures, and one HTML file with all of it: RESULTS/report.html'
+	@echo 'make check-scale     check whether results at a scale can be trusted: encoder, decoder, data, and the trained base'
+	@echo 'make lr-law          search for the best learning rate of each size and fit a law to them'
+	@echo 'make figures         redraw tables and figures from the results'
+	@echo 'make report          the same, and put all of it into one HTML file: RESULTS/report.html'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests, JOBS=2 at a time'
-	@echo 'make soak            longer tests: every sweep at smoke, one interrupted again and again, compiled models'
-	@echo 'make check           lint, format, types and the direction of imports'
-	@echo 'make bench           measure speed beside references, twenty minutes with nothing else running; ARGS=--quick'
+	@echo 'make soak            longer tests, hours: every sweep at smoke, kills at random moments, long simulations'
+	@echo 'make check           check lint, format, types and the direction of imports'
+	@echo 'make bench           measure speed beside references: twenty minutes, with nothing else running; ARGS=--quick'
 	@echo
 	@echo 'Variables: SCALE=mini|smoke|lab  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
 	@echo 'Example:   make sweep-data-mix SCALE=smoke'
