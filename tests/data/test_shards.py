@@ -150,6 +150,27 @@ def test_what_an_older_version_cut_is_not_used(files: Any, monkeypatch: pytest.M
     assert cached() == 4
 
 
+@pytest.mark.parametrize("cut", ["files/*/index.json", "files/*/index.arrow", "tokens/*/*", "chunks/*.npy"])
+def test_a_cached_file_that_is_cut_off_is_named_or_made_again(files: Any, cut: str) -> None:
+    def read() -> list[str]:
+        data = files.open(text=files.jsonl("text.jsonl", [files.prose(9, n) for n in range(9)]).name)
+        return [document.text for document in data.source("text", 0).documents(0)]
+
+    texts, places = read(), sorted((files.folder / "cache").glob(cut))
+    assert texts and places
+    for path in places:
+        whole = path.read_bytes()
+        for size in (0, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            if path.suffix == ".npy":
+                assert read() == texts
+            else:
+                with pytest.raises(RequestError, match=f"{path.parent.name}: is damaged; delete it and give the com"):
+                    read()
+            path.write_bytes(whole)
+    assert read() == texts
+
+
 def test_a_cache_can_be_read_by_whom_the_umask_lets(files: Any) -> None:
     before = os.umask(0o022)
     try:

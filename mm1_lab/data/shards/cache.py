@@ -1,4 +1,8 @@
-"""Cached files and folders derived from users' data, written atomically: each is either complete or absent."""
+"""Cached files and folders derived from users' data, written atomically: each is either complete or absent.
+
+A disk or a copy may still damage them. What is cut off is noticed when it is opened; changed bytes are not, as hashing
+all of it would read gigabytes before every run.
+"""
 
 import hashlib
 import shutil
@@ -10,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mm1_lab.config import RequestError
 from mm1_lab.files import new_file, replace
 
 
@@ -34,8 +39,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def kept(path: Path, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Returns the array in `path`, memory-mapped; on first use, writes what `make` returns."""
-    if not path.exists():
+    """Returns the array in `path`, memory-mapped; if it is missing or damaged, writes what `make` returns."""
+    try:
+        return _array(path)
+    except (FileNotFoundError, EOFError, ValueError):
         with new_file(path) as temporary:
             np.save(temporary, make(), allow_pickle=False)
+    return _array(path)
+
+
+def _array(path: Path) -> NDArray[np.int64]:
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def damaged(folder: Path) -> RequestError:
+    return RequestError(
+        f"{folder}: is damaged; delete it and give the command again (after `mm1-lab index`, if you used that)"
+    )

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mm1_lab.data.shards.cache import new_folder
+from mm1_lab.data.shards.cache import damaged, new_folder
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Limits
 
@@ -42,11 +42,17 @@ class TokenFile:
     """The token ids of a file's samples, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
-        self.ids: NDArray[np.int32] = _open(folder / "ids", np.int32)
-        self.places: NDArray[np.uint8] = _open(folder / "places", np.uint8)
-        """For each id, the grade of a cut before it."""
-        self.starts: NDArray[np.int64] = _open(folder / "starts", np.int64)
-        """Index of the first id of each sample, and the total number of ids."""
+        """Raises RequestError if a file is missing or cut off."""
+        try:
+            self.ids: NDArray[np.int32] = _open(folder / "ids", np.int32)
+            self.places: NDArray[np.uint8] = _open(folder / "places", np.uint8)
+            """For each id, the grade of a cut before it."""
+            self.starts: NDArray[np.int64] = _open(folder / "starts", np.int64)
+            """Index of the first id of each sample, and the total number of ids."""
+        except (FileNotFoundError, ValueError):  # a size that is no multiple of a number's
+            raise damaged(folder) from None
+        if not len(self.starts) or not len(self.ids) == len(self.places) == self.starts[-1]:
+            raise damaged(folder)
 
     @classmethod
     def write(cls, folder: Path, samples: Iterable[list[str | None]], tokenizer: BackendTokenizer) -> "TokenFile":

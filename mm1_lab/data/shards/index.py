@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm1_lab.config import RequestError, canonical_json
-from mm1_lab.data.shards.cache import new_folder, short_hash
+from mm1_lab.data.shards.cache import damaged, new_folder, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, Sample, split_number
 from mm1_lab.data.shards.remote import Copies, File, unreadable
 from mm1_lab.data.shards.tables import Reading
@@ -92,8 +92,11 @@ def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copie
             _build(Reading(path, longest), reader, folder, content or _digest(path))
         except RequestError as error:
             raise RequestError(str(error).replace(str(path), file.name)) from None
-    about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    shard = Shard(file, name, beside=(), **about)
+    try:
+        about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        shard = Shard(file, name, beside=(), **about)
+    except (FileNotFoundError, ValueError, TypeError):
+        raise damaged(folder) from None
     if not shard.samples:
         reasons = ", ".join(f"{count} {reason}" for reason, count in shard.left_out.items()) or "it is empty"
         raise RequestError(f"{file.name}: contains no usable {reader} ({reasons})")
@@ -104,9 +107,16 @@ def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copie
 
 
 def open_index(cache: Path, name: str) -> pa.Table:
-    """Opens an index, memory-mapped, with one row of `SCHEMA` per sample."""
-    with pa.memory_map(str(cache / "files" / name / "index.arrow")) as stream:
-        return pa.ipc.open_file(stream).read_all()
+    """Opens an index, memory-mapped, with one row of `SCHEMA` per sample.
+
+    Raises RequestError if it is missing or cut off.
+    """
+    folder = cache / "files" / name
+    try:
+        with pa.memory_map(str(folder / "index.arrow")) as stream:
+            return pa.ipc.open_file(stream).read_all()
+    except (FileNotFoundError, pa.ArrowInvalid):
+        raise damaged(folder) from None
 
 
 def _digest(path: Path) -> str:
