@@ -17,7 +17,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import Pretrained, PretrainedDecoder, PretrainedEncoder, PretrainedMM1, RequestError, nearest
+from mm1_lab.config import (
+    NotHere,
+    Pretrained,
+    PretrainedDecoder,
+    PretrainedEncoder,
+    PretrainedMM1,
+    RequestError,
+    nearest,
+)
 from mm1_lab.files import DONE, WEIGHTS
 from mm1_lab.formatting import first_line
 
@@ -70,12 +78,15 @@ DECODERS = ["llama", "qwen2", "qwen3", "smollm3", "gemma"]
 """Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
 
 
-def find_folder(name: str) -> Path:
-    """The folder of a model: a path, or a hub name, downloaded on first use. Raises RequestError if there is none."""
+def find_folder(name: str, fetch: bool = True) -> Path:
+    """The folder of a model: a path, or a hub name, downloaded on first use if `fetch`.
+
+    Raises RequestError, of the kind NotHere if there is none.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
-    unknown = RequestError(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
+    unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.startswith((".", "~", "/")) or name.count("/") != 1:
         raise unknown
     from huggingface_hub import snapshot_download
@@ -89,6 +100,8 @@ def find_folder(name: str) -> Path:
         pass
     except HFValidationError:
         raise unknown from None
+    if not fetch:
+        raise NotHere(f"{name}: is not in the Hugging Face hub's cache on this machine")
     print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
@@ -107,14 +120,16 @@ class HuggingFace:
     """Implements `PretrainedModels`; reads each folder once."""
 
     def __init__(self) -> None:
-        self.encoder: Callable[[Pretrained], PretrainedEncoder] = cache(read_encoder)
-        self.decoder: Callable[[Pretrained], PretrainedDecoder] = cache(read_decoder)
-        self.whole: Callable[[str], PretrainedMM1] = cache(read_exported)
+        self.fetches = True
+        """Whether models that are not here yet are fetched; otherwise they raise NotHere."""
+        self.encoder: Callable[[Pretrained], PretrainedEncoder] = cache(lambda one: read_encoder(one, self.fetches))
+        self.decoder: Callable[[Pretrained], PretrainedDecoder] = cache(lambda one: read_decoder(one, self.fetches))
+        self.whole: Callable[[str], PretrainedMM1] = cache(lambda name: read_exported(name, self.fetches))
 
 
-def read_encoder(requested: Pretrained) -> PretrainedEncoder:
+def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder:
     """Describes the vision tower in a folder, possibly part of a model with a text tower. Raises RequestError."""
-    folder = find_folder(requested.weights)
+    folder = find_folder(requested.weights, fetch)
     config = _tower(folder)
     if config.model_type not in ENCODERS:
         known = nearest(config.model_type, ENCODERS)
@@ -138,11 +153,11 @@ def read_encoder(requested: Pretrained) -> PretrainedEncoder:
     return PretrainedEncoder.parse(found, str(folder / "config.json"))
 
 
-def read_decoder(requested: Pretrained) -> PretrainedDecoder:
+def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder:
     """Describes the causal language model in a folder. Raises RequestError, also for an unusable tokenizer."""
     from mm1_lab.data.tokenizers import folder_tokenizer
 
-    folder = find_folder(requested.weights)
+    folder = find_folder(requested.weights, fetch)
     config = _config(folder)
     if config.model_type not in DECODERS:
         known = nearest(config.model_type, DECODERS)
@@ -160,7 +175,7 @@ def read_decoder(requested: Pretrained) -> PretrainedDecoder:
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
 
 
-def read_exported(name: str) -> PretrainedMM1:
+def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
     """Describes a model in a folder written by `mm1-lab export`.
 
     Raises RequestError for other folders, and if something is missing or damaged.
@@ -170,7 +185,7 @@ def read_exported(name: str) -> PretrainedMM1:
 
     from mm1_lab.data.tokenizers import folder_tokenizer
 
-    folder = find_folder(name)
+    folder = find_folder(name, fetch)
     check_folder(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

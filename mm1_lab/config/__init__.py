@@ -3,7 +3,7 @@
 from mm1_lab.config.base import Config, canonical_json, digest, override
 from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, BenchmarkFiles, TextTask
 from mm1_lab.config.cost import Cost, Network
-from mm1_lab.config.errors import RequestError, bounded, nearest
+from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.kinds import (
     ConnectorConfig,
     DecoderStage,

@@ -15,6 +15,10 @@ class RequestError(Exception):
         super().__init__(bounded(text))
 
 
+class NotHere(RequestError):
+    """A pre-trained model is not on this machine."""
+
+
 def bounded(text: str) -> str:
     """The text, without its middle if it is longer than MOST_BYTES."""
     raw = text.encode(errors="replace")

@@ -79,7 +79,7 @@ def resolve(
     try:
         evaluation = _Resolver(recipe, scale, seed, data, models, {} if made is None else made).evaluation()
     except RequestError as error:
-        raise RequestError(f"arm {arm!r}: {error}") from None
+        raise type(error)(f"arm {arm!r}: {error}") from None
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
 
 

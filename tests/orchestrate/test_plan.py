@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mm1_lab.cli import main
 from mm1_lab.config import ConnectorConfig, EvaluationStage, RequestError, Trial
@@ -12,7 +13,7 @@ from mm1_lab.model import CONNECTORS
 from mm1_lab.orchestrate.plan_text import _arms, in_runs
 from mm1_lab.orchestrate.planning.code_changes import forget_changed
 from mm1_lab.orchestrate.planning.cost import Speeds
-from mm1_lab.orchestrate.planning.feasible import check_feasible
+from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, stage_seconds, wall_seconds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
@@ -163,6 +164,26 @@ def test_an_arm_that_is_asked_for_is_the_first_to_be_refused(tmp_path: Path) -> 
         load_request(
             "data_mix", "smoke", 1, ("captions+text",), ("pretrained_encoders.ViT-L=/nowhere/tower",), None, tmp_path
         )
+
+
+def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are neither fetched nor missed, and the trials of these arms stay in the sweep."""
+
+    def download(name: str, local_files_only: bool = False, **_: object) -> str:
+        assert local_files_only, f"{name} is fetched"
+        raise LocalEntryNotFoundError(name)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    path, arms = tmp_path / "two.yaml", ("{encoder: {size: owner/name}}", "{encoder: {size: /nowhere/tower}}")
+    path.write_text(f"title: t\naxis: encoder\nrecipe: base\narms:\n  a: {{}}\n  b: {arms[0]}\n  c: {arms[1]}\n")
+    request = load_request(path, "smoke", only=("a",), results=tmp_path / "results")
+    check_prompts(make_plan(request.trials, request.ledger), request)
+    request.write_manifest()
+    rows = request.folder / "trials.csv"
+    rows.write_text(rows.read_text() + "b,0,0123\nc,0,4567\n")
+    assert [row.arm for row in request.write_manifest()] == ["a", "b", "c"]
+    with pytest.raises(RequestError, match=r"^arm 'c': /nowhere/tower: there is no such folder"):
+        load_request(path, "smoke", only=("a", "c"), results=tmp_path / "results")
 
 
 def test_a_chain_is_as_long_as_its_inputs_say(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@ that their prompts fit."""
 
 from __future__ import annotations
 
-from mm1_lab.config import EvaluationStage, RequestError, Stage, canonical_json
+from contextlib import suppress
+
+from mm1_lab.config import EvaluationStage, NotHere, RequestError, Stage, canonical_json
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
 
@@ -38,7 +40,10 @@ def check_prompts(plan: Plan, request: Request) -> str:
     from mm1_lab.evaluate.fitting import of_the_world, too_long
 
     tokenizer = request.open_data().tokenizer
-    arms = [request.resolve(arm, recipe, stages[0].seed).evaluation for arm, recipe in request.sweep.arms.items()]
+    arms = []
+    for arm, recipe in request.sweep.arms.items():
+        with suppress(NotHere):  # not asked for
+            arms.append(request.resolve(arm, recipe, stages[0].seed).evaluation)
     least = min(arms, key=lambda stage: stage.model.picture_tokens)
     for found in too_long([least], lambda stage: of_the_world(stage.settings, tuned=False), tokenizer):
         raise RequestError(str(found))

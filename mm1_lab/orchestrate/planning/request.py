@@ -3,7 +3,8 @@ before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from mm1_lab.config import (
     PAPER_LAW,
     WORLD_DATA,
     DataIdentity,
+    NotHere,
     PretrainedModels,
     Recipe,
     RequestError,
@@ -119,6 +121,8 @@ class Request:
         """Whether the row belongs to the sweep as it is now; not if the data no longer allow its arm."""
         try:
             trial = self.resolve(row.arm, self.sweep.arms[row.arm], row.seed)
+        except NotHere:  # only of an arm that is not asked for; to be told when it is
+            return True
         except RequestError:
             return False
         return trial.fingerprint == row.fingerprint
@@ -157,9 +161,7 @@ def load_request(
         raise RequestError(f"{len(loaded.arms)} arms at {len(chosen)} seeds: at most {MOST_TRIALS} trials at a time")
     models = HuggingFace()
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
-    # every arm must resolve, requested ones first, then the others, and before the user's data are indexed
-    ordered = loaded.model_copy(update={"arms": arms | loaded.arms})
-    resolve_sweep(follow_law(ordered, numbers, PAPER_LAW), numbers, chosen[:1], _before_indexing(data), models)
+    _check_arms(follow_law(loaded, numbers, PAPER_LAW), arms, numbers, chosen[0], _before_indexing(data), models)
     tokenizer = decoders_tokenizer(arms, numbers, models, data)
     numbers = with_benchmarks(numbers, data, tokenizer, ledger.data_cache)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
@@ -173,6 +175,22 @@ def load_request(
 
         check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer, ledger.data_cache)
     return request
+
+
+def _check_arms(
+    sweep: Sweep, asked: Iterable[str], scale: Scale, seed: int, data: DataIdentity, models: HuggingFace
+) -> None:
+    """Resolves every arm, those asked for first. From then on, fetches no model for the others (`--only`).
+
+    Raises RequestError; of the other arms only for those whose models are on this machine.
+    """
+    arms = {arm: sweep.arms[arm] for arm in asked}
+    resolve_sweep(sweep.model_copy(update={"arms": arms}), scale, (seed,), data, models)
+    models.fetches = arms.keys() == sweep.arms.keys()
+    for arm, recipe in sweep.arms.items():
+        if arm not in arms:
+            with suppress(NotHere):
+                resolve(arm, recipe, scale, seed, data, models)
 
 
 def _before_indexing(data: Path | None) -> DataIdentity:
