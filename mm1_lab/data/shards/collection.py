@@ -22,7 +22,9 @@ from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Part
 
 HELD_OUT_LEAST = 8
-"""At least this many samples are held out where 5 % would be fewer, but at most a quarter of all samples."""
+"""At least this many samples are held out where 5 % would be fewer, but at most a quarter of all samples. Those beyond
+the 5 % are not held out of a larger source that has them too (docs/your-own-data.md): keys such as `000001` are often
+those of different samples."""
 HELD_OUT_MOST = 10_000
 """A large collection's held-out samples are taken file by file until there are this many, enough to evaluate on."""
 OPEN = 4 * WINDOW
