@@ -133,7 +133,8 @@ def contrastive_loss(
     """
     others = groups[:, None] == groups[None, :]
     others.fill_diagonal_(False)
-    scores = (scale * images @ texts.T).float().masked_fill(others, -torch.inf)
+    with torch.autocast(images.device.type, enabled=False):  # products around 50 would be rounded to steps of 0.25
+        scores = (scale * images.float() @ texts.float().T).masked_fill(others, -torch.inf)
     right = torch.arange(len(images), device=images.device)[own]
     both = nn.functional.cross_entropy(scores[own], right) + nn.functional.cross_entropy(scores.T[own], right)
     return both / 2

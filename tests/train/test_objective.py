@@ -68,6 +68,14 @@ def test_contrastive_loss_by_hand() -> None:
     assert swapped.item() == pytest.approx(math.log(1 + math.exp(3)), rel=1e-5)
 
 
+def test_cosines_are_not_rounded_in_half_precision() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0)), dim=2)
+    values = (*vectors, torch.tensor(100.0), torch.arange(64))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = contrastive_loss(*values)
+    assert half.item() == contrastive_loss(*values).item()
+
+
 def test_equal_captions_are_no_negatives() -> None:
     """A third pair with the first one's caption changes neither of the two as the other's negative."""
     images, texts = torch.eye(3), torch.eye(3)[[0, 1, 0]]
