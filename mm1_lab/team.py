@@ -41,8 +41,8 @@ def dismiss_others() -> None:
 
 
 def device() -> torch.device:
-    """The device of this process; in a team it depends on the backend, since gloo uses the CPU."""
-    if torch.cuda.is_available() and (size() == 1 or distributed.get_backend() == "nccl"):
+    """The device of this process; in a team it depends on the backends, since gloo alone uses the CPU."""
+    if torch.cuda.is_available() and (size() == 1 or "nccl" in distributed.get_backend_config()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 

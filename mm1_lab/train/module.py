@@ -1,6 +1,7 @@
 """The Lightning module of all stages (a network, an objective, an optimiser), and the language-modelling loss."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,7 +67,8 @@ class Training(pl.LightningModule):
 
     def forward(self, batch: Any) -> torch.Tensor:
         """Runs the objective inside `forward`, so that FSDP gathers the parameters."""
-        self.losses = self._objective(batch)
+        with _without_copies(self.device.type) if self._shards else nullcontext():
+            self.losses = self._objective(batch)
         return sum(self.losses.auxiliary.values(), start=self.losses.main)
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
@@ -122,6 +124,15 @@ class Training(pl.LightningModule):
             if torch.cuda.is_available() and "cuda" in self._random:
                 torch.cuda.set_rng_state(self._random["cuda"].cpu())
             self._random = {}
+
+
+def _without_copies(device: str) -> AbstractContextManager[Any]:
+    """The autocast that is in force, but without its cache.
+
+    The cache would hold half-precision copies of all gathered weights to the end of the forward pass, on every GPU, even
+    those of layers that are computed again in the backward pass.
+    """
+    return torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False)
 
 
 def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:

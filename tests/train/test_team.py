@@ -19,6 +19,7 @@ from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Stage
 from mm1_lab.data.types import Data
 from mm1_lab.train import recorder
+from mm1_lab.train.module import Losses, Training
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
@@ -198,6 +199,46 @@ def test_experts_are_gathered_in_half_precision_where_they_are_used_in_it(
     assert curve(tmp_path) == pytest.approx(curve(finished(stage)), rel=5e-3)
     right, found = (load_file(folder / "model.safetensors") for folder in (finished(stage), tmp_path))
     assert any(not torch.equal(value, found[key]) for key, value in right.items()), "rounded elsewhere"
+
+
+def test_half_precision_copies_of_gathered_weights_are_not_kept(
+    decoder_stage: DecoderStage, tmp_path: Path
+) -> None:
+    """Autocast's cache would keep those of all layers to the end of the forward pass."""
+
+    def work() -> None:
+        network = nn.Linear(4, 4)
+
+        def objective(batch: torch.Tensor) -> Losses:
+            out = network(batch)
+            assert out.dtype == torch.bfloat16 and not torch.is_autocast_cache_enabled()
+            return Losses(out.float().mean(), torch.zeros(1, 4))
+
+        module = Training(network, objective, decoder_stage.training, "", "bf16-mixed")
+        with torch.autocast("cpu", torch.bfloat16):
+            module(torch.ones(2, 4)).backward()
+            assert torch.is_autocast_cache_enabled()
+
+    in_team(2, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("backends", "device"),
+    [("cuda:nccl", "cuda:3"), ("cpu:gloo,cuda:nccl", "cuda:3"), ("cpu:gloo,cuda:gloo", "cpu")],
+)
+def test_a_team_with_nccl_trains_on_gpus(backends: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one made by `init_process_group()`, which calls its backend `undefined`."""
+    answers = {
+        "is_initialized": True,
+        "get_world_size": 2,
+        "get_backend": "undefined",
+        "get_backend_config": backends,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(distributed, name, lambda answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert team.device() == torch.device(device)
 
 
 def test_a_loss_that_is_not_finite_stops_all(decoder_stage: DecoderStage, squares: Data, tmp_path: Path) -> None:
