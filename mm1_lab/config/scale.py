@@ -249,4 +249,9 @@ class Scale(Config):
         for name in self.workers:
             if name not in known:
                 raise ValueError(f"workers: there is no size {name!r}{nearest(name, known)}")
+        if 0 < self.resources.gpus < 1 and max(self.workers.values(), default=1) > 1:
+            raise ValueError(
+                f"workers: each takes a GPU of its own, as NCCL demands, but resources.gpus is {self.resources.gpus:g}; "
+                "set 1, or 0 to train on processors"
+            )
         return self

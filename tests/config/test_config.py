@@ -275,11 +275,12 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("train.steps.most=3", "train.steps has no keys; write it whole: --set 'train.steps=…'"),
         ("decoder.phases.0.share=1", "decoder.phases has no keys; write it whole: --set 'decoder.phases=…'"),
         ("evaluate.blocks=7", "Input should be greater than or equal to 8"),
+        ("resources.gpus=0.5", "resources.gpus is 0.5; set 1, or 0 to train on processors"),
     ],
 )
 def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(RequestError) as error:
-        load_scale("mini", SWEEPS / "scales", (setting,))
+        load_scale("mini", SWEEPS / "scales", ("workers={1.2B: 2}", setting))
     assert message in str(error.value)
 
 

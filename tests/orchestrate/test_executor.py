@@ -9,13 +9,15 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from mm1_lab.config import DecoderStage, RequestError, load_scale
+from mm1_lab.config import DecoderStage, RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution.executor import make_executor, run_plan
-from mm1_lab.orchestrate.execution.ray_tune import _storage
-from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext
+from mm1_lab.orchestrate.execution.ray_tune import _storage, _worker_environment
+from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
@@ -186,6 +188,39 @@ def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> N
     request = load_request("data_mix", "smoke", "1", (), overrides, None, tmp_path / "results", tmp_path / "store")
     with make_executor(False, None) as executor, pytest.raises(RequestError, match="a stage needs 4096 CPUs"):
         executor.open(request.scale)
+
+
+def test_a_gpu_s_lack_of_memory_is_told_in_short_with_what_to_do(tmp_path: Path) -> None:
+    message = (
+        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is "
+        "free. Including non-PyTorch memory, this process has 77.90 GiB memory in use. Of the allocated memory 70.00 "
+        "GiB is allocated by PyTorch, and 6.00 GiB is reserved by PyTorch but unallocated."
+    )
+
+    def fail(task: Task, context: WorkerContext, report: StageReport) -> None:
+        raise torch.OutOfMemoryError(message)
+
+    context = WorkerContext(tmp_path, tmp_path, None, load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
+    outcome = attempt(Task("a", (), (), ()), context, lambda kind, progress: None, fail)
+    assert outcome.kind == "out of memory"
+    assert outcome.reason == (
+        "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of "
+        "which 1.20 GiB is free; take a smaller batch_size or sequence_length, or gradient_checkpointing=true (--set)"
+    )
+
+
+def test_a_stage_that_asks_for_no_gpu_sees_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray assigns GPUs in a worker's process; by default it would leave all of them visible."""
+    import ray
+    from ray._private.utils import set_visible_accelerator_ids
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    for name, value in _worker_environment(Resources(), tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assigned = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": []})
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: assigned)
+    set_visible_accelerator_ids()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,6 @@ SETTINGS = {
 }
 OWN_SETTINGS = {
     "RAY_AUTH_MODE": "token",  # Ray listens on all interfaces; clients without the token are refused
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not set CUDA_VISIBLE_DEVICES for stages without GPUs
 }
 
 
@@ -237,6 +236,7 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # or stages without GPUs would all see, and use, the first one
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # imports take long on a busy machine
         "TOKENIZERS_PARALLELISM": "false",

@@ -80,7 +80,9 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
         if isinstance(error, Lost):
             return Outcome("lost", str(error))
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return Outcome("out of memory", f"{reason}; take a smaller batch_size or sequence_length (--set)")
+            told = ". ".join(reason.split(". ")[:3])  # of CUDA's long message what was asked for, and the GPU's size
+            remedy = "a smaller batch_size or sequence_length, or gradient_checkpointing=true"
+            return Outcome("out of memory", f"{told.removesuffix('.')}; take {remedy} (--set)")
         return Outcome("failed", reason)
 
 
