@@ -113,6 +113,8 @@ def test_heads_of_another_width_are_reckoned_with() -> None:
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as count:
         cache = Qwen3Model(config)(inputs_embeds=torch.empty(1, length, 64), use_cache=True).past_key_values
     assert length * flops_per_position(size, length, 1) == pytest.approx(count.get_total_flops(), rel=0.03)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = Qwen3Model(config)(inputs_embeds=torch.zeros(1, length, 64), use_cache=True).past_key_values
 
     scale = load_scale("mini", ROOT / "sweeps" / "scales")
     evaluation = resolve("base", load_sweep(ROOT / "sweeps" / "data_mix.yaml").base, scale, 0, WORLD_DATA).evaluation
@@ -120,11 +122,13 @@ def test_heads_of_another_width_are_reckoned_with() -> None:
         name="a", folder="a", digest="a", family="qwen3", size=size, shape=size, vocabulary=8, longest=length
     )
     model = evaluation.model.model_copy(update={"decoder": pretrained})
-    cost = evaluation.model_copy(update={"model": model}).cost(Network({"decoder": 1}), scale)
+    half = {"model": model, "precision": "bf16-mixed"}
+    cost = evaluation.model_copy(update=half).cost(Network({"decoder": 1}), scale)
     settings = evaluation.settings
     cached = settings.blocks * settings.batch_size / settings.questions * model.sequence_length
     cached += settings.batch_size * evaluation.question_tokens
-    bytes_per_position = sum(part.numel() * 4 for layer in cache.layers for part in (layer.keys, layer.values)) / length
+    parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]
+    bytes_per_position = sum(part.nbytes for part in parts) / length
     assert cost.activations == pytest.approx(bytes_per_position * cached, rel=0.03)
 
 
@@ -242,7 +246,7 @@ def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.
     assert "set `workers:" not in capsys.readouterr().out, "what it named suffices"
     assert main([*plan, *few, "--set", "hardware.count=2", "--set", "evaluate.batch_size=5000"]) == 0
     told = capsys.readouterr().out
-    assert "one h100 does not hold, at this evaluate.batch_size:\n  3.9G parameters (15.6 GB of weights, 2" in told
+    assert "one h100 does not hold, at this evaluate.batch_size:\n  3.9G parameters (15.6 GB of weights, 5" in told
     whole = ("plan", "final_models", "--only", "30B", *plan[4:], "--set", "train.batch_size=8")
     assert main([*whole]) == 2
     assert "takes a group of 16 GPUs, more than a batch has rows (8); raise batch_size" in capsys.readouterr().err

@@ -101,8 +101,8 @@ class EvaluationStage(Stage):
         settings = self.settings
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
-        # other activations are freed layer by layer
-        per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
+        # the cache is in fp32 also under autocast, as keys are after RoPE; other activations are freed layer by layer
+        per_token = 2 * 4 * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
             parts=parts,
             parameters=network.total,
