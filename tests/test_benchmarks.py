@@ -32,11 +32,12 @@ from benchmarks.measure import Budget, Row, alternate, compare, process_cost, un
 from benchmarks.products import arithmetic, large_peak, limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.run import main
-from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens
+from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens, untrained_inputs
 from mm1_lab.config import load_scale
 from mm1_lab.data.world import World
 from mm1_lab.model import build_mm1, read_by_document
 from mm1_lab.results import Ledger
+from mm1_lab.train import recorder
 from mm1_lab.train.module import language_loss
 
 TINY = Amounts(
@@ -250,6 +251,34 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     assert same.rounds == known.rounds, "by the pictures that are there, not by what the scale expects"
     assert "2, 4;" in speed.note and peak.ours is None and "unknown" in peak.note
     assert "questions against" in asked.note
+
+
+def test_too_many_documents_for_a_gpu_s_memory_are_not_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(case: gpu.Case, stage: object, data: object, steps: int, documents: int) -> float:
+        if documents > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1 / documents
+
+    monkeypatch.setattr(gpu, "_padded_step", step)
+    assert min((2, 4, 8), key=lambda count: gpu._padded_probe(None, None, None, count)) == 4
+
+
+def test_no_checkpoint_is_written_in_the_few_steps_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, case = World(), gpu.Case("tiny", TINY, (2,), "cpu")
+    stage = base_evaluation(TINY, data).model
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "save", lambda *_: pytest.fail("it takes longer than a step"))
+    assert gpu._our_step(case, stage, untrained_inputs(stage, data, tmp_path), data) > 0
+
+
+@pytest.mark.parametrize("name", ["NVIDIA H100 PCIe", "NVIDIA H200 NVL", "NVIDIA L40S"])
+def test_the_peak_of_other_cards_is_not_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The PCIe and NVL forms of a chip have less power, and lower peaks."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    data = World()
+    case = gpu.Case("tiny", TINY, (2,), "cuda")
+    _, row = gpu._training_rows(case, base_evaluation(TINY, data).model, data, [1.0], [1.0], 2)
+    assert row.ours is None and "unknown" in row.note
 
 
 def test_the_cases_of_a_gpu_are_the_paper_s_sizes() -> None:
