@@ -1,11 +1,14 @@
 # CPU:   docker build -t mm1-lab --build-arg TORCH_INDEX=ADDRESS .      the CPU build's, as the selector on pytorch.org gives it
 # CUDA:  docker build -t mm1-lab --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
-#        docker run --gpus all -v $PWD/results:/lab/results mm1-lab run data_mix --scale smoke
+#        docker run --gpus all --ipc=host -v $PWD/results:/lab/results mm1-lab run data_mix --scale smoke
+# --ipc=host: batches of the scales' data loader workers pass through shared memory, of which Docker gives 64 MB.
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 
-# Where the base has no Python with pip and venv, as CUDA's have none.
+# Where the base has no Python with pip and venv, as CUDA's have none. torch.compile on a GPU (Triton) needs a C compiler
+# and Python's headers.
 RUN command -v pip >/dev/null || (apt-get update && apt-get install -y --no-install-recommends python3 python3-pip python3-venv \
+    gcc libc6-dev python3-dev \
     && rm -rf /var/lib/apt/lists/*)
 RUN python3 -m venv /opt/mm1-lab
 ENV PATH=/opt/mm1-lab/bin:$PATH
