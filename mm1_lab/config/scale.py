@@ -251,7 +251,7 @@ class Scale(Config):
                 raise ValueError(f"workers: there is no size {name!r}{nearest(name, known)}")
         if 0 < self.resources.gpus < 1 and max(self.workers.values(), default=1) > 1:
             raise ValueError(
-                f"workers: each takes a GPU of its own, as NCCL demands, but resources.gpus is {self.resources.gpus:g}; "
+                f"workers: each needs a GPU of its own (for NCCL), but resources.gpus is {self.resources.gpus:g}; "
                 "set 1, or 0 to train on processors"
             )
         return self

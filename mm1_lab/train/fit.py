@@ -53,8 +53,9 @@ def fit(
     is a new object, and only the first process returns; the others are dismissed.
 
     Training ends after `stop_after` steps of the schedule, if given. It resumes from the newest intact checkpoint in
-    `folder`; a single process, or a team of the same size, then gets the same weights, on CPUs bit for bit (on GPUs sums
-    have no fixed order). Raises Diverged for a loss that is not finite, RequestError for a checkpoint of another stage.
+    `folder`; a single process, or a team of the same size, then gets the same weights, on CPUs bit for bit (on GPUs
+    some sums have no fixed order). Raises Diverged for a loss that is not finite, RequestError for a checkpoint of
+    another stage.
     """
     steps = stop_after or stage.training.steps
     checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))

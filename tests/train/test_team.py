@@ -201,9 +201,7 @@ def test_experts_are_gathered_in_half_precision_where_they_are_used_in_it(
     assert any(not torch.equal(value, found[key]) for key, value in right.items()), "rounded elsewhere"
 
 
-def test_half_precision_copies_of_gathered_weights_are_not_kept(
-    decoder_stage: DecoderStage, tmp_path: Path
-) -> None:
+def test_half_precision_copies_of_gathered_weights_are_not_kept(decoder_stage: DecoderStage, tmp_path: Path) -> None:
     """Autocast's cache would keep those of all layers to the end of the forward pass."""
 
     def work() -> None:
