@@ -79,8 +79,8 @@ class PromptWriter:
         The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it; the
         separator without the space that SentencePiece tokenizers (Llama 2's) put before every text.
         """
-        end, decode = self.tokenizer.encode(separator), self.tokenizer.decode
-        if len(end) > 1 and decode(end[1:]) == decode(end):
+        end = self.tokenizer.encode(separator)
+        if len(end) > 1 and self.tokenizer.decode(end[1:]) == self.tokenizer.decode(end):
             end = end[1:]
         return tuple(self.tokenizer.encode(self.space(question) + text) + end)
 
