@@ -22,6 +22,9 @@ from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 
+MASK = 2**26
+"""Pairs of a position and a key in an attention mask, at most; about 10 bytes each while it is made and used."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -169,18 +172,10 @@ class SharedPrefixDecoding:
         device = in_prefix.device
         inputs = torch.stack([_pad_left(group, longest).flatten(0, 1) for group in self._questions])
         offsets = torch.arange(longest, device=device) - (longest - self._lengths)[:, :, None]
-        valid = offsets >= 0
         positions = self._prefix_lengths[:, None, None] + offsets.clamp(min=0)
-        # (G, Q, L queries, Q, L keys): a token attends to its own question, up to itself.
-        causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-        within = self._same_question[:, :, None, :, None] & causal[:, None, :] & valid[:, None, None, :, :]
-        within = within.flatten(3, 4).flatten(1, 2)
-        within |= torch.eye(count * longest, dtype=torch.bool, device=device)
-        mask = torch.cat([in_prefix[:, None, :].expand(-1, count * longest, -1), within], dim=2)
-        ends = torch.arange(1, count + 1, device=device) * longest - 1
-        own_keys = (self._same_question[:, :, :, None] & valid[:, None, :, :]).flatten(2, 3)
+        own_keys = (self._same_question[:, :, :, None] & (offsets >= 0)[:, None, :, :]).flatten(2, 3)
         self._visible = torch.cat([in_prefix[:, None, :].expand(-1, count, -1), own_keys], dim=2)
-        logits = self._run(inputs, mask, positions.flatten(1, 2), ends)
+        logits = self._read(inputs, positions.flatten(1, 2), self._visible)
         self._after_questions = self._visible, self._prefix_lengths[:, None] + self._lengths, logits
         return logits
 
@@ -210,12 +205,11 @@ class SharedPrefixDecoding:
         """Logits (G, Q, n, vocabulary) that follow each of `tokens` (G, Q, n), which continue the questions."""
         questions, length = tokens.shape[1:]
         since = self._cache.get_seq_length() - visible.shape[2]
-        context = torch.nn.functional.pad(visible, (0, since))[:, :, None].expand(-1, -1, length, -1).flatten(1, 2)
-        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-        within = (self._same_question[:, :, None, :, None] & causal[:, None, :]).flatten(3, 4).flatten(1, 2)
+        own_keys = self._same_question.repeat_interleave(length, dim=2)
+        visible = torch.cat([torch.nn.functional.pad(visible, (0, since)), own_keys], dim=2)
         indices = (positions[:, :, None] + torch.arange(length, device=tokens.device)).flatten(1, 2)
         inputs = self._decoder.get_input_embeddings()(tokens.flatten(1, 2))
-        return self._run(inputs, torch.cat([context, within], dim=2), indices, None).unflatten(1, (questions, length))
+        return self._read(inputs, indices, visible, every=True).unflatten(1, (questions, length))
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
         """Reads the next token (G, Q) of each answer. Returns the logits (G, Q, vocabulary) of the one after it."""
@@ -229,18 +223,39 @@ class SharedPrefixDecoding:
         inputs = torch.nn.utils.rnn.pad_sequence(list(self._prefixes), batch_first=True)
         indices = torch.arange(inputs.shape[1], device=inputs.device)
         in_prefix = indices < self._prefix_lengths[:, None]
-        mask = (indices <= indices[:, None]) & in_prefix[:, None, :] | torch.eye(
-            len(indices), dtype=torch.bool, device=inputs.device
-        )
-        self._run(inputs, mask, indices.expand(len(inputs), -1), indices[-1:])
+        self._read(inputs, indices.expand(len(inputs), -1), in_prefix[:, None, :])
         return in_prefix
+
+    def _read(
+        self, inputs: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, every: bool = False
+    ) -> torch.Tensor:
+        """Reads n inputs (G, n, width) in as many passes as it takes for no mask to exceed MASK.
+
+        `visible` is bool (G, spans, keys), these n included: each of n / spans consecutive inputs may attend to such
+        keys up to itself, and always to itself, as padding has nothing else. Returns the logits (G, …, vocabulary) of
+        the last input of each span, or of every one.
+        """
+        count, (groups, spans, keys) = inputs.shape[1], visible.shape
+        before, length, most = keys - count, count // spans, max(1, MASK // (groups * keys))
+        logits = []
+        for start in range(0, count, most):
+            end = min(start + most, count)
+            own = torch.arange(start, end, device=inputs.device)
+            key = torch.arange(before + end, device=inputs.device)
+            last = before + own[:, None]
+            allowed = visible[:, :, : before + end].index_select(1, own // length)
+            allowed &= key <= last
+            allowed |= key == last
+            kept = [at - start for at in range(start, end) if every or (at + 1) % length == 0]
+            keep = torch.tensor(kept, dtype=torch.long, device=inputs.device)
+            logits.append(self._run(inputs[:, start:end], allowed, positions[:, start:end], keep))
+        return torch.cat(logits, dim=1)
 
     def _run(
         self, inputs: torch.Tensor, allowed: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None
     ) -> torch.Tensor:
         """Runs the decoder; `allowed` is bool (G, queries, keys). Returns logits at the indices `keep`, or at all."""
-        mask = torch.zeros(allowed.shape, dtype=inputs.dtype, device=inputs.device)
-        mask.masked_fill_(~allowed, torch.finfo(inputs.dtype).min)
+        mask = torch.where(allowed, inputs.new_zeros(()), torch.finfo(inputs.dtype).min)
         output = self._decoder(
             inputs_embeds=inputs,
             attention_mask=mask[:, None],

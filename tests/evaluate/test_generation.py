@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from mm1_lab.config import RequestError, Size
 from mm1_lab.data.types import BrokenPicture, Pixels
+from mm1_lab.evaluate import generation
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
@@ -131,6 +132,30 @@ def test_probabilities_of_given_answers_are_those_of_whole_prompts(
             expected = logs.gather(1, torch.tensor(ids)[:, None]).mean().exp()
             assert probability == pytest.approx(float(expected), rel=1e-3)
     assert found[-1] == [None] * len(groups[-1].questions)
+
+
+def test_masks_are_bounded(model: MM1, groups: list[Group], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefixes, questions and given answers are read in several passes, which also end in the middle of a question."""
+    given = (tuple(tokenizer.encode("the ring is .")),)
+    asked = [replace(group, references=given * len(group.questions)) for group in groups]
+
+    def answer() -> tuple[list[list[str]], list[float | None], list[int]]:
+        """Answers, probabilities and the sizes of the masks."""
+        sizes: list[int] = []
+        handle = model.decoder.register_forward_pre_hook(
+            lambda *given: sizes.append(given[2]["attention_mask"].numel()), with_kwargs=True
+        )
+        texts, probabilities = generate(embedder_of(model), asked, tokenizer, ["is"], 8, 100)
+        handle.remove()
+        return texts, [one for own in probabilities for one in own], sizes
+
+    texts, probabilities, sizes = answer()
+    monkeypatch.setattr(generation, "MASK", 6000)  # of which the next tokens of all answers take almost as many
+    again, same, bounded = answer()
+    assert max(bounded) <= 6000 < max(sizes) / 9
+    assert len(bounded) > 2 * len(sizes), (len(bounded), len(sizes))
+    assert again == texts
+    assert same == pytest.approx(probabilities, rel=1e-4)
 
 
 def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer) -> None:
