@@ -5,6 +5,7 @@ from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, Benchmark
 from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.kinds import (
+    KEPT_FEATURES,
     ConnectorConfig,
     DecoderStage,
     EncoderStage,

@@ -1,11 +1,11 @@
-"""Turns prompts into decoder inputs; each distinct picture passes through encoder and connector only once."""
+"""Turns prompts into decoder inputs; a picture passes through encoder and connector only once if all features fit."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 
-from mm1_lab.config import ModelStage, RequestError
+from mm1_lab.config import KEPT_FEATURES, ModelStage, RequestError
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 from mm1_lab.evaluate.image_files import undecodable
@@ -41,12 +41,23 @@ class PromptEmbedder:
         """An embedder for the model of the stage."""
         return cls(model, stage.connector.image_tokens, stage.image_size, stage.blind, batch, stage.views)
 
+    def holds(self, pictures: Iterable[Picture]) -> bool:
+        """Whether the features of all these pictures may be kept at once."""
+        places = self._image_tokens * sum(count for _, count in set(map(self._key, pictures)))
+        return self._blind or places * self.decoder.config.hidden_size <= KEPT_FEATURES
+
     def see(self, pictures: Iterable[Picture]) -> None:
-        """Encodes the `pictures` that are not in the cache yet. Raises RequestError if one cannot be decoded."""
+        """Encodes the `pictures` that are not in the cache yet, which is emptied first if it cannot hold them too.
+
+        Raises RequestError if one cannot be decoded.
+        """
         if self._blind:
             return
+        pictures = list(pictures)
+        if not self.holds([*self._pictures, *pictures]):
+            self._features, self._pictures = {}, []
         new = {key: picture for picture in pictures if (key := self._key(picture)) not in self._features}
-        self._pictures += [picture.picture if isinstance(picture, Overview) else picture for picture in new.values()]
+        self._pictures += new.values()
         for count in {count for _, count in new}:
             waiting = [(key, picture) for key, picture in new.items() if key[1] == count]
             for start in range(0, len(waiting), self._batch):
@@ -74,8 +85,14 @@ class PromptEmbedder:
 
     @torch.inference_mode()
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
-        """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width)."""
+        """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width).
+
+        Under autocast they are in half precision, unless that would round a connector's output.
+        """
         device = self.decoder.device
         pixels = image_tensor([view for picture in pictures for view in picture]).to(device)
         places = torch.full((len(pixels), self._image_tokens), self._model.image_id, device=device)
-        return self._model.embed(places, pixels).unflatten(0, (len(pictures), len(pictures[0]))).flatten(1, 2)
+        features = self._model.embed(places, pixels).unflatten(0, (len(pictures), len(pictures[0]))).flatten(1, 2)
+        if torch.is_autocast_enabled(device.type) and features.equal(half := features.bfloat16()):
+            return half
+        return features

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from mm1_lab.data.types import Tokenizer
+from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 
@@ -50,11 +50,12 @@ def generate(
     An answer ends before the end token, with the token that completes a stop word, or after `new_tokens` tokens.
     Returns the answers, and the probability of each question's reference as the geometric mean over its tokens.
     """
-    segments = [segment for group in groups for segment in (group.prefix, *group.questions)]
-    embedder.see(picture for segment in segments for picture in segment.pictures)
+    if embedder.holds(shown := _pictures(groups)):
+        embedder.see(shown)
     texts: list[list[str]] = [[] for _ in groups]
     scores: list[list[float | None]] = [[] for _ in groups]
     for chunk in _batches(groups, batch):
+        embedder.see(_pictures([group for _, group in chunk]))
         prefixes = [embedder.embed(group.prefix) for _, group in chunk]
         questions = [[embedder.embed(question) for question in group.questions] for _, group in chunk]
         decoding = SharedPrefixDecoding(embedder.decoder, prefixes, questions)
@@ -88,6 +89,11 @@ def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
     ends = [at for word in stop if (at := text.find(word)) >= 0]
     answer, kept = text[: min(ends, default=len(text))], "\n\t" if lines else ""
     return "".join(letter if letter.isprintable() or letter in kept else " " for letter in answer).strip()
+
+
+def _pictures(groups: Sequence[Group]) -> list[Picture]:
+    segments = [segment for group in groups for segment in (group.prefix, *group.questions)]
+    return [picture for segment in segments for picture in segment.pictures]
 
 
 def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:

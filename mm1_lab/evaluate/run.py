@@ -116,7 +116,7 @@ class Answer:
 
 
 class Answering:
-    """Answers benchmarks with a model; a picture is encoded only once, even if it recurs at other numbers of shots."""
+    """Answers benchmarks with a model; a picture that recurs at other numbers of shots is encoded once if all fit."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
         self._settings = stage.settings

@@ -168,6 +168,33 @@ def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer
     assert sum(encoded) == len({id(picture) for picture in pictures}) < len(pictures) * 2
 
 
+def test_features_that_do_not_fit_are_computed_again(
+    model: MM1, groups: list[Group], tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = generate(embedder_of(model), groups, tokenizer, ["."], 4, 2)[0]
+    most = 10 * IMAGE_TOKENS * 24  # ten pictures; a batch has at most eight
+    monkeypatch.setattr("mm1_lab.evaluate.embedder.KEPT_FEATURES", most)
+    embedder, kept = embedder_of(model), []
+    hook = lambda *_: kept.append(sum(one.numel() for one in embedder._features.values()))  # noqa: E731
+    model.decoder.register_forward_hook(hook)
+    for _ in range(2):
+        assert generate(embedder, groups, tokenizer, ["."], 4, 2)[0] == whole
+    assert 0 < max(kept) <= most
+
+
+def test_features_in_half_precision_are_exact(model: MM1, groups: list[Group]) -> None:
+    prompt = Segment(groups[0].prefix.tokens, groups[0].prefix.pictures)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        embedder = PromptEmbedder(model, IMAGE_TOKENS, SIDE, False, batch=9)
+        embedder.see(prompt.pictures)
+        assert all(one.dtype == torch.bfloat16 for one in embedder._features.values())
+        torch.testing.assert_close(embedder.embed(prompt), whole_prompt(model, prompt)[0], rtol=0, atol=0)
+        model.connector.register_forward_hook(lambda _, __, tokens: tokens.float() / 3)  # no longer bf16
+        embedder = PromptEmbedder(model, IMAGE_TOKENS, SIDE, False, batch=9)
+        embedder.see(prompt.pictures)
+        torch.testing.assert_close(embedder.embed(prompt), whole_prompt(model, prompt)[0], rtol=0, atol=0)
+
+
 def test_a_blind_model_reads_grey_and_draws_nothing(model: MM1, groups: list[Group], tokenizer) -> None:
     class Grey:
         def pixels(self, side: int) -> np.ndarray:

@@ -129,7 +129,9 @@ def test_heads_of_another_width_are_reckoned_with() -> None:
     cached += settings.batch_size * evaluation.question_tokens
     parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]
     bytes_per_position = sum(part.nbytes for part in parts) / length
-    assert cost.activations == pytest.approx(bytes_per_position * cached, rel=0.03)
+    pictures = settings.questions + settings.blocks * max(settings.shots)
+    features = 2 * pictures * model.picture_tokens * size.width
+    assert cost.activations == pytest.approx(bytes_per_position * cached + features, rel=0.03)
 
 
 def test_activations_are_what_autograd_keeps() -> None:

@@ -32,6 +32,10 @@ asked in three orders of its choices and two have the likelihoods of three choic
 ANSWER_TOKENS = 24
 """Tokens of a question with its answer, without the image (approximate)."""
 
+KEPT_FEATURES = 2**32
+"""Values of image features that an evaluation keeps, at most: 8.6 GB in half precision. Pictures that do not fit are
+encoded again at every number of shots."""
+
 
 class EvaluationStage(Stage):
     """Few-shot scores and held-out losses of a trained model."""
@@ -88,7 +92,8 @@ class EvaluationStage(Stage):
     def cost(self, network: Network, scale: Scale) -> Cost:
         """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes.
 
-        The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix.
+        The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
+        and the features of a benchmark's pictures.
         """
         model, positions, itemsize = self.model, self.positions(), bytes_per_value(self.precision)
         encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
@@ -101,6 +106,8 @@ class EvaluationStage(Stage):
         settings = self.settings
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
+        pictures = settings.questions + settings.blocks * max(settings.shots, default=0)
+        features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
         # the cache is in fp32 also under autocast, as keys are after RoPE; other activations are freed layer by layer
         per_token = 2 * 4 * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
@@ -108,7 +115,7 @@ class EvaluationStage(Stage):
             parameters=network.total,
             active=active_parameters(network.total, size),
             state=4.0 * network.total,
-            activations=per_token * cached,
+            activations=per_token * cached + itemsize * features,
             layer=layer_bytes(size, itemsize),
             weights=0,
             checkpoint=0,
