@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -135,8 +135,8 @@ def all_parts(
 
 def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFrame:
     """A row per lesson: `lesson`, `claim`, `by`, `paper_says`, `section`, `sweep`; the columns of claims for the part
-    that determines the verdict; `parts`, the number of deciding parts; `p_holm`, `family`, `seeds_needed`, `verdict`,
-    `reason`.
+    that determines the verdict; `parts`, the number of deciding parts; `p_holm`, `family`, `tests` (that part is tested
+    at LEVEL / tests), `seeds_needed`, `verdict`, `reason`.
 
     A lesson is supported if all deciding parts are (the largest p counts) and contradicted if one is (the smallest p
     times their number); it is smaller than the paper's size if every part with a size is. Each of these must hold by
@@ -147,23 +147,36 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
     found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
     p = {name: combined(rows) for name, rows in found.items()}
     verdicts = judge_family({name: known["both"] for name, known in p.items() if known["both"]})
-    left = max(1, sum(p_holm > LEVEL for _, p_holm in verdicts.values()))
+    left = max(1, sum(judged.p_holm > LEVEL for judged in verdicts.values()))
     rows = []
     for lesson in lessons:
-        verdict, p_holm = verdicts.get(lesson.name, ("not judged", np.nan))
-        verdict = only_one(verdict, p[lesson.name]["wording"], p[lesson.name]["content"], left)
-        rows.append(_lesson_row(lesson, found[lesson.name], verdict, p_holm, len(verdicts), left))
+        judged = verdicts.get(lesson.name, Judged("not judged", np.nan, 1))
+        judged = judged._replace(
+            verdict=only_one(judged.verdict, p[lesson.name]["wording"], p[lesson.name]["content"], left)
+        )
+        rows.append(_lesson_row(lesson, found[lesson.name], judged, len(verdicts), left))
     return pd.DataFrame(rows)
 
 
-def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Verdict, float]]:
-    """Verdict and Holm-adjusted p of each lesson, from the p of each possible statement about it."""
+class Judged(NamedTuple):
+    """A lesson's verdict in its family."""
+
+    verdict: Verdict
+    p_holm: float
+    """The smallest p of its statements, adjusted."""
+    tests: int
+    """The lesson is tested at LEVEL / tests: those not rejected yet when Holm's procedure comes to it, or stops."""
+
+
+def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, Judged]:
+    """The verdict on each lesson, from the p of each possible statement about it."""
     order = sorted(p, key=lambda name: min(p[name].values()))
-    running, verdicts = 0.0, {}
+    running, tests, verdicts = 0.0, len(order), {}
     for rank, name in enumerate(order):
-        factor = len(order) - rank
-        running = max(running, min(1.0, factor * min(p[name].values())))
-        verdicts[name] = say(p[name], factor) if running <= LEVEL else "undecided", running
+        rejected = running <= LEVEL
+        tests = len(order) - rank if rejected else tests
+        running = max(running, min(1.0, (len(order) - rank) * min(p[name].values())))
+        verdicts[name] = Judged(say(p[name], tests) if running <= LEVEL else "undecided", running, tests)
     return verdicts
 
 
@@ -194,9 +207,8 @@ def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return p | ({"smaller": max(sizes)} if sizes else {})
 
 
-def _lesson_row(
-    lesson: Lesson, rows: pd.DataFrame, verdict: str, p_holm: float, family: int, left: int
-) -> dict[str, object]:
+def _lesson_row(lesson: Lesson, rows: pd.DataFrame, judged: Judged, family: int, left: int) -> dict[str, object]:
+    verdict = judged.verdict
     deciding = rows[rows["decides"].astype(bool)]
     shown = deciding if len(deciding) else rows
     reason, needs = "", np.nan
@@ -210,7 +222,9 @@ def _lesson_row(
     row: dict[str, object] = {name: lead[name] for name in COLUMNS}
     row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
     row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
-    row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": p_holm, "family": family}
+    row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": judged.p_holm, "family": family}
+    against = lead.get("p_contradicted", 1.0) < lead.get("p_supported", 1.0)  # any of the parts may contradict a lesson
+    row["tests"] = judged.tests * (deciding["part"].nunique() if against else 1)
     return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
 
 

@@ -28,7 +28,7 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
     known = claims[["low", "high", "estimate", "paper", *contrasts]].to_numpy(float)
     ends = [0.0, *known[np.isfinite(known)], *claims["margin"], *-claims["margin"]]
     for row in claims.to_dict("records"):
-        wide = _corrected(row)
+        wide = corrected(row)
         ends += [row["estimate"] - wide, row["estimate"] + wide] if np.isfinite(row["estimate"]) else []
     reach = 0.08 * (max(ends) - min(ends) or 1.0)
     with styled():
@@ -73,7 +73,7 @@ def _claim(axis: Axes, place: int, row: Row) -> None:
     middle = place + (0.15 if np.isnan(content) else 0.08)  # of the shading, or with room for a second mark
     estimate, conditional = row["estimate"], row["interval"] == "questions"
     if np.isfinite(estimate):
-        wide = _corrected(row)
+        wide = corrected(row)
         axis.plot([estimate - wide, estimate + wide], [middle, middle], color=colour, linewidth=0.6)
         errors = np.nan_to_num([[estimate - row["low"]], [row["high"] - estimate]])
         axis.errorbar(
@@ -109,10 +109,8 @@ def _lesson(row: Row) -> str:
     return "" if row.get("aside") or row["verdict"] == "not judged" else row.get("of_lesson") or ""
 
 
-def _corrected(row: Row) -> float:
+def corrected(row: Row) -> float:
     """Half the width of the interval at this row's level after Holm's correction, on which the verdict is based."""
-    p, p_holm = row.get("p", np.nan), row.get("p_holm", np.nan)
-    if p_holm != p_holm or row["error"] != row["error"]:
+    if np.isnan(row.get("p_holm", np.nan)) or np.isnan(row["error"]):
         return 0.0
-    factor = p_holm / p if 0 < p < p_holm < 1 else row["family"] if p_holm >= 1 else 1.0
-    return float(row["error"] * quantile(1 - LEVEL / 2 / factor, row["df"]))
+    return float(row["error"] * quantile(1 - LEVEL / 2 / row["tests"], row["df"]))

@@ -532,7 +532,7 @@ def test_a_thin_line_is_not_said_to_be_what_one_sided_verdicts_go_by(
     monkeypatch.setattr("analysis.pages.claims_figure.save", lambda *given: [])
     monkeypatch.setattr("matplotlib.figure.Figure.get_suptitle", lambda figure: "")
     monkeypatch.setattr("matplotlib.figure.Figure.get_supxlabel", lambda figure: "")
-    claims = judge_claims(study_of(data_mix, (0, 1, 2))).assign(p_holm=0.04, family=3)
+    claims = judge_claims(study_of(data_mix, (0, 1, 2))).assign(p_holm=0.04, tests=3)
     for expect in ("greater", "keeps"):
         draw_claims(claims[claims["expect"] == expect], tmp_path / "claims", "head", "note")
     assert ["one-sided" in note for note in said] == [False, True]

@@ -15,8 +15,9 @@ import pytest
 from analysis.judging.claims import Claim, claim_of, claim_row, judge_claims, needed
 from analysis.judging.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.judging.looks import standing
-from analysis.judging.verdicts import _needed, all_parts, judge_lessons, lesson_parts
+from analysis.judging.verdicts import _needed, all_parts, judge_family, judge_lessons, lesson_parts
 from analysis.law.lr_report import _last_targets
+from analysis.pages.claims_figure import corrected
 from analysis.pages.tables import compare_table
 from analysis.study import Study
 from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
@@ -92,6 +93,30 @@ def test_a_world_that_is_otherwise_contradicts_it() -> None:
     found = connector(5, _144=-4, _c_abstractor=9)
     assert verdicts(found, *CONNECTOR) == dict.fromkeys(CONNECTOR, "contradicted")
     assert abs(found["connector type"]["estimate"]) > 7
+
+
+def test_the_corrected_interval_of_a_direction_is_beyond_zero_just_if_it_is_decided() -> None:
+    said = set()
+    for effect in (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0):
+        row = connector(3, _144=effect)["image tokens"]
+        wide = corrected(row)
+        said.add(row["verdict"])
+        assert (abs(row["estimate"]) > wide) == (row["verdict"] != "undecided"), effect
+        assert row["estimate"] - wide < row["low"], "wider than the plain one"
+    assert said == {"contradicted", "undecided", "supported"}
+
+
+def test_a_lesson_of_several_parts_is_tested_as_often() -> None:
+    """It falls with one of them, whichever; and what the size of the effect says has no part in its direction."""
+    known = {"supported": 1.0, "contradicted": 0.004, "smaller": 0.03}
+    family = judge_family({"first": known, "second": {"supported": 0.2}, "third": {"supported": 0.03}})
+    assert {name: (judged.verdict, judged.tests) for name, judged in family.items()} == {
+        "first": ("contradicted", 3),
+        "second": ("undecided", 2),
+        "third": ("undecided", 2),
+    }
+    orders = connector(5, _144=-4, _c_abstractor=9)
+    assert orders["connector order"]["tests"] % 6 == 0, "two differences beyond three pairs of types"
 
 
 def test_an_effect_below_the_noise_is_undecided_and_says_how_many_seeds_would_settle_it() -> None:

@@ -85,7 +85,7 @@ def test_a_family_has_a_wrong_verdict_in_5_of_100_studies_at_most(seeds: int, ax
             "does not keep": p_values("keeps", 2, moved(4, -2.01)),
             "one part of two": combine([p_values("greater", 0, moved(5, 0.0)), p_values("greater", 0, moved(2, 20.0))]),
         }
-        said = {name: verdict for name, (verdict, _) in judge_family(family).items()}
+        said = {name: judged.verdict for name, judged in judge_family(family).items()}
         wrong += (
             any(said[name] not in ("undecided",) for name in ("none", "tokens", "one part of two"))
             or "smaller" in said["size"]
