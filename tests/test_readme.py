@@ -52,7 +52,7 @@ def test_the_tally_of_lessons_is_that_of_the_committed_results() -> None:
     counts = {
         "lessons together": len(lessons),
         "are supported": (verdicts == "supported").sum(),
-        "is contradicted": (verdicts == "contradicted").sum(),
+        "are contradicted": (verdicts == "contradicted").sum(),
         "are undecided": (verdicts == "undecided").sum(),
         "wait for their sweeps": reason.str.startswith("not run").sum(),
         "is set aside": reason.str.match("not testable|set aside").sum(),
