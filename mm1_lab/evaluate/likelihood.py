@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 
@@ -11,6 +12,8 @@ from mm1_lab.evaluate.questions import Benchmark
 
 BATCH = 24
 """Number of (prompt, answer) sequences per forward pass."""
+LOGITS = 2**28
+"""Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 
 
 def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
@@ -63,11 +66,15 @@ def _batch_log_probabilities(
     lengths = torch.tensor([len(one) for one in inputs], device=padded.device)
     mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
     tail = max(int(lengths.max()) - len(one) + len(answer) for one, (_, answer) in zip(inputs, options, strict=True))
-    logits = embedder.decoder(inputs_embeds=padded, attention_mask=mask.long(), logits_to_keep=tail + 1).logits
-    logprobs = logits.float().log_softmax(dim=-1)
+    outputs = embedder.decoder.model(inputs_embeds=padded, attention_mask=mask.long(), use_cache=False)
+    hidden, head = outputs.last_hidden_state[:, -(tail + 1) :], embedder.decoder.lm_head
+    rows = hidden.split(max(1, LOGITS // (hidden.shape[1] * head.out_features)))
     results = []
-    for row, (length, (_, answer)) in enumerate(zip(lengths.tolist(), options, strict=True)):
-        first = length - len(answer) - 1 - (padded.shape[1] - logprobs.shape[1])
-        own, ids = logprobs[row, first : first + len(answer)], torch.tensor(answer, device=logprobs.device)
+    for logits, length, (_, answer) in zip(
+        chain.from_iterable(map(head, rows)), lengths.tolist(), options, strict=True
+    ):
+        first = length - len(answer) - 1 - (padded.shape[1] - hidden.shape[1])
+        own = logits[first : first + len(answer)].float().log_softmax(dim=-1)
+        ids = torch.tensor(answer, device=own.device)
         results.append((float(own.gather(1, ids[:, None]).sum()), bool((own.argmax(dim=1) == ids).all())))
     return results

@@ -18,7 +18,7 @@ from mm1_lab.data.types import Data, Document, Picture
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, cut_answer, generate
-from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
+from mm1_lab.evaluate.likelihood import LOGITS, by_likelihood, likeliest_choices
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
@@ -245,12 +245,14 @@ def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[
     rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
     total = torch.zeros((), dtype=torch.float64)
     count = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(rows), stage.training.batch_size):
-        part = rows[start : start + stage.training.batch_size]
+    head = model.decoder.lm_head
+    at_once = min(stage.training.batch_size, max(1, LOGITS // (stage.sequence_length * head.out_features)))
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
         batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind, stage.views).to(
             model.decoder.device
         )
-        logits = model.decoder.lm_head(model(batch).hidden[:, :-1])
+        logits = head(model(batch).hidden[:, :-1])
         losses = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), batch.tokens[:, 1:].flatten(), reduction="none"
         )
