@@ -25,7 +25,7 @@ from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.run import Answering
-from mm1_lab.model import MM1, build_mm1, load_weights
+from mm1_lab.model import MM1, build_mm1, cast_matrices, load_weights
 
 Answers = dict[tuple[str, int, str], str]
 """Predictions by benchmark, shots and question key."""
@@ -69,13 +69,15 @@ def compare_answering(
     """
     model = build_mm1(stage.model, data.tokenizer).eval()
     load_weights(model, path)
+    if half := stage.precision == "bf16-mixed":
+        cast_matrices(model.encoder, model.decoder)
     model.to(device)
     clock, unit = (time.process_time, "questions / core-s") if device == "cpu" else (_gpu_clock, "questions / s")
     sides = {
         "ours": lambda number: _ours(stage, model, data, clock),
         "one by one": lambda number: _one_by_one(stage, model, data, number, clock),
     }
-    with torch.autocast(device, torch.bfloat16, enabled=stage.precision == "bf16-mixed"):
+    with torch.autocast(device, torch.bfloat16, enabled=half):
         sides["one by one"](0)
         results = alternate(sides, rounds)
     ours, single = results["ours"], results["one by one"]

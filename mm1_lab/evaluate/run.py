@@ -23,7 +23,7 @@ from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.text_tasks import ask_text_tasks
-from mm1_lab.model import MM1, build_mm1, load_weights
+from mm1_lab.model import MM1, build_mm1, cast_matrices, load_weights
 from mm1_lab.rows import SampleRow, ScoreRow
 from mm1_lab.train.progress import Progress, Report
 
@@ -73,10 +73,11 @@ def evaluate(
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model, model_folder)
+    if half := stage.precision == "bf16-mixed":
+        cast_matrices(model.encoder, model.decoder)
     model.to(team.device()).eval()
     result = Evaluation()
     done, steps = 0, sum(len(_shots(benchmark, settings)) for benchmark in benchmarks) + 1
-    half = stage.precision == "bf16-mixed"
     with torch.autocast(model.decoder.device.type, torch.bfloat16, enabled=half):
         for benchmark in benchmarks:
             if benchmark.note:

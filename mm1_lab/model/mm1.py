@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
 from mm1_lab import team
 from mm1_lab.config import (
@@ -163,6 +164,18 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     if not ready:
         initialise(model.decoder)
     return model
+
+
+def cast_matrices(*parts: nn.Module) -> None:
+    """Keeps those matrices of encoder and decoder in bf16 that autocast casts at every use in inference mode.
+
+    Numbers stay equal. Embeddings, norms and routers stay in fp32; a vocabulary projection that is tied to the
+    embedding gets a copy. Not for connectors, which users write.
+    """
+    for module in (module for part in parts for module in part.modules()):
+        if type(module) in (nn.Linear, Qwen2MoeExperts):  # not subclasses: MultiheadAttention reads its own's weights
+            for name, values in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(values.detach().bfloat16(), requires_grad=False))
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

@@ -187,7 +187,8 @@ def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hard
         hours[stage.KIND] += _gpu_hours(cost, hardware)
         if cost.whole:
             if group_of(cost, hardware) is None:
-                sizes = f"{short(cost.state, 'B')} of weights, {short(cost.activations, 'B')} of keys and values"
+                rest = f"{short(cost.activations, 'B')} of keys, values and features"
+                sizes = f"{short(cost.state, 'B')} of weights, {rest}"
                 too_large[cost.parameters] = f"{short(cost.parameters)} parameters ({sizes})"
         elif (needed := workers_needed(cost, hardware) or 1) > stage.workers(scale):
             workers |= {name: max(needed, workers.get(name, 1)) for name in stage.size_names(scale)[-1:]}

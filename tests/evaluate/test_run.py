@@ -285,6 +285,18 @@ def test_half_precision_moves_the_numbers_a_little(
     assert half == pytest.approx(full, rel=0.05)
 
 
+@pytest.mark.parametrize("decoder", ["85M", "302M-MoE"])
+def test_matrices_cast_once_give_the_numbers_of_autocast(
+    decoder: str, tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark], monkeypatch
+) -> None:
+    stage = make_stage("precision=bf16-mixed", f"base_decoder={decoder}")
+    make_model(stage, tokenizer, tmp_path)
+    data = TinyData(tokenizer, picture)
+    once, _ = run(stage, tmp_path, data)
+    monkeypatch.setattr(evaluation, "cast_matrices", lambda *_: None)
+    assert once == run(stage, tmp_path, data)[0]
+
+
 def test_the_world_is_evaluated_whole(tmp_path: Path) -> None:
     world = World()
     stage = make_stage("evaluate.batch_size=16", "evaluate.shots=[0, 4]")

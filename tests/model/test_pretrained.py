@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from mm1_lab.config import WORLD_DATA, DecoderStage, DecoderTraining, Phase, Pretrained, RequestError, Size
-from mm1_lab.model import Encoder, load_decoder, load_weights, save_weights
+from mm1_lab.model import Encoder, cast_matrices, load_decoder, load_weights, save_weights
 from mm1_lab.model.encoder import pretrained_encoder_config
 from mm1_lab.pretrained import _digest, find_folder, read_decoder, read_encoder, text_config
 from tests import pretrained as saved
@@ -89,6 +89,30 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
     features = encoder(encoder.normalise(images))
     assert features.shape == (2, 36, saved.WIDTH)
     torch.testing.assert_close(features, library_features(family, folder, images, None), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", [*saved.DECODERS, *saved.ENCODERS])
+def test_matrices_cast_once_give_the_numbers_of_autocast(family: str, tmp_path: Path) -> None:
+    """Features of encoders; logits of decoders, tied to their embeddings or not, which stay in single precision."""
+    model: nn.Module
+    if family in saved.ENCODERS:
+        model = tower(saved.save_encoder(family, tmp_path))
+        given = {"images": model.normalise(pictures())}
+    else:
+        facts = read_decoder(Pretrained(weights=str(saved.save_decoder(family, tmp_path))))
+        model = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).eval()
+        load_decoder(model, facts)
+        given = {"input_ids": torch.arange(40).reshape(2, 20) * 7}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(**given)
+        cast_matrices(model)
+        found = model(**given)
+    if family in saved.DECODERS:
+        expected, found = expected.logits, found.logits
+        assert model.lm_head.weight.dtype == torch.bfloat16
+        assert model.get_input_embeddings().weight.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", saved.DECODERS)

@@ -33,7 +33,7 @@ from mm1_lab.config.size import PretrainedSize
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
-from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
+from mm1_lab.model import build_decoder, build_mm1, cast_matrices, connector_flops, count_parameters, read_rows
 from mm1_lab.model.decoder import decoder_config, make_decoder
 from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, workers_needed
 from mm1_lab.train.module import language_loss
@@ -132,6 +132,21 @@ def test_heads_of_another_width_are_reckoned_with() -> None:
     pictures = settings.questions + settings.blocks * max(settings.shots)
     features = 2 * pictures * model.picture_tokens * size.width
     assert cost.activations == pytest.approx(bytes_per_position * cached + features, rel=0.03)
+
+
+def test_an_evaluation_s_weights_are_those_it_keeps() -> None:
+    """In half precision, untied: less than reckoned by the copy that a tied embedding would take."""
+    scale, data = load_scale("mini", ROOT / "sweeps" / "scales"), World()
+    evaluation = resolve("base", load_sweep(ROOT / "sweeps" / "data_mix.yaml").base, scale, 0, WORLD_DATA).evaluation
+    model = build_mm1(evaluation.model, data.tokenizer)
+    network = Network(count_parameters(model), 0, data.tokenizer.size)
+    assert evaluation.cost(network, scale).state == sum(one.nbytes for one in model.parameters())
+    cast_matrices(model.encoder, model.decoder)
+    kept = sum(one.nbytes for part in (model.encoder, model.decoder) for one in part.parameters())
+    kept += sum(one.nbytes for one in model.connector.parameters()) // 2
+    copy = 2 * data.tokenizer.size * evaluation.model.decoder.shape.width
+    half = evaluation.model_copy(update={"precision": "bf16-mixed"})
+    assert half.cost(network, scale).state == pytest.approx(kept + copy, rel=0.03)
 
 
 def test_activations_are_what_autograd_keeps() -> None:
@@ -248,7 +263,7 @@ def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.
     assert "set `workers:" not in capsys.readouterr().out, "what it named suffices"
     assert main([*plan, *few, "--set", "hardware.count=2", "--set", "evaluate.batch_size=5000"]) == 0
     told = capsys.readouterr().out
-    assert "one h100 does not hold, at this evaluate.batch_size:\n  3.9G parameters (15.6 GB of weights, 5" in told
+    assert "one h100 does not hold, at this evaluate.batch_size:\n  3.9G parameters (8.39 GB of weights, 5" in told
     whole = ("plan", "final_models", "--only", "30B", *plan[4:], "--set", "train.batch_size=8")
     assert main([*whole]) == 2
     assert "takes a group of 16 GPUs, more than a batch has rows (8); raise batch_size" in capsys.readouterr().err

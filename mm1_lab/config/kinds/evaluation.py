@@ -108,13 +108,15 @@ class EvaluationStage(Stage):
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
         pictures = settings.questions + settings.blocks * max(settings.shots, default=0)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
+        # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it
+        state = 4.0 * network.total if itemsize == 4 else 2.0 * network.total + 4.0 * network.vocabulary * size.width
         # the cache is in fp32 also under autocast, as keys are after RoPE; other activations are freed layer by layer
         per_token = 2 * 4 * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
             parts=parts,
             parameters=network.total,
             active=active_parameters(network.total, size),
-            state=4.0 * network.total,
+            state=state,
             activations=per_token * cached + itemsize * features,
             layer=layer_bytes(size, itemsize),
             weights=0,
