@@ -29,10 +29,17 @@ class TensorBatch:
     decoded: Decoded = field(default=NONE_ASKED, kw_only=True)
 
     def to(self, device: torch.device | str) -> Self:
-        """The batch with its tensors on `device`."""
+        """The batch with its tensors on `device`; what is pinned is copied while the GPU is still busy."""
+        return self._with(lambda one: one.to(device, non_blocking=one.is_pinned()))
+
+    def pin_memory(self) -> Self:
+        """The batch with its tensors in memory from which a GPU copies by itself; the data loader calls it."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        moved: dict[str, Any] = {name: one.to(device) for name, one in values.items() if isinstance(one, torch.Tensor)}
-        return replace(self, **moved)
+        changed: dict[str, Any] = {name: change(one) for name, one in values.items() if isinstance(one, torch.Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,7 @@ class DataModule(pl.LightningDataModule):
             num_workers=workers,
             prefetch_factor=_resources.prefetch if workers else None,
             multiprocessing_context="fork" if workers else None,  # workers share the sources opened here
+            pin_memory=torch.cuda.is_available(),
         )
 
     def transfer_batch_to_device(self, batch: TensorBatch, device: torch.device, dataloader_idx: int) -> TensorBatch:

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from mm1_lab.config import Resources
 from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch, share_resources
@@ -116,6 +117,25 @@ def workers(request: pytest.FixtureRequest) -> Iterator[int]:
     share_resources(Resources(workers=request.param, prefetch=3))
     yield request.param
     share_resources(Resources())
+
+
+def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU nothing can be pinned: a copy stands for it."""
+    batches = mixture_batches(squares, {"captions": 1})
+    pinned: list[torch.Tensor] = []
+    copy = lambda one: pinned.append(one.clone()) or pinned[-1]  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "pin_memory", copy)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert DataModule(batches, steps=1).train_dataloader().pin_memory
+    batch = pin_memory(batches(0))
+    assert isinstance(batch, Batch) and batch.sources == batches(0).sources
+    ours = (batch.tokens, batch.weights, batch.documents, batch.positions, batch.images)
+    assert {id(one) for one in ours} == {id(one) for one in pinned}
+    blocking: list[bool] = []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda one: True)
+    monkeypatch.setattr(torch.Tensor, "to", lambda one, _, non_blocking: blocking.append(non_blocking) or one)
+    batch.to("cuda")
+    assert blocking == [True] * 5
 
 
 @pytest.mark.parametrize("workers", [0, 2], indirect=True)
