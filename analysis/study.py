@@ -243,14 +243,21 @@ class Study:
         return combine_numbers([(weight, self.paper_value(*term)) for term, weight in weights.items()])
 
     def mixes_machines(self, arms: Iterable[str]) -> bool:
-        """Whether at some seed the arms' scores come from different processors or library versions."""
+        """Whether at some seed the arms' scores, or models or parts of one kind that they rest on, come from different
+        processors, or the scores from different library versions. Stages that do not say where they ran do not count.
+        """
         rows = self.variant.trials[self.variant.trials["arm"].isin(list(arms))]
-        found: dict[int, set[str]] = {}
+        found: dict[tuple[int, str], set[str]] = {}
         for seed, fingerprint in zip(rows["seed"], rows["fingerprint"], strict=True):
-            if fingerprint in self.records:
-                machine = self.records[fingerprint].get("environment", {})
-                values = [machine.get(key) for key in ("processor", "threads", "versions")]
-                found.setdefault(seed, set()).add(str(values))
+            record = self.records.get(fingerprint)
+            if record is None:
+                continue
+            machine = record.get("environment", {})
+            values = [machine.get(key) for key in ("processor", "threads", "versions")]
+            found.setdefault((seed, "evaluation"), set()).add(str(values))
+            for kind, summary in record.get("summaries", {}).items():
+                if "processor" in summary:
+                    found.setdefault((seed, kind), set()).add(summary["processor"])
         return any(len(machines) > 1 for machines in found.values())
 
     def representative(self, arm: str) -> str:

@@ -6,7 +6,10 @@ counts. In a single process each function returns its argument. All processes mu
 order.
 """
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -45,6 +48,17 @@ def device() -> torch.device:
     if torch.cuda.is_available() and (size() == 1 or "nccl" in distributed.get_backend_config()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """The name of the processor, and of the accelerator if there is one."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return f"{name} + {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 
 
 def only_in_first() -> AbstractContextManager[Any]:

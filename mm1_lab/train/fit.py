@@ -106,13 +106,14 @@ def _quiet() -> Iterator[None]:
 def write_summary(
     folder: Path, stage: Stage, recorder: Recorder, parameters: dict[str, int], more: dict[str, Any]
 ) -> None:
-    """Writes `summary.json`: real tokens and rows per source, seconds, parameters per part, last losses, and `more`."""
+    """Writes `summary.json`: real tokens and rows per source, seconds, processor, parameters, last losses, `more`."""
     total = recorder.total.cpu().tolist()
     summary = {
         "fingerprint": stage.fingerprint,
         "tokens": {name: int(row[2]) for name, row in zip(recorder.names, total, strict=True)},
         "rows": {name: int(row[3]) for name, row in zip(recorder.names, total, strict=True)},
         "seconds": round(recorder.seconds, 3),
+        "processor": team.processor(),
         "parameters": parameters,
         "losses": recorder.last_points(losses=True),
     }

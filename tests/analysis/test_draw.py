@@ -588,6 +588,8 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
             for f, key in zip(trials["fingerprint"], trials[by], strict=True)
         }
         assert replace(study, records=machines).mixes_machines(["base", "captions"]) is mixed
+        parts = {f: {"summaries": {"decoder": one["environment"], "encoder": {}}} for f, one in machines.items()}
+        assert replace(study, records=parts).mixes_machines(["base", "captions"]) is mixed
 
 
 def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:

@@ -238,27 +238,16 @@ def _summaries(stage: Stage, ledger: Ledger) -> dict[str, Any]:
 
 def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
     """The machine and library versions that a score was computed with."""
+    from mm1_lab import team
+
     return {
-        "processor": processor(),
+        "processor": team.processor(),
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-@lru_cache(maxsize=1)
-def processor() -> str:
-    """The name of the processor, and of the accelerator if there is one."""
-    import torch
-
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    return f"{name} + {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 
 
 def repository_commit() -> str | None:
