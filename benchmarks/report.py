@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.measure import Budget, Row
 from mm1_lab.files import machine_cpus
-from mm1_lab.orchestrate.execution.worker import processor
+from mm1_lab.team import processor
 
 PACKAGES = ("torch", "transformers", "lightning", "ray", "mlflow", "numpy")
 KEPT = {None: "", True: "yes", False: "NO"}
