@@ -29,6 +29,8 @@ from analysis.style import (
 from mm1_lab.config import Panel
 from mm1_lab.results.summary import TEXT_CORE
 
+MOST_SETTINGS = 4
+"""Overridden settings in a title."""
 LOSS = "held-out loss"
 TITLES = {
     LOSS: "held-out loss\n(less is better)",
@@ -51,7 +53,11 @@ def draw_scores(study: Study, path: Path) -> list[Path]:
 
 
 def head(study: Study) -> str:
-    return ", ".join([study.sweep.heading, study.setting, *study.manifest.overrides])
+    """A figure's title: the sweep, its setting, and what was overridden, shortened so that it leaves room for axes."""
+    shown = study.manifest.overrides
+    if len(shown) > MOST_SETTINGS:
+        shown = (*shown[: MOST_SETTINGS - 1], f"{len(shown) - MOST_SETTINGS + 1} more settings (table.md)")
+    return ", ".join([study.sweep.heading, study.setting, *shown])
 
 
 def draw_panels(study: Study, path: Path) -> list[Path]:

@@ -791,6 +791,12 @@ def test_a_dot_in_a_setting_s_name_is_no_suffix(tmp_path: Path) -> None:
 
 def test_figures_name_the_settings_that_were_overridden(data_mix: Sweep) -> None:
     variant = study_of(data_mix, [0], arms=["base"]).variant
-    manifest = variant.manifest.model_copy(update={"overrides": ("train.steps=350",)})
     study = study_of(data_mix, [0], arms=["base"])
-    assert head(replace(study, variant=replace(variant, manifest=manifest))).endswith("scale mini, train.steps=350")
+
+    def titled(*overrides: str) -> str:
+        manifest = variant.manifest.model_copy(update={"overrides": overrides})
+        return head(replace(study, variant=replace(variant, manifest=manifest)))
+
+    assert titled("train.steps=350").endswith("scale mini, train.steps=350")
+    many = titled(*(f"train.steps={number}" for number in range(30)))
+    assert many.endswith("train.steps=2, 27 more settings (table.md)")
