@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Budget, Row, alternate, compare
-from benchmarks.setting import Amounts, base_evaluation, model_to_evaluate
+from benchmarks.setting import Amounts, base_evaluation, model_to_evaluate, multimodal_stage
 from mm1_lab.config import EvaluationStage
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
@@ -55,7 +55,7 @@ def measure(amounts: Amounts) -> list[Row]:
     data = World()
     stage = base_evaluation(amounts, data)
     with TemporaryDirectory() as folder:
-        path, remark = model_to_evaluate(stage.model, data, Path(folder))
+        path, remark = model_to_evaluate(multimodal_stage(stage), data, Path(folder))
         return compare_answering(stage, path, data, amounts.rounds, "", remark)
 
 

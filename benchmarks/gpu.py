@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -28,6 +29,7 @@ from benchmarks.setting import (
     base_evaluation,
     mixture_batches,
     model_to_evaluate,
+    multimodal_stage,
     real_tokens,
     untrained_inputs,
 )
@@ -133,8 +135,7 @@ def measure_case(case: Case, asked: bool) -> list[Row]:
     """The rows for training, and if `asked` for evaluation."""
     data, scale = WideWorld(case.scale.vocabulary), case.scale
     evaluation = base_evaluation(case.amounts, data)
-    stage = evaluation.model
-    assert isinstance(stage, MultimodalStage)
+    stage = multimodal_stage(evaluation)
     share_resources(scale.resources)
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
@@ -202,7 +203,7 @@ def _between_documents(stage: MultimodalStage, batches: Sequence[Batch]) -> floa
 
 
 def _evaluation_rows(case: Case, evaluation: EvaluationStage, data: Data, folder: Path) -> list[Row]:
-    path, remark = model_to_evaluate(evaluation.model, data, folder)
+    path, remark = model_to_evaluate(multimodal_stage(evaluation), data, folder)
     with _freed():
         return compare_answering(evaluation, path, data, case.amounts.rounds, "on a GPU", remark, case.device)[:1]
 
@@ -217,7 +218,7 @@ def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data:
 
     short = with_training(stage, steps=case.amounts.warmup_steps + case.amounts.steps)
     # a report waits for the GPU; a checkpoint in so few steps would count for more than its share
-    pace = {"REPORT_SECONDS": 0.0, "CHECKPOINT_SECONDS": math.inf}
+    pace: dict[str, Any] = {"REPORT_SECONDS": 0.0, "CHECKPOINT_SECONDS": math.inf}
     with TemporaryDirectory() as folder, _freed(), patch.multiple("mm1_lab.train.recorder", **pace):
         run_stage(short, Path(folder), inputs, data, note)
     (first, started), (last, ended) = marks[0], marks[-1]

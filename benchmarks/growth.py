@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import COMMAND, process_cost, timed_process
 from benchmarks.planning import make_finished
-from benchmarks.setting import FULL, SWEEP, base_evaluation, mixture_batches, real_tokens
+from benchmarks.setting import FULL, SWEEP, base_evaluation, mixture_batches, multimodal_stage, real_tokens
 from mm1_lab.files import machine_cpus
 
 DECODERS = ("9M", "85M", "302M", "1.2B", "2.9B")
@@ -51,7 +51,7 @@ def _step(*settings: str) -> tuple[float, float, float]:
 
     torch.set_num_threads(1)
     data = World()
-    stage = base_evaluation(replace(STEPS, settings=settings), data).model
+    stage = multimodal_stage(base_evaluation(replace(STEPS, settings=settings), data))
     steps = range(STEPS.warmup_steps, STEPS.warmup_steps + STEPS.steps)
     tokens = sum(real_tokens(mixture_batches(stage, data)(step)) for step in steps) / STEPS.steps
     seconds = bare(stage, data, STEPS).step.core

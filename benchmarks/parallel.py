@@ -95,7 +95,8 @@ def _train_side_by_side(stages: Sequence[MultimodalStage], inputs: dict[str, Pat
         folder.mkdir()
         file = folder / "request.json"
         file.write_text(stage.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "benchmarks.parallel", file, inputs["encoder"], inputs["decoder"], folder]
+        paths = (file, inputs["encoder"], inputs["decoder"], folder)
+        command = [sys.executable, "-m", "benchmarks.parallel", *map(str, paths)]
         processes.append(subprocess.Popen(command, env=process_variables()))
     codes = [process.wait() for process in processes]
     if any(codes):

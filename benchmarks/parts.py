@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.measure import Budget, Row, alternate, compare
-from benchmarks.setting import Amounts, base_evaluation
+from benchmarks.setting import Amounts, base_evaluation, multimodal_stage, trained_parts
 from benchmarks.training import Timing, stage_timing, with_training
 from mm1_lab.config import DecoderStage
 from mm1_lab.data.world import World
@@ -24,9 +24,9 @@ def measure(amounts: Amounts) -> list[Row]:
     """The rows for encoder and decoder."""
     torch.set_num_threads(1)
     data = World()
-    stage = base_evaluation(amounts, data).model
+    stage = multimodal_stage(base_evaluation(amounts, data))
     few = replace(amounts, warmup_steps=max(1, amounts.warmup_steps // 2), steps=max(1, amounts.steps // SHARE))
-    encoder, decoder = stage.encoder, stage.decoder
+    encoder, decoder = trained_parts(stage)
     phases = [one_phase(decoder, number) for number in range(len(decoder.training.phases))]
     times = alternate(
         {

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from benchmarks.measure import Budget, Row, alternate, compare, seconds
-from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, untrained_inputs
+from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, multimodal_stage, untrained_inputs
 from benchmarks.training import stage_timing
 from mm1_lab.config import MultimodalStage, Scale, load_scale
 from mm1_lab.data.batches import MixtureBatches
@@ -49,7 +49,7 @@ def measure(amounts: Amounts) -> list[Row]:
     """The rows for reading shards."""
     torch.set_num_threads(1)
     world = World()
-    stage = base_evaluation(amounts, world).model
+    stage = multimodal_stage(base_evaluation(amounts, world))
     scale = load_scale(amounts.scale, SWEEP.parent / "scales", amounts.settings)
     few = replace(amounts, steps=max(1, amounts.steps // 2))  # which training.py times in full
     count = PER_STEP * amounts.steps
@@ -155,7 +155,8 @@ def plain(tar: Path) -> Iterator[torch.Tensor]:
 
 def _samples(tar: Path) -> Iterator[dict[str, bytes]]:
     """The tar's files in order, grouped by the name before the first dot; keyed by what follows it."""
-    now, sample = "", {}
+    now = ""
+    sample: dict[str, bytes] = {}
     with tarfile.open(tar, "r|") as archive:
         for member in archive:
             key, _, ending = member.name.partition(".")

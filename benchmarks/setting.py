@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import REPOSITORY
-from mm1_lab.config import EvaluationStage, MultimodalStage, load_scale, load_sweep, resolve
+from mm1_lab.config import (
+    DecoderStage,
+    EncoderStage,
+    EvaluationStage,
+    MultimodalStage,
+    load_scale,
+    load_sweep,
+    resolve,
+)
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.types import Data
 from mm1_lab.files import RESULTS
@@ -51,6 +59,18 @@ def base_evaluation(amounts: Amounts, data: Data) -> EvaluationStage:
     return resolve("base", load_sweep(SWEEP).base, scale, 0, data.identity).evaluation
 
 
+def multimodal_stage(evaluation: EvaluationStage) -> MultimodalStage:
+    """The stage that trains the evaluated model, which is not tuned on instructions."""
+    assert isinstance(evaluation.model, MultimodalStage)
+    return evaluation.model
+
+
+def trained_parts(stage: MultimodalStage) -> tuple[EncoderStage, DecoderStage]:
+    """The stages of its encoder and decoder, which are not pre-trained elsewhere."""
+    assert isinstance(stage.encoder, EncoderStage) and isinstance(stage.decoder, DecoderStage)
+    return stage.encoder, stage.decoder
+
+
 def mixture_batches(stage: MultimodalStage, data: Data) -> MixtureBatches:
     """The training batches of `stage`."""
     sources = {name: data.source(name, stage.seed) for name in stage.shares}
@@ -66,7 +86,7 @@ def untrained_inputs(stage: MultimodalStage, data: Data, folder: Path) -> dict[s
     """Folders of an untrained encoder and decoder; training time does not depend on the weights' values."""
     from mm1_lab.model import build_decoder, build_encoder, save_weights
 
-    encoder, decoder = stage.encoder, stage.decoder
+    encoder, decoder = trained_parts(stage)
     folders = {"encoder": folder / "encoder", "decoder": folder / "decoder"}
     for path in folders.values():
         path.mkdir()

@@ -76,7 +76,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
     """Trains our model, batches, loss and optimiser in a Trainer that sets only length and gradient clipping."""
     import lightning.pytorch as pl
 
-    from benchmarks.setting import mixture_batches
+    from benchmarks.setting import mixture_batches, multimodal_stage, trained_parts
     from mm1_lab.data.batches import Batch, DataModule
     from mm1_lab.data.world import World
     from mm1_lab.evaluate.run import evaluate
@@ -86,11 +86,12 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
 
     if started:
         started.touch()
-    data, trained = World(), stage.model
+    data, trained = World(), multimodal_stage(stage)
+    encoder, decoder = trained_parts(trained)
     seed_everything(trained)
     model = build_mm1(trained, data.tokenizer)
-    load_weights(model.encoder, parts / trained.encoder.fingerprint)
-    load_weights(model.decoder, parts / trained.decoder.fingerprint)
+    load_weights(model.encoder, parts / encoder.fingerprint)
+    load_weights(model.decoder, parts / decoder.fingerprint)
 
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, list(trained.shares))

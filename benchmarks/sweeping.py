@@ -36,7 +36,7 @@ from threading import Event, Thread
 import yaml
 
 from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, timed_process
-from benchmarks.setting import SWEEP, Amounts
+from benchmarks.setting import SWEEP, Amounts, multimodal_stage, trained_parts
 from benchmarks.stock_sweep import ENDED, STARTED, STEPPED, trial_stage
 from mm1_lab.data.world import World
 from mm1_lab.files import machine_cpus
@@ -224,9 +224,9 @@ def make_parts(store: Path) -> None:
     from mm1_lab.train.stages import run_stage
 
     data = World()
-    stage = trial_stage(rates(1)[0]).model
+    stage = multimodal_stage(trial_stage(rates(1)[0]))
     ledger = Ledger(store / "unused", store)
-    for part in (stage.encoder, stage.decoder):
+    for part in trained_parts(stage):
         folder = ledger.begin_stage(part.fingerprint)
         assert folder is not None
         run_stage(part, folder, {}, data, lambda progress: None)

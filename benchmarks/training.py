@@ -25,6 +25,7 @@ from benchmarks.setting import (
     base_evaluation,
     mixture_batches,
     model_to_evaluate,
+    multimodal_stage,
     real_tokens,
     untrained_inputs,
 )
@@ -57,7 +58,7 @@ def measure(amounts: Amounts) -> list[Row]:
     torch.set_num_threads(1)
     data = World()
     evaluation = base_evaluation(amounts, data)
-    stage = evaluation.model
+    stage = multimodal_stage(evaluation)
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
         steps = amounts.warmup_steps
@@ -79,7 +80,7 @@ def measure(amounts: Amounts) -> list[Row]:
 
 
 def _trial(evaluation: EvaluationStage, data: Data, trainings: Iterable[Timing], folder: Path) -> Row:
-    model, remark = model_to_evaluate(evaluation.model, data, folder)
+    model, remark = model_to_evaluate(multimodal_stage(evaluation), data, folder)
     evaluating = seconds(lambda: evaluate(evaluation, model, data, lambda progress: None))
     steps = evaluation.model.training.steps
     training = [Seconds(t.start.core + steps * t.step.core, t.start.wall + steps * t.step.wall) for t in trainings]
