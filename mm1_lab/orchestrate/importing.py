@@ -10,6 +10,7 @@ is left out.
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def read_log(folder: Path) -> list[Imported]:
     tasks = []
     for name, path in files.items():
         try:
-            tasks.append(_read_task(name, path))
+            tasks += _read_task(name, path)
         except (AttributeError, OverflowError, TypeError, ValueError) as error:  # JSON of other values
             raise RequestError(
                 f"{path}: it or its results are not as lmms-eval writes them ({first_line(error)}); run it again"
@@ -101,7 +102,8 @@ def read_log(folder: Path) -> list[Imported]:
     return tasks
 
 
-def _read_task(name: str, path: Path) -> Imported:
+def _read_task(name: str, path: Path) -> list[Imported]:
+    """The task's scores under each filter of the answers, which nearly all tasks have one of."""
     results_file = path.with_name(path.name.partition("_samples_")[0] + "_results.json")
     results = load(str(results_file))
     reported = results.get("results", {}).get(name) if isinstance(results, dict) else None
@@ -109,29 +111,60 @@ def _read_task(name: str, path: Path) -> Imported:
         raise RequestError(
             f"{results_file}: has no results of {name}; is it the file that lmms-eval wrote with the log?"
         )
-    rows = one_each((row for _, row in load_lines(str(path))), "doc_id", str(path))
-    samples = sorted(rows.values(), key=lambda row: (len(str(row["doc_id"])), str(row["doc_id"])))
-    if not samples:
-        raise RequestError(f"{path}: holds no questions; run lmms-eval again")
-    metrics: dict[str, Sequence[float]] = {}
-    left_out = []
+    means: dict[str, dict[str, float]] = {}  # by filter and metric
     for key, value in reported.items():
-        metric = key.partition(",")[0]
+        metric, comma, answers = key.partition(",")
+        if comma and isinstance(value, int | float) and not metric.endswith("_stderr"):
+            means.setdefault(answers, {})[metric] = float(value)
+    means = means or {"none": {}}
+    logs = _by_filter([row for _, row in load_lines(str(path))], len(means))
+    if not logs:
+        raise RequestError(f"{path}: holds no questions; run lmms-eval again")
+    shots = int(results.get("n-shot", {}).get(name) or 0)
+    digest = hashlib.sha256(path.read_bytes() + results_file.read_bytes()).hexdigest()[:16]
+    tasks = []
+    for (answers, told), log in zip(means.items(), logs, strict=False):
+        rows = one_each(log, "doc_id", str(path)).values()
+        samples = sorted(rows, key=lambda row: (len(str(row["doc_id"])), str(row["doc_id"])))
+        metrics, left_out = _metrics(samples, told)
+        if not metrics:
+            raise RequestError(
+                f"{path}: no metric of {name} is a mean over its questions ({', '.join(left_out) or 'none is logged'}),"
+                " so models cannot be compared per question; remove this task's files"
+            )
+        title = f"{name} {answers}" if len(logs) > 1 else name
+        tasks.append(Imported(title, metrics, tuple(left_out), samples, shots, digest))
+    return tasks
+
+
+def _by_filter(rows: Sequence[dict[str, Any]], filters: int) -> list[list[dict[str, Any]]]:
+    """Logged questions under each filter, in the results' order: a question has a line per filter, without its name."""
+    times = Counter[str]()
+    logs: list[list[dict[str, Any]]] = []
+    for row in rows:
+        name = str(row.get("doc_id"))
+        if times[name] == len(logs):
+            logs.append([])
+        logs[times[name]].append(row)
+        times[name] += 1
+    return logs if len(logs) == filters and len(set(times.values())) == 1 else [list(rows)] * bool(rows)
+
+
+def _metrics(
+    samples: Sequence[Mapping[str, Any]], told: Mapping[str, float]
+) -> tuple[dict[str, list[float]], list[str]]:
+    """The score of each question by metric, and the metrics whose means are not those `told`."""
+    metrics: dict[str, list[float]] = {}
+    left_out = []
+    for metric, mean in told.items():
         values = [sample[metric] for sample in samples if metric in sample]
-        if isinstance(value, int | float) and not metric.endswith("_stderr") and values:
-            points = _points(metric, values, float(value))
+        if values:
+            points = _points(metric, values, mean)
             if points and len(values) == len(samples):  # some metrics are of a part of the questions
                 metrics[metric] = points
             else:
                 left_out.append(metric)
-    if not metrics:
-        raise RequestError(
-            f"{path}: no metric of {name} is a mean over its questions ({', '.join(left_out) or 'none is logged'}), so "
-            "models cannot be compared per question; remove this task's files"
-        )
-    content = path.read_bytes() + results_file.read_bytes()
-    shots = results.get("n-shot", {}).get(name) or 0
-    return Imported(name, metrics, tuple(left_out), samples, int(shots), hashlib.sha256(content).hexdigest()[:16])
+    return metrics, left_out
 
 
 def _points(metric: str, values: Sequence[Any], reported: float) -> list[float] | None:

@@ -184,6 +184,8 @@ def test_logs_that_cannot_be_used_are_refused_in_one_line(request_: Request, tmp
     sums = [sample(n, "yes", "yes", mme_perception_score={"question_id": n, "score": 1.0}) for n in range(4)]
     log(tmp_path / "sum", "mme", sums, {"mme_perception_score": 1500.0})
     assert "no metric of mme is a mean over its questions (mme_perception_score)" in refused("sum")
+    log(tmp_path / "none", "gpt", [sample(0, "x", "y")], {"gpt_eval_score": "N/A"})  # type: ignore[dict-item]
+    assert "no metric of gpt is a mean over its questions (none is logged)" in refused("none")
     log(tmp_path / "own", "vqa", [sample(0, "x", "y", acc=1)], {"acc": 1})
     assert "vqa: the trial already has a benchmark of this name" in refused("own")
     log(tmp_path / "twice", "pope", [sample(0, "x", "y", acc=1)] * 2, {"acc": 1})
@@ -217,6 +219,24 @@ def test_a_metric_of_some_questions_alone_is_left_out_and_answers_may_have_line_
     path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in samples), encoding="utf-8")
     (task,) = read_log(tmp_path)
     assert list(task.metrics) == ["exact_match"] and task.left_out == ("rare",) and len(task.samples) == 4
+
+
+def test_a_task_with_two_filters_has_the_scores_of_each(tmp_path: Path) -> None:
+    """A question is logged once per filter, without the filter's name; GPUs' parts of the log follow one another."""
+    strict, loose = [0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0]
+    lines = [sample(n, [str(score)], "a", acc=score) for part in ((0, 1), (2, 3)) for scores in (strict, loose)
+             for n, score in enumerate(scores) if n in part]  # fmt: skip
+    path = log(tmp_path, "mine", lines, {})
+    results = path.with_name("20260102_030405_mine_results.json")
+    told = {"acc,strict": 0.25, "acc_stderr,strict": 0.1, "acc,loose": 0.75, "acc_stderr,loose": 0.1}
+    results.write_text(json.dumps({"results": {"mine": told}, "n-shot": {"mine": 0}}))
+    one, other = read_log(tmp_path)
+    assert (one.name, list(one.metrics["acc"])) == ("mine strict", [0, 100, 0, 0])
+    assert (other.name, list(other.metrics["acc"])) == ("mine loose", [100, 100, 0, 100])
+    lines.append(lines[0])
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    with pytest.raises(RequestError, match="doc_id 0 occurs twice"):
+        read_log(tmp_path)
 
 
 @pytest.mark.parametrize("renamed", [0, 1, 2], ids=["before", "between", "after"])
