@@ -10,7 +10,6 @@ SWEEP = """\
 #   mm1-lab plan my_question                 shows what would run, and what it costs
 #   mm1-lab run my_question --seeds 3        writes tables and figures to results/local/mini/my_question
 title: How much text does the mix need?
-axis: data_mix
 recipe: base
 
 arms:

@@ -216,7 +216,6 @@ def test_a_family_of_decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 SWEEP = """
 title: Do captions alone keep text skill?
 reproduces: Fig. 99
-axis: data_mix
 recipe: base
 arms:
   base: {}

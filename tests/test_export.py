@@ -181,7 +181,6 @@ def test_a_damaged_folder_is_refused(place: Path, tmp_path: Path) -> None:
 
 TUNED = """
 title: A model that is there already
-axis: start
 recipe: sft
 arms:
   exported: {sft: {start: mm1}}

@@ -76,7 +76,7 @@ class Sweep(Config):
     title: str
     reproduces: str = ""
     """The table or figure of the paper that it reproduces, if any."""
-    axis: str
+    axis: str = ""
     """The factor that varies."""
     base: Recipe
     arms: dict[str, Recipe] = Field(min_length=1)
@@ -96,7 +96,7 @@ class SweepFile(Config):
     title: str
     reproduces: str = ""
     """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
-    axis: str
+    axis: str = ""
     """What varies, in a word or two; for readers of the file."""
     recipe: str
     """The base: the name of a file in `recipes/`, next to the sweep or one folder up."""
