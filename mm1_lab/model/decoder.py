@@ -91,7 +91,9 @@ class Router(Qwen2MoeTopKRouter):
     def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(…, width) → logits (tokens, experts), and weights and indices of the chosen experts (tokens, chosen)."""
         with torch.autocast(hidden.device.type, enabled=False):
-            logits, weights, chosen = super().forward(hidden.float())
+            logits = nn.functional.linear(hidden.flatten(0, -2).float(), self.weight.float())
+            weights, chosen = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
+            weights = weights / weights.sum(dim=-1, keepdim=True)
         return logits, weights.to(hidden.dtype), chosen
 
 

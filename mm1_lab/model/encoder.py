@@ -81,8 +81,9 @@ class Encoder(PreTrainedModel):
         self.load_state_dict({f"vision.{name}": weights[name] for name in self.vision.state_dict()})
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (n, 3, side, side) → float of the same shape, normalised as in the tower's training."""
-        return (images.float() / self.config.white - self.get_buffer("mean")) / self.get_buffer("std")
+        """uint8 (n, 3, side, side) → the same shape in the tower's precision, normalised as in its training."""
+        normalised = (images.float() / self.config.white - self.get_buffer("mean")) / self.get_buffer("std")
+        return normalised.to(self.vision.dtype)  # not every tower does that itself (AIMv2's does not)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised float (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""

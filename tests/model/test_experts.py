@@ -120,6 +120,20 @@ def test_the_router_is_in_single_precision_and_learns() -> None:
 
 
 @torch.no_grad()
+def test_a_decoder_in_half_precision_chooses_in_single_precision() -> None:
+    """As an exported model that is loaded with `dtype=bfloat16`."""
+    torch.manual_seed(1)
+    decoder = build_decoder(EXPERTS, 20, 12)
+    expected = decoder(torch.arange(12)[None]).logits
+    routed: list[torch.dtype] = []
+    half = decoder.bfloat16()
+    sparse_layers(half)[0].mlp.gate.register_forward_hook(lambda _, given, out: routed.append(out[0].dtype))
+    found = half(torch.arange(12)[None]).logits
+    assert found.dtype == torch.bfloat16 and routed == [torch.float32]
+    assert (found - expected).abs().mean() < 0.1 * expected.std()
+
+
+@torch.no_grad()
 def test_experts_that_are_copies_give_the_dense_decoder_s_logits(tmp_path: Path) -> None:
     torch.manual_seed(1)
     dense, sparse = build_decoder(DENSE, 20, 12), build_decoder(EXPERTS, 20, 12)

@@ -91,6 +91,17 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
     torch.testing.assert_close(features, library_features(family, folder, images, None), rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", saved.ENCODERS)
+def test_towers_in_half_precision_take_the_same_pixels(family: str, tmp_path: Path) -> None:
+    """As in an exported model that is loaded with `dtype=bfloat16`."""
+    encoder = tower(saved.save_encoder(family, tmp_path))
+    expected = encoder(encoder.normalise(pictures()))
+    half = encoder.bfloat16()
+    found = half(half.normalise(pictures()))
+    assert found.dtype == torch.bfloat16 and (found - expected).abs().mean() < 0.05 * expected.std()
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("family", [*saved.DECODERS, *saved.ENCODERS])
 def test_matrices_cast_once_give_the_numbers_of_autocast(family: str, tmp_path: Path) -> None:
