@@ -1,15 +1,12 @@
-"""Pre-trained models: finds their folders, reads their configurations and checks that they can be used here.
+"""Pre-trained models: reads the configurations in their folders and checks that they can be used here.
 
 Planning loads no model: configurations are read, weights are only hashed, and torch is not imported. To support another
-family of encoders or decoders, add the `model_type` of its configuration below. Only safetensors are accepted, because
-pickled weights can run code.
+family of encoders or decoders, add the `model_type` of its configuration below.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import (
-    NotHere,
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,
@@ -26,16 +22,8 @@ from mm1_lab.config import (
     RequestError,
     nearest,
 )
-from mm1_lab.files import DONE, WEIGHTS
 from mm1_lab.formatting import first_line
-
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
-"""Files fetched from the hub."""
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-HUB_SECONDS = 5.0
-"""Timeout for the hub's first response."""
-SAMPLES, SAMPLE_BYTES = 64, 1 << 16
-"""Number and size in bytes of the evenly spaced samples of a weight file that are hashed."""
+from mm1_lab.model_folder import check_folder, find_folder, tensor_names, weight_map, weights_digest
 
 
 @dataclass(frozen=True)
@@ -76,44 +64,6 @@ ENCODERS = {
 }
 DECODERS = ["llama", "qwen2", "qwen3", "smollm3", "gemma"]
 """Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
-
-
-def find_folder(name: str, fetch: bool = True) -> Path:
-    """The folder of a model: a path, or a hub name, downloaded on first use if `fetch`.
-
-    Raises RequestError, of the kind NotHere if there is none.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
-    unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
-    if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise unknown
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        path = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
-        if not _missing_weights(path):
-            return path
-    except LocalEntryNotFoundError:
-        pass
-    except HFValidationError:
-        raise unknown from None
-    if not fetch:
-        raise NotHere(f"{name}: is not in the Hugging Face hub's cache on this machine")
-    print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=HUB_SECONDS))
-    except HfHubHTTPError as error:
-        raise RequestError(f"{name}: cannot be fetched from the Hugging Face hub ({first_line(error)})") from None
-    except (OSError, ValueError) as error:
-        reason = first_line(error).removeprefix("Got: ")
-        raise RequestError(
-            f"{name}: is neither a folder here nor complete in the hub's cache, and the hub cannot be reached "
-            f"({reason}); "
-            "give the folder of a local copy"
-        ) from None
 
 
 class HuggingFace:
@@ -180,7 +130,6 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
 
     Raises RequestError for other folders, and if something is missing or damaged.
     """
-    from safetensors import safe_open
     from transformers import AutoConfig
 
     from mm1_lab.data.tokenizers import folder_tokenizer
@@ -196,16 +145,12 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
         mean, std = ([value / tower["white"] for value in tower[key]] for key in ("mean", "std"))
         image = config["image_token_id"]
         blind = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["blind"]
-        tensors: set[str] = set()
-        for path in folder.glob("*.safetensors"):
-            with safe_open(path, "numpy") as file:
-                tensors |= set(file.keys())
-        needed = _weight_map(folder)
+        tensors, indexed = tensor_names(folder), set(weight_map(folder))
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise RequestError(f"{name}: is not a model written by `mm1-lab export` ({reason})") from None
     parts = {part for part in ("encoder", "connector", "decoder") if not any(key.startswith(part) for key in tensors)}
-    if missing := parts | (set(needed) - tensors):
+    if missing := parts | (indexed - tensors):
         raise RequestError(f"{name}: its weights lack {min(missing)}; the copy is incomplete, export it again")
     own = folder_tokenizer(folder, rows=text.vocab_size).image
     if own != image:
@@ -226,41 +171,10 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
 
-def check_folder(folder: Path) -> None:
-    """Raises RequestError for a folder with pickled weights, or without a file that was exported with it."""
-    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-    if pickled:
-        raise RequestError(f"{folder}: {pickled[0]} is pickled and could run code when loaded; delete it")
-    if (folder / DONE).exists():
-        try:
-            names = list(json.loads((folder / DONE).read_text(encoding="utf-8"))["files"])
-            lacking = [name for name in names if not (folder / name).exists()]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RequestError(f"{folder / DONE}: is damaged ({first_line(error)}); export it again") from None
-        if lacking:
-            raise RequestError(f"{folder}: lacks {lacking[0]}; the copy is incomplete, export it again")
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
-    """The file of each tensor, if the weights have an index, that is, if they are in several files."""
-    index = folder / f"{WEIGHTS}.index.json"
-    try:
-        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.exists() else {}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
-
-
-def _missing_weights(folder: Path) -> list[str]:
-    """Weight files that a folder should have but lacks; some after an interrupted or partial download."""
-    if (folder / WEIGHTS).exists():
-        return []
-    return sorted(file for file in {*_weight_map(folder).values()} or {WEIGHTS} if not (folder / file).exists())
-
-
 def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, Any]:
     """The fields of a PretrainedModel."""
     size = {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads}
-    found = {"name": name, "folder": str(folder), "digest": _digest(folder, name)}
+    found = {"name": name, "folder": str(folder), "digest": weights_digest(folder, name)}
     return found | {"family": config.model_type, "size": size}
 
 
@@ -328,27 +242,3 @@ def _normalisation(folder: Path, name: str) -> tuple[tuple[float, float, float],
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(isfinite, mean + std)):
         raise RequestError(f"{path}: image_mean and image_std must each be three numbers, the latter above 0")
     return mean, std
-
-
-def _digest(folder: Path, name: str) -> str:
-    """16 hexadecimal digits over the configuration and the name, size and samples of each weight file."""
-    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
-    if not weights:
-        pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-        if pickled:
-            raise RequestError(
-                f"{name}: has only pickled weights ({pickled[0]}), which could run code when loaded; "
-                "convert them to safetensors"
-            )
-        raise RequestError(f"{name}: there are no weights in the folder (*.safetensors)")
-    if missing := _missing_weights(folder):
-        raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in weights:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for sample in range(SAMPLES):
-                file.seek(sample * max(0, size - SAMPLE_BYTES) // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]

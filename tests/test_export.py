@@ -26,9 +26,10 @@ from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, 
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
+from mm1_lab.model_folder import check_folder
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.pretrained import HuggingFace, check_folder, text_config
+from mm1_lab.pretrained import HuggingFace, text_config
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights import load_weights
 from tests import pretrained as saved

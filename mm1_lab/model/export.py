@@ -34,7 +34,7 @@ from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, as_shown, 
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.model.mm1 import MM1, MM1Config
-from mm1_lab.pretrained import check_folder
+from mm1_lab.model_folder import check_folder
 
 
 class MM1ForConditionalGeneration(MM1, GenerationMixin):

@@ -23,7 +23,8 @@ from transformers import (
 from mm1_lab.config import WORLD_DATA, DecoderStage, DecoderTraining, Phase, Pretrained, RequestError, Size
 from mm1_lab.model import Encoder, cast_matrices, load_decoder, load_weights, save_weights
 from mm1_lab.model.encoder import pretrained_encoder_config
-from mm1_lab.pretrained import _digest, find_folder, read_decoder, read_encoder, text_config
+from mm1_lab.model_folder import find_folder, weights_digest
+from mm1_lab.pretrained import read_decoder, read_encoder, text_config
 from tests import pretrained as saved
 
 
@@ -313,7 +314,7 @@ def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypat
     save_file({"a": torch.zeros(1)}, tmp_path / "model-1-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
     with pytest.raises(RequestError, match=r"lacks model-2-of-2\.safetensors; the copy is incomplete"):
-        _digest(tmp_path, "owner/name")
+        weights_digest(tmp_path, "owner/name")
     save_file({"b": torch.zeros(1)}, tmp_path / "model-2-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
 
