@@ -17,34 +17,21 @@ Columns:
   verdict is by both scores, as a lesson's is, but uncorrected for multiple testing.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.judging.sequential import over_looks
+from analysis.judging.statements import STATEMENTS, Verdict, of_both, only_one, p_columns, p_values, say
 from analysis.paper import PaperNumber
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
-from analysis.statistics import LEVEL, Floats, Interval, moderated, one_sample
+from analysis.statistics import Floats, Interval, moderated, one_sample
 from analysis.study import Study
 from mm1_lab.config import Contrast, Expectation
 from mm1_lab.results.summary import CONTENT
-
-Verdict = Literal[
-    "supported",
-    "supported, smaller",
-    "by wording only",
-    "by content only",
-    "refuted in size",
-    "contradicted",
-    "undecided",
-    "not judged",
-]
-
-SUPPORTED = ("supported", "supported, smaller")
 
 BY_CONTENT = ("error", "df", "low", "high", "p_supported", "p_contradicted")
 """The columns of a contrast that stand in its row by content too, as `content_…`."""
@@ -134,12 +121,6 @@ def grounds(study: Study, failed: Sequence[str] = ()) -> str:
     return f"the base fails its gates: {', '.join(failed)}" if failed else ""
 
 
-def in_short(reason: str) -> str:
-    """What stands before the first comma or colon of a reason, for a figure or a count: `not testable` for
-    `not testable in this world: …`."""
-    return re.split("[:,]| in this", reason)[0]
-
-
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
     study = study.on_common_benchmarks(measure for _, measure in claim.weights)
@@ -214,7 +195,7 @@ def row_of(
     row |= {"size": np.nan if claim.size is None else claim.size, "estimate": known.estimate, "error": known.error}
     row |= {"df": known.degrees_of_freedom, "low": known.low, "high": known.high, "interval": interval}
     row |= {"low_questions": np.nan, "high_questions": np.nan}
-    row |= {f"p_{name}": p.get(name, np.nan) for name in ("supported", "contradicted", "smaller")}
+    row |= {f"p_{name}": p.get(name, np.nan) for name in STATEMENTS}
     row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan}
     row |= seed_columns(seeds, in_world)
     row |= {"mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
@@ -251,62 +232,6 @@ def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: S
     others = [arm for arm in study.scored if arm not in left_out and all((arm, seed) in known for seed in seeds)]
     pool = [[known[arm, seed] for seed in seeds] for arm in others]
     return moderated(values, np.array(pool).reshape(len(others), len(seeds)))
-
-
-def p_values(expect: Expectation, margin: float, found: Interval, size: float | None = None) -> dict[str, float]:
-    """The p value of each possible statement about a claim; a statement holds if its p is at most the level.
-
-    A direction, or its opposite, is tested two-sided against the margin, and being smaller than the paper's `size`
-    two-sided against the size. `equivalent` needs two one-sided tests (the 90 % interval lies within the margins),
-    `keeps` one (non-inferiority: the one-sided 95 % bound lies above minus the margin); both are contradicted by
-    two-sided tests against the margins.
-    """
-    if expect == "less":
-        turned = replace(found, estimate=-found.estimate)
-        return p_values("greater", margin, turned, size)
-    if expect == "keeps":
-        p = {"supported": found.above(-margin), "contradicted": 2 * found.below(-margin)}
-    elif expect == "equivalent":
-        outside = 2 * min(found.below(-margin), found.above(margin))
-        p = {"supported": max(found.above(-margin), found.below(margin)), "contradicted": outside}
-    else:
-        p = {"supported": 2 * found.above(margin), "contradicted": 2 * found.below(margin)}
-        if size is not None:
-            p["smaller"] = 2 * found.below(size)
-    return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}
-
-
-def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
-    """The verdict for p values from `p_values`, each multiplied by `factor`."""
-    sure = {name for name, value in p.items() if factor * value <= LEVEL}
-    if "supported" in sure:
-        return "supported, smaller" if "smaller" in sure else "supported"
-    if "contradicted" in sure:
-        return "contradicted"
-    return "refuted in size" if "smaller" in sure else "undecided"
-
-
-def of_both(wording: Mapping[str, float], content: Mapping[str, float]) -> dict[str, float]:
-    """The p of each statement that must hold by wording and by content (empty without such a score)."""
-    return {name: max(p, content[name]) for name, p in wording.items() if name in content} if content else dict(wording)
-
-
-def only_one(
-    verdict: Verdict, wording: Mapping[str, float], content: Mapping[str, float], factor: float = 1.0
-) -> Verdict:
-    """The verdict by both scores, or which of them alone supports what both together leave open; p as in `say`."""
-    if not content or verdict not in ("undecided", "refuted in size"):
-        return verdict
-    by_wording, by_content = (say(p, factor) in SUPPORTED for p in (wording, content))
-    if by_wording == by_content:
-        return verdict
-    return "by wording only" if by_wording else "by content only"
-
-
-def p_columns(row: Mapping[Any, Any], prefix: str = "p") -> dict[str, float]:
-    """The p values of a row's statements; with the prefix `now` those of a growing study by its present look alone."""
-    found = {name: float(row.get(f"{prefix}_{name}", np.nan)) for name in ("supported", "contradicted", "smaller")}
-    return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
 def needed(row: Mapping[Any, Any], family: int = 1) -> float:

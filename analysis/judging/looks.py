@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.judging.claims import claim_of, grounds, judge_claims, p_columns, say
+from analysis.judging.claims import claim_of, grounds, judge_claims
 from analysis.judging.lessons import Lesson, claims_of, known_lessons
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
+from analysis.judging.statements import p_columns, say
 from analysis.judging.validity import failed_gates, validity_rows
 from analysis.judging.verdicts import combined, lesson_parts, lessons_about
 from analysis.statistics import LEVEL

@@ -15,24 +15,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects import levels_of
-from analysis.judging.claims import (
-    SUPPORTED,
-    Claim,
-    Verdict,
-    by_both_scores,
-    claim_of,
-    claim_row,
-    grounds,
-    needed,
-    of_both,
-    only_one,
-    p_columns,
-    p_values,
-    row_of,
-    say,
-    without_floor,
-)
+from analysis.judging.claims import Claim, by_both_scores, claim_of, claim_row, grounds, needed, row_of, without_floor
 from analysis.judging.lessons import LAW, Lesson, Part, claims_of
+from analysis.judging.statements import DECIDED, SUPPORTED, Verdict, of_both, only_one, p_columns, p_values, say
 from analysis.law.lr_law import VERDICT_SEEDS
 from analysis.paper import read_paper
 from analysis.statistics import LEVEL, Interval, quantile
@@ -178,9 +163,6 @@ def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, Judged]:
         running = max(running, min(1.0, (len(order) - rank) * min(p[name].values())))
         verdicts[name] = Judged(say(p[name], tests) if running <= LEVEL else "undecided", running, tests)
     return verdicts
-
-
-DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
 
 
 def combined(rows: pd.DataFrame, prefix: str = "p") -> dict[str, dict[str, float]]:

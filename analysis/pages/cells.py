@@ -1,5 +1,6 @@
 """Cells of tables, and the notes that they refer to."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,6 +74,12 @@ def paper_cell(row: Row, sources: Sequence[str]) -> str:
 def cited_in(frame: pd.DataFrame) -> list[str]:
     """The sources of the paper's numbers in a frame of claims or lessons."""
     return list(dict.fromkeys(source for source in frame["paper_source"].dropna() if source))
+
+
+def in_short(reason: str) -> str:
+    """What stands before the first comma or colon of a reason, for a figure or a count: `not testable` for
+    `not testable in this world: …`."""
+    return re.split("[:,]| in this", reason)[0]
 
 
 def verdict_cell(row: Row) -> str:

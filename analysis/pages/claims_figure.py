@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.judging.claims import in_short
+from analysis.pages.cells import in_short
 from analysis.statistics import LEVEL, quantile
 from analysis.style import BASE, BLUE, DARK, GREY, NARROW, RED, annotate_head, save, styled
 from analysis.table import Row

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pandas as pd
 
-from analysis.judging.claims import Verdict
 from analysis.judging.lessons import LAW
+from analysis.judging.statements import Verdict
 from analysis.pages.cells import cited_in, estimate, floorless, paper_cell, references, seeds_cell, verdict_cell
 from analysis.pages.claims_figure import draw_claims
 from analysis.seeds import worlds_note

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.judging.claims import in_short
 from analysis.judging.lessons import LAW, known_lessons
 from analysis.judging.verdicts import all_parts, judge_lessons
 from analysis.pages.axes import axes_tables, draw_axes, levels_in_short, ranked
+from analysis.pages.cells import in_short
 from analysis.pages.lesson_tables import draw_lessons, lessons_tables, looks_note, short_lessons, tally
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from analysis.judging.claims import p_values, say
+from analysis.judging.statements import p_values, say
 from analysis.judging.verdicts import combine, judge_family
 from analysis.seeds import seeds_needed
 from analysis.statistics import PRIOR, Floats, Interval, moderated, one_sample

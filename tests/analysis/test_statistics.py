@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.judging.claims import p_values, say
+from analysis.judging.statements import p_values, say
 from analysis.seeds import seeds_needed, smallest_difference
 from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, over_questions
 
