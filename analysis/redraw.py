@@ -5,21 +5,23 @@ from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 from analysis.judging.claims import judge_claims
+from analysis.judging.gates import without_floor
 from analysis.judging.lessons import known_lessons
 from analysis.judging.looks import reached_text
-from analysis.judging.validity import read_judged, without_floor, write_validity
+from analysis.judging.validity import read_judged, write_validity
 from analysis.judging.verdicts import lesson_parts, with_lessons
 from analysis.law.lr_report import draw_search
 from analysis.pages.axes import axis_rows
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_scores, head
 from analysis.pages.frames import scores
-from analysis.pages.overview import Drawn, Group, group_sweeps, runs_of, stage_seconds, write_overview
+from analysis.pages.overview import Drawn, Group, group_sweeps, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples, shown_arms, write_page
 from analysis.pages.published import write_published
 from analysis.pages.report import write_report
 from analysis.pages.tables import short_claims, short_table, write_sweep_tables
 from analysis.proxies import pair_arms
+from analysis.runs import runs_of, stage_seconds
 from analysis.table import Table, to_plain, write_csv
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked

@@ -59,7 +59,7 @@ def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
     said = []
     if len(seeds) == 1:
         said.append(f"One seed ({seeds[0]}): the spread over seeds is unknown, so nothing is decided.")
-    if manifest.data.kind == "world" and (note := tuned_on(seeds)):
+    if manifest.in_world and (note := tuned_on(seeds)):
         said.append(note)
     if earlier_world(manifest):
         said.append(f"Made in an earlier miniature world ({manifest.data.digest}, now {WORLD_DATA.digest}).")
@@ -68,8 +68,8 @@ def caution(manifest: Manifest, seeds: Sequence[int]) -> str:
 
 def earlier_world(manifest: Manifest) -> str:
     """`world 2` for results of an earlier miniature world; otherwise empty."""
-    earlier = manifest.data.kind == WORLD_DATA.kind and manifest.data.digest != WORLD_DATA.digest
-    return manifest.data.digest.replace("-", " ") if earlier else ""
+    digest = manifest.data.digest
+    return digest.replace("-", " ") if manifest.in_world and digest != WORLD_DATA.digest else ""
 
 
 def worlds_note(sweeps: Mapping[str, str]) -> str:

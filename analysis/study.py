@@ -17,12 +17,17 @@ from analysis.statistics import Interval, arm_means, over_blocks
 from mm1_lab.config import Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import APART, AVERAGE, CONTENT, TEXT_CORE, measures, rows_of
+from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, measures, rows_of
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
-_APART_TITLES = ("new combinations", "conversations", "worked solutions", "choice by likelihood", "imported")
-FAMILIES_APART = dict(zip(APART, _APART_TITLES, strict=True))
+FAMILIES_APART = {
+    "novel": "new combinations",
+    "chat": "conversations",
+    "solutions": "worked solutions",
+    "likelihood": "choice by likelihood",
+    "imported": "imported",
+}
 """Titles of the families that the means over all benchmarks exclude."""
 
 UNPARSED = "unparsed %"
@@ -158,11 +163,6 @@ class Study:
         return "seeds" if self._means[self.measures[0]] else "questions"
 
     @property
-    def in_world(self) -> bool:
-        """Whether its data are the miniature world."""
-        return self.manifest.data.kind == "world"
-
-    @property
     def caution(self) -> str:
         """Why the results decide nothing, or a warning about their world and seeds; empty if there is none."""
         return caution(self.manifest, self.seeds)
@@ -227,38 +227,6 @@ class Study:
         if measure == AVERAGE:
             return combine_numbers([(1 / len(self.shots), self.paper_value(arm, f"{k}-shot")) for k in self.shots])
         return next((number for place in places if (number := self.paper.value(*place, measure))), None)
-
-    def paper_difference(self, weights: Mapping[tuple[str, str], float]) -> PaperNumber | None:
-        """The same weighted sum, by (arm, measure), of the paper's numbers.
-
-        For two arms of one panel, the difference that the paper states, if any, is used.
-        """
-        if sorted(weights.values()) == [-1, 1]:
-            (first, measure), (second, other) = sorted(weights, key=lambda term: -weights[term])
-            for key, panel in self.panels.items() if measure == other else ():
-                labels = {arm: label for label, arm in panel.arms.items()}
-                known = {first, second} <= set(labels)
-                if known and (number := self.paper.difference(key, labels[first], labels[second], measure)):
-                    return number
-        return combine_numbers([(weight, self.paper_value(*term)) for term, weight in weights.items()])
-
-    def mixes_machines(self, arms: Iterable[str]) -> bool:
-        """Whether at some seed the arms' scores, or models or parts of one kind that they rest on, come from different
-        processors, or the scores from different library versions. Stages that do not say where they ran do not count.
-        """
-        rows = self.variant.trials[self.variant.trials["arm"].isin(list(arms))]
-        found: dict[tuple[int, str], set[str]] = {}
-        for seed, fingerprint in zip(rows["seed"], rows["fingerprint"], strict=True):
-            record = self.records.get(fingerprint)
-            if record is None:
-                continue
-            machine = record.get("environment", {})
-            values = [machine.get(key) for key in ("processor", "threads", "versions")]
-            found.setdefault((seed, "evaluation"), set()).add(str(values))
-            for kind, summary in record.get("summaries", {}).items():
-                if "processor" in summary:
-                    found.setdefault((seed, kind), set()).add(summary["processor"])
-        return any(len(machines) > 1 for machines in found.values())
 
     def representative(self, arm: str) -> str:
         """The first arm with scores that has the same trials (by recipe or fingerprint), so that they count once."""

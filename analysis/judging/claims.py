@@ -26,7 +26,8 @@ import pandas as pd
 
 from analysis.judging.sequential import over_looks
 from analysis.judging.statements import STATEMENTS, Verdict, of_both, only_one, p_columns, p_values, say
-from analysis.paper import PaperNumber
+from analysis.paper import PaperNumber, combine_numbers
+from analysis.runs import mixes_machines
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
 from analysis.statistics import Floats, Interval, moderated, one_sample
 from analysis.study import Study
@@ -80,7 +81,7 @@ def judge_claims(study: Study, failed: Sequence[str] = (), kept: Study | None = 
 def _contrast_row(study: Study, claim: Claim, reason: str, kept: Study | None) -> dict[str, Any]:
     """The row of a contrast with its verdict by wording and, if there is such a score, by content."""
     by = {
-        scored_by: claim_row(study, one, reason) | without_floor(kept, one) | {"scored_by": scored_by}
+        scored_by: claim_row(study, one, reason) | columns_without_floor(kept, one) | {"scored_by": scored_by}
         for scored_by, one in by_both_scores(study, claim).items()
     }
     row, content = by["wording"], by.get("content", {})
@@ -141,19 +142,31 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         found,
         "seeds" if over_seeds else "questions" if found else "",
         seeds,
-        study.paper_difference(claim.weights),
+        paper_difference(study, claim.weights),
         p,
         reason or ("" if over_seeds else lacking),
-        study.in_world,
+        study.manifest.in_world,
         **growing,
         low_questions=over_questions.low if over_questions else np.nan,
         high_questions=over_questions.high if over_questions else np.nan,
         smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
-        mixes_machines=study.mixes_machines(arm for arm, _ in claim.weights),
+        mixes_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
     )
 
 
-def without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
+def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
+    """The weighted sum of the paper's numbers; for two arms of one panel the difference that it states, if any."""
+    if sorted(weights.values()) == [-1, 1]:
+        (first, measure), (second, other) = sorted(weights, key=lambda term: -weights[term])
+        for key, panel in study.panels.items() if measure == other else ():
+            labels = {arm: label for label, arm in panel.arms.items()}
+            known = {first, second} <= set(labels)
+            if known and (number := study.paper.difference(key, labels[first], labels[second], measure)):
+                return number
+    return combine_numbers([(weight, study.paper_value(*term)) for term, weight in weights.items()])
+
+
+def columns_without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
     """The columns of a claim's difference in `kept`, the study without kinds of question on the floor."""
     found = None
     if kept is not None:

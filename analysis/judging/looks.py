@@ -60,7 +60,7 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
         claims = [
             claim
             for part in lesson.parts
-            if not part.why_aside(study.in_world)
+            if not part.why_aside(study.manifest.in_world)
             for claim in claims_of(part, lesson, sweep, sweep.arms)
         ]
         if claims:

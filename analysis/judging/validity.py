@@ -8,8 +8,8 @@ questions, conditional on the models at hand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -17,14 +17,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.judging.gates import gate_rows, kinds_on_floor
 from analysis.seeds import caution
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text, to_markdown, write_csv
-from mm1_lab.config import WORLD_DATA
 from mm1_lab.files import write_text
 from mm1_lab.formatting import counted
-from mm1_lab.results import variant_name
 from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
 Verdict = Literal["pass", "floor", "fail", "needs more seeds"]
@@ -85,33 +84,10 @@ def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
     blind = [row.what for row in rows if row.rule in ("above majority", "above blind") and row.verdict == "fail"]
     gates = [
         f"{row['gate'].replace('told in words', 'text only')} {row['what']}, seed {row['seed']}"
-        for row in _gates(study)
+        for row in gate_rows(study)
         if row["verdict"] == "fail" and (not row["seed"] or int(row["seed"]) in study.seeds)
     ]
     return tuple(dict.fromkeys([*blind, *gates]))
-
-
-def _gates(study: Study) -> list[dict[Hashable, str]]:
-    """The rows of the scale's last check; empty if there was none, or for results of an earlier world."""
-    manifest = study.manifest
-    if manifest.data.kind == WORLD_DATA.kind and manifest.data.digest != WORLD_DATA.digest:
-        return []
-    name = variant_name("check_scale", manifest.overrides, manifest.data_name)
-    path = study.variant.folder.with_name(name) / "gates.csv"
-    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
-
-
-def _kinds_on_floor(study: Study) -> set[str]:
-    return {row["what"].partition(",")[0] for row in _gates(study) if row["verdict"] == "floor"}
-
-
-def without_floor(study: Study) -> tuple[list[str], Study | None]:
-    """The kinds of question about images that the scale's last check found on the floor, and the study without them;
-    None if it asks none."""
-    scores, floor = study.scores, _kinds_on_floor(study)
-    on_floor = scores["family"].isin(PLAIN) & scores["kind"].isin(floor)
-    kinds = sorted(set(scores["kind"][on_floor]))
-    return kinds, replace(study, scores=scores[~on_floor]) if kinds else None
 
 
 def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table | None]:
@@ -186,7 +162,7 @@ class _Facts:
 
     def seeing(self) -> Iterator[Row]:
         """Rules for every visual benchmark, and for every kind of question of a benchmark with several."""
-        floor = _kinds_on_floor(self.study)
+        floor = kinds_on_floor(self.study)
         vqa = self.scores[self.scores["family"] == "vqa"]
         for benchmark, table in vqa.groupby("benchmark", sort=False, observed=True):
             kinds = list(dict.fromkeys(table["kind"]))

@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects import levels_of
-from analysis.judging.claims import Claim, by_both_scores, claim_of, claim_row, grounds, needed, row_of, without_floor
+from analysis.judging.claims import (
+    Claim,
+    by_both_scores,
+    claim_of,
+    claim_row,
+    columns_without_floor,
+    grounds,
+    needed,
+    row_of,
+)
 from analysis.judging.lessons import LAW, Lesson, Part, claims_of
 from analysis.judging.statements import DECIDED, SUPPORTED, Verdict, of_both, only_one, p_columns, p_values, say
 from analysis.law.lr_law import VERDICT_SEEDS
@@ -55,12 +64,12 @@ def lesson_parts(
     reason, rows = grounds(study, failed), []
     for lesson in lessons_about(study, lessons):
         for number, part in enumerate(lesson.parts, 1):
-            aside = part.why_aside(study.in_world)
+            aside = part.why_aside(study.manifest.in_world)
             about = {"lesson": lesson.name, "part": number, "decides": not aside}
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
                 for scored_by, one in by_both_scores(study, claim).items():
-                    row = claim_row(study, one, reason) | without_floor(kept, one)
+                    row = claim_row(study, one, reason) | columns_without_floor(kept, one)
                     rows.append(about | {"scored_by": scored_by, **row, "reason": aside or row["reason"]})
             if not claims:
                 why = f"the sweep's file has no contrast {part.contrast!r}" if part.contrast else "no scores"
@@ -101,7 +110,7 @@ def asides(study: Study, lessons: Iterable[Lesson]) -> dict[str, str]:
         differ = {axis: levels for axis, levels in differ.items() if len(levels) > 1}
         for part in (part for lesson in lessons_about(study, lessons) for part in lesson.parts):
             same = part.contrast == contrast.claim or differ == {part.axis: {part.more, part.less}}
-            if same and (aside := part.why_aside(study.in_world)):
+            if same and (aside := part.why_aside(study.manifest.in_world)):
                 found.setdefault(contrast.claim, aside)
     return found
 

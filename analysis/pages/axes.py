@@ -56,7 +56,7 @@ def axis_rows(study: Study) -> pd.DataFrame:
             row = {"sweep": study.sweep.name, "axis": " × ".join(effect.axes), "axes": len(effect.axes)}
             row |= {"levels": " / ".join(own), "measure": measure, "method": method, "arms": effect.arms}
             row |= {"spread": effect.spread, "low": effect.low, "high": effect.high, "p": effect.p_value}
-            rows.append(row | {"share": effect.share} | seed_columns(study.seeds, study.in_world))
+            rows.append(row | {"share": effect.share} | seed_columns(study.seeds, study.manifest.in_world))
     return pd.DataFrame(rows)
 
 

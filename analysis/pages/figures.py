@@ -72,7 +72,7 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
     }
     if TEXT_CORE in study.measures:
         columns = {TEXT_CORE: [TEXT_CORE], **columns}
-    if study.manifest.data.kind != "world":
+    if not study.manifest.in_world:
         columns = {LOSS: [str(source) for source in study.held_out["source"].unique()], **columns}
     columns = {title: measures for title, measures in columns.items() if measures}
     paper = [measure for measure in study.averages if any(place[2] == measure for place in study.paper.values)]

@@ -16,9 +16,7 @@ from analysis.pages.cells import in_short
 from analysis.pages.lesson_tables import draw_lessons, lessons_tables, looks_note, short_lessons, tally
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
-from analysis.study import Study
-from analysis.table import MISSING, Table, as_text, plain_markdown, to_markdown, write_csv, write_tables
-from mm1_lab.config import WORLD_DATA
+from analysis.table import Table, as_text, plain_markdown, to_markdown, write_csv, write_tables
 from mm1_lab.files import write_text
 from mm1_lab.results import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
@@ -86,40 +84,6 @@ class Drawn:
         return f"{trials}; core hours, each stage counted once: {hours}." if hours else f"{trials}."
 
 
-def runs_of(study: Study) -> pd.DataFrame:
-    """How each trial was run: arm, seed, fingerprint, seconds, parameters, commit, date, processor, versions."""
-    rows = []
-    for trial in study.variant.done.to_dict("records"):
-        record = study.records[trial["fingerprint"]]
-        machine, summaries = record.get("environment", {}), record.get("summaries", {})
-        trained = summaries.get("multimodal") or summaries.get("sft", {})  # for an exported model, only the tuning
-        rows.append(
-            {
-                **{name: trial[name] for name in ("arm", "seed", "fingerprint")},
-                "seconds": sum(timing["seconds"] for timing in record.get("timings", {}).values()),
-                "parameters": sum(trained.get("parameters", {}).values()),
-                "commit": str(machine.get("commit") or MISSING)[:12],
-                "date": str(machine.get("date", MISSING))[:10],
-                "processor": str(machine.get("processor", MISSING)),
-                "versions": ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def stage_seconds(study: Study) -> dict[str, float]:
-    """Seconds by kind of stage of a sweep's trials, each stage counted once: training, also of stages that were trained
-    for other sweeps, then evaluation."""
-    trained: dict[str, dict[str, float]] = {}
-    for record in study.records.values():
-        for kind, summary in record.get("summaries", {}).items():
-            if "fingerprint" in summary:
-                trained.setdefault(kind, {})[summary["fingerprint"]] = summary.get("seconds", 0.0)
-    timings = [record.get("timings", {}).get("evaluation", {}) for record in study.records.values()]
-    evaluation = sum(timing.get("seconds", 0.0) for timing in timings)
-    return {kind: sum(seconds.values()) for kind, seconds in sorted(trained.items())} | {"evaluation": evaluation}
-
-
 @dataclass(frozen=True)
 class Group:
     """The sweeps of one scale, with its lessons."""
@@ -143,7 +107,7 @@ class Group:
     @property
     def caution(self) -> str:
         """A warning about results of development seeds; empty if there are none."""
-        in_world = [one for one in self.drawn if one.manifest.data.kind == WORLD_DATA.kind]
+        in_world = [one for one in self.drawn if one.manifest.in_world]
         return tuned_sweeps({one.manifest.sweep.name: sorted(set(one.runs["seed"])) for one in in_world})
 
     @property
@@ -174,7 +138,7 @@ class Group:
         """Three sentences: what was run at which scale, what mattered most, and what could not be decided."""
         runs = [one.runs for one in self.drawn]
         seeds = sorted({int(seed) for frame in runs for seed in frame["seed"]})
-        in_world = self.drawn[0].manifest.data.kind == WORLD_DATA.kind
+        in_world = self.drawn[0].manifest.in_world
         trials = len({name for frame in runs for name in frame["fingerprint"]})
         sizes = [count for frame in runs for count in frame["parameters"] if count]
         median, least, most = (_round(of(sizes)) for of in (np.median, min, max)) if sizes else ("", "", "")
@@ -231,7 +195,7 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     groups = []
     for (scale, suffix), members in by_group.items():
         law = results / scale / members[0].named(LAW) / "law.json"
-        in_world = members[0].manifest.data.kind == WORLD_DATA.kind
+        in_world = members[0].manifest.in_world
         parts = all_parts(lessons, [one.parts for one in members], law, in_world)
         judged = judge_lessons(lessons, parts)
         judged = judged.assign(world=judged["sweep"].map(_worlds(members)).fillna(""))

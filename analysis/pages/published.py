@@ -96,7 +96,7 @@ def table_by_benchmark(study: Study, name: str) -> Table:
         for model in dict.fromkeys(panel for panel, _, own in paper.values if own == measure):
             numbers = {one: published_cell(paper.value(model, one, measure), paper.sources) for one in columns}
             rows.append({"shots": measure, "model": f"*{model}*", **numbers})
-    heads = _mirrored(study, mirrors) if study.in_world else {}
+    heads = _mirrored(study, mirrors) if study.manifest.in_world else {}
     rows = [{heads.get(column, column): cell for column, cell in row.items()} for row in rows]
     notes = [OWN_TASKS, study.caution, *benchmark_notes(study), *references(paper.sources)]
     if any(named["benchmark"] == "POPE"):

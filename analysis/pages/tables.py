@@ -143,7 +143,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
         interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
         rows.append((measure, *(np.mean(own) if own else None for own in values), row["estimate"], interval))
     over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
-    notes = [f"Points, {seeds_text(sorted(seeds), study.in_world)}; {over}."] if seeds else []
+    notes = [f"Points, {seeds_text(sorted(seeds), study.manifest.in_world)}; {over}."] if seeds else []
     notes += [study.caution] * bool(study.caution)
     if study.representative(first) == study.representative(second):
         notes = [f"{first} and {second} are the same trials."]
@@ -154,15 +154,16 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
 def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> list[int]:
     """The seeds at which both arms have scores. Raises RequestError if there is none, or if one of `only` is not."""
     rows = study.scores
+
+    def text(seeds: set[int]) -> str:
+        return seeds_text(sorted(seeds), study.manifest.in_world)
+
     own = {arm: set(rows["seed"][rows["arm"] == study.representative(arm)]) for arm in (first, second)}
     for arm, known in own.items():
-        if lacking := sorted(set(only) - known):
-            raise RequestError(
-                f"--seeds: {arm} has no scores at {seeds_text(lacking, study.in_world)}, "
-                f"only at {seeds_text(sorted(known), study.in_world)}"
-            )
+        if lacking := set(only) - known:
+            raise RequestError(f"--seeds: {arm} has no scores at {text(lacking)}, only at {text(known)}")
     if not (both := set.intersection(*own.values())):
-        each = " and ".join(f"{arm} has {seeds_text(sorted(known), study.in_world)}" for arm, known in own.items())
+        each = " and ".join(f"{arm} has {text(known)}" for arm, known in own.items())
         raise RequestError(
             f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
         )

@@ -29,6 +29,11 @@ class Manifest(Config):
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
 
+    @property
+    def in_world(self) -> bool:
+        """Whether its data are the miniature world."""
+        return self.data.kind == WORLD_DATA.kind
+
     def command(self, *options: str, results: Path = RESULTS) -> str:
         """The command that runs this sweep again; of the data file only the name is known."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None

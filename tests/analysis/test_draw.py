@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.judging.claims import claim_of, claim_row, judge_claims
+from analysis.judging.gates import without_floor
 from analysis.judging.lessons import load_lessons
-from analysis.judging.validity import without_floor
 from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores, head
 from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import draw_lessons, lesson_notes, lessons_tables, short_lessons
 from analysis.pages.notes import notes_of
-from analysis.pages.overview import Drawn, group_sweeps, runs_of, stage_seconds, write_overview
+from analysis.pages.overview import Drawn, group_sweeps, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.tables import (
     claims_table,
@@ -38,6 +38,7 @@ from analysis.pages.tables import (
 )
 from analysis.proxies import pair_arms
 from analysis.redraw import draw, draw_sweeps, sweep_in_short
+from analysis.runs import mixes_machines, runs_of, stage_seconds
 from analysis.study import Study, read_study
 from analysis.style import PALETTE, annotate_head, save, save_png, styled
 from analysis.table import to_markdown
@@ -587,9 +588,9 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
             f: {"environment": {"processor": str(key)}}
             for f, key in zip(trials["fingerprint"], trials[by], strict=True)
         }
-        assert replace(study, records=machines).mixes_machines(["base", "captions"]) is mixed
+        assert mixes_machines(replace(study, records=machines), ["base", "captions"]) is mixed
         parts = {f: {"summaries": {"decoder": one["environment"], "encoder": {}}} for f, one in machines.items()}
-        assert replace(study, records=parts).mixes_machines(["base", "captions"]) is mixed
+        assert mixes_machines(replace(study, records=parts), ["base", "captions"]) is mixed
 
 
 def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:

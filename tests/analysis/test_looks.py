@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from analysis.judging.claims import claim_of, claim_row, judge_claims
+from analysis.judging.gates import without_floor
 from analysis.judging.lessons import Lesson
 from analysis.judging.looks import looks_text, open_arms, reached_text, standing
 from analysis.judging.sequential import over_looks
-from analysis.judging.validity import read_judged, without_floor
+from analysis.judging.validity import read_judged
 from analysis.judging.verdicts import lesson_parts
 from analysis.pages.lesson_tables import lesson_notes, looks_note
 from analysis.pages.predictions import shared_samples, shown_arms
