@@ -9,8 +9,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,9 @@ class Ledger:
             raise RequestError(f"{self.store / fingerprint}: the weights are damaged or missing; run the sweep again")
         return self.stage_folder(fingerprint)
 
-    @contextmanager
-    def stage_lock(self, fingerprint: str) -> Iterator[None]:
+    def stage_lock(self, fingerprint: str) -> AbstractContextManager[None]:
         """Keeps other processes from running the same stage; waits while one of them does."""
-        with files.locked(self.store / ".locks" / fingerprint):
-            yield
+        return files.locked(self.store / ".locks" / fingerprint)
 
     def begin_stage(self, fingerprint: str) -> Path | None:
         """The folder to work in, or None if the stage is already done. The caller must hold the stage's lock."""

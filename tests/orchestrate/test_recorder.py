@@ -21,8 +21,9 @@ from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking import dashboard
 from mm1_lab.orchestrate.tracking.dashboard import pages
+from mm1_lab.orchestrate.tracking.mlflow_contents import curves
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, behind_note, sync
-from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns, _curves
+from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns
 from mm1_lab.orchestrate.tracking.mlflow_store import connect
 from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
 from mm1_lab.results.manifest import read_manifest
@@ -322,9 +323,9 @@ def test_a_row_that_is_being_written_is_left_for_later(request_: Request) -> Non
     path = Path("training.csv")
     for rest in ("2,loss,2.", "2,loss,2.5e", "2,lo", "2", ""):
         path.write_text(f"step,name,value\n1,loss,3\n{rest}", encoding="utf-8")
-        assert _curves(path) == [("train/loss", 3.0, 1)]
+        assert curves(path) == [("train/loss", 3.0, 1)]
     path.write_text("", encoding="utf-8")
-    assert _curves(path) == []
+    assert curves(path) == []
 
 
 def test_scores_that_were_added_or_computed_anew_are_logged(request_: Request) -> None:

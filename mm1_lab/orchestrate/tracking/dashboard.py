@@ -89,7 +89,7 @@ def _serve(uri: str, port: int, log: Iterator[str]) -> None:
     address = f"http://127.0.0.1:{port}"
     warnings.simplefilter("ignore")  # from the server's imports
     import uvicorn  # before MLflow's server, which refuses other hosts if uvicorn is already imported
-    from mlflow.server import app as pages
+    from mlflow.server import app as interface
     from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import initialize_backend_stores
     from starlette.responses import PlainTextResponse
@@ -101,9 +101,9 @@ def _serve(uri: str, port: int, log: Iterator[str]) -> None:
             print(f"MLflow is at {address}; end it with Ctrl-C. What it has, as it is logged:", flush=True)
             Thread(target=_print_while_serving, args=[address, log], daemon=True).start()
 
-    index = (Path(pages.static_folder or "") / "index.html").read_text(encoding="utf-8")
+    index = (Path(interface.static_folder or "") / "index.html").read_text(encoding="utf-8")
     page = index.replace("</head>", f"<style>{NO_ASSISTANT}</style></head>")
-    pages.view_functions["serve"] = lambda: page
+    interface.view_functions["serve"] = lambda: page
     app.router.routes.insert(0, Mount(ASSISTANT, PlainTextResponse("left out", 404)))
     initialize_backend_stores(uri, uri, (RESULTS / "mlartifacts").absolute().as_uri())
     settings = uvicorn.Config(app, "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1)

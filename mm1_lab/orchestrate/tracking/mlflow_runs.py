@@ -6,7 +6,6 @@ as every point of a curve has the start of its run as its timestamp.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -17,13 +16,20 @@ from typing import Any
 
 from mm1_lab.files import DONE, RESULTS, file_digest, locked
 from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.tracking.mlflow_contents import (
+    Names,
+    Point,
+    curves,
+    final_metrics,
+    listed,
+    parameters,
+    quality,
+    speed,
+)
 from mm1_lab.orchestrate.tracking.mlflow_store import connect, named_store
 from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.reading import read_table
 from mm1_lab.results.samples import read_samples, samples_page
-from mm1_lab.results.schema import HELD_OUT_COLUMNS
-from mm1_lab.results.score_file import read_score_table
-from mm1_lab.results.summary import TEXT_CORE, benchmark_scores, encoder_quality, measures, training_speed
+from mm1_lab.results.summary import TEXT_CORE
 
 METRICS_PER_BATCH = 800
 """MLflow's limit is 1,000 with parameters and tags, of which it takes up to 100 each."""
@@ -44,9 +50,6 @@ NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
 LONGEST_NOTE = 4900
 """In characters; some tracking stores reject longer tags."""
-
-Names = Sequence[tuple[str, int]]
-"""Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
 
 
 class SweepRuns:
@@ -76,21 +79,19 @@ class SweepRuns:
     def start(self, task: Task) -> None:
         """Opens the run of a task; a new one if the old run was complete (its results have been deleted since)."""
         kind, key = task.kind, task.key
-        params = []
+        name, params = f"{kind} / seed {task.stages[-1].seed}", dict[str, str]()
         if kind == "trial":
             recipe, config = (value.model_dump(mode="json") for value in (task.trials[0].recipe, task.stages[-1]))
-            params = self._parameters(task.names, recipe, config)
-        if self._is_complete(kind, key) or self._has_others(kind, key, params):
-            self._delete(kind, key)
-        name = _names(task.names) if kind == "trial" else f"{kind} / seed {task.stages[-1].seed}"
+            name, params = listed(task.names), parameters(self.manifest, task.names, recipe, config)
+        self._delete_outdated(kind, key, params)
         self.client.update_run(self._open(kind, key, name + self.at), status="RUNNING")
-        self.client.log_batch(self._id(kind, key), params=params)
+        self._log(self.runs[kind, key], params=params)
 
     def log_running(self, task: Task) -> None:
         """Logs the training curve so far of a running task."""
         for stage in task.stages:
             for folder in (self.ledger.partial_folder(stage.fingerprint), self.ledger.stage_folder(stage.fingerprint)):
-                self._log(self.runs[task.kind, task.key], _curves(folder / "training.csv"))
+                self._log(self.runs[task.kind, task.key], curves(folder / "training.csv"))
 
     def log_trial(self, fingerprint: str, names: Names) -> None:
         """Logs a finished trial from the results folder, and the stages it depends on, unless already complete; anew if
@@ -105,36 +106,32 @@ class SweepRuns:
         digest = file_digest(folder / DONE)
         if self.complete.get(("trial", fingerprint)) == digest:
             return
-        from mlflow.entities import RunTag
-
         date = int(datetime.fromisoformat(record["environment"]["date"]).timestamp() * 1000)
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        params = self._parameters(names, record["recipe"], record["config"])
-        if self._is_complete("trial", fingerprint) or self._has_others("trial", fingerprint, params):
-            self._delete("trial", fingerprint)
-        run_id = self._open("trial", fingerprint, _names(names) + self.at, date - int(1000 * seconds))
+        params = parameters(self.manifest, names, record["recipe"], record["config"])
+        self._delete_outdated("trial", fingerprint, params)
+        run_id = self._open("trial", fingerprint, listed(names) + self.at, date - int(1000 * seconds))
         run = self.runs["trial", fingerprint]
-        quality = encoder_quality(record["summaries"].get("encoder", {}))
-        of_encoder = [(f"encoder/{name}", value, 0) for name, value in quality.items()]
-        tags = [RunTag(f"mm1.{name}", str(record["environment"][name])) for name in ("processor", "commit")]
-        tags.append(RunTag(NOTE, self._trial_note(fingerprint, names, record)))
-        values = [*_final_metrics(folder), *of_encoder, *_speed(record["summaries"].get(own[0], {}))]
-        self._log(run, [*values, *_curves(folder / "training.csv")], params, tags)
+        tags = {f"mm1.{name}": str(record["environment"][name]) for name in ("processor", "commit")}
+        tags[NOTE] = self._trial_note(fingerprint, names, record)
+        summaries = record["summaries"]
+        of_stages = [*quality(summaries.get("encoder", {}), "encoder/"), *speed(summaries.get(own[0], {}))]
+        self._log(run, [*final_metrics(folder), *of_stages, *curves(folder / "training.csv")], params, tags)
         samples = read_samples(self.ledger.results, {"prediction": fingerprint})
-        page = samples_page(_names(names), samples, record["recipe"]["images"] == "blind")
+        page = samples_page(listed(names), samples, record["recipe"]["images"] == "blind")
         self.client.log_text(run_id, page, "samples.html")
         self._complete("trial", fingerprint, date, digest)
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
         """Logs a finished stage from the store, unless already complete."""
-        if self._is_complete(kind, fingerprint):
+        if (kind, fingerprint) in self.complete:
             return
         folder = self.ledger.stage_folder(fingerprint)
         date = int((folder / DONE).stat().st_mtime * 1000)
         self._open(kind, fingerprint, f"{kind} / seed {seed}{self.at}", date)
         summary = self.ledger.summary(fingerprint)
-        values = [*((name, value, 0) for name, value in encoder_quality(summary).items()), *_speed(summary)]
-        self._log(self.runs[kind, fingerprint], [*_curves(folder / "training.csv"), *values])
+        points = [*curves(folder / "training.csv"), *quality(summary), *speed(summary)]
+        self._log(self.runs[kind, fingerprint], points)
         self._complete(kind, fingerprint)
 
     def end(self, task: Task, status: str) -> None:
@@ -189,7 +186,7 @@ class SweepRuns:
         """The run's description: where the trial's results are, and the command that reproduces it."""
         manifest, (arm, seed) = self.manifest, names[0]
         lines = [
-            f"{manifest.sweep.heading}, {_names(names)}{self.at}.\n",
+            f"{manifest.sweep.heading}, {listed(names)}{self.at}.\n",
             f"The score of every question is in `trials/{fingerprint}/` of the results folder. Fingerprints:\n",
             *(f"- {kind}: `{stage}`" for kind, stage in record["fingerprints"].items()),
             f"\nReproduce: `{manifest.command('--seeds', f'{seed},', '--only', arm)}`",
@@ -210,18 +207,15 @@ class SweepRuns:
     def _id(self, kind: str, fingerprint: str) -> str:
         return str(self.runs[kind, fingerprint].info.run_id)
 
-    def _is_complete(self, kind: str, fingerprint: str) -> bool:
-        return (kind, fingerprint) in self.complete
-
-    def _has_others(self, kind: str, fingerprint: str, params: Iterable[Any]) -> bool:
-        """Whether the run has other parameters, which MLflow never changes, as after an arm was renamed."""
-        run = self.runs.get((kind, fingerprint))
-        return run is not None and any(run.data.params.get(one.key, one.value) != one.value for one in params)
-
-    def _delete(self, kind: str, fingerprint: str) -> None:
-        self.client.delete_run(self._id(kind, fingerprint))
-        del self.runs[kind, fingerprint]
-        self.complete.pop((kind, fingerprint), None)
+    def _delete_outdated(self, kind: str, fingerprint: str, params: Mapping[str, str]) -> None:
+        """Deletes the run if it was complete, or has other parameters, which MLflow never changes, as after an arm was
+        renamed."""
+        known = self.runs[kind, fingerprint].data.params if (kind, fingerprint) in self.runs else {}
+        differs = any(known.get(name, value) != value for name, value in params.items())
+        if differs or (kind, fingerprint) in self.complete:
+            self.client.delete_run(self._id(kind, fingerprint))
+            del self.runs[kind, fingerprint]
+            self.complete.pop((kind, fingerprint), None)
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -242,81 +236,20 @@ class SweepRuns:
             if not token:
                 return
 
-    def _parameters(self, names: Names, recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
-        """The recipe in the paper's units, or the model that is tuned, and the resolved learning rate."""
-        from mlflow.entities import Param
-
-        mix = dict(recipe["data_mix"])
-        synthetic = f", synthetic {100 * mix.pop('synthetic_share'):g} % of captions"
-        values = {
-            name: recipe[name] for name in ("resolution", "connector", "image_tokens", "decoder", "steps", "images")
-        }
-        values["encoder"] = _encoder_name(recipe["encoder"])
-        values["data_mix"] = " / ".join(f"{name} {weight:g}" for name, weight in mix.items()) + synthetic
-        if start := (recipe.get("sft") or {}).get("start"):
-            values = {"start": start}
-        values |= {
-            "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
-            "learning_rate": config["model"]["training"]["learning_rate"],
-            "seed": config["seed"],
-            "scale": self.manifest.scale,
-            "data": self.manifest.data_name,
-        }
-        return [Param(name, str(value)) for name, value in values.items()]
-
     def _log(
-        self, run: Any, values: Sequence[tuple[str, float, int]], params: Sequence[Any] = (), tags: Sequence[Any] = ()
-    ) -> None:
-        """Logs (name, value, step) of metrics, all at the start of the run, with parameters and tags."""
-        from mlflow.entities import Metric
+        self, run: Any, points: Sequence[Point] = (), params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Logs points of metrics, all at the start of the run, with parameters and tags."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        start = run.info.start_time
+        start, run_id = run.info.start_time, run.info.run_id
+        given = [Param(*pair) for pair in (params or {}).items()], [RunTag(*pair) for pair in (tags or {}).items()]
         # MLflow refuses other characters, which a user's sources and benchmarks may have in their names
-        metrics = [Metric(re.sub(r"[^\w/. :-]", "_", name), value, start, step) for name, value, step in values]
-        for at in range(0, max(1, len(metrics)), METRICS_PER_BATCH):
-            first = (params, tags) if at == 0 else ((), ())
-            self.client.log_batch(run.info.run_id, metrics[at : at + METRICS_PER_BATCH], *first)
-
-
-def _curves(path: Path) -> list[tuple[str, float, int]]:
-    """The points of a `training.csv`, if it exists, without an incomplete last row of a file that is being written."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    return [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in rows]
-
-
-def _final_metrics(folder: Path) -> list[tuple[str, float, int]]:
-    """(name, value, step 0) of `captions/0-shot`, …, of the trial's measures, and of `held-out/captions`, …"""
-    scores = read_score_table(folder).assign(trial="")
-    held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
-    means = benchmark_scores(scores, ["trial"])
-    overall = measures(scores, ["trial"])
-    names = [
-        *(f"{name}/{shots}-shot" for name, shots in zip(means["benchmark"], means["shots"], strict=True)),
-        *overall["measure"],
-        *(f"held-out/{source}" for source in held_out["source"]),
-    ]
-    values = [*means["score"], *overall["value"], *held_out["loss"]]
-    return [(name, round(float(value), 3), 0) for name, value in zip(names, values, strict=True)]
-
-
-def _speed(summary: Mapping[str, Any]) -> list[tuple[str, float, int]]:
-    """The metric `train/tokens per second` over the whole training, if it is known."""
-    speed = training_speed(summary)
-    return [] if speed is None else [("train/tokens per second", round(speed, 1), 0)]
-
-
-def _encoder_name(encoder: Mapping[str, Any]) -> str:
-    """`ViT-L, dfn+vecap`, followed by the loss unless it is contrastive."""
-    loss = encoder.get("loss", "contrastive")
-    return ", ".join([encoder["size"], encoder["data"], *([loss] if loss != "contrastive" else [])])
-
-
-def _names(names: Names) -> str:
-    """`base / seed 0`."""
-    return ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
+        metrics = [Metric(re.sub(r"[^\w/. :-]", "_", name), value, start, step) for name, value, step in points]
+        self.client.log_batch(run_id, metrics[:METRICS_PER_BATCH], *given)
+        for at in range(METRICS_PER_BATCH, len(metrics), METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics[at : at + METRICS_PER_BATCH])
 
 
 def _place(results: Path) -> str:

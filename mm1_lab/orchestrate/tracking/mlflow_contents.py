@@ -1,0 +1,83 @@
+"""What is logged to MLflow about a trial or stage: parameters, metrics and curves, from its files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mm1_lab.results import Manifest
+from mm1_lab.results.reading import read_table
+from mm1_lab.results.schema import HELD_OUT_COLUMNS
+from mm1_lab.results.score_file import read_score_table
+from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures, training_speed
+
+Names = Sequence[tuple[str, int]]
+"""Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
+Point = tuple[str, float, int]
+"""Name, value and step of a metric."""
+
+
+def listed(names: Names) -> str:
+    """`base / seed 0`."""
+    return ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
+
+
+def parameters(
+    manifest: Manifest, names: Names, recipe: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, str]:
+    """A trial's recipe in the paper's units, or the model that is tuned, and the resolved learning rate."""
+    if start := (recipe.get("sft") or {}).get("start"):
+        values = {"start": start}
+    else:
+        mix, encoder = dict(recipe["data_mix"]), recipe["encoder"]
+        synthetic = f", synthetic {100 * mix.pop('synthetic_share'):g} % of captions"
+        plain = ("resolution", "connector", "image_tokens", "decoder", "steps", "images")
+        values = {name: recipe[name] for name in plain}
+        loss = [encoder["loss"]] * (encoder.get("loss", "contrastive") != "contrastive")
+        values["encoder"] = ", ".join([encoder["size"], encoder["data"], *loss])
+        values["data_mix"] = " / ".join(f"{name} {weight:g}" for name, weight in mix.items()) + synthetic
+    values |= {
+        "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
+        "learning_rate": config["model"]["training"]["learning_rate"],
+        "seed": config["seed"],
+        "scale": manifest.scale,
+        "data": manifest.data_name,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def curves(path: Path) -> list[Point]:
+    """The points of a `training.csv`, if it exists, without an incomplete last row of a file that is being written."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    return [(f"train/{row['name']}", float(row["value"]), int(row["step"])) for row in rows]
+
+
+def final_metrics(folder: Path) -> list[Point]:
+    """A trial's metrics, at step 0: `captions/0-shot`, …, its measures, and `held-out/captions`, …"""
+    scores = read_score_table(folder).assign(trial="")
+    held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
+    means = benchmark_scores(scores, ["trial"])
+    overall = measures(scores, ["trial"])
+    names = [
+        *(f"{name}/{shots}-shot" for name, shots in zip(means["benchmark"], means["shots"], strict=True)),
+        *overall["measure"],
+        *(f"held-out/{source}" for source in held_out["source"]),
+    ]
+    values = [*means["score"], *overall["value"], *held_out["loss"]]
+    return [(name, round(float(value), 3), 0) for name, value in zip(names, values, strict=True)]
+
+
+def quality(summary: Mapping[str, Any], prefix: str = "") -> list[Point]:
+    """The quality of an encoder by itself, from its stage's summary; nothing for other stages."""
+    return [(f"{prefix}{name}", value, 0) for name, value in encoder_quality(summary).items()]
+
+
+def speed(summary: Mapping[str, Any]) -> list[Point]:
+    """The metric `train/tokens per second` over a stage's whole training, if it is known."""
+    known = training_speed(summary)
+    return [] if known is None else [("train/tokens per second", round(known, 1), 0)]
