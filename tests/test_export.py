@@ -27,6 +27,7 @@ from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.model_folder import check_folder
+from mm1_lab.orchestrate.exporting import USER_CHAT
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.pretrained import HuggingFace, text_config
@@ -313,7 +314,8 @@ def test_llava_where_the_mapping_is_exact(decoder: str, tmp_path: Path) -> None:
     assert built.image_scale is not None and built.image_scale != 1
     built.save_pretrained(tmp_path / "mm1")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mm1").eval()
-    processor = MM1Processor(library_tokenizer(data.tokenizer), side=stage.image_size, image_tokens=16)
+    words = library_tokenizer(data.tokenizer)
+    processor = MM1Processor(words, side=stage.image_size, image_tokens=16, chat_template=USER_CHAT)
     llava = to_llava(model, processor)
     llava.save_pretrained(tmp_path / "llava")
     llava_processor(model, processor).save_pretrained(tmp_path / "llava")
@@ -325,6 +327,11 @@ def test_llava_where_the_mapping_is_exact(decoder: str, tmp_path: Path) -> None:
     begin = processor.tokenizer.bos_token
     given = theirs(images=picture, text=f"{begin}<image>what color is the square ?", return_tensors="pt")
     assert given["input_ids"].tolist() == ours["input_ids"].tolist()
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "what color is the square ?"}]
+    turns, tensors = [{"role": "user", "content": content}], {"return_dict": True, "return_tensors": "pt"}
+    asked, same = (one.apply_chat_template(turns, tokenize=True, **tensors) for one in (theirs, processor))
+    assert asked["input_ids"].tolist() == same["input_ids"].tolist()
+    assert asked["input_ids"][0, 0] == data.tokenizer.begin
     with torch.no_grad():
         expected, found = model(**ours).logits, loaded(**given).logits
     assert torch.allclose(found, expected, atol=2e-3), (found - expected).abs().max()

@@ -62,7 +62,10 @@ def to_llava(model: MM1ForConditionalGeneration, processor: MM1Processor) -> Lla
 
 
 def llava_processor(model: MM1ForConditionalGeneration, processor: MM1Processor) -> LlavaProcessor:
-    """The processor that prepares pictures and text for the LLaVA model."""
+    """The processor that prepares pictures and text for the LLaVA model.
+
+    A chat begins with the begin token, as every document in training does; LLaVA's processor itself adds none.
+    """
     encoder = model.config.encoder_config
     side = {"height": encoder.image_size, "width": encoder.image_size}
     images = CLIPImageProcessorPil(
@@ -79,5 +82,5 @@ def llava_processor(model: MM1ForConditionalGeneration, processor: MM1Processor)
         patch_size=encoder.vision_config.patch_size,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=processor.chat_template,
+        chat_template=processor.chat_template and "{{ bos_token }}" + processor.chat_template,
     )

@@ -32,13 +32,16 @@ WORLD_CHAT = (
 )
 """Chat template of models tuned on the miniature world's instructions."""
 USER_CHAT = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %} "
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}"
-    "{% endif %}{% else %}{% if not loop.first %}{{ '\n' }}{% endif %}{% if message['content'] is string %}"
-    "User: {{ message['content'] }}{% else %}{% for part in message['content'] if part['type'] == 'image' %}<image>"
-    "{% endfor %}User: "
-    "{{ message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join(' ') }}"
-    "{% endif %}{{ '\nAssistant:' }}{% endif %}{% endfor %}"
+    "{% for message in messages %}{% set turn = namespace(text='', asks=message['role'] == 'user') %}"
+    "{% if turn.asks and loop.previtem and loop.previtem['role'] == 'assistant' %}{{ '\n' }}{% endif %}"
+    "{% set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string "
+    "else message['content'] %}"
+    "{% for part in parts %}{% if part['type'] == 'image' %}"
+    "{% if turn.text %}{% set turn.text = turn.text + '<image>' %}{% else %}<image>{% endif %}"
+    "{% elif part['text'] | trim %}{% set turn.text = turn.text + part['text'] %}{% endif %}{% endfor %}"
+    "{% if turn.asks %}User: {{ turn.text | trim }}{{ '\nAssistant:' }}"
+    "{% elif message['role'] == 'assistant' %} {{ turn.text | trim }}"
+    "{% else %}{{ turn.text | trim }}{{ '\n' }}{% endif %}{% endfor %}"
 )
 """Chat template of models tuned on users' instruction sets (see data/shards/conversations.py)."""
 

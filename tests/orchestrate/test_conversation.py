@@ -1,5 +1,6 @@
 """Talking to a model: what it reads is all that was said, in the form that it was tuned on."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,9 @@ from PIL import Image
 from tokenizers.normalizers import Prepend
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
-from mm1_lab.data.shards.conversations import chat_prompt
+from mm1_lab.data.shards.conversations import chat_prompt, read_conversations
 from mm1_lab.data.shards.decoding import ImageDecoder
+from mm1_lab.data.shards.tables import Reading
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.world import World
 from mm1_lab.data.world.instructions import prompt_of
@@ -85,6 +87,29 @@ def test_exported_models_read_conversations_as_they_were_trained() -> None:
     assert Template(USER_CHAT).render(messages=turns) == f"<image><image>{first} The first.\n{again}"
     world = f"<image><image>{prompt_of('Which is red?')} The first. . {prompt_of('Are you sure?')}"
     assert " ".join(Template(WORLD_CHAT).render(messages=turns).split()) == world
+
+
+def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path: Path) -> None:
+    """A system message, and pictures amid and behind the words of a turn."""
+    for name in "ab":
+        (tmp_path / f"{name}.png").touch()
+    first, second = ({"type": "image", "image": f"{name}.png"} for name in "ab")
+    turns = [
+        {"role": "system", "content": "Be short. "},
+        {"role": "user", "content": [first, {"type": "text", "text": "\nIs "}, second, {"type": "text", "text": "red?"}]},
+        {"role": "assistant", "content": "Yes.\n"},
+        {"role": "user", "content": [{"type": "text", "text": "And this? "}, first]},
+        {"role": "assistant", "content": [{"type": "text", "text": "It "}, {"type": "text", "text": "is."}]},
+        {"role": "user", "content": [second, {"type": "text", "text": "This?"}]},
+        {"role": "assistant", "content": "No."},
+    ]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns}), encoding="utf-8")
+    (sample,) = read_conversations(Reading(tmp_path / "a.jsonl", 1000))
+    expected = "".join(part if isinstance(part, str) else "<image>" for part in sample.parts)
+    assert expected.startswith("Be short.\n<image>User: Is <image>red?\nAssistant: Yes.\nUser: And")
+    assert Template(USER_CHAT).render(messages=turns) == expected
+    asked = Template(USER_CHAT).render(messages=turns[:-1], add_generation_prompt=True)
+    assert asked == expected.removesuffix(" No.")
 
 
 def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(talk: Chat) -> None:
