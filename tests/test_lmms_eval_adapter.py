@@ -23,7 +23,7 @@ from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.evaluate.world_chat import chat_benchmarks
 from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer, save_weights
-from mm1_lab.orchestrate.exporting import WORLD_CHAT
+from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
 
 REPOSITORY = Path(__file__).parents[1]
 ADAPTER = REPOSITORY / "contrib" / "lmms_eval_mm1"
@@ -91,6 +91,19 @@ def test_a_continuation_stands_behind_a_space_as_in_training(adapter: type[Any])
     spaced = sys.modules[adapter.__module__]._spaced
     pairs = [("Assistant:", "B"), ("Assistant:", " B"), ("Q: ", "B"), ("", "B")]
     assert [spaced(*pair) for pair in pairs] == [" B", " B", "B", "B"]
+
+
+def test_pictures_that_a_task_places_itself_stand_as_in_training(adapter: type[Any]) -> None:
+    """In a model tuned on users' conversations, pictures at the start of a turn precede its `User:`."""
+    words = library_tokenizer(World().tokenizer)
+    model = adapter.__new__(adapter)
+    model._processor, model.task_dict = MM1Processor(words, chat_template=USER_CHAT), {"task": {"test": ["a"]}}
+    for context, expected in (
+        ("Which?", "<image>User: Which?\nAssistant:"),
+        ("<image>\nWhich?", "<image>User: Which?\nAssistant:"),
+        ("Is <image> red?", "User: Is <image> red?\nAssistant:"),
+    ):
+        assert model._prompt(context, lambda document: ["a picture"], 0, "task", "test") == (expected, ["a picture"])
 
 
 def pictures(question: Question, side: int) -> list[Image.Image]:

@@ -92,8 +92,12 @@ class ExportedMM1(lmms):
     ) -> tuple[str, list[Any]]:
         """What the model reads of a question in the form that it was trained on, and its pictures."""
         pictures = list(_flat(see(self.task_dict[task][split][document])))
-        images = [] if IMAGE in context else [{"type": "image"}] * len(pictures)
-        message = {"role": "user", "content": [*images, {"type": "text", "text": context}]}
+        image = {"type": "image"}
+        before, *behind = context.split(IMAGE)
+        content = [*([] if behind else [image] * len(pictures)), {"type": "text", "text": before}]
+        for piece in behind:
+            content += [image, {"type": "text", "text": piece}]
+        message = {"role": "user", "content": content}
         return self._processor.apply_chat_template([message], tokenize=False), pictures
 
     def _inputs(self, texts: list[str], pictures: list[list[Any]]) -> dict[str, torch.Tensor]:
