@@ -1,6 +1,8 @@
 """A trained arm as a Hugging Face folder: other people's tools get our evaluation's answers, and damage is refused."""
 
+import ast
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +12,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from jinja2 import Template
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
+from analysis.pages.model_card import model_card
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale, load_sweep, resolve
 from mm1_lab.data import open_data
@@ -27,7 +31,7 @@ from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.model_folder import check_folder
-from mm1_lab.orchestrate.exporting import USER_CHAT
+from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.pretrained import HuggingFace, text_config
@@ -142,6 +146,27 @@ def test_the_card_has_the_records_scores(place: Path) -> None:
     assert f"| vqa | vqa | 4 | {len(points)} | {points.mean():.1f} | " in card
     assert record["fingerprints"]["evaluation"] in card and '"connector": "c-abstractor"' in card
     assert "AutoProcessor.from_pretrained(FOLDER)" in card and "world-3" in card
+
+
+def test_the_card_s_code_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 30)).save("picture.jpg")
+    card = (place / "mm1" / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python")[1].split("```")[0]
+    exec(code, {"FOLDER": str(place / "mm1")})
+    assert capsys.readouterr().out.startswith("['")
+
+
+def test_the_card_of_a_tuned_model_asks_as_it_was_tuned() -> None:
+    for kind, template, expected in (
+        ("world", WORLD_CHAT, "<image>tell : the color of the circle . say :"),
+        ("shards", USER_CHAT, "<image>User: What is shown?\nAssistant:"),
+    ):
+        card = model_card("a", "mm1", {"config": {"data": {"kind": kind}}, "recipe": {"sft": {}}}, None, 9)
+        chat = ast.literal_eval(re.search(r"chat = (.*)", card)[1])  # type: ignore[index]
+        assert Template(template).render(messages=chat) == expected
 
 
 def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditionalGeneration) -> None:

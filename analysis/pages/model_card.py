@@ -13,14 +13,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained(FOLDER)
 processor = AutoProcessor.from_pretrained(FOLDER)
-inputs = processor(images=["picture.jpg"], text="<image>{prompt}")
+chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "{prompt}"}]}]
+inputs = processor(images=["picture.jpg"], text=processor.apply_chat_template(chat))
 print(processor.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))
 
 # or in a sweep of mm1-lab, to tune it on instructions: {sft: {start: FOLDER}}""",
     "llava": """from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained(FOLDER)
-processor = AutoProcessor.from_pretrained(FOLDER)""",
+processor = AutoProcessor.from_pretrained(FOLDER)  # its chat template writes the begin token, which plain text lacks""",
     "encoder": """from transformers import AutoModel
 
 model = AutoModel.from_pretrained(FOLDER)
@@ -34,6 +35,14 @@ tokenizer = PreTrainedTokenizerFast.from_pretrained(FOLDER)  # AutoTokenizer may
 # or in a sweep of mm1-lab: {decoder: FOLDER}""",
 }
 """Code to load an exported folder, by form."""
+PROMPTS = {
+    (True, False): "question : what color is the circle ? answer :",
+    (True, True): "the color of the circle",
+    (False, False): "Question: What is shown? Short answer:",
+    (False, True): "What is shown?",
+}
+"""What the code asks, by whether the model is of the miniature world and whether it is tuned, as it was trained: of a
+tuned model the chat template makes a user's turn, of others it leaves the text as it is."""
 
 
 def model_card(
@@ -44,7 +53,8 @@ def model_card(
     Intervals are computed from blocks of questions, so they apply to this one model only.
     """
     in_world = record is not None and record["config"]["data"]["kind"] == "world"
-    prompt = "question : what color is the circle ? answer :" if in_world else "Question: What is shown? Short answer:"
+    tuned = record is not None and record["recipe"].get("sft") is not None
+    prompt = PROMPTS[in_world, tuned]
     lines = ["---", "pipeline_tag: image-text-to-text" if form in ("mm1", "llava") else "tags: [mm1-lab]"]
     lines += ["library_name: transformers", "---", "", f"# {name}", "", f"Exported by mm1-lab as `{form}`.", ""]
     lines += ["## How to load it", "", "```python", LOADING[form].replace("{prompt}", prompt), "```", ""]
