@@ -21,7 +21,7 @@ print(processor.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_s
     "llava": """from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained(FOLDER)
-processor = AutoProcessor.from_pretrained(FOLDER)  # its chat template writes the begin token, which plain text lacks""",
+processor = AutoProcessor.from_pretrained(FOLDER)  # its chat template writes the begin token; plain text lacks it""",
     "encoder": """from transformers import AutoModel
 
 model = AutoModel.from_pretrained(FOLDER)

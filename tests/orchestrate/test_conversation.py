@@ -94,9 +94,10 @@ def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path:
     for name in "ab":
         (tmp_path / f"{name}.png").touch()
     first, second = ({"type": "image", "image": f"{name}.png"} for name in "ab")
+    red = {"type": "text", "text": "red?"}
     turns = [
         {"role": "system", "content": "Be short. "},
-        {"role": "user", "content": [first, {"type": "text", "text": "\nIs "}, second, {"type": "text", "text": "red?"}]},
+        {"role": "user", "content": [first, {"type": "text", "text": "\nIs "}, second, red]},
         {"role": "assistant", "content": "Yes.\n"},
         {"role": "user", "content": [{"type": "text", "text": "And this? "}, first]},
         {"role": "assistant", "content": [{"type": "text", "text": "It "}, {"type": "text", "text": "is."}]},
