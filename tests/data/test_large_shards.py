@@ -295,6 +295,14 @@ def test_one_file_is_not_said_to_be_files(files: Any) -> None:
     assert lines == ["text: 20 samples in 1 file"]
 
 
+def test_a_file_that_is_named_in_two_ways_is_one(files: Any) -> None:
+    write_texts(files, 2)
+    path = files.yaml(text=["t-*.jsonl", f"../{files.folder.name}/t-1.jsonl"])
+    lines = list(indexing.index_data(path, files.folder / "cache", files.scale(), ONE))
+    assert lines == ["text: 40 samples in 2 files"]
+    assert len(Shards(path, files.folder / "cache", files.scale()).collections["text"]) == 40
+
+
 def test_one_process_that_indexes_keeps_all_cores_for_the_tokenizer(
     files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,7 +147,7 @@ def _files(path: Path, name: str, source: OwnSource) -> list[File]:
             raise RequestError(
                 f"{path}: {name}: {whole.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
             )
-    return list(dict.fromkeys(found))
+    return list({file.whole_name: file for file in found}.values())  # one may be named in several ways
 
 
 def _expand(pattern: str, path: Path, source: str) -> list[File]:
