@@ -214,8 +214,8 @@ class Scale(Config):
     resources: Resources = Resources()
     """Resources per stage, or per worker of a stage."""
     workers: dict[str, Workers] = Field(default_factory=dict)
-    """Processes that train a stage together, one GPU each, by decoder size (encoder size for encoder pre-training).
-    Default: 1. Not part of any identity."""
+    """Processes that train a stage together, one GPU each, by decoder size (encoder size for encoder pre-training); a
+    pre-trained decoder may also be named by its folder or hub name. Default: 1. Not part of any identity."""
     hardware: Hardware | None = None
     """Hardware for which a plan estimates the cost. Default: this machine, from its own measured speeds."""
     images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
@@ -247,7 +247,7 @@ class Scale(Config):
     def _workers_are_of_sizes(self) -> Self:
         known = [*self.encoders, *self.decoders, *self.pretrained_decoders]
         for name in self.workers:
-            if name not in known:
+            if name not in known and "/" not in name:  # a folder or hub name, as an arm may name a decoder
                 raise ValueError(f"workers: there is no size {name!r}{nearest(name, known)}")
         if 0 < self.resources.gpus < 1 and max(self.workers.values(), default=1) > 1:
             raise ValueError(

@@ -128,8 +128,9 @@ class Stage(Config):
         names = self.size_names(scale)
         workers, rows = max((scale.workers.get(name, 1) for name in names), default=1), self.rows()
         if workers > rows:
+            name = next(name for name in names if scale.workers.get(name) == workers)
             raise RequestError(
-                f"workers: {self.KIND} has {rows} rows per batch, too few for the {workers} workers of {names[0]}"
+                f"workers: {self.KIND} has {rows} rows per batch, too few for the {workers} workers of {name}"
             )
         return workers
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from mm1_lab.config import EvaluationStage, RequestError, Scale, Stage, load_scale
+from mm1_lab.config import EvaluationStage, Pretrained, RequestError, Scale, Stage, load_scale
 from mm1_lab.orchestrate.execution.ray_tune import KILLED
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger
 from tests.conftest import REPOSITORY
+from tests.pretrained import save_decoder
 
 ARMS = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
 
@@ -54,6 +56,20 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
         stages["decoder"].workers(smoke(workers={"85M": 3}))
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})
+
+
+def test_workers_of_a_pretrained_decoder_go_by_its_name_or_its_folder(
+    stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    save_decoder("llama", tmp_path / "llama")
+    folder = str(tmp_path / "llama")
+    decoder = HuggingFace().decoder(Pretrained(weights=folder))
+    stage = stages["multimodal"].model_copy(update={"decoder": decoder})
+    assert stage.workers(smoke(workers={folder: 2})) == 2
+    assert stage.workers(smoke(workers={"mine": 4}, pretrained_decoders={"mine": folder})) == 4
+    with pytest.raises(RequestError, match="too few for the 5 workers of mine"):
+        stage.workers(smoke(workers={"mine": 5}, pretrained_decoders={"mine": folder}))
+    assert stage.size_names(smoke()) == [folder], "what a plan names if one GPU does not hold it"
 
 
 def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(

@@ -250,7 +250,8 @@ def _cost(stage: ModelStage, network: Network, scale: Scale, per_trained: float 
 
 
 def _size_names(decoder: DecoderStage | PretrainedDecoder, scale: Scale) -> list[str]:
-    """The names of the model's decoder in the scale."""
+    """The names of the model's decoder in the scale; of a pre-trained one, first the folder or hub name itself."""
     if isinstance(decoder, PretrainedDecoder):
-        return [name for name, model in scale.pretrained_decoders.items() if model.weights == decoder.name]
+        named = [name for name, model in scale.pretrained_decoders.items() if model.weights == decoder.name]
+        return [decoder.name, *named]
     return decoder.size_names(scale)
