@@ -125,3 +125,24 @@ def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(tmp_p
     )
     decoder = request.image_decoder()
     assert (decoder.shape, decoder.largest) == ("pad", 99), "chat reads pictures in the same way"
+
+
+def test_a_source_of_one_s_own_has_as_many_images_per_row_as_the_built_in_one_of_its_reader(tmp_path: Path) -> None:
+    make_place(tmp_path)
+    own = {"charts": {"reader": "pairs", "files": "captions.tar"}, "books": {"reader": "text", "files": "text.jsonl"}}
+    request = ask(tmp_path, data_file(tmp_path / "a", 0, sources=own))
+    known = request.scale.images_per_row
+    assert known["charts"] == known["captions"] > 0 == known["books"]
+    named = load_request("data_mix", "smoke", "1", ("captions",), ("images_per_row.charts=3",), request.data_path)
+    assert named.scale.images_per_row["charts"] == 3
+
+
+def test_data_without_anything_to_evaluate_on_are_refused(tmp_path: Path) -> None:
+    """Before anything is trained: only `captions` and `synthetic` are held out to be captioned."""
+    make_place(tmp_path)
+    data = data_file(tmp_path / "a", 0, sources={"charts": {"reader": "pairs", "files": "captions.tar"}})
+    data.write_text(data.read_text().replace("captions: captions.tar\n", ""))
+    sweep = tmp_path / "sweeps" / "own.yaml"
+    sweep.write_text("title: t\nrecipe: base\narms: {x: {data_mix: {captions: 0, interleaved: 0, charts: 1}}}\n")
+    with pytest.raises(RequestError, match=r"data\.yaml: there is nothing to evaluate on; name captioned images"):
+        ask(tmp_path, data, "own", "x")

@@ -163,7 +163,7 @@ def load_request(
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     _check_arms(follow_law(loaded, numbers, PAPER_LAW), arms, numbers, chosen[0], _before_indexing(data), models)
     tokenizer = decoders_tokenizer(arms, numbers, models, data)
-    numbers = with_benchmarks(numbers, data, tokenizer, ledger.data_cache)
+    numbers = with_benchmarks(with_own_images(numbers, data), data, tokenizer, ledger.data_cache)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
@@ -205,6 +205,18 @@ def _before_indexing(data: Path | None) -> DataIdentity:
     return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
 
 
+def with_own_images(scale: Scale, data: Path | None) -> Scale:
+    """The scale with `images_per_row` of the data file's further sources: those of the built-in one with the same
+    reader, unless the scale names the source itself."""
+    if data is None:
+        return scale
+    from mm1_lab.data.shards.datafile import USUAL, DataFile
+
+    usual = {USUAL[name]: scale.images_per_row.get(name, 0.0) for name in reversed(USUAL)}
+    own = {name: usual.get(source.reader, 0.0) for name, source in DataFile.read(data).sources.items()}
+    return scale.model_copy(update={"images_per_row": own | scale.images_per_row})
+
+
 def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cache: Path | None = None) -> Scale:
     """The scale with the benchmarks that it and the data file name, opened and checked.
 
@@ -220,6 +232,11 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     tasks = []
     if data:
         content = DataFile.read(data)
+        if not (opened or content.benchmarks or content.captions or content.synthetic):
+            raise RequestError(
+                f"{data}: there is nothing to evaluate on; name captioned images under `captions`, of which some are "
+                "held out, or list `benchmarks`"
+            )
         for config in content.named_benchmarks():
             where = f"{data}: benchmarks.{config.name}"
             opened.append(open_benchmark(config, data.parent, where, content.pictures, content.largest_picture))
