@@ -58,9 +58,7 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
         smoke(workers={"86M": 2})
 
 
-def test_workers_of_a_pretrained_decoder_go_by_its_name_or_its_folder(
-    stages: dict[str, Stage], tmp_path: Path
-) -> None:
+def test_workers_of_a_pretrained_decoder_go_by_its_name_or_its_folder(stages: dict[str, Stage], tmp_path: Path) -> None:
     save_decoder("llama", tmp_path / "llama")
     folder = str(tmp_path / "llama")
     decoder = HuggingFace().decoder(Pretrained(weights=folder))
