@@ -90,7 +90,11 @@ class EvaluationStage(Stage):
         return self.shown() * self.question_tokens + texts * ANSWER_TOKENS
 
     def cost(self, network: Network, scale: Scale) -> Cost:
-        """Counts every demonstration and question once, slightly more than evaluation with shared prefixes computes.
+        """FLOPs as if every prompt were read by itself, with all views of all its pictures.
+
+        That is an upper bound: evaluation reads the prefix that a block's questions share only once (at `mini` a third
+        of these positions, at `lab` a fifth), and encodes a picture once. But it writes answers token by token, far
+        below the speed at which prompts are read.
 
         The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
         and the features of a benchmark's pictures.
