@@ -23,7 +23,9 @@ from mm1_lab.config import (
     MultimodalStage,
     Network,
     PretrainedDecoder,
+    Recipe,
     Scale,
+    SftRecipe,
     load_scale,
     load_sweep,
     resolve,
@@ -229,6 +231,19 @@ def test_images_in_a_row_are_as_many_as_the_scale_says(scale: str) -> None:
         rows = [packer.pack(world.source(name, 0).documents(number)) for number in range(48)]
         mean = sum(len(row.pictures) for row in rows) / len(rows)
         assert stage.images_per_row(name, numbers) == pytest.approx(mean, rel=0.1, abs=0.01), name
+
+
+@pytest.mark.parametrize("sft", [SftRecipe(), SftRecipe(resolution=1344, views=5)], ids=["one view", "five views"])
+def test_images_in_a_row_of_instructions_are_about_as_many_as_reckoned(sft: SftRecipe) -> None:
+    scale, world = load_scale("mini", ROOT / "sweeps" / "scales"), World()
+    stage = resolve("a", Recipe(sft=sft), scale, 0, WORLD_DATA).evaluation.model
+    packer, found, reckoned = Packer.of(stage, world.tokenizer), 0.0, 0.0
+    for name, share in stage.shares.items():
+        source = world.instructions(name, 0, packer.limits)
+        rows = [packer.pack(source.documents(number)) for number in range(8)]
+        found += share * stage.views * sum(len(row.pictures) for row in rows) / len(rows)
+        reckoned += share * stage.images_per_row(name, scale)
+    assert reckoned == pytest.approx(found, rel=0.15)
 
 
 def test_a_group_holds_its_shard_and_its_rows() -> None:

@@ -28,8 +28,8 @@ from mm1_lab.config.scale import Attention, MultimodalTraining, Scale, SftTraini
 from mm1_lab.config.size import Parameters
 from mm1_lab.config.stage import Stage
 
-TURN_TOKENS = 48
-"""Approximate tokens of a question with its answer in a packed row of instructions."""
+TURN_TOKENS = {"shards": 48, "world": 18}
+"""Approximate tokens of a question with its answer in a packed row of instructions, by kind of data."""
 
 
 class ConnectorConfig(Config):
@@ -181,8 +181,13 @@ class SftStage(Stage):
         return self.training.steps * self.training.batch_size * self.sequence_length
 
     def images_per_row(self, source: str, scale: Scale) -> float:
-        """Encoder forward passes per packed row of the instruction set: pictures, times views."""
-        pictures = self.sequence_length // (self.picture_tokens + TURN_TOKENS)
+        """Encoder forward passes per packed row of the instruction set: pictures, times views.
+
+        Of users' sets, all count as if each turn had a picture; of the world's, `text` has none.
+        """
+        if self.data.kind == "world" and source == "text":
+            return 0.0
+        pictures = self.sequence_length // (self.picture_tokens + TURN_TOKENS[self.data.kind])
         return self.views * min(pictures, self.max_images // self.views)
 
     def cost(self, network: Network, scale: Scale) -> Cost:
