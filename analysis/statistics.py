@@ -20,7 +20,7 @@ it is conditional on these models, says nothing about newly trained ones, and gi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,6 +70,20 @@ class Interval:
     def _share(self, distance: float) -> float:
         t = distance / self.error if self.error else np.copysign(np.inf, distance) if distance else 0.0
         return float(stdtr(self.degrees_of_freedom, t))
+
+
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
+"""In the place of an interval that there is none of."""
+
+
+def estimates(points: Iterable[Interval | None]) -> list[float]:
+    """The estimates, NaN for None."""
+    return [(point or UNKNOWN).estimate for point in points]
+
+
+def half_widths(points: Iterable[Interval | None]) -> list[float]:
+    """How far the 95 % intervals reach to either side, NaN for None."""
+    return [(point or UNKNOWN).half_width for point in points]
 
 
 @lru_cache(maxsize=1024)

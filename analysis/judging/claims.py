@@ -29,7 +29,7 @@ from analysis.judging.statements import STATEMENTS, Verdict, of_both, only_one, 
 from analysis.paper import PaperNumber, combine_numbers
 from analysis.runs import mixes_machines
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
-from analysis.statistics import Floats, Interval, moderated, one_sample
+from analysis.statistics import UNKNOWN, Floats, Interval, moderated, one_sample
 from analysis.study import Study
 from mm1_lab.config import Contrast, Expectation
 from mm1_lab.results.summary import CONTENT
@@ -174,7 +174,7 @@ def columns_without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
         values, seeds = per_seed(kept, claim.weights)
         found = interval_over_seeds(kept, claim.weights, values, seeds)
         found = found or (kept.over_questions(claim.weights, seeds) if seeds else None)
-    found = found or Interval(np.nan, np.nan, np.nan)
+    found = found or UNKNOWN
     return {"without_floor": found.estimate, "without_floor_low": found.low, "without_floor_high": found.high}
 
 
@@ -202,7 +202,7 @@ def row_of(
     """The row of a claim with its interval `found` and the p of its statements. With a `reason` it has no p and no
     verdict. `in_world`: its results are of the miniature world."""
     p = {} if reason else p
-    known, number = found or Interval(np.nan, np.nan, np.nan), paper or PaperNumber(np.nan, "equal", "")
+    known, number = found or UNKNOWN, paper or PaperNumber(np.nan, "equal", "")
     row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
     row |= {"expect": claim.expect, "margin": claim.margin, "expectation": claim.expectation}
     row |= {"size": np.nan if claim.size is None else claim.size, "estimate": known.estimate, "error": known.error}

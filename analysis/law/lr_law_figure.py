@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 from analysis.law.lr_law import Fit, Law
 from analysis.law.lr_points import Measurements
 from analysis.law.optimum import Optimum
-from analysis.style import DARK, GREY, MARKERS, WIDTH, annotate_head, save, styled
+from analysis.style import DARK, DASHES, GREY, MARKERS, WIDTH, annotate_head, save, styled
 from mm1_lab.config import PAPER_LAW, parse_count, short_count
 
 MOST_CURVES = 12
@@ -157,7 +157,7 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
     sizes = [o.cell.params for o in fit.optima] + [target.params for target, _ in fit.predictions]
     along = np.geomspace(min(sizes) / 1.5, max(sizes) * 1.5, 80)
     paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
-    axis.plot(along, np.exp(paper), color=GREY, linestyle=(0, (4, 2)), linewidth=1)
+    axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
     if fit.law:
         drawn |= _draw_lines(axis, fit.law, along, groups)
     for target, estimate in fit.predictions:

@@ -13,7 +13,7 @@ from analysis.law.lr_law import VERDICT_SEEDS, Fit, Law, Target, agreement, fit_
 from analysis.law.lr_law_figure import draw_law, sized
 from analysis.law.lr_points import Measurements
 from analysis.law.search_results import SearchResults
-from analysis.statistics import Interval
+from analysis.statistics import UNKNOWN, Interval
 from analysis.table import Table, to_markdown, write_csv
 from mm1_lab.config import PAPER_LAW, RequestError, parse_count
 from mm1_lab.files import write_json, write_text
@@ -23,7 +23,6 @@ MOST_ROWS = 40
 """Limit of cells in the Markdown table; optima.csv has all of them."""
 LARGEST = 700.0
 """|ln η| beyond which exp would overflow or underflow a float."""
-NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
@@ -136,7 +135,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
     """The rows of optima.csv, one per cell."""
     rows = []
     for o in fit.optima:
-        without = fit.leave_one_out.get(o.cell.name, NOTHING)
+        without = fit.leave_one_out.get(o.cell.name, UNKNOWN)
         rows.append(
             {
                 "objective": fit.name,

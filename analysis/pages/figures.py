@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from analysis.pages.notes import uncertainty_note
 from analysis.pages.tuned_figure import draw_tuned
-from analysis.statistics import Floats, Interval, one_sample
+from analysis.statistics import estimates, half_widths, one_sample
 from analysis.study import Study
 from analysis.style import (
     BLUE,
@@ -135,7 +135,7 @@ def _column(axis: Axes, study: Study, panel: Panel, measures: Sequence[str]) -> 
         points = [one_sample(s) if by_loss else study.mean(arm, m) for s, m in zip(singles, measures, strict=True)]
         heights = [p.estimate if p else s[0] if s else np.nan for p, s in zip(points, singles, strict=True)]
         axis.errorbar(
-            x, heights, _errors(points), elinewidth=0.8, color=colours[arm], marker=MARKERS[order % len(MARKERS)],
+            x, heights, half_widths(points), elinewidth=0.8, color=colours[arm], marker=MARKERS[order % len(MARKERS)],
             linestyle="none" if by_loss else "-",
         )  # fmt: skip
         for place, values in zip(x, singles, strict=True):
@@ -144,7 +144,7 @@ def _column(axis: Axes, study: Study, panel: Panel, measures: Sequence[str]) -> 
                 axis.plot([place] * len(values), values, **same)  # type: ignore[arg-type]
     reach = [-0.7, len(panel.arms) - 0.3] if alone else [-0.4, len(places) - 0.6]
     blind = [study.mean(study.blind, m) if study.blind and not by_loss else None for m in measures]
-    levels: dict[Any, list[float | None]] = {DASHES: [b.estimate if b else None for b in blind]}
+    levels: dict[Any, Sequence[float | None]] = {DASHES: estimates(blind)}
     levels |= {":": [study.majority(m) for m in measures]} if not by_loss else {}
     for style, level in levels.items():
         heights = [np.nan if value is None else value for value in level]
@@ -159,12 +159,6 @@ def _column(axis: Axes, study: Study, panel: Panel, measures: Sequence[str]) -> 
 def _losses(study: Study, arm: str, source: str) -> list[float]:
     rows = study.held_out
     return [float(loss) for loss in rows["loss"][(rows["arm"] == arm) & (rows["source"] == source)]]
-
-
-def _errors(points: Sequence[Interval | None]) -> Floats:
-    """How far 95 % intervals reach below and above their estimates, (2, points)."""
-    ends = [(p.estimate - p.low, p.high - p.estimate) if p else (np.nan, np.nan) for p in points]
-    return np.array(ends).T
 
 
 def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
@@ -198,9 +192,9 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
             for order, label in enumerate(labels):
                 x = np.arange(len(groups)) + 0.22 * (order - (len(labels) - 1) / 2)
                 points = [study.mean(panel.arms[label], measure) if label in panel.arms else None for panel in groups]
-                heights = [point.estimate if point else np.nan for point in points]
                 look: dict[str, Any] = {"marker": MARKERS[order % len(MARKERS)], "color": PALETTE[order % len(PALETTE)]}
-                axis.errorbar(x, heights, _errors(points), linestyle="none", elinewidth=0.8, label=label, **look)
+                look |= {"linestyle": "none", "elinewidth": 0.8, "label": label}
+                axis.errorbar(x, estimates(points), half_widths(points), **look)
             axis.set_title(measure)
             ticks = [panel.title.replace(", ", "\n").removesuffix(" tokens") for panel in groups]
             axis.set_xticks(range(len(groups)), ticks)
@@ -228,7 +222,7 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
                 if point := study.mean(arm, measure):
                     colour = GREY if arm == study.blind else BLUE
                     shared = arm in study.controls and study.uncertainty == "seeds"  # the variance is of the others
-                    reach = None if shared else _errors([point])
+                    reach = None if shared else point.half_width
                     axis.errorbar(point.estimate, row, xerr=reach, marker="o", color=colour, elinewidth=0.8)
             axis.set_title(measure)
             axis.set_xlabel("points")

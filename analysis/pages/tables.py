@@ -10,10 +10,10 @@ from analysis.judging.claims import Claim, claim_row
 from analysis.judging.looks import reached_text
 from analysis.pages.cells import (
     bounds,
-    by_content,
     cited_in,
     claim_cell,
     estimate,
+    estimate_in,
     floorless,
     is_apart,
     mean_cell,
@@ -25,7 +25,7 @@ from analysis.pages.cells import (
 from analysis.pages.frames import EXPERTS, benchmarks, experts, sources
 from analysis.pages.notes import benchmark_notes, notes_of, remarks
 from analysis.seeds import seeds_text
-from analysis.statistics import Interval, one_sample
+from analysis.statistics import UNKNOWN, Interval, one_sample
 from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Table, as_text, write_csv, write_tables
 from mm1_lab.config import RequestError, nearest
@@ -41,7 +41,7 @@ def means(study: Study) -> pd.DataFrame:
     for panel, label, arm in shown_rows(study):
         for measure in (*study.measures, *study.content_measures, UNPARSED):
             row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
-            point = study.mean(arm, measure) or Interval(np.nan, np.nan, np.nan)
+            point = study.mean(arm, measure) or UNKNOWN
             if is_apart(study, arm, measure):
                 point = Interval(point.estimate, np.nan, np.nan)
             row |= {"value": point.estimate, "error": point.error, "low": point.low, "high": point.high}
@@ -106,10 +106,10 @@ def short_table(study: Study) -> Table:
 def short_claims(claims: pd.DataFrame) -> Table:
     """The claims printed at the end of a run: estimate with interval and verdict; notes say why any are not judged."""
     records = claims.to_dict("records")
-    said = any(by_content(one) for one in records)
+    said = any(estimate_in(one, "content") for one in records)
     rows = [
         {"claim": one["claim"], "estimate": estimate(one)}
-        | ({"by content": by_content(one)} if said else {})
+        | ({"by content": estimate_in(one, "content")} if said else {})
         | {"verdict": claim_cell(one | {"reason": "", "aside": ""})}
         for one in records
     ]
@@ -202,14 +202,21 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
     for one, seeds in zip(records, needs, strict=True):
         row = {"claim": one["claim"], "difference": one["detail"] + " ‡" * one["mixes_machines"]}
         row |= {"expected": one["expectation"], "estimate": estimate(one)}
-        row |= {"by content": by_content(one)} if said else {}
+        row |= {"by content": estimate_in(one, "content")} if said else {}
         if over_seeds:
             row |= {"over questions": bounds(one["low_questions"], one["high_questions"])}
             row |= {"detectable": as_text(one["smallest_difference"])}
             row |= {"seeds needed": seeds} if any(needs) else {}
         rows.append(row | {"MM1": paper_cell(one, cited), "verdict": claim_cell(one)})
+    notes = _claims_notes(study, claims, needs_seeds=any(needs))
+    return Table(title(study), pd.DataFrame(rows), [*notes, *references(cited)])
+
+
+def _claims_notes(study: Study, claims: pd.DataFrame, needs_seeds: bool) -> list[str]:
+    """Below the table of claims; `needs_seeds`: it has a column of the seeds that undecided claims need."""
+    said = bool(claims["content"].notna().any())
     notes = ["Points; 95 % intervals over questions, conditional on these models.", *remarks(study)]
-    if over_seeds:
+    if (claims["interval"] == "seeds").any():
         notes[0] = "Points; 95 % t intervals of differences formed within each seed."
         if (claims["interval"] == "questions").any():
             notes[0] += " At one seed: over questions, conditional on these models, and no verdict."
@@ -227,7 +234,7 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
             "tests against its margin, *keeps* (≥) by one. *Detectable*: the true difference that is found with 80 % "
             "power. *Over questions*: the 95 % interval for other questions to the same models."
             + " *Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
-            * any(needs)
+            * needs_seeds
         )
     if said:
         notes.append(
@@ -236,7 +243,7 @@ def claims_table(study: Study, claims: pd.DataFrame) -> Table:
         )
     if claims["mixes_machines"].any():
         notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")
-    return Table(title(study), pd.DataFrame(rows), [*notes, *references(cited)])
+    return notes
 
 
 def floor_tables(claims: pd.DataFrame, floor: Sequence[str]) -> list[Table]:
@@ -244,7 +251,7 @@ def floor_tables(claims: pd.DataFrame, floor: Sequence[str]) -> list[Table]:
     said = bool(claims["content"].notna().any())
     rows = [
         {"claim": one["claim"], "all kinds": estimate(one), "without kinds on the floor": floorless(one)}
-        | ({"without them, by content": by_content(one, "content_without_floor")} if said else {})
+        | ({"without them, by content": estimate_in(one, "content_without_floor")} if said else {})
         for one in claims.to_dict("records")
         if floorless(one)
     ]

@@ -1,6 +1,6 @@
 """The figure of instruction-tuned models (MM1, Fig. 6b and 6c): conversations and worked solutions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.pages.notes import uncertainty_note
-from analysis.statistics import Interval
+from analysis.statistics import estimates, half_widths
 from analysis.study import Study
 from analysis.style import DASHES, GREY, MARKERS, PALETTE, WIDTH, annotate_head, save, styled
 from mm1_lab.results.summary import CHAT
@@ -39,37 +39,23 @@ def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
 
 def _conversations(axis: Axes, study: Study) -> bool:
     """Draws conversations by arm; whether a benchmark is dashed, because no arm is above its majority answer."""
-    labels = list(dict.fromkeys(label for panel in study.panels.values() for label in panel.arms))
+    panels = list(study.panels.values())
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.arms))
     if any(map(_is_step, labels)):
         labels.sort(key=lambda label: not _is_step(label))  # what is no step of the scale stands last
-    arms = {label: arm for panel in reversed(study.panels.values()) for label, arm in panel.arms.items()}
-    names = study.scores["benchmark"][study.scores["family"] == "chat"].unique()
-    levels: dict[str, float] = {}
-    dashed = False
-    for name in names:
-        measure = f"{name} 0-shot"
-        heights = [float(np.mean(study.seed_values(arms[label], measure) or [np.nan])) for label in labels]
-        majority = study.majority(measure)
-        seen = majority is None or not np.nanmax([-np.inf, *heights]) <= majority
-        dashed |= not seen
-        _joined(axis, labels, heights, color=GREY, lw=0.5, alpha=0.7, linestyle="-" if seen else DASHES)
-        levels[str(name).removeprefix("chat-")] = heights[-1]
-    for number, panel in enumerate(study.panels.values()):
+    arms = {label: arm for panel in reversed(panels) for label, arm in panel.arms.items()}
+    levels, dashed = _draw_benchmarks(axis, study, {label: arms[label] for label in labels})
+    for number, panel in enumerate(panels):
         own = [label for label in labels if label in panel.arms]
         points = [study.mean(panel.arms[label], CHAT) for label in own]
-        heights = [point.estimate if point else np.nan for point in points]
+        places, heights, steps = [labels.index(label) for label in own], estimates(points), _steps(own)
         colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-        look: dict[str, Any] = {"color": colour, "linewidth": MEAN}
-        places = [labels.index(label) for label in own]
-        steps = len(own) if not any(map(_is_step, own)) else sum(map(_is_step, own))
-        axis.plot(places[:steps], heights[:steps], **look)
-        reach = [point.half_width if point else np.nan for point in points]
-        title = panel.title if len(study.panels) > 1 else "mean"
+        axis.plot(places[:steps], heights[:steps], color=colour, linewidth=MEAN)
+        title = panel.title if len(panels) > 1 else "mean"
         more: dict[str, Any] = {"marker": marker, "elinewidth": 0.8, "label": title, "linestyle": "none"}
-        axis.errorbar(places, heights, reach, color=colour, **more)
+        axis.errorbar(places, heights, half_widths(points), color=colour, **more)
     axis.set_xticks(range(len(labels)), [label.replace(" of ", "\nof ") for label in labels])
     axis.set_xlim(-0.3, 1.3 * (len(labels) - 0.7))
-    panels = list(study.panels.values())
     shared = len(labels) < sum(len(panel.arms) for panel in panels)  # then `arms` holds the first panel's
     axis.set_title("conversations, 0-shot; grey: single benchmarks" + f" ({panels[0].title})" * shared)
     axis.set_ylabel("points")
@@ -80,18 +66,33 @@ def _conversations(axis: Axes, study: Study) -> bool:
     return dashed
 
 
+def _draw_benchmarks(axis: Axes, study: Study, arms: Mapping[str, str]) -> tuple[dict[str, float], bool]:
+    """Draws a grey line per chat benchmark over `arms`, by label: steps of a scale first. Returns the height of each
+    line at its right end, and whether one is dashed."""
+    levels: dict[str, float] = {}
+    dashed = False
+    for name in study.scores["benchmark"][study.scores["family"] == "chat"].unique():
+        measure = f"{name} 0-shot"
+        heights = [float(np.mean(study.seed_values(arm, measure) or [np.nan])) for arm in arms.values()]
+        majority = study.majority(measure)
+        seen = majority is None or not np.nanmax([-np.inf, *heights]) <= majority
+        dashed |= not seen
+        look: dict[str, Any] = {"color": GREY, "lw": 0.5, "alpha": 0.7, "linestyle": "-" if seen else DASHES}
+        steps = _steps(arms) if _steps(arms) > 1 else 0
+        axis.plot(range(steps), heights[:steps], **look)
+        for place in range(steps, len(arms)):  # short strokes
+            axis.plot([place - 0.12, place + 0.12], [heights[place]] * 2, **look)
+        levels[str(name).removeprefix("chat-")] = heights[-1]
+    return levels, dashed
+
+
 def _is_step(label: str) -> bool:
     return label.isdigit()
 
 
-def _joined(axis: Axes, labels: Sequence[str], heights: Sequence[float], **look: Any) -> None:
-    """Draws the steps of a scale as a line over their labels, and whatever else as short strokes."""
-    steps = sum(map(_is_step, labels)) or len(labels)
-    if steps == 1:
-        steps = 0
-    axis.plot(range(steps), heights[:steps], **look)
-    for place in range(steps, len(labels)):
-        axis.plot([place - 0.12, place + 0.12], [heights[place]] * 2, **look)
+def _steps(labels: Collection[str]) -> int:
+    """How many labels, from the first, are steps of one scale: all of them if none is a number."""
+    return sum(map(_is_step, labels)) or len(labels)
 
 
 def _name_lines(axis: Axes, right: float, levels: Mapping[str, float]) -> None:
@@ -108,15 +109,13 @@ def _name_lines(axis: Axes, right: float, levels: Mapping[str, float]) -> None:
 def _solutions(axis: Axes, study: Study, measures: Sequence[str]) -> None:
     shown = dict.fromkeys(arm for panel in study.panels.values() for arm in panel.arms.values())
     for number, arm in enumerate(shown):
-        points: list[Interval | None] = [study.mean(arm, measure) for measure in measures]
+        points = [study.mean(arm, measure) for measure in measures]
         if not any(points):
             continue
-        heights = [point.estimate if point else np.nan for point in points]
         aside = np.arange(len(measures)) + 0.06 * (number - len(shown) / 2)
         own = number + len(study.panels)  # not a colour of the left, which are the panels'
         look = {"color": PALETTE[own % len(PALETTE)], "marker": MARKERS[own % len(MARKERS)], "elinewidth": 0.6}
-        reach = [point.half_width if point else np.nan for point in points]
-        axis.errorbar(aside, heights, reach, label=arm, **look)  # type: ignore[arg-type]
+        axis.errorbar(aside, estimates(points), half_widths(points), label=arm, **look)  # type: ignore[arg-type]
     axis.set_xticks(range(len(measures)), [measure.split()[-1].removesuffix("-shot") for measure in measures])
     majority = [study.majority(measure) for measure in measures]
     if all(level is not None for level in majority):
