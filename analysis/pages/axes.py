@@ -3,9 +3,11 @@
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects import Effect, axis_effect, compared, forest_importances, grid_effects, varying
@@ -17,6 +19,9 @@ from mm1_lab.results.summary import AVERAGE, CHAT
 
 LEADING = (AVERAGE, CHAT)
 """The measures that axes are ranked by: of pre-trained and of tuned models."""
+
+BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data")}
+"""Coordinates of words beside the rows of the figure."""
 
 METHODS = {
     "one factor": "arms that differ in this axis alone",
@@ -132,9 +137,6 @@ def levels_in_short(row: Row) -> str:
     return ", ".join(levels) if len(row["levels"]) <= 24 else f"{len(levels)} levels"
 
 
-RIGHT: tuple[str, str] = ("axes fraction", "data")
-
-
 def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:
     """Draws the ranking as dots with intervals, and a rule above each kind without a rank; `caution` as above."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
@@ -142,21 +144,12 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str = "") -> 
         figure = Figure(figsize=(NARROW, 0.9 + 0.3 * max(len(shown), 1)), layout="constrained")
         axis = figure.subplots()
         for place, row in enumerate(shown):
-            errors = np.array([[row["spread"] - row["low"]], [row["high"] - row["spread"]]])
-            face = "white" if row["seeds"] == 1 else BLUE
-            axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=BLUE, mfc=face, zorder=3)[
-                0
-            ].set_clip_on(False)
-            beside = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "ha": "right"}
-            axis.annotate(row["axis"], (-0.02, place), va="bottom", **beside)  # type: ignore[arg-type]
-            small = f"{_sweep(row)}{', chat' * (row['measure'] == CHAT)}: {levels_in_short(row)}"
-            axis.annotate(small, (-0.02, place), va="top", color=GREY, fontsize=6, **beside)  # type: ignore[arg-type]
-            axis.annotate(f"{row['spread']:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center")
+            _draw_axis(axis, place, row)
         for place, (above, below) in enumerate(pairwise(shown)):
             if _rank(above) != _rank(below):
                 axis.axhline(place + 0.5, color=DARK, linewidth=0.6)
                 words = "one seed, no interval" if _rank(below) == 1 else "earlier world"
-                axis.annotate(words, (0.99, place + 0.53), ha="right", va="top", fontsize=6, color=DARK, xycoords=RIGHT)
+                axis.annotate(words, (0.99, place + 0.53), ha="right", va="top", fontsize=6, color=DARK, **BESIDE)
         axis.set_yticks([])
         axis.set_ylim(len(shown) - 0.4, -0.6)
         longest = max((row["spread"] for row in shown), default=0) or 1
@@ -173,3 +166,16 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str = "") -> 
         notes += ["Chat: conversations with tuned models."] * bool(tuned)
         annotate_head(figure, title, *notes, _worlds(pd.DataFrame(shown)), caution)
         return save(figure, path)
+
+
+def _draw_axis(axis: Axes, place: int, row: Row) -> None:
+    """Draws the spread of an axis of the recipe with its interval; names it on the left."""
+    errors = np.array([[row["spread"] - row["low"]], [row["high"] - row["spread"]]])
+    face = "white" if row["seeds"] == 1 else BLUE
+    bar = axis.errorbar(row["spread"], place, xerr=np.maximum(errors, 0), marker="o", color=BLUE, mfc=face, zorder=3)
+    bar[0].set_clip_on(False)
+    left: dict[str, Any] = {"ha": "right", "annotation_clip": False, **BESIDE}
+    axis.annotate(row["axis"], (-0.02, place), va="bottom", **left)
+    small = f"{_sweep(row)}{', chat' * (row['measure'] == CHAT)}: {levels_in_short(row)}"
+    axis.annotate(small, (-0.02, place), va="top", color=GREY, fontsize=6, **left)
+    axis.annotate(f"{row['spread']:.1f}", (1.01, place), va="center", **BESIDE)

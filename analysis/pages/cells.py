@@ -15,8 +15,7 @@ from analysis.table import MISSING, Row, as_text
 
 def floorless(row: Row) -> str:
     """The difference without kinds of question on the floor; empty if they do not move it."""
-    found, low, high = (row.get(f"without_floor{end}", np.nan) for end in ("", "_low", "_high"))
-    return "" if found != found or found == row["estimate"] else estimate({"estimate": found, "low": low, "high": high})
+    return "" if row.get("without_floor") == row["estimate"] else estimate_in(row, "without_floor")
 
 
 def is_apart(study: Study, arm: str, measure: str) -> bool:
@@ -47,9 +46,9 @@ def bounds(low: float, high: float, digits: int = 1) -> str:
     return MISSING if low != low else f"[{as_text(low, f'+.{digits}f')}, {as_text(high, f'+.{digits}f')}]"
 
 
-def by_content(row: Row, of: str = "content") -> str:
-    """The difference by the content of captions; empty for a measure without captions, or without such a score."""
-    found, low, high = (row.get(f"{of}{end}", np.nan) for end in ("", "_low", "_high"))
+def estimate_in(row: Row, column: str) -> str:
+    """`estimate` for the number in `column`, whose interval is in `column_low` and `column_high`; empty if missing."""
+    found, low, high = (row.get(f"{column}{end}", np.nan) for end in ("", "_low", "_high"))
     return "" if found != found else estimate({"estimate": found, "low": low, "high": high})
 
 

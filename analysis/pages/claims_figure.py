@@ -43,52 +43,58 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
         axis.set_xlabel("difference in points; shaded: what is claimed")
         axis.grid(axis="x")
         axis.spines["left"].set_visible(False)
-        if "p_holm" in claims and claims["p_holm"].notna().any():
-            note += " Thin: the same, widened by Holm's correction"
-            note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
-            one_sided = claims["expect"].isin(("keeps", "equivalent")) & claims["p_holm"].notna()
-            note += " Alike and not worse are tested one-sided: by 90 % intervals." * bool(one_sided.any())
-        if contrasts and claims["content"].notna().any():
-            note += " Squares: by the content of captions instead of CIDEr."
-        if any(map(_lesson, claims.to_dict("records"))):
-            note += " Black: judged as a part of a lesson, corrected for multiple testing, in lessons.md."
-        if (claims["interval"] == "questions").any():
-            note += " Open circles: one seed, intervals over questions, no verdict."
-        if claims["paper"].notna().any():
-            note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
-        annotate_head(figure, head, note)
+        annotate_head(figure, head, note + _explained(claims))
         lines = figure.get_suptitle().count("\n") + figure.get_supxlabel().count("\n")
         figure.set_figheight(figure.get_figheight() + 0.12 * max(0, lines - 1))  # inches per line beyond one
         return save(figure, path)
 
 
+def _explained(claims: pd.DataFrame) -> str:
+    """What the marks and colours of these claims mean."""
+    note = ""
+    if "p_holm" in claims and claims["p_holm"].notna().any():
+        note += " Thin: the same, widened by Holm's correction"
+        note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
+        one_sided = claims["expect"].isin(("keeps", "equivalent")) & claims["p_holm"].notna()
+        note += " Alike and not worse are tested one-sided: by 90 % intervals." * bool(one_sided.any())
+    if "content" in claims and claims["content"].notna().any():
+        note += " Squares: by the content of captions instead of CIDEr."
+    if any(map(_lesson, claims.to_dict("records"))):
+        note += " Black: judged as a part of a lesson, corrected for multiple testing, in lessons.md."
+    if (claims["interval"] == "questions").any():
+        note += " Open circles: one seed, intervals over questions, no verdict."
+    if claims["paper"].notna().any():
+        note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
+    return note
+
+
 def _claim(axis: Axes, place: int, row: Row) -> None:
+    """Draws one row: the claimed range, the difference by each score, the paper's number, and the words."""
     margin, (left, right) = row["margin"], axis.get_xlim()
     regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
     low, high = regions.get(row["expect"], (-margin, margin))
     axis.add_patch(Rectangle((low, place - 0.05), high - low, 0.4, color="#EDEDED", linewidth=0, zorder=0))
-    aside, lesson = row.get("aside") or "", _lesson(row)
-    colour = BASE if lesson else GREY if aside else VERDICT_COLOURS.get(row["verdict"], GREY)
-    content = row.get("content", np.nan)
+    colour = BASE if _lesson(row) else GREY if row.get("aside") else VERDICT_COLOURS.get(row["verdict"], GREY)
+    content, estimate = row.get("content", np.nan), row["estimate"]
     middle = place + (0.15 if np.isnan(content) else 0.08)  # of the shading, or with room for a second mark
-    estimate, conditional = row["estimate"], row["interval"] == "questions"
+    look: dict[str, Any] = {"color": colour, "mfc": "white" if row["interval"] == "questions" else colour}
     if np.isfinite(estimate):
         wide = corrected(row)
         axis.plot([estimate - wide, estimate + wide], [middle, middle], color=colour, linewidth=0.6)
         errors = np.nan_to_num([[estimate - row["low"]], [row["high"] - estimate]])
-        axis.errorbar(
-            estimate, middle, xerr=errors, marker="o", color=colour, linewidth=1.6,
-            mfc="white" if conditional else colour,
-        )  # fmt: skip
+        axis.errorbar(estimate, middle, xerr=errors, marker="o", linewidth=1.6, **look)
     if np.isfinite(content):
         errors = np.nan_to_num([[content - row["content_low"]], [row["content_high"] - content]])
-        axis.errorbar(
-            content, place + 0.24, xerr=errors, marker="s", ms=3, color=colour, alpha=0.5, linewidth=1.2,
-            mfc="white" if conditional else colour,
-        )  # fmt: skip
+        axis.errorbar(content, place + 0.24, xerr=errors, marker="s", ms=3, alpha=0.5, linewidth=1.2, **look)
     if np.isfinite(row["paper"]):
         marker = "^" if row["paper_bound"] == "above" else "D"
         axis.plot(row["paper"], middle, marker=marker, color=DARK, mfc="white", ms=4, linestyle="none")
+    _words(axis, place, middle, row, colour)
+
+
+def _words(axis: Axes, place: int, middle: float, row: Row, colour: str) -> None:
+    """Writes the claim and its detail above the row, and the verdict, or why there is none, beside it."""
+    aside, lesson = row.get("aside") or "", _lesson(row)
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     beside["annotation_clip"] = False

@@ -210,20 +210,20 @@ def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
     """Writes lessons, axes and decision accuracy to each scale's folder, and `summary.md`; returns all files."""
     written = []
     for group in groups:
-        lessons, axes = (results / group.scale / f"{name}{group.suffix}" for name in ("lessons", "axes"))
-        written.append(write_csv(group.lessons, lessons.with_name(f"{lessons.name}.csv")))
-        written.append(write_csv(group.parts, lessons.with_name(f"lesson_parts{group.suffix}.csv")))
+        folder, end = results / group.scale, group.suffix
+        lessons, axes, accurate = (folder / f"{name}{end}" for name in ("lessons", "axes", "decision_accuracy"))
+        written.append(write_csv(group.lessons, folder / f"lessons{end}.csv"))
+        written.append(write_csv(group.parts, folder / f"lesson_parts{end}.csv"))
         written += write_tables(lessons, *lessons_tables(group.lessons, group.parts, group.lessons_title))
         if group.lessons["estimate"].notna().any():
             written += draw_lessons(group.lessons, lessons, group.lessons_title, group.caution)
         if group.axes is not None:
-            written.append(write_csv(group.axes, axes.with_name(f"{axes.name}.csv")))
+            written.append(write_csv(group.axes, folder / f"axes{end}.csv"))
             written += write_tables(axes, *group.axes_tables)
             written += draw_axes(group.axes, axes, group.axes_tables[0].title, group.caution)
         if table := group.accuracy_table:
-            path = results / group.scale / f"decision_accuracy{group.suffix}"
-            written.append(write_csv(group.accuracy, path.with_name(f"{path.name}.csv")))
-            written += write_tables(path, table)
+            written.append(write_csv(group.accuracy, folder / f"decision_accuracy{end}.csv"))
+            written += write_tables(accurate, table)
     path = results / "summary.md"
     write_text(path, summary(groups))
     return [*written, path]
