@@ -31,6 +31,7 @@ def index(options: argparse.Namespace) -> int:
     from mm1_lab.data.shards.indexing import index_data, local_workers
     from mm1_lab.files import machine_cpus
     from mm1_lab.orchestrate.planning.finding import find_scale
+    from mm1_lab.orchestrate.planning.request import base_tokenizer
 
     if options.processes is not None and options.processes < 1:
         raise RequestError("--processes must be at least 1")
@@ -39,13 +40,15 @@ def index(options: argparse.Namespace) -> int:
     ledger = Ledger(RESULTS, options.store)
     ledger.check_writable()
     scale = find_scale(options.scale, tuple(options.set))
+    if tokenizer := base_tokenizer(scale, options.data):
+        print(f"tokens are made for the scale's base decoder, {scale.base_decoder}", file=sys.stderr)
     if options.address:
         from mm1_lab.orchestrate.execution.cluster_indexing import index_on_cluster
 
-        lines = index_on_cluster(options.address, options.data, ledger, scale)
+        lines = index_on_cluster(options.address, options.data, ledger, scale, tokenizer)
     else:
         workers = partial(local_workers, options.processes or machine_cpus())
-        lines = index_data(options.data, ledger.data_cache, scale, workers)
+        lines = index_data(options.data, ledger.data_cache, scale, workers, tokenizer)
     for line in lines:
         print(line, flush=True)
     return DONE
@@ -69,10 +72,12 @@ def show_data(options: argparse.Namespace) -> int:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.data_summary import summary_lines
         from mm1_lab.orchestrate.planning.finding import find_scale
+        from mm1_lab.orchestrate.planning.request import base_tokenizer
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
-        data = Shards(options.data, ledger.data_cache, find_scale(options.scale))
+        scale = find_scale(options.scale)
+        data = Shards(options.data, ledger.data_cache, scale, base_tokenizer(scale, options.data))
         for line in summary_lines(data):
             print(line)
         sections = data_sections(data)

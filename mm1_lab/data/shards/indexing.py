@@ -30,10 +30,12 @@ _data: Shards
 """The data that this process works on."""
 
 
-def index_data(path: Path, folder: Path, scale: Scale, workers: Workers) -> Iterator[str]:
+def index_data(
+    path: Path, folder: Path, scale: Scale, workers: Workers, tokenizer: Path | None = None
+) -> Iterator[str]:
     """Indexes all files listed in the data file `path` into the cache `folder`; yields one line of text per source.
 
-    Raises RequestError if the data file or any file it lists is invalid.
+    `tokenizer` is the folder of a pre-trained decoder for which the tokens are made, if the data file names none. Raises RequestError if the data file or any file it lists is invalid.
     """
     content, files = read_data_file(path)
     copies, longest = Copies(folder / "copies", content.room), content.longest_document
@@ -42,9 +44,10 @@ def index_data(path: Path, folder: Path, scale: Scale, workers: Workers) -> Iter
             index = partial(index_file, reader=source.reader, longest=longest, cache=folder, copies=copies)
             shards = list(_with_progress(work(index, files[name]), len(files[name]), f"{name}: samples"))
             write_table(table_path(folder, path, name, source, longest), shards)
-    open_data(path, folder, scale)
+    opened = path, folder, scale, tokenizer
+    open_data(*opened)
     _ = _data.tokenizer
-    with workers(path, folder, scale) as work:
+    with workers(*opened) as work:
         for name, collection in _data.everything.items():
             count = len(collection.shards)
             for _ in _with_progress(work(partial(_prepare, name), range(count)), count, f"{name}: tokens"):
@@ -55,10 +58,10 @@ def index_data(path: Path, folder: Path, scale: Scale, workers: Workers) -> Iter
             yield f"{name}: {len(collection):,} samples in {count:,} file{'s' * (count != 1)}{windows}"
 
 
-def open_data(path: Path, folder: Path, scale: Scale) -> None:
+def open_data(path: Path, folder: Path, scale: Scale, tokenizer: Path | None) -> None:
     """Opens the data that the function given to a `map` works on."""
     global _data
-    _data = Shards(path, folder, scale)
+    _data = Shards(path, folder, scale, tokenizer)
 
 
 def is_open() -> bool:

@@ -19,7 +19,7 @@ from mm1_lab.results import Ledger
 T = TypeVar("T")
 
 
-def index_on_cluster(address: str, path: Path, ledger: Ledger, scale: Scale) -> Iterator[str]:
+def index_on_cluster(address: str, path: Path, ledger: Ledger, scale: Scale, tokenizer: Path | None) -> Iterator[str]:
     """As `index_data`, on the cluster at `address`, whose nodes must see the data and the store; see docs/cluster.md.
 
     Raises RequestError, also for a node that does not.
@@ -27,9 +27,9 @@ def index_on_cluster(address: str, path: Path, ledger: Ledger, scale: Scale) -> 
     path, executor = path.absolute(), RayTune(address)
     with executor:
         executor.open(scale.model_copy(update={"resources": Resources()}))
-        check_nodes(ask_ray, WorkerContext(ledger.store, ledger.store, path, scale), {})
+        check_nodes(ask_ray, WorkerContext(ledger.store, ledger.store, path, scale, tokenizer=tokenizer), {})
         folder = ledger.data_cache.absolute()
-        yield from indexing.index_data(path, folder, scale, partial(_tasks, executor.slots))
+        yield from indexing.index_data(path, folder, scale, partial(_tasks, executor.slots), tokenizer)
 
 
 @contextmanager

@@ -281,6 +281,16 @@ def decoders_tokenizer(
     return next(iter(folders.values()))
 
 
+def base_tokenizer(scale: Scale, data: Path) -> Path | None:
+    """The folder of the scale's base decoder, whose tokenizer a run will use if that is pre-trained; None if it is not,
+    or if the data file names a tokenizer."""
+    from mm1_lab.data.shards.datafile import DataFile
+
+    if DataFile.read(data).tokenizer != "bpe":
+        return None
+    return decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
+
+
 def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:
     """The identity of the user's data (indexed if necessary), or of the world with a pre-trained decoder's tokenizer.
 
