@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from mm1_lab.data.pixels import decode
 from mm1_lab.data.shards import Shards, collection, index, indexing, remote, row_plan
 from mm1_lab.data.shards.row_plan import WindowPlan
 from mm1_lab.data.types import Limits
+from mm1_lab.orchestrate.planning.request import base_tokenizer
 from tests.data.test_shards import epoch, keys
+from tests.pretrained import save_decoder, save_tokenizer
 
 ONE = partial(indexing.local_workers, 1)
 
@@ -200,6 +203,26 @@ def test_the_files_of_the_next_window_are_fetched_ahead(files: Any, bucket: Any)
     assert len(list(copies.glob("*.tar"))) == 4, "two windows of two files"
 
 
+@pytest.mark.usefixtures("large")
+def test_files_whose_content_is_in_the_index_are_not_fetched_again(files: Any, bucket: Any) -> None:
+    for number in range(5):
+        pictures = [[files.png(10 * number + n), None] for n in range(10)]
+        words = [[None, f"page {number} {n}"] for n in range(10)]
+        files.parquet(f"p-{number}.parquet", {"images": pictures, "texts": words})
+    write_texts(files, 5)
+    for path in files.folder.glob("?-*.*"):
+        bucket.put(str(path), f"/bucket/{path.name}")
+    names = {"interleaved": "memory://bucket/*.parquet", "text": "memory://bucket/*.jsonl"}
+    files.open(**names)
+    copies = files.folder / "cache" / "copies"
+    shutil.rmtree(copies)
+    data = files.open(**names)
+    pages, texts = (list(data.source(name, 0).documents(0)) for name in names)
+    assert texts and decode(pages[0].pictures, 8)[1].broken == ()
+    wait_for_fetches()
+    assert not copies.exists()
+
+
 def test_a_copy_that_another_process_deletes_is_fetched_again(
     files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +310,26 @@ def test_data_are_opened_by_the_table_that_index_writes(
         Shards(Path("data.yaml"), Path("store/data"), files.scale())
     assert main([*command, "--processes", "1"]) == 0
     assert "41 samples in 3 files" in capsys.readouterr().out
+
+
+def test_tokens_are_made_for_the_scale_s_base_decoder_if_it_is_pretrained(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_decoder("llama", files.folder / "llama")
+    write_texts(files, 2)
+    files.yaml(text="t-*.jsonl")
+    monkeypatch.chdir(files.folder)
+    command = ("index", "--data", "data.yaml", "--scale", "smoke", "--store", "store", "--processes", "1")
+    assert main([*command, "--set", f"base_decoder={folder}"]) == 0
+    assert capsys.readouterr().err.endswith(f"tokens are made for the scale's base decoder, {folder}\n")
+    monkeypatch.setattr(collection.TokenFile, "write", classmethod(lambda kind, folder, *_: kind(folder)))
+    data = Shards(Path("data.yaml"), Path("store/data"), files.scale(), folder)
+    assert sum(len(data.collections["text"].tokens(number, data.tokenizer).starts) - 1 for number in range(2)) == 40
+    assert not Path("store/data/tokenizers").exists(), "no BPE was trained"
+    save_tokenizer(files.folder / "words")
+    files.yaml(text="t-*.jsonl", tokenizer="words")
+    monkeypatch.undo()
+    assert base_tokenizer(files.scale(f"base_decoder={folder}"), files.folder / "data.yaml") is None
 
 
 def test_one_file_is_not_said_to_be_files(files: Any) -> None:

@@ -147,8 +147,13 @@ class Collection:
         return number, sample - int(self.starts[number])
 
     def prefetch(self, numbers: Sequence[int]) -> None:
-        """Fetches remote files in the background before they are needed."""
-        self._copies.prefetch([self.shards[number].file for number in numbers])
+        """Fetches remote files in the background before images are read from them."""
+        files = ((number, self.shards[number].file) for number in numbers)
+        self._copies.prefetch([file for number, file in files if file.is_remote and self._holds_images(number)])
+
+    def _holds_images(self, number: int) -> bool:
+        """Whether images are read from a file, as from a tar; texts, and images of a table, are in its index."""
+        return any(map(_are_in_file, (chunk.flatten() for chunk in self.table(number).column("images").chunks)))
 
     def key(self, sample: int) -> str:
         number, row = self.find(sample)
@@ -173,7 +178,8 @@ class Collection:
         if not len(images):
             return []
         file = self.shards[number].file
-        self._copies.path(file)
+        if _are_in_file(images):
+            self._copies.path(file)
         name = f"{file.name}: {self.table(number).column('name')[row].as_py()}"
         names = [f"{name}, image {at}" for at in range(len(images))] if len(images) > 1 else [name]
         return [
@@ -195,6 +201,11 @@ class Collection:
         folder = self._cache / "tokens" / short_hash(CHUNKS_VERSION, self.shards[number].index, tokenizer.digest)
         column = self.table(number).column("texts")
         return TokenFile.write(folder, (texts.as_py() for texts in column), tokenizer)
+
+
+def _are_in_file(images: pa.StructArray) -> bool:
+    """Whether some of `images`, as in an index, are stretches of the indexed file."""
+    return bool(images.field("offset").null_count < len(images))
 
 
 def split_samples(split: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
