@@ -35,7 +35,8 @@ def index_data(
 ) -> Iterator[str]:
     """Indexes all files listed in the data file `path` into the cache `folder`; yields one line of text per source.
 
-    `tokenizer` is the folder of a pre-trained decoder for which the tokens are made, if the data file names none. Raises RequestError if the data file or any file it lists is invalid.
+    `tokenizer` is the folder of a pre-trained decoder for which the tokens are made, if the data file names none.
+    Raises RequestError if the data file or any file it lists is invalid.
     """
     content, files = read_data_file(path)
     copies, longest = Copies(folder / "copies", content.room), content.longest_document
