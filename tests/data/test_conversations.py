@@ -14,7 +14,9 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.conversations import chat_prompt
-from mm1_lab.data.types import Answer, Limits
+from mm1_lab.data.types import Answer, Document, Limits
+from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import Question
 
 LIMITS = Limits(128, 4, 4)
 
@@ -119,6 +121,17 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
     assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(asked))
     ids = data.conversations["mine"].tokens(0, data.tokenizer).sample(2).tolist()
     assert ids == data.tokenizer.encode(chat_prompt("2 + 2?")) + data.tokenizer.encode(" 4"), "rows are planned so too"
+
+
+def test_a_benchmark_with_the_prompt_of_conversations_reads_as_training_did(files: Any) -> None:
+    """As docs/your-own-model.md says: a demonstration is a turn, and a line break ends it."""
+    data = opened(files, mine={"files": llava(files)})
+    prompt = "User: {question}\nAssistant:".replace("{question}", "What is it?")
+    document = Document("a", tuple(data.conversations["mine"].parts(0)))
+    shown = Question("a", "question", document.pictures, prompt, ("A square.",), "A square.")
+    turn = PromptWriter(data.tokenizer, LIMITS.image_tokens).demonstration(shown, "\n").tokens
+    row = Packer(data.tokenizer, LIMITS, 0.0, is_planned=True).pack([document])
+    assert row.tokens[: len(turn) + 1].tolist() == [data.tokenizer.begin, *turn]
 
 
 def test_rows_hold_whole_conversations_and_every_one_once_per_epoch(files: Any) -> None:
