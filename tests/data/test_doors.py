@@ -107,6 +107,18 @@ def test_globs_are_relative_to_a_folder_of_any_name(files: Any) -> None:
     assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collection("text")) == 2
 
 
+def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
+    for number in (8, 9, 10, 11):
+        files.captions(f"{number:02}.tar", range(number * 10, number * 10 + 10))
+    assert pairs_of(open_captions(files, "{08..10}.tar"), files) <= {*range(80, 110)}
+    assert len(open_captions(files, "{08..10}.tar").collections["captions"]) == 30
+    assert len(open_captions(files, "{0..0}{8..9}.tar").collections["captions"]) == 20
+    with pytest.raises(RequestError, match=r"captions: there is no file '12\.tar'"):
+        open_captions(files, "{08..99999999999}.tar")
+    with pytest.raises(RequestError, match=r"captions: there is no file '\{10\.\.8\}\.tar'"):
+        open_captions(files, "{10..8}.tar")
+
+
 def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
     images = [{"bytes": files.png(number), "path": f"{number}.png"} for number in range(COUNT)]
     files.dataset("pairs", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})

@@ -17,12 +17,14 @@
     benchmarks: {vqav2: {questions: …}}   # evaluated in addition to held-out captions; see config/benchmark.py
     text_tasks: [arc.yaml]                # lm-eval tasks for the decoder alone; see evaluate/text_tasks.py
 
-Paths are relative to the `data.yaml`. A folder must be a Hugging Face dataset written by `save_to_disk`, or contain
-pictures and one table that lists them.
+Paths are relative to the `data.yaml`; `*` and ranges such as `{00000..00123}.tar` stand for many. A folder must be a
+Hugging Face dataset written by `save_to_disk`, or contain pictures and one table that lists them.
 """
 
 import glob
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Self
 
@@ -46,7 +48,7 @@ class OwnSource(Config):
     reader: str
     """`pairs`, `pages` or `text`, or a reader of one's own in mm1_lab/data/shards/readers.py."""
     files: Names = Field(min_length=1)
-    """Files, globs or URLs."""
+    """Files, globs, ranges (`{00000..00123}.tar`) or URLs."""
 
 
 class InstructionSet(OwnSource):
@@ -140,7 +142,8 @@ def _files(path: Path, name: str, source: OwnSource) -> list[File]:
     if source.reader not in READERS:
         raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
     endings = READERS[source.reader][1]
-    found = [file for pattern in source.files for file in _expand(pattern, path, name)]
+    patterns = (one for pattern in source.files for one in _in_range(pattern))
+    found = [file for pattern in patterns for file in _expand(pattern, path, name)]
     for file in found:
         whole = PurePosixPath(file.name)
         if whole.suffix not in endings:
@@ -148,6 +151,17 @@ def _files(path: Path, name: str, source: OwnSource) -> list[File]:
                 f"{path}: {name}: {whole.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
             )
     return list({file.whole_name: file for file in found}.values())  # one may be named in several ways
+
+
+def _in_range(pattern: str) -> Iterator[str]:
+    """The names that ranges as in WebDataset stand for: `{08..10}.tar` for 08.tar, 09.tar, 10.tar."""
+    range_of = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", pattern)
+    first, last = range_of.groups() if range_of else ("", "")
+    if not range_of or int(first) > int(last):  # then it is reported as a file that is not there
+        yield pattern
+        return
+    for number in range(int(first), int(last) + 1):
+        yield from _in_range(f"{pattern[: range_of.start()]}{number:0{len(first)}}{pattern[range_of.end() :]}")
 
 
 def _expand(pattern: str, path: Path, source: str) -> list[File]:
