@@ -103,10 +103,22 @@ def _draw_scores(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> se
             axis.plot(np.exp(along), sign * curve.value(along), color=colour, linewidth=1)
             drawn.add("curves")
     _limit_scores(axis, shown, sign)
+    drawn |= _draw_optima(axis, shown, [groups[optimum.cell.name][0] for optimum in shown])
+    axis.set_xscale("log")
+    axis.set_xlabel("peak learning rate η")
+    axis.set_ylabel(fit.name)
+    columns = 4 if max(len(sized(o.cell.name, o.cell.params)) for o in shown) < 13 else 2
+    axis.legend(fontsize=6, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
+    return drawn | ({"scores"} if "means" not in drawn else set())
+
+
+def _draw_optima(axis: Axes, shown: Sequence[Optimum], colours: Sequence[Any]) -> set[str]:
+    """Draws below the scores a line per optimum, with its interval, and the rates at which runs failed."""
+    drawn = set()
     low, high = axis.get_ylim()
     step = 0.035 * (high - low)
-    for order, optimum in enumerate(shown):
-        colour, place = groups[optimum.cell.name][0], low - step * (order + 1)
+    for order, (optimum, colour) in enumerate(zip(shown, colours, strict=True), 1):
+        place = low - step * order
         failed = np.unique(optimum.cell.log_rates[~np.isfinite(optimum.cell.scores)])
         axis.plot(np.exp(failed), np.full(len(failed), place), "x", color=colour, markersize=3)
         drawn |= {"failed"} if len(failed) else set()
@@ -118,12 +130,7 @@ def _draw_scores(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> se
             axis.plot(math.exp(optimum.log_rate), place, marker="d", color=colour, markersize=3.5)
             drawn.add("optima")
     axis.set_ylim(low - step * (len(shown) + 1), high)
-    axis.set_xscale("log")
-    axis.set_xlabel("peak learning rate η")
-    axis.set_ylabel(fit.name)
-    columns = 4 if max(len(sized(o.cell.name, o.cell.params)) for o in shown) < 13 else 2
-    axis.legend(fontsize=6, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
-    return drawn | ({"scores"} if "means" not in drawn else set())
+    return drawn
 
 
 def _limit_scores(axis: Axes, shown: Sequence[Optimum], sign: float) -> None:
@@ -142,9 +149,8 @@ def _limit_scores(axis: Axes, shown: Sequence[Optimum], sign: float) -> None:
 
 def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[str]:
     drawn = {"right", "paper"}
-    for optimum in fit.optima:
-        if not math.isfinite(optimum.log_rate):
-            continue
+    known = [optimum for optimum in fit.optima if math.isfinite(optimum.log_rate)]
+    for optimum in known:
         (colour, marker), size, rate = groups[optimum.cell.name], optimum.cell.params, math.exp(optimum.log_rate)
         if optimum.cell.name in fit.used or optimum.bracketed:
             errors = [[rate - math.exp(optimum.low)], [math.exp(optimum.high) - rate]]
@@ -160,23 +166,12 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
     axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
     if fit.law:
         drawn |= _draw_lines(axis, fit.law, along, groups)
-    for target, estimate in fit.predictions:
-        if math.isfinite(estimate.low):
-            axis.plot([target.params] * 2, _rates(estimate.low, estimate.high), color="black", linewidth=0.8)
-        place = target.params, math.exp(estimate.estimate)
-        axis.plot(*place, marker="*", color="black", markersize=7, linestyle="none")
-        axis.annotate(target.name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
-        drawn.add("stars")
     # room for optima, their intervals, predictions and Eq. 1, but not for a band of many decades
-    ends = [end for o in fit.optima if math.isfinite(o.log_rate) for end in (o.low, o.high, o.log_rate)]
+    ends = [end for optimum in known for end in (optimum.low, optimum.high, optimum.log_rate)]
     ends += [*(estimate.estimate for _, estimate in fit.predictions), *paper[[0, -1]]]
     lowest, highest = min(ends) - 0.7, max(ends) + 0.7
+    drawn |= _draw_predictions(axis, fit, lowest, highest)
     axis.set(xscale="log", yscale="log", ylim=_rates(lowest, highest))
-    for target, estimate in fit.predictions:
-        for edge, beyond, arrow in ((lowest, estimate.low < lowest, "v"), (highest, estimate.high > highest, "^")):
-            if beyond:
-                axis.plot(target.params, _rates(edge), marker=arrow, color="black", markersize=4, clip_on=False)
-                drawn.add("beyond")
     axis.set(xlabel="non-embedding parameters N", ylabel="best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
     if fit.law is None:
@@ -184,6 +179,23 @@ def _draw_law(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> set[s
     else:
         powers = {name[3:]: e.estimate for name, e in fit.law.estimates().items() if name != "constant"}
         axis.set_title("η ∝ " + " ".join(f"{name}$^{{{power:.3f}}}$" for name, power in powers.items()))
+    return drawn
+
+
+def _draw_predictions(axis: Axes, fit: Fit, lowest: float, highest: float) -> set[str]:
+    """Draws a star per prediction with its interval, and an arrow at an end of the panel, in ln η, that cuts it."""
+    drawn = {"stars"} if fit.predictions else set()
+    for target, estimate in fit.predictions:
+        if math.isfinite(estimate.low):
+            axis.plot([target.params] * 2, _rates(estimate.low, estimate.high), color="black", linewidth=0.8)
+        place = target.params, math.exp(estimate.estimate)
+        axis.plot(*place, marker="*", color="black", markersize=7, linestyle="none")
+        axis.annotate(target.name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
+    for target, estimate in fit.predictions:
+        for edge, beyond, arrow in ((lowest, estimate.low < lowest, "v"), (highest, estimate.high > highest, "^")):
+            if beyond:
+                axis.plot(target.params, _rates(edge), marker=arrow, color="black", markersize=4, clip_on=False)
+                drawn.add("beyond")
     return drawn
 
 
