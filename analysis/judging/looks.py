@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.judging.claims import claim_of, grounds, judge_claims
+from analysis.judging.claims import Claim, claim_of, grounds, judge_claims
 from analysis.judging.lessons import Lesson, claims_of, known_lessons
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
 from analysis.judging.statements import p_columns, say
@@ -49,30 +50,11 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
     A lesson is decided at its Holm level with no other lesson decided, so it stays decided whatever the others show. A
     claim of the sweep's file is decided at the uncorrected level.
     """
-    every, sweep, arms = list(lessons), study.sweep, set[str]()
     if (reason := grounds(study, failed)) not in ("", "one seed"):
-        return [f"no verdicts: {reason}"], list(sweep.arms)
-    parts, looks = lesson_parts(study, every, failed), study.manifest.looks
-    questions = []
-    for lesson in lessons_about(study, every):
-        rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
-        p = combined(rows)["both"] if len(rows) else {}
-        claims = [
-            claim
-            for part in lesson.parts
-            if not part.why_aside(study.manifest.in_world)
-            for claim in claims_of(part, lesson, sweep, sweep.arms)
-        ]
-        if claims:
-            now = combined(rows, "now")["both"] if p and looks else {}
-            questions.append((lesson.name, say(p, len(every)) if p else "", now, claims))
-    if not questions:
-        judged = judge_claims(study, failed).to_dict("records")
-        for contrast, row in zip(sweep.contrasts, judged, strict=True):
-            questions.append((contrast.claim, row["verdict"], p_columns(row, "now"), [claim_of(contrast)]))
-    lines = []
+        return [f"no verdicts: {reason}"], list(study.sweep.arms)
+    looks, lines, arms = study.manifest.looks, [], set[str]()
     is_last = bool(looks) and len(study.seeds) >= looks[-1]
-    for name, verdict, now, claims in questions:
+    for name, verdict, now, claims in _lesson_questions(study, list(lessons), failed) or _own_questions(study, failed):
         chance = max((chance_yet(p, len(study.seeds), looks[-1]) for p in now.values()), default=float("nan"))
         if verdict not in ("", "undecided", "not judged"):
             lines.append(f"{name}: {verdict}")
@@ -83,4 +65,37 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
         else:
             lines.append(f"{name}: open" + (f", a chance of {chance:.0%} to be decided" if pd.notna(chance) else ""))
             arms |= {study.representative(arm) for claim in claims for arm, _ in claim.weights}
-    return lines, [arm for arm in sweep.arms if study.representative(arm) in arms]
+    return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
+
+
+class Question(NamedTuple):
+    """A lesson about a sweep, or a claim of its file."""
+
+    name: str
+    verdict: str
+    """Empty if it cannot be tested yet."""
+    now: Mapping[str, float]
+    """The p of its statements at the present look alone."""
+    claims: Sequence[Claim]
+
+
+def _lesson_questions(study: Study, lessons: Sequence[Lesson], failed: tuple[str, ...]) -> list[Question]:
+    """The lessons about the sweep that have a claim about its arms."""
+    parts, sweep, questions = lesson_parts(study, lessons, failed), study.sweep, []
+    for lesson in lessons_about(study, lessons):
+        rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
+        deciding = [part for part in lesson.parts if not part.why_aside(study.manifest.in_world)]
+        if claims := [claim for part in deciding for claim in claims_of(part, lesson, sweep, sweep.arms)]:
+            p = combined(rows)["both"]
+            now = combined(rows, "now")["both"] if p and study.manifest.looks else {}
+            questions.append(Question(lesson.name, say(p, len(lessons)) if p else "", now, claims))
+    return questions
+
+
+def _own_questions(study: Study, failed: tuple[str, ...]) -> list[Question]:
+    """The claims of the sweep's file."""
+    rows = judge_claims(study, failed).to_dict("records")
+    return [
+        Question(contrast.claim, row["verdict"], p_columns(row, "now"), [claim_of(contrast)])
+        for contrast, row in zip(study.sweep.contrasts, rows, strict=True)
+    ]
