@@ -65,17 +65,9 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
 
     A column has the same range in all rows. An arm without scores leaves a gap, and its label says so.
     """
-    columns = {
-        title: [m for k in study.shots if (m := f"{family} {k}-shot".strip()) in study.measures]
-        for family, title in study.families.items()
-        if family != "novel"  # a probe on the floor; its scores are in the tables
-    }
-    if TEXT_CORE in study.measures:
-        columns = {TEXT_CORE: [TEXT_CORE], **columns}
-    if not study.manifest.in_world:
-        columns = {LOSS: [str(source) for source in study.held_out["source"].unique()], **columns}
-    columns = {title: measures for title, measures in columns.items() if measures}
-    paper = [measure for measure in study.averages if any(place[2] == measure for place in study.paper.values)]
+    columns = _panel_columns(study)
+    published = {measure for _, _, measure in study.paper.values}
+    paper = [measure for measure in study.averages if measure in published]
     rows, widths = len(study.panels), [1.0 if len(measures) == 1 else 2.0 for measures in columns.values()]
     widths += [2.0] * bool(paper)
     with styled():
@@ -88,28 +80,34 @@ def draw_panels(study: Study, path: Path) -> list[Path]:
                 axis.set_title(space + TITLES.get(title, title), color=DARK)
                 axis.set_ylabel("nats per text token" if title == LOSS else "points" if axis is axes[0] else "")
                 axis.set_xlabel({TEXT_CORE: "arms in order", LOSS: ""}.get(title, "shots") if place == rows else "")
-            name = f"{key}   {panel.title}".strip() if key else ""
             if paper:
                 _paper_column(axes[-1], study, key, panel, paper)
+            name = f"{key}   {panel.title}".strip() if key else ""
             offset: dict[str, Any] = {"xytext": (0, 26), "textcoords": "offset points", "annotation_clip": False}
             text = axes[0].annotate(name, (0, 1), xycoords="axes fraction", fontsize=8, fontweight="bold", **offset)
             text.set_in_layout(False)
             _legend(axes[-1], study, key, panel)
-        dots = "Small dots: single seeds." * (len(study.seeds) > 1)
-        annotate_head(
-            figure,
-            head(study),
-            f"{uncertainty_note(study)}. {dots}",
-            study.caution,
-            OWN_SCALE * bool(study.paper.values),
-        )
+        note = f"{uncertainty_note(study)}. {'Small dots: single seeds.' * (len(study.seeds) > 1)}"
+        annotate_head(figure, head(study), note, study.caution, OWN_SCALE * bool(study.paper.values))
         return save(figure, path)
+
+
+def _panel_columns(study: Study) -> dict[str, list[str]]:
+    """The measures of each column by its title; for held-out losses the sources."""
+    columns = {
+        LOSS: [] if study.manifest.in_world else [str(source) for source in study.held_out["source"].unique()],
+        TEXT_CORE: [TEXT_CORE] if TEXT_CORE in study.measures else [],
+    }
+    for family, title in study.families.items():
+        if family != "novel":  # a probe on the floor; its scores are in the tables
+            columns[title] = [m for k in study.shots if (m := f"{family} {k}-shot".strip()) in study.measures]
+    return {title: measures for title, measures in columns.items() if measures}
 
 
 def _paper_column(axis: Axes, study: Study, key: str, panel: Panel, measures: Sequence[str]) -> None:
     """Draws the paper's own numbers of a panel on an axis of their own, as their height is not ours."""
-    colours, numbers = arm_colours(study.sweep), study.paper.values
-    if not any(place[0] == key for place in numbers):
+    colours = arm_colours(study.sweep)
+    if not any(panel_key == key for panel_key, _, _ in study.paper.values):
         axis.set_axis_off()
         return
     for label, arm in panel.arms.items():
@@ -172,7 +170,7 @@ def _legend(axis: Axes, study: Study, key: str, panel: Panel) -> None:
         handles.append(Line2D([], [], color=GREY, linestyle=DASHES, linewidth=1, label="blind control"))
     if any(study.majority(measure) is not None for measure in study.measures):
         handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="majority answer"))
-    bounds = {number.bound for place, number in study.paper.values.items() if place[0] == key}
+    bounds = {number.bound for (panel_key, _, _), number in study.paper.values.items() if panel_key == key}
     for bound, marker, words in (("equal", "D", "MM1's own number"), ("above", "^", "MM1: more than this")):
         if bound in bounds:
             handles.append(Line2D([], [], color=DARK, marker=marker, mfc="white", ms=5, linestyle="none", label=words))

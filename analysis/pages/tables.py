@@ -1,6 +1,6 @@
 """Tables of a sweep: scores with the paper's numbers, losses, claims, experts; and the function that writes all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,22 +85,23 @@ def means_table(study: Study) -> Table:
 
 def content_table(study: Study) -> Table:
     """The means with captions scored by content, a row per arm with scores and a column per measure."""
-    arms = [arm for arm in study.scored if study.representative(arm) == arm]
     columns = {measure.removeprefix(f"{CONTENT} "): measure for measure in study.content_measures}
-    rows = [
-        {"arm": arm} | {column: mean_cell(study, arm, measure) for column, measure in columns.items()} for arm in arms
-    ]
     note = "In place of CIDEr, which rewards the references' wording: F1 over what captions say, in any wording."
-    return Table("Captions by content", pd.DataFrame(rows), [note])
+    return Table("Captions by content", _means_by_arm(study, columns), [note])
+
+
+def _means_by_arm(study: Study, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A row per arm with scores, one for arms that are the same trials; `columns` are measures by heading."""
+    arms = [arm for arm in study.scored if study.representative(arm) == arm]
+    means = {head: [mean_cell(study, arm, measure) for arm in arms] for head, measure in columns.items()}
+    return pd.DataFrame({"arm": arms} | means)
 
 
 def short_table(study: Study) -> Table:
     """The table printed at the end of a run: a row per arm with the means of chat, by shots, and of text."""
-    columns = sorted(study.averages, key=lambda name: name == TEXT_CORE)
-    columns = [measure for measure in study.measures if measure == CHAT] + columns
-    arms = [arm for arm in study.scored if study.representative(arm) == arm]
-    rows = [{"arm": arm} | {measure: mean_cell(study, arm, measure) for measure in columns} for arm in arms]
-    return Table(title(study), pd.DataFrame(rows), notes_of(study))
+    columns = [measure for measure in study.measures if measure == CHAT]
+    columns += sorted(study.averages, key=lambda name: name == TEXT_CORE)
+    return Table(title(study), _means_by_arm(study, {measure: measure for measure in columns}), notes_of(study))
 
 
 def short_claims(claims: pd.DataFrame) -> Table:
