@@ -32,7 +32,7 @@ model = AutoModel.from_pretrained(FOLDER)
 model = AutoModelForCausalLM.from_pretrained(FOLDER)
 tokenizer = PreTrainedTokenizerFast.from_pretrained(FOLDER)  # AutoTokenizer may take one of another family
 
-# or in a sweep of mm1-lab: {decoder: FOLDER}""",
+# or in a sweep of mm1-lab, unless it is a mixture of experts: {decoder: FOLDER}""",
 }
 """Code to load an exported folder, by form."""
 PROMPTS = {

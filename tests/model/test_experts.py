@@ -8,11 +8,12 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from mm1_lab.config import Size
+from mm1_lab.config import Pretrained, RequestError, Size
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, count_parameters, load_weights, read_by_document, read_rows, upcycle
 from mm1_lab.model.decoder import Router, sparse_layers
 from mm1_lab.model.packed import BLOCK_COST, balance_loss, blocks_of, document_bounds
+from mm1_lab.pretrained import read_decoder
 
 DENSE = Size(layers=4, width=24, heads=4)
 EXPERTS = DENSE.model_copy(update={"experts": 4})
@@ -152,6 +153,8 @@ def test_experts_are_saved_and_loaded_by_their_names(tmp_path: Path) -> None:
     decoder.save_pretrained(tmp_path, save_original_format=False)
     load_weights(other, tmp_path)
     library = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with pytest.raises(RequestError, match="decoders of family 'qwen2_moe' are not supported"):
+        read_decoder(Pretrained(weights=str(tmp_path)))  # as the card of an exported decoder says
     tokens = torch.arange(12)[None]
     with torch.no_grad():
         for found in (other, library):
