@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import decode
-from mm1_lab.data.shards import Shards, collection, index, indexing, remote, row_plan
+from mm1_lab.data.shards import Shards, collection, index, indexing, remote, row_plan, shards
 from mm1_lab.data.shards.row_plan import WindowPlan
 from mm1_lab.data.types import Limits
 from mm1_lab.orchestrate.planning.request import base_tokenizer
@@ -344,6 +345,22 @@ def test_a_file_that_is_named_in_two_ways_is_one(files: Any) -> None:
     lines = list(indexing.index_data(path, files.folder / "cache", files.scale(), ONE))
     assert lines == ["text: 40 samples in 2 files"]
     assert len(Shards(path, files.folder / "cache", files.scale()).collections["text"]) == 40
+
+
+def test_much_data_without_a_table_are_said_to_take_long(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_texts(files, 2)
+    path, cache = files.yaml(text="t-*.jsonl"), files.folder / "cache"
+    monkeypatch.setattr(shards, "MUCH", 100)
+    for _ in range(2):
+        Shards(path, cache, files.scale())
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"data\.yaml: text: reads 2 files of [\d.]+ KB one after the other; `mm1-lab index` does", told)
+    list(indexing.index_data(path, cache, files.scale(), ONE))
+    shards._tell_once.cache_clear()
+    Shards(path, cache, files.scale())
+    assert not capsys.readouterr().err
 
 
 def test_one_process_that_indexes_keeps_all_cores_for_the_tokenizer(

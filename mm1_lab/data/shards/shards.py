@@ -1,5 +1,6 @@
 """Users' data as `Data`: the files listed in a `data.yaml`, indexed and tokenised once, with random access."""
 
+import sys
 from collections.abc import Iterator
 from functools import cache, cached_property
 from itertools import chain, islice
@@ -20,8 +21,11 @@ from mm1_lab.data.shards.remote import Copies
 from mm1_lab.data.shards.shard_rows import ConversationRows, Rows, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
+from mm1_lab.formatting import counted, short
 from mm1_lab.source_code import code_hash
 
+MUCH = 10e9
+"""Bytes of a source's files above which a note recommends `mm1-lab index`; reading them takes minutes."""
 CONVERSATIONS_VERSION = 1
 """Increased when the template of conversations changes."""
 
@@ -60,6 +64,12 @@ class Shards:
 
         def collection(name: str, source: OwnSource) -> Collection:
             table = table_path(cache, path, name, source, longest)
+            size = sum(file.size for file in files[name])
+            if size > MUCH and not table.exists():
+                _tell_once(
+                    f"{path}: {name}: reads {counted(len(files[name]), 'file')} of {short(size, 'B')} one after the "
+                    "other; `mm1-lab index` does so once, in parallel"
+                )
             shards = open_shards(files[name], source.reader, longest, cache, copies, table)
             return Collection(source.reader, shards, cache, copies, decoder)
 
@@ -156,6 +166,11 @@ class Shards:
                 f"{self.path}: names no {name} (it has {has}); add `{name}: [FILES]` or leave it out of the mix"
             )
         return self.collections[name]
+
+
+@cache
+def _tell_once(note: str) -> None:
+    print(note, file=sys.stderr, flush=True)
 
 
 def _named_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> BackendTokenizer | None:
