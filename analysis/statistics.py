@@ -61,13 +61,14 @@ class Interval:
 
     def below(self, value: float) -> float:
         """p of the one-sided test of truth ≥ `value`: small if the estimate is well below it."""
-        return self._share(self.estimate - value)
+        return self._tail(self.estimate - value)
 
     def above(self, value: float) -> float:
         """p of the one-sided test of truth ≤ `value`: small if the estimate is well above it."""
-        return self._share(value - self.estimate)
+        return self._tail(value - self.estimate)
 
-    def _share(self, distance: float) -> float:
+    def _tail(self, distance: float) -> float:
+        """The probability that Student's t is below `distance` divided by the error."""
         t = distance / self.error if self.error else np.copysign(np.inf, distance) if distance else 0.0
         return float(stdtr(self.degrees_of_freedom, t))
 
@@ -88,6 +89,7 @@ def half_widths(points: Iterable[Interval | None]) -> list[float]:
 
 @lru_cache(maxsize=1024)
 def quantile(share: float, degrees_of_freedom: float) -> float:
+    """The value that Student's t stays below with probability `share`."""
     return float(stdtrit(degrees_of_freedom, share))
 
 

@@ -99,7 +99,8 @@ class Study:
 
     @cached_property
     def families(self) -> dict[str, str]:
-        """Titles of the families of benchmarks with images by the prefix of their measures (empty for a single one)."""
+        """Titles of the families of benchmarks with images by the prefix of their measures, which is empty for the mean
+        over all of them, or for the only one."""
         known = set(self.scores["family"])
         titles = {family: title for family, title in FAMILIES.items() if family in known}
         apart = {family: title for family, title in FAMILIES_APART.items() if family in known}

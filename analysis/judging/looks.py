@@ -20,8 +20,7 @@ from analysis.study import Study, read_study
 
 def looks_text(looks: Sequence[int]) -> str:
     """A line with the two-sided test level of each look, for a single lesson."""
-    levels = nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(seeds / looks[-1] for seeds in looks))
-    each = ", ".join(f"{2 * level:.2g} after {seeds}" for seeds, level in zip(looks, levels, strict=True))
+    each = ", ".join(f"{level:.2g} after {seeds}" for seeds, level in zip(looks, _levels(looks), strict=True))
     return f"Levels of the tests, by seeds: {each}; {LEVEL:.0%} in all, divided among lessons as Holm does."
 
 
@@ -33,8 +32,13 @@ def reached_text(study: Study) -> str:
     number = sum(look <= len(study.seeds) for look in looks)
     if not number:
         return f"before the first look (at {looks[0]} of at most {looks[-1]} seeds), so there are no verdicts"
-    level = 2 * nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(seeds / looks[-1] for seeds in looks))[number - 1]
+    level = _levels(looks)[number - 1]
     return f"look {number} of {len(looks)} (at {looks[number - 1]} of at most {looks[-1]} seeds), tested at {level:.2g}"
+
+
+def _levels(looks: Sequence[int]) -> list[float]:
+    """The two-sided nominal level of the test at each look."""
+    return [2 * level for level in nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(n / looks[-1] for n in looks))]
 
 
 def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:

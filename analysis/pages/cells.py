@@ -18,16 +18,16 @@ def floorless(row: Row) -> str:
     return "" if row.get("without_floor") == row["estimate"] else estimate_in(row, "without_floor")
 
 
-def is_apart(study: Study, arm: str, measure: str) -> bool:
+def lacks_interval(study: Study, arm: str, measure: str) -> bool:
     """Whether a mean has no interval: the residual variance over seeds is that of the arms' scores, which controls and
     unparsed answers do not share."""
     return study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
 
 
 def mean_cell(study: Study, arm: str, measure: str) -> str:
-    """`44.5 ± 2.3`, or `44.5` for a mean that `is_apart`."""
+    """`44.5 ± 2.3`, or `44.5` for a mean that `lacks_interval`."""
     point = study.mean(arm, measure)
-    return as_text(point.estimate) if point and is_apart(study, arm, measure) else plus_minus(point)
+    return as_text(point.estimate) if point and lacks_interval(study, arm, measure) else plus_minus(point)
 
 
 def plus_minus(point: Interval | None) -> str:

@@ -52,18 +52,11 @@ def short_lessons(lessons: pd.DataFrame, title: str) -> Table:
     """A table with a row per lesson: estimate and verdict."""
     rows = [
         {"lesson": claim_text(row), "verdict": verdict_cell(row)}  # a phone shows two
-        | {
-            "estimate, points": estimate_cell(row) + ", content" * _by_content(row),
-            "seeds": seeds_of(row),
-            "MM1": row["section"],
-        }
+        | {"estimate, points": estimate_cell(row) + ", content" * str(row["measure"]).startswith(f"{CONTENT} ")}
+        | {"seeds": seeds_of(row), "MM1": row["section"]}
         for row in lessons.to_dict("records")
     ]
     return Table(title, pd.DataFrame(rows))
-
-
-def _by_content(row: Row) -> bool:
-    return str(row["measure"]).startswith(f"{CONTENT} ")
 
 
 def claim_text(row: Row) -> str:
@@ -96,16 +89,12 @@ def seeds_of(row: Row) -> str:
     return ", ".join(filter(None, (f"{row['seeds']:.0f}", row["seeds_are"], row.get("world", ""), asked)))
 
 
-def _judged(lessons: pd.DataFrame) -> int:
-    """The size of the family of lessons, over which verdicts are corrected."""
-    return int(lessons["family"].max()) if len(lessons) else 0
-
-
 def lesson_notes(lessons: pd.DataFrame) -> list[str]:
+    family = int(lessons["family"].max()) if len(lessons) else 0
     notes = [
         "Differences in points, with 95 % intervals over seeds. For a lesson with several parts, the table shows the "
         "part that decides its verdict: a lesson needs all its parts and falls with one. All lessons are one family "
-        f"({_judged(lessons)} that could be judged); verdicts hold at 5 % after Holm's correction. *Supported, "
+        f"({family} that could be judged); verdicts hold at 5 % after Holm's correction. *Supported, "
         "smaller*: the direction is the paper's, the size is smaller. *Refuted in size*: smaller than the paper's, "
         "whatever its sign; the paper's sizes are in its own means, with CIDEr, so by content it says only that the "
         "content score moves less. *By wording only*: by CIDEr, but not by the content of captions (F1 over "

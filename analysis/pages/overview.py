@@ -101,10 +101,6 @@ class Group:
         return f"scale {self.scale}{self.suffix.replace(',', ', ')}"
 
     @property
-    def worlds(self) -> dict[str, str]:
-        return _worlds(self.drawn)
-
-    @property
     def caution(self) -> str:
         """A warning about results of development seeds; empty if there are none."""
         in_world = [one for one in self.drawn if one.manifest.in_world]
@@ -146,7 +142,7 @@ class Group:
         models = f"models{f' of {median} parameters{between}' * bool(sizes)}"
         count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
         ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds, in_world)}: {models}"
-        where = f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}. {worlds_note(self.worlds)}".strip()
+        where = f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}. {worlds_note(_worlds(self.drawn))}".strip()
         return [where, self._mattered(), self._undecided()]
 
     def _mattered(self) -> str:

@@ -41,9 +41,8 @@ def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
 def write_page(study: Study, samples: Sequence[Sampled], path: Path) -> list[Path]:
     """Writes the page; writes nothing without samples."""
     if samples:
-        title = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale}"
         has_blind = not samples[0].answers.keys().isdisjoint(study.controls)
-        write_text(path, samples_page(title, samples, has_blind))
+        write_text(path, samples_page(_title(study), samples, has_blind))
     return [path] if samples else []
 
 
@@ -64,12 +63,16 @@ def draw_sheet(study: Study, path: Path) -> list[Path]:
     return _draw_cards(study, cards, path) if cards else []
 
 
+def _title(study: Study) -> str:
+    return f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale}"
+
+
 def _draw_cards(study: Study, cards: list[Sampled], path: Path) -> list[Path]:
     rows = (len(cards) + 1) // 2
     height = 0.5 + 1.02 * rows
     with styled():
         figure = Figure(figsize=(WIDTH, height))
-        head = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale} (points in brackets)"
+        head = f"{_title(study)} (points in brackets)"
         figure.text(0.01, 1 - 0.2 / height, head, fontsize=9)
         for place, card in enumerate(cards):
             left, bottom = (place % 2) / 2 + 0.01, 1 - (0.35 + 1.02 * (place // 2 + 1)) / height

@@ -129,14 +129,12 @@ def encoder_rows(study: Study) -> pd.DataFrame:
     """A row per arm and seed: the recipe's encoder, its `retrieval` and `probe` (0 to 1), and the trial's measures."""
     values = study.values.set_index(["arm", "seed", "measure"])["value"]
     rows = []
-    for trial in study.variant.trials.to_dict("records"):
-        record = study.records.get(trial["fingerprint"])
-        if record is not None:
-            arm, seed = trial["arm"], trial["seed"]
-            known = encoder_quality(record["summaries"].get("encoder", {}))
-            quality = {name: known.get(name) for name in QUALITY.values()}
-            scores = {measure: values.get((arm, seed, measure)) for measure in _columns(study)}
-            rows.append({"arm": arm, "seed": seed, **_described(study, arm), **quality, **scores})
+    for trial in study.variant.done.to_dict("records"):
+        arm, seed, record = trial["arm"], trial["seed"], study.records[trial["fingerprint"]]
+        known = encoder_quality(record["summaries"].get("encoder", {}))
+        quality = {name: known.get(name) for name in QUALITY.values()}
+        scores = {measure: values.get((arm, seed, measure)) for measure in _columns(study)}
+        rows.append({"arm": arm, "seed": seed, **_described(study, arm), **quality, **scores})
     return pd.DataFrame(rows)
 
 

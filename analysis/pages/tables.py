@@ -15,7 +15,7 @@ from analysis.pages.cells import (
     estimate,
     estimate_in,
     floorless,
-    is_apart,
+    lacks_interval,
     mean_cell,
     paper_cell,
     published_cell,
@@ -42,7 +42,7 @@ def means(study: Study) -> pd.DataFrame:
         for measure in (*study.measures, *study.content_measures, UNPARSED):
             row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
             point = study.mean(arm, measure) or UNKNOWN
-            if is_apart(study, arm, measure):
+            if lacks_interval(study, arm, measure):
                 point = Interval(point.estimate, np.nan, np.nan)
             row |= {"value": point.estimate, "error": point.error, "low": point.low, "high": point.high}
             row |= {"seeds": len(study.seed_values(arm, measure)), "interval": study.uncertainty}
