@@ -19,6 +19,8 @@ BROKEN_SHARE = 0.01
 BROKEN_LEAST = 10
 """A stage stops once more than `BROKEN_SHARE` of its images, and at least `BROKEN_LEAST`, cannot be decoded. The share
 is tested after each batch: a minimum of 3 would stop every fifth stage on data of which only 0.5 % are broken."""
+LISTED = 10
+"""Broken images that the error names."""
 
 
 def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
@@ -104,14 +106,17 @@ class BrokenPictures:
         self.asked = 0
         self.broken = 0
         self.messages: dict[str, None] = {}
+        """The first `LISTED` different ones; billions of images may have millions."""
 
     def add(self, decoded: Decoded) -> None:
         """Adds a batch. Raises TooManyBrokenPictures if ten or more, and more than 1 %, cannot be decoded."""
         self.asked += decoded.asked
         self.broken += len(decoded.broken)
-        self.messages |= dict.fromkeys(decoded.broken)
+        for message in decoded.broken:
+            if len(self.messages) < LISTED:
+                self.messages[message] = None
         if decoded.broken and self.broken >= BROKEN_LEAST and self.broken > BROKEN_SHARE * self.asked:
-            listed = "; ".join(list(self.messages)[:10])
+            listed = "; ".join(self.messages)
             raise TooManyBrokenPictures(
                 f"{self.broken} of the {self.asked} images read so far cannot be decoded; repair or remove: {listed}"
             )

@@ -156,6 +156,13 @@ def test_a_run_that_is_resumed_twice_reads_what_an_undisturbed_one_reads(squares
     assert not equal(undisturbed[4], undisturbed[5])
 
 
+def test_few_broken_images_among_many_take_no_memory() -> None:
+    broken = BrokenPictures()
+    for step in range(300):
+        broken.add(Decoded(1_000, (f"image {step}", "image 0")))
+    assert broken.broken == 600 and list(broken.messages) == [f"image {step}" for step in range(10)]
+
+
 @pytest.mark.parametrize("workers", [0, 2], indirect=True)
 def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) -> None:
     def batch(step: int) -> Batch:
