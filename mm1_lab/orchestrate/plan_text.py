@@ -9,7 +9,7 @@ from operator import attrgetter
 from textwrap import wrap
 from typing import Any
 
-from mm1_lab.config import Cost, Hardware, Scale, Trial
+from mm1_lab.config import Cost, Hardware, RequestError, Scale, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.lr_search import growth_text
 from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, machine_slots, workers_needed
@@ -179,6 +179,7 @@ def _all_time(plan: Plan, expected: Mapping[str, float | None], slots: int) -> s
 
 def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hardware: Hardware) -> Iterator[str]:
     """GPU-hours of the missing stages on the scale's hardware, and a hint if the scale must assign more workers."""
+    missing = list(missing)
     hours: dict[str, float] = defaultdict(float)
     workers: dict[str, int] = {}
     too_large: dict[int, str] = {}
@@ -203,9 +204,21 @@ def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hard
     if workers:
         listed = ", ".join(f"{name}: {count}" for name, count in workers.items())
         yield f"Stages that one GPU does not hold: set `workers: {{{listed}}}` in the scale, or more."
+        yield from _refusals(missing, scale.model_copy(update={"workers": scale.workers | workers}))
     if too_large:
         yield f"An evaluation is not sharded; one {hardware.gpu} does not hold, at this evaluate.batch_size:"
         yield from (f"  {text}" for _, text in sorted(too_large.items()))
+
+
+def _refusals(missing: Iterable[PlannedStage], scale: Scale) -> Iterator[str]:
+    """Why stages cannot be trained with the workers of `scale`; each reason once."""
+    reasons = set()
+    for planned in missing:
+        try:
+            planned.stage.workers(scale)
+        except RequestError as error:
+            reasons.add(str(error).removeprefix("workers: "))
+    yield from (f"With these, {reason}." for reason in sorted(reasons))
 
 
 LEGEND = (

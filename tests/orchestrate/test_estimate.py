@@ -262,6 +262,16 @@ def test_a_group_holds_its_shard_and_its_rows() -> None:
     assert group_of(small, Hardware(gpu="h100")) == 1
 
 
+def test_workers_that_instruction_tuning_cannot_have_come_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ("plan", "sft_resolution", "--only", "336", "--scale", "paper", "--results", "none", "--store", "none")
+    remedy = "Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)"
+    assert main([*plan]) == 0
+    said = capsys.readouterr().out
+    assert "1.2B: 64}` in the scale, or more.\nWith these, " + remedy + ".\n" in said
+    assert main([*plan, "--set", "sft.optimiser=adamw"]) == 0
+    assert "With these" not in capsys.readouterr().out
+
+
 def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.CaptureFixture[str]) -> None:
     """And that number does."""
     plan = ("plan", "final_models", "--only", "3B", "--scale", "paper", "--results", "none", "--store", "none")
