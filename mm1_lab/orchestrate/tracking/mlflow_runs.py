@@ -73,7 +73,7 @@ class SweepRuns:
             tags = {key: run.data.tags for key, run in self.runs.items()}
             self.complete = {key: own[COMPLETE] for key, own in tags.items() if COMPLETE in own}
             """What has been logged completely; of trials the digest of their files."""
-            self.parent = self._open("sweep", "", f"{manifest.variant} at {manifest.scale}")
+            self.parent = str(self._open("sweep", "", f"{manifest.variant} at {manifest.scale}").info.run_id)
         self._close_strays()
 
     def start(self, task: Task) -> None:
@@ -84,8 +84,9 @@ class SweepRuns:
             recipe, config = (value.model_dump(mode="json") for value in (task.trials[0].recipe, task.stages[-1]))
             name, params = listed(task.names), parameters(self.manifest, task.names, recipe, config)
         self._delete_outdated(kind, key, params)
-        self.client.update_run(self._open(kind, key, name + self.at), status="RUNNING")
-        self._log(self.runs[kind, key], params=params)
+        run = self._open(kind, key, name + self.at)
+        self.client.update_run(run.info.run_id, status="RUNNING")
+        self._log(run, params=params)
 
     def log_running(self, task: Task) -> None:
         """Logs the training curve so far of a running task."""
@@ -98,10 +99,10 @@ class SweepRuns:
         its files have changed since, as by an import of scores."""
         record = self.ledger.record(fingerprint)
         chain = record["fingerprints"]
-        own = list(chain)[-2:]  # the evaluation and its model, whose curve the trial shows
-        for kind, stage in chain.items():
-            if kind not in own and self.ledger.has_weights(stage):
-                self.log_stage(kind, stage, record["config"]["seed"])
+        *parts, model, _ = chain  # the trial shows the curve of the model that is evaluated
+        for kind in parts:
+            if self.ledger.has_weights(chain[kind]):
+                self.log_stage(kind, chain[kind], record["config"]["seed"])
         folder = self.ledger.trial_folder(fingerprint)
         digest = file_digest(folder / DONE)
         if self.complete.get(("trial", fingerprint)) == digest:
@@ -110,16 +111,15 @@ class SweepRuns:
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
         params = parameters(self.manifest, names, record["recipe"], record["config"])
         self._delete_outdated("trial", fingerprint, params)
-        run_id = self._open("trial", fingerprint, listed(names) + self.at, date - int(1000 * seconds))
-        run = self.runs["trial", fingerprint]
+        run = self._open("trial", fingerprint, listed(names) + self.at, date - int(1000 * seconds))
         tags = {f"mm1.{name}": str(record["environment"][name]) for name in ("processor", "commit")}
         tags[NOTE] = self._trial_note(fingerprint, names, record)
         summaries = record["summaries"]
-        of_stages = [*quality(summaries.get("encoder", {}), "encoder/"), *speed(summaries.get(own[0], {}))]
+        of_stages = [*quality(summaries.get("encoder", {}), "encoder/"), *speed(summaries.get(model, {}))]
         self._log(run, [*final_metrics(folder), *of_stages, *curves(folder / "training.csv")], params, tags)
         samples = read_samples(self.ledger.results, {"prediction": fingerprint})
         page = samples_page(listed(names), samples, record["recipe"]["images"] == "blind")
-        self.client.log_text(run_id, page, "samples.html")
+        self.client.log_text(run.info.run_id, page, "samples.html")
         self._complete("trial", fingerprint, date, digest)
 
     def log_stage(self, kind: str, fingerprint: str, seed: int) -> None:
@@ -128,10 +128,9 @@ class SweepRuns:
             return
         folder = self.ledger.stage_folder(fingerprint)
         date = int((folder / DONE).stat().st_mtime * 1000)
-        self._open(kind, fingerprint, f"{kind} / seed {seed}{self.at}", date)
+        run = self._open(kind, fingerprint, f"{kind} / seed {seed}{self.at}", date)
         summary = self.ledger.summary(fingerprint)
-        points = [*curves(folder / "training.csv"), *quality(summary), *speed(summary)]
-        self._log(self.runs[kind, fingerprint], points)
+        self._log(run, [*curves(folder / "training.csv"), *quality(summary), *speed(summary)])
         self._complete(kind, fingerprint)
 
     def end(self, task: Task, status: str) -> None:
@@ -193,8 +192,8 @@ class SweepRuns:
         ]
         return "\n".join(lines)
 
-    def _open(self, kind: str, fingerprint: str, name: str, start: int | None = None) -> str:
-        """The id of the run with this identity; a new one starts at `start` (in milliseconds) or now."""
+    def _open(self, kind: str, fingerprint: str, name: str, start: int | None = None) -> Any:
+        """The run with this identity; a new one starts at `start` (in milliseconds) or now."""
         if (kind, fingerprint) not in self.runs:
             tags = self.key | {"mm1.kind": kind, "mm1.fingerprint": fingerprint}
             tags |= {PARENT: self.parent} if kind != "sweep" else {}
@@ -202,7 +201,7 @@ class SweepRuns:
         else:
             status = "RUNNING" if kind == "sweep" else None
             self.client.update_run(self._id(kind, fingerprint), status=status, name=name)
-        return self._id(kind, fingerprint)
+        return self.runs[kind, fingerprint]
 
     def _id(self, kind: str, fingerprint: str) -> str:
         return str(self.runs[kind, fingerprint].info.run_id)
