@@ -20,7 +20,7 @@ MOST_SEEDS = 1000
 """More are never run in practice."""
 
 
-def seed_columns(seeds: Sequence[int], in_world: bool = True) -> dict[str, object]:
+def seed_columns(seeds: Sequence[int], in_world: bool) -> dict[str, object]:
     """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none."""
     kinds = {"development" if s in DEVELOPMENT else "confirmatory" if s >= CONFIRMATORY else "other" for s in seeds}
     kind = kinds.pop() if len(kinds) == 1 else "mixed" if kinds else ""

@@ -113,7 +113,7 @@ def by_both_scores(study: Study, claim: Claim) -> dict[str, Claim]:
     return {"wording": claim, "content": content}
 
 
-def grounds(study: Study, failed: Sequence[str] = ()) -> str:
+def grounds(study: Study, failed: Sequence[str]) -> str:
     """Why a sweep's results do not allow any verdict; empty if they do."""
     if study.manifest.scale == "smoke":
         return "smoke scale: nothing is learnt"

@@ -26,10 +26,10 @@ from mm1_lab.files import write_text
 from mm1_lab.formatting import counted
 from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
-Verdict = Literal["pass", "floor", "fail", "needs more seeds"]
+RuleVerdict = Literal["pass", "floor", "fail", "needs more seeds"]
 """`floor`: a kind of question that does not count as a result."""
 
-TALLY: dict[Verdict, str] = {
+TALLY: dict[RuleVerdict, str] = {
     "pass": "pass",
     "fail": "fail",
     "floor": "name a kind of question floor",
@@ -60,7 +60,7 @@ class Row:
     """Lower end of the 95 % interval; NaN if there is none."""
     high: float
     needed: str
-    verdict: Verdict
+    verdict: RuleVerdict
 
 
 def validity_rows(study: Study) -> list[Row]:
@@ -179,7 +179,7 @@ class _Facts:
                 yield _ceiling(f"{benchmark}, {count} shots", asked)
 
     def _sees(
-        self, what: str, asked: pd.DataFrame, benchmark: object, kinds: list[str], otherwise: Verdict,
+        self, what: str, asked: pd.DataFrame, benchmark: object, kinds: list[str], otherwise: RuleVerdict,
         always_floor: bool = False,
     ) -> Iterator[Row]:  # fmt: skip
         """Above the majority answer, and above the blind control."""
@@ -234,7 +234,7 @@ class _Facts:
         for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots, captions by content", few)):
             averages = _by_seed(asked)
             spread = float(averages.std()) if len(averages) > 1 else np.nan
-            verdict: Verdict = (
+            verdict: RuleVerdict = (
                 "needs more seeds" if np.isnan(spread) else "pass" if spread <= SEED_SPREAD[name] else "fail"
             )
             what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
@@ -255,11 +255,11 @@ def _within(rule: str, what: str, asked: pd.DataFrame, least: float, most: float
     return _row(rule, what, found, needed, "pass" if least <= found.estimate <= most else "fail")
 
 
-def _row(rule: str, what: str, found: Interval, needed: str, verdict: Verdict) -> Row:
+def _row(rule: str, what: str, found: Interval, needed: str, verdict: RuleVerdict) -> Row:
     return Row(rule, what, found.estimate, found.low, found.high, needed, verdict)
 
 
-def _verdict(low: float, high: float, needed: float, otherwise: Verdict) -> Verdict:
+def _verdict(low: float, high: float, needed: float, otherwise: RuleVerdict) -> RuleVerdict:
     """The verdict for an interval whose lower end must reach `needed`; an interval with it inside needs more seeds."""
     if low >= needed:
         return "pass"

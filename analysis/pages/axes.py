@@ -79,7 +79,7 @@ def _rank(row: Row) -> int:
     return 3 if np.isnan(row["spread"]) else 2 if row.get("world") else int(np.isnan(row["low"]))
 
 
-def axes_tables(rows: pd.DataFrame, title: str, caution: str = "") -> list[Table]:
+def axes_tables(rows: pd.DataFrame, title: str, caution: str) -> list[Table]:
     """The ranking of axes, then the full variance decomposition of each grid; `caution` is a note on seeds."""
     measures = list(dict.fromkeys(rows["measure"]))
     cells = {(row["sweep"], row["axis"], row["measure"]): _spread(row) for row in rows.to_dict("records")}
@@ -137,7 +137,7 @@ def levels_in_short(row: Row) -> str:
     return ", ".join(levels) if len(row["levels"]) <= 24 else f"{len(levels)} levels"
 
 
-def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:
+def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str) -> list[Path]:
     """Draws the ranking as dots with intervals, and a rule above each kind without a rank; `caution` as above."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
     with styled():
