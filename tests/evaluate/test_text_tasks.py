@@ -71,7 +71,7 @@ def test_a_data_file_names_tasks_beside_itself(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     task = open_task(write(tmp_path / "tasks", CHOICE))
     data = tmp_path / "data.yaml"
-    data.write_text("captions: [c.tar]\ntext: [t.jsonl]\ntext_tasks: [tasks/colours.yaml]\n", encoding="utf-8")
+    data.write_text("text: [t.jsonl]\ntext_tasks: [tasks/colours.yaml]\n", encoding="utf-8")
     scale = with_benchmarks(load_scale("smoke", SCALES), data, None)
     stage = resolve("a", Recipe(), scale, 0, WORLD_DATA).evaluation
     assert stage.text_tasks == (task,) and stage.canonical()["text_tasks"] == [

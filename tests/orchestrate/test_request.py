@@ -14,6 +14,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
+from tests.pretrained import save_encoder
 
 LAW = {"coefficients": {"ln N": -0.4, "constant": 0.5}}
 
@@ -143,6 +144,8 @@ def test_data_without_anything_to_evaluate_on_are_refused(tmp_path: Path) -> Non
     data = data_file(tmp_path / "a", 0, sources={"charts": {"reader": "pairs", "files": "captions.tar"}})
     data.write_text(data.read_text().replace("captions: captions.tar\n", ""))
     sweep = tmp_path / "sweeps" / "own.yaml"
-    sweep.write_text("title: t\nrecipe: base\narms: {x: {data_mix: {captions: 0, interleaved: 0, charts: 1}}}\n")
+    encoder = f"encoder: {{size: {save_encoder('clip', tmp_path / 'clip')}}}, resolution: native"
+    mix = "data_mix: {captions: 0, interleaved: 0, charts: 1}"
+    sweep.write_text(f"title: t\nrecipe: base\narms: {{x: {{{encoder}, {mix}}}}}\n")
     with pytest.raises(RequestError, match=r"data\.yaml: there is nothing to evaluate on; name captioned images"):
         ask(tmp_path, data, "own", "x")

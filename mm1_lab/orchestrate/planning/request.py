@@ -169,6 +169,11 @@ def load_request(
         loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
     asked = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in arms}})
     trials = tuple(resolve_sweep(asked, numbers, chosen, identity, models))
+    if data and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
+        raise RequestError(
+            f"{data}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
+            "out, or list `benchmarks`"
+        )
     request = Request(str(sweep), loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
     if numbers.benchmarks:
         from mm1_lab.evaluate.named import check_lengths
@@ -232,11 +237,6 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     tasks = []
     if data:
         content = DataFile.read(data)
-        if not (opened or content.benchmarks or content.captions or content.synthetic):
-            raise RequestError(
-                f"{data}: there is nothing to evaluate on; name captioned images under `captions`, of which some are "
-                "held out, or list `benchmarks`"
-            )
         for config in content.named_benchmarks():
             where = f"{data}: benchmarks.{config.name}"
             opened.append(open_benchmark(config, data.parent, where, content.pictures, content.largest_picture))
