@@ -20,6 +20,8 @@ from mm1_lab.data.types import Answer, Document, Limits, Picture, Tokenizer, Tok
 UNDONE, LOOKAHEAD = 2, 12
 """The end of a row is chosen among the last `UNDONE` documents placed, the first that does not fit, and the next
 `LOOKAHEAD`. This fills the world's rows to 94 (pages) to 99 %; a longer look-ahead would favour convenient lengths."""
+USERS_TURN = "\nUser:"
+"""How the next turn begins in users' conversations (see shards/conversations.py)."""
 SLACK = 50
 """A row of the world counts as full when at most 1/50 of it is free."""
 
@@ -95,17 +97,21 @@ class Packer:
     prompt_loss_weight: float = 1.0
     drop_overlong: bool = False
     """Skip documents that do not fit an empty row, instead of raising an error."""
+    next_turn: str = ""
+    """How a turn after an answer begins, which the model learns to write, or else the turn's first token."""
     is_planned: bool = False
     """The candidates of a row were chosen to fit it, so none may be left out; the world's candidates are endless."""
 
     @classmethod
     def of(cls, stage: ModelStage, tokenizer: Tokenizer) -> "Packer":
-        """A packer for the stage's model and data. In an `sft` stage only answers contribute to the loss."""
+        """A packer for the stage's model and data. In an `sft` stage only answers contribute to the loss, and
+        what ends them."""
         return cls(
             tokenizer,
             Limits.of(stage),
             prompt_loss_weight=0.0 if stage.tuned else 1.0,
             drop_overlong=stage.drop_overlong,
+            next_turn=USERS_TURN if stage.data.kind == "shards" else "",
             is_planned=stage.data.kind == "shards",
         )
 
@@ -153,7 +159,9 @@ class Packer:
                 tokens += ids
                 weights += [1.0 if is_answer else prompt_weight] * len(ids)
                 if after_answer:
-                    weights[-len(ids)] = 1.0
+                    begin = tokenizer.encode(self.next_turn)
+                    count = len(begin) if begin and ids[: len(begin)] == begin else 1
+                    weights[-len(ids) :] = [1.0] * count + weights[-len(ids) :][count:]
                 after_answer = is_answer
             else:
                 tokens += [tokenizer.image] * self.limits.image_tokens

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from mm1_lab.config import ModelStage, RequestError
+from mm1_lab.data.packing import USERS_TURN
 from mm1_lab.data.shards.conversations import chat_prompt
 from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Data, Picture
@@ -70,7 +71,7 @@ class Chat:
         except KeyError as error:
             text = f"this model knows only the world's words, and {error} is none of them"
             raise RequestError(text) from None
-        stop, longest = (("tell :",), NEW_WORLD_TOKENS) if self.is_world else (("\nUser:",), NEW_TOKENS)
+        stop, longest = (("tell :",), NEW_WORLD_TOKENS) if self.is_world else ((USERS_TURN,), NEW_TOKENS)
         answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, longest, lines=not self.is_world)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

@@ -44,7 +44,7 @@ def train_multimodal(
 def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
     """Supervised fine-tuning on instructions (section 5) of the model in `inputs["model"]`, or of an exported model.
 
-    Only answers count in the loss. Position embeddings are interpolated if the resolution differs.
+    Only answers and what ends them count in the loss. Position embeddings are interpolated if the resolution differs.
     """
     seed_everything(stage)
     with team.only_in_first():

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.conversations import chat_prompt
@@ -19,6 +21,7 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 
 LIMITS = Limits(128, 4, 4)
+SCALES = Path(__file__).parents[2] / "sweeps" / "scales"
 
 
 def llava(files: Any, rows: list[dict[str, Any]] | None = None) -> str:
@@ -158,6 +161,17 @@ def test_rows_hold_whole_conversations_and_every_one_once_per_epoch(files: Any) 
     answers = [part for document in documents for part in document.parts if isinstance(part, Answer)]
     counted = sum(len(data.tokenizer.encode(answer)) + 1 for answer in answers)
     assert packer.pack(documents).weights.sum() == counted
+
+
+def test_an_answer_ends_where_the_next_turn_begins(files: Any) -> None:
+    """The whole beginning of a turn counts in the loss: a model that only learns `\\n` goes on after it."""
+    data = opened(files, mine={"files": llava(files)})
+    sft = resolve("a", Recipe(sft=SftRecipe()), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
+    assert Packer.of(sft, data.tokenizer).next_turn == "", "the world's turns begin with a word of their own"
+    packer = replace(Packer.of(sft.model_copy(update={"data": data.identity}), data.tokenizer), limits=LIMITS)
+    row = packer.pack([Document("a", tuple(data.conversations["mine"].parts(0)))])
+    learnt = data.tokenizer.decode(row.tokens[row.weights > 0].tolist())
+    assert learnt == " A square.\nUser: Green." and row.tokens[row.weights > 0][-1] == data.tokenizer.end
 
 
 def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:

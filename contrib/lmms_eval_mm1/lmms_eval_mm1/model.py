@@ -10,6 +10,7 @@ from lmms_eval.api.model import lmms
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import mm1_lab.model  # noqa: F401  tells transformers of MM1
+from mm1_lab.data.packing import USERS_TURN
 
 IMAGE = "<image>"
 NEW_TOKENS = 64
@@ -33,7 +34,7 @@ class ExportedMM1(lmms):
         self._model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype).to(self._device).eval()
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """The answer to each request, up to the first of its stop words."""
+        """The answer to each request, up to the first of its stop words, or to a further turn of the user."""
         answers: list[str] = []
         asked = (request.args for request in requests)
         for settings, group in groupby(asked, key=lambda arguments: arguments[1]):
@@ -62,7 +63,8 @@ class ExportedMM1(lmms):
         )
         texts = self._processor.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         until = settings.get("until") or []
-        return [_cut(text, [until] if isinstance(until, str) else until) for text in texts]
+        stop = [until] if isinstance(until, str) else until
+        return [_cut(text, [*stop, USERS_TURN]) for text in texts]
 
     @torch.inference_mode()
     def _loss(

@@ -26,8 +26,8 @@ from mm1_lab.source_code import code_hash
 
 MUCH = 10e9
 """Bytes of a source's files above which a note recommends `mm1-lab index`; reading them takes minutes."""
-CONVERSATIONS_VERSION = 1
-"""Increased when the template of conversations changes."""
+CONVERSATIONS_VERSION = 2
+"""Increased when the template of conversations changes, or what counts in their loss."""
 
 
 def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: int) -> Path:
