@@ -28,7 +28,7 @@ FAMILIES_APART = {
     "likelihood": "choice by likelihood",
     "imported": "imported",
 }
-"""Titles of the families that the means over all benchmarks exclude."""
+"""Titles of the families that the means over all benchmarks exclude: probes, tuned models only, other programs."""
 
 UNPARSED = "unparsed %"
 """Percent of an arm's answers to questions (not captions) that cannot be parsed as an answer."""

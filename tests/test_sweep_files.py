@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.study import FAMILIES_APART
 from mm1_lab.config import (
     WORLD_DATA,
     Pretrained,
@@ -19,14 +20,13 @@ from mm1_lab.config import (
     resolve_sweep,
 )
 from mm1_lab.orchestrate.planning.finding import find_scale
-from mm1_lab.results.summary import APART
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 SWEEPS = sorted(FOLDER.glob("*.yaml"))
 LAB_SWEEPS = sorted((FOLDER / "lab").glob("*.yaml"))
 """Of models that exist, so they resolve at lab alone."""
 SCALES = sorted((FOLDER / "scales").glob("*.yaml"))
-FAMILIES = ("", "captioning", "vqa", *APART)
+FAMILIES = ("", "captioning", "vqa", *FAMILIES_APART)
 
 
 def test_every_yaml_is_a_sweep_a_recipe_or_a_scale() -> None:

@@ -21,9 +21,6 @@ CONTENT = "content"
 """The score column for the content of captions, whatever their wording; also the prefix of measures of it."""
 PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images on which every model is evaluated."""
-APART = ("novel", "chat", "solutions", "likelihood", "imported")
-"""Families excluded from the means over all benchmarks: new combinations, benchmarks for tuned models only, and scores
-from other programs."""
 
 
 def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
