@@ -167,6 +167,7 @@ def test_the_card_of_a_tuned_model_asks_as_it_was_tuned() -> None:
         card = model_card("a", "mm1", {"config": {"data": {"kind": kind}}, "recipe": {"sft": {}}}, None, 9)
         chat = ast.literal_eval(re.search(r"chat = (.*)", card)[1])  # type: ignore[index]
         assert Template(template).render(messages=chat) == expected
+        assert ("where a line begins with `User:`" in card) == (kind == "shards")
 
 
 def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditionalGeneration) -> None:

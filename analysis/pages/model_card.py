@@ -64,6 +64,8 @@ def model_card(
             "their paths to get the pixels of training; large JPEGs that are loaded already differ a little.",
             "",
         ]
+    if tuned and not in_world and form in ("mm1", "llava"):
+        lines += ["An answer ends at the end token, or where a line begins with `User:`.", ""]
     if record is None or scores is None:
         return "\n".join([*lines, "It has not been evaluated.", ""])
     lines += ["## Recipe", "", "```json", json.dumps(record["recipe"], indent=1), "```", ""]
