@@ -59,10 +59,17 @@ class Cost:
     """Bytes of its checkpoint on disk."""
     rows: int
     """Rows (for an encoder: images) per batch."""
+    micro_batch: int = 0
+    """Rows that a GPU computes at a time; 0: all of its rows."""
     copies: float = 0.0
     """Bytes of `state` that each GPU of a group holds in full: half-precision weights kept for the backward pass."""
     whole: bool = False
     """Whether each GPU of a group holds everything, as in an evaluation."""
+
+    def rows_at_once(self, gpus: int) -> int:
+        """Rows that a GPU computes at a time if the batch is split over this many."""
+        own = -(-self.rows // gpus)
+        return min(own, self.micro_batch) if self.micro_batch else own
 
     @property
     def flops(self) -> float:
@@ -143,6 +150,7 @@ def training_cost(
     active: int,
     itemsize: int,
     rows: int,
+    micro_batch: int = 0,
     activations: float = 0.0,
     layer: float = 0.0,
     checkpointing: bool = False,
@@ -163,5 +171,6 @@ def training_cost(
         weights=4.0 * total,
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
+        micro_batch=micro_batch,
         copies=0.0 if checkpointing else copies,
     )

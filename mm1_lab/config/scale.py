@@ -130,6 +130,10 @@ class Resources(Config):
     """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
     prefetch: int = Field(2, gt=0, le=10_000)
     """Batches that each data-loading process prepares in advance."""
+    micro_batch: int = Field(0, ge=0, le=MANY)
+    """Rows of a step that a process computes at a time; the gradients add up to those of all its rows (gradient
+    accumulation). 0: all. In decoder and multimodal training and instruction tuning. Changes results only by rounding;
+    in a mixture of experts, also the balance loss, which is then that of each micro-batch."""
 
     @field_validator("gpus")
     @classmethod

@@ -7,6 +7,7 @@ interrupted and resumed any number of times reads the same data as an uninterrup
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate, pairwise
 from typing import Any, Self
 
 import lightning.pytorch as pl
@@ -58,6 +59,29 @@ class Batch(TensorBatch):
     """uint8 (n, 3, side, side), in the order in which they occur in the rows; the views of a picture are adjacent."""
     sources: tuple[str, ...]
     """Name of each row's source."""
+    image_counts: tuple[int, ...]
+    """Number of each row's `images`."""
+    step_weight: torch.Tensor | None = None
+    """If these are only some rows of a step: the sum of the loss weights of all of them."""
+
+    def split(self, parts: int) -> list["Batch"]:
+        """The rows in `parts` consecutive batches of nearly equal size."""
+        ends = [len(self.sources) * number // parts for number in range(parts + 1)]
+        first_image = [0, *accumulate(self.image_counts)]
+        total = self.weights[:, 1:].sum()
+        return [
+            Batch(
+                tokens=self.tokens[start:end],
+                weights=self.weights[start:end],
+                documents=self.documents[start:end],
+                positions=self.positions[start:end],
+                images=self.images[first_image[start] : first_image[end]],
+                sources=self.sources[start:end],
+                image_counts=self.image_counts[start:end],
+                step_weight=total,
+            )
+            for start, end in pairwise(ends)
+        ]
 
 
 def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, views: int = 1) -> Batch:
@@ -83,6 +107,7 @@ def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool
         positions=torch.from_numpy(np.stack([row.positions for row in rows])).long(),
         images=torch.from_numpy(images).flatten(0, 1).permute(0, 3, 1, 2).contiguous(),
         sources=tuple(names),
+        image_counts=tuple(views * len(row.pictures) for row in rows),
         decoded=decoded,
     )
 
@@ -116,9 +141,21 @@ _resources = Resources()
 
 
 def share_resources(resources: Resources) -> None:
-    """Sets the number of data loader workers for all batches that this process loads from now on."""
+    """Sets the number of data loader workers and the size of micro-batches for all that this process loads."""
     global _resources
     _resources = resources
+
+
+def micro_batches(batch: Any) -> list[Any]:
+    """The parts in which a step's `batch` is computed, equally many in each process of a team (gradient accumulation).
+
+    Pairs and images of an encoder's pre-training stay together: a contrastive loss compares all of them.
+    """
+    if not _resources.micro_batch or not isinstance(batch, Batch):
+        return [batch]
+    rows = len(batch.sources)
+    most, fewest = team.maximum(rows), -team.maximum(-rows)
+    return batch.split(min(-(-most // _resources.micro_batch), fewest))
 
 
 class DataModule(pl.LightningDataModule):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.config import Optimiser
-from mm1_lab.data.batches import Batch
+from mm1_lab.data.batches import Batch, micro_batches
 from mm1_lab.model import States
 from mm1_lab.train.checkpoints import SHARDS, read_shards
 from mm1_lab.train.optimiser import build_optimiser
@@ -57,6 +57,7 @@ class Training(pl.LightningModule):
         self._optimiser = optimiser
         self._fingerprint = fingerprint
         self._random: dict[str, torch.Tensor] = {}
+        self._accumulates = False
         self._shards = ShardedNetwork(self, network, precision) if team.size() > 1 else None
         self._whole = [network]  # in a list, so that it is not registered as a submodule
 
@@ -65,16 +66,31 @@ class Training(pl.LightningModule):
         """The network with all its weights, available at the end, and in a team only in the first process."""
         return self._whole[0]
 
-    def forward(self, batch: Any) -> torch.Tensor:
-        """Runs the objective inside `forward`, so that FSDP gathers the parameters."""
+    def forward(self, batch: Any, share: float = 1.0) -> torch.Tensor:
+        """Runs the objective inside `forward`, so that FSDP gathers the parameters. `batch` is this share of a step."""
         with _without_copies(self.device.type) if self._shards else nullcontext():
             self.losses = self._objective(batch)
-        return sum(self.losses.auxiliary.values(), start=self.losses.main)
+        return sum((share * loss for loss in self.losses.auxiliary.values()), start=self.losses.main)
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        loss: torch.Tensor = self(batch)
-        self.losses = replace(self.losses, tally=team.total(self.losses.tally))
-        mean = team.mean(loss.detach())
+        """The loss of the step's last micro-batch, after the backward passes of those before it."""
+        parts = micro_batches(batch)
+        self._accumulates = len(parts) > 1
+        if self._accumulates:
+            self.trainer.optimizers[0].zero_grad()
+        done = []
+        for part in parts:
+            share = len(part.sources) / len(batch.sources) if self._accumulates else 1.0
+            loss: torch.Tensor = self(part, share)
+            done.append((loss.detach(), self.losses.tally, self.losses.routing))
+            if part is not parts[-1]:
+                with torch.autocast(self.device.type, enabled=False):
+                    loss.backward()
+        losses, tallies, routing = zip(*done, strict=True)
+        self.losses = replace(
+            self.losses, tally=team.total(sum(tallies)), routing=None if routing[0] is None else sum(routing)
+        )
+        mean = team.mean(sum(losses))
         if not torch.isfinite(mean):
             rate = self._optimiser.learning_rate
             raise Diverged(
@@ -82,6 +98,11 @@ class Training(pl.LightningModule):
                 "raise warmup_fraction"
             )
         return loss
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Called between the training step and its last backward pass: keeps the gradients of earlier micro-batches."""
+        if not self._accumulates:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def configure_optimizers(self) -> Any:
         optimiser, schedule = build_optimiser(self.network, self._optimiser)
@@ -138,7 +159,7 @@ def _without_copies(device: str) -> AbstractContextManager[Any]:
 def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names: Sequence[str]) -> Losses:
     """The weighted mean cross-entropy over all text tokens of `batch`, and a tally with a row for each of `names`.
 
-    In a team `batch` is this process's share, and the loss its part of that mean (see `Losses`).
+    Of some of a step's rows (in a team, or a micro-batch), the loss is their part of that mean (see `Losses`).
 
     Only positions whose next token has a weight pass the vocabulary projection, which skips images and padding.
     """
@@ -151,7 +172,8 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
         decoder.lm_head(predicting).float(), batch.tokens[row, place + 1].long(), reduction="none"
     )
     weighted = losses * loss_weights
-    loss = weighted.sum() / team.mean(loss_weights.sum()).clamp_min(1e-8)
+    step_weight = loss_weights.sum() if batch.step_weight is None else batch.step_weight
+    loss = weighted.sum() / team.mean(step_weight).clamp_min(1e-8)
 
     device = loss.device
     row_sums = torch.zeros(rows, 4, dtype=torch.float64, device=device)

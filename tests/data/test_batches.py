@@ -213,7 +213,7 @@ class Counter(pl.LightningModule):
 @pytest.mark.parametrize("workers", [0, 2], indirect=True)
 def test_lightning_goes_on_at_the_step_of_its_checkpoint(tmp_path: Any, workers: int) -> None:
     def batch(step: int) -> Batch:
-        return Batch(*[torch.full((1, 1), step)] * 5, ("a",))
+        return Batch(*[torch.full((1, 1), step)] * 5, ("a",), (0,))
 
     def fit(stop_at: int | None, checkpoint: str | None) -> list[int]:
         module = Counter(stop_at)

@@ -272,6 +272,17 @@ def test_workers_that_instruction_tuning_cannot_have_come_with_the_remedy(capsys
     assert "With these" not in capsys.readouterr().out
 
 
+def test_fewer_rows_at_a_time_take_less_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the error proposes is enough."""
+    plan = ("plan", "final_models", "--only", "3B", "--scale", "paper", "--results", "none", "--store", "none")
+    one = ("--set", "hardware.count=8", "--set", "encoder.batch_size=64")
+    assert main([*plan, *one]) == 2
+    error = capsys.readouterr().err
+    hint = re.search(r"or compute fewer rows at a time \(--set (resources\.micro_batch=(\d+))\)", error)
+    assert hint and main([*plan, *one, "--set", hint[1]]) == 0
+    assert main([*plan, *one, "--set", f"resources.micro_batch={2 * int(hint[2])}"]) == 2
+
+
 def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.CaptureFixture[str]) -> None:
     """And that number does."""
     plan = ("plan", "final_models", "--only", "3B", "--scale", "paper", "--results", "none", "--store", "none")
@@ -281,6 +292,7 @@ def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "3B / seed 0" in error
     assert "do not fit 1 GPU of 80 GB; use 2 GPUs (--set hardware.count=2)" in error
+    assert "resources.micro_batch" not in error, "as weights, gradients and moments alone do not fit"
     capsys.readouterr()
     assert main([*plan, *few, "--set", "hardware.count=2"]) == 0
     hint = re.search(r"set `(workers: {.*})` in the scale", capsys.readouterr().out)

@@ -15,13 +15,14 @@ from torch import nn
 
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Resources, Stage
 from mm1_lab.config.scale import EvaluationSettings, Optimiser
-from mm1_lab.data.batches import share_resources
+from mm1_lab.data.batches import Batch, MixtureBatches, share_resources
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train import recorder
 from mm1_lab.train.module import Losses, Training
 from mm1_lab.train.progress import Diverged, Progress
 from mm1_lab.train.stages import run_stage
+from tests.train.conftest import assert_alike
 
 Finished = Callable[[Stage], Path]
 
@@ -327,3 +328,63 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
     expected, actual = (load_file(folder / "model.safetensors") for folder in (finished(decoder_stage), tmp_path))
     assert all(torch.equal(weights, actual[name]) for name, weights in expected.items())
     assert not list(tmp_path.glob("last.ckpt*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "parts"),
+    [("decoder", 3, [2] * 9), ("experts", 3, [2] * 9), ("multimodal", 3, [2] * 12), ("sft", 1, [1] * 12)],
+)
+def test_micro_batches_add_up_to_a_step(
+    kind: str,
+    most: int,
+    parts: list[int],
+    request: pytest.FixtureRequest,
+    finished: Finished,
+    squares: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The decoder's six steps have four rows, then two, MM1's four, and tuning's two."""
+    stage = request.getfixturevalue(f"{kind}_stage")
+    rows: list[int] = []
+    forward = Training.forward
+
+    def counted(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
+        rows.append(len(batch.sources))
+        return forward(self, batch, share)
+
+    whole = finished(stage)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    monkeypatch.setattr(Training, "forward", counted)
+    share_resources(Resources(micro_batch=most))
+    try:
+        inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
+        run_stage(stage, folder, inputs, squares, lambda progress: None)
+    finally:
+        share_resources(Resources())
+    assert rows == parts
+    if kind == "experts":  # the balance loss is of fewer rows, so that only the first step is the same
+        first = [first_points(one) for one in (whole, folder)]
+        assert "busiest_expert/layer_1" in first[0] and first[1] == pytest.approx(first[0], rel=1e-5)
+    else:
+        assert_alike(whole, folder)
+
+
+def first_points(folder: Path) -> dict[str, float]:
+    with (folder / "training.csv").open() as file:
+        return {row["name"]: float(row["value"]) for row in csv.DictReader(file) if row["step"] == "1"}
+
+
+def test_a_batch_is_split_with_its_images(squares: Data, multimodal_stage: MultimodalStage) -> None:
+    sources = {name: squares.source(name, 0) for name in multimodal_stage.shares}
+    whole = MixtureBatches.of(multimodal_stage, sources, squares.tokenizer)(0)
+    parts = whole.split(3)
+    assert [len(part.sources) for part in parts] == [1, 1, 2]
+    for name in ("tokens", "weights", "documents", "positions", "images"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+    tokens = multimodal_stage.connector.image_tokens
+    for part in parts:
+        assert (part.tokens == squares.tokenizer.image).sum() == len(part.images) * tokens
+        assert part.step_weight == whole.weights[:, 1:].sum()
+    assert len({len(part.images) for part in parts}) > 1, "or the test shows nothing"

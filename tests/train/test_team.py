@@ -1,6 +1,5 @@
 """Two processes train as one does: the same losses and weights, resumed bit for bit, and finished by one alone."""
 
-import csv
 import json
 import multiprocessing
 import os
@@ -16,7 +15,8 @@ from safetensors.torch import load_file
 from torch import distributed, nn
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Stage
+from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
+from mm1_lab.data.batches import share_resources
 from mm1_lab.data.types import Data
 from mm1_lab.train import recorder
 from mm1_lab.train.module import Losses, Training
@@ -24,6 +24,7 @@ from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
 from mm1_lab.train.stages import run_stage
+from tests.train.conftest import assert_alike, curve
 
 Finished = Callable[[Stage], Path]
 REPOSITORY = Path(__file__).parents[2]
@@ -77,26 +78,6 @@ def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, 
     finally:
         Recorder.on_train_batch_end = keep  # type: ignore[method-assign]
         recorder.CHECKPOINT_SECONDS = 60.0
-
-
-def curve(folder: Path) -> list[float]:
-    with (folder / "training.csv").open() as file:
-        return [float(row["value"]) for row in csv.DictReader(file)]
-
-
-def assert_alike(expected: Path, actual: Path) -> None:
-    assert curve(actual) == pytest.approx(curve(expected), rel=1e-5, abs=1e-6)
-    for name in ("model.safetensors", "text.safetensors"):
-        if (expected / name).exists():
-            right, found = load_file(expected / name), load_file(actual / name)
-            assert right.keys() == found.keys()
-            for key, value in right.items():
-                if key.endswith("k_proj.bias"):
-                    continue  # without effect on attention: its gradients are rounding errors, which Adam makes large
-                assert ((found[key] - value).abs() < 2e-4).all(), key
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (expected, actual)]
-    for key in ("tokens", "rows", "parameters"):
-        assert summaries[0][key] == summaries[1][key]
 
 
 def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +239,21 @@ def test_more_workers_than_rows_are_refused(decoder_stage: DecoderStage, squares
     in_team(3, tmp_path, work)
 
 
+def test_a_team_adds_up_micro_batches(
+    multimodal_stage: MultimodalStage, finished: Finished, squares: Data, tmp_path: Path
+) -> None:
+    inputs = {name: finished(needed) for name, needed in multimodal_stage.inputs.items()}
+    folder = tmp_path / "team"
+    folder.mkdir()
+
+    def work() -> None:
+        share_resources(Resources(micro_batch=1))
+        run_stage(multimodal_stage, folder, inputs, squares, lambda progress: None)
+
+    in_team(2, tmp_path, work)
+    assert_alike(finished(multimodal_stage), folder)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "attention": "varlen"}, {"compile": True}])
 def test_torchrun_starts_a_team(
@@ -274,6 +270,7 @@ from torch import distributed
 sys.path.insert(0, {str(REPOSITORY)!r})
 from mm1_lab.config import MultimodalStage
 from mm1_lab.train.stages import run_stage
+from tests.train.conftest import assert_alike, curve
 from tests.conftest import Squares
 distributed.init_process_group("gloo")
 stage = MultimodalStage.model_validate_json({stage.model_dump_json()!r})

@@ -51,7 +51,11 @@ class DecoderStage(Stage):
             steps * phase.batch_size * phase.sequence_length * flops_per_position(size, phase.sequence_length, 3)
             for steps, phase in zip(training.phase_steps(), training.phases, strict=True)
         )
-        largest = max(training.phases, key=lambda phase: phase.batch_size * phase.sequence_length)
+        micro_batch = scale.resources.micro_batch
+        largest = max(
+            training.phases,
+            key=lambda phase: min(phase.batch_size, micro_batch or phase.batch_size) * phase.sequence_length,
+        )
         return training_cost(
             [
                 Part("decoder", self.positions(), flops),
@@ -62,6 +66,7 @@ class DecoderStage(Stage):
             active=active_parameters(network.total, size),
             itemsize=itemsize,
             rows=largest.batch_size,
+            micro_batch=micro_batch,
             activations=largest.sequence_length
             * (
                 decoder_activations(size, itemsize, self.gradient_checkpointing)

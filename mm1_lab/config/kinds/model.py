@@ -245,6 +245,7 @@ def _cost(stage: ModelStage, network: Network, scale: Scale, per_trained: float 
         active=active_parameters(network.total, size),
         itemsize=itemsize,
         rows=training.batch_size,
+        micro_batch=scale.resources.micro_batch,
         activations=stage.sequence_length * decoder_activations(size, itemsize, checkpointing)
         + (stage.sequence_length - images * tokens) * logit_bytes(vocabulary, itemsize)
         + most_images * patches * encoder_activations(encoder, itemsize, checkpointing) * (passes["encoder"] > 1),

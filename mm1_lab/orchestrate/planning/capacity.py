@@ -1,5 +1,7 @@
 """The GPUs that a stage of a given cost takes: the smallest group that holds it, and what each GPU then holds."""
 
+from dataclasses import replace
+
 from mm1_lab.config import Cost, Hardware, RequestError, Scale
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
@@ -11,7 +13,7 @@ USABLE = 0.9
 def group_of(cost: Cost, hardware: Hardware) -> int | None:
     """The smallest number of GPUs (a power of two) that can hold the stage if the state is sharded over them and
     the batch is split over all GPUs; None if the activations alone do not fit."""
-    room = USABLE * hardware.memory - cost.activations * -(-cost.rows // hardware.count)
+    room = USABLE * hardware.memory - cost.activations * cost.rows_at_once(hardware.count)
     if cost.state <= room:
         return 1
     if cost.whole:
@@ -29,7 +31,7 @@ def bytes_per_gpu(cost: Cost, hardware: Hardware) -> float | None:
     if group is None:
         return None
     own = cost.state if group == 1 else (cost.state - cost.copies) / group + cost.copies + 2 * cost.layer
-    return own + cost.activations * -(-cost.rows // hardware.count)
+    return own + cost.activations * cost.rows_at_once(hardware.count)
 
 
 def workers_needed(cost: Cost, hardware: Hardware) -> int | None:
@@ -67,13 +69,24 @@ def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) ->
                 f"{short(hardware.memory, 'B')}; shorten sequence_length, or set gradient_checkpointing=true (--set)"
             )
         count *= 2
-    rows = -(-cost.rows // hardware.count)
+    rows = cost.rows_at_once(hardware.count)
+    fewer = ""
+    if micro_batch := _sufficient_micro_batch(cost, hardware):
+        fewer = f", or compute fewer rows at a time (--set resources.micro_batch={micro_batch})"
     how = f"the scale's `workers`: {count}" if workers > 1 else f"--set hardware.count={count}"
     raise RequestError(
         f"{label}: {short(cost.state, 'B')} of weights, gradients and moments, plus {rows} rows per GPU of "
         f"{short(cost.activations, 'B')} each, do not fit {counted(hardware.count, 'GPU')} of "
-        f"{short(hardware.memory, 'B')}; use {count} GPUs ({how}) or a smaller batch_size"
+        f"{short(hardware.memory, 'B')}; use {count} GPUs ({how}){fewer}"
     )
+
+
+def _sufficient_micro_batch(cost: Cost, hardware: Hardware) -> int:
+    """The largest number of rows, halved repeatedly, that the hardware can compute at a time; 0 if there is none."""
+    rows = cost.rows_at_once(hardware.count) // 2
+    while rows and (group_of(replace(cost, micro_batch=rows), hardware) or hardware.count + 1) > hardware.count:
+        rows //= 2
+    return rows
 
 
 def machine_slots(scale: Scale) -> int:
