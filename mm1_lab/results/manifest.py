@@ -13,6 +13,9 @@ from mm1_lab.files import RESULTS, locked, write_csv, write_json
 from mm1_lab.formatting import command_line
 from mm1_lab.results.schema import SCHEMA, TRIAL_COLUMNS, TrialRow, read_json
 
+COMPUTING = ("hardware", "resources", "retries", "reuse_processes", "workers")
+"""Settings of a scale that change how trials are computed, but not which trials there are."""
+
 
 class Manifest(Config):
     """The contents of `sweep.json`."""
@@ -41,13 +44,19 @@ class Manifest(Config):
         return command_line(*words, settings=self.overrides, data=data, results=results)
 
 
+def deciding(overrides: Iterable[str]) -> tuple[str, ...]:
+    """Those overrides that decide which trials there are, not on what they are computed."""
+    return tuple(setting for setting in overrides if setting.partition("=")[0].strip().split(".")[0] not in COMPUTING)
+
+
 def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
     """The folder name of a sweep run with these overrides and data: `data_mix,train.steps=200,data=books-1f9ac2`.
 
-    Neither the order of overrides nor the spelling of a value (`[0,4]`, `[0, 4]`) matters. Names that had to be
-    changed for the file system, or in which a value has a comma, end with a hash of the exact settings.
+    Overrides of resources are left out. Neither the order of the others nor the spelling of a value (`[0,4]`, `[0, 4]`)
+    matters. Names that had to be changed for the file system, or in which a value has a comma, end with a hash of the
+    exact settings.
     """
-    given = (setting.partition("=") for setting in overrides)
+    given = (setting.partition("=") for setting in deciding(overrides))
     settings = {key.strip(): _spelt(value) for key, _, value in given}
     parts = [sweep, *(f"{key}={value}" for key, value in sorted(settings.items()))]
     if data_name != "world":

@@ -33,7 +33,7 @@ from mm1_lab.formatting import command_line
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, merge_manifest
+from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 
 if TYPE_CHECKING:
     from mm1_lab.data.shards.decoding import ImageDecoder
@@ -108,7 +108,7 @@ class Request:
             variant=self.variant,
             sweep=self.sweep,
             scale=self.scale_name,
-            overrides=self.overrides,
+            overrides=deciding(self.overrides),
             data=self.data,
             data_name=self.data_name,
             shots=self.scale.evaluate.shots,
