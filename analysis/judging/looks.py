@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.judging.claims import Claim, claim_of, grounds, judge_claims
 from analysis.judging.lessons import Lesson, claims_of, known_lessons
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
-from analysis.judging.statements import p_columns, say
+from analysis.judging.statements import DECIDED, p_columns, say
 from analysis.judging.validity import failed_gates, validity_rows
 from analysis.judging.verdicts import combined, lesson_parts, lessons_about
 from analysis.statistics import LEVEL
@@ -60,7 +60,7 @@ def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = 
     is_last = bool(looks) and len(study.seeds) >= looks[-1]
     for name, verdict, now, claims in _lesson_questions(study, list(lessons), failed) or _own_questions(study, failed):
         chance = max((chance_yet(p, len(study.seeds), looks[-1]) for p in now.values()), default=float("nan"))
-        if verdict not in ("", "undecided", "not judged"):
+        if verdict in DECIDED:
             lines.append(f"{name}: {verdict}")
         elif is_last:
             lines.append(f"{name}: undecided by itself; `lessons.md` corrects it together with what is decided")

@@ -110,6 +110,16 @@ def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> 
     assert line.startswith("ours: open, a chance of") and arms == ["base", "little", "none"]
 
 
+def test_a_claim_that_one_score_alone_supports_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = growing(4)
+    rows = judge_claims(study)
+    monkeypatch.setattr(
+        "analysis.judging.looks.judge_claims", lambda *_: rows.assign(verdict="by wording only", now_supported=0.01)
+    )
+    lines, arms = standing(study, ())
+    assert all(": open, a chance of" in line for line in lines) and arms == ["base", "much", "little", "none"]
+
+
 def test_levels_are_told_beforehand() -> None:
     assert "0.0026 after 4" in looks_text(LOOKS) and "5% in all" in looks_text(LOOKS)
 
