@@ -49,4 +49,4 @@ class SampleRow:
     prediction: str
     score: float
     picture: bytes | None
-    """PNG; stored once, under its hash."""
+    """PNG or JPEG; stored once, under its hash."""

@@ -215,14 +215,16 @@ def _sample(
         references=question.references,
         prediction=prediction,
         score=points,
-        picture=_png(question.pictures[0], side) if question.pictures else None,
+        picture=_image_file(question.pictures[0], side) if question.pictures else None,
     )
 
 
-def _png(picture: Picture, side: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture.pixels(side)).save(buffer, format="PNG")
-    return buffer.getvalue()
+def _image_file(picture: Picture, side: int) -> bytes:
+    """PNG, or JPEG where that is less than half as large, as for photographs."""
+    image, png, jpeg = Image.fromarray(picture.pixels(side)), io.BytesIO(), io.BytesIO()
+    image.save(png, format="PNG")
+    image.save(jpeg, format="JPEG", quality=90, subsampling=0)
+    return jpeg.getvalue() if 2 * jpeg.tell() < png.tell() else png.getvalue()
 
 
 @torch.inference_mode()

@@ -211,7 +211,8 @@ class Ledger:
         values = {name: getattr(sample, name) for name in SampleRow.__slots__ if name != "picture"}
         picture = None
         if sample.picture is not None:
-            picture = f"{hashlib.sha256(sample.picture).hexdigest()[:16]}.png"
+            ending = "jpg" if sample.picture.startswith(b"\xff\xd8") else "png"
+            picture = f"{hashlib.sha256(sample.picture).hexdigest()[:16]}.{ending}"
             path = self.results / "pictures" / picture
             if not path.exists():
                 files.write_bytes(path, sample.picture)

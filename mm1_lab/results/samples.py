@@ -41,8 +41,9 @@ class Sampled:
 
 
 def data_uri(picture: Path) -> str:
-    """A PNG file as a data URI, for embedding in a page."""
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    """A PNG or JPEG file as a data URI, for embedding in a page."""
+    kind = "jpeg" if picture.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:

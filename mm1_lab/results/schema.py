@@ -3,7 +3,7 @@
 ```
 RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json samples.json.gz DONE
 RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, for benchmarks without public references
-RESULTS/pictures/SHA.png      images of samples, shared by trials
+RESULTS/pictures/SHA.png|.jpg images of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
 STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json code.json DONE

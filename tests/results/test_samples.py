@@ -2,13 +2,19 @@
 
 import gzip
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mm1_lab.config import RequestError
+from mm1_lab.evaluate.run import _image_file
 from mm1_lab.files import write_json, write_text
+from mm1_lab.results import Ledger
 from mm1_lab.results.samples import read_samples, samples_page
 from mm1_lab.results.schema import SAMPLES
+from mm1_lab.rows import SampleRow, ScoreRow
 
 ASKED = {"shots": 0, "question": "test-0", "prompt": "<b>?", "references": ["a", "A"], "prediction": "a", "score": 80.0}
 
@@ -60,3 +66,19 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(data)
     with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: cannot be read"):
         read_samples(tmp_path, {"base": "f0"})
+
+
+def test_a_photograph_is_kept_as_jpeg_and_a_drawing_as_png(tmp_path: Path) -> None:
+    """The first is much smaller as JPEG; of the second JPEG would lose the sharp edges for nothing."""
+    noise = np.random.default_rng(0).normal(128, 8, (96, 96, 3)).astype(np.uint8)
+    kept = []
+    for pixels in (noise, np.full((96, 96, 3), 7, np.uint8)):
+        file = _image_file(SimpleNamespace(pixels=lambda side, pixels=pixels: pixels), 96)  # type: ignore[arg-type]
+        rows = [ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 1.0, "red", True, None)]
+        sample = SampleRow("vqa", 0, "q", "colour", "", (), "red", 1.0, file)
+        ledger, name = Ledger(tmp_path, tmp_path / "store"), f"{len(file)}"
+        ledger.write_scores(name, rows, [], [sample], {}, None)
+        (read,) = read_samples(tmp_path, {"base": name})
+        kept.append(read.data.partition(";")[0])
+        assert np.asarray(Image.open(read.picture or "")).shape == (96, 96, 3)
+    assert kept == ["data:image/jpeg", "data:image/png"]
