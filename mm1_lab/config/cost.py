@@ -59,8 +59,8 @@ class Cost:
     """Bytes of its checkpoint on disk."""
     rows: int
     """Rows (for an encoder: images) per batch."""
-    micro_batch: int = 0
-    """Rows that a GPU computes at a time; 0: all of its rows."""
+    micro_batch: int | None = None
+    """Rows that a GPU computes at a time; 0: all of its rows. None: the stage's batches cannot be divided."""
     copies: float = 0.0
     """Bytes of `state` that each GPU of a group holds in full: half-precision weights kept for the backward pass."""
     whole: bool = False
@@ -150,7 +150,7 @@ def training_cost(
     active: int,
     itemsize: int,
     rows: int,
-    micro_batch: int = 0,
+    micro_batch: int | None = None,
     activations: float = 0.0,
     layer: float = 0.0,
     checkpointing: bool = False,

@@ -24,6 +24,7 @@ from mm1_lab.config import (
     Network,
     PretrainedDecoder,
     Recipe,
+    RequestError,
     Scale,
     SftRecipe,
     load_scale,
@@ -37,7 +38,7 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, cast_matrices, connector_flops, count_parameters, read_rows
 from mm1_lab.model.decoder import decoder_config, make_decoder
-from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, workers_needed
+from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, check_group, group_of, workers_needed
 from mm1_lab.train.module import language_loss
 from mm1_lab.train.stages import KINDS
 
@@ -281,6 +282,18 @@ def test_fewer_rows_at_a_time_take_less_memory(capsys: pytest.CaptureFixture[str
     hint = re.search(r"or compute fewer rows at a time \(--set (resources\.micro_batch=(\d+))\)", error)
     assert hint and main([*plan, *one, "--set", hint[1]]) == 0
     assert main([*plan, *one, "--set", f"resources.micro_batch={2 * int(hint[2])}"]) == 2
+
+
+def test_an_encoder_s_batch_is_not_to_be_divided() -> None:
+    """A contrastive loss compares all of its pairs, so `resources.micro_batch` is no remedy there."""
+    hardware = Hardware(gpu="h100", count=2)
+    size: Any = {"parts": (), "rows": 64} | dict.fromkeys(("parameters", "active", "state", "layer", "weights"), 0)
+    size["checkpoint"] = 0.0
+    for micro_batch, proposed in ((0, True), (None, False)):
+        cost = Cost(**size, activations=hardware.memory / 4, micro_batch=micro_batch)
+        with pytest.raises(RequestError) as error:
+            check_group(cost, hardware, "encoder")
+        assert ("resources.micro_batch" in str(error.value)) == proposed
 
 
 def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.CaptureFixture[str]) -> None:

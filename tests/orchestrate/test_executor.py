@@ -205,7 +205,7 @@ def test_a_gpu_s_lack_of_memory_is_told_in_short_with_what_to_do(tmp_path: Path)
     assert outcome.kind == "out of memory"
     assert outcome.reason == (
         "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of "
-        "which 1.20 GiB is free; take a smaller resources.micro_batch or sequence_length, or "
+        "which 1.20 GiB is free; take resources.micro_batch=1, a smaller batch_size or sequence_length, or "
         "gradient_checkpointing=true (--set)"
     )
 

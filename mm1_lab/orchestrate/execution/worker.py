@@ -81,7 +81,7 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
             return Outcome("lost", str(error))
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             told = ". ".join(reason.split(". ")[:3])  # of CUDA's long message what was asked for, and the GPU's size
-            remedy = "a smaller resources.micro_batch or sequence_length, or gradient_checkpointing=true"
+            remedy = "resources.micro_batch=1, a smaller batch_size or sequence_length, or gradient_checkpointing=true"
             return Outcome("out of memory", f"{told.removesuffix('.')}; take {remedy} (--set)")
         return Outcome("failed", reason)
 

@@ -83,7 +83,7 @@ def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) ->
 
 def _sufficient_micro_batch(cost: Cost, hardware: Hardware) -> int:
     """The largest number of rows, halved repeatedly, that the hardware can compute at a time; 0 if there is none."""
-    rows = cost.rows_at_once(hardware.count) // 2
+    rows = 0 if cost.micro_batch is None else cost.rows_at_once(hardware.count) // 2
     while rows and (group_of(replace(cost, micro_batch=rows), hardware) or hardware.count + 1) > hardware.count:
         rows //= 2
     return rows
