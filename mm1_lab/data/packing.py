@@ -8,6 +8,7 @@ remaining space. Candidates that do not fit are skipped, but so few are consider
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -137,6 +138,10 @@ class Packer:
                     f"{self.limits.sequence} tokens and {self.limits.max_images} images"
                 )
 
+    @cached_property
+    def _next_turn_tokens(self) -> list[int]:
+        return self.tokenizer.encode(self.next_turn)
+
     def length(self, document: Document) -> int:
         """Number of positions that `document` occupies."""
         return len(self._encode(document).tokens)
@@ -159,7 +164,7 @@ class Packer:
                 tokens += ids
                 weights += [1.0 if is_answer else prompt_weight] * len(ids)
                 if after_answer:
-                    begin = tokenizer.encode(self.next_turn)
+                    begin = self._next_turn_tokens
                     count = len(begin) if begin and ids[: len(begin)] == begin else 1
                     weights[-len(ids) :] = [1.0] * count + weights[-len(ids) :][count:]
                 after_answer = is_answer

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mm1_lab.config import EvaluationSettings, EvaluationStage, PretrainedDecoder
+from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, PretrainedDecoder
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
@@ -55,6 +55,11 @@ class TooLong:
         return f"at most {self.most} fit: --set evaluate.shots=[{shots}], or --set a larger sequence_length"
 
 
+def context_length(model: ModelStage) -> int:
+    """The most positions that the model reads: what its decoder was pre-trained on, or else its own rows."""
+    return model.decoder.longest if isinstance(model.decoder, PretrainedDecoder) else model.sequence_length
+
+
 def longest_prompt(writer: PromptWriter, benchmark: Benchmark, shots: int) -> int:
     """Tokens of the benchmark's longest prompt, the answer included."""
     prompts = (
@@ -75,9 +80,7 @@ def too_long(
     """
     limits: dict[tuple[int, bool, PromptWriter], EvaluationStage] = {}
     for stage in stages:
-        ready = stage.model.decoder
-        longest = ready.longest if isinstance(ready, PretrainedDecoder) else stage.model.sequence_length
-        limits.setdefault((longest, stage.model.tuned, PromptWriter.of(stage, tokenizer)), stage)
+        limits.setdefault((context_length(stage.model), stage.model.tuned, PromptWriter.of(stage, tokenizer)), stage)
     for (longest, _, writer), stage in limits.items():
         benchmarks = benchmarks_of(stage)
         for one in benchmarks:

@@ -13,6 +13,7 @@ from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
+from mm1_lab.evaluate.fitting import context_length
 from mm1_lab.evaluate.generation import answer_one
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1, build_mm1, load_weights
@@ -59,7 +60,8 @@ class Chat:
     def say(self, request: str, pictures: Sequence[Picture] = ()) -> str:
         """The model's answer to a user turn; the images are placed before the words.
 
-        Raises RequestError, and leaves the conversation as it was, for a word that the miniature world does not have.
+        Raises RequestError, and leaves the conversation as it was, for a word that the miniature world does not have,
+        and where the model has no positions left.
         """
         tokenizer = self.data.tokenizer
         continues = len(self.so_far.tokens) > 1 and not self.is_world
@@ -72,6 +74,11 @@ class Chat:
             text = f"this model knows only the world's words, and {error} is none of them"
             raise RequestError(text) from None
         stop, longest = (("tell :",), NEW_WORLD_TOKENS) if self.is_world else ((USERS_TURN,), NEW_TOKENS)
+        used, context = len(self.so_far.tokens) + len(turn.tokens), context_length(self.stage)
+        if used >= context:
+            text = f"with this turn the conversation has {used} tokens, of which the model reads at most {context}"
+            raise RequestError(f"{text}; /new starts over")
+        longest = min(longest, context - used)
         answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, longest, lines=not self.is_world)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

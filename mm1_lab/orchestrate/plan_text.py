@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from textwrap import wrap
-from typing import Any
 
 from mm1_lab.config import Cost, Hardware, RequestError, Scale, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
@@ -18,9 +16,9 @@ from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import plan_costs
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, wall_seconds
+from mm1_lab.orchestrate.planning.reasons import known_stages, why_new, with_quality
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
-from mm1_lab.results.summary import encoder_quality
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 _kind = attrgetter("stage.KIND")
@@ -96,7 +94,7 @@ def _kinds(
     plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
 ) -> list[str]:
     """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
-    known = list(_known_stages(ledger)) if expected else []
+    known = list(known_stages(ledger)) if expected else []
     alike: dict[tuple[str, ...], list[PlannedStage]] = defaultdict(list)
     for planned in sorted(plan.stages.values(), key=_kind):
         if planned.state == "wait":
@@ -104,7 +102,7 @@ def _kinds(
                 needed.KIND for needed in planned.stage.inputs.values() if needed.fingerprint in expected
             )
         else:
-            why = _why(planned, known) if planned.state == "run" else planned.why
+            why = why_new(planned, known) if planned.state == "run" else planned.why
         alike[planned.stage.KIND, STATES[planned.state], why].append(planned)
     rows = []
     for (kind, state, why), stages in alike.items():
@@ -158,16 +156,16 @@ def _stage_rows(
     plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
 ) -> Iterator[list[object]]:
     """A row per stage; `costs` and `expected` (seconds) cover the missing stages."""
-    known = list(_known_stages(ledger)) if expected else []
+    known = list(known_stages(ledger)) if expected else []
     for planned in sorted(plan.stages.values(), key=_kind):
         key = planned.fingerprint
         row = [planned.stage.KIND, key, planned.stage.seed, STATES[planned.state]]
         if key in expected:
             seconds = expected[key]
             time = "unknown" if seconds is None else duration(seconds)
-            yield [*row, _why(planned, known), *_cost_columns(costs[key], hardware), time]
+            yield [*row, why_new(planned, known), *_cost_columns(costs[key], hardware), time]
         else:
-            yield [*row, _with_quality(planned, ledger), *[""] * (11 if hardware else 8)]
+            yield [*row, with_quality(planned, ledger), *[""] * (11 if hardware else 8)]
 
 
 def _all_time(plan: Plan, expected: Mapping[str, float | None], slots: int) -> str:
@@ -261,45 +259,3 @@ def _parts(missing: Iterable[PlannedStage], costs: Costs) -> Iterator[tuple[str,
         seen.add(key)
         for part in cost.parts:
             yield planned.fingerprint, planned.stage.KIND, part.name, short(part.positions), short(part.flops)
-
-
-def _with_quality(planned: PlannedStage, ledger: Ledger) -> str:
-    """Why a stage does not run; for a finished encoder also its quality."""
-    if planned.state != "done" or not planned.stage.TRAINS:
-        return planned.why
-    quality = encoder_quality(ledger.summary(planned.fingerprint))
-    return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
-
-
-def _known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """Flattened configurations of the stages in the store."""
-    for path in ledger.store.glob("*/stage.json"):
-        if ledger.has_weights(path.parent.name):
-            try:
-                values = json.loads(path.read_text(encoding="utf-8"))
-                yield {"kind": values["kind"], "version": values["version"]} | flat(values["stage"])
-            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                continue  # reported when the stage is loaded; here only a remark is lost
-
-
-def _why(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
-    """Why a stage runs; for a new one, what changed if a finished stage differs in at most two settings."""
-    if planned.why != "new":
-        return planned.why
-    stage = planned.stage
-    own = {"kind": stage.KIND, "version": stage.VERSION} | flat(stage.model_dump(mode="json"))
-    for other in known:
-        if other["kind"] != stage.KIND or other["seed"] != stage.seed:
-            continue
-        changed = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
-        if 1 <= len(changed) <= 2:
-            return "new: " + ", ".join(f"{name} {other.get(name)} → {own.get(name)}" for name in changed)
-    return planned.why
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested dictionaries to dotted paths."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found

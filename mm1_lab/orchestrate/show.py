@@ -7,7 +7,7 @@ import yaml
 
 from mm1_lab.config import Recipe, RequestError, nearest
 from mm1_lab.formatting import text_table
-from mm1_lab.orchestrate.plan_text import flat
+from mm1_lab.orchestrate.planning.reasons import flat
 from mm1_lab.orchestrate.planning.request import Request
 
 

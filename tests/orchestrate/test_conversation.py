@@ -52,7 +52,8 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     backend = bpe_tokenizer(["User: why?\nAssistant: so it is.\n"], 300, tmp_path).backend
     backend.normalizer = Prepend("_")
     words = BackendTokenizer(backend, *map(backend.token_to_id, SPECIAL.values()))
-    stage = resolve("arm", Recipe(sft=SftRecipe()), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
+    scale = load_scale("smoke", SCALES, ["sft.sequence_length=1200"])
+    stage = resolve("arm", Recipe(sft=SftRecipe()), scale, 0, WORLD_DATA).evaluation.model
     data: Any = SimpleNamespace(tokenizer=words, identity=SimpleNamespace(kind="shards"))
     torch.manual_seed(1)
     chat = Chat(stage, build_mm1(stage, words).eval(), data)
@@ -60,6 +61,18 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     parts = [chat_prompt("why?"), f" {first}", f"\n{chat_prompt('how?')}", f" {second}"]
     assert chat.so_far.tokens == (words.begin, *(token for part in parts for token in words.encode(part)))
     assert max(len(words.encode(first)), len(words.encode(second))) > 64
+
+
+def test_a_conversation_ends_where_the_model_reads_no_further(talk: Chat) -> None:
+    context = talk.stage.sequence_length
+    with pytest.raises(RequestError, match=f"the model reads at most {context}; /new starts over"):
+        for _ in range(context):
+            before = talk.so_far
+            talk.say("the color of the circle")
+            assert len(talk.so_far.tokens) <= context + 1  # the last answer is not read before the next turn
+    assert talk.so_far == before
+    talk.forget()
+    talk.say("the color of the circle")
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:

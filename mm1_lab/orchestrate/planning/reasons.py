@@ -1,0 +1,51 @@
+"""Says why a stage runs or not, for the plan."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mm1_lab.orchestrate.planning.plan import PlannedStage
+from mm1_lab.results import Ledger
+from mm1_lab.results.summary import encoder_quality
+
+
+def with_quality(planned: PlannedStage, ledger: Ledger) -> str:
+    """Why a stage does not run; for a finished encoder also its quality."""
+    if planned.state != "done" or not planned.stage.TRAINS:
+        return planned.why
+    quality = encoder_quality(ledger.summary(planned.fingerprint))
+    return ", ".join([planned.why, *(f"{name} {value:.2f}" for name, value in quality.items())])
+
+
+def known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Flattened configurations of the stages in the store."""
+    for path in ledger.store.glob("*/stage.json"):
+        if ledger.has_weights(path.parent.name):
+            try:
+                values = json.loads(path.read_text(encoding="utf-8"))
+                yield {"kind": values["kind"], "version": values["version"]} | flat(values["stage"])
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue  # reported when the stage is loaded; here only a remark is lost
+
+
+def why_new(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
+    """Why a stage runs; for a new one, what changed if a finished stage differs in at most two settings."""
+    if planned.why != "new":
+        return planned.why
+    stage = planned.stage
+    own = {"kind": stage.KIND, "version": stage.VERSION} | flat(stage.model_dump(mode="json"))
+    for other in known:
+        if other["kind"] != stage.KIND or other["seed"] != stage.seed:
+            continue
+        changed = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+        if 1 <= len(changed) <= 2:
+            return "new: " + ", ".join(f"{name} {other.get(name)} → {own.get(name)}" for name in changed)
+    return planned.why
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens nested dictionaries to dotted paths."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
