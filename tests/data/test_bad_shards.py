@@ -1,8 +1,10 @@
 """Bad data: each fault is one line that says what is wrong, where, and what to do."""
 
+import gzip
 import io
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -155,6 +157,20 @@ def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str
 def test_a_line_that_is_not_text(files: Any, line: bytes, message: str) -> None:
     (files.folder / "t.jsonl").write_bytes(b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n')
     assert re.search(message, refused(files, text=["t.jsonl"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"), [("t.json.gz", gzip.compress), ("t.jsonl.zst", lambda data: pa.compress(data, "zstd", True))]
+)
+def test_compressed_lines_that_are_damaged(files: Any, name: str, compress: Callable[[bytes], bytes]) -> None:
+    whole = compress("".join(f'{{"text": "{number}"}}\n' for number in Random(0).sample(range(99_999), 999)).encode())
+    path = files.folder / name
+    for content, line in ((whole[:-9], r"\d+"), (b'{"text": "not compressed"}\n', "0")):
+        path.write_bytes(content)
+        wanted = rf"{re.escape(name)}: is damaged or not compressed after line {line} \(.+\); fetch it again"
+        assert re.search(wanted, refused(files, text=[name]))
+    path.write_bytes(compress(b'{"text": "good"}\n["text"]\n'))
+    assert re.search(f"{re.escape(name)}, line 2: must be an object", refused(files, text=[name]))
 
 
 def test_half_characters_do_not_break_the_index(files: Any) -> None:

@@ -1,5 +1,6 @@
 """Users' data: every sample is found, in an order that is a formula, and nothing held out is trained on."""
 
+import gzip
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
@@ -380,6 +382,17 @@ def test_captions_from_json_and_failed_downloads(files: Any) -> None:
     files.jsonl("t.jsonl", ["some text"])
     data = files.open(captions=["c.tar"], text=["t.jsonl"])
     assert [document.text for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
+
+
+def test_compressed_lines_are_those_of_the_file_before(files: Any) -> None:
+    texts = [files.prose(9, number) for number in range(99)]
+    plain = files.jsonl("t.jsonl", texts).read_bytes()
+    middle = plain.index(b"\n", len(plain) // 2) + 1
+    (files.folder / "t.json.gz").write_bytes(gzip.compress(plain[:middle]) + gzip.compress(plain[middle:]))
+    (files.folder / "t.jsonl.zst").write_bytes(pa.compress(plain, "zstd", asbytes=True))
+    for name in ("t.jsonl", "t.json.gz", "t.jsonl.zst"):
+        text = files.open(text=[name]).collection("text")
+        assert [text.texts(row) for row in range(len(text))] == [[one] for one in texts]
 
 
 def test_images_may_stand_beside_the_parquet_file(files: Any) -> None:

@@ -4,7 +4,8 @@
                                           # a table (Parquet, CSV, JSON Lines) of images, or their paths, and captions
     synthetic: [dense-*.tar]              # same formats, with long, accurate captions; optional
     interleaved: [pages.parquet]          # OBELICS-like: columns images and texts
-    text: [text.parquet, more/*.jsonl]    # a column or key `text`; required, as the decoder is pre-trained on it
+    text: [text.parquet, c4-*.json.gz]    # a column or key `text`; required, as the decoder is pre-trained on it.
+                                          # JSON Lines end in .jsonl, or compressed in .gz or .zst
     sources:                              # further sources under names of your choice, for a recipe's data_mix
       charts: {reader: pairs, files: [charts.csv]}      # pairs, pages or text, or a reader of your own
     instructions:                         # conversations for instruction tuning; formats: conversations.py

@@ -4,13 +4,14 @@ Every error is a RequestError that names the file, the place in it and the remed
 """
 
 import csv
+import io
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,9 @@ import pyarrow.parquet as pq
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import first_line
 
-TABLES = (".parquet", ".arrow", ".jsonl", ".csv")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+"""How JSON Lines of this ending are compressed."""
+TABLES = (".parquet", ".arrow", ".jsonl", ".csv", *COMPRESSED)
 BATCH = 64
 """Rows of a Parquet or Arrow file converted to plain values at once; kept low as rows may contain images."""
 ESCAPED = 12
@@ -115,13 +118,13 @@ def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[s
 
 def _jsonl(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     most = ESCAPED * reading.longest + SPARE
-    with reading.path.open("rb") as stream:
+    with _open(reading.path) as stream:
         number = 0
-        while text := stream.readline(most):
+        while text := _line(stream, most, reading.path, number):
             number += 1
             where = f"{reading.path}, line {number}"
             if len(text) == most and not text.endswith(b"\n"):
-                while (rest := stream.readline(most)) and not rest.endswith(b"\n"):
+                while (rest := _line(stream, most, reading.path, number)) and not rest.endswith(b"\n"):
                     pass
                 reading.left_out["too long"] += 1
             elif text.strip():
@@ -129,6 +132,23 @@ def _jsonl(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tu
                 if not isinstance(row, dict):
                     raise RequestError(f"{where}: must be an object, but is a {type(row).__name__}; repair it")
                 yield where, row
+
+
+def _open(path: Path) -> BinaryIO:
+    """The bytes of the file, decompressed."""
+    if path.suffix not in COMPRESSED:
+        return path.open("rb")
+    return io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSED[path.suffix]), SPARE)
+
+
+def _line(stream: BinaryIO, most: int, path: Path, after: int) -> bytes:
+    """The next line, or `most` bytes of it."""
+    try:
+        return stream.readline(most)
+    except OSError as error:
+        raise RequestError(
+            f"{path}: is damaged or not compressed after line {after} ({first_line(error)}); fetch it again"
+        ) from None
 
 
 def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
@@ -155,7 +175,7 @@ def _first_not_utf_8(path: Path) -> int:
         )
 
 
-_READ = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl, ".csv": _csv}
+_READ = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl, ".csv": _csv, **dict.fromkeys(COMPRESSED, _jsonl)}
 
 
 def parse_json(text: bytes, where: str) -> Any:
