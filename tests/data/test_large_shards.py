@@ -114,6 +114,18 @@ def test_a_large_collection_shows_the_same_samples_as_a_small_one(files: Any, mo
 
 
 @pytest.mark.usefixtures("large")
+def test_rows_of_large_sources_take_neither_memory_nor_descriptors(files: Any) -> None:
+    write_texts(files)
+    data = files.open("sequence_length=96", text="t-*.jsonl")
+    rows, *_ = data.usual_rows("text")
+    _ = rows.counts  # packs the rows of every file
+    before = len(os.listdir("/proc/self/fd"))
+    packed = [rows.of_file(number) for number in range(len(data.collections["text"].shards))]
+    assert sum(map(len, packed)) == len(rows) and not any(array.flags.owndata for array in packed)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.usefixtures("large")
 def test_large_conversations_are_read_in_windows(files: Any) -> None:
     files.jsonl("t.jsonl", ["some text"] * 3)
     for number in range(4):

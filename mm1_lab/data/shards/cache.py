@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mm1_lab.config import RequestError
@@ -49,7 +50,15 @@ def kept(path: Path, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]
 
 
 def _array(path: Path) -> NDArray[np.int64]:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    """The array; unlike `np.load`'s memory maps, it keeps no file descriptor, as many are open at once."""
+    with path.open("rb") as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError
+        shape, is_transposed, kind = np.lib.format.read_array_header_1_0(stream)
+        begin = stream.tell()
+    with pa.memory_map(str(path)) as file:
+        flat = np.frombuffer(file.read_buffer(), np.uint8)[begin:].view(kind)
+    return flat.reshape(shape, order="F" if is_transposed else "C")
 
 
 def damaged(folder: Path) -> RequestError:

@@ -79,7 +79,7 @@ class Rows:
     def of_file(self, number: int) -> NDArray[np.int64]:
         """The packed rows of one file of a large collection, cached; the same for all seeds and epochs.
 
-        Returns the entries row by row, each preceded by the number of its row.
+        Returns the entries row by row, each preceded by the number of its row; samples are numbered within the file.
         """
         shard, start = self._collection.shards[number], int(self._collection.starts[number])
 
@@ -91,9 +91,7 @@ class Rows:
             packed[:, 0] -= start
             return np.column_stack([np.repeat(np.arange(len(rows)), list(map(len, rows))), packed])
 
-        packed = np.array(kept(self._folder / "rows" / f"{short_hash(shard.index, self._key)}.npy", pack))
-        packed[:, 1] += start
-        return packed
+        return kept(self._folder / "rows" / f"{short_hash(shard.index, self._key)}.npy", pack)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -119,7 +117,9 @@ class Rows:
 
         def load(number: int, row: int) -> NDArray[np.int64]:
             packed = of_file(number)
-            return packed[slice(*np.searchsorted(packed[:, 0], [row, row + 1])), 1:]
+            entries = packed[slice(*np.searchsorted(packed[:, 0], [row, row + 1])), 1:].copy()
+            entries[:, 0] += self._collection.starts[number]
+            return entries
 
         return WindowPlan(self.counts[:, 0], load, seed, self._collection.prefetch)
 
