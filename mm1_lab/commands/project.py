@@ -31,7 +31,7 @@ def index(options: argparse.Namespace) -> int:
     from mm1_lab.data.shards.indexing import index_data, local_workers
     from mm1_lab.files import machine_cpus
     from mm1_lab.orchestrate.planning.finding import find_scale
-    from mm1_lab.orchestrate.planning.request import base_tokenizer
+    from mm1_lab.orchestrate.planning.tokenizer import base_tokenizer
 
     if options.processes is not None and options.processes < 1:
         raise RequestError("--processes must be at least 1")
@@ -72,7 +72,7 @@ def show_data(options: argparse.Namespace) -> int:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.data_summary import summary_lines
         from mm1_lab.orchestrate.planning.finding import find_scale
-        from mm1_lab.orchestrate.planning.request import base_tokenizer
+        from mm1_lab.orchestrate.planning.tokenizer import base_tokenizer
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()

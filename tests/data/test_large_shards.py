@@ -24,7 +24,7 @@ from mm1_lab.data.pixels import decode
 from mm1_lab.data.shards import Shards, collection, index, indexing, remote, row_plan, shards
 from mm1_lab.data.shards.row_plan import WindowPlan
 from mm1_lab.data.types import Limits
-from mm1_lab.orchestrate.planning.request import base_tokenizer
+from mm1_lab.orchestrate.planning.tokenizer import base_tokenizer
 from tests.data.test_shards import epoch, keys
 from tests.pretrained import save_decoder, save_tokenizer
 

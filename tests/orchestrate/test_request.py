@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab import lab
-from mm1_lab.cli import make_parser
+from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results.manifest import read_manifest
@@ -55,6 +55,24 @@ def test_a_benchmark_added_later_leaves_the_folder_as_it_is(tmp_path: Path) -> N
     after = ask(tmp_path, file)
     assert after.folder == before.folder and after.trials[0].fingerprint != before.trials[0].fingerprint
     assert after.trials[0].evaluation.model == before.trials[0].evaluation.model
+
+
+def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands that ask nothing, such as `export`, go on."""
+    file = data_file(tmp_path / "a", 0)
+    line = json.dumps({"question": "Red?" * 500, "answers": ["yes"]})
+    (file.parent / "asked.jsonl").write_text(f"{line}\n", encoding="utf-8")
+    with file.open("a", encoding="utf-8") as text:
+        text.write("\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n")
+    common = ["--scale", "smoke", "--data", str(file), "--results", str(tmp_path), "--only", "captions+text"]
+    for command, asks in (["plan"], True), (["run", "--inline"], True), (["export"], False):
+        folder = [] if asks else [str(tmp_path / "model")]
+        assert main([*command, "data_mix", *folder, *common]) == 2
+        told = capsys.readouterr().err
+        assert ("benchmark 'asked': a question after 0 demonstrations takes" in told) == asks
+    assert "there are no weights for it" in told
 
 
 def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:

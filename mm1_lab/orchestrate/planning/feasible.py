@@ -29,17 +29,23 @@ def check_feasible(plan: Plan) -> None:
 
 
 def check_prompts(plan: Plan, request: Request) -> str:
-    """Raises RequestError if no arm of the sweep reads the world's prompts at the requested numbers of shots whole.
+    """Raises RequestError if a missing evaluation asks a model more of a named benchmark than it reads, or if no arm of
+    the sweep reads the world's prompts at the requested numbers of shots whole.
 
-    Returns a note on missing evaluations whose models do not, as other arms may have more tokens per picture, or be
-    asked more; empty if there are none. Prompts of a user's own benchmarks are checked when the request is loaded.
+    Returns a note on missing evaluations whose models do not read the world's, as other arms may have more tokens per
+    picture, or be asked more; empty if there are none.
     """
     stages = [stage for task in plan.tasks.values() for stage in task.stages if isinstance(stage, EvaluationStage)]
-    if not stages or request.data_path is not None:
+    in_world = request.data_path is None
+    if not stages or not (in_world or request.scale.benchmarks):
         return ""
     from mm1_lab.evaluate.fitting import of_the_world, too_long
+    from mm1_lab.evaluate.named import check_lengths
 
     tokenizer = request.open_data().tokenizer
+    check_lengths(stages, tokenizer, request.ledger.data_cache)
+    if not in_world:
+        return ""
     arms = []
     for arm, recipe in request.sweep.arms.items():
         with suppress(NotHere):  # not asked for

@@ -3,7 +3,7 @@ before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,6 @@ from mm1_lab.config import (
     Scale,
     Sweep,
     Trial,
-    decoder_name,
-    find_pretrained,
     follow_law,
     load_sweep,
     nearest,
@@ -31,6 +29,7 @@ from mm1_lab.config import (
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
+from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
@@ -174,12 +173,7 @@ def load_request(
             f"{data}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
             "out, or list `benchmarks`"
         )
-    request = Request(str(sweep), loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
-    if numbers.benchmarks:
-        from mm1_lab.evaluate.named import check_lengths
-
-        check_lengths([trial.evaluation for trial in trials], request.open_data().tokenizer, ledger.data_cache)
-    return request
+    return Request(str(sweep), loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
 
 
 def _check_arms(
@@ -249,46 +243,6 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     names = [*own_names(in_world=not data), *(task.name for task in tasks)]
     checked = check_benchmarks(opened, scale.evaluate, cache, names)
     return scale.model_copy(update={"benchmarks": tuple(checked), "text_tasks": tuple(tasks)})
-
-
-def decoders_tokenizer(
-    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None
-) -> Path | None:
-    """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
-    data are the miniature world and an exported model has its vocabulary.
-
-    Raises RequestError if two of them have different tokenizers: all arms must read the same rows.
-    """
-    folders: dict[str, Path] = {}
-    exported = None
-    for recipe in arms.values():
-        if recipe.sft and recipe.sft.start:
-            exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
-        elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
-            folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
-    if not (exported or len(folders) > 1):
-        return next(iter(folders.values()), None)
-    from mm1_lab.data.tokenizers import folder_tokenizer
-    from mm1_lab.data.world.words import WorldTokenizer
-
-    if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
-        raise RequestError(
-            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
-            "rows; put them into separate sweeps"
-        )
-    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
-        return None
-    return next(iter(folders.values()))
-
-
-def base_tokenizer(scale: Scale, data: Path) -> Path | None:
-    """The folder of the scale's base decoder, whose tokenizer a run will use if that is pre-trained; None if it is not,
-    or if the data file names a tokenizer."""
-    from mm1_lab.data.shards.datafile import DataFile
-
-    if DataFile.read(data).tokenizer != "bpe":
-        return None
-    return decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
 
 
 def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:

@@ -1,0 +1,47 @@
+"""Which pre-trained tokenizer the data of a request use, if any."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mm1_lab.config import Recipe, RequestError, Scale, decoder_name, find_pretrained
+from mm1_lab.pretrained import HuggingFace
+
+
+def decoders_tokenizer(
+    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None
+) -> Path | None:
+    """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
+    data are the miniature world and an exported model has its vocabulary.
+
+    Raises RequestError if two of them have different tokenizers: all arms must read the same rows.
+    """
+    folders: dict[str, Path] = {}
+    exported = None
+    for recipe in arms.values():
+        if recipe.sft and recipe.sft.start:
+            exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
+        elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
+            folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
+    if not (exported or len(folders) > 1):
+        return next(iter(folders.values()), None)
+    from mm1_lab.data.tokenizers import folder_tokenizer
+    from mm1_lab.data.world.words import WorldTokenizer
+
+    if len({folder_tokenizer(folder).digest for folder in folders.values()}) > 1:
+        raise RequestError(
+            f"the models {' and '.join(folders)} have different tokenizers, but the arms of a sweep must read the same "
+            "rows; put them into separate sweeps"
+        )
+    if exported and not data and WorldTokenizer().backend.get_vocab() == folder_tokenizer(exported).backend.get_vocab():
+        return None
+    return next(iter(folders.values()))
+
+
+def base_tokenizer(scale: Scale, data: Path) -> Path | None:
+    """The folder of the scale's base decoder, whose tokenizer a run will use if that is pre-trained; None if it is not,
+    or if the data file names a tokenizer."""
+    from mm1_lab.data.shards.datafile import DataFile
+
+    if DataFile.read(data).tokenizer != "bpe":
+        return None
+    return decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
