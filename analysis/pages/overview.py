@@ -246,7 +246,7 @@ def summary(groups: Sequence[Group]) -> str:
 def _sweep_in_short(drawn: Drawn, group: Group) -> list[str]:
     sweep, place = drawn.manifest.sweep, f"{group.scale}/{drawn.folder.name}"
     there = {path.name for path in drawn.files}
-    names = [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.html") if name in there]
+    names = [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.png") if name in there]
     links = " · ".join(f"[{name}](<{place}/{name}>)" for name in names)
     lines = [f"### {plain_markdown(sweep.heading)}, {group.name}", f"**{drawn.caution}**" * bool(drawn.caution)]
     words = re.sub(r"[\[\]]", "", plain_markdown(sweep.title))  # a bracket could end them
