@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from analysis.table import as_text
-from mm1_lab.cli import main
+from mm1_lab.cli import command_parsers, main, make_parser
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw, write_vqa
@@ -31,6 +32,39 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
         assert path.name != "README.md" or text.count("\n") <= 150
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() -> None:
+    """In the pages and in the heads of sweeps; and the commands of targets take the variables that `make` lists."""
+    parsers = command_parsers(make_parser())
+    (phony,) = re.findall(r"^\.PHONY: (.+)", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = {*phony.split(), *(f"sweep-{path.stem.replace('_', '-')}" for path in REPOSITORY.glob("sweeps/*.yaml"))}
+    pages = [
+        text
+        for name in ("README.md", "docs/*.md", "contrib/*/*.md", "sweeps/**/*.yaml")
+        for text in REPOSITORY.glob(name)
+    ]
+    commands = 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for command, rest in re.findall(r"(?<![\w-])mm1-lab +([a-z-]+)([^`#\n]*)", text):
+            assert command in parsers, f"{page.name}: mm1-lab {command}"
+            options = set(re.findall(r"(?<!\S)--[a-z-]+", rest))
+            assert options <= set(parsers[command]._option_string_actions), f"{page.name}: mm1-lab {command}{rest}"
+            commands += 1
+        for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE):
+            assert target in targets or target == "sweep", f"{page.name}: make {target}"
+    assert commands > 100
+    variables = ("SCALE=smoke", "SEEDS=3", "RESULTS=mine", "ARGS=--debug")
+    ran = subprocess.run(
+        ["make", "-n", "sweep-data-mix", "check-scale", "lr-law", "figures", "report", "dashboard", *variables],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    given = [make_parser().parse_args(line.split()[1:]) for line in ran.stdout.splitlines() if "bin/mm1-lab " in line]
+    assert len(given) == 6 and all(one.debug and str(one.results) == "mine" for one in given)
+    assert (
+        all((one.scale, one.seeds) == ("smoke", "3") for one in given[:3]) and given[0].sweep == "sweeps/data_mix.yaml"
+    )
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
