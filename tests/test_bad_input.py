@@ -42,15 +42,7 @@ def refused(sweeps: Path, capsys: pytest.CaptureFixture[str]) -> Check:
     ("old", "new", "fragments"),
     [
         ("panels:", "panel:", ["data_mix.yaml", "unknown key 'panel'", "did you mean 'panels'"]),
-        ("captions: 2,", "capitons: 2,", ["captions-66", "capitons", "did you mean 'captions'"]),
-        ("captions: 2,", "captions: -2,", ["captions-66", "greater than or equal to 0", "-2"]),
-        (
-            "{captions: 43, interleaved: 43, text: 14}",
-            "{captions: 0, interleaved: 0, text: 0}",
-            ["text-14", "all zero"],
-        ),
         ("title:", "title: !!python/object/apply:os.system [ls] #", ["data_mix.yaml", "plain YAML"]),
-        ("arms:", "arms: [", ["data_mix.yaml", "not YAML"]),
     ],
 )
 def test_a_wrong_sweep_file(sweeps: Path, refused: Check, old: str, new: str, fragments: list[str]) -> None:
@@ -71,9 +63,7 @@ def test_a_file_that_is_no_sweep(sweeps: Path, refused: Check, content: str) -> 
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [
-        (["--set", "patch=5"], ["36 pixels", "not divisible by the patch of 5"]),
         (["--set", "train.step=9"], ["train.step'", "did you mean 'steps'"]),
-        (["--set", "train.steps"], ["PATH=VALUE"]),
         (["--only", "bas"], ["no arm 'bas'", "did you mean 'base'"]),
         (["--seeds", "three"], ["--seeds 'three'", "count"]),
         (["--seeds", "0"], ["no seeds", "for seed 0 alone add a comma: --seeds 0,"]),
@@ -82,7 +72,6 @@ def test_a_file_that_is_no_sweep(sweeps: Path, refused: Check, content: str) -> 
         (["--set", "connector=mlp"], ["connector is a field of recipes", "an arm of the sweep's file"]),
         (["--set", "decoder=larger"], ["decoder is a field of recipes"]),
         (["--set", "steps=9"], ["steps is a field of recipes", "the scale's own is train.steps"]),
-        (["--set", "encoder.step=9"], ["unknown key 'encoder.step'", "did you mean 'steps'"]),
         (["--scale", "smok"], ["no scale 'smok'", "did you mean 'smoke'"]),
         (["--data", "none.yaml"], ["none.yaml", "no such file"]),
     ],
@@ -154,19 +143,14 @@ def shard(path: Path, described: bytes, keep: int | None = None) -> None:
     ("data", "fragments"),
     [
         ("captions: [good.tar]", ["data.yaml", "text"]),
-        ("captions: [gone.tar]\ntext: [text.jsonl]", ["gone.tar"]),
         ("captions: [cut.tar]\ntext: [text.jsonl]", ["cut.tar", "cut off"]),
-        ("captions: [list.tar]\ntext: [text.jsonl]", ["list.tar", "object"]),
-        ("text: [list.jsonl]", ["list.jsonl", "object"]),
         ("texts: [text.jsonl]", ["data.yaml", "'texts'", "'text'"]),
     ],
 )
 def test_wrong_data(refused: Check, data: str, fragments: list[str]) -> None:
     shard(Path("good.tar"), b'{"caption": "red"}')
     shard(Path("cut.tar"), b'{"caption": "red"}', keep=700)
-    shard(Path("list.tar"), b'["red"]')
     Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
-    Path("list.jsonl").write_text('["red"]\n', encoding="utf-8")
     Path("data.yaml").write_text(data + "\n", encoding="utf-8")
     error = refused("--data", "data.yaml")
     assert all(fragment in error for fragment in fragments), error

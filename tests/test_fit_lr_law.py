@@ -48,9 +48,6 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     ("options", "fragments"),
     [
         (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
-        (["--sizes", "9M,9m,85M,302M"], ["9M appears twice"]),
-        (["--sizes", "9M,85M,large"], ["'large' is not a size"]),
-        (["--sizes", "9M,85M,8B"], ["no decoder of 8B"]),
         (["--predict", "31B"], ["--predict", "no decoder of 31B"]),
         (["--profile", "batch_size"], ["--from"]),
         (["--plan-only", "--search", "optuna"], ["--plan-only", "leave out --search"]),

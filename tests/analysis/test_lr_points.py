@@ -63,7 +63,7 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     )
 
 
-def test_sizes_alike_to_three_digits_are_told_apart(undrawn: None) -> None:
+def test_sizes_alike_to_three_digits_are_told_apart() -> None:
     sizes = (1_230_000, 1_234_000, 5_000_000, 20_000_000)
     write_csv(Path("results.csv"), [(n, rate, score) for n, rate, score in exact_rows(sizes)])
     names = read_points(Path("results.csv"), False).points["name"].unique()

@@ -63,7 +63,7 @@ def mix(**weights: float) -> DataMix:
     return DataMix.model_validate(weights)
 
 
-def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, sweep: Sweep, mini: Scale) -> None:
+def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path, mini: Scale) -> None:
     assert mix(charts=1, captions=3, synthetic=1).shares() == {"captions": 0.6, "synthetic": 0.2, "charts": 0.2}
     path = write_sweep(tmp_path, "arms:\n  more: {data_mix: {charts: 1}}\n")
     recipe = load_sweep(path).arms["more"]

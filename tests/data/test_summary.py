@@ -14,7 +14,7 @@ from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.data_summary import check_pictures, summarise, summary_lines, warnings
 
 
-def test_a_summary_counts_what_is_there(everything: Callable[..., Shards], files: Any) -> None:
+def test_a_summary_counts_what_is_there(everything: Callable[..., Shards]) -> None:
     data = everything()
     captions, synthetic, pages, text = summarise(data)
     assert (captions.name, captions.files, captions.documents, captions.held_out) == ("captions", 2, 60, 8)

@@ -203,7 +203,7 @@ def test_a_chain_is_as_long_as_its_inputs_say(tmp_path: Path) -> None:
 
 
 def test_a_plan_in_short_is_as_wide_as_a_terminal_and_knows_every_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a fresh clone, of the sweeps that the help names: kinds of stages, not stages, and no time unknown."""
     folders = ("--results", str(tmp_path), "--store", str(tmp_path))
@@ -267,9 +267,7 @@ def test_prompts_that_no_row_holds_are_refused_before_anything_runs(
     assert told in capsys.readouterr().out
 
 
-def test_what_diverged_runs_again_only_anew_and_from_its_beginning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Path) -> None:
     trials, ledger = ask(tmp_path, only=("base", "captions", "interleaved"))
     joined, alone, other = (trial.evaluation for trial in trials)
     for stage in (joined, alone.model, other):

@@ -129,9 +129,7 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     assert not list(tmp_path.rglob("*sweep.json*"))
 
 
-def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_best(
-    ledger: Ledger, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gc_keeps_what_other_results_in_the_store_need_and_all_where_none_is_best(ledger: Ledger) -> None:
     """The second folder has the other trial alone, and only text scores of it."""
     other = Ledger(Path("results/other"), ledger.store)
     (best,) = (p.name for p in (ledger.results / "trials").iterdir() if _is_best(ledger, ledger.record(p.name)))
