@@ -1,12 +1,13 @@
 """Shared by all tests: data small enough to know by heart, and places in which the real command runs."""
 
+import contextlib
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from mm1_lab.config import DataIdentity
+from mm1_lab.config import DataIdentity, Resources
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
 from tests.warm import STARTER, Command
 
@@ -131,8 +132,9 @@ class Place:
 
         `fresh`: as a user starts it, and not forked from a process that has imported what it needs.
         """
-        environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
+        own = ("RAY_", "MLFLOW_TRACKING_URI")  # of tests that started Ray or MLflow in this process
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        environment |= {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
         if sys.platform == "linux" and not fresh:
             return STARTER.start(arguments, self.folder, environment)
         return subprocess.Popen(
@@ -183,9 +185,20 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
+def resources() -> Iterator[Callable[..., None]]:
+    """Sets the resources of this process until the test ends: `resources(workers=2)`."""
+    from mm1_lab.data.batches import share_resources
+
+    yield lambda **given: share_resources(Resources(**given))
+    share_resources(Resources())
+
+
+@pytest.fixture
 def within_a_gigabyte() -> Iterator[None]:
     """Fails a test during which this process grew by more."""
     unit = 1 if sys.platform == "darwin" else 1024
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peaks of earlier tests, which would hide this one's
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit <= 1 << 30

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from mm1_lab import contrasts
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import load_sweep
 from mm1_lab.orchestrate.planning.request import load_request
-from tests.conftest import REPOSITORY, Place
+from tests.conftest import REPOSITORY
 
 SMOKE = ("--scale", "smoke")
 LONG = "x" * 20_000
@@ -207,13 +206,6 @@ def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pyte
     assert "has no scores" in capsys.readouterr().err
     assert main(["compare", "data_mix", "captions", "base", *SMOKE]) == 2
     assert "run the sweep first" in capsys.readouterr().err
-
-
-def test_figures_say_where_and_how_many(finished: Place, tmp_path: Path) -> None:
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    lines = Place(tmp_path / "copy").run("figures").splitlines()
-    assert len(lines) < 8 and any("smoke/data_mix: " in line and line.endswith(" files") for line in lines)
-    assert lines[-1].endswith("summary.md")
 
 
 def test_a_project_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:

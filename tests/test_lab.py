@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch._dynamo.utils import counters
+from torch.nn.modules.module import register_module_forward_hook
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -146,7 +148,8 @@ def test_frozen_pretrained_parts_stay_as_they_are(models: Path, tmp_path: Path) 
 
 
 def test_checkpointing_changes_memory_not_results(models: Path, tmp_path: Path) -> None:
-    losses = []
+    """It computes the layers of encoder and decoder twice, but for the end of each, which no gradient needs."""
+    losses, layers = [], list[Counter[str]]()
     for setting in ("true", "false"):
         scale = lab(models / "siglip", models / "llama", f"gradient_checkpointing={setting}", "precision=32-true")
         data = open_data(None, tmp_path, scale, models / "llama")
@@ -154,9 +157,17 @@ def test_checkpointing_changes_memory_not_results(models: Path, tmp_path: Path) 
         stage = resolve("base", recipe, scale, 0, data.identity, HuggingFace()).evaluation.model
         folder = tmp_path / setting
         folder.mkdir()
+        counted = Counter[str]()
+        count = register_module_forward_hook(
+            lambda module, *_, counted=counted: counted.update([type(module).__name__])
+        )
         run_stage(stage, folder, {}, data, lambda progress: None)
+        count.remove()
         losses.append(json.loads((folder / "summary.json").read_text())["losses"])
+        layers.append(counted)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name in ("SiglipAttention", "LlamaAttention"):
+        assert layers[0][name] > 1.5 * layers[1][name] > 0, (name, layers)
 
 
 def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_the_table_has_a_row_per_run_and_a_column_per_measure(runs: tuple[Paired
     assert table.frame["cost, %"].tolist() == ["33.3", "8.33", "16.7"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_it_is_drawn_beside_the_dear_run_s_lessons(tmp_path: Path, data_mix: Sweep) -> None:
     sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})  # quicker to draw
     arms = ("base", "captions", "interleaved")

@@ -104,6 +104,7 @@ def test_it_tells_lessons_holes_cost_and_how_to_run_it_again(results: Path) -> N
     assert "&lt;square&gt;" in text and "<square>" not in text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_without_an_axis_or_a_lesson_to_draw_there_is_a_report(tmp_path: Path, data_mix: Sweep) -> None:
     sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})
     write_results(tmp_path, sweep, ["captions"], [0], questions=16)
@@ -124,13 +125,7 @@ def test_a_browser_follows_its_links_without_an_error(results: Path, width: int)
     assert BROWSER is not None
     probe = results / f"probe-{width}.html"
     probe.write_text(PROBE.replace("WIDTH", str(width)), encoding="utf-8")
-    command = [
-        BROWSER,
-        *QUIET,
-        "--allow-file-access-from-files",
-        f"--user-data-dir={results / 'browser'}",
-        "--dump-dom",
-    ]
+    command = [BROWSER, *QUIET, f"--user-data-dir={results / 'browser'}", "--dump-dom"]
     process = subprocess.run([*command, probe.as_uri()], capture_output=True, text=True, timeout=300, check=True)
     title = re.search(r"<title>(.+?)</title>", process.stdout)
     assert title, process.stderr

@@ -1,6 +1,7 @@
 """Batches: images in their places, blind arms, broken images, and a position that is one number."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -10,8 +11,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from mm1_lab.config import Resources
-from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch, share_resources
+from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
@@ -113,10 +113,9 @@ def equal(left: Batch, right: Batch) -> bool:
 
 
 @pytest.fixture
-def workers(request: pytest.FixtureRequest) -> Iterator[int]:
-    share_resources(Resources(workers=request.param, prefetch=3))
-    yield request.param
-    share_resources(Resources())
+def workers(request: pytest.FixtureRequest, resources: Callable[..., None]) -> int:
+    resources(workers=request.param, prefetch=3)
+    return int(request.param)
 
 
 def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +166,7 @@ def test_few_broken_images_among_many_take_no_memory() -> None:
 def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) -> None:
     def batch(step: int) -> Batch:
         broken = [None] * 4 if step in (1, 4) else [None, None] if step == 8 else [5]
-        return make_batch([pack(squares, step, *broken)], ["a"], side=2, blind=False)
+        return make_batch([pack(squares, step, *broken)], [str(os.getpid())], side=2, blind=False)
 
     module = DataModule(batch, steps=12)
     handed_out = []
@@ -175,6 +174,8 @@ def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) 
         for made in module.train_dataloader():
             handed_out.append(module.transfer_batch_to_device(made, torch.device("cpu"), 0))
     assert len(handed_out) == 8
+    made_by = {batch.sources[0] for batch in handed_out}
+    assert len(made_by - {str(os.getpid())}) == workers and len(made_by) == max(1, workers)
 
 
 def test_arms_with_other_shares_see_the_same_rows_of_a_source(squares: Any) -> None:

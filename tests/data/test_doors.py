@@ -110,9 +110,8 @@ def test_globs_are_relative_to_a_folder_of_any_name(files: Any) -> None:
 def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
     for number in (8, 9, 10, 11):
         files.captions(f"{number:02}.tar", range(number * 10, number * 10 + 10))
-    assert pairs_of(open_captions(files, "{08..10}.tar"), files) <= {*range(80, 110)}
-    assert len(open_captions(files, "{08..10}.tar").collections["captions"]) == 30
-    assert len(open_captions(files, "{0..0}{8..9}.tar").collections["captions"]) == 20
+    assert pairs_of(open_captions(files, "{08..10}.tar"), files) == {*range(80, 110)}
+    assert pairs_of(open_captions(files, "{0..0}{8..9}.tar"), files) == {*range(80, 100)}
     with pytest.raises(RequestError, match=r"captions: there is no file '12\.tar'"):
         open_captions(files, "{08..99999999999}.tar")
     with pytest.raises(RequestError, match=r"captions: there is no file '\{10\.\.8\}\.tar'"):

@@ -1,6 +1,5 @@
 """Stages on several workers: who gets how many, and (soak) sweeps on Ray's own nodes, of which one goes away."""
 
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -73,7 +72,7 @@ def test_workers_of_a_pretrained_decoder_go_by_its_name_or_its_folder(stages: di
 def test_room_is_counted_in_workers_and_an_end_with_its_node_is_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is loaded, and later tests start one
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and other tests start one
     from mm1_lab.orchestrate.execution import groups, tune_hooks
 
     nodes = {"head", "other"}
@@ -104,7 +103,7 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A death of the process says nothing that a user understands."""
-    os.environ["RAY_AUTH_MODE"] = "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     from ray.exceptions import ActorDiedError, OutOfMemoryError
 
     from mm1_lab.orchestrate.execution import groups

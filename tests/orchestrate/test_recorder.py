@@ -161,7 +161,7 @@ def test_a_variant_with_settings_and_data_has_a_page(request_: Request) -> None:
 @pytest.mark.parametrize("call", ["log_text", "set_terminated"])
 def test_logging_that_was_cut_off_is_done_again_without_doubles(request_: Request, call: str) -> None:
     runs = SweepRuns(read_manifest(request_.folder), request_.ledger)
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(runs.client, call, lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         runs.log_trial(request_.trials[0].fingerprint, [("base", 0)])
     sync(request_.folder, request_.ledger)
@@ -318,9 +318,9 @@ def test_a_curve_is_entered_while_its_stage_runs_and_no_point_twice(request_: Re
     assert [point.value for point in client.get_metric_history(run.run_id, "train/loss")] == [3, 2.5]
 
 
-def test_a_row_that_is_being_written_is_left_for_later(request_: Request) -> None:
+def test_a_row_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
     """Cut anywhere, its value would be another one, or none at all."""
-    path = Path("training.csv")
+    path = tmp_path / "training.csv"
     for rest in ("2,loss,2.", "2,loss,2.5e", "2,lo", "2", ""):
         path.write_text(f"step,name,value\n1,loss,3\n{rest}", encoding="utf-8")
         assert curves(path) == [("train/loss", 3.0, 1)]

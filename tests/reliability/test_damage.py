@@ -91,7 +91,12 @@ def test_a_damaged_score_enters_no_table(copy: Path, command: list[str], capsys:
     if command[0] == "run":
         (copy / "smoke" / "data_mix" / "table.md").unlink()
     assert main(command) == (1 if command[0] == "run" else 0)
-    told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    printed = capsys.readouterr()
+    if command[0] == "figures":  # which say where and how many, whatever is damaged
+        lines = printed.out.splitlines()
+        assert len(lines) < 8 and lines[-1].endswith("summary.md")
+        assert any("smoke/data_mix: " in line and line.endswith(" files") for line in lines)
+    told = [line for line in printed.err.splitlines() if "damaged" in line]
     assert len(told) == 1 and str(folder) in told[0] and "run the sweep again" in told[0]
     assert not folder.exists() and folder.with_name(f"{folder.name}.damaged").is_dir()
     table = (copy / "smoke" / "data_mix" / "scores.csv").read_text(encoding="utf-8")

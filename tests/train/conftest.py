@@ -23,9 +23,8 @@ from mm1_lab.config import (
     Size,
     Stage,
 )
-from mm1_lab.data.types import Data
-from mm1_lab.train.progress import Progress
 from mm1_lab.train.stages import run_stage
+from tests.conftest import Squares
 
 TINY = Size(layers=1, width=16, heads=2)
 
@@ -84,23 +83,20 @@ def sft_stage(multimodal_stage: MultimodalStage) -> SftStage:
 _SHARED = {"seed": 1, "data": DataIdentity(digest="squares"), "precision": "32-true", "compile": False}
 
 
-@pytest.fixture
-def finished(tmp_path: Path, squares: Data) -> Callable[[Stage], Path]:
-    """Runs a stage, with its inputs before it, and gives its folder."""
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Stage], Path]:
+    """Gives the folder of a stage, which is run once for all tests, after its inputs; not to be changed."""
+    folders: dict[str, Path] = {}
 
     def run(stage: Stage) -> Path:
-        folder = tmp_path / stage.fingerprint
-        if not folder.exists():
+        if stage.fingerprint not in folders:
             inputs = {name: run(needed) for name, needed in stage.inputs.items()}
-            folder.mkdir()
-            run_stage(stage, folder, inputs, squares, _ignore)
-        return folder
+            folder = tmp_path_factory.mktemp(stage.KIND)
+            run_stage(stage, folder, inputs, Squares(), lambda progress: None)
+            folders[stage.fingerprint] = folder
+        return folders[stage.fingerprint]
 
     return run
-
-
-def _ignore(progress: Progress) -> None:
-    pass
 
 
 def curve(folder: Path) -> list[float]:

@@ -1,6 +1,5 @@
 """Kinds of encoder pre-training: reconstructive, on few pairs, at a second resolution, none; and their probe."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train.pairs import RepeatedPairs, StepPairs
 from mm1_lab.train.probe import word_probe
 from mm1_lab.train.reconstructive import Reconstructive, normalised_patches, prefix_mask, without_last_layers
+from tests.train.conftest import curve
 
 Finished = Callable[[Stage], Path]
 DEEP = Size(layers=6, width=16, heads=2)
@@ -26,11 +26,6 @@ DEEP = Size(layers=6, width=16, heads=2)
 @pytest.fixture
 def aim_stage(encoder_stage: EncoderStage) -> EncoderStage:
     return encoder_stage.model_copy(update={"objective": "reconstructive", "size": DEEP, "synthetic_share": 0.0})
-
-
-def read_losses(folder: Path) -> list[float]:
-    with (folder / "training.csv").open() as file:
-        return [float(row["value"]) for row in csv.DictReader(file)]
 
 
 def test_pixels_are_normalised_within_their_patch_in_reading_order() -> None:
@@ -85,7 +80,7 @@ def test_only_patches_after_the_prefix_count() -> None:
 def test_its_loss_falls_and_it_is_used_without_its_last_layers(aim_stage: EncoderStage, finished: Finished) -> None:
     stage = aim_stage.model_copy(update={"training": aim_stage.training.model_copy(update={"steps": 60})})
     folder = finished(stage)
-    losses = read_losses(folder)
+    losses = curve(folder)
     assert losses[-1] < 0.7 * losses[0]
     assert stage.features == DEEP.model_copy(update={"layers": 5})
     weights = load_file(folder / "model.safetensors")
@@ -132,7 +127,7 @@ def test_no_pre_training_is_the_start_of_the_same_encoder(encoder_stage: Encoder
     values = load_file(fresh / "model.safetensors")
     for name, value in load_file(folder / "model.safetensors").items():
         torch.testing.assert_close(value, values[name], rtol=0, atol=1e-6)
-    assert read_losses(folder) == [] and json.loads((folder / "summary.json").read_text())["probe"]["words"] > 0
+    assert curve(folder) == [] and json.loads((folder / "summary.json").read_text())["probe"]["words"] > 0
 
 
 @pytest.mark.parametrize("kind", ["reconstructive", "none"])

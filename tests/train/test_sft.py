@@ -122,7 +122,7 @@ def test_positions_are_interpolated_for_another_resolution(
 
 
 def test_training_that_is_stopped_early_is_the_start_of_the_whole(
-    finished: Finished, multimodal_stage: MultimodalStage, squares: Data, tmp_path: Path
+    finished: Finished, multimodal_stage: MultimodalStage
 ) -> None:
     """A checkpoint of one run, not a shorter run: its rate is still that of the long schedule."""
     stopped = multimodal_stage.model_copy(update={"stop_after": 3})

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Resources, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Stage
 from mm1_lab.config.scale import EvaluationSettings, Optimiser
-from mm1_lab.data.batches import Batch, MixtureBatches, share_resources
+from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
-from mm1_lab.train import recorder
+from mm1_lab.train import recorder, sharding
 from mm1_lab.train.module import Losses, Training
 from mm1_lab.train.progress import Diverged, Progress
 from mm1_lab.train.stages import run_stage
-from tests.train.conftest import assert_alike
+from tests.train.conftest import assert_alike, curve
 
 Finished = Callable[[Stage], Path]
 
@@ -61,15 +61,15 @@ def test_a_killed_stage_ends_as_if_undisturbed(
     squares: Data,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    resources: Callable[..., None],
 ) -> None:
     stage: Stage = request.getfixturevalue(f"{kind}_stage")
     straight = finished(stage)
     inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
-    share_resources(Resources(workers=workers))
+    resources(workers=workers)
     run_killed(stage, tmp_path / "killed", inputs, squares, steps)
-    share_resources(Resources())
 
     expected, actual = (load_file(folder / "model.safetensors") for folder in (straight, tmp_path / "killed"))
     assert expected.keys() == actual.keys()
@@ -239,9 +239,7 @@ def test_retrieval_is_learnt(encoder_stage: EncoderStage, finished: Finished) ->
 
 def test_text_is_learnt(decoder_stage: DecoderStage, finished: Finished) -> None:
     training = decoder_stage.training.model_copy(update={"steps": 150, "learning_rate": 1e-2})
-    folder = finished(decoder_stage.model_copy(update={"training": training}))
-    with (folder / "training.csv").open() as file:
-        losses = [float(row["value"]) for row in csv.DictReader(file)]
+    losses = curve(finished(decoder_stage.model_copy(update={"training": training})))
     assert losses[0] > 2.0
     # of eleven predictions only the colour, first told, cannot be known: log 4 of it, half weighted
     assert losses[-1] < 0.4
@@ -262,13 +260,29 @@ def test_an_evaluation_is_not_trained(multimodal_stage: MultimodalStage, squares
         run_stage(stage, tmp_path, {}, squares, lambda progress: None)
 
 
-def test_documents_apart_without_a_mask_learn_the_same(multimodal_stage: MultimodalStage, finished: Finished) -> None:
-    other = multimodal_stage.model_copy(update={"attention": "varlen"})
-    assert other.fingerprint != multimodal_stage.fingerprint
-    losses = [
-        json.loads((finished(stage) / "summary.json").read_text())["losses"] for stage in (multimodal_stage, other)
-    ]
+def test_documents_apart_without_a_mask_learn_the_same(
+    multimodal_stage: MultimodalStage,
+    finished: Finished,
+    squares: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A processor reads so whatever the stage says; a GPU does with `varlen` alone."""
+    read_apart: list[nn.Module] = []
+    monkeypatch.setattr(sharding, "read_by_document", read_apart.append)
+    inputs = {name: finished(stage) for name, stage in multimodal_stage.inputs.items()}
+    run_stage(multimodal_stage, tmp_path, inputs, squares, lambda progress: None)
+    assert len(read_apart) == 1, "and here by a mask, as nothing was done"
+    monkeypatch.undo()
+    varlen = multimodal_stage.model_copy(update={"attention": "varlen"})
+    assert varlen.fingerprint != multimodal_stage.fingerprint
+    losses = [json.loads((folder / "summary.json").read_text())["losses"] for folder in (tmp_path, finished(varlen))]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    monkeypatch.setattr(sharding, "read_by_document", read_apart.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for stage in (multimodal_stage, varlen):
+        sharding.prepare(stage, nn.Module())  # type: ignore[arg-type]
+    assert len(read_apart) == 2
 
 
 def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
@@ -343,6 +357,7 @@ def test_micro_batches_add_up_to_a_step(
     squares: Data,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    resources: Callable[..., None],
 ) -> None:
     """The decoder's six steps have four rows, then two, MM1's four, and tuning's two."""
     stage = request.getfixturevalue(f"{kind}_stage")
@@ -353,16 +368,12 @@ def test_micro_batches_add_up_to_a_step(
         rows.append(len(batch.sources))
         return forward(self, batch, share)
 
-    whole = finished(stage)
+    whole, inputs = finished(stage), {name: finished(needed) for name, needed in stage.inputs.items()}
     folder = tmp_path / "parts"
     folder.mkdir()
     monkeypatch.setattr(Training, "forward", counted)
-    share_resources(Resources(micro_batch=most))
-    try:
-        inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
-        run_stage(stage, folder, inputs, squares, lambda progress: None)
-    finally:
-        share_resources(Resources())
+    resources(micro_batch=most)
+    run_stage(stage, folder, inputs, squares, lambda progress: None)
     assert rows == parts
     if kind == "experts":  # the balance loss is of fewer rows, so that only the first step is the same
         first = [first_points(one) for one in (whole, folder)]

@@ -70,14 +70,10 @@ def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, 
         if trainer.global_step == after:  # type: ignore[attr-defined]
             raise Killed
 
-    recorder.CHECKPOINT_SECONDS = 0.0
-    Recorder.on_train_batch_end = kill  # type: ignore[method-assign,assignment]
-    try:
-        with pytest.raises(Killed):
-            run_stage(stage, folder, inputs, data, lambda progress: None)
-    finally:
-        Recorder.on_train_batch_end = keep  # type: ignore[method-assign]
-        recorder.CHECKPOINT_SECONDS = 60.0
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(Recorder, "on_train_batch_end", kill)
+        run_stage(stage, folder, inputs, data, lambda progress: None)
 
 
 def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
