@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
+FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study", "results/confirmatory/mini/lr_law")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
@@ -45,6 +45,9 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     assert where.startswith(str(installed))
     assert "data_mix at smoke: 12 trials" in command("plan", "data_mix", "--scale", "smoke")
     assert "shipped" in command("plan", "data_mix", "--only", "base")
+    follows = "title: T\nrecipe: base\narms: {a: {learning_rate: law}}\n"
+    (empty / "follows.yaml").write_text(follows, encoding="utf-8")
+    assert "follows at mini: 1 trial," in command("plan", "follows.yaml")
     assert "11.5" in command("compare", "data_mix", "captions", "interleaved")
 
     shutil.copytree(REPOSITORY / "sweeps", empty / "sweeps")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
     for *numbers, part in findings:
         row = parts.set_index("detail").loc[part]
         assert [as_text(row[name]) for name in ("estimate", "low", "high")] == numbers
+
+
+def test_the_law_is_that_of_committed_results() -> None:
+    """Slopes in the study and in the sweep's head; in the study also the largest size, as predicted and as found."""
+    folder = REPOSITORY / "results" / "confirmatory" / "mini" / "lr_law"
+    study, head = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/study.md", "sweeps/lr_law.yaml"))
+    optima = pd.read_csv(folder / "optima.csv").set_index(["objective", "size"])
+    for fit in json.loads((folder / "law.json").read_text(encoding="utf-8"))["fits"]:
+        values = fit["coefficients"]["ln N"], *fit["intervals"]["ln N"]
+        slope = "{:.2f} [{:.2f}, {:.2f}]".format(*values)
+        assert slope in head and f"| {slope.replace('-', '−')} | a factor of {math.exp(fit['scatter']):.2f} |" in study
+        largest = optima.loc[fit["objective"], "1.2B"]
+        assert "{:.2g} [{:.2g}, {:.2g}]".format(*largest[["optimum", "low", "high"]]) in study
+        predicted = largest[["left_out_prediction", "left_out_low", "left_out_high"]]
+        if fit["objective"] == "held-out loss":
+            assert "{:.2g} [{:.2g}, {:.2g}]".format(*predicted) in study
 
 
 def test_the_tally_of_lessons_is_that_of_the_committed_results() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mm1_lab.config import LearningRateLaw, RequestError, Scale, load_scale, nearest, read_law
-from mm1_lab.files import SHIPPED, STUDY
+from mm1_lab.files import CONFIRMATORY, SHIPPED
 from mm1_lab.formatting import command_line
 from mm1_lab.results import Ledger, variant_name
 
@@ -22,10 +22,10 @@ def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("
 def find_law(
     ledger: Ledger, scale: str, overrides: tuple[str, ...], data: Path | None, data_name: str
 ) -> LearningRateLaw:
-    """The learning-rate law of a scale with these settings and data, from the results folder or else from the shipped
-    study (which has laws only for the miniature world without settings). Raises RequestError if there is none."""
+    """The learning-rate law of a scale with these settings and data, from the results folder or else the committed one
+    at fresh seeds (which is of the miniature world without settings). Raises RequestError if there is none."""
     place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
-    for folder in (ledger.results, SHIPPED / STUDY):
+    for folder in (ledger.results, SHIPPED / CONFIRMATORY):
         if (folder / place).exists():
             return read_law(folder / place)
     folders = {"results": ledger.results, "store": ledger.store}
