@@ -63,10 +63,8 @@ class Study:
 
     @cached_property
     def panels(self) -> dict[str, Panel]:
-        """The sweep's panels, or one with all arms except controls; arms with the same trials are shown once.
-
-        A panel that is left with one arm is dropped if another one has more.
-        """
+        """The sweep's panels, or one with all arms except controls; arms with the same trials are shown once. A panel
+        that is left with one arm is dropped if another one has more."""
         shown = {}
         arms = {arm: arm for arm in self.sweep.arms if arm not in self.controls}
         for key, panel in (self.sweep.panels or {"": Panel(title=self.sweep.title, arms=arms)}).items():
@@ -169,16 +167,19 @@ class Study:
         return caution(self.manifest, self.seeds)
 
     def mean(self, arm: str, measure: str) -> Interval | None:
-        """The mean of an arm with its interval; None without scores."""
-        if self.uncertainty == "seeds":
-            return self._means.get(measure, {}).get(self.representative(arm))
-        return self.over_questions({(arm, measure): 1.0}, self.seeds)
+        """The mean of an arm with its interval; None without scores. Over seeds, there is no interval for controls and
+        unparsed answers, which do not share the residual variance, or if a measure leaves no degree of freedom."""
+        if self.uncertainty != "seeds":
+            return self.over_questions({(arm, measure): 1.0}, self.seeds)
+        found = self._means.get(measure, {}).get(self.representative(arm))
+        if found and arm not in self.controls and measure != UNPARSED:
+            return found
+        values = [found.estimate] if found else self.seed_values(arm, measure)
+        return Interval(float(np.mean(values)), np.nan, np.nan) if values else None
 
     def over_questions(self, weights: Mapping[tuple[str, str], float], seeds: Sequence[int]) -> Interval | None:
         """A weighted sum of scores, by (arm, measure), with an interval over questions; averages `seeds` and shots.
-
-        None if one of the scores is missing.
-        """
+        None if one of the scores is missing."""
         terms = []
         for (arm, measure), weight in weights.items():
             means, questions, shots = self._block_means(measure, tuple(seeds))

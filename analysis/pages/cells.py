@@ -9,7 +9,6 @@ import pandas as pd
 from analysis.paper import PaperNumber
 from analysis.seeds import MOST_SEEDS
 from analysis.statistics import Interval
-from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Row, as_text
 
 
@@ -18,21 +17,11 @@ def floorless(row: Row) -> str:
     return "" if row.get("without_floor") == row["estimate"] else estimate_in(row, "without_floor")
 
 
-def lacks_interval(study: Study, arm: str, measure: str) -> bool:
-    """Whether a mean has no interval: the residual variance over seeds is that of the arms' scores, which controls and
-    unparsed answers do not share."""
-    return study.uncertainty == "seeds" and (arm in study.controls or measure == UNPARSED)
-
-
-def mean_cell(study: Study, arm: str, measure: str) -> str:
-    """`44.5 ± 2.3`, or `44.5` for a mean that `lacks_interval`."""
-    point = study.mean(arm, measure)
-    return as_text(point.estimate) if point and lacks_interval(study, arm, measure) else plus_minus(point)
-
-
 def plus_minus(point: Interval | None) -> str:
-    """`44.5 ± 2.3`: the mean and half the width of the 95 % interval."""
-    return MISSING if point is None else f"{as_text(point.estimate)} ± {as_text(point.half_width)}"
+    """`44.5 ± 2.3`: the mean and half the width of the 95 % interval, if it has one."""
+    if point is None:
+        return MISSING
+    return as_text(point.estimate) + ("" if np.isnan(point.half_width) else f" ± {as_text(point.half_width)}")
 
 
 def estimate(row: Row, digits: int = 1) -> str:

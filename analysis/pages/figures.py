@@ -44,7 +44,7 @@ OWN_SCALE = "MM1's are of its own benchmarks and sizes: compare their order with
 
 def draw_scores(study: Study, path: Path) -> list[Path]:
     """Draws the sweep's figure: grouped like MM1's Fig. 4, for tuned models like its Fig. 6, by panels, or by arm."""
-    if study.sweep.reproduces == "Fig. 4":
+    if study.sweep.reproduces == "Fig. 4" and set(study.averages) - {TEXT_CORE}:
         return draw_groups(study, path)
     if "chat" in study.families:
         return draw_tuned(study, path, head(study))
@@ -206,8 +206,11 @@ def draw_groups(study: Study, path: Path) -> list[Path]:
 
 
 def draw_arms(study: Study, path: Path) -> list[Path]:
-    """Draws a row per arm and a column per main measure (all shots on one range), and MM1's numbers in the last one."""
-    columns = study.averages
+    """Draws a row per arm and a column per main measure (all shots on one range), and MM1's numbers in the last one.
+
+    Results of other families alone, such as imported scores, have a column each instead.
+    """
+    columns = study.averages or study.measures
     arms = [arm for arm in study.sweep.arms if study.representative(arm) == arm]
     paper = {measure: [study.paper_value(arm, measure) for arm in arms] for measure in columns}
     known = [measure for measure in columns if any(paper[measure])]
@@ -219,8 +222,7 @@ def draw_arms(study: Study, path: Path) -> list[Path]:
             for row, arm in enumerate(arms):
                 if point := study.mean(arm, measure):
                     colour = GREY if arm == study.blind else BLUE
-                    shared = arm in study.controls and study.uncertainty == "seeds"  # the variance is of the others
-                    reach = None if shared else point.half_width
+                    reach = None if np.isnan(point.half_width) else point.half_width
                     axis.errorbar(point.estimate, row, xerr=reach, marker="o", color=colour, elinewidth=0.8)
             axis.set_title(measure)
             axis.set_xlabel("points")

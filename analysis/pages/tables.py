@@ -15,9 +15,8 @@ from analysis.pages.cells import (
     estimate,
     estimate_in,
     floorless,
-    lacks_interval,
-    mean_cell,
     paper_cell,
+    plus_minus,
     published_cell,
     references,
     seeds_cell,
@@ -25,7 +24,7 @@ from analysis.pages.cells import (
 from analysis.pages.frames import EXPERTS, benchmarks, experts, sources
 from analysis.pages.notes import benchmark_notes, notes_of, remarks
 from analysis.seeds import seeds_text
-from analysis.statistics import UNKNOWN, Interval, one_sample
+from analysis.statistics import UNKNOWN, one_sample
 from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Table, as_text, write_csv, write_tables
 from mm1_lab.config import RequestError, nearest
@@ -42,8 +41,6 @@ def means(study: Study) -> pd.DataFrame:
         for measure in (*study.measures, *study.content_measures, UNPARSED):
             row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
             point = study.mean(arm, measure) or UNKNOWN
-            if lacks_interval(study, arm, measure):
-                point = Interval(point.estimate, np.nan, np.nan)
             row |= {"value": point.estimate, "error": point.error, "low": point.low, "high": point.high}
             row |= {"seeds": len(study.seed_values(arm, measure)), "interval": study.uncertainty}
             number = study.paper.value(panel, label, measure)
@@ -69,7 +66,7 @@ def means_table(study: Study) -> Table:
     for panel, label, arm in shown_rows(study):
         count = len(study.seed_values(arm, study.measures[0]))
         lacking = f" ({count} of {len(study.seeds)} seeds)" if 0 < count < len(study.seeds) else ""
-        own = {measure: mean_cell(study, arm, measure) for measure in measures}
+        own = {measure: plus_minus(study.mean(arm, measure)) for measure in measures}
         rows.append({"group": groups[panel], name: label + lacking, **own})
         numbers = {measure: study.paper.value(panel, label, measure) for measure in measures}
         if any(numbers.values()):
@@ -93,7 +90,7 @@ def content_table(study: Study) -> Table:
 def _means_by_arm(study: Study, columns: Mapping[str, str]) -> pd.DataFrame:
     """A row per arm with scores, one for arms that are the same trials; `columns` are measures by heading."""
     arms = [arm for arm in study.scored if study.representative(arm) == arm]
-    means = {head: [mean_cell(study, arm, measure) for arm in arms] for head, measure in columns.items()}
+    means = {head: [plus_minus(study.mean(arm, measure)) for arm in arms] for head, measure in columns.items()}
     return pd.DataFrame({"arm": arms} | means)
 
 

@@ -493,6 +493,21 @@ def test_a_mean_without_an_interval_has_none_in_any_file(data_mix: Sweep) -> Non
     assert rows["value"].notna().all() and (rows["low"].isna() == apart).all()
 
 
+def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep, tmp_path: Path) -> None:
+    """Imported scores of one arm at two seeds; and with nothing else there is a figure."""
+    sweep = data_mix.model_copy(update={"arms": dict(list(data_mix.arms.items())[:3]), "panels": {}, "contrasts": ()})
+    study = study_of(sweep, (0, 1))
+    rows = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["arm"] == "base")]
+    own = rows[rows["shots"] == 0].assign(benchmark="pope", family="imported")
+    cells = means_table(replace(study, scores=pd.concat([study.scores, own]))).frame.set_index("Fig. 5")
+    assert cells.loc["base", "imported 0-shot"] == f"{own['score'].mean():.1f}" and "±" in cells.loc["base", "0-shot"]
+    assert cells.loc["captions", "imported 0-shot"] == "–"
+    for reproduces in ("Fig. 4", "Fig. 5"):
+        changed = sweep.model_copy(update={"reproduces": reproduces})
+        alone = study_of(changed, (0, 1))
+        assert len(draw_scores(replace(alone, scores=own), tmp_path / "figure")) == 2
+
+
 def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1))
     data = DataIdentity(kind="shards", digest="0123", sources=("captions",))
