@@ -108,13 +108,13 @@ def short_claims(claims: pd.DataFrame) -> Table:
     rows = [
         {"claim": one["claim"], "estimate": estimate(one)}
         | ({"by content": estimate_in(one, "content")} if said else {})
-        | {"verdict": claim_cell(one | {"reason": "", "aside": ""})}
+        | {"verdict": "not judged" if one.get("aside") else claim_cell(one | {"reason": ""})}
         for one in records
     ]
-    reasons = dict.fromkeys(reason for reason in claims["reason"] if reason)
-    notes = [f"Not judged: {reason}." for reason in reasons]
+    asides, reasons = (dict.fromkeys(filter(None, (one.get(key) for one in records))) for key in ("aside", "reason"))
+    notes = [f"Not judged: {reason}." for reason in asides | reasons]
     if any(row["verdict"].startswith("lesson") for row in rows):
-        notes.insert(0, "Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`.")
+        notes.append("Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`.")
     return Table("Claims: differences in points with their 95 % intervals", pd.DataFrame(rows), notes)
 
 

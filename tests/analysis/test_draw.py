@@ -203,9 +203,13 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     claims = judge_claims(read_study(folder)).set_index("claim")
     verdicts = claims["verdict"][claims["estimate"].notna()]
     below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
-    lessons = with_lessons(read_study(folder), claims.reset_index(), load_lessons()).set_index("claim")["of_lesson"]
+    told = with_lessons(read_study(folder), claims.reset_index(), load_lessons()).set_index("claim")
+    lessons, aside = told["of_lesson"], told["aside"]
+    assert f"Not judged: {aside['interleaved documents help text']}." in below, (
+        "what a lesson sets aside has no verdict"
+    )
     for claim, verdict in verdicts.items():
-        said = f"lesson {lessons[claim]}" if lessons[claim] else verdict
+        said = "not judged" if aside[claim] else f"lesson {lessons[claim]}" if lessons[claim] else verdict
         assert any(line.startswith(str(claim)) and line.endswith(said) for line in below)
     assert list(lessons).count("") == 1 and below[-1].startswith("Lessons, judged with correction for their number")
     assert len(verdicts) > 5 and "captions-33 " not in "".join(below)
