@@ -232,6 +232,8 @@ class _Facts:
         images = table[table["family"].isin(PLAIN)]
         few = by_content(images[images["shots"] > 0])
         for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots, captions by content", few)):
+            if asked.empty:
+                continue
             averages = _by_seed(asked)
             spread = float(averages.std()) if len(averages) > 1 else np.nan
             verdict: RuleVerdict = (

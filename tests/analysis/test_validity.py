@@ -207,3 +207,11 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
 def test_without_a_blind_control_there_is_nothing_to_judge(tmp_path: Path) -> None:
     folder = write_results(tmp_path, SWEEP, ["base", "half-steps"], [0])
     assert validity_rows(read_study(folder)) == []
+
+
+def test_without_a_number_of_shots_nothing_is_said_of_its_spread(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, seeds=2))
+    rows = validity_rows(replace(study, scores=study.scores[study.scores["shots"] == 0]))
+    assert [row.what for row in rows if row.rule == "steady over seeds"] == [
+        "standard deviation of the base's average over 2 seeds, 0 shots"
+    ]
