@@ -215,7 +215,7 @@ def _lesson_row(lesson: Lesson, rows: pd.DataFrame, judged: Judged, family: int,
     row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
     row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": judged.p_holm, "family": family}
     against = lead.get("p_contradicted", 1.0) < lead.get("p_supported", 1.0)  # any of the parts may contradict a lesson
-    row["tests"] = judged.tests * (deciding["part"].nunique() if against else 1)
+    row["tests"] = judged.tests * (int((deciding["scored_by"] != "content").sum()) if against else 1)
     return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
 
 

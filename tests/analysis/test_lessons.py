@@ -116,7 +116,8 @@ def test_a_lesson_of_several_parts_is_tested_as_often() -> None:
         "third": ("undecided", 2),
     }
     orders = connector(5, _144=-4, _c_abstractor=9)
-    assert orders["connector order"]["tests"] % 6 == 0, "two differences beyond three pairs of types"
+    tests = orders["connector type"]["tests"], orders["connector order"]["tests"]
+    assert tests == (3 * 2, 12 * 3), "three pairs of types; two differences, each beyond both orders of a pair"
 
 
 def test_an_effect_below_the_noise_is_undecided_and_says_how_many_seeds_would_settle_it() -> None:
