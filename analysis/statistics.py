@@ -126,9 +126,9 @@ def arm_means(scores: Mapping[tuple[str, int], float], controls: Collection[str]
     """The mean of every arm by a least-squares fit of score = arm + seed + rest; `scores` by (arm, seed) may have gaps.
 
     An arm's mean is adjusted to the average of the seeds (those that a chain of shared arms and seeds connects), so a
-    missing seed does not bias it. The intervals, from one
-    residual variance over all arms except the controls, are for comparing arms by eye at these seeds; claims are not
-    judged by them. Empty without residual degrees of freedom: with one seed, or arms that share none.
+    missing seed does not bias it. The intervals, from one residual variance over all arms except the controls, are for
+    comparing arms by eye at these seeds; claims are not judged by them. Empty without residual degrees of freedom: with
+    one seed, or arms that share none.
     """
     seeds = sorted({seed for _, seed in scores})
     arms = sorted({arm for arm, _ in scores} - set(controls))

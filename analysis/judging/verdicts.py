@@ -72,7 +72,7 @@ def lesson_parts(
                     row = claim_row(study, one, reason) | columns_without_floor(kept, one)
                     rows.append(about | {"scored_by": scored_by, **row, "reason": aside or row["reason"]})
             if not claims:
-                why = f"the sweep's file has no contrast {part.contrast!r}" if part.contrast else "no scores"
+                why = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
                 rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": why})
     return pd.DataFrame(rows)
 

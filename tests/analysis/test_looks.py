@@ -82,7 +82,7 @@ def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     assert standing(study, [ours, theirs]) == (["ours: supported"], [])
     assert standing(study, [theirs]) == standing(study, ()), "without a lesson of its own, its file's claims"
     typed = ours.model_copy(update={"parts": (ours.parts[0].model_copy(update={"contrast": "mch lifts"}),)})
-    assert list(lesson_parts(study, [typed])["reason"]) == ["the sweep's file has no contrast 'mch lifts'"]
+    assert list(lesson_parts(study, [typed])["reason"]) == ["no contrast in the sweep's file: 'mch lifts'"]
 
 
 def test_seeds_go_where_they_can_decide() -> None:
