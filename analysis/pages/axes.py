@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.effects import Effect, axis_effect, compared, forest_importances, grid_effects, varying
+from analysis.effects import Effect, axis_effect, compared, forest_importances, grid_effects, groups, varying
 from analysis.seeds import seed_columns, worlds_note
 from analysis.study import Study
 from analysis.style import BLUE, DARK, GREY, NARROW, annotate_head, save, styled
@@ -28,6 +28,7 @@ METHODS = {
     "full grid": "exact analysis of variance of a full grid",
     "forest": "Optuna's fANOVA, because no two arms differ in this axis alone; how it divides a share among axes that "
     "only change together means nothing",
+    "incomplete": "no two arms that differ in this axis alone have scores at every seed, so there is no spread",
 }
 
 
@@ -49,14 +50,18 @@ def axis_rows(study: Study) -> pd.DataFrame:
             known = {axis: axis_effect(trials, levels, axis) for axis in axes}
             guess = measure in LEADING and not all(known.values())
             shares = forest_importances(trials, levels) if guess else {}
+            scored = {arm: own for arm, own in levels.items() if any(arm == other for other, _ in trials)}
             for axis, found in known.items():
                 effect = replace(found or Effect((axis,)), share=shares.get(axis, np.nan))
-                effects.append(("one factor" if found else "forest", effect))
+                method = "one factor" if found else "incomplete" if groups(scored, axis) else "forest"
+                effects.append((method, effect))
         for method, effect in effects:
             used = {arm for group in compared(trials, levels, effect.axes[0]) for arm in group} or {
                 arm for arm, _ in trials
             }
             own = dict.fromkeys(levels[arm][effect.axes[0]] for arm in levels if arm in used)
+            if len(own) < 2:  # the arms with scores do not differ in it
+                continue
             own = own if len(effect.axes) == 1 else {}
             row = {"sweep": study.sweep.name, "axis": " × ".join(effect.axes), "axes": len(effect.axes)}
             row |= {"levels": " / ".join(own), "measure": measure, "method": method, "arms": effect.arms}
@@ -141,7 +146,7 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str) -> list[
     """Draws the ranking as dots with intervals, and a rule above each kind without a rank; `caution` as above."""
     shown = ranked(rows).dropna(subset="spread").to_dict("records")
     with styled():
-        figure = Figure(figsize=(NARROW, 0.9 + 0.3 * max(len(shown), 1)), layout="constrained")
+        figure = Figure(figsize=(NARROW, 0.9 + 0.3 * len(shown)), layout="constrained")
         axis = figure.subplots()
         for place, row in enumerate(shown):
             _draw_axis(axis, place, row)
@@ -152,8 +157,8 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str) -> list[
                 axis.annotate(words, (0.99, place + 0.53), ha="right", va="top", fontsize=6, color=DARK, **BESIDE)
         axis.set_yticks([])
         axis.set_ylim(len(shown) - 0.4, -0.6)
-        longest = max((row["spread"] for row in shown), default=0) or 1
-        furthest = max((np.nanmax([row["spread"], row["high"]]) for row in shown), default=0)
+        longest = max(row["spread"] for row in shown) or 1
+        furthest = max(np.nanmax([row["spread"], row["high"]]) for row in shown)
         end = 1.05 * min(furthest or longest, 1.4 * longest)  # one wide interval must not squeeze all others
         axis.set_xlim(0, end)
         axis.grid(axis="x")

@@ -18,9 +18,10 @@ from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
 from analysis.table import Table, as_text, plain_markdown, to_markdown, write_csv, write_tables
 from mm1_lab.files import write_text
+from mm1_lab.formatting import counted
 from mm1_lab.results import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
-from mm1_lab.results.summary import AVERAGE
+from mm1_lab.results.summary import AVERAGE, CHAT
 
 WORLDS = {
     "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
@@ -80,7 +81,7 @@ class Drawn:
     @property
     def cost(self) -> str:
         hours = ", ".join(f"{kind} {seconds / 3600:.1f}" for kind, seconds in self.seconds.items() if seconds)
-        trials = f"{len(set(self.runs['fingerprint']))} trials"
+        trials = counted(len(set(self.runs["fingerprint"])), "trial")
         return f"{trials}; core hours, each stage counted once: {hours}." if hours else f"{trials}."
 
 
@@ -116,6 +117,11 @@ class Group:
         return pd.concat(known, ignore_index=True) if known else None
 
     @property
+    def spreads(self) -> bool:
+        """Whether an axis has a spread to draw."""
+        return self.axes is not None and bool(ranked(self.axes)["spread"].notna().any())
+
+    @property
     def axes_tables(self) -> list[Table]:
         title = f"What moves the scores at {self.name}"
         return [] if self.axes is None else axes_tables(self.axes, title, self.caution)
@@ -140,25 +146,28 @@ class Group:
         median, least, most = (_round(of(sizes)) for of in (np.median, min, max)) if sizes else ("", "", "")
         between = f" ({least} to {most})" * (least != most)
         models = f"models{f' of {median} parameters{between}' * bool(sizes)}"
-        count = f"{len(self.drawn)} sweep{'s' * (len(self.drawn) != 1)}"
-        ran = f"{trials} trials of {count} were run at {self.name}, with {seeds_text(seeds, in_world)}: {models}"
+        ran = f"{counted(trials, 'trial')} of {counted(len(self.drawn), 'sweep')} {'were' if trials > 1 else 'was'} "
+        ran += f"run at {self.name}, with {seeds_text(seeds, in_world)}: {models}"
         where = f"{ran} {WORLDS.get(self.drawn[0].manifest.data.kind, '')}. {worlds_note(_worlds(self.drawn))}".strip()
         return [where, self._mattered(), self._undecided()]
 
     def _mattered(self) -> str:
-        known = ranked(self.axes).dropna(subset="low") if self.axes is not None else None
-        if known is not None:
-            known = known[(known["measure"] == AVERAGE) & (known["world"] == "")]
-        if known is None or known.empty:
-            return "No design choice was varied with two seeds or more, so none can be said to matter most."
-        words = [
-            f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, 95 % interval "
-            f"{as_text(row['low'])} to {as_text(row['high'])})"
-            for row in known.to_dict("records")
-        ]
-        least = f"; least, {words[-1]}" if len(words) > 2 else ""
-        second = f", then {words[1]}" if len(words) > 1 else ""
-        return f"Over the levels that were tried, what moved the average most was {words[0]}{second}{least}."
+        rows = ranked(self.axes).dropna(subset="low").to_dict("records") if self.axes is not None else []
+        for measure, name in (AVERAGE, "the average"), (CHAT, "conversations with tuned models"):
+            words = [
+                f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, 95 % interval "
+                f"{as_text(row['low'])} to {as_text(row['high'])})"
+                for row in rows
+                if row["measure"] == measure and not row["world"]
+            ]
+            if words:
+                least = f"; least, {words[-1]}" if len(words) > 2 else ""
+                second = f", then {words[1]}" if len(words) > 1 else ""
+                return f"Over the levels that were tried, what moved {name} most was {words[0]}{second}{least}."
+        return (
+            "No design choice can be said to matter most: that takes arms that differ in it alone, with scores at each "
+            "of two seeds or more."
+        )
 
     def _undecided(self) -> str:
         found = self.lessons
@@ -211,12 +220,13 @@ def write_overview(results: Path, groups: Sequence[Group]) -> list[Path]:
         written.append(write_csv(group.lessons, folder / f"lessons{end}.csv"))
         written.append(write_csv(group.parts, folder / f"lesson_parts{end}.csv"))
         written += write_tables(lessons, *lessons_tables(group.lessons, group.parts, group.lessons_title))
-        if group.lessons["estimate"].notna().any():
+        if (group.lessons["estimate"].notna() & (group.lessons["sweep"] != LAW)).any():
             written += draw_lessons(group.lessons, lessons, group.lessons_title, group.caution)
         if group.axes is not None:
             written.append(write_csv(group.axes, folder / f"axes{end}.csv"))
             written += write_tables(axes, *group.axes_tables)
-            written += draw_axes(group.axes, axes, group.axes_tables[0].title, group.caution)
+            if group.spreads:
+                written += draw_axes(group.axes, axes, group.axes_tables[0].title, group.caution)
         if table := group.accuracy_table:
             written.append(write_csv(group.accuracy, folder / f"decision_accuracy{end}.csv"))
             written += write_tables(accurate, table)
@@ -233,7 +243,8 @@ def summary(groups: Sequence[Group]) -> str:
         parts += [f"## At {group.name}", *group.opening]
         if group.axes is not None:
             at = f"{group.scale}/axes{group.suffix}"
-            parts += [f"![what moves the scores, axis by axis](<{at}.png>)", f"[The axes as a table](<{at}.md>)."]
+            parts += [f"![what moves the scores, axis by axis](<{at}.png>)"] * group.spreads
+            parts += [f"[The axes as a table](<{at}.md>)."]
         parts += [to_markdown(short_lessons(group.lessons, "")).rstrip()]
         if table := group.accuracy_table:
             parts += [f"### {table.title}", to_markdown(replace(table, title="")).rstrip()]

@@ -2,15 +2,20 @@
 
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from analysis.effects import axis_effect, forest_importances, grid_effects, groups, levels_of, varying
 from analysis.pages.axes import axis_rows
+from analysis.pages.overview import Group
 from analysis.statistics import Floats
 from mm1_lab.config import DataMix, Recipe, SftRecipe, Sweep, load_sweep
+from mm1_lab.results import Manifest
 from tests.analysis.results_folder import study_of
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -180,3 +185,21 @@ def test_the_levels_of_an_axis_are_those_that_its_effect_is_computed_from(data_m
     for lacking, levels in (((), 10), (missing, 7)):
         rows = axis_rows(study_of(data_mix, (0, 1), missing=lacking))
         assert {row.count("/") + 1 for row in rows["levels"][rows["axis"] == "data mix"]} == {levels}
+
+
+def test_an_axis_whose_arms_lack_a_seed_is_not_said_to_change_only_with_others(data_mix: Sweep) -> None:
+    """As while the second seed runs; and levels of which one has scores are no axis."""
+    arms = {name: data_mix.arms[name] for name in ("base", "captions", "interleaved")}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
+    rows = axis_rows(study_of(sweep, (0, 1), missing=("captions/1", "interleaved/1")))
+    assert set(rows["axis"]) == {"data mix"} and set(rows["method"]) == {"incomplete"} and rows["spread"].isna().all()
+    assert axis_rows(study_of(sweep, (0, 1), missing=("captions/0", "captions/1", "base/0", "base/1"))).empty
+
+
+def test_without_pre_trained_models_the_summary_ranks_axes_by_conversations(data_mix: Sweep) -> None:
+    row = {"sweep": "sft", "axis": "connector", "axes": 1, "levels": "a / b", "measure": "chat 0-shot"}
+    row |= {"spread": 4.0, "low": 1.0, "high": 7.0}
+    manifest = Manifest(variant="sft", sweep=data_mix, scale="mini")
+    drawn: Any = SimpleNamespace(axes=pd.DataFrame([row]), manifest=manifest)
+    told = Group("mini", "", (drawn,), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())._mattered()
+    assert "what moved conversations with tuned models most was connector (a, b; 4.0 points, 95 % interval" in told

@@ -18,6 +18,7 @@ from analysis.judging.looks import standing
 from analysis.judging.verdicts import _needed, all_parts, judge_family, judge_lessons, lesson_parts
 from analysis.law.lr_report import _last_targets
 from analysis.pages.claims_figure import corrected
+from analysis.pages.overview import Group, write_overview
 from analysis.pages.tables import compare_table
 from analysis.study import Study
 from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
@@ -314,6 +315,16 @@ def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
     assert least < most and _needed(against, 1) == least
     lesson_for = against.assign(estimate=-against["estimate"], p_supported=0.2, p_contradicted=1.0)
     assert _needed(lesson_for, 1) == most
+
+
+def test_a_law_alone_makes_no_empty_figure_of_lessons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = all_parts(LESSONS, [], NO_LAW)
+    lessons = judge_lessons(LESSONS, parts)
+    slope = lessons.assign(estimate=lessons["estimate"].where(lessons["sweep"] != "lr_law", -0.4))
+    monkeypatch.setattr("analysis.pages.overview.summary", lambda groups: "")
+    (tmp_path / "mini").mkdir()
+    written = write_overview(tmp_path, [Group("mini", "", (), slope, parts, pd.DataFrame())])
+    assert {path.suffix for path in written} == {".csv", ".md", ".tex"}
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
