@@ -134,6 +134,8 @@ def _read(path: Path, profile: Sequence[str]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
+        raise RequestError(f"--from {path}: row 2 has more cells than the header; name every column, or remove cells")
     table.columns = table.columns.str.strip()
     for column in (*NEEDED, *profile):
         if column not in table.columns:

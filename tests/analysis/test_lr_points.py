@@ -238,6 +238,7 @@ def test_failed_runs_and_spellings(undrawn: None, capsys: pytest.CaptureFixture[
         ("", grid((9e6, 85e6)), ["has 2 sizes", "three or more"]),
         ("", [[n, 1e-3, 1.0] for n in SIZES], ["one learning rate"]),
         ("", [], ["holds no rows"]),
+        ("", [[*row, ""] for row in grid()], ["row 2 has more cells than the header"]),
         ("params,learning_rate,score,tokens", [[*row, "many"] for row in grid()], ["row 2, column 'tokens': 'many'"]),
     ],
 )

@@ -60,7 +60,11 @@ def test_a_file_that_is_not_as_it_should_be_is_named(tmp_path: Path, text: str) 
         read_samples(tmp_path, {"base": "f0"})
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"[]" * 99)[:-9], gzip.compress(b"[" * 99_999)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no gzip", gzip.compress(b"[]" * 99)[:-9], gzip.compress(b"[" * 99_999)],
+    ids=("empty", "no gzip", "cut off", "nested"),
+)
 def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     write(tmp_path, "f0", [])
     (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(data)
