@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import plan_costs
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, wall_seconds
-from mm1_lab.orchestrate.planning.reasons import known_stages, why_new, with_quality
+from mm1_lab.orchestrate.planning.reasons import known_stages, why_it_does_not_run, why_it_runs
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 
@@ -102,7 +102,7 @@ def _kinds(
                 needed.KIND for needed in planned.stage.inputs.values() if needed.fingerprint in expected
             )
         else:
-            why = why_new(planned, known) if planned.state == "run" else planned.why
+            why = why_it_runs(planned, known) if planned.state == "run" else planned.why
         alike[planned.stage.KIND, STATES[planned.state], why].append(planned)
     rows = []
     for (kind, state, why), stages in alike.items():
@@ -163,9 +163,9 @@ def _stage_rows(
         if key in expected:
             seconds = expected[key]
             time = "unknown" if seconds is None else duration(seconds)
-            yield [*row, why_new(planned, known), *_cost_columns(costs[key], hardware), time]
+            yield [*row, why_it_runs(planned, known), *_cost_columns(costs[key], hardware), time]
         else:
-            yield [*row, with_quality(planned, ledger), *[""] * (11 if hardware else 8)]
+            yield [*row, why_it_does_not_run(planned, ledger), *[""] * (11 if hardware else 8)]
 
 
 def _all_time(plan: Plan, expected: Mapping[str, float | None], slots: int) -> str:

@@ -167,7 +167,7 @@ def test_compressed_lines_that_are_damaged(files: Any, name: str, compress: Call
     path = files.folder / name
     for content, line in ((whole[:-9], r"\d+"), (b'{"text": "not compressed"}\n', "0")):
         path.write_bytes(content)
-        wanted = rf"{re.escape(name)}: is damaged or not compressed after line {line} \(.+\); fetch it again"
+        wanted = rf"{re.escape(name)}: cannot be read after line {line} \(.+\); fetch it again"
         assert re.search(wanted, refused(files, text=[name]))
     path.write_bytes(compress(b'{"text": "good"}\n["text"]\n'))
     assert re.search(f"{re.escape(name)}, line 2: must be an object", refused(files, text=[name]))

@@ -146,9 +146,7 @@ def _line(stream: BinaryIO, most: int, path: Path, after: int) -> bytes:
     try:
         return stream.readline(most)
     except OSError as error:
-        raise RequestError(
-            f"{path}: is damaged or not compressed after line {after} ({first_line(error)}); fetch it again"
-        ) from None
+        raise RequestError(f"{path}: cannot be read after line {after} ({first_line(error)}); fetch it again") from None
 
 
 def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:

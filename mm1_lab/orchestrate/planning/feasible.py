@@ -39,13 +39,15 @@ def check_prompts(plan: Plan, request: Request) -> str:
     in_world = request.data_path is None
     if not stages or not (in_world or request.scale.benchmarks):
         return ""
-    from mm1_lab.evaluate.fitting import of_the_world, too_long
-    from mm1_lab.evaluate.named import check_lengths
-
     tokenizer = request.open_data().tokenizer
-    check_lengths(stages, tokenizer, request.ledger.data_cache)
+    if request.scale.benchmarks:
+        from mm1_lab.evaluate.named import check_lengths
+
+        check_lengths(stages, tokenizer, request.ledger.data_cache)
     if not in_world:
         return ""
+    from mm1_lab.evaluate.fitting import of_the_world, too_long
+
     arms = []
     for arm, recipe in request.sweep.arms.items():
         with suppress(NotHere):  # not asked for

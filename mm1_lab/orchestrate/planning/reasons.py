@@ -9,7 +9,7 @@ from mm1_lab.results import Ledger
 from mm1_lab.results.summary import encoder_quality
 
 
-def with_quality(planned: PlannedStage, ledger: Ledger) -> str:
+def why_it_does_not_run(planned: PlannedStage, ledger: Ledger) -> str:
     """Why a stage does not run; for a finished encoder also its quality."""
     if planned.state != "done" or not planned.stage.TRAINS:
         return planned.why
@@ -28,7 +28,7 @@ def known_stages(ledger: Ledger) -> Iterator[dict[str, Any]]:
                 continue  # reported when the stage is loaded; here only a remark is lost
 
 
-def why_new(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
+def why_it_runs(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
     """Why a stage runs; for a new one, what changed if a finished stage differs in at most two settings."""
     if planned.why != "new":
         return planned.why
