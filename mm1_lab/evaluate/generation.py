@@ -14,6 +14,7 @@ logits do not depend on the composition of the batch.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -140,6 +141,22 @@ def _decode(
     return answers
 
 
+class AutocastCache(DynamicCache):
+    """Keeps keys and values in the precision to which autocast, where it is on, rounds them in every attention.
+
+    Keys are in fp32 after RoPE, and values would follow them: twice the memory, and a cast of all of it at every step.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *rest: Any, **more: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        device = key_states.device.type
+        if torch.is_autocast_enabled(device):
+            half = torch.get_autocast_dtype(device)
+            key_states, value_states = key_states.to(half), value_states.to(half)
+        return super().update(key_states, value_states, layer_idx, *rest, **more)
+
+
 class SharedPrefixDecoding:
     """Decodes a batch of groups token by token, with one KV cache.
 
@@ -157,7 +174,7 @@ class SharedPrefixDecoding:
         """Questions in each group."""
         largest = max(self.counts)
         self._questions = [[*group, *[group[-1]] * (largest - len(group))] for group in questions]
-        self._cache = DynamicCache(config=decoder.config)
+        self._cache = AutocastCache(config=decoder.config)
         device = prefixes[0].device
         self._prefix_lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)
         self._lengths = torch.tensor(

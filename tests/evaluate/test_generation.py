@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, DynamicCache
 
 from mm1_lab.config import RequestError, Size
 from mm1_lab.data.types import BrokenPicture, Pixels
@@ -132,6 +132,39 @@ def test_probabilities_of_given_answers_are_those_of_whole_prompts(
             expected = logs.gather(1, torch.tensor(ids)[:, None]).mean().exp()
             assert probability == pytest.approx(float(expected), rel=1e-3)
     assert found[-1] == [None] * len(groups[-1].questions)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("kv_heads", [2, 1])
+def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
+    groups: list[Group], tokenizer, half: bool, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It halves the cache under autocast, and no number changes."""
+    torch.manual_seed(5)
+    sizes = Size(layers=1, width=16, heads=2), Size(layers=2, width=24, heads=2, kv_heads=kv_heads)
+    model = small_mm1(*sizes, "average-pooling", tokenizer.size, 256, tokenizer.image, SIDE).eval()
+    embedder, given = embedder_of(model), torch.tensor(tokenizer.encode("red . the ring"))
+
+    def read() -> tuple[torch.Tensor, set[torch.dtype], int]:
+        """Logits, and the types and bytes of the cache."""
+        decoding = SharedPrefixDecoding(
+            model.decoder,
+            [embedder.embed(group.prefix) for group in groups],
+            [[embedder.embed(question) for question in group.questions] for group in groups],
+        )
+        logits = [decoding.start()]
+        logits += [decoding.advance(token.expand(logits[0].shape[:2])) for token in given]
+        parts = [part for layer in decoding._cache.layers for part in (layer.keys, layer.values)]
+        return torch.stack(logits), {part.dtype for part in parts}, sum(part.nbytes for part in parts)
+
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        embedder.see(p for group in groups for part in (group.prefix, *group.questions) for p in part.pictures)
+        logits, types, size = read()
+        monkeypatch.setattr(generation, "AutocastCache", DynamicCache)
+        expected, before, most = read()
+    assert before == {torch.float32}
+    assert (types, size) == (({torch.bfloat16}, most / 2) if half else (before, most))
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
 def test_masks_are_bounded(model: MM1, groups: list[Group], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

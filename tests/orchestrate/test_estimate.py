@@ -36,6 +36,7 @@ from mm1_lab.config.size import PretrainedSize
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
+from mm1_lab.evaluate.generation import AutocastCache
 from mm1_lab.model import build_decoder, build_mm1, cast_matrices, connector_flops, count_parameters, read_rows
 from mm1_lab.model.decoder import decoder_config, make_decoder
 from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, check_group, group_of, workers_needed
@@ -113,10 +114,11 @@ def test_heads_of_another_width_are_reckoned_with() -> None:
         head_dim=32,
     )
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as count:
-        cache = Qwen3Model(config)(inputs_embeds=torch.empty(1, length, 64), use_cache=True).past_key_values
+        Qwen3Model(config)(inputs_embeds=torch.empty(1, length, 64), use_cache=True)
     assert length * flops_per_position(size, length, 1) == pytest.approx(count.get_total_flops(), rel=0.03)
     with torch.autocast("cpu", torch.bfloat16):
-        cache = Qwen3Model(config)(inputs_embeds=torch.zeros(1, length, 64), use_cache=True).past_key_values
+        cache = AutocastCache(config=config)
+        Qwen3Model(config)(inputs_embeds=torch.zeros(1, length, 64), past_key_values=cache, use_cache=True)
 
     scale = load_scale("mini", ROOT / "sweeps" / "scales")
     evaluation = resolve("base", load_sweep(ROOT / "sweeps" / "data_mix.yaml").base, scale, 0, WORLD_DATA).evaluation
@@ -310,7 +312,7 @@ def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.
     hint = re.search(r"set `(workers: {.*})` in the scale", capsys.readouterr().out)
     assert hint and main([*plan, *few, "--set", "hardware.count=2", "--set", hint[1].replace(": {", "={")]) == 0
     assert "set `workers:" not in capsys.readouterr().out, "what it named suffices"
-    assert main([*plan, *few, "--set", "hardware.count=2", "--set", "evaluate.batch_size=5000"]) == 0
+    assert main([*plan, *few, "--set", "hardware.count=2", "--set", "evaluate.batch_size=10000"]) == 0
     told = capsys.readouterr().out
     assert "one h100 does not hold, at this evaluate.batch_size:\n  3.9G parameters (8.39 GB of weights, 5" in told
     whole = ("plan", "final_models", "--only", "30B", *plan[4:], "--set", "train.batch_size=8")

@@ -114,8 +114,8 @@ class EvaluationStage(Stage):
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
         # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it
         state = 4.0 * network.total if itemsize == 4 else 2.0 * network.total + 4.0 * network.vocabulary * size.width
-        # the cache is in fp32 also under autocast, as keys are after RoPE; other activations are freed layer by layer
-        per_token = 2 * 4 * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
+        # other activations are freed layer by layer
+        per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
             parts=parts,
             parameters=network.total,
