@@ -97,14 +97,12 @@ def _power(shift: float | Floats, degrees_of_freedom: float | Floats, level: flo
     return np.nan_to_num(1 - nctdtr(degrees_of_freedom, shift, stdtrit(degrees_of_freedom, 1 - level)), nan=1.0)
 
 
-def seeds_needed(
-    expect: Expectation, margin: float, seed: Interval, prior: float = 0.0, family: int = 1, size: float | None = None
-) -> float:
+def seeds_needed(expect: Expectation, margin: float, seed: Interval, prior: float = 0.0, family: int = 1) -> float:
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
     `seed` has the standard deviation of a single seed's difference as its error; `prior` is the degrees of freedom from
     the pool of other arms; the level is that of Holm's first step over `family` claims. An estimate exactly on the
-    margin can never be decided, unless the paper's `size` is refuted.
+    margin can never be decided.
     """
     many = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
     if seed.error == 0:
@@ -123,7 +121,5 @@ def seeds_needed(
         power = beyond(-margin, one_sided=estimate > -margin)
     else:
         power = beyond(margin)
-        if size is not None and estimate < size:
-            power = np.maximum(power, beyond(size))
     enough = np.flatnonzero(power >= POWER)
     return float(many[enough[0]]) if len(enough) else float("inf")

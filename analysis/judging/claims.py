@@ -248,8 +248,16 @@ def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: S
 
 
 def needed(row: Mapping[Any, Any], family: int = 1) -> float:
-    """Seeds that would decide a row's claim with 80 % power if the true difference is the estimate."""
-    seeds, size = row["seeds"], row["size"]
+    """Seeds that would decide a row's claim, but for the paper's size, with 80 % power if the true difference is the
+    estimate."""
+    seeds = row["seeds"]
     found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])
     prior = row["df"] - (seeds - 1)  # degrees of freedom from the pool of other arms
-    return seeds_needed(row["expect"], row["margin"], found, prior, family, None if np.isnan(size) else size)
+    return seeds_needed(row["expect"], row["margin"], found, prior, family)
+
+
+def needed_to_refute(row: Mapping[Any, Any], family: int = 1) -> float:
+    """The same for showing that the difference is smaller than the paper's size; infinite if the estimate is not."""
+    found = -row["estimate"] if row["expect"] == "less" else row["estimate"]
+    smaller = {**row, "estimate": found, "expect": "less", "margin": -row["size"]}
+    return needed(smaller, family) if found < row["size"] else np.inf

@@ -23,6 +23,7 @@ from analysis.judging.claims import (
     columns_without_floor,
     grounds,
     needed,
+    needed_to_refute,
     row_of,
 )
 from analysis.judging.lessons import LAW, Lesson, Part, claims_of
@@ -182,12 +183,19 @@ def combined(rows: pd.DataFrame, prefix: str = "p") -> dict[str, dict[str, float
     deciding = rows[rows["decides"].astype(bool)]
     if deciding.empty or deciding["p"].isna().any():
         return {"wording": {}, "content": {}, "both": {}}
-    by_content = deciding["scored_by"] == "content"
     wording, content = (
-        combine([p_columns(row, prefix) for row in deciding[chosen].to_dict("records")])
-        for chosen in (~by_content, by_content | ~deciding["part"].isin(deciding["part"][by_content]))
+        combine([p_columns(row, prefix) for row in rows.to_dict("records")]) if len(rows) else {}
+        for rows in by_wording_and_content(deciding)
     )
-    return {"wording": wording, "content": content if by_content.any() else {}, "both": of_both(wording, content)}
+    return {"wording": wording, "content": content, "both": of_both(wording, content)}
+
+
+def by_wording_and_content(deciding: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of a lesson's parts by each score: a part without captions counts by both. Those by content are empty if
+    no part has such a score."""
+    content = deciding["scored_by"] == "content"
+    others = ~deciding["part"].isin(deciding["part"][content]) & content.any()
+    return deciding[~content], deciding[content | others]
 
 
 def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -212,19 +220,30 @@ def _lesson_row(lesson: Lesson, rows: pd.DataFrame, judged: Judged, family: int,
     lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
     row: dict[str, object] = {name: lead[name] for name in COLUMNS}
     row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
-    row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": len(deciding)}
+    count = int((deciding["scored_by"] != "content").sum())  # by content they are the same parts
+    row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": count}
     row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": judged.p_holm, "family": family}
     against = lead.get("p_contradicted", 1.0) < lead.get("p_supported", 1.0)  # any of the parts may contradict a lesson
-    row["tests"] = judged.tests * (int((deciding["scored_by"] != "content").sum()) if against else 1)
+    row["tests"] = judged.tests * (count if against else 1)
     return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
 
 
 def _needed(deciding: pd.DataFrame, left: int) -> float:
-    """Seeds that decide a lesson: a lesson falls with one part, so the fewest of the parts that point against it, by
-    each score that has such parts; otherwise it needs all its parts, so the most."""
-    seeds = deciding.assign(needed=[needed(row, left) for row in deciding.to_dict("records")])
-    against = seeds[seeds["p_contradicted"] < seeds["p_supported"]]
-    return float((against.groupby("scored_by")["needed"].min() if len(against) else seeds["needed"]).max())
+    """Seeds that decide a lesson: with all its parts, or with the first part against it, whose p counts as often as it
+    has parts; by both scores, so no number does if parts are against it by one alone. Or all sizes are refuted."""
+    by_score = [rows for rows in by_wording_and_content(deciding) if len(rows)]
+    against = [rows[rows["p_contradicted"] < rows["p_supported"]] for rows in by_score]
+    rows = deciding.to_dict("records")
+    if all(map(len, against)):
+        direction = max(_fewest(own, left * len(each)) for own, each in zip(against, by_score, strict=True))
+    else:
+        direction = np.inf if any(map(len, against)) else max(needed(row, left) for row in rows)
+    sizes = [needed_to_refute(row, left) for row in rows if not np.isnan(row["size"])]
+    return min(direction, max(sizes, default=np.inf))
+
+
+def _fewest(rows: pd.DataFrame, family: int) -> float:
+    return min(needed(row, family) for row in rows.to_dict("records"))
 
 
 def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:

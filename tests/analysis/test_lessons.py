@@ -12,15 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import Claim, claim_of, claim_row, judge_claims, needed
+from analysis.judging.claims import Claim, claim_of, claim_row, judge_claims, needed, needed_to_refute
 from analysis.judging.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.judging.looks import standing
-from analysis.judging.verdicts import _needed, all_parts, judge_family, judge_lessons, lesson_parts
+from analysis.judging.statements import p_values, say
+from analysis.judging.verdicts import _needed, all_parts, combine, judge_family, judge_lessons, lesson_parts
 from analysis.law.lr_report import _last_targets
 from analysis.pages.claims_figure import corrected
+from analysis.pages.lesson_tables import lessons_tables
 from analysis.pages.overview import Group, write_overview
 from analysis.pages.tables import compare_table
+from analysis.statistics import one_sample
 from analysis.study import Study
+from analysis.table import to_markdown
 from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
 from tests.analysis.results_folder import LIFT, ROOT, Lifts, study_of
 
@@ -305,16 +309,65 @@ def test_what_the_world_cannot_ask_is_told_as_such_whatever_the_seeds() -> None:
     assert found["connector type"]["reason"] == "one seed"
 
 
+PART = {"decides": True, "scored_by": "wording", "part": 1, "expect": "greater", "margin": 0.0, "size": np.nan}
+PART |= {"seeds": 3, "df": 2.0, "p_supported": 1.0, "p_contradicted": 0.2, "error": 2.0}
+
+
 def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
-    """Two parts against the lesson decide it with the fewer seeds; without any it needs the most."""
-    row = {"decides": True, "scored_by": "wording", "expect": "greater", "margin": 0.0, "size": np.nan, "seeds": 3}
-    row |= {"df": 2.0, "p_supported": 1.0, "p_contradicted": 0.2}
-    sure, unsure = row | {"estimate": -5.0, "error": 2.0}, row | {"estimate": -1.0, "error": 2.0}
+    """Two parts against the lesson decide it with the fewer seeds, each tested as one of two; without any it needs the
+    most."""
+    sure, unsure = PART | {"estimate": -5.0}, PART | {"estimate": -1.0, "part": 2}
     against = pd.DataFrame([sure, unsure])
-    least, most = sorted(needed(one) for one in (sure, unsure))
-    assert least < most and _needed(against, 1) == least
+    assert needed(sure) < needed(sure, 2) < needed(unsure)
+    assert _needed(against, 1) == needed(sure, 2) and _needed(against, 3) == needed(sure, 6)
     lesson_for = against.assign(estimate=-against["estimate"], p_supported=0.2, p_contradicted=1.0)
-    assert _needed(lesson_for, 1) == most
+    assert _needed(lesson_for, 1) == needed(unsure)
+
+
+def test_so_many_seeds_decide_a_lesson_of_several_parts_four_times_out_of_five() -> None:
+    """One of three parts is against the lesson, the others' differences are 0."""
+    spread = PART["error"] * np.sqrt(PART["seeds"])  # type: ignore[operator]
+    truths = (-4.0, 1e-9, 1e-9)
+    rows = [
+        PART | {"estimate": truth, "part": n, "p_contradicted": 0.2 if n == 0 else 1.0}
+        for n, truth in enumerate(truths)
+    ]
+    seeds, generator = int(_needed(pd.DataFrame(rows), 4)), np.random.default_rng(0)
+    decided = []
+    for _ in range(1000):
+        values = generator.normal(truths, spread, (seeds, 3)).T
+        p = combine([p_values("greater", 0.0, found) for own in values if (found := one_sample(own))])
+        decided.append(say(p, 4) == "contradicted")
+    assert 0.77 < np.mean(decided) < 0.85
+
+
+def test_no_seeds_decide_a_lesson_against_which_one_score_alone_is() -> None:
+    rows = [PART | {"estimate": -5.0}, PART | {"estimate": 5.0, "p_supported": 0.2, "p_contradicted": 1.0}]
+    assert _needed(pd.DataFrame(rows).assign(scored_by=["wording", "content"]), 1) == np.inf
+    text = PART | {"estimate": -5.0, "part": 2}  # without captions, so against it by both scores
+    assert _needed(pd.DataFrame([*rows, text]).assign(scored_by=["wording", "content", "wording"]), 1) == needed(
+        text, 2
+    )
+
+
+def test_a_size_is_refuted_by_all_parts_that_have_one() -> None:
+    rows = [PART | {"estimate": -0.5, "size": 10.0}, PART | {"estimate": -0.5, "size": 6.0, "part": 2}]
+    assert _needed(pd.DataFrame(rows), 1) == needed_to_refute(rows[1]) > needed_to_refute(rows[0])
+    assert needed_to_refute(rows[1]) == needed(PART | {"estimate": -6.5}) < 50
+    rows[1]["size"] = -1.0
+    assert needed_to_refute(rows[1]) == np.inf and _needed(pd.DataFrame(rows), 1) == needed(rows[0], 2) > 50
+    less = PART | {"estimate": 0.5, "expect": "less", "size": 6.0}
+    assert needed_to_refute(less) == needed(PART | {"estimate": -6.5}), "the other way round"
+
+
+def test_a_part_scored_twice_is_one_part(data_mix: Sweep) -> None:
+    study = study_of(data_mix, range(3))
+    study.scores["content"] = study.scores["score"]
+    lesson = next(one for one in ASKED if one.name == "text with captions")
+    parts = lesson_parts(study, [lesson])
+    frame = judge_lessons([lesson], parts)
+    assert (len(parts), frame["parts"].item()) == (4, 2)
+    assert "(of 2)" in to_markdown(*lessons_tables(frame, parts, ""))
 
 
 def test_a_law_alone_makes_no_empty_figure_of_lessons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

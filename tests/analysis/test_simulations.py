@@ -115,7 +115,9 @@ def test_so_many_seeds_as_are_said_to_be_needed_decide_four_times_out_of_five(
     expect: Expectation, margin: float, size: float | None, truth: float, repeats: int
 ) -> None:
     one_seed = Interval(truth, float(np.sqrt(2)), 1.0)
-    seeds = int(seeds_needed(expect, margin, one_seed, PRIOR, size=size))
+    seeds = int(
+        seeds_needed(expect, margin, one_seed, PRIOR) if size is None else seeds_needed("less", -size, one_seed, PRIOR)
+    )
     assert 2 < seeds < 40
     generator, decided = np.random.default_rng(repeats), np.zeros(2)
     for _ in range(repeats):

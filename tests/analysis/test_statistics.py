@@ -208,7 +208,7 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     lent, alone = (seeds_needed("greater", 0.0, found, prior, family=10) for prior in (4, 0))
     assert lent < alone, "what the pool lends saves seeds"
     assert seeds_needed("greater", 0.9, found) == math.inf
-    assert seeds_needed("greater", 0.9, found, size=2.0) < 12, "the size can be refuted where the sign cannot be told"
+    assert seeds_needed("less", -2.0, found) < 12, "the size can be refuted where the sign cannot be told"
     assert seeds_needed("less", 0.9, Interval(-2.0, 0.0, 3)) == 2
 
 
