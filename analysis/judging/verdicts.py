@@ -194,7 +194,7 @@ def by_wording_and_content(deciding: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     """The rows of a lesson's parts by each score: a part without captions counts by both. Those by content are empty if
     no part has such a score."""
     content = deciding["scored_by"] == "content"
-    others = ~deciding["part"].isin(deciding["part"][content]) & content.any()
+    others = ~deciding["part"].isin(deciding["part"][content]) & bool(content.any())
     return deciding[~content], deciding[content | others]
 
 
