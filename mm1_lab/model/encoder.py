@@ -91,15 +91,16 @@ class Encoder(PreTrainedModel):
         features = self.vision(**inputs).last_hidden_state[:, self.family.leading :]
         return features if self.family.normed else getattr(self.vision, self.family.norm)(features)
 
-    def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _as_patches(self, images: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """SigLIP 2 takes extracted patches: (n, patches, patch · patch · 3), with a pixel's channels adjacent."""
         patch = self.config.vision_config.patch_size
         used = images[:, :, : self.side * patch, : self.side * patch]
         grid = used.unfold(2, patch, patch).unfold(3, patch, patch)
         return {
             "pixel_values": grid.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2),
-            "pixel_attention_mask": images.new_ones(len(images), self.patches, dtype=torch.long),
-            "spatial_shapes": torch.full((len(images), 2), self.side, device=images.device),
+            "pixel_attention_mask": None,
+            # one for all images, and not on their device, from which the library would read it back for each
+            "spatial_shapes": torch.tensor([[self.side, self.side]], device="cpu"),
         }
 
 
