@@ -93,7 +93,8 @@ def read_encoder(requested: Pretrained, fetch: bool = True) -> PretrainedEncoder
         raise RequestError(f"{requested.weights}: has {count} layers, so layer {requested.layer} cannot be used")
     patches = max(0, getattr(config, "num_patches", 0))
     mean, std = _normalisation(folder, requested.weights)
-    found = _described(requested.weights, folder, config, layers) | {
+    found = _described(requested.weights, folder, config, layers)
+    found |= _dimensions(found["size"], config) | {
         "patch": config.patch_size,
         "image_size": getattr(config, "image_size", None) or round(patches**0.5) * config.patch_size,
         "layer": requested.layer,
@@ -163,7 +164,7 @@ def read_exported(name: str, fetch: bool = True) -> PretrainedMM1:
     shape = {"patch": vision.patch_size, "image_size": tower["image_size"], "layer": tower["layer"]}
     found = decoder | {
         "family": "mm1",
-        "encoder": encoder | shape | {"mean": mean, "std": std},
+        "encoder": encoder | _dimensions(encoder["size"], vision) | shape | {"mean": mean, "std": std},
         "decoder": decoder | _text(decoder["size"], text),
         "connector": config["connector"],
         "blind": blind,
@@ -176,6 +177,16 @@ def _described(name: str, folder: Path, config: Any, layers: int) -> dict[str, A
     size = {"layers": layers, "width": config.hidden_size, "heads": config.num_attention_heads}
     found = {"name": name, "folder": str(folder), "digest": weights_digest(folder, name)}
     return found | {"family": config.model_type, "size": size}
+
+
+def _dimensions(size: dict[str, Any], tower: Any) -> dict[str, Any]:
+    """The `shape` of a PretrainedEncoder."""
+    if tower.model_type == "dinov2":  # its SwiGLU keeps two thirds of the width, rounded up to a multiple of 8
+        inner, gated = int(tower.hidden_size * tower.mlp_ratio), tower.use_swiglu_ffn
+        inner = (int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner
+    else:
+        inner, gated = tower.intermediate_size, tower.model_type == "aimv2_vision_model"
+    return {"shape": size | {"feed_forward": inner, "gated": gated}}
 
 
 def _text(size: dict[str, Any], config: Any) -> dict[str, Any]:

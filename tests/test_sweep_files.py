@@ -14,6 +14,7 @@ from mm1_lab.config import (
     Recipe,
     RequestError,
     Size,
+    TowerSize,
     load_scale,
     load_sweep,
     read_yaml,
@@ -40,9 +41,11 @@ class AnyModel:
     """Stands for models from outside that are like what the lab scale names."""
 
     def encoder(self, asked: Pretrained) -> PretrainedEncoder:
+        size = Size(layers=24, width=1024, heads=16)
         return PretrainedEncoder(
             name=asked.weights, folder="", digest=asked.weights, family="clip_vision_model",
-            size=Size(layers=24, width=1024, heads=16), patch=14, image_size=224, layer=asked.layer,
+            size=size,
+            shape=TowerSize(**size.model_dump() | {"feed_forward": 4096}), patch=14, image_size=224, layer=asked.layer,
             mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
         )  # fmt: skip
 

@@ -39,7 +39,7 @@ from mm1_lab.config.scale import (
     Scale,
     SftTraining,
 )
-from mm1_lab.config.size import Parameters, PretrainedSize, Size
+from mm1_lab.config.size import Parameters, PretrainedSize, Size, TowerSize
 from mm1_lab.config.stage import WORLD_DATA, DataIdentity, Stage
 from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep
 from mm1_lab.config.yaml_files import read_yaml

@@ -8,7 +8,7 @@ GPUs that takes is in mm1_lab/orchestrate/planning/capacity.py.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mm1_lab.config.size import Size
+from mm1_lab.config.size import Size, TowerSize
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,12 @@ def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float
 
 
 def encoder_activations(size: Size, itemsize: int, checkpointing: bool = False) -> float:
-    """Bytes per position that a ViT's layers save for the backward pass."""
-    layer = (40 if itemsize == 2 else 64) * size.width
+    """Bytes per position that a ViT's layers save for the backward pass.
+
+    Of a feed-forward two values, or four if it has a gate (as in the decoder); the rest is attention, norms, residuals.
+    """
+    inner = (4 if isinstance(size, TowerSize) and size.gated else 2) * (size.feed_forward or 4 * size.width)
+    layer = (24 if itemsize == 2 else 32) * size.width + itemsize * inner
     return 4 * size.layers * size.width + layer if checkpointing else size.layers * layer
 
 

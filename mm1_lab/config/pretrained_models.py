@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
-from mm1_lab.config.size import PretrainedSize, Size
+from mm1_lab.config.size import PretrainedSize, Size, TowerSize
 
 if TYPE_CHECKING:
     from mm1_lab.config.kinds import PretrainedMM1
@@ -45,6 +45,10 @@ class PretrainedModel(Config):
 class PretrainedEncoder(PretrainedModel):
     """A pre-trained vision tower. Not a stage, because nothing has to be run. `size` counts the layers used."""
 
+    PLACES: ClassVar[frozenset[str]] = PretrainedModel.PLACES | {"shape"}
+
+    shape: TowerSize
+    """All dimensions, to count parameters; see `PretrainedDecoder`."""
     patch: int = Field(gt=0, le=10_000)
     image_size: int = Field(gt=0, le=100_000)
     """Image side in pixels at which it was trained."""
@@ -56,7 +60,7 @@ class PretrainedEncoder(PretrainedModel):
 
     @property
     def features(self) -> Size:
-        return self.size
+        return self.shape
 
 
 class PretrainedDecoder(PretrainedModel):

@@ -223,7 +223,8 @@ class Scale(Config):
     hardware: Hardware | None = None
     """Hardware for which a plan estimates the cost. Default: this machine, from its own measured speeds."""
     images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Approximate number of images per packed row of each source, for estimating the encoder's cost."""
+    """Approximate number of images per packed row of each source, for estimating the encoder's cost. `--set
+    sequence_length` changes them in proportion."""
     retries: int = Field(1, ge=0, le=1000)
     """How often a failed stage is retried."""
     attention: Attention = "masked"

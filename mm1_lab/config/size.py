@@ -70,6 +70,20 @@ class Size(Config):
         return 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
 
 
+class TowerSize(Size):
+    """Dimensions of a pre-trained vision tower, whose feed-forward may be of any width: SigLIP's 3.7 times the model's.
+
+    `feed_forward` is set here.
+    """
+
+    gated: bool = False
+    """Whether the feed-forward has a third matrix, a gate."""
+
+    def parameters(self) -> Parameters:
+        count = self.layers * (self._attention() + (3 if self.gated else 2) * self.width * (self.feed_forward or 0))
+        return Parameters(count, count, count)
+
+
 class PretrainedSize(Size):
     """Dimensions of a pre-trained decoder, whose heads may be wider or narrower than width / heads."""
 

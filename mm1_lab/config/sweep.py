@@ -173,7 +173,17 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale
                 f"--set {short(setting)}: {key} is a field of recipes, and --set changes the scale; change it in an "
                 f"arm of the sweep's file{in_scale}"
             )
-    return override(scale, settings, "--set") if settings else scale
+    return _with_images_of_its_rows(override(scale, settings, "--set"), scale, settings) if settings else scale
+
+
+def _with_images_of_its_rows(changed: Scale, scale: Scale, settings: tuple[str, ...]) -> Scale:
+    """Longer rows hold more images: `images_per_row` follows `sequence_length`, except those that were set too."""
+    longer, given = changed.sequence_length / scale.sequence_length, {one.partition("=")[0].strip() for one in settings}
+    if longer == 1 or "images_per_row" in given:
+        return changed
+    counts = changed.images_per_row.items()
+    followed = {name: count if f"images_per_row.{name}" in given else count * longer for name, count in counts}
+    return changed.model_copy(update={"images_per_row": followed})
 
 
 def _is_recipes(setting: str) -> bool:

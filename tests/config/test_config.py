@@ -22,6 +22,7 @@ from mm1_lab.config import (
     SftStage,
     Size,
     Sweep,
+    TowerSize,
     load_scale,
     load_sweep,
     resolve,
@@ -309,9 +310,10 @@ class Ready:
 
     def encoder(self, requested: Pretrained) -> PretrainedEncoder:
         size = Size(layers=27, width=1152, heads=16)
+        shape = TowerSize(**size.model_dump() | {"feed_forward": 4304})
         return PretrainedEncoder(
-            name="siglip", folder="", digest="a", family="siglip_vision_model", size=size, patch=14, image_size=384,
-            layer=None, mean=(0.5,) * 3, std=(0.5,) * 3,
+            name="siglip", folder="", digest="a", family="siglip_vision_model", size=size, shape=shape, patch=14,
+            image_size=384, layer=None, mean=(0.5,) * 3, std=(0.5,) * 3,
         )  # fmt: skip
 
     def decoder(self, requested: Pretrained) -> PretrainedDecoder:
@@ -334,9 +336,10 @@ def resolve_ready(change: dict[str, object], settings: tuple[str, ...] = ()) -> 
 
 
 def test_the_paper_s_rate_counts_a_decoder_s_own_heads_and_feed_forward() -> None:
-    """Qwen 2.5 0.5B has 358 million parameters without embeddings; 12 · layers · width² would be 231 million."""
+    """Qwen 2.5 0.5B has 358 million parameters without embeddings; 12 · layers · width² would be 231 million. SigLIP's
+    feed-forward is 4304 wide, not 4608."""
     model = resolve_ready({"learning_rate": "paper"})
-    assert model.parameters().total == pytest.approx(357_800_000 + 12 * 27 * 1152**2, rel=1e-3)
+    assert model.parameters().total == pytest.approx(357_800_000 + 27 * (4 * 1152**2 + 2 * 1152 * 4304), rel=1e-4)
     assert model.training.learning_rate == PAPER_LAW.rate(357_826_560)
     assert isinstance(model.decoder, PretrainedDecoder)
     assert "shape" not in model.decoder.identity

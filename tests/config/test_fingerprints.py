@@ -13,6 +13,7 @@ from mm1_lab.config import (
     Recipe,
     Size,
     Stage,
+    TowerSize,
     load_scale,
     resolve,
 )
@@ -72,8 +73,8 @@ def test_the_world_s_version_is_in_every_fingerprint() -> None:
 def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
     size = Size(layers=1, width=8, heads=1)
     encoder = PretrainedEncoder(
-        name="a", folder="a", digest="d", family="clip", size=size, patch=6, image_size=36, layer=None,
-        mean=(0, 0, 0), std=(1, 1, 1),
+        name="a", folder="a", digest="d", family="clip", size=size, shape=TowerSize(**size.model_dump()), patch=6,
+        image_size=36, layer=None, mean=(0, 0, 0), std=(1, 1, 1),
     )  # fmt: skip
     model = evaluation().model
     first = model.model_copy(update={"encoder": encoder})

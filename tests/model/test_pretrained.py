@@ -92,6 +92,15 @@ def test_another_resolution_is_the_library_s_interpolation(family: str, tmp_path
     torch.testing.assert_close(features, library_features(family, folder, images, None), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", saved.ENCODERS)
+def test_a_tower_reads_nothing_back_from_its_device(family: str, tmp_path: Path) -> None:
+    """Which would make a GPU wait at every image; on the meta device it raises an error."""
+    encoder = tower(saved.save_encoder(family, tmp_path)).to("meta")
+    features = encoder(encoder.normalise(pictures().to("meta")))
+    assert features.shape == (2, 16, saved.WIDTH)
+    features.sum().backward()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("family", saved.ENCODERS)
 def test_towers_in_half_precision_take_the_same_pixels(family: str, tmp_path: Path) -> None:
@@ -154,6 +163,24 @@ def test_a_decoder_s_parameters_are_counted_as_the_library_makes_them(family: st
         layers = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).model.layers
     counted = sum(parameter.numel() for parameter in layers.parameters() if parameter.ndim == 2)
     assert facts.shape.parameters().dense == facts.shape.parameters().total == counted
+
+
+@pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu"])
+def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
+    """With a feed-forward of 2 to 3 times the width, of two matrices or three."""
+    folder = saved.save_encoder(family.partition("-")[0], tmp_path)
+    change(folder, "config.json", "mlp_ratio", 3)
+    change(folder, "config.json", "use_swiglu_ffn", family.endswith("swiglu"))
+    facts = read_encoder(Pretrained(weights=str(folder), layer=-2))
+    with torch.device("meta"):
+        network = Encoder(pretrained_encoder_config(facts, saved.SIDE)).vision
+    counted = sum(
+        parameter.numel()
+        for name, parameter in network.named_parameters()
+        if parameter.ndim == 2 and "layer" in name and "embed" not in name
+    )
+    assert facts.features.layers == saved.LAYERS - 1
+    assert facts.features.parameters().dense == facts.features.parameters().total == counted
 
 
 def test_the_same_weights_elsewhere_are_the_same_model(tmp_path: Path) -> None:

@@ -224,15 +224,34 @@ def test_an_encoder_takes_the_disk_of_its_text_tower_too() -> None:
     assert stage.cost(Network(counts, 0, data.tokenizer.size), scale).weights == pytest.approx(taken, rel=0.1)
 
 
-@pytest.mark.parametrize("scale", ["smoke", "mini"])
-def test_images_in_a_row_are_as_many_as_the_scale_says(scale: str) -> None:
-    numbers, world = load_scale(scale, ROOT / "sweeps" / "scales"), World()
+@pytest.mark.parametrize(
+    ("scale", "settings"),
+    [
+        ("smoke", ()),
+        ("mini", ()),
+        ("mini", ("sequence_length=192",)),
+        ("mini", ("max_images=64", "sequence_length=512")),
+    ],
+    ids=str,
+)
+def test_images_in_a_row_are_as_many_as_the_scale_says(scale: str, settings: tuple[str, ...]) -> None:
+    """In rows of any length."""
+    numbers, world = load_scale(scale, ROOT / "sweeps" / "scales", settings), World()
     stage = base(numbers)
     packer = Packer.of(stage, world.tokenizer)
     for name in stage.shares:
         rows = [packer.pack(world.source(name, 0).documents(number)) for number in range(48)]
         mean = sum(len(row.pictures) for row in rows) / len(rows)
         assert stage.images_per_row(name, numbers) == pytest.approx(mean, rel=0.1, abs=0.01), name
+
+
+def test_images_of_a_row_that_were_set_do_not_follow_its_length() -> None:
+    def images(*settings: str) -> dict[str, float]:
+        return load_scale("lab", ROOT / "sweeps" / "scales", ("sequence_length=4096", *settings)).images_per_row
+
+    assert images() == {"captions": 22, "synthetic": 18, "interleaved": 8}
+    assert images("images_per_row.captions=11") == {"captions": 11, "synthetic": 18, "interleaved": 8}
+    assert images("images_per_row={captions: 3}") == {"captions": 3}
 
 
 @pytest.mark.parametrize("sft", [SftRecipe(), SftRecipe(resolution=1344, views=5)], ids=["one view", "five views"])
