@@ -229,7 +229,6 @@ def test_an_encoder_takes_the_disk_of_its_text_tower_too() -> None:
     [
         ("smoke", ()),
         ("mini", ()),
-        ("mini", ("sequence_length=192",)),
         ("mini", ("max_images=64", "sequence_length=512")),
     ],
     ids=str,
