@@ -14,13 +14,14 @@ logits do not depend on the composition of the batch.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from mm1_lab.data.types import Picture, Tokenizer
+from mm1_lab.evaluate.cache import AutocastCache
 from mm1_lab.evaluate.embedder import PromptEmbedder
+from mm1_lab.evaluate.likelihood import LOGITS
 from mm1_lab.evaluate.prompts import Segment
 
 MASK = 2**26
@@ -141,22 +142,6 @@ def _decode(
     return answers
 
 
-class AutocastCache(DynamicCache):
-    """Keeps keys and values in the precision to which autocast, where it is on, rounds them in every attention.
-
-    Keys are in fp32 after RoPE, and values would follow them: twice the memory, and a cast of all of it at every step.
-    """
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *rest: Any, **more: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        device = key_states.device.type
-        if torch.is_autocast_enabled(device):
-            half = torch.get_autocast_dtype(device)
-            key_states, value_states = key_states.to(half), value_states.to(half)
-        return super().update(key_states, value_states, layer_idx, *rest, **more)
-
-
 class SharedPrefixDecoding:
     """Decodes a batch of groups token by token, with one KV cache.
 
@@ -215,24 +200,24 @@ class SharedPrefixDecoding:
             return [[None] * count for count in self.counts]
         padded = [[ids + [0] * (length - len(ids)) for ids in own] for own in lists]
         tokens = torch.tensor(padded, device=visible.device)
-        logits = logits[:, :, None]
+        logs = _log_probabilities(logits[:, :, None], tokens[:, :, :1])
         if length > 1:
-            logits = torch.cat([logits, self._after(tokens[:, :, :-1], visible, positions)], dim=2)
-        log_probabilities = logits.float().log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0].tolist()
+            logs = torch.cat([logs, self._after(tokens, visible, positions)], dim=2)
         return [
             [_geometric_mean(own[: len(ids)]) for own, ids in zip(rows[:count], group[:count], strict=True)]
-            for rows, group, count in zip(log_probabilities, lists, self.counts, strict=True)
+            for rows, group, count in zip(logs.tolist(), lists, self.counts, strict=True)
         ]
 
     def _after(self, tokens: torch.Tensor, visible: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Logits (G, Q, n, vocabulary) that follow each of `tokens` (G, Q, n), which continue the questions."""
+        """Log-probabilities (G, Q, n - 1) of all but the first of `tokens` (G, Q, n), which continue the questions."""
+        following, tokens = tokens[:, :, 1:].flatten(1, 2), tokens[:, :, :-1]
         questions, length = tokens.shape[1:]
         since = self._cache.get_seq_length() - visible.shape[2]
         own_keys = self._same_question.repeat_interleave(length, dim=2)
         visible = torch.cat([torch.nn.functional.pad(visible, (0, since)), own_keys], dim=2)
         indices = (positions[:, :, None] + torch.arange(length, device=tokens.device)).flatten(1, 2)
         inputs = self._decoder.get_input_embeddings()(tokens.flatten(1, 2))
-        return self._read(inputs, indices, visible, every=True).unflatten(1, (questions, length))
+        return self._read(inputs, indices, visible, following).unflatten(1, (questions, length))
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
         """Reads the next token (G, Q) of each answer. Returns the logits (G, Q, vocabulary) of the one after it."""
@@ -250,17 +235,24 @@ class SharedPrefixDecoding:
         return in_prefix
 
     def _read(
-        self, inputs: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, every: bool = False
+        self,
+        inputs: torch.Tensor,
+        positions: torch.Tensor,
+        visible: torch.Tensor,
+        following: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Reads n inputs (G, n, width) in as many passes as it takes for no mask to exceed MASK.
 
         `visible` is bool (G, spans, keys), these n included: each of n / spans consecutive inputs may attend to such
-        keys up to itself, and always to itself, as padding has nothing else. Returns the logits (G, …, vocabulary) of
-        the last input of each span, or of every one.
+        keys up to itself, and always to itself, as padding has nothing else. Returns the logits (G, spans, vocabulary)
+        of the last input of each span, or the log-probabilities (G, n) of the tokens `following` (G, n) each input, for
+        which no pass computes more than LOGITS.
         """
         count, (groups, spans, keys) = inputs.shape[1], visible.shape
         before, length, most = keys - count, count // spans, max(1, MASK // (groups * keys))
-        logits = []
+        if following is not None:
+            most = min(most, max(1, LOGITS // (groups * self._decoder.get_output_embeddings().out_features)))
+        results = []
         for start in range(0, count, most):
             end = min(start + most, count)
             own = torch.arange(start, end, device=inputs.device)
@@ -269,10 +261,11 @@ class SharedPrefixDecoding:
             allowed = visible[:, :, : before + end].index_select(1, own // length)
             allowed &= key <= last
             allowed |= key == last
-            kept = [at - start for at in range(start, end) if every or (at + 1) % length == 0]
+            kept = [at - start for at in range(start, end) if following is not None or (at + 1) % length == 0]
             keep = torch.tensor(kept, dtype=torch.long, device=inputs.device)
-            logits.append(self._run(inputs[:, start:end], allowed, positions[:, start:end], keep))
-        return torch.cat(logits, dim=1)
+            logits = self._run(inputs[:, start:end], allowed, positions[:, start:end], keep)
+            results.append(logits if following is None else _log_probabilities(logits, following[:, start:end]))
+        return torch.cat(results, dim=1)
 
     def _run(
         self, inputs: torch.Tensor, allowed: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None
@@ -293,6 +286,11 @@ class SharedPrefixDecoding:
 def _pad_left(inputs: Sequence[torch.Tensor], length: int) -> torch.Tensor:
     """(length of each, width) → (n, `length`, width)"""
     return torch.stack([torch.nn.functional.pad(one, (0, 0, length - len(one), 0)) for one in inputs])
+
+
+def _log_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """(…, vocabulary) and the id of a token for each → (…), in nats."""
+    return logits.float().log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]
 
 
 def _geometric_mean(log_probabilities: Sequence[float]) -> float | None:

@@ -191,6 +191,29 @@ def test_masks_are_bounded(model: MM1, groups: list[Group], tokenizer, monkeypat
     assert same == pytest.approx(probabilities, rel=1e-4)
 
 
+@torch.inference_mode()
+def test_logits_of_given_answers_are_bounded(
+    model: MM1, groups: list[Group], tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the longest answer is, as where a reference is a paragraph."""
+    long = tuple(tokenizer.encode("the ring is . " * 10))
+    asked = [replace(group, references=(long, (), *[(3,)] * 9)[: len(group.questions)]) for group in groups]
+
+    def read() -> tuple[list[float], int]:
+        """Probabilities, and the most logits of a pass."""
+        sizes: list[int] = []
+        handle = model.decoder.lm_head.register_forward_hook(lambda *given: sizes.append(given[2].numel()))
+        found = generate(embedder_of(model), asked, tokenizer, ["is"], 2, 100)[1]
+        handle.remove()
+        return [one for own in found for one in own if one is not None], max(sizes)
+
+    expected, most = read()
+    assert most == len(groups) * 5 * (len(long) - 1) * tokenizer.size
+    monkeypatch.setattr(generation, "LOGITS", most // 10)
+    found, bounded = read()
+    assert found == pytest.approx(expected, rel=1e-4) and bounded <= most // 10
+
+
 def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer) -> None:
     encoded: list[int] = []
     model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))

@@ -36,7 +36,7 @@ from mm1_lab.config.size import PretrainedSize
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.world import World
-from mm1_lab.evaluate.generation import AutocastCache
+from mm1_lab.evaluate.cache import AutocastCache
 from mm1_lab.model import build_decoder, build_mm1, cast_matrices, connector_flops, count_parameters, read_rows
 from mm1_lab.model.decoder import decoder_config, make_decoder
 from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, check_group, group_of, workers_needed
