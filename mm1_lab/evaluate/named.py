@@ -166,6 +166,8 @@ def build_benchmark(
     family: Family = "vqa" if any(question.pictures for question in questions) else "text"
     blocks, demonstrations = in_blocks(questions, shown, settings)
     has_answers = bool(items[0].answers)
+    new_tokens = config.new_tokens or min(max(lengths, default=longest) + 1, longest)
+    cut = sum(len(tokenizer.encode(question.shown)) > new_tokens for question in questions)
     return Benchmark(
         name=config.name,
         family="captioning" if config.metric == "cider" else family,
@@ -175,10 +177,11 @@ def build_benchmark(
         demonstrations=demonstrations,
         shots=config.shots,
         stop=config.stop,
-        new_tokens=config.new_tokens or min(max(lengths, default=longest) + 1, longest),
+        new_tokens=new_tokens,
         official=True,
         submission=None if has_answers else format_of(config).submission,
-        note=_note(config, len(questions), published),
+        note=_note(config, len(questions), published)
+        + (f"; answers end after {new_tokens} tokens (`new_tokens`), which {cut} right ones exceed" if cut else ""),
     )
 
 

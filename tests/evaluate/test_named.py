@@ -324,6 +324,17 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     assert "only 1 demonstrations with answers, other than the questions, but 2" in refused(tmp_path, "m", values)
 
 
+def test_the_note_says_that_long_answers_are_cut(tmp_path: Path) -> None:
+    """As documents have them: a right answer that cannot be written whole scores less, at every arm."""
+    rows = [{"question": f"{n}?", "answer": "x" * length} for n, length in enumerate((3, LONGEST_ANSWER, 40, 60))]
+    config = own(tmp_path, *rows, metric="anls", shots=[0])
+    benchmark = built(config)
+    assert benchmark.new_tokens == LONGEST_ANSWER
+    assert f"answers end after {LONGEST_ANSWER} tokens (`new_tokens`), which 2 right ones exceed" in benchmark.note
+    assert "exceed" not in built(own(tmp_path, *rows, metric="anls", shots=[0], new_tokens=60)).note
+    assert "exceed" not in built(own(tmp_path, *rows[:2], metric="anls", shots=[0])).note
+
+
 def test_a_sentence_that_says_no_has_room(tmp_path: Path) -> None:
     """POPE's program reads the whole first sentence; cut after `there is`, an answer would count as yes."""
     benchmark = built(opened(tmp_path, "pope", WRITERS["pope"](tmp_path)))
