@@ -81,14 +81,16 @@ class Study:
 
     @cached_property
     def controls(self) -> list[str]:
-        """Arms that see no images; they are shown next to the others but do not contribute to their variance."""
-        return [arm for arm, recipe in self.sweep.arms.items() if recipe.images == "blind"]
+        """Arms that see no images beside others that do; shown, but they do not contribute to the others' variance."""
+        blind = [arm for arm, recipe in self.sweep.arms.items() if recipe.images == "blind"]
+        return blind if len(blind) < len(self.sweep.arms) else []
 
     @cached_property
     def others(self) -> list[str]:
         """Arms that are neither in a panel nor controls."""
         shown = {self.representative(arm) for panel in self.panels.values() for arm in panel.arms.values()}
-        return [arm for arm in self.sweep.arms if arm not in self.controls and self.representative(arm) not in shown]
+        rest = [arm for arm in self.sweep.arms if self.representative(arm) not in shown]
+        return [arm for arm in rest if arm not in self.controls]
 
     @cached_property
     def paper(self) -> Paper:
@@ -198,17 +200,6 @@ class Study:
         records = {fingerprint: record for fingerprint, record in self.records.items() if fingerprint in known}
         return Study(replace(self.variant, trials=trials), scores, held_out, records)
 
-    def on_common_benchmarks(self, measures: Iterable[str]) -> Study:
-        """This study with only the benchmarks that all of `measures` have, so that a difference between numbers of
-        shots is none between benchmarks; unchanged if they have the same ones or none in common."""
-        if len(asked := set(measures)) < 2:
-            return self
-        each = [set(self._benchmarks(measure)) for measure in asked]
-        common = set.intersection(*each)
-        if not common or all(names == common for names in each):
-            return self
-        return replace(self, scores=self.scores[self.scores["benchmark"].isin(common)])
-
     def seed_values(self, arm: str, measure: str) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
         trials = self._by_trial.get(measure, {})
@@ -217,7 +208,7 @@ class Study:
     def majority(self, measure: str) -> float | None:
         """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
         seeds. None for a measure with captions."""
-        names = self._benchmarks(measure)
+        names = rows_of(self.asked, measure)["benchmark"].unique()
         known = [record["majority"] for record in self.records.values() if record.get("majority")]
         if not len(names) or not known or any(set(names) - set(levels) for levels in known):
             return None
@@ -272,14 +263,10 @@ class Study:
             return rows.assign(score=100.0 * ~rows["parsed"])
         return rows_of(self.scores, measure)
 
-    def _benchmarks(self, measure: str) -> list[str]:
-        """The benchmarks that a measure averages."""
-        rows = rows_of(self._kinds, measure.removeprefix(f"{CONTENT} "))
-        return [str(name) for name in rows["benchmark"].unique()]
-
     @cached_property
-    def _kinds(self) -> pd.DataFrame:
-        return self.scores[["benchmark", "family", "shots"]].drop_duplicates()
+    def asked(self) -> pd.DataFrame:
+        """A row per arm, seed, benchmark, family and number of shots with scores."""
+        return self.scores[["arm", "seed", "benchmark", "family", "shots"]].drop_duplicates()
 
     def _block_means(self, measure: str, seeds: tuple[int, ...]) -> Blocks:
         """The mean score per benchmark and block (rows) and arm (columns) at `seeds`, the number of questions per row,

@@ -29,6 +29,7 @@ from analysis.judging.statements import STATEMENTS, Verdict, of_both, only_one, 
 from analysis.paper import PaperNumber, combine_numbers
 from analysis.runs import mixes_machines
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
+from analysis.shared import on_common_benchmarks
 from analysis.statistics import UNKNOWN, Floats, Interval, moderated, one_sample
 from analysis.study import Study
 from mm1_lab.config import Contrast, Expectation
@@ -124,7 +125,8 @@ def grounds(study: Study, failed: Sequence[str]) -> str:
 
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
-    study = study.on_common_benchmarks(measure for _, measure in claim.weights)
+    whole, (study, over) = study, on_common_benchmarks(study, claim.weights)
+    claim = replace(claim, detail=f"{claim.detail}, {over}") if over else claim
     values, seeds = per_seed(study, claim.weights)
     over_seeds = interval_over_seeds(study, claim.weights, values, seeds)
     over_questions = study.over_questions(claim.weights, seeds) if seeds else None
@@ -135,7 +137,6 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         growing = {f"now_{name}": one for name, one in p.items()}
         p = _over_looks(study, claim, values, seeds)
         reason = reason or ("" if p else "before the first look")
-    lacking = "one seed" if found else "no scores" if any(_merged(study, claim.weights).values()) else "the same trials"
     return row_of(
         claim,
         study.sweep.name,
@@ -144,7 +145,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         seeds,
         paper_difference(study, claim.weights),
         p,
-        reason or ("" if over_seeds else lacking),
+        reason or ("" if over_seeds else "one seed" if found else _lacking(whole, claim.weights)),
         study.manifest.in_world,
         **growing,
         low_questions=over_questions.low if over_questions else np.nan,
@@ -152,6 +153,17 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
         smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
         mixes_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
     )
+
+
+def _lacking(study: Study, weights: Weights) -> str:
+    """Why there is no difference."""
+    merged = _merged(study, weights)
+    if not any(merged.values()):
+        return "the same trials"
+    seeds = [{seed for one, seed in study.trial_values(measure) if one == arm} for arm, measure in merged]
+    if not all(seeds):
+        return "no scores"
+    return "no question in common" if set.intersection(*seeds) else "no seed in common"
 
 
 def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
@@ -170,7 +182,7 @@ def columns_without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
     """The columns of a claim's difference in `kept`, the study without kinds of question on the floor."""
     found = None
     if kept is not None:
-        kept = kept.on_common_benchmarks(measure for _, measure in claim.weights)
+        kept, _ = on_common_benchmarks(kept, claim.weights)
         values, seeds = per_seed(kept, claim.weights)
         found = interval_over_seeds(kept, claim.weights, values, seeds)
         found = found or (kept.over_questions(claim.weights, seeds) if seeds else None)

@@ -131,7 +131,7 @@ class _Facts:
 
     @cached_property
     def blind(self) -> str | None:
-        return self._arm(images="blind")
+        return self._arm(images="blind") if self.study.sweep.base.images != "blind" else None
 
     def _arm(self, **changes: object) -> str | None:
         """The arm that equals the base except for `changes`."""

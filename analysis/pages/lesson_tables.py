@@ -8,7 +8,16 @@ import pandas as pd
 
 from analysis.judging.lessons import LAW
 from analysis.judging.statements import Verdict
-from analysis.pages.cells import cited_in, estimate, floorless, paper_cell, references, seeds_cell, verdict_cell
+from analysis.pages.cells import (
+    cited_in,
+    estimate,
+    floorless,
+    in_short,
+    paper_cell,
+    references,
+    seeds_cell,
+    verdict_cell,
+)
 from analysis.pages.claims_figure import draw_claims
 from analysis.seeds import worlds_note
 from analysis.table import MISSING, Row, Table
@@ -128,8 +137,9 @@ def looks_note(lessons: pd.DataFrame) -> str:
 def draw_lessons(lessons: pd.DataFrame, path: Path, title: str, caution: str = "") -> list[Path]:
     """Draws the lessons in points that have scores, so none about the learning-rate law; `caution` is on seeds."""
     there = lessons["estimate"].notna()
-    missing = ", ".join(lessons["lesson"][~there])
-    note = "95 % intervals of the part that decides each verdict." + f" Not run: {missing}." * bool(missing)
+    note = "95 % intervals of the part that decides each verdict."
+    for reason, rows in lessons[~there].groupby(lessons["reason"].map(in_short), sort=False):
+        note += f" {str(reason).capitalize()}: {', '.join(rows['lesson'])}."
     slopes = there & (lessons["sweep"] == LAW)
     note += f" A slope, not in points: {', '.join(lessons['lesson'][slopes])} ({LAW})." * bool(slopes.any())
     shown = lessons[there & ~slopes]

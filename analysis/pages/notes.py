@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from analysis.shared import tasks_apart
 from analysis.study import Study
 from mm1_lab.source_code import changed_parts, changed_text
 
@@ -29,7 +30,7 @@ def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
     adjusted = _adjusted(study)
     about = [ADJUSTED.format(arms=", ".join(adjusted))] if adjusted else []
-    return [f"Points; ± {uncertainty_note(study)}.", *about, *remarks(study)]
+    return [f"Points; ± {uncertainty_note(study)}.", *about, *tasks_apart(study), *remarks(study)]
 
 
 def remarks(study: Study) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.frames import benchmarks
 from analysis.pages.notes import benchmark_notes, notes_of
-from analysis.pages.tables import shown_rows, title
+from analysis.pages.tables import title
 from analysis.paper import read_paper
 from analysis.statistics import quantile
 from analysis.study import Study
@@ -143,9 +143,7 @@ def table_1(study: Study) -> Table:
     columns, cited = _columns(study), study.paper.sources
     quality = 100 * encoder_rows(study).groupby("arm")[list(QUALITY.values())].mean().astype(float)
     rows = []
-    for panel, label, arm in shown_rows(study):
-        if panel not in study.panels:
-            continue
+    for panel, label, arm in ((key, *pair) for key, one in study.panels.items() for pair in one.arms.items()):
         described = _described(study, arm)
         row: dict[str, object] = {"encoder": label, "loss": described["loss"], "res.": described["resolution"]}
         row |= {"data": described["data"], **{head: quality[name].get(arm) for head, name in QUALITY.items()}}

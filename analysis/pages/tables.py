@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analysis.judging.claims import Claim, claim_row
 from analysis.judging.looks import reached_text
 from analysis.pages.cells import (
     bounds,
@@ -23,21 +21,18 @@ from analysis.pages.cells import (
 )
 from analysis.pages.frames import EXPERTS, benchmarks, experts, sources
 from analysis.pages.notes import benchmark_notes, notes_of, remarks
-from analysis.seeds import seeds_text
 from analysis.statistics import UNKNOWN, one_sample
 from analysis.study import UNPARSED, Study
 from analysis.table import MISSING, Table, as_text, write_csv, write_tables
-from mm1_lab.config import RequestError, nearest
 from mm1_lab.results.summary import CHAT, CONTENT, TEXT_CORE
 
-UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
-"""What an interval is over, by a claim's `interval`."""
+CONTROLS = "Controls"
 
 
 def means(study: Study) -> pd.DataFrame:
     """A row per panel, label and measure, controls last: value, interval, seeds, and the paper's number if known."""
     rows = []
-    for panel, label, arm in shown_rows(study):
+    for panel, label, arm, _ in shown_rows(study):
         for measure in (*study.measures, *study.content_measures, UNPARSED):
             row: dict[str, object] = {"panel": panel, "label": label, "arm": arm, "measure": measure}
             point = study.mean(arm, measure) or UNKNOWN
@@ -49,33 +44,33 @@ def means(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shown_rows(study: Study) -> list[tuple[str, str, str]]:
-    """(panel, label, arm) in the order of tables: panels, arms outside panels (`other`), and controls (`control`)."""
-    rows = [(key, label, arm) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
-    rows += [("other", arm, arm) for arm in study.others]
-    return rows + [("control", arm, arm) for arm in study.controls]
+def shown_rows(study: Study) -> list[tuple[str, str, str, str]]:
+    """(panel, label, arm, heading) in the order of tables: panels, arms outside them (`other`), controls (`control`)
+    that stand in none."""
+    heads = {key: f"{key}  {panel.title}".strip() for key, panel in study.panels.items()}
+    rows = [(key, label, arm, heads[key]) for key, panel in study.panels.items() for label, arm in panel.arms.items()]
+    controls = [("control", arm, arm, CONTROLS) for arm in study.controls if arm not in {row[2] for row in rows}]
+    return rows + [("other", arm, arm, "Other arms") for arm in study.others] + controls
 
 
 def means_table(study: Study) -> Table:
     """The main table: a group per panel, a row per label with the paper's numbers below ours; controls last."""
     cited = study.paper.sources
-    groups = {key: f"{key}  {panel.title}".strip() for key, panel in study.panels.items()}
-    groups |= {"other": "Other arms", "control": "Controls"}
     measures, name = [*study.measures, UNPARSED], study.sweep.reproduces or "arm"
     rows: list[dict[str, str]] = []
-    for panel, label, arm in shown_rows(study):
+    for panel, label, arm, heading in shown_rows(study):
         count = len(study.seed_values(arm, study.measures[0]))
         lacking = f" ({count} of {len(study.seeds)} seeds)" if 0 < count < len(study.seeds) else ""
         own = {measure: plus_minus(study.mean(arm, measure)) for measure in measures}
-        rows.append({"group": groups[panel], name: label + lacking, **own})
+        rows.append({"group": heading, name: label + lacking, **own})
         numbers = {measure: study.paper.value(panel, label, measure) for measure in measures}
         if any(numbers.values()):
             published = {measure: published_cell(number, cited) for measure, number in numbers.items()}
-            rows.append({"group": groups[panel], name: f"*{label}, MM1*", **published})
+            rows.append({"group": heading, name: f"*{label}, MM1*", **published})
     majority = {measure: study.majority(measure) for measure in study.measures}
     if any(value is not None for value in majority.values()):
         cells = {measure: "" if value is None else as_text(value) for measure, value in majority.items()}
-        rows.append({"group": "Controls", name: "majority answer", **cells, UNPARSED: ""})
+        rows.append({"group": CONTROLS, name: "majority answer", **cells, UNPARSED: ""})
     notes = [*notes_of(study), *benchmark_notes(study), *references(cited)]
     return Table(title(study), pd.DataFrame(rows), notes, group="group")
 
@@ -116,56 +111,6 @@ def short_claims(claims: pd.DataFrame) -> Table:
     if any(row["verdict"].startswith("lesson") for row in rows):
         notes.append("Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`.")
     return Table("Claims: differences in points with their 95 % intervals", pd.DataFrame(rows), notes)
-
-
-def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
-    """Compares two arms at the seeds that both have, or at those in `only`: a row per measure with the means of both
-    and their difference within seeds with its 95 % interval.
-
-    With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
-    without scores, at a seed in `only` or at all, and for an arm and itself.
-    """
-    if first == second:
-        raise RequestError(f"{first!r} is given twice; give two arms, of {', '.join(study.scored)}")
-    for arm in (first, second):
-        if study.representative(arm) not in study.scored:
-            known = nearest(arm, study.scored)
-            raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
-    study = study.at_seeds(_compared(study, first, second, only))
-    rows, units, seeds = [], dict[str, None](), set[int]()
-    for measure in (*study.measures, *study.content_measures):
-        row = claim_row(study, Claim("", "", {(first, measure): 1.0, (second, measure): -1.0}, measure, "greater"))
-        values = (study.seed_values(study.representative(arm), measure) for arm in (first, second))
-        units |= {UNITS[row["interval"]]: None} if row["interval"] else {}
-        seeds |= {int(seed) for seed in row["seed_list"].split()}
-        interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
-        rows.append((measure, *(np.mean(own) if own else None for own in values), row["estimate"], interval))
-    over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
-    notes = [f"Points, {seeds_text(sorted(seeds), study.manifest.in_world)}; {over}."] if seeds else []
-    notes += [study.caution] * bool(study.caution)
-    if study.representative(first) == study.representative(second):
-        notes = [f"{first} and {second} are the same trials."]
-    heading = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
-    return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
-
-
-def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> list[int]:
-    """The seeds at which both arms have scores. Raises RequestError if there is none, or if one of `only` is not."""
-    rows = study.scores
-
-    def text(seeds: set[int]) -> str:
-        return seeds_text(sorted(seeds), study.manifest.in_world)
-
-    own = {arm: set(rows["seed"][rows["arm"] == study.representative(arm)]) for arm in (first, second)}
-    for arm, known in own.items():
-        if lacking := set(only) - known:
-            raise RequestError(f"--seeds: {arm} has no scores at {text(lacking)}, only at {text(known)}")
-    if not (both := set.intersection(*own.values())):
-        each = " and ".join(f"{arm} has {text(known)}" for arm, known in own.items())
-        raise RequestError(
-            f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
-        )
-    return sorted(both & set(only) if only else both)
 
 
 OTHER_DOCUMENTS = (

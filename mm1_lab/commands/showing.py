@@ -78,7 +78,7 @@ def show(options: argparse.Namespace) -> int:
 )
 def compare(options: argparse.Namespace) -> int:
     """Compare two arms: scores, differences and their intervals."""
-    from analysis.pages.tables import compare_table
+    from analysis.pages.compare import compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
     from mm1_lab.orchestrate.planning.finding import parse_seeds

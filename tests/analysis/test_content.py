@@ -11,8 +11,9 @@ from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.lessons import load_lessons
 from analysis.judging.verdicts import with_lessons
 from analysis.pages.claims_figure import draw_claims
+from analysis.pages.compare import compare_table
 from analysis.pages.frames import benchmarks, scores
-from analysis.pages.tables import claims_table, compare_table, content_table, means
+from analysis.pages.tables import claims_table, content_table, means
 from analysis.study import Study
 from mm1_lab.config import Sweep
 from tests.analysis.results_folder import study_of

@@ -21,15 +21,16 @@ from analysis.judging.gates import without_floor
 from analysis.judging.lessons import load_lessons
 from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
 from analysis.pages.claims_figure import draw_claims
+from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores, head
 from analysis.pages.frames import scores
 from analysis.pages.lesson_tables import draw_lessons, lesson_notes, lessons_tables, short_lessons
 from analysis.pages.notes import notes_of
 from analysis.pages.overview import Drawn, group_sweeps, write_overview
 from analysis.pages.predictions import draw_sheet, shared_samples
+from analysis.pages.published import table_1
 from analysis.pages.tables import (
     claims_table,
-    compare_table,
     floor_tables,
     means,
     means_table,
@@ -297,6 +298,32 @@ def test_an_arm_that_no_panel_shows_is_no_control(tmp_path: Path, data_mix: Swee
         for part in ("**a  t**", "| c |", "**Other arms**", "| interleaved |", "**Controls**", "| blind |")
     ]
     assert places == sorted(places)
+
+
+def test_a_panel_may_be_named_other_or_control_and_hold_a_blind_arm(tmp_path: Path, data_mix: Sweep) -> None:
+    arms = {name: data_mix.arms[name] for name in ("base", "captions", "blind", "interleaved", "text-14")}
+    panels = {"other": Panel(title="t", arms={"b": "base", "c": "captions"})}
+    panels["control"] = Panel(title="u", arms={"d": "base", "e": "blind"})
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": panels, "contrasts": (), "reproduces": "Table 1"})
+    study = read_study(write_results(tmp_path, sweep, arms, (0, 1), questions=16))
+    text = to_markdown(means_table(study))
+    rows = ["**other  t**", "| b |", "| c |", "**control  u**", "| e |", "**Other arms**", "| interleaved |"]
+    rows += ["| text-14 |", "**Controls**", "| majority answer |"]
+    places = [text.index(part) for part in rows]
+    assert places == sorted(places) and "| blind |" not in text
+    assert list(table_1(study).frame["encoder"]) == ["b", "c", "d", "e"]
+
+
+def test_a_sweep_whose_arms_all_see_nothing_is_drawn(tmp_path: Path, data_mix: Sweep) -> None:
+    arms = {name: data_mix.arms[name].model_copy(update={"images": "blind"}) for name in ("base", "captions")}
+    claim = Contrast(claim="c", first="captions", second="base", measure="text-core", expect="greater")
+    update = {"base": arms["base"], "arms": arms, "panels": {}, "contrasts": (claim,)}
+    folder = write_results(tmp_path, data_mix.model_copy(update=update), arms, (0, 1), questions=16)
+    assert "figure.png" in {path.name for path in draw(tmp_path)}
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    arms_and_rest = text.partition("**Controls**")[0], text.partition("**Controls**")[2].splitlines()[1]
+    assert "| base |" in arms_and_rest[0] and "±" in arms_and_rest[0] and arms_and_rest[1].startswith("| majority")
+    assert "| **undecided** |" in (folder / "contrasts.md").read_text(encoding="utf-8")
 
 
 def own_data(results: Path, data_mix: Sweep) -> Study:
@@ -798,11 +825,13 @@ def test_the_lessons_figure_says_whose_they_are_and_what_it_leaves_out(
     monkeypatch.setattr("analysis.pages.lesson_tables.draw_claims", lambda *given: drawn.append(given) or [])
     known = pd.DataFrame({"claim": ["a lifts b", "c helps", "the rate falls"], "lesson": ["one", "two", "rates"]})
     known = known.assign(by=["MM1", "ours", "MM1"], sweep=["data_mix", "data_mix", "lr_law"], interval="seeds")
+    known["reason"] = ["", "not run: make sweep-data-mix", "no scores"]
     draw_lessons(known.assign(estimate=1.0), tmp_path, "Lessons")
     draw_lessons(known.assign(estimate=[1.0, np.nan, np.nan]), tmp_path, "Lessons")
     (shown, _, _, note), (fewer, _, _, other) = drawn
     assert list(shown["claim"]) == ["a lifts b", "c helps (ours)"] and "A slope, not in points: rates (lr_law)." in note
-    assert list(fewer["claim"]) == ["a lifts b"] and "Not run: two, rates." in other and "slope" not in other
+    assert list(fewer["claim"]) == ["a lifts b"] and "slope" not in other
+    assert "Not run: two. No scores: rates." in other, "its sweep ran, but not these arms"
 
 
 def test_a_dot_in_a_setting_s_name_is_no_suffix(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from analysis.judging.statements import p_values, say
 from analysis.judging.verdicts import _needed, all_parts, combine, judge_family, judge_lessons, lesson_parts
 from analysis.law.lr_report import _last_targets
 from analysis.pages.claims_figure import corrected
+from analysis.pages.compare import compare_table
 from analysis.pages.lesson_tables import lessons_tables
 from analysis.pages.overview import Group, write_overview
-from analysis.pages.tables import compare_table
 from analysis.statistics import one_sample
 from analysis.study import Study
 from analysis.table import to_markdown
@@ -169,6 +169,15 @@ def test_one_shared_seed_is_compared_with_itself(data_mix: Sweep) -> None:
     assert note.startswith("Points, development seed 2;") and "over questions, conditional on these models" in note
     with pytest.raises(RequestError, match="'captions' is given twice; give two arms, of base, "):
         compare_table(study, "captions", "captions")
+
+
+def test_arms_without_a_seed_in_common_say_so(data_mix: Sweep) -> None:
+    missing = ("captions/0", "captions/1", "interleaved/2")
+    study = study_of(data_mix, range(3), missing=missing)
+    claim = claim_of(next(one for one in data_mix.contrasts if one.claim == "captions lift zero-shot"))
+    assert claim_row(study, claim)["reason"] == "no seed in common"
+    assert claim_row(study.at_seeds([2]), claim)["reason"] == "no scores"
+    assert claim_row(study.at_seeds([2]), claim, "smoke scale")["reason"] == "smoke scale"
 
 
 def test_numbers_of_shots_are_compared_on_the_benchmarks_that_have_both(data_mix: Sweep) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from analysis.pages.compare import compare_table
 from analysis.pages.notes import benchmark_notes
-from analysis.pages.tables import compare_table
 from analysis.study import read_study
 from analysis.table import to_plain
 from mm1_lab.config import RequestError

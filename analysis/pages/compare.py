@@ -1,0 +1,75 @@
+"""The table that compares two arms."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.judging.claims import Claim, claim_row
+from analysis.seeds import seeds_text
+from analysis.shared import on_common_benchmarks
+from analysis.study import Study
+from analysis.table import Table, as_text
+from mm1_lab.config import RequestError, nearest
+
+UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
+"""What an interval is over, by a claim's `interval`."""
+
+
+def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
+    """Compares two arms at the seeds that both have, or at those in `only`: a row per measure with the means of both
+    and their difference within seeds with its 95 % interval.
+
+    With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
+    without scores, at a seed in `only` or at all, and for an arm and itself.
+    """
+    if first == second:
+        raise RequestError(f"{first!r} is given twice; give two arms, of {', '.join(study.scored)}")
+    for arm in (first, second):
+        if study.representative(arm) not in study.scored:
+            known = nearest(arm, study.scored)
+            raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
+    study = study.at_seeds(_compared(study, first, second, only))
+    rows, units, seeds = [], dict[str, None](), set[int]()
+    for measure in (*study.measures, *study.content_measures):
+        weights = {(first, measure): 1.0, (second, measure): -1.0}
+        row = claim_row(study, Claim("", "", weights, measure, "greater"))
+        common, over = on_common_benchmarks(study, weights)
+        values = (common.seed_values(common.representative(arm), measure) for arm in (first, second))
+        units |= {UNITS[row["interval"]]: None} if row["interval"] else {}
+        seeds |= {int(seed) for seed in row["seed_list"].split()}
+        interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
+        rows.append(
+            (
+                f"{measure}, {over}" if over else measure,
+                *(np.mean(own) if own else None for own in values),
+                row["estimate"],
+                interval,
+            )
+        )
+    over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
+    notes = [f"Points, {seeds_text(sorted(seeds), study.manifest.in_world)}; {over}."] if seeds else []
+    notes += [study.caution] * bool(study.caution)
+    if study.representative(first) == study.representative(second):
+        notes = [f"{first} and {second} are the same trials."]
+    heading = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
+    return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
+
+
+def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> list[int]:
+    """The seeds at which both arms have scores. Raises RequestError if there is none, or if one of `only` is not."""
+    rows = study.scores
+
+    def text(seeds: set[int]) -> str:
+        return seeds_text(sorted(seeds), study.manifest.in_world)
+
+    own = {arm: set(rows["seed"][rows["arm"] == study.representative(arm)]) for arm in (first, second)}
+    for arm, known in own.items():
+        if lacking := set(only) - known:
+            raise RequestError(f"--seeds: {arm} has no scores at {text(lacking)}, only at {text(known)}")
+    if not (both := set.intersection(*own.values())):
+        each = " and ".join(f"{arm} has {text(known)}" for arm, known in own.items())
+        raise RequestError(
+            f"{study.variant.folder}: {each}; arms are compared at seeds that both have, so run one of them"
+        )
+    return sorted(both & set(only) if only else both)
