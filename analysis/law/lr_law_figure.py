@@ -106,7 +106,7 @@ def _draw_scores(axis: Axes, fit: Fit, groups: dict[str, tuple[Any, str]]) -> se
     drawn |= _draw_optima(axis, shown, [groups[optimum.cell.name][0] for optimum in shown])
     axis.set_xscale("log")
     axis.set_xlabel("peak learning rate η")
-    axis.set_ylabel(fit.name)
+    axis.set_ylabel(f"{fit.name}, {fit.objective.unit}" if fit.objective.unit else fit.name)
     columns = 4 if max(len(sized(o.cell.name, o.cell.params)) for o in shown) < 13 else 2
     axis.legend(fontsize=6, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
     return drawn | ({"scores"} if "means" not in drawn else set())

@@ -55,6 +55,8 @@ class Objective:
 
     column: str
     lower_is_better: bool
+    unit: str = ""
+    """For the figure; empty if unknown."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ class SearchResults:
         manifest = self.variant.manifest
         points = self.runs[self.runs["images"] == "shown"].drop(columns=["images"]).reset_index(drop=True)
         details = ", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides])
-        return Measurements(details, points, (Objective(self.average, False), Objective(HELD_OUT, True)))
+        return Measurements(
+            details,
+            points,
+            (Objective(self.average, False, "points"), Objective(HELD_OUT, True, "nats per text token")),
+        )
 
     @cached_property
     def leads(self) -> dict[str, Interval | None]:

@@ -51,21 +51,26 @@ def draw_claims(claims: pd.DataFrame, path: Path, head: str, note: str) -> list[
 
 def _explained(claims: pd.DataFrame) -> str:
     """What the marks and colours of these claims mean."""
-    note = ""
+    note, records = "", claims.to_dict("records")
     if "p_holm" in claims and claims["p_holm"].notna().any():
         note += " Thin: the same, widened by Holm's correction"
         note += ", which verdicts go by." if "looks" not in claims else "; a look's level is stricter still."
-        one_sided = claims["expect"].isin(("keeps", "equivalent")) & claims["p_holm"].notna()
-        note += " Alike and not worse are tested one-sided: by 90 % intervals." * bool(one_sided.any())
+    if any(row["expect"] in ("keeps", "equivalent") and _judged(row) for row in records):
+        note += " Alike and not worse are tested one-sided: by 90 % intervals."
     if "content" in claims and claims["content"].notna().any():
         note += " Squares: by the content of captions instead of CIDEr."
-    if any(map(_lesson, claims.to_dict("records"))):
+    if any(map(_lesson, records)):
         note += " Black: judged as a part of a lesson, corrected for multiple testing, in lessons.md."
     if (claims["interval"] == "questions").any():
         note += " Open circles: one seed, intervals over questions, no verdict."
     if claims["paper"].notna().any():
         note += " Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more."
     return note
+
+
+def _judged(row: Row) -> bool:
+    """Whether the figure gives a verdict on a row."""
+    return row["verdict"] != "not judged" and not row.get("aside") and not _lesson(row)
 
 
 def _claim(axis: Axes, place: int, row: Row) -> None:

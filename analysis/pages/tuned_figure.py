@@ -81,7 +81,7 @@ def _draw_benchmarks(axis: Axes, study: Study, arms: Mapping[str, str]) -> tuple
         steps = _steps(arms) if _steps(arms) > 1 else 0
         axis.plot(range(steps), heights[:steps], **look)
         for place in range(steps, len(arms)):  # short strokes
-            axis.plot([place - 0.12, place + 0.12], [heights[place]] * 2, **look)
+            axis.plot([place - 0.08, place + 0.08], [heights[place]] * 2, **look)  # shorter than to the names
         levels[str(name).removeprefix("chat-")] = heights[-1]
     return levels, dashed
 
@@ -112,7 +112,7 @@ def _solutions(axis: Axes, study: Study, measures: Sequence[str]) -> None:
         points = [study.mean(arm, measure) for measure in measures]
         if not any(points):
             continue
-        aside = np.arange(len(measures)) + 0.06 * (number - len(shown) / 2)
+        aside = np.arange(len(measures)) + 0.06 * (number - (len(shown) - 1) / 2)
         own = number + len(study.panels)  # not a colour of the left, which are the panels'
         look = {"color": PALETTE[own % len(PALETTE)], "marker": MARKERS[own % len(MARKERS)], "elinewidth": 0.6}
         axis.errorbar(aside, estimates(points), half_widths(points), label=arm, **look)  # type: ignore[arg-type]

@@ -585,6 +585,10 @@ def test_a_thin_line_is_not_said_to_be_what_one_sided_verdicts_go_by(
     for expect in ("greater", "keeps"):
         draw_claims(claims[claims["expect"] == expect], tmp_path / "claims", "head", "note")
     assert ["one-sided" in note for note in said] == [False, True]
+    own = claims[claims["expect"] == "keeps"].drop(columns=["p_holm", "tests"])
+    for frame in (own, own.assign(of_lesson="the mixture"), own.assign(aside="not testable")):
+        draw_claims(frame, tmp_path / "claims", "head", "note")
+    assert ["one-sided" in note for note in said[2:]] == [True, False, False], "contrasts with verdicts of their own"
 
 
 def test_sweeps_of_the_same_settings_are_one_group(data_mix: Sweep) -> None:

@@ -204,6 +204,7 @@ def test_the_figure_says_what_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not every size is shown" in both and "band" not in both and "stars" not in both
     assert "stars" in plain and "line and band" in plain and "tokens" not in plain
     left, right = figures[0].axes
+    assert left.get_ylabel() == "score", "a user's scores are of any unit"
     lines = {line.get_label(): line.get_color() for line in right.lines if "tokens" in str(line.get_label())}
     assert set(lines) == {"1B tokens", "100B tokens", "1T tokens"}
     points = {container[0].get_color() for container in right.containers}
