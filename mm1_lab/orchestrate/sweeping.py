@@ -15,7 +15,7 @@ from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commi
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
+from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, artifacts_of, behind_note
@@ -55,9 +55,10 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         before = f"{done} of {counted(len(plan.trials), 'trial')} done before"
         counts = [counted(len(plan.tasks), "task"), before] + [f"{counted(shipped, 'part')} shipped"] * bool(shipped)
         print(f"{request.variant} at {request.scale_name}: {', '.join(counts)}", flush=True)
-        executor.open(request.scale)  # first, so that its processes import libraries while this one builds networks
+        check_named_prompts(plan, request)
+        executor.open(request.scale)  # so that its processes import libraries while this one builds networks
         check_feasible(plan)
-        if note := check_prompts(plan, request):
+        if note := check_world_prompts(plan, request):
             print(note)
     trials = request.write_manifest()
     work_list = None

@@ -13,7 +13,7 @@ from mm1_lab.model import CONNECTORS
 from mm1_lab.orchestrate.plan_text import _arms, in_runs
 from mm1_lab.orchestrate.planning.code_changes import forget_changed
 from mm1_lab.orchestrate.planning.cost import Speeds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_prompts
+from mm1_lab.orchestrate.planning.feasible import check_feasible, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, stage_seconds, wall_seconds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
@@ -177,7 +177,7 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(tmp_path: Path, mo
     path, arms = tmp_path / "two.yaml", ("{encoder: {size: owner/name}}", "{encoder: {size: /nowhere/tower}}")
     path.write_text(f"title: t\naxis: encoder\nrecipe: base\narms:\n  a: {{}}\n  b: {arms[0]}\n  c: {arms[1]}\n")
     request = load_request(path, "smoke", only=("a",), results=tmp_path / "results")
-    check_prompts(make_plan(request.trials, request.ledger), request)
+    check_world_prompts(make_plan(request.trials, request.ledger), request)
     request.write_manifest()
     rows = request.folder / "trials.csv"
     rows.write_text(rows.read_text() + "b,0,0123\nc,0,4567\n")

@@ -28,26 +28,26 @@ def check_feasible(plan: Plan) -> None:
                 raise RequestError(f"{label}: {error}") from None
 
 
-def check_prompts(plan: Plan, request: Request) -> str:
-    """Raises RequestError if a missing evaluation asks a model more of a named benchmark than it reads, or if no arm of
-    the sweep reads the world's prompts at the requested numbers of shots whole.
-
-    Returns a note on missing evaluations whose models do not read the world's, as other arms may have more tokens per
-    picture, or be asked more; empty if there are none.
-    """
-    stages = [stage for task in plan.tasks.values() for stage in task.stages if isinstance(stage, EvaluationStage)]
-    in_world = request.data_path is None
-    if not stages or not (in_world or request.scale.benchmarks):
-        return ""
-    tokenizer = request.open_data().tokenizer
-    if request.scale.benchmarks:
+def check_named_prompts(plan: Plan, request: Request) -> None:
+    """Raises RequestError if a missing evaluation asks a model more of a named benchmark than it reads."""
+    if (stages := _evaluations(plan)) and request.scale.benchmarks:
         from mm1_lab.evaluate.named import check_lengths
 
-        check_lengths(stages, tokenizer, request.ledger.data_cache)
-    if not in_world:
+        check_lengths(stages, request.open_data().tokenizer, request.ledger.data_cache)
+
+
+def check_world_prompts(plan: Plan, request: Request) -> str:
+    """Raises RequestError if no arm of the sweep reads the world's prompts at the requested numbers of shots whole.
+
+    Returns a note on missing evaluations whose models do not, as other arms may have more tokens per picture, or be
+    asked more; empty if there are none.
+    """
+    stages = _evaluations(plan)
+    if not stages or request.data_path:
         return ""
     from mm1_lab.evaluate.fitting import of_the_world, too_long
 
+    tokenizer = request.open_data().tokenizer
     arms = []
     for arm, recipe in request.sweep.arms.items():
         with suppress(NotHere):  # not asked for
@@ -58,6 +58,10 @@ def check_prompts(plan: Plan, request: Request) -> str:
     others = too_long(stages, lambda stage: of_the_world(stage.settings, stage.model.tuned), tokenizer)
     told = "; ".join(one.in_short for one in others)
     return f"note: some prompts are longer than any row of training: {told}" if told else ""
+
+
+def _evaluations(plan: Plan) -> list[EvaluationStage]:
+    return [stage for task in plan.tasks.values() for stage in task.stages if isinstance(stage, EvaluationStage)]
 
 
 def same_network(stage: Stage) -> str:
