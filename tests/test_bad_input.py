@@ -42,6 +42,7 @@ def refused(sweeps: Path, capsys: pytest.CaptureFixture[str]) -> Check:
     ("old", "new", "fragments"),
     [
         ("panels:", "panel:", ["data_mix.yaml", "unknown key 'panel'", "did you mean 'panels'"]),
+        ("  base: {}", "  off: {}", ["data_mix.yaml: arms: YAML reads a name here as False", "put it in quotes"]),
         ("title:", "title: !!python/object/apply:os.system [ls] #", ["data_mix.yaml", "plain YAML"]),
     ],
 )

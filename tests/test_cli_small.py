@@ -50,6 +50,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
         (("verify", "--results", "nowhere"), "nowhere: there is no such folder"),
+        (("verify", "--store", "nowhere"), "nowhere: there is no such folder"),
         (("init", "file/mine"), "Not a directory"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("fit-lr-law", "--from", "none.csv"), "--from none.csv: there is no such file"),

@@ -96,8 +96,9 @@ def verify(options: argparse.Namespace) -> int:
     """Check every file of the results and weights, and move damaged ones aside."""
     from mm1_lab.results import upkeep
 
-    if not options.results.exists() and options.results != RESULTS:
-        raise RequestError(f"{options.results}: there is no such folder")
+    for folder, usual in ((options.results, RESULTS), (options.store, RESULTS / "store")):
+        if folder != usual and not folder.exists():
+            raise RequestError(f"{folder}: there is no such folder")
     count, damaged = upkeep.verify(ledger_of(options))
     parts = Parts(here_or_shipped(PARTS)).damaged()
     for folder, reason in parts.items():

@@ -105,6 +105,9 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["loc"][-1:] == ("[key]",):
+        where, name = short(".".join(str(part) for part in error["loc"][:-2]), str), error["input"]
+        return f"{where}: YAML reads a name here as {short(name)}, which is no text; put it in quotes"
     if error["type"] in ("tuple_type", "list_type"):
         return f"{key}: must be a list, such as {short([error['input']])} (it is {short(error['input'])})"
     message = "must hold keys and values" if error["type"] in ("dict_type", "model_type") else message
