@@ -19,6 +19,8 @@ WRONG, INTERRUPTED = 2, 130
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+SHARED = (errno.ENOLCK, errno.ESTALE)
+"""Of network file systems: without locks, or the server has replaced a file or the whole volume."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +72,7 @@ def _run(given: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        if options.debug or error.errno not in (*FULL, *FORBIDDEN):
+        if options.debug or error.errno not in (*FULL, *FORBIDDEN, *SHARED):
             raise
         what = f"{error.filename}: " if error.filename else ""
         text = f"mm1-lab: {what}{error.strerror}; fix this and run the same command to continue"

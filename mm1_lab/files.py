@@ -1,6 +1,7 @@
 """File writing that is atomic and durable across kills and power failures, digests, locks, and the number of cores."""
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -56,7 +57,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     if path.exists() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # containers on a shared disk have equal process ids
     try:
         temporary.write_bytes(data)
         replace(temporary, path)
@@ -231,13 +232,23 @@ class Busy(Exception):
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Holds the lock file `path` while the block runs; the system releases it if the process dies.
 
-    Raises Busy if another process holds it and `wait` is False.
+    Raises Busy if another process holds it and `wait` is False, OSError on a file system without such locks (the
+    library's own substitute, a file that exists, would outlive a killed process).
     """
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
-        with FileLock(path, timeout=-1 if wait else 0):
-            yield
+        lock.acquire()
     except Timeout:
         raise Busy(f"{path} is locked by another process") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+        text = "its file system has no locks; mount it with them (Lustre: -o flock), or choose another folder"
+        raise OSError(errno.ENOLCK, text, str(path)) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from mm1_lab.config import DecoderStage, RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution.executor import make_executor, run_plan
 from mm1_lab.orchestrate.execution.ray_tune import _storage, _worker_environment
-from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt
+from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
@@ -247,9 +248,33 @@ def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: 
         executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales"))
 
 
-def test_a_folder_of_tune_s_that_another_command_deletes_meanwhile_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "gone"]))
-    with _storage(tmp_path / ".ray") as storage:
-        assert storage.is_dir()
+def test_tune_s_files_of_a_running_command_stay_and_those_of_a_killed_one_go(tmp_path: Path) -> None:
+    """However long ago the running one began."""
+    script = (
+        "import os, pathlib\n"
+        "from mm1_lab.orchestrate.execution.ray_tune import _storage\n"
+        "with _storage(pathlib.Path('.ray')) as storage:\n"
+        "    (storage / 'run').mkdir()\n"
+        "    os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    (killed,) = tmp_path.glob(".ray/*/run")
+    with _storage(tmp_path / ".ray") as running:
+        assert not killed.parent.exists()
+        os.utime(running, (0, 0))
+        with _storage(tmp_path / ".ray") as other:
+            assert running.is_dir() and other.is_dir()
+    assert not any((tmp_path / ".ray").iterdir())
+
+
+def test_a_node_that_joined_without_the_store_runs_nothing(tmp_path: Path) -> None:
+    """It came after the check of all nodes; what it would train would be lost with it."""
+    request = load_request("data_mix", "smoke", 1, ("base",), (), None, tmp_path / "results", tmp_path / "store")
+    plan, ledger = make_plan(request.trials, request.ledger), request.ledger
+    elsewhere = tmp_path / "store" / ".ray" / "storage" / "groups"
+    context = WorkerContext(ledger.results, ledger.store, None, request.scale, groups=elsewhere)
+    task = next(iter(plan.tasks.values()))
+    outcome = attempt(task, context, lambda kind, progress: None, run_task)
+    assert outcome.kind == "failed"
+    assert f"this node ({platform.node()}) does not see {elsewhere.parent}; mount the store there" in outcome.reason
+    assert not list(tmp_path.glob("store/*"))

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 from pathlib import Path
@@ -234,3 +235,29 @@ def test_locks_are_on_files_that_are_open_for_writing(tmp_path: Path) -> None:
         (number,) = (path.name for path in Path("/proc/self/fd").iterdir() if path.resolve() == tmp_path / "lock")
         (flags,) = re.findall(r"flags:\s+(\d+)", Path(f"/proc/self/fdinfo/{number}").read_text())
     assert int(flags, 8) & os.O_ACCMODE == os.O_RDWR
+
+
+def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that share a disk: here one does while the other is about to rename its own."""
+    path, replace = tmp_path / "file", files.replace
+
+    def meanwhile(temporary: Path, path: Path) -> None:
+        monkeypatch.setattr(files, "replace", replace)
+        files.write_bytes(path, b"second")
+        replace(temporary, path)
+
+    monkeypatch.setattr(files, "replace", meanwhile)
+    files.write_bytes(path, b"first")
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As Lustre mounted without them, and NFS without its lock service."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError, match=r"its file system has no locks; mount it .*: '.*/lock'"):
+        files.locked(tmp_path / "lock").__enter__()

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.files import PACKAGE, machine_cpus
+from mm1_lab.files import PACKAGE, Busy, locked, machine_cpus
 from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.executor import Executor, Work
 from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
@@ -48,9 +49,6 @@ PRELOADED = "mm1_lab.orchestrate.execution.preloaded"
 LEFT_OUT = ("start_api_server", "start_monitor", "start_log_monitor")
 """Ray's dashboard, autoscaler and log servers: each is a Python process, and Ray waits seconds for the first before it
 starts any worker. If a version of Ray has other names for them, they are started as usual."""
-
-ABANDONED_DAYS = 7
-"""Tune's files of a killed run are deleted after this time."""
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # silences Tune, as the display is ours
@@ -259,17 +257,27 @@ def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
 
 @contextmanager
 def _storage(parent: Path) -> Iterator[Path]:
-    """A temporary folder for Tune's own files, which every node of a cluster must see."""
+    """A temporary folder for Tune's own files, which every node of a cluster must see.
+
+    Its lock is held while it is used; those of killed commands, whose locks are free, are deleted.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.iterdir():
-        with suppress(FileNotFoundError):  # another command has just deleted its own
-            if time.time() - old.stat().st_mtime > ABANDONED_DAYS * 86400:
-                shutil.rmtree(old, ignore_errors=True)
-    folder = Path(mkdtemp(dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    for lock in parent.glob("*.lock"):
+        with suppress(Busy, OSError), locked(lock, wait=False):
+            _delete(lock)
+    lock = parent / f"{uuid.uuid4().hex}.lock"
+    with locked(lock):
+        try:
+            folder = lock.with_suffix("")
+            folder.mkdir()
+            yield folder
+        finally:
+            _delete(lock)
+
+
+def _delete(lock: Path) -> None:
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
 
 
 def _trainable(config: dict[str, Any], tasks: Mapping[str, Task], context: WorkerContext, work: Work) -> None:

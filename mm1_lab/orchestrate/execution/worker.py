@@ -89,6 +89,9 @@ def attempt(task: Task, context: WorkerContext, report: StageReport, work: Calla
 def run_task(task: Task, context: WorkerContext, report: StageReport) -> None:
     """Runs the task's stages, except those that another command has finished meanwhile."""
     scale = context.scale
+    if context.groups and not (shared := context.groups.parent).exists():  # nodes may join after `check_nodes`
+        text = f"this node ({platform.node()}) does not see {shared}; mount the store there, or take the node out"
+        raise RequestError(text)
     for stage in task.stages:
 
         def report_stage(progress: Progress, kind: str = stage.KIND) -> None:
