@@ -138,9 +138,9 @@ def test_two_arms_are_compared_question_by_question(request_: Request, tmp_path:
     assert "imported 0-shot" in study.measures
     first, second = (trial.arm for trial in request_.trials)
     difference = study.over_questions({(second, "pope 0-shot"): 1.0, (first, "pope 0-shot"): -1.0}, study.seeds)
-    apart = [study.over_questions({(arm, "pope 0-shot"): 1.0}, study.seeds) for arm in (first, second)]
+    alone = study.over_questions({(first, "pope 0-shot"): 1.0}, study.seeds)
     assert difference is not None and difference.estimate == pytest.approx(200 / 11)
-    assert difference.low > 0 or difference.half_width == pytest.approx(apart[0].half_width), "the second never errs"
+    assert difference.half_width == pytest.approx(alone.half_width), "the second never errs"
     assert "imported 0-shot" in to_plain(compare_table(study, first, second))
 
 
