@@ -71,16 +71,15 @@ class Size(Config):
 
 
 class TowerSize(Size):
-    """Dimensions of a pre-trained vision tower, whose feed-forward may be of any width: SigLIP's 3.7 times the model's.
+    """Dimensions of a pre-trained vision tower, whose feed-forward may be of any width (SigLIP's: 3.7 · width)."""
 
-    `feed_forward` is set here.
-    """
-
+    feed_forward: int = Field(gt=0, le=10_000_000)
+    """Inner width of the feed-forward."""
     gated: bool = False
     """Whether the feed-forward has a third matrix, a gate."""
 
     def parameters(self) -> Parameters:
-        count = self.layers * (self._attention() + (3 if self.gated else 2) * self.width * (self.feed_forward or 0))
+        count = self.layers * (self._attention() + (3 if self.gated else 2) * self.width * self.feed_forward)
         return Parameters(count, count, count)
 
 

@@ -72,8 +72,9 @@ def test_the_world_s_version_is_in_every_fingerprint() -> None:
 
 def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
     size = Size(layers=1, width=8, heads=1)
+    shape = TowerSize(**size.model_dump() | {"feed_forward": 32})
     encoder = PretrainedEncoder(
-        name="a", folder="a", digest="d", family="clip", size=size, shape=TowerSize(**size.model_dump()), patch=6,
+        name="a", folder="a", digest="d", family="clip", size=size, shape=shape, patch=6,
         image_size=36, layer=None, mean=(0, 0, 0), std=(1, 1, 1),
     )  # fmt: skip
     model = evaluation().model

@@ -249,6 +249,7 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("image_size", 10**12, "image_size: Input should be less than"),
         ("hidden_size", 10**12, "size.width: Input should be less than"),
         ("num_hidden_layers", 10**12, "size.layers: Input should be less than"),
+        ("intermediate_size", -1, "shape.feed_forward: Input should be greater than 0"),
     ],
 )
 def test_an_encoder_of_impossible_numbers(tmp_path: Path, key: str, value: object, message: str) -> None:
