@@ -190,14 +190,25 @@ def test_a_sweep_goes_on_without_mlflow_and_a_note_remains(
     assert "base / seed 0 at smoke" in runs_of(request_)[1]
 
 
-def test_a_sweep_that_is_running_is_left_alone(request_: Request) -> None:
+@pytest.mark.parametrize("server", [False, True])
+def test_a_sweep_that_is_running_is_left_alone(
+    server: bool, request_: Request, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server also from another working directory: a second command would close its runs, and make them twice."""
+    if server:
+        shutil.copy(empty, tmp_path / "server.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
     recorder = MlflowRecorder(request_.folder, request_.ledger)
     is_open = threading.Event()
     recorder.jobs.put(lambda runs: is_open.set())
     recorder._begin()
     assert is_open.wait(60)
+    if server:
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
     with pytest.raises(Busy):
         sync(request_.folder, request_.ledger)
+    monkeypatch.chdir(tmp_path)
     recorder.close("FINISHED")
     sync(request_.folder, request_.ledger)
 

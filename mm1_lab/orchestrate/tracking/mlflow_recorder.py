@@ -7,6 +7,7 @@ results/local makes the next command, or `mm1-lab sync-mlflow`, catch up from th
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from mm1_lab.files import RESULTS, Busy, locked
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking.mlflow_runs import SweepRuns
-from mm1_lab.orchestrate.tracking.mlflow_store import no_access, shown_uri
+from mm1_lab.orchestrate.tracking.mlflow_store import named_store, no_access, shown_uri
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.train.progress import Progress
@@ -101,7 +102,13 @@ def behind_note(folder: Path) -> Path:
 
 
 def _writer_lock(folder: Path) -> Path:
-    """The lock held by the process that logs the sweep in `folder` to MLflow."""
+    """The lock held by the process that logs the sweep in `folder` to MLflow.
+
+    To a named server, which is the same from every working directory, the lock is with the results, unless they are
+    read-only.
+    """
+    if named_store() and os.access(folder, os.W_OK):
+        return folder / ".lock"
     return behind_note(folder).with_suffix(".lock")
 
 
