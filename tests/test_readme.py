@@ -97,7 +97,7 @@ def test_the_law_is_that_of_committed_results() -> None:
 
 
 def test_the_tally_of_lessons_is_that_of_the_committed_results() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
     lessons = pd.read_csv(REPOSITORY / "results" / "confirmatory" / "mini" / "lessons.csv")
     verdicts, reason = lessons["verdict"], lessons["reason"].fillna("")
     counts = {
@@ -110,7 +110,7 @@ def test_the_tally_of_lessons_is_that_of_the_committed_results() -> None:
         "are set aside": reason.str.match("not testable|set aside").sum(),
     }
     for words, count in counts.items():
-        assert re.search(rf"\b{count} {words}", text), f"{count} {words}"
+        assert re.search(rf"\b{count} {words}", text) if count else words not in text, f"{count} {words}"
     assert sum(counts.values()) == 2 * len(lessons)
 
 
