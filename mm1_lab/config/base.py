@@ -99,13 +99,13 @@ def _merge_union_errors(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
-    key = short(".".join(str(part) for part in error["loc"]), str)
+    key = short(".".join(str(part) for part in error["loc"] if part != "[key]"), str)
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}{remedy(str(error['loc'][-1]).split('.')[0], keys_at(model, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    if error["loc"][-1:] == ("[key]",):
+    if error["loc"][-1:] == ("[key]",) and error["type"] == "string_type":
         where, name = short(".".join(str(part) for part in error["loc"][:-2]), str), error["input"]
         return f"{where}: YAML reads a name here as {short(name)}, which is no text; put it in quotes"
     if error["type"] in ("tuple_type", "list_type"):

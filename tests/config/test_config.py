@@ -272,7 +272,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("train.rows.x=3", "unknown key 'train.rows.x'; it is called 'batch_size' now"),
         ("decoders.302m.layers=3", "there is no '302m' here; did you mean '302M'?"),
         ("decoders.1.2B.layer=3", "unknown key 'decoders.1.2B.layer'; did you mean 'layers'?"),
-        ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector"),
+        ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; write it whole: --set 'train.steps=…'"),
         ("decoder.phases.0.share=1", "decoder.phases has no keys; write it whole: --set 'decoder.phases=…'"),
         ("evaluate.blocks=7", "Input should be greater than or equal to 8"),

@@ -238,6 +238,7 @@ class Keeper:
     def encoder(self, asked: Pretrained) -> PretrainedEncoder:
         size, half = Size(layers=2, width=32, heads=2), (0.5, 0.5, 0.5)
         shape = {"patch": 14, "image_size": 224, "layer": None, "mean": half, "std": half}
+        shape["shape"] = size.model_dump() | {"feed_forward": 128}
         values = {"name": asked.weights, "folder": "", "digest": "0", "family": "clip_vision_model", "size": size}
         return PretrainedEncoder.model_validate(values | shape)
 
