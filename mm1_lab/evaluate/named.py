@@ -161,13 +161,15 @@ def build_benchmark(
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
     longest = LONGEST_CAPTION if config.metric == "cider" else LONGEST_ANSWER
-    said = (text for question in (*questions, *shown) for text in (question.shown, *question.choices) if text)
-    lengths = [longest] if config.metric == "yes-no" else [len(tokenizer.encode(text)) for text in said]
+    answers = [len(tokenizer.encode(question.shown)) for question in questions]
+    said = [question.shown for question in shown]
+    said += [choice for question in (*questions, *shown) for choice in question.choices]
+    lengths = [longest] if config.metric == "yes-no" else answers + [len(tokenizer.encode(text)) for text in said]
     family: Family = "vqa" if any(question.pictures for question in questions) else "text"
     blocks, demonstrations = in_blocks(questions, shown, settings)
     has_answers = bool(items[0].answers)
-    new_tokens = config.new_tokens or min(max(lengths, default=longest) + 1, longest)
-    cut = sum(len(tokenizer.encode(question.shown)) > new_tokens for question in questions)
+    new_tokens = config.new_tokens or min((max(lengths, default=0) or longest) + 1, longest)
+    cut = sum(length > new_tokens for length in answers)
     return Benchmark(
         name=config.name,
         family="captioning" if config.metric == "cider" else family,
