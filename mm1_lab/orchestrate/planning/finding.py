@@ -9,8 +9,8 @@ from mm1_lab.results import Ledger, variant_name
 
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
 """Folders searched for sweeps and recipes by name: in the working directory, then in the package."""
-MOST_SEEDS = 10_000
-"""Limit per command: thousands of trials take seconds to plan, millions would exhaust memory."""
+MOST_SEEDS = 99
+"""Limit of a count: fresh seeds are numbered from 100 on, so a larger number is meant as a seed."""
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
@@ -56,10 +56,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise RequestError(f"--seeds {text!r}: give a count (3) or a list (5,6,7; one seed with a comma: 100,)")
     numbers = [int(part) if len(part) <= 10 else 2**32 for part in parts]
-    if max(numbers) >= 2**32 or (numbers[0] > MOST_SEEDS and "," not in text):
-        raise RequestError(f"--seeds: at most {MOST_SEEDS} seeds, each below 2^32 (numpy's generators take no others)")
+    if max(numbers) >= 2**32:
+        raise RequestError("--seeds: a seed lies below 2^32 (numpy's generators take no others)")
     if "," in text:
         return tuple(dict.fromkeys(numbers))
     if numbers[0] < 1:
         raise RequestError("--seeds 0 asks for no seeds; for seed 0 alone add a comma: --seeds 0,")
+    if numbers[0] > MOST_SEEDS:
+        raise RequestError(
+            f"--seeds {text} asks for {text} seeds (0 to {numbers[0] - 1}), more than {MOST_SEEDS}; "
+            f"for seed {text} alone add a comma: --seeds {text},"
+        )
     return tuple(range(numbers[0]))
