@@ -98,10 +98,11 @@ def test_there_is_room_for_what_fits_a_node() -> None:
     with pytest.raises(ValueError, match=r"only one of 8 GPUs.*workers: {SIZE: 8}"):
         Resources(gpus=8)
     nodes = [{"CPU": 64, "GPU": 8}, {"CPU": 6, "GPU": 8}, {"CPU": 3}]
-    assert _slots(Resources(cpus=4, gpus=1), nodes) == 8 + 1
-    assert _slots(Resources(cpus=2), nodes) == 32 + 3 + 1
-    with pytest.raises(RequestError, match=r"needs 4 CPUs and 1 GPUs, but no node has them"):
-        _slots(Resources(cpus=4, gpus=1), [{"CPU": 64}, {"CPU": 2, "GPU": 1}])
+    assert _slots(Resources(cpus=4, gpus=1), nodes, cluster=True) == 8 + 1
+    assert _slots(Resources(cpus=2), nodes, cluster=True) == 32 + 3 + 1
+    text = r"needs 4 CPUs and 1 GPUs, but no running node of the cluster has them; start one .*`min_workers`"
+    with pytest.raises(RequestError, match=text):
+        _slots(Resources(cpus=4, gpus=1), [{"CPU": 64}, {"CPU": 2, "GPU": 1}], cluster=True)
 
 
 @pytest.mark.soak

@@ -130,7 +130,8 @@ class RayTune(Executor):
                 nothing = f"--address {self.address}: there is no Ray cluster that can be joined"
                 raise RequestError(f"{nothing} ({error})") from None
         signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
-        self.slots = _slots(scale.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.slots = _slots(scale.resources, nodes, self.address is not None)
 
     def at_once(self, scale: Scale) -> int:
         """On this machine without starting Ray; the nodes of a cluster have to be asked."""
@@ -245,13 +246,15 @@ def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
     }
 
 
-def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many stages with these `resources` fit on the nodes at a time. Raises RequestError if none does."""
+def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]], cluster: bool) -> int:
+    """How many stages with these `resources` fit on the live nodes at a time. Raises RequestError if none does."""
     needs = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     slots = sum(min(int(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
     if not slots:
         wanted = " and ".join(f"{need:g} {name}s" for name, need in needs.items())
-        raise RequestError(f"a stage needs {wanted}, but no node has them; lower `resources` (--set)")
+        start = "start one that has (autoscalers: `min_workers`, in KubeRay `minReplicas`), or "
+        lack = f"no running node of the cluster has them; {start}" if cluster else "this machine lacks them; "
+        raise RequestError(f"a stage needs {wanted}, but {lack}lower `resources` (--set)")
     return slots
 
 
