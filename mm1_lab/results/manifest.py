@@ -1,7 +1,9 @@
 """A sweep's entry in a results folder: what was requested (sweep.json) and its trials (trials.csv)."""
 
 import csv
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -31,6 +33,8 @@ class Manifest(Config):
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
+    file: str = ""
+    """The sweep's file, relative to the results folder; empty if it is not known."""
 
     @property
     def in_world(self) -> bool:
@@ -126,19 +130,34 @@ def merge_manifest(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
-        for row in read_trials(folder):
+        earlier = read_trials(folder)
+        for row in earlier:
             if (row.arm, row.seed) not in rows and row.arm in order and current(row):
                 rows[row.arm, row.seed] = row
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
-        manifest = manifest.model_copy(update={"looks": _fixed_looks(folder, manifest.looks)})
+        before = read_manifest(folder) if (folder / "sweep.json").exists() else manifest
+        manifest = manifest.model_copy(update={"looks": _fixed_looks(folder, before.looks, manifest.looks)})
+        if note := _replaced_note(folder, before, manifest, set(earlier) - set(merged)):
+            print(note, file=sys.stderr, flush=True)
         write_json(folder / "sweep.json", manifest.model_dump(mode="json"))
         write_csv(folder / "trials.csv", TRIAL_COLUMNS, ((row.arm, row.seed, row.fingerprint) for row in merged))
     return merged
 
 
-def _fixed_looks(folder: Path, looks: tuple[int, ...]) -> tuple[int, ...]:
+def _replaced_note(folder: Path, before: Manifest, manifest: Manifest, gone: Iterable[TrialRow]) -> str:
+    """A warning if trials are `gone` because the folder was that of another file of this name, which still exists."""
+    other, own = (Path(os.path.normpath(folder.parents[1] / one.file)) for one in (before, manifest))
+    arms = sorted({row.arm for row in gone})
+    if not (arms and before.file and os.path.isfile(other) and not other.samefile(own)):
+        return ""
+    return (
+        f"mm1-lab: {folder} was of {other} and is now of {own}; arms of the first leave its tables (their scores "
+        f"stay): {', '.join(arms)[:200]}. To keep both, rename one file or give it results of its own (--results)"
+    )
+
+
+def _fixed_looks(folder: Path, before: tuple[int, ...], looks: tuple[int, ...]) -> tuple[int, ...]:
     """The looks that the study started with, or else `looks`. Raises RequestError if the two differ."""
-    before = read_manifest(folder).looks if (folder / "sweep.json").exists() else ()
     if before and looks and looks != before:
         raise RequestError(
             f"{folder}: this study's looks were fixed at {','.join(map(str, before))} seeds when it started; "

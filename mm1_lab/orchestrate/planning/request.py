@@ -3,6 +3,7 @@ before anything runs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Request:
 
     asked: str
     """The sweep as it was named: its name, or the path of its file."""
+    file: Path
+    """The sweep's file, absolute."""
     sweep: Sweep
     scale: Scale
     scale_name: str
@@ -112,6 +115,7 @@ class Request:
             data_name=self.data_name,
             shots=self.scale.evaluate.shots,
             looks=self.looks,
+            file=os.path.relpath(self.file, self.ledger.results),
         )
         rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in self.trials]
         return merge_manifest(self.folder, manifest, rows, self._is_current)
@@ -173,7 +177,8 @@ def load_request(
             f"{data}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
             "out, or list `benchmarks`"
         )
-    return Request(str(sweep), loaded, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
+    named = str(sweep), path.absolute(), loaded
+    return Request(*named, numbers, scale, overrides, data, identity, ledger, trials, models, tokenizer)
 
 
 def _check_arms(
