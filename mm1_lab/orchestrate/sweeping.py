@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from mm1_lab.config import RequestError
 from mm1_lab.files import DONE
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import make_display
@@ -93,7 +94,10 @@ def work_through(plan: Plan, request: Request, executor: Executor, observers: Se
     )
 
     def headline_of(task: Task) -> str:
-        return headline(ledger.trial_folder(task.key))
+        try:
+            return headline(ledger.trial_folder(task.key))
+        except RequestError as error:  # whatever became of this trial's files, the others go on
+            return str(error)
 
     display = make_display(plan, measured_speeds(ledger), headline_of, sys.stdout)
     try:

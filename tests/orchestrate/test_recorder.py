@@ -17,8 +17,12 @@ import pytest
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.files import Busy
+from mm1_lab.orchestrate.execution.executor import Executor, Work
+from mm1_lab.orchestrate.execution.worker import WorkerContext
+from mm1_lab.orchestrate.execution.worklist import Execution, Outcome
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.sweeping import work_through
 from mm1_lab.orchestrate.tracking import dashboard
 from mm1_lab.orchestrate.tracking.dashboard import pages
 from mm1_lab.orchestrate.tracking.mlflow_contents import curves
@@ -311,6 +315,55 @@ def test_a_results_folder_with_an_apostrophe_is_entered_once(request_: Request) 
     for _ in range(2):
         sync(folder, Ledger(own, own / "store"))
     assert set(runs_of(request_)[1]) == {"data_mix at smoke", "base / seed 0 at smoke"}
+
+
+def test_what_a_command_could_not_log_while_another_did_is_noted(request_: Request) -> None:
+    """The first one's end removes the note that both have made."""
+    first, second = (MlflowRecorder(request_.folder, request_.ledger) for _ in range(2))
+    is_open = threading.Event()
+    first.jobs.put(lambda runs: is_open.set())
+    first._begin()
+    assert is_open.wait(60)
+    second._begin()
+    second.thread.join()
+    first.close("FINISHED")
+    assert not behind_note(request_.folder).exists()
+    second.close("FINISHED")
+    assert behind_note(request_.folder).exists()
+    sync(request_.folder, request_.ledger)
+    assert not behind_note(request_.folder).exists()
+
+
+class Finished(Executor):
+    """Finds the results of every task written."""
+
+    def work(self, execution: Execution, context: WorkerContext, work: Work) -> None:
+        while task := execution.take():
+            execution.start(task)
+            execution.settle(task, Outcome())
+
+
+def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
+    request_: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request_.ledger.forget(request_.trials[0].fingerprint)
+    plan = make_plan(request_.trials, request_.ledger)
+    plan.tasks = {key: replace(task, needs=()) for key, task in plan.tasks.items() if task.kind == "trial"}
+    for trial in request_.trials:
+        write(request_, trial)
+    lost = request_.ledger.trial_folder(request_.trials[0].fingerprint)
+    (lost / "scores.parquet").write_bytes(b"PAR1")
+    recorder = MlflowRecorder(request_.folder, request_.ledger)
+    assert len(work_through(plan, request_, Finished(), [recorder]).done) == 2
+    recorder.close("FAILED")
+    printed = capsys.readouterr()
+    base, captions = (line for line in printed.out.splitlines() if line.startswith("done  "))
+    assert base.startswith("done      base / seed 0 in ") and f"{lost}/scores.parquet: cannot be read (" in base
+    assert base.endswith("; delete its folder and run the sweep again")
+    assert captions.startswith("done      captions / seed 0 in ") and captions.endswith(": 0-shot 40.0")
+    assert printed.err.startswith(f"mm1-lab: {lost}: damaged (") and len(printed.err.splitlines()) == 1
+    states = {name: run.info.status for name, run in runs_of(request_)[1].items()}
+    assert states["base / seed 0 at smoke"] == "KILLED" and states["captions / seed 0 at smoke"] == "FINISHED"
 
 
 def test_a_curve_is_entered_while_its_stage_runs_and_no_point_twice(request_: Request) -> None:

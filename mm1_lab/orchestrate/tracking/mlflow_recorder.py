@@ -60,7 +60,8 @@ class MlflowRecorder(Observer):
     def finished(self, task: Task) -> None:
         self._begin()
         if task.kind == "trial":
-            self.jobs.put(lambda runs: runs.log_trial(task.key, task.names))
+            rows = [TrialRow(arm, seed, task.key) for arm, seed in task.names]
+            self.jobs.put(lambda runs: log_finished(runs, rows))
         else:
             self.jobs.put(lambda runs: runs.log_stage(task.kind, task.key, task.stages[-1].seed))
 
@@ -76,6 +77,8 @@ class MlflowRecorder(Observer):
         self.jobs.put(None)
         self._begin()
         self.thread.join()
+        if not self.jobs.empty():  # a command that logged meanwhile may have removed the note, without these results
+            self.note.touch()
 
     def _begin(self) -> None:
         """Starts the thread; not before a task trains, as MLflow's import would slow the first one down."""
