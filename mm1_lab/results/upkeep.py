@@ -25,10 +25,14 @@ FOLDER = "masked"
 def verify(ledger: Ledger) -> tuple[int, int]:
     """Reads every file of the finished trials and stages. Returns how many there are and how many of them are damaged;
     these are reported and moved aside, so that the next run recomputes them."""
-    places = (ledger.results / "trials", ledger.store)
-    done = (path.parent for place in places for path in place.glob(f"*/{DONE}"))
-    folders = sorted(folder for folder in done if folder.suffix != ".partial")  # a running command renames those
+    folders = sorted(folder for place in (ledger.results / "trials", ledger.store) for folder in _finished(place))
     return len(folders), sum(not is_intact(folder) for folder in folders)
+
+
+def _finished(place: Path) -> list[Path]:
+    """The complete folders, without those that a running command is about to rename."""
+    folders = (path.parent for path in place.glob(f"*/{DONE}"))
+    return [folder for folder in folders if folder.suffix != ".partial"]
 
 
 class Spare(NamedTuple):
@@ -47,7 +51,7 @@ def spare_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> list[S
     `results`: the results folders whose best trials count.
     """
     kept = set().union(*map(_behind_the_best, results)) if keep == "best" else set()
-    finished = [] if keep == "all" else [path.parent for path in ledger.store.glob(f"*/{DONE}")]
+    finished = [] if keep == "all" else _finished(ledger.store)
     folders = sorted([*finished, *ledger.store.glob("*.damaged")])
     return [Spare(folder, _kind(folder), _size(folder)) for folder in folders if folder.name not in kept]
 

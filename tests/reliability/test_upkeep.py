@@ -75,7 +75,7 @@ def _is_best(ledger: Ledger, record: dict[str, dict[str, str]]) -> bool:
     return any(line.startswith("captions,") and line.endswith(record["fingerprints"]["evaluation"]) for line in row)
 
 
-def test_verify_leaves_alone_what_a_running_command_is_about_to_rename(
+def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
     ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its files disappear under the reader's eyes, as the one does here."""
@@ -83,7 +83,8 @@ def test_verify_leaves_alone_what_a_running_command_is_about_to_rename(
         partial.mkdir()
         (partial / "DONE").write_text('{"files": {"renamed": "0"}}', encoding="utf-8")
     assert main(["verify"]) == 0 and not capsys.readouterr().err
-    assert (ledger.store / "a.partial").exists()
+    assert main(["gc", "--keep", "none", "--yes"]) == 0
+    assert (ledger.store / "a.partial" / "DONE").exists()
 
 
 def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
