@@ -1,8 +1,8 @@
 """Finds results made with code of a part (a connector, a metric) that has changed since."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from mm1_lab.config import Stage, Trial
+from mm1_lab.config import RequestError, Stage, Trial
 from mm1_lab.results import Ledger
 from mm1_lab.source_code import changed_parts, changed_text
 
@@ -18,7 +18,7 @@ def forget_changed(trials: Iterable[Trial], ledger: Ledger) -> None:
     for trial in _distinct(trials):
         if any(_changed(trial, ledger)):
             for stage in _recorded(trial):
-                if changed_parts(ledger.code(stage.fingerprint)):
+                if changed_parts(_code(stage, ledger)):
                     ledger.forget(stage.fingerprint)
             ledger.forget(trial.fingerprint)
         for failed in trial.evaluation.chain():
@@ -30,10 +30,28 @@ def forget_changed(trials: Iterable[Trial], ledger: Ledger) -> None:
 
 def _changed(trial: Trial, ledger: Ledger) -> Iterator[str]:
     """The changed parts of the trial's scores and of the models before it, which may have no scores yet."""
-    if ledger.has_scores(trial.fingerprint):
-        yield from changed_parts(ledger.record(trial.fingerprint).get("code", {}))
+    own = trial.fingerprint
+    if ledger.has_scores(own):
+        yield from changed_parts(
+            _intact(lambda: ledger.record(own).get("code", {}), lambda: ledger.has_intact_scores(own))
+        )
     for stage in _recorded(trial):
-        yield from changed_parts(ledger.code(stage.fingerprint))
+        yield from changed_parts(_code(stage, ledger))
+
+
+def _code(stage: Stage, ledger: Ledger) -> dict[str, str]:
+    own = stage.fingerprint
+    return _intact(lambda: ledger.code(own), lambda: ledger.has_intact_weights(own))
+
+
+def _intact(read: Callable[[], dict[str, str]], is_intact: Callable[[], bool]) -> dict[str, str]:
+    """What `read` returns; nothing if that fails on a damaged folder, which `is_intact` reports and moves aside."""
+    try:
+        return read()
+    except RequestError:
+        if is_intact():
+            raise
+        return {}
 
 
 def _recorded(trial: Trial) -> list[Stage]:
