@@ -3,8 +3,9 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
-import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,36 @@ import pytest
 from tests.processes import raylet, workers
 
 COMMAND = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+MOST = 40
+"""A sweep writes some 130 files and folders; it is killed at the latest when it has written so many more."""
 
 
-def kill_after(process: Any, seconds: float, find: Callable[[int], list[int]]) -> bool:
-    """Kills what `find` finds below the command, or all of its group where that is nothing, if it still runs then.
+def kill_at(process: Any, folder: Path, written: int, find: Callable[[int], list[int]]) -> bool:
+    """Kills what `find` finds below the command, or all of its group where that is nothing, once `folder` holds so many
+    files and folders.
 
-    Tells whether it was killed and lacks something: where one worker dies, the command may do without.
+    Tells whether the sweep is unfinished: it may end before, and where one worker dies, the command may do without.
     """
-    try:
-        output, _ = process.communicate(timeout=seconds)
-        assert process.returncode == 0, output
-        return False
-    except subprocess.TimeoutExpired:
-        if victims := find(process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victims[-1], signal.SIGKILL)
+    while count(folder) < written:
+        if process.poll() is not None:
+            output, _ = process.communicate()
+            assert process.returncode == 0, output
+            return False
+        time.sleep(0.01)
+    victims = find(process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        if victims:
+            os.kill(victims[-1], signal.SIGKILL)
         else:
             os.killpg(process.pid, signal.SIGKILL)  # Ray's processes end themselves without it
-        output, _ = process.communicate()
-        assert "Traceback" not in output, output
-        return bool(process.returncode)
+    output, _ = process.communicate()
+    assert "Traceback" not in output, output
+    return bool(process.returncode)
+
+
+def count(folder: Path) -> int:
+    """Files and folders below a folder, those that are being written included."""
+    return sum(len(folders) + len(files) for _, folders, files in os.walk(folder))
 
 
 def nothing(ancestor: int) -> list[int]:
@@ -53,21 +64,23 @@ def test_killed_at_seeded_moments_it_ends_as_if_undisturbed(
     place: Any, finished: Any, moments: int, inline: bool
 ) -> None:
     """Of everything, of one worker, of Ray's raylet; a sweep that ended before begins again in an empty folder."""
-    import shutil
-
     chance = random.Random(19)
     command = (*COMMAND, "--inline") if inline else COMMAND
     seen: dict[str, int] = {}
+    interrupted = 0
     for _ in range(moments):
+        written = count(place.results) + chance.randint(1, MOST)
         process = place.start(*command)
-        seconds, find = (6, nothing) if inline else (25, chance.choice((nothing, nothing, workers, raylet)))
-        if kill_after(process, chance.uniform(seconds / 20, seconds), find):
+        find = nothing if inline else chance.choice((nothing, nothing, workers, raylet))
+        if kill_at(process, place.results, written, find):
+            interrupted += 1
             assert seen.items() <= place.done().items(), "something finished ran again"
             seen = place.done()
         else:
             assert place.tables() == finished.tables()
             shutil.rmtree(place.results)
             seen = {}
+    assert interrupted > moments / 2, "most kills came too late to test anything"
     place.run(*command)
     assert seen.items() <= place.done().items(), "something finished ran again"
     assert place.tables() == finished.tables()
