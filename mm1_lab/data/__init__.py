@@ -13,14 +13,11 @@ def open_data(path: Path | None, cache: Path, scale: Scale, tokenizer: Path | No
     `tokenizer` is the folder of a pre-trained decoder; its tokenizer takes precedence over the data's own.
     Raises RequestError if the data are missing, damaged or in an unknown format.
     """
-    if path is None:
-        from mm1_lab.data.world import World
+    if path:
+        from mm1_lab.data.shards import Shards
 
-        if tokenizer is None:
-            return World()
-        from mm1_lab.data.tokenizers import folder_tokenizer
+        return Shards(path, cache, scale, tokenizer)
+    from mm1_lab.data.tokenizers import folder_tokenizer
+    from mm1_lab.data.world import World
 
-        return World(folder_tokenizer(tokenizer))
-    from mm1_lab.data.shards import Shards
-
-    return Shards(path, cache, scale, tokenizer)
+    return World(folder_tokenizer(tokenizer) if tokenizer else None)

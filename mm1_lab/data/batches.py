@@ -92,14 +92,14 @@ def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool
     """
     weights = np.stack([row.weights for row in rows])
     pictures = [picture for row in rows for picture in row.pictures]
-    images = np.empty((len(pictures), views, side, side, 3), np.uint8)
-    pixels, decoded = ([None] * len(pictures), NONE_ASKED) if blind else decode(pictures, side, views)
-    owners = [(index, owner) for index, row in enumerate(rows) for owner in row.owners]
-    for at, found in enumerate(pixels):
-        images[at] = MEAN_COLOUR if found is None else found
-        if found is None and not blind:
-            index, owner = owners[at]
+    images = np.full((len(pictures), views, side, side, 3), MEAN_COLOUR, np.uint8)
+    pixels, decoded = ([], NONE_ASKED) if blind else decode(pictures, side, views)
+    owners = ((index, owner) for index, row in enumerate(rows) for owner in row.owners)
+    for image, found, (index, owner) in zip(images, pixels, owners, strict=False):
+        if found is None:
             weights[index, rows[index].documents == owner] = 0
+        else:
+            image[:] = found
     return Batch(
         tokens=torch.from_numpy(np.stack([row.tokens for row in rows])).long(),
         weights=torch.from_numpy(weights),

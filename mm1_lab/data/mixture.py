@@ -16,8 +16,6 @@ class Mixture:
     """Mixes sources by their shares of rows. The seed sets the order of the sources within the pattern."""
 
     def __init__(self, shares: Mapping[str, float], seed: int) -> None:
-        if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
-            raise ValueError(f"shares must be non-negative and not all zero: {dict(shares)}")
         names = [name for name, share in shares.items() if share > 0]
         order = np.random.default_rng(seed).permutation(len(names))
         self._names = [names[i] for i in order]

@@ -50,12 +50,6 @@ def test_ratios_need_not_sum_to_one_and_sources_without_a_share_are_left_out() -
     assert {name for name, _ in ratios} == {"a", "b"}
 
 
-@pytest.mark.parametrize("shares", [{}, {"a": 0.0}, {"a": 1.0, "b": -0.1}])
-def test_impossible_shares_are_refused(shares: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="shares"):
-        Mixture(shares, 0)
-
-
 @pytest.mark.parametrize("seed", range(40))
 def test_seventeen_sets_stay_within_two_rows_of_their_shares(seed: int) -> None:
     """As many as the paper's instruction mixture, of very different sizes."""

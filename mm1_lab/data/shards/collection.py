@@ -39,19 +39,18 @@ def open_shards(
     Raises RequestError if a file is missing from the table or has changed since the table was written.
     """
     if not table.exists():
-        shards = [index_file(file, reader, longest, cache, copies) for file in files]
-    else:
-        rows = {row.pop("name"): row for row in pq.read_table(table).to_pylist()}
-        again = "run `mm1-lab index` again"
-        shards = []
-        for file in files:
-            row = rows.get(file.whole_name)
-            if row is None:
-                raise RequestError(f"{file.name}: is missing from the index of these data; {again}")
-            if (file.size, file.date) != (row.pop("size"), row.pop("date")):
-                raise RequestError(f"{file.name}: has changed since it was indexed; {again}")
-            row |= {"left_out": json.loads(row["left_out"]), "beside": tuple(row["beside"])}
-            shards.append(Shard(file, **row))
+        return [index_file(file, reader, longest, cache, copies) for file in files]
+    rows = {row.pop("name"): row for row in pq.read_table(table).to_pylist()}
+    again = "run `mm1-lab index` again"
+    shards = []
+    for file in files:
+        row = rows.get(file.whole_name)
+        if row is None:
+            raise RequestError(f"{file.name}: is missing from the index of these data; {again}")
+        if (file.size, file.date) != (row.pop("size"), row.pop("date")):
+            raise RequestError(f"{file.name}: has changed since it was indexed; {again}")
+        row |= {"left_out": json.loads(row["left_out"]), "beside": tuple(row["beside"])}
+        shards.append(Shard(file, **row))
     return shards
 
 

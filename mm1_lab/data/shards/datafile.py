@@ -119,10 +119,6 @@ class DataFile(Config):
         """All pre-training sources, and the instruction sets by their `set_key`."""
         return self.named() | {set_key(name): source for name, source in self.instructions.items()}
 
-    def named_benchmarks(self) -> list[BenchmarkConfig]:
-        """The benchmarks, each with its `name` set."""
-        return [config.model_copy(update={"name": name}) for name, config in self.benchmarks.items()]
-
 
 def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     """Returns the content of the file, and the files of each source and instruction set (`DataFile.all_named`).

@@ -44,15 +44,15 @@ class ImageDecoder:
         """
         pixels = self.kept.get((picture.key, side))
         if pixels is None:
-            pixels = self._decode(picture.name, side, picture.read)
+            pixels = self._decode(picture, side)
             if self.room >= pixels.nbytes:
                 self.room -= pixels.nbytes
                 self.kept[picture.key, side] = pixels
         return pixels
 
-    def _decode(self, name: str, side: int, read: Callable[[], bytes]) -> Pixels:
+    def _decode(self, picture: "StoredPicture", side: int) -> Pixels:
         try:
-            with Image.open(io.BytesIO(read()), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(picture.read()), formats=FORMATS) as image:
                 if image.width * image.height > self.largest:
                     raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {self.largest}")
                 image.draft("RGB", (2 * side, 2 * side))
@@ -60,9 +60,9 @@ class ImageDecoder:
         except RequestError:  # the connection failed, which says nothing about the image
             raise
         except UnidentifiedImageError:  # whose message holds an address instead of a name
-            raise BrokenPicture(f"{name} (is none of {', '.join(FORMATS)}; convert it)") from None
+            raise BrokenPicture(f"{picture.name} (is none of {', '.join(FORMATS)}; convert it)") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
-            raise BrokenPicture(f"{name} ({str(error).strip() or type(error).__name__})") from error
+            raise BrokenPicture(f"{picture.name} ({str(error).strip() or type(error).__name__})") from error
         pixels = np.asarray(small)
         pixels.flags.writeable = False
         return pixels

@@ -121,8 +121,8 @@ class Copies:
         )
 
     def prefetch(self, files: Sequence[File]) -> None:
-        """Fetches the remote ones of `files` in the background, in order, until the folder's size limit is reached."""
-        if any(file.is_remote for file in files):
+        """Fetches remote files in the background, in order, until the folder's size limit is reached."""
+        if files:
             Thread(target=self._fetch_in_order, args=(files,), name=FETCHING, daemon=True).start()
 
     def _fetch_in_order(self, files: Sequence[File]) -> None:

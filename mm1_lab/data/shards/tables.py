@@ -104,16 +104,13 @@ def _chosen(path: Path, names: list[str], columns: Columns, optional: Columns) -
 
 def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, Row]]:
     number = 0
-    while True:
-        try:
-            rows = next(batches).to_pylist()
-        except StopIteration:
-            return
-        except Exception as error:  # Arrow's errors, and UnicodeDecodeError
-            raise RequestError(f"{path}: is damaged after row {number} ({first_line(error)}); fetch it again") from None
-        for row in rows:
-            yield f"{path}, row {number}", row
-            number += 1
+    try:
+        for batch in batches:
+            for row in batch.to_pylist():
+                yield f"{path}, row {number}", row
+                number += 1
+    except Exception as error:  # Arrow's errors, and UnicodeDecodeError
+        raise RequestError(f"{path}: is damaged after row {number} ({first_line(error)}); fetch it again") from None
 
 
 def _jsonl(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
@@ -152,17 +149,14 @@ def _line(stream: BinaryIO, most: int, path: Path, after: int) -> bytes:
 def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
     with reading.path.open(encoding="utf-8-sig", newline="") as stream:
         table = csv.DictReader(stream)
-        while True:
-            try:
-                row = next(table)
-            except StopIteration:
-                return
-            except (csv.Error, UnicodeDecodeError) as error:
-                # text is decoded in blocks, before it is divided into lines
-                is_encoding = isinstance(error, UnicodeDecodeError)
-                where = f"{reading.path}, line {_first_not_utf_8(reading.path) if is_encoding else table.line_num + 1}"
-                raise RequestError(f"{where}: is not CSV in UTF-8 ({first_line(error)}); repair it") from None
-            yield f"{reading.path}, line {table.line_num}", row
+        try:
+            for row in table:
+                yield f"{reading.path}, line {table.line_num}", row
+        except (csv.Error, UnicodeDecodeError) as error:
+            # text is decoded in blocks, before it is divided into lines
+            is_encoding = isinstance(error, UnicodeDecodeError)
+            where = f"{reading.path}, line {_first_not_utf_8(reading.path) if is_encoding else table.line_num + 1}"
+            raise RequestError(f"{where}: is not CSV in UTF-8 ({first_line(error)}); repair it") from None
 
 
 def _first_not_utf_8(path: Path) -> int:

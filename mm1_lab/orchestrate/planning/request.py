@@ -236,9 +236,9 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
     tasks = []
     if data:
         content = DataFile.read(data)
-        for config in content.named_benchmarks():
-            where = f"{data}: benchmarks.{config.name}"
-            opened.append(open_benchmark(config, data.parent, where, content.pictures, content.largest_picture))
+        for name, config in content.benchmarks.items():
+            named, where = config.model_copy(update={"name": name}), f"{data}: benchmarks.{name}"
+            opened.append(open_benchmark(named, data.parent, where, content.pictures, content.largest_picture))
         if content.text_tasks:  # rare, and their library is slow to import
             from mm1_lab.evaluate.text_tasks import open_task
 
