@@ -4,17 +4,10 @@ from mm1_lab.config.base import Config, canonical_json, digest, override
 from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, BenchmarkFiles, TextTask
 from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
-from mm1_lab.config.kinds import (
-    KEPT_FEATURES,
-    ConnectorConfig,
-    DecoderStage,
-    EncoderStage,
-    EvaluationStage,
-    ModelStage,
-    MultimodalStage,
-    PretrainedMM1,
-    SftStage,
-)
+from mm1_lab.config.kinds.decoder import DecoderStage
+from mm1_lab.config.kinds.encoder import EncoderStage
+from mm1_lab.config.kinds.evaluation import KEPT_FEATURES, EvaluationStage
+from mm1_lab.config.kinds.model import ConnectorConfig, ModelStage, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
 from mm1_lab.config.pretrained_models import (
     Pretrained,

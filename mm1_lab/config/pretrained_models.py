@@ -9,7 +9,7 @@ from mm1_lab.config.base import Config
 from mm1_lab.config.size import PretrainedSize, Size, TowerSize
 
 if TYPE_CHECKING:
-    from mm1_lab.config.kinds import PretrainedMM1
+    from mm1_lab.config.kinds.model import PretrainedMM1
 
 
 class Pretrained(Config):
@@ -30,7 +30,7 @@ class Pretrained(Config):
 class PretrainedModel(Config):
     """A pre-trained model as its Hugging Face folder describes it."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"name", "folder"})
+    PLACES: ClassVar[frozenset[str]] = frozenset({"name", "folder", "shape"})
 
     name: str
     """The name under which it was requested."""
@@ -44,8 +44,6 @@ class PretrainedModel(Config):
 
 class PretrainedEncoder(PretrainedModel):
     """A pre-trained vision tower. Not a stage, because nothing has to be run. `size` counts the layers used."""
-
-    PLACES: ClassVar[frozenset[str]] = PretrainedModel.PLACES | {"shape"}
 
     shape: TowerSize
     """All dimensions, to count parameters; see `PretrainedDecoder`."""
@@ -65,8 +63,6 @@ class PretrainedEncoder(PretrainedModel):
 
 class PretrainedDecoder(PretrainedModel):
     """A pre-trained causal language model."""
-
-    PLACES: ClassVar[frozenset[str]] = PretrainedModel.PLACES | {"shape"}
 
     shape: PretrainedSize
     """All dimensions, to count parameters; `size` has only some. Not part of the identity, which `digest` covers."""

@@ -6,15 +6,10 @@ from typing import Any, cast
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.errors import RequestError, nearest
-from mm1_lab.config.kinds import (
-    ConnectorConfig,
-    DecoderStage,
-    EncoderStage,
-    EvaluationStage,
-    MultimodalStage,
-    PretrainedMM1,
-    SftStage,
-)
+from mm1_lab.config.kinds.decoder import DecoderStage
+from mm1_lab.config.kinds.encoder import EncoderStage
+from mm1_lab.config.kinds.evaluation import EvaluationStage
+from mm1_lab.config.kinds.model import ConnectorConfig, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
 from mm1_lab.config.pretrained_models import PretrainedDecoder, PretrainedEncoder, PretrainedModels
 from mm1_lab.config.recipe import SOURCES, Recipe, SftRecipe

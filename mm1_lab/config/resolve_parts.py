@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from mm1_lab.config.errors import RequestError, nearest
-from mm1_lab.config.kinds import DecoderStage, EncoderStage
+from mm1_lab.config.kinds.decoder import DecoderStage
+from mm1_lab.config.kinds.encoder import EncoderStage
 from mm1_lab.config.pretrained_models import (
     PretrainedDecoder,
     PretrainedEncoder,

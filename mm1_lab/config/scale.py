@@ -22,9 +22,6 @@ DECODERS_OWN = {"kv_heads", "feed_forward", "experts"}
 """Fields of a size that encoders do not have."""
 
 Attention = Literal["masked", "varlen"]
-"""How training keeps the documents of a packed row apart: `masked`, by a mask over all pairs of positions; `varlen`, by
-variable-length kernels, which compute only within documents (bf16 on a GPU; elsewhere in blocks of documents of similar
-length)."""
 
 
 class Optimiser(Config):

@@ -37,13 +37,8 @@ class _Caption:
 def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """Returns the score of each prediction against its references, in points; the corpus score is their mean.
 
-    The questions form the corpus; with a single one, every n-gram has a weight of 0. Raises ValueError if the lengths
-    differ or a prediction has no reference.
+    The questions form the corpus; with a single one, every n-gram has a weight of 0.
     """
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} sets of references")
-    if not all(references):
-        raise ValueError("every prediction needs at least one reference")
     words = [[caption_words(text) for text in texts] for texts in references]
     frequency = Counter(ngram for texts in words for ngram in {g for text in texts for g in _ngrams(text)})
     corpus = len(references)

@@ -14,7 +14,7 @@ from mm1_lab.data.types import Answer, Document
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.endless import ROW
-from mm1_lab.data.world.scenes import NOVEL, Scene
+from mm1_lab.data.world.scenes import Scene
 from mm1_lab.evaluate.world import world_benchmarks
 
 Content = tuple[tuple[str, str, str, int], ...]
@@ -98,7 +98,7 @@ def judge(document: Document, with_images: bool, secrets: Secrets) -> set[str]:
         elif isinstance(part, ScenePicture):
             if content_of(part.scene) in secrets.scenes:
                 failed.add("scene")
-            if any((thing.colour, thing.name) in NOVEL for thing in part.scene.things):
+            if part.scene.is_novel:
                 failed.add("combination")
     return failed
 

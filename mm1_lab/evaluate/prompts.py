@@ -64,11 +64,6 @@ class PromptWriter:
         image = (self.tokenizer.image,) * (places * len(pictures))
         return Segment(image + tuple(self.tokenizer.encode(question.prompt)), pictures)
 
-    @staticmethod
-    def space(question: Question) -> str:
-        """The separator between a prompt and its answer: a space or nothing."""
-        return " " if question.prompt and not question.prompt[-1].isspace() else ""
-
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """The question followed by its shown answer."""
         return self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
@@ -82,7 +77,8 @@ class PromptWriter:
         end = self.tokenizer.encode(separator)
         if len(end) > 1 and self.tokenizer.decode(end[1:]) == self.tokenizer.decode(end):
             end = end[1:]
-        return tuple(self.tokenizer.encode(self.space(question) + text) + end)
+        space = " " if question.prompt and not question.prompt[-1].isspace() else ""
+        return tuple(self.tokenizer.encode(space + text) + end)
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
         """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations.

@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import EvaluationStage, PretrainedDecoder, RequestError, TextTask, nearest, read_yaml
+from mm1_lab.config import EvaluationStage, RequestError, TextTask, nearest, read_yaml
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
+from mm1_lab.evaluate.fitting import context_length
 from mm1_lab.evaluate.generation import answer_one
 from mm1_lab.evaluate.likelihood import log_probabilities
 from mm1_lab.evaluate.prompts import Segment
@@ -73,8 +74,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
     from lm_eval.api.model import LM
     from lm_eval.api.task import ConfigurableTask
 
-    ready, settings = stage.model.decoder, stage.settings
-    longest = ready.longest if isinstance(ready, PretrainedDecoder) else stage.model.sequence_length
+    settings, longest = stage.settings, context_length(stage.model)
     embedder = PromptEmbedder.of(stage.model, model, 1)
     begin = Segment((tokenizer.begin,))
 

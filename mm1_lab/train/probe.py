@@ -27,7 +27,8 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
     (the dense one if the data have any). The area under the ROC curve is the probability that an image with the word
     scores above one without: 0.5 is chance, 1 perfect. Returns an empty dict if there are too few documents.
     """
-    images, captions = _held_out(data, side)
+    images, texts = held_out_pictures(data, ("synthetic", "captions"), DOCUMENTS, side)
+    captions = [set(data.tokenizer.encode(text)) for text in texts]
     vocabulary = sorted(set().union(*captions)) if captions else []
     labels = torch.tensor([[word in caption for word in vocabulary] for caption in captions])
     split = int(FIT_SHARE * len(images))
@@ -45,12 +46,6 @@ def word_probe(encoder: Encoder, data: Data, side: int) -> dict[str, float]:
     scores = ridge_predictions(features[:split], labels[:split].double(), features[split:])
     auc = torch.stack([_area_under_curve(scores[:, word], labels[split:, word]) for word in range(labels.shape[1])])
     return {"auc": auc.mean().item(), "words": labels.shape[1], "documents": test}
-
-
-def _held_out(data: Data, side: int) -> tuple[list[Pixels], list[set[int]]]:
-    """Images, and the set of words in each one's caption."""
-    images, texts = held_out_pictures(data, ("synthetic", "captions"), DOCUMENTS, side)
-    return images, [set(data.tokenizer.encode(text)) for text in texts]
 
 
 def features_of(

@@ -89,9 +89,5 @@ def test_case_and_punctuation_do_not_count() -> None:
     assert cider(same, references) == pytest.approx([1000.0, 1000.0])
 
 
-def test_empty_captions_and_bad_input() -> None:
+def test_empty_captions() -> None:
     assert cider(["", " . "], [["red ring here now"], ["blue cross over there"]]) == [0.0, 0.0]
-    with pytest.raises(ValueError, match="1 predictions for 2"):
-        cider(["red"], [["red"], ["blue"]])
-    with pytest.raises(ValueError, match="at least one reference"):
-        cider(["red"], [[]])
