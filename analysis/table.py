@@ -13,6 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mm1_lab.files import write_text
+from mm1_lab.formatting import text_table
 from mm1_lab.results.samples import TEMPLATES, templates
 
 MISSING = "–"
@@ -161,13 +162,9 @@ def _marked(text: str) -> list[tuple[str, str]]:
 
 def to_plain(table: Table) -> str:
     """Aligned columns for a terminal, without markup."""
-    rows = [table.head, *table.lines(str, lambda cell: re.sub(r"[*`]", "", cell))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
-    sides = [str.ljust if text else str.rjust for text in table.is_text]
-    aligned = [
-        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)) for row in rows
-    ]
-    return "\n".join([table.title, "", *(line.rstrip() for line in aligned), "", *table.notes])
+    rows = table.lines(str, lambda cell: re.sub(r"[*`]", "", cell))
+    right = [place for place, text in enumerate(table.is_text) if not text]
+    return "\n".join([table.title, "", *text_table(table.head, rows, right), "", *table.notes])
 
 
 def write_tables(path: Path, *tables: Table) -> list[Path]:

@@ -1,7 +1,7 @@
 """Numbers, times and tables in human-readable form."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from mm1_lab.files import RESULTS
@@ -52,8 +52,10 @@ def command_line(
     return shlex.join(command)
 
 
-def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """The lines of a table with aligned columns."""
+def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:
+    """The lines of a table with aligned columns; those whose numbers are in `right` are aligned on the right."""
     cells = [[str(cell) for cell in row] for row in (heading, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    sides = [str.rjust if place in right else str.ljust for place in range(len(heading))]
+    lines = ((side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)) for row in cells)
+    return ["  ".join(line).rstrip() for line in lines]
