@@ -7,13 +7,13 @@ from itertools import chain
 import torch
 
 from mm1_lab.evaluate.embedder import PromptEmbedder
+from mm1_lab.evaluate.generation import Group, generate
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.evaluate.shared_prefix import LOGITS
 
 BATCH = 24
 """Number of (prompt, answer) sequences per forward pass."""
-LOGITS = 2**28
-"""Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 
 
 def by_likelihood(benchmark: Benchmark) -> Benchmark | None:
@@ -30,21 +30,27 @@ def likeliest_choices(
     benchmark: Benchmark,
     shots: int,
     block: int,
+    batch: int,
 ) -> list[str]:
-    """For each question of a block, the choice with the highest probability, including that of the answer's end."""
+    """For each question of a block, the choice with the highest probability, including that of the answer's end.
+
+    After demonstrations, these are read once for all questions with `batch` choices in total, and a question once for
+    its choices. Without demonstrations prompts are short: a prompt is read with each choice, in a single pass.
+    """
     questions, prefix = benchmark.blocks[block], writer.prefix(benchmark, block, shots)
-    prompts = [prefix + writer.question(question) for question in questions]
-    options = [
-        (prompt, writer.answer(question, choice, benchmark.stop[0]))
-        for prompt, question in zip(prompts, questions, strict=True)
-        for choice in question.choices
-    ]
-    scores = iter(log_probabilities(embedder, options))
-    chosen: list[str] = []
-    for question in questions:
-        own = [next(scores)[0] for _ in question.choices]
-        chosen.append(question.choices[own.index(max(own))])
-    return chosen
+    prompts = tuple(writer.question(question) for question in questions)
+    answers = tuple(
+        tuple(writer.answer(question, choice, benchmark.stop[0]) for choice in question.choices)
+        for question in questions
+    )
+    if shots:
+        at_once = max(1, batch // max(map(len, answers)))
+        (scores,) = generate(embedder, [Group(prefix, prompts, answers)], writer.tokenizer, (), 0, at_once)[1]
+    else:
+        pairs = zip(prompts, answers, strict=True)
+        found = iter(log_probabilities(embedder, [(prefix + prompt, one) for prompt, own in pairs for one in own]))
+        scores = [[next(found)[0] for _ in own] for own in answers]
+    return [question.choices[own.index(max(own))] for question, own in zip(questions, scores, strict=True)]
 
 
 def log_probabilities(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -18,10 +19,11 @@ from mm1_lab.data.types import Data, Document, Picture
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, cut_answer, generate
-from mm1_lab.evaluate.likelihood import LOGITS, by_likelihood, likeliest_choices
+from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
+from mm1_lab.evaluate.shared_prefix import LOGITS
 from mm1_lab.evaluate.text_tasks import ask_text_tasks
 from mm1_lab.model import MM1, build_mm1, cast_matrices, load_weights
 from mm1_lab.rows import SampleRow, ScoreRow
@@ -129,7 +131,8 @@ class Answering:
         """The most likely choice of each question, block after block."""
 
         def answer(block: int) -> list[Answer]:
-            return list(map(Answer, likeliest_choices(self._embedder, self._writer, benchmark, shots, block)))
+            batch = self._settings.batch_size
+            return list(map(Answer, likeliest_choices(self._embedder, self._writer, benchmark, shots, block, batch)))
 
         return _of_all_blocks(benchmark, lambda own: list(map(answer, own)))
 
@@ -147,21 +150,22 @@ class Answering:
         for block, questions in zip(blocks, asked, strict=True):
             prompts = tuple(self._writer.question(one) for orders in questions for one in orders)
             shown = tuple(
-                self._writer.answer(one, one.shown, benchmark.stop[0]) if order == 0 and one.shown else ()
+                (self._writer.answer(one, one.shown, benchmark.stop[0]),) if order == 0 and one.shown else ()
                 for orders in questions
                 for order, one in enumerate(orders)
             )
             groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts, shown))
         limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
-        texts, scores = generate(self._embedder, groups, self._tokenizer, *limits)
-        given = zip(chain(*texts), chain(*scores), strict=True)
+        texts, logs = generate(self._embedder, groups, self._tokenizer, *limits)
+        given = zip(chain(*texts), chain(*logs), chain(*(group.answers for group in groups)), strict=True)
         answers: list[list[Answer]] = []
         for questions in asked:
             answers.append([])
             for orders in questions:
-                said, probabilities = zip(*islice(given, len(orders)), strict=True)
+                said, logs_of, shown = zip(*islice(given, len(orders)), strict=True)
                 text = "\n".join(cut_answer(one, benchmark.stop) for one in said)
-                answers[-1].append(Answer(text, probabilities[0]))
+                means = [math.exp(log / len(ids)) for log, ids in zip(logs_of[0], shown[0], strict=True)]
+                answers[-1].append(Answer(text, means[0] if means else None))
         return answers
 
 

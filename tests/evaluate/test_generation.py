@@ -12,11 +12,13 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 
 from mm1_lab.config import RequestError, Size
 from mm1_lab.data.types import BrokenPicture, Pixels
-from mm1_lab.evaluate import generation
+from mm1_lab.evaluate import shared_prefix
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, SharedPrefixDecoding, generate
+from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.likelihood import likeliest_choices
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import MM1, MM1ForConditionalGeneration
 from tests.small import small_mm1
 
@@ -113,25 +115,58 @@ def test_logits_do_not_depend_on_what_is_batched(model: MM1, groups: list[Group]
 
 @torch.inference_mode()
 @pytest.mark.parametrize("batch", [1, 3, 100])
-def test_probabilities_of_given_answers_are_those_of_whole_prompts(
+def test_log_probabilities_of_given_answers_are_those_of_whole_prompts(
     model: MM1, groups: list[Group], tokenizer, batch: int
 ) -> None:
-    """Answers of no to four tokens, asked for after words of any number have been written."""
-    given = [tuple(tokenizer.encode(text)) for text in ("red .", "the ring is .", "", "green")]
-    asked = [replace(one, references=tuple((given * 2)[: len(one.questions)])) for one in groups]
-    asked[-1] = replace(asked[-1], references=())
+    """None to three answers of one to four tokens to a question, asked for after words of any number are written."""
+    red, ring, green = (tuple(tokenizer.encode(text)) for text in ("red .", "the ring is .", "green"))
+    given = [(red,), (ring, green), (), (green, red, ring), (ring,)]
+    asked = [replace(one, answers=tuple(given[: len(one.questions)])) for one in groups]
+    asked[-1] = replace(asked[-1], answers=())
     texts, found = generate(embedder_of(model), asked, tokenizer, ["is"], 8, batch)
     assert texts == generate(embedder_of(model), groups, tokenizer, ["is"], 8, batch)[0]
-    for group, own in zip(asked, found, strict=True):
-        for question, ids, probability in zip(group.questions, group.references, own, strict=False):
-            if not ids:
-                assert probability is None
-                continue
-            prompt = whole_prompt(model, group.prefix + question + Segment(ids))
-            logs = model.decoder(inputs_embeds=prompt).logits[0, -len(ids) - 1 : -1].log_softmax(dim=-1)
-            expected = logs.gather(1, torch.tensor(ids)[:, None]).mean().exp()
-            assert probability == pytest.approx(float(expected), rel=1e-3)
-    assert found[-1] == [None] * len(groups[-1].questions)
+    for group, own in zip(asked[:-1], found, strict=False):
+        for question, answers, logs in zip(group.questions, group.answers, own, strict=True):
+            expected = []
+            for ids in answers:
+                prompt = whole_prompt(model, group.prefix + question + Segment(ids))
+                each = model.decoder(inputs_embeds=prompt).logits[0, -len(ids) - 1 : -1].log_softmax(dim=-1)
+                expected.append(float(each.gather(1, torch.tensor(ids)[:, None]).sum()))
+            assert logs == pytest.approx(expected, abs=1e-3)
+    assert found[-1] == [[]] * len(groups[-1].questions)
+    nothing_written = generate(embedder_of(model), asked, tokenizer, [], 0, batch)
+    assert {text for own in nothing_written[0] for text in own} == {""}
+    flat = [[log for own in one for logs in own for log in logs] for one in (nothing_written[1], found)]
+    assert flat[0] == pytest.approx(flat[1], abs=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shots", [0, 4])
+def test_the_likeliest_choice_is_that_of_whole_prompts(
+    model: MM1, tokenizer, benchmark_of: Callable[..., Benchmark], shots: int
+) -> None:
+    """Of two or three choices; demonstrations are read once for two questions, and a question for its choices."""
+    offered = (("red", "a blue ring", "green"), ("a", "circle"))
+    made = benchmark_of("vqa", blocks=2, questions=5)
+    asked = tuple(replace(one, choices=offered[at % 2]) for at, one in enumerate(made.blocks[1]))
+    benchmark, writer = replace(made, blocks=(made.blocks[0], asked)), PromptWriter(tokenizer, IMAGE_TOKENS)
+    read: list[int] = []
+    handle = model.decoder.model.register_forward_pre_hook(
+        lambda *given: read.append(given[2]["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    chosen = likeliest_choices(embedder_of(model), writer, benchmark, shots, block=1, batch=6)
+    handle.remove()
+    prefix, expected = writer.prefix(benchmark, 1, shots), []
+    for question in asked:
+        logs = []
+        for choice in question.choices:
+            ids, prompt = tokenizer.encode(f"{choice} ."), prefix + writer.question(question)
+            each = model.decoder(inputs_embeds=whole_prompt(model, prompt + Segment(tuple(ids)))).logits[0]
+            logs.append(float(each[-len(ids) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()))
+        expected.append(question.choices[logs.index(max(logs))])
+    assert chosen == expected and len(set(chosen)) > 1
+    if shots:
+        assert read.count(len(prefix.tokens)) == 3 and max(read) == len(prefix.tokens)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -160,7 +195,7 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
         embedder.see(p for group in groups for part in (group.prefix, *group.questions) for p in part.pictures)
         logits, types, size = read()
-        monkeypatch.setattr(generation, "AutocastCache", DynamicCache)
+        monkeypatch.setattr(shared_prefix, "AutocastCache", DynamicCache)
         expected, before, most = read()
     assert before == {torch.float32}
     assert (types, size) == (({torch.bfloat16}, most / 2) if half else (before, most))
@@ -169,26 +204,26 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
 
 def test_masks_are_bounded(model: MM1, groups: list[Group], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefixes, questions and given answers are read in several passes, which also end in the middle of a question."""
-    given = (tuple(tokenizer.encode("the ring is .")),)
-    asked = [replace(group, references=given * len(group.questions)) for group in groups]
+    given = tuple(tokenizer.encode("the ring is ."))
+    asked = [replace(group, answers=((given, given[1:]),) * len(group.questions)) for group in groups]
 
-    def answer() -> tuple[list[list[str]], list[float | None], list[int]]:
-        """Answers, probabilities and the sizes of the masks."""
+    def answer() -> tuple[list[list[str]], list[float], list[int]]:
+        """Answers, log-probabilities and the sizes of the masks."""
         sizes: list[int] = []
         handle = model.decoder.register_forward_pre_hook(
             lambda *given: sizes.append(given[2]["attention_mask"].numel()), with_kwargs=True
         )
-        texts, probabilities = generate(embedder_of(model), asked, tokenizer, ["is"], 8, 100)
+        texts, found = generate(embedder_of(model), asked, tokenizer, ["is"], 8, 100)
         handle.remove()
-        return texts, [one for own in probabilities for one in own], sizes
+        return texts, [log for own in found for logs in own for log in logs], sizes
 
-    texts, probabilities, sizes = answer()
-    monkeypatch.setattr(generation, "MASK", 6000)  # of which the next tokens of all answers take almost as many
+    texts, logs, sizes = answer()
+    monkeypatch.setattr(shared_prefix, "MASK", 6000)  # of which the next tokens of all answers take almost as many
     again, same, bounded = answer()
     assert max(bounded) <= 6000 < max(sizes) / 9
     assert len(bounded) > 2 * len(sizes), (len(bounded), len(sizes))
     assert again == texts
-    assert same == pytest.approx(probabilities, rel=1e-4)
+    assert same == pytest.approx(logs, rel=1e-4)
 
 
 @torch.inference_mode()
@@ -197,19 +232,19 @@ def test_logits_of_given_answers_are_bounded(
 ) -> None:
     """However long the longest answer is, as where a reference is a paragraph."""
     long = tuple(tokenizer.encode("the ring is . " * 10))
-    asked = [replace(group, references=(long, (), *[(3,)] * 9)[: len(group.questions)]) for group in groups]
+    asked = [replace(group, answers=((long,), (), *[((3,),)] * 9)[: len(group.questions)]) for group in groups]
 
     def read() -> tuple[list[float], int]:
-        """Probabilities, and the most logits of a pass."""
+        """Log-probabilities, and the most logits of a pass."""
         sizes: list[int] = []
         handle = model.decoder.lm_head.register_forward_hook(lambda *given: sizes.append(given[2].numel()))
         found = generate(embedder_of(model), asked, tokenizer, ["is"], 2, 100)[1]
         handle.remove()
-        return [one for own in found for one in own if one is not None], max(sizes)
+        return [log for own in found for logs in own for log in logs], max(sizes)
 
     expected, most = read()
     assert most == len(groups) * 5 * (len(long) - 1) * tokenizer.size
-    monkeypatch.setattr(generation, "LOGITS", most // 10)
+    monkeypatch.setattr(shared_prefix, "LOGITS", most // 10)
     found, bounded = read()
     assert found == pytest.approx(expected, rel=1e-4) and bounded <= most // 10
 

@@ -222,7 +222,7 @@ def test_the_likeliest_choice_is_that_of_the_decoder_alone(
     writer = PromptWriter(squares.tokenizer, sft_stage.picture_tokens)
     with torch.inference_mode():
         embedder = PromptEmbedder(model, tokens, sft_stage.image_size, False, 8, sft_stage.views)
-        chosen = likeliest_choices(embedder, writer, scored, 1, block=0)
+        chosen = likeliest_choices(embedder, writer, scored, 1, block=0, batch=4)
         expected = []
         for question in benchmark.blocks[0]:
             prompt = writer.prefix(benchmark, 0, 1) + writer.question(question)
