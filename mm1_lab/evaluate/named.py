@@ -242,15 +242,20 @@ def _shown(config: BenchmarkConfig, item: Item) -> str:
 
 
 def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, tuple[Picture, ...]]:
-    """The pictures of each question. Raises RequestError for a missing image."""
+    """The pictures of each question, one object per file: the model encodes it once for all questions about it.
+
+    Raises RequestError for a missing image.
+    """
+    found: dict[str, Picture] = {}
 
     def picture(item: Item, name: str) -> Picture:
-        if found := open_images(Path(files.images), config.pictures, config.largest_picture).picture(name):
-            return found
-        raise RequestError(
-            f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to the "
-            "pattern of the image names"
-        )
+        one = found.get(name) or open_images(Path(files.images), config.pictures, config.largest_picture).picture(name)
+        if one is None:
+            raise RequestError(
+                f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to the "
+                "pattern of the image names"
+            )
+        return found.setdefault(name, one)
 
     return {item.key: tuple(picture(item, name) for name in item.images) for item in items}
 

@@ -307,6 +307,19 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
     assert benchmark.new_tokens >= len(" dark red"), "there is room for the words"
 
 
+def test_questions_about_one_image_share_its_picture(tmp_path: Path) -> None:
+    """Which is what the model encodes once (`PromptEmbedder`); GQA asks 30 questions about an image."""
+    for number in range(2):
+        draw(tmp_path / f"{number}.png", number)
+    rows: list[dict[str, Any]] = [
+        {"image": f"{number % 2}.png", "question": f"Is it {number}?", "answer": "no"} for number in range(5)
+    ]
+    rows.append({"images": ["0.png", "1.png"], "question": "Are they alike?", "answer": "no"})
+    questions = built(own(tmp_path, *rows, shots=[0])).questions
+    assert len(questions) == 6
+    assert len({id(picture) for question in questions for picture in question.pictures}) == 2
+
+
 def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     """A file of demonstrations may hold all questions, those that are asked too."""
     for folder in ("asked", "elsewhere"):
