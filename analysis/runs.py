@@ -29,6 +29,24 @@ def runs_of(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def finished_looks(study: Study) -> tuple[int, ...]:
+    """The looks of a growing study (numbers of seeds) that can be judged: so many seeds have scores, and no trial at
+    the last look's new seeds is still to come, as it is while the study runs on, or after it was interrupted.
+
+    A trial that failed does not come, nor may one that waits for a stage that failed.
+    """
+    reached = [look for look in study.manifest.looks if look <= len(study.seeds)]
+    if reached:
+        first = reached[-2] if len(reached) > 1 else 0
+        trials = study.variant.trials
+        new = trials["seed"].isin(study.seeds[first : reached[-1]])
+        if missing := set(trials["fingerprint"][new & ~trials["done"]]):
+            failed = study.variant.ledger.failures().keys()
+            waits = failed - set(trials["fingerprint"])  # which stages a trial waits for, the results do not say
+            reached = reached[:-1] if missing - failed and not waits else reached
+    return tuple(reached)
+
+
 def stage_seconds(study: Study) -> dict[str, float]:
     """Seconds by kind of stage of a sweep's trials, each stage counted once: training, also of stages that were trained
     for other sweeps, then evaluation."""

@@ -27,7 +27,7 @@ import pandas as pd
 from analysis.judging.sequential import over_looks
 from analysis.judging.statements import STATEMENTS, Verdict, of_both, only_one, p_columns, p_values, say
 from analysis.paper import PaperNumber, combine_numbers
-from analysis.runs import mixes_machines
+from analysis.runs import finished_looks, mixes_machines
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
 from analysis.shared import on_common_benchmarks
 from analysis.statistics import UNKNOWN, Floats, Interval, moderated, one_sample
@@ -191,14 +191,12 @@ def columns_without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
 
 
 def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:
-    """The p of each possible statement over the looks that the study has reached; empty before the first.
+    """The p of each possible statement over the looks that the study has finished; empty before the first.
 
     A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
     """
     looks, tests, before = study.manifest.looks, list[dict[str, float]](), 1
-    for look in looks:
-        if len(study.seeds) < look:
-            break
+    for look in finished_looks(study):
         count = sum(seed in study.seeds[:look] for seed in seeds)  # both are sorted
         new = interval_over_seeds(study, claim.weights, values[:count], seeds[:count]) if count > before else None
         tests.append(p_values(claim.expect, claim.margin, new, claim.size) if new else {})

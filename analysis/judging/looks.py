@@ -14,6 +14,7 @@ from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, no
 from analysis.judging.statements import DECIDED, p_columns, say
 from analysis.judging.validity import failed_gates, validity_rows
 from analysis.judging.verdicts import combined, lesson_parts, lessons_about
+from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
 from analysis.study import Study, read_study
 
@@ -25,11 +26,11 @@ def looks_text(looks: Sequence[int]) -> str:
 
 
 def reached_text(study: Study) -> str:
-    """Which of its looks a growing study has reached, and the level of that look's test; empty for other studies."""
+    """The last look that a growing study has finished, and the level of its test; empty for other studies."""
     looks = study.manifest.looks
     if not looks:
         return ""
-    number = sum(look <= len(study.seeds) for look in looks)
+    number = len(finished_looks(study))
     if not number:
         return f"before the first look (at {looks[0]} of at most {looks[-1]} seeds), so there are no verdicts"
     level = _levels(looks)[number - 1]

@@ -17,6 +17,15 @@ from mm1_lab.results.summary import CHAT
 SOLUTIONS = "solutions"
 MEAN = 1.6
 """Line width of means, thicker than that of single benchmarks."""
+AXES = {
+    "connector": "connector",
+    "data_mix": "pre-training data",
+    "frozen": "image encoder during tuning",
+    "resolution": "resolution of images in tuning (px)",
+    "sharp demonstrations": "resolution of images in tuning",
+    "steps": "pre-training steps",
+}
+"""What the arms on the left are, by the sweep's axis; of any other, its name."""
 
 
 def draw_tuned(study: Study, path: Path, head: str) -> list[Path]:
@@ -54,7 +63,9 @@ def _conversations(axis: Axes, study: Study) -> bool:
         title = panel.title if len(panels) > 1 else "mean"
         more: dict[str, Any] = {"marker": marker, "elinewidth": 0.8, "label": title, "linestyle": "none"}
         axis.errorbar(places, heights, half_widths(points), color=colour, **more)
-    axis.set_xticks(range(len(labels)), [label.replace(" of ", "\nof ") for label in labels])
+    ticks = [label.replace(" of ", "\nof ") for label in labels]
+    axis.set_xticks(range(len(labels)), ticks)
+    axis.set_xlabel(AXES.get(study.sweep.axis, study.sweep.axis.replace("_", " ")))
     axis.set_xlim(-0.3, 1.3 * (len(labels) - 0.7))
     shared = len(labels) < sum(len(panel.arms) for panel in panels)  # then `arms` holds the first panel's
     axis.set_title("conversations, 0-shot; grey: single benchmarks" + f" ({panels[0].title})" * shared)
@@ -62,7 +73,8 @@ def _conversations(axis: Axes, study: Study) -> bool:
     axis.margins(y=0.1)
     axis.set_ylim(bottom=0)
     _name_lines(axis, len(labels) - 0.9, levels)
-    axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    below = -0.25 - 0.08 * max(tick.count("\n") for tick in ticks)  # a line of ticks takes 0.08 of the axes' height
+    axis.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, below))
     return dashed
 
 

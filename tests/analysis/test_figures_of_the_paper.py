@@ -164,27 +164,39 @@ def test_fig_6_has_conversations_over_arms_and_solutions_over_shots(
     expected = [[chat[arm, name] for arm in arms] for name in ("vqa", "text-vqa")]
     expected += 2 * [[chat[arm].mean() for arm in arms]]  # the line and its markers
     assert left.get_ylabel() == "points" and left.get_ylim()[0] == 0
+    assert (left.get_xlabel(), right.get_xlabel()) == ("pre-training data", "worked solutions in the prompt")
     assert {text.get_text() for text in left.texts} == {"vqa", "text-vqa"}
     assert lines == [pytest.approx(own) for own in expected]
     solved = scores[scores["family"] == "solutions"].groupby(["arm", "shots"])["score"].mean()
     lines = [list(line.get_ydata()) for line in right.lines if len(line.get_ydata()) == 3]
     assert lines == [pytest.approx([solved[arm, shots] for shots in (0, 4, 8)]) for arm in arms]
+    places = [list(line.get_xdata()) for line in right.lines if len(line.get_xdata()) == 3][: len(arms)]
+    assert np.mean(places, axis=0) == pytest.approx(right.get_xticks()), "arms stand around the tick of their shots"
     assert list(short_table(study).frame.columns)[:2] == ["arm", "chat 0-shot"]
+    resolution = sweep.model_copy(update={"axis": "resolution"})
+    with_axis = study.manifest.model_copy(update={"sweep": resolution})
     steps = {"336": "captions", "five views of 336": "base", "1344": "interleaved"}
-    study = replace(study)
+    study = replace(study, variant=replace(study.variant, manifest=with_axis))
     study.__dict__["panels"] = {"": Panel(title="resolution", arms=steps)}
     draw_scores(study, tmp_path / "figure")
     left = drawn[1].axes[0]
     assert [text.get_text() for text in left.get_xticklabels()] == ["336", "1344", "five views\nof 336"]
+    assert left.get_xlabel() == "resolution of images in tuning (px)"
+    drawn[1].canvas.draw()  # type: ignore[attr-defined]
+    legend, label = left.get_legend(), left.xaxis.get_label()
+    assert legend is not None and not legend.get_window_extent().overlaps(label.get_window_extent())
     joined = [list(line.get_ydata()) for line in left.lines if len(line.get_ydata()) == 2]
     assert [chat["captions"].mean(), chat["interleaved"].mean()] in [pytest.approx(own) for own in joined]
     study = replace(study)
     arms = {"336": "captions", "five views": "base"}  # a single step is a stroke like the others
     study.__dict__["panels"] = {"": Panel(title="resolution", arms=arms)}
     draw_scores(study, tmp_path / "figure")
-    strokes = [list(line.get_ydata()) for line in drawn[2].axes[0].lines]
+    left = drawn[2].axes[0]
+    strokes = [list(line.get_ydata()) for line in left.lines]
     for arm, name in product(arms.values(), ("vqa", "text-vqa")):
         assert [chat[arm, name]] * 2 in [pytest.approx(stroke) for stroke in strokes if len(stroke) == 2]
+    ends = [max(line.get_xdata()) for line in left.lines if line.get_linewidth() == 0.5 and len(line.get_xdata())]
+    assert ends and max(ends) < min(text.xy[0] for text in left.texts), "strokes end before the names"  # type: ignore[attr-defined]
 
 
 def test_a_tuned_sweep_may_have_more_panels_than_there_are_colours(tmp_path: Path, data_mix: Sweep) -> None:

@@ -19,6 +19,7 @@ from analysis.pages.tables import claims_table
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
+from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
 from mm1_lab.results.upkeep import masked_copy
 from tests.analysis.results_folder import study_of, write_results
@@ -56,11 +57,13 @@ def test_p_is_over_the_looks_that_are_complete() -> None:
     assert before["p_supported"] != before["p_supported"]
 
 
-def test_a_failed_trial_costs_its_seed_and_no_look() -> None:
+def test_a_failed_trial_costs_its_seed_and_no_look(tmp_path: Path) -> None:
     claim = claim_of(CLAIMS[1])
+    Ledger(tmp_path).record_failure("0" * 16, "encoder for little / seed 3", 2, "failed", "bad luck")
 
     def p(seeds: int, missing: tuple[str, ...], looks: tuple[int, ...] = ()) -> float:
-        row = claim_row(with_looks(growing(seeds, missing), looks), claim)
+        study = with_looks(growing(seeds, missing), looks)
+        row = claim_row(replace(study, variant=replace(study.variant, folder=tmp_path / "mini" / "own")), claim)
         assert row["says"] != "not judged"
         return float(row["p_supported"])
 
@@ -133,6 +136,27 @@ def test_the_look_that_was_reached_is_told_beside_the_lessons() -> None:
     lessons = pd.DataFrame({"sweep": ["own", "own", "other", "late", "third"], "looks": looks})
     assert looks_note(lessons) == "Judged look by look as seeds are added: own, third: look 1 of 3; late: look 2 of 2."
     assert looks_note(lessons[["sweep"]]) == ""
+
+
+def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path) -> None:
+    """As while it runs, or after it was interrupted; once the others failed, it is."""
+    lifts = {"base": (0, 0, 0), "much": (9, 9, 9), "little": (1, 1, 1), "none": (0, 0, 0)}
+    folder = write_results(tmp_path, SWEEP, ARMS, range(6), missing=("little/5", "none/5"), lifts=lifts, questions=16)
+    merge_manifest(folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda row: True)
+    claims = [claim_of(contrast) for contrast in CLAIMS]
+
+    def shown() -> tuple[str, list[float]]:
+        study = read_study(folder)
+        return reached_text(study), [claim_row(study, claim)["p_supported"] for claim in claims]
+
+    at_first = pytest.approx([claim_row(growing(4), claim)["p_supported"] for claim in claims], rel=1e-3)
+    assert shown() == ("look 1 of 3 (at 4 of at most 8 seeds), tested at 0.0026", at_first)
+    trials = read_study(folder).variant.trials
+    for place, fingerprint in enumerate(trials["fingerprint"][~trials["done"]]):
+        assert shown()[0].startswith("look 1 of 3"), f"{place} of two failed"
+        Ledger(tmp_path).record_failure(fingerprint, "a trial", 2, "failed", "bad luck")
+    text, p = shown()
+    assert text.startswith("look 2 of 3 (at 6 of at most 8 seeds)") and p != at_first
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,9 +196,11 @@ def test_the_figure_says_what_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
         for d in (1e9, 1e10, 1e11, 1e12)
         for step in (-1.5, -0.8, -0.2, 0.6, 1.1)
     ]
-    for heading, kept in (("params,tokens,learning_rate,score", rows), ("params,learning_rate,score", exact_rows())):
+    kinds = (("params,tokens,learning_rate,score", rows, ""), ("params,learning_rate,score", exact_rows(), "points"))
+    for heading, kept, unit in kinds:
         write_csv(Path("results.csv"), kept, heading)
         measurements = read_points(Path("results.csv"), False)
+        measurements = replace(measurements, objectives=(replace(measurements.objectives[0], unit=unit),))
         targets = [] if "tokens" in heading else [Target("30B", 3e10)]
         lr_law_figure.draw_law(measurements, fit_all(measurements, targets), Path("figure"))
     (both, plain) = (figure.get_supxlabel() for figure in figures)
@@ -205,6 +208,7 @@ def test_the_figure_says_what_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "stars" in plain and "line and band" in plain and "tokens" not in plain
     left, right = figures[0].axes
     assert left.get_ylabel() == "score", "a user's scores are of any unit"
+    assert [axis.get_ylabel() for axis in figures[1].axes] == ["score, points", "best η"]
     lines = {line.get_label(): line.get_color() for line in right.lines if "tokens" in str(line.get_label())}
     assert set(lines) == {"1B tokens", "100B tokens", "1T tokens"}
     points = {container[0].get_color() for container in right.containers}

@@ -11,6 +11,7 @@ import pytest
 
 from analysis.law.lr_law import Target
 from analysis.law.lr_report import draw_search
+from analysis.law.search_results import SearchResults
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -30,6 +31,7 @@ from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_s
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
+from mm1_lab.results.reading import read_variant
 from tests.conftest import REPOSITORY
 
 SIZES = ("9M", "85M", "302M", "1.2B")
@@ -215,6 +217,8 @@ def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Requ
         assert fit["predictions"][0]["value"] == pytest.approx(math.exp(-0.3 * math.log(36864) - 1.5), rel=0.02)
     assert values["ratio_of_optima"]["value"] == pytest.approx(1, abs=0.02)
     text = (request.folder / "table.md").read_text(encoding="utf-8")
+    objectives = SearchResults(read_variant(request.folder)).measurements.objectives
+    assert [one.unit for one in objectives] == ["points", "nats per text token"]
     assert "resolves 4 of 4 optima" in text and "blind control" in text and "2.9B" in text
     assert json.loads((draw_search(request.folder)[2]).read_text(encoding="utf-8")) == values, "targets are kept"
 
