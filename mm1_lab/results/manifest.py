@@ -42,9 +42,12 @@ class Manifest(Config):
         return self.data.kind == WORLD_DATA.kind
 
     def command(self, *options: str, results: Path = RESULTS) -> str:
-        """The command that runs this sweep again; of the data file only the name is known."""
+        """The command that runs this sweep again; of the data file, and of a sweep outside `sweeps/`, only with the
+        name of the file."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        words = ("run", self.sweep.name, "--scale", self.scale, *options)
+        file = Path(self.file)
+        sweep = self.sweep.name if file.parent.name in ("", "sweeps") else f"FOLDER/{file.name}"
+        words = ("run", sweep, "--scale", self.scale, *options)
         return command_line(*words, settings=self.overrides, data=data, results=results)
 
 

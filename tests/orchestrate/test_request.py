@@ -72,6 +72,7 @@ def test_two_sweep_files_of_one_name_replace_each_other_with_a_warning(
     assert error.startswith(f"mm1-lab: {folder} was of {tmp_path}/yours/text.yaml and is now of {tmp_path}/mine/")
     assert "(their scores stay): all. To keep both, rename" in error and len(error.splitlines()) == 1
     assert run("mine") == (["base", "most"], "")
+    assert read_manifest(folder).command() == "mm1-lab run FOLDER/text.yaml --scale smoke", "which no bare name finds"
     (tmp_path / "mine").rename(tmp_path / "elsewhere")
     write("elsewhere", "base")
     assert run("elsewhere") == (["base"], "")
@@ -139,6 +140,8 @@ def test_a_command_names_the_sweep_as_it_was_named_and_folders_that_are_not_the_
     monkeypatch.chdir(tmp_path)
     assert load_request("sweeps/data_mix.yaml", "smoke").command() == "mm1-lab run sweeps/data_mix.yaml --scale smoke"
     request = load_request("data_mix", "smoke", results=Path("mine"), store=tmp_path.parent / "weights")
+    request.write_manifest()
+    assert read_manifest(request.folder).command() == "mm1-lab run data_mix --scale smoke"
     command = request.command("--seeds", "3")
     assert command == f"mm1-lab run data_mix --scale smoke --seeds 3 --results mine --store {tmp_path.parent}/weights"
 
