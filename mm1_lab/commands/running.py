@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, request_of
 from mm1_lab.config import RequestError
-from mm1_lab.files import PARTS
+from mm1_lab.files import PARTS, folder_size
 from mm1_lab.options import command, option, switch
 from mm1_lab.results.parts import Parts
 
@@ -87,7 +87,7 @@ def ship_parts(options: argparse.Namespace) -> int:
             print(line)
     except OSError as error:
         raise RequestError(f"{PARTS}: cannot be written to ({error.strerror})") from None
-    print(f"{PARTS}: {parts.size() / 1e6:.1f} MB in all")
+    print(f"{PARTS}: {folder_size(PARTS) / 1e6:.1f} MB in all")
     return DONE
 
 

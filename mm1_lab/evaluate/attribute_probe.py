@@ -5,6 +5,7 @@ from random import Random
 
 import torch
 
+from mm1_lab import team
 from mm1_lab.config import EncoderStage
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene, Split, sample_scene
@@ -33,7 +34,7 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
     """
     encoder = build_encoder(stage.features, stage.patch, stage.image_size)
     load_weights(encoder, folder)
-    encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    encoder.to(team.device()).eval()
     train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
     read = [_scene_features(encoder, scenes, stage.image_size) for scenes in (train, test)]
     return _correct_and_total(_answers(read[0], _targets(train), read[1]), _targets(test))

@@ -11,8 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-import torch
-
+from mm1_lab import team
 from mm1_lab.config import EncoderStage, EvaluationSettings, EvaluationStage, RequestError
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_voice, telling
@@ -84,7 +83,7 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Gat
     """Tests the decoder alone: each kind of question in both wordings at each number of shots, and text-core."""
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model.decoder, decoder)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model.to(team.device()).eval()
     answering = Answering(stage, model, data)
     for kind in KINDS:
         for wording in WORDINGS:

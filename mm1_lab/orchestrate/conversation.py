@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
+from mm1_lab import team
 from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.packing import USERS_TURN
 from mm1_lab.data.shards.conversations import chat_prompt
@@ -51,7 +50,7 @@ class Chat:
     def load(cls, stage: ModelStage, folder: Path, data: Data) -> "Chat":
         model = build_mm1(stage, data.tokenizer)
         load_weights(model, folder)
-        return cls(stage, model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), data)
+        return cls(stage, model.to(team.device()).eval(), data)
 
     def forget(self) -> None:
         """Starts a new conversation."""

@@ -36,10 +36,6 @@ class Parts:
         self._damage.pop(fingerprint, None)
         self._names.add(fingerprint)
 
-    def size(self) -> int:
-        """Total size of all parts in bytes."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
     def _damage_of(self, fingerprint: str) -> str | None:
         """Why the part cannot be used, or None. Cached, as a plan checks the same part many times."""
         if fingerprint not in self._damage:

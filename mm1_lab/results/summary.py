@@ -36,12 +36,6 @@ def encoder_quality(summary: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def training_speed(summary: Mapping[str, Any]) -> float | None:
-    """Real tokens, those of text and images without padding, per second of a stage's training; None if unknown."""
-    tokens, seconds = sum(summary.get("tokens", {}).values()), summary.get("seconds", 0.0)
-    return tokens / seconds if tokens and seconds else None
-
-
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """The mean score over each benchmark's questions: columns `by`, benchmark, family, shots, score."""
     keys = [*by, "benchmark", "family", "shots"]

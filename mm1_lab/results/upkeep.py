@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import DONE, write_bytes, write_csv, write_json
+from mm1_lab.files import DONE, folder_size, write_bytes, write_csv, write_json
 from mm1_lab.results.ledger import Ledger, is_intact
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_scores, read_variant
@@ -53,7 +53,7 @@ def spare_weights(ledger: Ledger, keep: Keep, results: Iterable[Path]) -> list[S
     kept = set().union(*map(_behind_the_best, results)) if keep == "best" else set()
     finished = [] if keep == "all" else _finished(ledger.store)
     folders = sorted([*finished, *ledger.store.glob("*.damaged")])
-    return [Spare(folder, _kind(folder), _size(folder)) for folder in folders if folder.name not in kept]
+    return [Spare(folder, _kind(folder), folder_size(folder)) for folder in folders if folder.name not in kept]
 
 
 def delete_weights(ledger: Ledger, spare: Iterable[Spare]) -> None:
@@ -70,10 +70,6 @@ def _kind(folder: Path) -> str:
         return str(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["kind"])
     except (OSError, ValueError, TypeError, KeyError):  # its kind is only shown
         return "other"
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _behind_the_best(results: Path) -> set[str]:

@@ -11,7 +11,7 @@ from mm1_lab.results import Manifest
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
-from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures, training_speed
+from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures
 
 Names = Sequence[tuple[str, int]]
 """Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
@@ -78,6 +78,6 @@ def quality(summary: Mapping[str, Any], prefix: str = "") -> list[Point]:
 
 
 def speed(summary: Mapping[str, Any]) -> list[Point]:
-    """The metric `train/tokens per second` over a stage's whole training, if it is known."""
-    known = training_speed(summary)
-    return [] if known is None else [("train/tokens per second", round(known, 1), 0)]
+    """The metric `train/tokens per second` over a stage's whole training, if it is known; padding does not count."""
+    tokens, seconds = sum(summary.get("tokens", {}).values()), summary.get("seconds", 0.0)
+    return [("train/tokens per second", round(tokens / seconds, 1), 0)] if tokens and seconds else []

@@ -20,7 +20,7 @@ from mm1_lab.files import RESULTS, Busy, locked
 from mm1_lab.orchestrate.execution.worklist import Observer, Outcome
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking.mlflow_runs import SweepRuns
-from mm1_lab.orchestrate.tracking.mlflow_store import named_store, no_access, shown_uri
+from mm1_lab.orchestrate.tracking.mlflow_store import named_store, no_access, tracking_uri, without_secrets
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.train.progress import Progress
@@ -153,7 +153,7 @@ def sync_all(folders: Iterable[tuple[Path, Ledger]]) -> Iterator[str]:
         except Busy:
             yield f"{folder}: is running now and logs its own results to MLflow"
         else:
-            yield f"{manifest.variant} at {manifest.scale}: logged to {shown_uri()}"
+            yield f"{manifest.variant} at {manifest.scale}: logged to {without_secrets(tracking_uri())}"
 
 
 def artifacts_of(folder: Path) -> list[Path]:

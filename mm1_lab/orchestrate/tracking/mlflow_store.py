@@ -30,10 +30,6 @@ def _local_uri() -> str:
     return f"sqlite:///{(RESULTS / 'mlflow.db').absolute()}"
 
 
-def shown_uri() -> str:
-    return without_secrets(tracking_uri())
-
-
 def without_secrets(text: str, instead: str = "…@") -> str:
     """The text without user names and passwords in URLs and without MLflow's credentials."""
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
@@ -97,4 +93,4 @@ def _is_busy(error: BaseException | None) -> bool:
 
 def no_access(error: Exception) -> str:
     """What to tell a user about an exception of MLflow, of a server or of its database."""
-    return without_secrets(f"MLflow at {shown_uri()} cannot be written ({first_line(error)})")
+    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({first_line(error)})")
