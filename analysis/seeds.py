@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import nctdtr, stdtrit
 
@@ -79,6 +80,11 @@ def worlds_note(sweeps: Mapping[str, str]) -> str:
         return ""
     named = ", ".join(f"{sweep} ({world})" for sweep, world in found.items())
     return f"From an earlier miniature world, marked and not ranked with the others: {named}."
+
+
+def worlds_in(frame: pd.DataFrame) -> str:
+    """The same from the columns `sweep` and `world`; empty without the latter."""
+    return worlds_note(dict(zip(frame["sweep"], frame["world"], strict=True))) if "world" in frame else ""
 
 
 def smallest_difference(interval: Interval) -> float:

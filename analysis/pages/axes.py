@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects import Effect, axis_effect, compared, forest_importances, grid_effects, groups, varying
-from analysis.seeds import seed_columns, worlds_note
+from analysis.seeds import seed_columns, worlds_in
 from analysis.study import Study
 from analysis.style import BLUE, DARK, GREY, NARROW, annotate_head, save, styled
 from analysis.table import MISSING, Row, Table, as_text
@@ -104,7 +104,7 @@ def axes_tables(rows: pd.DataFrame, title: str, caution: str) -> list[Table]:
     ]
     if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):
         notes.append(f"{', '.join(alone)}: one seed, so numbers without an interval.")
-    notes += [note for note in (_worlds(rows), caution) if note]
+    notes += [note for note in (worlds_in(rows), caution) if note]
     tables = [Table(title, pd.DataFrame(ranking), notes)]
     grids = rows[(rows["method"] == "full grid") & rows["measure"].isin(LEADING)]
     for sweep, split in grids.groupby("sweep", sort=False):
@@ -118,10 +118,6 @@ def axes_tables(rows: pd.DataFrame, title: str, caution: str) -> list[Table]:
 
 def _sweep(row: Row) -> str:
     return row["sweep"] + (f" ({row['world']})" if row.get("world") else "")
-
-
-def _worlds(rows: pd.DataFrame) -> str:
-    return worlds_note(dict(zip(rows["sweep"], rows["world"], strict=True))) if "world" in rows else ""
 
 
 def _share(row: Row, digits: int) -> str:
@@ -169,7 +165,7 @@ def draw_axes(rows: pd.DataFrame, path: Path, title: str, caution: str) -> list[
         notes += [f"Lines that reach the right edge go on, up to {furthest:.0f}."] * bool(furthest > end)
         notes += ["Open circles: one seed, no interval."] * any(row["seeds"] == 1 for row in shown)
         notes += ["Chat: conversations with tuned models."] * bool(tuned)
-        annotate_head(figure, title, *notes, _worlds(pd.DataFrame(shown)), caution)
+        annotate_head(figure, title, *notes, worlds_in(pd.DataFrame(shown)), caution)
         return save(figure, path)
 
 

@@ -19,7 +19,7 @@ from analysis.pages.cells import (
     verdict_cell,
 )
 from analysis.pages.claims_figure import draw_claims
-from analysis.seeds import worlds_note
+from analysis.seeds import worlds_in
 from analysis.table import MISSING, Row, Table
 from mm1_lab.results.summary import CONTENT
 
@@ -111,7 +111,7 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
         "which is uncorrected, may exclude 0; with the *seeds needed*, it would be decided with 80 % power if the true "
         "difference is the estimate. *Development* seeds are those used to tune world and recipes."
     ]
-    if "world" in lessons and (note := worlds_note(dict(zip(lessons["sweep"], lessons["world"], strict=True)))):
+    if note := worlds_in(lessons):
         notes.append(note)
     if note := looks_note(lessons):
         notes.append(f"{note} {SPENT}")
@@ -144,7 +144,5 @@ def draw_lessons(lessons: pd.DataFrame, path: Path, title: str, caution: str = "
     note += f" A slope, not in points: {', '.join(lessons['lesson'][slopes])} ({LAW})." * bool(slopes.any())
     shown = lessons[there & ~slopes]
     shown = shown.assign(claim=[claim_text(row) for row in shown.to_dict("records")])
-    if "world" in shown:
-        note = f"{note} {worlds_note(dict(zip(shown['sweep'], shown['world'], strict=True)))}".strip()
-    note = " ".join(filter(None, (note, looks_note(shown), caution)))
+    note = " ".join(filter(None, (note, worlds_in(shown), looks_note(shown), caution)))
     return draw_claims(shown, path, title, note)
