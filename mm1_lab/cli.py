@@ -111,6 +111,8 @@ def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
     flag = word.partition("=")[0]
     if flag.startswith("-"):
         return f"there is no option {flag!r}{nearest(flag, command._option_string_actions)}"
+    if not any(isinstance(action, argparse._AppendAction) for action in command._actions):
+        return f"unexpected argument {word!r}; {command.epilog}"
     return f"unexpected argument {word!r}; repeat an option for each of its values, as in --set A=1 --set B=2"
 
 

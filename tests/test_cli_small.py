@@ -47,6 +47,8 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--set", "resources.gpus=8"), "a process uses only one of 8 GPUs"),
         (("index", "--data", "x", "--processes", "2", "--address", "auto"), "--processes is for this machine"),
         (("gc", "--keep", "some"), "gc: --keep: invalid choice: 'some'"),
+        (("gc", "--results", "nowhere"), "nowhere: there is no such folder; name the results"),
+        (("completion", "fish"), "unexpected argument 'fish'; example: mm1-lab completion >"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
         (("verify", "--results", "nowhere"), "nowhere: there is no such folder"),
@@ -203,8 +205,12 @@ def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pyte
     assert "Points, development seeds 0 and 2;" in capsys.readouterr().out
     assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "4"]) == 2
     assert "captions has no scores at development seed 3" in capsys.readouterr().err
-    assert main(["compare", "data_mix", "captions", "no-such"]) == 2
-    assert "has no scores" in capsys.readouterr().err
+    assert main(["compare", "data_mix", "captions", "capions-66"]) == 2
+    assert "has no scores; did you mean 'captions-66'?" in capsys.readouterr().err
+    (tmp_path / "data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
+    assert main(["compare", "data_mix.yaml", "captions", "captions-90"]) == 2
+    command = "mm1-lab run data_mix.yaml --scale mini --only captions-90"
+    assert f"captions-90 has no scores yet; run it first: {command}" in capsys.readouterr().err
     assert main(["compare", "data_mix", "captions", "base", *SMOKE]) == 2
     assert "run the sweep first" in capsys.readouterr().err
 

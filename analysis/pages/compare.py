@@ -27,7 +27,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
         raise RequestError(f"{first!r} is given twice; give two arms, of {', '.join(study.scored)}")
     for arm in (first, second):
         if study.representative(arm) not in study.scored:
-            known = nearest(arm, study.scored)
+            known = nearest(arm, study.sweep.arms)
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, first, second, only))
     rows, units, seeds = [], dict[str, None](), set[int]()

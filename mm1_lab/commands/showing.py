@@ -90,7 +90,11 @@ def compare(options: argparse.Namespace) -> int:
         print(f"{folder}: holds no results; showing {published} instead", file=sys.stderr)
         folder = published
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
-    print(to_plain(compare_table(read_study(folder), options.first, options.second, only)))
+    study = read_study(folder)
+    for arm in (options.first, options.second):
+        if arm in request.sweep.arms and study.representative(arm) not in study.scored:
+            raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {request.command('--only', arm)}")
+    print(to_plain(compare_table(study, options.first, options.second, only)))
     return DONE
 
 

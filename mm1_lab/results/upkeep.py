@@ -80,10 +80,8 @@ def _behind_the_best(results: Path) -> set[str]:
     kept: set[str] = set()
     folders = sorted(path.parent for path in results.glob("*/*/sweep.json"))
     if not folders and not any(results.glob("*/*/gates.csv")):
-        raise RequestError(
-            f"{results}: holds no sweep whose best weights could be kept; name the results with --results, or delete "
-            "all weights: --keep none"
-        )
+        what = "holds no sweep whose best weights could be kept" if results.is_dir() else "there is no such folder"
+        raise RequestError(f"{results}: {what}; name the results with --results, or delete all weights: --keep none")
     for folder in folders:
         variant = read_variant(folder)
         if not len(variant.done):
