@@ -57,7 +57,7 @@ def check_scale(options: argparse.Namespace) -> int:
                 verdicts += [rule.verdict for rule in rules]
                 break
         else:
-            print("\nNo seed has finished trials of both base and blind; run: mm1-lab run validity --seeds 5")
+            print(f"\nNo seed has finished trials of both base and blind; run: {request.command('--seeds', '5')}")
     return FAILED if "fail" in verdicts else DONE
 
 

@@ -57,6 +57,8 @@ def test_one_gate_alone_needs_no_weights(
     error = capsys.readouterr().err
     assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; at most \d+ fit", error)
     assert error.count("\n") == 1
+    assert main(["check-scale", "smoke", "--only", "validity"]) == 0
+    assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in capsys.readouterr().out
     assert not list(place.results.glob("store/*/DONE"))
     assert main(["check-scale", "smoke", "--only", "prompt"]) == 2
     assert "there is no gate 'prompt'; did you mean 'prompts'" in capsys.readouterr().err
