@@ -1,5 +1,6 @@
 """The command as a user types it, at smoke scale."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,9 @@ def test_a_setting_makes_new_trials_beside_the_old(
     output = capsys.readouterr().out
     assert output.startswith("data_mix,train.steps=7 at smoke: 1 trial, 2 stages to run")
     assert "new: training.steps 6 → 7" in output
+    assert main(["plan", "data_mix", "--scale", "smoke", "--only", "no-vecap"]) == 0
+    changed = r"new: shares\.captions 0\.42\d+ → 0\.45\d+, shares\.synthetic 0\.03\d+ → –"
+    assert re.search(changed, capsys.readouterr().out)
 
 
 def test_seeds_are_a_count_or_a_list() -> None:

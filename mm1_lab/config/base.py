@@ -108,11 +108,13 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["loc"][-1:] == ("[key]",) and error["type"] == "string_type":
         where, name = short(".".join(str(part) for part in error["loc"][:-2]), str), error["input"]
         return f"{where}: YAML reads a name here as {short(name)}, which is no text; put it in quotes"
+    value = error["input"]
+    it_is = f" (it is {'empty' if value is None else short(value)})"  # empty: a key with nothing after it
     if error["type"] in ("tuple_type", "list_type"):
-        return f"{key}: must be a list, such as {short([error['input']])} (it is {short(error['input'])})"
-    message = "must hold keys and values" if error["type"] in ("dict_type", "model_type") else message
-    value = "" if isinstance(error["input"], Mapping) else f" (it is {short(error['input'])})"
-    return f"{key or 'the file'}: {short(message, str)}{value}"
+        return f"{key}: must be a list{f', such as {short([value])}' * (value is not None)}{it_is}"
+    if error["type"] in ("dict_type", "model_type"):
+        message = f"must hold keys and values{', or {} for none' * (value is None)}"
+    return f"{key or 'the file'}: {short(message, str)}{'' if isinstance(value, Mapping) else it_is}"
 
 
 def keys_at(model: Any, path: Iterable[Any]) -> list[str]:

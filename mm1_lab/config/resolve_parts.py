@@ -135,12 +135,14 @@ class PartsResolver:
 
 
 def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
-    """The entry of the first table that contains `key`. Raises RequestError, naming the nearest key, if none does."""
+    """The entry of the first table that contains `key`. Raises RequestError, with known keys, if none does."""
     for table in tables:
         if key in table:
             return table[key]
     known = [str(name) for table in tables for name in table]
-    raise RequestError(f"this scale has no {what} {key!r}{nearest(str(key), known)}")
+    # numbers with digits alike are not near each other: by spelling, 378 is as near to 337 as 336 is
+    hint = nearest(key, known) if isinstance(key, str) else f"; known: {', '.join(known)}"
+    raise RequestError(f"this scale has no {what} {key!r}{hint}")
 
 
 def steps_of(training: Optimiser, part: float, whole: float = 1) -> int:

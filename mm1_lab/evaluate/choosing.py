@@ -31,7 +31,7 @@ LETTERED = ("choice", "circular")
 def format_of(files: BenchmarkFiles) -> Format:
     name = "python" if files.format.endswith(".py") else files.format
     if name not in FORMATS:
-        raise RequestError(f"there is no benchmark format {name!r}{nearest(name, FORMATS)}; or name a Python file")
+        raise RequestError(f"there is no benchmark format {name!r}, nor is it a Python file{nearest(name, FORMATS)}")
     return FORMATS[name]
 
 

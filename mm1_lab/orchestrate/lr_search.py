@@ -16,7 +16,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from mm1_lab.config import Recipe, RequestError, Scale, Search, Trial, nearest, parse_count
+from mm1_lab.config import Recipe, RequestError, Scale, Search, Trial, parse_count
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
@@ -91,7 +91,7 @@ def size_name(text: str, scale: Scale, option: str) -> str:
     for name in scale.decoders:
         if math.isclose(_nominal(name), number, rel_tol=1e-6) or parameters(name, scale) == number:
             return name
-    raise RequestError(f"{option}: this scale has no decoder of {text}{nearest(text, scale.decoders)}")
+    raise RequestError(f"{option}: this scale has no decoder of {text}; known: {', '.join(scale.decoders)}")
 
 
 def parameters(name: str, scale: Scale) -> int:

@@ -202,6 +202,8 @@ def test_size_counts() -> None:
             "learning_rate: Input should be a valid number or 'scale', 'paper' or 'law' (it is 'fast')",
         ),
         ("arms: []\n", "arms: must hold keys and values (it is [])"),
+        ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
+        ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
         ("grid: {resolution: [224, 336, 224]}\n", "two arms are called '224'"),
@@ -288,7 +290,7 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        ({"resolution": 450}, (), "this scale has no resolution 450"),
+        ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
         ({"decoder": "13B"}, (), "this scale has no decoder '13B'"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),

@@ -510,7 +510,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "cannot be read" in refused(tmp_path, "vqav2", values | {"questions": "nowhere.json"})
     assert "no such folder" in refused(tmp_path, "vqav2", values | {"images": "nowhere"})
     assert "needs the key 'questions'" in refused(tmp_path, "vqav2", {"images": "val2014"})
-    assert "no benchmark format 'vqv'" in refused(tmp_path, "x", values | {"format": "vqv"})
+    assert "no benchmark format 'vqv', nor is it a Python file; did you mean 'vqav2'?" in refused(
+        tmp_path, "x", values | {"format": "vqv"}
+    )
     assert "no metric 'vqaa'; did you mean 'vqa'" in refused(tmp_path, "vqav2", values | {"metric": "vqaa"})
     other = write_vqa(tmp_path, "val2015")
     said = refused(tmp_path, "vqav2", values | {"annotations": other["annotations"]})

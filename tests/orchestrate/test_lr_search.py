@@ -285,7 +285,7 @@ def test_sizes_are_read_as_people_write_them(text: str, expected: list[str]) -> 
         ("9M,85M", "three sizes or more"),
         ("9M,85M,9000K", "9M appears twice"),
         ("9M,85M,big", "'big' is not a size"),
-        ("9M,85M,13B", "no decoder of 13B"),
+        ("9M,85M,13B", "no decoder of 13B; known: 9M, 85M, "),
         ("9M,85M,", "'' is not a size"),
         ("9M,85M,-1M", "'-1M' is not a size"),
     ],

@@ -98,7 +98,7 @@ def square(image: Image.Image, side: int, shape: str) -> Image.Image:
 def read_file(path: Path) -> bytes:
     """Returns the file's bytes. Raises OSError if it is too large or not a regular file (a pipe might never end)."""
     if not path.is_file():
-        raise OSError(f"there is no file {path.name}")
+        raise OSError(f"there is no file {path}")
     return read_stretch(path, 0, path.stat().st_size)
 
 

@@ -39,7 +39,8 @@ def why_it_runs(planned: PlannedStage, known: Sequence[dict[str, Any]]) -> str:
             continue
         changed = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
         if 1 <= len(changed) <= 2:
-            return "new: " + ", ".join(f"{name} {other.get(name)} → {own.get(name)}" for name in changed)
+            told = [(name, *("–" if of.get(name) is None else of[name] for of in (other, own))) for name in changed]
+            return "new: " + ", ".join(f"{name} {before} → {now}" for name, before, now in told)
     return planned.why
 
 
