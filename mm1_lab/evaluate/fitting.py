@@ -84,7 +84,7 @@ def too_long(
     for (longest, _, writer), stage in limits.items():
         benchmarks = benchmarks_of(stage)
         for one in benchmarks:
-            shots = max(stage.settings.shots if one.shots is None else one.shots, default=0)
+            shots = max(one.shots_at(stage.settings), default=0)
             if (length := longest_prompt(writer, one, shots)) > longest:
                 asked = [one] if one.shots is not None else [other for other in benchmarks if other.shots is None]
                 counts = range(shots - 1, -1, -1)

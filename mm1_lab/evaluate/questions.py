@@ -81,6 +81,10 @@ class Benchmark:
     note: str = ""
     """Remarks that tables must show with the score: split, number of questions, prompt, stop rule."""
 
+    def shots_at(self, settings: EvaluationSettings) -> tuple[int, ...]:
+        """Its own numbers of shots, or else those of the settings."""
+        return settings.shots if self.shots is None else self.shots
+
     @property
     def questions(self) -> list[Question]:
         """All questions, block after block."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mm1_lab import team
-from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage
+from mm1_lab.config import EvaluationStage, ModelStage
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Picture
@@ -79,7 +79,7 @@ def evaluate(
         cast_matrices(model.encoder, model.decoder)
     model.to(team.device()).eval()
     result = Evaluation()
-    done, steps = 0, sum(len(_shots(benchmark, settings)) for benchmark in benchmarks) + 1
+    done, steps = 0, sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
     with torch.autocast(model.decoder.device.type, torch.bfloat16, enabled=half):
         for benchmark in benchmarks:
             if benchmark.note:
@@ -88,7 +88,7 @@ def evaluate(
                 result.majority[benchmark.name] = majority_score(benchmark, by_kind)
                 result.majority_by_kind[benchmark.name] = by_kind
             answering = Answering(stage, model, data)
-            for shots in _shots(benchmark, settings):
+            for shots in benchmark.shots_at(settings):
                 answers = answering.answer(benchmark, shots)
                 _record(result, benchmark, shots, answers, stage.model.image_size)
                 for one in further(benchmark):
@@ -102,10 +102,6 @@ def evaluate(
             result.scores.extend(ask_text_tasks(stage, model, data.tokenizer))
     report(Progress(step=steps, steps=steps))
     return result
-
-
-def _shots(benchmark: Benchmark, settings: EvaluationSettings) -> tuple[int, ...]:
-    return settings.shots if benchmark.shots is None else benchmark.shots
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int
             questions.append(replace(question, key=f"{split}-{number}"))
         return questions
 
-    shown = drawn("train", max(settings.shots if benchmark.shots is None else benchmark.shots))
+    shown = drawn("train", max(benchmark.shots_at(settings)))
     blocks, demonstrations = in_blocks(drawn("test", size), shown, settings)
     return replace(benchmark, blocks=blocks, demonstrations=demonstrations)
 
