@@ -6,8 +6,9 @@ import argparse
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, ledger_of, request_of
@@ -19,10 +20,14 @@ from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
 
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.planning.request import Request
+
 
 @command(
     "data_mix --scale smoke",
     option("sweep", "a sweep; default: all sweeps with results", "SWEEP", nargs="?"),
+    opt.ONLY,
     *opt.REQUEST,
 )
 def status(options: argparse.Namespace) -> int:
@@ -32,7 +37,8 @@ def status(options: argparse.Namespace) -> int:
 
     ledger, begun = ledger_of(options), set[str]()
     given = {"--scale": options.scale != "mini", "--data": options.data, "--seeds": options.seeds != "1"}
-    ignored = [flag for flag, value in (given | {"--set": options.set}).items() if value]
+    given |= {"--only": options.only, "--set": options.set}
+    ignored = [flag for flag, value in given.items() if value]
     if ignored and not options.sweep:
         raise RequestError(f"status: {ignored[0]} needs a sweep: mm1-lab status data_mix {ignored[0]} …")
     if options.sweep:
@@ -60,7 +66,7 @@ def show(options: argparse.Namespace) -> int:
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    print(show_text(request_of(options, options.sweep), options.arms))
+    print(show_text(_about(options, options.arms), options.arms))
     return DONE
 
 
@@ -83,7 +89,7 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.table import to_plain
     from mm1_lab.orchestrate.planning.finding import parse_seeds
 
-    request = request_of(options, options.sweep)
+    request = _about(options, [options.first, options.second])
     folder = request.folder
     published = here_or_shipped(STUDY) / request.scale_name / request.variant
     if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
@@ -96,6 +102,18 @@ def compare(options: argparse.Namespace) -> int:
             raise RequestError(f"{folder}: {arm} has no scores yet; run it first: {request.command('--only', arm)}")
     print(to_plain(compare_table(study, options.first, options.second, only)))
     return DONE
+
+
+def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
+    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms.
+
+    So an arm that the data do not allow is refused only if it is asked about.
+    """
+    from mm1_lab.config import load_sweep
+    from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep
+
+    known = load_sweep(find_sweep(options.sweep), *SWEEPS).arms
+    return request_of(options, options.sweep, [arm for arm in arms if arm in known])
 
 
 @command("--results results/study", opt.DRAWN_RESULTS)
