@@ -5,12 +5,13 @@ its levels spread within groups. On a full grid, an analysis of variance splits 
 each axis and each interaction explains. If an axis changes only together with others, there is no such group, and a
 random forest (Optuna's fANOVA) estimates its share.
 
-The unit is the seed: an effect is computed within each seed and compared with its own variation between seeds, as in a
-repeated-measures analysis of variance. For two levels this is the paired t test; for more it assumes that the
-differences between levels vary equally between seeds (sphericity). With one seed there are estimates only.
+The unit is the seed: an effect is computed within each seed that its arms share and compared with its own variation
+between seeds, as in a repeated-measures analysis of variance. For two levels this is the paired t test; for more it
+assumes that the differences between levels vary equally between seeds (sphericity). With one seed there are estimates
+only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from math import prod
@@ -88,52 +89,64 @@ class Effect:
     p_value: float = np.nan
     share: float = np.nan
     """Share of the sum of squares between the cells of a full grid."""
+    seeds: tuple[int, ...] = ()
+    """Those that it is computed from."""
 
 
-def compared(trials: Trials, levels: Levels, axis: str) -> list[list[str]]:
-    """The groups of arms with scores at every seed that differ only in `axis`: what its effect is computed from."""
-    return groups({arm: levels[arm] for arm in _complete(trials, levels)[0]}, axis)
+def compared(trials: Trials, levels: Levels, axis: str) -> tuple[list[list[str]], tuple[int, ...]]:
+    """The groups of arms that differ only in `axis`, and the seeds that all of them have, from which its effect is
+    computed; of the possible choices, that with the most trials. Both are empty if no such arms share a seed."""
+    own = {arm: seeds for arm in levels if (seeds := tuple(sorted(s for other, s in trials if other == arm)))}
+
+    def among(seeds: tuple[int, ...]) -> list[list[str]]:
+        return groups({arm: levels[arm] for arm in own if set(seeds) <= set(own[arm])}, axis)
+
+    def size(seeds: tuple[int, ...]) -> tuple[int, int]:
+        return len(seeds) * sum(map(len, among(seeds))), len(seeds)
+
+    best = max(dict.fromkeys(own.values()), key=size, default=())
+    return (among(best), best) if size(best)[0] else ([], ())
 
 
 def axis_effect(trials: Trials, levels: Levels, axis: str) -> Effect | None:
-    """The effect of an axis by one-factor comparisons of arms with scores at every seed; None if there are none."""
-    arms, scores = _complete(trials, levels)
-    together = compared(trials, levels, axis)
+    """The effect of an axis by one-factor comparisons of arms at the seeds that they share; None if there are none."""
+    together, seeds = compared(trials, levels, axis)
     if not together:
         return None
+    arms = [arm for arm in levels if any(arm in group for group in together)]
     names = sorted({levels[arm][axis] for arm in arms})
     indicators = np.zeros((len(arms), len(names)))
     for group in together:
         rows = [arms.index(arm) for arm in group]
         own = np.array([[levels[arm][axis] == name for name in names] for arm in group], dtype=np.float64)
         indicators[rows] = own - own.mean(0)
-    return _effect(scores, (axis,), indicators, sum(map(len, together)))
+    return _effect(_scores(trials, arms, seeds), (axis,), indicators, seeds)
 
 
 def grid_effects(trials: Trials, levels: Levels) -> list[Effect]:
     """The effect of every axis and interaction of a full grid, with its share; empty unless at least two axes are fully
-    crossed and every cell has every seed, as the exact decomposition needs a complete grid."""
+    crossed and all cells share two seeds, or the only one: the exact decomposition needs a complete grid."""
     axes = list(next(iter(levels.values()), {}))
     cells = prod(len({found[axis] for found in levels.values()}) for axis in axes)
-    arms, scores = _complete(trials, levels)
-    if len(axes) < 2 or not len(arms) == len(levels) == cells:
+    arms, all_seeds = list(levels), {seed for _, seed in trials}
+    seeds = tuple(seed for seed in sorted(all_seeds) if all((arm, seed) in trials for arm in arms))
+    if len(axes) < 2 or len(levels) != cells or len(seeds) < max(1, min(2, len(all_seeds))):
         return []
+    scores = _scores(trials, arms, seeds)
     average = {axis: _averaging([levels[arm] for arm in arms], axis) for axis in axes}
     effects = []
     for subset in chain.from_iterable(combinations(axes, size) for size in range(1, len(axes) + 1)):
         projector = np.eye(len(arms))
         for axis in axes:
             projector = projector @ (np.eye(len(arms)) - average[axis] if axis in subset else average[axis])
-        effects.append(_effect(scores, subset, projector, len(arms)))
+        effects.append(_effect(scores, subset, projector, seeds))
     total = sum(effect.spread**2 for effect in effects)
     return [replace(effect, share=effect.spread**2 / total if total else np.nan) for effect in effects]
 
 
-def _complete(trials: Trials, levels: Levels) -> tuple[list[str], Floats]:
-    """The arms with scores at every seed, and their scores (arms, seeds)."""
-    seeds = sorted({seed for _, seed in trials})
-    arms = [arm for arm in levels if seeds and all((arm, seed) in trials for seed in seeds)]
-    return arms, np.array([[trials[arm, seed] for seed in seeds] for arm in arms]).reshape(len(arms), len(seeds))
+def _scores(trials: Trials, arms: Sequence[str], seeds: Sequence[int]) -> Floats:
+    """Scores of shape (arms, seeds)."""
+    return np.array([[trials[arm, seed] for seed in seeds] for arm in arms])
 
 
 def _averaging(known: list[dict[str, str]], axis: str) -> Floats:
@@ -143,24 +156,24 @@ def _averaging(known: list[dict[str, str]], axis: str) -> Floats:
     return same / same.sum(1, keepdims=True)
 
 
-def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, arms: int) -> Effect:
-    """The effect of `axes`: scores (arms, seeds) projected on the space of `columns` (arms, …), over `arms` arms."""
+def _effect(scores: Floats, axes: tuple[str, ...], columns: Floats, of: tuple[int, ...]) -> Effect:
+    """The effect of `axes`: scores (arms, seeds) at the seeds `of`, projected on the space of `columns` (arms, …)."""
     vectors, sizes, _ = np.linalg.svd(columns)
     rank = int((sizes > 1e-9).sum())
     by_seed = vectors[:, :rank].T @ scores
-    mean, seeds = by_seed.mean(1), by_seed.shape[1]
+    mean, arms, seeds = by_seed.mean(1), *scores.shape
     squares, degrees = float(mean @ mean), float(rank * (seeds - 1))
     if squares <= 1e-24 * float((scores**2).sum()):  # what rounding leaves of equal scores
         squares = 0.0
     spread = float(2 * np.sqrt(squares / arms))
     if seeds < 2:
-        return Effect(axes, arms, spread)
+        return Effect(axes, arms, spread, seeds=of)
     unit = float(((by_seed - mean[:, None]) ** 2).sum()) / degrees / seeds  # the error of one coordinate of the mean
     if unit <= 1e-18 * (1 + squares):  # no variation between seeds
-        return Effect(axes, arms, spread, spread, spread, 0.0 if squares else 1.0)
+        return Effect(axes, arms, spread, spread, spread, 0.0 if squares else 1.0, seeds=of)
     f = squares / (rank * unit)
     low, high = (float(2 * np.sqrt(shift * unit / arms)) for shift in _noncentralities(f, rank, degrees))
-    return Effect(axes, arms, spread, low, high, float(fdtrc(rank, degrees, f)))
+    return Effect(axes, arms, spread, low, high, float(fdtrc(rank, degrees, f)), seeds=of)
 
 
 def _noncentralities(f: float, rank: int, degrees: float) -> tuple[float, float]:

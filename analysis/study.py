@@ -243,7 +243,7 @@ class Study:
         found: dict[str, dict[tuple[str, int], float]] = {}
         columns = (self.values[name].tolist() for name in ("measure", "arm", "seed", "value"))
         for measure, arm, seed, value in zip(*columns, strict=True):
-            found.setdefault(measure, {})[arm, seed] = value
+            found.setdefault(measure, {})[arm, int(seed)] = value  # a frame with gaps holds them as floats
         return found
 
     def trial_values(self, measure: str) -> dict[tuple[str, int], float]:

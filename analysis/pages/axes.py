@@ -28,7 +28,7 @@ METHODS = {
     "full grid": "exact analysis of variance of a full grid",
     "forest": "Optuna's fANOVA, because no two arms differ in this axis alone; how it divides a share among axes that "
     "only change together means nothing",
-    "incomplete": "no two arms that differ in this axis alone have scores at every seed, so there is no spread",
+    "incomplete": "no two arms that differ in this axis alone share a seed, so there is no spread",
 }
 
 
@@ -56,9 +56,8 @@ def axis_rows(study: Study) -> pd.DataFrame:
                 method = "one factor" if found else "incomplete" if groups(scored, axis) else "forest"
                 effects.append((method, effect))
         for method, effect in effects:
-            used = {arm for group in compared(trials, levels, effect.axes[0]) for arm in group} or {
-                arm for arm, _ in trials
-            }
+            together, _ = compared(trials, levels, effect.axes[0])
+            used = {arm for group in together for arm in group} or {arm for arm, _ in trials}
             own = dict.fromkeys(levels[arm][effect.axes[0]] for arm in levels if arm in used)
             if len(own) < 2:  # the arms with scores do not differ in it
                 continue
@@ -66,7 +65,8 @@ def axis_rows(study: Study) -> pd.DataFrame:
             row = {"sweep": study.sweep.name, "axis": " × ".join(effect.axes), "axes": len(effect.axes)}
             row |= {"levels": " / ".join(own), "measure": measure, "method": method, "arms": effect.arms}
             row |= {"spread": effect.spread, "low": effect.low, "high": effect.high, "p": effect.p_value}
-            rows.append(row | {"share": effect.share} | seed_columns(study.seeds, study.manifest.in_world))
+            row |= {"share": effect.share}
+            rows.append(row | seed_columns(effect.seeds or study.seeds, study.manifest.in_world))
     return pd.DataFrame(rows)
 
 
@@ -91,15 +91,15 @@ def axes_tables(rows: pd.DataFrame, title: str, caution: str) -> list[Table]:
     ranking = [
         {"axis": row["axis"], "sweep": _sweep(row), "levels": row["levels"]}
         | {measure: cells.get((row["sweep"], row["axis"], measure), MISSING) for measure in measures}
-        | {"p": _p(row), "share": _share(row, 0), "method": row["method"]}
+        | {"p": _p(row), "share": _share(row, 0), "seeds": row["seeds"], "method": row["method"]}
         for row in ranked(rows).to_dict("records")
     ]
     notes = [
         "Spread in points: twice the root mean square distance of an axis' levels from the mean of arms that differ "
         "in this axis alone; between two levels, their difference. 95 % intervals compare each effect with its own "
-        "variation from seed to seed. A spread of three or more levels is above 0 by chance alone; p, of the average "
-        "or of chat, says whether it is more. Share: of the variance between arms, exact on a full grid, otherwise a "
-        "forest's.",
+        "variation over the seeds that all of these arms have. A spread of three or more levels is above 0 by chance "
+        "alone; p, of the average or of chat, says whether it is more. Share: of the variance between arms, exact on a "
+        "full grid, otherwise a forest's.",
         *(f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()),
     ]
     if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):

@@ -89,11 +89,27 @@ def test_a_hole_in_the_grid_leaves_one_factor_comparisons() -> None:
     assert found is not None and found.arms == 10
 
 
-def test_an_arm_that_lacks_a_seed_is_left_out() -> None:
+def test_an_arm_that_lacks_a_seed_is_left_out_where_that_keeps_more_trials() -> None:
     trials = {trial: value for trial, value in TRIALS.items() if trial != ("bx1", 2)}
-    assert grid_effects(trials, GRID) == []
     whole = {trial: value for trial, value in TRIALS.items() if trial[0] != "bx1"}
     assert axis_effect(trials, GRID, "k") == axis_effect(whole, GRID, "k")
+
+
+def test_a_grid_is_split_at_the_seeds_that_all_cells_have() -> None:
+    short = {trial: value for trial, value in TRIALS.items() if trial[1] < 2}
+    for arms in (("bx1",), [arm for arm in GRID if arm != "bx1"]):
+        trials = {(arm, seed): value for (arm, seed), value in TRIALS.items() if seed < 2 or arm in arms}
+        assert grid_effects(trials, GRID) == grid_effects(short, GRID) != []
+    ragged = {(arm, seed): value for (arm, seed), value in TRIALS.items() if seed == 0 or arm != "bx1"}
+    assert grid_effects(ragged, GRID) == [], "one seed would give no intervals, where the others have three"
+
+
+def test_seeds_that_a_few_arms_alone_have_do_not_hide_an_axis() -> None:
+    """As after `--until-decided`, which gives further seeds only to arms whose claims are open."""
+    short = {trial: value for trial, value in TRIALS.items() if trial[1] < 2}
+    trials = {(arm, seed): value for (arm, seed), value in TRIALS.items() if seed < 2 or arm in ("ax0", "by1")}
+    found = axis_effect(trials, GRID, "t")
+    assert found == axis_effect(short, GRID, "t") and found is not None and found.seeds == (0, 1)
 
 
 def test_one_seed_gives_numbers_only() -> None:
@@ -192,6 +208,8 @@ def test_an_axis_whose_arms_lack_a_seed_is_not_said_to_change_only_with_others(d
     arms = {name: data_mix.arms[name] for name in ("base", "captions", "interleaved")}
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
     rows = axis_rows(study_of(sweep, (0, 1), missing=("captions/1", "interleaved/1")))
+    assert (set(rows["axis"]), set(rows["method"]), set(rows["seed_list"])) == ({"data mix"}, {"one factor"}, {"0"})
+    rows = axis_rows(study_of(sweep, (0, 1), missing=("base/0", "captions/1", "interleaved/0", "interleaved/1")))
     assert set(rows["axis"]) == {"data mix"} and set(rows["method"]) == {"incomplete"} and rows["spread"].isna().all()
     assert axis_rows(study_of(sweep, (0, 1), missing=("captions/0", "captions/1", "base/0", "base/1"))).empty
 
