@@ -80,7 +80,7 @@ def test_killed_at_seeded_moments_it_ends_as_if_undisturbed(
             assert place.tables() == finished.tables()
             shutil.rmtree(place.results)
             seen = {}
-    assert interrupted > moments / 2, "most kills came too late to test anything"
+    assert interrupted > moments / 3, "too few kills ended the command to test anything"
     place.run(*command)
     assert seen.items() <= place.done().items(), "something finished ran again"
     assert place.tables() == finished.tables()
