@@ -6,8 +6,7 @@ Arms that were trained alike are asked alike, but scores imported from other pro
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from analysis.study import UNPARSED, Study
-from mm1_lab.results.summary import CONTENT, rows_of
+from analysis.study import Study
 
 Term = tuple[str, str]
 """An arm and a measure."""
@@ -33,12 +32,8 @@ def on_common_benchmarks(study: Study, terms: Collection[Term]) -> tuple[Study, 
 
 def _asked(study: Study, arms: Iterable[str], measure: str) -> list[set[str]]:
     """The benchmarks of a measure that each trial of `arms` has; none for trials without any."""
-    rows = study.asked[study.asked["arm"].isin({study.representative(arm) for arm in arms})]
-    if measure == UNPARSED:
-        rows = rows[rows["family"] == "vqa"]
-    else:
-        rows = rows_of(rows, measure.removeprefix(f"{CONTENT} "))
-    return [set(map(str, names)) for _, names in rows.groupby(["arm", "seed"])["benchmark"]]
+    own = {study.representative(arm) for arm in arms}
+    return [names for (arm, _), names in study.benchmarks_asked(measure).items() if arm in own]
 
 
 def tasks_apart(study: Study) -> list[str]:

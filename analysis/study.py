@@ -42,12 +42,13 @@ class Study:
 
     variant: Variant
     scores: pd.DataFrame
-    """A row per question, number of shots, arm and seed."""
+    """A row per question, number of shots, arm and seed; without the answers themselves."""
     held_out: pd.DataFrame
     """A row per source, arm and seed: the loss on held-out documents, in nats per text token."""
     records: Mapping[str, Mapping[str, Any]]
     """The record of each finished trial, by fingerprint."""
     _block_cache: dict[tuple[str, tuple[int, ...]], Blocks] = field(default_factory=dict, init=False, repr=False)
+    _asked_cache: dict[str, dict[tuple[str, int], set[str]]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -101,7 +102,7 @@ class Study:
     def families(self) -> dict[str, str]:
         """Titles of the families of benchmarks with images by the prefix of their measures, which is empty for the mean
         over all of them, or for the only one."""
-        known = set(self.scores["family"])
+        known = set(self.scores["family"].unique())
         titles = {family: title for family, title in FAMILIES.items() if family in known}
         apart = {family: title for family, title in FAMILIES_APART.items() if family in known}
         if len(titles) == 1:
@@ -148,7 +149,7 @@ class Study:
     @cached_property
     def scored(self) -> list[str]:
         """The arms with scores, in the sweep's order."""
-        known = set(self.scores["arm"])
+        known = set(self.scores["arm"].unique())
         return [arm for arm in self.sweep.arms if arm in known]
 
     def missing(self) -> list[str]:
@@ -268,6 +269,18 @@ class Study:
         """A row per arm, seed, benchmark, family and number of shots with scores."""
         return self.scores[["arm", "seed", "benchmark", "family", "shots"]].drop_duplicates()
 
+    def benchmarks_asked(self, measure: str) -> dict[tuple[str, int], set[str]]:
+        """The benchmarks that a measure averages, by trial (arm, seed); without trials that have none of them."""
+        if measure not in self._asked_cache:
+            if measure == UNPARSED:
+                rows = self.asked[self.asked["family"] == "vqa"]
+            else:
+                rows = rows_of(self.asked, measure.removeprefix(f"{CONTENT} "))
+            by_trial = self._asked_cache.setdefault(measure, {})
+            for arm, seed, benchmark in zip(*(rows[key].tolist() for key in ("arm", "seed", "benchmark")), strict=True):
+                by_trial.setdefault((arm, seed), set()).add(benchmark)
+        return self._asked_cache[measure]
+
     def _block_means(self, measure: str, seeds: tuple[int, ...]) -> Blocks:
         """The mean score per benchmark and block (rows) and arm (columns) at `seeds`, the number of questions per row,
         and the number of numbers of shots per benchmark."""
@@ -283,4 +296,5 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Reads a sweep's folder. Raises RequestError if it has no results, or results of another schema."""
     variant = read_variant(folder)
-    return Study(variant, read_scores(variant), read_held_out(variant), read_records(variant))
+    scores = read_scores(variant).drop(columns=["fingerprint", "prediction", "reference_probability"])  # unused, slow
+    return Study(variant, scores, read_held_out(variant), read_records(variant))

@@ -29,5 +29,5 @@ def without_floor(study: Study) -> tuple[list[str], Study | None]:
     """The kinds of question about images that are on the floor, and the study without them; None if it asks none."""
     scores = study.scores
     on_floor = scores["family"].isin(PLAIN) & scores["kind"].isin(kinds_on_floor(study))
-    kinds = sorted(set(scores["kind"][on_floor]))
+    kinds = sorted(scores["kind"][on_floor].unique())
     return kinds, replace(study, scores=scores[~on_floor]) if kinds else None

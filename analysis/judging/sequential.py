@@ -16,8 +16,10 @@ it. Holm's correction of these is the closed test of Maurer and Bretz (2013, Sta
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from analysis.statistics import LEVEL, Floats
@@ -45,16 +47,14 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     any bound is convolved with the independent normal increment up to the next look, where the bound is set such that
     the tail probability is what may be spent.
     """
-    from scipy.stats import norm
-
     levels, before, used = [], 0.0, 0.0
     grid = np.arange(-9, 9 + STEP / 2, STEP)  # for B(t) = √t · Z, whose standard deviation is at most 1
     density = np.zeros_like(grid)
     for share in shares:
         step = np.sqrt(share - before)
         reach = int(np.ceil(8 * step / STEP))
-        kernel = norm.pdf(np.arange(-reach, reach + 1) * STEP, scale=step) * STEP
-        density = np.convolve(density, kernel, mode="same") if before else norm.pdf(grid, scale=step)
+        kernel = _normal(np.arange(-reach, reach + 1) * STEP, step) * STEP
+        density = np.convolve(density, kernel, mode="same") if before else _normal(grid, step)
         tail = np.cumsum(density[::-1])[::-1] * STEP - density * STEP / 2
         allowed = spent(level, share) - used
         bound = ndtri(1 - allowed) if not before else np.interp(-allowed, -tail, grid) / np.sqrt(share)
@@ -62,6 +62,11 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
         inside = np.clip((bound * np.sqrt(share) - grid) / STEP + 0.5, 0, 1)  # share of each grid cell
         density, used, before = density * inside, used + allowed, share
     return tuple(levels)
+
+
+def _normal(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.floating[Any]]:
+    """The normal density; importing scipy.stats for it takes a second."""
+    return np.exp(-((values / scale) ** 2) / 2) / np.sqrt(2 * np.pi) / scale
 
 
 def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:

@@ -13,12 +13,17 @@ def scores(study: Study) -> pd.DataFrame:
     return table.assign(unparsed_percent=100 * (1 - table.pop("parsed")))
 
 
+KEPT = ("arm", "seed", "benchmark", "family", "shots", "metric", "block", "score", "parsed")
+"""What this module needs of the scores; each further column takes time to sort."""
+
+
 def _by_metric(study: Study) -> pd.DataFrame:
     """The scores of questions, and after each one of a caption that has a content score a row with it, whose metric is
     `content`."""
     rows = study.scores.reset_index(drop=True)
     if CONTENT not in rows:
         return rows
+    rows = rows[[*KEPT, CONTENT]]
     said = rows[rows[CONTENT].notna()]
     said = said.assign(score=said[CONTENT].astype(float), metric=CONTENT)
     return pd.concat([rows, said]).sort_index(kind="stable")

@@ -29,7 +29,7 @@ def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
     """The questions sampled for all of `arms`, at the first seed that they share, without further measures of the same
     answers (such as precision and recall of yes-no questions), whose points are not those of an answer."""
     trials = study.variant.done
-    further = set(study.scores["benchmark"][study.scores["family"] == "further"])
+    further = set(study.scores["benchmark"][study.scores["family"] == "further"].unique())
     for _, rows in trials[trials["arm"].isin(arms)].groupby("seed"):
         known = dict(zip(rows["arm"], rows["fingerprint"], strict=True))
         if len(known) == len(arms):

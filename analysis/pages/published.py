@@ -67,7 +67,7 @@ def _is_asked(study: Study, name: str) -> bool:
     scores = study.scores
     asked = scores.loc[scores["family"].isin(ASKED[name]), "benchmark"].unique()
     known = _columns_of(name) if name == "Table 3" else _columns_of(name) | MIRRORS[name]
-    return any(known.get(one.lower()) for one in asked) or (name == "Table 4" and "chat" in set(scores["family"]))
+    return any(known.get(one.lower()) for one in asked) or (name == "Table 4" and "chat" in scores["family"].unique())
 
 
 def _columns_of(name: str) -> dict[str, str | None]:
