@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from string import ascii_uppercase
 
 import torch
 
+from mm1_lab.evaluate.choosing import LETTERED
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, generate
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
-from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.shared_prefix import LOGITS
 
 BATCH = 24
@@ -32,7 +34,8 @@ def likeliest_choices(
     block: int,
     batch: int,
 ) -> list[str]:
-    """For each question of a block, the choice with the highest probability, including that of the answer's end.
+    """For each question of a block, the choice with the highest probability, including that of the answer's end: of its
+    letter if demonstrations answer with letters, otherwise of its words.
 
     After demonstrations, these are read once for all questions with `batch` choices in total, and a question once for
     its choices. Without demonstrations prompts are short: a prompt is read with each choice, in a single pass.
@@ -40,7 +43,7 @@ def likeliest_choices(
     questions, prefix = benchmark.blocks[block], writer.prefix(benchmark, block, shots)
     prompts = tuple(writer.question(question) for question in questions)
     answers = tuple(
-        tuple(writer.answer(question, choice, benchmark.stop[0]) for choice in question.choices)
+        tuple(writer.answer(question, said, benchmark.stop[0]) for said in _answers(benchmark, question))
         for question in questions
     )
     if shots:
@@ -51,6 +54,12 @@ def likeliest_choices(
         found = iter(log_probabilities(embedder, [(prefix + prompt, one) for prompt, own in pairs for one in own]))
         scores = [[next(found)[0] for _ in own] for own in answers]
     return [question.choices[own.index(max(own))] for question, own in zip(questions, scores, strict=True)]
+
+
+def _answers(benchmark: Benchmark, question: Question) -> Sequence[str]:
+    """The choices as a demonstration would give them."""
+    lettered = benchmark.official and benchmark.metric in LETTERED
+    return ascii_uppercase[: len(question.choices)] if lettered else question.choices
 
 
 def log_probabilities(

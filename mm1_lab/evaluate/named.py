@@ -91,7 +91,8 @@ def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
 
 def _digest(config: BenchmarkConfig) -> str:
     """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
-    parts: list[str] = []
+    # Likelihoods of letters were those of words before 0.2.0, so such a benchmark is not the same as then.
+    parts: list[str] = ["letters"] * (config.metric in LETTERED)
     for files in (config, config.demonstrations) if config.demonstrations else (config,):
         parts.append(Path(files.format).suffix or files.format)
         for path in (files.questions, files.annotations, files.format if files.format.endswith(".py") else ""):

@@ -10,7 +10,7 @@ from mm1_lab.data.types import Pixels
 from mm1_lab.evaluate.questions import Benchmark, Question
 
 SPECIAL = ("<pad>", "<begin>", "<end>", "<image>")
-PLAIN = ". question : ? answer what color is it red blue green circle square ring a the"
+PLAIN = ". question : ? answer what color is it red blue green circle square ring a the A B C"
 WORDS = [*SPECIAL, *PLAIN.split()]
 
 

@@ -141,15 +141,18 @@ def test_log_probabilities_of_given_answers_are_those_of_whole_prompts(
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("lettered", [False, True])
 @pytest.mark.parametrize("shots", [0, 4])
 def test_the_likeliest_choice_is_that_of_whole_prompts(
-    model: MM1, tokenizer, benchmark_of: Callable[..., Benchmark], shots: int
+    model: MM1, tokenizer, benchmark_of: Callable[..., Benchmark], shots: int, lettered: bool
 ) -> None:
     """Of two or three choices; demonstrations are read once for two questions, and a question for its choices."""
     offered = (("red", "a blue ring", "green"), ("a", "circle"))
     made = benchmark_of("vqa", blocks=2, questions=5)
     asked = tuple(replace(one, choices=offered[at % 2]) for at, one in enumerate(made.blocks[1]))
     benchmark, writer = replace(made, blocks=(made.blocks[0], asked)), PromptWriter(tokenizer, IMAGE_TOKENS)
+    if lettered:
+        benchmark = replace(benchmark, official=True, metric="choice")
     read: list[int] = []
     handle = model.decoder.model.register_forward_pre_hook(
         lambda *given: read.append(given[2]["inputs_embeds"].shape[1]), with_kwargs=True
@@ -159,8 +162,9 @@ def test_the_likeliest_choice_is_that_of_whole_prompts(
     prefix, expected = writer.prefix(benchmark, 1, shots), []
     for question in asked:
         logs = []
-        for choice in question.choices:
-            ids, prompt = tokenizer.encode(f"{choice} ."), prefix + writer.question(question)
+        for letter, choice in zip("ABC", question.choices, strict=False):
+            said = letter if lettered else choice
+            ids, prompt = tokenizer.encode(f"{said} ."), prefix + writer.question(question)
             each = model.decoder(inputs_embeds=whole_prompt(model, prompt + Segment(tuple(ids)))).logits[0]
             logs.append(float(each[-len(ids) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()))
         expected.append(question.choices[logs.index(max(logs))])
