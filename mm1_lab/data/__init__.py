@@ -17,7 +17,10 @@ def open_data(path: Path | None, cache: Path, scale: Scale, tokenizer: Path | No
         from mm1_lab.data.shards import Shards
 
         return Shards(path, cache, scale, tokenizer)
-    from mm1_lab.data.tokenizers import folder_tokenizer
     from mm1_lab.data.world import World
 
-    return World(folder_tokenizer(tokenizer) if tokenizer else None)
+    if tokenizer is None:
+        return World()
+    from mm1_lab.data.tokenizers import folder_tokenizer  # not for a plan of the world: it loads Hugging Face's library
+
+    return World(folder_tokenizer(tokenizer))
