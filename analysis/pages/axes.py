@@ -102,8 +102,8 @@ def axes_tables(rows: pd.DataFrame, title: str, caution: str) -> list[Table]:
         "full grid, otherwise a forest's.",
         *(f"*{method}*: {text}." for method, text in METHODS.items() if (rows["method"] == method).any()),
     ]
-    if alone := sorted(set(rows["sweep"][rows["seeds"] == 1])):
-        notes.append(f"{', '.join(alone)}: one seed, so numbers without an interval.")
+    if (rows["seeds"] == 1).any():
+        notes.append("With one seed there are numbers without an interval.")
     notes += [note for note in (worlds_in(rows), caution) if note]
     tables = [Table(title, pd.DataFrame(ranking), notes)]
     grids = rows[(rows["method"] == "full grid") & rows["measure"].isin(LEADING)]

@@ -5,16 +5,15 @@ import pandas as pd
 from analysis.study import Study
 from mm1_lab.results.summary import CONTENT
 
+KEPT = ("arm", "seed", "benchmark", "family", "shots", "metric", "block", "score", "parsed")
+"""What this module needs of the scores; each further column takes time to sort."""
+
 
 def scores(study: Study) -> pd.DataFrame:
     """Arm × seed × benchmark × shots × metric: the score, and the percentage of answers that could not be parsed."""
     rows = _by_metric(study).groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False)
     table = rows.agg(score=("score", "mean"), questions=("score", "size"), parsed=("parsed", "mean")).reset_index()
     return table.assign(unparsed_percent=100 * (1 - table.pop("parsed")))
-
-
-KEPT = ("arm", "seed", "benchmark", "family", "shots", "metric", "block", "score", "parsed")
-"""What this module needs of the scores; each further column takes time to sort."""
 
 
 def _by_metric(study: Study) -> pd.DataFrame:
