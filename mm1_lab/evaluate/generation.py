@@ -1,6 +1,6 @@
 """Greedy generation for many questions that share a prefix, and the probabilities of given answers to them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,18 +52,19 @@ def generate(
     return texts, scores
 
 
-def answer_one(
+def answer_each(
     embedder: PromptEmbedder,
-    prefix: Segment,
-    question: Segment,
+    prompts: Iterable[tuple[Segment, Segment]],
     tokenizer: Tokenizer,
     stop: tuple[str, ...],
     new_tokens: int,
+    batch: int,
     lines: bool = False,
-) -> str:
-    """The answer to a single question, up to the first stop word; see `cut_answer` for `lines`."""
-    ((text,),), _ = generate(embedder, [Group(prefix, (question,))], tokenizer, stop, new_tokens, 1)
-    return cut_answer(text, stop, lines)
+) -> list[str]:
+    """The answers to questions with a prefix each, up to the first stop word; see `cut_answer` for `lines`."""
+    groups = [Group(prefix, (question,)) for prefix, question in prompts]
+    texts, _ = generate(embedder, groups, tokenizer, stop, new_tokens, batch)
+    return [cut_answer(text, stop, lines) for (text,) in texts]
 
 
 def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:

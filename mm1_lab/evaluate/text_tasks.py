@@ -14,7 +14,7 @@ from mm1_lab.config import EvaluationStage, RequestError, TextTask, nearest, rea
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
-from mm1_lab.evaluate.generation import answer_one
+from mm1_lab.evaluate.generation import answer_each
 from mm1_lab.evaluate.likelihood import log_probabilities
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
@@ -91,13 +91,17 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
             return log_probabilities(embedder, prompts)
 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
-            return [self.write(*request.args) for request in requests]
-
-        def write(self, context: str, limits: dict[str, Any]) -> str:
-            until, most = limits.get("until") or (), int(limits.get("max_gen_toks") or NEW_TOKENS)
-            stop = (until,) if isinstance(until, str) else tuple(until)
-            # a task's filters may read the answer line by line
-            return answer_one(embedder, begin, read(context, most), tokenizer, stop, most, lines=True)
+            """Requests with the same limits are answered together."""
+            limits = [_limits(request.args[1]) for request in requests]
+            answers: dict[int, str] = {}
+            for own in dict.fromkeys(limits):
+                stop, most = own
+                asked = [number for number, limit in enumerate(limits) if limit == own]
+                prompts = [(begin, read(requests[number].args[0], most)) for number in asked]
+                # a task's filters may read the answer line by line
+                texts = answer_each(embedder, prompts, tokenizer, stop, most, settings.batch_size, lines=True)
+                answers |= dict(zip(asked, texts, strict=True))
+            return [answers[number] for number in range(len(requests))]
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
             raise RequestError("text_tasks: rolling likelihood (perplexity) is not supported; choose other tasks")
@@ -123,6 +127,12 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
                 prediction=_prediction(lm_task, sample, metric),
                 parsed=True,
             )
+
+
+def _limits(arguments: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Stop words and the maximum tokens of an answer."""
+    until = arguments.get("until") or ()
+    return (until,) if isinstance(until, str) else tuple(until), int(arguments.get("max_gen_toks") or NEW_TOKENS)
 
 
 def _prediction(lm_task: Any, sample: dict[str, Any], metric: str) -> str:

@@ -13,7 +13,7 @@ from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
-from mm1_lab.evaluate.generation import answer_one
+from mm1_lab.evaluate.generation import answer_each
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1, build_mm1, load_weights
 
@@ -78,6 +78,7 @@ class Chat:
             text = f"with this turn the conversation has {used} tokens, of which the model reads at most {context}"
             raise RequestError(f"{text}; /new starts over")
         longest = min(longest, context - used)
-        answer = answer_one(self._embedder, self.so_far, turn, tokenizer, stop, longest, lines=not self.is_world)
+        lines = not self.is_world
+        (answer,) = answer_each(self._embedder, [(self.so_far, turn)], tokenizer, stop, longest, 1, lines)
         self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
         return answer

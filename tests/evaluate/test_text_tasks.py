@@ -126,14 +126,20 @@ class Stub:
     def __init__(self, samples: list[dict[str, Any]] | None = None, config: dict[str, Any] | None = None) -> None:
         self.samples = samples or []
         self.config = SimpleNamespace(metric_list=(config or WRITTEN)["metric_list"])
+        self.asked: list[tuple[str, dict[str, Any]]] = [("question :", {"until": "is it", "max_gen_toks": 8})]
         self.said: list[str] = []
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
+            monkeypatch.setitem(sys.modules, name, self)  # type: ignore[arg-type]
+        task = SimpleNamespace(ConfigurableTask=lambda config: self)
+        monkeypatch.setitem(sys.modules, "lm_eval.api.task", task)  # type: ignore[arg-type]
 
     def doc_to_choice(self, doc: list[str]) -> list[str]:
         return doc
 
     def simple_evaluate(self, decoder: Any, tasks: list[Any], **_: Any) -> dict[str, Any]:
-        request = SimpleNamespace(args=("question :", {"until": "is it", "max_gen_toks": 8}))
-        self.said = decoder.generate_until([request])
+        self.said = decoder.generate_until([SimpleNamespace(args=args) for args in self.asked])
         return {"samples": {"said": self.samples}, "n-shot": {"said": 0}}
 
 
@@ -161,14 +167,46 @@ def test_rows_are_those_of_the_first_filter_and_of_the_choice_that_was_scored(
     monkeypatch.setattr(generation, "generate", generate)
     for values, samples, prediction in cases:
         stub = Stub(samples, values)
-        for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
-            monkeypatch.setitem(sys.modules, name, stub)  # type: ignore[arg-type]
-        task = SimpleNamespace(ConfigurableTask=lambda config, stub=stub: stub)
-        monkeypatch.setitem(sys.modules, "lm_eval.api.task", task)  # type: ignore[arg-type]
+        stub.install(monkeypatch)
         stage, model = small(write(tmp_path, values))
         (row,) = ask_text_tasks(stage, model, World().tokenizer)
         assert (row.prediction, row.score, stub.said) == (prediction, 100.0, ["So:\n#### red"])
     assert stops == [("is it",)] * 2
+
+
+@torch.inference_mode()
+@pytest.mark.usefixtures("installed")
+def test_requests_with_the_same_limits_are_answered_together_and_as_each_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = World().tokenizer
+    stage, model = small(write(tmp_path, WRITTEN))
+    stub = Stub()
+    stub.asked = [
+        (f"{'question : ' * (number + 1)}{asked['asks']}", {"until": ["."], "max_gen_toks": (3, 5)[number % 2]})
+        for number, asked in enumerate(ROWS[:6])
+    ]
+    stub.install(monkeypatch)
+    together: list[int] = []
+    true = generation.generate
+
+    def generate(embedder: Any, groups: Any, *rest: Any) -> Any:
+        together.append(len(groups))
+        return true(embedder, groups, *rest)
+
+    monkeypatch.setattr(generation, "generate", generate)
+    assert list(ask_text_tasks(stage, model, tokenizer)) == [] and together == [3, 3]
+    for (context, limits), said in zip(stub.asked, stub.said, strict=True):
+        prompt = torch.tensor([[tokenizer.begin, *tokenizer.encode(context)]])
+        new = model.decoder.generate(
+            prompt,
+            max_new_tokens=limits["max_gen_toks"],
+            do_sample=False,
+            eos_token_id=tokenizer.end,
+            pad_token_id=0,
+        )
+        assert said == tokenizer.decode(new[0, prompt.shape[1] :].tolist()).split(".")[0].strip()
+    assert len(set(stub.said)) > 1
 
 
 @torch.inference_mode()
