@@ -25,6 +25,7 @@ from mm1_lab.config import (
 from mm1_lab.data import open_data
 from mm1_lab.evaluate.run import evaluate
 from mm1_lab.model import build_mm1, load_weights
+from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.train.stages import run_stage
 from tests import pretrained as saved
@@ -288,6 +289,25 @@ def test_decoders_of_two_tokenizers_in_one_sweep(models: Path, tmp_path: Path, r
     settings = [part for text in shrunk(models / "clip", models / "llama") for part in ("--set", text)]
     with pytest.raises(RequestError, match="have different tokenizers"):
         main(["plan", str(path), "--scale", "lab", "--debug", *settings])
+
+
+def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models: Path, tmp_path: Path) -> None:
+    """Otherwise `--only base` trained another base, which no table shows beside the arm with the decoder."""
+    path, decoder = tmp_path / "sweeps" / "mixed.yaml", shutil.copytree(models / "llama", tmp_path / "llama")
+    shutil.copytree(SWEEPS, path.parent)
+    path.write_text(f"title: t\nrecipe: base\narms:\n  base: {{}}\n  llama: {{decoder: {decoder}}}\n", encoding="utf-8")
+
+    def ask(*only: str) -> Request:
+        settings, results = ("sequence_length=512",), tmp_path / "results"
+        return load_request(path, "smoke", only=only, settings=settings, results=results)
+
+    both, base, llama = ask(), ask("base"), ask("llama")
+    assert both.trials == (*base.trials, *llama.trials) and both.folder == base.folder == llama.folder
+    decoder.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        RequestError, match=r"--only: all arms read the tokenizer of arm 'llama', but .* no such folder"
+    ):
+        ask("base")
 
 
 @pytest.mark.parametrize("sweep", ["encoder", "encoder_scratch"])

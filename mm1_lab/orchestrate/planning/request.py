@@ -165,7 +165,7 @@ def load_request(
     models = HuggingFace()
     arms = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
     _check_arms(follow_law(loaded, numbers, PAPER_LAW), arms, numbers, chosen[0], _before_indexing(data), models)
-    tokenizer = decoders_tokenizer(arms, numbers, models, data)
+    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data, only)
     numbers = with_benchmarks(with_own_images(numbers, data), data, tokenizer, ledger.data_cache)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):

@@ -1,27 +1,36 @@
 """Which pre-trained tokenizer the data of a request use, if any."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mm1_lab.config import Recipe, RequestError, Scale, decoder_name, find_pretrained
+from mm1_lab.config import NotHere, Recipe, RequestError, Scale, decoder_name, find_pretrained
 from mm1_lab.pretrained import HuggingFace
 
 
 def decoders_tokenizer(
-    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None
+    arms: Mapping[str, Recipe], scale: Scale, models: HuggingFace, data: Path | None = None, only: Collection[str] = ()
 ) -> Path | None:
     """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
     data are the miniature world and an exported model has its vocabulary.
 
-    Raises RequestError if two of them have different tokenizers: all arms must read the same rows.
+    `arms` are all of the sweep, of which `only` (if not empty) are asked for: an arm is the same trial with the others
+    and without. Models of the others that are not on this machine are left out unless the tokenizer depends on them.
+    Raises RequestError if two models have different tokenizers: all arms must read the same rows.
     """
     folders: dict[str, Path] = {}
-    exported = None
-    for recipe in arms.values():
-        if recipe.sft and recipe.sft.start:
-            exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
-        elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
-            folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
+    exported = absent = None
+    for arm, recipe in sorted(arms.items(), key=lambda one: one[0] not in only):
+        try:
+            if recipe.sft and recipe.sft.start:
+                exported = folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
+            elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
+                folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
+        except NotHere as error:
+            if not only or arm in only:
+                raise
+            absent = RequestError(f"--only: all arms read the tokenizer of arm {arm!r}, but {error}")
+    if absent and not folders:
+        raise absent
     if not (exported or len(folders) > 1):
         return next(iter(folders.values()), None)
     from mm1_lab.data.tokenizers import folder_tokenizer
