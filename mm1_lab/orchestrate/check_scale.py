@@ -13,7 +13,7 @@ from mm1_lab.config import PretrainedModel, RequestError, Stage
 from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
-from mm1_lab.orchestrate.planning.plan import Plan, Task
+from mm1_lab.orchestrate.planning.plan import Plan, find_missing, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import work_through
 from mm1_lab.results import variant_name
@@ -105,23 +105,11 @@ def _own(part: Part | PretrainedModel) -> Part:
 
 def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> None:
     """Trains the stages that neither the store nor the shipped parts have, and what they start from."""
-    ledger, missing = request.ledger, dict[str, Stage]()
-
-    def add(stage: Stage) -> None:
-        if not ledger.has_intact_weights(stage.fingerprint):
-            for needed in stage.inputs.values():  # first, as with every plan
-                add(needed)
-            missing[stage.fingerprint] = stage
-
-    for stage in stages:
-        add(stage)
-    if not missing:
+    seeds, ledger = {trial.seed: trial for trial in request.trials}, request.ledger
+    lacking = (stage for stage in stages if not ledger.has_intact_weights(stage.fingerprint))
+    plan = Plan((), tasks=make_tasks(find_missing(((stage, seeds[stage.seed]) for stage in lacking), ledger)))
+    if not plan.tasks:
         return
-    seeds = {trial.seed: trial for trial in request.trials}
-    plan = Plan((), {})
-    for key, one in missing.items():
-        needs = tuple(needed.fingerprint for needed in one.inputs.values() if needed.fingerprint in missing)
-        plan.tasks[key] = Task(key, (one,), needs, (seeds[one.seed],))
     print(f"{len(plan.tasks)} encoders and decoders are trained first", flush=True)
     with executor:
         result = work_through(plan, request, executor)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,9 +19,12 @@ class PlannedStage:
     """A stage with its state in the plan."""
 
     stage: Stage
-    fingerprint: str
     state: State
     why: str
+
+    @property
+    def fingerprint(self) -> str:
+        return self.stage.fingerprint
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,11 @@ class Plan:
     """Trials, their stages, and the tasks for the missing ones."""
 
     trials: tuple[Trial, ...]
-    stages: dict[str, PlannedStage]
+    stages: dict[str, PlannedStage] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+
+    def add(self, stage: Stage, state: State, why: str) -> None:
+        self.stages[stage.fingerprint] = PlannedStage(stage, state, why)
 
     def is_done(self, fingerprint: str) -> bool:
         return self.stages[fingerprint].state == "done"
@@ -68,108 +75,110 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger, weights: bool = False) ->
     """Makes the plan for the trials from the ledger. Imports nothing heavy, so ten thousand trials take seconds.
 
     A stage is missing if it has no results and a missing trial needs it; with `weights`, so is the model of a finished
-    trial whose weights have been deleted. Each missing stage becomes a task of its own, except that a stage needed by a
-    single evaluation only is joined with it, which saves loading the weights. A stage that diverged, and whatever needs
-    it, never runs again: the same training would diverge again. Finished weights are checked for damage only if a
-    missing stage will load them, or with `weights`.
+    trial whose weights have been deleted. A stage that diverged, and whatever needs it, never runs again: the same
+    training would diverge again. Finished weights are checked for damage only if a missing stage will load them, or
+    with `weights`.
     """
-    plan = Plan(tuple(trials), {})
-    diverged = ledger.diverged()
-    owners: dict[str, dict[str, Trial]] = {}
-    missing: dict[str, Stage] = {}
-    needed_by: dict[str, list[str]] = {}
+    plan, diverged = Plan(tuple(trials)), ledger.diverged()
+    wanted: list[tuple[Stage, Trial]] = []
     for trial in plan.trials:
-        fingerprint = trial.fingerprint
-        if fingerprint not in owners and not _is_done(plan, ledger, trial.evaluation):
-            cause = next((needed for needed in trial.evaluation.chain() if needed.fingerprint in diverged), None)
-            if cause:
-                why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
-                plan.stages[fingerprint] = PlannedStage(trial.evaluation, fingerprint, "diverged", why)
-            else:
-                _add_missing(plan, ledger, trial.evaluation, missing, needed_by)
-        owners.setdefault(fingerprint, {})[trial.name] = trial
-        model = trial.evaluation.model
-        if weights and ledger.has_scores(fingerprint) and not ledger.has_intact_weights(model.fingerprint):
-            _add_missing(plan, ledger, model, missing, needed_by)
-            owners.setdefault(model.fingerprint, {})[trial.name] = trial
-
-    order = {trial.name: place for place, trial in enumerate(plan.trials)}
-    for fingerprint, stage in reversed(missing.items()):  # consumers first, so that their trials reach every input
-        for needed in stage.inputs.values():
-            if needed.fingerprint in missing:
-                owners.setdefault(needed.fingerprint, {}).update(owners[fingerprint])
-
-    joined: dict[str, str] = {}
-    for fingerprint, users in needed_by.items():
-        if len(users) == 1 and not missing[users[0]].TRAINS:
-            joined[users[0]] = fingerprint
-    alone = set(joined.values())
-    for fingerprint, stage in missing.items():
-        waits = [needed for needed in stage.inputs.values() if needed.fingerprint in missing]
-        waiting = " and ".join(f"{needed.KIND} {needed.fingerprint}" for needed in waits)
-        if waiting:
-            plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "wait", f"waits for {waiting}")
+        evaluation, model = trial.evaluation, trial.evaluation.model
+        if ledger.has_scores(evaluation.fingerprint):
+            plan.add(evaluation, "done", "scores are in the results folder")
+            if weights and not ledger.has_intact_weights(model.fingerprint):
+                wanted.append((model, trial))
+        elif cause := next((needed for needed in evaluation.chain() if needed.fingerprint in diverged), None):
+            why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
+            plan.add(evaluation, "diverged", why)
         else:
-            plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "run", _why(ledger, fingerprint))
-        if fingerprint in alone:
-            continue
-        stages: tuple[Stage, ...] = (stage,)
-        if fingerprint in joined:
-            first = missing[joined[fingerprint]]
-            stages = (first, stage)
-            waits = [needed for needed in first.inputs.values() if needed.fingerprint in missing]
-        needs = tuple(dict.fromkeys(needed.fingerprint for needed in waits))
-        own = sorted(owners[fingerprint].values(), key=lambda trial: order[trial.name])
-        plan.tasks[fingerprint] = Task(fingerprint, stages, needs, tuple(own))
+            wanted.append((evaluation, trial))
+    missing = find_missing(wanted, ledger)
+    plan.tasks = make_tasks(missing)
+    for one in missing.values():
+        for needed in one.stage.inputs.values():
+            if needed.fingerprint not in missing:
+                plan.add(needed, "done", _where(needed, ledger))
+    for one in missing.values():
+        if one.inputs:
+            waits = " and ".join(f"{needed.KIND} {needed.fingerprint}" for needed in one.inputs.values())
+            plan.add(one.stage, "wait", f"waits for {waits}")
+        else:
+            plan.add(one.stage, "run", _why(one.stage, ledger))
     for trial in plan.trials:
         _add_unneeded(plan, ledger, trial.evaluation.model)
     return plan
 
 
-def _is_done(plan: Plan, ledger: Ledger, stage: Stage) -> bool:
-    """Whether the stage has results; if so, adds it to the plan."""
-    fingerprint = stage.fingerprint
-    if stage.TRAINS:
-        done = ledger.has_weights(fingerprint)
-        why = "shipped with the repository" if done and ledger.is_shipped(fingerprint) else "weights are in the store"
-    else:
-        done, why = ledger.has_scores(fingerprint), "scores are in the results folder"
-    if done:
-        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "done", why)
-    return done
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A stage that has to run."""
+
+    stage: Stage
+    inputs: dict[str, Stage]
+    """Those of its inputs that have to run too, by fingerprint."""
+    trials: dict[str, Trial] = field(default_factory=dict)
+    """The trials that need it, by name."""
 
 
-def _add_missing(
-    plan: Plan, ledger: Ledger, stage: Stage, missing: dict[str, Stage], needed_by: dict[str, list[str]]
-) -> None:
-    """Adds a missing stage to `missing`, after those of its inputs that are missing too."""
-    fingerprint = stage.fingerprint
-    if fingerprint in missing:
-        return
-    for needed in stage.inputs.values():
-        if not (_is_done(plan, ledger, needed) and ledger.has_intact_weights(needed.fingerprint)):
-            _add_missing(plan, ledger, needed, missing, needed_by)
-            users = needed_by.setdefault(needed.fingerprint, [])
-            if fingerprint not in users:
-                users.append(fingerprint)
-    missing[fingerprint] = stage
+def find_missing(wanted: Iterable[tuple[Stage, Trial]], ledger: Ledger) -> dict[str, Missing]:
+    """The wanted stages, each with a trial that wants it, and all that they need and the ledger does not have intact.
+
+    By fingerprint; a stage comes after its inputs.
+    """
+    missing: dict[str, Missing] = {}
+
+    def add(stage: Stage, trial: Trial) -> None:
+        inputs = {
+            needed.fingerprint: needed
+            for needed in stage.inputs.values()
+            if needed.fingerprint in missing or not ledger.has_intact_weights(needed.fingerprint)
+        }
+        for needed in inputs.values():
+            add(needed, trial)
+        missing.setdefault(stage.fingerprint, Missing(stage, inputs)).trials[trial.name] = trial
+
+    for stage, trial in wanted:
+        add(stage, trial)
+    return missing
+
+
+def make_tasks(missing: Mapping[str, Missing]) -> dict[str, Task]:
+    """The tasks for the missing stages: one each, but a stage that only a single evaluation needs is joined with it,
+    which saves loading the weights. A task comes after those that it needs."""
+    users = Counter(needed for one in missing.values() for needed in one.inputs)
+    tasks: dict[str, Task] = {}
+    for key, one in missing.items():
+        stages: tuple[Stage, ...] = (one.stage,)
+        needs = tuple(one.inputs)
+        if not one.stage.TRAINS and len(needs) == 1 and users[needs[0]] == 1:
+            before = tasks.pop(needs[0])
+            stages, needs = (*before.stages, one.stage), before.needs
+        tasks[key] = Task(key, stages, needs, tuple(one.trials.values()))
+    return tasks
+
+
+def _where(stage: Stage, ledger: Ledger) -> str:
+    """Where a finished stage's weights are."""
+    return "shipped with the repository" if ledger.is_shipped(stage.fingerprint) else "weights are in the store"
+
+
+def _why(stage: Stage, ledger: Ledger) -> str:
+    """Why a stage that waits for nothing runs."""
+    if ledger.failure_file(stage.fingerprint).exists():
+        return "failed before"
+    return "was interrupted, resumes" if ledger.partial_folder(stage.fingerprint).exists() else "new"
 
 
 def _add_unneeded(plan: Plan, ledger: Ledger, stage: Stage) -> None:
     """Adds a stage that no missing stage needs to the plan, and its inputs."""
-    fingerprint = stage.fingerprint
-    if fingerprint in plan.stages:
+    if stage.fingerprint in plan.stages:
         return
-    if not _is_done(plan, ledger, stage):
-        plan.stages[fingerprint] = PlannedStage(stage, fingerprint, "not needed", "no missing trial needs it")
+    if ledger.has_weights(stage.fingerprint):
+        plan.add(stage, "done", _where(stage, ledger))
+    else:
+        plan.add(stage, "not needed", "no missing trial needs it")
     for needed in stage.inputs.values():
         _add_unneeded(plan, ledger, needed)
-
-
-def _why(ledger: Ledger, fingerprint: str) -> str:
-    if ledger.failure_file(fingerprint).exists():
-        return "failed before"
-    return "was interrupted, resumes" if ledger.partial_folder(fingerprint).exists() else "new"
 
 
 def path_lengths(tasks: dict[str, Task], seconds: Callable[[Stage], float]) -> dict[str, float]:
