@@ -48,6 +48,10 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
     ("options", "fragments"),
     [
         (["--sizes", "9M,85M"], ["--sizes 9M,85M", "three sizes or more"]),
+        (["--sizes="], ["--sizes: '' is not a size"]),
+        (["--predict="], ["--predict: '' is not a size"]),
+        (["--steps="], ["train.steps", "it is empty"]),
+        (["--scale", "mini", "--from", "runs.csv", "--sizes="], ["--sizes has no effect with --from"]),
         (["--predict", "31B"], ["--predict", "no decoder of 31B"]),
         (["--profile", "batch_size"], ["--from"]),
         (["--plan-only", "--search", "optuna"], ["--plan-only", "leave out --search"]),

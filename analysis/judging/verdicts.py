@@ -128,7 +128,7 @@ def all_parts(
     return pd.concat(found, ignore_index=True).reindex(columns=PARTS) if found else pd.DataFrame(columns=PARTS)
 
 
-def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFrame:
+def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame, scale: str = "mini") -> pd.DataFrame:
     """A row per lesson: `lesson`, `claim`, `by`, `paper_says`, `section`, `sweep`; the columns of claims for the part
     that determines the verdict; `parts`, the number of deciding parts; `p_holm`, `family`, `tests` (that part is tested
     at LEVEL / tests), `seeds_needed`, `verdict`, `reason`.
@@ -136,7 +136,8 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
     A lesson is supported if all deciding parts are (the largest p counts) and contradicted if one is (the smallest p
     times their number); it is smaller than the paper's size if every part with a size is. Each of these must hold by
     the wording score and, if there is one, by the content score. Holm's correction orders lessons by the smallest p of
-    their possible statements, and all statements about a lesson use its level. `parts` come from `all_parts`.
+    their possible statements, and all statements about a lesson use its level. `parts` come from `all_parts`, of
+    results at `scale`.
     """
     lessons = list(lessons)
     found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
@@ -149,7 +150,7 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame) -> pd.DataFram
         judged = judged._replace(
             verdict=only_one(judged.verdict, p[lesson.name]["wording"], p[lesson.name]["content"], left)
         )
-        rows.append(_lesson_row(lesson, found[lesson.name], judged, len(verdicts), left))
+        rows.append(_lesson_row(lesson, found[lesson.name], judged, len(verdicts), left, scale))
     return pd.DataFrame(rows)
 
 
@@ -206,13 +207,16 @@ def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return p | ({"smaller": max(sizes)} if sizes else {})
 
 
-def _lesson_row(lesson: Lesson, rows: pd.DataFrame, judged: Judged, family: int, left: int) -> dict[str, object]:
+def _lesson_row(
+    lesson: Lesson, rows: pd.DataFrame, judged: Judged, family: int, left: int, scale: str
+) -> dict[str, object]:
     verdict = judged.verdict
     deciding = rows[rows["decides"].astype(bool)]
     shown = deciding if len(deciding) else rows
     reason, needs = "", np.nan
     if verdict == "not judged":
         command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
+        command += f" SCALE={scale}" * (scale != "mini")  # make's own
         not_run = f"not run: make {command}" if shown["estimate"].isna().all() else ""
         reason = next((one for one in shown["reason"] if one), not_run)
     elif verdict not in DECIDED and lesson.sweep != LAW:

@@ -202,7 +202,7 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
         law = results / scale / members[0].named(LAW) / "law.json"
         in_world = members[0].manifest.in_world
         parts = all_parts(lessons, [one.parts for one in members], law, in_world)
-        judged = judge_lessons(lessons, parts)
+        judged = judge_lessons(lessons, parts, scale)
         judged = judged.assign(world=judged["sweep"].map(_worlds(members)).fillna(""))
         if looks := {one.manifest.sweep.name: one.looks for one in members if one.looks}:
             judged = judged.assign(looks=judged["sweep"].map(looks).fillna(""))

@@ -101,10 +101,10 @@ def fit_lr_law(options: argparse.Namespace) -> int:
             raise RequestError(f"{name} needs --from, as it applies to measurements from a file")
     if options.plan_only and options.search == "optuna":
         raise RequestError("--plan-only: Optuna chooses rates by scores, so only a grid has a plan; leave out --search")
-    if options.steps:
+    if options.steps is not None:
         options.set = [*options.set, f"train.steps={options.steps}"]  # the list is the option's default
     request = request_of(options, "lr_law")
-    sizes = choose_sizes(options.sizes or ",".join(request.sweep.arms), request.scale)
+    sizes = choose_sizes(",".join(request.sweep.arms) if options.sizes is None else options.sizes, request.scale)
     predicted = predicted_sizes(options.predict, sizes, request.scale)
     request = load_search(request, sizes)
     if options.plan_only:
@@ -132,7 +132,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 
 def _fit_file(options: argparse.Namespace) -> int:
     unused = {
-        "--sizes": options.sizes, "--steps": options.steps, "--plan-only": options.plan_only,
+        "--sizes": options.sizes is not None, "--steps": options.steps is not None, "--plan-only": options.plan_only,
         "--data": options.data, "--set": options.set, "--scale": options.scale != "mini",
         "--seeds": options.seeds != "1", "--search": options.search != "grid", "--inline": options.inline,
         "--address": options.address, "--no-parts": options.no_parts,

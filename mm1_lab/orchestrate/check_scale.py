@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm1_lab.config import PretrainedModel, RequestError, Stage
 from mm1_lab.files import locked, write_csv, write_text
-from mm1_lab.formatting import duration, text_table
+from mm1_lab.formatting import counted, duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.plan import Plan, find_missing, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
@@ -110,7 +111,8 @@ def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> N
     plan = Plan((), tasks=make_tasks(find_missing(((stage, seeds[stage.seed]) for stage in lacking), ledger)))
     if not plan.tasks:
         return
-    print(f"{len(plan.tasks)} encoders and decoders are trained first", flush=True)
+    kinds = Counter(stage.KIND for task in plan.tasks.values() for stage in task.stages)
+    print(f"trained first: {', '.join(counted(count, kind) for kind, count in kinds.items())}", flush=True)
     with executor:
         result = work_through(plan, request, executor)
     for key, outcome in result.failed.items():

@@ -72,7 +72,7 @@ def choose_sizes(text: str, scale: Scale) -> list[str]:
 
 def predicted_sizes(text: str | None, fitted: Sequence[str], scale: Scale) -> dict[str, int]:
     """Counted parameters by name, of the sizes in `text` (`--predict`) or by default of all larger than the fitted."""
-    if text:
+    if text is not None:
         names = [size_name(part, scale, "--predict") for part in text.split(",")]
     else:
         names = [name for name in scale.decoders if parameters(name, scale) > parameters(fitted[-1], scale)]

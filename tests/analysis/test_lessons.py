@@ -394,6 +394,8 @@ def test_what_was_not_run_says_how_to_run_it() -> None:
     assert found["captions"]["reason"] == "not run: make sweep-data-mix"
     assert found["captions"]["verdict"] == "not judged"
     assert found["learning-rate law"]["reason"] == "not run: make lr-law"
+    at_smoke = judge_lessons(LESSONS, all_parts(LESSONS, [], NO_LAW), "smoke")
+    assert at_smoke["reason"].str.fullmatch(r"not run: make (lr-law|sweep-[a-z-]+) SCALE=smoke").all()
 
 
 def write_law(folder: Path, slope: float, half: float, seeds: int = 3, objective: str = "8-shot average") -> Path:

@@ -26,7 +26,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     shutil.copytree(finished.results, place.results)
     assert main(["check-scale", "smoke", "--inline", *SMALL]) == 1
     output = capsys.readouterr().out
-    assert "1 encoders and decoders are trained first" in output, "the encoder at the lower resolution"
+    assert "trained first: 1 encoder\n" in output, "the encoder at the lower resolution"
     assert len(set(place.done()) - set(finished.done())) == 1
     (folder,) = (place.results / "smoke").glob("check_scale*")
     with (folder / "gates.csv").open(encoding="utf-8", newline="") as file:
@@ -113,7 +113,7 @@ def test_an_upcycled_base_is_checked_after_the_decoder_it_starts_from(
     settings = [f"--set={key}={json.dumps(value)}" for key, value in (experts | {"upcycled.85M": "dense"}).items()]
     assert main(["check-scale", "smoke", "--only", "words", "--inline", *SMALL, *settings]) == 1
     output = capsys.readouterr().out
-    assert "2 encoders and decoders are trained first" in output and "told in words" in output
+    assert "trained first: 2 decoders\n" in output and "told in words" in output
 
 
 def test_a_check_replaces_what_it_measures_again() -> None:
