@@ -53,32 +53,10 @@ class ShardedNetwork:
     """
 
     def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:
-        empty = {
-            id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-            for parameter in network.parameters()
-        }
-        self._twin = copy.deepcopy(network, dict(empty))
-        for part in network.modules():
-            for name, parameter in part.named_parameters(recurse=False):
-                if parameter.ndim == 0:  # FSDP2 does not support scalars
-                    setattr(part, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
-        zero_width = set()  # a shared expert of width 0, which FSDP2 does not support either
-        for part in network.modules():
-            for name, parameter in part.named_parameters(recurse=False):
-                if not parameter.numel():
-                    empty_one = nn.Parameter(torch.empty_like(parameter, device=team.device()), parameter.requires_grad)
-                    setattr(part, name, empty_one)
-                    empty_one.register_post_accumulate_grad_hook(_drop_gradient)
-                    zero_width.add(empty_one)
+        self._twin = _without_weights(network)
+        ignored = _make_shardable(network)
         weights = [parameter.detach() for parameter in network.parameters()]
-        mesh = init_device_mesh(team.device().type, (team.size(),))
-        # autocast would cast the weights anyway; experts are large, so they are gathered in half precision
-        half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-        for experts in network.modules():
-            if isinstance(experts, Qwen2MoeExperts):
-                fully_shard(experts, mesh=mesh, mp_policy=half if precision == "bf16-mixed" else MixedPrecisionPolicy())
-        for part in (*layers(network), module):
-            fully_shard(part, mesh=mesh, ignored_params=zero_width)
+        _shard(module, network, precision, ignored)
         if not team.is_first():
             module.to_empty(device=team.device())
         for shards, whole in zip(network.parameters(), weights, strict=True):
@@ -111,8 +89,47 @@ class ShardedNetwork:
         return self._twin
 
 
+def _without_weights(network: nn.Module) -> nn.Module:
+    """A copy of the network with its parameters on the meta device."""
+    copies = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        for parameter in network.parameters()
+    }
+    return copy.deepcopy(network, copies)  # which takes what it finds there for copied already
+
+
+def _make_shardable(network: nn.Module) -> set[nn.Parameter]:
+    """Replaces the parameters that FSDP2 does not support: scalars get a dimension, and those without elements (of a
+    shared expert of width 0), which it must ignore and are returned, have no gradient."""
+    ignored = set()
+    for part in network.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if parameter.ndim == 0:
+                setattr(part, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
+            elif not parameter.numel():
+                empty = nn.Parameter(torch.empty_like(parameter, device=team.device()), parameter.requires_grad)
+                empty.register_post_accumulate_grad_hook(_drop_gradient)
+                setattr(part, name, empty)
+                ignored.add(empty)
+    return ignored
+
+
 def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
+
+
+def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[nn.Parameter]) -> None:
+    """Shards experts, layers, and the rest of `module` over the team, each to be gathered by itself."""
+    mesh = init_device_mesh(team.device().type, (team.size(),))
+    policy = MixedPrecisionPolicy()
+    if precision == "bf16-mixed":
+        # autocast would cast the weights anyway; experts are large, so they are gathered in half precision
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for part in network.modules():
+        if isinstance(part, Qwen2MoeExperts):
+            fully_shard(part, mesh=mesh, mp_policy=policy)
+    for part in (*layers(network), module):
+        fully_shard(part, mesh=mesh, ignored_params=ignored)
 
 
 @torch.no_grad()
