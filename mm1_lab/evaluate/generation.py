@@ -105,7 +105,7 @@ def _decode(
     """Ids of the answer to each question of each group, without the end token."""
     # A stop word of n bytes is complete within the last n tokens, because a token is at least one byte.
     tail = max((len(word.encode()) for word in stop), default=0)
-    logits = decoding.start()
+    logits = decoding.logits
     answers: list[list[list[int]]] = [[[] for _ in range(count)] for count in decoding.counts]
     active = [(group, question) for group, count in enumerate(decoding.counts) for question in range(count)]
     for step in range(new_tokens):

@@ -99,7 +99,7 @@ def test_logits_do_not_depend_on_what_is_batched(model: MM1, groups: list[Group]
             [embedder.embed(group.prefix) for group in batch],
             [[embedder.embed(question) for question in group.questions] for group in batch],
         )
-        logits = [decoding.start()]
+        logits = [decoding.logits]
         logits += [decoding.advance(token.expand(logits[0].shape[:2])) for token in given]
         return torch.stack(logits, dim=2)
 
@@ -191,7 +191,7 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
             [embedder.embed(group.prefix) for group in groups],
             [[embedder.embed(question) for question in group.questions] for group in groups],
         )
-        logits = [decoding.start()]
+        logits = [decoding.logits]
         logits += [decoding.advance(token.expand(logits[0].shape[:2])) for token in given]
         parts = [part for layer in decoding._cache.layers for part in (layer.keys, layer.values)]
         return torch.stack(logits), {part.dtype for part in parts}, sum(part.nbytes for part in parts)
