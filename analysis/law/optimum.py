@@ -12,7 +12,7 @@ Rates beyond a cliff are not part of any curve: rates above the best one at whic
 whose score is far below any score on the other side. They bound the optimum from above.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -114,22 +114,15 @@ class Optimum:
 
 def find_optimum(cell: Cell) -> Optimum:
     """The optimum of a cell; `log_rate` is NaN if no score is finite."""
-    rates, place = np.unique(cell.log_rates, return_inverse=True)
-    finite = np.isfinite(cell.scores)
-    good = np.bincount(place[finite], minlength=len(rates))
-    means = np.bincount(place[finite], cell.scores[finite], len(rates)) / np.where(good, good, np.nan)
-    usable = good * 2 > np.bincount(place)  # fewer than half of the runs failed
+    rates, means, usable = _by_rate(cell)
     if not usable.any():
         return Optimum(cell, np.nan, np.nan, np.nan, "bracket", np.nan, False, False, False)
     tied = np.flatnonzero(usable & (means == means[usable].max()))
     best = int(tied[(len(tied) - 1) // 2])
-    failed = rates[~usable & (rates > rates[best])]
-    inside = np.flatnonzero(usable & (rates < (failed[0] if len(failed) else np.inf)))
-    cliff = float(min([*failed[:1], *_cliff(rates, means, inside, best)], default=np.inf))
-    inside = inside[rates[inside] < cliff]
-    peak, at, places = float(rates[best]), int(np.searchsorted(inside, best)), rates[inside]
-    left, right = places[max(at - 2, 0) : at], places[at + 1 : at + 3]
-    bounded, worse = bool(np.isfinite(cliff)), usable & (means < means[best])
+    cliff = _cliff(rates, means, usable, best)
+    bounded, worse = cliff < np.inf, usable & (means < means[best])
+    peak, places = float(rates[best]), rates[usable & (rates < cliff)]
+    left, right = places[places < peak], places[places > peak]
     found = Optimum(
         cell,
         log_rate=peak,
@@ -144,21 +137,34 @@ def find_optimum(cell: Cell) -> Optimum:
     if len(places) < 3:
         return found
     # up to two rates from the best, or half the step to the cliff
-    room = (float([*left, peak][0]), float([peak, *right][-1] if len(right) or not bounded else (peak + cliff) / 2))
+    farthest = (peak + cliff) / 2 if bounded and not len(right) else [peak, *right[:2]][-1]
+    room = (float([*left[-2:], peak][0]), float(farthest))
     limits = (float(places[0]), cliff if bounded else float(places[-1]))
-    return _locate(found, _curves(cell, places, at), room, limits)
+    return _locate(found, _AveragedCurves(_curves(cell, places, len(left)), cell.scores), room, limits)
 
 
-def _cliff(rates: Floats, means: Floats, places: NDArray[np.intp], best: int) -> list[float]:
-    """The first rate above the best at which the score has dropped off a cliff, compared with the rates below."""
-    near = places[np.abs(rates[places] - rates[best]) <= REACHES[-1]]
-    left, right = near[near < best], places[places > best]
-    if len(left) == 0:
-        return []
+def _by_rate(cell: Cell) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """The rates in order, each one's mean score (NaN if all of its runs failed), and whether fewer than half failed."""
+    rates, place = np.unique(cell.log_rates, return_inverse=True)
+    finite = np.isfinite(cell.scores)
+    good = np.bincount(place[finite], minlength=len(rates))
+    means = np.bincount(place[finite], cell.scores[finite], len(rates)) / np.where(good, good, np.nan)
+    return rates, means, good * 2 > np.bincount(place)
+
+
+def _cliff(rates: Floats, means: Floats, usable: NDArray[np.bool_], best: int) -> float:
+    """The first rate above the best at which half of the runs failed, or the score has dropped far more than it drops
+    below the best; infinite if there is none."""
+    peak = rates[best]
+    failed = min(rates[~usable & (rates > peak)], default=np.inf)
+    left = usable & (rates < peak) & (np.abs(rates - peak) <= REACHES[-1])
+    right = usable & (rates > peak) & (rates < failed)
+    if not left.any():
+        return float(failed)
     drops = means[best] - means
-    wider = np.maximum((rates[right] - rates[best]) / (rates[best] - rates[left[0]]), 1.0)
+    wider = np.maximum((rates[right] - peak) / (peak - rates[left].min()), 1.0)
     fallen = drops[right] > CLIFF * drops[left].max() * wider**2
-    return [float(rate) for rate in rates[right[fallen]][:1]]
+    return float(min(rates[right][fallen], default=failed))
 
 
 def _curves(cell: Cell, rates: Floats, best: int) -> list[Curve]:
@@ -203,77 +209,81 @@ def _curve(
     return Curve(centre, fitted[: degree + 1], covariance, float(rest @ rest), rank, len(scores) - rank, ends)
 
 
-def _locate(found: Optimum, curves: Sequence[Curve], room: tuple[float, float], limits: tuple[float, float]) -> Optimum:
+class _AveragedCurves:
+    """Curves averaged with the weights of AIC for an unknown variance; with equal ones if a curve has no residual."""
+
+    def __init__(self, curves: Sequence[Curve], scores: Floats) -> None:
+        self.curves = tuple(curves)
+        self._coefficients = np.array([curve.coefficients for curve in curves])
+        self._covariances = np.array([curve.covariance for curve in curves])
+        freedom = np.array([curve.freedom for curve in curves])
+        parameters = np.array([curve.parameters for curve in curves])
+        rounding = 1e-18 * float(np.ptp(scores[np.isfinite(scores)])) ** 2 + 1e-300
+        squares = np.array([curve.squares for curve in curves]) + rounding
+        self.has_noise = bool(freedom.min() > 0)
+        information = -(freedom + parameters) / 2 * np.log(squares) - parameters
+        weights = np.exp(information - information.max()) if self.has_noise else np.ones(len(curves))
+        self.weights = weights / weights.sum()
+        self._freedom = np.maximum(freedom, 1)
+        self._deviations = np.sqrt(squares / self._freedom)
+
+    def rises(self, log_rates: Floats) -> Floats:
+        """The probability that the score rises at each ln η, (rates,)."""
+        powers = np.arange(self._coefficients.shape[1])
+        slopes = powers * (log_rates[:, None] - self.curves[0].centre) ** np.maximum(
+            powers - 1, 0
+        )  # of each power of x
+        variances = np.einsum("ri,cij,rj->rc", slopes, self._covariances, slopes)
+        errors = np.sqrt(np.maximum(variances, 0)) * self._deviations
+        t = slopes @ self._coefficients.T / np.maximum(errors, 1e-300)
+        return np.asarray(stdtr(self._freedom, t) @ self.weights)
+
+    def first(self, start: float, end: float, share: float) -> float | None:
+        """The first place on the way from `start` to `end` at which `rises` reaches `share`; None if it does not."""
+        if start == end:
+            return None
+        places = np.linspace(start, end, 60)
+        beyond = np.flatnonzero((self.rises(places) - share) * np.sign(end - start) <= 0)
+        if len(beyond) == 0:
+            return None
+        at = int(beyond[0])
+        if at == 0:
+            return start
+        between = places[at - 1], places[at]
+        return float(brentq(lambda place: self.rises(np.array([place]))[0] - share, *between, xtol=1e-10))
+
+    def tops(self, otherwise: float, limits: tuple[float, float]) -> Floats:
+        """ln η of each curve's maximum within `limits`, (curves,); `otherwise` for a curve without one."""
+        _, first, second, third = np.pad(self._coefficients, ((0, 0), (0, 4 - self._coefficients.shape[1]))).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # the root of the derivative at which it decreases, in the form that is also valid for a parabola
+            root = np.sqrt(second**2 - 3 * third * first)
+            tops = np.where(root > second, self.curves[0].centre + first / (root - second), otherwise)
+        return np.asarray(np.clip(tops, *limits))
+
+
+def _locate(
+    found: Optimum, averaged: _AveragedCurves, room: tuple[float, float], limits: tuple[float, float]
+) -> Optimum:
     """The optimum with its interval by the averaged curves. `room` bounds the optimum and `limits` the interval's ends,
     all in ln η."""
-    best, scores = found.log_rate, found.cell.scores
-    freedom = np.array([curve.freedom for curve in curves])
-    parameters = np.array([curve.parameters for curve in curves])
-    rounding = 1e-18 * float(np.ptp(scores[np.isfinite(scores)])) ** 2 + 1e-300
-    squares = np.array([curve.squares for curve in curves]) + rounding
-    has_noise = bool(freedom.min() > 0)
-    # AIC for an unknown variance
-    information = -(freedom + parameters) / 2 * np.log(squares) - parameters
-    weights = np.exp(information - information.max()) if has_noise else np.ones(len(curves))
-    weights /= weights.sum()
-    deviations = np.sqrt(squares / np.maximum(freedom, 1))
-    rises = _rising(curves, deviations, np.maximum(freedom, 1), weights)
-    top = _first(rises, best, room[1] if rises(np.array([best]))[0] > 0.5 else room[0], 0.5)
+    best = found.log_rate
+    top = averaged.first(best, room[1] if averaged.rises(np.array([best]))[0] > 0.5 else room[0], 0.5)
     top = best if top is None else top
-    low, high = found.low, found.high
-    ends = [_first(rises, top, limits[0], 1 - TAIL), _first(rises, top, limits[1], TAIL)]
-    if has_noise:
+    low, high, basis = found.low, found.high, found.basis
+    ends: list[float | None] = [None, None]
+    if averaged.has_noise:
+        ends = [averaged.first(top, limits[0], 1 - TAIL), averaged.first(top, limits[1], TAIL)]
         low, high = (limit if end is None else end for limit, end in zip(limits, ends, strict=True))
+        basis = "seeds" if found.cell.known_seeds > 1 else "curve"
     return replace(
         found,
         log_rate=top,
         low=low,
         high=high,
-        basis="bracket" if not has_noise else "seeds" if found.cell.known_seeds > 1 else "curve",
-        resolved=has_noise and None not in ends and found.bracketed,
-        curves=tuple(curves),
-        weights=weights,
-        tops=_tops(curves, top, limits),
+        basis=basis,
+        resolved=None not in ends and found.bracketed,
+        curves=averaged.curves,
+        weights=averaged.weights,
+        tops=averaged.tops(top, limits),
     )
-
-
-def _rising(
-    curves: Sequence[Curve], deviations: Floats, freedom: NDArray[np.int64], weights: Floats
-) -> Callable[[Floats], Floats]:
-    """A function of ln η, (rates,), that returns the probability that the score rises there."""
-    powers = np.arange(len(curves[0].coefficients))
-    coefficients = np.array([curve.coefficients for curve in curves])
-    covariances = np.array([curve.covariance for curve in curves])
-
-    def rises(log_rates: Floats) -> Floats:
-        slopes = powers * (log_rates[:, None] - curves[0].centre) ** np.maximum(powers - 1, 0)  # of each power of x
-        errors = np.sqrt(np.maximum(np.einsum("ri,cij,rj->rc", slopes, covariances, slopes), 0)) * deviations
-        t = slopes @ coefficients.T / np.maximum(errors, 1e-300)
-        return np.asarray(stdtr(freedom, t) @ weights)
-
-    return rises
-
-
-def _first(rises: Callable[[Floats], Floats], start: float, end: float, share: float) -> float | None:
-    """The first place on the way from `start` to `end` at which `rises` reaches `share`; None if it does not."""
-    if start == end:
-        return None
-    places = np.linspace(start, end, 60)
-    beyond = np.flatnonzero((rises(places) - share) * np.sign(end - start) <= 0)
-    if len(beyond) == 0:
-        return None
-    at = int(beyond[0])
-    if at == 0:
-        return start
-    return float(brentq(lambda place: rises(np.array([place]))[0] - share, places[at - 1], places[at], xtol=1e-10))
-
-
-def _tops(curves: Sequence[Curve], otherwise: float, limits: tuple[float, float]) -> Floats:
-    """ln η of each curve's maximum within `limits`, (curves,); `otherwise` for a curve without one."""
-    coefficients = [np.pad(curve.coefficients, (0, 4 - len(curve.coefficients))) for curve in curves]
-    _, first, second, third = np.array(coefficients).T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # the root of the derivative at which it decreases, in the form that is also valid for a parabola
-        root = np.sqrt(second**2 - 3 * third * first)
-        tops = np.where(root > second, curves[0].centre + first / (root - second), otherwise)
-    return np.asarray(np.clip(tops, *limits))
