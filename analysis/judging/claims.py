@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.sequential import over_looks
-from analysis.judging.statements import STATEMENTS, Verdict, of_both, only_one, p_columns, p_values, say
+from analysis.judging.statements import STATEMENTS, Evidence, Verdict, p_columns, p_values, say
 from analysis.paper import PaperNumber, combine_numbers
 from analysis.runs import finished_looks, mixes_machines
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
@@ -35,7 +35,10 @@ from analysis.study import Study
 from mm1_lab.config import Contrast, Expectation
 from mm1_lab.results.summary import CONTENT
 
-BY_CONTENT = ("error", "df", "low", "high", "p_supported", "p_contradicted")
+BY_CONTENT = (
+    *("error", "df", "low", "high", "p_supported", "p_contradicted"),
+    *("without_floor", "without_floor_low", "without_floor_high"),
+)
 """The columns of a contrast that stand in its row by content too, as `content_…`."""
 
 Weights = Mapping[tuple[str, str], float]
@@ -81,27 +84,26 @@ def judge_claims(study: Study, failed: Sequence[str] = (), kept: Study | None = 
 
 def _contrast_row(study: Study, claim: Claim, reason: str, kept: Study | None) -> dict[str, Any]:
     """The row of a contrast with its verdict by wording and, if there is such a score, by content."""
-    by = {
-        scored_by: claim_row(study, one, reason) | columns_without_floor(kept, one) | {"scored_by": scored_by}
-        for scored_by, one in by_both_scores(study, claim).items()
-    }
-    row, content = by["wording"], by.get("content", {})
-    wording_p, content_p = p_columns(row), p_columns(content) if content else {}
-    if lacking := next((one["reason"] for one in by.values() if one["says"] == "not judged"), ""):
+    rows = [
+        claim_row(study, one, reason) | columns_without_floor(kept, one)
+        for one in by_both_scores(study, claim).values()
+    ]
+    row, content = rows[0], rows[1] if len(rows) > 1 else {}
+    p, now = (Evidence(p_columns(row, prefix), p_columns(content, prefix)) for prefix in ("p", "now"))
+    if lacking := next((one["reason"] for one in rows if one["says"] == "not judged"), ""):
         verdict: Verdict = "not judged"
         row["reason"] = lacking
     else:
-        verdict = only_one(say(of_both(wording_p, content_p)), wording_p, content_p)
+        verdict = p.or_by_one(say(p.both))
     row |= {"verdict": verdict, "seeds_needed": np.nan}
     if verdict in ("undecided", "by wording only", "by content only"):
-        against = {one["p_contradicted"] > one["p_supported"] for one in by.values()}
+        against = {one["p_contradicted"] > one["p_supported"] for one in rows}
         # no number of seeds gives a verdict by both scores if one points for the claim and the other against it
-        row["seeds_needed"] = max(map(needed, by.values())) if len(against) == 1 else np.inf
+        row["seeds_needed"] = max(map(needed, rows)) if len(against) == 1 else np.inf
     row["content"] = content.get("estimate", np.nan)
-    floorless = ("without_floor", "without_floor_low", "without_floor_high")
-    row |= {f"content_{name}": content.get(name, np.nan) for name in (*BY_CONTENT, *floorless)}
-    row |= {f"now_{name}": p for name, p in of_both(*(p_columns(one, "now") for one in (row, content))).items()}
-    del row["says"], row["scored_by"]
+    row |= {f"content_{name}": content.get(name, np.nan) for name in BY_CONTENT}
+    row |= {f"now_{name}": value for name, value in now.both.items()}
+    del row["says"]
     return row
 
 
@@ -132,27 +134,26 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     over_questions = study.over_questions(claim.weights, seeds) if seeds else None
     found = over_seeds or over_questions
     p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
-    growing: dict[str, float] = {}
+    now = {}
     if study.manifest.looks and over_seeds:
-        growing = {f"now_{name}": one for name, one in p.items()}
+        now = {f"now_{name}": one for name, one in p.items()}
         p = _over_looks(study, claim, values, seeds)
         reason = reason or ("" if p else "before the first look")
-    return row_of(
+    row = row_of(
         claim,
-        study.sweep.name,
-        found,
-        "seeds" if over_seeds else "questions" if found else "",
-        seeds,
-        paper_difference(study, claim.weights),
-        p,
-        reason or ("" if over_seeds else "one seed" if found else _lacking(whole, claim.weights)),
-        study.manifest.in_world,
-        **growing,
-        low_questions=over_questions.low if over_questions else np.nan,
-        high_questions=over_questions.high if over_questions else np.nan,
-        smallest_difference=smallest_difference(over_seeds) if over_seeds else np.nan,
-        mixes_machines=mixes_machines(study, (arm for arm, _ in claim.weights)),
+        sweep=study.sweep.name,
+        found=found,
+        interval="seeds" if over_seeds else "questions" if found else "",
+        seeds=seed_columns(seeds, study.manifest.in_world),
+        paper=paper_difference(study, claim.weights),
+        p=p,
+        reason=reason or ("" if over_seeds else "one seed" if found else _lacking(whole, claim.weights)),
     )
+    if over_questions:
+        row |= {"low_questions": over_questions.low, "high_questions": over_questions.high}
+    if over_seeds:
+        row["smallest_difference"] = smallest_difference(over_seeds)
+    return row | now | {"mixes_machines": mixes_machines(study, (arm for arm, _ in claim.weights))}
 
 
 def _lacking(study: Study, weights: Weights) -> str:
@@ -206,11 +207,11 @@ def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]
 
 
 def row_of(
-    claim: Claim, sweep: str, found: Interval | None, interval: str, seeds: Sequence[int], paper: PaperNumber | None,
-    p: Mapping[str, float], reason: str, in_world: bool, **more: object,
+    claim: Claim, *, sweep: str, found: Interval | None, interval: str, seeds: Mapping[str, object],
+    paper: PaperNumber | None, p: Mapping[str, float], reason: str,
 ) -> dict[str, Any]:  # fmt: skip
     """The row of a claim with its interval `found` and the p of its statements. With a `reason` it has no p and no
-    verdict. `in_world`: its results are of the miniature world."""
+    verdict. `seeds` are its columns about seeds."""
     p = {} if reason else p
     known, number = found or UNKNOWN, paper or PaperNumber(np.nan, "equal", "")
     row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
@@ -220,9 +221,8 @@ def row_of(
     row |= {"low_questions": np.nan, "high_questions": np.nan}
     row |= {f"p_{name}": p.get(name, np.nan) for name in STATEMENTS}
     row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan}
-    row |= seed_columns(seeds, in_world)
-    row |= {"mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
-    return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged", **more}
+    row |= {**seeds, "mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
+    return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged"}
 
 
 def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:

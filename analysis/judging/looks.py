@@ -91,8 +91,8 @@ def _lesson_questions(study: Study, lessons: Sequence[Lesson], failed: tuple[str
         rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
         deciding = [part for part in lesson.parts if not part.why_aside(study.manifest.in_world)]
         if claims := [claim for part in deciding for claim in claims_of(part, lesson, sweep, sweep.arms)]:
-            p = combined(rows)["both"]
-            now = combined(rows, "now")["both"] if p and study.manifest.looks else {}
+            p = combined(rows).both
+            now = combined(rows, "now").both if p and study.manifest.looks else {}
             questions.append(Question(lesson.name, say(p, len(lessons)) if p else "", now, claims))
     return questions
 

@@ -6,7 +6,7 @@ paper's. Their p are mappings by statement, without those that cannot be tested.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -62,21 +62,29 @@ def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
     return "refuted in size" if "smaller" in sure else "undecided"
 
 
-def of_both(wording: Mapping[str, float], content: Mapping[str, float]) -> dict[str, float]:
-    """The p of each statement that must hold by wording and by content (empty without such a score)."""
-    return {name: max(p, content[name]) for name, p in wording.items() if name in content} if content else dict(wording)
+class Evidence(NamedTuple):
+    """The p of each possible statement about a claim or a lesson, by each score of captions."""
 
+    wording: Mapping[str, float]
+    """By the captions' metric."""
+    content: Mapping[str, float]
+    """By their content; empty without such a score."""
 
-def only_one(
-    verdict: Verdict, wording: Mapping[str, float], content: Mapping[str, float], factor: float = 1.0
-) -> Verdict:
-    """The verdict by both scores, or which of them alone supports what both together leave open; p as in `say`."""
-    if not content or verdict not in ("undecided", "refuted in size"):
-        return verdict
-    by_wording, by_content = (say(p, factor) in SUPPORTED for p in (wording, content))
-    if by_wording == by_content:
-        return verdict
-    return "by wording only" if by_wording else "by content only"
+    @property
+    def both(self) -> Mapping[str, float]:
+        """The p of each statement that must hold by both."""
+        if not self.content:
+            return self.wording
+        return {name: max(p, self.content[name]) for name, p in self.wording.items() if name in self.content}
+
+    def or_by_one(self, verdict: Verdict, factor: float = 1.0) -> Verdict:
+        """The verdict by both, or which of them alone supports what both leave open; `factor` as in `say`."""
+        if not self.content or verdict not in ("undecided", "refuted in size"):
+            return verdict
+        by_wording, by_content = (say(p, factor) in SUPPORTED for p in self)
+        if by_wording == by_content:
+            return verdict
+        return "by wording only" if by_wording else "by content only"
 
 
 def p_columns(row: Mapping[Any, Any], prefix: str = "p") -> dict[str, float]:

@@ -27,9 +27,10 @@ from analysis.judging.claims import (
     row_of,
 )
 from analysis.judging.lessons import LAW, Lesson, Part, claims_of
-from analysis.judging.statements import DECIDED, SUPPORTED, Verdict, of_both, only_one, p_columns, p_values, say
+from analysis.judging.statements import DECIDED, SUPPORTED, Evidence, Verdict, p_columns, p_values, say
 from analysis.law.lr_law import VERDICT_SEEDS
 from analysis.paper import read_paper
+from analysis.seeds import seed_columns
 from analysis.statistics import LEVEL, Interval, quantile
 from analysis.study import Study
 from mm1_lab.config import RequestError
@@ -142,14 +143,12 @@ def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame, scale: str = "
     lessons = list(lessons)
     found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
     p = {name: combined(rows) for name, rows in found.items()}
-    verdicts = judge_family({name: known["both"] for name, known in p.items() if known["both"]})
+    verdicts = judge_family({name: known.both for name, known in p.items() if known.both})
     left = max(1, sum(judged.p_holm > LEVEL for judged in verdicts.values()))
     rows = []
     for lesson in lessons:
         judged = verdicts.get(lesson.name, Judged("not judged", np.nan, 1))
-        judged = judged._replace(
-            verdict=only_one(judged.verdict, p[lesson.name]["wording"], p[lesson.name]["content"], left)
-        )
+        judged = judged._replace(verdict=p[lesson.name].or_by_one(judged.verdict, left))
         rows.append(_lesson_row(lesson, found[lesson.name], judged, len(verdicts), left, scale))
     return pd.DataFrame(rows)
 
@@ -176,19 +175,19 @@ def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, Judged]:
     return verdicts
 
 
-def combined(rows: pd.DataFrame, prefix: str = "p") -> dict[str, dict[str, float]]:
-    """The p values of a lesson's statements by `wording`, by `content` (empty without such scores), and by `both`.
+def combined(rows: pd.DataFrame, prefix: str = "p") -> Evidence:
+    """The p of the statements about a lesson, from the rows of its parts; `prefix` is as in `p_columns`.
 
-    All are empty if no part decides or if a deciding part has no p. `prefix` is as in `p_columns`.
+    Empty if no part decides or if a deciding part has no p.
     """
     deciding = rows[rows["decides"].astype(bool)]
     if deciding.empty or deciding["p"].isna().any():
-        return {"wording": {}, "content": {}, "both": {}}
+        return Evidence({}, {})
     wording, content = (
         combine([p_columns(row, prefix) for row in rows.to_dict("records")]) if len(rows) else {}
         for rows in by_wording_and_content(deciding)
     )
-    return {"wording": wording, "content": content, "both": of_both(wording, content)}
+    return Evidence(wording, content)
 
 
 def by_wording_and_content(deciding: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -300,5 +299,14 @@ def _law_row(
         slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
     paper = replace(published, value=np.nan) if part.minus else published
     p = p_values(part.expect, part.margin, slope) if slope else {}
-    row = row_of(claim, LAW, slope, "sizes", seeds, paper, p, "" if part.aside and slope else reason, in_world)
+    row = row_of(
+        claim,
+        sweep=LAW,
+        found=slope,
+        interval="sizes",
+        seeds=seed_columns(seeds, in_world),
+        paper=paper,
+        p=p,
+        reason="" if part.aside and slope else reason,
+    )
     return row | {"decides": not part.aside, "scored_by": part.law, "reason": part.aside or row["reason"]}
