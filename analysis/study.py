@@ -17,7 +17,7 @@ from analysis.statistics import Interval, arm_means, over_blocks
 from mm1_lab.config import Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results import Manifest
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
-from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, measures, rows_of
+from mm1_lab.results.summary import AVERAGE, CONTENT, TEXT_CORE, by_content, measures, rows_of
 
 FAMILIES = {"captioning": "captioning (CIDEr)", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
@@ -124,6 +124,14 @@ class Study:
         """Those of `measures` with captions, with their content scores in place of the metric; empty without any."""
         known = set(self.values["measure"])
         return [name for name in (f"{CONTENT} {measure}" for measure in self.measures) if name in known]
+
+    @property
+    def own_benchmarks(self) -> list[str]:
+        """Of the user's data, the measures of each benchmark by itself, of which tables have only the family's."""
+        rows = self.asked[~self.asked["benchmark"].isin(self.scores["family"].unique())]
+        rows = rows[["benchmark", "shots"]].drop_duplicates().sort_values("shots", kind="stable")
+        names = [f"{name} {shots}-shot" for name, shots in zip(rows["benchmark"], rows["shots"], strict=True)]
+        return [] if self.manifest.in_world else names
 
     @property
     def averages(self) -> list[str]:
@@ -249,13 +257,26 @@ class Study:
 
     def trial_values(self, measure: str) -> dict[tuple[str, int], float]:
         """The value of each trial (arm, seed), without arms that have the same trials as another."""
-        known = self._by_trial.get(measure, {})
+        if measure not in self._by_trial:
+            self._by_trial[measure] = self._of_a_benchmark(measure)
+        known = self._by_trial[measure]
         return {trial: value for trial, value in known.items() if self.representative(trial[0]) == trial[0]}
+
+    def _of_a_benchmark(self, measure: str) -> dict[tuple[str, int], float]:
+        """The value of each trial, for the score of one benchmark, which the tables do not have; empty without one."""
+        if not measure.endswith("-shot"):
+            return {}
+        rows = rows_of(self.scores, measure.removeprefix(f"{CONTENT} "))
+        if measure.startswith(f"{CONTENT} "):
+            rows = by_content(rows[rows[CONTENT].notna()] if CONTENT in rows else rows[:0])
+        means = rows.groupby(["arm", "seed"], sort=False)["score"].mean().reset_index()
+        columns = (means[name].tolist() for name in ("arm", "seed", "score"))
+        return {(arm, int(seed)): value for arm, seed, value in zip(*columns, strict=True)}
 
     @cached_property
     def _means(self) -> dict[str, dict[str, Interval]]:
         """The mean of each arm, by measure; empty if seeds leave no degree of freedom."""
-        return {measure: arm_means(self.trial_values(measure), self.controls) for measure in self._by_trial}
+        return {measure: arm_means(self.trial_values(measure), self.controls) for measure in list(self._by_trial)}
 
     def _rows(self, measure: str) -> pd.DataFrame:
         """The rows of `scores` that a measure averages."""

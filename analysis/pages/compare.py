@@ -17,8 +17,8 @@ UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"
 
 
 def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
-    """Compares two arms at the seeds that both have, or at those in `only`: a row per measure with the means of both
-    and their difference within seeds with its 95 % interval.
+    """Compares two arms at the seeds that both have, or at those in `only`: a row per measure, and per benchmark of the
+    user's data, with the means of both and their difference within seeds with its 95 % interval.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
     without scores, at a seed in `only` or at all, and for an arm and itself.
@@ -31,7 +31,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, first, second, only))
     rows, units, seeds = [], dict[str, None](), set[int]()
-    for measure in (*study.measures, *study.content_measures):
+    for measure in (*study.measures, *study.content_measures, *study.own_benchmarks):
         weights = {(first, measure): 1.0, (second, measure): -1.0}
         row = claim_row(study, Claim("", "", weights, measure, "greater"))
         common, over = on_common_benchmarks(study, weights)

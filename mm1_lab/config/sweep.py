@@ -16,8 +16,8 @@ from mm1_lab.config.yaml_files import parse_yaml, read_yaml
 
 MOST_ARMS = 10_000
 Measure = str
-"""`0-shot`, `4-shot`, …, `text-core`, or a score of one family: `captioning 0-shot`, `vqa 4-shot`. For fine-tuned
-models also `chat 0-shot`, `solutions 4-shot`, or a single benchmark: `pope-random f1 0-shot`."""
+"""`0-shot`, `4-shot`, …, `text-core`, or a score of one family: `captioning 0-shot`, `vqa 4-shot`, for fine-tuned
+models also `chat 0-shot`; or of a single benchmark: `vqav2 0-shot`, `pope-random f1 0-shot`."""
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
 

@@ -166,14 +166,13 @@ def build_benchmark(
     said = [question.shown for question in shown]
     said += [choice for question in (*questions, *shown) for choice in question.choices]
     lengths = [longest] if config.metric == "yes-no" else answers + [len(tokenizer.encode(text)) for text in said]
-    family: Family = "vqa" if any(question.pictures for question in questions) else "text"
     blocks, demonstrations = in_blocks(questions, shown, settings)
     has_answers = bool(items[0].answers)
     new_tokens = config.new_tokens or min((max(lengths, default=0) or longest) + 1, longest)
     cut = sum(length > new_tokens for length in answers)
     return Benchmark(
         name=config.name,
-        family="captioning" if config.metric == "cider" else family,
+        family=_family(config, items),
         mirrors=format_of(config).mirrors,
         metric=config.metric,
         blocks=blocks,
@@ -186,6 +185,18 @@ def build_benchmark(
         note=_note(config, len(questions), published)
         + (f"; answers end after {new_tokens} tokens (`new_tokens`), which {cut} right ones exceed" if cut else ""),
     )
+
+
+def family_of(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> Family | None:
+    """The family of the benchmark's scores; None if it has none, as its answers are not published."""
+    items, _, _ = choose(config, _settings_of(config, settings), cache)
+    return _family(config, items) if items[0].answers else None
+
+
+def _family(config: BenchmarkConfig, items: Sequence[Item]) -> Family:
+    if config.metric == "cider":
+        return "captioning"
+    return "vqa" if any(item.images for item in items) else "text"
 
 
 def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache: Path | None = None) -> None:

@@ -14,7 +14,7 @@ from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, machi
 from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import plan_costs
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
+from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, wall_seconds
 from mm1_lab.orchestrate.planning.reasons import known_stages, why_it_does_not_run, why_it_runs
 from mm1_lab.orchestrate.planning.request import Request
@@ -39,14 +39,14 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     plan = make_plan((trial for _, trial in asked), ledger, first.weights)
     check_feasible(plan)
     check_named_prompts(plan, first)
-    too_long = check_world_prompts(plan, first)
+    notes = [check_world_prompts(plan, first), *(check_claims(plan, request) for request in requests)]
     missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
     costs, speeds = (plan_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())
     expected = {one.fingerprint: speeds.seconds(one.stage) for one in sorted(missing, key=_kind)}
     title = ", ".join(variants)
     counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
-    for note in filter(None, (changed_note((trial for _, trial in asked), ledger), too_long)):
+    for note in filter(None, (changed_note((trial for _, trial in asked), ledger), *notes)):
         lines += [note, ""]
     if every_stage:
         lines += [*_every_stage(plan, asked, costs, expected, hardware, ledger), ""]

@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commi
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds
-from mm1_lab.orchestrate.planning.feasible import check_feasible, check_named_prompts, check_world_prompts
+from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, artifacts_of, behind_note
@@ -59,7 +59,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         check_named_prompts(plan, request)
         executor.open(request.scale)  # so that its processes import libraries while this one builds networks
         check_feasible(plan)
-        if note := check_world_prompts(plan, request):
+        for note in filter(None, (check_world_prompts(plan, request), check_claims(plan, request))):
             print(note)
     trials = request.write_manifest()
     work_list = None

@@ -85,8 +85,20 @@ def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return grouped.mean().rename("value").reset_index()
 
 
+def measures_with(benchmark: str, family: str, shots: int) -> list[str]:
+    """The measures that average a benchmark at a number of shots, or that are its score by itself."""
+    one = f"{benchmark} {shots}-shot"
+    if family == "text":
+        return [TEXT_CORE, one]
+    means = [f"{shots}-shot", AVERAGE] if family in PLAIN else []
+    return [*means, f"{family} {shots}-shot", one]
+
+
 def rows_of(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows of a table of scores, by question or by benchmark, that a measure averages."""
+    """The rows of a table of scores, by question or by benchmark, that a measure averages.
+
+    A name is that of a family, or if there is none, of a benchmark.
+    """
     if measure.startswith(f"{CONTENT} "):
         return by_content(rows_of(scores, measure.removeprefix(f"{CONTENT} ")))
     family = scores["family"]
@@ -96,7 +108,7 @@ def rows_of(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
     if measure == AVERAGE:
         return scores[plain]
     name, _, shots = measure.rpartition(" ")
-    chosen = (family == name) | (scores["benchmark"] == name) & ~plain if name else plain
+    chosen = (family == name if (family == name).any() else scores["benchmark"] == name) if name else plain
     return scores[chosen & (scores["shots"] == int(shots.removesuffix("-shot")))]
 
 

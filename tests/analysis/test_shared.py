@@ -1,4 +1,4 @@
-"""Differences are taken over the benchmarks that both arms have."""
+"""Differences are taken over the benchmarks that both arms have, or of one benchmark."""
 
 from dataclasses import replace
 
@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import Claim, claim_row
+from analysis.judging.claims import Claim, claim_row, judge_claims
 from analysis.pages.compare import compare_table
 from analysis.pages.tables import means_table
-from mm1_lab.config import Sweep
+from mm1_lab.config import Contrast, DataIdentity, Sweep
 from tests.analysis.results_folder import study_of
 
 IMPORTED = "imported 0-shot"
@@ -36,3 +36,39 @@ def test_imported_scores_are_compared_over_the_tasks_that_both_arms_have(data_mi
         assert np.isnan(row["estimate"]) and row["reason"] == "no question in common"
     note = next(note for note in means_table(study).notes if "Not comparable" in note)
     assert note.endswith(f"*{IMPORTED}*: base: easy, pope; captions: pope; interleaved: other.")
+
+
+def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None:
+    """A family's name is that of the family; of data of one's own, `compare` has each benchmark too."""
+    arms = {"first": "captions", "second": "base", "expect": "greater"}
+    measures = ("text-vqa 4-shot", "vqa 4-shot", "text-captions 0-shot", "text-core 8-shot")
+    claims = tuple(Contrast(claim=measure, measure=measure, **arms) for measure in measures)  # type: ignore[arg-type]
+    study = study_of(data_mix.model_copy(update={"contrasts": claims}), range(3), arms=("base", "captions"))
+    study = replace(
+        study, scores=study.scores.assign(content=study.scores["score"].where(study.scores["metric"] == "cider") / 2)
+    )
+    scores = study.scores.groupby(["benchmark", "shots", "arm"])["score"].mean()
+    of_the_family = scores.loc[["vqa", "text-vqa", "relation-vqa"], 4].groupby("arm").mean()
+    judged = judge_claims(study).set_index("measure")
+    for measure, benchmark, shots in zip(
+        measures, ("text-vqa", "", "text-captions", "text-core"), (4, 4, 0, 8), strict=True
+    ):
+        means = scores.loc[benchmark, shots] if benchmark else of_the_family
+        assert judged.loc[measure, "estimate"] == pytest.approx(means["captions"] - means["base"])
+        assert judged.loc[measure, "low"] < judged.loc[measure, "estimate"] and judged.loc[measure, "seeds"] == 3
+    content = judged["content"].to_dict()
+    assert content["text-captions 0-shot"] == pytest.approx(judged.loc["text-captions 0-shot", "estimate"] / 2)
+    assert np.isnan([content[measure] for measure in measures if measure != "text-captions 0-shot"]).all()
+
+    own = study.manifest.model_copy(
+        update={"data": DataIdentity(kind="shards", digest="1", tokenizer="bpe", sources=())}
+    )
+    own_study = replace(study, variant=replace(study.variant, manifest=own))
+    more = set(compare_table(own_study, "captions", "base").frame["measure"])
+    more -= set(compare_table(study, "captions", "base").frame["measure"])
+    assert {
+        "text-vqa 0-shot",
+        "text-vqa 4-shot",
+        "text-core 8-shot",
+        "captions 0-shot",
+    } < more and "vqa 0-shot" not in more

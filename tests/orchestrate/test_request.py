@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mm1_lab import lab
 from mm1_lab.cli import main, make_parser
@@ -107,6 +108,44 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(
         assert "Starting Ray" not in printed.out
     assert main(["export", "data_mix", str(tmp_path / "model"), *common]) == 2
     assert "there are no weights for it" in capsys.readouterr().err
+
+
+def test_claims_that_nothing_gives_a_score_for_are_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of benchmarks that are pre-trained or tuned models', of one's own, with pictures or without."""
+    monkeypatch.chdir(tmp_path)
+    data = data_file(tmp_path / "a", 0)
+    for name, more in (("asked", {"images": ["0.png"]}), ("told", {})):
+        line = {"question": "Is it?", "answers": ["yes"], "choices": ["yes", "no"]} | more
+        (data.parent / f"{name}.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    Image.new("RGB", (8, 8)).save(data.parent / "0.png")
+    plain = data.read_text(encoding="utf-8")
+
+    def told(measures: list[str], benchmarks: dict[str, object] | None = None, tuned: str = "") -> str:
+        claims = [f"{{claim: c, first: a, second: b, measure: {one}, expect: less}}" for one in measures]
+        arms = f"{{a: {{data_mix: {{interleaved: 0}}}}, b: {{data_mix: {{interleaved: 0, text: 2}}{tuned}}}}}"
+        text = f"title: t\nrecipe: base\narms: {arms}\ncontrasts: [{', '.join(claims)}]\n"
+        Path("own.yaml").write_text(text, encoding="utf-8")
+        data.write_text(f"{plain}\nbenchmarks: {json.dumps(benchmarks)}\n" if benchmarks else plain, encoding="utf-8")
+        options = ["--data", str(data)] if benchmarks is not None else []
+        assert main(["plan", "own.yaml", "--scale", "smoke", "--set", "evaluate.shots=[0,2]", *options]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        notes = [line for line in lines if line.startswith("note: no benchmark")]
+        return notes[0].removeprefix("note: no benchmark here gives ").partition("; no verdict")[0] if notes else ""
+
+    given = ["0-shot", "content 2-shot", "average", "text-core", "vqa 2-shot", "text-vqa 0-shot", "unparsed %"]
+    assert told(given) == ""
+    assert told(["8-shot", "vqa 4-shot", "8-shot"]) == "8-shot (2 claims), vqa 4-shot (1 claim)"
+    assert told(["chat 0-shot", "0-shot"], tuned=", sft: {}") == "chat 0-shot (1 claim)", "as one arm is not tuned"
+    assert told(["captioning 2-shot", "text-core"], {}) == "text-core (1 claim)"
+    own = {name: {"questions": f"{name}.jsonl", "metric": "exact", "shots": [0]} for name in ("asked", "told")}
+    given = ["vqa 0-shot", "asked 0-shot", "likelihood 0-shot", "asked by likelihood 0-shot", "average"]
+    assert (
+        told([*given, "text-core", "asked 2-shot"], {"asked": own["asked"]})
+        == "text-core (1 claim), asked 2-shot (1 claim)"
+    )
+    assert told([*given, "text-core", "told 0-shot"], own) == ""
 
 
 def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:

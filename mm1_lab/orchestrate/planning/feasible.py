@@ -1,13 +1,17 @@
-"""Checks before anything runs that the missing stages' networks can be built, on torch's meta device (no memory), and
-that their prompts fit."""
+"""Checks before anything runs that the missing stages' networks can be built, on torch's meta device (no memory), that
+their prompts fit, and that claims have scores to come."""
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, NotHere, RequestError, Stage, canonical_json
+from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.results.summary import CONTENT, measures_with
 
 
 def check_feasible(plan: Plan) -> None:
@@ -58,6 +62,55 @@ def check_world_prompts(plan: Plan, request: Request) -> str:
     others = too_long(stages, lambda stage: of_the_world(stage.settings, stage.model.tuned), tokenizer)
     told = "; ".join(one.in_short for one in others)
     return f"note: some prompts are longer than any row of training: {told}" if told else ""
+
+
+def check_claims(plan: Plan, request: Request) -> str:
+    """A note on claims of the sweep about measures that no benchmark of an arm asked for gives; empty if there are
+    none, or if no evaluation is missing."""
+    stages = {trial.arm: trial.evaluation for trial in request.trials}
+    if not (request.sweep.contrasts and _evaluations(plan)):
+        return ""
+    kinds = {stage.model.tuned: stage for stage in stages.values()}
+    given = {tuned: _measures(stage, request.ledger.data_cache) for tuned, stage in kinds.items()}
+    lacking = Counter(
+        one.measure
+        for one in request.sweep.contrasts
+        for own in [{stages[arm].model.tuned for arm in (one.first, one.second) if arm in stages}]
+        if any(one.measure.removeprefix(f"{CONTENT} ") not in given[tuned] for tuned in own)
+    )
+    told = ", ".join(f"{measure} ({counted(count, 'claim')})" for measure, count in lacking.items())
+    return f"note: no benchmark here gives {told}; no verdict on these without imported scores" if told else ""
+
+
+def _measures(stage: EvaluationStage, cache: Path) -> set[str]:
+    """The measures that an evaluation gives, if the questions of its benchmarks have choices."""
+    from mm1_lab.evaluate.benchmarks import CAPTIONED, HELD_OUT
+    from mm1_lab.evaluate.metrics import names_of
+    from mm1_lab.evaluate.named import family_of
+    from mm1_lab.evaluate.world import world_benchmarks
+    from mm1_lab.evaluate.world_chat import chat_benchmarks
+
+    settings, found = stage.settings, list[tuple[str, str, str | None, tuple[int, ...]]]()
+    if stage.data.kind == "world":
+        few = settings.model_copy(update={"questions": 1, "blocks": 1})
+        own = [*world_benchmarks(few), *(chat_benchmarks(few) if stage.model.tuned else ())]
+        found += [(one.name, one.metric, one.family, one.shots_at(settings)) for one in own]
+    elif {*CAPTIONED} & {*stage.data.sources}:
+        found.append((HELD_OUT, "cider", "captioning", settings.shots))
+    for named in stage.benchmarks:
+        family = family_of(named, settings, cache)
+        found.append((named.name, named.metric, family, named.shots or settings.shots))
+    found += [(task.name, "", "text", (task.shots,)) for task in stage.text_tasks]
+    every = {
+        measure
+        for name, metric, family, shots in found
+        if family
+        for one in names_of(name, metric)
+        for kind in (family, "likelihood", "further")
+        for count in shots
+        for measure in measures_with(one, kind, count)
+    }
+    return every | {"unparsed %"}
 
 
 def _evaluations(plan: Plan) -> list[EvaluationStage]:
