@@ -83,7 +83,8 @@ def as_text(cell: object, form: str = ".1f") -> str:
     if pd.isna(cell):  # type: ignore[call-overload]
         return MISSING
     if isinstance(cell, Real):
-        return format(cell, "d" if isinstance(cell, Integral) else form).replace("-", "−")
+        # the last bits of a mean such as 46.95 differ between processors: one would round it up, another down
+        return (format(cell, "d") if isinstance(cell, Integral) else format(round(cell, 9), form)).replace("-", "−")
     return str(cell)
 
 

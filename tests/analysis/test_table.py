@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.pages.tables import losses_table
-from analysis.table import Table, environment, to_latex, to_markdown, to_plain, write_csv, write_tables
+from analysis.table import Table, as_text, environment, to_latex, to_markdown, to_plain, write_csv, write_tables
 
 FRAME = pd.DataFrame(
     {
@@ -159,3 +159,10 @@ def test_names_are_no_html_in_markdown_and_no_option_of_a_line_in_latex() -> Non
     markdown, latex = to_markdown(table), to_latex(table)
     assert not re.search("<[a-z]", markdown) and "| &lt;i>x | < 0.001 |" in markdown
     assert r"{}[draft] \textbar{} 1 & [0, 1]" in latex and "\n{}* & 1" in latex
+
+
+def test_last_bits_that_differ_between_processors_do_not_change_a_rounded_number() -> None:
+    near = [np.nextafter(46.95, 0), 46.95, np.nextafter(46.95, 100)]
+    assert len({f"{value:.1f}" for value in near}) == 2
+    assert len({as_text(value) for value in near}) == 1
+    assert as_text(-0.05) == as_text(np.nextafter(-0.05, 0)) and as_text(np.int64(7)) == "7"
