@@ -31,8 +31,18 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
     for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         assert path.name != "README.md" or text.count("\n") <= 150
-        for link in re.findall(r"\]\(([^)#]+)\)", text):
-            assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link}"
+        links = re.findall(r"\]\(([^)]+)\)", text)
+        for link in (link for link in links if "://" not in link):
+            file, _, anchor = link.partition("#")
+            target = path.parent / file if file else path
+            assert target.exists(), f"{path.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{path.name}: {link}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() -> None:
