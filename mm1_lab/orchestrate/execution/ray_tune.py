@@ -59,9 +59,7 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's state is not used; commands resume from the ledger
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-OWN_SETTINGS = {
-    "RAY_AUTH_MODE": "token",  # Ray listens on all interfaces; clients without the token are refused
-}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 class RayTune(Executor):
@@ -78,60 +76,71 @@ class RayTune(Executor):
     def open(self, scale: Scale) -> None:
         if self.slots:
             return
-        if self.address is None and "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+        before = signal.getsignal(signal.SIGTERM)
+        if self.address is None:
+            self._start(scale)
+        else:
+            self._join(self.address, scale.resources)
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.slots = _slots(scale.resources, nodes, self.address is not None)
+
+    def _start(self, scale: Scale) -> None:
+        """Starts a Ray on this machine for this command. Raises RequestError if that fails."""
+        if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
             raise RequestError(
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
                 "`import ray`, or run without Ray (--inline)"
             )
-        print(f"Joining the Ray cluster at {self.address} …" if self.address else "Starting Ray …", flush=True)
-        if self.address is None:
-            self.code = Path(mkdtemp(prefix="mm1-lab-"))
-            # so that edits to the package do not change a running sweep
-            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
-        variables = _worker_environment(scale.resources, self.code or PACKAGE.parent)
-        os.environ.update(SETTINGS | variables)
-        if self.address is None:
-            os.environ.update(OWN_SETTINGS)
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        print("Starting Ray …", flush=True)
+        self.code = Path(mkdtemp(prefix="mm1-lab-"))
+        # so that edits to the package do not change a running sweep
+        shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+        os.environ.update(SETTINGS | _worker_environment(scale.resources, self.code))
+        os.environ["RAY_AUTH_MODE"] = "token"  # Ray listens on all interfaces; clients without the token are refused
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray  # reads RAY_AUTH_MODE when it is imported
 
-        before = signal.getsignal(signal.SIGTERM)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if self.address is None:
-            # Without reuse, each task has a fresh process and stages are long, so preloading gains little; it only
-            # makes sure that the package is found before Ray puts the working directory in front of PYTHONPATH.
-            idle_workers = {
-                "preload_python_modules": [PRELOADED if scale.reuse_processes else PACKAGE.name],
-                "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune reserves their CPUs
-            }
-            left_out: dict[str, Any] = dict.fromkeys(LEFT_OUT, lambda node, **settings: None)
-            try:
-                with mock.patch.multiple("ray._private.node.Node", create=True, **left_out):
-                    ray.init(
-                        address="local",
-                        num_cpus=machine_cpus(),
-                        include_dashboard=False,
-                        object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
-                        _node_ip_address="127.0.0.1",  # not the network's, which a laptop may leave
-                        _system_config=idle_workers,
-                        **quiet,
-                    )
-            except Exception as error:  # Ray raises nothing narrower if one of its processes dies meanwhile
-                text = f"Ray did not start ({first_line(error)}); run the same command again, or without Ray (--inline)"
-                raise RequestError(text) from None
-            threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
-        else:
-            del variables["PYTHONPATH"]  # the code travels with the job
-            there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
-            _check_answers(self.address)
-            try:
-                ray.init(address=self.address, runtime_env=there, **quiet)
-            except (ConnectionError, ValueError) as error:
-                nothing = f"--address {self.address}: there is no Ray cluster that can be joined"
-                raise RequestError(f"{nothing} ({error})") from None
-        signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.slots = _slots(scale.resources, nodes, self.address is not None)
+        # Without reuse, each task has a fresh process and stages are long, so preloading gains little; it only
+        # makes sure that the package is found before Ray puts the working directory in front of PYTHONPATH.
+        idle_workers = {
+            "preload_python_modules": [PRELOADED if scale.reuse_processes else PACKAGE.name],
+            "idle_worker_killing_time_threshold_ms": 600_000,  # or Ray ends them when Tune reserves their CPUs
+        }
+        left_out: dict[str, Any] = dict.fromkeys(LEFT_OUT, lambda node, **settings: None)
+        try:
+            with mock.patch.multiple("ray._private.node.Node", create=True, **left_out):
+                ray.init(
+                    address="local",
+                    num_cpus=machine_cpus(),
+                    include_dashboard=False,
+                    object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
+                    _node_ip_address="127.0.0.1",  # not the network's, which a laptop may leave
+                    _system_config=idle_workers,
+                    **QUIET,
+                )
+        except Exception as error:  # Ray raises nothing narrower if one of its processes dies meanwhile
+            text = f"Ray did not start ({first_line(error)}); run the same command again, or without Ray (--inline)"
+            raise RequestError(text) from None
+        threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
+
+    def _join(self, address: str, resources: Resources) -> None:
+        """Joins a running cluster. Raises RequestError if there is none."""
+        print(f"Joining the Ray cluster at {address} …", flush=True)
+        variables = _worker_environment(resources, PACKAGE.parent)
+        os.environ.update(SETTINGS | variables)
+        import ray
+
+        del variables["PYTHONPATH"]  # the code travels with the job
+        there = {"env_vars": variables, "py_modules": [os.fspath(PACKAGE)]}
+        _check_answers(address)
+        try:
+            ray.init(address=address, runtime_env=there, **QUIET)
+        except (ConnectionError, ValueError) as error:
+            nothing = f"--address {address}: there is no Ray cluster that can be joined"
+            raise RequestError(f"{nothing} ({error})") from None
 
     def at_once(self, scale: Scale) -> int:
         """On this machine without starting Ray; the nodes of a cluster have to be asked."""
