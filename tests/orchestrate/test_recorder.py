@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, Trial
@@ -25,13 +26,15 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.sweeping import work_through
 from mm1_lab.orchestrate.tracking import dashboard
 from mm1_lab.orchestrate.tracking.dashboard import pages
-from mm1_lab.orchestrate.tracking.mlflow_contents import curves
+from mm1_lab.orchestrate.tracking.mlflow_contents import curves, parameters
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, behind_note, sync
 from mm1_lab.orchestrate.tracking.mlflow_runs import NOTE, VIEW, SweepRuns
 from mm1_lab.orchestrate.tracking.mlflow_store import connect
-from mm1_lab.results import HeldOutRow, Ledger, ScoreRow
+from mm1_lab.results import HeldOutRow, Ledger, Manifest, ScoreRow
 from mm1_lab.results.manifest import read_manifest
+from tests import pretrained as saved
 from tests.conftest import REPOSITORY
+from tests.data.conftest import Files
 
 DATABASE = Path("results/local/mlflow.db")
 
@@ -83,6 +86,36 @@ def runs_of(request: Request) -> tuple[Any, dict[str, Any]]:
     runs = client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
     assert len({run.info.run_name for run in runs}) == len(runs), "a run is there twice"
     return client, {run.info.run_name: run for run in runs}
+
+
+def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(tmp_path: Path) -> None:
+    """Frozen parts and instruction tuning too; nothing is said of captions and pre-training that there were not."""
+    files, tower = Files(tmp_path), saved.save_encoder("clip", tmp_path / "clip")
+    files.captions("captions.tar", range(40))
+    files.jsonl("text.jsonl", [files.prose(30, n) for n in range(40)])
+    talk = {"image": "1.png", "conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Ho."}]}
+    (tmp_path / "talks.json").write_text(json.dumps([talk] * 40), encoding="utf-8")
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    talks = {"talks": {"files": "talks.json"}}
+    data = files.yaml(captions="captions.tar", text="text.jsonl", instructions=talks)
+    sft = {"frozen": ["encoder", "connector"], "mixture": {"talks": 2}}
+    arms: dict[str, Any] = {"base": {}, "frozen": {"frozen": ["decoder"]}, "tuned": {"sft": sft}}
+    arms |= {"clip": {"encoder": {"size": str(tower)}, "resolution": "native", "sft": {"resolution": 378}}}
+    mixed = {arm: change | {"data_mix": {"interleaved": 0}} for arm, change in arms.items()}
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps({"title": "t", "recipe": "base", "arms": mixed}), encoding="utf-8")
+    settings = ("evaluate.shots=[0]", "resolutions.378=28")
+    request = load_request(path, "smoke", settings=settings, data=data, results=tmp_path / "results")
+    manifest = Manifest(variant="own", sweep=request.sweep, scale="smoke", data=request.data, data_name="d")
+    found = {}
+    for trial in request.trials:
+        recipe, config = (one.model_dump(mode="json") for one in (trial.recipe, trial.evaluation))
+        found[trial.arm] = parameters(manifest, [(trial.arm, 0)], recipe, config)
+    assert found["base"]["data_mix"] == "captions 5 / interleaved 0 / text 1" and "frozen" not in found["base"]
+    assert found["frozen"]["frozen"] == "decoder" and found["base"]["encoder"] == "ViT-L, dfn+vecap"
+    assert found["tuned"]["sft.frozen"] == "encoder, connector" and found["tuned"]["sft.mixture"] == "talks 2"
+    assert found["tuned"]["encoder"] == "ViT-L, dfn+vecap" and found["tuned"]["sft.views"] == "1"
+    assert found["clip"]["encoder"] == str(tower) and found["clip"]["sft.resolution"] == "378"
 
 
 def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Request) -> None:

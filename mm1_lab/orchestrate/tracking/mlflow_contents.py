@@ -27,16 +27,25 @@ def listed(names: Names) -> str:
 def parameters(
     manifest: Manifest, names: Names, recipe: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, str]:
-    """A trial's recipe in the paper's units, or the model that is tuned, and the resolved learning rate."""
-    if start := (recipe.get("sft") or {}).get("start"):
-        values = {"start": start}
-    else:
+    """A trial's recipe in the paper's units, or the model that is tuned, and the resolved learning rate.
+
+    Of instruction tuning, and of the parts that are not trained, what is set.
+    """
+    tuning = recipe.get("sft") or {}
+    values: dict[str, Any] = {
+        f"sft.{name}": _words(value) for name, value in tuning.items() if value not in (None, [], {})
+    }
+    if "sft.start" not in values:
         mix, encoder = dict(recipe["data_mix"]), recipe["encoder"]
-        synthetic = f", synthetic {100 * mix.pop('synthetic_share'):g} % of captions"
+        share, sources = mix.pop("synthetic_share"), manifest.data.sources
+        has_share = "synthetic" in sources and "synthetic" not in mix
+        synthetic = f", synthetic {100 * share:g} % of captions" * has_share
         plain = ("resolution", "connector", "image_tokens", "decoder", "steps", "images")
-        values = {name: recipe[name] for name in plain}
+        values |= {name: recipe[name] for name in plain}
+        values |= {"frozen": _words(recipe["frozen"])} if recipe.get("frozen") else {}
         loss = [encoder["loss"]] * (encoder.get("loss", "contrastive") != "contrastive")
-        values["encoder"] = ", ".join([encoder["size"], encoder["data"], *loss])
+        made = config["model"].get("model", config["model"])["encoder"]  # of a tuned model, the one that it starts from
+        values["encoder"] = ", ".join([encoder["size"], *([] if "family" in made else [encoder["data"], *loss])])
         values["data_mix"] = " / ".join(f"{name} {weight:g}" for name, weight in mix.items()) + synthetic
     values |= {
         "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
@@ -46,6 +55,13 @@ def parameters(
         "data": manifest.data_name,
     }
     return {name: str(value) for name, value in values.items()}
+
+
+def _words(value: Any) -> Any:
+    """A field's value in words: `encoder, decoder`, `mine 1 / other 2`."""
+    if isinstance(value, dict):
+        return " / ".join(f"{name} {weight:g}" for name, weight in value.items())
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def curves(path: Path) -> list[Point]:
