@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -119,14 +120,33 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
     Raises RequestError.
     """
     file = SweepFile.parse(read_yaml(path), str(path))
-    if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
-        raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
+    base = _read_base(file, path, further)
+    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in _changes(file, path).items()}
+    for contrast in file.contrasts:
+        if contrast.first == contrast.second:
+            raise RequestError(f"{path}: contrast {contrast.claim!r} compares {contrast.first!r} with itself")
+    named = [(f"panel {label!r} shows", arm) for label, panel in file.panels.items() for arm in panel.arms.values()]
+    named += [(f"contrast {one.claim!r} names", arm) for one in file.contrasts for arm in (one.first, one.second)]
+    for what, arm in named:
+        if arm not in arms:
+            raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
+    values = file.model_dump(exclude={"recipe", "arms", "grid"})
+    return Sweep(name=path.stem, base=base, arms=arms, **values)
+
+
+def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
     folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
     recipe_path = next((one for folder in folders if (one := folder / f"{file.recipe}.yaml").exists()), None)
     if recipe_path is None:
         known = sorted({one.stem for folder in folders for one in folder.glob("*.yaml")})
         raise RequestError(f"{path}: there is no recipe {file.recipe!r}{nearest(file.recipe, known)}")
-    base = Recipe.parse(read_yaml(recipe_path), str(recipe_path))
+    return Recipe.parse(read_yaml(recipe_path), str(recipe_path))
+
+
+def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
+    """What each arm changes, by name: those of the file, then the cells of its grid."""
+    if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
+        raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
     changes = dict(file.arms)
     for cell in product(*file.grid.values()) if file.grid else ():
         if (name := " ".join(map(str, cell))) in changes:
@@ -134,20 +154,7 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
         changes[name] = dict(zip(file.grid, cell, strict=True))
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
-    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
-    for label, panel in file.panels.items():
-        for arm in panel.arms.values():
-            if arm not in arms:
-                raise RequestError(f"{path}: panel {label!r} shows an unknown arm {arm!r}{nearest(arm, arms)}")
-    for contrast in file.contrasts:
-        if contrast.first == contrast.second:
-            raise RequestError(f"{path}: contrast {contrast.claim!r} compares {contrast.first!r} with itself")
-        for arm in (contrast.first, contrast.second):
-            if arm not in arms:
-                where = f"{path}: contrast {contrast.claim!r}"
-                raise RequestError(f"{where} names an unknown arm {arm!r}{nearest(arm, arms)}")
-    values = file.model_dump(exclude={"recipe", "arms", "grid"})
-    return Sweep(name=path.stem, base=base, arms=arms, **values)
+    return changes
 
 
 def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
