@@ -39,6 +39,8 @@ TITLES = {
     "choice by likelihood": "choice by\nlikelihood",
 }
 """Titles of columns that take two lines."""
+LONGEST_TICKS = 14
+"""Characters of sources' names beside each other that a column holds."""
 OWN_SCALE = "MM1's are of its own benchmarks and sizes: compare their order with ours, not their height."
 
 
@@ -149,7 +151,9 @@ def _column(axis: Axes, study: Study, panel: Panel, measures: Sequence[str]) -> 
         if not np.isnan(heights).all():
             axis.plot(reach if alone else places, heights * 2 if alone else heights, color=GREY, linestyle=style, lw=1)
     ticks = list(measures) if by_loss else [m.split()[-1].removesuffix("-shot") for m in measures]
-    axis.set_xticks([] if alone else places, [] if alone else ticks)
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    too_long = by_loss and len("".join(ticks)) > LONGEST_TICKS
+    axis.set_xticks([] if alone else places, [] if alone else ticks, **slanted if too_long else {})
     axis.set_xlim(*reach)
     axis.margins(y=0.1)
 

@@ -359,6 +359,11 @@ def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep, monkeypatc
     assert all(len(axis.lines) and axis.get_ylim() != (0.0, 1.0) for axis in axes)
     heights = {float(y) for line in axes[0].get_lines() for y in np.atleast_1d(line.get_ydata())}
     assert {0.75, 1.5} <= heights
+    assert {text.get_rotation() for text in axes[0].get_xticklabels()} == {0.0}
+    more = [study.held_out.assign(source=name) for name in ("interleaved", "charts")]
+    draw_scores(replace(study, held_out=pd.concat([study.held_out, *more])), tmp_path / "figure")
+    labels = drawn[1].axes[0].get_xticklabels()
+    assert len(labels) == 4 and {text.get_rotation() for text in labels} == {45.0}, "beside each other they overlap"
 
 
 def test_ranges_are_shared_and_the_papers_numbers_have_an_axis_of_their_own(
