@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from mm1_lab.config.errors import RequestError, nearest
@@ -100,6 +101,7 @@ class PartsResolver:
     def encoder_stage(self, recipe: EncoderRecipe) -> EncoderStage:
         """The encoder's pre-training, preceded by that at its first resolution if it has one."""
         scale, resolution, sources = self.scale, self.recipe.resolution, self.data.sources
+        size = look_up("encoder", recipe.size, scale.encoders, scale.pretrained_encoders)
         if resolution == "native":
             raise RequestError("resolution `native` requires a pre-trained encoder; give a number of pixels")
         if recipe.loss != "none" and not {"captions", "synthetic"} & set(sources):
@@ -111,7 +113,7 @@ class PartsResolver:
         steps = steps_of(scale.encoder, scale.short_encoder if recipe.schedule == "short" else 1)
         stage = EncoderStage(
             **self.shared,
-            size=look_up("encoder", recipe.size, scale.encoders, scale.pretrained_encoders),
+            size=size,
             patch=scale.patch,
             image_size=look_up("resolution", recipe.first_resolution or resolution, scale.resolutions),
             synthetic_share=scale.encoder.synthetic_share if dense else 0.0,
@@ -142,6 +144,8 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     known = [str(name) for table in tables for name in table]
     # numbers with digits alike are not near each other: by spelling, 378 is as near to 337 as 336 is
     hint = nearest(key, known) if isinstance(key, str) else f"; known: {', '.join(known)}"
+    if what in ("encoder", "decoder") and Path(str(key)).is_dir():
+        hint = f"; to mean the folder, write ./{key}"
     raise RequestError(f"this scale has no {what} {key!r}{hint}")
 
 

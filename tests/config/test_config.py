@@ -307,6 +307,22 @@ def test_an_impossible_combination_is_refused(
     assert message in str(error.value)
 
 
+def test_a_model_s_folder_is_written_with_a_slash(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a name without one is the scale's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    scale = load_scale("mini", SWEEPS / "scales")
+    for change, what in (
+        ({"decoder": "mine"}, "decoder"),
+        ({"encoder": {"size": "mine"}, "resolution": "native"}, "encoder"),
+    ):
+        recipe = Recipe.model_validate({**sweep.base.model_dump(), **change})
+        with pytest.raises(RequestError, match=f"no {what} 'mine'; to mean the folder, write ./mine"):
+            resolve("base", recipe, scale, 0, WORLD)
+
+
 class Ready:
     """A tower whose patches do not cover its pictures, and a decoder of 2048 positions."""
 
