@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.judging.difference import Difference, Weights
 from analysis.judging.sequential import over_looks
 from analysis.judging.statements import STATEMENTS, Evidence, Verdict, p_columns, p_values, say
 from analysis.paper import PaperNumber, combine_numbers
 from analysis.runs import finished_looks, mixes_machines
 from analysis.seeds import seed_columns, seeds_needed, smallest_difference
-from analysis.shared import on_common_benchmarks
-from analysis.statistics import UNKNOWN, Floats, Interval, moderated, one_sample
+from analysis.statistics import UNKNOWN, Interval
 from analysis.study import Study
 from mm1_lab.config import Contrast, Expectation
 from mm1_lab.results.summary import CONTENT
@@ -40,9 +40,6 @@ BY_CONTENT = (
     *("without_floor", "without_floor_low", "without_floor_high"),
 )
 """The columns of a contrast that stand in its row by content too, as `content_…`."""
-
-Weights = Mapping[tuple[str, str], float]
-"""A weighted sum of scores, by (arm, measure)."""
 
 
 @dataclass(frozen=True)
@@ -127,44 +124,30 @@ def grounds(study: Study, failed: Sequence[str]) -> str:
 
 def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
-    whole, (study, over) = study, on_common_benchmarks(study, claim.weights)
-    claim = replace(claim, detail=f"{claim.detail}, {over}") if over else claim
-    values, seeds = per_seed(study, claim.weights)
-    over_seeds = interval_over_seeds(study, claim.weights, values, seeds)
-    over_questions = study.over_questions(claim.weights, seeds) if seeds else None
-    found = over_seeds or over_questions
+    difference = Difference(study, claim.weights)
+    claim = replace(claim, detail=f"{claim.detail}, {difference.over}") if difference.over else claim
+    common, over_seeds, over_questions = difference.study, difference.over_seeds, difference.over_questions
     p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
     now = {}
-    if study.manifest.looks and over_seeds:
+    if common.manifest.looks and over_seeds:
         now = {f"now_{name}": one for name, one in p.items()}
-        p = _over_looks(study, claim, values, seeds)
+        p = _over_looks(difference, claim)
         reason = reason or ("" if p else "before the first look")
     row = row_of(
         claim,
-        sweep=study.sweep.name,
-        found=found,
-        interval="seeds" if over_seeds else "questions" if found else "",
-        seeds=seed_columns(seeds, study.manifest.in_world),
-        paper=paper_difference(study, claim.weights),
+        sweep=common.sweep.name,
+        found=difference.found,
+        interval=difference.unit,
+        seeds=seed_columns(difference.seeds, common.manifest.in_world),
+        paper=paper_difference(common, claim.weights),
         p=p,
-        reason=reason or ("" if over_seeds else "one seed" if found else _lacking(whole, claim.weights)),
+        reason=reason or difference.lacking,
     )
     if over_questions:
         row |= {"low_questions": over_questions.low, "high_questions": over_questions.high}
     if over_seeds:
         row["smallest_difference"] = smallest_difference(over_seeds)
-    return row | now | {"mixes_machines": mixes_machines(study, (arm for arm, _ in claim.weights))}
-
-
-def _lacking(study: Study, weights: Weights) -> str:
-    """Why there is no difference."""
-    merged = _merged(study, weights)
-    if not any(merged.values()):
-        return "the same trials"
-    seeds = [{seed for one, seed in study.trial_values(measure) if one == arm} for arm, measure in merged]
-    if not all(seeds):
-        return "no scores"
-    return "no question in common" if set.intersection(*seeds) else "no seed in common"
+    return row | now | {"mixes_machines": mixes_machines(common, (arm for arm, _ in claim.weights))}
 
 
 def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
@@ -181,25 +164,20 @@ def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
 
 def columns_without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
     """The columns of a claim's difference in `kept`, the study without kinds of question on the floor."""
-    found = None
-    if kept is not None:
-        kept, _ = on_common_benchmarks(kept, claim.weights)
-        values, seeds = per_seed(kept, claim.weights)
-        found = interval_over_seeds(kept, claim.weights, values, seeds)
-        found = found or (kept.over_questions(claim.weights, seeds) if seeds else None)
-    found = found or UNKNOWN
+    found = (Difference(kept, claim.weights).found if kept else None) or UNKNOWN
     return {"without_floor": found.estimate, "without_floor_low": found.low, "without_floor_high": found.high}
 
 
-def _over_looks(study: Study, claim: Claim, values: Floats, seeds: Sequence[int]) -> dict[str, float]:
+def _over_looks(difference: Difference, claim: Claim) -> dict[str, float]:
     """The p of each possible statement over the looks that the study has finished; empty before the first.
 
     A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
     """
+    study = difference.study
     looks, tests, before = study.manifest.looks, list[dict[str, float]](), 1
     for look in finished_looks(study):
-        count = sum(seed in study.seeds[:look] for seed in seeds)  # both are sorted
-        new = interval_over_seeds(study, claim.weights, values[:count], seeds[:count]) if count > before else None
+        count = sum(seed in study.seeds[:look] for seed in difference.seeds)  # both are sorted
+        new = difference.over_first(count) if count > before else None
         tests.append(p_values(claim.expect, claim.margin, new, claim.size) if new else {})
         before = max(before, count)
     names = dict.fromkeys(name for test in tests for name in test)
@@ -223,38 +201,6 @@ def row_of(
     row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan}
     row |= {**seeds, "mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
     return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged"}
-
-
-def per_seed(study: Study, weights: Weights) -> tuple[Floats, list[int]]:
-    """The weighted sum within each seed that has all scores, and these seeds; empty if the arms are the same trials."""
-    merged = _merged(study, weights)
-    known = {measure: study.trial_values(measure) for _, measure in merged}
-    seeds = [seed for seed in study.seeds if all((arm, seed) in known[measure] for arm, measure in merged)]
-    if not any(merged.values()):
-        return np.zeros(0), []
-    values = [sum(w * known[measure][arm, seed] for (arm, measure), w in merged.items()) for seed in seeds]
-    return np.array(values), seeds
-
-
-def _merged(study: Study, weights: Weights) -> dict[tuple[str, str], float]:
-    """The weights, added up over arms that are the same trials."""
-    merged: dict[tuple[str, str], float] = {}
-    for (arm, measure), weight in weights.items():
-        key = study.representative(arm), measure
-        merged[key] = merged.get(key, 0.0) + weight
-    return merged
-
-
-def interval_over_seeds(study: Study, weights: Weights, values: Floats, seeds: Sequence[int]) -> Interval | None:
-    """A moderated t interval for a pair of arms at one measure, an ordinary t interval for anything else."""
-    measures = {measure for _, measure in weights}
-    if sorted(weights.values()) != [-1.0, 1.0] or len(measures) > 1:
-        return one_sample(values)
-    known = study.trial_values(next(iter(measures)))
-    left_out = {study.representative(arm) for arm, _ in weights} | set(study.controls)
-    others = [arm for arm in study.scored if arm not in left_out and all((arm, seed) in known for seed in seeds)]
-    pool = [[known[arm, seed] for seed in seeds] for arm in others]
-    return moderated(values, np.array(pool).reshape(len(others), len(seeds)))
 
 
 def needed(row: Mapping[Any, Any], family: int = 1) -> float:

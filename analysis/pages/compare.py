@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.judging.claims import Claim, claim_row
+from analysis.judging.difference import Difference
 from analysis.seeds import seeds_text
-from analysis.shared import on_common_benchmarks
+from analysis.statistics import UNKNOWN
 from analysis.study import Study
 from analysis.table import Table, as_text
 from mm1_lab.config import RequestError, nearest
 
 UNITS = {"seeds": "seeds", "questions": "questions, conditional on these models"}
-"""What an interval is over, by a claim's `interval`."""
+"""What an interval is over, by a difference's `unit`."""
 
 
 def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
@@ -33,18 +33,17 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
     rows, units, seeds = [], dict[str, None](), set[int]()
     for measure in (*study.measures, *study.content_measures, *study.own_benchmarks):
         weights = {(first, measure): 1.0, (second, measure): -1.0}
-        row = claim_row(study, Claim("", "", weights, measure, "greater"))
-        common, over = on_common_benchmarks(study, weights)
+        difference = Difference(study, weights)
+        common, found = difference.study, difference.found or UNKNOWN
         values = (common.seed_values(common.representative(arm), measure) for arm in (first, second))
-        units |= {UNITS[row["interval"]]: None} if row["interval"] else {}
-        seeds |= {int(seed) for seed in row["seed_list"].split()}
-        interval = f"[{as_text(row['low'])}, {as_text(row['high'])}]"
+        units |= {UNITS[difference.unit]: None} if difference.unit else {}
+        seeds |= set(difference.seeds)
         rows.append(
             (
-                f"{measure}, {over}" if over else measure,
+                f"{measure}, {difference.over}" if difference.over else measure,
                 *(np.mean(own) if own else None for own in values),
-                row["estimate"],
-                interval,
+                found.estimate,
+                f"[{as_text(found.low)}, {as_text(found.high)}]",
             )
         )
     over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import interval_over_seeds, per_seed
+from analysis.judging.difference import Difference
 from analysis.proxies import Paired, accuracy, accuracy_table, pair_arms
 from analysis.redraw import draw
 from mm1_lab.config import Sweep
@@ -65,10 +65,10 @@ def test_pairs_are_apart_where_their_moderated_interval_leaves_out_0(data_mix: S
     pairs = pair_arms(study).pairs.set_index(["measure", "first", "second"])
     for measure, first, second in [("0-shot", "captions", "interleaved"), ("8-shot", "captions", "captions-66")]:
         weights = {(first, measure): 1.0, (second, measure): -1.0}
-        values, seeds = per_seed(study, weights)
-        found = interval_over_seeds(study, weights, values, seeds)
+        difference = Difference(study, weights)
+        found = difference.over_seeds
         row = pairs.loc[(measure, first, second)]
-        assert row["differences"] == pytest.approx(values)
+        assert row["differences"] == pytest.approx(difference.values)
         assert row["apart"] == bool(found and (found.low > 0 or found.high < 0))
 
 
