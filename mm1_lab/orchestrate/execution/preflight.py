@@ -53,14 +53,8 @@ Ask = Callable[[Question], Mapping[str, Answer]]
 
 def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> None:
     """Raises RequestError, naming the node and the path or library, if a node cannot run the tasks like this one."""
-    needed = {path for path in (context.data_path, context.parts, context.tokenizer) if path} | set(data_files(context))
-    for task in tasks.values():
-        for stage in task.stages:
-            parts = [part for needed_stage in stage.chain() for part in needed_stage.__dict__.values()]
-            needed |= {Path(part.folder) for part in parts if isinstance(part, PretrainedModel)}
     shared = (context.results.absolute(), context.store.absolute())
-    visible = tuple(sorted(path.absolute() for path in needed if path.exists()))  # shipped parts need not be
-    question = Question(secrets.token_hex(8), shared, visible)
+    question = Question(secrets.token_hex(8), shared, _needed(context, tasks))
     folders = [folder / FOLDER / question.nonce for folder in shared]
     try:
         for folder in folders:
@@ -68,21 +62,34 @@ def check_nodes(ask: Ask, context: WorkerContext, tasks: Mapping[str, Task]) -> 
             (folder / "driver").write_text(question.nonce, encoding="utf-8")
         own = software()
         for node, answer in ask(question).items():
-            if answer.unseen:
-                raise RequestError(
-                    f"node {node} does not see {answer.unseen[0]}, or cannot write there; every node needs it "
-                    "under this path (on a shared file system), see docs/cluster.md"
-                )
-            for folder in folders:
-                if not (folder / answer.wrote).exists():
-                    raise RequestError(f"node {node} has a {folder.parents[1]} of its own; it must be a shared folder")
-            for name, version in own.items():
-                if answer.software.get(name) != version:
-                    there = answer.software.get(name, "none")
-                    raise RequestError(f"node {node} has {name} {there}, but here it is {version}; install the same")
+            _check(node, answer, folders, own)
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _needed(context: WorkerContext, tasks: Mapping[str, Task]) -> tuple[Path, ...]:
+    """The files and folders that the tasks read and that are there; shipped parts need not be."""
+    needed = {path for path in (context.data_path, context.parts, context.tokenizer) if path} | set(data_files(context))
+    for stage in (one for task in tasks.values() for last in task.stages for one in last.chain()):
+        needed |= {Path(part.folder) for part in stage.__dict__.values() if isinstance(part, PretrainedModel)}
+    return tuple(sorted(path.absolute() for path in needed if path.exists()))
+
+
+def _check(node: str, answer: Answer, folders: Iterable[Path], own: Mapping[str, str]) -> None:
+    """Compares a node's answer with this machine: `folders` hold what the driver wrote, `own` is its `software`."""
+    if answer.unseen:
+        raise RequestError(
+            f"node {node} does not see {answer.unseen[0]}, or cannot write there; every node needs it "
+            "under this path (on a shared file system), see docs/cluster.md"
+        )
+    for folder in folders:
+        if not (folder / answer.wrote).exists():
+            raise RequestError(f"node {node} has a {folder.parents[1]} of its own; it must be a shared folder")
+    for name, version in own.items():
+        if answer.software.get(name) != version:
+            there = answer.software.get(name, "none")
+            raise RequestError(f"node {node} has {name} {there}, but here it is {version}; install the same")
 
 
 def data_files(context: WorkerContext) -> Iterator[Path]:
