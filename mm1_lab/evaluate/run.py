@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, cut_answer, generate
 from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
-from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.shared_prefix import LOGITS
 from mm1_lab.evaluate.text_tasks import ask_text_tasks
@@ -141,28 +140,35 @@ class Answering:
         return _of_all_blocks(benchmark, lambda own: self._answer_blocks(benchmark, shots, own))
 
     def _answer_blocks(self, benchmark: Benchmark, shots: int, blocks: Sequence[int]) -> list[list[Answer]]:
-        asked = [[(question, *question.rotated) for question in benchmark.blocks[block]] for block in blocks]
-        groups = []
-        for block, questions in zip(blocks, asked, strict=True):
-            prompts = tuple(self._writer.question(one) for orders in questions for one in orders)
-            shown = tuple(
-                (self._writer.answer(one, one.shown, benchmark.stop[0]),) if order == 0 and one.shown else ()
-                for orders in questions
-                for order, one in enumerate(orders)
-            )
-            groups.append(Group(self._writer.prefix(benchmark, block, shots), prompts, shown))
+        groups = [self._group(benchmark, shots, block) for block in blocks]
         limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
         texts, logs = generate(self._embedder, groups, self._tokenizer, *limits)
-        given = zip(chain(*texts), chain(*logs), chain(*(group.answers for group in groups)), strict=True)
-        answers: list[list[Answer]] = []
-        for questions in asked:
-            answers.append([])
-            for orders in questions:
-                said, logs_of, shown = zip(*islice(given, len(orders)), strict=True)
-                text = "\n".join(cut_answer(one, benchmark.stop) for one in said)
-                means = [math.exp(log / len(ids)) for log, ids in zip(logs_of[0], shown[0], strict=True)]
-                answers[-1].append(Answer(text, means[0] if means else None))
-        return answers
+        asked = zip((benchmark.blocks[block] for block in blocks), groups, texts, logs, strict=True)
+        return [_answers(benchmark, *one) for one in asked]
+
+    def _group(self, benchmark: Benchmark, shots: int, block: int) -> Group:
+        """The prompts of a block: each question in every order of its choices, its `shown` answer with the first."""
+        prompts: list[Segment] = []
+        shown: list[tuple[tuple[int, ...], ...]] = []
+        for question in benchmark.blocks[block]:
+            answer = (self._writer.answer(question, question.shown, benchmark.stop[0]),) if question.shown else ()
+            prompts += map(self._writer.question, (question, *question.rotated))
+            shown += [answer, *[()] * len(question.rotated)]
+        return Group(self._writer.prefix(benchmark, block, shots), tuple(prompts), tuple(shown))
+
+
+def _answers(
+    benchmark: Benchmark, questions: Sequence[Question], group: Group, texts: list[str], logs: list[list[float]]
+) -> list[Answer]:
+    """The answers to the questions of a block, from what `generate` returned for its prompts."""
+    answers, at = [], 0
+    for question in questions:
+        end = at + 1 + len(question.rotated)
+        text = "\n".join(cut_answer(one, benchmark.stop) for one in texts[at:end])
+        probability = math.exp(logs[at][0] / len(group.answers[at][0])) if question.shown else None
+        answers.append(Answer(text, probability))
+        at = end
+    return answers
 
 
 def _of_all_blocks(benchmark: Benchmark, answer: Callable[[Sequence[int]], list[list[Answer]]]) -> list[Answer]:
