@@ -15,7 +15,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
-from tests.pretrained import save_encoder
+from tests.pretrained import save_decoder, save_encoder
 
 LAW = {"coefficients": {"ln N": -0.4, "constant": 0.5}}
 
@@ -161,6 +161,25 @@ def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:
     assert isinstance(rate, float) and rate > 0
     with pytest.raises(RequestError, match=r"there is no .*lr_law,data=data-\w{6}/law.json yet"):
         ask(tmp_path, b, "follows", "x")
+
+
+def test_a_law_beside_a_decoder_with_a_tokenizer_of_its_own_is_of_data_that_name_it(tmp_path: Path) -> None:
+    """A search trains its decoders, on the tokens that the data file says."""
+    make_place(tmp_path)
+    decoder, data = save_decoder("llama", tmp_path / "llama"), data_file(tmp_path / "a", 0)
+    sweep = tmp_path / "sweeps" / "follows.yaml"
+    arms = [f"{arm}, data_mix: {{interleaved: 0}}}}" for arm in ("x: {learning_rate: law", f"y: {{decoder: {decoder}")]
+    sweep.write_text(f"title: t\nrecipe: base\narms: {{{', '.join(arms)}}}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match=rf"yet; write `tokenizer: {decoder}` into {data}, .* and fit the law for"):
+        ask(tmp_path, data, "follows", "x")
+    data.write_text(f"{data.read_text(encoding='utf-8')}\ntokenizer: {decoder}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="yet; fit the law for this scale"):
+        ask(tmp_path, data, "follows", "x")
+    searched = ask(tmp_path, data)
+    law = searched.folder.with_name(searched.folder.name.replace("data_mix", "lr_law")) / "law.json"
+    law.parent.mkdir(parents=True)
+    law.write_text(json.dumps(LAW), encoding="utf-8")
+    assert isinstance(ask(tmp_path, data, "follows", "x").sweep.arms["x"].learning_rate, float)
 
 
 def test_a_command_that_is_told_can_be_typed_as_it_stands(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from mm1_lab.config import (
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_law, find_scale, find_sweep, parse_seeds
-from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer
+from mm1_lab.orchestrate.planning.tokenizer import decoders_tokenizer, names_tokenizer
 from mm1_lab.pretrained import HuggingFace
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
@@ -169,7 +169,9 @@ def load_request(
     numbers = with_benchmarks(with_own_images(numbers, data), data, tokenizer, ledger.data_cache)
     identity = data_identity(data, ledger, numbers, tokenizer) if data or tokenizer else WORLD_DATA
     if any(recipe.learning_rate == "law" for recipe in loaded.arms.values()):
-        loaded = follow_law(loaded, numbers, find_law(ledger, scale, overrides, data, data_name(data, identity)))
+        own = tokenizer if data and not names_tokenizer(data) else None
+        law = find_law(ledger, scale, overrides, data, data_name(data, identity), own)
+        loaded = follow_law(loaded, numbers, law)
     asked = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in arms}})
     trials = tuple(resolve_sweep(asked, numbers, chosen, identity, models))
     if data and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):

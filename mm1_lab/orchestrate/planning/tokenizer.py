@@ -49,8 +49,13 @@ def decoders_tokenizer(
 def base_tokenizer(scale: Scale, data: Path) -> Path | None:
     """The folder of the scale's base decoder, whose tokenizer a run will use if that is pre-trained; None if it is not,
     or if the data file names a tokenizer."""
-    from mm1_lab.data.shards.datafile import DataFile
-
-    if DataFile.read(data).tokenizer != "bpe":
+    if names_tokenizer(data):
         return None
     return decoders_tokenizer({"base": Recipe()}, scale, HuggingFace())
+
+
+def names_tokenizer(data: Path) -> bool:
+    """Whether the data file names a tokenizer's folder."""
+    from mm1_lab.data.shards.datafile import DataFile
+
+    return DataFile.read(data).tokenizer != "bpe"
