@@ -149,12 +149,19 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
         raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
     changes = dict(file.arms)
     for cell in product(*file.grid.values()) if file.grid else ():
-        if (name := " ".join(map(str, cell))) in changes:
+        if (name := " ".join(map(_spelt, cell))) in changes:
             raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
         changes[name] = dict(zip(file.grid, cell, strict=True))
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     return changes
+
+
+def _spelt(value: Any) -> str:
+    """A grid's value as part of an arm's name: `captions 1, text 2` for a mapping, `encoder, decoder` for a list."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_spelt(inner)}" for key, inner in value.items())
+    return (", ".join(map(_spelt, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:

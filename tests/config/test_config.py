@@ -112,6 +112,12 @@ def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
     assert [(m.image_size, m.connector.image_tokens) for m in models] == [(24, 4), (24, 9), (36, 4), (36, 9)]
 
 
+def test_a_grid_names_mixes_and_lists_in_words(tmp_path: Path) -> None:
+    grid = "{data_mix: [{captions: 1, text: 2}], frozen: [[], [encoder, decoder]], sft: [null]}"
+    names = list(load_sweep(write_sweep(tmp_path, f"grid: {grid}\n")).arms)
+    assert names == ["captions 1, text 2 none None", "captions 1, text 2 encoder, decoder None"]
+
+
 @pytest.mark.parametrize(
     "setting",
     [
