@@ -90,8 +90,9 @@ class SftRecipe(Config):
     brings its own encoder, connector, decoder and tokenizer, so the recipe may contain only `sft`."""
     mixture: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Weights of instruction sets by name. Empty: all sets of the data with equal weights."""
-    resolution: int = Field(336, gt=0)
-    """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2)."""
+    resolution: int | Literal["native"] = 336
+    """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
+    `native`: each view has the side of the images of pre-training."""
     views: Literal[1, 5] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
     steps: int = Field(10_000, gt=0, le=10**9)
@@ -109,7 +110,7 @@ class SftRecipe(Config):
     def _trainable(self) -> "SftRecipe":
         if self.mixture and not any(self.mixture.values()):
             raise ValueError("the weights of the mixture are all zero")
-        if self.views == 5 and self.resolution % 2:
+        if self.views == 5 and self.resolution != "native" and self.resolution % 2:
             raise ValueError("with five views each view has half the resolution, so it must be even")
         if self.sharp_demonstrations is not None and self.views == 1:
             raise ValueError("sharp_demonstrations requires five views; set views: 5")

@@ -211,8 +211,11 @@ class _Resolver(PartsResolver):
                 raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {model.training.steps}")
             if stop < model.training.steps:
                 model = model.model_copy(update={"stop_after": stop})
-        side = sft.resolution if sft.views == 1 else sft.resolution // 2
-        image_size = look_up("resolution", side, scale.resolutions)
+        if sft.resolution == "native":
+            image_size = (model if isinstance(model, MultimodalStage) else model.encoder).image_size
+        else:
+            side = sft.resolution if sft.views == 1 else sft.resolution // 2
+            image_size = look_up("resolution", side, scale.resolutions)
         _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
         for name in sft.mixture:
             if name not in known:

@@ -91,7 +91,7 @@ def check(stage: ModelStage) -> None:
             raise
         raise RequestError(
             f"sft.resolution: connector {stage.connector.kind!r} cannot turn the {patches} patches of "
-            f"{stage.image_size} pixels into {stage.connector.image_tokens} tokens; write pre-training's resolution"
+            f"{stage.image_size} pixels into {stage.connector.image_tokens} tokens; write `resolution: native`"
         ) from None
     tokens = connector(torch.empty(1, patches, encoder, device="meta"))
     wanted = (1, stage.connector.image_tokens, decoder)

@@ -371,6 +371,11 @@ def test_the_paper_s_rate_counts_a_decoder_s_own_heads_and_feed_forward() -> Non
 
 def test_tuning_at_a_tower_s_own_resolution() -> None:
     assert resolve_ready({"sft": {"resolution": 384}}).image_size == 384
+    for views in (1, 5):  # whether the scale has such a resolution or not
+        tuned = resolve_ready({"sft": {"resolution": "native", "views": views}}, ("resolutions={336: 336}",))
+        assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
+    with pytest.raises(RequestError, match=r"sft\.resolution: Input should be a valid integer or 'native'"):
+        Recipe.parse({"sft": {"resolution": "nativ"}}, "a recipe")
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
 
