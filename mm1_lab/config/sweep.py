@@ -120,8 +120,8 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
     Raises RequestError.
     """
     file = SweepFile.parse(read_yaml(path), str(path))
-    base = _read_base(file, path, further)
-    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in _changes(file, path).items()}
+    changes, base = _changes(file, path), _read_base(file, path, further)
+    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
     for contrast in file.contrasts:
         if contrast.first == contrast.second:
             raise RequestError(f"{path}: contrast {contrast.claim!r} compares {contrast.first!r} with itself")
