@@ -14,15 +14,13 @@ from mm1_lab.config import EvaluationStage, RequestError, TextTask, nearest, rea
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
-from mm1_lab.evaluate.generation import answer_each
-from mm1_lab.evaluate.likelihood import log_probabilities
+from mm1_lab.evaluate.generation import Group, answer_each, generate
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
 from mm1_lab.rows import ScoreRow
 
-METRICS = ("acc", "acc_norm", "exact_match")
-"""Supported metrics: those that are means over questions."""
-KINDS = ("multiple_choice", "generate_until")
+METRICS = {"multiple_choice": ("acc", "acc_norm"), "generate_until": ("exact_match",)}
+"""Supported metrics by type of output: those that are means over questions."""
 NEW_TOKENS = 64
 """Maximum tokens of an answer, if the task sets no limit."""
 
@@ -35,8 +33,8 @@ def open_task(path: Path) -> TextTask:
     listed = values.get("metric_list") or [{}]
     if not isinstance(listed, list) or not isinstance(listed[0], dict):
         raise RequestError(f"{path}: metric_list: must be a list of mappings, such as [{{metric: acc}}]")
-    metric = listed[0].get("metric")
-    for key, value, known in (("output_type", values.get("output_type"), KINDS), ("metric_list", metric, METRICS)):
+    kind, metric = str(values.get("output_type")), listed[0].get("metric")
+    for key, value, known in (("output_type", kind, METRICS), ("metric_list", metric, METRICS.get(kind, ()))):
         if value not in known:
             raise RequestError(f"{path}: {key}: {value!r} is not one of {', '.join(known)}{nearest(str(value), known)}")
     if not values.get("task"):
@@ -86,9 +84,18 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
         """lm-eval's interface to the decoder, for text without images."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-            pairs = [(context, tuple(tokenizer.encode(end))) for context, end in (request.args for request in requests)]
-            prompts = [(begin + read(context, len(end)), end) for context, end in pairs]
-            return log_probabilities(embedder, prompts)
+            """A question is read once for its choices. None is said to be the greedy answer: only exact_match asks for
+            that, which is not among the METRICS of choices."""
+            choices: dict[Segment, dict[int, tuple[int, ...]]] = {}
+            for number, (context, end) in enumerate(request.args for request in requests):
+                answer = tuple(tokenizer.encode(end))
+                choices.setdefault(read(context, len(answer)), {})[number] = answer
+            groups = [Group(begin, (prompt,), (tuple(own.values()),)) for prompt, own in choices.items()]
+            _, scores = generate(embedder, groups, tokenizer, (), 0, settings.batch_size)
+            found: dict[int, float] = {}
+            for own, (logs,) in zip(choices.values(), scores, strict=True):
+                found |= dict(zip(own, logs, strict=True))
+            return [(found[number], False) for number in range(len(requests))]
 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
             """Requests with the same limits are answered together."""

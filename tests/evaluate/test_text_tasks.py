@@ -99,6 +99,7 @@ def test_changed_questions_are_another_task_and_moved_ones_the_same(tmp_path: Pa
         ({"metric_list": "acc"}, r"metric_list: must be a list of mappings, such as \[\{metric: acc\}\]"),
         ({"metric_list": ["acc"]}, "metric_list: must be a list of mappings"),
         ({"metric_list": {"metric": "acc"}}, "metric_list: must be a list of mappings"),
+        ({"metric_list": [{"metric": "exact_match"}]}, "metric_list: 'exact_match' is not one of acc, acc_norm"),
         ({"dataset_kwargs": {}}, "needs `dataset_kwargs: {data_files: {test: FILE}}`"),
         ({"dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, r"gone.jsonl: cannot be read"),
     ],
@@ -128,6 +129,8 @@ class Stub:
         self.config = SimpleNamespace(metric_list=(config or WRITTEN)["metric_list"])
         self.asked: list[tuple[str, dict[str, Any]]] = [("question :", {"until": "is it", "max_gen_toks": 8})]
         self.said: list[str] = []
+        self.offered: list[tuple[str, str]] = []
+        self.likely: list[tuple[float, bool]] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
@@ -140,6 +143,7 @@ class Stub:
 
     def simple_evaluate(self, decoder: Any, tasks: list[Any], **_: Any) -> dict[str, Any]:
         self.said = decoder.generate_until([SimpleNamespace(args=args) for args in self.asked])
+        self.likely = decoder.loglikelihood([SimpleNamespace(args=args) for args in self.offered])
         return {"samples": {"said": self.samples}, "n-shot": {"said": 0}}
 
 
@@ -207,6 +211,33 @@ def test_requests_with_the_same_limits_are_answered_together_and_as_each_alone(
         )
         assert said == tokenizer.decode(new[0, prompt.shape[1] :].tolist()).split(".")[0].strip()
     assert len(set(stub.said)) > 1
+
+
+@torch.inference_mode()
+@pytest.mark.usefixtures("installed")
+def test_a_question_is_read_once_for_its_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = World().tokenizer
+    stage, model = small(write(tmp_path, CHOICE | {"task": "said"}))
+    stub = Stub()
+    stub.offered = [
+        ("question : " * number + asked["asks"], f" {offer}" * (1 + number % 3))  # choices of one to three tokens
+        for number, asked in enumerate(ROWS[:4])
+        for offer in asked["offers"]
+    ]
+    stub.install(monkeypatch)
+    read: list[int] = []
+    true = text_tasks.generate
+
+    def generate(embedder: Any, groups: Any, *rest: Any) -> Any:
+        read.append(len(groups))
+        return true(embedder, groups, *rest)
+
+    monkeypatch.setattr(text_tasks, "generate", generate)
+    assert list(ask_text_tasks(stage, model, tokenizer)) == [] and read == [4]
+    for (context, end), (found, _) in zip(stub.offered, stub.likely, strict=True):
+        prompt, ids = [tokenizer.begin, *tokenizer.encode(context)], tokenizer.encode(end)
+        logits = model.decoder(torch.tensor([prompt + ids])).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
+        assert found == pytest.approx(sum(float(logits[at, token]) for at, token in enumerate(ids)), abs=1e-3)
 
 
 @torch.inference_mode()
