@@ -211,7 +211,7 @@ class Study:
 
     def seed_values(self, arm: str, measure: str) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
-        trials = self._by_trial.get(measure, {})
+        trials = self._known(measure)
         return [trials[arm, seed] for seed in self.seeds if (arm, seed) in trials]
 
     def majority(self, measure: str) -> float | None:
@@ -257,10 +257,13 @@ class Study:
 
     def trial_values(self, measure: str) -> dict[tuple[str, int], float]:
         """The value of each trial (arm, seed), without arms that have the same trials as another."""
+        known = self._known(measure)
+        return {trial: value for trial, value in known.items() if self.representative(trial[0]) == trial[0]}
+
+    def _known(self, measure: str) -> dict[tuple[str, int], float]:
         if measure not in self._by_trial:
             self._by_trial[measure] = self._of_a_benchmark(measure)
-        known = self._by_trial[measure]
-        return {trial: value for trial, value in known.items() if self.representative(trial[0]) == trial[0]}
+        return self._by_trial[measure]
 
     def _of_a_benchmark(self, measure: str) -> dict[tuple[str, int], float]:
         """The value of each trial, for the score of one benchmark, which the tables do not have; empty without one."""

@@ -310,6 +310,30 @@ def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models:
         ask("base")
 
 
+def test_a_decoder_that_is_not_here_is_not_missed_where_the_data_name_the_tokenizer(
+    models: Path, tmp_path: Path
+) -> None:
+    path, decoder = tmp_path / "sweeps" / "mixed.yaml", shutil.copytree(models / "llama", tmp_path / "llama")
+    shutil.copytree(SWEEPS, path.parent)
+    text = "{encoder: {loss: none}, data_mix: {captions: 0, interleaved: 0, text: 1}}"
+    arms = f"arms:\n  base: {text}\n  llama: {{decoder: {decoder}}}\n"
+    path.write_text(f"title: t\nrecipe: base\n{arms}", encoding="utf-8")
+    Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
+    asked = [json.dumps({"question": f"what is {number}", "answers": ["it"]}) for number in range(64)]
+    Path("asked.jsonl").write_text("\n".join(asked), encoding="utf-8")
+    benchmark = "benchmarks: {own: {questions: asked.jsonl, metric: exact, shots: [0]}}"
+    data = f"text: [text.jsonl]\ntokenizer: {models / 'llama'}\n{benchmark}\n"
+    Path("data.yaml").write_text(data, encoding="utf-8")
+
+    def ask() -> Request:
+        settings, results = ("sequence_length=512",), tmp_path / "results"
+        return load_request(path, "smoke", only=("base",), settings=settings, results=results, data=Path("data.yaml"))
+
+    before = ask()
+    decoder.rename(tmp_path / "elsewhere")
+    assert ask().trials == before.trials
+
+
 @pytest.mark.parametrize("sweep", ["encoder", "encoder_scratch"])
 def test_a_pre_trained_encoder_has_no_pre_training_to_choose(sweep: str, models: Path) -> None:
     scale = lab(models / "clip", models / "llama", "larger_decoder=tiny")

@@ -1,8 +1,8 @@
 """The encoder and decoder that a recipe starts from: pre-trained models, or stages that pre-train them here."""
 
+import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from mm1_lab.config.errors import RequestError, nearest
@@ -144,7 +144,7 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     known = [str(name) for table in tables for name in table]
     # numbers with digits alike are not near each other: by spelling, 378 is as near to 337 as 336 is
     hint = nearest(key, known) if isinstance(key, str) else f"; known: {', '.join(known)}"
-    if what in ("encoder", "decoder") and Path(str(key)).is_dir():
+    if what in ("encoder", "decoder") and os.path.isdir(str(key)):
         hint = f"; to mean the folder, write ./{key}"
     raise RequestError(f"this scale has no {what} {key!r}{hint}")
 

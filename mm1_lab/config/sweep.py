@@ -48,7 +48,9 @@ class Contrast(Config):
     @classmethod
     def _measure_is_one(cls, measure: str) -> str:
         if not re.fullmatch(r"(content )?(average|text-core|unparsed %|(.+ )?\d{1,4}-shot)", measure):
-            raise ValueError("is not a measure; use text-core, average, 4-shot, or for one family, vqa 0-shot")
+            raise ValueError(
+                "is not a measure; use text-core, average, 4-shot, or of one family or benchmark, vqa 0-shot"
+            )
         return measure
 
     @model_validator(mode="after")
@@ -159,7 +161,7 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
 
 def _spelt(value: Any) -> str:
     """A grid's value as part of an arm's name: `captions 1, text 2` for a mapping, `encoder, decoder` for a list."""
-    if isinstance(value, dict):
+    if value and isinstance(value, dict):
         return ", ".join(f"{key} {_spelt(inner)}" for key, inner in value.items())
     return (", ".join(map(_spelt, value)) or "none") if isinstance(value, list) else str(value)
 

@@ -70,7 +70,7 @@ class PromptEmbedder:
 
     def embed(self, segment: Segment) -> torch.Tensor:
         """Decoder inputs (length, width) of a segment; its pictures must have been passed to `see`."""
-        tokens = torch.tensor(segment.tokens, device=self.decoder.device)
+        tokens = torch.tensor(segment.tokens, dtype=torch.long, device=self.decoder.device)
         embedded = self.decoder.get_input_embeddings()(tokens)
         if segment.pictures:
             keys = [self._key(picture) for picture in segment.pictures]

@@ -54,7 +54,8 @@ class SharedPrefixDecoding:
         inputs = torch.nn.utils.rnn.pad_sequence(list(prefixes), batch_first=True)
         indices = torch.arange(inputs.shape[1], device=inputs.device)
         in_prefix = indices < torch.tensor([[len(prefix)] for prefix in prefixes], device=inputs.device)
-        self._read(inputs, indices.expand(len(inputs), -1), in_prefix[:, None, :])
+        if len(indices):
+            self._read(inputs, indices.expand(len(inputs), -1), in_prefix[:, None, :])
         return in_prefix
 
     def _read_questions(
@@ -86,9 +87,9 @@ class SharedPrefixDecoding:
         Answers decoded before are not attended to.
         """
         most = max(len(given) for own in answers for given in own)
-        if not most:
-            return [[[] for _ in own] for own in answers]
-        length = max(len(ids) for own in answers for given in own for ids in given)
+        length = max((len(ids) for own in answers for given in own for ids in given), default=0)
+        if not length:
+            return [[[0.0] * len(given) for given in own] for own in answers]
         tokens = torch.zeros(*self._positions.shape, most, length, dtype=torch.long)
         for group, own in enumerate(answers):
             for question, given in enumerate(own):

@@ -78,7 +78,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
 
     def read(text: str, room: int) -> Segment:
         """The text, truncated on the left so that it fits the decoder with the begin token and `room` more tokens."""
-        return Segment(tuple(tokenizer.encode(text)[-max(1, longest - room - 1) :]))
+        return begin + Segment(tuple(tokenizer.encode(text)[-max(1, longest - room - 1) :]))
 
     class Decoder(LM):
         """lm-eval's interface to the decoder, for text without images."""
@@ -90,7 +90,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
             for number, (context, end) in enumerate(request.args for request in requests):
                 answer = tuple(tokenizer.encode(end))
                 choices.setdefault(read(context, len(answer)), {})[number] = answer
-            groups = [Group(begin, (prompt,), (tuple(own.values()),)) for prompt, own in choices.items()]
+            groups = [Group(Segment(()), (prompt,), (tuple(own.values()),)) for prompt, own in choices.items()]
             _, scores = generate(embedder, groups, tokenizer, (), 0, settings.batch_size)
             found: dict[int, float] = {}
             for own, (logs,) in zip(choices.values(), scores, strict=True):
@@ -104,7 +104,7 @@ def ask_text_tasks(stage: EvaluationStage, model: MM1, tokenizer: Tokenizer) -> 
             for own in dict.fromkeys(limits):
                 stop, most = own
                 asked = [number for number, limit in enumerate(limits) if limit == own]
-                prompts = [(begin, read(requests[number].args[0], most)) for number in asked]
+                prompts = [(Segment(()), read(requests[number].args[0], most)) for number in asked]
                 # a task's filters may read the answer line by line
                 texts = answer_each(embedder, prompts, tokenizer, stop, most, settings.batch_size, lines=True)
                 answers |= dict(zip(asked, texts, strict=True))

@@ -89,7 +89,7 @@ def measures_with(benchmark: str, family: str, shots: int) -> list[str]:
     """The measures that average a benchmark at a number of shots, or that are its score by itself."""
     one = f"{benchmark} {shots}-shot"
     if family == "text":
-        return [TEXT_CORE, one]
+        return [TEXT_CORE, f"{family} {shots}-shot", one]
     means = [f"{shots}-shot", AVERAGE] if family in PLAIN else []
     return [*means, f"{family} {shots}-shot", one]
 

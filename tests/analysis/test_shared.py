@@ -48,6 +48,7 @@ def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None
         study, scores=study.scores.assign(content=study.scores["score"].where(study.scores["metric"] == "cider") / 2)
     )
     scores = study.scores.groupby(["benchmark", "shots", "arm"])["score"].mean()
+    assert np.mean(study.seed_values("base", "text-vqa 4-shot")) == pytest.approx(scores["text-vqa", 4, "base"])
     of_the_family = scores.loc[["vqa", "text-vqa", "relation-vqa"], 4].groupby("arm").mean()
     judged = judge_claims(study).set_index("measure")
     for measure, benchmark, shots in zip(

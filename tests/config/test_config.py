@@ -113,9 +113,10 @@ def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
 
 
 def test_a_grid_names_mixes_and_lists_in_words(tmp_path: Path) -> None:
-    grid = "{data_mix: [{captions: 1, text: 2}], frozen: [[], [encoder, decoder]], sft: [null]}"
+    grid = "{data_mix: [{captions: 1, text: 2}], frozen: [[], [encoder, decoder]], sft: [null, {}]}"
     names = list(load_sweep(write_sweep(tmp_path, f"grid: {grid}\n")).arms)
-    assert names == ["captions 1, text 2 none None", "captions 1, text 2 encoder, decoder None"]
+    frozen = ("none", "encoder, decoder")
+    assert names == [f"captions 1, text 2 {parts} {sft}" for parts in frozen for sft in ("None", "{}")]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_size_counts() -> None:
         ),
         (
             "arms: {a: {}, b: {}}\ncontrasts: [{claim: c, first: a, second: b, measure: textcore, expect: less}]\n",
-            "contrasts.0.measure: is not a measure; use text-core, average, 4-shot, or for one family",
+            "contrasts.0.measure: is not a measure; use text-core, average, 4-shot, or of one family or benchmark",
         ),
     ],
 )

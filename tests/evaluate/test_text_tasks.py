@@ -241,6 +241,31 @@ def test_a_question_is_read_once_for_its_choices(tmp_path: Path, monkeypatch: py
 
 
 @torch.inference_mode()
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    "offered",
+    [[("", " red circle"), ("", " blue")], [("question :", " red"), ("", " blue")], [("question :", "")] * 2],
+)
+def test_prompts_and_choices_may_be_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: list[tuple[str, str]]
+) -> None:
+    tokenizer = World().tokenizer
+    stage, model = small(write(tmp_path, WRITTEN))
+    stub = Stub()
+    stub.offered, stub.asked = offered, [(context, {"until": ["."], "max_gen_toks": 4}) for context, _ in offered]
+    stub.install(monkeypatch)
+    assert list(ask_text_tasks(stage, model, tokenizer)) == []
+    for (context, end), (found, _), said in zip(offered, stub.likely, stub.said, strict=True):
+        prompt, ids = [tokenizer.begin, *tokenizer.encode(context)], tokenizer.encode(end)
+        logs = model.decoder(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 :].log_softmax(-1)
+        assert found == pytest.approx(sum(float(logs[at, token]) for at, token in enumerate(ids)), abs=1e-3)
+        new = model.decoder.generate(
+            torch.tensor([prompt]), max_new_tokens=4, do_sample=False, eos_token_id=tokenizer.end, pad_token_id=0
+        )
+        assert said == tokenizer.decode(new[0, len(prompt) :].tolist()).split(".")[0].strip()
+
+
+@torch.inference_mode()
 def test_ten_questions_are_answered_as_the_decoder_answers_them(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     tokenizer = World().tokenizer

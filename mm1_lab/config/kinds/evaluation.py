@@ -97,7 +97,7 @@ class EvaluationStage(Stage):
         below the speed at which prompts are read.
 
         The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
-        and the features of a benchmark's pictures.
+        and the features of a benchmark's pictures. A text task's prompts, which lm-eval writes, count as whole rows.
         """
         model, positions, itemsize = self.model, self.positions(), bytes_per_value(self.precision)
         encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
@@ -110,6 +110,8 @@ class EvaluationStage(Stage):
         settings = self.settings
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
+        if self.text_tasks:
+            cached = max(cached, settings.batch_size * model.sequence_length)
         pictures = settings.questions + settings.blocks * max(settings.shots, default=0)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
         # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it

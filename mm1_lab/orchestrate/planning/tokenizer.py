@@ -29,7 +29,7 @@ def decoders_tokenizer(
             if not only or arm in only:
                 raise
             absent = RequestError(f"--only: all arms read the tokenizer of arm {arm!r}, but {error}")
-    if absent and not folders:
+    if absent and not folders and not (data and names_tokenizer(data)):
         raise absent
     if not (exported or len(folders) > 1):
         return next(iter(folders.values()), None)
