@@ -311,8 +311,9 @@ def test_an_arm_reads_the_sweep_s_tokenizer_whichever_arms_are_asked_for(models:
 
 
 def test_a_decoder_that_is_not_here_is_not_missed_where_the_data_name_the_tokenizer(
-    models: Path, tmp_path: Path
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     path, decoder = tmp_path / "sweeps" / "mixed.yaml", shutil.copytree(models / "llama", tmp_path / "llama")
     shutil.copytree(SWEEPS, path.parent)
     text = "{encoder: {loss: none}, data_mix: {captions: 0, interleaved: 0, text: 1}}"
