@@ -173,7 +173,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
         ]
     )
     assert all(isinstance(one, GenerationResult) for one in found)
-    for (loss, _), (log, _), (_, answer) in zip((one.text for one in found), logs, options, strict=True):
+    for (loss, _), log, (_, answer) in zip((one.text for one in found), logs, options, strict=True):
         assert loss == pytest.approx(-log / len(answer), rel=1e-3)
     greedy = [answer.split()[0] == one for (number, one) in offered for answer in [answers[number] or "-"]]
     assert [one.text[1] for one in found] == greedy

@@ -229,10 +229,8 @@ class _AveragedCurves:
 
     def rises(self, log_rates: Floats) -> Floats:
         """The probability that the score rises at each ln η, (rates,)."""
-        powers = np.arange(self._coefficients.shape[1])
-        slopes = powers * (log_rates[:, None] - self.curves[0].centre) ** np.maximum(
-            powers - 1, 0
-        )  # of each power of x
+        powers, x = np.arange(self._coefficients.shape[1]), log_rates[:, None] - self.curves[0].centre
+        slopes = powers * x ** np.maximum(powers - 1, 0)  # of each power of x
         variances = np.einsum("ri,cij,rj->rc", slopes, self._covariances, slopes)
         errors = np.sqrt(np.maximum(variances, 0)) * self._deviations
         t = slopes @ self._coefficients.T / np.maximum(errors, 1e-300)

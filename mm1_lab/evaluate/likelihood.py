@@ -52,7 +52,7 @@ def likeliest_choices(
     else:
         pairs = zip(prompts, answers, strict=True)
         found = iter(log_probabilities(embedder, [(prefix + prompt, one) for prompt, own in pairs for one in own]))
-        scores = [[next(found)[0] for _ in own] for own in answers]
+        scores = [[next(found) for _ in own] for own in answers]
     return [question.choices[own.index(max(own))] for question, own in zip(questions, scores, strict=True)]
 
 
@@ -62,10 +62,8 @@ def _answers(benchmark: Benchmark, question: Question) -> Sequence[str]:
     return ascii_uppercase[: len(question.choices)] if lettered else question.choices
 
 
-def log_probabilities(
-    embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
-) -> list[tuple[float, bool]]:
-    """For each (prompt, answer): the answer's log-probability in nats, and whether greedy decoding would produce it."""
+def log_probabilities(embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]) -> list[float]:
+    """For each (prompt, answer), the answer's log-probability in nats."""
     batches = (options[start : start + BATCH] for start in range(0, len(options), BATCH))
     return [result for batch in batches for result in _batch_log_probabilities(embedder, batch)]
 
@@ -73,7 +71,7 @@ def log_probabilities(
 @torch.inference_mode()
 def _batch_log_probabilities(
     embedder: PromptEmbedder, options: Sequence[tuple[Segment, tuple[int, ...]]]
-) -> list[tuple[float, bool]]:
+) -> list[float]:
     """Sequences are padded on the right, where causal attention never sees the padding."""
     embedder.see(picture for prompt, _ in options for picture in prompt.pictures)
     inputs = [embedder.embed(prompt + Segment(answer)) for prompt, answer in options]
@@ -91,5 +89,5 @@ def _batch_log_probabilities(
         first = length - len(answer) - 1 - (padded.shape[1] - hidden.shape[1])
         own = logits[first : first + len(answer)].float().log_softmax(dim=-1)
         ids = torch.tensor(answer, device=own.device)
-        results.append((float(own.gather(1, ids[:, None]).sum()), bool((own.argmax(dim=1) == ids).all())))
+        results.append(float(own.gather(1, ids[:, None]).sum()))
     return results

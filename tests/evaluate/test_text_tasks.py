@@ -178,12 +178,44 @@ def test_rows_are_those_of_the_first_filter_and_of_the_choice_that_was_scored(
     assert stops == [("is it",)] * 2
 
 
+def written(model: MM1, context: str, most: int) -> str:
+    """The greedy answer of the decoder alone, to its first period."""
+    tokenizer = World().tokenizer
+    prompt = torch.tensor([[tokenizer.begin, *tokenizer.encode(context)]])
+    new = model.decoder.generate(
+        prompt, max_new_tokens=most, do_sample=False, eos_token_id=tokenizer.end, pad_token_id=0
+    )
+    return str(tokenizer.decode(new[0, prompt.shape[1] :].tolist()).split(".")[0].strip())
+
+
+def log_probability(model: MM1, context: str, end: str) -> float:
+    """Of the `end` after the `context`, by one pass of the decoder alone."""
+    tokenizer = World().tokenizer
+    prompt, ids = [tokenizer.begin, *tokenizer.encode(context)], tokenizer.encode(end)
+    logs = model.decoder(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 :].log_softmax(-1)
+    return sum(float(logs[at, token]) for at, token in enumerate(ids))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of prompts of each call of `generate`."""
+    counts: list[int] = []
+    true = generation.generate
+
+    def generate(embedder: Any, groups: Any, *rest: Any) -> Any:
+        counts.append(len(groups))
+        return true(embedder, groups, *rest)
+
+    for module in (generation, text_tasks):
+        monkeypatch.setattr(module, "generate", generate)
+    return counts
+
+
 @torch.inference_mode()
 @pytest.mark.usefixtures("installed")
 def test_requests_with_the_same_limits_are_answered_together_and_as_each_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: list[int]
 ) -> None:
-    tokenizer = World().tokenizer
     stage, model = small(write(tmp_path, WRITTEN))
     stub = Stub()
     stub.asked = [
@@ -191,53 +223,28 @@ def test_requests_with_the_same_limits_are_answered_together_and_as_each_alone(
         for number, asked in enumerate(ROWS[:6])
     ]
     stub.install(monkeypatch)
-    together: list[int] = []
-    true = generation.generate
-
-    def generate(embedder: Any, groups: Any, *rest: Any) -> Any:
-        together.append(len(groups))
-        return true(embedder, groups, *rest)
-
-    monkeypatch.setattr(generation, "generate", generate)
-    assert list(ask_text_tasks(stage, model, tokenizer)) == [] and together == [3, 3]
-    for (context, limits), said in zip(stub.asked, stub.said, strict=True):
-        prompt = torch.tensor([[tokenizer.begin, *tokenizer.encode(context)]])
-        new = model.decoder.generate(
-            prompt,
-            max_new_tokens=limits["max_gen_toks"],
-            do_sample=False,
-            eos_token_id=tokenizer.end,
-            pad_token_id=0,
-        )
-        assert said == tokenizer.decode(new[0, prompt.shape[1] :].tolist()).split(".")[0].strip()
+    assert list(ask_text_tasks(stage, model, World().tokenizer)) == [] and at_once == [3, 3, 0]
+    assert stub.said == [written(model, context, limits["max_gen_toks"]) for context, limits in stub.asked]
     assert len(set(stub.said)) > 1
 
 
 @torch.inference_mode()
 @pytest.mark.usefixtures("installed")
-def test_a_question_is_read_once_for_its_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = World().tokenizer
+def test_a_question_is_read_once_for_its_choices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: list[int]
+) -> None:
     stage, model = small(write(tmp_path, CHOICE | {"task": "said"}))
     stub = Stub()
+    stub.asked = []
     stub.offered = [
         ("question : " * number + asked["asks"], f" {offer}" * (1 + number % 3))  # choices of one to three tokens
         for number, asked in enumerate(ROWS[:4])
         for offer in asked["offers"]
     ]
     stub.install(monkeypatch)
-    read: list[int] = []
-    true = text_tasks.generate
-
-    def generate(embedder: Any, groups: Any, *rest: Any) -> Any:
-        read.append(len(groups))
-        return true(embedder, groups, *rest)
-
-    monkeypatch.setattr(text_tasks, "generate", generate)
-    assert list(ask_text_tasks(stage, model, tokenizer)) == [] and read == [4]
-    for (context, end), (found, _) in zip(stub.offered, stub.likely, strict=True):
-        prompt, ids = [tokenizer.begin, *tokenizer.encode(context)], tokenizer.encode(end)
-        logits = model.decoder(torch.tensor([prompt + ids])).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
-        assert found == pytest.approx(sum(float(logits[at, token]) for at, token in enumerate(ids)), abs=1e-3)
+    assert list(ask_text_tasks(stage, model, World().tokenizer)) == [] and at_once == [4]
+    likely = [log_probability(model, context, end) for context, end in stub.offered]
+    assert [log for log, _ in stub.likely] == pytest.approx(likely, abs=1e-3)
 
 
 @torch.inference_mode()
@@ -249,20 +256,14 @@ def test_a_question_is_read_once_for_its_choices(tmp_path: Path, monkeypatch: py
 def test_prompts_and_choices_may_be_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: list[tuple[str, str]]
 ) -> None:
-    tokenizer = World().tokenizer
     stage, model = small(write(tmp_path, WRITTEN))
     stub = Stub()
     stub.offered, stub.asked = offered, [(context, {"until": ["."], "max_gen_toks": 4}) for context, _ in offered]
     stub.install(monkeypatch)
-    assert list(ask_text_tasks(stage, model, tokenizer)) == []
-    for (context, end), (found, _), said in zip(offered, stub.likely, stub.said, strict=True):
-        prompt, ids = [tokenizer.begin, *tokenizer.encode(context)], tokenizer.encode(end)
-        logs = model.decoder(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 :].log_softmax(-1)
-        assert found == pytest.approx(sum(float(logs[at, token]) for at, token in enumerate(ids)), abs=1e-3)
-        new = model.decoder.generate(
-            torch.tensor([prompt]), max_new_tokens=4, do_sample=False, eos_token_id=tokenizer.end, pad_token_id=0
-        )
-        assert said == tokenizer.decode(new[0, len(prompt) :].tolist()).split(".")[0].strip()
+    assert list(ask_text_tasks(stage, model, World().tokenizer)) == []
+    likely = [log_probability(model, context, end) for context, end in offered]
+    assert [log for log, _ in stub.likely] == pytest.approx(likely, abs=1e-3)
+    assert stub.said == [written(model, context, 4) for context, _ in offered]
 
 
 @torch.inference_mode()
@@ -271,25 +272,16 @@ def test_ten_questions_are_answered_as_the_decoder_answers_them(tmp_path: Path) 
     tokenizer = World().tokenizer
     stage, model = small(write(tmp_path, CHOICE), write(tmp_path, WRITTEN))
     rows = list(ask_text_tasks(stage, model, tokenizer))
-    chosen, written = rows[:10], rows[10:]
+    chosen, answered = rows[:10], rows[10:]
     assert [row.benchmark for row in rows] == ["colours"] * 10 + ["said"] * 10
     assert {row.family for row in rows} == {"text"} and {row.shots for row in rows} == {0}
     assert len({row.block for row in chosen}) == min(stage.settings.blocks, 10)
     for row, asked in zip(chosen, ROWS, strict=True):
-        prompt = [tokenizer.begin, *tokenizer.encode(asked["asks"])]
-        likely = {}
-        for offer in asked["offers"]:
-            ids = tokenizer.encode(f" {offer}")
-            logits = model.decoder(torch.tensor([prompt + ids])).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
-            likely[offer] = sum(float(logits[at, token]) for at, token in enumerate(ids))
+        likely = {offer: log_probability(model, asked["asks"], f" {offer}") for offer in asked["offers"]}
         assert row.prediction == max(likely, key=likely.__getitem__)
         assert row.score == 100.0 * (row.prediction == asked["offers"][asked["right"]])
-    for row, asked in zip(written, ROWS, strict=True):
-        prompt = torch.tensor([[tokenizer.begin, *tokenizer.encode(asked["asks"])]])
-        new = model.decoder.generate(
-            prompt, max_new_tokens=4, do_sample=False, eos_token_id=tokenizer.end, pad_token_id=0
-        )
-        said = tokenizer.decode(new[0, prompt.shape[1] :].tolist()).split(".")[0].strip()
+    for row, asked in zip(answered, ROWS, strict=True):
+        said = written(model, asked["asks"], 4)
         assert row.prediction == said and row.score == 100.0 * (said == asked["offers"][asked["right"]])
     (tmp_path / "asked.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
     with pytest.raises(RequestError, match="the task changed while"):

@@ -19,6 +19,7 @@ def decoders_tokenizer(
     """
     folders: dict[str, Path] = {}
     exported = absent = None
+    # those asked for first, whose models' own errors come before that an absent one is missed
     for arm, recipe in sorted(arms.items(), key=lambda one: one[0] not in only):
         try:
             if recipe.sft and recipe.sft.start:

@@ -46,7 +46,7 @@ def parameters(
         loss = [encoder["loss"]] * (encoder.get("loss", "contrastive") != "contrastive")
         made = config["model"].get("model", config["model"])["encoder"]  # of a tuned model, the one that it starts from
         values["encoder"] = ", ".join([encoder["size"], *([] if "family" in made else [encoder["data"], *loss])])
-        values["data_mix"] = " / ".join(f"{name} {weight:g}" for name, weight in mix.items()) + synthetic
+        values["data_mix"] = _words(mix) + synthetic
     values |= {
         "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
         "learning_rate": config["model"]["training"]["learning_rate"],
