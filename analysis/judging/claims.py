@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.difference import Difference, Weights
+from analysis.judging.gates import unsolved
 from analysis.judging.sequential import over_looks
 from analysis.judging.statements import STATEMENTS, Evidence, Verdict, p_columns, p_values, say
 from analysis.paper import PaperNumber, combine_numbers
@@ -127,6 +128,7 @@ def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
     difference = Difference(study, claim.weights)
     claim = replace(claim, detail=f"{claim.detail}, {difference.over}") if difference.over else claim
     common, over_seeds, over_questions = difference.study, difference.over_seeds, difference.over_questions
+    reason = reason or unsolved(common, claim.weights)
     p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
     now = {}
     if common.manifest.looks and over_seeds:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.judging.gates import gate_rows, kinds_on_floor
+from analysis.judging.gates import ABOVE, gate_rows, kinds_on_floor
 from analysis.seeds import caution
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
@@ -36,8 +36,6 @@ TALLY: dict[RuleVerdict, str] = {
     "needs more seeds": "need more seeds to tell",
 }
 
-ABOVE = 5.0
-"""Points by which the interval's lower end must exceed the majority answer and the blind control."""
 CEILING = 95.0
 """Most points that leave room for a better arm: VQA, captions by content, text-core. Captions by CIDEr have a range."""
 CIDER = (40.0, 150.0)

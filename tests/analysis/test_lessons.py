@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
@@ -141,6 +142,24 @@ def test_smoke_scale_and_failed_gates_give_no_verdict() -> None:
     assert (found["verdict"], found["reason"]) == ("not judged", "smoke scale: nothing is learnt")
     found = connector(5, failed=("text-vqa, 0 shots",), _144=40)["image tokens"]
     assert (found["verdict"], found["reason"]) == ("not judged", "the base fails its gates: text-vqa, 0 shots")
+
+
+def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -> None:
+    """From the majority answer to below it is no effect of demonstrations; from well above it, it is one."""
+    sweep = load_sweep(ROOT / "sweeps" / "chain_of_thought.yaml")
+    found = {}
+    for alone in (22.0, 60.0):
+        study = study_of(sweep, range(5), lifts=dict.fromkeys(sweep.arms, (alone - 40, -35, -38)))
+        study.scores["family"] = study.scores["family"].replace("vqa", "solutions")
+        records = {"any": {"majority": {"vqa": 20.0, "text-vqa": 22.0, "relation-vqa": 21.0}}}
+        found[alone] = judged(replace(study, records=records))["chain of thought"]
+        claims = judge_claims(replace(study, records=records))
+        assert claims["reason"].str.startswith("floor: mixed").all() == (alone == 22)
+    floor, seen = found[22.0], found[60.0]
+    assert floor["verdict"] == "not judged" and floor["estimate"] < -10 and np.isnan(floor["p_holm"])
+    reason = r"floor: five views scores .+ \[.+\] without solutions, needed: low ≥ 21\.0 \+ 5"
+    assert re.fullmatch(reason, floor["reason"])
+    assert seen["verdict"] == "contradicted"
 
 
 def test_ten_seeds_narrow_what_five_say() -> None:
