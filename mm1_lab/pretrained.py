@@ -62,7 +62,7 @@ ENCODERS = {
         "Dinov2Model", "layernorm", "embeddings.position_embeddings", leading=1, settings={"use_mask_token": False}
     ),
 }
-DECODERS = ["llama", "qwen2", "qwen3", "smollm3", "gemma"]
+DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma"]
 """Families in which every layer has full causal attention, and whose logits are the output of `lm_head`."""
 
 
@@ -111,11 +111,14 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
     folder = find_folder(requested.weights, fetch)
     config = _config(folder)
     if config.model_type not in DECODERS:
-        known = nearest(config.model_type, DECODERS)
-        raise RequestError(f"{requested.weights}: decoders of family {config.model_type!r} are not supported{known}")
+        raise RequestError(
+            f"{requested.weights}: decoders of family {config.model_type!r} are not supported: full causal attention "
+            f"in every layer, and logits straight from lm_head, are known only of {', '.join(DECODERS)}"
+        )
     if requested.layer is not None:
         raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if windows or (config.model_type == "mistral" and config.sliding_window):  # it has no list of layer types
         raise RequestError(
             f"{requested.weights}: some of its layers use sliding-window attention, which packed rows do not support; "
             "choose a decoder with full attention"

@@ -19,6 +19,7 @@ from transformers import (
     Dinov2Model,
     GemmaConfig,
     LlamaConfig,
+    MistralConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -47,7 +48,7 @@ _LANGUAGE = _TEXT | {
 }  # fmt: skip
 
 ENCODERS = ("clip", "siglip", "siglip2", "aimv2", "dinov2")
-DECODERS = ("llama", "qwen2", "qwen3", "smollm3", "gemma")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
 
 
 def save_encoder(family: str, folder: Path) -> Path:
@@ -80,9 +81,10 @@ def save_decoder(family: str, folder: Path, **tokens: str | None) -> Path:
     torch.manual_seed(2)
     configs: dict[str, Any] = {
         "llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "smollm3": SmolLM3Config,
-        "gemma": GemmaConfig,
+        "gemma": GemmaConfig, "mistral": MistralConfig,
     }  # fmt: skip
-    config = configs[family](**_LANGUAGE, tie_word_embeddings=family in ("gemma", "qwen2"))
+    windows = {"sliding_window": None} if family == "mistral" else {}  # 4,096 positions unless it says so
+    config = configs[family](**_LANGUAGE, **windows, tie_word_embeddings=family in ("gemma", "qwen2"))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     save_tokenizer(folder, **tokens)
     return folder

@@ -38,6 +38,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
             "unexpected argument 'train.batch_size=4'",
         ),
         (("dashboard", "--port", "99999"), "--port 99999: is no valid port; choose another"),
+        (("plan", "data_mix", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided", "--budget", "3h"), "give the largest number of seeds: --seeds 10"),
         (
             ("compare", "data_mix", "base"),

@@ -321,7 +321,9 @@ def test_what_cannot_be_exported(
     assert "this command needs one trial, not 2" in refused(*SWEEP, "--seeds", "2", "new")
     assert "there are no weights for it" in refused(*SWEEP, "--seeds", "7,", "new")
     assert "mm1: already exists" in refused(*SWEEP, "mm1")
+    (place / "new.partial").mkdir()  # someone else's
     error = refused(*SWEEP, "--as", "llava", "new")
+    assert (place / "new.partial").is_dir() and not list(place.glob("new.*/new")), "and leaves nothing of its own"
     assert "no exact equivalent in LLaVA: the connector must be mlp" in error and not (place / "new").exists()
 
 

@@ -251,7 +251,7 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     assert "vision towers of family 'llama' are not supported; known: clip_vision_model" in refused(
         models / "llama", models / "llama"
     )
-    assert "decoders of family 'clip' are not supported; known: llama" in refused(models / "clip", models / "clip")
+    assert "decoders of family 'clip' are not supported: full causal" in refused(models / "clip", models / "clip")
     (tmp_path / "empty").mkdir()
     assert "has no config.json" in refused(tmp_path / "empty", models / "llama")
     bare = shutil.copytree(models / "aimv2", tmp_path / "bare")
@@ -260,6 +260,10 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     window = shutil.copytree(models / "qwen2", tmp_path / "window")
     config = json.loads((window / "config.json").read_text())
     config |= {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}
+    (window / "config.json").write_text(json.dumps(config))
+    assert "use sliding-window attention" in refused(models / "clip", window)
+    window = shutil.copytree(models / "mistral", tmp_path / "mistral-window")
+    config = json.loads((window / "config.json").read_text()) | {"sliding_window": 64}
     (window / "config.json").write_text(json.dumps(config))
     assert "use sliding-window attention" in refused(models / "clip", window)
 

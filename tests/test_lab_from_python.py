@@ -35,6 +35,7 @@ def test_the_package_imports_nothing_until_it_is_asked() -> None:
 import sys, mm1_lab
 assert not {"pydantic", "numpy", "pandas", "torch"} & set(sys.modules), sorted(sys.modules)
 from mm1_lab import contrasts, load_sweep, plan, results, run
+assert mm1_lab.__version__[0].isdecimal()
 assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"} & set(sys.modules)
 """
     environment = {"PYTHONPATH": str(Path(__file__).parents[1])}

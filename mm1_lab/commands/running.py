@@ -33,11 +33,12 @@ def plan(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.plan_text import plan_text
 
     requests = [with_grid(request_of(options, sweep)) for sweep in options.sweeps]
+    looks = [_looks(options, request) for request in requests]
     print(plan_text(requests, options.stages))
-    if looks := _looks(options, requests[0]):
+    if looks[0]:
         from analysis.judging.looks import looks_text
 
-        print(looks_text(looks))
+        print(looks_text(looks[0]))
     return DONE
 
 

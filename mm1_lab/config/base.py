@@ -29,7 +29,7 @@ class Config(BaseModel):
 
         Cached, because a plan may have ten thousand trials, which share most of their configurations.
         """
-        return self._identified(self.__dict__)
+        return self._identified(self.__dict__) | _plain(self.__pydantic_extra__ or {})
 
     def _identified(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the identity that comes from these field values."""

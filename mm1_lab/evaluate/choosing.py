@@ -124,7 +124,7 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
             )
         if config.metric == "yes-no" and item.answers[:1] not in ((), ("yes",), ("no",)):
             raise RequestError(f"{where}: question {item.key} has the answer {item.answers[0]!r}, not `yes` or `no`")
-        if config.metric == "vqa" and 0 < len(item.answers) <= AGREEING:
+        if config.metric in ("vqa", "textvqa") and 0 < len(item.answers) <= AGREEING:
             raise RequestError(
                 f"{where}: question {item.key} has {len(item.answers)} answers, but VQA accuracy needs those of ten "
                 "people; for a single right answer use `metric: exact`"

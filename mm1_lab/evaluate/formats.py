@@ -221,7 +221,7 @@ FORMATS: dict[str, Format] = {
     "textcaps": Format(read_textcaps, "TextCaps", "cider", "", _BY_NAME, _CAPTIONED),
     "vqav2": Format(read_vqa, "VQAv2", "vqa", VQA_PROMPT, _IN_COCO, _ASKED),
     "okvqa": Format(read_vqa, "OK-VQA", "vqa", VQA_PROMPT, _IN_COCO, _ASKED),
-    "textvqa": Format(read_textvqa, "TextVQA", "vqa", VQA_PROMPT, _IN_COCO, _CAPTIONED),
+    "textvqa": Format(read_textvqa, "TextVQA", "textvqa", VQA_PROMPT, _IN_COCO, _CAPTIONED),
     "vizwiz": Format(read_vizwiz, "VizWiz", "vqa", VQA_PROMPT, _VIZWIZ, _CAPTIONED),
     "gqa": Format(read_gqa, "GQA", "exact", VQA_PROMPT, _GQA, _ASKED),
     "pope": Format(read_pope, "POPE", "yes-no", VQA_PROMPT, _IN_COCO, _ASKED),

@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content
 from mm1_lab.evaluate.questions import Benchmark, Question
-from mm1_lab.evaluate.vqa import exact_match, normalise, vqa_accuracy
+from mm1_lab.evaluate.vqa import exact_match, normalise, textvqa_accuracy, vqa_accuracy
 
 ANLS_THRESHOLD = 0.5
 """Answers with a lower similarity score 0 (Biten et al., ICCV 2019)."""
@@ -105,6 +105,7 @@ Judge = Callable[[str, Question, Benchmark], float]
 
 METRICS: dict[str, Judge] = {
     "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
+    "textvqa": lambda said, question, _: textvqa_accuracy(said, question.references),
     "exact": lambda said, question, _: exact_match(said, question.references),
     "choice": lambda said, question, benchmark: choice_accuracy(
         said.split("\n")[0], question.references, question.choices, benchmark.official

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import get_args
 
 from mm1_lab.config import (
     LARGEST_PICTURE,
@@ -39,6 +40,7 @@ TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
+    "textvqa": "VQA accuracy with the normalisation of TextVQA's evaluator",
     "circular": "a question counts only if it is answered correctly in every order of its choices",
     "yes-no": "an answer counts as no if its first sentence contains no or not, else as yes, as in POPE's program",
 }
@@ -91,8 +93,9 @@ def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
 
 def _digest(config: BenchmarkConfig) -> str:
     """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
-    # Likelihoods of letters were those of words before 0.2.0, so such a benchmark is not the same as then.
-    parts: list[str] = ["letters"] * (config.metric in LETTERED)
+    # Benchmarks whose scores changed are not the same as before: in 0.2.0 those with likelihoods of letters, in 0.3.0
+    # those where ten equal answers with blanks around them match a prediction without.
+    parts = ["letters"] if config.metric in LETTERED else ["blanks"] if config.metric == "vqa" else []
     for files in (config, config.demonstrations) if config.demonstrations else (config,):
         parts.append(Path(files.format).suffix or files.format)
         for path in (files.questions, files.annotations, files.format if files.format.endswith(".py") else ""):
@@ -120,6 +123,7 @@ def check_benchmarks(
     Raises RequestError for the first problem that would make an evaluation fail; of the images, `TRIED` are decoded.
     `others` are the names of the data's own benchmarks and of text tasks.
     """
+    check_names(config.name for config in configs)
     names = Counter([*others, *(name for config in configs for name in names_of(config.name, config.metric))])
     for name, count in names.items():
         if not name or count > 1:
@@ -137,6 +141,15 @@ def check_benchmarks(
             _try_pictures(config, _pictures(config, config.demonstrations, examples))
         checked.append(config.model_copy(update={"asked": _asked(config, questions)}))
     return checked
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises RequestError for the name of a family: `vqa 0-shot` would mean the mean over all visual questions."""
+    for name in names:
+        if name in (*get_args(Family), "imported", "average", "content"):
+            raise RequestError(
+                f"benchmark {name!r}: the measure `{name} 0-shot` is the mean of a kind of benchmark; rename it"
+            )
 
 
 def _asked(config: BenchmarkConfig, items: Sequence[Item]) -> int:

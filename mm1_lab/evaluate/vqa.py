@@ -6,6 +6,7 @@ prediction is compared to nine answers, as an annotator's answer would be. Predi
 The official program has two quirks, which `official` keeps for agreement with published scores: if all ten annotators
 agree, nothing is normalised, so that `Yes` does not match ten times `yes`; and an answer that consists of an article
 becomes empty. The miniature world omits them, as its annotators often agree and a printed letter `a` may be an answer.
+TextVQA's evaluator (its answers come from EvalAI's processor) has the second quirk only.
 """
 
 import re
@@ -77,11 +78,25 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False
     """
     if len(answers) <= AGREEING:
         raise ValueError(f"VQA accuracy needs ten people's answers (at least {AGREEING + 1}), not {len(answers)}")
-    if official and len(set(answers)) == 1:
-        matches = [answers[0] == re.sub(r"[\n\t]", " ", prediction).strip()] * len(answers)
-    else:
-        given = normalise(prediction, official)
-        matches = [normalise(answer, official) == given for answer in answers]
+    stripped = [re.sub(r"[\n\t]", " ", text).strip() for text in (prediction, *answers)]
+    if official and len(set(stripped[1:])) == 1:
+        return 100.0 * (stripped[0] == stripped[1])
+    return _leave_one_out(*(normalise(text, official) for text in (prediction, *answers)))
+
+
+def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQA accuracy as TextVQA's evaluator computes it: normalises always, and does not keep commas as spaces."""
+    return _leave_one_out(*(_textvqa_normalise(text) for text in (prediction, *answers)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _textvqa_normalise(answer: str) -> str:
+    return normalise(answer.lower().replace(",", "").replace("?", "").replace("'s", " 's"), official=True)
+
+
+def _leave_one_out(prediction: str, *answers: str) -> float:
+    """Points of a normalised prediction."""
+    matches = [answer == prediction for answer in answers]
     total = sum(matches)
     shares = [min((total - match) / AGREEING, 1.0) for match in matches]
     return 100.0 * sum(shares) / len(shares)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -71,12 +72,16 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         eos_token_id=data.tokenizer.end,
         pad_token_id=data.tokenizer.pad,
     )
-    with files.new_folder(folder) as partial:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as temporary:
+        partial = Path(temporary) / folder.name
+        partial.mkdir()
         with quiet_library():
             _save(model, processor, form, partial)
         files.write_text(partial / "README.md", card)
         if folder.exists():
             folder.rmdir()
+        files.commit(partial, folder)
 
 
 def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str, folder: Path) -> None:

@@ -55,6 +55,7 @@ def test_weights_are_ratios() -> None:
     shares = mix(captions=5, interleaved=5, text=1).shares()
     assert shares == mix(captions=45, interleaved=45, text=9).shares()
     assert sum(shares.values()) == pytest.approx(1)
+    assert mix(captions=1).identity == {"captions": 1.0} != mix(text=1, synthetic_share=0.5).identity
     assert shares["captions"] + shares["synthetic"] == pytest.approx(5 / 11)
     assert shares["synthetic"] / (shares["captions"] + shares["synthetic"]) == pytest.approx(0.07)
     assert list(mix(captions=0, interleaved=3, text=0).shares()) == ["interleaved"]

@@ -476,11 +476,14 @@ def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
         check_benchmarks([config], ZERO, None, [*own_names(in_world=True), other])
 
     check("mine", "circular", "arc")
-    names = [("vqa", "exact", "arc"), ("pope-random f1", "exact", "arc"), ("mine", "circular", "mine choice")]
+    names = [("text-vqa", "exact", "arc"), ("pope-random f1", "exact", "arc"), ("mine", "circular", "mine choice")]
     for name, metric, other in [*names, ("mine", "choice", "mine by likelihood")]:
         with pytest.raises(RequestError, match="2 benchmarks are named"):
             check(name, metric, other)
     assert own_names(in_world=False) == ["held-out-captions"]
+    for family in ("vqa", "text", "captioning", "chat", "imported"):
+        with pytest.raises(RequestError, match=f"`{family} 0-shot` is the mean of a kind of benchmark"):
+            check(family, "exact", "arc")
 
 
 def refused(folder: Path, name: str, values: dict[str, Any], settings: EvaluationSettings = SETTINGS) -> str:

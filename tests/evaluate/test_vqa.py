@@ -1,8 +1,11 @@
 """VQA accuracy and its normalisation, by hand from the published rules."""
 
+import re
+from random import Random
+
 import pytest
 
-from mm1_lab.evaluate.vqa import CONTRACTIONS, exact_match, normalise, vqa_accuracy
+from mm1_lab.evaluate.vqa import CONTRACTIONS, exact_match, normalise, textvqa_accuracy, vqa_accuracy
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,7 @@ def test_the_table_of_contractions_is_the_official_one() -> None:
         ("Yes", ["yes"] * 10, 0.0, 100.0),  # ten equal answers: nothing is normalised
         ("yes.", ["yes"] * 10, 0.0, 100.0),
         (" yes\n", ["yes"] * 10, 100.0, 100.0),
+        ("yes", [" yes\n"] * 9 + ["yes"], 100.0, 100.0),  # blanks around answers go before they are counted
         ("yes", ["Yes."] * 10, 0.0, 100.0),
         ("Yes", ["yes"] * 9 + ["no"], 100.0, 100.0),
         ("a", ["a"] * 9 + ["b"], 100.0, 100.0),  # both become nothing
@@ -73,6 +77,53 @@ def test_the_table_of_contractions_is_the_official_one() -> None:
 def test_official_quirks(prediction: str, answers: list[str], official: float, ours: float) -> None:
     assert vqa_accuracy(prediction, answers, official=True) == pytest.approx(official)
     assert vqa_accuracy(prediction, answers) == pytest.approx(ours)
+
+
+def textvqa_by_hand(answer: str) -> str:
+    """EvalAI's processor, from its rules: with commas gone, no number is left that would remove every mark."""
+    text = re.sub(r"[,?]", "", answer.lower()).replace("'s", " 's").replace("\n", " ").strip()
+    for mark in set(';/[]"{}()=+\\_-><@`!'):
+        beside_a_space = re.search(rf" {re.escape(mark)}|{re.escape(mark)} ", text)
+        text = text.replace(mark, "\0" if beside_a_space else "\1")
+    text = re.sub(r"\.(?!\d)", "", text.replace("\0", "").replace("\1", " "))
+    words = [{"none": "0", "two": "2", "ten": "10"}.get(word, word) for word in text.split()]
+    return " ".join({"dont": "don't"}.get(word, word) for word in words if word not in ("a", "an", "the"))
+
+
+def test_textvqa_is_scored_as_its_own_evaluator_does() -> None:
+    """It always normalises, where VQAv2's program leaves ten equal answers as they are."""
+    assert textvqa_accuracy("Nokia", ["nokia"] * 10) == 100.0 and vqa_accuracy("Nokia", ["nokia"] * 10, True) == 0.0
+    random = Random(0)
+    pieces = [
+        "nokia",
+        "Nokia",
+        "the ",
+        " two",
+        "1",
+        ",",
+        ", ",
+        "?",
+        "'s",
+        " - ",
+        "-",
+        "/",
+        ".",
+        "5.5",
+        "\n",
+        " ",
+        "dont ",
+    ]
+    found = set()
+    for _ in range(3000):
+        texts = ["".join(random.choices(pieces, k=random.randint(1, 4))) for _ in range(3)]
+        answers = random.choices(texts[1:], k=10)
+        prediction = random.choice(texts)
+        said, *given = map(textvqa_by_hand, [prediction, *answers])
+        others = [given[:at] + given[at + 1 :] for at in range(10)]
+        expected = 10.0 * sum(min(1.0, rest.count(said) / 3) for rest in others)
+        assert textvqa_accuracy(prediction, answers) == pytest.approx(expected), (prediction, answers)
+        found.add(round(expected))
+    assert {0, 30, 60, 90, 100} <= found
 
 
 def test_exact_match_is_all_or_nothing() -> None:

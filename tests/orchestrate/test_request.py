@@ -214,7 +214,10 @@ def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(
     shutil.copy(REPOSITORY / "sweeps" / "scales" / "smoke.yaml", scales / "mine.yaml")
     shutil.copy(REPOSITORY / "sweeps" / "data_mix.yaml", "sweeps/mine.yaml")
     requests = [load_request("data_mix", "smoke"), *(load_request("mine", scale) for scale in ("smoke", "mine"))]
-    assert requests[0].trials == requests[1].trials == requests[2].trials
+    (tmp_path / "experiments").mkdir()
+    shutil.copy(REPOSITORY / "sweeps" / "data_mix.yaml", "experiments/q.yaml")
+    requests.append(load_request("experiments/q.yaml", "mine"))  # finds the scale where it finds recipes
+    assert requests[0].trials == requests[1].trials == requests[2].trials == requests[3].trials
     with pytest.raises(RequestError, match="there is no scale 'smok'; did you mean 'smoke'"):
         load_request("data_mix", "smok")
 

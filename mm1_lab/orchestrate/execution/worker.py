@@ -248,6 +248,7 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "mm1_lab": importlib.metadata.version("mm1-lab"),  # apart: versions are compared between the arms of a contrast
         "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -8,14 +8,14 @@ from mm1_lab.formatting import command_line
 from mm1_lab.results import Ledger, variant_name
 
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
-"""Folders searched for sweeps and recipes by name: in the working directory, then in the package."""
+"""Folders searched for sweeps, recipes and scales by name: in the working directory, then in the package."""
 MOST_SEEDS = 99
 """Limit of a count: fresh seeds are numbered from 100 on, so a larger number is meant as a seed."""
 
 
 def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("sweeps")) -> Scale:
-    """Loads a scale from `scales/` next to the sweep or one folder up, or from the package. Raises RequestError."""
-    places = [folder / "scales" for folder in (sweeps, sweeps.parent, SHIPPED / "sweeps")]
+    """Loads a scale from `scales/` next to the sweep, one folder up, or in one of SWEEPS. Raises RequestError."""
+    places = [folder / "scales" for folder in (sweeps, sweeps.parent, *SWEEPS)]
     return load_scale(name, next((p for p in places if (p / f"{name}.yaml").is_file()), places[-1]), overrides)
 
 

@@ -232,7 +232,7 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
         return scale
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.benchmarks import own_names
-    from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
+    from mm1_lab.evaluate.named import check_benchmarks, check_names, open_benchmark
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
     tasks = []
@@ -245,6 +245,7 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
             from mm1_lab.evaluate.text_tasks import open_task
 
             tasks = [open_task(data.parent / path) for path in content.text_tasks]
+            check_names(task.name for task in tasks)
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
     names = [*own_names(in_world=not data), *(task.name for task in tasks)]
