@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen2MoeConfig
-from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeTopKRouter
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
 from mm1_lab.config import PretrainedDecoder, Size
 from mm1_lab.files import WEIGHTS
@@ -24,6 +25,8 @@ ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)
 """Distances at which the heads of the first layer attend, in turn; in later layers the first head attends one back."""
 LOOK_BACK_STRENGTH = 3.0
+SORTED = "sorted"
+"""The name under which `_sorted_experts` is registered with the library."""
 ROUTER_SPREAD = 0.1
 """Standard deviation of a router's initial logits: experts start almost equally likely, but tokens differ."""
 LOOK_BACK_FREQUENCY = 0.2
@@ -71,8 +74,7 @@ def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
         warnings.filterwarnings("ignore", message="Initializing zero-element")  # the absent shared expert
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if isinstance(config, Qwen2MoeConfig):
-        # one expert at a time: correct for every width and under autocast, unlike the grouped kernels
-        decoder.set_experts_implementation("eager")
+        decoder.set_experts_implementation(SORTED)
         for layer in sparse_layers(decoder):
             layer.mlp.gate = Router(config)
     return decoder
@@ -95,6 +97,42 @@ class Router(Qwen2MoeTopKRouter):
             weights, chosen = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
             weights = weights / weights.sum(dim=-1, keepdim=True)
         return logits, weights.to(hidden.dtype), chosen
+
+
+def _sorted_experts(
+    experts: Qwen2MoeExperts, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """The experts' weighted output (tokens, width) for `hidden` (tokens, width), with tokens sorted by expert.
+
+    `chosen` and `weights` are (tokens, experts per token). Each expert's matrices are taken from one `unbind`, whose
+    gradient is a single stack: the library's loop indexes them, and each index adds a zero-filled gradient of all
+    experts, so that its backward pass grows with the square of their number. In half precision on a GPU, torch's
+    grouped product takes all experts at once where rows are multiples of 16 bytes.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    order = chosen.flatten().argsort(stable=True)
+    tokens = order // chosen.shape[1]
+    counts = chosen.flatten().bincount(minlength=experts.num_experts)
+    aligned = all(size % 8 == 0 for size in experts.down_proj.shape[1:])
+    is_grouped = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and aligned
+    ends = counts.cumsum(0, dtype=torch.int32) if is_grouped else None
+    lengths = [] if is_grouped else counts.tolist()
+
+    def multiply(inputs: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """(pairs, in), (experts, out, in) → (pairs, out)"""
+        if is_grouped:
+            return nn.functional.grouped_mm(inputs, matrices.transpose(1, 2), offs=ends)
+        parts = zip(inputs.split(lengths), matrices.unbind(), strict=True)
+        return torch.cat([nn.functional.linear(part, matrix) for part, matrix in parts])
+
+    gate, up = multiply(hidden[tokens].to(dtype), experts.gate_up_proj.to(dtype)).chunk(2, dim=1)
+    out = multiply(experts.act_fn(gate) * up, experts.down_proj.to(dtype))
+    out = out * weights.flatten()[order, None]
+    return torch.zeros_like(hidden).index_add_(0, tokens, out.to(hidden.dtype))
+
+
+ALL_EXPERTS_FUNCTIONS.register(SORTED, _sorted_experts)
 
 
 def sparse_layers(decoder: PreTrainedModel) -> list[Any]:

@@ -205,3 +205,27 @@ def test_rows_of_padding_alone_are_read() -> None:
     read_by_document(decoder)
     nothing = torch.zeros(2, 12, dtype=torch.long)
     assert bool(torch.isfinite(read_rows(decoder, torch.zeros(2, 12, DENSE.width), nothing, nothing).hidden).all())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_experts_equal_the_library_s_loop_without_a_gradient_of_all_for_each(half: bool) -> None:
+    results = []
+    for implementation in ("eager", "sorted"):
+        torch.manual_seed(1)
+        decoder = build_decoder(DENSE.model_copy(update={"experts": 8}), 20, 12)
+        decoder.set_experts_implementation(implementation)
+        mlp = sparse_layers(decoder)[0].mlp
+        inputs = torch.randn(2, 12, 24, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = mlp(inputs)
+        out.square().sum().backward()
+        results.append((out, inputs.grad, mlp.experts.gate_up_proj.grad, mlp.experts.down_proj.grad))
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.02 if half else 1e-5, atol=0.02 if half else 1e-5)
+    steps, names = [results[1][0].grad_fn], list[str]()
+    while steps:
+        if step := steps.pop():
+            names.append(step.name())
+            steps += [before for before, _ in step.next_functions]
+    # an index into the experts would add a gradient as large as all of them, filled with zeros
+    assert names.count("SelectBackward0") == 0 and {"UnbindBackward0"} <= {*names}
