@@ -164,7 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         for flag, settings in options:
             added.add_argument(flag, **settings)
-        added.set_defaults(function=function, parsers=subparsers.choices)
+        added.set_defaults(function=function)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`, completion."""
+"""What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from mm1_lab import contrasts
-from mm1_lab.cli import command_parsers, main, make_parser
+from mm1_lab.cli import main
 from mm1_lab.config import load_sweep
 from mm1_lab.orchestrate.planning.request import load_request
 from tests.conftest import REPOSITORY
@@ -50,7 +50,6 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("index", "--data", "x", "--processes", "2", "--address", "auto"), "--processes is for this machine"),
         (("gc", "--keep", "some"), "gc: --keep: invalid choice: 'some'"),
         (("gc", "--results", "nowhere"), "nowhere: there is no such folder; name the results"),
-        (("completion", "fish"), "unexpected argument 'fish'; example: mm1-lab completion >"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
         (("verify", "--results", "nowhere"), "nowhere: there is no such folder"),
@@ -299,33 +298,3 @@ def test_an_installed_package_has_the_study(tmp_path: Path, monkeypatch: pytest.
     part.mkdir(parents=True)
     (part / "DONE").write_text("{", encoding="utf-8")
     assert main(["verify"]) == 1
-
-
-def test_completion_knows_commands_options_and_sweeps(capsys: Output) -> None:
-    assert main(["completion"]) == 0
-    script = capsys.readouterr().out
-
-    def complete(*words: str) -> list[str]:
-        ask = f'COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _mm1_lab; echo "${{COMPREPLY[@]}}"'
-        result = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
-        return result.stdout.split()
-
-    assert complete("mm1-lab", "show") == ["show", "show-data"]
-    assert complete("mm1-lab", "run", "data_m") == ["data_mix"]
-    assert complete("mm1-lab", "run", "data_mix", "--se") == ["--seeds", "--set"]
-    assert set(complete("mm1-lab", "''")) == set(command_parsers(make_parser()))
-
-
-def test_completion_runs_nothing_that_a_file_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sweeps").mkdir()
-    for name in ("$(touch ran)", "`touch ran`", '"; touch ran; "', "mine,größe=2"):
-        (tmp_path / "sweeps" / f"{name}.yaml").touch()
-    assert main(["completion"]) == 0
-    ask = "COMP_WORDS=(mm1-lab run ''); COMP_CWORD=2; _mm1_lab; echo \"${COMPREPLY[@]}\""
-    script = f"{capsys.readouterr().out}\n{ask}"
-    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert "mine,größe=2" in result.stdout.split() and "touch" not in result.stdout
-    assert not (tmp_path / "ran").exists()

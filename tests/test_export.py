@@ -19,17 +19,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from analysis.pages.model_card import model_card
 from mm1_lab.cli import main
-from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale, load_sweep, resolve
-from mm1_lab.data import open_data
+from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale
 from mm1_lab.data.tokenizers import folder_tokenizer
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.questions import Question
-from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1, library_tokenizer
+from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
-from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.model_folder import check_folder
 from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
 from mm1_lab.orchestrate.planning.plan import make_plan
@@ -321,52 +319,8 @@ def test_what_cannot_be_exported(
     assert "this command needs one trial, not 2" in refused(*SWEEP, "--seeds", "2", "new")
     assert "there are no weights for it" in refused(*SWEEP, "--seeds", "7,", "new")
     assert "mm1: already exists" in refused(*SWEEP, "mm1")
-    (place / "new.partial").mkdir()  # someone else's
-    error = refused(*SWEEP, "--as", "llava", "new")
-    assert (place / "new.partial").is_dir() and not list(place.glob("new.*/new")), "and leaves nothing of its own"
-    assert "no exact equivalent in LLaVA: the connector must be mlp" in error and not (place / "new").exists()
-
-
-@pytest.mark.parametrize("decoder", ["llama", "qwen2"])
-def test_llava_where_the_mapping_is_exact(decoder: str, tmp_path: Path) -> None:
-    """A CLIP layer, an mlp and a decoder like Llama's: the library's LLaVA has the same logits and writes the same."""
-    clip, language = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder(decoder, tmp_path / decoder)
-    chosen = f"pretrained_encoders={{ViT-L: {{weights: {clip}, layer: -2}}}}"
-    scale = load_scale("lab", SWEEPS / "scales", shrunk(clip, language, chosen))
-    data = open_data(None, tmp_path, scale, language)
-    base = load_sweep(SWEEPS / "data_mix.yaml").base
-    change = {"resolution": "native", "image_tokens": "patches", "connector": "mlp"}
-    stage = resolve("a", base.model_copy(update=change), scale, 0, data.identity, HuggingFace()).evaluation.model
-    built = build_mm1(stage, data.tokenizer)
-    built.load_parts(stage, {})
-    assert built.image_scale is not None and built.image_scale != 1
-    built.save_pretrained(tmp_path / "mm1")
-    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mm1").eval()
-    words = library_tokenizer(data.tokenizer)
-    processor = MM1Processor(words, side=stage.image_size, image_tokens=16, chat_template=USER_CHAT)
-    llava = to_llava(model, processor)
-    llava.save_pretrained(tmp_path / "llava")
-    llava_processor(model, processor).save_pretrained(tmp_path / "llava")
-    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava").eval()
-    theirs = AutoProcessor.from_pretrained(tmp_path / "llava")
-    picture = Image.effect_mandelbrot((60, 45), (-2, -1.5, 1, 1.5), 50).convert("RGB")
-    ours = processor(images=picture, text="<image>what color is the square ?")
-    # LLaVA's own processor adds no begin token, which the text may name
-    begin = processor.tokenizer.bos_token
-    given = theirs(images=picture, text=f"{begin}<image>what color is the square ?", return_tensors="pt")
-    assert given["input_ids"].tolist() == ours["input_ids"].tolist()
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": "what color is the square ?"}]
-    turns, tensors = [{"role": "user", "content": content}], {"return_dict": True, "return_tensors": "pt"}
-    asked, same = (one.apply_chat_template(turns, tokenize=True, **tensors) for one in (theirs, processor))
-    assert asked["input_ids"].tolist() == same["input_ids"].tolist()
-    assert asked["input_ids"][0, 0] == data.tokenizer.begin
-    with torch.no_grad():
-        expected, found = model(**ours).logits, loaded(**given).logits
-    assert torch.allclose(found, expected, atol=2e-3), (found - expected).abs().max()
-    assert found.argmax(-1).tolist() == expected.argmax(-1).tolist()
-    with torch.no_grad():
-        dark = processor(images=Image.new("RGB", (60, 45)), text="<image>what color is the square ?")
-        assert not torch.allclose(model(**dark).logits, expected, atol=1e-2), "the picture must matter"
+    (place / "another.partial").mkdir()  # someone else's
+    assert main(["export", *SWEEP, "another"]) == 0 and (place / "another.partial").is_dir()
 
 
 def test_the_whole_way_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,6 @@ inputs = processor(images=["picture.jpg"], text=processor.apply_chat_template(ch
 print(processor.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))
 
 # or in a sweep of mm1-lab, to tune it on instructions: {sft: {start: FOLDER}}""",
-    "llava": """from transformers import AutoModelForImageTextToText, AutoProcessor
-
-model = AutoModelForImageTextToText.from_pretrained(FOLDER)
-processor = AutoProcessor.from_pretrained(FOLDER)  # its chat template writes the begin token; plain text lacks it""",
     "encoder": """from transformers import AutoModel
 
 model = AutoModel.from_pretrained(FOLDER)
@@ -55,7 +51,7 @@ def model_card(
     in_world = record is not None and record["config"]["data"]["kind"] == "world"
     tuned = record is not None and record["recipe"].get("sft") is not None
     prompt = PROMPTS[in_world, tuned]
-    lines = ["---", "pipeline_tag: image-text-to-text" if form in ("mm1", "llava") else "tags: [mm1-lab]"]
+    lines = ["---", "pipeline_tag: image-text-to-text" if form == "mm1" else "tags: [mm1-lab]"]
     lines += ["library_name: transformers", "---", "", f"# {name}", "", f"Exported by mm1-lab as `{form}`.", ""]
     lines += ["## How to load it", "", "```python", LOADING[form].replace("{prompt}", prompt), "```", ""]
     if form == "mm1":
@@ -64,7 +60,7 @@ def model_card(
             "their paths to get the pixels of training; large JPEGs that are loaded already differ a little.",
             "",
         ]
-    if tuned and not in_world and form in ("mm1", "llava"):
+    if tuned and not in_world and form == "mm1":
         lines += ["An answer ends at the end token, or where a line begins with `User:`.", ""]
     if record is None or scores is None:
         return "\n".join([*lines, "It has not been evaluated.", ""])

@@ -4,7 +4,6 @@ import numpy as np
 
 from analysis.shared import tasks_apart
 from analysis.study import Study
-from mm1_lab.source_code import changed_parts, changed_text
 
 UNCERTAINTY = {
     "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
@@ -37,8 +36,7 @@ def remarks(study: Study) -> list[str]:
     """Below every table."""
     missing = study.missing()
     without = f"Without scores: {', '.join(missing)}." if missing else ""
-    changed = changed_text(part for one in study.records.values() for part in changed_parts(one.get("code", {})))
-    return [note for note in (study.caution, without, changed) if note]
+    return [note for note in (study.caution, without) if note]
 
 
 def benchmark_notes(study: Study) -> list[str]:

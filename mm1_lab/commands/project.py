@@ -1,4 +1,4 @@
-"""Commands for a project's data and folders: index, show-data, verify, gc, init, completion."""
+"""Commands for a project's data and folders: index, show-data, verify, gc, init."""
 
 from __future__ import annotations
 
@@ -148,13 +148,4 @@ def init(options: argparse.Namespace) -> int:
     for path in init(options.folder):
         print(path)
     print(f"Next: cd {options.folder} && mm1-lab run my_question --scale smoke")
-    return DONE
-
-
-@command("> ~/.mm1-lab.sh")
-def completion(options: argparse.Namespace) -> int:
-    """Print a bash or zsh completion script for commands, options and names."""
-    from mm1_lab.completion import completion_script
-
-    print(completion_script(options.parsers))
     return DONE

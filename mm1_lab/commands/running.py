@@ -48,7 +48,7 @@ def plan(options: argparse.Namespace) -> int:
     *opt.EXECUTOR,
     *opt.UNTIL_DECIDED,
     option("--budget", "with --until-decided: start no look that would exceed this time", "6h"),
-    switch("--anew", "recompute results whose connector or metric code has changed since, and what diverged"),
+    switch("--anew", "train and evaluate these trials again (after a change of code), and try again what diverged"),
     opt.WEIGHTS,
     opt.NO_PARTS,
 )
@@ -58,14 +58,13 @@ def run(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.execution.executor import make_executor
     from mm1_lab.orchestrate.growing import parse_budget, run_until_decided
     from mm1_lab.orchestrate.lr_search import run_search, with_grid
-    from mm1_lab.orchestrate.planning.code_changes import forget_changed
-    from mm1_lab.orchestrate.sweeping import run_sweep
+    from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep
 
     request = request_of(options, options.sweep)
     request.ledger.check_writable()
     looks, budget = _looks(options, request), parse_budget(options.budget)
     if options.anew:
-        forget_changed(with_grid(request).trials, request.ledger)
+        forget_trials(with_grid(request).trials, request.ledger)
     with make_executor(options.inline, options.address) as executor:
         if request.sweep.search:
             return run_search(request, "grid", executor, draw_sweep)

@@ -15,7 +15,7 @@ from mm1_lab.commands.common import DONE, ledger_of, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
 from mm1_lab.formatting import counted
-from mm1_lab.options import command, option, switch
+from mm1_lab.options import command, option
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
@@ -129,18 +129,13 @@ def figures(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command(
-    "--results results/study",
-    opt.DRAWN_RESULTS,
-    switch("--masked", "use a copy with the arms shuffled within each seed, to find bugs without seeing the results"),
-)
+@command("--results results/study", opt.DRAWN_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
     folder = _drawn_folder(options)
     from analysis.redraw import draw_report
-    from mm1_lab.results.upkeep import masked_copy
 
-    print(draw_report(masked_copy(folder) if options.masked else folder)[-1])
+    print(draw_report(folder)[-1])
     return DONE
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mm1_lab.config import Trial
     from mm1_lab.orchestrate.planning.request import Request
 
-FORMS = ("mm1", "llava", "encoder", "decoder")
-AS = "mm1 (default); llava, for models it can represent exactly; encoder or decoder, only that part"
+FORMS = ("mm1", "encoder", "decoder")
+AS = "mm1 (default), or only a part: encoder or decoder"
 
 
 @command(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from mm1_lab.config.errors import RequestError, remedy, short
+from mm1_lab.config.errors import RequestError, nearest, short
 from mm1_lab.config.yaml_files import parse_yaml
 
 
@@ -101,7 +101,7 @@ def _merge_union_errors(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     key = short(".".join(str(part) for part in error["loc"] if part != "[key]"), str)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{remedy(str(error['loc'][-1]).split('.')[0], keys_at(model, error['loc'][:-1]))}"
+        return f"unknown key {key!r}{nearest(str(error['loc'][-1]).split('.')[0], keys_at(model, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -161,6 +161,6 @@ def override(model: Config, settings: Iterable[str], where: str) -> Any:
         value = parse_yaml(text, f"{where} {short(setting)}")
         word, _, more = last.partition(".")
         if more and last not in at and not isinstance(value, dict) and difflib.get_close_matches(word, map(str, at)):
-            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{remedy(word, list(at))}")
+            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{nearest(word, at)}")
         at[last] = value
     return type(model).parse(values, where)

@@ -1,7 +1,7 @@
 """Errors that a user can act on: what is wrong, where, and the nearest valid word."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MOST_BYTES = 2000
@@ -34,25 +34,6 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(valid)}" if valid else ""
-
-
-RENAMED = {
-    "batch": "batch_size",
-    "clip": "max_grad_norm",
-    "dense_share": "synthetic_share",
-    "elsewhere_weight": "prompt_loss_weight",
-    "final_fraction": "min_lr_ratio",
-    "rates": "lr_multipliers",
-    "rows": "batch_size",
-    "sequence": "sequence_length",
-}
-"""Keys of earlier versions and their present names."""
-
-
-def remedy(key: str, valid: Sequence[str]) -> str:
-    """The hint for an unknown `key`: its new name if it was renamed, otherwise as from `nearest`."""
-    new = RENAMED.get(key)
-    return f"; it is called {new!r} now" if new in valid else nearest(key, valid)
 
 
 def short(value: Any, spell: Callable[[Any], str] = repr) -> str:

@@ -134,10 +134,6 @@ class Stage(Config):
             )
         return workers
 
-    def code_parts(self) -> list[tuple[str, str]]:
-        """Registered code that it runs, whose hash is recorded with its weights: `("connector", KIND)`."""
-        return []
-
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage: fields that differ from their defaults, with inputs as fingerprints."""
         return {"kind": self.KIND, "version": self.VERSION, **self.identity}

@@ -1,4 +1,4 @@
-"""Exports a trained arm as a Hugging Face folder: the whole model, the model as LLaVA, or only one of its parts."""
+"""Exports a trained arm as a Hugging Face folder: the whole model, or only one of its parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from transformers import AutoModelForImageTextToText, CLIPImageProcessorPil, Gen
 from mm1_lab import files
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, library_tokenizer
-from mm1_lab.model.llava import llava_processor, to_llava
 from mm1_lab.orchestrate.finished_trial import weights_of
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.weights import quiet_library
@@ -88,11 +87,6 @@ def _save(model: MM1ForConditionalGeneration, processor: MM1Processor, form: str
     if form == "mm1":
         model.save_pretrained(folder, save_original_format=False)
         processor.save_pretrained(folder)
-    elif form == "llava":
-        llava = to_llava(model, processor)
-        llava.generation_config = model.generation_config
-        llava.save_pretrained(folder)
-        llava_processor(model, processor).save_pretrained(folder)
     elif form == "decoder":
         decoder: Any = model.decoder
         decoder.generation_config = model.generation_config

@@ -11,7 +11,6 @@ from mm1_lab.config import Cost, Hardware, RequestError, Scale, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.lr_search import growth_text
 from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, machine_slots, workers_needed
-from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
 from mm1_lab.orchestrate.planning.estimate import plan_costs
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
@@ -46,7 +45,7 @@ def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     title = ", ".join(variants)
     counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
-    for note in filter(None, (changed_note((trial for _, trial in asked), ledger), *notes)):
+    for note in filter(None, notes):
         lines += [note, ""]
     if every_stage:
         lines += [*_every_stage(plan, asked, costs, expected, hardware, ledger), ""]

@@ -7,20 +7,19 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
 from mm1_lab.files import DONE
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import make_display
 from mm1_lab.orchestrate.execution.executor import Executor, run_plan
 from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
-from mm1_lab.orchestrate.planning.code_changes import changed_note
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_recorder import MlflowRecorder, artifacts_of, behind_note
-from mm1_lab.results import TrialRow
+from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.summary import headline
 
 Draw = Callable[[Path], list[Path]]
@@ -43,10 +42,20 @@ def has_failed(work_list: WorkList | None) -> bool:
     return work_list is not None and any(outcome.kind != "diverged" for outcome in work_list.failed.values())
 
 
+def forget_trials(trials: Iterable[Trial], ledger: Ledger) -> None:
+    """Deletes the scores and trained models of these trials, and whatever diverged, so that they run again.
+
+    Encoders and decoders that did not diverge stay: they take most of the time, and other sweeps share them.
+    """
+    diverged = ledger.diverged()
+    for trial in trials:
+        for stage in trial.evaluation.chain():
+            if isinstance(stage, EvaluationStage | ModelStage) or stage.fingerprint in diverged:
+                ledger.forget(stage.fingerprint)
+
+
 def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
     """Runs the missing trials of the request; the work list is None if there were none."""
-    if note := changed_note(request.trials, request.ledger):
-        print(note)
     plan = make_plan(request.trials, request.ledger, request.weights)
     if plan.tasks:
         missing = [stage for task in plan.tasks.values() for stage in task.stages]

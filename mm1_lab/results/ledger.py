@@ -5,7 +5,6 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 """
 
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.results.parts import Parts
-from mm1_lab.results.schema import CODE, HELD_OUT_COLUMNS, SAMPLES, SCHEMA, number, read_json
+from mm1_lab.results.schema import HELD_OUT_COLUMNS, SAMPLES, SCHEMA, number, read_json
 from mm1_lab.results.score_file import read_rows, write_scores
 from mm1_lab.rows import HeldOutRow, SampleRow, ScoreRow
 
@@ -113,12 +112,6 @@ class Ledger:
         """What a finished stage recorded: tokens, epochs, seconds, parameters; empty if its kind records nothing."""
         path = self.stage_folder(fingerprint) / "summary.json"
         return read_json(path, dict) if path.exists() else {}
-
-    def code(self, fingerprint: str) -> dict[str, str]:
-        """Hashes of the code that a finished model was trained with, by part; empty if none were recorded."""
-        folder = self.parts.folder if self.parts and self.is_shipped(fingerprint) else self.store
-        path = f"{folder}/{fingerprint}/{CODE}"
-        return read_json(path, dict) if os.path.exists(path) else {}
 
     def forget(self, fingerprint: str) -> None:
         """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""

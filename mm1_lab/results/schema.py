@@ -6,7 +6,7 @@ RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, for benchmar
 RESULTS/pictures/SHA.png|.jpg images of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
-STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json code.json DONE
+STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json DONE
 STORE/FINGERPRINT.partial/    an unfinished stage
 PARTS/FINGERPRINT/            a finished stage that comes with the repository
 ```
@@ -29,8 +29,6 @@ SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 
 SAMPLES = "samples.json.gz"
-CODE = "code.json"
-"""Hashes of the code that a model was trained with, by part (mm1_lab/source_code.py)."""
 HELD_OUT_COLUMNS = tuple(field.name for field in fields(HeldOutRow))
 CURVE_COLUMNS = ("step", "name", "value")
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")

@@ -1,25 +1,21 @@
-"""Maintenance of a results folder: verify digests, free weights, make a masked copy."""
+"""Maintenance of a results folder: verify digests, free weights."""
 
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import DONE, folder_size, write_bytes, write_csv, write_json
+from mm1_lab.files import DONE, folder_size
 from mm1_lab.results.ledger import Ledger, is_intact
-from mm1_lab.results.manifest import read_manifest, read_trials
-from mm1_lab.results.reading import list_variants, read_scores, read_variant
-from mm1_lab.results.schema import TRIAL_COLUMNS
+from mm1_lab.results.reading import read_scores, read_variant
 from mm1_lab.results.summary import AVERAGE, measures
 
 Keep = Literal["best", "none", "all"]
 """Weights to keep: those of each sweep's best trial, none, or all (only damaged folders are deleted)."""
-FOLDER = "masked"
 
 
 def verify(ledger: Ledger) -> tuple[int, int]:
@@ -91,33 +87,3 @@ def _behind_the_best(results: Path) -> set[str]:
         best = [values["fingerprint"].iloc[values["value"].argmax()]] if len(values) else variant.done["fingerprint"]
         kept.update(stage for trial in best for stage in variant.ledger.record(trial)["fingerprints"].values())
     return kept
-
-
-def masked_copy(results: Path) -> Path:
-    """Makes a copy of results that hides all effects, for checking pages and figures before a study is judged.
-
-    In `RESULTS/masked`, each sweep has the arms of its trials shuffled within each seed, controls included, and a title
-    that says so. Trials, their pictures and failures are linked, not copied.
-    """
-    copy = results / FOLDER
-    shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir()
-    for name in ("trials", "pictures", "failures"):
-        if (results / name).is_dir():
-            (copy / name).symlink_to(f"../{name}", target_is_directory=True)
-    # gates of check-scale, which rule out verdicts and name the floor; lessons of the user's own
-    for path in (*results.glob("*/*/gates.csv"), *results.glob("*.yaml")):
-        write_bytes(copy / path.relative_to(results), path.read_bytes())
-    for folder in list_variants(results):
-        manifest, rows, chance = read_manifest(folder), read_trials(folder), random.Random(folder.name)
-        by_seed: dict[int, list[str]] = {}
-        for row in rows:
-            by_seed.setdefault(row.seed, []).append(row.fingerprint)
-        for fingerprints in by_seed.values():
-            chance.shuffle(fingerprints)
-        sweep = manifest.sweep.model_copy(update={"title": f"MASKED, arms shuffled: {manifest.sweep.title}"})
-        target = copy / folder.relative_to(results)
-        target.mkdir(parents=True)
-        write_json(target / "sweep.json", manifest.model_copy(update={"sweep": sweep}).model_dump(mode="json"))
-        write_csv(target / "trials.csv", TRIAL_COLUMNS, ((row.arm, row.seed, by_seed[row.seed].pop()) for row in rows))
-    return copy

@@ -7,21 +7,17 @@ import pandas as pd
 import pytest
 
 from analysis.judging.claims import claim_of, claim_row, judge_claims
-from analysis.judging.gates import without_floor
 from analysis.judging.lessons import Lesson
 from analysis.judging.looks import looks_text, open_arms, reached_text, standing
 from analysis.judging.sequential import over_looks
-from analysis.judging.validity import read_judged
 from analysis.judging.verdicts import lesson_parts
 from analysis.pages.lesson_tables import lesson_notes, looks_note
-from analysis.pages.predictions import shared_samples, shown_arms
 from analysis.pages.tables import claims_table
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
-from mm1_lab.results.upkeep import masked_copy
 from tests.analysis.results_folder import study_of, write_results
 
 LOOKS = (4, 6, 8)
@@ -188,20 +184,6 @@ def test_a_budget_is_hours_or_minutes() -> None:
         parse_budget("6")
 
 
-def test_masked_results_hold_the_same_scores_under_other_names(tmp_path: Path) -> None:
-    write_results(tmp_path, SWEEP, ARMS, range(3), lifts={"much": (30, 30, 30)})
-    masked = masked_copy(tmp_path)
-    shown, true = (read_study(folder / "mini" / "own") for folder in (masked, tmp_path))
-    assert shown.sweep.title.startswith("MASKED")
-    for seed in range(3):
-        ours, theirs = ({arm: value for (arm, at), value in one.trial_values("average").items() if at == seed}
-                        for one in (shown, true))  # fmt: skip
-        assert sorted(ours.values()) == sorted(theirs.values())
-    best = {max(ARMS, key=lambda arm: shown.trial_values("average")[arm, seed]) for seed in range(3)}
-    assert best != {"much"}, "no seed agrees with another"
-    assert read_study(masked_copy(tmp_path) / "mini" / "own").trial_values("average") == shown.trial_values("average")
-
-
 def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
     manifest = growing(4).variant.manifest
     folder = tmp_path / "mini" / "own"
@@ -223,22 +205,6 @@ def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Pat
     study = read_study(folder).at_seeds((1, 6))
     assert study.seeds == [1, 6] and len(study.records) == 2 * len(ARMS)
     assert set(study.held_out["seed"]) == set(study.variant.trials["seed"]) == {1, 6}
-
-
-def test_masked_results_show_samples_and_fail_at_the_same_gates(tmp_path: Path) -> None:
-    write_results(tmp_path, SWEEP, ARMS, range(3))
-    gates = tmp_path / "mini" / "check_scale" / "gates.csv"
-    gates.parent.mkdir()
-    header = "gate,seed,what,value,low,high,needed,verdict\n"
-    gates.write_text(f"{header}told in words,0,vqa,1,1,1,above 50,fail\ntold in words,0,colour,1,1,1,a,floor\n")
-    masked = masked_copy(tmp_path) / "mini" / "own"
-    study, _, failed = read_judged(masked)
-    assert failed and failed == read_judged(tmp_path / "mini" / "own")[2]
-    assert without_floor(study)[0] == ["colour"]
-    pictures = [sample.picture for sample in shared_samples(study, shown_arms(study)) if sample.picture]
-    assert pictures
-    gates.write_text(header)
-    assert read_judged(masked)[2] == failed, "a copy"
 
 
 def test_tables_and_notes_of_a_growing_study_say_that_its_numbers_are_of_a_single_look() -> None:

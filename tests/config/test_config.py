@@ -279,7 +279,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables() -> None:
         ("train.steps=0", "Input should be greater than 0"),
         ("train.steps", "write PATH=VALUE"),
         ("trains.steps=3", "did you mean 'train'?"),
-        ("train.rows.x=3", "unknown key 'train.rows.x'; it is called 'batch_size' now"),
+        ("train.rows.x=3", "unknown key 'train.rows.x'"),
         ("decoders.302m.layers=3", "there is no '302m' here; did you mean '302M'?"),
         ("decoders.1.2B.layer=3", "unknown key 'decoders.1.2B.layer'; did you mean 'layers'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),

@@ -11,11 +11,11 @@ from mm1_lab.config import ConnectorConfig, EvaluationStage, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
 from mm1_lab.orchestrate.plan_text import _arms, in_runs
-from mm1_lab.orchestrate.planning.code_changes import forget_changed
 from mm1_lab.orchestrate.planning.cost import Speeds
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, stage_seconds, wall_seconds
 from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.sweeping import forget_trials
 from mm1_lab.results import Ledger
 
 
@@ -279,7 +279,7 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     plan = make_plan(trials, ledger)
     assert not plan.tasks
     assert sum("base" in line and "diverged" in line for line in _arms(plan, [("data_mix", t) for t in trials])) == 1
-    forget_changed(trials[:2], ledger)
+    forget_trials(trials[:2], ledger)
     plan = make_plan(trials, ledger)
     states = [plan.stages[trial.fingerprint].state for trial in trials]
     assert states == ["wait", "wait", "diverged"]

@@ -136,21 +136,6 @@ def test_whatever_is_damaged_of_a_score_it_is_not_read(
     assert f"damaged ({name if damage is not Path.unlink else folder / name}" in capsys.readouterr().err
 
 
-def test_a_plan_moves_what_it_cannot_read_aside_and_makes_it_anew(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The hashes of the code that a score, or a model, was made with are read before anything else."""
-    trial, model = copy / "trials" / _fingerprint(copy, "captions"), stage_of(copy, "multimodal")
-    for path in (trial / "record.json", model / "code.json"):
-        halve(path)
-    assert main(["plan", "data_mix", *ARMS]) == 0
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and all(any(str(folder) in line for line in told) for folder in (trial, model))
-    assert all(not folder.exists() and folder.with_name(f"{folder.name}.damaged").is_dir() for folder in (trial, model))
-    assert main(["status"]) == 0
-    assert "1 done, 1 missing, 0 failed" in capsys.readouterr().out
-
-
 def test_damaged_scores_in_a_folder_that_cannot_be_written_are_told_and_left_out(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,9 +99,6 @@ class MultimodalStage(Stage):
     def size_names(self, scale: Scale) -> list[str]:
         return _size_names(self.decoder, scale)
 
-    def code_parts(self) -> list[tuple[str, str]]:
-        return [("connector", self.connector.kind)]
-
 
 class PretrainedMM1(PretrainedModel):
     """An exported model to fine-tune. Not a stage, because nothing has to be run. `size` is that of the decoder."""
@@ -205,9 +202,6 @@ class SftStage(Stage):
         if workers > 1 and self.training.optimiser == "adafactor":
             raise RequestError("workers: Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)")
         return workers
-
-    def code_parts(self) -> list[tuple[str, str]]:
-        return [("connector", self.connector.kind)]
 
 
 ModelStage = MultimodalStage | SftStage

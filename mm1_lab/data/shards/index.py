@@ -25,7 +25,6 @@ from mm1_lab.data.shards.remote import Copies, File, unreadable
 from mm1_lab.data.shards.tables import Reading
 from mm1_lab.data.types import Answer
 from mm1_lab.files import new_file
-from mm1_lab.source_code import code_hash
 
 INDEX_VERSION = 4
 """Increased when the format of the index changes, so that cached indexes in an old format are ignored."""
@@ -84,7 +83,7 @@ def index_file(file: File, reader: str, longest: int, cache: Path, copies: Copie
     """
     content = "" if file.is_remote else _digest(Path(file.name))
     found_by = file if file.is_remote else content if file.size <= WHOLE else f"{content} {file.date}"
-    name = short_hash(index_version(reader), reader, code_hash("reader", reader), longest, found_by)
+    name = short_hash(index_version(reader), reader, longest, found_by)
     folder = cache / "files" / name
     if not folder.exists():
         path = copies.path(file)

@@ -22,7 +22,6 @@ from mm1_lab.data.shards.shard_rows import ConversationRows, Rows, ShardPairs, S
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
 from mm1_lab.formatting import counted, short
-from mm1_lab.source_code import code_hash
 
 MUCH = 10e9
 """Bytes of a source's files above which a note recommends `mm1-lab index`; reading them takes minutes."""
@@ -37,7 +36,6 @@ def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: 
         str(path.resolve()),
         name,
         source.reader,
-        code_hash("reader", source.reader),
         longest,
     )
     return folder / "tables" / f"{key}.parquet"

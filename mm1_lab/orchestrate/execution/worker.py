@@ -26,8 +26,6 @@ from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import HeldOutRow, Ledger
-from mm1_lab.results.schema import CODE
-from mm1_lab.source_code import code_hash
 from mm1_lab.train.progress import Diverged, Progress, Report
 
 if TYPE_CHECKING:
@@ -156,8 +154,6 @@ def _train(stage: Stage, context: WorkerContext, report: Report, run: Run) -> No
             return
         fresh = not any(folder.iterdir())
         started = time.monotonic()
-        if (parts := stage.code_parts()) and not (folder / CODE).exists():  # a resumed stage keeps its first record
-            write_json(folder / CODE, {f"{part} {name}": code_hash(part, name) for part, name in parts})
         inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
         run(partial(_run_stage, stage, folder, inputs, context), report)
         if fresh and stage.flops() > 0:
@@ -197,7 +193,6 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
     trained = model / "timings.json"
     if trained.exists():
         timings |= json.loads(trained.read_text(encoding="utf-8"))
-    metrics = sorted({row.metric for row in evaluation.scores})
     record = {
         "trials": [trial.name for trial in trials],
         "recipe": trials[0].recipe.model_dump(mode="json"),
@@ -210,8 +205,6 @@ def _score(trials: Sequence[Trial], context: WorkerContext, report: Report) -> N
         **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
         "environment": environment(context.scale, context.commit),
         "timings": timings,
-        "code": ledger.code(stage.model.fingerprint)
-        | {f"metric {name}": code for name in metrics if (code := code_hash("metric", name))},
     }
     ledger.write_scores(
         stage.fingerprint,
