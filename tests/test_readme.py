@@ -117,6 +117,7 @@ def test_the_tally_of_lessons_is_that_of_the_committed_results() -> None:
         "are undecided": (verdicts == "undecided").sum(),
         "wait for their sweeps": reason.str.startswith("not run").sum(),
         "holds by wording only": (verdicts == "by wording only").sum(),
+        "is withdrawn": reason.str.startswith("withdrawn").sum(),
         "are set aside": reason.str.match("not testable|set aside").sum(),
     }
     for words, count in counts.items():

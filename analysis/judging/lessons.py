@@ -13,6 +13,7 @@ from pydantic import model_validator
 from analysis.effects import groups, varying
 from analysis.judging.claims import Claim, claim_of
 from mm1_lab.config import Config, Expectation, RequestError, Sweep
+from mm1_lab.results import Manifest
 
 PATH = Path(__file__).parents[1] / "lessons.yaml"
 LAW = "lr_law"
@@ -50,8 +51,10 @@ class Part(Levels):
     aside_in_world: str = ""
     """The same for results of the miniature world, for what this world cannot test."""
 
-    def why_aside(self, in_world: bool) -> str:
-        return self.aside or (self.aside_in_world if in_world else "")
+    def why_aside(self, manifest: Manifest) -> str:
+        """Why it does not decide in these results; empty if it does."""
+        withdrawn = manifest.withdrawn.get(self.contrast or "", "")
+        return self.aside or withdrawn or (self.aside_in_world if manifest.in_world else "")
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -92,7 +92,7 @@ def _lesson_questions(study: Study, lessons: Sequence[Lesson], failed: tuple[str
     parts, sweep, questions = lesson_parts(study, lessons, failed), study.sweep, []
     for lesson in lessons_about(study, lessons):
         rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
-        deciding = [part for part in lesson.parts if not part.why_aside(study.manifest.in_world)]
+        deciding = [part for part in lesson.parts if not part.why_aside(study.manifest)]
         if claims := [claim for part in deciding for claim in claims_of(part, lesson, sweep, sweep.arms)]:
             p = combined(rows).both
             now = combined(rows, "now").both if p and study.manifest.looks else {}

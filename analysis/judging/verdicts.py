@@ -66,7 +66,7 @@ def lesson_parts(
     reason, rows = grounds(study, failed), []
     for lesson in lessons_about(study, lessons):
         for number, part in enumerate(lesson.parts, 1):
-            aside = part.why_aside(study.manifest.in_world)
+            aside = part.why_aside(study.manifest)
             about = {"lesson": lesson.name, "part": number, "decides": not aside}
             claims = claims_of(part, lesson, study.sweep, study.scored)
             for claim in claims:
@@ -103,16 +103,16 @@ def with_lessons(study: Study, claims: pd.DataFrame, lessons: Sequence[Lesson]) 
 
 
 def asides(study: Study, lessons: Iterable[Lesson]) -> dict[str, str]:
-    """Why a lesson does not rest on a contrast of the sweep's file, by the contrast's claim: it names the contrast, or
-    compares the same two levels of an axis, in a part that is set aside."""
-    found: dict[str, str] = {}
+    """Why a contrast of the sweep's file is withdrawn, or why a lesson does not rest on it, by the contrast's claim: it
+    names the contrast, or compares the same two levels of an axis, in a part that is set aside."""
+    found = dict(study.manifest.withdrawn)
     for contrast in study.sweep.contrasts:
         first, second = (levels_of(study.sweep.arms[arm]) for arm in (contrast.first, contrast.second))
         differ = {axis: {first.get(axis), second.get(axis)} for axis in first | second}
         differ = {axis: levels for axis, levels in differ.items() if len(levels) > 1}
         for part in (part for lesson in lessons_about(study, lessons) for part in lesson.parts):
             same = part.contrast == contrast.claim or differ == {part.axis: {part.more, part.less}}
-            if same and (aside := part.why_aside(study.manifest.in_world)):
+            if same and (aside := part.why_aside(study.manifest)):
                 found.setdefault(contrast.claim, aside)
     return found
 

@@ -33,6 +33,9 @@ class Manifest(Config):
     shots: tuple[int, ...] = Field(default=(0, 4, 8), min_length=1)
     looks: tuple[int, ...] = ()
     """Numbers of seeds at which a growing study is judged (`run --until-decided`), fixed before the first look."""
+    withdrawn: dict[str, str] = Field(default_factory=dict)
+    """Contrasts of which these results say nothing, by claim, with the reason; written by hand. Running the sweep again
+    empties it."""
     file: str = ""
     """The sweep's file, relative to the results folder; empty if it is not known."""
 

@@ -1,6 +1,7 @@
 """From a results folder to files: what they say, holes included, the same bytes each time, clear errors."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -46,7 +47,7 @@ from analysis.table import to_markdown
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
 from mm1_lab.files import write_text
-from mm1_lab.results.manifest import Manifest, variant_name
+from mm1_lab.results.manifest import Manifest, merge_manifest, read_trials, variant_name
 from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
 
@@ -431,6 +432,24 @@ def test_what_no_lesson_rests_on_is_told_and_grey(three_seeds: Path) -> None:
     connector = load_sweep(ROOT / "sweeps" / "connector.yaml")
     alike = asides(study_of(connector, (), arms=()), load_lessons())
     assert all("tokens" in claim or "336 px" in claim for claim in alike) and len(alike) == 9
+
+
+def test_what_is_withdrawn_is_told_and_judged_again_once_it_is_run_again(three_seeds: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mini" / "data_mix"
+    shutil.copytree(three_seeds, tmp_path, dirs_exist_ok=True)
+    values = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    values["withdrawn"] = {"captions lift zero-shot": "withdrawn: for a reason"}
+    (folder / "sweep.json").write_text(json.dumps(values), encoding="utf-8")
+    study, lessons = read_study(folder), load_lessons()
+    row = claims_table(study, with_lessons(study, judge_claims(study), lessons)).frame.set_index("claim")
+    assert row.loc["captions lift zero-shot", "verdict"] == "**not judged**: withdrawn: for a reason"
+    parts = all_parts(lessons, [lesson_parts(study, lessons)], tmp_path / "law.json")
+    found = judge_lessons(lessons, parts).set_index("lesson").loc["captions"]
+    assert (found["verdict"], found["reason"]) == ("not judged", "withdrawn: for a reason")
+    assert math.isfinite(found["estimate"])
+    manifest = study.manifest.model_copy(update={"withdrawn": {}})
+    merge_manifest(folder, manifest, read_trials(folder), lambda _: True)
+    assert not asides(read_study(folder), lessons).get("captions lift zero-shot")
 
 
 def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_mix: Sweep) -> None:
