@@ -112,7 +112,7 @@ def markdown(table: Table) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measures how costs grow.")
+    parser = argparse.ArgumentParser(description="Measures how costs grow.", allow_abbrev=False)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     parts = parser.parse_args(arguments).parts
     if unknown := set(parts) - set(PARTS):

@@ -20,7 +20,7 @@ PARTS = ("training", "parts", "parallel", "reading", "evaluation", "sweeping", "
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints and, after a complete run at full length, writes."""
-    parser = argparse.ArgumentParser(description="Measures speed against references.")
+    parser = argparse.ArgumentParser(description="Measures speed against references.", allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="only a few steps of everything; writes nothing")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="only these parts; writes nothing")
     options = parser.parse_args(arguments)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from mm1_lab.streams import mend_streams
+
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
@@ -25,6 +27,7 @@ SHARED = (errno.ENOLCK, errno.ESTALE)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Slow imports come after the signal handlers have been installed."""
+    mend_streams()
     gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million long-lived objects: scan rarely
     given = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -54,7 +57,7 @@ def _run(given: list[str]) -> int:
     if not given:
         parser.print_help()
         return WRONG
-    if given[0].startswith("-") and not any(flag.startswith(given[0]) for flag in ("-h", "--help", "--version")):
+    if given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
         return _refuse(f"mm1-lab: options come after the command: mm1-lab COMMAND {given[0]}")
     if not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse(f"mm1-lab: there is no command {given[0]!r}{nearest(given[0], COMMANDS)}")
@@ -68,6 +71,10 @@ def _run(given: list[str]) -> int:
         if options.debug:
             raise
         return _refuse(f"mm1-lab: {error}")
+    except (MemoryError, ImportError) as error:
+        if options.debug or (isinstance(error, ImportError) and "failed to map segment" not in str(error)):
+            raise
+        return _refuse("mm1-lab: there is not enough memory; if it is limited (ulimit -v), raise the limit", FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -150,6 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="mm1-lab",
         description="Ablations of multimodal language models, one YAML file per question.",
         epilog="example: mm1-lab run sweeps/data_mix.yaml --scale smoke",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -160,6 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=text[0].lower() + text[1:].removesuffix("."),
             description=text,
             epilog=f"example: mm1-lab {name} {example}".rstrip(),
+            allow_abbrev=False,
         )
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         for flag, settings in options:

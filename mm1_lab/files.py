@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -229,6 +230,19 @@ def _digest_of_samples(file: io.BufferedReader) -> str:
     return digest.hexdigest()[:16]
 
 
+def can_lock(folder: Path) -> bool:
+    """Whether a lock in the folder keeps a second one out. Raises OSError if the folder cannot be written to."""
+    import fcntl
+
+    with tempfile.NamedTemporaryFile(dir=folder) as first, open(first.name, "r+b") as second:
+        try:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held, or there are no locks, which `locked` tells
+            return True
+        return False
+
+
 class Busy(Exception):
     """Another process holds the lock."""
 
@@ -249,9 +263,9 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     except Timeout:
         raise Busy(f"{path} is locked by another process") from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EIO):
             raise
-        text = "its file system has no locks; mount it with them (Lustre: -o flock), or choose another folder"
+        text = f"its file system gives no locks ({error.strerror}); mount it with them, or choose another folder"
         raise OSError(errno.ENOLCK, text, str(path)) from None
     try:
         yield

@@ -206,7 +206,7 @@ def within_a_gigabyte() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Where two arms of the data-mix sweep were run at smoke scale, in one process; not to be changed.
+    """Where two arms of the data-mix sweep were run at smoke scale, inline and in a plain locale; not to be changed.
 
     Made once, by whichever of the processes that pytest runs in comes first.
     """
@@ -218,7 +218,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
         if not made.exists():
             make_place(finished.folder)
             arms = ("--only", "base", "--only", "captions")
-            finished.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
+            with pytest.MonkeyPatch.context() as patch:  # whose files other tests compare with those in other locales
+                for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+                    patch.setenv(name, value)
+                finished.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
             made.touch()
     return finished
 

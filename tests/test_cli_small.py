@@ -32,6 +32,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean '--seeds'?"),
         (("run", "data_mix", "--sedes=3"), "run: there is no option '--sedes'; did you mean '--seeds'?"),
         (
             ("plan", "data_mix", "--set", "train.steps=3", "train.batch_size=4"),

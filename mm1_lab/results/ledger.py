@@ -7,7 +7,6 @@ folder is done, even if its weights have been deleted; a folder without DONE cou
 import hashlib
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -41,12 +40,14 @@ class Ledger:
         return self.store / "data"
 
     def check_writable(self) -> None:
-        """Creates both folders if necessary. Raises RequestError if one cannot be written to."""
+        """Creates both folders if necessary; warns if locks do nothing there. Raises RequestError if one cannot be
+        written to."""
         for folder in (self.results, self.store):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
+                if not files.can_lock(folder):
+                    text = "locks do nothing on its file system; run one command at a time there"
+                    print(f"mm1-lab: {folder}: {text}", file=sys.stderr)
             except OSError as error:
                 reason = error.strerror or error
                 raise RequestError(f"{folder}: cannot be written to ({reason}); choose another folder") from None

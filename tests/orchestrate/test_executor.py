@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.progress import Diverged, Progress
 from tests.conftest import REPOSITORY
+from tests.processes import listening_addresses
 
 LIGHT = ("reuse_processes=false",)
 """Ray's waiting processes import nothing: for tests in which none of them works."""
@@ -161,10 +162,18 @@ def test_a_process_that_cannot_load_a_task_says_why(tmp_path: Path, monkeypatch:
     assert reasons == {"ModuleNotFoundError: No module named 'tests'"}, reasons
 
 
-@pytest.mark.slow
-def test_ray_refuses_who_has_no_token() -> None:
-    """From another process, through every address of this machine, with authentication off and with another token."""
-    script = """
+STARTS = """
+import os, sys
+from pathlib import Path
+from mm1_lab.config import load_scale
+from mm1_lab.orchestrate.execution.executor import make_executor
+with make_executor(False, None) as executor:
+    executor.open(load_scale("smoke", Path(sys.argv[1]), ("reuse_processes=false",)))
+    import ray
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    input()
+"""
+JOINS = """
 import sys, ray
 try:
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
@@ -172,23 +181,29 @@ except Exception as error:
     sys.exit(f"refused: {type(error).__name__}: {error}")
 print("connected")
 """
-    with make_executor(False, None) as executor:
-        executor.open(load_scale("smoke", REPOSITORY / "sweeps" / "scales", LIGHT))
-        import ray
 
-        port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
-        own = socket.gethostbyname(socket.gethostname())
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads from Linux' /proc who listens")
+def test_ray_listens_to_this_machine_alone_and_refuses_who_has_no_token() -> None:
+    """From another process, with authentication off and with another token."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", STARTS, str(REPOSITORY / "sweeps" / "scales")]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=clean, **pipes) as process:
+        assert process.stdout is not None and process.stdout.readline() == "Starting Ray …\n"
+        address, token = process.stdout.readline().split()
+        listening = listening_addresses(process.pid)
+        assert len(listening) > 3 and all(one.is_loopback for one in listening), listening
         settings = {
             "RAY_gcs_rpc_server_connect_timeout_s": "1",
             "RAY_gcs_server_request_timeout_seconds": "2",
             "RAY_NUM_REDIS_GET_RETRIES": "1",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray replaces 127.0.0.1 by the network's address
         }
-        attempts = [(own, {"RAY_AUTH_MODE": "disabled"}), ("127.0.0.1", {"RAY_AUTH_MODE": "token"})]
-        attempts[1][1]["RAY_AUTH_TOKEN"] = "0" * 64
-        for host, mode in attempts:
+        for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
             result = subprocess.run(
-                [sys.executable, "-c", script, f"{host}:{port}"],
+                [sys.executable, "-c", JOINS, address],
                 env=clean | settings | mode,
                 capture_output=True,
                 text=True,
@@ -196,7 +211,7 @@ print("connected")
             )
             assert result.returncode == 1 and "connected" not in result.stdout, result.stdout
             assert "token" in result.stderr.lower(), result.stderr
-            assert os.environ["RAY_AUTH_TOKEN"] not in result.stderr
+            assert token not in result.stderr
 
 
 def test_a_machine_that_lacks_what_a_stage_needs_is_refused(tmp_path: Path) -> None:

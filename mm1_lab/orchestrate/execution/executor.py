@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 
 from mm1_lab.config import RequestError, Scale
+from mm1_lab.orchestrate.execution.machine import check_memory
 from mm1_lab.orchestrate.execution.worker import StageReport, WorkerContext, attempt, run_task
 from mm1_lab.orchestrate.execution.worklist import Execution, Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import measured_speeds
@@ -48,6 +49,7 @@ class Inline(Executor):
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
+        check_memory()
         if not all(name in sys.modules for name in STAGES):
             print("Loading the training libraries …", flush=True)
         for name in STAGES:

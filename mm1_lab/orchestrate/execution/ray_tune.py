@@ -29,6 +29,7 @@ from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, Busy, locked, machine_cpus
 from mm1_lab.formatting import first_line
 from mm1_lab.orchestrate.execution.executor import Executor, Work
+from mm1_lab.orchestrate.execution.machine import check_ray_can_start, ray_temporary_folder
 from mm1_lab.orchestrate.execution.preflight import ask_ray, check_nodes
 from mm1_lab.orchestrate.execution.worker import WorkerContext, attempt
 from mm1_lab.orchestrate.execution.worklist import Execution, Outcome
@@ -94,12 +95,14 @@ class RayTune(Executor):
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
                 "`import ray`, or run without Ray (--inline)"
             )
+        check_ray_can_start()
         print("Starting Ray …", flush=True)
-        self.code = Path(mkdtemp(prefix="mm1-lab-"))
+        self.code = Path(mkdtemp(prefix="mm1-lab-", dir=ray_temporary_folder()))
         # so that edits to the package do not change a running sweep
         shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
         os.environ.update(SETTINGS | _worker_environment(scale.resources, self.code))
-        os.environ["RAY_AUTH_MODE"] = "token"  # Ray listens on all interfaces; clients without the token are refused
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux too Ray then listens on 127.0.0.1 alone
+        os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine are refused
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray  # reads RAY_AUTH_MODE when it is imported
 
@@ -117,7 +120,6 @@ class RayTune(Executor):
                     num_cpus=machine_cpus(),
                     include_dashboard=False,
                     object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
-                    _node_ip_address="127.0.0.1",  # not the network's, which a laptop may leave
                     _system_config=idle_workers,
                     **QUIET,
                 )

@@ -1,0 +1,102 @@
+"""A terminal, a machine or a file system that lacks something: commands do without it, or say in a line what to do."""
+
+import errno
+import fcntl
+import io
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError
+from mm1_lab.files import locked
+from mm1_lab.orchestrate.execution import machine
+from mm1_lab.results import Ledger
+from tests.conftest import REPOSITORY, Place
+
+RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
+
+
+@pytest.mark.parametrize(("encoding", "dots"), [("ascii", "..."), ("latin-1", "..."), ("utf-8", "…")])
+def test_a_terminal_is_shown_what_it_can_show(encoding: str, dots: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert main(["show", "data_mix", "--scale", "smoke"]) == 0
+    print("a … η é − 中")
+    shown = {"ascii": "a ... eta e - \\u4e2d", "latin-1": "a ... eta é - \\u4e2d", "utf-8": "a … η é − 中"}[encoding]
+    sys.stdout.seek(0)
+    assert shown in sys.stdout.read()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(closed: str, finished: Place, tmp_path: Path) -> None:
+    """What the command opens must not get their numbers: libraries write there."""
+    place = Place(tmp_path / "copy")
+    shutil.copytree(finished.folder, place.folder)
+    for name in ("table.md", "trials.csv"):
+        (place.results / "smoke" / "data_mix" / name).unlink()
+    command = f"{sys.executable} -m mm1_lab {' '.join(RUN)} --inline {closed}"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(["sh", "-c", command], cwd=place.folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr and place.tables() == finished.tables()
+
+
+def unreachable(*_: Any) -> None:
+    raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+
+@pytest.mark.parametrize(
+    ("folder", "target", "name", "value", "told"),
+    [
+        ("/tmp/" + "x" * 40, None, None, None, "its name is longer than 39 characters"),
+        ("/tmp/\u00e9", None, None, None, "its name is not ASCII"),
+        ("/proc/none", None, None, None, "No such file or directory"),
+        ("/tmp", shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6), "1 MB of 50 MB are free"),
+        ("/tmp", machine.socket, "create_server", unreachable, "127.0.0.1, which cannot be reached"),
+        ("/tmp", resource, "getrlimit", lambda _: (2 * 10**9, 0), "memory is limited to 2.0 GB"),
+    ],
+)
+def test_what_ray_needs_is_missed_before_ray_hangs(
+    folder: str, target: Any, name: str, value: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    if target:
+        monkeypatch.setattr(target, name, value)
+    with pytest.raises(RequestError, match=rf"{told}.*or run without Ray \(--inline\)$"):
+        machine.check_ray_can_start()
+
+
+def test_a_gigabyte_is_too_little_to_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10**9, 0))
+    assert main([*RUN, "--inline"]) == 2
+    assert capsys.readouterr().err == (
+        "mm1-lab: memory is limited to 1.0 GB, and the libraries alone need 1.5 GB; raise the limit (ulimit -v)\n"
+    )
+
+
+def test_locks_that_fail_and_locks_that_do_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ledger(tmp_path).check_writable()
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    Ledger(tmp_path).check_writable()
+    assert f"{tmp_path}: locks do nothing on its file system; run one command at a time" in capsys.readouterr().err
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match=r"gives no locks \(Input/output error\)") as failed, locked(tmp_path / "lock"):
+        pass
+    assert failed.value.errno == errno.ENOLCK, "which the command tells in a line"
