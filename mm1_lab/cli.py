@@ -113,11 +113,14 @@ def _leave() -> None:
 
 
 def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
-    from mm1_lab.config import nearest
+    from difflib import get_close_matches
 
     flag = word.partition("=")[0]
     if flag.startswith("-"):
-        return f"there is no option {flag!r}{nearest(flag, command._option_string_actions)}"
+        known = {option.lstrip("-"): option for option in command._option_string_actions if option.startswith("--")}
+        close = get_close_matches(flag.lstrip("-"), known, n=1)  # without dashes, which make all options alike
+        hint = f"did you mean {known[close[0]]!r}?" if close else f"known: {', '.join(known.values())}"
+        return f"there is no option {flag!r}; {hint}"
     if not any(isinstance(action, argparse._AppendAction) for action in command._actions):
         return f"unexpected argument {word!r}; {command.epilog}"
     return f"unexpected argument {word!r}; repeat an option for each of its values, as in --set A=1 --set B=2"

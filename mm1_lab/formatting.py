@@ -52,6 +52,11 @@ def command_line(
     return shlex.join(command)
 
 
+def one_trial(arm: str, seed: int) -> tuple[str, ...]:
+    """The options for one trial; seed 0 is what runs without `--seeds`, so that most commands need no `0,`."""
+    return ("--only", arm, *(("--seeds", f"{seed},") if seed else ()))
+
+
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:
     """The lines of a table with aligned columns; those whose numbers are in `right` are aligned on the right."""
     cells = [[str(cell) for cell in row] for row in (heading, *rows)]

@@ -33,6 +33,13 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
     ("words", "said"),
     [
         (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean '--seeds'?"),
+        (
+            ("run", "data_mix", "-m", "x"),
+            "there is no option '-m'; known: --help, --debug",
+        ),  # nothing close, so nothing is suggested
+        (("run", "data_mix", "--dry-run"), "there is no option '--dry-run'; known: --help, --debug"),
+        (("run", "data_mix", "--scale", "paper"), "is for planning: mm1-lab plan data_mix --scale paper"),
+        (("verify", "--results", "."), ".: there are no results here"),
         (("run", "data_mix", "--sedes=3"), "run: there is no option '--sedes'; did you mean '--seeds'?"),
         (
             ("plan", "data_mix", "--set", "train.steps=3", "train.batch_size=4"),
@@ -83,7 +90,7 @@ def test_a_wrong_word_gets_one_line(
     assert not (tmp_path / "results" / "local" / "mlflow.db").exists(), "no time is spent on it"
 
 
-UNTRAINED = "run it first: mm1-lab run data_mix --scale mini --seeds 0, --only base"
+UNTRAINED = "run it first: mm1-lab run data_mix --scale mini --only base"
 NOTHING = "there are no results here; run a sweep first"
 
 
@@ -215,6 +222,10 @@ def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pyte
     assert f"captions-90 has no scores yet; run it first: {command}" in capsys.readouterr().err
     assert main(["compare", "data_mix", "captions", "base", *SMOKE]) == 2
     assert "run the sweep first" in capsys.readouterr().err
+    (tmp_path / "results/local/smoke/encoder_scratch").mkdir(parents=True)
+    (tmp_path / "results/local/smoke/encoder_scratch/sweep.json").touch()
+    assert main(["compare", "encoder_scratch", "scratch", "base"]) == 2
+    assert "it has results at smoke: add --scale smoke" in capsys.readouterr().err
 
 
 def test_an_arm_that_the_data_do_not_allow_hinders_no_question_about_others(

@@ -144,6 +144,10 @@ def test_the_card_has_the_records_scores(place: Path) -> None:
     assert f"| vqa | vqa | 4 | {len(points)} | {points.mean():.1f} | " in card
     assert record["fingerprints"]["evaluation"] in card and '"connector": "c-abstractor"' in card
     assert "AutoProcessor.from_pretrained(FOLDER)" in card and "world-3" in card
+    scale, counted = load_scale("smoke", SWEEPS / "scales"), record["summaries"]["multimodal"]["parameters"]
+    assert "| image size | 36 px |" in card and "| image tokens | 9 |" in card and '"image_tokens": 144' in card
+    assert f"| steps | {scale.train.steps} |" in card and f"| parameters | {sum(counted.values()):,} (" in card
+    assert "trained here for" in card and "MM1's names and numbers" in card and "Made with mm1-lab " in card
 
 
 def test_the_card_s_code_runs(

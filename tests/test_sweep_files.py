@@ -63,7 +63,7 @@ class AnyModel:
         )
 
 
-NEED_WEIGHTS = ("encoder", "encoder_scratch", "final_models")
+NEED_WEIGHTS = ("encoder", "encoder_scratch", "final_chat", "final_models")
 """They ask how an encoder is pre-trained, so where encoders come ready-made each arm must name its own."""
 
 

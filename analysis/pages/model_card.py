@@ -1,4 +1,4 @@
-"""The model card of an exported arm, from the ledger: recipe, data, scores, and how to load it."""
+"""The model card of an exported arm, from the ledger: what was trained, scores, and how to load it."""
 
 import json
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics import over_questions
+from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 LOADING = {
     "mm1": """import mm1_lab.model  # pip install mm1-lab; registers the architecture
@@ -64,9 +65,17 @@ def model_card(
         lines += ["An answer ends at the end token, or where a line begins with `User:`.", ""]
     if record is None or scores is None:
         return "\n".join([*lines, "It has not been evaluated.", ""])
-    lines += ["## Recipe", "", "```json", json.dumps(record["recipe"], indent=1), "```", ""]
-    data = record["config"]["data"]
-    lines += ["## Data", "", f"{data['kind']}, {data['digest']}; sources: {', '.join(data['sources'])}.", ""]
+    config, model = record["config"], record["config"]["model"]
+    lines += ["## What was trained", "", "| | |", "|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in what_ran(config).items()]
+    if counted := record["summaries"].get("sft" if "model" in model else "multimodal", {}).get("parameters"):
+        parts = ", ".join(f"{name} {count:,}" for name, count in counted.items())
+        lines.append(f"| parameters | {sum(counted.values()):,} ({parts}) |")
+    data = config["data"]
+    lines += [f"| read from | {data['kind']}, {data['digest']} |", f"| seed | {config['seed']} |", ""]
+    recipe = json.dumps(in_the_papers_words(record["recipe"], config), indent=1)
+    lines += ["The recipe in MM1's names and numbers, of which the table says what they stood for here:", ""]
+    lines += ["```json", recipe, "```", ""]
     lines += ["## Scores", "", "| benchmark | metric | shots | questions | score | 95 % interval |", "|---" * 6 + "|"]
     for (benchmark, metric, shots), rows in scores.groupby(["benchmark", "metric", "shots"], sort=False):
         blocks = rows.groupby("block")["score"]
@@ -74,6 +83,8 @@ def model_card(
         interval = f"{found.low:.1f} to {found.high:.1f}" if found.low == found.low else ""  # none for a single block
         lines.append(f"| {benchmark} | {metric} | {shots} | {len(rows)} | {found.estimate:.1f} | {interval} |")
     notes = [f"- {name}: {note}" for name, note in record.get("benchmarks", {}).items()]
-    versions = ", ".join(f"{name} {version}" for name, version in record["environment"]["versions"].items())
+    environment = record["environment"]
+    own = {"mm1-lab": environment["mm1_lab"]} if "mm1_lab" in environment else {}  # not recorded before 0.3.0
+    versions = ", ".join(f"{name} {version}" for name, version in (own | environment["versions"]).items())
     lines += ["", "Intervals are over blocks of questions: of this one model, not of its recipe.", *notes]
     return "\n".join([*lines, "", f"Made with {versions}; results {record['fingerprints']['evaluation']}.", ""])

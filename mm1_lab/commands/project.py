@@ -99,6 +99,8 @@ def verify(options: argparse.Namespace) -> int:
     for folder, usual in ((options.results, RESULTS), (options.store, RESULTS / "store")):
         if folder != usual and not folder.exists():
             raise RequestError(f"{folder}: there is no such folder")
+    if options.results != RESULTS and not (options.results / "trials").is_dir():
+        raise RequestError(f"{options.results}: there are no results here; name a folder that `run --results` wrote")
     count, damaged = upkeep.verify(ledger_of(options))
     parts = Parts(here_or_shipped(PARTS)).damaged()
     for folder, reason in parts.items():

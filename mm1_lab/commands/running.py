@@ -61,6 +61,11 @@ def run(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.sweeping import forget_trials, run_sweep
 
     request = request_of(options, options.sweep)
+    if request.scale_name == "paper" and not request.data_path:
+        raise RequestError(
+            f"--scale paper is for planning: mm1-lab plan {options.sweep} --scale paper; to train at these sizes, give "
+            "your own --data"
+        )
     request.ledger.check_writable()
     looks, budget = _looks(options, request), parse_budget(options.budget)
     if options.anew:

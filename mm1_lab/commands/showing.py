@@ -93,8 +93,10 @@ def compare(options: argparse.Namespace) -> int:
     folder = request.folder
     published = here_or_shipped(STUDY) / request.scale_name / request.variant
     if not (folder / "sweep.json").exists() and (published / "sweep.json").exists():
-        print(f"{folder}: holds no results; showing {published} instead", file=sys.stderr)
+        print(f"{folder}: holds no results{request.elsewhere}; showing {published} instead", file=sys.stderr)
         folder = published
+    elif not (folder / "sweep.json").exists() and request.elsewhere:
+        raise RequestError(f"{folder}: holds no results{request.elsewhere}")
     only = parse_seeds(options.seeds) if options.seeds is not None else ()
     study = read_study(folder)
     for arm in (options.first, options.second):

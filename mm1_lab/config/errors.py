@@ -28,9 +28,9 @@ def bounded(text: str) -> str:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """The hint for a misspelt word: "did you mean" with the closest valid word, or the list of all valid words."""
+    """The hint for a misspelt word: "did you mean" with a valid word that is close, or the list of all valid words."""
     valid = list(valid)
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, valid, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(valid)}" if valid else ""

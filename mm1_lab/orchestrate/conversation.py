@@ -70,7 +70,7 @@ class Chat:
         try:
             turn = Segment((*tokenizer.encode(before), *image, *tokenizer.encode(after)), tuple(pictures))
         except KeyError as error:
-            text = f"this model knows only the world's words, and {error} is none of them"
+            text = f"this model knows only the world's words, and {error} is none of them; try: the color of the circle"
             raise RequestError(text) from None
         stop, longest = (("tell :",), NEW_WORLD_TOKENS) if self.is_world else ((USERS_TURN,), NEW_TOKENS)
         used, context = len(self.so_far.tokens) + len(turn.tokens), context_length(self.stage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mm1_lab.config import RequestError, Trial
+from mm1_lab.formatting import one_trial
 from mm1_lab.orchestrate.planning.request import Request
 
 
@@ -22,7 +23,9 @@ def weights_of(request: Request, trial: Trial) -> Path:
         has_scores = ledger.has_scores(trial.fingerprint)
         what = "train it again (its scores stay)" if has_scores else "run it first"
         command = _run(request, trial, *["--weights"] * has_scores)
-        raise RequestError(f"{trial.name}: there are no weights for it in {ledger.store}; {what}: {command}")
+        raise RequestError(
+            f"{trial.name}: there are no weights for it in {ledger.store}; {what}: {command}{request.elsewhere}"
+        )
     return ledger.stage_folder(fingerprint)
 
 
@@ -35,4 +38,4 @@ def check_scored(request: Request, trial: Trial) -> None:
 
 
 def _run(request: Request, trial: Trial, *options: str) -> str:
-    return request.command("--seeds", f"{trial.seed},", "--only", trial.arm, *options)
+    return request.command(*one_trial(trial.arm, trial.seed), *options)

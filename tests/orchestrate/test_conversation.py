@@ -129,6 +129,7 @@ def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path:
 def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(talk: Chat) -> None:
     talk.say("the color of the circle")
     before = talk.so_far
-    with pytest.raises(RequestError, match="only the world's words, and 'describe' is none of them"):
+    with pytest.raises(RequestError, match="only the world's words, and 'describe' is none of them") as refused:
         talk.say("describe the circle")
     assert talk.so_far == before
+    assert talk.say(str(refused.value).partition("try: ")[2]), "what it suggests works"

@@ -112,10 +112,21 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(tmp_path: Path) -
         recipe, config = (one.model_dump(mode="json") for one in (trial.recipe, trial.evaluation))
         found[trial.arm] = parameters(manifest, [(trial.arm, 0)], recipe, config)
     assert found["base"]["data_mix"] == "captions 5 / interleaved 0 / text 1" and "frozen" not in found["base"]
-    assert found["frozen"]["frozen"] == "decoder" and found["base"]["encoder"] == "ViT-L, dfn+vecap"
-    assert found["tuned"]["sft.frozen"] == "encoder, connector" and found["tuned"]["sft.mixture"] == "talks 2"
-    assert found["tuned"]["encoder"] == "ViT-L, dfn+vecap" and found["tuned"]["sft.views"] == "1"
-    assert found["clip"]["encoder"] == str(tower) and found["clip"]["sft.resolution"] == "378"
+    base, tuned, clip = found["base"], found["tuned"], found["clip"]
+    assert (base["paper.encoder"], base["paper.steps"]) == ("ViT-L, dfn+vecap, contrastive", "200000")
+    assert found["frozen"]["paper.frozen"] == "decoder"
+    assert tuned["paper.sft.frozen"] == "encoder, connector" and tuned["paper.sft.mixture"] == "talks 2"
+    assert tuned["paper.encoder"] == base["paper.encoder"] and tuned["paper.sft.views"] == "1"
+    assert clip["paper.encoder"] == str(tower) and clip["paper.sft.resolution"] == "378"
+    # what ran: the sizes and steps of `smoke`, and of a pre-trained tower its name
+    scale = request.scale
+    ran = {name: base[name] for name in ("image_size", "image_tokens", "steps", "learning_rate")}
+    rate = f"{scale.train.learning_rate:g}"
+    assert ran == {"image_size": "36 px", "image_tokens": "9", "steps": str(scale.train.steps), "learning_rate": rate}
+    assert base["encoder"].endswith(f"trained here for {scale.encoder.steps} steps (contrastive)")
+    assert clip["encoder"] == f"{tower} (pre-trained clip_vision_model, 3 layers of width 16)"
+    assert (tuned["trained_on"], clip["image_size"], clip["steps"]) == ("talks 100 %", "28 px", str(scale.sft.steps))
+    assert tuned["tuned_from"].startswith(f"multimodal pre-training of {scale.train.steps} steps at {rate} on captions")
 
 
 def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Request) -> None:
@@ -147,7 +158,7 @@ def test_syncing_twice_changes_nothing_and_leaves_nothing_running(request_: Requ
     assert (params["arm"], params["seed"], params["data_mix"][:10]) == ("base", "0", "captions 5")
     fingerprint = request_.trials[0].fingerprint
     assert base.data.tags["mm1.fingerprint"] == fingerprint
-    assert f"trials/{fingerprint}/" in base.data.tags[NOTE] and "--seeds 0, --only base" in base.data.tags[NOTE]
+    assert f"trials/{fingerprint}/" in base.data.tags[NOTE] and "--scale smoke --only base`" in base.data.tags[NOTE]
     assert [point.value for point in client.get_metric_history(base.info.run_id, "train/loss")] == [3, 2]
     write(request_, trial)
     sync(request_.folder, request_.ledger)

@@ -147,6 +147,19 @@ def test_claims_that_nothing_gives_a_score_for_are_told_before_anything_runs(
     )
     assert told([*given, "text-core", "told 0-shot"], own) == ""
 
+    def noted(change: str) -> list[str]:
+        claim = "{claim: c, first: a, second: b, measure: 4-shot, expect: less}"
+        text = f"title: t\nrecipe: base\narms: {{a: {{}}, b: {change}}}\ncontrasts: [{claim}]\n"
+        Path("own.yaml").write_text(text, encoding="utf-8")
+        assert main(["plan", "own.yaml", "--scale", "smoke", "--set", "evaluate.shots=[0,2]"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+
+    (lacking,) = noted("{connector: average-pooling}")
+    assert lacking.endswith("(shots here: 0, 2)")
+    assert noted("{connector: average-pooling, image_tokens: 64}")[1].endswith("'c' (connector, image_tokens)")
+    with pytest.raises(RequestError, match="repeat the option: --only a --only b"):
+        load_request("own.yaml", "smoke", only=["a,b"])
+
 
 def test_a_law_is_of_its_data_not_of_a_file_s_name(tmp_path: Path) -> None:
     make_place(tmp_path)

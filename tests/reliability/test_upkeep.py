@@ -174,7 +174,7 @@ def test_weights_that_gc_deleted_are_trained_again_under_the_same_scores(finishe
     assert "freed" in place.run("gc", "--keep", "none", "--yes")
     arm = ("data_mix", "--scale", "smoke", "--only", "base")
     error = place.run("export", *arm, "mine", code=2)
-    command = "mm1-lab run data_mix --scale smoke --seeds 0, --only base --weights"
+    command = "mm1-lab run data_mix --scale smoke --only base --weights"
     assert error.endswith(f"train it again (its scores stay): {command}\n") and error.count("\n") == 1
     again = place.run(*command.split()[1:], "--inline")
     assert "multimodal for base / seed 0" in again and "3 of 3 stages" in again

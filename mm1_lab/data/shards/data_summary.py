@@ -111,7 +111,7 @@ def summary_lines(data: Shards) -> Iterator[str]:
             f"{summary.tokens:,} tokens of text",
         ]
         if summary.chunks is not None:
-            counts.append(f"{summary.chunks:,} chunks to train on")
+            counts.append(f"{summary.chunks:,} chunks of them (pieces that fit a row) to train on")
         yield f"{summary.name}: {', '.join(counts)}"
         for reason, count in summary.left_out.items():
             yield f"  left out: {count:,} {reason}"

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from mm1_lab.config import EvaluationStage, NotHere, RequestError, Stage, canonical_json
+from mm1_lab.config import EvaluationStage, NotHere, Recipe, RequestError, Stage, canonical_json
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -65,11 +65,27 @@ def check_world_prompts(plan: Plan, request: Request) -> str:
 
 
 def check_claims(plan: Plan, request: Request) -> str:
-    """A note on claims of the sweep about measures that no benchmark of an arm asked for gives; empty if there are
-    none, or if no evaluation is missing."""
-    stages = {trial.arm: trial.evaluation for trial in request.trials}
+    """Notes on claims of the sweep: on measures that no benchmark of an arm asked for gives, and on arms that differ in
+    several choices. Empty if there are none, or if no evaluation is missing."""
     if not (request.sweep.contrasts and _evaluations(plan)):
         return ""
+    return "\n".join(filter(None, (_without_scores(request), _of_several_choices(request))))
+
+
+def _of_several_choices(request: Request) -> str:
+    sweep, several = request.sweep, list[str]()
+    for one in sweep.contrasts:
+        first, second = sweep.arms[one.first], sweep.arms[one.second]
+        choices = [name for name in Recipe.model_fields if getattr(first, name) != getattr(second, name)]
+        if len(choices) > 1:
+            several.append(f"{one.claim!r} ({', '.join(choices)})")
+    if not several:
+        return ""
+    return f"note: arms differ in more than one choice, so these claims are about all of it: {'; '.join(several)}"
+
+
+def _without_scores(request: Request) -> str:
+    stages = {trial.arm: trial.evaluation for trial in request.trials}
     kinds = {stage.model.tuned: stage for stage in stages.values()}
     given = {tuned: _measures(stage, request.ledger.data_cache) for tuned, stage in kinds.items()}
     lacking = Counter(
@@ -79,7 +95,10 @@ def check_claims(plan: Plan, request: Request) -> str:
         if any(one.measure.removeprefix(f"{CONTENT} ") not in given[tuned] for tuned in own)
     )
     told = ", ".join(f"{measure} ({counted(count, 'claim')})" for measure, count in lacking.items())
-    return f"note: no benchmark here gives {told}; no verdict on these without imported scores" if told else ""
+    if not told:
+        return ""
+    shots = ", ".join(map(str, request.scale.evaluate.shots))
+    return f"note: no benchmark here gives {told}; no verdict on these without imported scores (shots here: {shots})"
 
 
 def _measures(stage: EvaluationStage, cache: Path) -> set[str]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,15 @@ class Request:
         folders = {"results": self.ledger.results, "store": self.ledger.store}
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
+    @property
+    def elsewhere(self) -> str:
+        """A hint at other scales at which this sweep has results; empty if it has none."""
+        found = sorted(
+            path.parents[1].name for path in self.ledger.results.glob(f"*/{escape(self.variant)}/sweep.json")
+        )
+        others = [scale for scale in found if scale != self.scale_name]
+        return f"; it has results at {', '.join(others)}: add --scale {others[0]}" if others else ""
+
     def open_data(self) -> Data:
         """Opens the miniature world or the user's data."""
         from mm1_lab.data import open_data
@@ -152,6 +162,9 @@ def load_request(
     loaded = load_sweep(path, *SWEEPS)
     for arm in only:
         if arm not in loaded.arms:
+            named = [part.strip() for part in arm.split(",")]
+            if len(named) > 1 and loaded.arms.keys() >= {*named}:
+                raise RequestError(f"--only {arm}: repeat the option: {' '.join(f'--only {one}' for one in named)}")
             raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     overrides = tuple(settings)
     numbers = find_scale(scale, overrides, path.parent)

@@ -12,6 +12,7 @@ from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
 from mm1_lab.results.summary import benchmark_scores, encoder_quality, measures
+from mm1_lab.results.trained import in_the_papers_words, what_ran
 
 Names = Sequence[tuple[str, int]]
 """Arms and seeds. Arms with the same recipe share a run, which is named after all of them."""
@@ -27,29 +28,25 @@ def listed(names: Names) -> str:
 def parameters(
     manifest: Manifest, names: Names, recipe: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, str]:
-    """A trial's recipe in the paper's units, or the model that is tuned, and the resolved learning rate.
+    """What ran, and as `paper.…` how the recipe says that in the paper's names and numbers.
 
     Of instruction tuning, and of the parts that are not trained, what is set.
     """
     tuning = recipe.get("sft") or {}
     values: dict[str, Any] = {
-        f"sft.{name}": _words(value) for name, value in tuning.items() if value not in (None, [], {})
+        f"paper.sft.{name}": _words(value) for name, value in tuning.items() if value not in (None, [], {})
     }
-    if "sft.start" not in values:
-        mix, encoder = dict(recipe["data_mix"]), recipe["encoder"]
+    if not tuning.get("start"):
+        mix, encoder = dict(recipe["data_mix"]), in_the_papers_words(recipe, config)["encoder"]
         share, sources = mix.pop("synthetic_share"), manifest.data.sources
         has_share = "synthetic" in sources and "synthetic" not in mix
         synthetic = f", synthetic {100 * share:g} % of captions" * has_share
-        plain = ("resolution", "connector", "image_tokens", "decoder", "steps", "images")
-        values |= {name: recipe[name] for name in plain}
-        values |= {"frozen": _words(recipe["frozen"])} if recipe.get("frozen") else {}
-        loss = [encoder["loss"]] * (encoder.get("loss", "contrastive") != "contrastive")
-        made = config["model"].get("model", config["model"])["encoder"]  # of a tuned model, the one that it starts from
-        values["encoder"] = ", ".join([encoder["size"], *([] if "family" in made else [encoder["data"], *loss])])
-        values["data_mix"] = _words(mix) + synthetic
-    values |= {
+        values |= {f"paper.{name}": recipe[name] for name in ("resolution", "image_tokens", "decoder", "steps")}
+        values |= {"paper.frozen": _words(recipe["frozen"])} if recipe.get("frozen") else {}
+        values["paper.encoder"] = ", ".join(encoder[key] for key in ("size", "data", "loss") if key in encoder)
+        values |= {"data_mix": _words(mix) + synthetic, "images": recipe["images"]}
+    values |= what_ran(config) | {
         "arm": ", ".join(dict.fromkeys(arm for arm, _ in names)),
-        "learning_rate": config["model"]["training"]["learning_rate"],
         "seed": config["seed"],
         "scale": manifest.scale,
         "data": manifest.data_name,

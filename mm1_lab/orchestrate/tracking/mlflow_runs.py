@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.files import DONE, RESULTS, file_digest, locked
+from mm1_lab.formatting import one_trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking.mlflow_contents import (
     Names,
@@ -33,7 +34,7 @@ from mm1_lab.results.summary import TEXT_CORE
 
 METRICS_PER_BATCH = 800
 """MLflow's limit is 1,000 with parameters and tags, of which it takes up to 100 each."""
-AXES = ("encoder", "resolution", "connector", "image_tokens", "data_mix")
+AXES = ("paper.encoder", "paper.resolution", "connector", "image_tokens", "data_mix")
 """Parameters shown as columns next to the scores."""
 CHARTS = ("train", "train/loss", "held-out")
 """The first sections of MLflow's chart view; MLflow fills them and appends sections for the other metrics."""
@@ -110,6 +111,8 @@ class SweepRuns:
         date = int(datetime.fromisoformat(record["environment"]["date"]).timestamp() * 1000)
         seconds = sum(timing["seconds"] for timing in record.get("timings", {}).values())
         params = parameters(self.manifest, names, record["recipe"], record["config"])
+        if counted := record["summaries"].get(model, {}).get("parameters"):
+            params["parameters"] = str(sum(counted.values()))
         self._delete_outdated("trial", fingerprint, params)
         run = self._open("trial", fingerprint, listed(names) + self.at, date - int(1000 * seconds))
         tags = {f"mm1.{name}": str(record["environment"][name]) for name in ("processor", "commit")}
@@ -188,7 +191,7 @@ class SweepRuns:
             f"{manifest.sweep.heading}, {listed(names)}{self.at}.\n",
             f"The score of every question is in `trials/{fingerprint}/` of the results folder. Fingerprints:\n",
             *(f"- {kind}: `{stage}`" for kind, stage in record["fingerprints"].items()),
-            f"\nReproduce: `{manifest.command('--seeds', f'{seed},', '--only', arm)}`",
+            f"\nReproduce: `{manifest.command(*one_trial(arm, seed))}`",
         ]
         return "\n".join(lines)
 

@@ -1,0 +1,60 @@
+"""What a trial trained, in the units of this machine. Its recipe has the paper's names, which at other scales and with
+pre-trained parts are only names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
+    """Parts, pixels, image tokens, steps, learning rate and shares of data. `config` is that of a trial's record."""
+    model = config["model"]
+    started = model.get("model", model)  # of a tuned model, what was tuned
+    views, connector, training = model.get("views", 1), started["connector"], model["training"]
+    size = f"{model['image_size']} px" + (f", {views} views" if views > 1 else "")
+    values = {
+        "encoder": _part(started["encoder"]),
+        "decoder": _part(started["decoder"]),
+        "connector": connector["kind"],
+        "image_size": size,
+        "image_tokens": str(views * connector["image_tokens"]),
+        "steps": str(model.get("stop_after") or training["steps"]),
+        "learning_rate": f"{training['learning_rate']:g}",
+        "trained_on": _shares(model["shares"]),
+    }
+    if model is started:
+        return values
+    if "training" in started:
+        steps, rate = started.get("stop_after") or started["training"]["steps"], started["training"]["learning_rate"]
+        tuned = f"multimodal pre-training of {steps} steps at {rate:g} on {_shares(started['shares'])}"
+    else:
+        tuned = f"{started['name']} (pre-trained)"
+    return values | {"tuned_from": tuned}
+
+
+def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without what was not done: the pre-training of parts that came pre-trained."""
+    tuning = recipe.get("sft") or {}
+    if tuning.get("start"):
+        return {"sft": tuning}
+    model = config["model"]
+    encoder = model.get("model", model)["encoder"]
+    return {**recipe, "encoder": {"size": recipe["encoder"]["size"]}} if "family" in encoder else dict(recipe)
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    """A pre-trained part's name, or the layers, width and training of one that was trained here."""
+    size = part["size"]
+    shape = f"{size['layers']} layers of width {size['width']}"
+    if size.get("experts"):
+        shape += f", {size['experts']} experts"
+    if "family" in part:
+        return f"{part['name']} (pre-trained {part['family']}, {shape})"
+    objective = part.get("objective", "text")
+    if objective == "none":
+        return f"{shape}, not pre-trained"
+    return f"{shape}, trained here for {part['training']['steps']} steps ({objective})"
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    """`captions 45 %, text 10 %`."""
+    return ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items())
