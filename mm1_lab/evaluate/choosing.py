@@ -59,8 +59,8 @@ def chosen_once(config: BenchmarkConfig, settings: EvaluationSettings, cache: Pa
 
 
 def _item(row: Any) -> Item:
-    key, images, question, answers, kind, choices = row
-    return Item(key, tuple(images), question, tuple(answers), kind, tuple(choices))
+    key, images, question, answers, kind, choices, solution = row
+    return Item(key, tuple(images), question, tuple(answers), kind, tuple(choices), solution)
 
 
 def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) -> Chosen:
@@ -121,6 +121,10 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
             raise RequestError(
                 f"benchmark {config.name!r}: its prompt {config.prompt!r} does not contain {{question}}, so that no "
                 "question would be asked; put it where the question belongs"
+            )
+        if item.solution and config.metric != "answer":
+            raise RequestError(
+                f"{where}: question {item.key} has a solution, which only the metric `answer` looks behind"
             )
         if config.metric == "yes-no" and item.answers[:1] not in ((), ("yes",), ("no",)):
             raise RequestError(f"{where}: question {item.key} has the answer {item.answers[0]!r}, not `yes` or `no`")

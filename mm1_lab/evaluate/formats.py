@@ -6,7 +6,8 @@ a function `read`. A line of JSON Lines is
     {"image": "1.jpg", "question": "What colour is the car?", "answers": ["red"]}
 
 Keys: `image` or `images` (file names; none for questions about text), `question`, `answers` (or `answer`), and
-optionally `choices`, `id`, `kind`. If no line has `answers`, predictions are written to a file instead of scored.
+optionally `choices`, `id`, `kind`, and `solution`: the steps to the answer, which demonstrations show before it. If
+no line has `answers`, predictions are written to a file instead of scored.
 """
 
 import importlib.util
@@ -21,7 +22,7 @@ from mm1_lab.evaluate.questions import Submission
 
 VQA_PROMPT = "Question: {question} Short answer:"
 """The prompt of OpenFlamingo; the paper does not state its prompts."""
-KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind")
+KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind", "solution")
 """Allowed keys of a line of JSON Lines."""
 
 
@@ -162,7 +163,8 @@ def _item(row: dict[str, Any], number: int, where: str) -> Item:
     question = str(row.get("question", ""))
     if not images and not question:
         raise RequestError(f"{where}: has neither an image nor a question")
-    return Item(str(row.get("id", number)), images, question, answers, str(row.get("kind", "question")), choices)
+    kind, solution = str(row.get("kind", "question")), str(row.get("solution", ""))
+    return Item(str(row.get("id", number)), images, question, answers, kind, choices, solution)
 
 
 def _many(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ class Item:
     """Empty if they are not published."""
     kind: str = "caption"
     choices: tuple[str, ...] = ()
+    solution: str = ""
+    """The steps to the answer, for the metric `answer`."""
 
 
 class Entry(dict[str, Any]):

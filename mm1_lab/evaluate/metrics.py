@@ -16,7 +16,7 @@ ANLS_THRESHOLD = 0.5
 """Answers with a lower similarity score 0 (Biten et al., ICCV 2019)."""
 RELAXED = 0.05
 """Relative tolerance for numbers (Methani et al., WACV 2020; ChartQA)."""
-ANSWER_IS = "the answer is"
+ANSWER_IS = re.compile("the answer is", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
@@ -113,7 +113,7 @@ METRICS: dict[str, Judge] = {
     "circular": lambda said, question, benchmark: circular_accuracy(said, question, benchmark.official),
     "yes-no": lambda said, question, _: 100.0 * (says_yes(said) == says_yes(question.references[0])),
     "content": lambda said, question, _: content(said, question.references),
-    "answer": lambda said, question, _: exact_match(said.rpartition(ANSWER_IS)[2], question.references),
+    "answer": lambda said, question, _: exact_match(ANSWER_IS.split(said)[-1], question.references),
     "anls": lambda said, question, _: anls(said, question.references),
     "relaxed": lambda said, question, _: relaxed_accuracy(said, question.references),
 }

@@ -29,6 +29,7 @@ from mm1_lab.evaluate.metrics import METRICS, names_of
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
     LONGEST_CAPTION,
+    LONGEST_SOLUTION,
     Benchmark,
     Family,
     Question,
@@ -41,6 +42,7 @@ TRIED = 16
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
     "textvqa": "VQA accuracy with the normalisation of TextVQA's evaluator",
+    "answer": "only what follows the last `the answer is` counts",
     "circular": "a question counts only if it is answered correctly in every order of its choices",
     "yes-no": "an answer counts as no if its first sentence contains no or not, else as yes, as in POPE's program",
 }
@@ -94,8 +96,9 @@ def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
 def _digest(config: BenchmarkConfig) -> str:
     """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
     # Benchmarks whose scores changed are not the same as before: in 0.2.0 those with likelihoods of letters, in 0.3.0
-    # those where ten equal answers with blanks around them match a prediction without.
-    parts = ["letters"] if config.metric in LETTERED else ["blanks"] if config.metric == "vqa" else []
+    # those where ten equal answers with blanks around them match a prediction without, and those of worked solutions.
+    changed = {"choice": "letters", "circular": "letters", "vqa": "blanks", "answer": "solutions"}
+    parts = [changed[config.metric]] if config.metric in changed else []
     for files in (config, config.demonstrations) if config.demonstrations else (config,):
         parts.append(Path(files.format).suffix or files.format)
         for path in (files.questions, files.annotations, files.format if files.format.endswith(".py") else ""):
@@ -174,11 +177,13 @@ def build_benchmark(
     items, examples, published = choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
-    longest = LONGEST_CAPTION if config.metric == "cider" else LONGEST_ANSWER
+    longest = {"cider": LONGEST_CAPTION, "answer": LONGEST_SOLUTION}.get(config.metric, LONGEST_ANSWER)
     answers = [len(tokenizer.encode(question.shown)) for question in questions]
     said = [question.shown for question in shown]
     said += [choice for question in (*questions, *shown) for choice in question.choices]
-    lengths = [longest] if config.metric == "yes-no" else answers + [len(tokenizer.encode(text)) for text in said]
+    lengths = (
+        [longest] if config.metric in ("yes-no", "answer") else answers + [len(tokenizer.encode(text)) for text in said]
+    )
     blocks, demonstrations = in_blocks(questions, shown, settings)
     has_answers = bool(items[0].answers)
     new_tokens = config.new_tokens or min((max(lengths, default=0) or longest) + 1, longest)
@@ -259,10 +264,13 @@ def _filled_prompt(template: str, question: str, choices: Iterable[str]) -> str:
 
 
 def _shown(config: BenchmarkConfig, item: Item) -> str:
-    """The answer shown in a demonstration: the most common one, a caption, or, if letters count, that of a choice."""
+    """What a demonstration answers: the most common answer, or a caption; if letters count, that of the choice; after a
+    worked solution, what the metric `answer` looks for."""
     if not item.answers:
         return ""
     answer = Counter(item.answers).most_common(1)[0][0]
+    if item.solution:
+        return f"{' '.join(item.solution.split())} The answer is {answer}."
     return chr(ord("A") + item.choices.index(answer)) if config.metric in LETTERED else answer
 
 

@@ -30,7 +30,8 @@ from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
-from mm1_lab.evaluate.questions import LONGEST_ANSWER, Benchmark
+from mm1_lab.evaluate.prompts import PromptWriter
+from mm1_lab.evaluate.questions import LONGEST_ANSWER, LONGEST_SOLUTION, Benchmark
 from tests.data.test_bad_shards import LIES
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, pack, write, write_nocaps, write_vqa
 
@@ -611,6 +612,25 @@ def test_demonstrations_shown_only_as_overviews_take_less_room(tmp_path: Path) -
         checked(longest - 1, 0)
     with pytest.raises(RequestError, match=f"takes {longest + 72} tokens"):
         checked(longest, 0, None)
+
+
+def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path) -> None:
+    """Few-shot chain of thought; where views are mixed, early demonstrations are overviews here too."""
+    for number in range(3):
+        draw(tmp_path / f"{number}.png", number)
+    rows = [{"image": f"{n}.png", "question": "How many?", "answer": str(n)} for n in range(3)]
+    solved = [row | {"solution": f"{n} on\nthe left."} for n, row in enumerate(rows[:2])]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, solved)), encoding="utf-8")
+    demonstrations = {"questions": "train.jsonl"}
+    benchmark = built(own(tmp_path, rows[2], metric="answer", demonstrations=demonstrations))
+    shown = sorted(question.shown for question in benchmark.demonstrations[0])
+    assert shown == ["0 on the left. The answer is 0.", "1 on the left. The answer is 1."]
+    assert score(benchmark, ["The answer is 3, no: the answer is 2."]) == [100.0]
+    assert score(benchmark, ["2, so the answer is 3"]) == [0.0] and benchmark.new_tokens == LONGEST_SOLUTION
+    writer = PromptWriter(Letters(), 45, 9, sharp_demonstrations=1)  # type: ignore[arg-type]
+    assert writer.prefix(benchmark, 0, 2).tokens.count(Letters.image) == 9 + 45
+    with pytest.raises(RequestError, match="has a solution, which only the metric `answer` looks behind"):
+        check_benchmarks([own(tmp_path, rows[2], demonstrations=demonstrations)], SETTINGS)
 
 
 def test_a_metric_needs_what_it_judges_by(tmp_path: Path) -> None:

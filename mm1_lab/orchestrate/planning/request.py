@@ -162,9 +162,9 @@ def load_request(
     loaded = load_sweep(path, *SWEEPS)
     for arm in only:
         if arm not in loaded.arms:
-            named = [part.strip() for part in arm.split(",")]
-            if len(named) > 1 and loaded.arms.keys() >= {*named}:
-                raise RequestError(f"--only {arm}: repeat the option: {' '.join(f'--only {one}' for one in named)}")
+            several = [part.strip() for part in arm.split(",")]
+            if len(several) > 1 and loaded.arms.keys() >= {*several}:
+                raise RequestError(f"--only {arm}: repeat the option: {' '.join(f'--only {one}' for one in several)}")
             raise RequestError(f"--only: {path} has no arm {arm!r}{nearest(arm, loaded.arms)}")
     overrides = tuple(settings)
     numbers = find_scale(scale, overrides, path.parent)
