@@ -4,6 +4,8 @@ pre-trained parts are only names."""
 from collections.abc import Mapping
 from typing import Any
 
+from mm1_lab.formatting import counted
+
 
 def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     """Parts, pixels, image tokens, steps, learning rate and shares of data. `config` is that of a trial's record."""
@@ -44,7 +46,7 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
 def _part(part: Mapping[str, Any]) -> str:
     """A pre-trained part's name, or the layers, width and training of one that was trained here."""
     size = part["size"]
-    shape = f"{size['layers']} layers of width {size['width']}"
+    shape = f"{counted(size['layers'], 'layer')} of width {size['width']}"
     if size.get("experts"):
         shape += f", {size['experts']} experts"
     if "family" in part:
