@@ -11,12 +11,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
+from analysis.judging.difference import Difference
+from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
+from mm1_lab.results.reading import read_scores, read_variant
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw, write_vqa
+
+STUDY = REPOSITORY / "results" / "confirmatory" / "mini"
 
 
 def shown(language: str, heading: str, file: str) -> str:
@@ -80,19 +86,81 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
 def test_the_findings_are_those_of_committed_results(page: str) -> None:
+    """A comment after each names the row of `lesson_parts.csv`, or two arms of the data mix and a measure."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     number = r"(−?[\d.]+)"
-    findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n]*<!-- (.+) -->", text)
+    findings = re.findall(rf"{number} (?:points )?\[{number}, {number}\][^\n<]*<!-- ([^>]+) -->", text)
     assert len(findings) >= 3 and len(findings) == text.count("<!-- ")
-    parts = pd.read_csv(REPOSITORY / "results" / "confirmatory" / "mini" / "lesson_parts.csv").drop_duplicates("detail")
+    parts = pd.read_csv(STUDY / "lesson_parts.csv").drop_duplicates("detail").set_index("detail")
+    data_mix = read_study(STUDY / "data_mix")
     for *numbers, part in findings:
-        row = parts.set_index("detail").loc[part]
-        assert [as_text(row[name]) for name in ("estimate", "low", "high")] == numbers
+        if part in parts.index:
+            values = [parts.loc[part, name] for name in ("estimate", "low", "high")]
+        else:
+            arms, _, measure = part.partition(", ")
+            first, second = arms.split(" − ")
+            found = Difference(data_mix, {(first, measure): 1.0, (second, measure): -1.0}).over_seeds
+            assert found
+            values = [found.estimate, found.low, found.high]
+        assert [as_text(value) for value in values] == numbers, part
+
+
+def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    block = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("measure "))
+    assert main(["compare", "data_mix", "captions-50", "captions", "--results", str(STUDY.parent)]) == 0
+    printed = capsys.readouterr().out
+    assert block in printed and block.count("\n") == 5
+    assert "over eight training seeds" in text and "seeds 100–107" in printed
+
+
+def test_verdicts_in_the_study_s_pages_are_those_of_the_committed_results() -> None:
+    readme, study = (
+        " ".join((REPOSITORY / name).read_text("utf-8").split()) for name in ("README.md", "docs/study.md")
+    )
+    lessons = pd.read_csv(STUDY / "lessons.csv").set_index("lesson")
+    verdicts, p = lessons["verdict"], lessons["p_holm"]
+    for verdict, names in verdicts.groupby(verdicts, sort=False).groups.items():
+        assert f"| {verdict} | {'; '.join(names)} |" in study
+    assert set(verdicts) <= {"supported", "contradicted", "by wording only", "undecided", "not judged"}
+    counts = verdicts.value_counts()
+    assert (
+        f"Of {len(lessons)} lessons together, corrected for their number, {counts['supported']} are supported" in readme
+    )
+    assert (
+        f"{counts['contradicted']} is contradicted on thin evidence, {counts['by wording only']} holds by one" in readme
+    )
+    assert f"{counts['undecided']} are undecided and {counts['not judged']} are [not judged]" in readme
+    assert f"a p of {p['frozen encoder in tuning']:.3f} after correction" in study
+    assert f"and has {p['text with captions']:.3f} now" in study
+    assert lessons.loc["chain of thought", "reason"].startswith("floor: five views scores 22.1 [19.5, 24.7] without")
+    assert lessons.loc["resolution after tuning", "reason"].startswith("withdrawn")
+
+
+def test_connectors_are_told_kind_by_kind() -> None:
+    """Worked out here from the scores of questions: t intervals over seeds of the mean over shots and cells."""
+    scores = read_scores(read_variant(STUDY / "connector"))
+    scores = scores[scores["family"].isin(["captioning", "vqa"])]
+    scores = scores.assign(points=scores["content"].fillna(scores["score"]), type=scores["arm"].str.split(" ").str[0])
+    keys = ["benchmark", "kind", "seed", "type"]
+    means = scores.groupby(keys, observed=True)["points"].mean().unstack("type")
+    average, attention, abstractor = (means[name] for name in ("average-pooling", "attention-pooling", "c-abstractor"))
+    study = (REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8")
+    for benchmark, kind in means.index.droplevel("seed").unique():
+        cells = []
+        for pair in (average - attention, attention - abstractor, average - abstractor):
+            values = pair.loc[benchmark, kind]
+            half = stats.ttest_1samp(values, 0).confidence_interval().high - values.mean()
+            cells.append(f"{values.mean():.1f} ± {half:.1f}".replace("-", "−"))
+        assert f"| {benchmark} | {kind} | {' | '.join(cells)} |\n" in study
+        if (benchmark, kind) == ("vqa", "place"):
+            readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+            assert f"{cells[1].removeprefix('−')} points behind the C-Abstractor" in readme
 
 
 def test_the_law_is_that_of_committed_results() -> None:
     """Slopes in the study and in the sweep's head; in the study also the largest size, as predicted and as found."""
-    folder = REPOSITORY / "results" / "confirmatory" / "mini" / "lr_law"
+    folder = STUDY / "lr_law"
     study, head = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/study.md", "sweeps/lr_law.yaml"))
     optima = pd.read_csv(folder / "optima.csv").set_index(["objective", "size"])
     for fit in json.loads((folder / "law.json").read_text(encoding="utf-8"))["fits"]:
@@ -106,23 +174,32 @@ def test_the_law_is_that_of_committed_results() -> None:
             assert "{:.2g} [{:.2g}, {:.2g}]".format(*predicted) in study
 
 
-def test_the_tally_of_lessons_is_that_of_the_committed_results() -> None:
-    text = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
-    lessons = pd.read_csv(REPOSITORY / "results" / "confirmatory" / "mini" / "lessons.csv")
-    verdicts, reason = lessons["verdict"], lessons["reason"].fillna("")
-    counts = {
-        "lessons together": len(lessons),
-        "are supported": (verdicts == "supported").sum(),
-        "are contradicted": (verdicts == "contradicted").sum(),
-        "are undecided": (verdicts == "undecided").sum(),
-        "wait for their sweeps": reason.str.startswith("not run").sum(),
-        "holds by wording only": (verdicts == "by wording only").sum(),
-        "is withdrawn": reason.str.startswith("withdrawn").sum(),
-        "are set aside": reason.str.match("not testable|set aside").sum(),
-    }
-    for words, count in counts.items():
-        assert re.search(rf"\b{count} {words}", text) if count else words not in text, f"{count} {words}"
-    assert sum(counts.values()) == 2 * len(lessons)
+def test_what_the_study_says_of_resolution_text_and_solutions() -> None:
+    """Worked out here, like the connectors."""
+    study = " ".join((REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").split())
+    scores = pd.read_csv(STUDY / "connector" / "scores.csv")
+    scores = scores[scores["family"].isin(["captioning", "vqa"])]
+    scores["resolution"] = scores["arm"].str.split(" ").str[1]
+    said = []
+    for left_out in ("cider", "content"):
+        means = scores[scores["metric"] != left_out].groupby(["seed", "resolution"])["score"].mean().unstack()
+        values = means["336"] - means["224"]
+        half = stats.ttest_1samp(values, 0).confidence_interval().high - values.mean()
+        said.append(f"{values.mean():.1f} ± {half:.1f}".replace("-", "−"))
+    assert "eight seeds: {} by content and {} by wording".format(*said) in study
+
+    scores = read_scores(read_variant(STUDY / "data_mix"))
+    text = scores[scores["family"] == "text"].groupby(["arm", "kind"], observed=True)["score"].mean().round()
+    pages, captions = text["interleaved"].astype(int), text["captions"].astype(int)
+    assert f"(arithmetic {pages['arithmetic']} %, stories {pages['story']}, facts {pages['fact']}" in study
+    assert f"captions alone {captions['arithmetic']}, {captions['story']} and {captions['fact']})" in study
+    assert f"stay at {pages['pattern']} and {captions['pattern']}" in study
+    assert f"go from {pages['pattern']} to {text['interleaved+text', 'pattern']:.0f} %" in study
+
+    solved = pd.read_csv(STUDY / "sft_frozen" / "scores.csv")
+    solved = solved[(solved["family"] == "solutions") & (solved["arm"] == "trained 336")]
+    by_shots = solved.groupby("shots")["score"].mean()
+    assert "five seeds go from {:.1f} to {:.1f} and {:.1f},".format(*by_shots) in study
 
 
 @pytest.mark.slow
