@@ -509,6 +509,8 @@ def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
         load_lessons(path)
 
 
+LATER = ("final_chat",)
+"""Sweeps that were added after the protocol was frozen."""
 AMENDED = "not testable in this world, whose pages contain none of the forms of text that text-core tests"
 """The reason for setting `interleaved and text` aside, as frozen; it was wrong, and docs/study.md says so."""
 
@@ -531,7 +533,7 @@ def protocol_hash(lessons: Iterable[Lesson], sweeps: Iterable[Sweep]) -> str:
 def test_the_protocol_of_the_study_is_that_of_these_files() -> None:
     """The hash in docs/study.md is over the lessons and every sweep's contrasts: neither changes unnoticed, but for a
     reason that the document quotes as amended."""
-    sweeps = [load_sweep(path) for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
+    sweeps = [load_sweep(path) for path in sorted((ROOT / "sweeps").glob("*.yaml")) if path.stem not in LATER]
     text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     assert AMENDED in " ".join(text.split())
     lessons = list(map(as_frozen, LESSONS))
