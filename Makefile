@@ -24,7 +24,7 @@ help:
 	@echo 'make report          the same, and put all of it into one HTML file: RESULTS/report.html'
 	@echo 'make dashboard       browse the runs (MLflow, on this machine only)'
 	@echo 'make test            run the tests, JOBS=2 at a time'
-	@echo 'make soak            longer tests, hours: every sweep at smoke, kills at random moments, long simulations'
+	@echo 'make soak            longer tests, hours: every sweep at smoke, kills at random moments, long simulations; FUZZ_TIMES=10'
 	@echo 'make check           check lint, format, types and the direction of imports'
 	@echo 'make bench           measure speed beside references: twenty minutes, with nothing else running; ARGS=--quick'
 	@echo

@@ -177,16 +177,18 @@ def new_folder(
         commit(partial, folder)
 
 
-def damage(folder: Path, full: bool = True) -> str | None:
+def damage(folder: Path, full: bool = True, only: str | None = None) -> str | None:
     """The first difference between a complete folder and what `commit` wrote; None if there is none.
 
-    Unless `full`, only the size and some samples of large files are checked.
+    Unless `full`, only the size and some samples of large files are checked; with `only`, just the file of this name.
     """
     try:
         done = json.loads((folder / DONE).read_text(encoding="utf-8"))
         digests: dict[str, str] = done["files"]
         stretches: dict[str, str] = {} if full else done.get("stretches", {})
         for name, digest in digests.items():
+            if only not in (None, name):
+                continue
             with (folder / name).open("rb") as file:
                 same = _digest_of_samples(file) == stretches[name] if name in stretches else _digest(file) == digest
                 if not same:

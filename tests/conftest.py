@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import resource
 import shutil
 import signal
@@ -229,6 +230,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def pytest_configure(config: pytest.Config) -> None:
     """Modules are given out in the order below, not those with most tests first."""
     config.option.loadscopereorder = False
+    os.environ.setdefault("FUZZ_SEED", str(random.randrange(1_000_000)))  # which the processes of xdist inherit
+
+
+def pytest_report_header() -> str:
+    return f"cases of fuzz tests are drawn from FUZZ_SEED={os.environ['FUZZ_SEED']}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -110,9 +110,13 @@ class Ledger:
         files.commit(self.partial_folder(fingerprint), self.store / fingerprint)
 
     def summary(self, fingerprint: str) -> dict[str, Any]:
-        """What a finished stage recorded: tokens, epochs, seconds, parameters; empty if its kind records nothing."""
-        path = self.stage_folder(fingerprint) / "summary.json"
-        return read_json(path, dict) if path.exists() else {}
+        """What a finished stage recorded: tokens, epochs, seconds, parameters; empty if that is nothing or damaged."""
+        folder = self.stage_folder(fingerprint)
+        path = folder / "summary.json"
+        if not path.exists() or not (self.is_shipped(fingerprint) or is_intact(folder, only=path.name)):
+            return {}
+        summary: dict[str, Any] = read_json(path, dict)
+        return summary
 
     def forget(self, fingerprint: str) -> None:
         """Deletes a stage's scores, weights, checkpoint and failure, so that it runs again from its beginning."""
@@ -247,14 +251,14 @@ class Ledger:
             self.failure_file(fingerprint, ending).unlink(missing_ok=True)
 
 
-def is_intact(folder: Path, full: bool = True) -> bool:
+def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
     """Whether a folder was committed and is unchanged since. A damaged one is reported, moved aside and then missing.
 
     One that cannot be moved (in a read-only results folder) is reported every time.
     """
     if not files.is_complete(folder):
         return False
-    if reason := files.damage(folder, full):
+    if reason := files.damage(folder, full, only):
         aside = files.put_aside(folder)
         text = f"is now {aside.name} and counts as missing; run the sweep again" if aside else "is not used"
         print(f"mm1-lab: {folder}: damaged ({reason}); it {text}", file=sys.stderr)

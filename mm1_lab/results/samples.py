@@ -7,13 +7,16 @@ not cherry-picked. The page embeds its images and can be shared as one file.
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
+from mm1_lab.files import put_aside
 from mm1_lab.results.schema import SAMPLES, read_json
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def data_uri(picture: Path) -> str:
 def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
     """The questions for which all trials have a sample. `trials` maps display names to fingerprints.
 
-    Questions whose image is missing are left out. Raises RequestError for a file that cannot be read.
+    Questions whose image is missing or damaged are left out. Raises RequestError for a file that cannot be read.
     """
     found: dict[tuple[str, int, str], Sampled] = {}
     for name, fingerprint in trials.items():
@@ -57,10 +60,19 @@ def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
             key = (sample["benchmark"], sample["shots"], sample["question"])
             picture = results / "pictures" / sample["picture"] if sample["picture"] else None
             known = found.get(key, Sampled(sample, picture, {}))
-            if not picture or picture.exists():
+            if not picture or _is_whole(picture):
                 answer = (sample["prediction"], sample["score"])
                 found[key] = Sampled(known.question, picture, {**known.answers, name: answer})
     return [entry for entry in found.values() if len(entry.answers) == len(trials)]
+
+
+def _is_whole(picture: Path) -> bool:
+    """Whether the file is there and has the content that it is named after; a damaged one is put aside."""
+    if picture.exists() and not sha256(picture.read_bytes()).hexdigest().startswith(picture.stem):
+        put_aside(picture)
+        print(f"mm1-lab: {picture}: damaged; predictions about it are left out", file=sys.stderr)
+        return False
+    return picture.exists()
 
 
 def _stored(trial: Path) -> list[dict[str, Any]]:

@@ -259,5 +259,5 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(OSError, match=r"its file system has no locks; mount it .*: '.*/lock'"):
+    with pytest.raises(OSError, match=r"its file system gives no locks \(.*\); mount it .*: '.*/lock'"):
         files.locked(tmp_path / "lock").__enter__()
