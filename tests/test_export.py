@@ -20,12 +20,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 from analysis.pages.model_card import model_card
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, Pretrained, RequestError, load_scale
+from mm1_lab.data.batches import make_batch
+from mm1_lab.data.packing import Packer
 from mm1_lab.data.tokenizers import folder_tokenizer
+from mm1_lab.data.types import Answer, Limits
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.questions import Question
-from mm1_lab.model import MM1ForConditionalGeneration, MM1Processor, build_mm1
+from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.encoder import Encoder, pretrained_encoder_config
 from mm1_lab.model_folder import check_folder
@@ -216,6 +219,48 @@ arms:
   exported: {sft: {start: mm1}}
   here: {}
 """
+
+
+def test_a_tuned_model_reads_the_turns_of_training_and_ends_its_answers_by_itself(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of a conversation in the library's hands are those of the packed row in which tuning reads it."""
+    monkeypatch.chdir(place)
+    (place / "sweeps" / "chatty.yaml").write_text(
+        TUNED.replace("start: mm1", "start: mm1, mixture: {charts: 1, conversations: 1}"), encoding="utf-8"
+    )
+    given = ("sft.steps=80", "sft.learning_rate=0.005", "evaluate.shots=[0]")
+    arm = ("chatty", "--scale", "smoke", "--only", "exported", *(part for text in given for part in ("--set", text)))
+    assert main(["run", *arm, "--inline"]) == 0 and main(["export", *arm, "chatty"]) == 0
+    model = AutoModelForImageTextToText.from_pretrained(place / "chatty").eval()
+    processor = AutoProcessor.from_pretrained(place / "chatty")
+    stage, world = load_request("chatty", "smoke", settings=given).trials[0].evaluation.model, World()
+    packer, source = Packer.of(stage, world.tokenizer), world.instructions("conversations", 5, Limits.of(stage))
+    spoken = next(one for one in map(source.document, range(50)) if len(one.pictures) == 1)
+    turns: list[dict[str, Any]] = []
+    for part in spoken.parts:
+        if isinstance(part, Answer):
+            turns.append({"role": "assistant", "content": part.removesuffix(" .")})
+        elif isinstance(part, str):
+            request = {"type": "text", "text": part.removeprefix("tell : ").removesuffix(" . say :")}
+            turns.append({"role": "user", "content": [{"type": "image"}] * (not turns) + [request]})
+    images = [Image.fromarray(picture.pixels(stage.image_size)) for picture in spoken.pictures]
+    batch = processor(images=images, text=processor.apply_chat_template(turns))
+    row = packer.pack_all([source.document(3), spoken])[0][0]
+    own = row.documents == (1 if (row.documents == 1).sum() == batch["input_ids"].shape[1] else 2)
+    assert batch["input_ids"][0].tolist() == row.tokens[own].tolist()
+    packed = make_batch([row], ["conversations"], stage.image_size, False)
+    with torch.inference_mode():
+        logits = model(**batch).logits[0]
+        expected = model.decoder.lm_head(MM1.forward(model, packed).hidden[0, own])
+    assert torch.allclose(logits, expected, atol=1e-4)
+
+    chart = world.instructions("charts", 9, Limits.of(stage)).document(0)
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "the count of red"}]}]
+    image = Image.fromarray(chart.pictures[0].pixels(stage.image_size))
+    batch = processor(images=[image], text=processor.apply_chat_template(asked, add_generation_prompt=True))
+    written = model.generate(**batch, max_new_tokens=20)[0, batch["input_ids"].shape[1] :].tolist()
+    assert written[-1] == world.tokenizer.end and len(written) < 20, processor.decode(written)
 
 
 def test_tuning_starts_from_an_exported_model(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

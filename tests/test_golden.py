@@ -22,6 +22,8 @@ from mm1_lab.config import (
     MultimodalStage,
     MultimodalTraining,
     Phase,
+    SftStage,
+    SftTraining,
     Size,
     Stage,
 )
@@ -65,6 +67,15 @@ MULTIMODAL = MultimodalStage(
     blind=False,
     training=MultimodalTraining(**RATE, batch_size=3),
 )
+SFT = SftStage(
+    **SHARED,
+    model=MULTIMODAL,
+    shares={"colours": 0.6, "shapes": 0.4},
+    image_size=36,
+    views=5,
+    frozen=(),
+    training=SftTraining(**RATE, batch_size=5, sequence_length=96, max_images=20),
+)
 
 
 @pytest.fixture
@@ -81,7 +92,7 @@ def micro_run(squares: Data, tmp_path: Path) -> Callable[[Stage], Path]:
     return run
 
 
-@pytest.mark.parametrize("stage", [ENCODER, DECODER, MULTIMODAL], ids=lambda stage: stage.KIND)
+@pytest.mark.parametrize("stage", [ENCODER, DECODER, MULTIMODAL, SFT], ids=lambda stage: stage.KIND)
 def test_micro_run(stage: Stage, micro_run: Callable[[Stage], Path]) -> None:
     with (micro_run(stage) / "training.csv").open() as file:
         losses = {f"{row['step']} {row['name']}": float(row["value"]) for row in csv.DictReader(file)}

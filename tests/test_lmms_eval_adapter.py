@@ -106,13 +106,12 @@ def test_pictures_that_a_task_places_itself_stand_as_in_training(adapter: type[A
         assert model._prompt(context, lambda document: ["a picture"], 0, "task", "test") == (expected, ["a picture"])
 
 
-def test_a_further_turn_is_no_part_of_an_answer(adapter: type[Any]) -> None:
-    """A model tuned on conversations of several turns may go on with the user's next one."""
+def test_an_answer_ends_where_the_task_says(adapter: type[Any]) -> None:
     model = adapter.__new__(adapter)
     ids = {"input_ids": torch.zeros(1, 3)}
     model._prompt, model._inputs = lambda *asked: ("Which?", []), lambda *given: ids
     model._model = SimpleNamespace(generate=lambda **given: torch.zeros(1, 9))
-    model._processor = SimpleNamespace(batch_decode=lambda *given, **how: [" Red.\nUser: And this?\n\nNo"])
+    model._processor = SimpleNamespace(batch_decode=lambda *given, **how: [" Red.\n\nNo"])
     assert model._answer([("Which?", {}, None, 0, "task", "test")], {"until": ["\n\n"]}) == ["Red."]
 
 

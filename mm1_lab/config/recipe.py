@@ -89,7 +89,7 @@ class SftRecipe(Config):
     """A model to fine-tune instead of pre-training one: a folder written by `mm1-lab export`, or its hub name. It
     brings its own encoder, connector, decoder and tokenizer, so the recipe may contain only `sft`."""
     mixture: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Weights of instruction sets by name. Empty: all sets of the data with equal weights."""
+    """Weights of instruction sets by name, as shares of conversations. Empty: as the data file says, or by size."""
     resolution: int | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
     `native`: each view has the side of the images of pre-training."""

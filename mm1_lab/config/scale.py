@@ -89,6 +89,8 @@ class MultimodalTraining(Optimiser):
 class SftTraining(MultimodalTraining):
     """Instruction tuning (section 5); `steps` correspond to the paper's 10,000."""
 
+    batch_size: int = Field(gt=0, le=MANY)
+    """Conversations per step; they fill as many packed rows as they need."""
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
     """The paper uses Adafactor; here without its relative step sizes, at the schedule's learning rate."""

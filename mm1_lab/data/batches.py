@@ -16,11 +16,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage, Resources
+from mm1_lab.config import ModelStage, Resources, SftStage
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import MEAN_COLOUR, NONE_ASKED, BrokenPictures, Decoded, decode
-from mm1_lab.data.types import Source, Tokenizer
+from mm1_lab.data.types import Conversations, Source, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,27 @@ class Batch(TensorBatch):
     images: torch.Tensor
     """uint8 (n, 3, side, side), in the order in which they occur in the rows; the views of a picture are adjacent."""
     sources: tuple[str, ...]
-    """Name of each row's source."""
+    """Name of each row's source; if `by_document`, of each document's, row by row."""
     image_counts: tuple[int, ...]
     """Number of each row's `images`."""
     step_weight: torch.Tensor | None = None
     """If these are only some rows of a step: the sum of the loss weights of all of them."""
+    by_document: bool = False
+    """Whether rows mix documents of several sources."""
+
+    @property
+    def owners(self) -> torch.Tensor:
+        """(rows, sequence): the number in `sources` of each position; of padding that of any."""
+        if not self.by_document:
+            return torch.arange(len(self.tokens), device=self.tokens.device)[:, None].expand_as(self.tokens)
+        counts = self.documents.amax(dim=1, keepdim=True)
+        return (counts.cumsum(dim=0) - counts + self.documents - 1).clamp_min(0)
 
     def split(self, parts: int) -> list["Batch"]:
         """The rows in `parts` consecutive batches of nearly equal size."""
-        ends = [len(self.sources) * number // parts for number in range(parts + 1)]
+        ends = [len(self.tokens) * number // parts for number in range(parts + 1)]
+        named = self.documents.amax(dim=1).tolist() if self.by_document else [1] * len(self.tokens)
+        first_source = [0, *accumulate(named)]
         first_image = [0, *accumulate(self.image_counts)]
         total = self.weights[:, 1:].sum()
         return [
@@ -76,16 +88,19 @@ class Batch(TensorBatch):
                 documents=self.documents[start:end],
                 positions=self.positions[start:end],
                 images=self.images[first_image[start] : first_image[end]],
-                sources=self.sources[start:end],
+                sources=self.sources[first_source[start] : first_source[end]],
                 image_counts=self.image_counts[start:end],
                 step_weight=total,
+                by_document=self.by_document,
             )
             for start, end in pairwise(ends)
         ]
 
 
-def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, views: int = 1) -> Batch:
-    """Collates `rows`, from the sources `names`, into a batch with images of `side` pixels, `views` per picture.
+def make_batch(
+    rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, views: int = 1, by_document: bool = False
+) -> Batch:
+    """Collates `rows` into a batch with images of `side` pixels, `views` per picture; `names` are its `sources`.
 
     If `blind`, all images are the mean colour and none is drawn or decoded. A picture that cannot be decoded becomes
     the mean colour too, its document is excluded from the loss, and `decoded` names it.
@@ -109,6 +124,7 @@ def make_batch(rows: Sequence[Row], names: Sequence[str], side: int, blind: bool
         sources=tuple(names),
         image_counts=tuple(views * len(row.pictures) for row in rows),
         decoded=decoded,
+        by_document=by_document,
     )
 
 
@@ -137,6 +153,38 @@ class MixtureBatches:
         return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views)
 
 
+@dataclass(frozen=True)
+class ConversationBatches:
+    """Maps a step of instruction tuning to its batch: `conversations` of them, each from the set that the mixture
+    chooses, in as many packed rows as they need.
+
+    Which ones depends on the seed alone: all arms read the same, except those that fit no row, which are left out.
+    """
+
+    sources: Mapping[str, Conversations]
+    mixture: Mixture
+    packer: Packer
+    conversations: int
+    side: int
+    blind: bool
+    views: int
+
+    @classmethod
+    def of(cls, stage: SftStage, sources: Mapping[str, Conversations], tokenizer: Tokenizer) -> "ConversationBatches":
+        """The batches of a stage that reads conversations of `sources` in its shares."""
+        packer, mixture = Packer.of(stage, tokenizer), Mixture(stage.shares, stage.seed)
+        return cls(sources, mixture, packer, stage.training.batch_size, stage.image_size, stage.blind, stage.views)
+
+    def __call__(self, step: int) -> Batch:
+        """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
+        numbers = self.mixture.rows(step * self.conversations, self.conversations)
+        documents = (self.sources[name].document(number) for name, number in numbers)
+        rows, places = self.packer.pack_all(documents, at_least=team.size())
+        own = team.own(len(rows))
+        names = [numbers[place][0] for row in places[own] for place in row]
+        return make_batch(rows[own], names, self.side, self.blind, self.views, by_document=True)
+
+
 _resources = Resources()
 
 
@@ -153,7 +201,7 @@ def micro_batches(batch: Any) -> list[Any]:
     """
     if not _resources.micro_batch or not isinstance(batch, Batch):
         return [batch]
-    rows = len(batch.sources)
+    rows = len(batch.tokens)
     most, fewest = team.maximum(rows), -team.maximum(-rows)
     return batch.split(min(-(-most // _resources.micro_batch), fewest))
 

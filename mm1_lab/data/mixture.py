@@ -1,4 +1,4 @@
-"""The mixture: a stateless, exact formula for the source of each row of a run.
+"""The mixture: a stateless, exact formula for the source of each row of a run, or of each conversation of its tuning.
 
 Two sources are mixed as Bresenham draws a line: of the first n rows, round(n · share) belong to the first source.
 More sources form a balanced binary tree of such pairs. The source of row n can thus be computed for any n, and after

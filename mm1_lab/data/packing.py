@@ -8,7 +8,6 @@ remaining space. Candidates that do not fit are skipped, but so few are consider
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -21,8 +20,6 @@ from mm1_lab.data.types import Answer, Document, Limits, Picture, Tokenizer, Tok
 UNDONE, LOOKAHEAD = 2, 12
 """The end of a row is chosen among the last `UNDONE` documents placed, the first that does not fit, and the next
 `LOOKAHEAD`. This fills the world's rows to 94 (pages) to 99 %; a longer look-ahead would favour convenient lengths."""
-USERS_TURN = "\nUser:"
-"""How the next turn begins in users' conversations (see shards/conversations.py)."""
 SLACK = 50
 """A row of the world counts as full when at most 1/50 of it is free."""
 
@@ -98,21 +95,21 @@ class Packer:
     prompt_loss_weight: float = 1.0
     drop_overlong: bool = False
     """Skip documents that do not fit an empty row, instead of raising an error."""
-    next_turn: str = ""
-    """How a turn after an answer begins, which the model learns to write, or else the turn's first token."""
+    ends_answers: bool = False
+    """The end token follows every answer, as in chat templates; otherwise the token that follows counts as its end."""
     is_planned: bool = False
     """The candidates of a row were chosen to fit it, so none may be left out; the world's candidates are endless."""
 
     @classmethod
     def of(cls, stage: ModelStage, tokenizer: Tokenizer) -> "Packer":
-        """A packer for the stage's model and data. In an `sft` stage only answers contribute to the loss, and
-        what ends them."""
+        """A packer for the stage's model and data. In an `sft` stage only answers contribute to the loss, and the end
+        token after each."""
         return cls(
             tokenizer,
             Limits.of(stage),
             prompt_loss_weight=0.0 if stage.tuned else 1.0,
             drop_overlong=stage.drop_overlong,
-            next_turn=USERS_TURN if stage.data.kind == "shards" else "",
+            ends_answers=stage.tuned,
             is_planned=stage.data.kind == "shards",
         )
 
@@ -124,6 +121,31 @@ class Packer:
         sequence = self.limits.sequence
         full = sequence if self.is_planned else sequence - sequence // SLACK
         return self._row(fill_row(self._fitting(documents), self.limits, full))
+
+    def pack_all(self, documents: Iterable[Document], at_least: int = 1) -> tuple[list[Row], list[list[int]]]:
+        """Packs all documents that fit an empty row: the longest first, each into the first row with room for it. Then
+        halves rows, which may leave empty ones, until there are `at_least` so many.
+
+        Returns the rows, and the places of each one's documents in `documents`.
+        """
+        encoded = [self._encode(document) for document in documents]
+        rows: list[list[int]] = []
+        room: list[tuple[int, int]] = []
+        for place in sorted(range(len(encoded)), key=lambda place: -len(encoded[place].tokens)):
+            tokens, images = len(encoded[place].tokens), len(encoded[place].pictures)
+            if tokens > self.limits.sequence or images > self.limits.max_images:
+                continue
+            row = next((at for at, (free, more) in enumerate(room) if tokens <= free and images <= more), len(rows))
+            if row == len(rows):
+                rows.append([])
+                room.append((self.limits.sequence, self.limits.max_images))
+            rows[row].append(place)
+            room[row] = room[row][0] - tokens, room[row][1] - images
+        while len(rows) < at_least:
+            fullest = max(rows, key=len, default=[])
+            rows.append(fullest[1::2])
+            fullest[:] = fullest[::2]
+        return [self._row([encoded[place] for place in row]) for row in rows], rows
 
     def _fitting(self, documents: Iterable[Document]) -> Iterator[Encoded]:
         """The documents that fit an empty row, encoded."""
@@ -138,10 +160,6 @@ class Packer:
                     f"{self.limits.sequence} tokens and {self.limits.max_images} images"
                 )
 
-    @cached_property
-    def _next_turn_tokens(self) -> list[int]:
-        return self.tokenizer.encode(self.next_turn)
-
     def length(self, document: Document) -> int:
         """Number of positions that `document` occupies."""
         return len(self._encode(document).tokens)
@@ -154,8 +172,9 @@ class Packer:
         tokens = [tokenizer.begin]
         weights = [0.0]
         pictures: list[Picture] = []
-        after_answer = False
+        after_answer = has_ended = False
         for part in document.parts:
+            has_ended = False
             if isinstance(part, str | Tokens):
                 ids = tokenizer.encode(part) if isinstance(part, str) else part.ids.tolist()
                 if not ids:
@@ -164,17 +183,20 @@ class Packer:
                 tokens += ids
                 weights += [1.0 if is_answer else prompt_weight] * len(ids)
                 if after_answer:
-                    begin = self._next_turn_tokens
-                    count = len(begin) if begin and ids[: len(begin)] == begin else 1
-                    weights[-len(ids) :] = [1.0] * count + weights[-len(ids) :][count:]
-                after_answer = is_answer
+                    weights[-len(ids)] = 1.0
+                after_answer = is_answer and not self.ends_answers
+                if is_answer and self.ends_answers:
+                    tokens.append(tokenizer.end)
+                    weights.append(1.0)
+                    has_ended = True
             else:
                 tokens += [tokenizer.image] * self.limits.image_tokens
                 weights += [0.0] * self.limits.image_tokens
                 pictures.append(part)
                 after_answer = False
-        tokens.append(tokenizer.end)
-        weights.append(1.0 if after_answer else prompt_weight)
+        if not has_ended:
+            tokens.append(tokenizer.end)
+            weights.append(1.0 if after_answer else prompt_weight)
         return Encoded(tokens, weights, pictures)
 
     def _row(self, documents: list[Encoded]) -> Row:

@@ -92,6 +92,16 @@ class Source(Protocol):
         """Number of passes over the data after `rows` rows; 0 for an infinite source."""
 
 
+class Conversations(Protocol):
+    """An instruction set with random access, in an order that depends on the seed alone and not on the model."""
+
+    def document(self, index: int) -> Document:
+        """Conversation number `index`, counted through all epochs. Must be a pure function."""
+
+    def epochs(self, conversations: int) -> float:
+        """Number of passes over the set after so many conversations; 0 for an infinite set."""
+
+
 class Tokenizer(Protocol):
     """Converts text to ids and back."""
 
@@ -156,8 +166,11 @@ class Data(Protocol):
     def source(self, name: str, seed: int) -> Source:
         """Returns a training source by name. Raises RequestError if the data do not have it."""
 
-    def instructions(self, name: str, seed: int, limits: Limits) -> Source:
-        """Returns an instruction set in rows of `limits`. Raises RequestError if the data do not have it."""
+    def instructions(self, name: str, seed: int, limits: Limits) -> Conversations:
+        """Returns an instruction set.
+
+        Raises RequestError if the data do not have it, or if none of its conversations fits a row of `limits`.
+        """
 
     def pretraining_text(self, seed: int) -> TextCurriculum: ...
 

@@ -5,7 +5,9 @@ A prompt with k shots is
     begin, [image tokens, prompt, shown answer, separator] × k, image tokens, prompt
 
 0-shot prompts have no demonstrations at all, as in the paper. The separator is the benchmark's first stop word, so that
-demonstrations show where an answer ends. The part before the question is the same for all questions of a block.
+demonstrations show where an answer ends. For a tuned model every answer ends in the end token, as in the conversations
+that it was tuned on: before a separator that only begins a line, after any other. The part before the question is the
+same for all questions of a block.
 """
 
 from dataclasses import dataclass
@@ -47,12 +49,15 @@ class PromptWriter:
     sharp_demonstrations: int | None = None
     """How many demonstrations, counted back from the question, show all views of their pictures; earlier ones show only
     the overview (mixed resolution, section 5). None: all of them show all views."""
+    ends_answers: bool = False
+    """Whether the model is tuned on conversations, in which the end token follows every answer."""
 
     @classmethod
     def of(cls, stage: EvaluationStage, tokenizer: Tokenizer) -> "PromptWriter":
         """A writer for the stage's model."""
         model = stage.model
-        return cls(tokenizer, model.picture_tokens, model.connector.image_tokens, stage.sharp_demonstrations)
+        views = model.picture_tokens, model.connector.image_tokens, stage.sharp_demonstrations
+        return cls(tokenizer, *views, ends_answers=model.tuned)
 
     def question(self, question: Question) -> Segment:
         """Pictures and prompt of a question, which the model continues."""
@@ -66,19 +71,29 @@ class PromptWriter:
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """The question followed by its shown answer."""
-        return self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
+        shown = self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
+        begins_line = self.ends_answers and separator.isspace()
+        return shown + Segment(self._separator(separator)) if begins_line else shown
 
     def answer(self, question: Question, text: str, separator: str) -> tuple[int, ...]:
-        """The ids of an answer and of the separator that ends it.
+        """The ids of an answer and of what ends it: the separator, the end token, or both.
 
         The answer is tokenised separately from the prompt, with a leading space if needed, as a model generates it; the
         separator without the space that SentencePiece tokenizers (Llama 2's) put before every text.
         """
-        end = self.tokenizer.encode(separator)
-        if len(end) > 1 and self.tokenizer.decode(end[1:]) == self.tokenizer.decode(end):
-            end = end[1:]
         space = " " if question.prompt and not question.prompt[-1].isspace() else ""
-        return tuple(self.tokenizer.encode(space + text) + end)
+        said = tuple(self.tokenizer.encode(space + text))
+        if not self.ends_answers:
+            return said + self._separator(separator)
+        if not separator.isspace():
+            said += self._separator(separator)
+        return (*said, self.tokenizer.end)
+
+    def _separator(self, separator: str) -> tuple[int, ...]:
+        ids = self.tokenizer.encode(separator)
+        if len(ids) > 1 and self.tokenizer.decode(ids[1:]) == self.tokenizer.decode(ids):
+            ids = ids[1:]
+        return tuple(ids)
 
     def prefix(self, benchmark: Benchmark, block: int, shots: int) -> Segment:
         """The part shared by all questions of a block: the begin token and the block's first `shots` demonstrations.

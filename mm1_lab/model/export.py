@@ -169,14 +169,17 @@ class MM1Processor(ProcessorMixin):
         return BatchFeature(batch)
 
     def _encode(self, text: str) -> list[int]:
-        """Begin token and text, with image tokens for each `<image>`. Other special tokens are encoded as text."""
+        """Begin token and text, with image tokens for each `<image>`, and end tokens, which follow the answers of a
+        conversation. Other special tokens are encoded as text."""
         backend = self.tokenizer.backend_tokenizer
         backend.encode_special_tokens = True
         placeholder = [backend.token_to_id(IMAGE)] * (self.image_tokens * self.views)
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text.split(IMAGE)):
             ids += placeholder if number else []
-            ids += backend.encode(piece, add_special_tokens=False).ids
+            for said, text in enumerate(piece.split(self.tokenizer.eos_token)):
+                ids += [self.tokenizer.eos_token_id] if said else []
+                ids += backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def _see(self, image: Any) -> list[Pixels]:

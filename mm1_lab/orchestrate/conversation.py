@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mm1_lab import team
 from mm1_lab.config import ModelStage, RequestError
-from mm1_lab.data.packing import USERS_TURN
 from mm1_lab.data.shards.conversations import chat_prompt
 from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.types import BrokenPicture, Data, Picture
@@ -72,13 +71,13 @@ class Chat:
         except KeyError as error:
             text = f"this model knows only the world's words, and {error} is none of them; try: the color of the circle"
             raise RequestError(text) from None
-        stop, longest = (("tell :",), NEW_WORLD_TOKENS) if self.is_world else ((USERS_TURN,), NEW_TOKENS)
+        longest = NEW_WORLD_TOKENS if self.is_world else NEW_TOKENS
         used, context = len(self.so_far.tokens) + len(turn.tokens), context_length(self.stage)
         if used >= context:
             text = f"with this turn the conversation has {used} tokens, of which the model reads at most {context}"
             raise RequestError(f"{text}; /new starts over")
         longest = min(longest, context - used)
         lines = not self.is_world
-        (answer,) = answer_each(self._embedder, [(self.so_far, turn)], tokenizer, stop, longest, 1, lines)
-        self.so_far += turn + Segment(tuple(tokenizer.encode(f" {answer}")))
+        (answer,) = answer_each(self._embedder, [(self.so_far, turn)], tokenizer, (), longest, 1, lines)
+        self.so_far += turn + Segment((*tokenizer.encode(f" {answer}"), tokenizer.end))
         return answer

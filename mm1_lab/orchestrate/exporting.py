@@ -25,7 +25,8 @@ CHAT = (
 WORLD_CHAT = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %} "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}"
-    "{% endif %} . {% else %}{% if message['content'] is string %}tell : {{ message['content'] }} . say :{% else %}"
+    "{% endif %} .{{ eos_token }}{% else %}"
+    "{% if message['content'] is string %}tell : {{ message['content'] }} . say :{% else %}"
     "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
     "tell : {% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}. say :"
     "{% endif %}{% endif %}{% endfor %}"
@@ -40,7 +41,7 @@ USER_CHAT = (
     "{% if turn.text %}{% set turn.text = turn.text + '<image>' %}{% else %}<image>{% endif %}"
     "{% elif part['text'] | trim %}{% set turn.text = turn.text + part['text'] %}{% endif %}{% endfor %}"
     "{% if turn.asks %}User: {{ turn.text | trim }}{{ '\nAssistant:' }}"
-    "{% elif message['role'] == 'assistant' %} {{ turn.text | trim }}"
+    "{% elif message['role'] == 'assistant' %} {{ turn.text | trim }}{{ eos_token }}"
     "{% else %}{{ turn.text | trim }}{{ '\n' }}{% endif %}{% endfor %}"
 )
 """Chat template of models tuned on users' instruction sets (see data/shards/conversations.py)."""

@@ -224,7 +224,7 @@ LEGEND = (
     "parameters: including embeddings. active: parameters used per token. memory: weights, gradients and moments.",
     "activations: per row, for an encoder per image, for an evaluation per batch. disk: weights of finished stages.",
     "group: the fewest GPUs that hold a stage if its batch is split over all of `hardware`. Image positions follow the",
-    "scale's images_per_row.",
+    "scale's images_per_row; a conversation in `sft` counts as a picture and 48 tokens (the world's: 22.5).",
 )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage, Stage
 from mm1_lab.data.batches import DataModule, TensorBatch
 from mm1_lab.train.checkpoints import OneOfTeam, newest
 from mm1_lab.train.module import Objective, Training
@@ -106,12 +106,14 @@ def _quiet() -> Iterator[None]:
 def write_summary(
     folder: Path, stage: Stage, recorder: Recorder, parameters: dict[str, int], more: dict[str, Any]
 ) -> None:
-    """Writes `summary.json`: real tokens and rows per source, seconds, processor, parameters, last losses, `more`."""
+    """Writes `summary.json`: real tokens and rows (in instruction tuning: conversations) per source, seconds,
+    processor, parameters, last losses, `more`.
+    """
     total = recorder.total.cpu().tolist()
     summary = {
         "fingerprint": stage.fingerprint,
         "tokens": {name: int(row[2]) for name, row in zip(recorder.names, total, strict=True)},
-        "rows": {name: int(row[3]) for name, row in zip(recorder.names, total, strict=True)},
+        "conversations" if isinstance(stage, SftStage) else "rows": recorder.counts(),
         "seconds": round(recorder.seconds, 3),
         "processor": team.processor(),
         "parameters": parameters,

@@ -20,7 +20,8 @@ from mm1_lab.train.progress import Diverged
 from mm1_lab.train.sharding import ShardedNetwork
 
 Tally = torch.Tensor
-"""float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, rows (or pairs) per source."""
+"""float64 (sources, 4): sum of weighted losses, sum of weights, real tokens, and per source its rows, pairs or
+conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Training(pl.LightningModule):
             self.trainer.optimizers[0].zero_grad()
         done = []
         for part in parts:
-            share = len(part.sources) / len(batch.sources) if self._accumulates else 1.0
+            share = len(part.tokens) / len(batch.tokens) if self._accumulates else 1.0
             loss: torch.Tensor = self(part, share)
             done.append((loss.detach(), self.losses.tally, self.losses.routing))
             if part is not parts[-1]:
@@ -163,7 +164,7 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
 
     Only positions whose next token has a weight pass the vocabulary projection, which skips images and padding.
     """
-    rows, sequence = batch.tokens.shape
+    sequence = batch.tokens.shape[1]
     weights = batch.weights[:, 1:]
     row, place = (weights > 0).nonzero(as_tuple=True)
     predicting = states.hidden.flatten(0, 1).index_select(0, row * sequence + place)
@@ -176,11 +177,12 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
     loss = weighted.sum() / team.mean(step_weight).clamp_min(1e-8)
 
     device = loss.device
-    row_sums = torch.zeros(rows, 4, dtype=torch.float64, device=device)
+    owners, is_real = batch.owners, batch.documents > 0
+    sums = torch.zeros(len(batch.sources), 4, dtype=torch.float64, device=device)
     both = torch.stack([weighted.detach(), loss_weights], dim=1).double()
-    row_sums.index_add_(0, row, nn.functional.pad(both, (0, 2)))
-    row_sums[:, 2] = (batch.documents > 0).sum(dim=1)
-    row_sums[:, 3] = 1
-    source = torch.tensor([names.index(name) for name in batch.sources], device=device)
-    tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, row_sums)
+    sums.index_add_(0, owners[row, place], nn.functional.pad(both, (0, 2)))
+    sums[:, 2] = torch.bincount(owners[is_real], minlength=len(sums))
+    sums[:, 3] = 1
+    source = torch.tensor([names.index(name) for name in batch.sources], dtype=torch.long, device=device)
+    tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, sums)
     return Losses(loss, tally, states.auxiliary, states.routing)

@@ -9,8 +9,8 @@ import torch
 
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
-from mm1_lab.data.batches import Batch, MixtureBatches
-from mm1_lab.data.types import Data, Document, Limits, Source, Tokenizer, Tokens
+from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
+from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
 from mm1_lab.model import (
     CONNECTORS,
     MM1,
@@ -22,7 +22,8 @@ from mm1_lab.model import (
 )
 from mm1_lab.train.fit import fit, seed_everything, write_summary
 from mm1_lab.train.module import Losses, language_loss
-from mm1_lab.train.progress import Report
+from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import prepare
 
 
@@ -38,13 +39,18 @@ def train_multimodal(
     sources: dict[str, Source] = {name: data.source(name, stage.seed) for name in stage.shares}
     if stage.shuffled:
         sources = {name: ShuffledImages(source) for name, source in sources.items()}
-    train_mm1(stage, folder, model, sources, data.tokenizer, report)
+    batches = MixtureBatches.of(stage, sources, data.tokenizer)
+    recorder, model = train_mm1(stage, folder, model, batches, report)
+    rows = recorder.counts()
+    epochs = {name: source.epochs(rows[name]) for name, source in sources.items()}
+    write_summary(folder, stage, recorder, count_parameters(model), {"epochs": epochs})
 
 
 def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
     """Supervised fine-tuning on instructions (section 5) of the model in `inputs["model"]`, or of an exported model.
 
-    Only answers and what ends them count in the loss. Position embeddings are interpolated if the resolution differs.
+    Only answers and the end token after each count in the loss. Position embeddings are interpolated if the resolution
+    differs.
     """
     seed_everything(stage)
     with team.only_in_first():
@@ -52,32 +58,33 @@ def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: D
     if team.is_first():
         load_weights(model, Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"])
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
-    train_mm1(stage, folder, model, sources, data.tokenizer, report)
+    batches = ConversationBatches.of(stage, sources, data.tokenizer)
+    recorder, model = train_mm1(stage, folder, model, batches, report)
+    read, steps = recorder.counts(), stage.training.steps
+    epochs = {name: source.epochs(read[name]) for name, source in sources.items()}
+    asked = steps * stage.training.batch_size
+    if left_out := asked - sum(read.values()):
+        note = f"{left_out} of {asked} conversations do not fit {stage.sequence_length} positions and were left out"
+        report(Progress(steps, steps, note=note))
+    more = {"epochs": epochs, "left_out": left_out}
+    write_summary(folder, stage, recorder, count_parameters(model), more)
 
 
 def train_mm1(
-    stage: ModelStage,
-    folder: Path,
-    model: MM1,
-    sources: Mapping[str, Source],
-    tokenizer: Tokenizer,
-    report: Report,
-) -> None:
-    """Trains a model with loaded weights on rows of `sources` in the stage's shares, and writes the stage's files."""
+    stage: ModelStage, folder: Path, model: MM1, batches: MixtureBatches | ConversationBatches, report: Report
+) -> tuple[Recorder, MM1]:
+    """Trains a model with loaded weights on `batches`, and writes the stage's weights."""
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
     prepare(stage, model.decoder, model.encoder, model.connector)
     names = list(stage.shares)
-    batches = MixtureBatches.of(stage, sources, tokenizer)
 
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
     recorder, model = fit(stage, folder, model, objective, names, batches, report, stage.stop_after)
     save_weights(model, folder, stage)
-    rows = [int(row[3]) for row in recorder.total.tolist()]
-    epochs = {name: sources[name].epochs(count) for name, count in zip(names, rows, strict=True)}
-    write_summary(folder, stage, recorder, count_parameters(model), {"epochs": epochs})
+    return recorder, model
 
 
 def check(stage: ModelStage) -> None:

@@ -71,6 +71,10 @@ class Recorder(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._count_seconds(time.monotonic())
 
+    def counts(self) -> dict[str, int]:
+        """The number of rows, pairs or conversations of each source."""
+        return {name: int(row[3]) for name, row in zip(self.names, self.total.tolist(), strict=True)}
+
     def last_points(self, losses: bool) -> dict[str, float]:
         """The last point of each loss curve, or of each other curve."""
         return {name: value for _, name, value in self.points if name.startswith("loss") == losses}

@@ -127,51 +127,50 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
 
 
 def test_a_benchmark_with_the_prompt_of_conversations_reads_as_training_did(files: Any) -> None:
-    """As docs/your-own-model.md says: a demonstration is a turn, and a line break ends it."""
+    """As docs/your-own-model.md says: a demonstration is a turn, after which come the end token and a line break."""
     data = opened(files, mine={"files": llava(files)})
     prompt = "User: {question}\nAssistant:".replace("{question}", "What is it?")
     document = Document("a", tuple(data.conversations["mine"].parts(0)))
     shown = Question("a", "question", document.pictures, prompt, ("A square.",), "A square.")
-    turn = PromptWriter(data.tokenizer, LIMITS.image_tokens).demonstration(shown, "\n").tokens
-    row = Packer(data.tokenizer, LIMITS, 0.0, is_planned=True).pack([document])
+    turn = PromptWriter(data.tokenizer, LIMITS.image_tokens, ends_answers=True).demonstration(shown, "\n").tokens
+    row = Packer(data.tokenizer, LIMITS, 0.0, ends_answers=True).pack([document])
     assert row.tokens[: len(turn) + 1].tolist() == [data.tokenizer.begin, *turn]
 
 
-def test_rows_hold_whole_conversations_and_every_one_once_per_epoch(files: Any) -> None:
+def test_every_conversation_comes_once_per_epoch_whatever_fits_a_row(files: Any) -> None:
     rows = [
         {"id": str(n), "conversations": [{"from": "human", "value": f"{files.prose(n % 9 + 1, n)}?"},
                                          {"from": "gpt", "value": f"{n}"}]}
         for n in range(40)
     ]  # fmt: skip
     data = opened(files, mine={"files": llava(files, rows)})
-    source = data.instructions("mine", 0, LIMITS)
-    packer = Packer(data.tokenizer, LIMITS, 0.0, is_planned=True)
-    seen: list[str] = []
-    row = 0
-    while source.epochs(row) < 1:
-        documents = list(source.documents(row))
-        packed = packer.pack(documents)
-        assert packed.documents.max() == len(documents)  # the plan knows how long they are
-        seen += [document.key for document in documents]
-        row += 1
     train = data.conversations["mine"].train
-    assert sorted(seen) == sorted(data.conversations["mine"].key(sample) for sample in train.tolist())
-    # what counts are the answers, each with the token behind it
-    documents = list(source.documents(0))
+    assert data.identity.instructions == {"mine": len(train)}, "sets count by their size"
+    source, short = (data.instructions("mine", 0, Limits(length, 4, 4)) for length in (LIMITS.sequence, 32))
+    seen = [source.document(index).key for index in range(2 * len(train))]
+    assert sorted(seen[: len(train)]) == sorted(data.conversations["mine"].key(sample) for sample in train.tolist())
+    assert sorted(seen[: len(train)]) == sorted(seen[len(train) :]) and seen[: len(train)] != seen[len(train) :]
+    assert source.epochs(len(train)) == 1
+    assert [short.document(index).key for index in range(len(train))] == seen[: len(train)]
+    # what counts are the answers, each with its end token
+    documents = [source.document(index) for index in range(len(train))]
+    (packed, *more), places = Packer(data.tokenizer, LIMITS, 0.0, ends_answers=True).pack_all(documents)
     answers = [part for document in documents for part in document.parts if isinstance(part, Answer)]
     counted = sum(len(data.tokenizer.encode(answer)) + 1 for answer in answers)
-    assert packer.pack(documents).weights.sum() == counted
+    assert sum(row.weights.sum() for row in (packed, *more)) == counted
+    assert sorted(place for row in places for place in row) == list(range(len(train)))
 
 
-def test_an_answer_ends_where_the_next_turn_begins(files: Any) -> None:
-    """The whole beginning of a turn counts in the loss: a model that only learns `\\n` goes on after it."""
+def test_the_end_token_follows_every_answer(files: Any) -> None:
     data = opened(files, mine={"files": llava(files)})
     sft = resolve("a", Recipe(sft=SftRecipe()), load_scale("smoke", SCALES), 0, WORLD_DATA).evaluation.model
-    assert Packer.of(sft, data.tokenizer).next_turn == "", "the world's turns begin with a word of their own"
     packer = replace(Packer.of(sft.model_copy(update={"data": data.identity}), data.tokenizer), limits=LIMITS)
     row = packer.pack([Document("a", tuple(data.conversations["mine"].parts(0)))])
-    learnt = data.tokenizer.decode(row.tokens[row.weights > 0].tolist())
-    assert learnt == " A square.\nUser: Green." and row.tokens[row.weights > 0][-1] == data.tokenizer.end
+    ids = row.tokens[row.weights > 0].tolist()
+    end = data.tokenizer.end
+    assert ids == [*data.tokenizer.encode(" A square."), end, *data.tokenizer.encode(" Green."), end]
+    before = row.tokens[: int(row.documents.sum())].tolist()
+    assert data.tokenizer.encode("\n") == before[before.index(end) + 1 :][:1], "the next turn begins after it"
 
 
 def test_conversations_that_no_row_holds_are_refused(files: Any) -> None:

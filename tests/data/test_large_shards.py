@@ -141,9 +141,9 @@ def test_large_conversations_are_read_in_windows(files: Any) -> None:
         (files.folder / f"m-{number}.jsonl").write_text("\n".join(map(json.dumps, talks)))
     data = files.open(text=["t.jsonl"], instructions={"chat": {"files": "m-*.jsonl"}})
     assert data.conversations["chat"].is_large
-    seen = keys(epoch(data.instructions("chat", 0, data.limits), 0))
-    held = len(data.conversations["chat"].held_out)
-    assert len(seen) == len(set(seen)) == 36 - held
+    source, count = data.instructions("chat", 0, data.limits), 36 - len(data.conversations["chat"].held_out)
+    seen = [source.document(index).key for index in range(count)]
+    assert len(set(seen)) == count == data.identity.instructions["chat"] and source.epochs(count) == 1
 
 
 @pytest.fixture

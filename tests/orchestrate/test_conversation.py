@@ -16,6 +16,7 @@ from mm1_lab.data.shards.conversations import chat_prompt, read_conversations
 from mm1_lab.data.shards.decoding import ImageDecoder
 from mm1_lab.data.shards.tables import Reading
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
+from mm1_lab.data.types import Answer
 from mm1_lab.data.world import World
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.model import build_mm1
@@ -58,8 +59,9 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     torch.manual_seed(1)
     chat = Chat(stage, build_mm1(stage, words).eval(), data)
     first, second = chat.say("why?"), chat.say("how?")
-    parts = [chat_prompt("why?"), f" {first}", f"\n{chat_prompt('how?')}", f" {second}"]
-    assert chat.so_far.tokens == (words.begin, *(token for part in parts for token in words.encode(part)))
+    turns = [(chat_prompt("why?"), f" {first}"), (f"\n{chat_prompt('how?')}", f" {second}")]
+    ids = [[*words.encode(asked), *words.encode(said), words.end] for asked, said in turns]
+    assert chat.so_far.tokens == (words.begin, *ids[0], *ids[1])
     assert max(len(words.encode(first)), len(words.encode(second))) > 64
 
 
@@ -95,11 +97,15 @@ def test_exported_models_read_conversations_as_they_were_trained() -> None:
         {"role": "user", "content": "Are you sure?"},
     ]
     first, again = chat_prompt("Which is red?"), chat_prompt("Are you sure?")
-    assert Template(USER_CHAT).render(messages=turns) == f"<image><image>{first} The first.\n{again}"
+    assert (
+        Template(USER_CHAT).render(messages=turns, eos_token="</s>") == f"<image><image>{first} The first.</s>\n{again}"
+    )
     turns = [turns[0], {"role": "assistant", "content": [{"type": "text", "text": "The first."}]}, turns[2]]
-    assert Template(USER_CHAT).render(messages=turns) == f"<image><image>{first} The first.\n{again}"
-    world = f"<image><image>{prompt_of('Which is red?')} The first. . {prompt_of('Are you sure?')}"
-    assert " ".join(Template(WORLD_CHAT).render(messages=turns).split()) == world
+    assert (
+        Template(USER_CHAT).render(messages=turns, eos_token="</s>") == f"<image><image>{first} The first.</s>\n{again}"
+    )
+    world = f"<image><image>{prompt_of('Which is red?')} The first. .</s>{prompt_of('Are you sure?')}"
+    assert " ".join(Template(WORLD_CHAT).render(messages=turns, eos_token="</s>").split()) == world
 
 
 def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path: Path) -> None:
@@ -119,11 +125,12 @@ def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path:
     ]
     (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns}), encoding="utf-8")
     (sample,) = read_conversations(Reading(tmp_path / "a.jsonl", 1000))
-    expected = "".join(part if isinstance(part, str) else "<image>" for part in sample.parts)
-    assert expected.startswith("Be short.\n<image>User: Is <image>red?\nAssistant: Yes.\nUser: And")
-    assert Template(USER_CHAT).render(messages=turns) == expected
-    asked = Template(USER_CHAT).render(messages=turns[:-1], add_generation_prompt=True)
-    assert asked == expected.removesuffix(" No.")
+    texts = [f"{part}</s>" if isinstance(part, Answer) else part for part in sample.parts]
+    expected = "".join(text if isinstance(text, str) else "<image>" for text in texts)
+    assert expected.startswith("Be short.\n<image>User: Is <image>red?\nAssistant: Yes.</s>\nUser: And")
+    assert Template(USER_CHAT).render(messages=turns, eos_token="</s>") == expected
+    asked = Template(USER_CHAT).render(messages=turns[:-1], eos_token="</s>", add_generation_prompt=True)
+    assert asked == expected.removesuffix(" No.</s>")
 
 
 def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(talk: Chat) -> None:

@@ -27,6 +27,7 @@ from mm1_lab.config import (
     RequestError,
     Scale,
     SftRecipe,
+    SftStage,
     TextTask,
     load_scale,
     load_sweep,
@@ -34,8 +35,9 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.cost import decoder_activations, flops_per_position
 from mm1_lab.config.size import PretrainedSize
-from mm1_lab.data.batches import make_batch
+from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.cache import AutocastCache
 from mm1_lab.model import build_decoder, build_mm1, cast_matrices, connector_flops, count_parameters, read_rows
@@ -260,16 +262,17 @@ def test_images_of_a_row_that_were_set_do_not_follow_its_length() -> None:
 
 
 @pytest.mark.parametrize("sft", [SftRecipe(), SftRecipe(resolution=1344, views=5)], ids=["one view", "five views"])
-def test_images_in_a_row_of_instructions_are_about_as_many_as_reckoned(sft: SftRecipe) -> None:
+def test_a_step_of_instruction_tuning_takes_about_as_many_rows_and_images_as_reckoned(sft: SftRecipe) -> None:
     scale, world = load_scale("mini", ROOT / "sweeps" / "scales"), World()
     stage = resolve("a", Recipe(sft=sft), scale, 0, WORLD_DATA).evaluation.model
-    packer, found, reckoned = Packer.of(stage, world.tokenizer), 0.0, 0.0
-    for name, share in stage.shares.items():
-        source = world.instructions(name, 0, packer.limits)
-        rows = [packer.pack(source.documents(number)) for number in range(8)]
-        found += share * stage.views * sum(len(row.pictures) for row in rows) / len(rows)
-        reckoned += share * stage.images_per_row(name, scale)
-    assert reckoned == pytest.approx(found, rel=0.15)
+    assert isinstance(stage, SftStage)
+    sources = {name: world.instructions(name, 0, Limits.of(stage)) for name in stage.shares}
+    batches = [ConversationBatches.of(stage, sources, world.tokenizer)(step) for step in range(6)]
+    rows, images = (
+        sum(counts) / len(batches) for counts in zip(*((len(b.tokens), len(b.images)) for b in batches), strict=True)
+    )
+    assert stage.rows_per_step == pytest.approx(rows, rel=0.1)
+    assert stage.rows_per_step * stage.images_per_row("charts", scale) == pytest.approx(images, rel=0.1)
 
 
 def test_a_group_holds_its_shard_and_its_rows() -> None:

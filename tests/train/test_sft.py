@@ -1,5 +1,6 @@
 """Instruction tuning: what it counts, what it sees, from where it starts."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -21,10 +22,11 @@ from mm1_lab.config import (
     load_scale,
     resolve,
 )
-from mm1_lab.data.batches import make_batch
+from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import views
 from mm1_lab.data.types import Answer, Data, Document, Limits
+from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.evaluate.embedder import PromptEmbedder
@@ -172,9 +174,36 @@ def test_connectors_without_positions_load_at_another_resolution() -> None:
 
 def test_conversations_of_several_turns_count_every_answer(squares: Data) -> None:
     document = Document("0", ("the square is ?", Answer("red ."), "the square is ?", Answer("blue .")))
-    row = Packer(squares.tokenizer, Limits(24, 4, 2), prompt_loss_weight=0.0).pack([document])
-    # begin, 4 of the question, 2 of the answer, then the next turn's first token as the end of the answer
-    assert row.weights[:15].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0]
+    row = Packer(squares.tokenizer, Limits(24, 4, 2), prompt_loss_weight=0.0, ends_answers=True).pack([document])
+    # begin, 4 of the question, 2 of the answer and the end token; the same without another begin or end
+    assert row.weights[:16].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0]
+    assert np.flatnonzero(row.tokens == squares.tokenizer.end).tolist() == [7, 14]
+
+
+def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_have() -> None:
+    """The answers of a step are the same multiset, in fewer or more rows; what fits no row is left out alone."""
+
+    def answers(step: int, sequence: int, **sft: object) -> tuple[Counter[tuple[int, ...]], Counter[str], int]:
+        stage = tuned(**sft)
+        training = stage.training.model_copy(update={"batch_size": 40, "sequence_length": sequence})
+        stage = stage.model_copy(update={"training": training})
+        sources = {name: world.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
+        batch = ConversationBatches.of(stage, sources, world.tokenizer)(step)
+        said = [
+            tuple(batch.tokens[row][(batch.documents[row] == number) & (batch.weights[row] > 0)].tolist())
+            for row in range(len(batch.tokens))
+            for number in range(1, int(batch.documents[row].max()) + 1)
+        ]
+        assert len(said) == len(batch.sources) and (batch.images.amax() > 0)
+        return Counter(said), Counter(batch.sources), len(batch.tokens)
+
+    world = World()
+    for step in (0, 7):
+        one, five = answers(step, 512), answers(step, 512, resolution=1344, views=5)
+        assert one[:2] == five[:2] and one[1].total() == 40 and set(one[1].values()) == {5}
+        assert five[2] > 1.5 * one[2], "the pictures take their room in more rows"
+        short = answers(step, 128, resolution=1344, views=5)
+        assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
 
 
 def asked(number: int, choices: tuple[str, ...] = ()) -> Question:

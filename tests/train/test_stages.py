@@ -365,7 +365,7 @@ def test_micro_batches_add_up_to_a_step(
     forward = Training.forward
 
     def counted(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
-        rows.append(len(batch.sources))
+        rows.append(len(batch.tokens))
         return forward(self, batch, share)
 
     whole, inputs = finished(stage), {name: finished(needed) for name, needed in stage.inputs.items()}

@@ -10,7 +10,6 @@ from lmms_eval.api.model import lmms
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import mm1_lab.model  # noqa: F401  tells transformers of MM1
-from mm1_lab.data.packing import USERS_TURN
 
 IMAGE = "<image>"
 NEW_TOKENS = 64
@@ -64,7 +63,7 @@ class ExportedMM1(lmms):
         texts = self._processor.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         until = settings.get("until") or []
         stop = [until] if isinstance(until, str) else until
-        return [_cut(text, [*stop, USERS_TURN]) for text in texts]
+        return [_cut(text, stop) for text in texts]
 
     @torch.inference_mode()
     def _loss(

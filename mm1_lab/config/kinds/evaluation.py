@@ -50,8 +50,8 @@ class EvaluationStage(Stage):
     """The user's benchmarks, in addition to the data's own."""
     text_tasks: tuple[TextTask, ...] = ()
     """Tasks of lm-eval for the decoder alone."""
-    TUNED_VERSION: ClassVar[int] = 2
-    """Raised instead of VERSION when only the world's benchmarks for fine-tuned models change."""
+    TUNED_VERSION: ClassVar[int] = 3
+    """Raised instead of VERSION when only what fine-tuned models are asked in the world changes."""
 
     sharp_demonstrations: int | None = None
     """How many demonstrations, the last ones, are shown in all views; those before them only as a whole."""

@@ -1,5 +1,6 @@
 """Training of a whole MM1: multimodal pre-training, and instruction tuning."""
 
+import math
 from typing import ClassVar
 
 from pydantic import SerializeAsAny
@@ -28,8 +29,9 @@ from mm1_lab.config.scale import Attention, MultimodalTraining, Scale, SftTraini
 from mm1_lab.config.size import Parameters
 from mm1_lab.config.stage import Stage
 
-TURN_TOKENS = {"shards": 48, "world": 18}
-"""Approximate tokens of a question with its answer in a packed row of instructions, by kind of data."""
+TEXT_TOKENS = {"shards": 48, "world": 22.5}
+"""Tokens of a conversation without its picture, by kind of data. Assumed for users' data; of the world's, measured over
+its sets, which have one picture per conversation in the mean."""
 
 
 class ConnectorConfig(Config):
@@ -117,11 +119,11 @@ class SftStage(Stage):
     """Supervised fine-tuning of a model on instructions, with its own resolution and number of views."""
 
     KIND: ClassVar[str] = "sft"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     model: SerializeAsAny[MultimodalStage | PretrainedMM1]
     shares: dict[str, float]
-    """Share of packed rows per instruction set."""
+    """Share of conversations per instruction set."""
     sets: str = ""
     """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     image_size: int
@@ -130,7 +132,7 @@ class SftStage(Stage):
     frozen: tuple[str, ...]
     training: SftTraining
     drop_overlong: ClassVar[bool] = True
-    """Conversations that do not fit a row are left out."""
+    """Conversations that do not fit a row are left out, and not replaced."""
     stop_after: ClassVar[int | None] = None
     tuned: ClassVar[bool] = True
 
@@ -175,23 +177,24 @@ class SftStage(Stage):
         return self.encoder.features.parameters() + self.decoder.shape.parameters()
 
     def positions(self) -> int:
-        return self.training.steps * self.training.batch_size * self.sequence_length
+        return self.training.steps * self.rows_per_step * self.sequence_length
+
+    @property
+    def rows_per_step(self) -> int:
+        """Packed rows that the conversations of a step need if each has one picture and `TEXT_TOKENS`."""
+        fits = self.sequence_length / (self.picture_tokens + TEXT_TOKENS[self.data.kind])
+        return math.ceil(self.training.batch_size / max(1.0, min(fits, self.max_images // self.views)))
 
     def images_per_row(self, source: str, scale: Scale) -> float:
-        """Encoder forward passes per packed row of the instruction set: pictures, times views.
-
-        Of users' sets, all count as if each turn had a picture; of the world's, `text` has none.
-        """
-        if self.data.kind == "world" and source == "text":
-            return 0.0
-        pictures = self.sequence_length // (self.picture_tokens + TURN_TOKENS[self.data.kind])
-        return self.views * min(pictures, self.max_images // self.views)
+        """Encoder forward passes per packed row, which holds conversations of all sets."""
+        return self.views * self.training.batch_size / self.rows_per_step
 
     def cost(self, network: Network, scale: Scale) -> Cost:
         # Adafactor keeps row and column sums instead of two moments
         return _cost(self, network, scale, 8.0 if self.training.optimiser == "adafactor" else 16.0)
 
     def rows(self) -> int:
+        """Each worker needs a conversation."""
         return self.training.batch_size
 
     def size_names(self, scale: Scale) -> list[str]:
@@ -209,7 +212,7 @@ ModelStage = MultimodalStage | SftStage
 
 
 def _cost(stage: ModelStage, network: Network, scale: Scale, per_trained: float = 16.0) -> Cost:
-    training, size, encoder = stage.training, stage.decoder.shape, stage.encoder.features
+    size, encoder = stage.decoder.shape, stage.encoder.features
     counts, vocabulary, itemsize = network.counts, network.vocabulary, bytes_per_value(stage.precision)
     positions = stage.positions()
     rows = positions // stage.sequence_length
@@ -238,7 +241,7 @@ def _cost(stage: ModelStage, network: Network, scale: Scale, per_trained: float 
         trained=sum(counts[name] for part in names if part not in frozen for name in names[part]),
         active=active_parameters(network.total, size),
         itemsize=itemsize,
-        rows=training.batch_size,
+        rows=rows // (stage.stop_after or stage.training.steps),
         micro_batch=scale.resources.micro_batch,
         activations=stage.sequence_length * decoder_activations(size, itemsize, checkpointing)
         + (stage.sequence_length - images * tokens) * logit_bytes(vocabulary, itemsize)

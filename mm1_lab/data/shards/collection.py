@@ -129,6 +129,9 @@ class Collection:
     def held_out_count(self) -> int:
         return sum(shard.held_out for shard in self.shards) if self.is_large else len(self.held_out)
 
+    def train_count(self) -> int:
+        return len(self) - self.held_out_count()
+
     def train_of(self, number: int) -> NDArray[np.int64]:
         """The training samples of one file."""
         start = self.starts[number]

@@ -25,7 +25,7 @@ Hugging Face dataset written by `save_to_disk`, or contain pictures and one tabl
 import glob
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Self
 
@@ -53,12 +53,13 @@ class OwnSource(Config):
 
 
 class InstructionSet(OwnSource):
-    """A set of conversations; its weight applies if the recipe gives no mixture."""
+    """A set of conversations."""
 
     reader: str = "conversations"
     """Reads LLaVA's JSON, the Cauldron's Parquet, and JSON Lines with `messages`."""
-    weight: float = Field(1.0, gt=0)
-    """Its weight if the recipe's `sft.mixture` is empty."""
+    weight: float | None = Field(None, gt=0)
+    """Its share of conversations, relative to the other sets', if the recipe's `sft.mixture` is empty; 1 if only others
+    have a weight. If none has one, each set's share is its size."""
 
 
 def set_key(name: str) -> str:
@@ -118,6 +119,13 @@ class DataFile(Config):
     def all_named(self) -> dict[str, OwnSource]:
         """All pre-training sources, and the instruction sets by their `set_key`."""
         return self.named() | {set_key(name): source for name, source in self.instructions.items()}
+
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """The weights of the instruction sets, given the number of conversations of each."""
+        given = {name: one.weight for name, one in self.instructions.items()}
+        if any(given.values()):
+            return {name: weight or 1.0 for name, weight in given.items()}
+        return {name: float(sizes[name]) for name in given}
 
 
 def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:

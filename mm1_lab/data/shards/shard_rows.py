@@ -163,6 +163,21 @@ class ShardSource:
         return self._plan.epochs(rows)
 
 
+class ShardConversations:
+    """The whole conversations of a set in a new order each epoch, whether or not they fit a row."""
+
+    def __init__(self, rows: ConversationRows, collection: Collection, seed: int) -> None:
+        self._rows = rows
+        self._order = _order(collection, seed)
+        self._count = collection.train_count()
+
+    def document(self, index: int) -> Document:
+        return self._rows.document(np.array([self._order(index)]))
+
+    def epochs(self, conversations: int) -> float:
+        return conversations / self._count
+
+
 class ShardText:
     """Text for the decoder's pre-training, cut for each row length in turn; it does not depend on progress."""
 

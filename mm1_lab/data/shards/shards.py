@@ -18,7 +18,15 @@ from mm1_lab.data.shards.collection import Collection, open_shards
 from mm1_lab.data.shards.datafile import DataFile, OwnSource, read_data_file, set_key
 from mm1_lab.data.shards.index import LARGE, index_version
 from mm1_lab.data.shards.remote import Copies
-from mm1_lab.data.shards.shard_rows import ConversationRows, Rows, ShardPairs, ShardSource, ShardText, stream
+from mm1_lab.data.shards.shard_rows import (
+    ConversationRows,
+    Rows,
+    ShardConversations,
+    ShardPairs,
+    ShardSource,
+    ShardText,
+    stream,
+)
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
 from mm1_lab.formatting import counted, short
@@ -85,7 +93,7 @@ class Shards:
             digest=digest[:16],
             tokenizer=words.digest if words else f"bpe-{scale.vocabulary}",
             sources=tuple(sorted(self.collections, key=[*SOURCES, *self.collections].index)),
-            instructions={name: one.weight for name, one in content.instructions.items()},
+            instructions=content.weights({name: one.train_count() for name, one in self.conversations.items()}),
             instructions_digest=short_hash(CONVERSATIONS_VERSION, decoded, tuned) if tuned else "",
         )
 
@@ -121,8 +129,7 @@ class Shards:
         limits = limits or self.limits
         return ShardSource(self.rows(name, limits), stream(f"{name} {limits.sequence}", seed))
 
-    def instructions(self, name: str, seed: int, limits: Limits) -> ShardSource:
-        """An instruction set in rows of whole conversations, without those that are too long."""
+    def instructions(self, name: str, seed: int, limits: Limits) -> ShardConversations:
         if name not in self.conversations:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
@@ -131,7 +138,9 @@ class Shards:
             f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
         )
         rows = ConversationRows(self.conversations[name], self.tokenizer, limits, self.cache, nothing)
-        return ShardSource(rows, stream(f"instructions {name}", seed))
+        if not len(rows):
+            raise RequestError(nothing)
+        return ShardConversations(rows, self.conversations[name], stream(f"instructions {name}", seed))
 
     def pretraining_text(self, seed: int) -> ShardText:
         return ShardText(lambda limits: self.source("text", seed, limits))

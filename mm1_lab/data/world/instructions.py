@@ -10,7 +10,6 @@ from random import Random
 
 from mm1_lab.data.types import Answer, Document, Part
 from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.endless import EndlessSource
 from mm1_lab.data.world.posters import sample_chart, sample_poster
 from mm1_lab.data.world.scenes import Scene, Split, Thing, sample_scene
 from mm1_lab.data.world.text import draw_fact
@@ -180,11 +179,14 @@ SETS: dict[str, Callable[[Random, Split], tuple[Part, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class InstructionSource(EndlessSource):
-    """An infinite instruction set: document i is a pure function of (seed, set, i)."""
+class InstructionSource:
+    """An infinite instruction set: conversation i is a pure function of (seed, set, i)."""
 
     name: str
     seed: int
 
     def document(self, index: int) -> Document:
         return Document(f"{self.name}/{index}", SETS[self.name](Random(f"{self.seed}/{self.name}/{index}"), "train"))
+
+    def epochs(self, conversations: int) -> float:
+        return 0.0
