@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: sweeps, shipped parts, study and law are data of the installed package."""
+"""What pyproject.toml cannot say: sweeps, shipped parts and the study are data of the installed package."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("sweeps", "results/parts", "results/study", "results/confirmatory/mini/lr_law")
+SHIPPED = ("sweeps", "results/parts", "results/study")
 
 
 class BuildWithShipped(build_py):

@@ -31,8 +31,7 @@ SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.par
 RESULTS = Path("results/local")
 """Results, store and MLflow database by default; these folders are relative to the working directory."""
 STUDY = Path("results/study")
-CONFIRMATORY = Path("results/confirmatory")
-"""The committed results at fresh seeds."""
+"""The committed study, at seeds that no development used."""
 PARTS = Path("results/parts")
 
 

@@ -210,10 +210,10 @@ def test_compare_gives_what_the_contrasts_give(capsys: Output, monkeypatch: pyte
     assert "results/study/mini/data_mix" in printed.err
     line = next(line for line in printed.out.splitlines() if line.startswith("0-shot"))
     assert line.split()[3] == f"{estimate:.1f}"
-    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "0,2"]) == 0
-    assert "Points, development seeds 0 and 2;" in capsys.readouterr().out
-    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "4"]) == 2
-    assert "captions has no scores at development seed 3" in capsys.readouterr().err
+    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "100,102"]) == 0
+    assert "Points, seeds 100 and 102;" in capsys.readouterr().out
+    assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "100,4"]) == 2
+    assert "captions has no scores at development seed 4" in capsys.readouterr().err
     assert main(["compare", "data_mix", "captions", "capions-66"]) == 2
     assert "has no scores; did you mean 'captions-66'?" in capsys.readouterr().err
     (tmp_path / "data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")

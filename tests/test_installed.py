@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study", "results/confirmatory/mini/lr_law")
+FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
@@ -48,7 +48,7 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     follows = "title: T\nrecipe: base\narms: {a: {learning_rate: law}}\n"
     (empty / "follows.yaml").write_text(follows, encoding="utf-8")
     assert "follows at mini: 1 trial," in command("plan", "follows.yaml")
-    assert "11.5" in command("compare", "data_mix", "captions", "interleaved")
+    assert "17.7" in command("compare", "data_mix", "captions-50", "captions")
 
     shutil.copytree(REPOSITORY / "sweeps", empty / "sweeps")
     local = empty / "sweeps" / "data_mix.yaml"

@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
 from tests.evaluate.published import WRITERS, draw, write_vqa
 
-STUDY = REPOSITORY / "results" / "confirmatory" / "mini"
+STUDY = REPOSITORY / "results" / "study" / "mini"
 
 
 def shown(language: str, heading: str, file: str) -> str:

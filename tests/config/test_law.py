@@ -83,7 +83,7 @@ def test_the_law_is_that_of_the_same_settings_and_data(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flat = {"coefficients": {"ln N": 0.0, "constant": math.log(0.002)}, "why": None}
-    monkeypatch.setattr("mm1_lab.orchestrate.planning.finding.CONFIRMATORY", folder / "study")
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.finding.STUDY", folder / "study")
     write_law(flat, results=folder / "study")
     assert ask().trials[0].recipe.learning_rate == 0.002, "the committed one, where the results have none"
     write_law(flat | {"coefficients": {"ln N": 0.0, "constant": math.log(0.003)}})

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mm1_lab.config import LearningRateLaw, RequestError, Scale, load_scale, nearest, read_law
-from mm1_lab.files import CONFIRMATORY, SHIPPED
+from mm1_lab.files import SHIPPED, STUDY
 from mm1_lab.formatting import command_line
 from mm1_lab.results import Ledger, variant_name
 
@@ -27,13 +27,13 @@ def find_law(
     data_name: str,
     tokenizer: Path | None = None,
 ) -> LearningRateLaw:
-    """The learning-rate law of a scale with these settings and data, from the results folder or else the committed one
-    at fresh seeds (which is of the miniature world without settings). Raises RequestError if there is none.
+    """The learning-rate law of a scale with these settings and data, from the results folder or else the committed
+    study (which is of the miniature world without settings). Raises RequestError if there is none.
 
     `tokenizer`: that of the sweep's pre-trained decoder, which a search reads only if the data file names it.
     """
     place = Path(scale) / variant_name("lr_law", overrides, data_name) / "law.json"
-    for folder in (ledger.results, SHIPPED / CONFIRMATORY):
+    for folder in (ledger.results, SHIPPED / STUDY):
         if (folder / place).exists():
             return read_law(folder / place)
     folders = {"results": ledger.results, "store": ledger.store}
