@@ -1,131 +1,182 @@
 """Draws all tables and figures of a results folder, each sweep in a process of its own."""
 
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver, get_context
 from pathlib import Path
+
+import pandas as pd
 
 from analysis.judging.claims import judge_claims
 from analysis.judging.gates import without_floor
 from analysis.judging.lessons import known_lessons
 from analysis.judging.looks import reached_text
-from analysis.judging.validity import read_judged, write_validity
+from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import lesson_parts, with_lessons
 from analysis.law.lr_report import draw_search
-from analysis.pages.axes import axis_rows
-from analysis.pages.claims_figure import draw_claims
+from analysis.pages import scores
+from analysis.pages.axes import axis_rows, level_rows
+from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
-from analysis.pages.frames import scores
+from analysis.pages.frames import benchmarks, experts, scores_by_benchmark, sources
+from analysis.pages.output import Output
 from analysis.pages.overview import Drawn, Group, group_sweeps, write_overview
-from analysis.pages.predictions import draw_sheet, shared_samples, shown_arms, write_page
+from analysis.pages.predictions import draw_sheet, shared_samples, shown_arms
 from analysis.pages.published import write_published
 from analysis.pages.report import write_report
-from analysis.pages.tables import short_claims, short_table, write_sweep_tables
+from analysis.pages.verdicts import SHORT, claims_notes, verdicts_table
 from analysis.proxies import pair_arms
 from analysis.runs import runs_of, stage_seconds
-from analysis.table import Table, to_plain, write_csv
+from analysis.study import Study
+from analysis.style import styled
+from analysis.table import Table, to_plain
 from mm1_lab.files import machine_cpus
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.reading import list_variants, read_variant
 
+PATIENCE = 3.0
+"""Seconds of drawing after which progress is told."""
 
-def draw(results: Path) -> list[Path]:
-    """Redraws everything in a results folder; returns the files written.
+
+def draw(results: Path, out: Path | None = None, latex: bool = False) -> list[Path]:
+    """Draws everything in a results folder into it, or into `out`; returns the files written.
 
     Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*` and, if there are cheaper runs of a
-    sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host. Raises
-    RequestError if there are no results, or results of another schema. A sweep without any finished trial is skipped if
-    another one has results.
+    sweep, `decision_accuracy.*` to each scale's folder; and `summary.md` for reading on a code host. `latex`: tables
+    also as LaTeX and figures as PDF. Raises RequestError if there are no results, or results of another schema. A sweep
+    without any finished trial is skipped if another one has results.
     """
-    return _draw_all(results)[1]
+    return _draw_all(results, out or results, latex)[1]
 
 
-def draw_report(results: Path) -> list[Path]:
-    """Redraws everything and writes `report.html`; returns the files written, the report last."""
-    groups, files = _draw_all(results)
-    return [*files, write_report(results, groups)]
+def draw_report(results: Path, out: Path | None = None) -> list[Path]:
+    """Draws everything and writes `report.html`; returns the files written, the report last."""
+    out = out or results
+    groups, files = _draw_all(results, out, latex=False)
+    return [*files, write_report(out, groups)]
 
 
-def _draw_all(results: Path) -> tuple[list[Group], list[Path]]:
-    drawn = draw_sweeps(results)
-    groups = group_sweeps(results, drawn)
-    return groups, [*(path for one in drawn for path in one.files), *write_overview(results, groups)]
+def _draw_all(results: Path, out: Path, latex: bool) -> tuple[list[Group], list[Path]]:
+    drawn = draw_sweeps(results, out, latex)
+    groups = group_sweeps(results, out, drawn)
+    files = [path for one in drawn for path in one.files]
+    return groups, files + write_overview(out, groups, latex)
 
 
-def draw_sweeps(results: Path) -> list[Drawn]:
-    """Draws every sweep of a results folder, on all cores."""
+def draw_sweeps(results: Path, out: Path, latex: bool = False) -> list[Drawn]:
+    """Draws every sweep of a results folder into `out`, on all cores."""
     folders = list_variants(results)
     finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
+    targets = [out / folder.relative_to(results) for folder in finished]
     workers = min(len(finished), machine_cpus())
     if workers < 2:
-        return [_draw(folder) for folder in finished]
+        return [_draw(folder, target, latex) for folder, target in zip(finished, targets, strict=True)]
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with interrupts_blocked():
         forkserver.ensure_running()
+    begun, drawn = time.monotonic(), []
     with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
-        return list(pool.map(_draw, finished))
+        for one in pool.map(_draw, finished, targets, [latex] * len(finished)):
+            drawn.append(one)
+            if time.monotonic() - begun > PATIENCE:
+                print(f"{len(drawn)} of {len(finished)} sweeps are drawn", file=sys.stderr, flush=True)
+    return drawn
 
 
 def draw_sweep(folder: Path) -> list[Path]:
-    """Redraws one sweep's folder (`RESULTS/SCALE/VARIANT`); returns the files written.
+    """Draws one sweep's folder (`RESULTS/SCALE/VARIANT`) into it; returns the files written.
 
-    - `figure.png|pdf` and `table.md|csv|tex`: the paper's panels, or all arms if the sweep has none;
+    - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: means over seeds;
     - `sources.csv`: held-out loss, tokens and epochs per source; `experts.csv`, for mixtures of experts: their use;
-    - `predictions.html|png`: sampled predictions;
+    - `predictions.png`: sampled predictions;
     - `table_1.*`, `table_3.*`, `table_4.*`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
 
     `table.md` is written last and atomically: a folder in which it is newer than the results is completely drawn.
     """
-    return list(_draw(folder).files)
+    return list(_draw(folder, folder).files)
 
 
 def sweep_in_short(folder: Path) -> str:
     """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     study, _, failed = read_judged(folder)
     claims = with_lessons(study, judge_claims(study, failed), known_lessons(folder.absolute().parents[1]))
-    tables = [short_table(study)]
+    texts = [to_plain(scores.short_table(study, scores.means(study)))]
     if len(claims) and len(known := claims[claims["estimate"].notna()]):
-        tables.append(short_claims(known))
-    return "\n\n".join(to_plain(table).rstrip() for table in tables)
+        title = "Claims: differences in points with their 95 % intervals"
+        texts.append(to_plain(verdicts_table(known, title).only(*SHORT)))
+        if (known["of_lesson"] != "").any():
+            texts.append("Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`.")
+    return "\n\n".join(text.rstrip() for text in texts)
 
 
-def _draw(folder: Path) -> Drawn:
+def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
+    """Draws the sweep in `folder` into `target`."""
     study, rules, failed = read_judged(folder)
     floor, kept = without_floor(study)
     lessons = known_lessons(folder.absolute().parents[1])
-    claims = with_lessons(study, judge_claims(study, failed, kept), lessons)
     samples = shared_samples(study, shown_arms(study))
-    files = [*write_page(study, samples, folder / "predictions.html"), *draw_sheet(study, folder / "predictions")]
-    files.append(write_csv(scores(study), folder / "scores.csv"))
+    output = Output(target, latex)
     tables: dict[str, list[Table]] = {}
-    if study.sweep.search:
-        files += draw_search(folder)
-    else:
-        files += draw_scores(study, folder / "figure")
-        if len(claims):
-            within = (claims["interval"] == "seeds").any()
-            of = "95 % t intervals of differences formed within each seed" if within else "95 % intervals"
-            files += draw_claims(claims, folder / "contrasts", head(study), f"{of}. {study.caution}".strip())
-        files += write_published(study, folder)
-        validity, table = write_validity(study, rules)
-        written, tables = write_sweep_tables(study, claims, folder, floor)
-        files += [*validity, *written]
-        tables |= {table.title: [table]} if table else {}
+    claims_table = None
+    with styled():
+        if sheet := draw_sheet(study):
+            output.figure("predictions", sheet)
+        output.csv("scores", scores_by_benchmark(study))
+        if study.sweep.search:
+            output.files.extend(draw_search(folder, out=target))
+        else:
+            if rules:
+                output.csv("validity", pd.DataFrame(rules))
+                table = validity_table(study, rules)
+                tables[table.title] = [table]
+                output.tables("validity", table)
+            claims = with_lessons(study, judge_claims(study, failed, kept), lessons)
+            if len(claims):
+                claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims, floor))
+                output.csv("contrasts", claims)
+                output.tables("contrasts", claims_table)
+                if is_drawn(claims, study.manifest.scale):
+                    output.figure("contrasts", draw_claims(claims, head(study), study.caution))
+            write_published(study, output)
+            output.figure("figure", draw_scores(study))
+            tables["All scores"] = _write_scores(study, output)
     return Drawn(
-        folder=folder,
+        folder=target,
         manifest=study.manifest,
-        files=tuple(files),
+        files=tuple(output.files),
         parts=lesson_parts(study, lessons, failed, kept),
-        axes=None if study.sweep.search else axis_rows(study),
+        axes=pd.DataFrame() if study.sweep.search else axis_rows(study),
+        levels=pd.DataFrame() if study.sweep.search else level_rows(study),
         missing=tuple(study.missing()),
         caution=study.caution,
         runs=runs_of(study),
-        paired=pair_arms(study),
-        looks=reached_text(study),
         seconds=stage_seconds(study),
+        paired=pair_arms(study),
+        claims=claims_table,
         tables=tables,
         samples=tuple(samples),
+        looks=reached_text(study),
     )
+
+
+def _write_scores(study: Study, output: Output) -> list[Table]:
+    """Writes the scores, `table.md` last; returns its tables."""
+    frame = scores.means(study)
+    tables = [scores.means_table(study, frame)]
+    if study.content_measures:
+        tables.append(scores.content_table(study, frame))
+    tables.append(scores.losses_table(study))
+    output.csv("benchmarks", benchmarks(study))
+    output.csv("sources", sources(study))
+    used = experts(study)
+    if len(used):
+        output.csv("experts", used)
+        tables.append(scores.experts_table(used))
+    output.csv("table", frame)
+    output.tables("table", *tables)
+    return tables

@@ -95,8 +95,11 @@ class Study:
 
     @cached_property
     def paper(self) -> Paper:
-        """The paper's numbers for this sweep; empty unless it has both captions and questions, like their averages."""
-        return read_paper(self.sweep.reproduces) if set(FAMILIES) <= set(self.families) else Paper({}, {})
+        """The paper's numbers for this sweep; empty on a user's own data, and unless there are both captions and
+        questions, like in the paper's averages."""
+        if not self.manifest.in_world or not set(FAMILIES) <= set(self.families):
+            return Paper({}, {})
+        return read_paper(self.sweep.reproduces)
 
     @cached_property
     def families(self) -> dict[str, str]:
@@ -253,6 +256,8 @@ class Study:
         columns = (self.values[name].tolist() for name in ("measure", "arm", "seed", "value"))
         for measure, arm, seed, value in zip(*columns, strict=True):
             found.setdefault(measure, {})[arm, int(seed)] = value  # a frame with gaps holds them as floats
+        for measure in self.own_benchmarks:
+            found.setdefault(measure, self._of_a_benchmark(measure))
         return found
 
     def trial_values(self, measure: str) -> dict[tuple[str, int], float]:

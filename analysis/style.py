@@ -1,5 +1,4 @@
-"""The style of all figures: colour-blind-safe colours, one per arm, and files that are byte-identical for the same
-numbers."""
+"""The style of all figures: colour-blind-safe colours, and files that are byte-identical for the same numbers."""
 
 import textwrap
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mm1_lab.config import Sweep
 from mm1_lab.files import write_bytes
 
 WIDTH = 170 / 25.4
@@ -20,13 +18,13 @@ WIDTH = 170 / 25.4
 NARROW = 110 / 25.4
 """Width in inches of dot plots: scaled to a column of 80 mm their text is still 5 points high, at 170 mm 11 points."""
 
-PALETTE = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#CC79A7", "#8C6D31", "#9467BD", "#882255", "#332288")
-"""Okabe and Ito's colours, ordered from warm to cold, and four more."""
 BASE = "#000000"
 BLUE, RED = "#0072B2", "#C04A00"
 """What is supported, or a measurement without an arm's colour; what is refuted."""
 GREY = "#8A8A8A"
 DARK = "#444444"
+SERIES = ("#E69F00", "#009E73", "#0072B2", "#CC79A7", "#882255")
+"""Okabe and Ito's colours, for what stands in one row: numbers of shots."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = (0, (4, 2))
 
@@ -49,27 +47,6 @@ def styled(formulas: bool = False) -> Iterator[None]:
         yield
 
 
-def arm_colours(sweep: Sweep) -> dict[str, str]:
-    """A colour per arm, the same in every panel and figure: black for the base, grey for a blind control.
-
-    Arms get the palette's colours in the panels' order; if it runs out, an arm gets the first colour that no other arm
-    in its panels has.
-    """
-    panels = [list(panel.arms.values()) for panel in sweep.panels.values()] or [list(sweep.arms)]
-    colours: dict[str, str] = {}
-    for name, recipe in sweep.arms.items():
-        if recipe == sweep.base:
-            colours[name] = BASE
-        elif recipe.images == "blind":
-            colours[name] = GREY
-    for arm in [*(arm for panel in panels for arm in panel), *sweep.arms]:
-        if arm not in colours:
-            beside = {colours.get(other) for panel in panels if arm in panel for other in panel}
-            unused = [c for c in PALETTE if c not in colours.values()] or [c for c in PALETTE if c not in beside]
-            colours[arm] = (unused or [PALETTE[len(colours) % len(PALETTE)]])[0]
-    return colours
-
-
 def annotate_head(figure: Figure, title: str, *notes: str) -> None:
     """Adds a title above the figure and notes below it, wrapped to its width (14 and 22 characters per inch)."""
     width = figure.get_figwidth()
@@ -79,18 +56,8 @@ def annotate_head(figure: Figure, title: str, *notes: str) -> None:
     figure.supxlabel(note, fontsize=6, color=DARK, **plain)
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes `path` with the suffixes .png and .pdf, without dates or program names."""
-    written = save_png(figure, path)
-    figure.set_layout_engine("none")  # keeps the layout; computing it again takes a second
-    raw = BytesIO()
-    figure.savefig(raw, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    write_bytes(pdf := path.with_name(f"{path.name}.pdf"), raw.getvalue())
-    return [*written, pdf]
-
-
-def save_png(figure: Figure, path: Path) -> list[Path]:
-    """Writes `path` with the suffix .png."""
+def save(figure: Figure, path: Path, latex: bool = False) -> list[Path]:
+    """Writes `path` with the suffix .png, and for LaTeX .pdf, without dates or program names."""
     raw = BytesIO()
     figure.savefig(raw, format="png", pil_kwargs={"compress_level": 0})  # read again at once
     with Image.open(raw) as picture:
@@ -99,5 +66,11 @@ def save_png(figure: Figure, path: Path) -> list[Path]:
         small = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     raw = BytesIO()
     small.save(raw, format="png", optimize=True)
-    write_bytes(png := path.with_name(f"{path.name}.png"), raw.getvalue())  # a setting in the name may have a dot
-    return [png]
+    written = [path.with_name(f"{path.name}.png")]  # a setting in the name may have a dot
+    write_bytes(written[0], raw.getvalue())
+    if latex:
+        raw = BytesIO()
+        figure.savefig(raw, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        written.append(path.with_name(f"{path.name}.pdf"))
+        write_bytes(written[1], raw.getvalue())
+    return written

@@ -1,8 +1,8 @@
-"""The type of all tables: a pandas frame with a title and notes, as Markdown, LaTeX (booktabs), HTML or plain text."""
+"""The type of all tables: a pandas frame with a title and notes, as Markdown, HTML, plain text or LaTeX (booktabs)."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from numbers import Integral, Real
 from pathlib import Path
@@ -20,19 +20,13 @@ MISSING = "–"
 Row = Mapping[Hashable, Any]
 """A row of a frame, by column."""
 
-LATEX = str.maketrans({
-    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$", "η": r"$\eta$",
-    "–": "--", "<": "$<$", ">": "$>$", "|": r"\textbar{}", "†": r"\dag{}", "‡": r"\ddag{}", "…": r"\dots{}",
-})  # fmt: skip
+LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+LATEX |= {"±": r"$\pm$", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "η": r"$\eta$"}
+LATEX |= {"<": "$<$", ">": "$>$", "‡": r"\ddag{}", "·": r"$\cdot$", "–": "--", "…": r"\dots{}"}
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Line breaks and other control characters, which would end a caption, a heading or a row."""
-WRAP = 24
-"""Longest cell in characters that LaTeX keeps on one line; longer text wraps at 12 em or less, 4 characters per em."""
-WIDE = 6
-"""Most columns of a table that fits one column of a two-column paper; wider tables span both."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,10 @@ class Table:
     notes: Sequence[str] = ()
     group: str = ""
     formats: Mapping[str, str] = field(default_factory=dict)
+
+    def only(self, *columns: str) -> "Table":
+        """The table with these of its columns."""
+        return replace(self, frame=self.frame[[name for name in columns if name in self.frame]])
 
     @property
     def head(self) -> list[str]:
@@ -107,40 +105,29 @@ def plain_markdown(text: str) -> str:
 
 
 def to_latex(*tables: Table) -> str:
-    r"""A table environment per table; the preamble needs \usepackage{array,booktabs}."""
-    return "\n".join(_latex_table(table, table.title or tables[0].title) for table in tables)
-
-
-def _latex_table(table: Table, title: str) -> str:
-    lines = table.lines(lambda name: rf"\rlap{{\textbf{{{_latex(name)}}}}}", _latex)
-    for line in lines:  # after the end of a line LaTeX would take [ or * for an option of it
-        line[0] = "{}" * line[0].startswith(("[", "*")) + line[0]
-    columns = []
-    for place, text in enumerate(table.is_text):
-        longest = max((len(row[place]) for _, rows in table.grouped() for row in rows), default=0)
-        wrapped = rf">{{\raggedright\arraybackslash}}p{{{min(longest / 4, 12):.1f}em}}"
-        columns.append(wrapped if text and longest > WRAP else "l" if text else "r")
-    heads = [_stacked(name, text) for name, text in zip(table.head, table.is_text, strict=True)]
-    styler = pd.DataFrame(lines, columns=pd.Index(heads)).style.hide(axis="index")
-    latex: str = styler.to_latex(
-        hrules=True, column_format="".join(columns), position_float="centering", caption=_latex(title),
-        environment="table" if len(columns) <= WIDE else "table*",
-    )  # fmt: skip
-    latex = latex.replace("\\centering\n", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n")
-    notes = rf"\par\smallskip\raggedright {_latex(' '.join(table.notes))}" + "\n" if table.notes else ""
-    return latex.replace("\\end{tabular}\n", "\\end{tabular}\n" + notes)
-
-
-def _stacked(name: str, text: bool) -> str:
-    """The heading of a column; for numbers with a line per word, so that it is no wider than the numbers."""
-    words = [_latex(word) for word in name.split(" ")]
-    return " ".join(words) if text or len(words) == 1 else r"\shortstack[r]{" + r"\\".join(words) + "}"
+    r"""A table environment per table; the preamble needs \usepackage{booktabs}."""
+    parts = []
+    for table in tables:
+        lines = table.lines(lambda name: rf"\textbf{{{_latex(name)}}}", _latex)
+        columns = ["l" if text else "r" for text in table.is_text]
+        heads = pd.Index([_latex(name) for name in table.head])
+        styler = pd.DataFrame(lines, columns=heads).style.hide(axis="index")
+        latex = styler.to_latex(
+            hrules=True,
+            column_format="".join(columns),
+            position_float="centering",
+            caption=_latex(table.title or tables[0].title),
+        )
+        notes = _latex(" ".join(table.notes))
+        parts.append(latex.replace("\\end{tabular}\n", f"\\end{{tabular}}\n\\par\\raggedright {notes}\n"))
+    return "\n".join(parts)
 
 
 def _latex(text: str) -> str:
-    forms = {"**": r"\textbf{%s}", "*": r"\emph{%s}"}
-    pieces = [(piece.translate(LATEX), forms.get(mark, "%s")) for piece, mark in _marked(BREAKS.sub(" ", text))]
-    return "".join(form % piece for piece, form in pieces)
+    text = BREAKS.sub(" ", re.sub(r"[*`]", "", text))
+    escaped = "".join(LATEX.get(letter, letter) for letter in text)
+    # after the end of a line LaTeX would take [ for an option of it
+    return f"{{}}{escaped}" if escaped.startswith("[") else escaped
 
 
 def environment() -> jinja2.Environment:
@@ -166,14 +153,6 @@ def to_plain(table: Table) -> str:
     rows = table.lines(str, lambda cell: re.sub(r"[*`]", "", cell))
     right = [place for place, text in enumerate(table.is_text) if not text]
     return "\n".join([table.title, "", *text_table(table.head, rows, right), "", *table.notes])
-
-
-def write_tables(path: Path, *tables: Table) -> list[Path]:
-    """Writes `path` with the suffixes .tex and .md."""
-    files = [path.with_name(f"{path.name}.tex"), path.with_name(f"{path.name}.md")]
-    for file, text in zip(files, (to_latex(*tables), to_markdown(*tables)), strict=True):
-        write_text(file, text)
-    return files
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:

@@ -82,5 +82,5 @@ NO_PARTS = switch("--no-parts", f"recompute the parts shipped in {PARTS}")
 WEIGHTS = switch(
     "--weights", "train again the models whose weights were deleted (as by gc); finished trials keep their scores"
 )
-DRAWN_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, a copy of {STUDY}", "DIR", type=Path)
-ALL_RESULTS = option("--results", f"default: {RESULTS} and {STUDY}", "DIR", type=Path)
+DRAWN_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}, drawn there", "DIR", type=Path)
+ALL_RESULTS = option("--results", f"default: {RESULTS}, or if it has none, {STUDY}", "DIR", type=Path)

@@ -297,9 +297,9 @@ def test_an_installed_package_has_the_study(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(here)
     monkeypatch.setattr("mm1_lab.files.SHIPPED", shipped)
     synced = []
-    monkeypatch.setattr("analysis.redraw.draw_report", lambda folder: synced.append(folder) or [folder])
+    monkeypatch.setattr("analysis.redraw.draw_report", lambda results, out: synced.append(out) or [out])
     assert main(["report"]) == 0
-    assert synced == [Path("results/local/study")] and Path("results/local/study/mini/data_mix/sweep.json").exists()
+    assert synced == [Path("results/local/study")] and not Path("results").exists(), "nothing is copied"
     monkeypatch.setattr(
         "mm1_lab.orchestrate.tracking.mlflow_recorder.sync",
         lambda folder, _: synced.append(folder) or SimpleNamespace(variant="", scale=""),

@@ -21,8 +21,7 @@ from analysis.judging.gates import ABOVE, gate_rows, kinds_on_floor
 from analysis.seeds import caution
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
-from analysis.table import Table, as_text, to_markdown, write_csv
-from mm1_lab.files import write_text
+from analysis.table import Table, as_text
 from mm1_lab.formatting import counted
 from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
@@ -86,15 +85,6 @@ def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
         if row["verdict"] == "fail" and (not row["seed"] or int(row["seed"]) in study.seeds)
     ]
     return tuple(dict.fromkeys([*blind, *gates]))
-
-
-def write_validity(study: Study, rows: Sequence[Row]) -> tuple[list[Path], Table | None]:
-    """Writes `validity.csv` and `.md`; returns the files and their table. Writes nothing if there are no rows."""
-    if not rows:
-        return [], None
-    table, text = validity_table(study, rows), study.variant.folder / "validity.md"
-    write_text(text, to_markdown(table))
-    return [write_csv(pd.DataFrame(rows), text.with_suffix(".csv")), text], table
 
 
 def validity_table(study: Study, rows: Sequence[Row]) -> Table:

@@ -42,8 +42,10 @@ def parse_targets(text: str | None, measurements: Measurements) -> list[Target]:
     return targets
 
 
-def draw_search(folder: Path, targets: Sequence[Target] | None = None, keep_unbracketed: bool = False) -> list[Path]:
-    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`); returns the files written.
+def draw_search(
+    folder: Path, targets: Sequence[Target] | None = None, keep_unbracketed: bool = False, out: Path | None = None
+) -> list[Path]:
+    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`) into it, or into `out`; returns the files written.
 
     `targets` defaults to those of the last fit. Raises RequestError if there are no results.
     """
@@ -54,7 +56,7 @@ def draw_search(folder: Path, targets: Sequence[Target] | None = None, keep_unbr
     in_front = results.sees and (average.law or not loss.law)
     fits = [average, loss] if in_front else [loss, average]
     measurements = replace(results.measurements, notes=results.notes(fits[0].name), cautions=results.cautions)
-    return write_fits(folder, measurements, fits)
+    return write_fits(out or folder, measurements, fits)
 
 
 def _last_targets(folder: Path) -> list[Target]:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from analysis.paper import PaperNumber
 from analysis.seeds import MOST_SEEDS
-from analysis.statistics import Interval
 from analysis.table import MISSING, Row, as_text
 
 
@@ -17,11 +16,10 @@ def floorless(row: Row) -> str:
     return "" if row.get("without_floor") == row["estimate"] else estimate_in(row, "without_floor")
 
 
-def plus_minus(point: Interval | None) -> str:
-    """`44.5 ± 2.3`: the mean and half the width of the 95 % interval, if it has one."""
-    if point is None:
-        return MISSING
-    return as_text(point.estimate) + ("" if np.isnan(point.half_width) else f" ± {as_text(point.half_width)}")
+def plus_minus(value: float, half_width: float, digits: int = 1) -> str:
+    """`44.5 ± 2.3`: a mean and half the width of its 95 % interval, if it has one."""
+    text = as_text(value, f".{digits}f")
+    return text if np.isnan(half_width) else f"{text} ± {as_text(half_width, f'.{digits}f')}"
 
 
 def estimate(row: Row, digits: int = 1) -> str:
@@ -68,21 +66,6 @@ def in_short(reason: str) -> str:
     """What stands before the first comma or colon of a reason, for a figure or a count: `not testable` for
     `not testable in this world: …`."""
     return re.split("[:,]| in this", reason)[0]
-
-
-def verdict_cell(row: Row) -> str:
-    """The verdict, followed by the reason if there is one."""
-    return f"**{row['verdict']}**" + f": {row['reason']}" * bool(row["reason"])
-
-
-def claim_cell(row: Row) -> str:
-    """A contrast's verdict; where a lesson judges the same difference, corrected, the lesson instead, and where the
-    world cannot ask it, why."""
-    if aside := row.get("aside"):
-        return f"**not judged**: {aside}"
-    if row.get("of_lesson") and row["verdict"] != "not judged":
-        return f"lesson *{row['of_lesson']}*"
-    return verdict_cell(row)
 
 
 def references(sources: Sequence[str]) -> list[str]:

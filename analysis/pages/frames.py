@@ -9,7 +9,7 @@ KEPT = ("arm", "seed", "benchmark", "family", "shots", "metric", "block", "score
 """What this module needs of the scores; each further column takes time to sort."""
 
 
-def scores(study: Study) -> pd.DataFrame:
+def scores_by_benchmark(study: Study) -> pd.DataFrame:
     """Arm × seed × benchmark × shots × metric: the score, and the percentage of answers that could not be parsed."""
     rows = _by_metric(study).groupby(["arm", "seed", "benchmark", "family", "shots", "metric"], sort=False)
     table = rows.agg(score=("score", "mean"), questions=("score", "size"), parsed=("parsed", "mean")).reset_index()

@@ -1,18 +1,15 @@
-"""Sampled predictions of a sweep: an HTML page with several arms, and a figure of the base and the blind control."""
+"""Sampled predictions of a sweep: those of several arms for the report, and a figure of the base and its control."""
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from analysis.study import Study
-from analysis.style import WIDTH, save_png, styled
-from mm1_lab.files import write_text
-from mm1_lab.results.samples import RIGHT_FROM, Sampled, read_samples, samples_page
+from analysis.style import WIDTH
+from mm1_lab.results.samples import RIGHT_FROM, Sampled, read_samples
 
 RIGHT, WRONG = "#0B6E4F", "#B3400A"
 
@@ -38,16 +35,8 @@ def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
     return []
 
 
-def write_page(study: Study, samples: Sequence[Sampled], path: Path) -> list[Path]:
-    """Writes the page; writes nothing without samples."""
-    if samples:
-        has_blind = not samples[0].answers.keys().isdisjoint(study.controls)
-        write_text(path, samples_page(_title(study), samples, has_blind))
-    return [path] if samples else []
-
-
-def draw_sheet(study: Study, path: Path) -> list[Path]:
-    """Draws two samples with different numbers of shots for each benchmark with images.
+def draw_sheet(study: Study) -> Figure | None:
+    """Draws two samples with different numbers of shots for each benchmark with images; None without any.
 
     Shows the answers of the base and the blind control, or of the last arm if there is no control.
     """
@@ -60,25 +49,20 @@ def draw_sheet(study: Study, path: Path) -> list[Path]:
         if sample.picture and fresh and len(entries) < 2:
             entries.append(sample)
     cards = [sample for entries in chosen.values() for sample in entries]
-    return _draw_cards(study, cards, path) if cards else []
+    return _draw_cards(study, cards) if cards else None
 
 
-def _title(study: Study) -> str:
-    return f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale}"
-
-
-def _draw_cards(study: Study, cards: list[Sampled], path: Path) -> list[Path]:
+def _draw_cards(study: Study, cards: list[Sampled]) -> Figure:
     rows = (len(cards) + 1) // 2
     height = 0.5 + 1.02 * rows
-    with styled():
-        figure = Figure(figsize=(WIDTH, height))
-        head = f"{_title(study)} (points in brackets)"
-        figure.text(0.01, 1 - 0.2 / height, head, fontsize=9)
-        for place, card in enumerate(cards):
-            left, bottom = (place % 2) / 2 + 0.01, 1 - (0.35 + 1.02 * (place // 2 + 1)) / height
-            axis = figure.add_axes((left, bottom + 0.06 / height, 0.9 / WIDTH, 0.9 / height))
-            _card(axis, card)
-        return save_png(figure, path)
+    figure = Figure(figsize=(WIDTH, height))
+    head = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale} (points in brackets)"
+    figure.text(0.01, 1 - 0.2 / height, head, fontsize=9)
+    for place, card in enumerate(cards):
+        left, bottom = (place % 2) / 2 + 0.01, 1 - (0.35 + 1.02 * (place // 2 + 1)) / height
+        axis = figure.add_axes((left, bottom + 0.06 / height, 0.9 / WIDTH, 0.9 / height))
+        _card(axis, card)
+    return figure
 
 
 def _expected(card: Sampled) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,11 +9,12 @@ import pandas as pd
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.frames import benchmarks
 from analysis.pages.notes import benchmark_notes, notes_of
-from analysis.pages.tables import title
+from analysis.pages.output import Output
+from analysis.pages.scores import title
 from analysis.paper import read_paper
-from analysis.statistics import quantile
+from analysis.statistics import UNKNOWN, quantile
 from analysis.study import Study
-from analysis.table import MISSING, Table, as_text, write_csv, write_tables
+from analysis.table import MISSING, Table
 from mm1_lab.results.summary import TEXT_CORE, encoder_quality
 
 DATA = {"dfn": "DFN", "dfn+vecap": "DFN+VeCap", "imagetext": "ImageText"}
@@ -50,16 +50,14 @@ OWN_TASKS = (
 )
 
 
-def write_published(study: Study, folder: Path) -> list[Path]:
+def write_published(study: Study, output: Output) -> None:
     """Writes `table_1.*` if the sweep reproduces it; `table_3.*` and `table_4.*` also if it has scores for them."""
-    files = []
     if study.sweep.reproduces == "Table 1":
-        files.append(write_csv(encoder_rows(study), folder / "table_1.csv"))
-        files += write_tables(folder / "table_1", table_1(study))
+        output.csv("table_1", encoder_rows(study))
+        output.tables("table_1", table_1(study))
     for name in MIRRORS:
         if name == study.sweep.reproduces or _is_asked(study, name):
-            files += write_tables(folder / name.lower().replace(" ", "_"), table_by_benchmark(study, name))
-    return files
+            output.tables(name.lower().replace(" ", "_"), table_by_benchmark(study, name))
 
 
 def _is_asked(study: Study, name: str) -> bool:
@@ -86,7 +84,7 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     named["benchmark"] = named["benchmark"].str.lower().map(mirrors)
     ours = benchmarks(replace(study, scores=named.dropna(subset="benchmark")))
     columns += [column for column in ours["benchmark"].unique() if column not in columns]
-    ours["cell"] = [f"{as_text(s)} ± {as_text(w)}" for s, w in zip(ours["score"], _half_width(ours), strict=True)]
+    ours["cell"] = [plus_minus(score, half) for score, half in zip(ours["score"], _half_width(ours), strict=True)]
     rows = []
     for measure in sorted({measure for *_, measure in paper.values}, key=lambda one: int(one.removesuffix("-shot"))):
         asked = ours[ours["shots"] == int(measure.removesuffix("-shot"))]
@@ -147,7 +145,9 @@ def table_1(study: Study) -> Table:
         described = _described(study, arm)
         row: dict[str, object] = {"encoder": label, "loss": described["loss"], "res.": described["resolution"]}
         row |= {"data": described["data"], **{head: quality[name].get(arm) for head, name in QUALITY.items()}}
-        row |= {measure: plus_minus(study.mean(arm, measure)) for measure in columns}
+        for measure in columns:
+            point = study.mean(arm, measure) or UNKNOWN
+            row[measure] = plus_minus(point.estimate, point.half_width)
         published = {measure: study.paper.value(panel, label, measure) for measure in columns}
         rows.append(row | {f"MM1 {measure}": published_cell(number, cited) for measure, number in published.items()})
     return Table(title(study), pd.DataFrame(rows), [*notes_of(study), NOTE, *references(cited)])

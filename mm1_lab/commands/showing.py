@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from mm1_lab.commands.common import DONE, ledger_of, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
 from mm1_lab.formatting import counted
-from mm1_lab.options import command, option
+from mm1_lab.options import command, option, switch
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants
@@ -118,13 +117,15 @@ def _about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
     return request_of(options, options.sweep, [arm for arm in arms if arm in known])
 
 
-@command("--results results/study", opt.DRAWN_RESULTS)
+@command(
+    "--results results/study", opt.DRAWN_RESULTS, switch("--latex", "also write tables as LaTeX and figures as PDF")
+)
 def figures(options: argparse.Namespace) -> int:
     """Write tables and figures of all results."""
-    folder = _drawn_folder(options)
+    results, out = _drawn_folders(options)
     from analysis.redraw import draw
 
-    paths = draw(folder)
+    paths = draw(results, out, options.latex)
     for folder, count in Counter(path.parent for path in paths).items():
         print(f"{folder}: {counted(count, 'file')}")
     print(f"Overview: {paths[-1]}")
@@ -134,26 +135,28 @@ def figures(options: argparse.Namespace) -> int:
 @command("--results results/study", opt.DRAWN_RESULTS)
 def report(options: argparse.Namespace) -> int:
     """Redraw everything and write a report as one HTML file."""
-    folder = _drawn_folder(options)
+    results, out = _drawn_folders(options)
     from analysis.redraw import draw_report
 
-    print(draw_report(folder)[-1])
+    print(draw_report(results, out)[-1])
     return DONE
 
 
-def _drawn_folder(options: argparse.Namespace) -> Path:
-    """The folder given by `--results`; by default the local results, or if there are none, a copy of the shipped study.
+def _drawn_folders(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The results that are drawn and the folder that they are drawn into: that of `--results`; by default the local
+    one, which also takes the shipped study's tables and figures if it has no results.
 
-    Committed files therefore change only if their folder is named. Raises RequestError if the folder holds no results,
-    before the drawing libraries are imported.
+    Committed files therefore change only if their folder is named. Raises RequestError if there are no results, before
+    the drawing libraries are imported.
     """
-    copy, study = RESULTS / STUDY.name, here_or_shipped(STUDY)
+    study = here_or_shipped(STUDY)
     if options.results or any(RESULTS.glob("*/*/sweep.json")) or not study.exists():
         folder = options.results or RESULTS
         list_variants(folder)
-        return Path(folder)
-    shutil.rmtree(copy, ignore_errors=True)
-    return Path(shutil.copytree(study, copy))
+        return folder, folder
+    out = RESULTS / STUDY.name
+    print(f"{RESULTS}: no results here; drawing the shipped study into {out}", flush=True)
+    return study, out
 
 
 @command("--port 5001", option("--port", "default: %(default)s", type=int, default=5000), opt.ALL_RESULTS, opt.STORE)
@@ -176,13 +179,11 @@ def sync_mlflow(options: argparse.Namespace) -> int:
 
 def _log_missing(options: argparse.Namespace) -> Iterator[str]:
     """Logs sweep after sweep, and says what has been done; raises RequestError at once if there are no results."""
-    known = (RESULTS, here_or_shipped(STUDY))
-    both = [folder for folder in known if any(folder.glob("*/*/sweep.json"))] or [RESULTS]
-    folders = {results: list_variants(results) for results in ([options.results] if options.results else both)}
+    folder = options.results or RESULTS
+    if not options.results and not any(RESULTS.glob("*/*/sweep.json")):
+        folder = here_or_shipped(STUDY)
+        print(f"{RESULTS}: no results here; showing the shipped study", flush=True)
+    variants, ledger = list_variants(folder), Ledger(folder, options.store, here_or_shipped(PARTS))
     from mm1_lab.orchestrate.tracking.mlflow_recorder import sync_all
 
-    return sync_all(
-        (folder, Ledger(results, options.store, here_or_shipped(PARTS)))
-        for results, variants in folders.items()
-        for folder in variants
-    )
+    return sync_all((variant, ledger) for variant in variants)

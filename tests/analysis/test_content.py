@@ -1,19 +1,18 @@
 """A sweep's own claims and tables by the content of captions beside CIDEr, as lessons are judged."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.lessons import load_lessons
 from analysis.judging.verdicts import with_lessons
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
-from analysis.pages.frames import benchmarks, scores
-from analysis.pages.tables import claims_table, content_table, means
+from analysis.pages.frames import benchmarks, scores_by_benchmark
+from analysis.pages.scores import content_table, means
+from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.study import Study
 from mm1_lab.config import Sweep
 from tests.analysis.results_folder import study_of
@@ -46,21 +45,18 @@ def test_a_contrast_is_judged_by_wording_and_by_content(data_mix: Sweep, lift: f
     assert np.isnan(claims.loc["91/9 keeps text skill", "content"])
 
 
-def test_scores_by_content_stand_beside_cider_in_every_table_and_the_figure(
-    data_mix: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_by_content_stand_beside_cider_in_every_table_and_the_figure(data_mix: Sweep) -> None:
     study = with_content(study_of(data_mix, range(3)), 10.0)
     claims = with_lessons(study, judge_claims(study), load_lessons())
-    table = claims_table(study, claims)
+    table = verdicts_table(claims, "claims", claims_notes(study, claims))
     shown = table.frame.set_index("claim")
     row = claims.set_index("claim").loc["captions lift zero-shot"]
     assert shown.loc["captions lift zero-shot", "by content"].startswith(f"{row['content']:+.1f} [")
-    assert shown.loc["91/9 keeps text skill", "by content"] == "" and "A verdict needs both" in " ".join(table.notes)
-    assert (
-        "by content" not in claims_table(study_of(data_mix, range(3)), judge_claims(study_of(data_mix, range(3)))).head
-    )
+    assert shown.loc["91/9 keeps text skill", "by content"] == "" and "a verdict needs both" in " ".join(table.notes)
+    without = judge_claims(study_of(data_mix, range(3)))
+    assert "by content" not in verdicts_table(without, "claims").head
 
-    means_of = content_table(study).frame.set_index("arm")
+    means_of = content_table(study, means(study)).frame.set_index("arm")
     assert list(means_of.columns[:4]) == ["0-shot", "4-shot", "8-shot", "captioning 0-shot"]
     point = study.mean("captions", "content captioning 0-shot")
     assert point and abs(point.estimate - 60) < 1
@@ -70,7 +66,7 @@ def test_scores_by_content_stand_beside_cider_in_every_table_and_the_figure(
     own = means(study).set_index(["arm", "measure"])["value"]
     assert own["captions", "content captioning 0-shot"].iloc[0] == point.estimate
 
-    each = scores(study)
+    each = scores_by_benchmark(study)
     assert set(each[each["family"] == "vqa"]["metric"]) == {"vqa", "exact"}
     (said,) = each.query("arm == 'captions' and seed == 1 and benchmark == 'captions' and shots == 0 "
                          "and metric == 'content'").to_dict("records")  # fmt: skip
@@ -80,11 +76,8 @@ def test_scores_by_content_stand_beside_cider_in_every_table_and_the_figure(
                                       "and metric == 'content'").to_dict("records")  # fmt: skip
     assert over["seeds"] == 3 and over["score"] == pytest.approx(60, abs=1)
 
-    drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.pages.claims_figure.save", lambda figure, path: drawn.append(figure) or [])
-    draw_claims(claims, tmp_path / "claims", "head", "note")
-    axis = drawn[0].axes[0]
+    axis = draw_claims(claims, "head").axes[0]
     squares = [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() == "s"]  # type: ignore[index]
     assert squares == pytest.approx(claims["content"].dropna().tolist())
     words = [text.get_text() for text in axis.texts]
-    assert words.count("see lessons") == 12 and "captions − interleaved, 0-shot; lesson: captions" in words
+    assert words.count("see lessons") == 12 and "not judged" in words

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,28 +22,22 @@ from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.gates import without_floor
 from analysis.judging.lessons import load_lessons
 from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
-from analysis.pages.claims_figure import draw_claims
+from analysis.pages.axes import draw_axes, drawn_levels, level_rows
+from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.compare import compare_table
-from analysis.pages.figures import draw_arms, draw_groups, draw_panels, draw_scores, head
-from analysis.pages.frames import scores
-from analysis.pages.lesson_tables import draw_lessons, lesson_notes, lessons_tables, short_lessons
+from analysis.pages.figures import draw_scores, head
+from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.notes import notes_of
-from analysis.pages.overview import Drawn, group_sweeps, write_overview
+from analysis.pages.output import Output
+from analysis.pages.overview import Drawn
 from analysis.pages.predictions import draw_sheet, shared_samples
 from analysis.pages.published import table_1
-from analysis.pages.tables import (
-    claims_table,
-    floor_tables,
-    means,
-    means_table,
-    short_table,
-    write_sweep_tables,
-)
-from analysis.proxies import pair_arms
-from analysis.redraw import draw, draw_sweeps, sweep_in_short
+from analysis.pages.scores import means, means_table, short_table
+from analysis.pages.verdicts import claims_notes, lesson_notes, lessons_tables, verdicts_table
+from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines, runs_of, stage_seconds
 from analysis.study import Study, read_study
-from analysis.style import PALETTE, annotate_head, save, save_png, styled
+from analysis.style import SERIES, annotate_head, save, styled
 from analysis.table import to_markdown
 from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
@@ -52,12 +47,11 @@ from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
 
 NAMES = [
-    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.pdf", "contrasts.png", "contrasts.tex"),
-    *("figure.pdf", "figure.png", "predictions.html", "predictions.png", "scores.csv", "sources.csv"),
-    *("table.csv", "table.md", "table.tex", "validity.csv", "validity.md"),
+    *("benchmarks.csv", "contrasts.csv", "contrasts.md", "contrasts.png", "figure.png", "predictions.png"),
+    *("scores.csv", "sources.csv", "table.csv", "table.md", "validity.csv", "validity.md"),
 ]
-OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md", "pdf", "png", "tex")]
-OVERALL += ["lesson_parts.csv", "summary.md"]
+OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md")]
+OVERALL += ["axes_levels.csv", "lesson_parts.csv", "lessons.png", "summary.md"]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +60,11 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Pa
     missing = ("captions-33/0", "captions-33/1", "captions-33/2", "base/1")
     folder = write_results(results, data_mix, data_mix.arms, (0, 1, 2), missing=missing)
     study = read_study(folder)
-    draw_panels(study, folder / "figure")
-    write_sweep_tables(study, judge_claims(study), folder)
+    output = Output(folder)
+    _write_scores(study, output)
+    claims = judge_claims(study)
+    output.csv("contrasts", claims)
+    output.tables("contrasts", verdicts_table(claims, "claims", claims_notes(study, claims)))
     return results
 
 
@@ -111,7 +108,7 @@ def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
 
 def test_means_adjusted_to_seeds_that_an_arm_lacks_say_so(three_seeds: Path, one_seed: Path) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
-    for table in (means_table(study), short_table(study)):
+    for table in (means_table(study, means(study)), short_table(study, means(study))):
         (note,) = (note for note in table.notes if "Adjusted" in note)
         assert "do to the other arms (score = arm + seed)" in note and "the means of base. Each" in note
     assert not any("Adjusted" in note for note in notes_of(read_study(one_seed / "mini" / "data_mix")))
@@ -150,7 +147,7 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
     assert (lift["seeds"], lift["seed_list"], lift["seeds_are"]) == (3, "0 1 2", "development")
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
-    assert "differences formed within each seed" in text and "conditional on these models" not in text
+    assert "each formed within a seed" in text and "conditional on these models" not in text
     table = (three_seeds / "mini" / "data_mix" / "table.md").read_text(encoding="utf-8").split("## Held-out")[0]
     assert "3 training seeds" in table and "Loftus and Masson" in table
     (blind,) = (line for line in table.splitlines() if line.startswith("| blind |"))
@@ -180,7 +177,7 @@ def test_every_benchmark_and_shot_count_has_a_row(one_seed: Path, data_mix: Swee
 
 def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path, data_mix: Sweep) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
-    table = scores(study)
+    table = scores_by_benchmark(study)
     assert list(table.columns[:5]) == ["arm", "seed", "benchmark", "family", "shots"]
     assert len(table) == (3 * len(data_mix.arms) - 4) * len(BENCHMARKS) * 3
     rows = [row for row in score_rows("base", 2) if row.benchmark == "vqa" and row.shots == 8]
@@ -191,7 +188,7 @@ def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path,
 
 def test_the_table_at_the_end_of_a_run_has_a_row_per_arm_with_text_and_shots(three_seeds: Path) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
-    frame = short_table(study).frame.set_index("arm")
+    frame = short_table(study, means(study)).frame.set_index("arm")
     assert list(frame.columns) == ["0-shot", "4-shot", "8-shot", "text-core"]
     assert list(frame.index) == [arm for arm in study.sweep.arms if arm != "captions-33"], "arms with scores"
     point = study.mean("captions", "4-shot")
@@ -206,16 +203,14 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     verdicts = claims["verdict"][claims["estimate"].notna()]
     below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
     told = with_lessons(read_study(folder), claims.reset_index(), load_lessons()).set_index("claim")
-    lessons, aside = told["of_lesson"], told["aside"]
-    assert f"Not judged: {aside['interleaved documents help text']}." in below, (
-        "what a lesson sets aside has no verdict"
-    )
     for claim, verdict in verdicts.items():
-        said = "not judged" if aside[claim] else f"lesson {lessons[claim]}" if lessons[claim] else verdict
-        assert any(line.startswith(str(claim)) and line.endswith(said) for line in below)
-    assert list(lessons).count("") == 1 and below[-1].startswith("Lessons, judged with correction for their number")
+        aside, lesson = told.loc[claim, "aside"], told.loc[claim, "of_lesson"]
+        said = f"not judged: {aside}" if aside else f"lesson {lesson}" if lesson else verdict
+        (line,) = (line for line in below if line.startswith(f"{claim} "))
+        assert said in line, "what a lesson sets aside has no verdict"
+    assert below[-1].startswith("Lessons, judged with correction for their number")
     assert len(verdicts) > 5 and "captions-33 " not in "".join(below)
-    assert sweep_in_short(one_seed / "mini" / "data_mix").endswith("Not judged: one seed.")
+    assert "not judged: one seed" in sweep_in_short(one_seed / "mini" / "data_mix")
 
 
 def test_losses_tokens_and_epochs_of_every_source_are_told(one_seed: Path, data_mix: Sweep) -> None:
@@ -236,21 +231,13 @@ def test_what_experts_do_is_told_per_layer(one_seed: Path, tmp_path: Path) -> No
     record = dict(study.records[base])
     record["summaries"] = {"multimodal": {**record["summaries"]["multimodal"], "experts": used}}
     record["config"] = {"model": {"decoder": {"size": {"experts": 4}}}}
-    _, tables = write_sweep_tables(replace(study, records={**study.records, base: record}), pd.DataFrame(), tmp_path)
+    tables = _write_scores(replace(study, records={**study.records, base: record}), Output(tmp_path))
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert "| base | 1 | 4 | 0.250 | 0.0 | 1.39 |" in lines and "| base | 2 | 4 | 0.500 | 2.0 | 0.10 |" in lines
-    assert "Experts" in [table.title for table in tables["All scores"]], "which the report shows, too"
+    assert "Experts" in [table.title for table in tables], "which the report shows, too"
     rows = pd.read_csv(tmp_path / "experts.csv")
     assert rows["busiest_expert"].tolist() == [0.25, 0.5] and set(rows["seed"]) == {0}
     assert not (one_seed / "mini" / "data_mix" / "experts.csv").exists()
-
-
-def test_the_page_of_predictions_is_whole_and_harmless(one_seed: Path) -> None:
-    page = (one_seed / "mini" / "data_mix" / "predictions.html").read_text(encoding="utf-8")
-    assert "the blind control is" in page
-    assert page.count("<use href=") == 18 and page.count('href="data:image/png;base64,') == 18
-    assert "http" not in page and "<square>" not in page and "&lt;square&gt;" in page
-    assert all(f"<th>{arm}</th>" in page for arm in ("base", "captions", "interleaved", "blind"))
 
 
 @pytest.mark.parametrize("last", ["blind", "interleaved"])
@@ -261,8 +248,8 @@ def test_the_sheet_shows_the_base_beside_blind_or_else_the_last_arm(
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
     write_results(tmp_path, sweep, arms, (0,), questions=16)
     shown: list[Sampled] = []
-    monkeypatch.setattr("analysis.pages.predictions._draw_cards", lambda study, cards, path: shown.extend(cards) or [])
-    draw_sheet(read_study(tmp_path / "mini" / "data_mix"), tmp_path / "sheet")
+    monkeypatch.setattr("analysis.pages.predictions._draw_cards", lambda study, cards: shown.extend(cards))
+    draw_sheet(read_study(tmp_path / "mini" / "data_mix"))
     assert {tuple(card.answers) for card in shown} == {("base", last)}
 
 
@@ -293,7 +280,7 @@ def test_an_arm_that_no_panel_shows_is_no_control(tmp_path: Path, data_mix: Swee
     sweep = data_mix.model_copy(update={"arms": arms, "panels": panel, "contrasts": ()})
     study = read_study(write_results(tmp_path, sweep, arms, (0, 1), questions=16))
     assert study.others == ["interleaved"] and study.controls == ["blind"]
-    text = to_markdown(means_table(study))
+    text = to_markdown(means_table(study, means(study)))
     places = [
         text.index(part)
         for part in ("**a  t**", "| c |", "**Other arms**", "| interleaved |", "**Controls**", "| blind |")
@@ -307,7 +294,7 @@ def test_a_panel_may_be_named_other_or_control_and_hold_a_blind_arm(tmp_path: Pa
     panels["control"] = Panel(title="u", arms={"d": "base", "e": "blind"})
     sweep = data_mix.model_copy(update={"arms": arms, "panels": panels, "contrasts": (), "reproduces": "Table 1"})
     study = read_study(write_results(tmp_path, sweep, arms, (0, 1), questions=16))
-    text = to_markdown(means_table(study))
+    text = to_markdown(means_table(study, means(study)))
     rows = ["**other  t**", "| b |", "| c |", "**control  u**", "| e |", "**Other arms**", "| interleaved |"]
     rows += ["| text-14 |", "**Controls**", "| majority answer |"]
     places = [text.index(part) for part in rows]
@@ -346,78 +333,65 @@ def own_data(results: Path, data_mix: Sweep) -> Study:
     return read_study(folder)
 
 
-def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def marks(axis: Axes) -> list[float]:
+    """The values of the marks on an axis, without intervals."""
+    return [float(line.get_xdata()[0]) for line in axis.get_lines() if len(line.get_xdata()) == 1]  # type: ignore[arg-type,index]
+
+
+def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep) -> None:
     study = own_data(tmp_path, data_mix)
     assert study.measures == ["0-shot", "4-shot", "8-shot"] and study.families == {"": "captioning (CIDEr)"}
     assert list(study.panels) == ["a"] and study.representative("no-vecap") == "base" and study.others == []
     assert not study.paper.values and "tuned on" not in study.caution
-    drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
-    draw_scores(study, tmp_path / "figure")
-    axes = drawn[0].axes
-    assert [axis.get_title().strip() for axis in axes] == ["held-out loss\n(less is better)", "captioning\n(CIDEr)"]
-    assert [text.get_text() for text in axes[0].get_xticklabels()] == ["captions", "text"]
-    assert all(len(axis.lines) and axis.get_ylim() != (0.0, 1.0) for axis in axes)
-    heights = {float(y) for line in axes[0].get_lines() for y in np.atleast_1d(line.get_ydata())}
-    assert {0.75, 1.5} <= heights
-    assert {text.get_rotation() for text in axes[0].get_xticklabels()} == {0.0}
-    more = [study.held_out.assign(source=name) for name in ("interleaved", "charts")]
-    draw_scores(replace(study, held_out=pd.concat([study.held_out, *more])), tmp_path / "figure")
-    labels = drawn[1].axes[0].get_xticklabels()
-    assert len(labels) == 4 and {text.get_rotation() for text in labels} == {45.0}, "beside each other they overlap"
+    losses, more, *rest = draw_scores(study).axes
+    assert [axis.get_title().split(",")[0] for axis in (losses, more)] == ["captions", "text"]
+    assert 0.75 in marks(losses) and 1.5 in marks(more)
+    assert [axis.get_title() for axis in rest] == ["captioning\n(CIDEr)", "captions", "text-captions"]
 
 
-def test_ranges_are_shared_and_the_papers_numbers_have_an_axis_of_their_own(
-    one_seed: Path, data_mix: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
+def test_own_benchmarks_have_columns_of_their_own(tmp_path: Path, data_mix: Sweep) -> None:
+    """Of one's own data, in each table and the figure; MM1's numbers are of other benchmarks and stand beside none."""
+    study = own_data(tmp_path, data_mix)
+    asked = study_of(study.sweep, (0, 1)).scores
+    own = {"vqa": "signs", "captions": "held-out-captions"}
+    scores = asked[asked["benchmark"].isin(list(own))].assign(benchmark=lambda rows: rows["benchmark"].map(own))
+    study = replace(study, scores=scores, records={})
+    frame = means(study)
+    names = [f"{name} {shots}-shot" for shots in (0, 4, 8) for name in sorted(own.values())]
+    full, short = means_table(study, frame).frame, short_table(study, frame).frame
+    assert {"0-shot", *names} <= set(full) and "vqa 0-shot" not in full, "which is the same as signs"
+    assert set(names) <= set(short) and not any("MM1" in label for label in full[study.sweep.reproduces])
+    signs = scores[(scores["benchmark"] == "signs") & (scores["shots"] == 4) & (scores["arm"] == "captions")]
+    cell = short.set_index("arm").loc["captions", "signs 4-shot"]
+    assert cell.startswith(f"{signs['score'].mean():.1f} ±")
+    assert {"signs", "held-out-captions"} <= {axis.get_title() for axis in draw_scores(study).axes}
+
+
+def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_their_own(one_seed: Path) -> None:
     study = read_study(one_seed / "mini" / "data_mix")
-    draw_panels(study, tmp_path / "a")
-    draw_groups(study, tmp_path / "b")
-    panels, groups = (figure.axes for figure in drawn)
-    columns = len(panels) // len(study.panels)
-    assert all(len({axis.get_ylim() for axis in panels[place::columns]}) == 1 for place in range(columns))
-    assert len({axis.get_ylim() for axis in groups}) == 1
-    arms = {"CLIP DFN+VeCap ViT-L 336": data_mix.base, "AIM-1B": data_mix.arms["captions"]}
-    update = {"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1", "arms": arms}
-    plain = read_study(write_results(tmp_path, data_mix.model_copy(update=update), arms, (0,), questions=16))
-    draw_arms(plain, tmp_path / "c")
-    *ours, paper = drawn[2].axes
-    assert paper.get_title() == "MM1's own numbers" and len(paper.get_lines()) == 3
-    assert len({axis.get_xlim() for axis in ours[1:]}) == 1
-    assert not any(37.9 in line.get_xdata() for axis in ours for line in axis.get_lines())
+    *ours, paper = draw_scores(study).axes
+    labels = [text.get_text() for text in ours[0].get_yticklabels()]
+    wanted = ["a  Captions / interleaved", "100/0", "91/9 (base)", "blind (reads text, no pictures)", "majority answer"]
+    assert [label for label in labels if label in wanted] == [wanted[0], "100/0", "100/0", *wanted[2:]]
+    assert paper.get_title() == "MM1's own\nnumbers" and {39.3, 45.0, 62.2} <= set(marks(paper))
+    assert not any({39.3, 45.0} & set(marks(axis)) for axis in ours)
+    point = study.mean("captions", "8-shot")
+    (column,) = (axis for axis in ours if axis.get_title() == "all image\nbenchmarks")
+    assert point and any(np.isclose(mark, point.estimate) for mark in marks(column))
+    assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
-def test_a_family_without_scores_at_the_sweep_s_shots_has_no_column(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
+def test_a_family_without_scores_at_the_sweep_s_shots_has_no_column(data_mix: Sweep) -> None:
     study = replace(study_of(data_mix, (0,)), held_out=pd.DataFrame({"arm": [], "source": [], "loss": []}))
     rows = study.scores[study.scores["benchmark"] == "vqa"]
     imported = rows[rows["shots"] == 0].assign(benchmark="mmmu_val", family="imported", shots=5)
-    draw_panels(study, tmp_path / "a")
-    draw_panels(replace(study, scores=pd.concat([study.scores, imported], ignore_index=True)), tmp_path / "b")
-    assert len(drawn[0].axes) == len(drawn[1].axes)
+    with_imported = replace(study, scores=pd.concat([study.scores, imported], ignore_index=True))
+    assert len(draw_scores(study).axes) == len(draw_scores(with_imported).axes)
     with pytest.raises(RequestError, match="no finished trial has a score at 0, 4, 8 shots"):
-        means_table(replace(study, scores=imported))
+        means(replace(study, scores=imported))
 
 
-def test_the_papers_numbers_of_panels_stand_in_a_column_of_their_own(
-    one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr("analysis.pages.figures.save", lambda figure, path: drawn.append(figure) or [])
-    study = read_study(one_seed / "mini" / "data_mix")
-    draw_panels(study, tmp_path / "figure")
-    columns = len(drawn[0].axes) // len(study.panels)
-    titles = [axis.get_title().strip() for axis in drawn[0].axes[:columns]]
-    assert titles[-1] == "MM1's own\nnumbers" and "new combinations" not in titles
-    *ours, paper = drawn[0].axes[:columns]
-    known = {float(line.get_ydata()[0]) for line in paper.get_lines()}  # type: ignore[arg-type,index]
-    assert {39.3, 45.0, 62.2} <= known
-    assert not any(39.3 in np.atleast_1d(line.get_ydata()) for axis in ours for line in axis.get_lines())
+LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
 
 
 def test_what_no_lesson_rests_on_is_told_and_grey(three_seeds: Path) -> None:
@@ -425,7 +399,7 @@ def test_what_no_lesson_rests_on_is_told_and_grey(three_seeds: Path) -> None:
     found = asides(study, load_lessons())
     assert list(found) == ["interleaved documents help text"]
     claims = with_lessons(study, judge_claims(study), load_lessons())
-    rows = claims_table(study, claims).frame.set_index("claim")["verdict"]
+    rows = verdicts_table(claims, "claims").frame.set_index("claim")["verdict"]
     assert rows["interleaved documents help text"].startswith("**not judged**: set aside by the study's")
     assert rows["captions lift zero-shot"] == "lesson *captions*", "which judges the same difference, corrected"
     assert rows["the base sees its pictures"] == "**supported**", "of no lesson"
@@ -441,7 +415,7 @@ def test_what_is_withdrawn_is_told_and_judged_again_once_it_is_run_again(three_s
     values["withdrawn"] = {"captions lift zero-shot": "withdrawn: for a reason"}
     (folder / "sweep.json").write_text(json.dumps(values), encoding="utf-8")
     study, lessons = read_study(folder), load_lessons()
-    row = claims_table(study, with_lessons(study, judge_claims(study), lessons)).frame.set_index("claim")
+    row = verdicts_table(with_lessons(study, judge_claims(study), lessons), "claims").frame.set_index("claim")
     assert row.loc["captions lift zero-shot", "verdict"] == "**not judged**: withdrawn: for a reason"
     parts = all_parts(lessons, [lesson_parts(study, lessons)], tmp_path / "law.json")
     found = judge_lessons(lessons, parts).set_index("lesson").loc["captions"]
@@ -473,12 +447,13 @@ def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_
     plain = kept.scores[kept.scores["family"].isin(("captioning", "vqa")) & (kept.scores["shots"] == 0)]
     each = plain.groupby(["arm", "seed", "benchmark"])["score"].mean().groupby("arm").mean()
     assert row["without_floor"] == pytest.approx(each["captions"] - each["interleaved"])
-    (table,) = floor_tables(claims, kinds)
-    assert "captions lift zero-shot" in set(table.frame["claim"]) and "shape" in table.notes[0]
-    assert not any("text-core" in claim for claim in table.frame["claim"])
+    shown = verdicts_table(claims, "claims").frame.set_index("claim")["without kinds on the floor"]
+    assert shown["captions lift zero-shot"].startswith(f"{row['without_floor']:+.1f} [")
+    assert shown["91/9 keeps text skill"] == "" and "shape" in " ".join(claims_notes(study, claims, kinds))
     assert judge_claims(study)["verdict"].tolist() == claims["verdict"].tolist()
     parts = lesson_parts(study, load_lessons(), (), kept)
-    assert (parts["without_floor"] != parts["estimate"]).any() and floor_tables(judge_claims(study), []) == []
+    assert (parts["without_floor"] != parts["estimate"]).any()
+    assert "without kinds on the floor" not in verdicts_table(judge_claims(study), "claims").head
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -492,14 +467,16 @@ def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, d
     (old / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
     draw(tmp_path)
     axes = (tmp_path / "mini" / "axes.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ")[1] for line in axes.splitlines() if line.startswith("| ")][2:]
+    spreads = axes.partition("## Spread of each axis")[2]
+    rows = [line.split(" | ")[1] for line in spreads.splitlines() if line.startswith("| ")][2:]
     assert rows[-1] == "encoder (world 2)" and "data_mix" in rows[0] and "not ranked with the others: encoder" in axes
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     mattered = next(line for line in text.splitlines() if line.startswith("Over the levels that were tried"))
     assert mattered.count("data mix") + mattered.count("synthetic captions") <= 2
     assert "not ranked with the others: encoder (world 2)" in text
-    notes = lesson_notes(pd.DataFrame([{"sweep": "encoder", "world": "world 2", "interval": "", "family": 3}]))
-    assert "encoder (world 2)" in notes[1] and "(3 that could be judged)" in notes[0]
+    row = {"sweep": "encoder", "world": "world 2", "interval": "", "family": 3, "estimate": 1.0}
+    notes = lesson_notes(pd.DataFrame([row]))
+    assert "encoder (world 2)" in notes[2] and "(3 could be judged)" in notes[0]
 
 
 def test_a_dollar_is_a_dollar_in_a_title(tmp_path: Path) -> None:
@@ -507,25 +484,26 @@ def test_a_dollar_is_a_dollar_in_a_title(tmp_path: Path) -> None:
         with styled(formulas):
             figure = Figure(figsize=(3, 2))
             annotate_head(figure, "5 % for $1 {a, 10 % for $2", "a note")
-            save_png(figure, tmp_path / "figure")
+            save(figure, tmp_path / "figure")
 
 
 def test_small_marks_keep_their_colours(tmp_path: Path) -> None:
     figure = Figure(figsize=(6, 6))
     axis = figure.subplots()
     axis.imshow(np.random.default_rng(0).random((64, 64, 3)) * 0.5)  # many colours beside them
-    for place, colour in enumerate(PALETTE):
+    for place, colour in enumerate(SERIES):
         axis.plot(6 * place + 3, 3, marker="o", markersize=3, color=colour)
-    save_png(figure, tmp_path / "marks")
+    save(figure, tmp_path / "marks")
     pixels = np.asarray(Image.open(tmp_path / "marks.png").convert("RGB")).reshape(-1, 3).astype(int)
-    for colour in PALETTE:
+    for colour in SERIES:
         wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
         assert abs(pixels - wanted).max(axis=1).min() <= 12, colour
 
 
 def test_lines_of_the_grid_stay_grey(tmp_path: Path, data_mix: Sweep) -> None:
     one_panel = data_mix.model_copy(update={"panels": {"d": data_mix.panels["d"]}})
-    paths = draw_panels(study_of(one_panel, (0, 1)), tmp_path / "figure")
+    with styled():
+        paths = save(draw_scores(study_of(one_panel, (0, 1))), tmp_path / "figure")
     pixels = np.asarray(Image.open(paths[0]).convert("RGB")).reshape(-1, 3).astype(int)
     light = pixels[(pixels.min(axis=1) > 215) & (pixels.max(axis=1) < 245)]
     colours, counts = np.unique(light, axis=0, return_counts=True)
@@ -536,10 +514,10 @@ def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) ->
     study = study_of(data_mix, (0, 1, 2), missing=("captions-66/2", "no-vecap/1", "no-vecap/2"))
     assert "left over 1 to 3 training seeds" in notes_of(study)[0]
     assert "left over 3 training seeds" in notes_of(study_of(data_mix, (0, 1, 2), missing=("blind/2",)))[0]
-    one_seed = "At one seed: over questions"
-    assert one_seed in claims_table(study, judge_claims(study)).notes[0]
+    one_seed = "At one seed: 95 % intervals over questions"
+    assert one_seed in " ".join(claims_notes(study, judge_claims(study)))
     whole = study_of(data_mix, (0, 1))
-    assert one_seed not in claims_table(whole, judge_claims(whole)).notes[0]
+    assert one_seed not in " ".join(claims_notes(whole, judge_claims(whole)))
 
 
 def test_a_mean_without_an_interval_has_none_in_any_file(data_mix: Sweep) -> None:
@@ -548,19 +526,17 @@ def test_a_mean_without_an_interval_has_none_in_any_file(data_mix: Sweep) -> Non
     assert rows["value"].notna().all() and (rows["low"].isna() == apart).all()
 
 
-def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep, tmp_path: Path) -> None:
+def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep) -> None:
     """Imported scores of one arm at two seeds; and with nothing else there is a figure."""
     sweep = data_mix.model_copy(update={"arms": dict(list(data_mix.arms.items())[:3]), "panels": {}, "contrasts": ()})
     study = study_of(sweep, (0, 1))
     rows = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["arm"] == "base")]
     own = rows[rows["shots"] == 0].assign(benchmark="pope", family="imported")
-    cells = means_table(replace(study, scores=pd.concat([study.scores, own]))).frame.set_index("Fig. 5")
+    study = replace(study, scores=pd.concat([study.scores, own]))
+    cells = means_table(study, means(study)).frame.set_index("Fig. 5")
     assert cells.loc["base", "imported 0-shot"] == f"{own['score'].mean():.1f}" and "±" in cells.loc["base", "0-shot"]
     assert cells.loc["captions", "imported 0-shot"] == "–"
-    for reproduces in ("Fig. 4", "Fig. 5"):
-        changed = sweep.model_copy(update={"reproduces": reproduces})
-        alone = study_of(changed, (0, 1))
-        assert len(draw_scores(replace(alone, scores=own), tmp_path / "figure")) == 2
+    assert draw_scores(replace(study_of(sweep, (0, 1)), scores=own)).axes[0].get_title() == "imported"
 
 
 def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> None:
@@ -588,31 +564,34 @@ def test_a_part_set_aside_has_no_verdict_anywhere_and_estimates_by_content_say_s
     parts = pd.concat([parts, of_captions.assign(p_supported=0.5)])
     lessons = judge_lessons(load_lessons(), all_parts((), [parts], Path("none")))
     table = lessons_tables(lessons, parts, "t")[1]
-    shown = table.frame.set_index("lesson")["verdict of the part"]
+    shown = table.frame.set_index("claim")["verdict"]
     assert parts.set_index("lesson")["says"]["interleaved and text"] != "not judged"
-    assert shown["interleaved and text"].startswith("not judged: set aside")
-    assert "without correction for the number" in table.notes[0]
-    rows = short_lessons(lessons, "t").frame
-    told = rows["lesson"][rows["estimate, points"].str.endswith(", content")]
-    assert told.tolist() == ["captions lift zero-shot"]
+    assert shown["interleaved and text"].startswith("**not judged**: set aside")
+    assert "without correction for their number" in table.notes[0]
+    rows = verdicts_table(lessons[lessons["estimate"].notna()], "t").frame
+    assert rows["claim"][rows["estimate"].str.endswith(", content")].tolist() == ["captions lift zero-shot"]
 
 
-def test_a_thin_line_is_not_said_to_be_what_one_sided_verdicts_go_by(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr("analysis.pages.claims_figure.annotate_head", lambda figure, *words: said.append(words[-1]))
-    monkeypatch.setattr("analysis.pages.claims_figure.save", lambda *given: [])
-    monkeypatch.setattr("matplotlib.figure.Figure.get_suptitle", lambda figure: "")
-    monkeypatch.setattr("matplotlib.figure.Figure.get_supxlabel", lambda figure: "")
-    claims = judge_claims(study_of(data_mix, (0, 1, 2))).assign(p_holm=0.04, tests=3)
-    for expect in ("greater", "keeps"):
-        draw_claims(claims[claims["expect"] == expect], tmp_path / "claims", "head", "note")
-    assert ["one-sided" in note for note in said] == [False, True]
-    own = claims[claims["expect"] == "keeps"].drop(columns=["p_holm", "tests"])
-    for frame in (own, own.assign(of_lesson="the mixture"), own.assign(aside="not testable")):
-        draw_claims(frame, tmp_path / "claims", "head", "note")
-    assert ["one-sided" in note for note in said[2:]] == [True, False, False], "contrasts with verdicts of their own"
+def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_apart(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0, 1, 2))
+    levels = level_rows(study)
+    row = levels.set_index(["axis", "level"]).loc[("synthetic captions", "0 %")]
+    each = [
+        study.trial_values("average")["no-vecap", seed] - study.trial_values("average")["base", seed]
+        for seed in range(3)
+    ]
+    assert row["estimate"] == pytest.approx(np.mean(each)) and row["low"] < row["estimate"] < row["high"]
+    assert set(levels["base"]) == {"45.5:45.5:9.09", "7 %"}
+    control = levels.tail(1).assign(
+        axis="images", base="shown", level="shuffled", estimate=-45.0, low=-50.0, high=-40.0
+    )
+    of_chat = levels.assign(measure="chat 0-shot", axis="connector")
+    every = pd.concat([control, of_chat, levels], ignore_index=True)
+    axes = list(drawn_levels(every)["axis"].unique())
+    assert set(axes) == {"data mix", "synthetic captions", "images"} and axes[-1] == "images", "one measure"
+    words = [text.get_text() for text in draw_axes(every, "title", "").axes[0].texts]
+    assert [word.startswith("Controls") for word in words].count(True) == 1
+    assert "synthetic among captions\n(base: 7 %)" in words
 
 
 def test_sweeps_of_the_same_settings_are_one_group(data_mix: Sweep) -> None:
@@ -622,20 +601,9 @@ def test_sweeps_of_the_same_settings_are_one_group(data_mix: Sweep) -> None:
         name = variant_name(sweep.name, overrides, "world")
         manifest = Manifest(variant=name, sweep=sweep, scale="mini", overrides=overrides)
         runs = pd.DataFrame({"fingerprint": ["a", "a", "b"], "seconds": [3600.0, 3600.0, 7200.0], "seed": 0})
-        drawn = Drawn(
-            Path(name),
-            manifest,
-            (),
-            runs,
-            None,
-            (),
-            "",
-            runs,
-            {"encoder": 1800.0, "none": 0.0},
-            pair_arms(study_of(sweep, (0,))),
-            {},
-            (),
-        )
+        values = dict.fromkeys(Drawn.__dataclass_fields__)
+        seconds = {"encoder": 1800.0, "none": 0.0}
+        drawn = Drawn(**values | {"folder": Path(name), "manifest": manifest, "runs": runs, "seconds": seconds})
         groups.add(drawn.group)
         assert drawn.named("lr_law") == variant_name("lr_law", overrides, "world")
         assert drawn.cost == "2 trials; core hours, each stage counted once: encoder 0.5.", (
@@ -699,7 +667,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
 
 @pytest.mark.usefixtures("unrendered")
 def test_the_committed_study_changes_only_where_it_is_named(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arms = {name: data_mix.arms[name] for name in ("base", "captions")}
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
@@ -709,10 +677,31 @@ def test_the_committed_study_changes_only_where_it_is_named(
     write_results(study, sweep, arms, (0,), questions=16)
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
     assert main(["figures"]) == 0 and (local / "study" / "summary.md").exists()
+    assert not list(local.glob("study/*/*/sweep.json")) and not (local / "study" / "trials").exists(), "no copies"
+    assert f"{local}: no results here; drawing the shipped study into" in capsys.readouterr().out
     write_results(local, sweep, arms, (0,), questions=16)
     assert main(["figures"]) == 0 and (local / "summary.md").exists()
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
     assert main(["figures", "--results", str(study)]) == 0 and (study / "summary.md").exists()
+
+
+def test_two_commands_at_once_write_the_same_files(tmp_path: Path, data_mix: Sweep) -> None:
+    """In a folder without results, where both draw the shipped study; of which one makes a copy for LaTeX."""
+    arms = {name: data_mix.arms[name] for name in ("base", "captions")}
+    sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": (LIFTS,)})
+    write_results(tmp_path / "results" / "study", sweep, arms, (0, 1), questions=16)
+    command = [sys.executable, "-m", "mm1_lab.cli", "figures"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen([*command, *more], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        for more in ([], ["--latex"])
+    ]
+    assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0), ("", 0)]
+    out = tmp_path / "results" / "local" / "study"
+    drawn = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert {"table.md", "table.tex", "figure.png", "figure.pdf", "summary.md"} <= set(drawn)
+    assert not [name for name in drawn if name.startswith(".")] and "sweep.json" not in drawn
+    assert [len(re.findall(r"\\(begin|end)\{table\*?\}", drawn["table.tex"].decode()))] != [0]
 
 
 def test_the_command_to_reproduce_names_the_arms_of_each_seed(one_seed: Path) -> None:
@@ -730,7 +719,7 @@ def test_the_command_to_reproduce_names_the_arms_of_each_seed(one_seed: Path) ->
 
 def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
-    assert "not run: make sweep-encoder" in summary and "1, development, over questions" in summary
+    assert "not run: make" not in summary and "1, development, over questions" in summary
     assert "12 trials of 1 sweep were run at scale mini, with development seed 0: models of 0.55 million" in summary
     assert "miniature world of drawn shapes" in summary and "No design choice can be said to matter most" in summary
     assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+, set aside [^,]*: 1\)\.", summary)
@@ -746,20 +735,28 @@ def test_the_overview_tells_lessons_axes_and_how_to_run_the_rest(one_seed: Path)
     assert lift["estimate"] > 15 and lessons["low"].notna().equals(lessons["estimate"].notna())
 
 
-def test_latex_is_booktabs_with_as_many_cells_as_columns(one_seed: Path) -> None:
-    for path in one_seed.rglob("*.tex"):
-        text = path.read_text(encoding="utf-8")
-        assert path.stem != "lessons" or "}p{" in text, "sentences are not broken into lines"
-        assert text.isascii() and text.count(r"\begin{table") == text.count(r"\end{table") > 0
-        tables = re.findall(r"\\begin\{tabular\}\{(.+?)\}\n(.+?)\\end\{tabular\}", text, re.DOTALL)
-        assert len(tables) == text.count(r"\begin{tabular}") == text.count(r"\caption{")
-        for wanted, body in tables:
-            columns = re.sub(r">\{\\raggedright\\arraybackslash\}p\{[\d.]+em\}", "p", wanted)
-            assert set(columns) <= set("lrp")
-            assert all(rule in body for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-            rows = [line for line in body.splitlines() if line.endswith(r" \\")]
-            assert rows and all(len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1 for row in rows)
-            assert not re.search(r"(?<!\\)[%#_]", "".join(rows))
+@pytest.mark.usefixtures("unrendered")
+def test_a_question_of_ones_own_comes_first_and_alone(tmp_path: Path, data_mix: Sweep) -> None:
+    """Without a sweep of the paper there is no lesson, and no figure without a verdict to show."""
+    arms = {name: data_mix.arms[name] for name in ("base", "captions")}
+    own = data_mix.model_copy(
+        update={"name": "zeta", "title": "My question", "arms": arms, "panels": {}, "contrasts": (LIFTS,)}
+    )
+    write_results(tmp_path, own, arms, (0, 1), scale="smoke", questions=16)
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("smoke/lessons*")) and not list(tmp_path.glob("smoke/**/contrasts.png"))
+    summary, report = ((tmp_path / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
+    for text in (summary, report):
+        assert "essons" not in text.partition("Glossary")[0] and "not run" not in text
+    assert report.index("<h1>My question") < report.index("<h2") < report.index("Scores of the arms")
+    of_paper = {"arms": arms | {"interleaved": data_mix.arms["interleaved"]}, "panels": {}}
+    of_paper["contrasts"] = data_mix.contrasts[:1]
+    write_results(tmp_path, data_mix.model_copy(update=of_paper), of_paper["arms"], (0, 1), "smoke", questions=16)
+    draw(tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    parts = ("### My question", "### Across sweeps", "captions lift zero-shot", "### Pre-training")
+    places = [summary.index(part) for part in parts]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -819,51 +816,23 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
         draw(tmp_path)
 
 
-@pytest.mark.filterwarnings("error")
-def test_a_figure_of_one_claim_has_room_for_long_notes(tmp_path: Path) -> None:
-    claim = {
-        "claim": "first", "detail": "0-shot", "estimate": 1.0, "low": 0.5, "high": 1.5, "margin": 0.0, "paper": np.nan,
-        "expect": "greater", "interval": "seeds", "verdict": "supported", "reason": "", "error": np.nan,
-    }  # fmt: skip
-    note = "Not run: " + ", ".join(f"a lesson that was not run, number {number}" for number in range(25))
-    paths = draw_claims(pd.DataFrame([claim]), tmp_path / "claims", "The paper's lessons at smoke", note)
-    assert all(path.stat().st_size for path in paths)
-
-
-@pytest.mark.usefixtures("unrendered")
-def test_results_of_development_seeds_say_so(one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "The development seed 0, on which the world and its recipes were tuned."
-    for name in ("axes.md", "data_mix/validity.md", "data_mix/table.md", "data_mix/contrasts.md"):
-        assert words in (one_seed / "mini" / name).read_text(encoding="utf-8")
-    notes: list[str] = []
-    monkeypatch.setattr("analysis.pages.lesson_tables.draw_claims", lambda *given: notes.append(given[-1]) or [])
-    results = tmp_path / "results"
-    shutil.copytree(one_seed, results)
-    (drawn,) = draw_sweeps(results)
-    write_overview(results, group_sweeps(results, [drawn]))
-    fresh = replace(drawn, runs=drawn.runs.assign(seed=100))
-    write_overview(results, group_sweeps(results, [fresh]))
-    assert words in notes[0] and "development" not in notes[1]
-
-
-def test_the_lessons_figure_says_whose_they_are_and_what_it_leaves_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[tuple[pd.DataFrame, Path, str, str]] = []
-    monkeypatch.setattr("analysis.pages.lesson_tables.draw_claims", lambda *given: drawn.append(given) or [])
-    known = pd.DataFrame({"claim": ["a lifts b", "c helps", "the rate falls"], "lesson": ["one", "two", "rates"]})
-    known = known.assign(by=["MM1", "ours", "MM1"], sweep=["data_mix", "data_mix", "lr_law"], interval="seeds")
-    known["reason"] = ["", "not run: make sweep-data-mix", "no scores"]
-    draw_lessons(known.assign(estimate=1.0), tmp_path, "Lessons")
-    draw_lessons(known.assign(estimate=[1.0, np.nan, np.nan]), tmp_path, "Lessons")
-    (shown, _, _, note), (fewer, _, _, other) = drawn
-    assert list(shown["claim"]) == ["a lifts b", "c helps (ours)"] and "A slope, not in points: rates (lr_law)." in note
-    assert list(fewer["claim"]) == ["a lifts b"] and "slope" not in other
-    assert "Not run: two. No scores: rates." in other, "its sweep ran, but not these arms"
+def test_the_figure_of_lessons_says_whose_they_are_and_is_a_page_tall(tmp_path: Path, data_mix: Sweep) -> None:
+    parts = lesson_parts(study_of(data_mix, (0, 1, 2)), load_lessons())
+    lessons = judge_lessons(load_lessons(), all_parts((), [parts], Path("none")))
+    axis = draw_claims(lessons, "Lessons").axes[0]
+    labels = [text.get_text() for text in axis.get_yticklabels()]
+    assert "captions lift zero-shot" in labels and len(labels) == lessons["estimate"].notna().sum()
+    assert any(label.endswith("(ours)") for label in labels)
+    assert is_drawn(lessons, "mini") and not is_drawn(lessons, "smoke")
+    filled = lessons.assign(estimate=1.0, low=0.0, high=2.0, sweep="data_mix", margin=0.0, expect="greater")
+    with styled():
+        (path,) = save(draw_claims(filled.assign(interval="seeds"), "Lessons"), tmp_path / "lessons")
+    with Image.open(path) as picture:
+        assert picture.size[1] <= 1400
 
 
 def test_a_dot_in_a_setting_s_name_is_no_suffix(tmp_path: Path) -> None:
-    written = save(Figure(), tmp_path / "axes,train.steps=350")
+    written = save(Figure(), tmp_path / "axes,train.steps=350", latex=True)
     assert {path.name for path in written} == {"axes,train.steps=350.png", "axes,train.steps=350.pdf"}
     assert all(path.exists() for path in written)
 

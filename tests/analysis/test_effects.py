@@ -219,5 +219,5 @@ def test_without_pre_trained_models_the_summary_ranks_axes_by_conversations(data
     row |= {"spread": 4.0, "low": 1.0, "high": 7.0}
     manifest = Manifest(variant="sft", sweep=data_mix, scale="mini")
     drawn: Any = SimpleNamespace(axes=pd.DataFrame([row]), manifest=manifest)
-    told = Group("mini", "", (drawn,), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())._mattered()
+    told = Group("mini", "", (drawn,), (), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())._mattered()
     assert "what moved conversations with tuned models most was connector (a, b; 4.0 points, 95 % interval" in told

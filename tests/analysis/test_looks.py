@@ -11,8 +11,7 @@ from analysis.judging.lessons import Lesson
 from analysis.judging.looks import looks_text, open_arms, reached_text, standing
 from analysis.judging.sequential import over_looks
 from analysis.judging.verdicts import lesson_parts
-from analysis.pages.lesson_tables import lesson_notes, looks_note
-from analysis.pages.tables import claims_table
+from analysis.pages.verdicts import claims_notes, lesson_notes, looks_note
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
@@ -210,7 +209,7 @@ def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Pat
 def test_tables_and_notes_of_a_growing_study_say_that_its_numbers_are_of_a_single_look() -> None:
     for seeds, words in ((5, "look 1 of 3 (at 4 of at most 8 seeds)"), (2, "before the first look")):
         study = growing(seeds)
-        notes = " ".join(claims_table(study, judge_claims(study)).notes)
-        assert words in notes and "spent over looks" in notes
-    lesson = {"sweep": "own", "looks": "look 1", "interval": "seeds", "family": 1}
-    assert "*seeds needed* are those of a single look" in " ".join(lesson_notes(pd.DataFrame([lesson])))
+        notes = " ".join(claims_notes(study, judge_claims(study)))
+        assert words in notes and "Intervals are those of a single look" in notes
+    lesson = {"sweep": "own", "looks": "look 1", "interval": "seeds", "family": 1, "estimate": 1.0}
+    assert "spent over looks" in " ".join(lesson_notes(pd.DataFrame([lesson])))

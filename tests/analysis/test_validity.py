@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.judging.validity import Row, _verdict, failed_gates, validity_rows, write_validity
+from analysis.judging.validity import Row, _verdict, failed_gates, validity_rows, validity_table
 from analysis.study import read_study
+from analysis.table import to_markdown
 from mm1_lab.config import WORLD_DATA, load_sweep
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant
@@ -77,10 +78,9 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     averages = without.groupby(["seed", "benchmark"])["score"].mean().groupby("seed").mean()
     what = "standard deviation of the base's average over 3 seeds, 0 shots"
     assert named["steady over seeds", what].value == pytest.approx(averages.std())
-    files, shown = write_validity(read_study(folder), rows)
-    assert files == [folder / "validity.csv", folder / "validity.md"] and shown
+    shown = validity_table(read_study(folder), rows)
     assert shown.notes[0].startswith(f"Of {len(named)} rules ") and "over 3 seeds" in shown.notes[0]
-    assert "| steps in order | double − standard steps |" in (folder / "validity.md").read_text(encoding="utf-8")
+    assert "| steps in order | double − standard steps |" in to_markdown(shown)
 
 
 def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) -> None:
@@ -110,8 +110,7 @@ def test_a_blind_control_at_fewer_seeds_shortens_its_own_rules_alone(tmp_path: P
     difference = (by_seed["base"] - by_seed["blind"]).dropna()
     assert len(difference) == 2
     assert fewer["above blind", "vqa, 4 shots"].value == pytest.approx(difference.mean())
-    _, shown = write_validity(study, rows)
-    assert shown and "over 3 seeds, of differences from the blind control over 2 seeds" in shown.notes[0]
+    assert "over 3 seeds, of differences from the blind control over 2 seeds" in validity_table(study, rows).notes[0]
     trials[trials["arm"] != "blind"].to_csv(folder / "trials.csv", index=False)
     assert validity_rows(read_study(folder)) == []
 

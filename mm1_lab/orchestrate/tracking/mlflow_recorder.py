@@ -158,5 +158,5 @@ def sync_all(folders: Iterable[tuple[Path, Ledger]]) -> Iterator[str]:
 
 def artifacts_of(folder: Path) -> list[Path]:
     """The figures, tables and pages of a sweep, and those of its scale (lessons, axes)."""
-    endings = (".png", ".pdf", ".md", ".html", ".csv", ".tex")
+    endings = (".png", ".md", ".csv")
     return sorted(path for where in (folder, folder.parent) for path in where.iterdir() if path.suffix in endings)

@@ -1,0 +1,183 @@
+"""The table of verdicts, of claims in a sweep's file as of the paper's lessons, and the notes below it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import get_args
+
+import pandas as pd
+
+from analysis.judging.lessons import LAW
+from analysis.judging.looks import reached_text
+from analysis.judging.statements import Verdict
+from analysis.pages.cells import cited_in, estimate, estimate_in, floorless, paper_cell, references, seeds_cell
+from analysis.pages.notes import remarks
+from analysis.seeds import worlds_in
+from analysis.study import Study
+from analysis.table import MISSING, Row, Table
+from mm1_lab.results.summary import CONTENT
+
+SHORT = ("claim", "verdict", "estimate", "by content", "seeds")
+"""The columns where there is little room: in a terminal, a summary, the report."""
+CONTENT_NOTE = (
+    "Captions are scored by CIDEr, which rewards wording, and by *content*, F1 over what captions say in any wording; "
+    "a verdict needs both."
+)
+NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
+
+
+def verdicts_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Table:
+    """A row per claim of a frame of `analysis.judging`: claims, lessons, or their parts. Columns that say nothing in
+    any row are left out."""
+    sources, rows = cited_in(frame), []
+    for row in frame.to_dict("records"):
+        several = f" (of {row['parts']} parts)" if row.get("parts", 1) > 1 else ""
+        decided = bool(row.get("aside") or row.get("of_lesson"))
+        rows.append(
+            {
+                "claim": claim_text(row),
+                "verdict": verdict_cell(row),
+                "estimate": estimate_cell(row),
+                "by content": estimate_in(row, CONTENT),
+                "without kinds on the floor": floorless(row),
+                "difference": f"{row['detail']}{several}{' ‡' if row.get('mixes_machines') == 1 else ''}",
+                "expected": expected(row),
+                "seeds": seeds_of(row),
+                "seeds needed": "" if decided or "seeds_needed" not in row else seeds_cell(row),
+                "MM1": paper_cell(row, sources),
+                "the paper": f"{row['paper_says']} ({row['section']})" if "paper_says" in row else "",
+            }
+        )
+    table = pd.DataFrame(rows)
+    filled = [name for name in table if (table[name] != "").any()]
+    return Table(title, table[filled], [*notes, *references(sources)])
+
+
+def claims_notes(study: Study, claims: pd.DataFrame, floor: Sequence[str] = ()) -> list[str]:
+    """Below the claims of a sweep's file; `floor` names the kinds of question on the floor that the sweep asks."""
+    intervals = set(claims["interval"])
+    notes = []
+    if "seeds" in intervals:
+        notes.append(
+            "Differences in points with 95 % t intervals over seeds, each formed within a seed; a pair's variance is "
+            "shrunk towards that of the other arms (limma). Claims are judged one by one at 5 %, uncorrected."
+        )
+    if "of_lesson" in claims and (claims["of_lesson"] != "").any():
+        notes.append(
+            "A claim that is part of a lesson has its verdict there, corrected for their number: `lessons.md`."
+        )
+    if "questions" in intervals:
+        notes.append("At one seed: 95 % intervals over questions, conditional on these models, which give no verdict.")
+    if looks := reached_text(study):
+        notes.append(f"Judged look by look as seeds are added: {looks}. Intervals are those of a single look.")
+    if claims["content"].notna().any():
+        notes.append(f"{CONTENT_NOTE} The other columns are by CIDEr.")
+    if claims["seeds_needed"].notna().any():
+        notes.append(NEEDED_NOTE)
+    if any(floorless(row) for row in claims.to_dict("records")):
+        notes.append(_floor_note(floor))
+    if (claims["mixes_machines"] == 1).any():
+        notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")
+    return [*notes, *remarks(study)]
+
+
+def _floor_note(floor: Sequence[str] = ()) -> str:
+    names = f": {', '.join(floor)}" if floor else ""
+    return (
+        "Kinds of question on the floor are those that a decoder fails in words by the scale's last check "
+        f"(`gates.md`){names}. Verdicts are by all kinds."
+    )
+
+
+def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:
+    """The lessons that were run, each with the part that determines its verdict; then all parts by themselves."""
+    shown = run_lessons(lessons)
+    tables = [verdicts_table(shown, title, [f"{tally(lessons)}.", *lesson_notes(lessons)])]
+    known = parts[parts["detail"].notna()]
+    if len(known):
+        verdicts = known["says"].where(known["reason"] == "", "not judged")
+        about = known.assign(claim=known["lesson"], verdict=verdicts, seeds_needed=float("nan"))
+        notes = ["Each part by itself, by wording and by *content*, at 5 % without correction for their number."]
+        if any(floorless(row) for row in known.to_dict("records")):
+            notes.append(_floor_note())
+        tables.append(verdicts_table(about, "Part by part", notes))
+    return tables
+
+
+def run_lessons(lessons: pd.DataFrame) -> pd.DataFrame:
+    """The lessons whose sweeps were run."""
+    return lessons[lessons["estimate"].notna()]
+
+
+def lesson_notes(lessons: pd.DataFrame) -> list[str]:
+    family = int(lessons["family"].max()) if len(lessons) else 0
+    notes = [
+        "Differences in points with 95 % intervals over seeds, of the part that decides a lesson: it needs all its "
+        f"parts and falls with one. All lessons are one family ({family} could be judged); verdicts hold at 5 % after "
+        "Holm's correction, intervals are uncorrected. *Supported, smaller*: the paper's direction, a smaller size. "
+        "*Refuted in size*: smaller than the paper's, whatever its sign. *By wording only*: by CIDEr, not by "
+        "content. *Development* seeds are those used to tune world and recipes.",
+        f"{CONTENT_NOTE} {NEEDED_NOTE}",
+    ]
+    if left := len(lessons) - len(run_lessons(lessons)):
+        notes.append(f"{left} more lessons were not run here; `lessons.csv` names the commands.")
+    if note := worlds_in(lessons):
+        notes.append(note)
+    if note := looks_note(lessons):
+        notes.append(f"{note} The 5 % are spent over looks and divided among lessons.")
+    if (lessons["interval"] == "questions").any():
+        notes.append("*Over questions*: one seed, conditional on these models, and no verdict.")
+    return notes
+
+
+def looks_note(lessons: pd.DataFrame) -> str:
+    """Names the looks that growing studies have reached, and the studies; empty without any."""
+    if "looks" not in lessons:
+        return ""
+    reached: dict[str, dict[str, None]] = {}
+    for sweep, text in zip(lessons["sweep"], lessons["looks"], strict=True):
+        if text:
+            reached.setdefault(text, {})[sweep] = None
+    words = "; ".join(f"{', '.join(sweeps)}: {text}" for text, sweeps in reached.items())
+    return f"Judged look by look as seeds are added: {words}." if words else ""
+
+
+def tally(lessons: pd.DataFrame) -> str:
+    """`7 supported, 2 contradicted, 3 undecided, 4 not judged`."""
+    counts = Counter(lessons["verdict"])
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict) if counts[verdict])
+
+
+def claim_text(row: Row) -> str:
+    return f"{row['claim']} (ours)" if row.get("by", "MM1") not in ("MM1", None) else str(row["claim"])
+
+
+def verdict_cell(row: Row) -> str:
+    """The verdict, and why there is none; where a lesson judges the same difference, corrected, the lesson instead."""
+    if aside := row.get("aside"):
+        return f"**not judged**: {aside}"
+    if row.get("of_lesson") and row["verdict"] != "not judged":
+        return f"lesson *{row['of_lesson']}*"
+    return f"**{row['verdict']}**: {row['reason']}" if row["reason"] else f"**{row['verdict']}**"
+
+
+def expected(row: Row) -> str:
+    """`> 0; MM1 3`: the expectation, and the paper's effect size if it is a second bound."""
+    size = row["size"]
+    return str(row["expectation"]) if size != size else f"{row['expectation']}; MM1 {size:g}"
+
+
+def estimate_cell(row: Row) -> str:
+    """The estimate in points, said to be by content where it is; for the learning-rate law its slope."""
+    text = estimate(row, 2 if row["sweep"] == LAW else 1)
+    return f"{text}, content" if str(row["measure"]).startswith(f"{CONTENT} ") else text
+
+
+def seeds_of(row: Row) -> str:
+    """`3, development`, or `1, development, world 2, over questions` for results of an earlier world and an interval
+    that is conditional on one seed's models."""
+    if row["seeds"] != row["seeds"] or not row["seeds"]:
+        return MISSING
+    words = [f"{row['seeds']:.0f}", row["seeds_are"], row.get("world", "")]
+    if row["interval"] == "questions":
+        words.append("over questions")
+    return ", ".join(word for word in words if word and word == word)
