@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from mm1_lab.config.size import Size, TowerSize
 
+LOGIT_BYTES = 2e9
+"""Most bytes that logits take at a time: beyond, the loss computes them in chunks. A thousand positions of 125,000
+words in fp32, enough for fast products; small models need one chunk."""
+
 
 @dataclass(frozen=True)
 class Part:

@@ -8,10 +8,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.config import Optimiser
+from mm1_lab.config.cost import LOGIT_BYTES, logit_bytes
 from mm1_lab.data.batches import Batch, micro_batches
 from mm1_lab.model import States
 from mm1_lab.train.checkpoints import SHARDS, read_shards
@@ -169,9 +171,7 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
     row, place = (weights > 0).nonzero(as_tuple=True)
     predicting = states.hidden.flatten(0, 1).index_select(0, row * sequence + place)
     loss_weights = weights[row, place]
-    losses = nn.functional.cross_entropy(
-        decoder.lm_head(predicting).float(), batch.tokens[row, place + 1].long(), reduction="none"
-    )
+    losses = _cross_entropies(decoder, predicting, batch.tokens[row, place + 1].long())
     weighted = losses * loss_weights
     step_weight = loss_weights.sum() if batch.step_weight is None else batch.step_weight
     loss = weighted.sum() / team.mean(step_weight).clamp_min(1e-8)
@@ -186,3 +186,21 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
     source = torch.tensor([names.index(name) for name in batch.sources], dtype=torch.long, device=device)
     tally = torch.zeros(len(names), 4, dtype=torch.float64, device=device).index_add_(0, source, sums)
     return Losses(loss, tally, states.auxiliary, states.routing)
+
+
+def _cross_entropies(decoder: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(n,): the cross-entropy of each of `targets` (n,) after the hidden states (n, width).
+
+    Logits take far more memory than any layer (8 rows of 2,048 tokens and 152,000 words: 35 GB). They are computed in
+    chunks of at most `LOGIT_BYTES`, once for the loss and once more for its gradient.
+    """
+
+    def of_chunk(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(decoder.lm_head(hidden).float(), targets, reduction="none")
+
+    most = max(1, int(LOGIT_BYTES / logit_bytes(decoder.config.vocab_size, itemsize=4)))
+    if len(targets) <= most:
+        return of_chunk(hidden, targets)
+    chunks = zip(hidden.split(most), targets.split(most), strict=True)
+    losses = [checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    return torch.cat(losses)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mm1_lab.config import DecoderTraining, Phase, Size
+from mm1_lab.config.cost import logit_bytes
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
@@ -56,6 +57,29 @@ def test_language_loss_without_text_is_zero(squares: Data) -> None:
     loss = language_loss(decoder, states, batch, ["text", "captions"]).main
     loss.backward()
     assert loss.item() == 0.0
+
+
+def test_logits_in_chunks_give_the_same_loss_and_gradients(squares: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
+    batch = make_text_batch(squares)
+    places: list[int] = []
+    decoder.lm_head.register_forward_hook(lambda head, given, logits: places.append(len(logits)))
+    found = []
+    for most in (10**9, 7):
+        monkeypatch.setattr("mm1_lab.train.module.LOGIT_BYTES", most * logit_bytes(squares.tokenizer.size, 4))
+        decoder.zero_grad()
+        states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch.documents, batch.positions)
+        losses = language_loss(decoder, states, batch, ["text", "captions"])
+        losses.main.backward()
+        gradients = torch.cat([parameter.grad.flatten() for parameter in decoder.parameters()])
+        found.append((losses.main.detach(), losses.tally, gradients))
+    total = int((batch.weights[:, 1:] > 0).sum())
+    in_chunks = [7] * (total // 7) + [total % 7]
+    assert places[:1] == [total] and places[1 : 1 + len(in_chunks)] == in_chunks
+    assert sorted(places[1:]) == sorted(2 * in_chunks), "once for the loss and once for the gradient"
+    for whole, divided in zip(*found, strict=True):
+        torch.testing.assert_close(divided, whole, rtol=1e-6, atol=1e-7)
 
 
 def test_contrastive_loss_by_hand() -> None:
