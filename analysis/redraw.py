@@ -14,7 +14,7 @@ from analysis.judging.lessons import known_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
 from analysis.judging.verdicts import lesson_parts, with_lessons
-from analysis.law.lr_report import draw_search
+from analysis.law.report import draw_search
 from analysis.pages import scores
 from analysis.pages.axes import axis_rows, level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn

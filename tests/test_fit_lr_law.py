@@ -53,8 +53,6 @@ def test_from_nothing_to_a_figure_and_runs_to_browse_and_again(place: Any) -> No
         (["--steps="], ["train.steps", "it is empty"]),
         (["--scale", "mini", "--from", "runs.csv", "--sizes="], ["--sizes has no effect with --from"]),
         (["--predict", "31B"], ["--predict", "no decoder of 31B"]),
-        (["--profile", "batch_size"], ["--from"]),
-        (["--plan-only", "--search", "optuna"], ["--plan-only", "leave out --search"]),
         (["--lower-is-better"], ["--from"]),
         (["--seeds", "none"], ["--seeds 'none'"]),
         (["--from", "runs.csv"], ["--scale has no effect with --from"]),

@@ -28,7 +28,7 @@ from analysis.judging.claims import (
 )
 from analysis.judging.lessons import LAW, Lesson, Part, claims_of
 from analysis.judging.statements import DECIDED, SUPPORTED, Evidence, Verdict, p_columns, p_values, say
-from analysis.law.lr_law import VERDICT_SEEDS
+from analysis.law.fit import VERDICT_SEEDS
 from analysis.paper import read_paper
 from analysis.seeds import seed_columns
 from analysis.statistics import LEVEL, Interval, quantile

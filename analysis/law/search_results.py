@@ -1,146 +1,102 @@
-"""Measurements of scores over learning rates from a search's results folder."""
-
-from __future__ import annotations
+"""Runs over learning rates from a search's results folder."""
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 
 import pandas as pd
 
-from analysis.law.lr_points import HELD_OUT, Measurements, Objective
+from analysis.law.fit import Objective, Runs
 from analysis.seeds import caution
 from analysis.statistics import Interval, mean_of
-from mm1_lab.config import Recipe, Size, canonical_json
+from mm1_lab.config import Size
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores
 from mm1_lab.results.summary import held_out_loss, measures, most_shots
 
+HELD_OUT = "held-out loss"
 
-@dataclass(frozen=True)
-class SearchResults:
-    """A search's finished trials."""
 
-    variant: Variant
+def search_runs(variant: Variant) -> Runs:
+    """The runs of a search, with the average at the largest number of shots and the held-out loss as objectives.
 
-    @cached_property
-    def values(self) -> pd.DataFrame:
-        return measures(read_scores(self.variant))
+    The average stands first, as in the paper, if it is above the blind control's at every size; otherwise it says
+    nothing about how models use their images, and the loss does.
+    """
+    frame, average = _trials(variant)
+    shown = frame[frame["images"] == "shown"]
+    objectives = [Objective(average, False, "points"), Objective(HELD_OUT, True, "nats per text token")]
+    leads, weak = [], []
+    for name, rows in frame.groupby("name", sort=False):
+        lead = _lead(rows, average)
+        low = math.nan if lead is None else lead.estimate if math.isnan(lead.low) else lead.low
+        if lead:
+            interval = "" if math.isnan(lead.low) else f" [{lead.low:+.1f}, {lead.high:+.1f}]"
+            leads.append(f"{name} {lead.estimate:+.1f}{interval}".replace("-", "−"))
+        if not low > 0 and rows[average].notna().any():  # a size that diverged at every rate says nothing
+            weak.append(str(name))
+    note = f"The {average} at the best rate − blind control, points: {', '.join(leads) or 'not known yet'}."
+    if weak:
+        objectives.reverse()
+        note += f" At {', '.join(weak)} it is not shown to be above the control's, so the {HELD_OUT} stands in front."
 
-    @cached_property
-    def average(self) -> str:
-        """`8-shot average`: the plain mean over the benchmarks with images at the largest number of shots."""
-        return f"{most_shots(set(self.values['measure']))} average"
+    manifest = variant.manifest
+    record = next(iter(read_records(variant).values()), {})
+    training = record.get("config", {}).get("model", {}).get("training", {})
+    share = training.get("lr_multipliers", {}).get("decoder", 1)
+    own = "" if share == 1 else f"the decoder learns at {share:g} × this rate, and "
+    levels = f"Compare slopes with MM1's, not levels: {own}batch and length differ from the paper's."
+    seeds = caution(manifest, sorted(set(variant.done["seed"])))
+    return Runs(
+        title=", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides]),
+        points=shown.drop(columns="images").reset_index(drop=True),
+        objectives=tuple(objectives),
+        notes=(note,),
+        cautions=(levels, seeds) if seeds else (levels,),
+    )
 
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        """A row per trial: name, params, tokens, learning_rate, seed, images, arm and both objectives."""
-        chosen = self.values[self.values["measure"] == self.average.removesuffix(" average")]
-        averages = chosen.set_index(["arm", "seed"])["value"].to_dict()
-        held_out = read_held_out(self.variant).groupby(["arm", "seed"])
-        losses = {key: dict(zip(rows["source"], rows["loss"], strict=True)) for key, rows in held_out}
-        records = read_records(self.variant)
-        sizes = {r["recipe"]["decoder"]: r["config"]["model"]["decoder"]["size"] for r in records.values()}
-        counts = {name: Size.model_validate(size).parameters().dense for name, size in sizes.items()}
-        diverged, names = self.variant.ledger.diverged(), self.cell_names
-        rows = []
-        for trial in self.variant.trials.itertuples():
-            recipe = self.variant.manifest.sweep.arms[str(trial.arm)]
-            if recipe.decoder not in counts or not (trial.done or trial.fingerprint in diverged):
-                continue
-            rate, average, loss = recipe.learning_rate, math.nan, math.nan
-            if trial.done:
-                rate = records[str(trial.fingerprint)]["config"]["model"]["training"]["learning_rate"]
-                average = averages[trial.arm, trial.seed]
-                loss = held_out_loss(losses[trial.arm, trial.seed], recipe.data_mix.shares())
-            row = {"name": names[_start(recipe)], "params": float(counts[recipe.decoder]), "tokens": math.nan}
-            row |= {"learning_rate": float(rate), "seed": trial.seed, "images": recipe.images, "arm": trial.arm}
-            rows.append(row | {self.average: average, HELD_OUT: loss})
-        return pd.DataFrame(rows)
 
-    @cached_property
-    def cell_names(self) -> dict[str, str]:
-        """Names of the cells by `_start`: that of the size, or of the search's arm if several have this size."""
-        starts: dict[str, dict[str, str]] = {}
-        for arm, recipe in self.variant.manifest.sweep.arms.items():
-            starts.setdefault(recipe.decoder, {})[_start(recipe)] = arm.removesuffix(" blind").rpartition(" ")[0]
-        return {start: size if len(arms) == 1 else arm for size, arms in starts.items() for start, arm in arms.items()}
+def _trials(variant: Variant) -> tuple[pd.DataFrame, str]:
+    """A row per finished or diverged trial, blind controls too, and the name of the column of the average."""
+    scores = measures(read_scores(variant))
+    shots = most_shots(set(scores["measure"]))
+    average = f"{shots} average"
+    averages = scores[scores["measure"] == shots].set_index(["arm", "seed"])["value"].to_dict()
+    losses: dict[tuple[object, object], dict[str, float]] = {}
+    for row in read_held_out(variant).itertuples():
+        losses.setdefault((row.arm, row.seed), {})[str(row.source)] = float(str(row.loss))
+    records, diverged = read_records(variant), variant.ledger.diverged()
+    params = {}
+    for record in records.values():
+        size = Size.model_validate(record["config"]["model"]["decoder"]["size"])
+        params[record["recipe"]["decoder"]] = float(size.parameters().dense)
 
-    @cached_property
-    def measurements(self) -> Measurements:
-        manifest = self.variant.manifest
-        points = self.runs[self.runs["images"] == "shown"].drop(columns=["images"]).reset_index(drop=True)
-        details = ", ".join([f"scale {manifest.scale}", f"data {manifest.data_name}", *manifest.overrides])
-        return Measurements(
-            details,
-            points,
-            (Objective(self.average, False, "points"), Objective(HELD_OUT, True, "nats per text token")),
+    rows = []
+    for trial in variant.trials.itertuples():
+        recipe = variant.manifest.sweep.arms[str(trial.arm)]
+        if recipe.decoder not in params or not (trial.done or trial.fingerprint in diverged):
+            continue
+        key = trial.arm, trial.seed
+        rows.append(
+            {
+                "name": str(trial.arm).removesuffix(" blind").rpartition(" ")[0],  # `9M 0.001 blind` is of 9M
+                "params": params[recipe.decoder],
+                "learning_rate": float(recipe.learning_rate),
+                "seed": trial.seed,
+                "arm": trial.arm,
+                "images": recipe.images,
+                average: averages[key] if trial.done else math.nan,
+                HELD_OUT: held_out_loss(losses[key], recipe.data_mix.shares()) if trial.done else math.nan,
+            }
         )
-
-    @cached_property
-    def leads(self) -> dict[str, Interval | None]:
-        """Average at the best rate minus that of the blind control by size, in points, over seeds.
-
-        Without an interval for one seed; None if a size has no blind control. A size that diverged at every rate has
-        no entry.
-        """
-        leads: dict[str, Interval | None] = {}
-        for size, runs in self.runs.groupby("name", sort=False):
-            shown = runs[runs["images"] == "shown"]
-            averages = shown.groupby("learning_rate")[self.average].mean().dropna()
-            if averages.empty:
-                continue
-            scores = shown[shown["learning_rate"] == averages.idxmax()].set_index("seed")[self.average]
-            blind = runs[runs["images"] == "blind"].set_index("seed")[self.average]
-            leads[str(size)] = mean_of((scores - blind).dropna().tolist())
-        return leads
-
-    @property
-    def sees(self) -> bool:
-        """Whether the average is above the blind control's at every size; significantly so with several seeds."""
-        return all(lead is not None and _positive(lead) for lead in self.leads.values())
-
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """Which seeds and world the results are of, and how they compare with the paper's law."""
-        manifest, rows = self.variant.manifest, self.variant.done
-        record = next(iter(read_records(self.variant).values()), {})
-        training = record.get("config", {}).get("model", {}).get("training", {})
-        share = training.get("lr_multipliers", {}).get("decoder", 1)
-        own = f"the decoder learns at {share:g} × this rate, and " * (share != 1)
-        levels = f"Compare slopes with MM1's, not levels: {own}batch and length differ from the paper's."
-        return tuple(filter(None, (levels, caution(manifest, sorted(set(rows["seed"]))))))
-
-    def notes(self, in_front: str) -> tuple[str, ...]:
-        """Notes on how the average compares with the blind controls, and why `in_front` is the main objective."""
-        known = {size: lead for size, lead in self.leads.items() if lead}
-        several = self.runs.groupby("params")["name"].unique()
-        shared = [f"{' and '.join(names)} have one size: each has an optimum of its own, and the law goes through all."
-                  for names in several if len(names) > 1]  # fmt: skip
-        if len(known) < len(self.leads):
-            lacking = f"The {self.average} is not compared with blind controls yet; {HELD_OUT} stands in front."
-            return (lacking, *shared)
-        listed = ", ".join(f"{size} {_lead_text(lead)}" for size, lead in known.items())
-        listed = f"The {self.average} at the best rate − blind control, points: {listed}."
-        if self.sees:
-            lawless = "It has no law, so the held-out loss stands in front."
-            return (listed, *[lawless] * (in_front == HELD_OUT), *shared)
-        weak = ", ".join(size for size, lead in known.items() if not _positive(lead))
-        return (
-            f"{listed} At {weak} it is not above the blind control's: these sizes are the wrong ones for that "
-            f"objective at this scale, and {HELD_OUT} stands in front.",
-            *shared,
-        )
+    return pd.DataFrame(rows), average
 
 
-def _start(recipe: Recipe) -> str:
-    """The same text for all rates of a search's arm and for its blind control, and for no other arm."""
-    return canonical_json(recipe.model_dump(mode="json", exclude={"learning_rate", "images"}))
+def _lead(runs: pd.DataFrame, average: str) -> Interval | None:
+    """Average at the best rate of a size minus that of its blind control, in points, over seeds.
 
-
-def _positive(lead: Interval) -> bool:
-    return (lead.estimate if math.isnan(lead.low) else lead.low) > 0
-
-
-def _lead_text(lead: Interval) -> str:
-    interval = "" if math.isnan(lead.low) else f" [{lead.low:+.1f}, {lead.high:+.1f}]"
-    return f"{lead.estimate:+.1f}{interval}".replace("-", "−")
+    None without a blind control.
+    """
+    shown, blind = runs[runs["images"] == "shown"], runs[runs["images"] == "blind"]
+    averages = shown.groupby("learning_rate")[average].mean().dropna()
+    if averages.empty or blind.empty:
+        return None
+    best = shown[shown["learning_rate"] == averages.idxmax()].set_index("seed")[average]
+    return mean_of((best - blind.set_index("seed")[average]).dropna().tolist())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, FAILED, ledger_of, request_of
-from mm1_lab.config import RequestError, nearest
+from mm1_lab.config import RequestError, nearest, parse_count
 from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import variant_name
 
@@ -62,19 +62,19 @@ def check_scale(options: argparse.Namespace) -> int:
 
 
 STEPS = "short for --set train.steps=N, the steps for the paper's 200,000; the search takes half of them"
-PREDICT = "sizes to predict (30B,7B), with --from optionally tokens too (30B:600B); default: the scale's larger ones"
-FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed, tokens, batch_size]"
+PREDICT = "sizes to predict (30B,7B); default: the scale's larger ones, with --from 30B"
+FROM = "fit measurements from a CSV instead: columns params, learning_rate, score[, seed]"
+SEARCH = "what adds rates to the first grid: the grid itself while the best is at its edge (default), or Optuna"
 
 
 @command(
     "--sizes 9M,85M,302M,1.2B --scale smoke",
     option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
-    option("--search", "how the rates to try are chosen (default: grid)", choices=("grid", "optuna"), default="grid"),
+    option("--search", SEARCH, choices=("grid", "optuna"), default="grid"),
     option("--predict", PREDICT, "LIST"),
     switch("--keep-unbracketed", "include sizes whose optimum is not bracketed"),
     option("--from", FROM, "CSV", dest="file", type=Path),
     switch("--lower-is-better", "with --from: the score is a loss"),
-    repeated("--profile", "with --from: keep the best score over this column's values; may be repeated", "COLUMN"),
     option("--steps", STEPS, "N"),
     switch("--plan-only", "show what would run and what it would cost, and run nothing"),
     *opt.REQUEST,
@@ -96,11 +96,8 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         with_grid,
     )
 
-    for name, given in (("--lower-is-better", options.lower_is_better), ("--profile", options.profile)):
-        if given:
-            raise RequestError(f"{name} needs --from, as it applies to measurements from a file")
-    if options.plan_only and options.search == "optuna":
-        raise RequestError("--plan-only: Optuna chooses rates by scores, so only a grid has a plan; leave out --search")
+    if options.lower_is_better:
+        raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
     if options.steps is not None:
         options.set = [*options.set, f"train.steps={options.steps}"]  # the list is the option's default
     request = request_of(options, "lr_law")
@@ -121,10 +118,9 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         )
 
     def draw(folder: Path) -> list[Path]:
-        from analysis.law.lr_law import Target
-        from analysis.law.lr_report import draw_search
+        from analysis.law.report import draw_search
 
-        return draw_search(folder, [Target(*size) for size in predicted.items()], options.keep_unbracketed)
+        return draw_search(folder, {name: float(size) for name, size in predicted.items()}, options.keep_unbracketed)
 
     with make_executor(options.inline, options.address) as executor:
         return run_search(request, options.search, executor, draw)
@@ -142,24 +138,29 @@ def _fit_file(options: argparse.Namespace) -> int:
             raise RequestError(f"{name} has no effect with --from, which runs no trials; leave one of them out")
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    from analysis.law.lr_law import fit_all
-    from analysis.law.lr_points import read_points
-    from analysis.law.lr_report import parse_targets, write_fits
+    from analysis.law.csv_file import read_runs
+    from analysis.law.fit import fit_all
+    from analysis.law.report import write_fits
 
-    measurements = read_points(options.file, options.lower_is_better, options.profile)
-    targets = parse_targets(options.predict, measurements)
+    targets = {}
+    for part in ("30B" if options.predict is None else options.predict).split(","):
+        try:
+            targets[part.strip()] = parse_count(part)
+        except ValueError as error:
+            raise RequestError(f"--predict: {error}") from None
+    runs = read_runs(options.file, options.lower_is_better)
     ledger_of(options).check_writable()
     # the hash keeps files of the same name from different folders apart
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
-    fits = fit_all(measurements, targets, options.keep_unbracketed)
+    fits = fit_all(runs, options.keep_unbracketed)
     if not any(fit.law for fit in fits):
-        turned = read_points(options.file, not options.lower_is_better, options.profile)
-        if any(fit.law for fit in fit_all(turned, targets, options.keep_unbracketed)):
+        turned = read_runs(options.file, not options.lower_is_better)
+        if any(fit.law for fit in fit_all(turned, options.keep_unbracketed)):
             given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
             best = "highest" if options.lower_is_better else "lowest, as of a loss"
             raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")
-    written = write_fits(folder, measurements, fits)
+    written = write_fits(folder, runs, fits, targets)
     print(written[-1].read_text(encoding="utf-8"))
     for path in written:
         print(path)

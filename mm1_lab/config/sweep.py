@@ -63,11 +63,11 @@ class Contrast(Config):
 class Search(Config):
     """A search for the best learning rate of each arm, around the arm's own rate."""
 
-    rates: int = Field(5, ge=3, le=1000)
+    rates: int = Field(5, ge=3, le=100)
     """Learning rates in each arm's initial grid."""
-    factor: float = Field(2.0, gt=1, le=1000)
+    factor: float = Field(2.0, gt=1, le=100)
     """Ratio between neighbouring learning rates."""
-    extensions: int = Field(3, ge=0, le=1000)
+    extensions: int = Field(3, ge=0, le=100)
     """Learning rates that may be added to the grid while the best one is at its edge."""
 
 

@@ -1,11 +1,11 @@
 """The search for each size's best learning rate (MM1, section 4): rounds of a sweep whose set of arms grows.
 
-An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates:
-- `grid`: rates around the size's initial guess; while the best rate by either objective is at an edge, the grid is
-  extended there by one rate, a bounded number of times;
-- `optuna`: Optuna proposes rates in the range that the grid could reach, with the same number of trials.
-Arms are written into the sweep's manifest before they run, and all other state is in the ledger, so the same command
-resumes an interrupted search. At the end each size gets a blind control at its best rate.
+An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates. Each
+size has an Optuna study that is asked for rates and told their scores: first a grid around the size's initial guess;
+then, as long as the best rate by either objective is at an edge, one rate beyond it; and with the method `optuna`, what
+Optuna's sampler proposes between the edges, up to the same number of rates. Arms are written into the sweep's manifest
+before they run, and all other state is in the ledger: asking and telling anew from it gives the same rates, so the same
+command resumes an interrupted search. At the end each size gets a blind control at its best rate.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ from mm1_lab.results.summary import search_scores
 
 Method = Literal["grid", "optuna"]
 FEWEST_SIZES = 3
-PROPOSALS_A_ROUND = 2
-"""Rates that Optuna proposes per size and round, before it gets their scores."""
 DIVERGED = (-math.inf, math.inf)
 
 
 def run_search(request: Request, method: Method, executor: Executor, draw: Draw) -> int:
     """Runs a search; returns the exit code. Raises RequestError if the request leaves one of its sizes out."""
-    search = _Search(request)
+    search = _Search(request, method)
     done = None
     while True:
-        arms = search.wanted(method)
+        arms = search.wanted()
         if done == set(arms):
             break
         request = _with_arms(request, arms)
@@ -55,8 +53,7 @@ def with_grid(request: Request) -> Request:
     """A search with its arms so far: those that were run, and the grids' next rates. Other requests are unchanged."""
     if request.sweep.search is None:
         return request
-    search = _Search(request)
-    return _with_arms(request, search.wanted("grid"))
+    return _with_arms(request, _Search(request, "grid").wanted())
 
 
 def choose_sizes(text: str, scale: Scale) -> list[str]:
@@ -146,7 +143,7 @@ Scores = tuple[float, float]
 class _Search:
     """The state of a search, read from the manifest and the ledger."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, method: Method) -> None:
         """`request` has an arm per size. Raises RequestError if its trials leave one out."""
         if {trial.arm for trial in request.trials} != set(request.sweep.arms):
             name = request.sweep.name
@@ -154,26 +151,24 @@ class _Search:
                 f"--only: {name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
             )
         self.request = request
-        self.starts = request.sweep.arms
+        self.method = method
         self.settings = request.sweep.search or Search()
         self.seeds = list(dict.fromkeys(trial.seed for trial in request.trials))
         self._known: dict[str, Scores] = {}
 
-    def wanted(self, method: Method) -> dict[str, Recipe]:
+    def wanted(self) -> dict[str, Recipe]:
         """All arms known so far, including finished ones; there may be more once these have scores."""
         arms: dict[str, Recipe] = {}
         controls: dict[str, Recipe] = {}
         complete = True
-        for size, start in self.starts.items():
-            rates = self._recorded(start)
-            if method == "grid":
-                rates |= dict.fromkeys(self._grid(start))
-            elif all(self.scores(_at(start, rate)) for rate in rates):
-                rates |= dict.fromkeys(self._proposals(start, list(rates)))
-            recipes = [_at(start, rate) for rate in sorted(rates)]
+        for size, start in self.request.sweep.arms.items():
+            recipes = [_at(start, rate) for rate in sorted({*self._recorded(start), *self._rates(start)})]
             arms |= {f"{size} {recipe.learning_rate:g}": recipe for recipe in recipes}
             complete = complete and all(self.scores(recipe) for recipe in recipes)
-            controls |= self._control(size, recipes)
+            if complete:
+                score, best = max((((self.scores(r) or DIVERGED)[0], r) for r in recipes), key=lambda pair: pair[0])
+                if math.isfinite(score):
+                    controls[f"{size} {best.learning_rate:g} blind"] = best.model_copy(update={"images": "blind"})
         return arms | controls if complete else arms
 
     def scores(self, recipe: Recipe) -> Scores | None:
@@ -194,72 +189,71 @@ class _Search:
                 self._known[fingerprint] = DIVERGED
         return self._known.get(fingerprint)
 
-    def _guess(self, start: Recipe) -> float:
-        trial = self.request.resolve("", start, self.seeds[0])
-        return trial.evaluation.model.training.learning_rate
-
-    def _rate(self, start: Recipe, step: int) -> float:
-        return float(f"{self._guess(start) * self.settings.factor**step:.3g}")
-
-    def _recorded(self, start: Recipe) -> dict[float, None]:
+    def _recorded(self, start: Recipe) -> list[float]:
         """The size's rates that earlier runs wrote into the manifest."""
         if not (self.request.folder / "sweep.json").exists():
-            return {}
+            return []
         recipes = read_manifest(self.request.folder).sweep.arms.values()
         same = [r for r in recipes if r.model_copy(update={"learning_rate": start.learning_rate}) == start]
-        return {recipe.learning_rate: None for recipe in same if isinstance(recipe.learning_rate, float)}
+        return [recipe.learning_rate for recipe in same if isinstance(recipe.learning_rate, float)]
 
-    def _grid(self, start: Recipe) -> list[float]:
-        """The grid's rates, extended at its edges as far as the scores are known."""
-        low = -((self.settings.rates - 1) // 2)
-        high = low + self.settings.rates - 1
-        for _ in range(self.settings.extensions):
-            rates = [self._rate(start, step) for step in range(low, high + 1)]
-            scores = [found for rate in rates if (found := self.scores(_at(start, rate)))]
-            if len(scores) < len(rates):
-                return rates
-            best = {_best([s[0] for s in scores]), _best([-s[1] for s in scores])}
-            if 0 in best:
-                low -= 1
-            elif len(rates) - 1 in best:
-                high += 1
-            else:
-                return rates
-        return [self._rate(start, step) for step in range(low, high + 1)]
-
-    def _proposals(self, start: Recipe, rates: list[float]) -> list[float]:
-        """Optuna's next rates for a size; deterministic given the scores."""
+    def _rates(self, start: Recipe) -> list[float]:
+        """The size's rates in the order in which its study is asked, up to the first that need the others' scores."""
         import optuna
 
-        settings, guess = self.settings, self._guess(start)
-        budget = settings.rates + settings.extensions
-        if len(rates) >= budget:
-            return []
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        reach = settings.factor ** ((settings.rates - 1) / 2 + settings.extensions)
-        rates_between = optuna.distributions.FloatDistribution(guess / reach, guess * reach, log=True)
-        space: dict[str, optuna.distributions.BaseDistribution] = {"rate": rates_between}
-        sampler = optuna.samplers.TPESampler(seed=len(rates), n_startup_trials=settings.rates - 1)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        values = {rate: found[0] for rate in sorted(rates) if (found := self.scores(_at(start, rate)))}
-        worst = min((value for value in values.values() if math.isfinite(value)), default=0.0) - 1.0
-        for rate, value in values.items():
-            inside = {"rate": min(max(rate, guess / reach), guess * reach)}
-            known = optuna.trial.create_trial(params=inside, distributions=space, value=max(value, worst))
-            study.add_trial(known)
-        count = min(PROPOSALS_A_ROUND, budget - len(rates))
-        return [float(f"{study.ask(space).params['rate']:.3g}") for _ in range(count)]
+        settings = self.settings
+        guess = self.request.resolve("", start, self.seeds[0]).evaluation.model.training.learning_rate
+        below = (settings.rates - 1) // 2
+        first, last = -below - settings.extensions, settings.rates - 1 - below + settings.extensions
+        reachable = [_rounded(guess * settings.factor**step) for step in range(first, last + 1)]
+        grid = reachable[settings.extensions : settings.extensions + settings.rates]
 
-    def _control(self, size: str, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
-        """The size's blind control, at the best of its rates; none if all diverged."""
-        score, best = max((((self.scores(r) or DIVERGED)[0], r) for r in recipes), key=lambda pair: pair[0])
-        if not math.isfinite(score):
-            return {}
-        return {f"{size} {best.learning_rate:g} blind": best.model_copy(update={"images": "blind"})}
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=0)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for rate in grid:
+            study.enqueue_trial({"rate": rate})
+        scores: dict[float, Scores | None] = {}
+        for number in range(settings.rates + settings.extensions):
+            low, high = reachable[0], reachable[-1]
+            if number >= settings.rates:
+                if not all(scores.values()):
+                    break
+                beyond = _beyond_the_edge(scores, reachable)
+                if beyond is not None:
+                    study.enqueue_trial({"rate": beyond})
+                elif self.method == "optuna":
+                    low, high = min(scores), max(scores)
+                else:
+                    break
+            trial = study.ask({"rate": optuna.distributions.FloatDistribution(low, high, log=True)})
+            rate = _rounded(trial.params["rate"])
+            scores[rate] = found = self.scores(_at(start, rate))
+            if found and math.isfinite(found[0]):
+                study.tell(trial, found[0])
+            elif found:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # diverged: worse than any score
+        return list(scores)
 
 
 def _at(start: Recipe, rate: float) -> Recipe:
     return start.model_copy(update={"learning_rate": rate})
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
+def _beyond_the_edge(scores: dict[float, Scores | None], reachable: list[float]) -> float | None:
+    """The next reachable rate on the side where the best by either objective is the last one tried; None if neither."""
+    tried = sorted(scores)
+    known = [scores[rate] or DIVERGED for rate in tried]
+    best = {_best([score for score, _ in known]), _best([-loss for _, loss in known])}
+    if 0 in best:
+        return max((rate for rate in reachable if rate < tried[0]), default=None)
+    if len(tried) - 1 in best:
+        return min((rate for rate in reachable if rate > tried[-1]), default=None)
+    return None
 
 
 def _best(values: list[float]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.law.lr_points import Cell
+from analysis.law.optimum import Cell
 
 SLOPE, CONSTANT = -0.4214, -0.5535
 SIZES = (9_437_184, 84_934_656, 301_989_888, 1_207_959_552)
@@ -30,17 +30,11 @@ def cell(
 ) -> Cell:
     rates, values = np.array(list(log_rates)), np.array(list(scores))
     known = np.full(len(rates), -1) if seeds is None else np.array(list(seeds))
-    return Cell(f"{params:.0f}", params, None, rates, values, known)
+    return Cell(f"{params:.0f}", params, rates, values, known)
 
 
 def searched_cell(
-    generator: np.random.Generator,
-    params: float,
-    noise: float,
-    seeds: int,
-    scatter: float = 0.0,
-    asymmetry: float = 0.5,
-    cliff: float = math.inf,
+    generator: np.random.Generator, params: float, noise: float, seeds: int, scatter: float, cliff: float
 ) -> Cell:
     """A grid of five rates a factor of 2 apart around a guess that is off by up to a third of e, grown at its edges."""
     best = true_log_rate(params) + scatter * generator.normal()
@@ -48,7 +42,7 @@ def searched_cell(
     rates = list(best + generator.uniform(-0.33, 0.33) + math.log(2) * np.arange(-2, 3))
 
     def run(rate: float) -> Floats:
-        return np.asarray(fall(np.array(rate - best), asymmetry, cliff) + luck + noise * generator.normal(size=seeds))
+        return np.asarray(fall(np.array(rate - best), 0.5, cliff) + luck + noise * generator.normal(size=seeds))
 
     scores = [run(rate) for rate in rates]
     for _ in range(3):
@@ -65,25 +59,13 @@ def searched_cell(
     return cell(params, np.repeat(rates, seeds), np.concatenate(scores), known)
 
 
-def uneven_cell(generator: np.random.Generator, place: int, noise: float, seeds: int, cliff: float) -> Cell:
-    """A grid whose step, number of rates and centre differ by size, with crooked steps, a cliff and failed runs."""
-    step, count = ((0.35, 13), (0.69, 7), (1.15, 6), (0.5, 9))[place]
-    best = true_log_rate(SIZES[place])
-    crooked = np.arange(count) - (count - 1) / 2 + generator.uniform(-0.8, 0.8) + generator.uniform(-0.2, 0.2, count)
-    rates = best + step * crooked
-    luck = 0.02 * generator.normal(size=seeds)
-    scores = fall(rates - best, 0.5, cliff)[:, None] + luck + noise * generator.normal(size=(count, seeds))
+def fine_cell(generator: np.random.Generator, params: float, noise: float, seeds: int, cliff: float) -> Cell:
+    """A fine grid far beyond the optimum on both sides, whose highest rates fail."""
+    best = true_log_rate(params)
+    rates = best + 0.35 * np.arange(-8, 9) + generator.uniform(-0.3, 0.3)
+    scores = fall(rates - best, 0.5, cliff)[:, None] + noise * generator.normal(size=(17, seeds))
     scores[rates - best > 2.4] = np.nan
-    known = np.tile(np.arange(seeds), count) if seeds > 1 else None
-    return cell(SIZES[place], np.repeat(rates, seeds), scores.ravel(), known)
-
-
-def growing_cell(generator: np.random.Generator, place: int, noise: float) -> Cell:
-    """A fine grid that reaches the further above the optimum the larger the size: what a wide window does to the
-    optimum, it does by size."""
-    best = true_log_rate(SIZES[place])
-    rates = best + 0.35 * np.arange(-8, 3 + 3 * place) + generator.uniform(-0.3, 0.3)
-    return cell(SIZES[place], rates, fall(rates - best, 0.8) + noise * generator.normal(size=len(rates)))
+    return cell(params, np.repeat(rates, seeds), scores.ravel(), np.tile(np.arange(seeds), 17))
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]], heading: str = "params,learning_rate,score") -> Path:

@@ -18,7 +18,7 @@ from analysis.judging.lessons import LAW, Lesson, claims_of, load_lessons
 from analysis.judging.looks import standing
 from analysis.judging.statements import p_values, say
 from analysis.judging.verdicts import _needed, all_parts, combine, judge_family, judge_lessons, lesson_parts
-from analysis.law.lr_report import _last_targets
+from analysis.law.report import _last_targets
 from analysis.pages.compare import compare_table
 from analysis.pages.overview import Group, write_overview
 from analysis.pages.verdicts import lessons_tables

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.law.lr_law import Target
-from analysis.law.lr_report import draw_search
-from analysis.law.search_results import SearchResults
+from analysis.law.report import draw_search
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -31,7 +29,6 @@ from mm1_lab.orchestrate.lr_search import choose_sizes, load_search, predicted_s
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import HeldOutRow, ScoreRow
-from mm1_lab.results.reading import read_variant
 from tests.conftest import REPOSITORY
 
 SIZES = ("9M", "85M", "302M", "1.2B")
@@ -191,22 +188,24 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(
     assert (cut.folder / "trials.csv").read_bytes() == (whole.folder / "trials.csv").read_bytes()
 
 
-def test_optuna_proposes_within_the_grid_s_reach_and_budget(
+def test_optuna_s_sampler_proposes_between_the_edges_of_the_grid(
     ask: Callable[..., Request], laboratory: Laboratory
 ) -> None:
-    request = ask()
+    request = ask(SIZES[:3])
     assert run_search(request, "optuna", Inline(), no_drawing) == 0
-    for size, trial in zip(SIZES, request.trials, strict=True):
+    for size, trial in zip(SIZES[:3], request.trials, strict=True):
         start, tried = trial.evaluation.model.training.learning_rate, rates(request, size)
-        assert len(tried) == 8 and start / 33 < min(tried) and max(tried) < start * 33
-        near = [rate for rate in tried if 0.4 < rate / best_rate(trial.evaluation) < 2.5]
-        assert len(near) >= 2, "it looks where scores are good"
+        steps = [math.log2(rate / start) for rate in tried]
+        proposed = [step for step in steps if abs(step - round(step)) > 0.02]
+        assert len(tried) == 8 and proposed and min(steps) < min(proposed) and max(proposed) < max(steps)
+        assert any(0.4 < rate / best_rate(trial.evaluation) < 2.5 for rate in tried), "it looks where scores are good"
+    assert [len(names) for names in laboratory.rounds] == [3 * 5, 3, 3, 3, 3], "one proposal a size and round"
 
 
 def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Request], laboratory: Laboratory) -> None:
     request = ask(seeds="2")
     run_search(request, "grid", Inline(), no_drawing)
-    drawn = draw_search(request.folder, [Target("2.9B", 36864.0)])
+    drawn = draw_search(request.folder, {"2.9B": 36864.0})
     assert [path.name for path in drawn] == [
         "points.csv", "optima.csv", "law.json", "figure.png", "table.md",
     ]  # fmt: skip
@@ -215,11 +214,8 @@ def test_a_search_is_fitted_by_both_objectives_and_drawn(ask: Callable[..., Requ
     for fit in values["fits"]:
         assert fit["coefficients"] == pytest.approx({"ln N": -0.3, "constant": -1.5}, abs=0.05)
         assert fit["predictions"][0]["value"] == pytest.approx(math.exp(-0.3 * math.log(36864) - 1.5), rel=0.02)
-    assert values["ratio_of_optima"]["value"] == pytest.approx(1, abs=0.02)
     text = (request.folder / "table.md").read_text(encoding="utf-8")
-    objectives = SearchResults(read_variant(request.folder)).measurements.objectives
-    assert [one.unit for one in objectives] == ["points", "nats per text token"]
-    assert "resolves 4 of 4 optima" in text and "blind control" in text and "2.9B" in text
+    assert "4 of 4 have an interval within" in text and "blind control" in text and "2.9B" in text
     assert json.loads((draw_search(request.folder)[2]).read_text(encoding="utf-8")) == values, "targets are kept"
 
 
@@ -233,7 +229,7 @@ def test_where_the_average_is_not_above_blind_the_loss_stands_in_front(
     values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
     assert values["objective"] == "held-out loss"
     text = (request.folder / "table.md").read_text(encoding="utf-8")
-    assert "the wrong ones for that objective" in text
+    assert "so the held-out loss stands in front" in text
 
 
 class Keeper:
@@ -360,12 +356,10 @@ def test_arms_of_one_size_have_an_optimum_each(
     assert run_search(request, "grid", Inline(), draw_search) == 0
     with (request.folder / "optima.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["objective"] == "8-shot average"]
-    assert [row["size"] for row in rows] == ["coarse", "small", "85M", "302M"]
+    assert [row["size"] for row in rows] == ["coarse", "small", "large", "larger"]
     assert {row["runs"] for row in rows} == {"7"}
     coarse, small = (float(row["optimum"]) for row in rows[:2])
     assert coarse == pytest.approx(3 * small, rel=0.1)
-    text = (request.folder / "table.md").read_text(encoding="utf-8")
-    assert "small and coarse have one size: each has an optimum of its own, and the law goes through all." in text
 
 
 def test_a_law_of_fewer_sizes_than_before_says_what_it_leaves_out(
@@ -379,7 +373,7 @@ def test_a_law_of_fewer_sizes_than_before_says_what_it_leaves_out(
         assert ("Searched before and not among these sizes: 1.2B." in output) == told
         assert ("to fit them too: --sizes 9M,85M,302M,1.2B" in output) == told
         law = json.loads(Path("results/local/smoke/lr_law/law.json").read_text(encoding="utf-8"))
-        assert law["fits"][0]["cells"] == len(sizes)
+        assert law["fits"][0]["n"] == len(sizes)
     assert sum(name.startswith("1.2B") for names in laboratory.rounds[-1:] for name in names) == 0, "nothing ran again"
 
 
@@ -426,4 +420,3 @@ def test_an_arm_that_diverges_at_every_rate_leaves_the_others_their_law(
     assert run_search(request, "grid", Inline(), draw_search) == 0
     values = json.loads((request.folder / "law.json").read_text(encoding="utf-8"))
     assert values["objective"] == "8-shot average" and values["n"] == 3
-    assert all("coarse" in fit["left_out"] for fit in values["fits"])

@@ -79,7 +79,7 @@ def test_mutated_yaml(tmp_path: Path, times: int) -> None:
 
 @parametrize
 def test_mutated_measurements_of_learning_rates(tmp_path: Path, times: int) -> None:
-    from analysis.law.lr_points import read_points
+    from analysis.law.csv_file import read_runs
 
     chance = random.Random(f"{SEED} 16")
     rows = [
@@ -91,7 +91,7 @@ def test_mutated_measurements_of_learning_rates(tmp_path: Path, times: int) -> N
     for _ in range(150 * times):
         content = mutant(whole, chance)
         path.write_text(content, encoding="utf-8")
-        refused += refused_or_read(lambda: read_points(path, False), content)
+        refused += refused_or_read(lambda: read_runs(path, False), content)
     assert 0 < refused < 150 * times
 
 

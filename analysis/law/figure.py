@@ -1,0 +1,106 @@
+"""The figure of a learning-rate fit: scores over rates per size, and the optima over sizes with the law."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from analysis.law.fit import Fit, Runs
+from analysis.style import DARK, DASHES, GREY, MARKERS, WIDTH, annotate_head, save, styled
+from mm1_lab.config import PAPER_LAW, parse_count, short_count
+
+CAPTION = (
+    "Left: means over seeds, dots single runs; lines: the fitted cubics; diamonds: optima with 95 % intervals. Right: "
+    "the same optima (open: not bracketed, left out); line and band: the law and its 95 %, dotted: 95 % of a "
+    "prediction, stars: predictions; dashed: MM1's Eq. 1."
+)
+
+
+def draw_law(runs: Runs, fits: Sequence[Fit], targets: dict[str, float], path: Path) -> list[Path]:
+    """Draws a row per objective: on the left scores over η, a colour per size; on the right η* over N on log axes."""
+    with styled(formulas=True):
+        figure = Figure(figsize=(WIDTH, 1.0 + 2.9 * len(fits)), layout="constrained")
+        grid = figure.subplots(len(fits), 2, squeeze=False, width_ratios=[1.15, 1])
+        for fit, (left, right) in zip(fits, grid, strict=True):
+            colours = colormaps["viridis"](np.linspace(0.05, 0.8, len(fit.optima)))
+            _draw_scores(left, fit, colours)
+            _draw_law(right, fit, targets, colours)
+        annotate_head(figure, f"Learning-rate law: {runs.title}", CAPTION, *runs.cautions)
+        return save(figure, path)
+
+
+def sized(name: str, params: float) -> str:
+    """`30B (31M here)` for a size of the paper that stands for a smaller one."""
+    try:
+        same = math.isclose(parse_count(name), params, rel_tol=0.01)
+    except ValueError:  # a name
+        same = True
+    return name if same else f"{name} ({short_count(float(f'{params:.2g}'))} here)"
+
+
+def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
+    sign = -1.0 if fit.objective.lower_is_better else 1.0
+    for place, (optimum, colour) in enumerate(zip(fit.optima, colours, strict=True)):
+        cell = optimum.cell
+        finite = np.isfinite(cell.scores)
+        rates, scores = cell.log_rates[finite], sign * cell.scores[finite]
+        tried = np.unique(rates)
+        means = [scores[rates == rate].mean() for rate in tried]
+        style = {"color": colour, "marker": MARKERS[place % len(MARKERS)], "linestyle": "none"}
+        axis.plot(np.exp(tried), means, label=sized(cell.name, cell.params), **style)
+        axis.plot(np.exp(rates), scores, ".", color=colour, markersize=2, alpha=0.6)
+        if optimum.coefficients is None:
+            continue
+        along = np.array([*np.linspace(*optimum.window, 100), optimum.log_rate])
+        curve = sign * np.polynomial.polynomial.polyval(along - optimum.grid_best, optimum.coefficients)
+        axis.plot(np.exp(along[:-1]), curve[:-1], color=colour, linewidth=1)
+        if not optimum.needs:
+            axis.plot(_rates([optimum.low, optimum.high]), curve[[-1, -1]], color=colour, linewidth=2, alpha=0.4)
+            axis.plot(np.exp(optimum.log_rate), curve[-1], marker="d", color=colour, mec="black", markersize=4)
+    axis.set(xscale="log", xlabel="peak learning rate η")
+    axis.set_ylabel(", ".join(filter(None, (fit.objective.column, fit.objective.unit))))
+    if len(fit.optima) <= 12:
+        axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
+
+
+def _draw_law(axis: Axes, fit: Fit, targets: dict[str, float], colours: Any) -> None:
+    sizes = [*(optimum.cell.params for optimum in fit.optima), *targets.values()]
+    along = np.geomspace(min(sizes) / 1.5, max(sizes) * 1.5, 80)
+    paper = PAPER_LAW.slope * np.log(along) + PAPER_LAW.constant
+    axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
+    ends = [paper[0], paper[-1]]
+    for place, (optimum, colour) in enumerate(zip(fit.optima, colours, strict=True)):
+        if math.isfinite(optimum.log_rate):
+            fill = colour if fit.law and optimum.cell.name in fit.law.cells else "white"
+            axis.plot([optimum.cell.params] * 2, _rates([optimum.low, optimum.high]), color=colour, linewidth=0.8)
+            marker = MARKERS[place % len(MARKERS)]
+            axis.plot(optimum.cell.params, math.exp(optimum.log_rate), marker=marker, color=colour, mfc=fill)
+            ends += [optimum.low, optimum.high]
+    axis.set_title("no law: fewer than three sizes are bracketed")
+    if fit.law:
+        axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
+        lines, predictions = [fit.law.line(n) for n in along], [fit.law.predict(n) for n in along]
+        ends += [lines[0].estimate, lines[-1].estimate]
+        axis.plot(along, _rates([line.estimate for line in lines]), color="black", linewidth=1)
+        low, high = _rates([line.low for line in lines]), _rates([line.high for line in lines])
+        axis.fill_between(along, low, high, color="#D9D9D9", linewidth=0, zorder=0)
+        for limits in ([each.low for each in predictions], [each.high for each in predictions]):
+            axis.plot(along, _rates(limits), color=DARK, linestyle=":", linewidth=0.8)
+        for name, params in targets.items():
+            point = params, math.exp(fit.law.line(params).estimate)
+            axis.plot(*point, marker="*", color="black", markersize=7)
+            axis.annotate(name, point, textcoords="offset points", xytext=(4, 4), fontsize=6)
+    # room for optima, predictions and Eq. 1, but not for a band of many decades
+    axis.set(xscale="log", yscale="log", ylim=_rates([min(ends) - 0.7, max(ends) + 0.7]))
+    axis.set(xlabel="non-embedding parameters N", ylabel="best η")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _rates(log_rates: Sequence[float]) -> Any:
+    return np.exp(np.clip(log_rates, -500, 500))  # exp overflows beyond 709
