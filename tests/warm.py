@@ -118,6 +118,8 @@ def report(asked: dict, output: int, status: int) -> None:  # type: ignore[type-
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
+        for number, name in ((1, "stdout"), (2, "stderr")):  # the old ones take the new files for seekable
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False, buffering=1))
         os.environ.clear()
         os.environ.update(asked["environment"])
         sys.path[0:1] = [asked["folder"], asked["environment"]["PYTHONPATH"]]

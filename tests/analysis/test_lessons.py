@@ -424,7 +424,7 @@ def test_a_damaged_law_gets_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); fit the law again"):
         all_parts(LESSONS, [], law)
     with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); delete it"):
-        _last_targets(law.parent)
+        _last_targets(law)
 
 
 def law_row(law: Path) -> dict[str, Any]:
