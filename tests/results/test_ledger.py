@@ -251,7 +251,7 @@ def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, mo
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EIO])
 def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """As Lustre mounted without them, and NFS without its lock service."""
 
