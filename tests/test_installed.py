@@ -13,6 +13,9 @@ from tests.conftest import REPOSITORY
 FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+TORCH = ("torch", "triton", "nvidia", "cuda")
+
 
 def run(*command: str, folder: Path, path: Path | None = None) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -22,21 +25,27 @@ def run(*command: str, folder: Path, path: Path | None = None) -> str:
     return result.stdout
 
 
-@pytest.mark.slow
-def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
-    """With its own sweeps, scales, parts and study; a local `sweeps/` goes before them."""
-    source, installed, empty = (tmp_path / name for name in ("source", "installed", "empty"))
-    for folder in (source, empty):
-        folder.mkdir()
+def built(folder: Path) -> Path:
+    """The package's wheel, made in the folder."""
+    source = folder / "source"
+    source.mkdir()
     for name in FOLDERS:  # a copy, for building leaves things behind
         shutil.copytree(REPOSITORY / name, source / name)
     for name in FILES:
         shutil.copy(REPOSITORY / name, source / name)
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path), ".", folder=source)
-    (wheel,) = tmp_path.glob("*.whl")
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder), ".", folder=source)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
+    """With its own sweeps, scales, parts and study; a local `sweeps/` goes before them."""
+    installed, empty = tmp_path / "installed", tmp_path / "empty"
+    empty.mkdir()
+    wheel = built(tmp_path)
     target = ("--target", str(installed))
-    run(*pip, "install", "--no-compile", "--no-deps", "--no-index", *target, str(wheel), folder=empty)
+    run(*PIP, "install", "--no-compile", "--no-deps", "--no-index", *target, str(wheel), folder=empty)
 
     def command(*arguments: str) -> str:
         return run(sys.executable, "-m", "mm1_lab", *arguments, folder=empty, path=installed)
@@ -54,3 +63,36 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     local = empty / "sweeps" / "data_mix.yaml"
     local.write_text(local.read_text(encoding="utf-8").replace("title: Pre-training data", "title: Mine", 1))
     assert command("show", "data_mix", "--scale", "smoke").startswith("Mine")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not shutil.which("uv"), reason="needs uv, and a package index")
+def test_a_sweep_runs_with_the_lowest_versions_that_are_allowed(tmp_path: Path) -> None:
+    """Of all direct dependencies; torch is the one of this environment, for other builds of it take gigabytes."""
+    import torch
+
+    (tmp_path / "torch.txt").write_text(f"torch=={torch.__version__.partition('+')[0]}\n")
+    allowed = ("--resolution", "lowest-direct", "--override", "torch.txt", str(REPOSITORY / "pyproject.toml"))
+    found = run("uv", "pip", "compile", "--quiet", "--python", sys.executable, *allowed, folder=tmp_path)
+    lines = [line for line in found.splitlines() if not line.startswith((" ", "#", *TORCH)) or "torchmetrics" in line]
+    (tmp_path / "lowest.txt").write_text("\n".join(lines) + "\n")
+    run(sys.executable, "-m", "venv", "--without-pip", "lowest", folder=tmp_path)
+    python = str(tmp_path / "lowest" / "bin" / "python")
+    install = ("uv", "pip", "install", "--quiet", "--no-deps", "--python", python)
+    run(*install, "-r", "lowest.txt", str(built(tmp_path)), folder=tmp_path)
+    (packages,) = (tmp_path / "lowest").glob("lib/*/site-packages")
+    for path in Path(torch.__file__).parents[1].glob("*"):
+        if path.name in ("torch", "torchgen", "functorch") or path.match("torch-*.dist-info"):
+            (packages / path.name).symlink_to(path)
+    smoke = ("data_mix", "--scale", "smoke")
+    for command in (
+        ("run", *smoke, "--only", "base", "--only", "captions"),
+        ("compare", *smoke, "base", "captions"),
+        ("report",),
+        ("export", *smoke, "--only", "base", "model"),
+        ("fit-lr-law", "--scale", "smoke", "--sizes", "9M,85M,302M", "--inline"),
+        ("sync-mlflow",),
+        ("verify",),
+    ):
+        run(python, "-m", "mm1_lab", *command, folder=tmp_path)
