@@ -4,7 +4,6 @@ For use from Python see `mm1_lab/lab.py`: `from mm1_lab import load_sweep, plan,
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ __all__ = ["contrasts", "load_sweep", "plan", "results", "run"]
 def __getattr__(name: str) -> Any:
     """Looks names up on first use, so that `import mm1_lab` and `mm1-lab --help` are fast."""
     if name == "__version__":
-        return version("mm1-lab")
+        return import_module("mm1_lab.files").package_version()
     if name == "results":
         return import_module("mm1_lab.results")
     if name in __all__:

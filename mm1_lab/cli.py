@@ -139,9 +139,9 @@ class _Version(argparse.Action):
     """Looks up the version only when it is requested."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
+        from mm1_lab.files import package_version
 
-        print(f"mm1-lab {version('mm1-lab')}")
+        print(f"mm1-lab {package_version()}")
         parser.exit()
 
 

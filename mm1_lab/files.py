@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ RESULTS = Path("results/local")
 STUDY = Path("results/study")
 """The committed study, at seeds that no development used."""
 PARTS = Path("results/parts")
+
+
+def package_version() -> str:
+    """This package's version, where it is installed; its source may also be on the path alone."""
+    try:
+        return version("mm1-lab")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def here_or_shipped(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError, Scale, Stage, Trial
-from mm1_lab.files import PACKAGE, write_json, write_text
+from mm1_lab.files import PACKAGE, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Task
@@ -241,7 +241,7 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "mm1_lab": importlib.metadata.version("mm1-lab"),  # apart: versions are compared between the arms of a contrast
+        "mm1_lab": package_version(),  # apart: versions are compared between the arms of a contrast
         "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
