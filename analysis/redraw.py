@@ -126,6 +126,8 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     with styled():
         if sheet := draw_sheet(study):
             output.figure("predictions", sheet)
+        elif (target / "predictions.png").exists():  # drawn before the trials were packed, which leaves out samples
+            output.files.append(target / "predictions.png")
         output.csv("scores", scores_by_benchmark(study))
         if study.sweep.search:
             output.files.extend(draw_search(folder, out=target))

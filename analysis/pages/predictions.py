@@ -30,7 +30,7 @@ def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
     for _, rows in trials[trials["arm"].isin(arms)].groupby("seed"):
         known = dict(zip(rows["arm"], rows["fingerprint"], strict=True))
         if len(known) == len(arms):
-            samples = read_samples(study.variant.folder.parents[1], {arm: known[arm] for arm in arms})
+            samples = read_samples(study.variant.ledger, {arm: known[arm] for arm in arms})
             return [sample for sample in samples if sample.question["benchmark"] not in further]
     return []
 

@@ -1,4 +1,4 @@
-"""Commands for a project's data and folders: index, show-data, verify, gc, init."""
+"""Commands for a project's data and folders: index, show-data, verify, pack, gc, init."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mm1_lab.files import PARTS, RESULTS, STUDY, here_or_shipped
 from mm1_lab.formatting import counted, text_table
 from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import Ledger
+from mm1_lab.results.packed import damaged as damaged_packs
 from mm1_lab.results.parts import Parts
 
 
@@ -99,14 +100,28 @@ def verify(options: argparse.Namespace) -> int:
     for folder, usual in ((options.results, RESULTS), (options.store, RESULTS / "store")):
         if folder != usual and not folder.exists():
             raise RequestError(f"{folder}: there is no such folder")
-    if options.results != RESULTS and not (options.results / "trials").is_dir():
+    ledger = ledger_of(options)
+    if options.results != RESULTS and not ledger.trials.is_dir():
         raise RequestError(f"{options.results}: there are no results here; name a folder that `run --results` wrote")
-    count, damaged = upkeep.verify(ledger_of(options))
-    parts = Parts(here_or_shipped(PARTS)).damaged()
-    for folder, reason in parts.items():
-        print(f"mm1-lab: {folder}: damaged ({reason}); restore or delete it", file=sys.stderr)
-    print(f"{count} finished trials and stages: every file was checked, {damaged + len(parts)} damaged")
-    return FAILED if damaged or parts else DONE
+    count, damaged = upkeep.verify(ledger)
+    shipped = Parts(here_or_shipped(PARTS)).damaged() | damaged_packs(options.results)
+    for path, reason in shipped.items():
+        print(f"mm1-lab: {path}: damaged ({reason}); restore or delete it", file=sys.stderr)
+    print(f"{count} finished trials and stages: every file was checked, {damaged + len(shipped)} damaged")
+    return FAILED if damaged or shipped else DONE
+
+
+@command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
+def pack(options: argparse.Namespace) -> int:
+    """Write results as few files, fit to be committed: two per sweep; trials, pictures and weights need not be."""
+    from mm1_lab.results.packed import pack
+
+    paths = pack(options.results)
+    for path in paths:
+        print(path)
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    print(f"{counted(len(paths), 'file')}, {size:.1f} MB: commit them with the tables, without trials/ and pictures/")
+    return DONE
 
 
 KEEP = "weights to keep: those of each sweep's best trial, none, or all but damaged ones; default: %(default)s"

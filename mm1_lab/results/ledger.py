@@ -9,11 +9,13 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mm1_lab import files
 from mm1_lab.config import RequestError
+from mm1_lab.results.packed import unpacked
 from mm1_lab.results.parts import Parts
 from mm1_lab.results.schema import HELD_OUT_COLUMNS, SAMPLES, SCHEMA, number, read_json
 from mm1_lab.results.score_file import read_rows, write_scores
@@ -129,11 +131,16 @@ class Ledger:
 
     # Scores
 
+    @cached_property
+    def trials(self) -> Path:
+        """The folder of trials; those that are only in the packs of committed results are unpacked first."""
+        return unpacked(self.results)
+
     def trial_folder(self, fingerprint: str) -> Path:
-        return self.results / "trials" / fingerprint
+        return self.trials / fingerprint
 
     def has_scores(self, fingerprint: str) -> bool:
-        folder = f"{self.results}/trials/{fingerprint}"
+        folder = f"{self.trials}/{fingerprint}"
         if files.is_complete(folder):
             return True
         return files.is_complete(f"{folder}{files.REPLACED}") and self._restore(Path(folder))
@@ -147,14 +154,14 @@ class Ledger:
             return False
 
     def _exchange_lock(self) -> AbstractContextManager[None]:
-        return files.locked(self.results / "trials" / ".lock")
+        return files.locked(self.trials / ".lock")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning."""
         return self.has_scores(fingerprint) and is_intact(self.trial_folder(fingerprint))
 
     def record(self, fingerprint: str) -> dict[str, Any]:
-        record: dict[str, Any] = read_json(f"{self.results}/trials/{fingerprint}/record.json", dict)
+        record: dict[str, Any] = read_json(f"{self.trials}/{fingerprint}/record.json", dict)
         return record
 
     def write_scores(

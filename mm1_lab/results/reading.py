@@ -69,8 +69,18 @@ def scores(folder: Path) -> pd.DataFrame:
 
 
 def curves(folder: Path) -> pd.DataFrame:
-    """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value."""
-    return _read(read_variant(folder), CURVE_COLUMNS, lambda trial: read_table(trial / "training.csv", CURVE_COLUMNS))
+    """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value.
+
+    Raises RequestError if it has none, or trials come from a pack, which has no curves.
+    """
+    return _read(read_variant(folder), CURVE_COLUMNS, _read_curve)
+
+
+def _read_curve(trial: Path) -> pd.DataFrame:
+    path = trial / "training.csv"
+    if not path.exists():
+        raise RequestError(f"{path}: not kept, as packs leave curves out; train it again: mm1-lab run SWEEP --anew")
+    return read_table(path, CURVE_COLUMNS)
 
 
 def read_scores(variant: Variant) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import put_aside
+from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.schema import SAMPLES, read_json
 
 if TYPE_CHECKING:
@@ -49,16 +50,16 @@ def data_uri(picture: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
-def read_samples(results: Path, trials: Mapping[str, str]) -> list[Sampled]:
+def read_samples(ledger: Ledger, trials: Mapping[str, str]) -> list[Sampled]:
     """The questions for which all trials have a sample. `trials` maps display names to fingerprints.
 
     Questions whose image is missing or damaged are left out. Raises RequestError for a file that cannot be read.
     """
     found: dict[tuple[str, int, str], Sampled] = {}
     for name, fingerprint in trials.items():
-        for sample in _stored(results / "trials" / fingerprint):
+        for sample in _stored(ledger.trial_folder(fingerprint)):
             key = (sample["benchmark"], sample["shots"], sample["question"])
-            picture = results / "pictures" / sample["picture"] if sample["picture"] else None
+            picture = ledger.results / "pictures" / sample["picture"] if sample["picture"] else None
             known = found.get(key, Sampled(sample, picture, {}))
             if not picture or _is_whole(picture):
                 answer = (sample["prediction"], sample["score"])
@@ -77,6 +78,8 @@ def _is_whole(picture: Path) -> bool:
 
 def _stored(trial: Path) -> list[dict[str, Any]]:
     path = trial / SAMPLES
+    if not path.exists():  # packs have no samples
+        return []
     samples: list[dict[str, Any]] = read_json(path, list)
     if lacking := [key for sample in samples for key in KEYS if not isinstance(sample, dict) or key not in sample]:
         raise RequestError(f"{path}: a sample lacks {lacking[0]!r}; delete its folder and run the sweep again")

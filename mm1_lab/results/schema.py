@@ -5,6 +5,7 @@ RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.js
 RESULTS/trials/FINGERPRINT/submissions/   answers for test servers, for benchmarks without public references
 RESULTS/pictures/SHA.png|.jpg images of samples, shared by trials
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
+RESULTS/SCALE/VARIANT/        scores.parquet records.jsonl.gz: its trials as `mm1-lab pack` writes them; RESULTS/DONE
 RESULTS/failures/             FINGERPRINT.json, why a stage failed, and FINGERPRINT.log, its traceback
 STORE/FINGERPRINT/            model.safetensors stage.json training.csv summary.json DONE
 STORE/FINGERPRINT.partial/    an unfinished stage

@@ -21,7 +21,7 @@ Keep = Literal["best", "none", "all"]
 def verify(ledger: Ledger) -> tuple[int, int]:
     """Reads every file of the finished trials and stages. Returns how many there are and how many of them are damaged;
     these are reported and moved aside, so that the next run recomputes them."""
-    folders = sorted(folder for place in (ledger.results / "trials", ledger.store) for folder in _finished(place))
+    folders = sorted(folder for place in (ledger.trials, ledger.store) for folder in _finished(place))
     return len(folders), sum(not is_intact(folder) for folder in folders)
 
 

@@ -115,7 +115,7 @@ def read_all(results: Path) -> list[str]:
     tables = [table(variant) for table in (reading.read_scores, reading.read_held_out)]
     curves = reading.curves(variant.folder)
     trials = dict(zip(variant.done["arm"], variant.done["fingerprint"], strict=True))
-    samples = [(one.question, one.answers, one.data) for one in read_samples(results, trials)]
+    samples = [(one.question, one.answers, one.data) for one in read_samples(variant.ledger, trials)]
     summaries = [variant.ledger.summary(path.parent.name) for path in sorted(results.glob("store/*/DONE"))]
     frames = [frame.to_csv() for frame in (variant.trials, *tables, curves)]
     return [*frames, str(reading.read_records(variant)), str(samples), str(summaries)]

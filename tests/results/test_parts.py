@@ -1,9 +1,10 @@
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from mm1_lab.files import folder_size
 from mm1_lab.results import Ledger
+from mm1_lab.results.packed import damaged
 from mm1_lab.results.parts import Parts
 
 REPOSITORY = Path(__file__).parents[2]
@@ -59,5 +60,7 @@ def test_a_damaged_part_is_told_and_not_used(
 
 def test_what_the_repository_ships_is_whole_and_small() -> None:
     parts = Parts(REPOSITORY / "results" / "parts")
-    assert not parts.damaged()
-    assert folder_size(parts.folder) <= 25_000_000
+    assert not parts.damaged() and not damaged(REPOSITORY / "results" / "study")
+    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=REPOSITORY, capture_output=True, check=True)
+    paths = [path for name in listed.stdout.decode().split("\0") if name and (path := REPOSITORY / name).exists()]
+    assert len(paths) <= 500 and sum(path.stat().st_size for path in paths) <= 25_000_000

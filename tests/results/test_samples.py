@@ -1,6 +1,7 @@
 """Samples of predictions: what is shown, and what is left out."""
 
 import gzip
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from mm1_lab.results.schema import SAMPLES
 from mm1_lab.rows import SampleRow, ScoreRow
 
 ASKED = {"shots": 0, "question": "test-0", "prompt": "<b>?", "references": ["a", "A"], "prediction": "a", "score": 80.0}
+HERE = sha256(b"PNG").hexdigest()[:16]
 
 
 def write(results: Path, fingerprint: str, samples: object) -> None:
@@ -29,23 +31,23 @@ def test_questions_that_all_trials_have_stand_beside_each_other_and_a_lost_pictu
     tmp_path: Path,
 ) -> None:
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "here.png").write_bytes(b"PNG")
-    first = [{**ASKED, "benchmark": name, "picture": f"{name}.png"} for name in ("here", "gone")]
+    (tmp_path / "pictures" / f"{HERE}.png").write_bytes(b"PNG")
+    first = [{**ASKED, "benchmark": name, "picture": f"{file}.png"} for name, file in (("here", HERE), ("gone", "0"))]
     blank = {**ASKED, "benchmark": "text", "picture": None}
     write(tmp_path, "f0", [*first, blank])
     write(tmp_path, "f1", [{**first[0], "prediction": "", "score": 20.0}, {**blank, "question": "test-1"}])
-    assert [s.question["benchmark"] for s in read_samples(tmp_path, {"base": "f0"})] == ["here", "text"]
-    (both,) = read_samples(tmp_path, {"base": "f0", "blind <i>": "f1"})
+    assert [s.question["benchmark"] for s in read_samples(Ledger(tmp_path), {"base": "f0"})] == ["here", "text"]
+    (both,) = read_samples(Ledger(tmp_path), {"base": "f0", "blind <i>": "f1"})
     assert both.answers == {"base": ("a", 80.0), "blind <i>": ("", 20.0)}
 
 
 def test_a_page_holds_each_picture_once_and_escapes_what_models_say(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "here.png").write_bytes(b"PNG")
-    sample = {**ASKED, "benchmark": "here", "picture": "here.png"}
+    (tmp_path / "pictures" / f"{HERE}.png").write_bytes(b"PNG")
+    sample = {**ASKED, "benchmark": "here", "picture": f"{HERE}.png"}
     write(tmp_path, "f0", [{**sample, "question": f"test-{n}", "prediction": "<i>" * n} for n in range(3)])
-    page = samples_page("a <title>", read_samples(tmp_path, {"base": "f0"}), has_blind=False)
-    assert page.count("data:image/png;base64,UE5H") == 1 and page.count('href="#picture-here"') == 3
+    page = samples_page("a <title>", read_samples(Ledger(tmp_path), {"base": "f0"}), has_blind=False)
+    assert page.count("data:image/png;base64,UE5H") == 1 and page.count(f'href="#picture-{HERE}"') == 3
     assert "<i>" not in page and "<b>?" not in page and "a <title>" not in page and "http" not in page
     assert "(nothing)" in page and page.count("a<br>") == page.count("A<br>") == 3
     assert "blind" not in page and "blind control" in samples_page("", [], has_blind=True)
@@ -57,7 +59,7 @@ def test_a_file_that_is_not_as_it_should_be_is_named(tmp_path: Path, text: str) 
     write(tmp_path, "f0", [])
     write_text(tmp_path / "trials" / "f0" / SAMPLES, text)
     with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: .*delete its folder and run the sweep again"):
-        read_samples(tmp_path, {"base": "f0"})
+        read_samples(Ledger(tmp_path), {"base": "f0"})
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     write(tmp_path, "f0", [])
     (tmp_path / "trials" / "f0" / SAMPLES).write_bytes(data)
     with pytest.raises(RequestError, match=r"f0/samples\.json\.gz: cannot be read"):
-        read_samples(tmp_path, {"base": "f0"})
+        read_samples(Ledger(tmp_path), {"base": "f0"})
 
 
 def test_a_photograph_is_kept_as_jpeg_and_a_drawing_as_png(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_a_photograph_is_kept_as_jpeg_and_a_drawing_as_png(tmp_path: Path) -> No
         sample = SampleRow("vqa", 0, "q", "colour", "", (), "red", 1.0, file)
         ledger, name = Ledger(tmp_path, tmp_path / "store"), f"{len(file)}"
         ledger.write_scores(name, rows, [], [sample], {}, None)
-        (read,) = read_samples(tmp_path, {"base": name})
+        (read,) = read_samples(Ledger(tmp_path), {"base": name})
         kept.append(read.data.partition(";")[0])
         assert np.asarray(Image.open(read.picture or "")).shape == (96, 96, 3)
     assert kept == ["data:image/jpeg", "data:image/png"]

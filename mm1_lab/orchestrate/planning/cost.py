@@ -7,16 +7,18 @@ import math
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.files import SHIPPED
 from mm1_lab.results import Ledger
+from mm1_lab.results.packed import packed_records
 
 NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
@@ -91,13 +93,13 @@ class Speeds:
 def measured_speeds(ledger: Ledger) -> Speeds:
     """The speeds of the most recent stages in the store and trials in the results folder."""
     stages = _newest(ledger.store.glob("*/timings.json"))
-    trials = _newest(ledger.results.glob("trials/*/record.json"))
-    return Speeds(_measured(stages, trials), SHIPPED / "results")
+    trials = _newest(ledger.trials.glob("*/record.json"))
+    return Speeds(_measured(_read(stages), _read(trials)), SHIPPED / "results")
 
 
 @cache
 def _of_study(folder: Path) -> Measured:
-    return _measured(folder.glob("parts/*/timings.json"), folder.glob("study/trials/*/record.json"))
+    return _measured(_read(folder.glob("parts/*/timings.json")), packed_records(folder / "study"))
 
 
 def _rates(measured: Iterable[tuple[float, float]], flops: float) -> list[float]:
@@ -105,19 +107,22 @@ def _rates(measured: Iterable[tuple[float, float]], flops: float) -> list[float]
     return [seconds / known for known, seconds in measured if 1 / ALIKE <= known / flops <= ALIKE]
 
 
-def _measured(stages: Iterable[Path], trials: Iterable[Path]) -> Measured:
-    """Reads `timings.json` of stages and `record.json` of trials."""
+def _measured(stages: Iterable[Any], trials: Iterable[Any]) -> Measured:
+    """From the contents of `timings.json` of stages and of `record.json` of trials."""
     measured: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for path in (*stages, *trials):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            timings = values if path.name == "timings.json" else values.get("timings", {})
+    for timings in (*stages, *(record["timings"] for record in trials if "timings" in record)):
+        with suppress(ValueError, TypeError, KeyError, AttributeError):  # one of another shape
             for kind, timing in timings.items():
                 if (flops := float(timing["flops"])) > 0:
                     measured[kind].append((flops, float(timing["seconds"])))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            continue  # damaged files are reported when results are read; an estimate does without them
     return measured
+
+
+def _read(paths: Iterable[Path]) -> Iterator[Any]:
+    for path in paths:
+        # damaged files are reported when results are read; an estimate does without them
+        with suppress(OSError, ValueError, RecursionError):
+            yield json.loads(path.read_text(encoding="utf-8"))
 
 
 def _newest(paths: Iterable[Path]) -> list[Path]:

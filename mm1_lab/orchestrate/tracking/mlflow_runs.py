@@ -120,7 +120,7 @@ class SweepRuns:
         summaries = record["summaries"]
         of_stages = [*quality(summaries.get("encoder", {}), "encoder/"), *speed(summaries.get(model, {}))]
         self._log(run, [*final_metrics(folder), *of_stages, *curves(folder / "training.csv")], params, tags)
-        samples = read_samples(self.ledger.results, {"prediction": fingerprint})
+        samples = read_samples(self.ledger, {"prediction": fingerprint})
         page = samples_page(listed(names), samples, record["recipe"]["images"] == "blind")
         self.client.log_text(run.info.run_id, page, "samples.html")
         self._complete("trial", fingerprint, date, digest)

@@ -1,0 +1,148 @@
+"""Packs of results: what comes back from them, and what a damage, a kill or a second process does."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mm1_lab import files
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError
+from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.results import HeldOutRow, Ledger, SampleRow, ScoreRow, TrialRow
+from mm1_lab.results.manifest import Manifest, merge_manifest
+from mm1_lab.results.packed import pack, packed_records
+from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
+from mm1_lab.results.samples import read_samples
+from mm1_lab.results.score_file import read_score_table
+from tests.conftest import REPOSITORY
+
+PREDICTIONS = ("NA", "", 'say "red", then\nblue', "1e5")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Two sweeps that share the base, each with a second arm."""
+    results = tmp_path / "results"
+    ledger = Ledger(results)
+    training = tmp_path / "training.csv"
+    training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
+    for name, arms in {"data_mix": ("base", "captions"), "controls": ("base", "half-rate")}.items():
+        request = load_request(name, "smoke", "1", arms, (), None, results, None)
+        rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
+        for row in rows:
+            if not ledger.has_scores(row.fingerprint):
+                _write(ledger, row, training)
+        manifest = Manifest(variant=name, sweep=request.sweep, scale="smoke")
+        merge_manifest(request.folder, manifest, rows, lambda _: True)
+    return results
+
+
+def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
+    scores = [
+        ScoreRow("vqa", "vqa", "vqa", shots, 0, f"q{n}", "colour", n / 3, text, n != 2, n / 7 or None, n / 3000 or None)
+        for shots in (8, 0)
+        for n, text in enumerate((*PREDICTIONS, row.arm))
+    ]
+    sample = SampleRow("vqa", 0, "q0", "colour", "what ?", ("red",), "NA", 1 / 3, b"picture")
+    record = {"seed": row.seed, "fingerprints": {"evaluation": row.fingerprint}, "timings": {"evaluation": 1 / 3}}
+    held_out, answers = [HeldOutRow("text", 2 / 3)], {"server.json": "[]"}
+    ledger.write_scores(row.fingerprint, scores, held_out, [sample], record, training, answers)
+
+
+def _read(results: Path) -> list[object]:
+    """All that is read of both sweeps, with probabilities of two digits."""
+    found: list[object] = []
+    for folder in sorted(results.glob("smoke/*")):
+        variant = read_variant(folder)
+        scores = read_scores(variant)
+        scores["reference_probability"] = [float(f"{value:.2g}") for value in scores["reference_probability"]]
+        found += [scores.to_csv(float_format="%.6g"), read_held_out(variant).to_csv(), read_records(variant)]
+    return found
+
+
+def test_what_was_packed_comes_back_when_it_is_first_read(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _read(results)
+    shared = [row for path in results.glob("smoke/*/trials.csv") for row in pd.read_csv(path)["fingerprint"]]
+    assert main(["pack", str(results)]) == 0
+    assert "5 files" in capsys.readouterr().out
+    packs = {path: path.read_bytes() for path in results.glob("smoke/*/[rs]*[zt]")}
+    shutil.rmtree(results / "trials")
+    assert len(list(packed_records(results))) == 3 < len(shared), "the base is in one pack"
+    assert not (results / "trials").exists(), "an estimate of times unpacks nothing"
+
+    assert _read(results) == before
+    assert "unpacking 3 trials, once" in capsys.readouterr().err
+    ledger = Ledger(results)
+    trial = ledger.trial_folder(shared[0])
+    assert (trial / "submissions" / "server.json").read_text() == "[]"
+    assert read_samples(ledger, {"base": shared[0]}) == []
+    with pytest.raises(RequestError, match="packs leave curves out"):
+        curves(results / "smoke" / "data_mix")
+    pack(results)
+    assert {path: path.read_bytes() for path in packs} == packs, "packing again changes nothing"
+
+    ledger.forget(shared[0])
+    assert not Ledger(results).has_scores(shared[0]), "what is to be trained again is not taken from the pack"
+    assert main(["verify", "--results", str(results), "--store", str(results)]) == 0
+
+
+def test_a_damaged_pack_is_told_and_a_restored_one_is_read(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = _read(results)
+    pack(results)
+    shutil.rmtree(results / "trials")
+    path = results / "smoke" / "data_mix" / "scores.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    captured = [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
+    assert captured == [[True, True], [True, False]]
+    told = capsys.readouterr().err
+    assert told.count("damaged (scores.parquet") == 0 and told.count("data_mix/scores.parquet: damaged") == 1
+    assert main(["verify", "--results", str(results), "--store", str(results)]) == 1
+    with pytest.raises(RequestError, match=r"data_mix: its pack is damaged .* restore it"):
+        pack(results)
+    path.write_bytes(whole)
+    assert _read(results) == before
+
+    shutil.rmtree(results / "trials")
+    (results / files.DONE).write_text("[" * 100_000)
+    assert not any(read_variant(folder).trials["done"].any() for folder in results.glob("smoke/*"))
+    assert "DONE: damaged" in capsys.readouterr().err
+
+
+def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
+    before = _read(results)
+    pack(results)
+    shutil.rmtree(results / "trials")
+    slow = "import os, sys, time; from mm1_lab import files; new = files.commit\n"
+    slow += "def commit(partial, folder): new(partial, folder); print('one', flush=True); time.sleep(60)\n"
+    slow += "files.commit = commit\n"
+    read = "from pathlib import Path; from mm1_lab.results import Ledger; print(Ledger(Path(sys.argv[1])).trials)"
+    command = [sys.executable, "-c", f"{slow}{read}", str(results)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None and killed.stdout.readline() == b"one\n"
+        killed.send_signal(signal.SIGKILL)
+    assert len(list(results.glob("trials/*/DONE"))) == 1 and not (results / "trials" / ".unpacked").exists()
+    both = [subprocess.Popen([*command[:2], f"import sys; {read}", str(results)], cwd=REPOSITORY) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert _read(results) == before and len(list(results.glob("trials/*/DONE"))) == 3
+
+
+def test_results_that_cannot_be_written_are_unpacked_into_the_cache(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _read(results)
+    pack(results)
+    shutil.rmtree(results / "trials")
+    (results / "trials").write_text("no folder")  # as a superuser may write everywhere
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert _read(results) == before
+    ledger = Ledger(results)
+    assert ledger.trials.is_relative_to(tmp_path / "cache" / "mm1-lab")
+    assert all(len(read_score_table(path)) == 10 for path in ledger.trials.glob("*/") if path.is_dir())
