@@ -16,7 +16,7 @@ from torch import nn
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage, Stage
 from mm1_lab.data.batches import DataModule, TensorBatch
-from mm1_lab.train.checkpoints import OneOfTeam, newest
+from mm1_lab.train.checkpoints import ProcessStrategy, newest
 from mm1_lab.train.module import Objective, Training
 from mm1_lab.train.progress import Progress, Report
 from mm1_lab.train.recorder import Recorder
@@ -26,7 +26,7 @@ REMARKS = (
     "does not have many workers",
     "your dataloader is not resumable",  # the data module is resumable
     "isinstance\\(treespec, LeafSpec\\)",
-    "torch.distributed is disabled",  # a single process resumes from a team's checkpoint
+    "torch.distributed is disabled",  # a single process needs none for its checkpoints
 )
 """Warnings of Lightning and torch that do not apply here, as regular expressions."""
 
@@ -59,14 +59,13 @@ def fit(
     """
     steps = stop_after or stage.training.steps
     checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))
-    is_alone = team.size() == 1 and not (checkpoint and checkpoint.is_dir())
     recorder = Recorder(folder, names, steps, report)
     module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cuda" if team.device().type == "cuda" else "cpu",
             devices=1,
-            strategy="auto" if is_alone else OneOfTeam(team.device()),
+            strategy=ProcessStrategy(team.device()),
             precision=stage.precision,  # type: ignore[arg-type]
             max_steps=steps,
             max_epochs=-1,

@@ -16,7 +16,6 @@ from mm1_lab.config import Optimiser
 from mm1_lab.config.cost import LOGIT_BYTES, logit_bytes
 from mm1_lab.data.batches import Batch, micro_batches
 from mm1_lab.model import States
-from mm1_lab.train.checkpoints import SHARDS, read_shards
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.sharding import ShardedNetwork
@@ -132,13 +131,6 @@ class Training(pl.LightningModule):
             checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if SHARDS in checkpoint or self._shards:
-            optimiser, _ = build_optimiser(self.network, self._optimiser)
-            order = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-            if SHARDS in checkpoint:
-                read_shards(checkpoint, self.state_dict(), order)
-            elif self._shards:
-                self._shards.scatter(checkpoint, self.state_dict(), order)
         self._random = checkpoint["random"]
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:

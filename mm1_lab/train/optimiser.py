@@ -49,7 +49,7 @@ def build_optimiser(
     rates = {id(parameter): rate for part, rate in shares for parameter in getattr(module, part).parameters()}
     members: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in module.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.numel():  # a shared expert may have width 0
             members[rates.get(id(parameter), 1.0), id(parameter) in matrices].append(parameter)
     groups = [
         {"params": parameters, "lr": config.learning_rate * rate, "weight_decay": config.weight_decay * decays}

@@ -6,14 +6,12 @@ checkpoints see checkpoints.py.
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
@@ -53,39 +51,30 @@ class ShardedNetwork:
     """
 
     def __init__(self, module: nn.Module, network: nn.Module, precision: str) -> None:
+        self._network = network
         self._twin = _without_weights(network)
         ignored = _make_shardable(network)
-        weights = [parameter.detach() for parameter in network.parameters()]
+        weights = network.state_dict() if team.is_first() else {}
         _shard(module, network, precision, ignored)
         if not team.is_first():
             module.to_empty(device=team.device())
-        for shards, whole in zip(network.parameters(), weights, strict=True):
-            _deal(shards, whole)
+        from_first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(network, weights, options=from_first)
         buffers = team.broadcast([buffer.cpu() for buffer in network.buffers()] if team.is_first() else [])
         for buffer, value in zip(network.buffers(), buffers, strict=True):
-            buffer.copy_(value)
+            buffer.copy_(value)  # those that are in no state dict
         torch.set_rng_state(team.broadcast(torch.get_rng_state()))
-        self._unsharded = dict(zip(network.parameters(), self._twin.parameters(), strict=True))
-
-    def scatter(self, checkpoint: dict[str, Any], weights: dict[str, Any], order: Sequence[nn.Parameter]) -> None:
-        """Reduces a single process's checkpoint to this one's shards; `weights` is the module's current state dict."""
-        found = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: _share(value, weights[name]) for name, value in found.items()}
-        [optimiser] = checkpoint["optimizer_states"]
-        optimiser["state"] = {
-            at: {name: _share(value, order[at]) if name != "step" else value for name, value in moments.items()}
-            for at, moments in optimiser["state"].items()
-        }
 
     def whole(self) -> nn.Module:
         """The original network with its trained weights in the first process; without weights in the others."""
-        filled = {}
-        for shards, empty in self._unsharded.items():
-            value = _full(shards, empty.shape)
-            filled[id(empty)] = empty if value is None else nn.Parameter(value, empty.requires_grad)
-        for part in self._twin.modules():
-            for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
-                setattr(part, name, filled[id(parameter)])
+        in_first = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(self._network, options=in_first)
+        if team.is_first():
+            shaped = {name: weights[name].view(empty.shape) for name, empty in self._twin.state_dict().items()}
+            self._twin.load_state_dict(shaped, assign=True)
+            for part in self._twin.modules():
+                if isinstance(part, PreTrainedModel):
+                    part.tie_weights()  # assigned one by one
         return self._twin
 
 
@@ -100,22 +89,17 @@ def _without_weights(network: nn.Module) -> nn.Module:
 
 def _make_shardable(network: nn.Module) -> set[nn.Parameter]:
     """Replaces the parameters that FSDP2 does not support: scalars get a dimension, and those without elements (of a
-    shared expert of width 0), which it must ignore and are returned, have no gradient."""
+    shared expert of width 0), which it must ignore and are returned, are not trained."""
     ignored = set()
     for part in network.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if parameter.ndim == 0:
                 setattr(part, name, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
             elif not parameter.numel():
-                empty = nn.Parameter(torch.empty_like(parameter, device=team.device()), parameter.requires_grad)
-                empty.register_post_accumulate_grad_hook(_drop_gradient)
+                empty = nn.Parameter(torch.empty_like(parameter, device=team.device()), requires_grad=False)
                 setattr(part, name, empty)
                 ignored.add(empty)
     return ignored
-
-
-def _drop_gradient(parameter: torch.Tensor) -> None:
-    parameter.grad = None
 
 
 def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[nn.Parameter]) -> None:
@@ -130,26 +114,3 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
             fully_shard(part, mesh=mesh, mp_policy=policy)
     for part in (*layers(network), module):
         fully_shard(part, mesh=mesh, ignored_params=ignored)
-
-
-@torch.no_grad()
-def _deal(shards: torch.Tensor, whole: torch.Tensor) -> None:
-    """Fills each process's shards of a parameter with the first process's value."""
-    if isinstance(shards, DTensor):
-        device = shards.to_local().device
-        whole = whole.to(device) if team.is_first() else torch.empty_like(whole, device=device)
-        shards.to_local().copy_(distribute_tensor(whole, shards.device_mesh, shards.placements).to_local())
-
-
-def _full(value: Any, shape: torch.Size) -> Any:
-    """A DTensor unsharded into the first process's memory (None in the others); other values unchanged."""
-    if not isinstance(value, DTensor):
-        return value
-    full = value.full_tensor().detach()
-    return full.reshape(shape).cpu() if team.is_first() else None
-
-
-def _share(value: torch.Tensor, like: Any) -> torch.Tensor:
-    if not isinstance(like, DTensor):
-        return value
-    return distribute_tensor(value.reshape(like.shape), like.device_mesh, like.placements, src_data_rank=None)

@@ -89,7 +89,7 @@ def test_the_last_checkpoint_is_taken_at_the_killed_step(
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(Killed):
         run_stage(decoder_stage, tmp_path, {}, squares, kill_at(4))
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(tmp_path / "last.ckpt" / "rest.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3  # step 4 was reported, and the run killed, before its checkpoint
     seen: list[int] = []
     run_stage(decoder_stage, tmp_path, {}, squares, lambda progress: seen.append(progress.step))
@@ -328,11 +328,12 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
     with pytest.raises(Killed):
         run_stage(decoder_stage, tmp_path, {}, squares, kill_at(5))
     for name in damaged:
-        data = (tmp_path / name).read_bytes()
+        shards = tmp_path / name / "shard-00001-model-00001-of-00001.safetensors"
+        data = shards.read_bytes()
         weights = len(data) // 2
         flipped = data[:weights] + bytes(byte ^ 1 for byte in data[weights : weights + 64]) + data[weights + 64 :]
         changed = {"cut": data[:weights], "empty": b"", "garbage": b"x" * len(data), "bits": flipped}
-        (tmp_path / name).write_bytes(changed[how])
+        shards.write_bytes(changed[how])
     seen: list[Progress] = []
     run_stage(decoder_stage, tmp_path, {}, squares, seen.append)
     note, first = seen[0].note, seen[1].step
