@@ -36,7 +36,7 @@ from benchmarks.setting import (
 from benchmarks.training import Update, with_training
 from mm1_lab.config import EvaluationStage, Hardware, MultimodalStage, Network, Scale, load_scale
 from mm1_lab.config.cost import flops_per_position
-from mm1_lab.data.batches import Batch, share_resources
+from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.data.world.words import WorldTokenizer
@@ -133,10 +133,9 @@ def measure(amounts: Amounts) -> list[Row]:
 
 def measure_case(case: Case, asked: bool) -> list[Row]:
     """The rows for training, and if `asked` for evaluation."""
-    data, scale = WideWorld(case.scale.vocabulary), case.scale
+    data = WideWorld(case.scale.vocabulary)
     evaluation = base_evaluation(case.amounts, data)
     stage = multimodal_stage(evaluation)
-    share_resources(scale.resources)
     with TemporaryDirectory() as folder:
         inputs = untrained_inputs(stage, data, Path(folder))
         documents = min(case.documents, key=partial(_padded_probe, case, stage, data))
@@ -220,7 +219,7 @@ def _our_step(case: Case, stage: MultimodalStage, inputs: dict[str, Path], data:
     # a report waits for the GPU; a checkpoint in so few steps would count for more than its share
     pace: dict[str, Any] = {"REPORT_SECONDS": 0.0, "CHECKPOINT_SECONDS": math.inf}
     with TemporaryDirectory() as folder, _freed(), patch.multiple("mm1_lab.train.recorder", **pace):
-        run_stage(short, Path(folder), inputs, data, note)
+        run_stage(short, Path(folder), inputs, data, note, case.scale.resources)
     (first, started), (last, ended) = marks[0], marks[-1]
     return (ended - started) / (last - first)
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from mm1_lab.config import DataIdentity, Resources
+from mm1_lab.config import DataIdentity
 from mm1_lab.data.types import Answer, Document, Picture, Pixels
 from tests.warm import STARTER, Command
 
@@ -183,15 +183,6 @@ def make_place(folder: Path) -> Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return make_place(tmp_path)
-
-
-@pytest.fixture
-def resources() -> Iterator[Callable[..., None]]:
-    """Sets the resources of this process until the test ends: `resources(workers=2)`."""
-    from mm1_lab.data.batches import share_resources
-
-    yield lambda **given: share_resources(Resources(**given))
-    share_resources(Resources())
 
 
 @pytest.fixture

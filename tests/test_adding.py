@@ -20,7 +20,7 @@ from analysis import paper
 from analysis.judging.lessons import PATH, known_lessons, load_lessons
 from analysis.redraw import draw
 from mm1_lab import cli, commands, options, pretrained
-from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage, load_sweep
+from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Resources, Stage, load_sweep
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.data.world import scene_questions
@@ -79,7 +79,9 @@ def build_halved(stage: Halved, tokenizer: Tokenizer) -> PreTrainedModel:
     return build(stage.whole, tokenizer)
 
 
-def halve(stage: Halved, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
+def halve(
+    stage: Halved, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
+) -> None:
     network = build_halved(stage, data.tokenizer)
     load_weights(network, inputs["whole"])
     for parameter in network.parameters():

@@ -1,8 +1,8 @@
 """What a stage requires, reckoned from shapes before it runs: FLOPs of each part, and bytes.
 
 FLOPs are those of matrix products, including attention over the whole row (as in PaLM's model FLOPs utilisation);
-recomputed activations are not counted again. Each kind of stage combines these functions in its method `cost`; how many
-GPUs that takes is in mm1_lab/orchestrate/planning/capacity.py.
+recomputed activations are not counted again. Each kind of stage combines these functions in its method `cost`; what a
+GPU then holds is in mm1_lab/orchestrate/planning/capacity.py.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,26 +54,23 @@ class Cost:
     state: float
     """Bytes of all weights and, in training, of gradients and optimiser moments."""
     activations: float
-    """Bytes kept for the backward pass per row (for an encoder: per image), logits included."""
-    layer: float
-    """Bytes of the largest layer's weights in the compute precision; sharded training gathers a layer at a time."""
+    """Bytes kept for the backward pass per row (for an encoder: per image), without logits."""
+    logits: float = 0.0
+    """Bytes that all logits of a row would take; of a GPU's rows at most `LOGIT_BYTES` exist at a time."""
+    gathered: float = 0.0
+    """Bytes that each of several GPUs gathers at a time: see `gathered_bytes`."""
     weights: float
     """Bytes of the finished stage on disk."""
     checkpoint: float
     """Bytes of its checkpoint on disk."""
     rows: int
-    """Rows (for an encoder: images) per batch."""
-    micro_batch: int | None = None
-    """Rows that a GPU computes at a time; 0: all of its rows. None: the stage's batches cannot be divided."""
+    """Rows (for an encoder: images) of the largest batch."""
+    divisible: bool = False
+    """Whether a GPU can compute its rows a few at a time."""
     copies: float = 0.0
-    """Bytes of `state` that each GPU of a group holds in full: half-precision weights kept for the backward pass."""
+    """Bytes of `state` that each of several GPUs holds in full: half-precision weights kept for the backward pass."""
     whole: bool = False
-    """Whether each GPU of a group holds everything, as in an evaluation."""
-
-    def rows_at_once(self, gpus: int) -> int:
-        """Rows that a GPU computes at a time if the batch is split over this many."""
-        own = -(-self.rows // gpus)
-        return min(own, self.micro_batch) if self.micro_batch else own
+    """Whether each of several GPUs holds everything, as in an evaluation."""
 
     @property
     def flops(self) -> float:
@@ -143,11 +140,18 @@ def active_parameters(total: int, size: Size) -> int:
     return total - size.parameters().total + size.parameters().active
 
 
-def layer_bytes(size: Size, itemsize: int) -> float:
-    """Bytes of the largest layer's weights: experts in the compute precision, the rest in fp32 plus any copy."""
+def gathered_bytes(size: Size, itemsize: int) -> float:
+    """Bytes that a GPU gathers of a sharded network at a time, most in the backward pass: the weights of the current
+    layer and of the next, the current layer's gradients, and their fp32 copy, which is reduced over all GPUs.
+
+    Dense weights are gathered in fp32 and copied to half precision; experts in the compute precision, and those of one
+    layer at a time, as they are gathered apart from the dense weights and alternate with them.
+    """
     dense = size.parameters().dense / size.layers
-    extra = size.parameters().total - size.parameters().dense
-    return (4 + itemsize % 4) * dense + itemsize * extra / max(1, size.layers // size.experts_every)
+    experts = (size.parameters().total - size.parameters().dense) / max(1, size.layers // size.experts_every)
+    weights = 2 * (4 + itemsize % 4) * dense + itemsize * experts
+    gradients = 4 * dense + itemsize * experts
+    return weights + gradients + 4 * (dense + experts)
 
 
 def training_cost(
@@ -158,9 +162,10 @@ def training_cost(
     active: int,
     itemsize: int,
     rows: int,
-    micro_batch: int | None = None,
+    divisible: bool = False,
     activations: float = 0.0,
-    layer: float = 0.0,
+    logits: float = 0.0,
+    gathered: float = 0.0,
     checkpointing: bool = False,
     per_trained: float = 16.0,
 ) -> Cost:
@@ -175,10 +180,11 @@ def training_cost(
         active=active,
         state=per_trained * trained + 4.0 * (total - trained) + copies,
         activations=activations,
-        layer=layer,
+        logits=logits,
+        gathered=gathered,
         weights=4.0 * total,
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
-        micro_batch=micro_batch,
+        divisible=divisible,
         copies=0.0 if checkpointing else copies,
     )

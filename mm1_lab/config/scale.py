@@ -146,11 +146,13 @@ class Resources(Config):
 
 
 class Hardware(Config):
-    """GPUs for which a plan estimates the cost; not part of any identity."""
+    """GPUs that a plan reckons with, and for whose memory `run` divides batches; not part of any identity."""
 
     gpu: Literal["a100", "h100", "h200", "b200"]
     count: int = Field(1, gt=0, le=1_000_000)
     """Number of GPUs."""
+    memory: float | None = Field(None, gt=0, le=10_000)
+    """Gigabytes per GPU. Default: those of the named one."""
     mfu: float = Field(0.4, gt=0, le=1)
     """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach."""
 
@@ -160,9 +162,10 @@ class Hardware(Config):
         return {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}[self.gpu]
 
     @property
-    def memory(self) -> float:
-        """Bytes per GPU."""
-        return {"a100": 80e9, "h100": 80e9, "h200": 141e9, "b200": 180e9}[self.gpu]
+    def memory_bytes(self) -> float:
+        """Memory of each GPU in bytes."""
+        gigabytes = {"a100": 80, "h100": 80, "h200": 141, "b200": 180}
+        return 1e9 * (self.memory or gigabytes[self.gpu])
 
 
 class Scale(Config):

@@ -185,25 +185,21 @@ class ConversationBatches:
         return make_batch(rows[own], names, self.side, self.blind, self.views, by_document=True)
 
 
-_resources = Resources()
-
-
-def share_resources(resources: Resources) -> None:
-    """Sets the number of data loader workers and the size of micro-batches for all that this process loads."""
-    global _resources
-    _resources = resources
-
-
-def micro_batches(batch: Any) -> list[Any]:
-    """The parts in which a step's `batch` is computed, equally many in each process of a team (gradient accumulation).
+def micro_batches(batch: Any, most: int) -> list[Any]:
+    """The parts in which a step's `batch` is computed (gradient accumulation), of at most `most` rows (0: all); equally
+    many in each process of a team.
 
     Pairs and images of an encoder's pre-training stay together: a contrastive loss compares all of them.
     """
-    if not _resources.micro_batch or not isinstance(batch, Batch):
+    if not most or not isinstance(batch, Batch):
         return [batch]
     rows = len(batch.tokens)
-    most, fewest = team.maximum(rows), -team.maximum(-rows)
-    return batch.split(min(-(-most // _resources.micro_batch), fewest))
+    largest, fewest = team.maximum(rows), -team.maximum(-rows)
+    return batch.split(min(-(-largest // most), fewest))
+
+
+ALONE = Resources()
+"""The training process loads the batches itself, and computes all rows of a step at once."""
 
 
 class DataModule(pl.LightningDataModule):
@@ -213,15 +209,16 @@ class DataModule(pl.LightningDataModule):
     TooManyBrokenPictures while serving batches.
     """
 
-    def __init__(self, batch: Callable[[int], TensorBatch], steps: int) -> None:
+    def __init__(self, batch: Callable[[int], TensorBatch], steps: int, resources: Resources = ALONE) -> None:
         super().__init__()
         self.batch = batch
         self.steps = steps
+        self.resources = resources
         self.step = 0
         self._broken = BrokenPictures()
 
     def train_dataloader(self) -> DataLoader[TensorBatch]:
-        workers = _resources.workers
+        workers = self.resources.workers
         if workers:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
         return DataLoader(
@@ -229,7 +226,7 @@ class DataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=_Steps(self.step, self.steps),
             num_workers=workers,
-            prefetch_factor=_resources.prefetch if workers else None,
+            prefetch_factor=self.resources.prefetch if workers else None,
             multiprocessing_context="fork" if workers else None,  # workers share the sources opened here
             pin_memory=torch.cuda.is_available(),
         )

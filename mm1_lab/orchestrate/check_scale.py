@@ -14,6 +14,7 @@ from mm1_lab.config import PretrainedModel, RequestError, Stage
 from mm1_lab.files import locked, write_csv, write_text
 from mm1_lab.formatting import counted, duration, text_table
 from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.planning.estimate import rows_at_a_time
 from mm1_lab.orchestrate.planning.plan import Plan, find_missing, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import work_through
@@ -114,7 +115,7 @@ def _compute(stages: Sequence[Stage], request: Request, executor: Executor) -> N
     kinds = Counter(stage.KIND for task in plan.tasks.values() for stage in task.stages)
     print(f"trained first: {', '.join(counted(count, kind) for kind, count in kinds.items())}", flush=True)
     with executor:
-        result = work_through(plan, request, executor)
+        result = work_through(plan, request, executor, rows_at_a_time(plan, request))
     for key, outcome in result.failed.items():
         log = ledger.failure_file(key, "log")
         raise RequestError(f"{plan.tasks[key].label} {outcome.kind}: {outcome.reason} ({log})")

@@ -4,65 +4,104 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from dataclasses import dataclass
 from textwrap import wrap
 
-from mm1_lab.config import Cost, Hardware, RequestError, Scale, Trial
+from mm1_lab.config import Scale, Stage, Trial
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.lr_search import growth_text
-from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, group_of, machine_slots, workers_needed
-from mm1_lab.orchestrate.planning.cost import Speeds, measured_speeds
-from mm1_lab.orchestrate.planning.estimate import plan_costs
+from mm1_lab.orchestrate.planning.capacity import cannot_be_sharded, machine_slots
+from mm1_lab.orchestrate.planning.cost import measured_speeds
+from mm1_lab.orchestrate.planning.estimate import Estimate, estimate_stages
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
-from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, wall_seconds
+from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths, wall_seconds
 from mm1_lab.orchestrate.planning.reasons import known_stages, why_it_does_not_run, why_it_runs
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 
 STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
-_kind = attrgetter("stage.KIND")
-Costs = Mapping[str, Cost]
-"""Costs of stages, by fingerprint."""
+
+LEGEND = (
+    "All of it is computed from shapes, nothing measured. FLOPs: matrix products, including attention over whole rows.",
+    "parameters: including embeddings. active: parameters used per token. memory: weights, gradients and moments.",
+    "activations: per row, for an encoder per image, for an evaluation per batch. disk: weights of finished stages.",
+    "Image positions follow the scale's images_per_row; a conversation in `sft` counts as a picture and 48 tokens (the",
+    "world's: 22.5).",
+)
+GPU_LEGEND = (
+    "GPUs: the scale's `workers`. rows: computed at a time by each. per GPU: its share of the memory, activations of",
+    "these rows, at most 2 GB of logits and, on several GPUs, two gathered layers and the gradients of one.",
+)
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the missing stages cost, by fingerprint."""
+
+    estimates: Mapping[str, Estimate]
+    seconds: Mapping[str, float | None]
+    """On this machine's processors; None where nothing comparable was measured. Empty if the scale names GPUs."""
+
+    def __contains__(self, planned: PlannedStage) -> bool:
+        return planned.fingerprint in self.estimates
 
 
 def plan_text(requests: Sequence[Request], every_stage: bool = False) -> str:
     """A text that says what would run, why, and what it would cost. All requests share scale, data and folders.
 
     It has a row per kind of stage and reason, or per stage with `every_stage`; stages shared by requests count once.
-    Raises RequestError for a stage that cannot be built, or that the scale's hardware cannot hold.
+    Raises RequestError for a stage that cannot be built, or that does not fit the scale's hardware.
     """
     first = requests[0]
-    ledger, hardware = first.ledger, first.scale.hardware
-    variants = [request.variant for request in requests]
-    asked = [(variant, trial) for variant, request in zip(variants, requests, strict=True) for trial in request.trials]
+    scale, ledger = first.scale, first.ledger
+    asked = [(request.variant, trial) for request in requests for trial in request.trials]
     plan = make_plan((trial for _, trial in asked), ledger, first.weights)
     check_feasible(plan)
     check_named_prompts(plan, first)
-    notes = [check_world_prompts(plan, first), *(check_claims(plan, request) for request in requests)]
-    missing = [planned for planned in plan.stages.values() if planned.state in ("run", "wait")]
-    costs, speeds = (plan_costs(plan, first), measured_speeds(ledger)) if missing else ({}, Speeds())
-    expected = {one.fingerprint: speeds.seconds(one.stage) for one in sorted(missing, key=_kind)}
-    title = ", ".join(variants)
+    notes = [check_world_prompts(plan, first)]
+    notes += [check_claims(plan, request) for request in requests]
+    missing = [planned for planned in _by_kind(plan) if planned.state in ("run", "wait")]
+    expected = _expected(plan, missing, first)
+
+    title = ", ".join(request.variant for request in requests)
     counts = f"{counted(len(asked), 'trial')}, {counted(len(missing), 'stage')} to run"
     lines = [f"{title} at {first.scale_name}: {counts}", ""]
-    for note in filter(None, notes):
-        lines += [note, ""]
+    for note in notes:
+        if note:
+            lines += [note, ""]
     if every_stage:
-        lines += [*_every_stage(plan, asked, costs, expected, hardware, ledger), ""]
+        lines += [*_trials(plan, asked), "", *_every_stage(plan, expected, scale, ledger), ""]
     else:
-        lines += [*_arms(plan, asked), "", *_kinds(plan, costs, expected, hardware, ledger), ""]
+        lines += [*_arms(plan, asked), "", *_kinds(plan, expected, scale, ledger), ""]
     if not missing:
         return "\n".join([*lines, "Nothing to run."])
     if every_stage:
-        lines += [*text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), _parts(missing, costs)), ""]
-    own = [costs[planned.fingerprint] for planned in missing]
-    weights, largest = sum(cost.weights for cost in own), max(cost.checkpoint for cost in own)
-    time = "" if hardware else f", {_all_time(plan, expected, machine_slots(first.scale))}"
-    lines.append(f"In total {short(sum(cost.flops for cost in own))} FLOPs, {short(weights, 'B')} of weights{time}.")
-    lines.append(f"The largest checkpoint while training: {short(largest, 'B')}.")
+        lines += [*_parts(missing, expected), ""]
+    lines += _totals(plan, expected, scale)
     lines += [growth_text(request.sweep.search) for request in requests if request.sweep.search][:1]
-    legend = LEGEND if every_stage else ("To list every stage and the FLOPs of its parts, add --stages.",)
-    return "\n".join([*lines, *(_gpu_lines(missing, costs, first.scale, hardware) if hardware else ()), *legend])
+    if scale.hardware:
+        lines += _gpu_lines(plan, missing, expected, scale)
+    if not every_stage:
+        lines.append("To list every stage and the FLOPs of its parts, add --stages.")
+    elif scale.hardware:
+        lines += [*LEGEND, *GPU_LEGEND]
+    else:
+        lines += LEGEND
+    return "\n".join(lines)
+
+
+def _by_kind(plan: Plan) -> list[PlannedStage]:
+    return sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND)
+
+
+def _expected(plan: Plan, missing: Sequence[PlannedStage], request: Request) -> _Expected:
+    if not missing:
+        return _Expected({}, {})
+    estimates = estimate_stages(plan, request)
+    if request.scale.hardware:
+        return _Expected(estimates, {})
+    speeds = measured_speeds(request.ledger)
+    return _Expected(estimates, {one.fingerprint: speeds.seconds(one.stage) for one in missing})
 
 
 def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
@@ -76,7 +115,8 @@ def _arms(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> Iterator[str]:
         for arm, seeds in of_arms.items():
             alike[f"{'seed' if len(seeds) == 1 else 'seeds'} {in_runs(seeds)}"].append(arm)
         text = "; ".join(f"{', '.join(names)} ({seeds})" for seeds, names in alike.items())
-        yield from wrap(f"{variant + ', ' if several else ''}{state}: {text}", 78, subsequent_indent="  ")
+        start = f"{variant}, {state}" if several else state
+        yield from wrap(f"{start}: {text}", 78, subsequent_indent="  ")
 
 
 def in_runs(numbers: Iterable[int]) -> str:
@@ -90,172 +130,174 @@ def in_runs(numbers: Iterable[int]) -> str:
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
-def _kinds(
-    plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
-) -> list[str]:
-    """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
-    known = list(known_stages(ledger)) if expected else []
-    alike: dict[tuple[str, ...], list[PlannedStage]] = defaultdict(list)
-    for planned in sorted(plan.stages.values(), key=_kind):
-        if planned.state == "wait":
-            why = "waits for " + " and ".join(
-                needed.KIND for needed in planned.stage.inputs.values() if needed.fingerprint in expected
-            )
-        else:
-            why = why_it_runs(planned, known) if planned.state == "run" else planned.why
-        alike[planned.stage.KIND, STATES[planned.state], why].append(planned)
-    rows = []
-    for (kind, state, why), stages in alike.items():
-        keys = [planned.fingerprint for planned in stages if planned.fingerprint in expected]
-        row = [kind, state, str(len(stages))]
-        if keys:
-            own = [costs[key] for key in keys]
-            sizes = sorted({cost.parameters for cost in own})
-            row += ["–".join(map(short, dict.fromkeys((sizes[0], sizes[-1])))), short(sum(cost.flops for cost in own))]
-            row += [short(max(cost.state for cost in own), "B"), short(sum(cost.weights for cost in own), "B")]
-            if hardware:
-                row += [_group(own, hardware)]
-                row += [short(sum(_gpu_hours(cost, hardware) for cost in own))]
-            else:
-                seconds = [one for key in keys if (one := expected[key]) is not None]
-                row += [duration(sum(seconds)) if len(seconds) == len(keys) else "unknown"]
-        else:
-            row += [""] * (6 if hardware else 5)
-        rows.append([*row, why])
-    time = ("group", f"{hardware.gpu}-hours") if hardware else ("time",)
-    return text_table(("stage", "state", "count", "parameters", "FLOPs", "memory", "disk", *time, "why"), rows)
-
-
-def _every_stage(
-    plan: Plan,
-    asked: Sequence[tuple[str, Trial]],
-    costs: Costs,
-    expected: Mapping[str, float | None],
-    hardware: Hardware | None,
-    ledger: Ledger,
-) -> list[str]:
-    """A row per trial and a row per stage, with fingerprints."""
-    trials = [(variant, trial.arm, trial.seed, trial.fingerprint, _state(plan, trial)) for variant, trial in asked]
-    columns, start = ("sweep", "arm", "seed", "fingerprint", "state"), 0 if len({row[0] for row in trials}) > 1 else 1
-    with_gpus = ("group", "per GPU", f"{hardware.gpu}-hours") if hardware else ()
-    heading = ("stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations",
-               "disk", "checkpoint", *with_gpus, "time")  # fmt: skip
-    return [
-        *text_table(columns[start:], (row[start:] for row in trials)),
-        "",
-        *text_table(heading, _stage_rows(plan, costs, expected, hardware, ledger)),
-    ]
-
-
 def _state(plan: Plan, trial: Trial) -> str:
     state = plan.stages[trial.fingerprint].state
     return state if state in ("done", "diverged") else "to run"
 
 
-def _stage_rows(
-    plan: Plan, costs: Costs, expected: Mapping[str, float | None], hardware: Hardware | None, ledger: Ledger
-) -> Iterator[list[object]]:
-    """A row per stage; `costs` and `expected` (seconds) cover the missing stages."""
-    known = list(known_stages(ledger)) if expected else []
-    for planned in sorted(plan.stages.values(), key=_kind):
-        key = planned.fingerprint
-        row = [planned.stage.KIND, key, planned.stage.seed, STATES[planned.state]]
-        if key in expected:
-            seconds = expected[key]
-            time = "unknown" if seconds is None else duration(seconds)
-            yield [*row, why_it_runs(planned, known), *_cost_columns(costs[key], hardware), time]
+def _kinds(plan: Plan, expected: _Expected, scale: Scale, ledger: Ledger) -> list[str]:
+    """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
+    heading = ["stage", "state", "count", "parameters", "FLOPs", "memory", "disk"]
+    heading += _gpu_heading(scale) or ["time"]
+    known = list(known_stages(ledger)) if expected.estimates else []
+    alike: dict[tuple[str, str, str], list[PlannedStage]] = defaultdict(list)
+    for planned in _by_kind(plan):
+        why = planned.why
+        if planned.state == "wait":
+            kinds = [
+                needed.KIND for needed in planned.stage.inputs.values() if needed.fingerprint in expected.estimates
+            ]
+            why = f"waits for {' and '.join(kinds)}"
+        elif planned.state == "run":
+            why = why_it_runs(planned, known)
+        alike[planned.stage.KIND, STATES[planned.state], why].append(planned)
+    rows = []
+    for (kind, state, why), stages in alike.items():
+        missing = [planned for planned in stages if planned in expected]
+        row = [kind, state, str(len(stages))]
+        if missing:
+            row += _sums(missing, expected, scale)
+        row += [""] * (len(heading) - len(row))
+        rows.append([*row, why])
+    return text_table([*heading, "why"], rows)
+
+
+def _sums(missing: Sequence[PlannedStage], expected: _Expected, scale: Scale) -> list[str]:
+    """From `parameters` to `time`."""
+    estimates = [expected.estimates[planned.fingerprint] for planned in missing]
+    costs = [one.cost for one in estimates]
+    sizes = [cost.parameters for cost in costs]
+    columns = [
+        short(min(sizes)) if min(sizes) == max(sizes) else f"{short(min(sizes))}–{short(max(sizes))}",
+        short(sum(cost.flops for cost in costs)),
+        short(max(cost.state for cost in costs), "B"),
+        short(sum(cost.weights for cost in costs), "B"),
+    ]
+    if scale.hardware:
+        fullest = max(estimates, key=lambda one: one.share.held if one.share else 0.0)
+        return columns + _gpu_columns(fullest) + [short(sum(_gpu_hours(one, scale) for one in estimates))]
+    seconds = [expected.seconds[planned.fingerprint] for planned in missing]
+    return [*columns, "unknown" if None in seconds else duration(sum(filter(None, seconds)))]
+
+
+def _gpu_heading(scale: Scale) -> list[str]:
+    return ["GPUs", "rows", "per GPU", f"{scale.hardware.gpu}-hours"] if scale.hardware else []
+
+
+def _gpu_columns(estimate: Estimate) -> list[str]:
+    assert estimate.share
+    share = estimate.share
+    rows = "" if estimate.cost.whole else str(share.rows)
+    return [str(share.gpus), rows, short(share.held, "B")]
+
+
+def _gpu_hours(estimate: Estimate, scale: Scale) -> float:
+    assert scale.hardware
+    return estimate.cost.flops / (scale.hardware.peak * scale.hardware.mfu) / 3600
+
+
+def _trials(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> list[str]:
+    """A row per trial, with the sweep's name if there are several."""
+    heading = ["sweep", "arm", "seed", "fingerprint", "state"]
+    rows = [[variant, trial.arm, trial.seed, trial.fingerprint, _state(plan, trial)] for variant, trial in asked]
+    if len({variant for variant, _ in asked}) == 1:
+        return text_table(heading[1:], [row[1:] for row in rows])
+    return text_table(heading, rows)
+
+
+def _every_stage(plan: Plan, expected: _Expected, scale: Scale, ledger: Ledger) -> list[str]:
+    """A row per stage, with fingerprints."""
+    heading = ["stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations"]
+    heading += ["disk", "checkpoint", *(_gpu_heading(scale) or ["time"])]
+    known = list(known_stages(ledger)) if expected.estimates else []
+    rows = []
+    for planned in _by_kind(plan):
+        row: list[object] = [planned.stage.KIND, planned.fingerprint, planned.stage.seed, STATES[planned.state]]
+        if planned in expected:
+            row += [why_it_runs(planned, known), *_cost_columns(planned, expected, scale)]
         else:
-            yield [*row, why_it_does_not_run(planned, ledger), *[""] * (11 if hardware else 8)]
+            row.append(why_it_does_not_run(planned, ledger))
+            row += [""] * (len(heading) - len(row))
+        rows.append(row)
+    return text_table(heading, rows)
 
 
-def _all_time(plan: Plan, expected: Mapping[str, float | None], slots: int) -> str:
-    seconds = wall_seconds(plan.tasks, lambda stage: expected[stage.fingerprint] or 0.0, slots)
-    time = f"about {duration(seconds)} with {slots} at a time"
-    unknown = sorted({plan.stages[key].stage.KIND for key, known in expected.items() if known is None})
-    return time if not unknown else f"{time}, excluding {', '.join(unknown)}, which was never measured at such a size"
-
-
-def _gpu_lines(missing: Iterable[PlannedStage], costs: Costs, scale: Scale, hardware: Hardware) -> Iterator[str]:
-    """GPU-hours of the missing stages on the scale's hardware, and a hint if the scale must assign more workers."""
-    missing = list(missing)
-    hours: dict[str, float] = defaultdict(float)
-    workers: dict[str, int] = {}
-    too_large: dict[int, str] = {}
-    for planned in missing:
-        cost, stage = costs[planned.fingerprint], planned.stage
-        hours[stage.KIND] += _gpu_hours(cost, hardware)
-        if cost.whole:
-            if group_of(cost, hardware) is None:
-                rest = f"{short(cost.activations, 'B')} of keys, values and features"
-                sizes = f"{short(cost.state, 'B')} of weights, {rest}"
-                too_large[cost.parameters] = f"{short(cost.parameters)} parameters ({sizes})"
-        elif (needed := workers_needed(cost, hardware) or 1) > stage.workers(scale):
-            workers |= {name: max(needed, workers.get(name, 1)) for name in stage.size_names(scale)[-1:]}
-    kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
-    days = sum(hours.values()) / hardware.count / 24
-    yield (
-        f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in total "
-        f"{days:.3g} days on {hardware.count} (`hardware` in the scale)."
-    )
-    if any(cost.active < cost.parameters for cost in costs.values()):
-        yield "Mixtures of experts reach less in practice (--set hardware.mfu=0.25)."
-    if workers:
-        listed = ", ".join(f"{name}: {count}" for name, count in workers.items())
-        yield f"Stages that one GPU does not hold: set `workers: {{{listed}}}` in the scale, or more."
-        yield from _refusals(missing, scale.model_copy(update={"workers": scale.workers | workers}))
-    if too_large:
-        yield f"An evaluation is not sharded; one {hardware.gpu} does not hold, at this evaluate.batch_size:"
-        yield from (f"  {text}" for _, text in sorted(too_large.items()))
-
-
-def _refusals(missing: Iterable[PlannedStage], scale: Scale) -> Iterator[str]:
-    """Why stages cannot be trained with the workers of `scale`; each reason once."""
-    reasons = set()
-    for planned in missing:
-        try:
-            planned.stage.workers(scale)
-        except RequestError as error:
-            reasons.add(str(error).removeprefix("workers: "))
-    yield from (f"With these, {reason}." for reason in sorted(reasons))
-
-
-LEGEND = (
-    "All of it is computed from shapes, nothing measured. FLOPs: matrix products, including attention over whole rows.",
-    "parameters: including embeddings. active: parameters used per token. memory: weights, gradients and moments.",
-    "activations: per row, for an encoder per image, for an evaluation per batch. disk: weights of finished stages.",
-    "group: the fewest GPUs that hold a stage if its batch is split over all of `hardware`. Image positions follow the",
-    "scale's images_per_row; a conversation in `sft` counts as a picture and 48 tokens (the world's: 22.5).",
-)
-
-
-def _cost_columns(cost: Cost, hardware: Hardware | None) -> list[str]:
+def _cost_columns(planned: PlannedStage, expected: _Expected, scale: Scale) -> list[str]:
+    """From `parameters` to `time`."""
+    estimate = expected.estimates[planned.fingerprint]
+    cost = estimate.cost
     columns = [short(cost.parameters), short(cost.active), short(cost.flops)]
     columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights, cost.checkpoint)]
-    if hardware:
-        held = bytes_per_gpu(cost, hardware)
-        columns += [_group([cost], hardware), "" if held is None else short(held, "B")]
-        columns += [short(_gpu_hours(cost, hardware))]
-    return columns
+    if scale.hardware:
+        return [*columns, *_gpu_columns(estimate), short(_gpu_hours(estimate, scale))]
+    seconds = expected.seconds[planned.fingerprint]
+    return [*columns, "unknown" if seconds is None else duration(seconds)]
 
 
-def _group(costs: Iterable[Cost], hardware: Hardware) -> str:
-    """The largest of their groups; `none` if one of them has none."""
-    groups = [group_of(cost, hardware) for cost in costs]
-    known = [group for group in groups if group]
-    return "none" if len(known) < len(groups) else str(max(known))
-
-
-def _gpu_hours(cost: Cost, hardware: Hardware) -> float:
-    return cost.flops / (hardware.peak * hardware.mfu) / 3600
-
-
-def _parts(missing: Iterable[PlannedStage], costs: Costs) -> Iterator[tuple[str, ...]]:
-    """Rows with the work of each part of a stage; stages of equal cost are listed once."""
+def _parts(missing: Iterable[PlannedStage], expected: _Expected) -> list[str]:
+    """A row for the work of each part of a stage; stages of equal cost are listed once."""
+    rows = []
     seen = set()
-    for planned in sorted(missing, key=_kind):
-        cost = costs[planned.fingerprint]
-        if (key := (planned.stage.KIND, cost)) in seen:
+    for planned in missing:
+        kind, cost = planned.stage.KIND, expected.estimates[planned.fingerprint].cost
+        if (kind, cost) in seen:
             continue
-        seen.add(key)
+        seen.add((kind, cost))
         for part in cost.parts:
-            yield planned.fingerprint, planned.stage.KIND, part.name, short(part.positions), short(part.flops)
+            rows.append((planned.fingerprint, kind, part.name, short(part.positions), short(part.flops)))
+    return text_table(("fingerprint", "stage", "part", "positions", "FLOPs"), rows)
+
+
+def _totals(plan: Plan, expected: _Expected, scale: Scale) -> Iterator[str]:
+    costs = [one.cost for one in expected.estimates.values()]
+    flops, weights = sum(cost.flops for cost in costs), sum(cost.weights for cost in costs)
+    total = f"{short(flops)} FLOPs, {short(weights, 'B')} of weights"
+    if not scale.hardware:
+        slots = machine_slots(scale)
+        seconds = wall_seconds(plan.tasks, lambda stage: expected.seconds[stage.fingerprint] or 0.0, slots)
+        total += f", about {duration(seconds)} with {slots} at a time"
+        unknown = {plan.stages[key].stage.KIND for key, known in expected.seconds.items() if known is None}
+        if unknown:
+            total += f", excluding {', '.join(sorted(unknown))}, which was never measured at such a size"
+    yield f"In total {total}."
+    yield f"The largest checkpoint while training: {short(max(cost.checkpoint for cost in costs), 'B')}."
+
+
+def _gpu_lines(plan: Plan, missing: Iterable[PlannedStage], expected: _Expected, scale: Scale) -> Iterator[str]:
+    """GPU hours and days on the scale's hardware, and what `run` would refuse."""
+    hardware = scale.hardware
+    assert hardware
+    hours: dict[str, float] = defaultdict(float)
+    too_large: dict[int, str] = {}
+    not_sharded = set()
+    for planned in missing:
+        estimate, stage = expected.estimates[planned.fingerprint], planned.stage
+        cost = estimate.cost
+        hours[stage.KIND] += _gpu_hours(estimate, scale)
+        if cost.whole and estimate.share and not estimate.share.fits:
+            rest = f"{short(cost.activations, 'B')} of keys, values and features"
+            sizes = f"{short(cost.state, 'B')} of weights, {rest}"
+            too_large[cost.parameters] = f"  {short(cost.parameters)} parameters ({sizes})"
+        if reason := cannot_be_sharded(stage, scale):
+            not_sharded.add(reason)
+
+    def own_hours(stage: Stage) -> float:
+        estimate = expected.estimates[stage.fingerprint]
+        return _gpu_hours(estimate, scale) / stage.workers(scale)
+
+    chain = max(path_lengths(plan.tasks, own_hours).values())
+    work = sum(hours.values()) / hardware.count
+    kinds = ", ".join(f"{kind} {short(value)}" for kind, value in hours.items())
+    if chain > work:
+        days = f"{chain / 24:.3g} days, as long as the longest chain of stages takes on its own GPUs"
+    else:
+        days = f"{work / 24:.3g} days on {hardware.count}"
+    yield f"{hardware.gpu}-hours at {hardware.mfu:.0%} of the peak: {kinds}; in total {days} (`hardware` in the scale)."
+    if any(one.cost.active < one.cost.parameters for one in expected.estimates.values()):
+        yield "Mixtures of experts reach less in practice (--set hardware.mfu=0.25)."
+    for reason in sorted(not_sharded):
+        yield f"`run` refuses sft on several workers: {reason}."
+    if too_large:
+        yield f"An evaluation is not sharded; one {hardware.gpu} does not hold, at this evaluate.batch_size:"
+        for _, text in sorted(too_large.items()):
+            yield text

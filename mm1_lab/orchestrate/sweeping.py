@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
@@ -15,6 +15,7 @@ from mm1_lab.orchestrate.execution.executor import Executor, run_plan
 from mm1_lab.orchestrate.execution.worker import WorkerContext, repository_commit
 from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import check_disk, measured_speeds
+from mm1_lab.orchestrate.planning.estimate import rows_at_a_time
 from mm1_lab.orchestrate.planning.feasible import check_claims, check_feasible, check_named_prompts, check_world_prompts
 from mm1_lab.orchestrate.planning.plan import Plan, Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -57,6 +58,7 @@ def forget_trials(trials: Iterable[Trial], ledger: Ledger) -> None:
 def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, WorkList | None]:
     """Runs the missing trials of the request; the work list is None if there were none."""
     plan = make_plan(request.trials, request.ledger, request.weights)
+    rows: Mapping[str, int] = {}
     if plan.tasks:
         missing = [stage for task in plan.tasks.values() for stage in task.stages]
         check_disk(missing, executor.at_once(request.scale), request.ledger.store)
@@ -68,6 +70,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         check_named_prompts(plan, request)
         executor.open(request.scale)  # so that its processes import libraries while this one builds networks
         check_feasible(plan)
+        rows = rows_at_a_time(plan, request)
         for note in filter(None, (check_world_prompts(plan, request), check_claims(plan, request))):
             print(note)
     trials = request.write_manifest()
@@ -79,7 +82,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
         recorder = MlflowRecorder(request.folder, request.ledger)
     try:
         if plan.tasks and recorder:
-            work_list = work_through(plan, request, executor, [recorder])
+            work_list = work_through(plan, request, executor, rows, [recorder])
         has_new_results = work_list is not None and _is_stale(request, trials)
         if stale_before or has_new_results:
             print("Drawing tables and figures …", flush=True)
@@ -93,13 +96,15 @@ def complete(request: Request, executor: Executor, draw: Draw) -> tuple[Plan, Wo
     return plan, work_list
 
 
-def work_through(plan: Plan, request: Request, executor: Executor, observers: Sequence[Observer] = ()) -> WorkList:
-    """Runs the plan's tasks and shows their progress."""
+def work_through(
+    plan: Plan, request: Request, executor: Executor, rows: Mapping[str, int], observers: Sequence[Observer] = ()
+) -> WorkList:
+    """Runs the plan's tasks and shows their progress. `rows` are those of `rows_at_a_time`."""
     ledger = request.ledger
     parts = ledger.parts.folder if ledger.parts else None
     data_path = request.data_path and request.data_path.absolute()
     context = WorkerContext(
-        ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer, repository_commit()
+        ledger.results, ledger.store, data_path, request.scale, parts, request.tokenizer, repository_commit(), rows
     )
 
     def headline_of(task: Task) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mm1_lab import team
-from mm1_lab.config import EncoderStage, Size
+from mm1_lab.config import EncoderStage, Resources, Size
 from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.pixels import NONE_ASKED, Decoded, held_out_pictures, image_tensor
 from mm1_lab.data.types import Data, Pixels, Tokenizer
@@ -141,7 +141,7 @@ def contrastive_loss(
 
 
 def train_contrastive(
-    stage: EncoderStage, folder: Path, start: Path | None, data: Data, report: Report
+    stage: EncoderStage, folder: Path, start: Path | None, data: Data, report: Report, resources: Resources
 ) -> tuple[Encoder, Recorder, dict[str, Any]]:
     """Trains the encoder; returns it with its losses and held-out retrieval accuracy.
 
@@ -161,7 +161,7 @@ def train_contrastive(
         images, captions, _, decoded = pairs(step)
         return pair_batch(images, captions, data.tokenizer, decoded)
 
-    recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report)
+    recorder, network = fit(stage, folder, network, network.loss, ["pairs"], batch, report, resources)
     text = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("encoder.")}
     save_file(text, folder / TEXT_TOWER)
     return network.encoder, recorder, {"retrieval": held_out_retrieval(network, data, stage.image_size)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, DecoderTraining
+from mm1_lab.config import DecoderStage, DecoderTraining, Resources
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits, Tokenizer
@@ -67,7 +67,9 @@ def build(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
     return build_decoder(stage.size, tokenizer.size, longest)
 
 
-def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
+def train_decoder(
+    stage: DecoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
+) -> None:
     """Pre-trains a decoder, upcycled from the dense one in `inputs["upcycled_from"]` if the stage has one."""
     seed_everything(stage)
     with team.only_in_first():
@@ -82,6 +84,6 @@ def train_decoder(stage: DecoderStage, folder: Path, inputs: Mapping[str, Path],
         return language_loss(decoder, states, batch, NAMES)
 
     batches = TextBatches(stage.training, data, stage.seed)
-    recorder, decoder = fit(stage, folder, decoder, objective, NAMES, batches, report)
+    recorder, decoder = fit(stage, folder, decoder, objective, NAMES, batches, report, resources)
     save_weights(decoder, folder, stage)
     write_summary(folder, stage, recorder, count_parameters(decoder), {})

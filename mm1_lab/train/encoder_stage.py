@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab import team
-from mm1_lab.config import EncoderStage
+from mm1_lab.config import EncoderStage, Resources
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import Encoder, build_encoder, count_parameters, save_weights
 from mm1_lab.train.contrastive import train_contrastive
@@ -16,14 +16,16 @@ from mm1_lab.train.reconstructive import train_reconstructive
 from mm1_lab.train.recorder import Recorder
 
 
-def train_encoder(stage: EncoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
+def train_encoder(
+    stage: EncoderStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
+) -> None:
     """Pre-trains an encoder, starting from `inputs["start"]` if there is one, and saves it without its text tower."""
     seed_everything(stage)
     more: dict[str, Any] = {}
     if stage.objective == "contrastive":
-        encoder, recorder, more = train_contrastive(stage, folder, inputs.get("start"), data, report)
+        encoder, recorder, more = train_contrastive(stage, folder, inputs.get("start"), data, report, resources)
     elif stage.objective == "reconstructive":
-        encoder, recorder = train_reconstructive(stage, folder, data, report)
+        encoder, recorder = train_reconstructive(stage, folder, data, report, resources)
     else:
         team.dismiss_others()
         encoder = build_encoder(stage.size, stage.patch, stage.image_size)

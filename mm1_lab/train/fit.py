@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, SftStage, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, Resources, SftStage, Stage
 from mm1_lab.data.batches import DataModule, TensorBatch
 from mm1_lab.train.checkpoints import ProcessStrategy, newest
 from mm1_lab.train.module import Objective, Training
@@ -45,6 +45,7 @@ def fit(
     names: Sequence[str],
     batch: Callable[[int], TensorBatch],
     report: Report,
+    resources: Resources,
     stop_after: int | None = None,
 ) -> tuple[Recorder, Any]:
     """Trains `network` on `batch(0)`, `batch(1)`, …; `names` are the rows of the objective's tally.
@@ -60,7 +61,7 @@ def fit(
     steps = stop_after or stage.training.steps
     checkpoint = newest(folder, stage, lambda note: report(Progress(0, steps, note=note)))
     recorder = Recorder(folder, names, steps, report)
-    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
+    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision, resources.micro_batch)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cuda" if team.device().type == "cuda" else "cpu",
@@ -79,7 +80,7 @@ def fit(
         )
         trainer.fit(
             module,
-            datamodule=DataModule(batch, steps),
+            datamodule=DataModule(batch, steps, resources),
             ckpt_path=checkpoint,
             weights_only=True,
         )

@@ -51,7 +51,13 @@ class Training(pl.LightningModule):
     losses: Losses
 
     def __init__(
-        self, network: nn.Module, objective: Objective, optimiser: Optimiser, fingerprint: str, precision: str
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimiser: Optimiser,
+        fingerprint: str,
+        precision: str,
+        micro_batch: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -59,6 +65,7 @@ class Training(pl.LightningModule):
         self._optimiser = optimiser
         self._fingerprint = fingerprint
         self._random: dict[str, torch.Tensor] = {}
+        self._micro_batch = micro_batch
         self._accumulates = False
         self._shards = ShardedNetwork(self, network, precision) if team.size() > 1 else None
         self._whole = [network]  # in a list, so that it is not registered as a submodule
@@ -76,7 +83,7 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         """The loss of the step's last micro-batch, after the backward passes of those before it."""
-        parts = micro_batches(batch)
+        parts = micro_batches(batch, self._micro_batch)
         self._accumulates = len(parts) > 1
         if self._accumulates:
             self.trainer.optimizers[0].zero_grad()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, SftStage
+from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, RequestError, Resources, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
 from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
 from mm1_lab.model import (
@@ -28,7 +28,7 @@ from mm1_lab.train.sharding import prepare
 
 
 def train_multimodal(
-    stage: MultimodalStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report
+    stage: MultimodalStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
 ) -> None:
     """Trains MM1 from the parts in `inputs["encoder"]` and `inputs["decoder"]`, or from pre-trained models."""
     seed_everything(stage)
@@ -40,13 +40,15 @@ def train_multimodal(
     if stage.shuffled:
         sources = {name: ShuffledImages(source) for name, source in sources.items()}
     batches = MixtureBatches.of(stage, sources, data.tokenizer)
-    recorder, model = train_mm1(stage, folder, model, batches, report)
+    recorder, model = train_mm1(stage, folder, model, batches, report, resources)
     rows = recorder.counts()
     epochs = {name: source.epochs(rows[name]) for name, source in sources.items()}
     write_summary(folder, stage, recorder, count_parameters(model), {"epochs": epochs})
 
 
-def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
+def train_sft(
+    stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report, resources: Resources
+) -> None:
     """Supervised fine-tuning on instructions (section 5) of the model in `inputs["model"]`, or of an exported model.
 
     Only answers and the end token after each count in the loss. Position embeddings are interpolated if the resolution
@@ -59,7 +61,7 @@ def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: D
         load_weights(model, Path(stage.model.folder) if isinstance(stage.model, PretrainedMM1) else inputs["model"])
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     batches = ConversationBatches.of(stage, sources, data.tokenizer)
-    recorder, model = train_mm1(stage, folder, model, batches, report)
+    recorder, model = train_mm1(stage, folder, model, batches, report, resources)
     read, steps = recorder.counts(), stage.training.steps
     epochs = {name: source.epochs(read[name]) for name, source in sources.items()}
     asked = steps * stage.training.batch_size
@@ -71,7 +73,12 @@ def train_sft(stage: SftStage, folder: Path, inputs: Mapping[str, Path], data: D
 
 
 def train_mm1(
-    stage: ModelStage, folder: Path, model: MM1, batches: MixtureBatches | ConversationBatches, report: Report
+    stage: ModelStage,
+    folder: Path,
+    model: MM1,
+    batches: MixtureBatches | ConversationBatches,
+    report: Report,
+    resources: Resources,
 ) -> tuple[Recorder, MM1]:
     """Trains a model with loaded weights on `batches`, and writes the stage's weights."""
     for part in stage.frozen:
@@ -82,7 +89,7 @@ def train_mm1(
     def objective(batch: Batch) -> Losses:
         return language_loss(model.decoder, model(batch), batch, names)
 
-    recorder, model = fit(stage, folder, model, objective, names, batches, report, stage.stop_after)
+    recorder, model = fit(stage, folder, model, objective, names, batches, report, resources, stage.stop_after)
     save_weights(model, folder, stage)
     return recorder, model
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mm1_lab import team
-from mm1_lab.config import EncoderStage
+from mm1_lab.config import EncoderStage, Resources
 from mm1_lab.data.batches import TensorBatch
 from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.types import Data
@@ -86,7 +86,9 @@ class Reconstructive(nn.Module):
         return Losses(total / team.mean(counts.sum()), tally)
 
 
-def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: Report) -> tuple[Encoder, Recorder]:
+def train_reconstructive(
+    stage: EncoderStage, folder: Path, data: Data, report: Report, resources: Resources
+) -> tuple[Encoder, Recorder]:
     """Trains the encoder; returns it without its last layers, and its losses."""
     with team.only_in_first():
         network = Reconstructive(build_encoder(stage.size, stage.patch, stage.image_size), stage.patch)
@@ -98,7 +100,7 @@ def train_reconstructive(stage: EncoderStage, folder: Path, data: Data, report: 
         prefixes = np.random.default_rng([stage.seed, step]).integers(1, patches, stage.training.batch_size)
         return ImageBatch(image_tensor(images), torch.from_numpy(prefixes[places]), decoded=decoded)
 
-    recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report)
+    recorder, network = fit(stage, folder, network, network.loss, ["images"], batch, report, resources)
     return without_last_layers(network.trunk, stage), recorder
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, SftStage, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, MultimodalStage, Resources, SftStage, Stage
+from mm1_lab.data.batches import ALONE
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.model import build_mm1
 from mm1_lab.team import Dismissed
@@ -26,9 +27,9 @@ class StageKind:
 
     build: Callable[[Any, Tokenizer], nn.Module]
     """Builds the network that the stage trains and saves, newly initialised; on the meta device to count parameters."""
-    train: Callable[[Any, Path, Mapping[str, Path], Data, Report], None]
-    """(stage, folder, folders of its inputs by field name, data, report): trains in `folder`, resuming from a
-    checkpoint there, and writes `model.safetensors` and `stage.json`; if it has curves and counts, `training.csv` and
+    train: Callable[[Any, Path, Mapping[str, Path], Data, Report, Resources], None]
+    """(stage, folder, folders of its inputs by field name, data, report, resources): trains in `folder`, resuming from
+    a checkpoint there, and writes `model.safetensors` and `stage.json`; if it has curves and counts, `training.csv` and
     `summary.json`."""
     check: Callable[[Any], None] = lambda stage: None
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
@@ -43,16 +44,24 @@ KINDS: dict[type[Stage], StageKind] = {
 """By configuration class, which defines the stage's inputs, parameters and positions."""
 
 
-def run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], data: Data, report: Report) -> None:
+def run_stage(
+    stage: Stage,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    data: Data,
+    report: Report,
+    resources: Resources = ALONE,
+) -> None:
     """Runs a stage that produces weights in the existing `folder`, resuming from a checkpoint there.
 
-    `inputs` are the folders of its input stages, by field name. If torch.distributed has a process group, all its
-    processes make this call, and the first one writes. Raises Diverged, RequestError, or errors of the data.
+    `inputs` are the folders of its input stages, by field name. Of `resources` count the data-loading processes and the
+    size of micro-batches. If torch.distributed has a process group, all its processes make this call, and the first one
+    writes. Raises Diverged, RequestError, or errors of the data.
     """
     if type(stage) not in KINDS:
         raise TypeError(f"stages of kind {stage.KIND!r} are not trained")
     try:
-        KINDS[type(stage)].train(stage, folder, inputs, data, report)
+        KINDS[type(stage)].train(stage, folder, inputs, data, report, resources)
     except Dismissed:
         return
     for checkpoint in folder.glob(CHECKPOINT + "*"):

@@ -1,7 +1,6 @@
 """Batches: images in their places, blind arms, broken images, and a position that is one number."""
 
 import os
-from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from mm1_lab.config import Resources
 from mm1_lab.data.batches import Batch, DataModule, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
@@ -112,12 +112,6 @@ def equal(left: Batch, right: Batch) -> bool:
     return same and left.sources == right.sources
 
 
-@pytest.fixture
-def workers(request: pytest.FixtureRequest, resources: Callable[..., None]) -> int:
-    resources(workers=request.param, prefetch=3)
-    return int(request.param)
-
-
 def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU nothing can be pinned: a copy stands for it."""
     batches = mixture_batches(squares, {"captions": 1})
@@ -137,14 +131,14 @@ def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPa
     assert blocking == [True] * 5
 
 
-@pytest.mark.parametrize("workers", [0, 2], indirect=True)
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_is_resumed_twice_reads_what_an_undisturbed_one_reads(squares: Any, workers: int) -> None:
     shares = {"captions": 0.6, "text": 0.4}
     batches = mixture_batches(squares, shares)
     undisturbed = [batches(step) for step in range(12)]
 
     def go_on(step: int, count: int) -> list[Batch]:
-        module = DataModule(mixture_batches(squares, shares), steps=12)
+        module = DataModule(mixture_batches(squares, shares), 12, Resources(workers=workers, prefetch=3))
         module.load_state_dict({"step": step})
         assert module.state_dict() == {"step": step}
         return list(islice(module.train_dataloader(), count))
@@ -162,13 +156,13 @@ def test_few_broken_images_among_many_take_no_memory() -> None:
     assert broken.broken == 600 and list(broken.messages) == [f"image {step}" for step in range(10)]
 
 
-@pytest.mark.parametrize("workers", [0, 2], indirect=True)
+@pytest.mark.parametrize("workers", [0, 2])
 def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) -> None:
     def batch(step: int) -> Batch:
         broken = [None] * 4 if step in (1, 4) else [None, None] if step == 8 else [5]
         return make_batch([pack(squares, step, *broken)], [str(os.getpid())], side=2, blind=False)
 
-    module = DataModule(batch, steps=12)
+    module = DataModule(batch, 12, Resources(workers=workers, prefetch=3))
     handed_out = []
     with pytest.raises(TooManyBrokenPictures, match="10 of the 25 images"):
         for made in module.train_dataloader():
@@ -211,7 +205,7 @@ class Counter(pl.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("workers", [0, 2], indirect=True)
+@pytest.mark.parametrize("workers", [0, 2])
 def test_lightning_goes_on_at_the_step_of_its_checkpoint(tmp_path: Any, workers: int) -> None:
     def batch(step: int) -> Batch:
         return Batch(*[torch.full((1, 1), step)] * 5, ("a",), (0,))

@@ -1,10 +1,12 @@
 """What a plan reckons with, against what torch counts, and the plan of the paper's final models as a file."""
 
+import json
 import os
 import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel, Qwen3Config, Qwen3Model
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3Model,
+)
 
 from mm1_lab.cli import main
 from mm1_lab.config import (
@@ -24,7 +34,6 @@ from mm1_lab.config import (
     Network,
     PretrainedDecoder,
     Recipe,
-    RequestError,
     Scale,
     SftRecipe,
     SftStage,
@@ -42,9 +51,12 @@ from mm1_lab.data.world import World
 from mm1_lab.evaluate.cache import AutocastCache
 from mm1_lab.model import build_decoder, build_mm1, cast_matrices, connector_flops, count_parameters, read_rows
 from mm1_lab.model.decoder import decoder_config, make_decoder
-from mm1_lab.orchestrate.planning.capacity import bytes_per_gpu, check_group, group_of, workers_needed
-from mm1_lab.train.module import language_loss
+from mm1_lab.orchestrate.plan_text import plan_text
+from mm1_lab.orchestrate.planning.capacity import GpuShare, gpu_share
+from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.train.module import Training, language_loss
 from mm1_lab.train.stages import KINDS
+from tests.pretrained import save_tokenizer
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "final_models-paper.txt"
@@ -275,79 +287,137 @@ def test_a_step_of_instruction_tuning_takes_about_as_many_rows_and_images_as_rec
     assert stage.rows_per_step * stage.images_per_row("charts", scale) == pytest.approx(images, rel=0.1)
 
 
-def test_a_group_holds_its_shard_and_its_rows() -> None:
+def test_each_gpu_holds_its_share() -> None:
+    """State, copies and gathered layers; activations of the rows at a time; logits up to their bound."""
+    scale = load_scale("smoke", ROOT / "sweeps" / "scales")
+    one_row = load_scale("smoke", ROOT / "sweeps" / "scales", ("resources.micro_batch=1",))
     none: dict[str, Any] = {"parts": (), "parameters": 0, "active": 0, "weights": 0, "checkpoint": 0}
-    cost = Cost(**none, state=500e9, activations=5e9, layer=1e9, rows=512)
-    # 72 GB of each; 5 for the row and 2 for two layers leave 65: 500 / 8 = 62.5 fits, 500 / 4 does not
-    assert group_of(cost, Hardware(gpu="h100", count=512)) == 8
-    assert group_of(cost, Hardware(gpu="h200", count=512)) == 8
-    assert group_of(cost, Hardware(gpu="h100", count=32)) is None, "16 rows per GPU"
-    assert bytes_per_gpu(cost, Hardware(gpu="h100", count=512)) == 500e9 / 8 + 2e9 + 5e9
-    assert workers_needed(cost, Hardware(gpu="h100")) == 64, "8 rows and 1 / 64 each"
-    asked = Cost(**none, state=100e9, activations=5e9, layer=1e9, rows=1, whole=True)
-    assert group_of(asked, Hardware(gpu="h100", count=512)) is None, "an evaluation is not sharded"
-    assert group_of(asked, Hardware(gpu="h200")) == 1 and bytes_per_gpu(asked, Hardware(gpu="h200")) == 105e9
-    small = Cost(**none, state=10e9, activations=5e9, layer=1e9, rows=8)
-    assert group_of(small, Hardware(gpu="h100")) == 1
+    cost = Cost(**none, state=510e9, copies=10e9, activations=3e9, logits=0.5e9, gathered=4e9, rows=512, divisible=True)
+    h100 = Hardware(gpu="h100", count=512)
+    # of 72 GB, 500 / 16 + 10 + 4 leave 26.75, and of these the logits take up to 2: 8 rows of 3 fit, 16 do not
+    assert gpu_share(cost, 16, scale, h100) == GpuShare(16, 8, True, 31.25e9 + 10e9 + 4e9 + 24e9 + 2e9, True)
+    assert gpu_share(cost, 16, one_row, h100) == GpuShare(16, 1, False, 31.25e9 + 10e9 + 4e9 + 3e9 + 0.5e9, True)
+    assert gpu_share(cost, 512, scale, h100).rows == 1 and not gpu_share(cost, 512, scale, h100).divided
+    assert not gpu_share(cost, 8, scale, h100).fits, "500 / 8 + 10 + 4 + 3.5"
+    assert gpu_share(cost, 8, scale, Hardware(gpu="h200", count=8)).fits
+    assert gpu_share(cost, 1, scale, Hardware(gpu="h100", memory=600)).held == 510e9 + 8 * 3e9 + 2e9
+    images = replace(cost, divisible=False)
+    assert gpu_share(images, 16, scale, h100).rows == 32, "a contrastive loss compares all pairs"
+    asked = replace(cost, whole=True, rows=1, divisible=False)
+    assert gpu_share(asked, 4, scale, h100).held == 510e9 + 3e9 + 0.5e9, "an evaluation is not sharded"
 
 
-def test_workers_that_instruction_tuning_cannot_have_come_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = ("plan", "sft_resolution", "--only", "336", "--scale", "paper", "--results", "none", "--store", "none")
+def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(command: str, memory: float, *more: str) -> tuple[int, str, str]:
+        settings = ("--set", f"hardware={{gpu: h100, memory: {memory}}}", *more)
+        folders = ("--results", str(tmp_path), "--store", str(tmp_path / "store"))
+        code = main([command, "data_mix", "--only", "captions", "--scale", "smoke", *settings, *folders])
+        return code, *capsys.readouterr()
+
+    too_small = asked("plan", 0.003)
+    assert too_small[0] == 2 and len(too_small[2].splitlines()) == 1
+    assert "on each of 1 GPU, which has 3 MB (a tenth stays free); use more workers (--set" in too_small[2]
+    assert "--set gradient_checkpointing=true, or a smaller model" in too_small[2]
+    assert "micro_batch" not in too_small[2], "it was already one row at a time"
+    refused = asked("run", 0.003)
+    assert refused[0] == 2 and refused[2] == too_small[2]
+    assert "resources.micro_batch=0: as many as fit" in asked("plan", 0.003, "--set", "resources.micro_batch=2")[2]
+    assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "--set", "workers={85M: 2}")[2]
+
+    large = ("--set", "evaluate.batch_size=4096")
+    code, told, _ = asked("plan", 0.01, *large)
+    assert code == 0 and "one h100 does not hold, at this evaluate.batch_size:\n  44.3K parameters (177 KB of" in told
+    assert "--set evaluate.batch_size to fewer" in asked("run", 0.01, *large)[2]
+
+    code, told, _ = asked("plan", 0.01)
+    assert code == 0 and re.search(r"decoder +to run .* 1 +2 +5.84 MB", told), "all"
+    assert re.search(r"multimodal +waits .* 1 +2 +6.99 MB", told), "two of four rows"
+    rows: list[int] = []
+    forward = Training.forward
+    counted = lambda self, batch, *share: rows.append(len(getattr(batch, "tokens", ()))) or forward(self, batch, *share)  # noqa: E731
+    monkeypatch.setattr(Training, "forward", counted)
+    assert asked("run", 0.01, "--inline")[0] == 0
+    assert rows[-12:] == [2] * 12 and 8 in rows, "the decoder's first phase is not divided"
+
+
+@pytest.mark.slow
+def test_lab_fits_a_gpu_of_24_gigabytes_and_larger_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The docs' command, with files that have CLIP ViT-L/14-336's and Qwen 2.5 0.5B's shapes."""
+    save_real_shapes(tmp_path)
+    models = (
+        f"pretrained_encoders={{OpenAI ViT-L 336: {tmp_path / 'clip'}, ViT-L: {tmp_path / 'clip'}}}",
+        f"pretrained_decoders={{Qwen2.5-0.5B: {tmp_path / 'qwen'}, Qwen2.5-1.5B: {tmp_path / 'qwen'}}}",
+    )
+    folders = {"results": tmp_path, "store": tmp_path / "store"}
+    request = load_request("data_mix", "lab", only=["captions+text"], settings=models, **folders)
+    for memory in (24, 40, 80, 141):
+        hardware = request.scale.hardware.model_copy(update={"memory": memory})
+        told = plan_text([replace(request, scale=request.scale.model_copy(update={"hardware": hardware}))])
+        print(told)
+        [(rows, held)] = re.findall(r"multimodal +to run .* 1 +(\d) +([\d.]+) GB", told)
+        assert float(held) <= 0.9 * memory and (rows == "8") == (memory > 24)
+
+
+def save_real_shapes(folder: Path) -> None:
+    """Weights without content: the files are sparse."""
+    with torch.device("meta"):
+        tower = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+        clip = CLIPVisionModel(CLIPVisionConfig(**tower, image_size=336, patch_size=14))
+        qwen = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=151_936,
+                hidden_size=896,
+                intermediate_size=4864,
+                num_hidden_layers=24,
+                num_attention_heads=14,
+                num_key_value_heads=2,
+                max_position_embeddings=32_768,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=None,
+                pad_token_id=None,
+            )
+        )
+    for name, model in (("clip", clip), ("qwen", qwen)):
+        write_empty_weights(model, folder / name)
+    pixels = {"image_mean": [0.48] * 3, "image_std": [0.27] * 3, "size": {"height": 336, "width": 336}}
+    (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(pixels))
+    save_tokenizer(folder / "qwen")
+
+
+def write_empty_weights(model: PreTrainedModel, folder: Path) -> None:
+    """`model.safetensors` with a true header, and zeros that take no disk."""
+    model.config.save_pretrained(folder)
+    header, end = dict[str, Any](), 0
+    for name, value in model.state_dict().items():
+        if name == "lm_head.weight":  # tied
+            continue
+        size = 2 * value.numel()
+        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
+def test_what_the_paper_asks_fits_its_gpus(sweep: str, tmp_path: Path) -> None:
+    plan_text([load_request(sweep, "paper", results=tmp_path, store=tmp_path)])
+
+
+def test_several_gpus_tune_with_adamw_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan says so and goes on: the paper's optimiser is Adafactor."""
+    command = ("sft_frozen", "--only", "trained 336", "--scale", "smoke", "--set", "workers={85M: 2}", "--set")
+    folders = ("--results", str(tmp_path), "--store", str(tmp_path / "store"))
     remedy = "Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)"
-    assert main([*plan]) == 0
-    said = capsys.readouterr().out
-    assert "1.2B: 64}` in the scale, or more.\nWith these, " + remedy + ".\n" in said
-    assert main([*plan, "--set", "sft.optimiser=adamw"]) == 0
-    assert "With these" not in capsys.readouterr().out
-
-
-def test_fewer_rows_at_a_time_take_less_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the error proposes is enough."""
-    plan = ("plan", "final_models", "--only", "3B", "--scale", "paper", "--results", "none", "--store", "none")
-    one = ("--set", "hardware.count=8", "--set", "encoder.batch_size=64")
-    assert main([*plan, *one]) == 2
-    error = capsys.readouterr().err
-    hint = re.search(r"or compute fewer rows at a time \(--set (resources\.micro_batch=(\d+))\)", error)
-    assert hint and main([*plan, *one, "--set", hint[1]]) == 0
-    assert main([*plan, *one, "--set", f"resources.micro_batch={2 * int(hint[2])}"]) == 2
-
-
-def test_an_encoder_s_batch_is_not_to_be_divided() -> None:
-    """A contrastive loss compares all of its pairs, so `resources.micro_batch` is no remedy there."""
-    hardware = Hardware(gpu="h100", count=2)
-    size: Any = {"parts": (), "rows": 64} | dict.fromkeys(("parameters", "active", "state", "layer", "weights"), 0)
-    size["checkpoint"] = 0.0
-    for micro_batch, proposed in ((0, True), (None, False)):
-        cost = Cost(**size, activations=hardware.memory / 4, micro_batch=micro_batch)
-        with pytest.raises(RequestError) as error:
-            check_group(cost, hardware, "encoder")
-        assert ("resources.micro_batch" in str(error.value)) == proposed
-
-
-def test_what_does_not_fit_is_refused_with_the_number_that_would(capsys: pytest.CaptureFixture[str]) -> None:
-    """And that number does."""
-    plan = ("plan", "final_models", "--only", "3B", "--scale", "paper", "--results", "none", "--store", "none")
-    few = ("--set", "train.batch_size=4", "--set", "encoder.batch_size=4", "--set", "hardware.count=1",
-           "--set", "decoder.phases=[{share: 1, sequence_length: 2048, batch_size: 4}]")  # fmt: skip
-    assert main([*plan, *few]) == 2
-    error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1 and "3B / seed 0" in error
-    assert "do not fit 1 GPU of 80 GB; use 2 GPUs (--set hardware.count=2)" in error
-    assert "resources.micro_batch" not in error, "as weights, gradients and moments alone do not fit"
-    capsys.readouterr()
-    assert main([*plan, *few, "--set", "hardware.count=2"]) == 0
-    hint = re.search(r"set `(workers: {.*})` in the scale", capsys.readouterr().out)
-    assert hint and main([*plan, *few, "--set", "hardware.count=2", "--set", hint[1].replace(": {", "={")]) == 0
-    assert "set `workers:" not in capsys.readouterr().out, "what it named suffices"
-    assert main([*plan, *few, "--set", "hardware.count=2", "--set", "evaluate.batch_size=10000"]) == 0
-    told = capsys.readouterr().out
-    assert "one h100 does not hold, at this evaluate.batch_size:\n  3.9G parameters (8.39 GB of weights, 5" in told
-    whole = ("plan", "final_models", "--only", "30B", *plan[4:], "--set", "train.batch_size=8")
-    assert main([*whole]) == 2
-    assert "takes a group of 16 GPUs, more than a batch has rows (8); raise batch_size" in capsys.readouterr().err
-    long = ("--set", "decoder.phases=[{share: 1, sequence_length: 65536, batch_size: 4}]")
-    assert main([*plan, *few, *long, "--set", "gradient_checkpointing=false"]) == 2
-    assert "the activations of one row" in capsys.readouterr().err
+    assert main(["plan", *command, "hardware={gpu: h100, count: 2}", *folders]) == 0
+    assert f"`run` refuses sft on several workers: {remedy}." in capsys.readouterr().out
+    assert main(["run", *command, "retries=0", *folders]) == 2
+    assert remedy in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -398,7 +398,7 @@ def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
     lost = request_.ledger.trial_folder(request_.trials[0].fingerprint)
     (lost / "scores.parquet").write_bytes(b"PAR1")
     recorder = MlflowRecorder(request_.folder, request_.ledger)
-    assert len(work_through(plan, request_, Finished(), [recorder]).done) == 2
+    assert len(work_through(plan, request_, Finished(), {}, [recorder]).done) == 2
     recorder.close("FAILED")
     printed = capsys.readouterr()
     base, captions = (line for line in printed.out.splitlines() if line.startswith("done  "))

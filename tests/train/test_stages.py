@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Stage
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, RequestError, Resources, Stage
 from mm1_lab.config.scale import EvaluationSettings, Optimiser
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.data.types import Data
@@ -39,14 +39,16 @@ def kill_at(step: int) -> Callable[[Progress], None]:
     return report
 
 
-def run_killed(stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, steps: list[int]) -> None:
+def run_killed(
+    stage: Stage, folder: Path, inputs: dict[str, Path], data: Data, steps: list[int], resources: Resources
+) -> None:
     """Runs `stage`, killed after each of `steps`, to its end."""
     folder.mkdir()
     for step in steps:
         with pytest.raises(Killed):
-            run_stage(stage, folder, inputs, data, kill_at(step))
+            run_stage(stage, folder, inputs, data, kill_at(step), resources)
         assert (folder / "last.ckpt").exists()
-    run_stage(stage, folder, inputs, data, lambda progress: None)
+    run_stage(stage, folder, inputs, data, lambda progress: None, resources)
     assert not (folder / "last.ckpt").exists()
 
 
@@ -61,15 +63,13 @@ def test_a_killed_stage_ends_as_if_undisturbed(
     squares: Data,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    resources: Callable[..., None],
 ) -> None:
     stage: Stage = request.getfixturevalue(f"{kind}_stage")
     straight = finished(stage)
     inputs = {name: finished(needed) for name, needed in stage.inputs.items()}
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
-    resources(workers=workers)
-    run_killed(stage, tmp_path / "killed", inputs, squares, steps)
+    run_killed(stage, tmp_path / "killed", inputs, squares, steps, Resources(workers=workers))
 
     expected, actual = (load_file(folder / "model.safetensors") for folder in (straight, tmp_path / "killed"))
     assert expected.keys() == actual.keys()
@@ -358,7 +358,6 @@ def test_micro_batches_add_up_to_a_step(
     squares: Data,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    resources: Callable[..., None],
 ) -> None:
     """The decoder's six steps have four rows, then two, MM1's four, and tuning's two."""
     stage = request.getfixturevalue(f"{kind}_stage")
@@ -373,8 +372,7 @@ def test_micro_batches_add_up_to_a_step(
     folder = tmp_path / "parts"
     folder.mkdir()
     monkeypatch.setattr(Training, "forward", counted)
-    resources(micro_batch=most)
-    run_stage(stage, folder, inputs, squares, lambda progress: None)
+    run_stage(stage, folder, inputs, squares, lambda progress: None, Resources(micro_batch=most))
     assert rows == parts
     if kind == "experts":  # the balance loss is of fewer rows, so that only the first step is the same
         first = [first_points(one) for one in (whole, folder)]

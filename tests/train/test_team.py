@@ -16,7 +16,6 @@ from torch import distributed, nn
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
-from mm1_lab.data.batches import share_resources
 from mm1_lab.data.types import Data
 from mm1_lab.train import recorder
 from mm1_lab.train.module import Losses, Training
@@ -243,8 +242,7 @@ def test_a_team_adds_up_micro_batches(
     folder.mkdir()
 
     def work() -> None:
-        share_resources(Resources(micro_batch=1))
-        run_stage(multimodal_stage, folder, inputs, squares, lambda progress: None)
+        run_stage(multimodal_stage, folder, inputs, squares, lambda progress: None, Resources(micro_batch=1))
 
     in_team(2, tmp_path, work)
     assert_alike(finished(multimodal_stage), folder)

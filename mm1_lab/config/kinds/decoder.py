@@ -10,7 +10,7 @@ from mm1_lab.config.cost import (
     bytes_per_value,
     decoder_activations,
     flops_per_position,
-    layer_bytes,
+    gathered_bytes,
     logit_bytes,
     training_cost,
     vocabulary_part,
@@ -51,11 +51,9 @@ class DecoderStage(Stage):
             steps * phase.batch_size * phase.sequence_length * flops_per_position(size, phase.sequence_length, 3)
             for steps, phase in zip(training.phase_steps(), training.phases, strict=True)
         )
-        micro_batch = scale.resources.micro_batch
-        largest = max(
-            training.phases,
-            key=lambda phase: min(phase.batch_size, micro_batch or phase.batch_size) * phase.sequence_length,
-        )
+        longest = max(phase.sequence_length for phase in training.phases)
+        # in rows of the longest phase, whichever phase has the largest batches
+        rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in training.phases)
         return training_cost(
             [
                 Part("decoder", self.positions(), flops),
@@ -65,14 +63,11 @@ class DecoderStage(Stage):
             trained=network.total,
             active=active_parameters(network.total, size),
             itemsize=itemsize,
-            rows=largest.batch_size,
-            micro_batch=micro_batch,
-            activations=largest.sequence_length
-            * (
-                decoder_activations(size, itemsize, self.gradient_checkpointing)
-                + logit_bytes(network.vocabulary, itemsize)
-            ),
-            layer=layer_bytes(size, itemsize),
+            rows=rows,
+            divisible=True,
+            activations=longest * decoder_activations(size, itemsize, self.gradient_checkpointing),
+            logits=longest * logit_bytes(network.vocabulary, itemsize),
+            gathered=gathered_bytes(size, itemsize),
             checkpointing=self.gradient_checkpointing,
         )
 

@@ -10,7 +10,7 @@ from mm1_lab.config.cost import (
     encoder_activations,
     encoder_part,
     flops_per_position,
-    layer_bytes,
+    gathered_bytes,
     training_cost,
 )
 from mm1_lab.config.scale import EncoderTraining, Scale
@@ -68,7 +68,9 @@ class EncoderStage(Stage):
     def cost(self, network: Network, scale: Scale) -> Cost:
         images, text = self.training.steps * self.training.batch_size, self.training.text
         patches, itemsize = (self.image_size // self.patch) ** 2, bytes_per_value(self.precision)
-        parts = [encoder_part(self.size, self.patch, self.image_size, 0 if self.objective == "none" else images, 3)]
+        if self.objective == "none":
+            images = patches = 0
+        parts = [encoder_part(self.size, self.patch, self.image_size, images, 3)]
         activations, trained = patches * encoder_activations(self.size, itemsize), network.total
         if self.objective == "contrastive":
             positions = images * CAPTION_TOKENS
@@ -83,7 +85,7 @@ class EncoderStage(Stage):
             itemsize=itemsize,
             rows=self.rows(),
             activations=activations,
-            layer=layer_bytes(self.size, itemsize),
+            gathered=gathered_bytes(self.size, itemsize),
         )
 
     def rows(self) -> int:

@@ -13,7 +13,6 @@ from mm1_lab.config.cost import (
     bytes_per_value,
     encoder_part,
     flops_per_position,
-    layer_bytes,
 )
 from mm1_lab.config.kinds.model import MultimodalStage, SftStage
 from mm1_lab.config.scale import EvaluationSettings, Scale
@@ -124,7 +123,6 @@ class EvaluationStage(Stage):
             active=active_parameters(network.total, size),
             state=state,
             activations=per_token * cached + itemsize * features,
-            layer=layer_bytes(size, itemsize),
             weights=0,
             checkpoint=0,
             rows=1,

@@ -16,12 +16,11 @@ from mm1_lab.config.cost import (
     encoder_activations,
     encoder_part,
     flops_per_position,
-    layer_bytes,
+    gathered_bytes,
     logit_bytes,
     training_cost,
     vocabulary_part,
 )
-from mm1_lab.config.errors import RequestError
 from mm1_lab.config.kinds.decoder import DecoderStage
 from mm1_lab.config.kinds.encoder import EncoderStage
 from mm1_lab.config.pretrained_models import PretrainedDecoder, PretrainedEncoder, PretrainedModel
@@ -200,12 +199,6 @@ class SftStage(Stage):
     def size_names(self, scale: Scale) -> list[str]:
         return _size_names(self.decoder, scale)
 
-    def workers(self, scale: Scale) -> int:
-        workers = super().workers(scale)
-        if workers > 1 and self.training.optimiser == "adafactor":
-            raise RequestError("workers: Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)")
-        return workers
-
 
 ModelStage = MultimodalStage | SftStage
 """Stages that produce the weights of an MM1."""
@@ -242,11 +235,11 @@ def _cost(stage: ModelStage, network: Network, scale: Scale, per_trained: float 
         active=active_parameters(network.total, size),
         itemsize=itemsize,
         rows=rows // (stage.stop_after or stage.training.steps),
-        micro_batch=scale.resources.micro_batch,
+        divisible=True,
         activations=stage.sequence_length * decoder_activations(size, itemsize, checkpointing)
-        + (stage.sequence_length - images * tokens) * logit_bytes(vocabulary, itemsize)
         + most_images * patches * encoder_activations(encoder, itemsize, checkpointing) * (passes["encoder"] > 1),
-        layer=layer_bytes(size, itemsize),
+        logits=stage.sequence_length * logit_bytes(vocabulary, itemsize),  # of a row of text
+        gathered=gathered_bytes(size, itemsize),
         checkpointing=checkpointing,
         per_trained=per_trained,
     )

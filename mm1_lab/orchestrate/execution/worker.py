@@ -14,7 +14,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -53,6 +53,8 @@ class WorkerContext:
     """The folder of a pre-trained decoder whose tokenizer the data use."""
     commit: str | None = None
     """The repository's commit when the command started."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows that a GPU computes at a time, by fingerprint of the stage, where the scale's hardware decides it."""
     groups: Path | None = None
     """The folder for Ray Train's files; None if every stage runs in one process, whatever the scale's `workers`."""
 
@@ -116,8 +118,6 @@ def reset_process(seed: int, scale: Scale) -> None:
     import numpy as np
     import torch
 
-    from mm1_lab.data.batches import share_resources
-
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -127,7 +127,6 @@ def reset_process(seed: int, scale: Scale) -> None:
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(max(1, int(scale.resources.cpus)))
-    share_resources(scale.resources)
 
 
 @lru_cache(maxsize=1)
@@ -165,7 +164,10 @@ def _run_stage(stage: Stage, folder: Path, inputs: Mapping[str, Path], context: 
     from mm1_lab.train.stages import run_stage
 
     reset_process(stage.seed, context.scale)
-    run_stage(stage, folder, inputs, _data(stage, context), report)
+    resources = context.scale.resources
+    if stage.fingerprint in context.rows:
+        resources = resources.model_copy(update={"micro_batch": context.rows[stage.fingerprint]})
+    run_stage(stage, folder, inputs, _data(stage, context), report, resources)
 
 
 def _evaluate(trials: Sequence[Trial], context: WorkerContext, report: Report, run: Run) -> None:

@@ -1,8 +1,11 @@
-"""The GPUs that a stage of a given cost takes: the smallest group that holds it, and what each GPU then holds."""
+"""What each GPU of a stage computes and holds, and whether it fits; how many stages fit on this machine at a time."""
 
-from dataclasses import replace
+from __future__ import annotations
 
-from mm1_lab.config import Cost, Hardware, RequestError, Scale
+from dataclasses import dataclass
+
+from mm1_lab.config import Cost, Hardware, RequestError, Scale, SftStage, Stage
+from mm1_lab.config.cost import LOGIT_BYTES
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
 
@@ -10,83 +13,80 @@ USABLE = 0.9
 """Share of a GPU's memory that the estimate uses; the rest is for kernels, communication and fragmentation."""
 
 
-def group_of(cost: Cost, hardware: Hardware) -> int | None:
-    """The smallest number of GPUs (a power of two) that can hold the stage if the state is sharded over them and
-    the batch is split over all GPUs; None if the activations alone do not fit."""
-    room = USABLE * hardware.memory - cost.activations * cost.rows_at_once(hardware.count)
-    if cost.state <= room:
-        return 1
-    if cost.whole:
-        return None
-    room -= cost.copies + 2 * cost.layer  # the current layer and the next, which is being gathered
-    group = 2
-    while room > 0 and (cost.state - cost.copies) / group > room:
-        group *= 2
-    return group if room > 0 else None
+@dataclass(frozen=True)
+class GpuShare:
+    """What one of a stage's GPUs computes and holds."""
+
+    gpus: int
+    """GPUs that train or evaluate the stage together: the scale's `workers`."""
+    rows: int
+    """Rows of the batch (for an encoder: images) that each computes at a time."""
+    divided: bool
+    """Whether these are fewer than its own, because more do not fit."""
+    held: float
+    """Bytes."""
+    fits: bool
 
 
-def bytes_per_gpu(cost: Cost, hardware: Hardware) -> float | None:
-    """Bytes on each GPU of the smallest group, with the batch split over all GPUs; None if there is no group."""
-    group = group_of(cost, hardware)
-    if group is None:
-        return None
-    own = cost.state if group == 1 else (cost.state - cost.copies) / group + cost.copies + 2 * cost.layer
-    return own + cost.activations * cost.rows_at_once(hardware.count)
+def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:
+    """The share of each of `gpus` GPUs.
 
-
-def workers_needed(cost: Cost, hardware: Hardware) -> int | None:
-    """The fewest workers (a power of two) that hold the stage by themselves, each its rows and its share of the
-    state; None if no number does."""
-    count = 1
-    while (group := group_of(cost, hardware.model_copy(update={"count": count}))) is None or group > count:
-        if count >= cost.rows:
-            return None
-        count *= 2
-    return count
-
-
-def check_group(cost: Cost, hardware: Hardware, label: str, workers: int = 1) -> int:
-    """The smallest number of GPUs that holds the training stage, or `workers` if the scale assigns it several.
-
-    Raises RequestError, naming a sufficient number, if the hardware cannot hold the stage.
+    With `resources.micro_batch: 0` it computes as many rows at a time as fit: all of its own, or these halved until
+    they fit.
     """
-    if workers > hardware.count:
-        raise RequestError(f"{label}: {workers} workers but {hardware.count} GPUs; use fewer, or raise hardware.count")
-    if workers > 1:
-        hardware = hardware.model_copy(update={"count": workers})
-    group = group_of(cost, hardware)
-    if group is not None and group <= hardware.count:
-        if workers == 1 and workers_needed(cost, hardware) is None:
-            raise RequestError(
-                f"{label}: takes a group of {group} GPUs, more than a batch has rows ({cost.rows}); raise batch_size"
-            )
-        return workers if workers > 1 else group
-    count = max(group or 2, hardware.count)
-    while (needed := group_of(cost, hardware.model_copy(update={"count": count}))) is None or needed > count:
-        if count > cost.rows and needed is None:
-            raise RequestError(
-                f"{label}: the activations of one row ({short(cost.activations, 'B')}) do not fit a GPU of "
-                f"{short(hardware.memory, 'B')}; shorten sequence_length, or set gradient_checkpointing=true (--set)"
-            )
-        count *= 2
-    rows = cost.rows_at_once(hardware.count)
-    fewer = ""
-    if micro_batch := _sufficient_micro_batch(cost, hardware):
-        fewer = f", or compute fewer rows at a time (--set resources.micro_batch={micro_batch})"
-    how = f"the scale's `workers`: {count}" if workers > 1 else f"--set hardware.count={count}"
+    room = USABLE * hardware.memory_bytes
+    own = rows = -(-cost.rows // gpus)
+    divided = False
+    if cost.divisible and scale.resources.micro_batch:
+        rows = min(rows, scale.resources.micro_batch)
+    elif cost.divisible:
+        while rows > 1 and _held(cost, gpus, rows) > room:
+            rows = -(-rows // 2)
+        divided = rows < own
+    held = _held(cost, gpus, rows)
+    return GpuShare(gpus, rows, divided, held, held <= room)
+
+
+def _held(cost: Cost, gpus: int, rows: int) -> float:
+    """Bytes on each GPU, which computes `rows` rows at a time."""
+    state = cost.state
+    if gpus > 1 and not cost.whole:
+        state = cost.copies + (cost.state - cost.copies) / gpus + cost.gathered
+    return state + rows * cost.activations + min(rows * cost.logits, LOGIT_BYTES)
+
+
+def check_fits(stage: Stage, cost: Cost, share: GpuShare, scale: Scale, hardware: Hardware, label: str) -> None:
+    """Raises RequestError, with what to do, if the stage does not fit its GPUs."""
+    if share.gpus > hardware.count:
+        raise RequestError(
+            f"{label}: {share.gpus} `workers`, but hardware.count is {hardware.count}; name fewer in the scale, "
+            f"or --set hardware.count={share.gpus}"
+        )
+    if share.fits:
+        return
+    holds, remedies = "weights", ["--set evaluate.batch_size to fewer"]
+    if not cost.whole:
+        holds = "weights, gradients and moments"
+        [*_, size] = stage.size_names(scale) or ["SIZE"]
+        remedies = [f"more workers (--set 'workers={{{size}: {2 * share.gpus}}}')"]
+    if cost.divisible and share.rows > 1:
+        remedies.append("fewer rows at a time (--set resources.micro_batch=0: as many as fit)")
+    if cost.divisible and not scale.gradient_checkpointing:
+        remedies.append("--set gradient_checkpointing=true")
+    if not cost.divisible and not cost.whole:
+        remedies.append(f"a smaller {stage.KIND}.batch_size")
     raise RequestError(
-        f"{label}: {short(cost.state, 'B')} of weights, gradients and moments, plus {rows} rows per GPU of "
-        f"{short(cost.activations, 'B')} each, do not fit {counted(hardware.count, 'GPU')} of "
-        f"{short(hardware.memory, 'B')}; use {count} GPUs ({how}){fewer}"
+        f"{label}: {short(cost.state, 'B')} of {holds} and {share.rows} times {short(cost.activations, 'B')} of "
+        f"activations take {short(share.held, 'B')} on each of {counted(share.gpus, 'GPU')}, which has "
+        f"{short(hardware.memory_bytes, 'B')} (a tenth stays free); use {', '.join(remedies)}, or a smaller model"
     )
 
 
-def _sufficient_micro_batch(cost: Cost, hardware: Hardware) -> int:
-    """The largest number of rows, halved repeatedly, that the hardware can compute at a time; 0 if there is none."""
-    rows = 0 if cost.micro_batch is None else cost.rows_at_once(hardware.count) // 2
-    while rows and (group_of(replace(cost, micro_batch=rows), hardware) or hardware.count + 1) > hardware.count:
-        rows //= 2
-    return rows
+def cannot_be_sharded(stage: Stage, scale: Scale) -> str:
+    """Why `run` refuses to train the stage on the scale's workers; empty if it does not."""
+    if isinstance(stage, SftStage) and stage.training.optimiser == "adafactor" and stage.workers(scale) > 1:
+        return "Adafactor's moments cannot be sharded; set sft.optimiser=adamw (--set)"
+    return ""
 
 
 def machine_slots(scale: Scale) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from mm1_lab.config import Cost, Network
-from mm1_lab.orchestrate.planning.capacity import check_group
+from mm1_lab.config import Cost, Network, RequestError
+from mm1_lab.orchestrate.planning.capacity import GpuShare, cannot_be_sharded, check_fits, gpu_share
 from mm1_lab.orchestrate.planning.feasible import same_network
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -15,10 +16,20 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Tokenizer
 
 
-def plan_costs(plan: Plan, request: Request) -> dict[str, Cost]:
-    """Costs of the missing stages, by fingerprint.
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage costs."""
 
-    Raises RequestError, naming a trial, for a stage that the scale's hardware cannot hold.
+    cost: Cost
+    share: GpuShare | None
+    """What each of its GPUs computes and holds; None if the scale names no hardware."""
+
+
+def estimate_stages(plan: Plan, request: Request, to_run: bool = False) -> dict[str, Estimate]:
+    """The estimates of the missing stages, by fingerprint.
+
+    Raises RequestError, naming a trial, for training that does not fit its GPUs, and if it is `to_run`, for an
+    evaluation that does not (a plan names it and goes on).
     """
     import torch
 
@@ -29,7 +40,7 @@ def plan_costs(plan: Plan, request: Request) -> dict[str, Cost]:
     if data.kind == "world" and data.tokenizer == "world" and scale.hardware is not None:
         # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have
         words = cast("Tokenizer", SimpleNamespace(size=scale.vocabulary, image=words.image))
-    costs: dict[str, Cost] = {}
+    estimates: dict[str, Estimate] = {}
     networks: dict[str, Network] = {}
     for task in plan.tasks.values():
         for stage in task.stages:
@@ -40,7 +51,26 @@ def plan_costs(plan: Plan, request: Request) -> dict[str, Cost]:
                     model = KINDS[type(trained)].build(trained, words)
                 networks[same] = Network(count_parameters(model), connector_flops(model), words.size)
             cost = stage.cost(networks[same], scale)
-            if scale.hardware and not cost.whole:  # the report says which models cannot be evaluated
-                check_group(cost, scale.hardware, f"{task.label}: {stage.KIND}", stage.workers(scale))
-            costs[stage.fingerprint] = cost
-    return costs
+            share = None
+            if scale.hardware:
+                share = gpu_share(cost, stage.workers(scale), scale, scale.hardware)
+                if stage.TRAINS or to_run:
+                    check_fits(stage, cost, share, scale, scale.hardware, f"{task.label}: {stage.KIND}")
+            estimates[stage.fingerprint] = Estimate(cost, share)
+    return estimates
+
+
+def rows_at_a_time(plan: Plan, request: Request) -> dict[str, int]:
+    """The rows that a GPU computes at a time, by fingerprint, of missing trainings whose batches it would not hold.
+
+    Raises RequestError for stages that do not fit their GPUs, or that several cannot train.
+    """
+    scale = request.scale
+    for task in plan.tasks.values():
+        for stage in task.stages:
+            if reason := cannot_be_sharded(stage, scale):
+                raise RequestError(f"{task.label}: {reason}")
+    if not scale.hardware:
+        return {}
+    estimates = estimate_stages(plan, request, to_run=True)
+    return {key: one.share.rows for key, one in estimates.items() if one.share and one.share.divided}
