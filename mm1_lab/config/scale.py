@@ -131,8 +131,9 @@ class Resources(Config):
     """Batches that each data-loading process prepares in advance."""
     micro_batch: int = Field(0, ge=0, le=MANY)
     """Rows of a step that a process computes at a time; the gradients add up to those of all its rows (gradient
-    accumulation). 0: all. In decoder and multimodal training and instruction tuning. Changes results only by rounding;
-    in a mixture of experts, also the balance loss, which is then that of each micro-batch."""
+    accumulation). 0: all, or as many as fit the scale's `hardware`. In decoder and multimodal training and instruction
+    tuning. Changes results only by rounding; in a mixture of experts, also the balance loss, which is then that of each
+    micro-batch."""
 
     @field_validator("gpus")
     @classmethod
@@ -223,7 +224,8 @@ class Scale(Config):
     """Processes that train a stage together, one GPU each, by decoder size (encoder size for encoder pre-training); a
     pre-trained decoder may also be named by its folder or hub name. Default: 1. Not part of any identity."""
     hardware: Hardware | None = None
-    """Hardware for which a plan estimates the cost. Default: this machine, from its own measured speeds."""
+    """GPUs that a plan reckons with. `plan` and `run` refuse what they do not hold. Default: this machine, from its own
+    measured speeds."""
     images_per_row: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Approximate number of images per packed row of each source, for estimating the encoder's cost. `--set
     sequence_length` changes them in proportion."""

@@ -24,7 +24,7 @@ STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not
 LEGEND = (
     "All of it is computed from shapes, nothing measured. FLOPs: matrix products, including attention over whole rows.",
     "parameters: including embeddings. active: parameters used per token. memory: weights, gradients and moments.",
-    "activations: per row, for an encoder per image, for an evaluation per batch. disk: weights of finished stages.",
+    "activations: per row without logits, for encoders per image, for evaluations per batch. disk: finished weights.",
     "Image positions follow the scale's images_per_row; a conversation in `sft` counts as a picture and 48 tokens (the",
     "world's: 22.5).",
 )
@@ -137,58 +137,48 @@ def _state(plan: Plan, trial: Trial) -> str:
 
 def _kinds(plan: Plan, expected: _Expected, scale: Scale, ledger: Ledger) -> list[str]:
     """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
-    heading = ["stage", "state", "count", "parameters", "FLOPs", "memory", "disk"]
-    heading += _gpu_heading(scale) or ["time"]
+    heading = ["stage", "state", "count", "parameters", "FLOPs", "memory", "disk", *_time_heading(scale), "why"]
     known = list(known_stages(ledger)) if expected.estimates else []
     alike: dict[tuple[str, str, str], list[PlannedStage]] = defaultdict(list)
     for planned in _by_kind(plan):
         why = planned.why
         if planned.state == "wait":
-            kinds = [
-                needed.KIND for needed in planned.stage.inputs.values() if needed.fingerprint in expected.estimates
-            ]
-            why = f"waits for {' and '.join(kinds)}"
+            needed = [one for one in planned.stage.inputs.values() if one.fingerprint in expected.estimates]
+            why = f"waits for {' and '.join(one.KIND for one in needed)}"
         elif planned.state == "run":
             why = why_it_runs(planned, known)
         alike[planned.stage.KIND, STATES[planned.state], why].append(planned)
     rows = []
     for (kind, state, why), stages in alike.items():
-        missing = [planned for planned in stages if planned in expected]
         row = [kind, state, str(len(stages))]
-        if missing:
-            row += _sums(missing, expected, scale)
-        row += [""] * (len(heading) - len(row))
+        if missing := [planned for planned in stages if planned in expected]:
+            costs = [expected.estimates[planned.fingerprint].cost for planned in missing]
+            sizes = sorted(cost.parameters for cost in costs)
+            row.append("–".join(dict.fromkeys((short(sizes[0]), short(sizes[-1])))))
+            row.append(short(sum(cost.flops for cost in costs)))
+            row.append(short(max(cost.state for cost in costs), "B"))
+            row.append(short(sum(cost.weights for cost in costs), "B"))
+            row += _time_columns(missing, expected, scale)
+        row += [""] * (len(heading) - 1 - len(row))
         rows.append([*row, why])
-    return text_table([*heading, "why"], rows)
+    return text_table(heading, rows)
 
 
-def _sums(missing: Sequence[PlannedStage], expected: _Expected, scale: Scale) -> list[str]:
-    """From `parameters` to `time`."""
+def _time_heading(scale: Scale) -> list[str]:
+    return ["GPUs", "rows", "per GPU", f"{scale.hardware.gpu}-hours"] if scale.hardware else ["time"]
+
+
+def _time_columns(missing: Sequence[PlannedStage], expected: _Expected, scale: Scale) -> list[str]:
+    """The time that the stages take together, on GPUs beside what each GPU of the fullest stage computes and holds."""
+    if not scale.hardware:
+        seconds = [expected.seconds[planned.fingerprint] for planned in missing]
+        return ["unknown" if None in seconds else duration(sum(filter(None, seconds)))]
     estimates = [expected.estimates[planned.fingerprint] for planned in missing]
-    costs = [one.cost for one in estimates]
-    sizes = [cost.parameters for cost in costs]
-    columns = [
-        short(min(sizes)) if min(sizes) == max(sizes) else f"{short(min(sizes))}–{short(max(sizes))}",
-        short(sum(cost.flops for cost in costs)),
-        short(max(cost.state for cost in costs), "B"),
-        short(sum(cost.weights for cost in costs), "B"),
-    ]
-    if scale.hardware:
-        fullest = max(estimates, key=lambda one: one.share.held if one.share else 0.0)
-        return columns + _gpu_columns(fullest) + [short(sum(_gpu_hours(one, scale) for one in estimates))]
-    seconds = [expected.seconds[planned.fingerprint] for planned in missing]
-    return [*columns, "unknown" if None in seconds else duration(sum(filter(None, seconds)))]
-
-
-def _gpu_heading(scale: Scale) -> list[str]:
-    return ["GPUs", "rows", "per GPU", f"{scale.hardware.gpu}-hours"] if scale.hardware else []
-
-
-def _gpu_columns(estimate: Estimate) -> list[str]:
-    assert estimate.share
-    share = estimate.share
-    rows = "" if estimate.cost.whole else str(share.rows)
-    return [str(share.gpus), rows, short(share.held, "B")]
+    shares = [one.share for one in estimates if one.share]
+    fullest = max(shares, key=lambda share: share.held)
+    rows = str(fullest.rows) if missing[0].stage.TRAINS else ""
+    hours = sum(_gpu_hours(one, scale) for one in estimates)
+    return [str(fullest.gpus), rows, short(fullest.held, "B"), short(hours)]
 
 
 def _gpu_hours(estimate: Estimate, scale: Scale) -> float:
@@ -208,30 +198,21 @@ def _trials(plan: Plan, asked: Sequence[tuple[str, Trial]]) -> list[str]:
 def _every_stage(plan: Plan, expected: _Expected, scale: Scale, ledger: Ledger) -> list[str]:
     """A row per stage, with fingerprints."""
     heading = ["stage", "fingerprint", "seed", "state", "why", "parameters", "active", "FLOPs", "memory", "activations"]
-    heading += ["disk", "checkpoint", *(_gpu_heading(scale) or ["time"])]
+    heading += ["disk", "checkpoint", *_time_heading(scale)]
     known = list(known_stages(ledger)) if expected.estimates else []
     rows = []
     for planned in _by_kind(plan):
         row: list[object] = [planned.stage.KIND, planned.fingerprint, planned.stage.seed, STATES[planned.state]]
         if planned in expected:
-            row += [why_it_runs(planned, known), *_cost_columns(planned, expected, scale)]
+            cost = expected.estimates[planned.fingerprint].cost
+            row += [why_it_runs(planned, known), short(cost.parameters), short(cost.active), short(cost.flops)]
+            row += [short(size, "B") for size in (cost.state, cost.activations, cost.weights, cost.checkpoint)]
+            row += _time_columns([planned], expected, scale)
         else:
             row.append(why_it_does_not_run(planned, ledger))
             row += [""] * (len(heading) - len(row))
         rows.append(row)
     return text_table(heading, rows)
-
-
-def _cost_columns(planned: PlannedStage, expected: _Expected, scale: Scale) -> list[str]:
-    """From `parameters` to `time`."""
-    estimate = expected.estimates[planned.fingerprint]
-    cost = estimate.cost
-    columns = [short(cost.parameters), short(cost.active), short(cost.flops)]
-    columns += [short(size, "B") for size in (cost.state, cost.activations, cost.weights, cost.checkpoint)]
-    if scale.hardware:
-        return [*columns, *_gpu_columns(estimate), short(_gpu_hours(estimate, scale))]
-    seconds = expected.seconds[planned.fingerprint]
-    return [*columns, "unknown" if seconds is None else duration(seconds)]
 
 
 def _parts(missing: Iterable[PlannedStage], expected: _Expected) -> list[str]:
