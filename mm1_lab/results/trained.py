@@ -45,6 +45,8 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 def _part(part: Mapping[str, Any]) -> str:
     """A pre-trained part's name, or the layers, width and training of one that was trained here."""
+    if "size" not in part:
+        return "made by a kind of stage of your own"
     size = part["size"]
     shape = f"{counted(size['layers'], 'layer')} of width {size['width']}"
     if size.get("experts"):
