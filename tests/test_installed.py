@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
-FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 TORCH = ("torch", "triton", "nvidia", "cuda")
