@@ -1,16 +1,18 @@
-"""Seeded damage to files that users write: whatever they hold, they are read or refused in a short line."""
+"""Seeded damage to files that users write, and to command lines: they are read or refused in a short line."""
 
 import contextlib
 import io
 import os
 import random
 import shutil
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mm1_lab.cli import main
+from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import RequestError, load_scale, load_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -147,3 +149,194 @@ def test_damaged_results(finished: object, tmp_path: Path, monkeypatch: pytest.M
         if silent and path.name not in ("sweep.json", "trials.csv"):
             assert found == [whole], f"{path} was read as if it were whole"
         assert all(len(line.encode()) <= 2048 for line in told.getvalue().splitlines())
+
+
+NAMES = ("folder", "fifo", "loop", "null", "zero", "closed", "binary", "missing/x", "folder/new", "null/x", "zero/x")
+WORDS = (
+    "",
+    " ",
+    "-1",
+    "0",
+    "1",
+    "2.5",
+    "nan",
+    "-inf",
+    "1e999",
+    "9" * 400,
+    "-" + "9" * 5000,
+    "true",
+    "null",
+    "[]",
+    "{}",
+)
+WORDS += (
+    "a\nb",
+    "a\x00b",
+    "\x1b[31m",
+    "\udcff",
+    "\U0001f642",
+    "é" * 300,
+    "x" * 5000,
+    "--",
+    "-",
+    "=",
+    "=1",
+    "%s",
+    "{x}",
+)
+WORDS += ("0,", ",", "1,1", "3,2,1", "1..3", "99", "4294967295,", "4294967296", "1e3", "0x10", "1_0", "*", "[", "a=b=c")
+WORDS += tuple(f"{name}{end}" for name in NAMES for end in ("", ".yaml", ".png", ".csv"))
+USUAL = {
+    "sweep": ("data_mix", "sweeps/encoder.yaml", "lr_law"),
+    "sweeps": ("data_mix", "connector"),
+    "arms": ("base", "captions"),
+    "first": ("base",),
+    "second": ("captions",),
+    "only": ("base", "captions"),
+    "scale": ("smoke", "smoke", "mini", "paper"),
+    "seeds": ("2", "0,", "3,4"),
+    "results": ("results/local", "folder"),
+    "store": ("results/local/store", "folder"),
+    "folder": ("new", "folder"),
+    "data": ("data.yaml",),
+    "out": ("new.png",),
+    "file": ("points.csv",),
+    "image": ("new.png",),
+    "steps": ("5",),
+    "looks": ("4,6",),
+    "set": ("train.steps=5", "evaluate.shots=[0]"),
+    "sizes": ("9M,85M,302M,1.2B",),
+    "predict": ("30B",),
+    "budget": ("6h",),
+}
+"""Values that a command takes, by the name of its option; the others have only wrong ones."""
+MOST_SECONDS = 300
+"""Of a command that trains nothing: after them it hangs."""
+
+
+FOUND = (["run", "data_mix", "--set=--"], ["status", "--results", "a\0b"])
+"""Ended in tracebacks once."""
+
+
+class Hang(BaseException):
+    """Nobody may catch it."""
+
+
+def hang(*_: object) -> None:
+    raise Hang
+
+
+def fields(values: dict[str, object], before: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{before}{name}"
+        if isinstance(value, dict):
+            yield from fields(value, f"{before}{name}.")
+
+
+def command_line(chance: random.Random, settings: list[str]) -> list[str]:
+    """A command with its arguments and up to five options, of others in a tenth; of some lines little is wrong, so that
+    the command comes far."""
+    commands = command_parsers(make_parser())
+    name = chance.choice(sorted(commands))
+    every = [action for command in commands.values() for action in command._actions]
+    own = commands[name]._actions
+    wrong = chance.choice((0.1, 0.4))
+
+    def value(dest: str) -> str:
+        if dest == "set" and chance.random() < 0.7:
+            return f"{chance.choice(settings)}={chance.choice(WORDS)}"
+        return chance.choice(USUAL[dest] if dest in USUAL and chance.random() > wrong else WORDS)
+
+    given = [[value(action.dest)] for action in own if not action.option_strings]
+    for _ in range(chance.randrange(6)):
+        options = every if chance.random() < 0.1 else own
+        known = [one for one in options if one.option_strings and one.dest not in ("help", "debug")]
+        if not known:  # of init
+            continue
+        action = chance.choice(known)
+        flag = action.option_strings[-1]
+        flag = flag[: chance.randrange(2, len(flag) + 1)] if chance.random() < 0.05 else flag
+        if action.nargs == 0 or chance.random() < 0.05:  # a switch, or a value that is missing
+            given.append([flag])
+        else:
+            words = [flag, value(action.dest)]
+            given.append(words if chance.random() < 0.7 else ["=".join(words)])
+    if chance.random() < 0.1:
+        given.append([chance.choice(WORDS)])
+    chance.shuffle(given)
+    return [name, *(word for words in given for word in words)]
+
+
+def make_odd_files(folder: Path) -> None:
+    (folder / "points.csv").write_text("params,learning_rate,score\n9,0.1,1\n", encoding="utf-8")
+    (folder / "data.yaml").write_text("captions: [missing/*.tar]\n", encoding="utf-8")
+    for end in ("", ".yaml", ".png", ".csv"):
+        (folder / f"folder{end}").mkdir()
+        os.mkfifo(folder / f"fifo{end}")
+        (folder / f"loop{end}").symlink_to(f"loop{end}")
+        (folder / f"null{end}").symlink_to("/dev/null")
+        (folder / f"zero{end}").symlink_to("/dev/zero")
+        (folder / f"closed{end}").touch(0)
+        (folder / f"binary{end}").write_bytes(bytes(range(256)))
+
+
+def told(words: list[str]) -> tuple[int, str, str]:
+    """How the command ended, and what it printed; in streams that, as a terminal's, take no unpaired surrogates."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    before = signal.signal(signal.SIGALRM, hang)
+    left = signal.alarm(MOST_SECONDS)  # of the test's own limit
+    try:
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            code = main(words)
+    except SystemExit as ended:  # as argparse ends
+        code = ended.code  # type: ignore[assignment]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.alarm(left)
+    output, errors = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    return code, output, errors
+
+
+@parametrize
+@pytest.mark.skipif(sys.platform != "linux", reason="makes devices' links and FIFOs")
+def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Each ends soon with an exit code that means something, says in a few lines what was wrong, and leaves nothing
+    outside of its folder. What would train, draw, serve or connect refuses to begin."""
+
+    def refuse(*_: object) -> None:
+        raise RequestError("begins")
+
+    for slow in (
+        "mm1_lab.orchestrate.execution.executor.make_executor",
+        "mm1_lab.orchestrate.execution.cluster_indexing.index_on_cluster",
+        "mm1_lab.orchestrate.tracking.dashboard.show_dashboard",
+        "mm1_lab.orchestrate.tracking.mlflow_recorder.sync_all",
+        "mm1_lab.orchestrate.contact_sheet.world_sections",
+        "analysis.redraw.draw",
+        "analysis.redraw.draw_report",
+    ):
+        monkeypatch.setattr(slow, refuse)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    chance = random.Random(f"{SEED} 18")
+    settings = [*fields(load_scale("smoke", ROOT / "sweeps" / "scales").model_dump(mode="json")), *WORDS]
+    codes = set()
+    lines = [["status"], *FOUND, *(command_line(chance, settings) for _ in range(40 * times))]
+    for number, words in enumerate(lines):
+        folder = tmp_path / str(number) / "here"
+        shutil.copytree(ROOT / "sweeps", folder / "sweeps")
+        kept = shutil.ignore_patterns("mlflow*", "*.safetensors")
+        shutil.copytree(finished.results, folder / "results" / "local", ignore=kept)  # type: ignore[attr-defined]
+        make_odd_files(folder)
+        monkeypatch.chdir(folder)
+        try:
+            code, output, errors = told(words)
+        except BaseException as error:
+            raise AssertionError(f"{error!r} for {words}") from error
+        codes.add(code)
+        assert code in (0, 1, 2), words
+        assert "Traceback" not in output + errors, words
+        if code:
+            assert len(errors.encode()) <= 2100 and errors.count("\n") <= 4, (words, errors)
+        assert [path.name for path in folder.parent.iterdir()] == ["here"], words
+        shutil.rmtree(folder.parent)
+    assert {0, 2} <= codes
