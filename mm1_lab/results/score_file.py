@@ -81,7 +81,7 @@ def unpack_scores(path: Path, wanted: Container[str]) -> Iterator[tuple[str, pa.
     """The rows of each of the `wanted` trials in a file of `pack_scores`, for `write_table`."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, partitioning=None).sort_by([("trial", "ascending"), ("row", "ascending")])
+    table = pq.ParquetFile(path).read(use_threads=False).sort_by([("trial", "ascending"), ("row", "ascending")])
     start = 0
     for count in table["trial"].value_counts().to_pylist():
         if count["values"] in wanted:
@@ -127,7 +127,8 @@ def _read(folder: Path) -> pa.Table:
 
     path = folder / SCORES
     try:
-        table = pq.read_table(path, partitioning=None)  # a folder named `train.steps=350` is no column
+        # Arrow's pool of a single thread (OMP_NUM_THREADS=1, as in tests and workers) has waited for itself for ever
+        table = pq.ParquetFile(path).read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RequestError(f"{path}: cannot be read ({error}); delete its folder and run the sweep again") from None
     if missing := [name for name in SCORE_COLUMNS if name not in table.column_names]:
