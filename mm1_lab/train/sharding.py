@@ -105,12 +105,16 @@ def _make_shardable(network: nn.Module) -> set[nn.Parameter]:
 def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[nn.Parameter]) -> None:
     """Shards experts, layers, and the rest of `module` over the team, each to be gathered by itself."""
     mesh = init_device_mesh(team.device().type, (team.size(),))
-    policy = MixedPrecisionPolicy()
+    half = MixedPrecisionPolicy()
     if precision == "bf16-mixed":
-        # autocast would cast the weights anyway; experts are large, so they are gathered in half precision
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        # autocast would cast the weights anyway: cast before they are gathered, they take half the time
+        half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for part in network.modules():
         if isinstance(part, Qwen2MoeExperts):
-            fully_shard(part, mesh=mesh, mp_policy=policy)
-    for part in (*layers(network), module):
-        fully_shard(part, mesh=mesh, ignored_params=ignored)
+            fully_shard(part, mesh=mesh, mp_policy=half)
+    for layer in layers(network):
+        # on CPUs autocast leaves LayerNorm (of the encoders) alone, which then needs the precision of its input
+        keeps = any(isinstance(part, nn.LayerNorm) for part in layer.modules())
+        fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy() if keeps else half, ignored_params=ignored)
+    # the rest in full precision: half-precision embeddings would make the residual stream half-precision, too
+    fully_shard(module, mesh=mesh, ignored_params=ignored)
