@@ -12,15 +12,14 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Olmo2Config, PreTrainedModel, ViTConfig, ViTModel
 
 from analysis import paper
-from analysis.judging.lessons import PATH, known_lessons, load_lessons
+from analysis.judging.lessons import known_lessons, load_lessons
 from analysis.redraw import draw
 from mm1_lab import cli, commands, options, pretrained
-from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Resources, Stage, load_sweep
+from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Resources, Stage
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.data.world import scene_questions
@@ -257,20 +256,6 @@ def test_a_question_a_lesson_and_a_number_of_the_paper(tmp_path: Path, monkeypat
     lessons.write_text(LESSON.replace("name: own", "name: resolution"), encoding="utf-8")
     with pytest.raises(RequestError, match=r"results/lessons\.yaml: 2 lessons are named 'resolution'"):
         known_lessons(Path("results"))
-
-
-def test_a_lesson(tmp_path: Path) -> None:
-    lessons = yaml.safe_load(PATH.read_text(encoding="utf-8"))
-    contrast = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml").contrasts[0]
-    lessons.append(lessons[0] | {"name": "own", "sweep": "data_mix", "parts": [{"contrast": contrast.claim}]})
-    path = tmp_path / "lessons.yaml"
-    path.write_text(yaml.safe_dump(lessons, sort_keys=False), encoding="utf-8")
-    own = load_lessons(path)[-1]
-    assert (own.name, own.parts[0].contrast) == ("own", contrast.claim)
-    lessons[-1]["parts"][0]["contrat"] = contrast.claim
-    path.write_text(yaml.safe_dump(lessons, sort_keys=False), encoding="utf-8")
-    with pytest.raises(RequestError, match=r"unknown key .*contrat.*did you mean 'contrast'"):
-        load_lessons(path)
 
 
 def test_the_table_names_files_that_are_there() -> None:

@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import time
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -105,14 +104,6 @@ def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
     found = sweeping.overhead(sweeping.Sweep(5 + 2 + 9 * 2.5, 1.0, sorted(ends), own=2.0), processors=2)
     assert (found.further, found.once) == pytest.approx((0.5, 5.0))
     assert found.whole == pytest.approx((5 + 9 * 0.5) / 10)
-
-
-def test_a_trial_s_own_work_is_read_from_its_record(tmp_path: Path) -> None:
-    timings = {name: {"seconds": value, "flops": 1.0} for name, value in (("multimodal", 1.5), ("evaluation", 0.5))}
-    (tmp_path / "record.json").write_text(json.dumps({"timings": timings | {"encoder": {"seconds": 9.0}}}))
-    assert sweeping._own_work(tmp_path / "DONE") == 2.0
-    with pytest.raises(RuntimeError, match="1 of 2 trials are done"):
-        sweeping._times([tmp_path / "record.json"], 2)
 
 
 def test_peak_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
@@ -253,32 +244,12 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     assert "questions against" in asked.note
 
 
-def test_too_many_documents_for_a_gpu_s_memory_are_not_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(case: gpu.Case, stage: object, data: object, steps: int, documents: int) -> float:
-        if documents > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return 1 / documents
-
-    monkeypatch.setattr(gpu, "_padded_step", step)
-    assert min((2, 4, 8), key=lambda count: gpu._padded_probe(None, None, None, count)) == 4
-
-
 def test_no_checkpoint_is_written_in_the_few_steps_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, case = World(), gpu.Case("tiny", TINY, (2,), "cpu")
     stage = base_evaluation(TINY, data).model
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "save", lambda *_: pytest.fail("it takes longer than a step"))
     assert gpu._our_step(case, stage, untrained_inputs(stage, data, tmp_path), data) > 0
-
-
-@pytest.mark.parametrize("name", ["NVIDIA H100 PCIe", "NVIDIA H200 NVL", "NVIDIA L40S"])
-def test_the_peak_of_other_cards_is_not_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The PCIe and NVL forms of a chip have less power, and lower peaks."""
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
-    data = World()
-    case = gpu.Case("tiny", TINY, (2,), "cuda")
-    _, row = gpu._training_rows(case, base_evaluation(TINY, data).model, data, [1.0], [1.0], 2)
-    assert row.ours is None and "unknown" in row.note
 
 
 def test_the_cases_of_a_gpu_are_the_paper_s_sizes() -> None:
@@ -290,19 +261,6 @@ def test_the_cases_of_a_gpu_are_the_paper_s_sizes() -> None:
         )
         assert (stage.precision, stage.compile, stage.attention) == ("bf16-mixed", True, "varlen")
         assert stage.connector.image_tokens == 144 and stage.sequence_length == 2048
-
-
-def test_the_first_step_is_seen_while_a_command_runs(tmp_path: Path) -> None:
-    with sweeping.first_seen(tmp_path, "*.partial/losses") as seen:
-        before = time.time()
-        (tmp_path / "one.partial").mkdir()
-        (tmp_path / "one.partial" / "losses").touch()
-        while not seen:
-            time.sleep(0.01)
-    assert len(seen) == 1 and before <= seen[0] <= time.time()
-    with sweeping.first_seen(tmp_path, "*.partial/others") as seen:
-        pass
-    assert not seen
 
 
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:

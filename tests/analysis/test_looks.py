@@ -8,10 +8,10 @@ import pytest
 
 from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.lessons import Lesson
-from analysis.judging.looks import looks_text, open_arms, reached_text, standing
+from analysis.judging.looks import open_arms, reached_text, standing
 from analysis.judging.sequential import over_looks
 from analysis.judging.verdicts import lesson_parts
-from analysis.pages.verdicts import claims_notes, lesson_notes, looks_note
+from analysis.pages.verdicts import looks_note
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
@@ -118,11 +118,6 @@ def test_a_claim_that_one_score_alone_supports_stays_open(monkeypatch: pytest.Mo
     assert all(": open, a chance of" in line for line in lines) and arms == ["base", "much", "little", "none"]
 
 
-def test_levels_are_told_beforehand() -> None:
-    most, levels = looks_text(LOOKS).splitlines()
-    assert "the most that can run" in most and "0.0026 after 4" in levels and "5% in all" in levels
-
-
 def test_the_look_that_was_reached_is_told_beside_the_lessons() -> None:
     assert reached_text(with_looks(growing(3), ())) == ""
     assert reached_text(growing(3)).startswith("before the first look (at 4 of at most 8 seeds)")
@@ -204,12 +199,3 @@ def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Pat
     study = read_study(folder).at_seeds((1, 6))
     assert study.seeds == [1, 6] and len(study.records) == 2 * len(ARMS)
     assert set(study.held_out["seed"]) == set(study.variant.trials["seed"]) == {1, 6}
-
-
-def test_tables_and_notes_of_a_growing_study_say_that_its_numbers_are_of_a_single_look() -> None:
-    for seeds, words in ((5, "look 1 of 3 (at 4 of at most 8 seeds)"), (2, "before the first look")):
-        study = growing(seeds)
-        notes = " ".join(claims_notes(study, judge_claims(study)))
-        assert words in notes and "Intervals are those of a single look" in notes
-    lesson = {"sweep": "own", "looks": "look 1", "interval": "seeds", "family": 1, "estimate": 1.0}
-    assert "spent over looks" in " ".join(lesson_notes(pd.DataFrame([lesson])))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.judging.difference import Difference
-from analysis.proxies import Paired, accuracy, accuracy_table, pair_arms
+from analysis.proxies import Paired, accuracy, pair_arms
 from analysis.redraw import draw
 from mm1_lab.config import Sweep
 from tests.analysis.results_folder import LIFT, study_of, write_results
@@ -104,14 +104,6 @@ def test_no_difference_is_a_coin(runs: tuple[Paired, Paired]) -> None:
     level = replace(cheap, scores={measure: 0 * table for measure, table in cheap.scores.items()})
     found = accuracy([dear], [level])
     assert set(found["accuracy"][found["seeds"] == 2]) == {0.5}
-
-
-def test_the_table_has_a_row_per_run_and_a_column_per_measure(runs: tuple[Paired, Paired]) -> None:
-    table = accuracy_table(accuracy(runs[:1], runs), "title")
-    assert table.head == ["by", "seeds", "cost, %", "0-shot", "4-shot", "8-shot", "text-core"]
-    names = ["scale mini (for its other seeds)", *["scale mini, train.steps=350"] * 2]
-    assert table.frame["by"].tolist() == names and table.frame["seeds"].tolist() == ["1", "1", "2"]
-    assert table.frame["cost, %"].tolist() == ["33.3", "8.33", "16.7"]
 
 
 @pytest.mark.usefixtures("unrendered")

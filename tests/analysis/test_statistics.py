@@ -71,14 +71,6 @@ def test_a_hole_does_not_move_an_arm_by_the_luck_of_the_seed_it_lacks() -> None:
     assert means_of(scores)["0"].estimate == pytest.approx(52.0)
 
 
-def test_a_hole_leaves_the_estimates_of_complete_arms_alone() -> None:
-    scores = np.random.default_rng(0).normal(50, 5, (4, 3))
-    holed = scores.copy()
-    holed[0, 1] = np.nan
-    for arm in "123":
-        assert means_of(holed)[arm].estimate == pytest.approx(means_of(scores)[arm].estimate)
-
-
 def test_seeds_that_share_no_arm_shift_no_mean() -> None:
     """A seed at which only a control ran; two halves of a study with other arms at other seeds."""
     scores = {(arm, s): v + (0.0, 1.0, -1.0)[s] for arm, v in (("a", 50.0), ("b", 60.0)) for s in range(3)}

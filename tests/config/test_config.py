@@ -99,25 +99,11 @@ def test_the_same_recipe_under_two_names_is_one_trial(tmp_path: Path, mini: Scal
     assert first.fingerprint == second.fingerprint
 
 
-def test_a_question_need_not_be_the_paper_s(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "arms: {a: {}}\n")
-    assert load_sweep(path).heading == "T (MM1, Fig. 5)"
-    path.write_text(path.read_text().replace("reproduces: Fig. 5\n", ""))
-    assert load_sweep(path).heading == "T"
-
-
 def test_a_grid_gives_every_combination(tmp_path: Path, mini: Scale) -> None:
     path = write_sweep(tmp_path, "grid:\n  resolution: [224, 336]\n  image_tokens: [64, 144]\n")
     trials = resolve_sweep(load_sweep(path), mini, (0,), WORLD)
     models = [trial.evaluation.model for trial in trials]
     assert [(m.image_size, m.connector.image_tokens) for m in models] == [(24, 4), (24, 9), (36, 4), (36, 9)]
-
-
-def test_a_grid_names_mixes_and_lists_in_words(tmp_path: Path) -> None:
-    grid = "{data_mix: [{captions: 1, text: 2}], frozen: [[], [encoder, decoder]], sft: [null, {}]}"
-    names = list(load_sweep(write_sweep(tmp_path, f"grid: {grid}\n")).arms)
-    frozen = ("none", "encoder, decoder")
-    assert names == [f"captions 1, text 2 {parts} {sft}" for parts in frozen for sft in ("None", "{}")]
 
 
 @pytest.mark.parametrize(
@@ -240,13 +226,6 @@ def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: P
         load_sweep(path)
     assert message in str(error.value)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_misspelt_key_is_named_before_the_one_that_is_missing(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "arms: {a: {}}\n")
-    path.write_text(path.read_text().replace("axis:", "axes:"))
-    with pytest.raises(RequestError, match="unknown key 'axes'; did you mean 'axis'"):
-        load_sweep(path)
 
 
 def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:

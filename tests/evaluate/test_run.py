@@ -299,20 +299,6 @@ def test_matrices_cast_once_give_the_numbers_of_autocast(
     assert len(left_alone) == 2, "encoder and decoder were cast the first time"
 
 
-def test_the_world_is_evaluated_whole(tmp_path: Path) -> None:
-    world = World()
-    stage = make_stage("evaluate.batch_size=16", "evaluate.shots=[0, 4]")
-    make_model(stage, world.tokenizer, tmp_path)
-    result, _ = run(stage, tmp_path, world)
-    assert len({row.benchmark for row in result.scores}) == 9
-    assert len(result.scores) == 9 * 2 * 16
-    assert len({(row.benchmark, row.shots, row.question) for row in result.scores}) == len(result.scores)
-    assert set(result.held_out_loss) == {"captions", "synthetic", "interleaved", "text"}
-    assert all(math.isfinite(loss) for loss in result.held_out_loss.values())
-    assert len(result.majority) == 6
-    assert all(0 < points <= 100 for points in result.majority.values())
-
-
 def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) -> None:
     """On the world at smoke, random weights: rows per metric, whose means are the rates of the answers themselves."""
     recipe = Recipe(sft=SftRecipe())

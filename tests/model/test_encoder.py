@@ -71,10 +71,3 @@ def cubic(distance: float, a: float = -0.75) -> float:
     if distance <= 1:
         return (a + 2) * distance**3 - (a + 3) * distance**2 + 1
     return a * (distance**3 - 5 * distance**2 + 8 * distance - 4) if distance < 2 else 0.0
-
-
-def test_the_same_resolution_loads_as_it_is() -> None:
-    first, second = build_encoder(SIZE, 6, 36), build_encoder(SIZE, 6, 36)
-    second.load_state_dict(first.state_dict())
-    images = torch.randn(1, 3, 36, 36)
-    assert torch.equal(first(images), second(images))

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from mm1_lab.config import Pretrained, RequestError, Size, load_scale
 from mm1_lab.model import build_decoder, count_parameters, load_weights, read_by_document, read_rows, upcycle
 from mm1_lab.model.decoder import Router, sparse_layers
-from mm1_lab.model.packed import BLOCK_COST, balance_loss, blocks_of, document_bounds
+from mm1_lab.model.packed import BLOCK_COST, balance_loss, blocks_of
 from mm1_lab.pretrained import read_decoder
 
 DENSE = Size(layers=4, width=24, heads=4)
@@ -174,12 +174,6 @@ def test_documents_read_one_by_one_are_documents_read_by_a_mask(size: Size) -> N
     masked, masked_gradients = read(decoder)
     read_by_document(decoder)
     torch.testing.assert_close(read(decoder), (masked, masked_gradients), rtol=1e-4, atol=1e-5)
-
-
-def test_bounds_of_documents() -> None:
-    _, documents, _ = packed(1)
-    assert document_bounds(documents).tolist() == [0, 5, 9, 12, 24]
-    assert document_bounds(torch.tensor([[1, 1], [1, 2]])).tolist() == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize("lengths", [[3], [3, 40, 4, 3, 41, 3], list(range(1, 30))])

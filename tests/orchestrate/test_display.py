@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.config import Trial
-from mm1_lab.formatting import duration, short
 from mm1_lab.orchestrate.execution.display import ProgressState, make_display
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.cost import Speeds
@@ -53,21 +52,6 @@ def test_time_left_follows_from_the_speed_so_far(plan: Plan) -> None:
     state.end(second)
     state.end(third, failed=True)
     assert state.seconds_left() == 0 and state.progress() == "2 of 3 trials"
-
-
-def test_time_left_does_not_jump_when_one_of_two_ends(plan: Plan) -> None:
-    clock = Clock()
-    state = ProgressState(plan, Speeds(), clock)
-    for task in plan.tasks.values():
-        if task.kind != "trial":
-            state.start(task)
-            state.end(task)
-    first, second, _ = (task for task in plan.tasks.values() if task.kind == "trial")
-    state.start(first)
-    state.start(second)
-    clock.now = 100.0
-    state.end(first)
-    assert state.seconds_left() == pytest.approx(100), "a running one and a waiting one, two at a time"
 
 
 def test_a_running_task_tells_its_own_speed_and_what_was_before_says_nothing_of_it(plan: Plan) -> None:
@@ -139,17 +123,6 @@ def test_on_a_terminal_bars_show_step_loss_and_speed_and_lines_what_ended(
         assert line in ended
     last = out.getvalue()[len(drawn) :]
     assert "\x1b[2K" in last and "\x1b[?25h" in last, "the bars are gone, and the cursor is back"
-
-
-def test_numbers_are_rounded_before_they_get_a_prefix() -> None:
-    assert [short(n) for n in (0.25, 999.4, 999.6, 1.234e6, 999.4e6, 999.7e6)] == [
-        "0.25", "999", "1K", "1.23M", "999M", "1G",
-    ]  # fmt: skip
-    assert short(999.7e6, "B") == "1 GB"
-
-
-def test_durations_read_well() -> None:
-    assert [duration(s) for s in (3, 89, 600, 12_000)] == ["3 s", "89 s", "10 min", "3 h 20 min"]
 
 
 def test_what_a_failure_blocks_takes_no_time(plan: Plan) -> None:

@@ -258,10 +258,6 @@ def test_models_that_others_have_trained_are_searched_and_checked_too(
         measure_gates(loaded, ["lower"], 1, Inline())
 
 
-def test_a_plan_knows_the_grid(ask: Callable[..., Request]) -> None:
-    assert len(with_grid(ask()).trials) == 20
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -1,5 +1,4 @@
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,13 +6,12 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mm1_lab.cli import main
-from mm1_lab.config import ConnectorConfig, EvaluationStage, RequestError, Trial
+from mm1_lab.config import ConnectorConfig, RequestError, Trial
 from mm1_lab.files import commit
 from mm1_lab.model import CONNECTORS
-from mm1_lab.orchestrate.plan_text import _arms, in_runs
-from mm1_lab.orchestrate.planning.cost import Speeds
+from mm1_lab.orchestrate.plan_text import _arms
 from mm1_lab.orchestrate.planning.feasible import check_feasible, check_world_prompts
-from mm1_lab.orchestrate.planning.plan import Plan, make_plan, path_lengths, stage_seconds, wall_seconds
+from mm1_lab.orchestrate.planning.plan import Plan, make_plan, wall_seconds
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.sweeping import forget_trials
 from mm1_lab.results import Ledger
@@ -71,33 +69,6 @@ def test_only_what_a_missing_trial_needs_runs(tmp_path: Path) -> None:
     plan = make_plan(trials, ledger)
     assert set(plan.tasks) == {captions.model.decoder.fingerprint, captions.fingerprint}
     assert plan.tasks[captions.fingerprint].needs == (captions.model.decoder.fingerprint,)
-
-
-def test_with_its_weights_only_the_evaluation_is_missing(tmp_path: Path) -> None:
-    trials, ledger = ask(tmp_path, only=("base",))
-    evaluation = trials[0].evaluation
-    finish(ledger.stage_folder(evaluation.model.fingerprint))
-    plan = make_plan(trials, ledger)
-    assert list(plan.tasks) == [evaluation.fingerprint]
-    task = plan.tasks[evaluation.fingerprint]
-    assert task.needs == () and [type(stage) for stage in task.stages] == [EvaluationStage]
-
-
-def test_a_partial_folder_is_taken_up(tmp_path: Path) -> None:
-    trials, ledger = ask(tmp_path, only=("base",))
-    decoder = trials[0].evaluation.model.decoder.fingerprint
-    ledger.partial_folder(decoder).mkdir(parents=True)
-    plan = make_plan(trials, ledger)
-    assert plan.stages[decoder].state == "run" and "interrupted" in plan.stages[decoder].why
-
-
-def test_the_longest_path_counts_what_waits(tmp_path: Path) -> None:
-    trials, ledger = ask(tmp_path)
-    plan = make_plan(trials, ledger)
-    lengths = path_lengths(plan.tasks, partial(stage_seconds, speeds=Speeds()))
-    for task in plan.tasks.values():
-        for need in task.needs:
-            assert lengths[need] > lengths[task.key]
 
 
 def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(
@@ -285,9 +256,3 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(tmp_path: Pat
     assert states == ["wait", "wait", "diverged"]
     assert [folder.exists() for folder in partial] == [False, False, True]
     assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"
-
-
-def test_many_seeds_are_listed_as_ranges() -> None:
-    assert in_runs([3]) == "3"
-    assert in_runs([1, 0]) == "0, 1"
-    assert in_runs([0, 5, 6, 7, 9, 10, *range(100, 110)]) == "0, 5 to 7, 9, 10, 100 to 109"
