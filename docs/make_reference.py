@@ -38,7 +38,7 @@ from mm1_lab.config import (
     Size,
 )
 from mm1_lab.config.sweep import SweepFile
-from mm1_lab.data.shards.datafile import DataFile, InstructionSet, OwnSource
+from mm1_lab.data.shards.datafile import DataFile, Entry, InstructionSet, OwnSource
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import METRICS, further
@@ -71,7 +71,7 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
             Hardware,
         ),
     ),
-    "Data files": ("For `--data`.", (DataFile, OwnSource, InstructionSet, BenchmarkConfig, BenchmarkFiles)),
+    "Data files": ("For `--data`.", (DataFile, Entry, OwnSource, InstructionSet, BenchmarkConfig, BenchmarkFiles)),
 }
 
 MEASURES = {

@@ -55,7 +55,6 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("show",), "show: the following arguments are required: SWEEP; example: mm1-lab show data_mix base captions"),
         (("run", "data_mix", "--inline", "--address", "auto"), "--inline runs without Ray, --address on a Ray cluster"),
         (("plan", "data_mix", "--set", "resources.gpus=8"), "a process uses only one of 8 GPUs"),
-        (("index", "--data", "x", "--processes", "2", "--address", "auto"), "--processes is for this machine"),
         (("gc", "--keep", "some"), "gc: --keep: invalid choice: 'some'"),
         (("gc", "--results", "nowhere"), "nowhere: there is no such folder; name the results"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),

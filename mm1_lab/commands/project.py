@@ -1,10 +1,9 @@
-"""Commands for a project's data and folders: index, show-data, verify, pack, gc, init."""
+"""Commands for a project's data and folders: show-data, verify, pack, gc, init."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 from mm1_lab import options as opt
@@ -19,47 +18,11 @@ from mm1_lab.results.parts import Parts
 
 
 @command(
-    "--data data.yaml --scale lab",
-    option("--data", "your own data, a data.yaml", "YAML", type=Path, required=True),
-    option("--processes", "default: one per core", "COUNT", type=int),
-    opt.ADDRESS,
-    opt.SCALE,
-    opt.SET,
-    opt.STORE,
-)
-def index(options: argparse.Namespace) -> int:
-    """Index your own data ahead of time, in parallel, so that runs on large data start at once."""
-    from mm1_lab.data.shards.indexing import index_data, local_workers
-    from mm1_lab.files import machine_cpus
-    from mm1_lab.orchestrate.planning.finding import find_scale
-    from mm1_lab.orchestrate.planning.tokenizer import base_tokenizer
-
-    if options.processes is not None and options.processes < 1:
-        raise RequestError("--processes must be at least 1")
-    if options.processes and options.address:
-        raise RequestError("--processes is for this machine, and a cluster gives as many as it has cores; leave it out")
-    ledger = Ledger(RESULTS, options.store)
-    ledger.check_writable()
-    scale = find_scale(options.scale, tuple(options.set))
-    if tokenizer := base_tokenizer(scale, options.data):
-        print(f"tokens are made for the scale's base decoder, {scale.base_decoder}", file=sys.stderr)
-    if options.address:
-        from mm1_lab.orchestrate.execution.cluster_indexing import index_on_cluster
-
-        lines = index_on_cluster(options.address, options.data, ledger, scale, tokenizer)
-    else:
-        workers = partial(local_workers, options.processes or machine_cpus())
-        lines = index_data(options.data, ledger.data_cache, scale, workers, tokenizer)
-    for line in lines:
-        print(line, flush=True)
-    return DONE
-
-
-@command(
     "--data data.yaml",
     option("--out", f"file to write; default: in {RESULTS}", "PNG", type=Path),
     option("--data", "your own data, a data.yaml", "YAML", type=Path),
     option("--scale", "scale that sets tokenizer and row length; default: %(default)s", default="mini"),
+    opt.SET,
     opt.STORE,
 )
 def show_data(options: argparse.Namespace) -> int:
@@ -77,7 +40,7 @@ def show_data(options: argparse.Namespace) -> int:
 
         ledger = Ledger(RESULTS, options.store)
         ledger.check_writable()
-        scale = find_scale(options.scale)
+        scale = find_scale(options.scale, tuple(options.set))
         data = Shards(options.data, ledger.data_cache, scale, base_tokenizer(scale, options.data))
         for line in summary_lines(data):
             print(line)

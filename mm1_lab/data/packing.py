@@ -160,6 +160,11 @@ class Packer:
                     f"{self.limits.sequence} tokens and {self.limits.max_images} images"
                 )
 
+    def fits(self, document: Document) -> bool:
+        """Whether `document` fits an empty row."""
+        size = self.length(document), len(document.pictures)
+        return size[0] <= self.limits.sequence and size[1] <= self.limits.max_images
+
     def length(self, document: Document) -> int:
         """Number of positions that `document` occupies."""
         return len(self._encode(document).tokens)

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards.decoding import ImageDecoder, Shape, StoredPicture, check_size, read_file, read_stretch
+from mm1_lab.data.decoding import ImageDecoder, Shape, StoredPicture, check_size, read_file, read_stretch
 from mm1_lab.data.types import BrokenPicture
 from mm1_lab.evaluate.items import regular
 from mm1_lab.formatting import first_line

@@ -18,7 +18,7 @@ from mm1_lab.config import (
     digest,
     nearest,
 )
-from mm1_lab.data.shards.decoding import Shape
+from mm1_lab.data.decoding import Shape
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
 from mm1_lab.evaluate.choosing import LETTERED, choose, format_of
 from mm1_lab.evaluate.fitting import too_long

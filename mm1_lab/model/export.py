@@ -29,8 +29,8 @@ from transformers import (
     ProcessorMixin,
 )
 
+from mm1_lab.data.decoding import ImageDecoder, StoredPicture, as_shown, read_file, square
 from mm1_lab.data.pixels import MEAN_COLOUR, image_tensor, views
-from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture, as_shown, read_file, square
 from mm1_lab.data.tokenizers import IMAGE
 from mm1_lab.data.types import Picture, Pixels, Tokenizer
 from mm1_lab.model.mm1 import MM1, MM1Config

@@ -122,7 +122,7 @@ def test_a_question_is_trained_in_the_tokens_in_which_it_is_asked(files: Any) ->
     asked, _ = data.conversations["mine"].parts(2)
     assert data.tokenizer.encode(str(asked)) == data.tokenizer.encode(chat_prompt("2 + 2?"))
     assert words.token_to_id("?Ċ") in data.tokenizer.encode(str(asked))
-    ids = data.conversations["mine"].tokens(0, data.tokenizer).sample(2).tolist()
+    ids = data.conversations["mine"].tokens(data.tokenizer).sample(2).tolist()
     assert ids == data.tokenizer.encode(chat_prompt("2 + 2?")) + data.tokenizer.encode(" 4"), "rows are planned so too"
 
 
@@ -193,16 +193,17 @@ def turns(*said: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
 
 
 BROKEN = [
-    (turns(("human", "<image>\nwhat?"), ("gpt", "x"), image="lost.png"), "there is no image 'lost.png' in the folder"),
+    (turns(("human", "<image>\nwhat?"), ("gpt", "x"), image="lost.png"), "there is no image 'lost.png' in /"),
     (turns(("human", "what?"), ("gpt", " ")), "turn 1: the assistant's turn has no text"),
     (turns(("human", "<image>"), ("gpt", "x"), image="1.png"), "turn 0: the user's turn has no text"),
-    (turns(("gpt", "this"), ("human", "what?")), "turn 0: is the assistant's, but should be the user's"),
+    (turns(("human", "a?"), ("gpt", "b"), ("gpt", "c")), "turn 2: is the assistant's, but should be the user's"),
     (turns(("human", "a"), ("human", "b")), "turn 1: is the user's, but should be the assistant's"),
     (turns(("human", "what?"), ("gpt", "<image> this"), image="1.png"), "turn 1: the assistant's turn has an image"),
     (turns(("human", "what?")), "ends without an answer"),
     (turns(("human", "<image><image>what?"), ("gpt", "x"), image="1.png"), "marks places for 2 images, but has 1"),
     (turns(("bot", "what?")), "turn 0: has the role 'bot'"),
     (turns(("human", "what?"), ("gpt", "x"), image="http://a/1.png"), "is a URL; download the images"),
+    (turns(("gpt", "this"), ("human", "what?")), "ends without an answer"),
     (turns(), "has no turns"),
 ]  # fmt: skip
 
@@ -211,8 +212,41 @@ BROKEN = [
 def test_a_broken_conversation_is_told_with_its_place(files: Any, rows: list[dict[str, Any]], error: str) -> None:
     with pytest.raises(RequestError) as caught:
         opened(files, mine={"files": llava(files, rows)})
-    assert "llava.json, conversation 1" in str(caught.value) and error in str(caught.value)
+    place = "llava.json: there is" if "lost" in error else "llava.json, entry 1: "
+    assert place in str(caught.value) and error in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_conversations_are_read_as_llava_reads_them(files: Any) -> None:
+    """A first turn of the model is skipped, and a picture without a name is none."""
+    rows = [
+        {"conversations": [{"from": "gpt", "value": "Hello."}, {"from": "human", "value": "2 + 2?"},
+                           {"from": "gpt", "value": "4"}]},
+        {"image": "", "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
+    ]  # fmt: skip
+    data = opened(files, mine={"files": llava(files, rows)})
+    assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, TEXT]
+
+
+def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they_hold(files: Any) -> None:
+    (files.folder / "sets").mkdir()
+    (files.folder / llava(files)).rename(files.folder / "sets" / "llava.json")
+    messages(files)
+    opened(files)  # writes the pictures
+    (files.folder / "coco").mkdir()
+    for number in (1, 2):
+        (files.folder / f"{number}.png").rename(files.folder / "coco" / f"{number}.png")
+    sets: Any = [{"file": "sets/llava.json", "images": "coco"}, {"file": "chat.jsonl", "images": "coco"}]
+    data = files.open(text="text.jsonl", instructions=sets)
+    assert data.identity.instructions == {"llava": 3, "chat": 3} and told(data, "llava", 0) == FIRST + SECOND
+    sets[1]["weight"] = 2
+    weighed = files.open(text="text.jsonl", instructions=sets).identity
+    assert weighed.instructions == {"llava": 1, "chat": 2}
+    assert weighed.instructions_digest == data.identity.instructions_digest
+    with pytest.raises(RequestError, match="two sets have the same name"):
+        files.open(text="text.jsonl", instructions=[sets[0], sets[0]])
+    with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
+        files.open(text="text.jsonl", instructions=["sets/llava.json"])
 
 
 def test_up_to_one_percent_may_be_broken(files: Any) -> None:
@@ -220,7 +254,7 @@ def test_up_to_one_percent_may_be_broken(files: Any) -> None:
     data = opened(files, mine={"files": llava(files, [good] * 99 + [bad])})
     assert len(data.conversations["mine"]) == 99
     assert data.conversations["mine"].left_out() == {"broken": 1}
-    with pytest.raises(RequestError, match="2 of 101 conversations are broken"):
+    with pytest.raises(RequestError, match="2 of 101 rows are broken"):
         opened(files, mine={"files": llava(files, [good] * 99 + [bad] * 2)})
 
 
@@ -245,9 +279,9 @@ def test_an_image_that_is_null_is_looked_for_under_the_other_keys(files: Any) ->
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("{}", "must be a JSON array"),
-        ("[1]", "conversation 0: must be an object"),
-        ("[{}, {", "conversation 1: is not JSON"),
+        ("{}", "line 1: has no column 'messages'"),
+        ("[1]", "entry 0: must be a JSON object"),
+        ('[{"messages": 1}, {', "entry 1: is not JSON"),
     ],
 )
 def test_json_that_is_no_list_of_conversations(files: Any, text: str, error: str) -> None:

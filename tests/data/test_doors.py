@@ -12,10 +12,10 @@ import pytest
 from PIL import Image as Pillow
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.shards import Shards, readers
-from mm1_lab.data.shards.decoding import ImageDecoder, StoredPicture
-from mm1_lab.data.shards.readers import Image, Sample, reader
-from mm1_lab.data.shards.tables import Reading
+from mm1_lab.data.decoding import ImageDecoder, StoredPicture
+from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards.readers import READERS, Reader
+from mm1_lab.data.shards.samples import Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
 from mm1_lab.model.export import _Loaded
 
@@ -34,7 +34,7 @@ def pairs_of(data: Shards, files: Any, name: str = "captions") -> set[int]:
     return numbers
 
 
-def open_captions(files: Any, *patterns: str) -> Shards:
+def open_captions(files: Any, *patterns: Any) -> Shards:
     files.jsonl("text.jsonl", ["some text"])
     data: Shards = files.open(captions=list(patterns), text=["text.jsonl"])
     return data
@@ -47,12 +47,19 @@ def write_pictures(files: Any, folder: Path) -> list[dict[str, str]]:
     return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl"])
-@pytest.mark.parametrize("pattern", ["photos", "photos/metadata.*"])
-def test_a_folder_of_pictures_with_a_table(files: Any, ending: str, pattern: str) -> None:
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("pattern", ["photos", "photos/metadata.*", {"folder": "photos"}, {"folder": "beside"}])
+def test_a_folder_of_pictures_with_a_table(files: Any, ending: str, pattern: Any) -> None:
     rows = write_pictures(files, files.folder / "photos")
-    with (files.folder / "photos" / f"metadata.{ending}").open("w", encoding="utf-8-sig", newline="") as stream:
-        if ending == "csv":
+    table = files.folder / "photos" / f"metadata.{ending}"
+    if pattern == {"folder": "beside"}:
+        (files.folder / "photos").rename(files.folder / "beside")
+        table = files.folder / f"beside.{ending}"
+    with table.open("w", encoding="utf-8-sig", newline="") as stream:
+        if ending == "parquet":
+            every = [*rows, {"file_name": None, "text": "no picture"}]
+            files.parquet(table.relative_to(files.folder), {key: [row[key] for row in every] for key in rows[0]})
+        elif ending == "csv":
             writer = csv.DictWriter(stream, ["file_name", "text"])
             writer.writeheader()
             writer.writerows([*rows, {"file_name": "", "text": "no picture"}])
@@ -78,10 +85,10 @@ def test_a_status_that_is_not_img2dataset_s_means_nothing(files: Any) -> None:
     files.parquet("a.parquet", columns | {"status": ["published"] * COUNT})
     assert pairs_of(open_captions(files, "a.parquet"), files) == set(range(COUNT))
     files.parquet("a.parquet", columns | {"status": ["failed_to_resize"] * COUNT})
-    with pytest.raises(RequestError, match=rf"a\.parquet: holds no images \({COUNT} marked as failed\); a tar"):
+    with pytest.raises(RequestError, match=rf"no usable pairs \({COUNT} marked as failed\); each must have an im"):
         open_captions(files, "a.parquet")
     files.parquet("a.parquet", columns | {"caption": [" "] * COUNT})
-    with pytest.raises(RequestError, match=rf"none of its {COUNT} images has a caption \({COUNT} without text\); add"):
+    with pytest.raises(RequestError, match=rf"no usable pairs \({COUNT} without a caption\)"):
         open_captions(files, "a.parquet")
 
 
@@ -132,12 +139,13 @@ def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
 
 def test_a_folder_that_is_no_dataset_is_refused(files: Any) -> None:
     (files.folder / "empty").mkdir()
-    with pytest.raises(RequestError, match=r"captions: .*empty is neither a dataset .* one \.csv or \.jsonl"):
+    with pytest.raises(RequestError, match=r"captions: .*empty is neither a data set .* metadata\.csv, \.jsonl or"):
         open_captions(files, "empty")
-    files.dataset("all/train", {"text": ["a"]})
+    files.dataset("all/train", {"text": ["a"]}, parts=1)
     (files.folder / "all" / "dataset_dict.json").write_text("{}")
-    with pytest.raises(RequestError, match=r"all holds several splits; name the folder of one \(train\)"):
+    with pytest.raises(RequestError, match=r"all holds several splits \(train\); write `{dataset"):
         open_captions(files, "all")
+    assert len(files.open(text=[{"dataset": "all", "split": "train"}]).collection("text")) == 1
 
 
 NAMED = '{{"_data_files": [{{"filename": {}}}]}}'.format
@@ -161,26 +169,22 @@ def test_a_saved_dataset_of_a_damaged_state_is_refused(files: Any, state: str) -
 
 def test_a_table_without_the_column_is_refused(files: Any) -> None:
     (files.folder / "a.csv").write_text("picture,caption\n1.png,one\n")
-    with pytest.raises(RequestError, match=r"a\.csv, line 2: has no column 'image' \(it has picture, caption\)"):
+    with pytest.raises(RequestError, match=r"a\.csv, line 2: has no column 'image' \(it has picture, caption\); r"):
         open_captions(files, "a.csv")
 
 
 def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source by a name of the user's, through a reader that a program registers."""
-    monkeypatch.setattr(readers, "READERS", dict(readers.READERS))
-    monkeypatch.setattr("mm1_lab.data.shards.index.READERS", readers.READERS)
-    monkeypatch.setattr("mm1_lab.data.shards.datafile.READERS", readers.READERS)
+    """A source by a name of the user's, through a reader that a program adds."""
 
-    @reader("letters", endings=(".txt",))
-    def read_letters(reading: Reading) -> Any:
-        for number, line in enumerate(reading.path.read_text().splitlines()):
-            yield Sample(f"letter {number}", "a line", ["Dear", Image(f"{line}.png"), line])
+    def read_letter(row: dict[str, Any]) -> Sample:
+        return Sample(f"letter {row['line']}", ["Dear", stored_image(f"{row['line']}.png"), row["line"]])
 
+    monkeypatch.setitem(READERS, "letters", Reader(read_letter, {"line": ("line",)}, "a line"))
     for number in range(8):
         (files.folder / f"{number}.png").write_bytes(files.png(number))
-    (files.folder / "post.txt").write_text("".join(f"{number}\n" for number in range(8)))
+    (files.folder / "post.csv").write_text("line\n" + "".join(f"{number}\n" for number in range(8)))
     files.jsonl("text.jsonl", ["some text"])
-    data = files.open(text=["text.jsonl"], sources={"letters": {"reader": "letters", "files": ["post.txt"]}})
+    data = files.open(text=["text.jsonl"], sources={"letters": {"reader": "letters", "files": ["post.csv"]}})
     assert data.identity.sources == ("text", "letters")
     documents = list(data.source("letters", 0).documents(0))
     assert {document.text for document in documents} <= {f"Dear{number}" for number in range(8)}
@@ -222,6 +226,60 @@ def test_equal_tables_beside_other_images_are_not_taken_for_one(files: Any) -> N
         open_captions(files, "a/list.csv", "b/list.csv")
     (files.folder / "a" / "again.csv").write_text("image,caption\n1.png,a picture\n")
     assert len(open_captions(files, "a/list.csv", "a/again.csv").collection("captions")) == 1, "the same twice"
+
+
+def test_a_data_set_in_the_hub_s_layout(files: Any) -> None:
+    """A folder with a card and a Parquet file a split; a script beside them is refused."""
+    folder = files.folder / "set"
+    (folder / "data").mkdir(parents=True)
+    for split, numbers in (("train", range(COUNT)), ("test", range(COUNT, 15))):
+        columns = {"img": [{"bytes": files.png(n), "path": None} for n in numbers], "said": [f"a {n}" for n in numbers]}
+        files.parquet(f"set/data/{split}-00000-of-00001.parquet", columns)
+    (folder / "set.py").write_text("raise SystemExit('run')")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    entry = {"dataset": "set", "split": "train", "image": "img", "text": "said"}
+    with pytest.raises(RequestError, match=r"Dataset scripts are no longer supported, but found set\.py"):
+        open_captions(files, entry)
+    (folder / "set.py").unlink()
+    assert pairs_of(open_captions(files, entry), files) == set(range(COUNT))
+    with pytest.raises(RequestError, match=r"captions: holds the splits train, test; write `{data"):
+        open_captions(files, {**entry, "split": None})
+    with pytest.raises(RequestError, match=r"captions: has no split 'valid' \(it has train, test\)"):
+        open_captions(files, {**entry, "split": "valid"})
+    one = {"dataset": "set/data/test-00000-of-00001.parquet", "image": "img", "text": "said"}
+    assert pairs_of(open_captions(files, one), files) == set(range(COUNT, 15))
+    with pytest.raises(RequestError, match=r"needs exactly one of file, folder and dataset"):
+        open_captions(files, {"split": "train"})
+    with pytest.raises(RequestError, match=r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"):
+        open_captions(files, {"dataset": "nowhere"})
+
+
+def write_hub_cache(cache: Path, names: list[str]) -> Path:
+    """The hub's cache with a data set of which `names` are listed."""
+    store, commit = cache / "datasets--owner--name", "0123456789" * 4
+    for folder in ("refs", "trees", f"snapshots/{commit}/data"):
+        (store / folder).mkdir(parents=True)
+    (store / "refs" / "main").write_text(commit)
+    return store / "snapshots" / commit
+
+
+def test_a_hub_set_is_read_from_the_cache_and_else_its_fetching_is_told(
+    files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(files.folder / "hub"))
+    told = r"the data set owner/name is not \(or not wholly\) on this machine, and the hub cannot be reached"
+    for form in ({"dataset": "owner/name", "split": "train"}, "hf://datasets/owner/name"):
+        with pytest.raises(
+            RequestError, match=told + r"; .*, run `hf download owner/name --repo-type dataset --local-dir"
+        ):
+            open_captions(files, form)
+    snapshot = write_hub_cache(files.folder / "hub", [])
+    files.folder, here = snapshot / "data", files.folder
+    files.captions("train-0.tar", range(COUNT))
+    files.folder = here
+    for form in ({"dataset": "owner/name", "split": "train"}, "hf://datasets/owner/name"):
+        assert pairs_of(open_captions(files, form), files) == set(range(COUNT))
 
 
 def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mm1_lab.config import RequestError
@@ -36,7 +37,7 @@ def test_damaged_shards(files: Any, times: int) -> None:
             opened = files.open(captions=["c.tar"], interleaved=["i.parquet"], text=["p.parquet", "t.jsonl", "saved"])
             for source in ("captions", "interleaved", "text"):
                 rows = opened.rows(source, opened.limits)
-                for entry in rows.train():
+                for entry in np.concatenate([rows.entries_of(row) for row in range(len(rows))]):
                     for part in rows.document(entry).parts:
                         if hasattr(part, "pixels"):
                             try:

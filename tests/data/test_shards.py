@@ -14,9 +14,10 @@ import pytest
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
 from mm1_lab.data import open_data
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.shards import Shards, chunks, index, row_plan
+from mm1_lab.data.shards import Shards, collection, index
+from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.chunks import cut, encode
-from mm1_lab.data.shards.row_plan import pack_epoch
+from mm1_lab.data.shards.rows import pack
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
 
@@ -123,19 +124,18 @@ def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypat
     def fail(*arguments: Any) -> None:
         raise AssertionError("planned too late")
 
-    monkeypatch.setattr(row_plan, "pack_epoch", fail)
-    monkeypatch.setattr(chunks.TokenFile, "write", fail)
+    monkeypatch.setattr(shard_rows, "pack", fail)
+    monkeypatch.setattr(collection, "token_batches", fail)
     assert (batches(0).documents > 0).any() and list(source.documents(0))
 
 
 def test_many_files_need_no_descriptors(files: Any) -> None:
     for number in range(20):
         files.jsonl(f"t-{number}.jsonl", [f"text {number}"])
-    collection = files.open(text="t-*.jsonl").collection("text")
-    tokenizer = files.open(text="t-*.jsonl").tokenizer
     before = len(os.listdir("/proc/self/fd"))
-    opened = [collection.tokens(number, tokenizer) for number in range(20)]
-    assert all(len(file.sample(0)) for file in opened) and len(os.listdir("/proc/self/fd")) == before
+    data = files.open(text="t-*.jsonl")
+    tokens = data.collection("text").tokens(data.tokenizer)
+    assert all(len(tokens.sample(number)) for number in range(20)) and len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_an_older_version_cut_is_not_used(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,17 +143,17 @@ def test_what_an_older_version_cut_is_not_used(files: Any, monkeypatch: pytest.M
 
     def cached() -> int:
         data = files.open(text="t.jsonl")
-        data.rows("text", data.limits).train()
-        return sum(len(list((files.folder / "cache" / kind).iterdir())) for kind in ("tokens", "chunks"))
+        _ = data.rows("text", data.limits).entries
+        return sum(len(list((files.folder / "cache" / kind).iterdir())) for kind in ("tokens", "rows"))
 
     assert (cached(), cached()) == (2, 2)
-    for module in ("shard_rows", "collection"):
+    for module in ("rows", "collection"):
         monkeypatch.setattr(f"mm1_lab.data.shards.{module}.CHUNKS_VERSION", 99)
     assert cached() == 4
 
 
-@pytest.mark.parametrize("cut", ["files/*/index.json", "files/*/index.arrow", "tokens/*/*", "chunks/*.npy"])
-def test_a_cached_file_that_is_cut_off_is_named_or_made_again(files: Any, cut: str) -> None:
+@pytest.mark.parametrize("cut", ["index/*.json", "index/*.arrow", "tokens/*", "rows/*"])
+def test_a_cached_file_that_is_cut_off_is_named(files: Any, cut: str) -> None:
     def read() -> list[str]:
         data = files.open(text=files.jsonl("text.jsonl", [files.prose(9, n) for n in range(9)]).name)
         return [document.text for document in data.source("text", 0).documents(0)]
@@ -164,11 +164,8 @@ def test_a_cached_file_that_is_cut_off_is_named_or_made_again(files: Any, cut: s
         whole = path.read_bytes()
         for size in (0, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:size])
-            if path.suffix == ".npy":
-                assert read() == texts
-            else:
-                with pytest.raises(RequestError, match=f"{path.parent.name}: is damaged; delete it and give the com"):
-                    read()
+            with pytest.raises(RequestError, match=f"{path.stem}.arrow: is damaged; delete it and give the command"):
+                read()
             path.write_bytes(whole)
     assert read() == texts
 
@@ -257,12 +254,12 @@ def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
     draw = np.random.default_rng(0)
     tokens, images = draw.integers(3, 100, 500), draw.integers(0, 4, 500)
     order = draw.permutation(500).tolist()
-    rows = pack_epoch(order, tokens, images, Limits(100, 9, 4))
+    rows = pack(order, tokens, images, Limits(100, 9, 4))
     assert sorted(piece for row in rows for piece in row) == list(range(500))
     assert max(tokens[row].sum() for row in rows) <= 100
     assert max(images[row].sum() for row in rows) <= 4
     assert rows[0][0] == order[0]
-    text_only = pack_epoch(order, tokens, np.zeros_like(images), Limits(100, 9, 4))
+    text_only = pack(order, tokens, np.zeros_like(images), Limits(100, 9, 4))
     assert len(text_only) < 1.1 * tokens.sum() / 100
 
 
@@ -360,8 +357,8 @@ def test_the_index_is_made_once(everything: Open, monkeypatch: pytest.MonkeyPatc
         raise AssertionError("made again")
 
     monkeypatch.setattr(index, "_build", fail)
-    monkeypatch.setattr(chunks, "cut", fail)
-    monkeypatch.setattr(chunks, "encode", fail)
+    monkeypatch.setattr(shard_rows, "cut", fail)
+    monkeypatch.setattr(collection, "token_batches", fail)
     assert keys(epoch(everything().source("text", 0), 0)) == rows
 
 
@@ -395,26 +392,66 @@ def test_compressed_lines_are_those_of_the_file_before(files: Any) -> None:
         assert [text.texts(row) for row in range(len(text))] == [[one] for one in texts]
 
 
-def test_images_may_stand_beside_the_parquet_file(files: Any) -> None:
+def test_images_beside_a_table_are_looked_for_whenever_it_is_opened(files: Any) -> None:
     for number in range(8):
-        if number != 5:
-            (files.folder / f"{number}.png").write_bytes(files.png(number))
-    images = [[f"{n}.png", None] for n in range(8)]
-    texts = [[None, f"page {n}"] for n in range(8)]
-    files.parquet("p.parquet", {"images": images, "texts": texts})
+        (files.folder / f"{number}.png").write_bytes(files.png(number))
+    columns = {"images": [[f"{n}.png", None] for n in range(8)], "texts": [[None, f"page {n}"] for n in range(8)]}
+    files.parquet("p.parquet", columns)
     files.jsonl("t.jsonl", ["some text"])
     data = files.open(interleaved=["p.parquet"], text=["t.jsonl"])
     for row in epoch(data.source("interleaved", 0), 0):
         for document in row:
-            picture, number = document.pictures[0], int(document.text.split()[-1])
-            if number == 5:
-                with pytest.raises(BrokenPicture, match=r"p\.parquet: row 5 \(there is no file /.+/5\.png"):
-                    picture.pixels(2)  # type: ignore[union-attr]
-            else:
-                assert tuple(picture.pixels(2)[0, 0]) == files.colour(number)  # type: ignore[union-attr]
-
+            colour = files.colour(int(document.text.split()[-1]))
+            assert tuple(document.pictures[0].pixels(2)[0, 0]) == colour  # type: ignore[union-attr]
     (files.folder / "2.png").write_bytes(files.png(2) + b"more")
     assert files.open(interleaved=["p.parquet"], text=["t.jsonl"]).identity != data.identity
+    (files.folder / "5.png").unlink()
+    message = r"p\.parquet: there is no image '5\.png' in /.+; 1 of 8 images are missing; name their folder"
+    for cache in ("cache", "another"):
+        with pytest.raises(RequestError, match=message):
+            files.open(interleaved=["p.parquet"], text=["t.jsonl"], cache=cache)
+    (files.folder / "elsewhere").mkdir()
+    for number in range(8):
+        (files.folder / "elsewhere" / f"{number}.png").write_bytes(files.png(number))
+    entry = {"file": "p.parquet", "images": "elsewhere"}
+    moved = files.open(interleaved=[entry], text=["t.jsonl"])
+    assert moved.identity == data.identity and moved.collection("interleaved").pictures(5)[0].pixels(2).any()
+
+
+def test_up_to_one_percent_of_the_images_may_be_missing(files: Any) -> None:
+    for number in range(99):
+        (files.folder / f"{number}.png").write_bytes(files.png(number % 60))
+    files.parquet(
+        "p.parquet", {"image": [f"{n}.png" for n in range(100)], "text": [f"picture {n}" for n in range(100)]}
+    )
+    collection = files.open(captions="p.parquet", text=files.jsonl("t.jsonl", ["some text"]).name).collection(
+        "captions"
+    )
+    assert "there is no image '99.png'" in collection.shards[0].notes[0]
+    with pytest.raises(BrokenPicture, match=r"p\.parquet: row 99 \(there is no file /.+/99\.png"):
+        collection.pictures(99)[0].pixels(2)
+
+
+def test_each_epoch_shows_the_next_caption_of_a_picture(files: Any) -> None:
+    """In every seed and on every worker, with rows that hold the longest of them."""
+    told = [[f"{n} is it", f"{n} {files.prose(1 + n % 9)}", "", f"{n} third"][: 1 + n % 4] for n in range(40)]
+    files.parquet("p.parquet", {"image": [files.png(n) for n in range(40)], "text": told})
+    data = files.open("sequence_length=96", captions="p.parquet", text=files.jsonl("t.jsonl", ["some text"]).name)
+    source, packer = data.source("captions", 0), Packer(data.tokenizer, Limits(96, 9, 8), is_planned=True)
+    shown: dict[str, list[str]] = {}
+    for row in [row for number in range(3) for row in epoch(source, number)]:
+        assert packer.pack(row).documents.max() == len(row)
+        for document in row:
+            sample = document.key.split("@")[0]
+            shown.setdefault(sample, []).append(" ".join(document.text.split()))
+            colour = tuple(document.pictures[0].pixels(1)[0, 0])  # type: ignore[union-attr]
+            assert colour == files.colour(int(document.text.split()[0]))
+    for texts in shown.values():
+        captions = [" ".join(text.split()) for text in told[int(texts[0].split()[0])] if text]
+        assert len(texts) == 3 and set(texts) == set(captions)
+    pairs, count = data.pairs(0), len(data.collection("captions").train)
+    first, second = ({pairs.pair(epoch * count + n, False)[1] for n in range(count)} for epoch in range(2))
+    assert len(first) == len(second) == count and first != second
 
 
 def test_broken_images_are_named_and_never_held_out(files: Any) -> None:

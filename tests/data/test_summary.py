@@ -22,7 +22,7 @@ def test_a_summary_counts_what_is_there(everything: Callable[..., Shards]) -> No
     assert captions.tokens == sum(len(data.tokenizer.encode(f"picture {number}")) for number in range(60))
     assert (synthetic.documents, pages.documents, pages.pictures) == (60, 30, 60)
     assert (text.documents, text.pictures, text.left_out) == (30, 0, {})
-    assert text.chunks == len(data.rows("text", data.limits)) > 30 - text.held_out
+    assert text.chunks == data.rows("text", data.limits).entries > 30 - text.held_out
 
 
 def broken_captions(files: Any, share: float) -> Shards:
@@ -39,10 +39,11 @@ def broken_captions(files: Any, share: float) -> Shards:
 
 def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
     captions, text = summarise(broken_captions(files, 0.5))
-    assert captions.left_out == {"no image": 1, "without text": 1}
+    assert captions.left_out == {"no image": 1, "without a caption": 1}
     assert (captions.tried, len(captions.broken)) == (40, 20)
     assert text.left_out == {"without text": 2}
     told = [" ".join(warnings(summary)) for summary in (captions, text)]
+    assert "only 1 of 40 texts differ" in told[0]
     assert "only 40 documents" in told[0] and "more than 1% of the pictures are broken" in told[0]
     assert "nothing is held out" in told[1] and "50% of the documents are left out" in told[1]
 
@@ -56,7 +57,10 @@ def test_instruction_sets_are_told_too(files: Any) -> None:
     lines = list(summary_lines(files.open(text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}})))
     told = lines[next(at for at, line in enumerate(lines) if line.startswith("instructions.chat: ")) :]
     assert told[0].startswith("instructions.chat: 100 documents in 1 file") and "100 pictures" in told[0]
-    assert told[1:] == ["  left out: 1 broken", "  broken: 0 of 100 pictures tried"]
+    assert told[1] == "  left out: 1 broken" and told[2].startswith(
+        f"    {files.folder}/m.jsonl, line 101: has no turns"
+    )
+    assert told[3:] == ["  broken: 0 of 100 pictures tried"]
 
 
 def test_pictures_are_tried_before_a_run(files: Any) -> None:
@@ -75,8 +79,12 @@ def test_show_data_tells_and_draws(
 ) -> None:
     everything()
     monkeypatch.chdir(files.folder)
-    assert main(["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]) == 0
+    command = ["show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png"]
+    assert main([*command, "--set", "sequence_length=64"]) == 0
+    shorter = capsys.readouterr().out
+    assert main(command) == 0
     said = capsys.readouterr().out
+    assert shorter != said, "more chunks"
     assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
     assert "text: 30 documents" in said and "note: only 30 documents" in said
     sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)

@@ -185,7 +185,7 @@ def test_images_that_are_no_archive_are_refused_in_one_line(tmp_path: Path, kind
 def test_a_picture_of_a_zip_that_grows_too_large_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.jpg", bytes(100_000))
-    monkeypatch.setattr("mm1_lab.data.shards.decoding.MOST_BYTES", 10_000)
+    monkeypatch.setattr("mm1_lab.data.decoding.MOST_BYTES", 10_000)
     picture = Images(tmp_path / "bomb.zip", "squeeze", 10**6).picture("1.jpg")
     assert picture and (tmp_path / "bomb.zip").stat().st_size < 10_000
     with pytest.raises(BrokenPicture, match="100000 bytes exceed the limit of 10000"):

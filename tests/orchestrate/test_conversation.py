@@ -1,6 +1,5 @@
 """Talking to a model: what it reads is all that was said, in the form that it was tuned on."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +11,8 @@ from PIL import Image
 from tokenizers.normalizers import Prepend
 
 from mm1_lab.config import WORLD_DATA, Recipe, RequestError, SftRecipe, load_scale, resolve
-from mm1_lab.data.shards.conversations import chat_prompt, read_conversations
-from mm1_lab.data.shards.decoding import ImageDecoder
-from mm1_lab.data.shards.tables import Reading
+from mm1_lab.data.decoding import ImageDecoder
+from mm1_lab.data.shards.conversations import chat_prompt, read_conversation
 from mm1_lab.data.tokenizers import SPECIAL, BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer
 from mm1_lab.data.world import World
@@ -123,8 +121,7 @@ def test_the_template_of_users_models_writes_what_their_training_reads(tmp_path:
         {"role": "user", "content": [second, {"type": "text", "text": "This?"}]},
         {"role": "assistant", "content": "No."},
     ]
-    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns}), encoding="utf-8")
-    (sample,) = read_conversations(Reading(tmp_path / "a.jsonl", 1000))
+    sample = read_conversation({"turns": turns})
     texts = [f"{part}</s>" if isinstance(part, Answer) else part for part in sample.parts]
     expected = "".join(text if isinstance(text, str) else "<image>" for text in texts)
     assert expected.startswith("Be short.\n<image>User: Is <image>red?\nAssistant: Yes.</s>\nUser: And")

@@ -204,7 +204,6 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
     monkeypatch.setattr(os, "replace", renamed)
     monkeypatch.setattr(Path, "replace", renamed)
     monkeypatch.setattr(Path, "rename", renamed)
-    from mm1_lab.data.shards.cache import new_folder
     from mm1_lab.results import HeldOutRow, SampleRow, ScoreRow
 
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
@@ -217,8 +216,6 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
     sample = SampleRow("vqa", 0, "q", "colour", "what ?", ("red",), "red", 1.0, b"picture")
     training = ledger.stage_folder("a") / "training.csv"
     ledger.write_scores("b", [score], [HeldOutRow("text", 1.0)], [sample], {}, training, {"answers.json": "[]"})
-    with new_folder(tmp_path / "cache" / "tokens") as folder:
-        (folder / "ids").write_bytes(b"ids")
     with files.new_file(tmp_path / "cache" / "table") as file:
         file.write_bytes(b"table")
     assert ledger.has_intact_scores("b") and not loose, f"{loose} may lose a new name"

@@ -6,19 +6,16 @@ to cut before it, so that documents can be cut for any row length without the te
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mm1_lab.data.shards.cache import damaged, new_folder
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Limits
 
-CHUNKS_VERSION = 3
+CHUNKS_VERSION = 4
 """Increased when documents are tokenised, cut or packed differently; part of the data's identity."""
 PICTURE = -1
 TEXT_AFTER_IMAGE = 16
@@ -32,68 +29,29 @@ BOUNDARIES = {
 }
 BLOCK = 1 << 16
 """Characters of a text that are tokenised at once; this also bounds the length of a word."""
-STRETCH = 1 << 22
-"""Ids searched for pictures at once."""
 SAMPLES, CHARACTERS = 256, 1 << 21
 """Maximum size of a batch to tokenise on all cores; a tokenizer needs a few hundred bytes of memory per character."""
 
 
-class TokenFile:
-    """The token ids of a file's samples, memory-mapped."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises RequestError if a file is missing or cut off."""
-        try:
-            self.ids: NDArray[np.int32] = _open(folder / "ids", np.int32)
-            self.places: NDArray[np.uint8] = _open(folder / "places", np.uint8)
-            """For each id, the grade of a cut before it."""
-            self.starts: NDArray[np.int64] = _open(folder / "starts", np.int64)
-            """Index of the first id of each sample, and the total number of ids."""
-        except (FileNotFoundError, ValueError):  # a size that is no multiple of a number's
-            raise damaged(folder) from None
-        if not len(self.starts) or not len(self.ids) == len(self.places) == self.starts[-1]:
-            raise damaged(folder)
-
-    @classmethod
-    def write(cls, folder: Path, samples: Iterable[list[str | None]], tokenizer: BackendTokenizer) -> "TokenFile":
-        """Tokenises the texts of `samples` into `folder` unless it exists; safe to run in several processes at once."""
-        if not folder.exists():
-            starts = [0]
-            with new_folder(folder) as new, (new / "ids").open("wb") as ids, (new / "places").open("wb") as places:
-                for batch in _in_batches(samples):
-                    for sample_ids, sample_places in encode(batch, tokenizer):
-                        sample_ids.tofile(ids)
-                        sample_places.tofile(places)
-                        starts.append(starts[-1] + len(sample_ids))
-                np.array(starts, np.int64).tofile(new / "starts")
-        return cls(folder)
-
-    def sample(self, row: int) -> NDArray[np.int32]:
-        """The ids of one sample, with -1 for each picture."""
-        return np.asarray(self.ids[self.starts[row] : self.starts[row + 1]])
-
-    def chunks(self, row: int, limits: Limits) -> Iterable[tuple[int, int, int, int]]:
-        """The chunks of one sample, as `cut` yields them; skips the search if the whole sample fits a row."""
-        text, images = self.sizes[row].tolist()
-        positions = text + images * limits.image_tokens + 2
-        if positions <= limits.sequence and images <= limits.max_images:
-            return [(0, text + images, positions, images)] if text else []
-        return cut(self.sample(row), self.places[self.starts[row] : self.starts[row + 1]], limits)
-
-    @cached_property
-    def sizes(self) -> NDArray[np.int64]:
-        """(samples, 2): number of text tokens and of pictures of each sample."""
-        stretches = range(0, len(self.ids), STRETCH)
-        pictures = [at + np.flatnonzero(self.ids[at : at + STRETCH] == PICTURE) for at in stretches]
-        images = np.diff(np.searchsorted(np.concatenate([np.zeros(0, np.int64), *pictures]), self.starts))
-        return np.column_stack([np.diff(self.starts) - images, images])
+SCHEMA = pa.schema({"ids": pa.list_(pa.int32()), "places": pa.list_(pa.uint8())})
 
 
-def _open(path: Path, kind: Any) -> Any:
-    if not path.stat().st_size:
-        return np.zeros(0, kind)
-    with pa.memory_map(str(path)) as file:  # unlike np.memmap, keeps no file descriptor; there may be many files
-        return np.frombuffer(file.read_buffer(), kind)
+def token_batches(
+    samples: Iterable[list[str | None]], tokenizer: BackendTokenizer, alternatives: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yields the ids of the texts of `samples`, and the grade of a cut before each, as rows of `SCHEMA`.
+
+    Of `alternatives`, several captions of one picture, each begins with an id of a picture.
+    """
+    for batch in _in_batches(samples):
+        encoded = list(encode(batch, tokenizer, alternatives))
+        columns = [_lists([pair[number] for pair in encoded], kind) for number, kind in enumerate((np.int32, np.uint8))]
+        yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _lists(values: list[NDArray[Any]], kind: Any) -> pa.ListArray:
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    return pa.ListArray.from_arrays(ends, pa.array(np.concatenate([np.zeros(0, kind), *values])))
 
 
 def _in_batches(samples: Iterable[list[str | None]]) -> Iterator[list[list[str | None]]]:
@@ -106,11 +64,12 @@ def _in_batches(samples: Iterable[list[str | None]]) -> Iterator[list[list[str |
         if len(batch) == SAMPLES or characters > CHARACTERS:
             yield batch
             batch, characters = [], 0
-    yield batch
+    if batch:
+        yield batch
 
 
 def encode(
-    samples: list[list[str | None]], tokenizer: BackendTokenizer
+    samples: list[list[str | None]], tokenizer: BackendTokenizer, alternatives: bool = False
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
     """Yields the ids of each sample, whose pictures are given as None, and the grade of a cut before each id."""
     blocks = [list(_blocks(text)) for texts in samples for text in texts if text is not None]
@@ -119,10 +78,11 @@ def encode(
     for sample in samples:
         ids: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
         places: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
-        for text in sample:
-            if text is None:
+        for at, text in enumerate(sample):
+            if text is None or (alternatives and at > 1):
                 ids.append(np.array([PICTURE], np.int32))
                 places.append(np.array([PARAGRAPH], np.uint8))
+            if text is None:
                 continue
             for number, block in enumerate(next(texts)):
                 block_ids, starts = next(encoded)

@@ -8,7 +8,6 @@ import numpy as np
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import BROKEN_SHARE, decode
 from mm1_lab.data.shards.collection import Collection
-from mm1_lab.data.shards.row_plan import WINDOW
 from mm1_lab.data.shards.shards import Shards
 from mm1_lab.data.types import Picture
 
@@ -35,6 +34,12 @@ class SourceSummary:
     chunks: int | None
     """Training documents, or parts of documents where these do not fit a row. None for an instruction set."""
     left_out: dict[str, int]
+    notes: tuple[str, ...]
+    """Some of the rows that are broken and of the pictures that are missing."""
+    captions: int
+    """All texts, several of a picture with several captions."""
+    different: int
+    """Those of them that differ."""
     tried: int
     broken: tuple[str, ...]
     """Error messages of the tried pictures that cannot be decoded."""
@@ -44,8 +49,8 @@ def summarise(data: Shards) -> list[SourceSummary]:
     """Summarises all sources and instruction sets; tokenises those that are not tokenised yet."""
     summaries = []
     for name, collection in data.everything.items():
-        files = range(len(collection.shards))
-        tokens, pictures = sum(collection.tokens(number, data.tokenizer).sizes.sum(axis=0) for number in files)
+        text = int(collection.tokens(data.tokenizer).sizes[:, 0].sum())
+        captions, different = collection.texts_count()
         _, decoded = decode(some_pictures(collection, TRIED), 1)
         summaries.append(
             SourceSummary(
@@ -53,11 +58,14 @@ def summarise(data: Shards) -> list[SourceSummary]:
                 reader=collection.reader,
                 files=len(collection.shards),
                 documents=len(collection),
-                held_out=collection.held_out_count(),
-                pictures=int(pictures),
-                tokens=int(tokens),
-                chunks=len(data.rows(name, data.limits)) if name in data.collections else None,
+                held_out=len(collection.held_out),
+                pictures=collection.pictures_count(),
+                tokens=text,
+                chunks=data.rows(name, data.limits).entries if name in data.collections else None,
                 left_out=dict(collection.left_out()),
+                notes=tuple(note for shard in collection.shards for note in shard.notes),
+                captions=captions,
+                different=different,
                 tried=decoded.asked,
                 broken=decoded.broken,
             )
@@ -66,9 +74,8 @@ def summarise(data: Shards) -> list[SourceSummary]:
 
 
 def some_pictures(collection: Collection, most: int) -> list[Picture]:
-    """The first picture of up to `most` evenly spaced samples; for a large collection, of its first files only."""
-    end = collection.starts[WINDOW] if collection.is_large and len(collection.shards) > WINDOW else len(collection)
-    samples = np.unique(np.linspace(0, end - 1, most).astype(int)).tolist()
+    """The first picture of up to `most` evenly spaced samples."""
+    samples = np.unique(np.linspace(0, len(collection) - 1, most).astype(int)).tolist()
     return [picture for sample in samples for picture in collection.pictures(sample)[:1]]
 
 
@@ -97,6 +104,10 @@ def warnings(summary: SourceSummary) -> Iterator[str]:
     left_out = sum(summary.left_out.values())
     if left_out > (summary.documents + left_out) / 10:
         yield f"{left_out / (summary.documents + left_out):.0%} of the documents are left out"
+    if summary.reader == "pairs" and summary.captions > summary.documents:
+        yield f"{summary.captions:,} captions: each epoch shows the next one of a picture"
+    if summary.reader in ("pairs", "text") and summary.different < summary.captions / 2:
+        yield f"only {summary.different:,} of {summary.captions:,} texts differ from each other"
     if len(summary.broken) > BROKEN_SHARE * summary.tried:
         yield f"more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
 
@@ -115,6 +126,7 @@ def summary_lines(data: Shards) -> Iterator[str]:
         yield f"{summary.name}: {', '.join(counts)}"
         for reason, count in summary.left_out.items():
             yield f"  left out: {count:,} {reason}"
+        yield from (f"    {note}" for note in summary.notes[:5])
         if summary.tried:
             yield f"  broken: {len(summary.broken):,} of {summary.tried:,} pictures tried"
         yield from (f"    {message}" for message in summary.broken[:5])

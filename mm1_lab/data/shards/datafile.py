@@ -1,15 +1,16 @@
 """The `--data` file, which lists the files of each source of training data.
 
     captions: [captions-*.tar]            # WebDataset as img2dataset writes it: KEY.jpg with KEY.txt or KEY.json; or
-                                          # a table (Parquet, CSV, JSON Lines) of images, or their paths, and captions
+                                          # a table (Parquet, Arrow, CSV, JSON, JSON Lines) of images and captions
     synthetic: [dense-*.tar]              # same formats, with long, accurate captions; optional
     interleaved: [pages.parquet]          # OBELICS-like: columns images and texts
     text: [text.parquet, c4-*.json.gz]    # a column or key `text`; required, as the decoder is pre-trained on it.
                                           # JSON Lines end in .jsonl, or compressed in .gz or .zst
     sources:                              # further sources under names of your choice, for a recipe's data_mix
       charts: {reader: pairs, files: [charts.csv]}      # pairs, pages or text, or a reader of your own
-    instructions:                         # conversations for instruction tuning; formats: conversations.py
-      llava: {files: llava.json, weight: 2}             # LLaVA JSON, the Cauldron's Parquet, `messages` JSON Lines
+    instructions: [{file: llava.json, images: ../coco}] # conversations for instruction tuning: LLaVA's JSON, the
+                                          # Cauldron's Parquet, `messages` JSON Lines; or by names, with weights:
+                                          # {llava: {files: llava.json, weight: 2}}
     tokenizer: bpe                        # trained on the text; or the folder of a Hugging Face tokenizer
     pictures: squeeze                     # how images become square; or crop, pad
     longest_document: 1000000             # characters; longer documents are skipped
@@ -18,29 +19,89 @@
     benchmarks: {vqav2: {questions: …}}   # evaluated in addition to held-out captions; see config/benchmark.py
     text_tasks: [arc.yaml]                # lm-eval tasks for the decoder alone; see evaluate/text_tasks.py
 
-Paths are relative to the `data.yaml`; `*` and ranges such as `{00000..00123}.tar` stand for many. A folder must be a
-Hugging Face dataset written by `save_to_disk`, or contain pictures and one table that lists them.
+Each file is a path relative to the `data.yaml` (`*` and ranges such as `{00000..00123}.tar` stand for many), the folder
+of a data set that `save_to_disk` wrote, a URL (`s3://bucket/*.tar`, `hf://datasets/OWNER/NAME`), or one of
+
+    {file: table.csv, images: ../photos, image: filename, text: title}        # other folders and columns
+    {folder: photos}                      # pictures with metadata.csv, .jsonl or .parquet, or one table beside them
+    {dataset: OWNER/NAME, split: train, revision: SHA}      # a hub set, or a folder in the hub's layout
 """
 
-import glob
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from mm1_lab.config import LARGEST_PICTURE, SOURCES, BenchmarkConfig, Config, RequestError, nearest, read_yaml
-from mm1_lab.data.shards.decoding import ImageDecoder, Shape
+from mm1_lab.data.decoding import ImageDecoder, Shape
+from mm1_lab.data.shards.finding import File, data_set, find, in_folder
 from mm1_lab.data.shards.readers import READERS
-from mm1_lab.data.shards.remote import File, local_file, remote_files
 
 USUAL = {"captions": "pairs", "synthetic": "pairs", "interleaved": "pages", "text": "text"}
 """The readers of the built-in sources."""
+FIELDS = {
+    "pairs": {"image": "image", "text": "caption"},
+    "pages": {"image": "images", "text": "texts"},
+    "conversations": {"image": "images", "text": "turns"},
+}
+"""The fields of a reader's rows that `image` and `text` of an entry name."""
 
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-"""One file name or a list of them."""
+
+class Entry(Config):
+    """Files with more to say than their name."""
+
+    file: str = ""
+    """A path, glob, range or URL."""
+    folder: str = ""
+    """A folder of pictures with a table of them."""
+    dataset: str = ""
+    """A data set on the Hugging Face hub (`OWNER/NAME`), or a local folder in the hub's layout."""
+    config: str | None = None
+    """Which of the data set's configurations, if it has several."""
+    split: str | None = None
+    """Which of the data set's splits, if it has several."""
+    revision: str | None = None
+    """Commit, branch or tag on the hub."""
+    images: str = ""
+    """The folder below which the paths of pictures are; by default that of the file."""
+    image: str = ""
+    """The column of the picture or pictures."""
+    text: str = ""
+    """The column of the text, caption, captions or turns."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(map(bool, (self.file, self.folder, self.dataset))) != 1:
+            raise ValueError("needs exactly one of file, folder and dataset")
+        if (self.config or self.split or self.revision) and not self.dataset:
+            raise ValueError("config, split and revision are of a `dataset`")
+        return self
+
+    def files(self, reader: str, beside: Path, where: str) -> list[File]:
+        """Its files, with what it says of them. Raises RequestError."""
+        if self.folder:
+            path = beside.parent / Path(self.folder).expanduser()
+            if not path.is_dir():
+                raise RequestError(f"{where}: there is no folder {self.folder!r}; paths are relative to {beside.name}")
+            files = in_folder(path, where)
+        elif self.dataset:
+            files = data_set(self.dataset, self.config, self.split, self.revision, beside, where)
+        else:
+            files = find(self.file, beside, where)
+        named = {"image": self.image, "text": self.text}
+        columns = {FIELDS.get(reader, {}).get(field, field): (name,) for field, name in named.items() if name}
+        images = beside.parent / Path(self.images).expanduser() if self.images else None
+        if images and not images.is_dir():
+            raise RequestError(f"{where}: there is no folder {self.images!r}; paths are relative to {beside.name}")
+        return [replace(file, columns=columns, folder=images or file.folder) for file in files]
+
+
+Files = Annotated[
+    tuple[str | Entry, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str | dict) else value)
+]
+"""One name or entry, or a list of them."""
 
 
 class OwnSource(Config):
@@ -48,8 +109,8 @@ class OwnSource(Config):
 
     reader: str
     """`pairs`, `pages` or `text`, or a reader of one's own in mm1_lab/data/shards/readers.py."""
-    files: Names = Field(min_length=1)
-    """Files, globs, ranges (`{00000..00123}.tar`) or URLs."""
+    files: Files = Field(min_length=1)
+    """Files, globs, ranges (`{00000..00123}.tar`), URLs, or entries."""
 
 
 class InstructionSet(OwnSource):
@@ -58,8 +119,35 @@ class InstructionSet(OwnSource):
     reader: str = "conversations"
     """Reads LLaVA's JSON, the Cauldron's Parquet, and JSON Lines with `messages`."""
     weight: float | None = Field(None, gt=0)
-    """Its share of conversations, relative to the other sets', if the recipe's `sft.mixture` is empty; 1 if only others
-    have a weight. If none has one, each set's share is its size."""
+    """Its weight if the recipe's `sft.mixture` is empty. Sets are mixed in proportion to their sizes if none has one;
+    else those without count as 1."""
+
+
+def _named_sets(value: Any) -> Any:
+    """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
+    if isinstance(value, str | list):
+        entries = [value] if isinstance(value, str) else value
+        names = [one if isinstance(one, str) else _said(one) for one in entries]
+        value = dict(zip((PurePosixPath(str(name)).stem for name in names), entries, strict=True))
+        if len(value) < len(entries):
+            raise ValueError("two sets have the same name; name them: `{NAME: {files: …}}`")
+    if isinstance(value, dict):
+        value = {name: _one_set(one) for name, one in value.items()}
+    return value
+
+
+def _said(entry: Any) -> Any:
+    found = (entry[key] for key in ("file", "dataset", "folder") if key in entry) if isinstance(entry, dict) else ()
+    return next(iter(found), entry)
+
+
+def _one_set(one: Any) -> Any:
+    if isinstance(one, dict) and ("files" in one or "reader" in one):
+        return one
+    if isinstance(one, dict):
+        weight = {"weight": one["weight"]} if "weight" in one else {}
+        return {"files": [{key: value for key, value in one.items() if key != "weight"}], **weight}
+    return {"files": one}
 
 
 def set_key(name: str) -> str:
@@ -70,18 +158,18 @@ def set_key(name: str) -> str:
 class DataFile(Config):
     """Content of a `data.yaml`."""
 
-    captions: Names = ()
+    captions: Files = ()
     """Captioned images: WebDataset tars, or tables with the columns `image` and `caption`."""
-    synthetic: Names = ()
+    synthetic: Files = ()
     """The same with long, accurate captions."""
-    interleaved: Names = ()
+    interleaved: Files = ()
     """Pages: tables with the columns `images` and `texts`, as OBELICS has them."""
-    text: Names = ()
+    text: Files = ()
     """Text: tables with the column `text`. Required."""
     sources: dict[str, OwnSource] = Field(default_factory=dict)
     """Further sources by name, for a recipe's `data_mix`."""
-    instructions: dict[str, InstructionSet] = Field(default_factory=dict)
-    """Conversations for instruction tuning, by name."""
+    instructions: Annotated[dict[str, InstructionSet], BeforeValidator(_named_sets)] = Field(default_factory=dict)
+    """Conversations for instruction tuning, by name, or a list of them, which are named as their files."""
     tokenizer: str = Field("bpe", min_length=1)
     """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer; a pre-trained decoder brings its own."""
     pictures: Shape = "squeeze"
@@ -91,7 +179,7 @@ class DataFile(Config):
     largest_picture: int = Field(LARGEST_PICTURE, gt=0)
     """Pixels; a larger image counts as broken."""
     room: float = Field(64.0, gt=0)
-    """Gigabytes of disk for copies of remote files; should be enough for two windows of 16 files."""
+    """Gigabytes of disk that copies of remote files may take."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """Benchmarks by name."""
     text_tasks: tuple[str, ...] = ()
@@ -140,74 +228,22 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
     for name in content.sources:
         if name in SOURCES:
             raise RequestError(f"{path}: sources.{name}: this source is built in; write `{name}: [FILES]` instead")
-    return content, {name: _files(path, name, source) for name, source in content.all_named().items()}
+    return content, {name: _files(path, name, source, content.room) for name, source in content.all_named().items()}
 
 
-def _files(path: Path, name: str, source: OwnSource) -> list[File]:
+def _files(path: Path, name: str, source: OwnSource, room: float) -> list[File]:
+    where = f"{path}: {name}"
     if source.reader not in READERS:
-        raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
-    endings = READERS[source.reader][1]
-    patterns = (one for pattern in source.files for one in _in_range(pattern))
-    found = [file for pattern in patterns for file in _expand(pattern, path, name)]
-    for file in found:
-        whole = PurePosixPath(file.name)
-        if whole.suffix not in endings:
-            raise RequestError(
-                f"{path}: {name}: {whole.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
-            )
-    return list({file.whole_name: file for file in found}.values())  # one may be named in several ways
-
-
-def _in_range(pattern: str) -> Iterator[str]:
-    """The names that ranges as in WebDataset stand for: `{08..10}.tar` for 08.tar, 09.tar, 10.tar."""
-    range_of = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", pattern)
-    first, last = range_of.groups() if range_of else ("", "")
-    if not range_of or int(first) > int(last):  # then it is reported as a file that is not there
-        yield pattern
-        return
-    for number in range(int(first), int(last) + 1):
-        yield from _in_range(f"{pattern[: range_of.start()]}{number:0{len(first)}}{pattern[range_of.end() :]}")
-
-
-def _expand(pattern: str, path: Path, source: str) -> list[File]:
-    if "://" in pattern:
-        if found := remote_files(pattern):
-            return found
-        raise RequestError(f"{path}: {source}: no remote file matches {pattern!r}")
-    whole = path.parent / Path(pattern).expanduser()
-    if whole.is_file():
-        paths = [whole]
-    elif whole.is_dir():
-        paths = _in_folder(whole, f"{path}: {source}")
-    elif glob.has_magic(pattern):
-        # relative to the folder, whose own name may contain brackets
-        matches = glob.glob(str(Path(pattern).expanduser()), root_dir=path.parent, recursive=True)
-        paths = sorted(file for match in matches if (file := path.parent / match).is_file())
-        if not paths:
-            raise RequestError(f"{path}: {source}: no file matches {pattern!r}; paths are relative to {path.name}")
-    else:
-        raise RequestError(f"{path}: {source}: there is no file {pattern!r}; paths are relative to {path.name}")
-    return list(map(local_file, paths))
-
-
-def _in_folder(folder: Path, where: str) -> list[Path]:
-    """The files of a dataset saved by `datasets`, or the only table of a folder of pictures."""
-    if (folder / "dataset_dict.json").is_file():
-        splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
-        raise RequestError(f"{where}: {folder} holds several splits; name the folder of one ({', '.join(splits)})")
-    if (state := folder / "state.json").is_file():
-        try:
-            named = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-            found = [folder / Path(file["filename"]).name for file in named]
-        except (ValueError, KeyError, TypeError, OSError, RecursionError):
-            found = []
-        if not found or not all(path.is_file() for path in found):
-            raise RequestError(f"{where}: {state} does not name the dataset's files; fetch the dataset again")
-        return found
-    tables = sorted(file for file in folder.iterdir() if file.suffix in (".csv", ".jsonl") and file.is_file())
-    if len(tables) != 1:
-        raise RequestError(
-            f"{where}: {folder} is neither a dataset saved by `datasets` nor a folder with one .csv or .jsonl file "
-            f"that lists its pictures (it has {len(tables)}); name the files"
-        )
-    return tables
+        raise RequestError(f"{where}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
+    endings = READERS[source.reader].endings
+    found: dict[str, File] = {}  # one may be named in several ways
+    for one in source.files:
+        entry = one if isinstance(one, Entry) else Entry(file=one)
+        for file in entry.files(source.reader, path, where):
+            whole = PurePosixPath(file.name)
+            if whole.suffix not in endings:
+                raise RequestError(
+                    f"{where}: {whole.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
+                )
+            found[file.whole_name] = replace(file, room=room)
+    return list(found.values())

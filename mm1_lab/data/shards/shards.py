@@ -1,61 +1,47 @@
 """Users' data as `Data`: the files listed in a `data.yaml`, indexed and tokenised once, with random access."""
 
 import sys
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache, cached_property
-from itertools import chain, islice
+from itertools import islice, repeat
+from multiprocessing import get_context
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
+from mm1_lab.data.decoding import DECODING_VERSION
 from mm1_lab.data.pixels import decodes
-from mm1_lab.data.shards import conversations as _conversations  # noqa: F401 (registers its reader)
-from mm1_lab.data.shards.cache import short_hash
+from mm1_lab.data.shards.arrow import short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION
-from mm1_lab.data.shards.collection import Collection, open_shards
-from mm1_lab.data.shards.datafile import DataFile, OwnSource, read_data_file, set_key
-from mm1_lab.data.shards.index import LARGE, index_version
-from mm1_lab.data.shards.remote import Copies
-from mm1_lab.data.shards.shard_rows import (
-    ConversationRows,
-    Rows,
-    ShardConversations,
-    ShardPairs,
-    ShardSource,
-    ShardText,
-    stream,
-)
+from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
+from mm1_lab.data.shards.finding import File
+from mm1_lab.data.shards.index import Shard, index_file
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
+from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
+from mm1_lab.processes import allow_interrupts, interrupts_blocked
 
-MUCH = 10e9
-"""Bytes of a source's files above which a note recommends `mm1-lab index`; reading them takes minutes."""
-CONVERSATIONS_VERSION = 2
+MUCH = 1e9
+"""Bytes of files that are not indexed yet above which several processes index them, and a line says so."""
+TOKENIZER_TEXTS = 1_000_000
+"""Samples of a source on which a tokenizer is trained."""
+CONVERSATIONS_VERSION = 3
 """Increased when the template of conversations changes, or what counts in their loss."""
 
 
-def table_path(folder: Path, path: Path, name: str, source: OwnSource, longest: int) -> Path:
-    """Where `mm1-lab index` stores the table of the files that the data file `path` lists for a source."""
-    key = short_hash(
-        index_version(source.reader),
-        str(path.resolve()),
-        name,
-        source.reader,
-        longest,
-    )
-    return folder / "tables" / f"{key}.parquet"
-
-
 class Shards:
-    """Users' data. Slow steps (training a tokenizer, tokenising, cutting) run when first needed and are cached."""
+    """Users' data. Slow steps (training a tokenizer, tokenising, packing) run when first needed and are cached."""
 
     def __init__(self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> None:
         """Reads the `data.yaml` at `path` and indexes its files into `cache`.
 
-        Rows are planned for the scale's sequence length, its largest number of image tokens and its images per row, so
+        Rows are packed for the scale's sequence length, its largest number of image tokens and its images per row, so
         that every arm of a scale sees the same rows. `tokenizer` is the folder of a pre-trained decoder; the data file
         must not specify a different one. Raises RequestError if the data file or any file it lists is invalid.
         """
@@ -64,36 +50,27 @@ class Shards:
         self.cache = cache
         self._scale = scale
         self._folder_tokenizer = words = _named_tokenizer(path, content, tokenizer)
-        decoder = content.image_decoder()
-        copies = Copies(cache / "copies", content.room)
-        longest = content.longest_document
-
-        def collection(name: str, source: OwnSource) -> Collection:
-            table = table_path(cache, path, name, source, longest)
-            size = sum(file.size for file in files[name])
-            if size > MUCH and not table.exists():
-                _tell_once(
-                    f"{path}: {name}: reads {counted(len(files[name]), 'file')} of {short(size, 'B')} one after the "
-                    "other; `mm1-lab index` does so once, in parallel"
-                )
-            shards = open_shards(files[name], source.reader, longest, cache, copies, table)
-            return Collection(source.reader, shards, cache, copies, decoder)
-
-        self.everything = {name: collection(name, source) for name, source in content.all_named().items()}
+        decoder, longest = content.image_decoder(), content.longest_document
+        wanted = [(file, source.reader) for name, source in content.all_named().items() for file in files[name]]
+        shards = iter(_index(wanted, longest, cache))
+        self.everything = {
+            name: Collection(source.reader, list(islice(shards, len(files[name]))), cache, decoder)
+            for name, source in content.all_named().items()
+        }
         """All sources, keyed as in `DataFile.all_named`."""
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
-        contents = [(name, [one.reader, *one.digest_parts()]) for name, one in self.collections.items()]
-        decoded = [content.pictures, content.largest_picture, longest]
+        contents = [(name, [one.reader, *one.digests]) for name, one in self.collections.items()]
+        decoded = [DECODING_VERSION, content.pictures, content.largest_picture, longest]
         digest = short_hash(CHUNKS_VERSION, sorted(contents), self.limits.image_tokens, decoded)
-        tuned = sorted((name, one.digest_parts()) for name, one in self.conversations.items())
+        tuned = sorted((name, one.digests) for name, one in self.conversations.items())
         self.identity = DataIdentity(
             kind="shards",
             digest=digest[:16],
             tokenizer=words.digest if words else f"bpe-{scale.vocabulary}",
             sources=tuple(sorted(self.collections, key=[*SOURCES, *self.collections].index)),
-            instructions=content.weights({name: one.train_count() for name, one in self.conversations.items()}),
+            instructions=content.weights({name: len(one.train) for name, one in self.conversations.items()}),
             instructions_digest=short_hash(CONVERSATIONS_VERSION, decoded, tuned) if tuned else "",
         )
 
@@ -107,16 +84,8 @@ class Shards:
 
     def _training_text(self) -> Iterator[str]:
         for collection in self.collections.values():
-            files = (collection.train_of(number).tolist() for number in range(len(collection.shards)))
-            for sample in islice(chain.from_iterable(files), LARGE):
+            for sample in collection.train[:TOKENIZER_TEXTS].tolist():
                 yield from filter(None, collection.texts(sample))
-
-    def usual_rows(self, name: str) -> list[Rows]:
-        """The rows of a large source that a run at this scale needs; none for other sources, as planning is fast."""
-        if name not in self.collections or not self.collections[name].is_large:
-            return []
-        lengths = [phase.sequence_length for phase in self._scale.decoder.phases] if name == "text" else []
-        return [self.rows(name, limits) for limits in (self.limits, *(Limits(length, 0, 0) for length in lengths))]
 
     @cache  # noqa: B019 (instances live as long as the process)
     def rows(self, name: str, limits: Limits) -> Rows:
@@ -133,14 +102,15 @@ class Shards:
         if name not in self.conversations:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
-        nothing = (
-            f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
-            f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
-        )
-        rows = ConversationRows(self.conversations[name], self.tokenizer, limits, self.cache, nothing)
-        if not len(rows):
-            raise RequestError(nothing)
-        return ShardConversations(rows, self.conversations[name], stream(f"instructions {name}", seed))
+        collection = self.conversations[name]
+        found = ShardConversations(collection, stream(f"instructions {name}", seed))
+        packer = Packer(self.tokenizer, limits, ends_answers=True)
+        if not any(packer.fits(found.document(index)) for index in range(len(collection.train))):
+            raise RequestError(
+                f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
+                f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
+            )
+        return found
 
     def pretraining_text(self, seed: int) -> ShardText:
         return ShardText(lambda limits: self.source("text", seed, limits))
@@ -153,17 +123,8 @@ class Shards:
 
     def held_out(self, name: str, count: int) -> list[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on, without broken images."""
-        rows = self.rows(name, self.limits)
-        entries = rows.held_out()
-        rounds = _place_in_sample(entries[:, 0])
-        documents: list[Document] = []
-        for index in np.argsort(rounds, kind="stable").tolist():
-            if len(documents) == count:
-                break
-            document = rows.document(entries[index])
-            if all(map(decodes, document.pictures)):
-                documents.append(document)
-        return documents
+        found = self.rows(name, self.limits).held_out()
+        return list(islice((one for one in found if all(map(decodes, one.pictures))), count))
 
     def collection(self, name: str) -> Collection:
         """The source's samples. Raises RequestError if the data file lists no files for it."""
@@ -175,9 +136,25 @@ class Shards:
         return self.collections[name]
 
 
-@cache
-def _tell_once(note: str) -> None:
-    print(note, file=sys.stderr, flush=True)
+def _index(wanted: list[tuple[File, str]], longest: int, cache: Path) -> list[Shard]:
+    """The index of each file, in order. Much data that are new here are indexed by a process a core."""
+    files = [file for file, _ in wanted]
+    work: Any = [files, [reader for _, reader in wanted], repeat(longest), repeat(cache)]
+    known = cache / "known" / short_hash([(file.whole_name, file.size, file.version) for file in files])
+    size = sum(file.size for file in files)
+    if size > MUCH and not known.exists():
+        print(f"reading {counted(len(files), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
+        with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
+            with interrupts_blocked():  # the pool starts its processes when it gets work
+                made = pool.map(_index_alone, *work)
+            deque(made, maxlen=0)
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.touch()
+    return list(map(index_file, *work))
+
+
+def _index_alone(*work: Any) -> None:
+    index_file(*work)
 
 
 def _named_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> BackendTokenizer | None:
@@ -190,10 +167,3 @@ def _named_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> Ba
         )
     folder = decoders or own
     return folder_tokenizer(folder) if folder else None
-
-
-def _place_in_sample(samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each chunk, the number of earlier chunks of its sample; the chunks of a sample must be adjacent."""
-    places = np.arange(len(samples))
-    is_first = np.append(True, samples[1:] != samples[:-1])[: len(samples)]
-    return places - np.maximum.accumulate(np.where(is_first, places, 0))

@@ -1,15 +1,15 @@
-"""Reads rows of users' tables as plain values: Parquet, Arrow (Hugging Face `datasets`), JSON Lines, CSV.
+"""Rows of users' files as plain values, each with its place in the file: Parquet, Arrow, JSON, JSON Lines, CSV, tars.
 
-Every error is a RequestError that names the file, the place in it and the remedy.
+A row that cannot be read is yielded as `Broken`, and those after it are read on; a file that cannot be read on raises a
+RequestError. Nothing in a file is ever run.
 """
 
 import csv
 import io
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,158 +21,258 @@ from mm1_lab.formatting import first_line
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 """How JSON Lines of this ending are compressed."""
-TABLES = (".parquet", ".arrow", ".jsonl", ".csv", *COMPRESSED)
+TABLES = (".parquet", ".arrow", ".json", ".jsonl", ".csv", *COMPRESSED)
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+"""Endings of pictures in a tar."""
 BATCH = 64
-"""Rows of a Parquet or Arrow file converted to plain values at once; kept low as rows may contain images."""
-ESCAPED = 12
-"""Maximum bytes of a character in JSON."""
-SPARE = 1 << 16
-"""Bytes allowed for a line of JSON in addition to its text."""
-csv.field_size_limit(sys.maxsize)  # by default 128 KiB; readers skip and count texts that are too long
+"""Rows of a Parquet or Arrow file converted to plain values at once; few, as they may hold pictures."""
+LONGEST_TEXT = 64 << 20
+"""Bytes of a caption or a JSON file in a tar above which it is not read."""
+ZERO_BLOCK = bytes(512)
+csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long are left out and counted
+
 Row = dict[str, Any]
 Columns = Mapping[str, tuple[str, ...]]
-"""Field name → the column names under which it may be found."""
-
-OPTIONAL: Columns = {"key": ("key", "id", "__key__"), "status": ("status",)}
-"""The user's key of a sample, and whether img2dataset could fetch it."""
+"""Field → the names of columns under which it may be found."""
 
 
-@dataclass
-class Reading:
-    """The file being read, and the number of samples skipped so far, by reason."""
-
-    path: Path
-    longest: int
-    """Maximum length of a document in characters."""
-    left_out: Counter[str] = field(default_factory=Counter)
+class Broken(Exception):
+    """A row that cannot be used although it is meant to be; the message says why."""
 
 
-def read_rows(
-    reading: Reading, columns: Columns, optional: Columns = OPTIONAL, *, every_row: bool = True
-) -> Iterator[tuple[str, Row]]:
-    """Yields each row's place (for messages) and its required and optional fields under their standard names.
+Rows = Iterator[tuple[str, Row | Broken]]
+"""The place of each row in its file, and its fields."""
 
-    Raises RequestError if a required field is missing from a row or, unless `every_row`, from the first one.
+
+def read_rows(path: Path, required: Columns, optional: Columns) -> Rows:
+    """Yields the rows of a file with their fields under standard names.
+
+    A required field that the first row lacks raises RequestError, and one that a later row lacks makes it `Broken`.
     """
-    wanted = {**columns, **optional}
-    for number, (where, row) in enumerate(_READ[reading.path.suffix](reading, columns, optional)):
-        found = {name: alias for name, aliases in wanted.items() for alias in reversed(aliases) if alias in row}
-        if every_row or not number:
-            _check(where, list(row), columns)
-        yield where, {name: row[alias] for name, alias in found.items()}
+    is_first = True
+    columns = {**required, **optional}
+    for place, row in _READ[path.suffix](path, [name for names in columns.values() for name in names]):
+        if isinstance(row, dict):
+            try:
+                check_columns(path, list(row), required)
+            except RequestError as error:
+                if is_first:
+                    raise RequestError(f"{path}, {place}: {error}") from None
+                row = Broken(str(error))
+            else:
+                row = {field: _first(row, names) for field, names in columns.items()}
+        is_first = False
+        yield place, row
 
 
-def _check(where: str, names: Sequence[object], columns: Columns) -> None:
-    for aliases in columns.values():
-        if not any(alias in names for alias in aliases):
-            has = ", ".join(map(str, names[:20]))[:200] or "nothing"
-            raise RequestError(f"{where}: has no column {aliases[0]!r} (it has {has})")
+def _first(row: Row, names: Sequence[str]) -> Any:
+    """The first of the columns that has a value."""
+    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def _parquet(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
+def check_columns(path: Path, there: Sequence[object], required: Columns) -> None:
+    """Raises RequestError if a field has none of its columns."""
+    for field, names in required.items():
+        if not any(name in there for name in names):
+            has = ", ".join(map(str, there[:20]))[:200] or "nothing"
+            if path.suffix == ".csv" and len(there) == 1 and ";" in has:
+                raise RequestError(f"its columns are divided by semicolons ({has}); separate them by commas")
+            advice = (
+                f"rename one to {' or '.join(names[:2])}" if field in names else "correct the name in the data file"
+            )
+            raise RequestError(f"has no column {names[0]!r} (it has {has}); {advice}")
+
+
+def _parquet(path: Path, names: Sequence[str]) -> Rows:
     try:
-        parquet = pq.ParquetFile(reading.path)
-        there = parquet.schema_arrow.names
+        parquet = pq.ParquetFile(path)
+        there = [name for name in parquet.schema_arrow.names if name in names]
     except Exception as error:  # Arrow raises many kinds for a damaged footer
-        raise RequestError(f"{reading.path}: is cut off or not Parquet ({first_line(error)}); fetch it again") from None
-    names = _chosen(reading.path, there, columns, optional)
-    return _numbered(reading.path, parquet.iter_batches(batch_size=BATCH, columns=names))
+        raise RequestError(f"{path}: is cut off or not Parquet ({first_line(error)}); fetch it again") from None
+    return _batches(path, parquet.schema_arrow.names, parquet.iter_batches(batch_size=BATCH, columns=there))
 
 
-def _arrow(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
+def _arrow(path: Path, names: Sequence[str]) -> Rows:
     try:
-        stream = pa.ipc.open_stream(pa.memory_map(str(reading.path)))
-        there = stream.schema.names
+        stream = pa.ipc.open_stream(pa.memory_map(str(path)))
     except Exception as error:
-        raise RequestError(
-            f"{reading.path}: is cut off or not an Arrow stream ({first_line(error)}); fetch it again"
-        ) from None
-    names = _chosen(reading.path, there, columns, optional)
+        raise RequestError(f"{path}: is cut off or not an Arrow stream ({first_line(error)}); fetch it again") from None
 
     def pieces() -> Iterator[pa.RecordBatch]:
         for batch in stream:
             batch.validate(full=True)  # invalid offsets would crash the process
-            yield from (batch.slice(at, BATCH).select(names) for at in range(0, batch.num_rows, BATCH))
+            kept = batch.select([name for name in batch.schema.names if name in names])
+            yield from (kept.slice(at, BATCH) for at in range(0, batch.num_rows, BATCH))
 
-    return _numbered(reading.path, pieces())
-
-
-def _chosen(path: Path, names: list[str], columns: Columns, optional: Columns) -> list[str]:
-    _check(str(path), names, columns)
-    return [alias for aliases in (*columns.values(), *optional.values()) for alias in aliases if alias in names]
+    return _batches(path, stream.schema.names, pieces())
 
 
-def _numbered(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, Row]]:
+def _batches(path: Path, there: Sequence[str], batches: Iterable[pa.RecordBatch]) -> Rows:
+    """The rows of `batches`; fields that the file has but nobody reads are there as None, for messages."""
     number = 0
+    others = dict.fromkeys(there)
     try:
         for batch in batches:
             for row in batch.to_pylist():
-                yield f"{path}, row {number}", row
+                yield f"row {number}", {**others, **row}
                 number += 1
-    except Exception as error:  # Arrow's errors, and UnicodeDecodeError
+    except (pa.ArrowException, OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
         raise RequestError(f"{path}: is damaged after row {number} ({first_line(error)}); fetch it again") from None
 
 
-def _jsonl(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
-    most = ESCAPED * reading.longest + SPARE
-    with _open(reading.path) as stream:
-        number = 0
-        while text := _line(stream, most, reading.path, number):
+def _json_lines(path: Path, names: Sequence[str]) -> Rows:
+    number = 0
+    with path.open("rb") if path.suffix not in COMPRESSED else _decompressed(path) as stream:
+        while True:
+            try:
+                line = stream.readline()
+            except OSError as error:
+                raise RequestError(
+                    f"{path}: cannot be read after line {number} ({first_line(error)}); fetch it again"
+                ) from None
+            if not line:
+                return
             number += 1
-            where = f"{reading.path}, line {number}"
-            if len(text) == most and not text.endswith(b"\n"):
-                while (rest := _line(stream, most, reading.path, number)) and not rest.endswith(b"\n"):
-                    pass
-                reading.left_out["too long"] += 1
-            elif text.strip():
-                row = parse_json(text, where)
-                if not isinstance(row, dict):
-                    raise RequestError(f"{where}: must be an object, but is a {type(row).__name__}; repair it")
-                yield where, row
+            if line.strip():
+                yield f"line {number}", parse_object(line)
 
 
-def _open(path: Path) -> BinaryIO:
-    """The bytes of the file, decompressed."""
-    if path.suffix not in COMPRESSED:
-        return path.open("rb")
-    return io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSED[path.suffix]), SPARE)
+def _decompressed(path: Path) -> Any:
+    # without Python's own buffer, each line would be a call to Arrow
+    return io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSED[path.suffix]), 1 << 16)
 
 
-def _line(stream: BinaryIO, most: int, path: Path, after: int) -> bytes:
-    """The next line, or `most` bytes of it."""
+def _json(path: Path, names: Sequence[str]) -> Rows:
+    """The objects of one large array; or JSON Lines, if the file does not begin with a bracket."""
+    with path.open("rb") as stream:
+        if not stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+            yield from _json_lines(path, names)
+            return
     try:
-        return stream.readline(most)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read after line {after} ({first_line(error)}); fetch it again") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: is not JSON in UTF-8 ({first_line(error)}); repair it") from None
+    decoder, number = json.JSONDecoder(), 0
+    at = _skip_space(text, _skip_space(text, 0) + 1)
+    while text[at : at + 1] != "]":
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                f"{path}, entry {number}: is not JSON ({first_line(error)}); repair or remove it"
+            ) from None
+        yield f"entry {number}", _as_object(row)
+        at = _skip_space(text, at)
+        if text[at : at + 1] == ",":
+            at = _skip_space(text, at + 1)
+        number += 1
 
 
-def _csv(reading: Reading, columns: Columns, optional: Columns) -> Iterator[tuple[str, Row]]:
-    with reading.path.open(encoding="utf-8-sig", newline="") as stream:
-        table = csv.DictReader(stream)
+def _skip_space(text: str, at: int) -> int:
+    while text[at : at + 1].isspace():
+        at += 1
+    return at
+
+
+def parse_object(text: bytes) -> Row | Broken:
+    try:
+        return _as_object(json.loads(text.decode("utf-8-sig")))
+    except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
+        return Broken(f"is not JSON ({first_line(error)})")
+
+
+def _as_object(value: Any) -> Row | Broken:
+    return value if isinstance(value, dict) else Broken(f"must be a JSON object, but is a {type(value).__name__}")
+
+
+def _csv(path: Path, names: Sequence[str]) -> Rows:
+    with path.open("rb") as stream:
+        table = csv.DictReader(_lines(path, stream))
         try:
             for row in table:
-                yield f"{reading.path}, line {table.line_num}", row
-        except (csv.Error, UnicodeDecodeError) as error:
-            # text is decoded in blocks, before it is divided into lines
-            is_encoding = isinstance(error, UnicodeDecodeError)
-            where = f"{reading.path}, line {_first_not_utf_8(reading.path) if is_encoding else table.line_num + 1}"
-            raise RequestError(f"{where}: is not CSV in UTF-8 ({first_line(error)}); repair it") from None
+                yield f"line {table.line_num}", row
+        except csv.Error as error:
+            raise RequestError(f"{path}, line {table.line_num + 1}: is not CSV ({error}); repair it") from None
 
 
-def _first_not_utf_8(path: Path) -> int:
-    """Number of the first line that is not UTF-8."""
+def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{path}, line {number}: is not CSV in UTF-8 ({first_line(error)}); repair it") from None
+
+
+def _tar(path: Path, names: Sequence[str]) -> Rows:
+    """A row per key: `image` is the offset and length of KEY.jpg, `caption` is KEY.txt, the others are of KEY.json."""
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     with path.open("rb") as stream:
-        return next(
-            number for number, line in enumerate(stream, start=1) if line.decode(errors="ignore").encode() != line
-        )
+        for member in _members(path, stream):
+            folder, _, name = sound(member.name).rpartition("/")
+            stem, dot, ending = name.partition(".")
+            if member.isfile() and not member.issparse() and stem:
+                samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[dot + ending.lower()] = member
+        for key, members in samples.items():
+            image = next((members[ending] for ending in PICTURES if ending in members), None)
+            row: Row | Broken = {"image": None, "caption": None}
+            if image is not None:
+                row = _captioned(stream, members, row)
+                if isinstance(row, dict):
+                    row["image"] = image.offset_data, image.size
+            if isinstance(row, dict):
+                row["key"] = key
+            yield key, row
 
 
-_READ = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl, ".csv": _csv, **dict.fromkeys(COMPRESSED, _jsonl)}
+def _captioned(stream: BinaryIO, members: Mapping[str, tarfile.TarInfo], row: Row) -> Row | Broken:
+    """`row` with what KEY.json and KEY.txt say."""
+    for ending in (".json", ".txt"):
+        if ending not in members or members[ending].size > LONGEST_TEXT:
+            continue
+        stream.seek(members[ending].offset_data)
+        content = stream.read(members[ending].size)
+        if ending == ".json":
+            described = parse_object(content)
+            if isinstance(described, Broken):
+                return Broken(f"KEY.json {described}")
+            row = {**row, **described}
+        else:
+            try:
+                row = {**row, "caption": content.decode("utf-8-sig")}
+            except UnicodeDecodeError:
+                return Broken("KEY.txt is not UTF-8 text")
+    return row
 
 
-def parse_json(text: bytes, where: str) -> Any:
-    """Parses `text`. Raises RequestError if it is not JSON."""
+def _members(path: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
+    """All members. Unlike tarfile, also rejects a file that is cut off between two members."""
     try:
-        return json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
-        raise RequestError(f"{where}: is not JSON ({first_line(error)}); repair or remove it") from None
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            members = archive.getmembers()
+        size = stream.seek(0, 2)
+        if members:
+            end = members[-1].offset_data + (members[-1].size + 511) // 512 * 512
+            is_whole = size >= end and stream.seek(end) == end and stream.read(512) == ZERO_BLOCK
+    except Exception as error:  # tarfile raises many kinds, e.g. for sizes of 2⁶⁰ or malformed sparse maps
+        raise RequestError(
+            f"{path}: is cut off or not an uncompressed tar ({first_line(error)}); fetch it again"
+        ) from None
+    if members and not is_whole:
+        raise RequestError(f"{path}: is cut off after {sound(members[-1].name)!r}; fetch it again")
+    return members
+
+
+def sound(text: str) -> str:
+    """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+_READ = {
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".csv": _csv,
+    ".tar": _tar,
+    **dict.fromkeys(COMPRESSED, _json_lines),
+}

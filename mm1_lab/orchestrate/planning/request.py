@@ -37,7 +37,7 @@ from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 
 if TYPE_CHECKING:
-    from mm1_lab.data.shards.decoding import ImageDecoder
+    from mm1_lab.data.decoding import ImageDecoder
     from mm1_lab.data.types import Data
 
 MOST_TRIALS = 100_000
@@ -105,8 +105,8 @@ class Request:
 
     def image_decoder(self) -> ImageDecoder:
         """Decodes images as the data do."""
+        from mm1_lab.data.decoding import ImageDecoder
         from mm1_lab.data.shards.datafile import DataFile
-        from mm1_lab.data.shards.decoding import ImageDecoder
 
         return DataFile.read(self.data_path).image_decoder() if self.data_path else ImageDecoder()
 
@@ -220,7 +220,7 @@ def _before_indexing(data: Path | None) -> DataIdentity:
 
     content = DataFile.read(data)
     sources = tuple(dict.fromkeys((*WORLD_DATA.sources, *content.named())))
-    weights = {name: one.weight for name, one in content.instructions.items()}
+    weights = content.weights(dict.fromkeys(content.instructions, 1))  # sizes are not known yet
     return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
 
 

@@ -21,6 +21,8 @@ ROOM = 256 << 20
 """Bytes of decoded pixels that a process caches."""
 MOST_BYTES = 256 << 20
 """Maximum size of an image file; a photograph of 50 megapixels has a tenth of that."""
+DECODING_VERSION = 2
+"""Increased when the pixels of users' images change; part of the data's identity."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; for some others, Pillow would start external programs."""
 
@@ -55,7 +57,6 @@ class ImageDecoder:
             with Image.open(io.BytesIO(picture.read()), formats=FORMATS) as image:
                 if image.width * image.height > self.largest:
                     raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {self.largest}")
-                image.draft("RGB", (2 * side, 2 * side))
                 small = square(as_shown(image), side, self.shape)
         except RequestError:  # the connection failed, which says nothing about the image
             raise

@@ -1,0 +1,73 @@
+"""One document of a user's file, and the checks of its text and pictures."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from mm1_lab.data.shards.tables import Broken, sound
+
+
+class LeftOut(Exception):
+    """A row that is of no use; the message is the reason, which is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture of a sample, as stored: its bytes, its path, or its offset and length in the file."""
+
+    stored: bytes | str | tuple[int, int]
+
+    def fields(self) -> dict[str, Any]:
+        match self.stored:
+            case bytes() as content:
+                return {"bytes": content}
+            case str() as path:
+                return {"path": path}
+            case (offset, length):
+                return {"offset": offset, "length": length}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One document."""
+
+    key: str
+    """Determines the split: samples with equal keys are in the same split in all sources."""
+    parts: Sequence[str | Image]
+    """Text (`Answer` where it answers) and pictures in reading order; of a captioned picture, all of its captions."""
+
+
+def words(text: Any) -> str:
+    """The stripped text; empty if there is none."""
+    if text is not None and not isinstance(text, str):
+        raise Broken(f"must have text, but has a {type(text).__name__}")
+    return sound(text or "").strip()
+
+
+def stored_image(image: Any) -> Image | None:
+    """A picture of a table: bytes, a path, a record of both as Hugging Face `datasets` writes it, `{url: PATH}`, or a
+    `data:` URL; a stretch of a tar. None if it is empty."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path") or image.get("url")
+    if isinstance(image, str) and image.startswith("data:"):
+        try:
+            image = base64.b64decode(image.partition(",")[2], validate=True)
+        except binascii.Error:
+            raise Broken("has a data: URL that is not base64") from None
+    if not image:
+        return None
+    if isinstance(image, bytes | tuple):
+        return Image(image)
+    if not isinstance(image, str):
+        raise Broken(f"an image must be bytes or a path, but is a {type(image).__name__}")
+    if "://" in image:
+        raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
+    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+        raise Broken(
+            f"{image[:80]!r} is outside the file's folder; use paths relative to it, or name their folder "
+            "(`{file: FILE, images: FOLDER}`)"
+        )
+    return Image(sound(image))

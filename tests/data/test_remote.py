@@ -1,0 +1,173 @@
+"""Files at addresses: copied once, the same data as here; and much data, indexed by several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from mm1_lab.config import RequestError
+from mm1_lab.data.pixels import decode
+from mm1_lab.data.shards import Shards, finding, index, rows, shards
+from tests.data.test_shards import epoch, keys
+
+
+def write_texts(files: Any, count: int = 7, each: int = 20) -> None:
+    for number in range(count):
+        files.jsonl(f"t-{number}.jsonl", [f"{number} {n} {files.prose(3 + n % 9, n)}" for n in range(each)])
+
+
+def write_captions(files: Any, count: int = 6) -> None:
+    for number in range(count):
+        files.captions(f"c-{number}.tar", range(10 * number, 10 * number + 10))
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """An empty file system at `memory://`."""
+    system = fsspec.filesystem("memory")
+    system.rm("/bucket", recursive=True) if system.exists("/bucket") else None
+    yield system
+    system.rm("/bucket", recursive=True)
+
+
+def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
+    write_captions(files)
+    write_texts(files, 2)
+    here = files.open(captions="c-*.tar", text="t-*.jsonl", cache="here")
+    for path in files.folder.glob("*-*.*"):
+        bucket.put(str(path), f"/bucket/{path.name}")
+        path.unlink()
+    names = {"captions": "memory://bucket/c-*.tar", "text": "memory://bucket/t-*.jsonl"}
+    data = files.open(**names)
+    assert data.identity == here.identity
+    assert keys(epoch(data.source("captions", 0), 0)) == keys(epoch(here.source("captions", 0), 0))
+    for row in epoch(data.source("captions", 0), 0):
+        for document in row:
+            colour = files.colour(int(document.text.split()[-1]))
+            assert tuple(document.pictures[0].pixels(1)[0, 0]) == colour  # type: ignore[union-attr]
+    copies = files.folder / "cache" / "copies"
+    assert sorted(path.suffix for path in copies.iterdir() if path.suffix != ".lock") == [".tar"] * 6, "tables are read"
+    with pytest.raises(RequestError, match=r"copies of remote files would take more than 1e-05 GB of .* more `room`"):
+        files.open(**names, room=1e-5, cache="another")
+
+
+def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "WAITS", ())
+    path = files.captions("c.tar", range(20))
+    bucket.put(str(path), "/bucket/c.tar")
+    files.jsonl("t.jsonl", ["some text"])
+    data = files.open(captions="memory://bucket/c.tar", text="t.jsonl")
+    document = next(iter(data.source("captions", 0).documents(0)))
+    monkeypatch.setattr(type(bucket), "get_file", lambda *given, **more: (_ for _ in ()).throw(OSError("timeout")))
+    for copy in (files.folder / "cache" / "copies").glob("*.tar"):
+        copy.unlink()
+    for read in (lambda: decode(document.pictures, 8), lambda: data.held_out("captions", 1)):
+        with pytest.raises(RequestError, match=r"c\.tar: cannot be fetched \(timeout\)"):
+            read()
+    monkeypatch.undo()
+    assert decode(document.pictures, 8)[1].broken == ()
+
+
+def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "WAITS", ())
+    with pytest.raises(RequestError, match=r"text: no remote file matches 'memory://bucket/\*.jsonl'"):
+        files.open(text="memory://bucket/*.jsonl")
+    with pytest.raises(RequestError, match=r"nothing://x/\*: cannot be listed \(Protocol not known: nothing"):
+        files.open(text="nothing://x/*")
+    bucket.pipe("/bucket/t.jsonl", b"no JSON")
+    with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl, line 1: is not JSON"):
+        files.open(text="memory://bucket/t.jsonl")
+    bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
+    with pytest.raises(RequestError, match=r"t\.jsonl: refers to separate image files; a remote file must contain"):
+        files.open(captions="memory://bucket/t.jsonl", text=files.jsonl("t.jsonl", ["text"]).name)
+    (file,) = finding.remote_files("memory://bucket/t.jsonl", "here")
+    bucket.pipe("/bucket/t.jsonl", b"other")
+    for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):
+        bucket.pipe("/bucket/t.jsonl", change) if change else bucket.rm("/bucket/t.jsonl")
+        with pytest.raises(RequestError, match=rf"memory:///bucket/t\.jsonl: {message}"):
+            replace(file, room=1.0).local(files.folder / "copies")
+    bucket.pipe("/bucket/t.jsonl", b"{}")
+    found = type(bucket).info
+    monkeypatch.setattr(type(bucket), "info", lambda *given, **more: found(*given, **more) | {"size": None})
+    monkeypatch.setattr(
+        type(bucket), "glob", lambda system, place, detail: {"/bucket/t.jsonl": system.info("/bucket/t.jsonl")}
+    )
+    with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl: its server does not tell its size"):
+        finding.remote_files("memory://bucket/t.jsonl", "here")
+
+
+def test_much_data_are_indexed_by_several_processes_as_by_one(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_texts(files, 3)
+    alone = files.open(text="t-*.jsonl", cache="alone")
+    monkeypatch.setattr(shards, "MUCH", 100)
+    for _ in range(2):
+        data = files.open(text="t-*.jsonl")
+        assert data.identity == alone.identity
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("reading 3 files of ") and told.endswith("KB (once)")
+    files.jsonl("t-1.jsonl", []).write_text("no JSON")
+    with pytest.raises(RequestError, match=r"t-1\.jsonl, line 1: is not JSON"):
+        files.open(text="t-*.jsonl")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from mm1_lab.config import load_scale
+from mm1_lab.data.shards import Shards, index
+build, left = index._build, [3]
+def dies(*arguments):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    return build(*arguments)
+index._build = dies
+Shards(Path("data.yaml"), Path("cache"), load_scale("smoke", Path(sys.argv[1])))
+"""
+
+
+def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(files, 6, 5)
+    files.yaml(text="t-*.jsonl")
+    monkeypatch.chdir(files.folder)
+    root = Path(index.__file__).parents[3]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, root / "sweeps" / "scales"],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        timeout=120,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    build, built = index._build, []
+    monkeypatch.setattr(index, "_build", lambda path, *rest: (built.append(path.name), build(path, *rest))[1])
+    assert len(Shards(Path("data.yaml"), Path("cache"), files.scale()).collections["text"]) == 30
+    assert built == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
+
+
+def test_a_file_that_is_named_in_two_ways_is_one(files: Any) -> None:
+    write_texts(files, 2)
+    data = files.open(text=["t-*.jsonl", f"../{files.folder.name}/t-1.jsonl"])
+    assert len(data.collections["text"]) == 40
+
+
+def test_rows_are_packed_block_by_block(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(files)
+    monkeypatch.setattr(rows, "BLOCK", 30)
+    data = files.open("sequence_length=96", text="t-*.jsonl")
+    source = data.source("text", 5)
+    first, second = keys(epoch(source, 0)), keys(epoch(source, 1))
+    assert len(set(first)) == len(first) and sorted(first) == sorted(second) and first != second
+    held = {document.key.split("@")[0] for document in data.held_out("text", 99)}
+    assert len(held) + len({key.split("@")[0] for key in first}) == 140
+    again = files.open("sequence_length=96", text="t-*.jsonl", cache="another").source("text", 5)
+    assert [keys([list(again.documents(row))]) for row in (9, 2)] == [
+        keys([list(source.documents(row))]) for row in (9, 2)
+    ]
