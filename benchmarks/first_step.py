@@ -1,4 +1,4 @@
-"""Time until the first batch of users' data, new and cached, by their size; run by hand, as 10 GB take minutes to write.
+"""Time until the first batch of users' data, new and cached, by their size; run by hand, as it takes minutes.
 
     python -m benchmarks.first_step 1 10        # gigabytes
 

@@ -84,7 +84,7 @@ class File:
         return path
 
     def _fetch(self, path: Path) -> None:
-        there = sum(copy.stat().st_size for copy in path.parent.iterdir())
+        there = sum(copy.stat().st_size for copy in path.parent.glob("*.tar"))
         if there + self.size > self.room * 1e9:
             raise RequestError(
                 f"{self.name}: copies of remote files would take more than {self.room:g} GB of {path.parent} (it has "
@@ -276,8 +276,8 @@ def _from_hub(name: str, config: str | None, split: str | None, revision: str | 
         pin = f" --revision {revision}" if revision else ""
         raise RequestError(
             f"{where}: the data set {name} is not (or not wholly) on this machine, and the hub cannot be reached; "
-            f"where it can, run `hf download {name} --repo-type dataset{pin} --local-dir DIR`, and name that folder here: "
-            "`{dataset: DIR}`"
+            f"elsewhere, run `hf download {name} --repo-type dataset{pin} --local-dir DIR`, and name the copy of that "
+            "folder here: `{dataset: DIR}`"
         ) from None
     except (HfHubHTTPError, OSError) as error:
         raise RequestError(f"{where}: {name}: cannot be fetched from the hub ({first_line(error)})") from None

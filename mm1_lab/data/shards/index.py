@@ -91,6 +91,8 @@ def index_file(file: File, reader: str, longest: int, cache: Path) -> Shard:
             about = yield from _build(local, file, reader, longest, content if not file.is_remote else _digest(local))
         except RequestError as error:
             raise RequestError(str(error).replace(str(local), file.name)) from None
+        if file.is_remote and local.suffix != ".tar":
+            local.unlink(missing_ok=True)  # all of it is in the index
         with new_file(about_path) as temporary:
             temporary.write_text(json.dumps(about), encoding="utf-8")
 

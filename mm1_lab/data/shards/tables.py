@@ -95,16 +95,17 @@ def _parquet(path: Path, names: Sequence[str]) -> Rows:
 def _arrow(path: Path, names: Sequence[str]) -> Rows:
     try:
         stream = pa.ipc.open_stream(pa.memory_map(str(path)))
+        there = stream.schema.names
     except Exception as error:
         raise RequestError(f"{path}: is cut off or not an Arrow stream ({first_line(error)}); fetch it again") from None
 
     def pieces() -> Iterator[pa.RecordBatch]:
         for batch in stream:
             batch.validate(full=True)  # invalid offsets would crash the process
-            kept = batch.select([name for name in batch.schema.names if name in names])
+            kept = batch.select([name for name in there if name in names])
             yield from (kept.slice(at, BATCH) for at in range(0, batch.num_rows, BATCH))
 
-    return _batches(path, stream.schema.names, pieces())
+    return _batches(path, there, pieces())
 
 
 def _batches(path: Path, there: Sequence[str], batches: Iterable[pa.RecordBatch]) -> Rows:
@@ -214,18 +215,15 @@ def _tar(path: Path, names: Sequence[str]) -> Rows:
                 samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[dot + ending.lower()] = member
         for key, members in samples.items():
             image = next((members[ending] for ending in PICTURES if ending in members), None)
-            row: Row | Broken = {"image": None, "caption": None}
-            if image is not None:
-                row = _captioned(stream, members, row)
-                if isinstance(row, dict):
-                    row["image"] = image.offset_data, image.size
+            row = _captioned(stream, members) if image else {"image": None, "caption": None}
             if isinstance(row, dict):
-                row["key"] = key
+                row |= {"key": key, "image": (image.offset_data, image.size) if image else None}
             yield key, row
 
 
-def _captioned(stream: BinaryIO, members: Mapping[str, tarfile.TarInfo], row: Row) -> Row | Broken:
-    """`row` with what KEY.json and KEY.txt say."""
+def _captioned(stream: BinaryIO, members: Mapping[str, tarfile.TarInfo]) -> Row | Broken:
+    """What KEY.json and KEY.txt say."""
+    row: Row = {"caption": None}
     for ending in (".json", ".txt"):
         if ending not in members or members[ending].size > LONGEST_TEXT:
             continue
@@ -235,10 +233,10 @@ def _captioned(stream: BinaryIO, members: Mapping[str, tarfile.TarInfo], row: Ro
             described = parse_object(content)
             if isinstance(described, Broken):
                 return Broken(f"KEY.json {described}")
-            row = {**row, **described}
+            row |= described
         else:
             try:
-                row = {**row, "caption": content.decode("utf-8-sig")}
+                row["caption"] = content.decode("utf-8-sig")
             except UnicodeDecodeError:
                 return Broken("KEY.txt is not UTF-8 text")
     return row
