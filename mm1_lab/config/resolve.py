@@ -249,7 +249,12 @@ class _Resolver(PartsResolver):
             shares["captions"] += shares.pop("synthetic", 0.0)
         for name in {**mix.weights, **shares}:
             if name not in sources and (name in shares or name not in SOURCES):  # one of these may be switched off
-                known = f"; they contain {', '.join(sources)}" if name in SOURCES else nearest(name, sources)
+                known = nearest(name, sources)
+                if name in SOURCES:
+                    known = (
+                        f"; they contain {', '.join(sources)}. Run an arm without it (`--only captions+text`), or "
+                        f"write `base: {{data_mix: {{{name}: 0}}}}` in the sweep"
+                    )
                 raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
 

@@ -107,20 +107,24 @@ def make_batch(
     """
     weights = np.stack([row.weights for row in rows])
     pictures = [picture for row in rows for picture in row.pictures]
-    images = np.full((len(pictures), views, side, side, 3), MEAN_COLOUR, np.uint8)
+    images = np.empty((len(pictures), views, 3, side, side), np.uint8)
+    if blind:
+        images[:] = MEAN_COLOUR
     pixels, decoded = ([], NONE_ASKED) if blind else decode(pictures, side, views)
     owners = ((index, owner) for index, row in enumerate(rows) for owner in row.owners)
     for image, found, (index, owner) in zip(images, pixels, owners, strict=False):
         if found is None:
             weights[index, rows[index].documents == owner] = 0
+            image[:] = MEAN_COLOUR
         else:
-            image[:] = found
+            for view, pixels_of_view in zip(image, found, strict=True):
+                view[:] = pixels_of_view.transpose(2, 0, 1)
     return Batch(
         tokens=torch.from_numpy(np.stack([row.tokens for row in rows])).long(),
         weights=torch.from_numpy(weights),
         documents=torch.from_numpy(np.stack([row.documents for row in rows])).long(),
         positions=torch.from_numpy(np.stack([row.positions for row in rows])).long(),
-        images=torch.from_numpy(images).flatten(0, 1).permute(0, 3, 1, 2).contiguous(),
+        images=torch.from_numpy(images).flatten(0, 1),
         sources=tuple(names),
         image_counts=tuple(views * len(row.pictures) for row in rows),
         decoded=decoded,

@@ -3,7 +3,7 @@
 Documents never attend to each other: `documents` and `positions` tell the model where each one begins. All documents
 of a row come from one source: the first candidates in order, completed by those of the next few that best fill the
 remaining space. Candidates that do not fit are skipped, but so few are considered that lengths are hardly biased.
-(Users' data must not skip anything: their rows are planned in advance, see mm1_lab/data/shards/row_plan.py.)
+(Users' data must not skip anything: their rows are planned in advance, see mm1_lab/data/shards/rows.py.)
 """
 
 from collections.abc import Iterable, Iterator

@@ -29,7 +29,8 @@ def kept(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBat
     changed bytes are not noticed, as hashing all of it would read gigabytes before every run.
     """
     if not path.exists():
-        with locked(path.parents[1] / "locks" / f"{path.stem[:2]}.lock"):
+        # of its own folder, as packing rows may have to make tokens
+        with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
             if not path.exists():
                 with new_file(path) as temporary, pa.ipc.new_stream(str(temporary), schema) as writer:
                     for batch in make():

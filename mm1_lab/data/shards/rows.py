@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.arrow import kept, short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE, cut
-from mm1_lab.data.shards.collection import Collection
+from mm1_lab.data.shards.collection import Collection, TokenTable
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Document, Limits, Part, Picture, Tokens
 
@@ -59,6 +59,10 @@ class Rows:
             raise RequestError(self._nothing)
         return found
 
+    @cached_property
+    def _tokens(self) -> TokenTable:
+        return self._collection.tokens(self._tokenizer)
+
     def _pack(self) -> Iterator[pa.RecordBatch]:
         draw = np.random.default_rng(0)
         train = self._collection.train
@@ -85,7 +89,7 @@ class Rows:
 
     def cut(self, samples: NDArray[np.int64]) -> Entries:
         """The entries of `samples`; of a captioned picture only the first chunk, as long as its longest caption."""
-        tokens, limits = self._collection.tokens(self._tokenizer), self._limits
+        tokens, limits = self._tokens, self._limits
         text, images = tokens.sizes[samples].T
         positions = text + images * limits.image_tokens + 2
         fits = (positions <= limits.sequence) & (images <= limits.max_images)
@@ -100,13 +104,11 @@ class Rows:
         return entries[np.argsort(entries[:, 0], kind="stable")]
 
     def _chunks(self, sample: int) -> Iterator[tuple[int, int, int, int]]:
-        tokens = self._collection.tokens(self._tokenizer)
-        return cut(tokens.sample(sample), tokens.places(sample), self._limits)
+        return cut(self._tokens.sample(sample), self._tokens.places(sample), self._limits)
 
     def _captions(self, sample: int) -> list[tuple[int, int, int, int]]:
         """The first chunk of a picture with each of its captions."""
-        tokens = self._collection.tokens(self._tokenizer)
-        ids, places = tokens.sample(sample), tokens.places(sample)
+        ids, places = self._tokens.sample(sample), self._tokens.places(sample)
         found = []
         for start, end in pairwise([*np.flatnonzero(ids == PICTURE).tolist(), len(ids)]):
             for first, last, positions, images in islice(cut(ids[start:end], places[start:end], self._limits), 1):
@@ -118,11 +120,12 @@ class Rows:
         first is the sample's number."""
         collection = self._collection
         sample, start, end, _, images = entry.tolist()
-        ids = collection.tokens(self._tokenizer).sample(sample)
+        ids = self._tokens.sample(sample)
         shown = int(np.count_nonzero(ids[:start] == PICTURE))
         if collection.reader == "pairs":
             shown = 0
-            if len(captions := self._captions(sample) if np.count_nonzero(ids == PICTURE) > 1 else ()) > 1:
+            captions = self._captions(sample) if np.count_nonzero(ids == PICTURE) > 1 else []
+            if captions:
                 start, end, _, images = captions[(epoch + sample) % len(captions)]
         pictures = iter(collection.pictures(sample)[shown:] if images else ())
         parts: list[Part] = []

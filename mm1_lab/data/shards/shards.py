@@ -12,6 +12,7 @@ from typing import Any
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.decoding import DECODING_VERSION
+from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import decodes
 from mm1_lab.data.shards.arrow import short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION
@@ -19,7 +20,6 @@ from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File
 from mm1_lab.data.shards.index import Shard, index_file
-from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
