@@ -42,7 +42,7 @@ SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4
 class Letters:
     """A tokenizer of one id per letter."""
 
-    begin, image = 0, 1
+    begin, image, end = 0, 1, 2
 
     def encode(self, text: str) -> list[int]:
         return list(map(ord, text))
@@ -577,7 +577,7 @@ def test_demonstrations_shown_only_as_overviews_take_less_room(tmp_path: Path) -
     benchmark = built(config)
     longest = 0
     for questions, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):
-        before = sum(9 + len(f"{one.prompt} {one.shown}{benchmark.stop[0]}") for one in shown[:2])
+        before = sum(10 + len(f"{one.prompt} {one.shown}{benchmark.stop[0]}") for one in shown[:2])  # with an end token
         longest = max(longest, 1 + before + max(45 + len(one.prompt) for one in questions) + benchmark.new_tokens)
 
     def checked(length: int, *sharp: int | None) -> None:
