@@ -1,5 +1,6 @@
 """Both executors, on work that takes no time: what fails, diverges, dies, waits and is reused."""
 
+import importlib
 import logging
 import os
 import platform
@@ -149,7 +150,10 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_a_process_that_cannot_load_a_task_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This file is not on the path of Ray's processes."""
+    """It is in a module that is not on the path of Ray's processes."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "only_here.py").write_text("def work(task, context, report):\n    pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "hidden")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     folders = (None, tmp_path / "results", tmp_path / "store")
@@ -157,9 +161,9 @@ def test_a_process_that_cannot_load_a_task_says_why(tmp_path: Path, monkeypatch:
     context = WorkerContext(request.ledger.results, request.ledger.store, None, request.scale)
     with make_executor(False, None) as executor:
         plan = make_plan(request.trials, request.ledger)
-        result = run_plan(plan, context, [], executor, partial(work, dies=False))
+        result = run_plan(plan, context, [], executor, importlib.import_module("only_here").work)
     reasons = {outcome.reason for outcome in result.failed.values()}
-    assert reasons == {"ModuleNotFoundError: No module named 'tests'"}, reasons
+    assert reasons == {"ModuleNotFoundError: No module named 'only_here'"}, reasons
 
 
 STARTS = """
