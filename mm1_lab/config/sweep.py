@@ -101,7 +101,7 @@ class SweepFile(Config):
     """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
     axis: str = ""
     """What varies, in a word or two; for readers of the file."""
-    recipe: str
+    recipe: str = Field(max_length=100)
     """The base: the name of a file in `recipes/`, next to the sweep or one folder up."""
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Arms by name, each with its changes to the base; `{}` is the base itself."""

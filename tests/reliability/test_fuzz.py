@@ -17,7 +17,7 @@ from mm1_lab.config import RequestError, load_scale, load_sweep
 
 ROOT = Path(__file__).parents[2]
 SEED = int(os.environ["FUZZ_SEED"])
-"""Drawn anew for each run unless it is set, and printed; see conftest."""
+"""Drawn anew for each `make soak`, unless it is set, and printed; see conftest."""
 SHORT, LONG = 1, int(os.environ.get("FUZZ_TIMES", "10"))
 """`make test` takes the numbers below, `make soak` FUZZ_TIMES as many."""
 PIECES = ("-1", "0", "1e999", ".nan", "[]", "{}", "null", "''", "true", "9" * 400, "&a", "*a", "!!int x", "2001-13-45")
