@@ -222,7 +222,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Modules are given out in the order below, not those with most tests first."""
     config.option.loadscopereorder = False
     anew = config.option.markexpr == "soak"  # the usual run repeats its cases, so that only a change can break it
-    os.environ.setdefault("FUZZ_SEED", str(random.randrange(1_000_000) if anew else 0))  # which xdist's processes inherit
+    seed = random.randrange(1_000_000) if anew else 0
+    os.environ.setdefault("FUZZ_SEED", str(seed))  # which the processes of xdist inherit
 
 
 def pytest_report_header() -> str:
