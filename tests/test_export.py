@@ -15,7 +15,7 @@ import yaml
 from jinja2 import Template
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, pipeline
 
 from analysis.pages.model_card import model_card
 from mm1_lab.cli import main
@@ -194,6 +194,10 @@ def test_exported_parts_are_pretrained_models(place: Path, model: MM1ForConditio
     ids = torch.tensor([tokenizer.encode(described)])
     with torch.no_grad():
         assert torch.equal(decoder(ids).logits, model.decoder(ids).logits)
+    library = AutoModelForCausalLM.from_pretrained(place / "decoder").eval()  # as lm-eval loads it
+    ids = AutoTokenizer.from_pretrained(place / "decoder")(described, return_tensors="pt", add_special_tokens=False)
+    with torch.no_grad():
+        assert torch.equal(library(**ids).logits, decoder(ids["input_ids"]).logits)
 
 
 def test_a_damaged_folder_is_refused(place: Path, tmp_path: Path) -> None:

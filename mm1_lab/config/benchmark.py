@@ -79,16 +79,3 @@ class BenchmarkConfig(BenchmarkFiles):
     asked: int | None = None
     """Prompts at each number of shots, counted when the files are read, to estimate the cost: a question in each order
     of its choices that is asked, and each choice whose likelihood is taken. Default: `evaluate.questions`."""
-
-
-class TextTask(Config):
-    """A task of lm-eval, evaluated on the decoder alone."""
-
-    PLACES: ClassVar[frozenset[str]] = frozenset({"file", "shots"})
-
-    name: str
-    file: str
-    digest: str
-    """Hash of the task file and its data."""
-    shots: int = 0
-    """The file's `num_fewshot`, to estimate the cost."""

@@ -120,7 +120,6 @@ class _Resolver(PartsResolver):
             model=self.tuned(sft, start or self.multimodal()) if sft else self.multimodal(),
             settings=self.scale.evaluate,
             benchmarks=self.scale.benchmarks,
-            text_tasks=self.scale.text_tasks,
             sharp_demonstrations=sft.sharp_demonstrations if sft else None,
         )
 

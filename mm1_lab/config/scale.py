@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from mm1_lab.config.base import Config
-from mm1_lab.config.benchmark import BenchmarkConfig, Shots, TextTask
+from mm1_lab.config.benchmark import BenchmarkConfig, Shots
 from mm1_lab.config.errors import nearest
 from mm1_lab.config.pretrained_models import Pretrained
 from mm1_lab.config.size import Size
@@ -213,8 +213,6 @@ class Scale(Config):
     evaluate: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Benchmarks in addition to the data's own; those of the data file are appended."""
-    text_tasks: tuple[TextTask, ...] = ()
-    """Tasks listed in the data file."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     """Whether training uses `torch.compile`."""

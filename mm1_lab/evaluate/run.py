@@ -23,7 +23,6 @@ from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.shared_prefix import LOGITS
-from mm1_lab.evaluate.text_tasks import ask_text_tasks
 from mm1_lab.model import MM1, build_mm1, cast_matrices, load_weights
 from mm1_lab.rows import SampleRow, ScoreRow
 from mm1_lab.train.progress import Progress, Report
@@ -66,9 +65,9 @@ def evaluate(
 ) -> Evaluation:
     """Scores the model in `model_folder` at all numbers of shots; calls `report` after each benchmark × shots.
 
-    In a team each process has the whole model and answers its share of the blocks; all of them return the result, but
-    only the first one's has the scores of the text tasks. `cache` holds the questions selected from large files. Raises
-    RequestError if there is nothing to evaluate on, or if a benchmark's files have changed.
+    In a team each process has the whole model and answers its share of the blocks; all of them return the result.
+    `cache` holds the questions selected from large files. Raises RequestError if there is nothing to evaluate on, or if
+    a benchmark's files have changed.
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
@@ -97,8 +96,6 @@ def evaluate(
                 done += 1
                 report(Progress(step=done, steps=steps))
         result.held_out_loss.update(held_out_losses(model, stage.model, data))
-        if stage.text_tasks and team.is_first():  # last, as the others do not wait for it
-            result.scores.extend(ask_text_tasks(stage, model, data.tokenizer))
     report(Progress(step=steps, steps=steps))
     return result
 

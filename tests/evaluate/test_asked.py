@@ -13,10 +13,8 @@ from mm1_lab.config import (
     DataIdentity,
     EvaluationSettings,
     EvaluationStage,
-    Network,
     Recipe,
     SftRecipe,
-    TextTask,
     load_scale,
     resolve,
 )
@@ -85,14 +83,3 @@ def test_of_users_data_with_benchmarks_of_their_own(tmp_path: Path) -> None:
     assert len(built) == 4 and stage.shown() == shown(built, ODD)
     unread = stage.model_copy(update={"benchmarks": tuple(listed)})
     assert unread.shown() == ODD.questions * (2 * (1 + 3) + 1 + 1 + 3), "before the files are read"
-
-
-def test_of_text_tasks() -> None:
-    """They have no pictures, and lm-eval's limit is the number of questions."""
-    task = TextTask(name="colours", file="colours.yaml", digest="x", shots=2)
-    plain, more = (evaluation(Recipe(), text_tasks=tasks) for tasks in ((), (task, task)))
-    assert more.positions() - plain.positions() == 2 * 3 * plain.settings.questions * 24
-    assert "shots" not in more.canonical()["text_tasks"][0]
-    network, scale = Network({"decoder": 1, "embedding": 1}, 1.0, 8), load_scale("mini", SCALES)
-    images = [stage.cost(network, scale).parts[0].positions for stage in (plain, more)]
-    assert images[0] == images[1] > 0

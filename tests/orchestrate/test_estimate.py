@@ -37,7 +37,6 @@ from mm1_lab.config import (
     Scale,
     SftRecipe,
     SftStage,
-    TextTask,
     load_scale,
     load_sweep,
     resolve,
@@ -151,11 +150,6 @@ def test_heads_of_another_width_are_reckoned_with() -> None:
     pictures = settings.questions + settings.blocks * max(settings.shots)
     features = 2 * pictures * model.picture_tokens * size.width
     assert cost.activations == pytest.approx(bytes_per_position * cached + features, rel=0.03)
-
-    half["text_tasks"] = (TextTask(name="arc", file="arc.yaml", digest="1"),)
-    cost = evaluation.model_copy(update=half).cost(Network({"decoder": 1}), scale)
-    rows = settings.batch_size * model.sequence_length
-    assert cost.activations == pytest.approx(bytes_per_position * rows + features, rel=0.03)
 
 
 def test_an_evaluation_s_weights_are_those_it_keeps() -> None:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import SerializeAsAny
 
-from mm1_lab.config.benchmark import BenchmarkConfig, TextTask
+from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.cost import (
     Cost,
     Network,
@@ -47,8 +47,6 @@ class EvaluationStage(Stage):
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """The user's benchmarks, in addition to the data's own."""
-    text_tasks: tuple[TextTask, ...] = ()
-    """Tasks of lm-eval for the decoder alone."""
     TUNED_VERSION: ClassVar[int] = 3
     """Raised instead of VERSION when only what fine-tuned models are asked in the world changes."""
 
@@ -84,9 +82,7 @@ class EvaluationStage(Stage):
         return sum(count * (shots + 1) for count, numbers in prompts for shots in numbers)
 
     def positions(self) -> int:
-        """A question of a text task counts as one prompt of usual length; its choices are known to lm-eval alone."""
-        texts = sum(self.settings.questions * (task.shots + 1) for task in self.text_tasks)
-        return self.shown() * self.question_tokens + texts * ANSWER_TOKENS
+        return self.shown() * self.question_tokens
 
     def cost(self, network: Network, scale: Scale) -> Cost:
         """FLOPs as if every prompt were read by itself, with all views of all its pictures.
@@ -96,7 +92,7 @@ class EvaluationStage(Stage):
         below the speed at which prompts are read.
 
         The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
-        and the features of a benchmark's pictures. A text task's prompts, which lm-eval writes, count as whole rows.
+        and the features of a benchmark's pictures.
         """
         model, positions, itemsize = self.model, self.positions(), bytes_per_value(self.precision)
         encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
@@ -109,8 +105,6 @@ class EvaluationStage(Stage):
         settings = self.settings
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
-        if self.text_tasks:
-            cached = max(cached, settings.batch_size * model.sequence_length)
         pictures = settings.questions + settings.blocks * max(settings.shots, default=0)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
         # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it

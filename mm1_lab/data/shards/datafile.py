@@ -17,7 +17,6 @@
     largest_picture: 64000000             # pixels; larger images count as broken
     room: 64                              # gigabytes of disk for copies of remote files (s3://…, gs://…)
     benchmarks: {vqav2: {questions: …}}   # evaluated in addition to held-out captions; see config/benchmark.py
-    text_tasks: [arc.yaml]                # lm-eval tasks for the decoder alone; see evaluate/text_tasks.py
 
 Each file is a path relative to the `data.yaml` (`*` and ranges such as `{00000..00123}.tar` stand for many), the folder
 of a data set that `save_to_disk` wrote, a URL (`s3://bucket/*.tar`, `hf://datasets/OWNER/NAME`), or one of
@@ -182,8 +181,6 @@ class DataFile(Config):
     """Gigabytes of disk that copies of remote files may take."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """Benchmarks by name."""
-    text_tasks: tuple[str, ...] = ()
-    """Task files for EleutherAI's lm-eval, with local data; requires the extra `text`."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

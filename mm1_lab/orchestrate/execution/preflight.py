@@ -105,7 +105,6 @@ def data_files(context: WorkerContext) -> Iterator[Path]:
     for benchmark in context.scale.benchmarks:
         for split in filter(None, (benchmark, benchmark.demonstrations)):
             yield from map(Path, filter(None, (split.questions, split.annotations, split.images)))
-    yield from (Path(task.file) for task in context.scale.text_tasks)
 
 
 def look(question: Question) -> Answer:

@@ -119,7 +119,6 @@ def _measures(stage: EvaluationStage, cache: Path) -> set[str]:
     for named in stage.benchmarks:
         family = family_of(named, settings, cache)
         found.append((named.name, named.metric, family, named.shots or settings.shots))
-    found += [(task.name, "", "text", (task.shots,)) for task in stage.text_tasks]
     every = {
         measure
         for name, metric, family, shots in found

@@ -245,25 +245,18 @@ def with_benchmarks(scale: Scale, data: Path | None, tokenizer: Path | None, cac
         return scale
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.evaluate.benchmarks import own_names
-    from mm1_lab.evaluate.named import check_benchmarks, check_names, open_benchmark
+    from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
     opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
-    tasks = []
     if data:
         content = DataFile.read(data)
         for name, config in content.benchmarks.items():
             named, where = config.model_copy(update={"name": name}), f"{data}: benchmarks.{name}"
             opened.append(open_benchmark(named, data.parent, where, content.pictures, content.largest_picture))
-        if content.text_tasks:  # rare, and their library is slow to import
-            from mm1_lab.evaluate.text_tasks import open_task
-
-            tasks = [open_task(data.parent / path) for path in content.text_tasks]
-            check_names(task.name for task in tasks)
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
-    names = [*own_names(in_world=not data), *(task.name for task in tasks)]
-    checked = check_benchmarks(opened, scale.evaluate, cache, names)
-    return scale.model_copy(update={"benchmarks": tuple(checked), "text_tasks": tuple(tasks)})
+    checked = check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
+    return scale.model_copy(update={"benchmarks": tuple(checked)})
 
 
 def data_identity(path: Path | None, ledger: Ledger, scale: Scale, tokenizer: Path | None = None) -> DataIdentity:
