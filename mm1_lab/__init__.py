@@ -1,22 +1,25 @@
 """mm1-lab: ablations of multimodal language models, one YAML file per question.
 
-For use from Python see `mm1_lab/lab.py`: `from mm1_lab import load_sweep, plan, run, contrasts, results`.
+For use from Python see `mm1_lab/lab.py`: `from mm1_lab import load_sweep, plan, run, contrasts, judge, results`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.external.judge import judge
     from mm1_lab import results
     from mm1_lab.lab import contrasts, load_sweep, plan, run
 
-__all__ = ["contrasts", "load_sweep", "plan", "results", "run"]
+__all__ = ["contrasts", "judge", "load_sweep", "plan", "results", "run"]
 
 
 def __getattr__(name: str) -> Any:
     """Looks names up on first use, so that `import mm1_lab` and `mm1-lab --help` are fast."""
     if name == "__version__":
         return import_module("mm1_lab.files").package_version()
+    if name == "judge":
+        return import_module("analysis.external.judge").judge
     if name == "results":
         return import_module("mm1_lab.results")
     if name in __all__:

@@ -1,9 +1,11 @@
 """A wheel, installed into a folder of its own, works from anywhere."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,23 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     assert command("show", "data_mix", "--scale", "smoke").startswith("Mine")
 
 
+def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
+    """With the dependencies alone, without those of the extra `lab`."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lab = {re.split(r"[\[><=]", one)[0] for one in project["optional-dependencies"]["lab"]}
+    assert {"torch", "ray", "mlflow"} <= lab
+    (tmp_path / "scores.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,4\nb,1,5.1\n", encoding="utf-8")
+    code = f"import sys; sys.modules |= dict.fromkeys({sorted(lab)}); from mm1_lab.cli import main; sys.exit(main())"
+    found = subprocess.run([sys.executable, "-c", code, "judge", "scores.csv"], cwd=tmp_path, capture_output=True)
+    assert found.returncode == 0, found.stderr
+    study = str(REPOSITORY / "results" / "study")
+    command = [sys.executable, "-c", code, "plan", "data_mix", "--results", study, "--only", "base"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert found.returncode == 1 and "of the extra `lab`: in a clone, pip install '.[lab]'" in found.stderr, (
+        found.stderr
+    )
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not shutil.which("uv"), reason="needs uv, and a package index")
@@ -73,7 +92,15 @@ def test_a_sweep_runs_with_the_lowest_versions_that_are_allowed(tmp_path: Path) 
     import torch
 
     (tmp_path / "torch.txt").write_text(f"torch=={torch.__version__.partition('+')[0]}\n")
-    allowed = ("--resolution", "lowest-direct", "--override", "torch.txt", str(REPOSITORY / "pyproject.toml"))
+    allowed = (
+        "--resolution",
+        "lowest-direct",
+        "--extra",
+        "lab",
+        "--override",
+        "torch.txt",
+        str(REPOSITORY / "pyproject.toml"),
+    )
     found = run("uv", "pip", "compile", "--quiet", "--python", sys.executable, *allowed, folder=tmp_path)
     lines = [line for line in found.splitlines() if not line.startswith((" ", "#", *TORCH)) or "torchmetrics" in line]
     (tmp_path / "lowest.txt").write_text("\n".join(lines) + "\n")

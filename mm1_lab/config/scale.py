@@ -1,5 +1,6 @@
 """A scale translates a recipe in the paper's units into layers, widths, pixels, steps, batch sizes and resources."""
 
+from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
@@ -8,7 +9,7 @@ from mm1_lab.config.base import Config
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
 from mm1_lab.config.errors import nearest
 from mm1_lab.config.pretrained_models import Pretrained
-from mm1_lab.config.size import Attention, Size
+from mm1_lab.config.size import Size
 
 MANY = 10**9
 """Upper limit on steps, rows, positions and questions; no real training has that many."""
@@ -17,8 +18,10 @@ Side = Annotated[int, Field(gt=0, le=100_000)]
 Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
-DECODERS_OWN = ("experts", "feed_forward", "kv_heads")
+DECODERS_OWN = {"kv_heads", "feed_forward", "experts"}
 """Fields of a size that encoders do not have."""
+
+Attention = Literal["masked", "varlen"]
 
 
 class Optimiser(Config):
@@ -70,13 +73,8 @@ class DecoderTraining(Optimiser):
     def phase_steps(self) -> list[int]:
         """Steps per phase, proportional to the shares and rounded so that they add up to `steps`."""
         total = sum(phase.share for phase in self.phases)
-        steps, share, start = [], 0.0, 0
-        for phase in self.phases:
-            share += phase.share
-            end = round(share / total * self.steps)
-            steps.append(end - start)
-            start = end
-        return steps
+        ends = [round(share / total * self.steps) for share in accumulate(phase.share for phase in self.phases)]
+        return [end - start for start, end in pairwise([0, *ends])]
 
 
 class MultimodalTraining(Optimiser):
@@ -148,10 +146,6 @@ class Resources(Config):
         return gpus
 
 
-PEAK_FLOPS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
-GPU_GIGABYTES = {"a100": 80, "h100": 80, "h200": 141, "b200": 180}
-
-
 class Hardware(Config):
     """GPUs that a plan reckons with, and for whose memory `run` divides batches; not part of any identity."""
 
@@ -166,12 +160,13 @@ class Hardware(Config):
     @property
     def peak(self) -> float:
         """Peak FLOPs per second of dense bf16 matrix products, from the manufacturer's data sheets."""
-        return PEAK_FLOPS[self.gpu]
+        return {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}[self.gpu]
 
     @property
     def memory_bytes(self) -> float:
         """Memory of each GPU in bytes."""
-        return 1e9 * (self.memory or GPU_GIGABYTES[self.gpu])
+        gigabytes = {"a100": 80, "h100": 80, "h200": 141, "b200": 180}
+        return 1e9 * (self.memory or gigabytes[self.gpu])
 
 
 class Scale(Config):
@@ -247,15 +242,11 @@ class Scale(Config):
         for name in self.upcycled:
             if name not in self.decoders:
                 raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")
-        text = self.encoder.text
-        towers = {"encoder.text": text}
-        for name, size in self.encoders.items():
-            towers[f"encoders.{name}"] = size
-        for name, size in towers.items():
-            for field in DECODERS_OWN:
-                if field in size.identity:
-                    raise ValueError(f"{name}: {field} is for decoders only; remove it")
-        if text.width % text.heads:
+        sizes = {f"encoders.{name}": size for name, size in self.encoders.items()}
+        for name, size in {**sizes, "encoder.text": self.encoder.text}.items():
+            if own := size.identity.keys() & DECODERS_OWN:
+                raise ValueError(f"{name}: {min(own)} is for decoders only; remove it")
+        if (text := self.encoder.text).width % text.heads:
             raise ValueError(f"encoder.text: width {text.width} is not divisible by {text.heads} heads")
         return self
 

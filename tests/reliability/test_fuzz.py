@@ -193,6 +193,7 @@ USUAL = {
     "first": ("base",),
     "second": ("captions",),
     "only": ("base", "captions"),
+    "scores": ("points.csv",),
     "scale": ("smoke", "smoke", "mini", "paper"),
     "seeds": ("2", "0,", "3,4"),
     "results": ("results/local", "folder"),
@@ -332,7 +333,7 @@ def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pyte
         except BaseException as error:
             raise AssertionError(f"{error!r} for {words}") from error
         codes.add(code)
-        assert code in (0, 1, 2), words
+        assert code in (0, 1, 2, 3), words
         assert "Traceback" not in output + errors, words
         if code:
             assert len(errors.encode()) <= 2100 and errors.count("\n") <= 4, (words, errors)

@@ -1,0 +1,74 @@
+"""A judgement as text for a terminal and as a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.external.judge import Judgement
+from analysis.table import Table, as_text, to_plain
+from mm1_lab.config import RequestError
+
+
+def judgement_text(judgement: Judgement) -> str:
+    """A row per claim, then why some are not judged, what luck is worth, and notes."""
+    claims = judgement.claims
+    rows = []
+    for claim in claims:
+        low, high = (as_text(claim[end], ".4g") for end in ("low", "high"))
+        rows.append(
+            {
+                "claim": claim["claim"],
+                "measure": claim["measure"],
+                "difference": claim["difference"],
+                "95 %": f"[{low}, {high}]" if claim["low"] is not None else None,
+                "seeds": claim["seeds"],
+                "p": claim["p"],
+                "verdict": claim["verdict"],
+                "seeds needed": claim["seeds_needed"],
+            }
+        )
+    notes = []
+    for reason in dict.fromkeys(claim["reason"] for claim in claims if claim["reason"]):
+        count = sum(claim["reason"] == reason for claim in claims)
+        notes.append(f"Not judged ({count} of {len(claims)}): {reason}.")
+    if any(claim["interval_over"] == "questions" for claim in claims):
+        notes.append("Intervals of one seed are over questions: they are about these models alone.")
+    spread = judgement.spread
+    if spread:
+        notes.append(
+            f"Repeats of an arm spread by {spread['deviation']:.3g} (standard deviation on "
+            f"{spread['degrees_of_freedom']} degrees of freedom): a gain of one run over another below "
+            f"{spread['smallest_gain']:.3g} may be luck."
+        )
+    else:
+        notes.append("No arm was run twice, so nothing says what luck is worth: run one of them three times.")
+    notes += judgement.notes
+    formats = {"difference": ".4g", "p": ".2g", "seeds needed": ".0f"}
+    return to_plain(Table("p by Holm over all claims", pd.DataFrame(rows), notes, formats=formats))
+
+
+def draw_judgement(judgement: Judgement, path: Path) -> None:
+    """A line per claim: the difference, its 95 % interval and the verdict. Raises RequestError for a wrong suffix."""
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise RequestError(f"--figure {path}: give a name that ends with .png, .pdf or .svg")
+    from matplotlib.figure import Figure
+
+    claims = [claim for claim in judgement.claims if claim["difference"] is not None]
+    if not claims:
+        raise RequestError("--figure: no claim has a difference to draw")
+    figure = Figure(figsize=(7, 1 + 0.35 * len(claims)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.7", linewidth=1)
+    for place, claim in enumerate(claims):
+        decided = claim["verdict"] in ("supported", "contradicted")
+        color = "C0" if decided else "0.5"
+        if claim["low"] is not None:
+            axes.plot([claim["low"], claim["high"]], [place, place], color=color, linewidth=2)
+        axes.plot(claim["difference"], place, "o", color=color)
+        axes.annotate(claim["verdict"], (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axes.set_yticks(range(len(claims)), [claim["claim"] for claim in claims])
+    axes.set_ylim(len(claims) - 0.5, -0.5)
+    axes.set_xlabel("difference, 95 % interval")
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,166 @@
+"""Reads a table of scores that the lab did not make, and refuses what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mm1_lab.config import RequestError, nearest
+
+NEEDED = ("arm", "score")
+KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
+UNFINISHED = frozenset(
+    {"crash", "crashed", "diverged", "error", "fail", "failed", "killed", "oom"}
+    | {"pending", "preempted", "running", "scheduled", "timeout"}
+)
+"""Values of a column `status`, in small letters, of runs whose scores do not count."""
+KEY = ["arm", "run", "benchmark", "shots", "question"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A table of scores with the columns `KEY` and `score`, one row per question, or per benchmark, of every run."""
+
+    frame: pd.DataFrame
+    paired: bool
+    """Whether `run` is a seed that arms share; otherwise it numbers the repeats of an arm, which are independent."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def arms(self) -> list[str]:
+        """In the order of the table."""
+        return list(dict.fromkeys(self.frame["arm"]))
+
+
+def read_scores(path: Path, columns: Mapping[str, str] | None = None) -> Scores:
+    """Reads a file (.csv, .tsv, .json, .jsonl or .parquet), or a folder with logs of lmms-eval or
+    lm-evaluation-harness.
+
+    `columns` gives the table's name for each of `KNOWN` that is called otherwise there. Raises RequestError.
+    """
+    if path.is_dir():
+        from analysis.external.logs import read_logs
+
+        if columns:
+            raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
+        frame, notes = read_logs(path)
+        scores = make_scores(frame, None, str(path))
+        return replace(scores, notes=(*notes, *scores.notes))
+    return make_scores(_read_file(path), columns, str(path))
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise RequestError(f"{path}: there is no such file")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".jsonl":
+            text = path.read_text(encoding="utf-8-sig")
+            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
+        if path.suffix == ".json":
+            return pd.DataFrame(json.loads(path.read_text(encoding="utf-8-sig")))
+        if path.suffix in (".csv", ".tsv", ".txt"):
+            with path.open(encoding="utf-8-sig") as file:
+                head = file.readline()
+            separator = max(",;\t", key=head.count)
+            # Everything as text, so that a value that is no number can be named.
+            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, TypeError, AttributeError, OSError) as error:  # bytes that are no text are a ValueError
+        reason = str(error).strip().split("\n")[0][:200]
+        raise RequestError(f"{path}: cannot be read as a table ({reason})") from None
+    raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
+
+
+def make_scores(table: pd.DataFrame, columns: Mapping[str, str] | None = None, where: str = "the table") -> Scores:
+    """Checks a frame of scores; `columns` as in `read_scores`. Raises RequestError, with `where` in front."""
+    table = _named(table, columns or {}, where)
+    if table.empty:
+        raise RequestError(f"{where}: has no rows")
+    notes = []
+    if "status" in table:
+        unfinished = table["status"].astype(str).str.strip().str.lower().isin(UNFINISHED)
+        if unfinished.any():
+            values = ", ".join(sorted(set(table["status"][unfinished].astype(str).str.strip())))
+            notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({values}).")
+        table = table[~unfinished]
+        if table.empty:
+            raise RequestError(f"{where}: no row is of a finished run, by its column of status")
+    frame = pd.DataFrame({"score": _numbers(table["score"], where)})
+    for name in ("arm", "benchmark", "question", "shots", "seed"):
+        if name in table:
+            frame[name] = _labels(table[name], name, where)
+    for name in ("benchmark", "question", "shots"):
+        if name not in frame:
+            frame[name] = ""
+    paired = "seed" in frame
+    repeats = frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
+    frame["run"] = frame["seed"] if paired else repeats.astype(str)
+    doubled = frame.duplicated(KEY)
+    if doubled.any():
+        first = frame[doubled].iloc[0]
+        cell = ", ".join(f"{name} {first[name]}" for name in ("arm", "seed", "benchmark", "shots", "question"))
+        raise RequestError(
+            f"{where}: {_row(frame.index[doubled][0])} is a second score of {cell}; leave one of them out"
+        )
+    if frame["arm"].nunique() < 2:
+        raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
+    return Scores(frame[[*KEY, "score"]].reset_index(drop=True), paired, tuple(notes))
+
+
+def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
+    """The table with the lab's names for its columns."""
+    table = table.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)
+    for name, own in columns.items():
+        if name not in KNOWN:
+            raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
+        if own not in table:
+            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
+        if own != name:
+            table = table.drop(columns=name, errors="ignore").rename(columns={own: name})
+    for name in NEEDED:
+        if name not in table:
+            held = ", ".join(map(str, table.columns[:12])) or "none"
+            raise RequestError(f"{where}: has no column {name!r} (it has {held}); name it with --columns {name}=COLUMN")
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise RequestError(f"{where}: has the column {twice[0]!r} twice")
+    return table
+
+
+def _numbers(column: pd.Series[Any], where: str) -> pd.Series[float]:
+    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    wrong = ~np.isfinite(numbers.to_numpy())
+    if wrong.any():
+        place = column.index[wrong][0]
+        value = str(column[place]).strip()
+        raise RequestError(
+            f"{where}: the score of {_row(place)} is {value[:40]!r}, not a number; leave the row out, or have a column "
+            "`status` say that the run crashed"
+        )
+    return numbers
+
+
+def _labels(column: pd.Series[Any], name: str, where: str) -> pd.Series[str]:
+    """Names and numbers as text; seeds and shots that are whole numbers without `.0`, as spreadsheets write them."""
+    labels = column.map(lambda value: "" if value is None or value != value else str(value).strip())
+    empty = labels == ""
+    if empty.any():
+        raise RequestError(f"{where}: {_row(labels.index[empty][0])} has no {name}")
+    if name in ("seed", "shots"):
+        labels = labels.str.replace(r"\.0+$", "", regex=True)
+    if name == "shots":
+        wrong = labels[~labels.str.fullmatch(r"\d{1,4}")]
+        for place, value in wrong.items():
+            raise RequestError(f"{where}: the shots of {_row(place)} are {value!r}; they must be a whole number")
+    return labels
+
+
+def _row(place: Any) -> str:
+    return f"row {int(place) + 1}"

@@ -1,0 +1,303 @@
+"""`mm1-lab judge`: verdicts on scores that were made elsewhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mm1_lab import judge
+from mm1_lab.cli import main
+from mm1_lab.config import RequestError
+
+LOGS = Path(__file__).parent / "harness_logs"
+"""Written by lmms-eval 0.7.3 and in lm-evaluation-harness' form, for ten made-up questions."""
+several = pytest.mark.parametrize("tables", [50, pytest.param(1000, marks=pytest.mark.soak)])
+"""Simulated tables of known truth."""
+
+
+def table(arms: dict[str, Any], **columns: Any) -> pd.DataFrame:
+    """A row per arm and seed."""
+    rows = [{"arm": arm, "seed": seed, "score": float(s)} for arm, own in arms.items() for seed, s in enumerate(own)]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_a_pair_of_arms_is_students_paired_test() -> None:
+    first, second = np.array([55.0, 58, 54, 59]), np.array([50.0, 52, 51, 53])
+    (claim,) = judge(table({"base": second, "wide": first})).claims
+    known = stats.ttest_rel(first, second)
+    low, high = known.confidence_interval()
+    assert (claim["low"], claim["high"]) == pytest.approx((low, high))
+    assert claim["p"] == pytest.approx(known.pvalue) and claim["verdict"] == "supported"
+    assert claim["seeds"] == 4 and claim["interval_over"] == "seeds"
+
+
+def test_repeats_without_seeds_are_students_unpaired_test() -> None:
+    first, second = np.array([0.951, 0.953, 0.949]), np.array([0.990, 0.995, 0.991, 0.993])
+    frame = table({"base": second, "new": first}).drop(columns="seed")
+    (claim,) = judge(frame, lower_is_better=True).claims
+    known = stats.ttest_ind(first, second)
+    assert claim["p"] == pytest.approx(known.pvalue) and claim["interval_over"] == "runs"
+    assert (claim["low"], claim["high"]) == pytest.approx(tuple(known.confidence_interval()))
+    assert claim["verdict"] == "supported" and claim["expect"] == "less"
+
+
+def test_an_average_is_over_benchmarks_not_over_questions() -> None:
+    rows = []
+    for seed in range(3):
+        for question in range(10):
+            rows += [("a", seed, "long", question, 10.0), ("b", seed, "long", question, 20.0 + seed)]
+        rows += [("a", seed, "short", 0, 40.0), ("b", seed, "short", 0, 30.0)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "question", "score"])
+    claims = [{"first": "b", "second": "a", "measure": name} for name in ("average", "long", "short")]
+    assert [claim["difference"] for claim in judge(frame, claims).claims] == pytest.approx([0.5, 11, -10])
+    lacking = frame.drop(index=frame[(frame["arm"] == "b") & (frame["benchmark"] == "short")].index[:1])
+    judgement = judge(lacking, claims[:1])
+    assert judgement.claims[0]["difference"] == pytest.approx(11), "over what both have in every run"
+    assert any("1 of 11 scores are left out" in note for note in judgement.notes)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@several
+def test_intervals_cover_and_families_seldom_err(paired: bool, tables: int) -> None:
+    """Five arms of the same truth, and one that is far better."""
+    chance, seeds = np.random.default_rng(0), 4
+    covered, wrong, found = 0, 0, 0
+    for _ in range(tables):
+        arms = {f"arm{number}": chance.normal(0, 1, seeds) for number in range(6)}
+        if paired:
+            shared = chance.normal(0, 5, seeds)
+            arms = {name: scores + shared for name, scores in arms.items()}
+        arms["arm5"] = arms["arm5"] + 10
+        frame = table(arms)
+        claims = judge(frame if paired else frame.drop(columns="seed")).claims
+        covered += sum(one["low"] <= 0 <= one["high"] for one in claims[:4])
+        wrong += any(one["verdict"] in ("supported", "contradicted") for one in claims[:4])
+        found += claims[4]["verdict"] == "supported"
+    beyond = 2 * np.sqrt(0.05 * 0.95 / tables)  # the four intervals of a table share an arm
+    assert 0.93 - beyond <= covered / tables / 4 <= 0.97 + beyond
+    assert wrong / tables <= 0.05 + beyond
+    assert found == tables
+
+
+@several
+def test_the_seeds_that_it_asks_for_decide_in_most_cases(tables: int) -> None:
+    chance, decided = np.random.default_rng(1), 0
+    first, second = np.array([0.0, 1, 2, 3]), np.array([1.0, 0.5, 4.5, 3.5])
+    (claim,) = judge(table({"a": first, "b": second})).claims
+    assert claim["verdict"] == "undecided"
+    needed, mean, deviation = int(claim["seeds_needed"]), claim["difference"], np.std(second - first, ddof=1)
+    for _ in range(tables):
+        one = {"a": np.zeros(needed), "b": chance.normal(mean, deviation, needed)}
+        decided += judge(table(one)).claims[0]["verdict"] == "supported"
+    assert abs(decided / tables - 0.8) <= 2.5 * np.sqrt(0.8 * 0.2 / tables)
+
+
+@several
+def test_looks_keep_the_error(tables: int) -> None:
+    """A claim that is true of nothing, looked at four times, is decided in at most 5 % of tables."""
+    chance, wrong = np.random.default_rng(2), 0
+    for _ in range(tables):
+        scores = chance.normal(0, 1, (2, 8))
+        for seeds in (2, 4, 6, 8):
+            frame = table({"a": scores[0, :seeds], "b": scores[1, :seeds]})
+            if judge(frame, looks=(2, 4, 6, 8)).decided:
+                wrong += 1
+                break
+    assert wrong / tables <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / tables)
+    judgement = judge(table({"a": [0, 0], "b": [1, 1.1]}), looks=(3, 5))
+    assert judgement.claims[0]["reason"] == "before the first look, at 3 seeds" and judgement.go_on
+    assert not judge(table({"a": [0, 1, 0, 1], "b": [1, 0, 0, 1]}), looks=(3, 20)).go_on, "there is nothing to see"
+
+
+def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
+    frame = pd.DataFrame(
+        {
+            "commit": ["a1", "b2", "c3", "d4", "a1", "a1"],
+            "val_bpb": ["0.9979", "0.9932", "1.0050", "0.0000", "0.9984", "0.9971"],
+            "status": ["keep", "keep", "discard", "crash", "keep", "keep"],
+        }
+    )
+    columns = {"arm": "commit", "score": "val_bpb"}
+    judgement = judge(frame, columns=columns, lower_is_better=True)
+    assert [claim["verdict"] for claim in judgement.claims] == ["not judged"] * 2
+    assert all("luck" in claim["reason"] and claim["seeds_needed"] >= 2 for claim in judgement.claims)
+    deviation = np.std([0.9979, 0.9984, 0.9971], ddof=1)
+    assert judgement.spread is not None and judgement.spread["deviation"] == pytest.approx(deviation)
+    assert judgement.spread["smallest_gain"] == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(2) * deviation)
+    assert judgement.notes[0] == "Left out 1 of 6 rows by their status (crash)."
+    assert judge(frame[:3], columns=columns).spread is None
+
+
+def test_seeds_that_arms_do_not_share_give_no_verdict() -> None:
+    frame = pd.concat([table({"a": [1, 2]}), table({"b": [3, 4]}).assign(seed=[7, 8])])
+    (claim,) = judge(frame).claims
+    assert claim["verdict"] == "not judged" and claim["reason"].startswith("no seed in common")
+
+
+def test_logs_of_harnesses() -> None:
+    """Two models, asked the same questions: one seed, so the interval is over questions."""
+    judgement = judge(LOGS, [{"first": "large", "second": "small", "measure": "ten_choices"}])
+    (claim,) = judgement.claims
+    assert claim["difference"] == pytest.approx(20) and claim["interval_over"] == "questions"
+    assert claim["verdict"] == "not judged" and claim["low"] < 20 < claim["high"]
+    both = judge(LOGS).claims[0]
+    assert both["first"] in ("large", "small") and both["seeds"] == 1
+
+
+WRONG = {
+    "arm": ("score\n1\n", "has no column 'arm'"),
+    "score": ("arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
+    "empty": ("", "cannot be read as a table"),
+    "header": ("arm,score\n", "has no rows"),
+    "text": ("arm,score\na,1\nb,good\n", "the score of row 2 is 'good', not a number"),
+    "gap": ("arm,score\na,1\nb,\n", "the score of row 2 is '', not a number"),
+    "nan": ("arm,score\na,nan\nb,1\n", "the score of row 1 is 'nan'"),
+    "infinity": ("arm,score\na,inf\nb,1\n", "the score of row 1 is 'inf'"),
+    "comma": ('arm,score\na,"1,5"\nb,1\n', "the score of row 1 is '1,5'"),
+    "percent": ("arm,score\na,15%\nb,1\n", "the score of row 1 is '15%'"),
+    "one": ("arm,score\na,1\na,2\n", "has one arm, 'a'"),
+    "unnamed": ("arm,score\na,1\n,2\n", "row 2 has no arm"),
+    "doubled": ("arm,seed,score\na,0,1\na,0,2\nb,0,1\n", "row 2 is a second score of arm a, seed 0"),
+    "spelt": ("arm,seed,score\na,0,1\na,0.0,2\nb,0,1\n", "row 2 is a second score"),
+    "noseed": ("arm,seed,score\na,0,1\nb,,2\n", "row 2 has no seed"),
+    "shots": ("arm,shots,score\na,few,1\nb,0,2\n", "the shots of row 1 are 'few'"),
+    "minus": ("arm,shots,score\na,-1,1\nb,0,2\n", "the shots of row 1 are '-1'"),
+    "crashed": ("arm,score,status\na,1,crash\nb,2,failed\n", "no row is of a finished run"),
+    "twice": ("arm,score,score \na,1,2\nb,2,3\n", "has the column 'score' twice"),
+    "ragged": ("arm,score\na,1,2,3\nb,2\n", "has one arm|cannot be read|row"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_tables(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, told = WRONG[name]
+    path = tmp_path / "scores.csv"
+    path.write_text(content, encoding="utf-8")
+    assert main(["judge", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and any(part in error for part in told.split("|")), error
+
+
+OTHER_FILES = {
+    "missing.csv": (None, "there is no such file"),
+    "scores.xlsx": (b"PK", "is no table"),
+    "bytes.csv": (bytes(range(128, 256)), "cannot be read as a table"),
+    "scores.json": (b"{", "cannot be read as a table"),
+    "scores.jsonl": (b"[1]\n3\n", "cannot be read as a table|no column"),
+    "scores.parquet": (b"no parquet", "cannot be read as a table"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_wrong_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, told = OTHER_FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["judge", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and any(part in error for part in told.split("|")), error
+
+
+CLAIMS = {
+    "contrasts: []": "holds no list of `contrasts`",
+    "contrasts: [a]": "contrast 1 is not a mapping",
+    "contrasts: [{first: a}]": "second",
+    "contrasts: [{first: a, second: c}]": "the table has no arm 'c'",
+    "contrasts: [{first: a, second: a}]": "compares 'a' with itself",
+    "contrasts: [{first: a, second: b, expect: equivalent}]": "give `equivalent` a margin",
+    "contrasts: [{first: a, second: b, margin: -1}]": "margin",
+    "contrasts: [{first: a, second: b, expect: better}]": "expect",
+    "contrasts: [{first: a, second: b, measure: vqa}]": "the table has no 'vqa'",
+    "contrasts: [{first: a, second: b, measure: 4-shot}]": "the table has no '4-shot'",
+    "contrasts: [{first: a, second: b, colour: red}]": "colour",
+}
+
+
+@pytest.mark.parametrize("content", CLAIMS)
+def test_wrong_claims(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
+    (tmp_path / "claims.yaml").write_text(content, encoding="utf-8")
+    assert main(["judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and CLAIMS[content] in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--columns", "arm"],
+        ["--columns", "arm=x,arm=y"],
+        ["--columns", "arms=x"],
+        ["--looks", "1"],
+        ["--looks", "4,2"],
+        ["--looks", "4,x"],
+        ["--figure", "plot.doc"],
+    ],
+)
+def test_wrong_options(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
+    assert main(["judge", str(tmp_path / "scores.csv"), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words[0] in error
+
+
+def test_exit_codes_json_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scores.tsv"
+    table({"base": [50, 51, 52], "wide": [60, 61, 62.5]}).to_csv(path, sep="\t", index=False)
+    assert main(["judge", str(path), "--figure", str(tmp_path / "plot.png")]) == 0
+    assert "supported" in capsys.readouterr().out and (tmp_path / "plot.png").stat().st_size > 5000
+    table({"base": [50, 51, 52], "wide": [50, 52, 51]}).to_csv(path, sep="\t", index=False)
+    assert main(["judge", str(path), "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["claims"][0]["verdict"] == "undecided" and told["go_on"] and not told["decided"]
+
+
+def test_a_sweeps_own_claims(tmp_path: Path) -> None:
+    claims = tmp_path / "claims.yaml"
+    claims.write_text(
+        "title: mine\ncontrasts:\n"
+        "- {claim: wider is better, first: wide, second: base, measure: vqa 4-shot, expect: greater}\n"
+        "- {claim: depth does nothing, first: deep, second: base, measure: 4-shot, expect: equivalent, margin: 5}\n",
+        encoding="utf-8",
+    )
+    frame = table({"base": [50, 51, 52], "wide": [60, 61, 63], "deep": [50, 52, 52]}, benchmark="vqa", shots=4)
+    verdicts = [claim["verdict"] for claim in judge(frame, claims).claims]
+    assert verdicts == ["supported", "supported"]
+
+
+def test_it_imports_neither_torch_nor_ray() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from mm1_lab import judge; judge; print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
+
+
+def test_wrong_frames() -> None:
+    with pytest.raises(RequestError, match="has no column 'x'; known: arm, seed, score"):
+        judge(table({"a": [1], "b": [2]}), columns={"seed": "x"})
+    with pytest.raises(RequestError, match="the table: has no rows"):
+        judge(pd.DataFrame({"arm": [], "score": []}))
+
+
+def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What docs/judge.md says of its tables is what is printed about them."""
+    page = (Path(__file__).parents[2] / "docs" / "judge.md").read_text(encoding="utf-8")
+    blocks = [part.split("\n```")[0].lstrip("\n") for part in page.split("```")[1::2]]
+    (night,), (typed,) = ([one for one in blocks if one.startswith(head)] for head in ("commit\t", "arm,"))
+    (tmp_path / "results.tsv").write_text(night + "\n", encoding="utf-8")
+    (tmp_path / "scores.csv").write_text(typed + "\n", encoding="utf-8")
+    words = ["--columns", "arm=commit,score=val_bpb", "--lower-is-better"]
+    assert f"mm1-lab judge results.tsv {' '.join(words)}\n" in page
+    assert main(["judge", str(tmp_path / "results.tsv"), *words]) == 3
+    told = capsys.readouterr().out
+    assert "below 0.00399 may be luck" in told and "Left out 1 of 6 rows" in told
+    assert main(["judge", str(tmp_path / "scores.csv")]) == 0
+    assert "supported" in capsys.readouterr().out
+    keys = set(judge(LOGS).claims[0])
+    assert all(f"`{key}`" in page for key in keys)
