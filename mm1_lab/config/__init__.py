@@ -7,12 +7,13 @@ from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.kinds.decoder import DecoderStage
 from mm1_lab.config.kinds.encoder import EncoderStage
 from mm1_lab.config.kinds.evaluation import KEPT_FEATURES, EvaluationStage
-from mm1_lab.config.kinds.model import ConnectorConfig, ModelStage, MultimodalStage, PretrainedMM1, SftStage
+from mm1_lab.config.kinds.model import ModelStage, MultimodalStage, SftStage
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
 from mm1_lab.config.pretrained_models import (
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,
+    PretrainedMM1,
     PretrainedModel,
     PretrainedModels,
     find_pretrained,
@@ -32,7 +33,7 @@ from mm1_lab.config.scale import (
     Scale,
     SftTraining,
 )
-from mm1_lab.config.size import Parameters, PretrainedSize, Size, TowerSize
+from mm1_lab.config.size import ConnectorConfig, Parameters, PretrainedSize, Size, TowerSize
 from mm1_lab.config.stage import WORLD_DATA, DataIdentity, Stage
 from mm1_lab.config.sweep import Contrast, Expectation, Panel, Search, Sweep, load_scale, load_sweep
 from mm1_lab.config.yaml_files import read_yaml

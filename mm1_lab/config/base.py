@@ -20,7 +20,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    PLACES: ClassVar[frozenset[str]] = frozenset()
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset()
     """Fields that only say where something is stored or what it is called; they are not part of its identity."""
 
     @cached_property
@@ -33,8 +33,11 @@ class Config(BaseModel):
 
     def _identified(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the identity that comes from these field values."""
-        defaults = _defaults(type(self)).items()
-        return {name: _plain(values[name]) for name, default in defaults if name in values and values[name] != default}
+        found = {}
+        for name, default in _defaults(type(self)).items():
+            if name in values and values[name] != default:
+                found[name] = _plain(values[name])
+        return found
 
     def reference(self) -> Any:
         """How this object appears in the identity of an object that contains it."""
@@ -46,10 +49,11 @@ class Config(BaseModel):
         Raises TypeError for an unknown field.
         """
         fields = type(self).model_fields
-        if unknown := set(update or ()) - set(fields):
+        unknown = set(update or ()) - set(fields)
+        if unknown:
             raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
         copy = super().model_copy(update=update, deep=deep)
-        for name in copy.__dict__.keys() - fields.keys():
+        for name in copy.__dict__.keys() - fields.keys():  # cached properties
             del copy.__dict__[name]
         if copy.model_fields_set == self.model_fields_set:  # share it: it takes 2 kB, and there may be 100,000 trials
             object.__setattr__(copy, "__pydantic_fields_set__", self.model_fields_set)
@@ -65,15 +69,20 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             errors = error.errors()
+            # a misspelt key first, as it may be why another one is missing
             unknown = [found for found in errors if found["type"] == "extra_forbidden"]
-            raise RequestError(f"{where}: {_explain((unknown or _merge_union_errors(errors))[0], cls)}") from None
+            first = unknown[0] if unknown else _merge_union_errors(errors)
+            raise RequestError(f"{where}: {_explain(first, cls)}") from None
 
 
 @cache
 def _defaults(kind: type[Config]) -> dict[str, Any]:
     """Default of each identity field; for a required field pydantic's `PydanticUndefined`, which equals no value."""
-    fields = kind.model_fields.items()
-    return {name: field.get_default(call_default_factory=True) for name, field in fields if name not in kind.PLACES}
+    defaults = {}
+    for name, field in kind.model_fields.items():
+        if name not in kind.NOT_IN_IDENTITY:
+            defaults[name] = field.get_default(call_default_factory=True)
+    return defaults
 
 
 def _plain(value: Any) -> Any:
@@ -88,46 +97,61 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _merge_union_errors(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Keeps the first error; for a field with several allowed types, joins the messages of all of them."""
-    first, *_ = errors
-    if not re.fullmatch(r"int|float|str|bool|literal\[.*\]", str(first["loc"][-1:] and first["loc"][-1])):
-        return errors
-    place = first["loc"][:-1]
-    messages = (error["msg"].split(", unable")[0] for error in errors if error["loc"][:-1] == place)
-    return [{**first, "loc": place, "msg": " or ".join(messages).replace("or Input should be", "or")}]
+def _merge_union_errors(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first error; for a field with several allowed types, with the messages of all of them."""
+    first = errors[0]
+    if not first["loc"] or not re.fullmatch(r"int|float|str|bool|literal\[.*\]", str(first["loc"][-1])):
+        return first
+    field = first["loc"][:-1]  # pydantic adds the type that was tried
+    messages = [error["msg"].split(", unable")[0] for error in errors if error["loc"][:-1] == field]
+    return {**first, "loc": field, "msg": " or ".join(messages).replace("or Input should be", "or")}
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> str:
-    key = short(".".join(str(part) for part in error["loc"] if part != "[key]"), str)
+    """What is wrong, where, and what to write instead."""
+    location, value = error["loc"], error["input"]
+    key = _dotted(part for part in location if part != "[key]")
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(str(error['loc'][-1]).split('.')[0], keys_at(model, error['loc'][:-1]))}"
+        word = str(location[-1]).split(".")[0]
+        return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["loc"][-1:] == ("[key]",) and error["type"] == "string_type":
-        where, name = short(".".join(str(part) for part in error["loc"][:-2]), str), error["input"]
-        return f"{where}: YAML reads a name here as {short(name)}, which is no text; put it in quotes"
-    value = error["input"]
-    it_is = f" (it is {'empty' if value is None else short(value)})"  # empty: a key with nothing after it
+    if location[-1:] == ("[key]",) and error["type"] == "string_type":
+        where, name = _dotted(location[:-2]), short(value)
+        return f"{where}: YAML reads a name here as {name}, which is no text; put it in quotes"
+    found = "empty" if value is None else short(value)  # empty: a key with nothing after it
     if error["type"] in ("tuple_type", "list_type"):
-        return f"{key}: must be a list{f', such as {short([value])}' * (value is not None)}{it_is}"
+        example = "" if value is None else f", such as {short([value])}"
+        return f"{key}: must be a list{example} (it is {found})"
+    message = short(error["msg"].removeprefix("Value error, "), str)
     if error["type"] in ("dict_type", "model_type"):
-        message = f"must hold keys and values{', or {} for none' * (value is None)}"
-    return f"{key or 'the file'}: {short(message, str)}{'' if isinstance(value, Mapping) else it_is}"
+        message = "must hold keys and values"
+        if value is None:
+            message += ", or {} for none"
+    if not isinstance(value, Mapping):
+        message += f" (it is {found})"
+    return f"{key or 'the file'}: {message}"
+
+
+def _dotted(parts: Iterable[Any]) -> str:
+    return short(".".join(map(str, parts)), str)
 
 
 def keys_at(model: Any, path: Iterable[Any]) -> list[str]:
     """The field names of the model found at `path` inside `model`."""
     for part in path:
-        if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(part)
-            model = field.annotation if field else model  # otherwise the part is a key of a mapping
-        candidates = [model, *get_args(model)]
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        model = models[0] if models else model
-    is_model = isinstance(model, type) and issubclass(model, BaseModel)
-    return list(model.model_fields) if is_model else []
+        if _is_model(model) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        # otherwise the part is a key of a mapping; of `dict[str, Size]` or `Size | None`, the model is an argument
+        for candidate in (model, *get_args(model)):
+            if _is_model(candidate):
+                model = candidate
+                break
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def canonical_json(value: Any) -> str:
@@ -151,16 +175,30 @@ def override(model: Config, settings: Iterable[str], where: str) -> Any:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise RequestError(f"{where} {setting!r}: write PATH=VALUE, for example train.steps=200")
-        at, last = values, path.strip()
-        while last not in at and (keys := [key for key in at if last.startswith(f"{key}.")]):
-            key = max(keys, key=lambda key: len(str(key)))
-            at, last = at[key], last.removeprefix(f"{key}.")
-            if not isinstance(at, dict):
-                whole = path.strip().removesuffix(f".{last}")
-                raise RequestError(f"{where} {setting!r}: {whole} has no keys; write it whole: {where} '{whole}=…'")
+        inner, last = _descend(values, path.strip(), f"{where} {setting!r}", where)
         value = parse_yaml(text, f"{where} {short(setting)}")
-        word, _, more = last.partition(".")
-        if more and last not in at and not isinstance(value, dict) and difflib.get_close_matches(word, map(str, at)):
-            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{nearest(word, at)}")
-        at[last] = value
+        word = last.partition(".")[0]
+        is_table_entry = last in inner or word == last or isinstance(value, dict)
+        if not is_table_entry and difflib.get_close_matches(word, map(str, inner)):
+            raise RequestError(f"{where} {setting!r}: there is no {word!r} here{nearest(word, inner)}")
+        inner[last] = value
     return type(model).parse(values, where)
+
+
+def _descend(values: dict[str, Any], path: str, what: str, option: str) -> tuple[dict[str, Any], str]:
+    """The innermost table that `path` leads to, and what is left of the path: the key in that table.
+
+    Raises RequestError, with `what`, for a path into a value that is no table.
+    """
+    left = path
+    while left not in values:
+        keys = [key for key in values if left.startswith(f"{key}.")]
+        if not keys:
+            break
+        key = max(keys, key=lambda key: len(str(key)))  # of `1` and `1.2B` in `1.2B.layers`, the second
+        left = left.removeprefix(f"{key}.")
+        values = values[key]
+        if not isinstance(values, dict):
+            whole = path.removesuffix(f".{left}")
+            raise RequestError(f"{what}: {whole} has no keys; write it whole: {option} '{whole}=…'")
+    return values, left

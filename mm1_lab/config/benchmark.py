@@ -34,7 +34,7 @@ Shots = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Field(min_le
 class BenchmarkFiles(Config):
     """The files of one split of a benchmark."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"format", "questions", "annotations", "images"})
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"format", "questions", "annotations", "images"})
 
     format: str = ""
     """`coco`, `nocaps`, `textcaps`, `vqav2`, `okvqa`, `textvqa`, `vizwiz`, `gqa`, `pope`, `jsonl` or a Python file.
@@ -54,7 +54,7 @@ class BenchmarkFiles(Config):
 class BenchmarkConfig(BenchmarkFiles):
     """A benchmark with its demonstrations, prompt and metric."""
 
-    PLACES: ClassVar[frozenset[str]] = BenchmarkFiles.PLACES | {"asked"}
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = BenchmarkFiles.NOT_IN_IDENTITY | {"prompts_per_shot"}
 
     name: str = ""
     demonstrations: BenchmarkFiles | None = None
@@ -76,6 +76,6 @@ class BenchmarkConfig(BenchmarkFiles):
     """Maximum answer length in tokens. Default: derived from the reference answers."""
     digest: str = ""
     """Hash of the question and annotation files, so that changed files get new scores. Images are not hashed."""
-    asked: int | None = None
-    """Prompts at each number of shots, counted when the files are read, to estimate the cost: a question in each order
-    of its choices that is asked, and each choice whose likelihood is taken. Default: `evaluate.questions`."""
+    prompts_per_shot: int | None = None
+    """How many prompts one run at k shots sends, to estimate the cost: questions, their further orders of choices, and
+    choices whose likelihood is taken. Counted when the files are read; until then, `evaluate.questions`."""

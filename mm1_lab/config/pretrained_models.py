@@ -1,15 +1,12 @@
 """Pre-trained models made elsewhere: how a scale or a recipe names them, and what is found in their folders."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
-from mm1_lab.config.size import PretrainedSize, Size, TowerSize
-
-if TYPE_CHECKING:
-    from mm1_lab.config.kinds.model import PretrainedMM1
+from mm1_lab.config.size import Attention, ConnectorConfig, PretrainedSize, Size, TowerSize
 
 
 class Pretrained(Config):
@@ -30,7 +27,7 @@ class Pretrained(Config):
 class PretrainedModel(Config):
     """A pre-trained model as its Hugging Face folder describes it."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"name", "folder", "shape"})
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"name", "folder", "shape"})
 
     name: str
     """The name under which it was requested."""
@@ -72,6 +69,19 @@ class PretrainedDecoder(PretrainedModel):
     """Maximum sequence length in positions."""
 
 
+class PretrainedMM1(PretrainedModel):
+    """An exported model to fine-tune. Not a stage, because nothing has to be run. `size` is that of the decoder."""
+
+    encoder: PretrainedEncoder
+    decoder: PretrainedDecoder
+    connector: ConnectorConfig
+    blind: bool = False
+    """Whether it was trained with one flat colour in place of every image."""
+    gradient_checkpointing: bool = False
+    attention: Attention = "masked"
+    """As in MultimodalStage, from the scale; so is `gradient_checkpointing`."""
+
+
 class PretrainedModels(Protocol):
     """Finds pre-trained models and describes them. Each method raises RequestError for one that cannot be used."""
 
@@ -79,7 +89,7 @@ class PretrainedModels(Protocol):
 
     def decoder(self, requested: Pretrained) -> PretrainedDecoder: ...
 
-    def whole(self, folder: str) -> "PretrainedMM1": ...
+    def whole(self, folder: str) -> PretrainedMM1: ...
 
 
 def find_pretrained(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:

@@ -56,14 +56,15 @@ class DataMix(Config):
         """Share of rows of each source with a positive weight, SOURCES first, others by name; the shares sum to 1."""
         weights = self.weights
         total = sum(weights.values())
-        captions = weights.get("captions", 0.0)
         if "synthetic" not in weights:
-            weights |= {
-                "captions": captions * (1 - self.synthetic_share),
-                "synthetic": captions * self.synthetic_share,
-            }
-        names = dict.fromkeys((*SOURCES, *sorted(weights)))
-        return {name: weights[name] / total for name in names if weights.get(name, 0.0) > 0}
+            captions = weights.get("captions", 0.0)
+            weights["captions"] = captions * (1 - self.synthetic_share)
+            weights["synthetic"] = captions * self.synthetic_share
+        shares = {}
+        for name in (*SOURCES, *sorted(weights)):
+            if weights.get(name, 0.0) > 0:
+                shares[name] = weights[name] / total
+        return shares
 
 
 class EncoderRecipe(Config):
@@ -151,6 +152,8 @@ class Recipe(Config):
     def _trainable(self) -> "Recipe":
         if isinstance(self.learning_rate, float) and self.learning_rate <= 0:
             raise ValueError("learning_rate must be above 0")
-        if self.sft and self.sft.start and (own := [name for name in self.identity if name != "sft"]):
-            raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; remove {', '.join(own)}")
+        if self.sft and self.sft.start:
+            own = [name for name in self.identity if name != "sft"]
+            if own:
+                raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; remove {', '.join(own)}")
         return self

@@ -9,12 +9,13 @@ from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.kinds.decoder import DecoderStage
 from mm1_lab.config.kinds.encoder import EncoderStage
 from mm1_lab.config.kinds.evaluation import EvaluationStage
-from mm1_lab.config.kinds.model import ConnectorConfig, MultimodalStage, PretrainedMM1, SftStage
+from mm1_lab.config.kinds.model import MultimodalStage, SftStage
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw
-from mm1_lab.config.pretrained_models import PretrainedDecoder, PretrainedEncoder, PretrainedModels
+from mm1_lab.config.pretrained_models import PretrainedDecoder, PretrainedEncoder, PretrainedMM1, PretrainedModels
 from mm1_lab.config.recipe import SOURCES, Recipe, SftRecipe
 from mm1_lab.config.resolve_parts import PartsResolver, decoder_name, look_up, steps_of
 from mm1_lab.config.scale import MultimodalTraining, Scale
+from mm1_lab.config.size import ConnectorConfig
 from mm1_lab.config.stage import DataIdentity, Stage
 from mm1_lab.config.sweep import Sweep
 

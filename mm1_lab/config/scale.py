@@ -1,6 +1,5 @@
 """A scale translates a recipe in the paper's units into layers, widths, pixels, steps, batch sizes and resources."""
 
-from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
@@ -9,7 +8,7 @@ from mm1_lab.config.base import Config
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
 from mm1_lab.config.errors import nearest
 from mm1_lab.config.pretrained_models import Pretrained
-from mm1_lab.config.size import Size
+from mm1_lab.config.size import Attention, Size
 
 MANY = 10**9
 """Upper limit on steps, rows, positions and questions; no real training has that many."""
@@ -18,10 +17,8 @@ Side = Annotated[int, Field(gt=0, le=100_000)]
 Workers = Annotated[int, Field(gt=0, le=100_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
-DECODERS_OWN = {"kv_heads", "feed_forward", "experts"}
+DECODERS_OWN = ("experts", "feed_forward", "kv_heads")
 """Fields of a size that encoders do not have."""
-
-Attention = Literal["masked", "varlen"]
 
 
 class Optimiser(Config):
@@ -73,8 +70,13 @@ class DecoderTraining(Optimiser):
     def phase_steps(self) -> list[int]:
         """Steps per phase, proportional to the shares and rounded so that they add up to `steps`."""
         total = sum(phase.share for phase in self.phases)
-        ends = [round(share / total * self.steps) for share in accumulate(phase.share for phase in self.phases)]
-        return [end - start for start, end in pairwise([0, *ends])]
+        steps, share, start = [], 0.0, 0
+        for phase in self.phases:
+            share += phase.share
+            end = round(share / total * self.steps)
+            steps.append(end - start)
+            start = end
+        return steps
 
 
 class MultimodalTraining(Optimiser):
@@ -146,6 +148,10 @@ class Resources(Config):
         return gpus
 
 
+PEAK_FLOPS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
+GPU_GIGABYTES = {"a100": 80, "h100": 80, "h200": 141, "b200": 180}
+
+
 class Hardware(Config):
     """GPUs that a plan reckons with, and for whose memory `run` divides batches; not part of any identity."""
 
@@ -160,13 +166,12 @@ class Hardware(Config):
     @property
     def peak(self) -> float:
         """Peak FLOPs per second of dense bf16 matrix products, from the manufacturer's data sheets."""
-        return {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}[self.gpu]
+        return PEAK_FLOPS[self.gpu]
 
     @property
     def memory_bytes(self) -> float:
         """Memory of each GPU in bytes."""
-        gigabytes = {"a100": 80, "h100": 80, "h200": 141, "b200": 180}
-        return 1e9 * (self.memory or gigabytes[self.gpu])
+        return 1e9 * (self.memory or GPU_GIGABYTES[self.gpu])
 
 
 class Scale(Config):
@@ -242,11 +247,15 @@ class Scale(Config):
         for name in self.upcycled:
             if name not in self.decoders:
                 raise ValueError(f"upcycled: there is no decoder {name!r}{nearest(name, self.decoders)}")
-        sizes = {f"encoders.{name}": size for name, size in self.encoders.items()}
-        for name, size in {**sizes, "encoder.text": self.encoder.text}.items():
-            if own := size.identity.keys() & DECODERS_OWN:
-                raise ValueError(f"{name}: {min(own)} is for decoders only; remove it")
-        if (text := self.encoder.text).width % text.heads:
+        text = self.encoder.text
+        towers = {"encoder.text": text}
+        for name, size in self.encoders.items():
+            towers[f"encoders.{name}"] = size
+        for name, size in towers.items():
+            for field in DECODERS_OWN:
+                if field in size.identity:
+                    raise ValueError(f"{name}: {field} is for decoders only; remove it")
+        if text.width % text.heads:
             raise ValueError(f"encoder.text: width {text.width} is not divisible by {text.heads} heads")
         return self
 

@@ -1,11 +1,14 @@
-"""The size of a transformer, and its number of parameters."""
+"""The sizes of a model's parts, and the number of parameters of a transformer."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import Config
+
+Attention = Literal["masked", "varlen"]
+"""How a decoder keeps the documents of a packed row apart; see `Scale.attention`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,16 @@ class Size(Config):
     def _fits(self) -> Self:
         if self.kv_heads and self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} heads of keys and values evenly")
-        if self.experts and not (self.experts_per_token <= self.experts and self.experts_every <= self.layers):
+        if self.experts and (self.experts < self.experts_per_token or self.layers < self.experts_every):
             raise ValueError("experts must be at least experts_per_token, and layers at least experts_every")
         return self
 
     def parameters(self) -> Parameters:
         """By default 12 · layers · width², of which attention has a third and the feed-forward two thirds."""
         attention = self._attention()
-        feed_forward = 3 * self.width * self.feed_forward if self.feed_forward else 8 * self.width**2
+        feed_forward = 8 * self.width**2
+        if self.feed_forward:
+            feed_forward = 3 * self.width * self.feed_forward
         dense = self.layers * (attention + feed_forward)
         sparse = self.layers // self.experts_every if self.experts else 0
         routers = sparse * self.experts * self.width
@@ -79,7 +84,8 @@ class TowerSize(Size):
     """Whether the feed-forward has a third matrix, a gate."""
 
     def parameters(self) -> Parameters:
-        count = self.layers * (self._attention() + (3 if self.gated else 2) * self.width * self.feed_forward)
+        matrices = 3 if self.gated else 2
+        count = self.layers * (self._attention() + matrices * self.width * self.feed_forward)
         return Parameters(count, count, count)
 
 
@@ -94,3 +100,12 @@ class PretrainedSize(Size):
 
     def _attention(self) -> int:
         return 2 * self.width * self.head_width * (self.heads + (self.kv_heads or self.heads))
+
+
+class ConnectorConfig(Config):
+    """A vision-language connector."""
+
+    kind: str
+    image_tokens: int
+    width: int
+    """Inner width, for kinds that have one."""

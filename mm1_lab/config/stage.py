@@ -48,7 +48,7 @@ class DataIdentity(Config):
     instructions_digest: str = ""
     """Hash of the files of the user's instruction sets."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
 
 
 WORLD_DATA = DataIdentity(digest=f"world-{WORLD_VERSION}")

@@ -1,4 +1,4 @@
-"""Reads YAML as plain values, never with a loader that can build Python objects, within limits of size and depth."""
+"""Reads YAML as plain values, never with a loader that can build Python objects."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,11 @@ from typing import Any
 import yaml
 
 from mm1_lab.config.errors import RequestError, kind_of, short
+
+LARGEST_FILE = 1_000_000
+"""Size limit of a YAML file in bytes. Parsing takes a second per 100,000; a sweep of a hundred arms has 10,000."""
+LONGEST_NUMBER = 60
+"""Size limit of an integer in characters. Python refuses to write out integers of thousands of digits."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -38,10 +43,16 @@ class _Refused(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Rejects merge keys, since a few nested ones could use up all memory, and duplicate keys.
+    """Rejects duplicate keys, and aliases and merge keys, of which a few nested ones would use up all memory.
 
     PyYAML itself keeps the last of two equal keys, so one of two arms with the same name would silently be lost.
     """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise _Refused(f"aliases (*{event.anchor}) are not supported; write the value out", event.start_mark)
+        return super().compose_node(parent, index)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
@@ -53,48 +64,29 @@ class _Loader(yaml.SafeLoader):
                     raise _Refused(f"the key {short(key.value, str)!r} appears twice; remove one", key.start_mark)
                 seen.add(key.value)
 
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        text = super().construct_scalar(node)
+        text.encode()  # raises for an unpaired surrogate, which cannot be stored as UTF-8
+        if node.tag == "tag:yaml.org,2002:int" and len(text) > LONGEST_NUMBER:
+            raise _Refused(f"an integer of {len(text)} characters", node.start_mark)
+        return text
+
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parses YAML into plain values. Raises RequestError if it is invalid, too large or too deeply nested."""
+    """Parses YAML into plain values. Raises RequestError if it is invalid or too deeply nested."""
     try:
-        values = yaml.load(text, _Loader)
-        _count_values(values, {})
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
+        if mark:
+            where = f"{where}, line {mark.line + 1}"
         problem = short(getattr(error, "problem", error), str)
         if isinstance(error, _Refused):
-            raise RequestError(f"{where}{line}: {problem}") from None
-        what = "this is not YAML"
+            raise RequestError(f"{where}: {problem}") from None
         if isinstance(error, yaml.constructor.ConstructorError):
-            what = "only plain YAML is read here; remove the tag"
-        raise RequestError(f"{where}{line}: {what} ({problem})") from None
+            raise RequestError(f"{where}: only plain YAML is read here; remove the tag ({problem})") from None
+        raise RequestError(f"{where}: this is not YAML ({problem})") from None
     except RecursionError:
         raise RequestError(f"{where}: is nested too deeply") from None
     except (ValueError, KeyError, OverflowError, AttributeError, TypeError) as error:  # by dates, numbers, characters
         raise RequestError(f"{where}: holds a value that cannot be read ({short(error, str)})") from None
-    return values
-
-
-LARGEST_FILE = 1_000_000
-"""Size limit of a YAML file in bytes. Parsing takes a second per 100,000; a sweep of a hundred arms has 10,000."""
-MOST_VALUES, DEEPEST, LONGEST_NUMBER = 100_000, 50, 200
-"""Limits of a YAML file: number of values with all aliases expanded, nesting depth, and bits of an integer."""
-
-
-def _count_values(value: Any, known: dict[int, int], depth: int = 0) -> int:
-    """Counts the values, aliases expanded; raises ValueError if a limit is exceeded."""
-    if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
-        raise ValueError(f"an integer of {value.bit_length()} bits")
-    if isinstance(value, str):
-        value.encode()  # raises for an unpaired surrogate, which cannot be stored as UTF-8
-    if depth > DEEPEST:
-        raise ValueError(f"nested more than {DEEPEST} deep")
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        parts = [*value, *value.values()] if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_count_values(part, known, depth + 1) for part in parts)
-    if known[id(value)] > MOST_VALUES:
-        raise ValueError(f"more than {MOST_VALUES} values, with aliases written out")
-    return known[id(value)]

@@ -37,7 +37,9 @@ def format_of(files: BenchmarkFiles) -> Format:
 
 def choose(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> Chosen:
     """Returns the cached selection, or makes it from the files, possibly gigabytes. Raises RequestError."""
-    return chosen_once(config.model_copy(update={"asked": None}), settings, cache)  # which is counted from this
+    return chosen_once(
+        config.model_copy(update={"prompts_per_shot": None}), settings, cache
+    )  # which is counted from this
 
 
 @lru_cache(maxsize=32)
@@ -47,7 +49,7 @@ def chosen_once(config: BenchmarkConfig, settings: EvaluationSettings, cache: Pa
         return _choose_from_files(config, settings)
     code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in CODE]
     selection = [settings.questions, settings.blocks, max(settings.shots, default=0)]
-    key = digest([config.model_dump(mode="json", exclude={"asked"}), selection, code])
+    key = digest([config.model_dump(mode="json", exclude={"prompts_per_shot"}), selection, code])
     path = cache / "benchmarks" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):  # missing or damaged
         questions, examples, published = json.loads(path.read_text(encoding="utf-8"))

@@ -142,7 +142,7 @@ def check_benchmarks(
         _try_pictures(config, _pictures(config, config, questions))
         if config.demonstrations:
             _try_pictures(config, _pictures(config, config.demonstrations, examples))
-        checked.append(config.model_copy(update={"asked": _asked(config, questions)}))
+        checked.append(config.model_copy(update={"prompts_per_shot": _asked(config, questions)}))
     return checked
 
 

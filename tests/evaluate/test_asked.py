@@ -52,8 +52,8 @@ def test_of_the_world(recipe: Recipe, settings: EvaluationSettings | None) -> No
     """Fails if a benchmark is added that config/kinds/evaluation.py does not count."""
     stage = evaluation(recipe, **({"settings": settings} if settings else {}))
     built = benchmarks_for(World(), stage.settings, 0, (), stage.model.tuned)
-    assert stage.shown() == shown(built, stage.settings)
-    assert stage.positions() == stage.shown() * stage.question_tokens
+    assert stage.image_prompts() == shown(built, stage.settings)
+    assert stage.positions() == stage.image_prompts() * stage.question_tokens
     if settings is None:
         answers = sum(len(one.questions) * len(one.shots or stage.settings.shots) for one in built)
         assert answers == (7488 if stage.model.tuned else 5184)
@@ -74,12 +74,12 @@ def test_of_users_data_with_benchmarks_of_their_own(tmp_path: Path) -> None:
 
     listed = [own("few", 5), own("many", 50, metric="circular"), own("zero", 50, shots=[0])]
     named = check_benchmarks(listed, ODD)
-    assert [config.asked for config in named] == [5 * 3, 20 * 4, 20 * 3]
+    assert [config.prompts_per_shot for config in named] == [5 * 3, 20 * 4, 20 * 3]
     assert [config.identity for config in named] == [config.identity for config in listed], "no other fingerprint"
     shards = DataIdentity(kind="shards", digest="x")
     data = Captions(Letters(), many("held", 50), many("train", 100), "captions")
     stage = evaluation(Recipe(), settings=ODD, benchmarks=tuple(named), data=shards)
     built = benchmarks_for(data, ODD, 0, named)  # type: ignore[arg-type]
-    assert len(built) == 4 and stage.shown() == shown(built, ODD)
+    assert len(built) == 4 and stage.image_prompts() == shown(built, ODD)
     unread = stage.model_copy(update={"benchmarks": tuple(listed)})
-    assert unread.shown() == ODD.questions * (2 * (1 + 3) + 1 + 1 + 3), "before the files are read"
+    assert unread.image_prompts() == ODD.questions * (2 * (1 + 3) + 1 + 1 + 3), "before the files are read"

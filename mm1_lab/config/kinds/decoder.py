@@ -15,8 +15,8 @@ from mm1_lab.config.cost import (
     training_cost,
     vocabulary_part,
 )
-from mm1_lab.config.scale import Attention, DecoderTraining, Scale
-from mm1_lab.config.size import Parameters, Size
+from mm1_lab.config.scale import DecoderTraining, Scale
+from mm1_lab.config.size import Attention, Parameters, Size
 from mm1_lab.config.stage import Stage
 
 

@@ -19,14 +19,14 @@ from mm1_lab.config.scale import EvaluationSettings, Scale
 from mm1_lab.config.size import Parameters
 from mm1_lab.config.stage import Stage
 
-WORLD_ASKED = 9
-"""Benchmarks of the miniature world, at every number of shots: eight with images, and text-core, which is reckoned as
-if it had some."""
-TUNED_ASKED = 1
-"""Further ones that a tuned model is asked at every number of shots: worked solutions."""
-TUNED_ASKED_ALONE = 17
-"""Prompts per question number that a tuned model is given without demonstrations: nine benchmarks, of which one is
-asked in three orders of its choices and two have the likelihoods of three choices taken."""
+# What evaluate/world.py and evaluate/world_chat.py ask; tests/evaluate/test_asked.py compares.
+WORLD_BENCHMARKS = 9
+"""At every number of shots: eight with images, and text-core, which is counted as if it had some."""
+CHAT_BENCHMARKS_WITH_SHOTS = 1
+"""Those that a tuned model is asked at every number of shots too: worked solutions."""
+ZERO_SHOT_CHAT_PROMPTS = 9 + 2 + 6
+"""Per question number, what only a tuned model is asked: nine benchmarks, one of them in two further orders of its
+choices, and two with the likelihood of each of three choices."""
 
 ANSWER_TOKENS = 24
 """Tokens of a question with its answer, without the image (approximate)."""
@@ -65,24 +65,28 @@ class EvaluationStage(Stage):
         """Tokens of a question with its image and answer."""
         return ANSWER_TOKENS + self.model.picture_tokens
 
-    def shown(self) -> int:
-        """Questions that are read with their pictures, each once for every prompt that it is in: as the question, as a
-        demonstration, in another order of its choices, or with a choice whose likelihood is taken.
+    def image_prompts(self) -> int:
+        """Pairs of a picture and its question that are read, demonstrations included: once for every prompt that they
+        are in, also for each order of its choices, and each choice whose likelihood is taken.
 
         Of users' data every benchmark counts as asked, and all `settings.questions` captions as held out.
         """
         settings = self.settings
-        prompts = [(one.asked or settings.questions, one.shots or settings.shots) for one in self.benchmarks]
-        if self.data.kind == "world":
-            each = settings.blocks * max(1, settings.questions // settings.blocks)
-            prompts.append((each * (WORLD_ASKED + TUNED_ASKED * self.model.tuned), settings.shots))
-            prompts.append((each * TUNED_ASKED_ALONE * self.model.tuned, (0,)))
-        else:
-            prompts.append((settings.questions, settings.shots))
-        return sum(count * (shots + 1) for count, numbers in prompts for shots in numbers)
+        total = 0
+        for benchmark in self.benchmarks:
+            prompts = benchmark.prompts_per_shot or settings.questions
+            total += prompts * _pairs(benchmark.shots or settings.shots)
+        if self.data.kind == "shards":
+            return total + settings.questions * _pairs(settings.shots)
+        questions = settings.blocks * max(1, settings.questions // settings.blocks)
+        total += questions * WORLD_BENCHMARKS * _pairs(settings.shots)
+        if self.model.tuned:
+            total += questions * CHAT_BENCHMARKS_WITH_SHOTS * _pairs(settings.shots)
+            total += questions * ZERO_SHOT_CHAT_PROMPTS
+        return total
 
     def positions(self) -> int:
-        return self.shown() * self.question_tokens
+        return self.image_prompts() * self.question_tokens
 
     def cost(self, network: Network, scale: Scale) -> Cost:
         """FLOPs as if every prompt were read by itself, with all views of all its pictures.
@@ -94,21 +98,24 @@ class EvaluationStage(Stage):
         The activations are those of a batch: the cache of keys and values of its questions and of each block's prefix;
         and the features of a benchmark's pictures.
         """
-        model, positions, itemsize = self.model, self.positions(), bytes_per_value(self.precision)
+        model, settings, itemsize = self.model, self.settings, bytes_per_value(self.precision)
         encoder, size, tokens = model.encoder, model.decoder.shape, model.connector.image_tokens
-        images = self.shown() * model.picture_tokens // tokens
+        positions = self.positions()
+        images = self.image_prompts() * model.picture_tokens // tokens
         parts = (
             encoder_part(encoder.features, encoder.patch, model.image_size, images, 1),
             Part("connector", images * tokens, network.connector * images),
             Part("decoder", positions, positions * flops_per_position(size, model.sequence_length / 2, 1)),
         )
-        settings = self.settings
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
         pictures = settings.questions + settings.blocks * max(settings.shots, default=0)
         features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
         # under autocast all but the embedding is kept in bf16, and for the logits a copy of that if they share it
-        state = 4.0 * network.total if itemsize == 4 else 2.0 * network.total + 4.0 * network.vocabulary * size.width
+        if itemsize == 2:
+            state = 2.0 * network.total + 4.0 * network.vocabulary * size.width
+        else:
+            state = 4.0 * network.total
         # other activations are freed layer by layer
         per_token = 2 * itemsize * size.layers * size.attention_width * (size.kv_heads or size.heads) / size.heads
         return Cost(
@@ -126,3 +133,8 @@ class EvaluationStage(Stage):
     def workers(self, scale: Scale) -> int:
         """Those of the model, but at most one per block of questions."""
         return min(self.model.workers(scale), self.settings.blocks)
+
+
+def _pairs(shots: tuple[int, ...]) -> int:
+    """Questions in all prompts of a question, one prompt for each number of shots."""
+    return sum(count + 1 for count in shots)
