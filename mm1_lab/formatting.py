@@ -12,14 +12,18 @@ PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K":
 def short(value: float, unit: str = "") -> str:
     """Formats a number as `1.2M`; with a unit as `1.2 GB`."""
     rounded = float(f"{value:.3g}")
-    prefix = next((prefix for prefix, size in PREFIXES.items() if rounded >= size), "")
+    prefix = ""
+    for larger, size in PREFIXES.items():
+        if rounded >= size:
+            prefix, value = larger, value / size
+            break
     space = " " if unit else ""
-    return f"{value / PREFIXES.get(prefix, 1):.3g}{space}{prefix}{unit}"
+    return f"{value:.3g}{space}{prefix}{unit}"
 
 
 def counted(count: int, noun: str) -> str:
     """`1 trial`, `3 trials`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def first_line(error: Exception) -> str:
@@ -43,24 +47,40 @@ def command_line(
     store: Path = RESULTS / "store",
 ) -> str:
     """A command quoted for the shell, such as `mm1-lab run data_mix --scale mini --set train.steps=200`."""
-    command = ["mm1-lab", *words, *(word for setting in settings for word in ("--set", setting))]
-    command += ["--data", str(data)] if data else []
-    for option, folder, usual in (("--results", results, RESULTS), ("--store", store, RESULTS / "store")):
-        if folder.absolute() != usual.absolute():
-            here = folder.is_relative_to(Path.cwd())
-            command += [option, str(folder.relative_to(Path.cwd()) if here else folder)]
+    command = ["mm1-lab", *words]
+    for setting in settings:
+        command += ["--set", setting]
+    if data:
+        command += ["--data", str(data)]
+    command += _folder_option("--results", results, RESULTS)
+    command += _folder_option("--store", store, RESULTS / "store")
     return shlex.join(command)
+
+
+def _folder_option(option: str, folder: Path, usual: Path) -> list[str]:
+    """The option, unless the folder is the usual one; below the working directory with a short path."""
+    if folder.absolute() == usual.absolute():
+        return []
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    return [option, str(folder)]
 
 
 def one_trial(arm: str, seed: int) -> tuple[str, ...]:
     """The options for one trial; seed 0 is what runs without `--seeds`, so that most commands need no `0,`."""
-    return ("--only", arm, *(("--seeds", f"{seed},") if seed else ()))
+    if seed == 0:
+        return ("--only", arm)
+    return ("--only", arm, "--seeds", f"{seed},")
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:
     """The lines of a table with aligned columns; those whose numbers are in `right` are aligned on the right."""
     cells = [[str(cell) for cell in row] for row in (heading, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = [str.rjust if place in right else str.ljust for place in range(len(heading))]
-    lines = ((side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)) for row in cells)
-    return ["  ".join(line).rstrip() for line in lines]
+    lines = []
+    for row in cells:
+        padded = []
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            padded.append(cell.rjust(width) if place in right else cell.ljust(width))
+        lines.append("  ".join(padded).rstrip())
+    return lines

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 from mm1_lab.config import WORLD_DATA, Recipe, SftRecipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.likelihood import log_probabilities
+from mm1_lab.evaluate.generation import Group, generate
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.run import Answering
@@ -156,13 +156,14 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
 
     embedder = PromptEmbedder(own, places, side, False, 4, stage.model.views)
     writer = PromptWriter(world.tokenizer, stage.model.picture_tokens)
-    options = [
-        (writer.prefix(choice, 0, 0) + writer.question(question), tuple(world.tokenizer.encode(f" {one}")))
-        for question in questions
-        for one in question.choices
+    given = [tuple(tuple(world.tokenizer.encode(f" {one}")) for one in question.choices) for question in questions]
+    group = Group(writer.prefix(choice, 0, 0), tuple(map(writer.question, questions)), tuple(given))
+    _, (found_logs,) = generate(embedder, [group], world.tokenizer, (), 0, 100)
+    logs = [
+        log / len(ids)
+        for own, answers_of in zip(found_logs, given, strict=True)
+        for log, ids in zip(own, answers_of, strict=True)
     ]
-    with torch.inference_mode():
-        logs = log_probabilities(embedder, options)
     offered = [(number, one) for number, question in enumerate(questions) for one in question.choices]
     targets = [one if number % 2 else lambda _, one=one: one for number, one in offered]
     found = model.loglikelihood(
@@ -172,8 +173,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
         ]
     )
     assert all(isinstance(one, GenerationResult) for one in found)
-    for (loss, _), log, (_, answer) in zip((one.text for one in found), logs, options, strict=True):
-        assert loss == pytest.approx(-log / len(answer), rel=1e-3)
+    assert [one.text[0] for one in found] == pytest.approx([-log for log in logs], rel=1e-3)
     greedy = [answer.split()[0] == one for (number, one) in offered for answer in [answers[number] or "-"]]
     assert [one.text[1] for one in found] == greedy
     with pytest.raises(NotImplementedError, match="several rounds"):

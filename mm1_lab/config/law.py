@@ -41,7 +41,9 @@ def read_law(path: Path) -> LearningRateLaw:
 def parse_count(text: str) -> float:
     """Parses a positive number such as `9M`, `1.2B`, `302m`, `1200000000` or `3e10`. Raises ValueError."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([KMBTkmbt]?)\s*", text)
-    value = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
+    value = 0.0
+    if match:
+        value = float(match[1]) * UNITS[match[2].upper()]
     if not 0 < value < math.inf:
         raise ValueError(f"{text!r} is not a size like 9M, 1.2B or 1200000000")
     return value
@@ -49,5 +51,8 @@ def parse_count(text: str) -> float:
 
 def short_count(value: float) -> str:
     """Formats a count with three significant digits, such as `9.4M`."""
-    unit = next((unit for unit in ("T", "B", "M", "K") if value >= 0.9995 * UNITS[unit]), "")
-    return f"{float(f'{value / UNITS[unit]:.3g}'):g}{unit}"
+    for unit in ("T", "B", "M", "K"):
+        if value >= 0.9995 * UNITS[unit]:  # what rounds to 1
+            rounded = f"{value / UNITS[unit]:.3g}"
+            return f"{float(rounded):g}{unit}"
+    return f"{float(f'{value:.3g}'):g}"

@@ -122,38 +122,49 @@ def load_sweep(path: Path, *further: Path) -> Sweep:
     Raises RequestError.
     """
     file = SweepFile.parse(read_yaml(path), str(path))
-    changes, base = _changes(file, path), _read_base(file, path, further)
-    arms = {name: _changed(base, change, f"{path}: arm {name!r}") for name, change in changes.items()}
+    base = _read_base(file, path, further)
+    arms = {}
+    for name, change in _changes(file, path).items():
+        arms[name] = _changed(base, change, f"{path}: arm {name!r}")
+
+    def check(what: str, arm: str) -> None:
+        if arm not in arms:
+            raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
+
     for contrast in file.contrasts:
         if contrast.first == contrast.second:
             raise RequestError(f"{path}: contrast {contrast.claim!r} compares {contrast.first!r} with itself")
-    named = [(f"panel {label!r} shows", arm) for label, panel in file.panels.items() for arm in panel.arms.values()]
-    named += [(f"contrast {one.claim!r} names", arm) for one in file.contrasts for arm in (one.first, one.second)]
-    for what, arm in named:
-        if arm not in arms:
-            raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
+        check(f"contrast {contrast.claim!r} names", contrast.first)
+        check(f"contrast {contrast.claim!r} names", contrast.second)
+    for label, panel in file.panels.items():
+        for arm in panel.arms.values():
+            check(f"panel {label!r} shows", arm)
     values = file.model_dump(exclude={"recipe", "arms", "grid"})
     return Sweep(name=path.stem, base=base, arms=arms, **values)
 
 
 def _read_base(file: SweepFile, path: Path, further: Iterable[Path]) -> Recipe:
-    folders = [folder / "recipes" for folder in (path.parent, path.parent.parent, *further)]
-    recipe_path = next((one for folder in folders if (one := folder / f"{file.recipe}.yaml").exists()), None)
-    if recipe_path is None:
-        known = sorted({one.stem for folder in folders for one in folder.glob("*.yaml")})
-        raise RequestError(f"{path}: there is no recipe {file.recipe!r}{nearest(file.recipe, known)}")
-    return Recipe.parse(read_yaml(recipe_path), str(recipe_path))
+    known: set[str] = set()
+    for parent in (path.parent, path.parent.parent, *further):
+        recipe = parent / "recipes" / f"{file.recipe}.yaml"
+        if recipe.exists():
+            return Recipe.parse(read_yaml(recipe), str(recipe))
+        known |= {other.stem for other in recipe.parent.glob("*.yaml")}
+    raise RequestError(f"{path}: there is no recipe {file.recipe!r}{nearest(file.recipe, sorted(known))}")
 
 
 def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     """What each arm changes, by name: those of the file, then the cells of its grid."""
-    if (cells := math.prod(map(len, file.grid.values()))) > MOST_ARMS:
-        raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
     changes = dict(file.arms)
-    for cell in product(*file.grid.values()) if file.grid else ():
-        if (name := " ".join(map(_spelt, cell))) in changes:
-            raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
-        changes[name] = dict(zip(file.grid, cell, strict=True))
+    if file.grid:
+        cells = math.prod(map(len, file.grid.values()))
+        if cells > MOST_ARMS:
+            raise RequestError(f"{path}: the grid has {cells:.3g} cells; a sweep may have at most {MOST_ARMS} arms")
+        for cell in product(*file.grid.values()):
+            name = " ".join(map(_spelt, cell))
+            if name in changes:
+                raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
+            changes[name] = dict(zip(file.grid, cell, strict=True))
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     return changes
@@ -161,9 +172,11 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
 
 def _spelt(value: Any) -> str:
     """A grid's value as part of an arm's name: `captions 1, text 2` for a mapping, `encoder, decoder` for a list."""
-    if value and isinstance(value, dict):
+    if isinstance(value, dict) and value:
         return ", ".join(f"{key} {_spelt(inner)}" for key, inner in value.items())
-    return (", ".join(map(_spelt, value)) or "none") if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_spelt, value)) or "none"
+    return str(value)
 
 
 def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
@@ -171,7 +184,9 @@ def _changed(base: Recipe, change: dict[str, Any], where: str) -> Recipe:
     values = base.model_dump()
     for key, value in change.items():
         inner = values.get(key)
-        values[key] = inner | value if isinstance(inner, dict) and isinstance(value, dict) else value
+        if isinstance(inner, dict) and isinstance(value, dict):
+            value = inner | value
+        values[key] = value
     return Recipe.parse(values, where)
 
 
@@ -179,37 +194,44 @@ def load_scale(name: str, folder: Path, settings: tuple[str, ...] = ()) -> Scale
     """Reads `FOLDER/NAME.yaml` and applies the `--set` settings. Raises RequestError."""
     path = folder / f"{name}.yaml"
     if not path.exists():
-        raise RequestError(f"there is no scale {name!r}{nearest(name, sorted(p.stem for p in folder.glob('*.yaml')))}")
+        known = sorted(other.stem for other in folder.glob("*.yaml"))
+        raise RequestError(f"there is no scale {name!r}{nearest(name, known)}")
     scale = Scale.parse(read_yaml(path), str(path))
+    if not settings:
+        return scale
     for setting in settings:
+        key = setting.partition("=")[0].strip()
         if _is_recipes(setting):
-            key = setting.partition("=")[0].strip()
             in_scale = f"; the scale's own is train.{key}" if key in MultimodalTraining.model_fields else ""
             raise RequestError(
                 f"--set {short(setting)}: {key} is a field of recipes, and --set changes the scale; change it in an "
                 f"arm of the sweep's file{in_scale}"
             )
-    return _with_images_of_its_rows(override(scale, settings, "--set"), scale, settings) if settings else scale
+    changed = override(scale, settings, "--set")
+    return _with_images_of_its_rows(changed, changed.sequence_length / scale.sequence_length, settings)
 
 
-def _with_images_of_its_rows(changed: Scale, scale: Scale, settings: tuple[str, ...]) -> Scale:
-    """Longer rows hold more images: `images_per_row` follows `sequence_length`, except those that were set too."""
-    longer, given = changed.sequence_length / scale.sequence_length, {one.partition("=")[0].strip() for one in settings}
+def _with_images_of_its_rows(scale: Scale, longer: float, settings: tuple[str, ...]) -> Scale:
+    """Rows `longer` times as long hold as many times more images, but for `images_per_row` that are set too."""
+    given = {setting.partition("=")[0].strip() for setting in settings}
     if longer == 1 or "images_per_row" in given:
-        return changed
-    counts = changed.images_per_row.items()
-    followed = {name: count if f"images_per_row.{name}" in given else count * longer for name, count in counts}
-    return changed.model_copy(update={"images_per_row": followed})
+        return scale
+    images = dict(scale.images_per_row)
+    for name in images:
+        if f"images_per_row.{name}" not in given:
+            images[name] *= longer
+    return scale.model_copy(update={"images_per_row": images})
 
 
 def _is_recipes(setting: str) -> bool:
     """Whether a setting is of a field that recipes have and scales do not."""
     path, equals, text = setting.partition("=")
-    first, *rest = path.strip().split(".")
+    first, _, rest = path.strip().partition(".")
     if not equals or first not in Recipe.model_fields:
         return False
     if first not in Scale.model_fields:
         return True
     if rest:
-        return rest[0] in keys_at(Recipe, [first]) and rest[0] not in keys_at(Scale, [first])
+        key = rest.partition(".")[0]
+        return key in keys_at(Recipe, [first]) and key not in keys_at(Scale, [first])
     return not isinstance(parse_yaml(text, f"--set {short(setting)}"), dict | None)  # in a scale these are tables

@@ -40,7 +40,9 @@ def benchmarks_for(
     Raises RequestError if there are none.
     """
     if data.identity.kind == "world":
-        benchmarks = [*world_benchmarks(settings, seed), *(chat_benchmarks(settings, seed) if tuned else ())]
+        benchmarks = world_benchmarks(settings, seed)
+        if tuned:
+            benchmarks += chat_benchmarks(settings, seed)
     else:
         benchmarks = held_out_captions(data, settings)
     benchmarks += [build_benchmark(config, settings, data.tokenizer, cache) for config in named]
@@ -57,7 +59,10 @@ def own_names(in_world: bool) -> list[str]:
     if not in_world:
         return [HELD_OUT]
     few = EvaluationSettings(questions=1, batch_size=1, shots=(0,))
-    return [name for one in (*world_benchmarks(few), *chat_benchmarks(few)) for name in names_of(one.name, one.metric)]
+    names = []
+    for benchmark in world_benchmarks(few) + chat_benchmarks(few):
+        names += names_of(benchmark.name, benchmark.metric)
+    return names
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:
@@ -66,15 +71,22 @@ def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmar
     The number of blocks is that of the settings, or that of the images if smaller. Demonstrations are training images.
     Raises RequestError if there are too few of them for one block, or if a remote file cannot be fetched.
     """
-    # Requests twice as many as needed, as some may lack a caption or be broken.
-    name = next((name for name in CAPTIONED if name in data.identity.sources and data.held_out(name, 1)), None)
-    documents = data.held_out(name, 2 * settings.questions) if name else []
+    for name in CAPTIONED:
+        if name in data.identity.sources and data.held_out(name, 1):
+            return _held_out_captions(data, name, settings)
+    return []
+
+
+def _held_out_captions(data: Data, name: str, settings: EvaluationSettings) -> list[Benchmark]:
+    """`held_out_captions` of the source `name`."""
+    # twice as many as needed, as some may lack a caption or be broken
+    documents = data.held_out(name, 2 * settings.questions)
     questions = list(islice(_questions(documents), settings.questions))
-    if not name or not questions:
+    if not questions:
         return []
-    count = min(settings.blocks, len(questions))
-    most_shots = max(settings.shots, default=0)
-    shown = _demonstrations(data, name, count * most_shots, at_least=most_shots)
+    blocks_wanted = min(settings.blocks, len(questions))
+    shots = max(settings.shots, default=0)
+    shown = _demonstrations(data, name, blocks_wanted * shots, at_least=shots)
     blocks, demonstrations = in_blocks(questions, shown, settings)
     lengths = [len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown)]
     return [
@@ -107,8 +119,8 @@ def _demonstrations(data: Data, name: str, wanted: int, at_least: int) -> list[Q
     source = data.source(name, seed=0)
     found: dict[str, Question] = {}
     for row in range(ROWS_TRIED):
-        documents = islice(source.documents(row), CANDIDATES)
-        found |= {question.key: question for question in _questions(documents) if question.key not in found}
+        for question in _questions(islice(source.documents(row), CANDIDATES)):
+            found.setdefault(question.key, question)
         if len(found) >= wanted or (len(found) >= at_least and source.epochs(row) > 1):
             break
     if len(found) < at_least:

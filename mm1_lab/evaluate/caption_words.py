@@ -7,11 +7,24 @@ such as `!!!`, which are not in the list. Known remaining differences: docs/arch
 
 import re
 
-_DROPPED = frozenset({"'", "`", '"', "?", "!", ",", ":", ";"})
+_DROPPED = frozenset("'`\"?!,:;")
 _SPELLED = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _PLAIN = str.maketrans(
-    {"’": "'", "‘": "'", "“": '"', "”": '"', "—": "--", "–": "--", "…": "...", "½": "1/2", "¼": "1/4", "¾": "3/4"}
-    | {"£": "#", "€": "$", "¢": " cents "}
+    {
+        "’": "'",
+        "‘": "'",
+        "“": '"',
+        "”": '"',
+        "—": "--",
+        "–": "--",
+        "…": "...",
+        "½": "1/2",
+        "¼": "1/4",
+        "¾": "3/4",
+        "£": "#",
+        "€": "$",
+        "¢": " cents ",
+    }
 )
 
 _WITH_POINT = """
@@ -62,5 +75,9 @@ _TOKEN = re.compile(
 def caption_words(caption: str) -> list[str]:
     """The lower-case words of a caption, as compared by captioning metrics."""
     text = "".join(letter for letter in caption.translate(_PLAIN) if letter <= "\uffff")
-    tokens = (token.lower() for token in _TOKEN.findall(text))
-    return [_SPELLED.get(token, token) for token in tokens if token not in _DROPPED and token.strip("-.")]
+    words = []
+    for token in _TOKEN.findall(text):
+        word = token.lower()
+        if word not in _DROPPED and word.strip("-."):
+            words.append(_SPELLED.get(word, word))
+    return words

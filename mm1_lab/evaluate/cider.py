@@ -30,7 +30,7 @@ class _Caption:
     words: int
     weights: dict[NGram, float]
     """Count × inverse document frequency of each n-gram."""
-    norms: tuple[float, ...]
+    norms: dict[int, float]
     """Euclidean norm for each order."""
 
 
@@ -40,29 +40,43 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
     The questions form the corpus; with a single one, every n-gram has a weight of 0.
     """
     words = [[caption_words(text) for text in texts] for texts in references]
-    frequency = Counter(ngram for texts in words for ngram in {g for text in texts for g in _ngrams(text)})
-    corpus = len(references)
-    rarity = {ngram: math.log(corpus / count) for ngram, count in frequency.items()}
+    questions: Counter[NGram] = Counter()  # in the references of how many questions an n-gram occurs
+    for texts in words:
+        ngrams = set()
+        for text in texts:
+            ngrams.update(_ngrams(text))
+        questions.update(ngrams)
+    rarest = math.log(max(1, len(references)))
+    rarity = {}
+    for ngram, count in questions.items():
+        rarity[ngram] = math.log(len(references) / count)
     scores = []
     for prediction, texts in zip(predictions, words, strict=True):
-        candidate = _weigh(caption_words(prediction), rarity, math.log(corpus))
-        agreements = [_agreement(candidate, _weigh(text, rarity, math.log(corpus))) for text in texts]
+        candidate = _weigh(caption_words(prediction), rarity, rarest)
+        agreements = [_agreement(candidate, _weigh(text, rarity, rarest)) for text in texts]
         scores.append(POINTS * sum(agreements) / len(agreements))
     return scores
 
 
 def _ngrams(words: list[str]) -> Counter[NGram]:
     """Counts of the n-grams of all orders."""
-    return Counter(tuple(words[at : at + n]) for n in ORDERS for at in range(len(words) - n + 1))
+    ngrams: Counter[NGram] = Counter()
+    for n in ORDERS:
+        for start in range(len(words) - n + 1):
+            ngrams[tuple(words[start : start + n])] += 1
+    return ngrams
 
 
 def _weigh(words: list[str], rarity: dict[NGram, float], rarest: float) -> _Caption:
     """The caption's weighted vector; `rarest` is the weight of an n-gram that occurs in no reference."""
-    weights = {ngram: count * rarity.get(ngram, rarest) for ngram, count in _ngrams(words).items()}
+    weights = {}
     squares = dict.fromkeys(ORDERS, 0.0)
-    for ngram, weight in weights.items():
+    for ngram, count in _ngrams(words).items():
+        weight = count * rarity.get(ngram, rarest)
+        weights[ngram] = weight
         squares[len(ngram)] += weight**2
-    return _Caption(len(words), weights, tuple(math.sqrt(squares[n]) for n in ORDERS))
+    norms = {n: math.sqrt(square) for n, square in squares.items()}
+    return _Caption(len(words), weights, norms)
 
 
 def _agreement(candidate: _Caption, reference: _Caption) -> float:
@@ -71,7 +85,11 @@ def _agreement(candidate: _Caption, reference: _Caption) -> float:
     for ngram, weight in candidate.weights.items():
         expected = reference.weights.get(ngram, 0.0)
         products[len(ngram)] += min(weight, expected) * expected
-    norms = zip(ORDERS, candidate.norms, reference.norms, strict=True)
-    cosines = [products[n] / (ours * theirs) if ours and theirs else 0.0 for n, ours, theirs in norms]
-    penalty = math.exp(-((candidate.words - reference.words) ** 2) / (2 * SIGMA**2))
-    return penalty * sum(cosines) / len(ORDERS)
+    total = 0.0
+    for n in ORDERS:
+        norms = candidate.norms[n] * reference.norms[n]
+        if norms:
+            total += products[n] / norms
+    longer = candidate.words - reference.words
+    penalty = math.exp(-(longer**2) / (2 * SIGMA**2))
+    return penalty * total / len(ORDERS)

@@ -23,17 +23,27 @@ def propositions(caption: str) -> set[Proposition]:
         if word not in _NOUNS:
             continue
         found.add((word,))
-        if at and words[at - 1] in COLOURS:
-            found.add((words[at - 1], word))
-            continue
-        behind = next((other for other in words[at + 1 :] if other not in BETWEEN), "")
-        if behind in COLOURS:
-            found.add((behind, word))
+        before = words[at - 1] if at else ""
+        colour = before if before in COLOURS else _first_word(words[at + 1 :])
+        if colour in COLOURS:
+            found.add((colour, word))
     return found
+
+
+def _first_word(words: list[str]) -> str:
+    """The first that is not one of BETWEEN."""
+    for word in words:
+        if word not in BETWEEN:
+            return word
+    return ""
 
 
 def content(caption: str, references: Iterable[str]) -> float:
     """F1 (0 to 100) of the caption's propositions against those of all references."""
     said = propositions(caption)
-    true = set().union(*map(propositions, references))
-    return 200 * len(said & true) / (len(said) + len(true)) if said or true else 0.0
+    true: set[Proposition] = set()
+    for reference in references:
+        true |= propositions(reference)
+    if not said and not true:
+        return 0.0
+    return 200 * len(said & true) / (len(said) + len(true))

@@ -19,54 +19,57 @@ QUESTIONS, BLOCKS = 192, 24
 class TooLong:
     """A benchmark whose prompts exceed the context length of a model."""
 
-    benchmark: str
+    benchmark: Benchmark
     shots: int
     length: int
+    """Tokens of the longest prompt at this number of shots."""
     longest: int
     """The context length, in tokens."""
-    picture: int
-    """Tokens per picture."""
+    picture_tokens: int
     most: int | None
     """The most demonstrations that fit; None if not even a question alone does."""
-    settings: tuple[int, ...]
-    """The numbers of shots asked for."""
-    own: bool
-    """Whether the benchmark has numbers of shots of its own."""
+    settings: EvaluationSettings
 
     def __str__(self) -> str:
         return (
-            f"benchmark {self.benchmark!r}: a question after {self.shots} demonstrations takes {self.length} tokens, "
-            f"with {self.picture} per picture, but the decoder reads at most {self.longest}; {self._remedy()}"
+            f"benchmark {self.benchmark.name!r}: a question after {self.shots} demonstrations takes {self.length} "
+            f"tokens, with {self.picture_tokens} per picture, but the decoder reads at most {self.longest}; "
+            f"{self._remedy()}"
         )
 
     @property
     def in_short(self) -> str:
         fits = "not even 0 fit" if self.most is None else f"{self.most} fit"
-        pictures = f"{self.picture} tokens per picture"
-        return f"{self.benchmark} at {self.shots} shots, {pictures}: {self.length} of {self.longest} tokens ({fits})"
+        return (
+            f"{self.benchmark.name} at {self.shots} shots, {self.picture_tokens} tokens per picture: {self.length} of "
+            f"{self.longest} tokens ({fits})"
+        )
 
     def _remedy(self) -> str:
         if self.most is None:
             return "not even a question without demonstrations fits: --set a larger sequence_length"
-        if self.own:
+        if self.benchmark.shots is not None:
             return f"at most {self.most} fit: give it fewer `shots`, or --set a larger sequence_length"
-        kept = sorted({*(count for count in self.settings if count < self.most), self.most})
-        shots = ",".join(map(str, kept))
+        fewer = {count for count in self.settings.shots if count < self.most}
+        shots = ",".join(map(str, sorted(fewer | {self.most})))
         return f"at most {self.most} fit: --set evaluate.shots=[{shots}], or --set a larger sequence_length"
 
 
 def context_length(model: ModelStage) -> int:
     """The most positions that the model reads: what its decoder was pre-trained on, or else its own rows."""
-    return model.decoder.longest if isinstance(model.decoder, PretrainedDecoder) else model.sequence_length
+    if isinstance(model.decoder, PretrainedDecoder):
+        return model.decoder.longest
+    return model.sequence_length
 
 
 def longest_prompt(writer: PromptWriter, benchmark: Benchmark, shots: int) -> int:
     """Tokens of the benchmark's longest prompt, the answer included."""
-    prompts = (
-        len(writer.prefix(benchmark, block, shots).tokens) + max(len(writer.question(one).tokens) for one in questions)
-        for block, questions in enumerate(benchmark.blocks)
-    )
-    return max(prompts) + benchmark.new_tokens
+    longest = 0
+    for block, questions in enumerate(benchmark.blocks):
+        prefix = len(writer.prefix(benchmark, block, shots).tokens)
+        for question in questions:
+            longest = max(longest, prefix + len(writer.question(question).tokens))
+    return longest + benchmark.new_tokens
 
 
 def too_long(
@@ -74,24 +77,33 @@ def too_long(
     benchmarks_of: Callable[[EvaluationStage], list[Benchmark]],
     tokenizer: Tokenizer,
 ) -> Iterator[TooLong]:
-    """The first benchmark whose prompts are too long, for each way in which the stages' models read prompts.
-
-    The largest number of demonstrations that fits is the same for all benchmarks that are asked at the same numbers.
-    """
-    limits: dict[tuple[int, bool, PromptWriter], EvaluationStage] = {}
+    """For each context length and form of prompts among the stages, the first benchmark whose prompts are too long."""
+    different: dict[tuple[int, bool, PromptWriter], EvaluationStage] = {}
     for stage in stages:
-        limits.setdefault((context_length(stage.model), stage.model.tuned, PromptWriter.of(stage, tokenizer)), stage)
-    for (longest, _, writer), stage in limits.items():
+        key = (context_length(stage.model), stage.model.tuned, PromptWriter.of(stage, tokenizer))
+        different.setdefault(key, stage)
+    for (longest, _, writer), stage in different.items():
         benchmarks = benchmarks_of(stage)
-        for one in benchmarks:
-            shots = max(one.shots_at(stage.settings), default=0)
-            if (length := longest_prompt(writer, one, shots)) > longest:
-                asked = [one] if one.shots is not None else [other for other in benchmarks if other.shots is None]
-                counts = range(shots - 1, -1, -1)
-                most = next((n for n in counts if all(longest_prompt(writer, b, n) <= longest for b in asked)), None)
-                sizes = (length, longest, writer.image_tokens)
-                yield TooLong(one.name, shots, *sizes, most, stage.settings.shots, one.shots is not None)
+        for benchmark in benchmarks:
+            shots = max(benchmark.shots_at(stage.settings), default=0)
+            length = longest_prompt(writer, benchmark, shots)
+            if length > longest:
+                most = _most_shots(writer, benchmark, benchmarks, shots, longest)
+                yield TooLong(benchmark, shots, length, longest, writer.image_tokens, most, stage.settings)
                 break
+
+
+def _most_shots(
+    writer: PromptWriter, benchmark: Benchmark, benchmarks: list[Benchmark], shots: int, longest: int
+) -> int | None:
+    """The largest number of demonstrations below `shots` that fits, for all benchmarks that the remedy changes."""
+    changed = [benchmark]
+    if benchmark.shots is None:
+        changed = [other for other in benchmarks if other.shots is None]
+    for count in range(shots - 1, -1, -1):
+        if all(longest_prompt(writer, other, count) <= longest for other in changed):
+            return count
+    return None
 
 
 @lru_cache(maxsize=2)
@@ -99,4 +111,5 @@ def of_the_world(settings: EvaluationSettings, tuned: bool) -> list[Benchmark]:
     """The miniature world's benchmarks at one seed, without many of their questions: others are as long."""
     few = {"questions": min(settings.questions, QUESTIONS), "blocks": min(settings.blocks, BLOCKS)}
     settings = settings.model_copy(update=few)
-    return [*world_benchmarks(settings), *(chat_benchmarks(settings) if tuned else ())]
+    benchmarks = world_benchmarks(settings)
+    return benchmarks + chat_benchmarks(settings) if tuned else benchmarks

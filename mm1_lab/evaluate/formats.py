@@ -20,8 +20,6 @@ from mm1_lab.config import BenchmarkFiles, RequestError, nearest
 from mm1_lab.evaluate.items import Entry, Item, entries, image_name, load, load_lines, one_each, texts
 from mm1_lab.evaluate.questions import Submission
 
-VQA_PROMPT = "Question: {question} Short answer:"
-"""The prompt of OpenFlamingo; the paper does not state its prompts."""
 KEYS = ("image", "images", "question", "answer", "answers", "choices", "id", "kind", "solution")
 """Allowed keys of a line of JSON Lines."""
 
@@ -35,12 +33,15 @@ def read_coco(files: BenchmarkFiles) -> Iterator[Item]:
     images = entries(load(path), path, "images")
     if not any("cocoid" in image for image in images):
         raise RequestError(f"{path}: no image has a 'cocoid'; COCO is read in Karpathy's split, dataset_coco.json")
-    wanted = {"train": ("train", "restval")}.get(split, (split,))
+    wanted = ("train", "restval") if split == "train" else (split,)
     for key, image in one_each(images, "cocoid", path, "image").items():
-        if image["split"] in wanted:
-            captions = tuple(str(sentence["raw"]).strip() for sentence in image["sentences"])
-            folder = f"{image['filepath']}/" if "filepath" in image else ""
-            yield Item(key, (f"{folder}{image['filename']}",), answers=captions)
+        if image["split"] not in wanted:
+            continue
+        name = str(image["filename"])
+        if "filepath" in image:
+            name = f"{image['filepath']}/{name}"
+        captions = [str(sentence["raw"]).strip() for sentence in image["sentences"]]
+        yield Item(key, (name,), answers=tuple(captions))
 
 
 def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
@@ -49,7 +50,10 @@ def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
     content = load(path)
     images = one_each(entries(content, path, "images"), "id", path, "image")
     captions: dict[str, list[str]] = {key: [] for key in images}
-    for annotation in entries(content, path, "annotations", "annotation") if "annotations" in content else ():
+    annotations = []
+    if "annotations" in content:  # those of the test split are not published
+        annotations = entries(content, path, "annotations", "annotation")
+    for annotation in annotations:
         key = str(annotation["image_id"])
         if key not in captions:
             raise RequestError(
@@ -66,13 +70,15 @@ def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
     path = files.annotations
     captions: dict[str, list[str]] = {}
     for row in entries(load(path), path, "data"):
-        of_image = captions.setdefault(str(row["image_id"]), [])
-        if said := row.get("reference_strs"):  # all captions of the image, duplicates included
-            of_image[:] = [str(caption).strip() for caption in said]
+        key = str(row["image_id"])
+        captions.setdefault(key, [])
+        if row.get("reference_strs"):  # all captions of the image, duplicates included
+            captions[key] = [str(caption).strip() for caption in row["reference_strs"]]
         elif "caption_str" in row:
-            of_image.append(str(row["caption_str"]).strip())
+            captions[key].append(str(row["caption_str"]).strip())
     for key, of_image in captions.items():
-        yield Item(key, (image_name(files, "{id}.jpg", id=key),), answers=tuple(of_image))
+        image = image_name(files, "{id}.jpg", id=key)
+        yield Item(key, (image,), answers=tuple(of_image))
 
 
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
@@ -83,12 +89,13 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     questions = one_each(entries(content, path, "questions"), "question_id", path)
     subtype = str(content.get("data_subtype", ""))
     annotations = _annotations(files, subtype, questions) if files.annotations else {}
-    usual, split = "COCO_{split}_{id:012}.jpg", subtype.replace("test-dev", "test")
+    split = subtype.replace("test-dev", "test")
     for key, row in questions.items():
         annotation: dict[str, Any] = annotations.get(key, {})
-        image = image_name(files, usual, id=int(row["image_id"]), split=split)
+        answers = texts(annotation.get("answers", ()))
         kind = str(annotation.get("answer_type", "question"))
-        yield Item(key, (image,), str(row["question"]), texts(annotation.get("answers", ())), kind)
+        image = image_name(files, "COCO_{split}_{id:012}.jpg", id=int(row["image_id"]), split=split)
+        yield Item(key, (image,), str(row["question"]), answers, kind)
 
 
 def _annotations(files: BenchmarkFiles, subtype: str, questions: dict[str, Entry]) -> dict[str, Entry]:
@@ -115,21 +122,24 @@ def read_textvqa(files: BenchmarkFiles) -> Iterator[Item]:
     path = files.annotations
     for key, row in one_each(entries(load(path), path, "data"), "question_id", path).items():
         image = image_name(files, "{id}.jpg", id=row["image_id"])
-        yield Item(key, (image,), str(row["question"]), texts(row.get("answers", ())), "question")
+        answers = texts(row.get("answers", ()))
+        yield Item(key, (image,), str(row["question"]), answers, "question")
 
 
 def read_vizwiz(files: BenchmarkFiles) -> Iterator[Item]:
     """`val.json`: [{image, question, answers: [{answer}], answer_type}]; the id is the name of the image."""
     path = files.annotations
     for key, row in one_each(entries(load(path), path), "image", path, "image").items():
+        answers = texts(row.get("answers", ()))
         kind = str(row.get("answer_type", "question"))
-        yield Item(key, (key,), str(row["question"]), texts(row.get("answers", ())), kind)
+        yield Item(key, (key,), str(row["question"]), answers, kind)
 
 
 def read_pope(files: BenchmarkFiles) -> Iterator[Item]:
     """`coco_pope_*.json`, one file per sampling strategy, with lines {question_id, image, text, label}."""
     path = files.questions
-    for key, row in one_each((row for _, row in load_lines(path)), "question_id", path).items():
+    rows = [row for _, row in load_lines(path)]
+    for key, row in one_each(rows, "question_id", path).items():
         yield Item(key, (str(row["image"]),), str(row["text"]), (str(row["label"]),), "question")
 
 
@@ -171,8 +181,9 @@ def _many(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     """The value of `key` as a tuple: one or more texts."""
     value = row.get(key, ())
     values = value if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(part, str | int | float) for part in values):
-        raise RequestError(f"{where}: {key!r} must be a text or a list of texts")
+    for part in values:
+        if not isinstance(part, str | int | float):
+            raise RequestError(f"{where}: {key!r} must be a text or a list of texts")
     return tuple(map(str, values))
 
 
@@ -194,39 +205,40 @@ def read_python(files: BenchmarkFiles) -> Iterable[Item]:
     return items
 
 
+_OWN = Submission("id", "answer")
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """A format of benchmark files."""
 
     read: Callable[[BenchmarkFiles], Iterable[Item]]
     """Raises RequestError if the files do not have the published format."""
-    mirrors: str
-    """Name of the benchmark in the paper's tables."""
     metric: str
-    prompt: str
-    submission: Submission
     needs: tuple[str, ...]
     """Required keys of the configuration."""
+    mirrors: str = "own"
+    """Name of the benchmark in the paper's tables."""
+    submission: Submission = _OWN
 
 
 _CAPTIONED, _ASKED = ("annotations", "images"), ("questions", "images")
-_IN_COCO = Submission("question_id", "answer", numbered=True)
-_BY_IMAGE = Submission("image_id", "caption", numbered=True)
+_VQA = Submission("question_id", "answer", numbered=True)
+_BY_NUMBER = Submission("image_id", "caption", numbered=True)
 _BY_NAME = Submission("image_id", "caption")
-_OWN = Submission("id", "answer")
 _VIZWIZ = Submission("image", "answer")
 _GQA = Submission("questionId", "prediction")
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(read_coco, "COCO", "cider", "", _BY_IMAGE, _CAPTIONED),
-    "nocaps": Format(read_nocaps, "NoCaps", "cider", "", _BY_IMAGE, _CAPTIONED),
-    "textcaps": Format(read_textcaps, "TextCaps", "cider", "", _BY_NAME, _CAPTIONED),
-    "vqav2": Format(read_vqa, "VQAv2", "vqa", VQA_PROMPT, _IN_COCO, _ASKED),
-    "okvqa": Format(read_vqa, "OK-VQA", "vqa", VQA_PROMPT, _IN_COCO, _ASKED),
-    "textvqa": Format(read_textvqa, "TextVQA", "textvqa", VQA_PROMPT, _IN_COCO, _CAPTIONED),
-    "vizwiz": Format(read_vizwiz, "VizWiz", "vqa", VQA_PROMPT, _VIZWIZ, _CAPTIONED),
-    "gqa": Format(read_gqa, "GQA", "exact", VQA_PROMPT, _GQA, _ASKED),
-    "pope": Format(read_pope, "POPE", "yes-no", VQA_PROMPT, _IN_COCO, _ASKED),
-    "jsonl": Format(read_jsonl, "own", "", VQA_PROMPT, _OWN, ("questions", "metric")),
-    "python": Format(read_python, "own", "", VQA_PROMPT, _OWN, ("metric",)),
+    "coco": Format(read_coco, "cider", _CAPTIONED, "COCO", _BY_NUMBER),
+    "nocaps": Format(read_nocaps, "cider", _CAPTIONED, "NoCaps", _BY_NUMBER),
+    "textcaps": Format(read_textcaps, "cider", _CAPTIONED, "TextCaps", _BY_NAME),
+    "vqav2": Format(read_vqa, "vqa", _ASKED, "VQAv2", _VQA),
+    "okvqa": Format(read_vqa, "vqa", _ASKED, "OK-VQA", _VQA),
+    "textvqa": Format(read_textvqa, "textvqa", _CAPTIONED, "TextVQA", _VQA),
+    "vizwiz": Format(read_vizwiz, "vqa", _CAPTIONED, "VizWiz", _VIZWIZ),
+    "gqa": Format(read_gqa, "exact", _ASKED, "GQA", _GQA),
+    "pope": Format(read_pope, "yes-no", _ASKED, "POPE", _VQA),
+    "jsonl": Format(read_jsonl, "", ("questions", "metric")),
+    "python": Format(read_python, "", ("metric",)),
 }

@@ -3,7 +3,6 @@
 import os
 import tarfile
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,6 +14,9 @@ from mm1_lab.evaluate.items import regular
 from mm1_lab.formatting import first_line
 
 ARCHIVES = (".zip", ".tar")
+
+Members = dict[str, Callable[[], bytes]]
+"""What reads an image, by its name in an archive."""
 
 
 class Images:
@@ -28,7 +30,8 @@ class Images:
         """`shape`, `largest`: as in `ImageDecoder`. Raises RequestError if `path` is no folder and no archive."""
         self.path = path
         self._decoder = _decoder(shape, largest)
-        self._members: dict[str, Callable[[], bytes]] | None = None
+        self._members: Members | None = None
+        """Of an archive; None for a folder."""
         try:
             if path.is_dir():
                 return
@@ -41,7 +44,8 @@ class Images:
     def picture(self, name: str) -> StoredPicture | None:
         """The image of that name, or None."""
         for candidate in _suffixes(name):
-            if read := self._read(candidate):
+            read = self._read(candidate)
+            if read:
                 return StoredPicture(f"{self.path}: {candidate}", read, self._decoder, key=(self.path, candidate))
         return None
 
@@ -51,10 +55,13 @@ class Images:
         file = self.path / name
         if file.is_file():
             return partial(read_file, file)
-        folder, _, inner = name.partition("/")  # `val2014/1.jpg` may be in val2014.zip
-        archives = (self.path / f"{folder}{ending}" for ending in ARCHIVES if inner)
-        archive = next((path for path in archives if path.is_file()), None)
-        return open_images(archive, self._decoder.shape, self._decoder.largest)._read(inner) if archive else None
+        folder, slash, inner = name.partition("/")
+        if slash:  # `val2014/1.jpg` may be in val2014.zip
+            for ending in ARCHIVES:
+                archive = self.path / f"{folder}{ending}"
+                if archive.is_file():
+                    return open_images(archive, self._decoder.shape, self._decoder.largest)._read(inner)
+        return None
 
 
 @lru_cache
@@ -74,9 +81,12 @@ def undecodable(error: BrokenPicture) -> str:
     return f"{error}: cannot be decoded; repair the image, or remove its question"
 
 
-def _of_zip(path: Path) -> dict[str, Callable[[], bytes]]:
-    names = [name for name in _opened(path, os.getpid()).namelist() if not name.endswith("/")]
-    return _by_suffix({name: partial(_unzip, path, name) for name in names})
+def _of_zip(path: Path) -> Members:
+    members: Members = {}
+    for name in _opened(path, os.getpid()).namelist():
+        if not name.endswith("/"):
+            members[name] = partial(_unzip, path, name)
+    return _by_suffix(members)
 
 
 def _unzip(path: Path, name: str) -> bytes:
@@ -87,20 +97,31 @@ def _unzip(path: Path, name: str) -> bytes:
 
 @lru_cache(maxsize=16)
 def _opened(path: Path, process: int) -> zipfile.ZipFile:
-    """Kept open, as each opening would read the table of contents: one second per 80,000 images."""
+    """Kept open, as each opening would read the table of contents: one second per 80,000 images. A forked process needs
+    one of its own, as its position in the file would otherwise be that of its parent."""
     return zipfile.ZipFile(path)
 
 
-def _of_tar(path: Path) -> dict[str, Callable[[], bytes]]:
+def _of_tar(path: Path) -> Members:
+    members: Members = {}
     with tarfile.open(path, "r:") as archive:
-        members = [member for member in archive.getmembers() if member.isfile()]
-    return _by_suffix({member.name: partial(read_stretch, path, member.offset_data, member.size) for member in members})
+        for member in archive.getmembers():
+            if member.isfile():
+                members[member.name] = partial(read_stretch, path, member.offset_data, member.size)
+    return _by_suffix(members)
 
 
-def _by_suffix(members: dict[str, Callable[[], bytes]]) -> dict[str, Callable[[], bytes]]:
+def _by_suffix(members: Members) -> Members:
     """Members by full name, and by each end of it that belongs to only one member."""
-    counts = Counter(suffix for name in members for suffix in _suffixes(name))
-    return {suffix: members[name] for name in members for suffix in _suffixes(name) if counts[suffix] == 1} | members
+    names: dict[str, list[str]] = {}
+    for name in members:
+        for suffix in _suffixes(name):
+            names.setdefault(suffix, []).append(name)
+    found: Members = {}
+    for suffix, own in names.items():
+        if len(own) == 1:
+            found[suffix] = members[own[0]]
+    return found | members
 
 
 def _suffixes(name: str) -> list[str]:

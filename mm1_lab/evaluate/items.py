@@ -63,19 +63,22 @@ def load_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read as text ({first_line(error)})") from None
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
-            if not isinstance(row, dict):
-                raise RequestError(f"{path}, line {number}: must be an object, {{…}}")
-            yield number, row
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
+        if not isinstance(row, dict):
+            raise RequestError(f"{path}, line {number}: must be an object, {{…}}")
+        yield number, row
 
 
 def entries(content: Any, path: str, key: str | None = None, what: str = "entry") -> list[Entry]:
     """The list of objects in the content of a JSON file; if the content is an object, the list under its `key`."""
-    rows = content.get(key) if key and isinstance(content, dict) else content
+    rows = content
+    if key and isinstance(content, dict):
+        rows = content.get(key)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         where = f" under {key!r}" if key else ""
         raise RequestError(f"{path}: has no list of objects{where}; is this the file published for the format?")
@@ -95,7 +98,8 @@ def one_each(rows: Iterable[dict[str, Any]], key: str, path: str, what: str = "q
 
 def texts(values: Iterable[Any]) -> tuple[str, ...]:
     """Answers as texts; each value is a text, or an object with the text under `answer`."""
-    return tuple(str(value["answer"] if isinstance(value, dict) else value) for value in values)
+    found = [value["answer"] if isinstance(value, dict) else value for value in values]
+    return tuple(map(str, found))
 
 
 def image_name(files: BenchmarkFiles, usual: str, **values: Any) -> str:

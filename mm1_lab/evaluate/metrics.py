@@ -4,13 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
 from string import ascii_uppercase
 
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, textvqa_accuracy, vqa_accuracy
+
+Metric = Callable[[str, Question, Benchmark], float]
+"""Points of a prediction."""
 
 ANLS_THRESHOLD = 0.5
 """Answers with a lower similarity score 0 (Biten et al., ICCV 2019)."""
@@ -32,15 +34,24 @@ def choice_accuracy(
     `references` are among the `choices`. `lettered`: the prompt shows letters, so that a letter alone is the choice's
     letter, even if another choice consists of that letter.
     """
-    said = prediction.strip()
-    letter = LETTERED.fullmatch(said)
-    named = dict(zip(ascii_uppercase, choices, strict=False)).get(letter[1].upper()) if letter else None
-    if lettered and letter and named and not letter[2]:
-        return 100.0 * (named in references)
+    return 100.0 if _chosen(prediction.strip(), choices, lettered) in references else 0.0
+
+
+def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
+    """The choice that an answer means, if any."""
+    named, is_letter_alone = None, False
+    match = LETTERED.fullmatch(said)
+    if match:
+        place = ascii_uppercase.index(match[1].upper())
+        if place < len(choices):
+            named, is_letter_alone = choices[place], not match[2]
+    if lettered and is_letter_alone:
+        return named
     if said in choices:
-        return 100.0 * (said in references)
-    alike = {choice for choice in choices if normalise(choice) == normalise(said)} if normalise(said) else set()
-    return 100.0 * ((alike.pop() if len(alike) == 1 else named) in references)
+        return said
+    normal = normalise(said)
+    alike = {choice for choice in choices if normal and normalise(choice) == normal}
+    return alike.pop() if len(alike) == 1 else named
 
 
 def circular_accuracy(said: str, question: Question, lettered: bool = False) -> float:
@@ -48,13 +59,18 @@ def circular_accuracy(said: str, question: Question, lettered: bool = False) -> 
 
     `said` has one line per order; a single line is taken as the answer for all orders.
     """
-    asked = zip((question, *question.rotated), cycle(said.split("\n")), strict=False)
-    return min(choice_accuracy(answer, one.references, one.choices, lettered) for one, answer in asked)
+    lines = said.split("\n")
+    for place, order in enumerate((question, *question.rotated)):
+        answer = lines[place % len(lines)]
+        if not choice_accuracy(answer, order.references, order.choices, lettered):
+            return 0.0
+    return 100.0
 
 
 def says_yes(answer: str) -> bool:
     """Reads an answer as POPE's program does: no if `no` or `not` is a word of the first sentence, otherwise yes."""
-    return {"No", "no", "not"}.isdisjoint(answer.partition(".")[0].replace(",", "").split(" "))
+    sentence = answer.partition(".")[0].replace(",", "")
+    return {"No", "no", "not"}.isdisjoint(sentence.split(" "))
 
 
 def anls(prediction: str, references: Sequence[str]) -> float:
@@ -62,29 +78,36 @@ def anls(prediction: str, references: Sequence[str]) -> float:
 
     Case and repeated spaces are ignored in the distance, but repeated spaces count in the length that divides it.
     """
-    said = " ".join(prediction.lower().split())
-    similarities = [0.0]
+    best = 0.0
     for reference in references:
         length = max(len(reference), len(prediction))
-        distance = _edits(said, " ".join(reference.lower().split()))
-        similarities.append(1.0 - distance / length if length else 1.0)
-    best = max(similarities)
+        distance = _edits(_spaced_once(prediction), _spaced_once(reference))
+        similarity = 1.0 - distance / length if length else 1.0
+        best = max(best, similarity)
     return 100.0 * best if best >= ANLS_THRESHOLD else 0.0
+
+
+def _spaced_once(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _edits(one: str, other: str) -> int:
     """Levenshtein distance."""
-    row = list(range(len(other) + 1))
-    for at, letter in enumerate(one, start=1):
-        diagonal, row[0] = row[0], at
-        for place, wanted in enumerate(other, start=1):
-            diagonal, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, diagonal + (letter != wanted))
+    row = list(range(len(other) + 1))  # from the beginning of `one` to each beginning of `other`
+    for letter in one:
+        longer = [row[0] + 1]
+        for place, wanted in enumerate(other):
+            replaced = row[place] + (letter != wanted)
+            removed, added = row[place + 1] + 1, longer[place] + 1
+            longer.append(min(replaced, removed, added))
+        row = longer
     return row[-1]
 
 
 def relaxed_accuracy(prediction: str, references: Sequence[str]) -> float:
     """100 points for a number within 5 % of a reference (`12%` is 0.12), or a case-insensitive match; else 0."""
-    return 100.0 if any(_is_near(prediction.strip(), reference.strip()) for reference in references) else 0.0
+    said = prediction.strip()
+    return 100.0 if any(_is_near(said, reference.strip()) for reference in references) else 0.0
 
 
 def _is_near(said: str, wanted: str) -> bool:
@@ -96,26 +119,51 @@ def _is_near(said: str, wanted: str) -> bool:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+        if text.endswith("%"):
+            return float(text.removesuffix("%")) / 100.0
+        return float(text)
     except ValueError:
         return None
 
 
-Judge = Callable[[str, Question, Benchmark], float]
+def yes_no_accuracy(prediction: str, references: Sequence[str]) -> float:
+    """100 points if the answer says yes where its reference does, and no where that does; else 0."""
+    return 100.0 if says_yes(prediction) == says_yes(references[0]) else 0.0
 
-METRICS: dict[str, Judge] = {
-    "vqa": lambda said, question, benchmark: vqa_accuracy(said, question.references, benchmark.official),
-    "textvqa": lambda said, question, _: textvqa_accuracy(said, question.references),
-    "exact": lambda said, question, _: exact_match(said, question.references),
-    "choice": lambda said, question, benchmark: choice_accuracy(
-        said.split("\n")[0], question.references, question.choices, benchmark.official
-    ),
-    "circular": lambda said, question, benchmark: circular_accuracy(said, question, benchmark.official),
-    "yes-no": lambda said, question, _: 100.0 * (says_yes(said) == says_yes(question.references[0])),
-    "content": lambda said, question, _: content(said, question.references),
-    "answer": lambda said, question, _: exact_match(ANSWER_IS.split(said)[-1], question.references),
-    "anls": lambda said, question, _: anls(said, question.references),
-    "relaxed": lambda said, question, _: relaxed_accuracy(said, question.references),
+
+def solution_accuracy(prediction: str, references: Sequence[str]) -> float:
+    """`exact_match` of what follows the last `the answer is`; of everything if it does not occur."""
+    return exact_match(ANSWER_IS.split(prediction)[-1], references)
+
+
+def _by_references(judge: Callable[[str, Sequence[str]], float]) -> Metric:
+    return lambda said, question, benchmark: judge(said, question.references)
+
+
+def _vqa(said: str, question: Question, benchmark: Benchmark) -> float:
+    return vqa_accuracy(said, question.references, benchmark.official)
+
+
+def _choice(said: str, question: Question, benchmark: Benchmark) -> float:
+    first = said.split("\n")[0]  # of the metric `circular`, the answer for the order in the file
+    return choice_accuracy(first, question.references, question.choices, benchmark.official)
+
+
+def _circular(said: str, question: Question, benchmark: Benchmark) -> float:
+    return circular_accuracy(said, question, benchmark.official)
+
+
+METRICS: dict[str, Metric] = {
+    "vqa": _vqa,
+    "textvqa": _by_references(textvqa_accuracy),
+    "exact": _by_references(exact_match),
+    "choice": _choice,
+    "circular": _circular,
+    "yes-no": _by_references(yes_no_accuracy),
+    "content": _by_references(content),
+    "answer": _by_references(solution_accuracy),
+    "anls": _by_references(anls),
+    "relaxed": _by_references(relaxed_accuracy),
 }
 """Metrics that score each answer separately, in points from 0 to 100; `cider` needs all captions at once."""
 
@@ -134,12 +182,15 @@ FURTHER = {"yes-no": tuple(RATES), "circular": ("choice",)}
 
 def names_of(name: str, metric: str) -> list[str]:
     """The names under which a benchmark may have scores, if its questions have choices (`likelihood.py`)."""
-    return [name, f"{name} by likelihood", *(f"{name} {one}" for one in FURTHER.get(metric, ()))]
+    further_names = [f"{name} {other}" for other in FURTHER.get(metric, ())]
+    return [name, f"{name} by likelihood", *further_names]
 
 
 def further(benchmark: Benchmark) -> list[Benchmark]:
     """The benchmark once per further metric, with a corresponding name."""
-    metrics = () if benchmark.submission else FURTHER.get(benchmark.metric, ())
+    if benchmark.submission:
+        return []
+    metrics = FURTHER.get(benchmark.metric, ())
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metrics]
 
 
@@ -150,11 +201,12 @@ def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list
     part of the numerator deviates from the rate times its part of the denominator. With denominator 0, the rate is 0.
     """
     parts = list(map(RATES[metric], said, true))
-    above, below = (sum(part) for part in zip(*parts, strict=True))
-    if not below:
+    numerator = sum(above for above, _ in parts)
+    denominator = sum(below for _, below in parts)
+    if not denominator:
         return [0.0] * len(parts)
-    rate = above / below
-    return [100.0 * (rate + (one - rate * other) * len(parts) / below) for one, other in parts]
+    rate = numerator / denominator
+    return [100.0 * (rate + (above - rate * below) * len(parts) / denominator) for above, below in parts]
 
 
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
@@ -168,23 +220,25 @@ def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     if benchmark.metric == "cider":
         return cider(predictions, [question.references for question in questions])
     if benchmark.metric in RATES:
-        true = (says_yes(question.references[0]) for question in questions)
+        true = [says_yes(question.references[0]) for question in questions]
         return rate_points(benchmark.metric, map(says_yes, predictions), true)
+    pairs = zip(predictions, questions, strict=True)
     if benchmark.family == "likelihood":  # each prediction is one of the choices, whatever it looks like
-        return [100.0 * (said in one.references) for said, one in zip(predictions, questions, strict=True)]
-    judge = METRICS[benchmark.metric]
-    return [judge(prediction, question, benchmark) for prediction, question in zip(predictions, questions, strict=True)]
+        return [100.0 if said in question.references else 0.0 for said, question in pairs]
+    metric = METRICS[benchmark.metric]
+    return [metric(said, question, benchmark) for said, question in pairs]
 
 
-def answer_words(benchmark: Benchmark) -> dict[str, frozenset[str]]:
+def answer_words(benchmark: Benchmark) -> dict[str, set[str]]:
     """For each kind of question, all normalised answers that are a reference of some question of that kind."""
     words: dict[str, set[str]] = {}
     for question in benchmark.questions:
-        words.setdefault(question.kind, set()).update(normalise(answer) for answer in question.references)
-    return {kind: frozenset(answers) for kind, answers in words.items()}
+        of_kind = words.setdefault(question.kind, set())
+        of_kind.update(map(normalise, question.references))
+    return words
 
 
-def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: dict[str, frozenset[str]]) -> bool:
+def is_parsed(prediction: str, question: Question, benchmark: Benchmark, words: Mapping[str, set[str]]) -> bool:
     """Whether each line of the prediction is a possible answer to its kind of question, right or wrong.
 
     Captions and answers to published questions need only be non-empty. `words` are the benchmark's `answer_words`.
@@ -204,23 +258,27 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
     """
     if benchmark.metric == "cider" or benchmark.submission:
         return {}
-    judge = METRICS[benchmark.metric]
     kinds: dict[str, list[Question]] = {}
     for question in benchmark.questions:
         kinds.setdefault(question.kind, []).append(question)
-    best = {}
-    for kind, questions in kinds.items():
-        counts = Counter(
-            answer
-            for question in questions
-            for answer in {*(question.references if question.choices else map(normalise, question.references))}
-        )
-        constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
-        if benchmark.official:  # choices are shown with letters
-            constants += ascii_uppercase[: max(len(question.choices) for question in questions)]
-        best[kind] = max(sum(judge(c, question, benchmark) for question in questions) for c in constants)
-        best[kind] /= len(questions)
-    return best
+    return {kind: _best_constant(benchmark, questions) for kind, questions in kinds.items()}
+
+
+def _best_constant(benchmark: Benchmark, questions: Sequence[Question]) -> float:
+    """The highest mean score that one answer to all of these questions has."""
+    counts: Counter[str] = Counter()
+    letters = 0
+    for question in questions:
+        answers = question.references if question.choices else map(normalise, question.references)
+        counts.update(set(answers))
+        letters = max(letters, len(question.choices))
+    constants = [answer for answer, _ in counts.most_common(CONSTANT_ANSWERS)]
+    if benchmark.official:  # choices are shown with letters
+        constants += ascii_uppercase[:letters]
+    metric, best = METRICS[benchmark.metric], 0.0
+    for constant in constants:
+        best = max(best, sum(metric(constant, question, benchmark) for question in questions))
+    return best / len(questions)
 
 
 def majority_score(benchmark: Benchmark, by_kind: Mapping[str, float]) -> float:

@@ -1,31 +1,26 @@
-"""Builds the benchmarks that a data file or a scale lists, and validates them before anything runs."""
+"""Checks the benchmarks that a data file or a scale lists before anything runs, and builds them."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
+from string import ascii_uppercase
 from typing import get_args
 
 from mm1_lab.config import (
-    LARGEST_PICTURE,
     BenchmarkConfig,
     BenchmarkFiles,
     EvaluationSettings,
     EvaluationStage,
     RequestError,
-    digest,
-    nearest,
 )
-from mm1_lab.data.decoding import Shape
 from mm1_lab.data.types import BrokenPicture, Picture, Tokenizer
+from mm1_lab.evaluate.benchmark_files import files_digest
 from mm1_lab.evaluate.choosing import LETTERED, choose, format_of
 from mm1_lab.evaluate.fitting import too_long
-from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import open_images, undecodable
-from mm1_lab.evaluate.items import Item, regular
-from mm1_lab.evaluate.metrics import METRICS, names_of
+from mm1_lab.evaluate.items import Item
+from mm1_lab.evaluate.metrics import names_of
 from mm1_lab.evaluate.questions import (
     LONGEST_ANSWER,
     LONGEST_CAPTION,
@@ -39,6 +34,8 @@ from mm1_lab.evaluate.questions import (
 
 TRIED = 16
 """Images of the questions, and of the demonstrations, that are decoded before a run."""
+PROMPT = "Question: {question} Short answer:"
+"""The prompt of OpenFlamingo; the paper does not state its prompts. Captions have none."""
 MEANS = {
     "vqa": "VQA accuracy with the official program's quirks",
     "textvqa": "VQA accuracy with the normalisation of TextVQA's evaluator",
@@ -49,117 +46,47 @@ MEANS = {
 """Remark on a metric for a benchmark's note."""
 
 
-def open_benchmark(
-    config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze", largest: int = LARGEST_PICTURE
-) -> BenchmarkConfig:
-    """Completes a configuration: absolute paths, format, metric and a digest of its files.
-
-    `shape` and `largest` are the data file's settings for images. Raises RequestError for a missing key, an unknown
-    metric or format, or a missing file.
-    """
-    images = {"pictures": shape, "largest_picture": largest}
-    not_given = {key: value for key, value in images.items() if key not in config.model_fields_set}
-    opened = config.model_copy(update=not_given | _absolute(config, config.name, folder))
-    metric = opened.metric or format_of(opened).metric
-    missing = [key for key in format_of(opened).needs if not getattr(opened, key)]
-    if missing:
-        raise RequestError(f"{where}: the format {opened.format} needs the key {missing[0]!r}")
-    if metric not in METRICS and metric != "cider":
-        raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, [*METRICS, 'cider'])}")
-    examples = config.demonstrations
-    if examples is None and opened.format == "coco":
-        examples = BenchmarkFiles(split="train")
-    if examples is not None:
-        inherited = ["format", "images", "image_name"]
-        inherited += ["annotations"] if opened.format == "coco" else []
-        given = {key: getattr(opened, key) for key in inherited} | examples.model_dump(exclude_defaults=True)
-        examples = BenchmarkFiles(**{"split": "train" if given["format"] == "coco" else ""} | given)
-        examples = examples.model_copy(update=_absolute(examples, opened.format, folder))
-        # A program may read the images' folder, and need no other file.
-        keys = ["format", "questions", "annotations", "split"] + ["images"] * examples.format.endswith(".py")
-        if all(getattr(examples, key) == getattr(opened, key) for key in keys):
-            raise RequestError(f"{where}.demonstrations: are the same as the questions; name a training split")
-    opened = opened.model_copy(update={"metric": metric, "demonstrations": examples})
-    return opened.model_copy(update={"digest": _digest(opened)})
-
-
-def _absolute(files: BenchmarkFiles, name: str, folder: Path) -> dict[str, str]:
-    """The format and absolute paths; in a user's own format, images are in the data file's folder by default."""
-    kind = files.format or (name if name in FORMATS else "jsonl")
-    paths = {key: getattr(files, key) for key in ("questions", "annotations", "images")}
-    if kind in ("jsonl", "python") or kind.endswith(".py"):
-        paths["images"] = paths["images"] or "."
-    absolute = {key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items() if path}
-    return absolute | {"format": str((folder / kind).resolve()) if kind.endswith(".py") else kind}
-
-
-def _digest(config: BenchmarkConfig) -> str:
-    """Hash of the formats and file contents. Raises RequestError if a file cannot be read."""
-    # Benchmarks whose scores changed are not the same as before: in 0.2.0 those with likelihoods of letters, in 0.3.0
-    # those where ten equal answers with blanks around them match a prediction without, and those of worked solutions.
-    changed = {"choice": "letters", "circular": "letters", "vqa": "blanks", "answer": "solutions"}
-    parts = [changed[config.metric]] if config.metric in changed else []
-    for files in (config, config.demonstrations) if config.demonstrations else (config,):
-        parts.append(Path(files.format).suffix or files.format)
-        for path in (files.questions, files.annotations, files.format if files.format.endswith(".py") else ""):
-            if path:
-                parts.append(_file_digest(path))
-    return digest(parts)
-
-
-def _file_digest(path: str) -> str:
-    try:
-        with regular(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}); paths are relative to the data file") from None
-
-
 def check_benchmarks(
     configs: Sequence[BenchmarkConfig],
     settings: EvaluationSettings,
     cache: Path | None = None,
     others: Iterable[str] = (),
 ) -> list[BenchmarkConfig]:
-    """The benchmarks with the number of prompts that will be `asked`.
+    """The benchmarks with their number of prompts. `others` are the names of the data's own benchmarks.
 
     Raises RequestError for the first problem that would make an evaluation fail; of the images, `TRIED` are decoded.
-    `others` are the names of the data's own benchmarks and of text tasks.
     """
-    check_names(config.name for config in configs)
-    names = Counter([*others, *(name for config in configs for name in names_of(config.name, config.metric))])
+    names = Counter(others)
+    for config in configs:
+        if config.name in (*get_args(Family), "imported", "average", "content"):
+            raise RequestError(
+                f"benchmark {config.name!r}: the measure `{config.name} 0-shot` is the mean of a kind of benchmark; "
+                "rename it"
+            )
+        names.update(names_of(config.name, config.metric))
     for name, count in names.items():
         if not name or count > 1:
             raise RequestError(f"{count} benchmarks are named {name!r}; give each a unique name")
-    checked = []
-    for config in configs:
-        if unknown := set(config.shots or ()) - set(settings.shots):
+    return [_checked(config, settings, cache) for config in configs]
+
+
+def _checked(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None) -> BenchmarkConfig:
+    for count in config.shots or ():
+        if count not in settings.shots:
             raise RequestError(
-                f"benchmark {config.name!r}: shots {min(unknown)} is not among those of the evaluation, "
+                f"benchmark {config.name!r}: shots {count} is not among those of the evaluation, "
                 f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
-        questions, examples, _ = choose(config, _settings_of(config, settings), cache)
-        _try_pictures(config, _pictures(config, config, questions))
-        if config.demonstrations:
-            _try_pictures(config, _pictures(config, config.demonstrations, examples))
-        checked.append(config.model_copy(update={"prompts_per_shot": _asked(config, questions)}))
-    return checked
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Raises RequestError for the name of a family: `vqa 0-shot` would mean the mean over all visual questions."""
-    for name in names:
-        if name in (*get_args(Family), "imported", "average", "content"):
-            raise RequestError(
-                f"benchmark {name!r}: the measure `{name} 0-shot` is the mean of a kind of benchmark; rename it"
-            )
-
-
-def _asked(config: BenchmarkConfig, items: Sequence[Item]) -> int:
-    """The prompts at each number of shots, as evaluate/run.py makes them."""
-    choices = [len(item.choices) for item in items]
-    orders = sum(choices) if config.metric == "circular" else len(items)
-    return orders + (sum(choices) if all(choices) and items[0].answers else 0)
+    questions, examples, _ = choose(config, _settings_of(config, settings), cache)
+    _try_pictures(config, _pictures(config, config, questions))
+    if config.demonstrations:
+        _try_pictures(config, _pictures(config, config.demonstrations, examples))
+    # as evaluate/run.py asks: each order of the choices, and each choice's likelihood
+    choices = [len(item.choices) for item in questions]
+    prompts = sum(choices) if config.metric == "circular" else len(questions)
+    if all(choices) and questions[0].answers:
+        prompts += sum(choices)
+    return config.model_copy(update={"prompts_per_shot": prompts})
 
 
 def build_benchmark(
@@ -169,7 +96,7 @@ def build_benchmark(
 
     Raises RequestError if its files have changed since the trial was planned.
     """
-    if _digest(config) != config.digest:
+    if files_digest(config) != config.digest:
         raise RequestError(
             f"the files of the benchmark {config.name!r} changed while the sweep was running; run it again"
         )
@@ -177,17 +104,12 @@ def build_benchmark(
     items, examples, published = choose(config, settings, cache)
     questions = _questions(config, config, items)
     shown = _questions(config, config.demonstrations, examples) if config.demonstrations else []
-    longest = {"cider": LONGEST_CAPTION, "answer": LONGEST_SOLUTION}.get(config.metric, LONGEST_ANSWER)
-    answers = [len(tokenizer.encode(question.shown)) for question in questions]
-    said = [question.shown for question in shown]
-    said += [choice for question in (*questions, *shown) for choice in question.choices]
-    lengths = (
-        [longest] if config.metric in ("yes-no", "answer") else answers + [len(tokenizer.encode(text)) for text in said]
-    )
     blocks, demonstrations = in_blocks(questions, shown, settings)
-    has_answers = bool(items[0].answers)
-    new_tokens = config.new_tokens or min((max(lengths, default=0) or longest) + 1, longest)
-    cut = sum(length > new_tokens for length in answers)
+    new_tokens = config.new_tokens or _new_tokens(config, questions, shown, tokenizer)
+    note = _note(config, len(questions), published)
+    cut = sum(len(tokenizer.encode(question.shown)) > new_tokens for question in questions)
+    if cut:
+        note += f"; answers end after {new_tokens} tokens (`new_tokens`), which {cut} right ones exceed"
     return Benchmark(
         name=config.name,
         family=_family(config, items),
@@ -199,10 +121,21 @@ def build_benchmark(
         stop=config.stop,
         new_tokens=new_tokens,
         official=True,
-        submission=None if has_answers else format_of(config).submission,
-        note=_note(config, len(questions), published)
-        + (f"; answers end after {new_tokens} tokens (`new_tokens`), which {cut} right ones exceed" if cut else ""),
+        submission=None if items[0].answers else format_of(config).submission,
+        note=note,
     )
+
+
+def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[Question], tokenizer: Tokenizer) -> int:
+    """Room for the longest answer or choice, and one token more; at most the limit of its kind of answer."""
+    limit = {"cider": LONGEST_CAPTION, "answer": LONGEST_SOLUTION}.get(config.metric, LONGEST_ANSWER)
+    if config.metric in ("yes-no", "answer"):  # models answer in sentences where demonstrations do not
+        return limit
+    longest = 0
+    for question in (*questions, *shown):
+        for text in (question.shown, *question.choices):
+            longest = max(longest, len(tokenizer.encode(text)))
+    return min(longest + 1, limit) if longest else limit
 
 
 def family_of(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | None = None) -> Family | None:
@@ -233,33 +166,33 @@ def _settings_of(config: BenchmarkConfig, settings: EvaluationSettings) -> Evalu
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:
     template, pictures = _prompt(config), _pictures(config, files, items)
-    questions = [
-        Question(
-            item.key,
-            "caption" if config.metric == "cider" and item.kind == "question" else item.kind,
-            pictures[item.key],
-            _filled_prompt(template, item.question, item.choices),
-            item.answers,
-            _shown(config, item),
-            item.choices,
+    questions = []
+    for item in items:
+        is_caption = config.metric == "cider" and item.kind == "question"
+        question = Question(
+            key=item.key,
+            kind="caption" if is_caption else item.kind,
+            pictures=pictures[item.key],
+            prompt=_filled_prompt(template, item.question, item.choices),
+            references=item.answers,
+            shown=_shown(config, item),
+            choices=item.choices,
         )
-        for item in items
-    ]
-    if config.metric != "circular":
-        return questions
-    pairs = zip(questions, items, strict=True)
-    return [with_rotations(question, partial(_filled_prompt, template, item.question)) for question, item in pairs]
+        if config.metric == "circular":
+            question = with_rotations(question, partial(_filled_prompt, template, item.question))
+        questions.append(question)
+    return questions
 
 
 def _prompt(config: BenchmarkConfig) -> str:
     """The prompt template, with `{question}`; for captions, empty by default."""
     if config.prompt is not None:
         return config.prompt
-    return "" if config.metric == "cider" else format_of(config).prompt
+    return "" if config.metric == "cider" else PROMPT
 
 
-def _filled_prompt(template: str, question: str, choices: Iterable[str]) -> str:
-    options = [f"{chr(ord('A') + number)}. {choice}" for number, choice in enumerate(choices)]
+def _filled_prompt(template: str, question: str, choices: Sequence[str]) -> str:
+    options = [f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(choices)]
     return template.replace("{question}", " ".join([question, *options]))
 
 
@@ -271,7 +204,7 @@ def _shown(config: BenchmarkConfig, item: Item) -> str:
     answer = Counter(item.answers).most_common(1)[0][0]
     if item.solution:
         return f"{' '.join(item.solution.split())} The answer is {answer}."
-    return chr(ord("A") + item.choices.index(answer)) if config.metric in LETTERED else answer
+    return ascii_uppercase[item.choices.index(answer)] if config.metric in LETTERED else answer
 
 
 def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> dict[str, tuple[Picture, ...]]:
@@ -279,23 +212,28 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
 
     Raises RequestError for a missing image.
     """
-    found: dict[str, Picture] = {}
+    opened: dict[str, Picture] = {}
+    found = {}
+    for item in items:
+        for name in item.images:
+            if name in opened:
+                continue
+            images = open_images(Path(files.images), config.pictures, config.largest_picture)
+            picture = images.picture(name)
+            if picture is None:
+                raise RequestError(
+                    f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to "
+                    "the pattern of the image names"
+                )
+            opened[name] = picture
+        found[item.key] = tuple(opened[name] for name in item.images)
+    return found
 
-    def picture(item: Item, name: str) -> Picture:
-        one = found.get(name) or open_images(Path(files.images), config.pictures, config.largest_picture).picture(name)
-        if one is None:
-            raise RequestError(
-                f"{files.images}: has no image {name!r} of question {item.key}; fetch it, or set `image_name` to the "
-                "pattern of the image names"
-            )
-        return found.setdefault(name, one)
 
-    return {item.key: tuple(picture(item, name) for name in item.images) for item in items}
-
-
-def _try_pictures(config: BenchmarkConfig, pictures: dict[str, tuple[Picture, ...]]) -> None:
+def _try_pictures(config: BenchmarkConfig, found: dict[str, tuple[Picture, ...]]) -> None:
+    pictures = [picture for own in found.values() for picture in own]
     try:
-        for picture in islice(chain.from_iterable(pictures.values()), TRIED):
+        for picture in pictures[:TRIED]:
             picture.pixels(1)
     except BrokenPicture as error:
         raise RequestError(f"benchmark {config.name!r}: {undecodable(error)}") from None
@@ -303,17 +241,23 @@ def _try_pictures(config: BenchmarkConfig, pictures: dict[str, tuple[Picture, ..
 
 def _note(config: BenchmarkConfig, asked: int, published: int) -> str:
     """The remarks that tables must show with the scores."""
-    prompt = _prompt(config)
-    file = Path(config.questions or config.annotations or config.format).name
-    parts = [f"{asked:,} of {published:,} questions of {file}" + (f", split {config.split}" if config.split else "")]
+    asked_of = f"{asked:,} of {published:,} questions of {_file_name(config)}"
+    if config.split:
+        asked_of += f", split {config.split}"
+    parts = [asked_of]
     if config.demonstrations:
-        shown = config.demonstrations
-        parts.append(f"demonstrations from {Path(shown.questions or shown.annotations or shown.format).name}")
+        parts.append(f"demonstrations from {_file_name(config.demonstrations)}")
+    prompt = _prompt(config)
     parts.append(f"prompt {prompt!r}" if prompt else "no prompt")
     parts.append("an answer ends at " + " or ".join(map(repr, config.stop)))
-    parts += [MEANS[config.metric]] if config.metric in MEANS else []
+    if config.metric in MEANS:
+        parts.append(MEANS[config.metric])
     if config.format == "okvqa":  # v1.1; OpenFlamingo stems predictions in the same way, with a part-of-speech tagger
         parts.append("answers are word stems (`ride`, `cloth`), predictions are not stemmed, so some do not match")
     if config.metric == "cider" and asked < published:
         parts.append("CIDEr's word weights come from these questions only; not comparable with that of the whole split")
     return "; ".join(parts)
+
+
+def _file_name(files: BenchmarkFiles) -> str:
+    return Path(files.questions or files.annotations or files.format).name

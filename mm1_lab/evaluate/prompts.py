@@ -56,24 +56,31 @@ class PromptWriter:
     def of(cls, stage: EvaluationStage, tokenizer: Tokenizer) -> "PromptWriter":
         """A writer for the stage's model."""
         model = stage.model
-        views = model.picture_tokens, model.connector.image_tokens, stage.sharp_demonstrations
-        return cls(tokenizer, *views, ends_answers=model.tuned)
+        return cls(
+            tokenizer,
+            image_tokens=model.picture_tokens,
+            overview_tokens=model.connector.image_tokens,
+            sharp_demonstrations=stage.sharp_demonstrations,
+            ends_answers=model.tuned,
+        )
 
     def question(self, question: Question) -> Segment:
         """Pictures and prompt of a question, which the model continues."""
         return self._asked(question, sharp=True)
 
     def _asked(self, question: Question, sharp: bool) -> Segment:
-        places = self.image_tokens if sharp else self.overview_tokens
-        pictures = question.pictures if sharp else tuple(map(Overview, question.pictures))
-        image = (self.tokenizer.image,) * (places * len(pictures))
-        return Segment(image + tuple(self.tokenizer.encode(question.prompt)), pictures)
+        pictures, places = question.pictures, self.image_tokens
+        if not sharp:
+            pictures, places = tuple(map(Overview, pictures)), self.overview_tokens
+        image = [self.tokenizer.image] * (places * len(pictures))
+        return Segment((*image, *self.tokenizer.encode(question.prompt)), pictures)
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """The question followed by its shown answer."""
         shown = self._asked(question, sharp) + Segment(self.answer(question, question.shown, separator))
-        begins_line = self.ends_answers and separator.isspace()
-        return shown + Segment(self._separator(separator)) if begins_line else shown
+        if self.ends_answers and separator.isspace():  # not part of the answer, as it follows the end token
+            shown += Segment(self._separator(separator))
+        return shown
 
     def answer(self, question: Question, text: str, separator: str) -> tuple[int, ...]:
         """The ids of an answer and of what ends it: the separator, the end token, or both.
@@ -104,7 +111,7 @@ class PromptWriter:
         if len(demonstrations) < shots:
             raise ValueError(f"{benchmark.name}: block {block} has {len(demonstrations)} demonstrations, not {shots}")
         prefix = Segment((self.tokenizer.begin,))
-        blurred = 0 if self.sharp_demonstrations is None else shots - self.sharp_demonstrations
+        sharp = shots if self.sharp_demonstrations is None else self.sharp_demonstrations
         for number, demonstration in enumerate(demonstrations):
-            prefix += self.demonstration(demonstration, benchmark.stop[0], number >= blurred)
+            prefix += self.demonstration(demonstration, benchmark.stop[0], sharp=number >= shots - sharp)
         return prefix

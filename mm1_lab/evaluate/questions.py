@@ -49,7 +49,8 @@ class Submission:
     """Whether ids are integers."""
 
     def entry(self, key: str, answer: str) -> dict[str, str | int]:
-        return {self.id_key: int(key) if self.numbered and key.isdecimal() else key, self.answer_key: answer}
+        identifier = int(key) if self.numbered and key.isdecimal() else key
+        return {self.id_key: identifier, self.answer_key: answer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,11 @@ class Benchmark:
 
 def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str]) -> Question:
     """The question with `rotated` filled in; `prompt` returns the prompt for a given order of its choices."""
-    orders = [question.choices[at:] + question.choices[:at] for at in range(1, len(question.choices))]
-    return replace(question, rotated=tuple(replace(question, prompt=prompt(one), choices=one) for one in orders))
+    rotated = []
+    for start in range(1, len(question.choices)):
+        choices = question.choices[start:] + question.choices[:start]
+        rotated.append(replace(question, prompt=prompt(choices), choices=choices))
+    return replace(question, rotated=tuple(rotated))
 
 
 Blocks = tuple[tuple[Question, ...], ...]
@@ -107,8 +111,10 @@ def in_blocks(questions: list[Question], shown: list[Question], settings: Evalua
     """
     count = min(settings.blocks, len(questions))
     shots = max(settings.shots, default=0) if shown else 0
-    cuts = [len(questions) * block // count for block in range(count + 1)]
-    blocks = tuple(tuple(questions[cuts[block] : cuts[block + 1]]) for block in range(count))
-    return blocks, tuple(
-        tuple(shown[(block * shots + at) % len(shown)] for at in range(shots)) for block in range(count)
-    )
+    blocks, demonstrations = [], []
+    for block in range(count):
+        start, end = len(questions) * block // count, len(questions) * (block + 1) // count
+        blocks.append(tuple(questions[start:end]))
+        places = range(block * shots, (block + 1) * shots)
+        demonstrations.append(tuple(shown[place % len(shown)] for place in places))
+    return tuple(blocks), tuple(demonstrations)

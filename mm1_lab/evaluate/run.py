@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import Group, cut_answer, generate
 from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
-from mm1_lab.evaluate.prompts import PromptWriter, Segment
+from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.shared_prefix import LOGITS
 from mm1_lab.model import MM1, build_mm1, cast_matrices, load_weights
@@ -60,46 +60,6 @@ class Evaluation:
         return {name: flags.count(False) / len(flags) for name, flags in sorted(parsed.items())}
 
 
-def evaluate(
-    stage: EvaluationStage, model_folder: Path, data: Data, report: Report, cache: Path | None = None
-) -> Evaluation:
-    """Scores the model in `model_folder` at all numbers of shots; calls `report` after each benchmark × shots.
-
-    In a team each process has the whole model and answers its share of the blocks; all of them return the result.
-    `cache` holds the questions selected from large files. Raises RequestError if there is nothing to evaluate on, or if
-    a benchmark's files have changed.
-    """
-    settings = stage.settings
-    benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
-    model = build_mm1(stage.model, data.tokenizer)
-    load_weights(model, model_folder)
-    if half := stage.precision == "bf16-mixed":
-        cast_matrices(model.encoder, model.decoder)
-    model.to(team.device()).eval()
-    result = Evaluation()
-    done, steps = 0, sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
-    with torch.autocast(model.decoder.device.type, torch.bfloat16, enabled=half):
-        for benchmark in benchmarks:
-            if benchmark.note:
-                result.notes[benchmark.name] = benchmark.note
-            if by_kind := majority_by_kind(benchmark):
-                result.majority[benchmark.name] = majority_score(benchmark, by_kind)
-                result.majority_by_kind[benchmark.name] = by_kind
-            answering = Answering(stage, model, data)
-            for shots in benchmark.shots_at(settings):
-                answers = answering.answer(benchmark, shots)
-                _record(result, benchmark, shots, answers, stage.model.image_size)
-                for one in further(benchmark):
-                    _record(result, one, shots, [Answer(answer.text) for answer in answers], stage.model.image_size)
-                if chosen := by_likelihood(benchmark):
-                    _record(result, chosen, shots, answering.choose(chosen, shots), stage.model.image_size)
-                done += 1
-                report(Progress(step=done, steps=steps))
-        result.held_out_loss.update(held_out_losses(model, stage.model, data))
-    report(Progress(step=steps, steps=steps))
-    return result
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A model's answer to a question."""
@@ -110,23 +70,54 @@ class Answer:
     """That of the question's `shown` answer: the geometric mean over its tokens."""
 
 
+def evaluate(
+    stage: EvaluationStage, model_folder: Path, data: Data, report: Report, cache: Path | None = None
+) -> Evaluation:
+    """Scores the model in `model_folder` at all numbers of shots; calls `report` after each benchmark × shots.
+
+    In a team each process has the whole model and answers its share of the blocks; all of them return the result.
+    `cache` holds the questions selected from large files. Raises RequestError if there is nothing to evaluate on, or if
+    a benchmark's files have changed.
+    """
+    settings, side = stage.settings, stage.model.image_size
+    benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
+    model = build_mm1(stage.model, data.tokenizer)
+    load_weights(model, model_folder)
+    half = stage.precision == "bf16-mixed"
+    if half:
+        cast_matrices(model.encoder, model.decoder)
+    model.to(team.device()).eval()
+    result = Evaluation()
+    steps = sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
+    done = 0
+    with torch.autocast(model.decoder.device.type, torch.bfloat16, enabled=half):
+        for benchmark in benchmarks:
+            _describe(result, benchmark)
+            # of its own for each benchmark, so that pictures are kept for its next number of shots and no longer
+            answering = Answering(stage, model, data)
+            for shots in benchmark.shots_at(settings):
+                answers = answering.answer(benchmark, shots)
+                _record(result, benchmark, shots, answers, side)
+                for other in further(benchmark):
+                    _record(result, other, shots, [Answer(answer.text) for answer in answers], side)
+                with_choices = by_likelihood(benchmark)
+                if with_choices:
+                    _record(result, with_choices, shots, answering.choose(with_choices, shots), side)
+                done += 1
+                report(Progress(step=done, steps=steps))
+        result.held_out_loss.update(held_out_losses(model, stage.model, data))
+    report(Progress(step=steps, steps=steps))
+    return result
+
+
 class Answering:
     """Answers benchmarks with a model; a picture that recurs at other numbers of shots is encoded once if all fit."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
-        self._settings = stage.settings
+        self._batch = stage.settings.batch_size
         self._tokenizer = data.tokenizer
         self._writer = PromptWriter.of(stage, data.tokenizer)
-        self._embedder = PromptEmbedder.of(stage.model, model, stage.settings.batch_size)
-
-    def choose(self, benchmark: Benchmark, shots: int) -> list[Answer]:
-        """The most likely choice of each question, block after block."""
-
-        def answer(block: int) -> list[Answer]:
-            batch = self._settings.batch_size
-            return list(map(Answer, likeliest_choices(self._embedder, self._writer, benchmark, shots, block, batch)))
-
-        return _of_all_blocks(benchmark, lambda own: list(map(answer, own)))
+        self._embedder = PromptEmbedder.of(stage.model, model, self._batch)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """The text of `answer`."""
@@ -134,97 +125,132 @@ class Answering:
 
     def answer(self, benchmark: Benchmark, shots: int) -> list[Answer]:
         """An answer to each question, block after block."""
-        return _of_all_blocks(benchmark, lambda own: self._answer_blocks(benchmark, shots, own))
-
-    def _answer_blocks(self, benchmark: Benchmark, shots: int, blocks: Sequence[int]) -> list[list[Answer]]:
+        blocks = _own_blocks(benchmark)
         groups = [self._group(benchmark, shots, block) for block in blocks]
-        limits = (benchmark.stop, benchmark.new_tokens, self._settings.batch_size)
-        texts, logs = generate(self._embedder, groups, self._tokenizer, *limits)
-        asked = zip((benchmark.blocks[block] for block in blocks), groups, texts, logs, strict=True)
-        return [_answers(benchmark, *one) for one in asked]
+        texts, logs = generate(
+            self._embedder, groups, self._tokenizer, benchmark.stop, benchmark.new_tokens, self._batch
+        )
+        answers = []
+        for place, block in enumerate(blocks):
+            answers.append(_answers(benchmark, block, groups[place], texts[place], logs[place]))
+        return _of_all_blocks(benchmark, answers)
+
+    def choose(self, benchmark: Benchmark, shots: int) -> list[Answer]:
+        """The most likely choice of each question, block after block."""
+        answers = []
+        for block in _own_blocks(benchmark):
+            chosen = likeliest_choices(self._embedder, self._writer, benchmark, shots, block, self._batch)
+            answers.append([Answer(choice) for choice in chosen])
+        return _of_all_blocks(benchmark, answers)
 
     def _group(self, benchmark: Benchmark, shots: int, block: int) -> Group:
         """The prompts of a block: each question in every order of its choices, its `shown` answer with the first."""
-        prompts: list[Segment] = []
-        shown: list[tuple[tuple[int, ...], ...]] = []
+        prompts, given = [], []
         for question in benchmark.blocks[block]:
-            answer = (self._writer.answer(question, question.shown, benchmark.stop[0]),) if question.shown else ()
-            prompts += map(self._writer.question, (question, *question.rotated))
-            shown += [answer, *[()] * len(question.rotated)]
-        return Group(self._writer.prefix(benchmark, block, shots), tuple(prompts), tuple(shown))
+            shown: tuple[tuple[int, ...], ...] = ()
+            if question.shown:
+                shown = (self._writer.answer(question, question.shown, benchmark.stop[0]),)
+            prompts.append(self._writer.question(question))
+            given.append(shown)
+            for rotated in question.rotated:
+                prompts.append(self._writer.question(rotated))
+                given.append(())
+        return Group(self._writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
 
 
-def _answers(
-    benchmark: Benchmark, questions: Sequence[Question], group: Group, texts: list[str], logs: list[list[float]]
-) -> list[Answer]:
+def _answers(benchmark: Benchmark, block: int, group: Group, texts: list[str], logs: list[list[float]]) -> list[Answer]:
     """The answers to the questions of a block, from what `generate` returned for its prompts."""
-    answers, at = [], 0
-    for question in questions:
-        end = at + 1 + len(question.rotated)
-        text = "\n".join(cut_answer(one, benchmark.stop) for one in texts[at:end])
-        probability = math.exp(logs[at][0] / len(group.answers[at][0])) if question.shown else None
-        answers.append(Answer(text, probability))
-        at = end
+    answers = []
+    at = 0
+    for question in benchmark.blocks[block]:
+        orders = 1 + len(question.rotated)
+        lines = [cut_answer(text, benchmark.stop) for text in texts[at : at + orders]]
+        probability = None
+        if question.shown:
+            probability = math.exp(logs[at][0] / len(group.answers[at][0]))
+        answers.append(Answer("\n".join(lines), probability))
+        at += orders
     return answers
 
 
-def _of_all_blocks(benchmark: Benchmark, answer: Callable[[Sequence[int]], list[list[Answer]]]) -> list[Answer]:
-    """The answers of all blocks in order; `answer` is called in each process of a team with the numbers of its own."""
-    own = range(team.rank(), len(benchmark.blocks), team.size())
-    dealt = team.collect(answer(own))
-    return [one for block in range(len(benchmark.blocks)) for one in dealt[block % team.size()][block // team.size()]]
+def _own_blocks(benchmark: Benchmark) -> range:
+    """The blocks that this process of a team answers."""
+    return range(team.rank(), len(benchmark.blocks), team.size())
+
+
+def _of_all_blocks(benchmark: Benchmark, own: list[list[Answer]]) -> list[Answer]:
+    """The answers of all blocks in order, given those of this process's blocks."""
+    by_process = team.collect(own)
+    answers = []
+    for block in range(len(benchmark.blocks)):
+        answers += by_process[block % team.size()][block // team.size()]
+    return answers
+
+
+def _describe(result: Evaluation, benchmark: Benchmark) -> None:
+    """Adds what is known of the benchmark without a model."""
+    if benchmark.note:
+        result.notes[benchmark.name] = benchmark.note
+    by_kind = majority_by_kind(benchmark)
+    if by_kind:
+        result.majority[benchmark.name] = majority_score(benchmark, by_kind)
+        result.majority_by_kind[benchmark.name] = by_kind
 
 
 def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Answer], side: int) -> None:
     """Adds the scores and samples of a benchmark at a number of shots; without references, the submission file."""
+    texts = [answer.text for answer in answers]
     if benchmark.submission:
-        asked = zip(benchmark.questions, answers, strict=True)
-        entries = [benchmark.submission.entry(question.key, answer.text) for question, answer in asked]
+        entries = []
+        for question, text in zip(benchmark.questions, texts, strict=True):
+            entries.append(benchmark.submission.entry(question.key, text))
         result.submissions[f"{benchmark.name}-{shots}-shot.json"] = json.dumps(entries, ensure_ascii=False) + "\n"
         return
     words = answer_words(benchmark)
-    scored = zip(answers, score(benchmark, [answer.text for answer in answers]), strict=True)
+    scored = zip(answers, score(benchmark, texts), strict=True)
     for block, questions in enumerate(benchmark.blocks):
-        for number, (question, (answer, points)) in enumerate(zip(questions, scored, strict=False)):
-            result.scores.append(
-                ScoreRow(
-                    benchmark=benchmark.name,
-                    family=benchmark.family,
-                    metric=benchmark.metric,
-                    shots=shots,
-                    block=block,
-                    question=question.key,
-                    kind=question.kind,
-                    score=points,
-                    prediction=answer.text,
-                    parsed=is_parsed(answer.text, question, benchmark, words),
-                    content=benchmark.content(answer.text, question.references) if benchmark.content else None,
-                    reference_probability=answer.probability,
-                )
+        for number, question in enumerate(questions):
+            answer, points = next(scored)
+            content = None
+            if benchmark.content:
+                content = benchmark.content(answer.text, question.references)
+            row = ScoreRow(
+                benchmark=benchmark.name,
+                family=benchmark.family,
+                metric=benchmark.metric,
+                shots=shots,
+                block=block,
+                question=question.key,
+                kind=question.kind,
+                score=points,
+                prediction=answer.text,
+                parsed=is_parsed(answer.text, question, benchmark, words),
+                content=content,
+                reference_probability=answer.probability,
             )
+            result.scores.append(row)
             if number == 0 and block < SAMPLE_BLOCKS and shots in SAMPLE_SHOTS:
-                result.samples.append(_sample(benchmark, shots, question, answer.text, points, side))
+                result.samples.append(_sample(row, question, side))
 
 
-def _sample(
-    benchmark: Benchmark, shots: int, question: Question, prediction: str, points: float, side: int
-) -> SampleRow:
+def _sample(row: ScoreRow, question: Question, side: int) -> SampleRow:
     return SampleRow(
-        benchmark=benchmark.name,
-        shots=shots,
-        question=question.key,
-        kind=question.kind,
+        benchmark=row.benchmark,
+        shots=row.shots,
+        question=row.question,
+        kind=row.kind,
         prompt=question.prompt,
         references=question.references,
-        prediction=prediction,
-        score=points,
+        prediction=row.prediction,
+        score=row.score,
         picture=_image_file(question.pictures[0], side) if question.pictures else None,
     )
 
 
 def _image_file(picture: Picture, side: int) -> bytes:
     """PNG, or JPEG where that is less than half as large, as for photographs."""
-    image, png, jpeg = Image.fromarray(picture.pixels(side)), io.BytesIO(), io.BytesIO()
+    image = Image.fromarray(picture.pixels(side))
+    png, jpeg = io.BytesIO(), io.BytesIO()
     image.save(png, format="PNG")
     image.save(jpeg, format="JPEG", quality=90, subsampling=0)
     return jpeg.getvalue() if 2 * jpeg.tell() < png.tell() else png.getvalue()
@@ -238,31 +264,29 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
     tokens per picture read fewer. A source without any other document is missing. Raises RequestError if a remote file
     cannot be fetched.
     """
-    each = {
-        name: _loss(model, stage, data, name, documents)
-        for name in data.identity.sources
-        if (documents := data.held_out(name, DOCUMENTS))
-    }
-    return {name: loss for name, loss in each.items() if loss is not None}
+    losses = {}
+    for name in data.identity.sources:
+        loss = _held_out_loss(model, stage, data, name)
+        if loss is not None:
+            losses[name] = loss
+    return losses
 
 
-def _loss(model: MM1, stage: ModelStage, data: Data, name: str, documents: list[Document]) -> float | None:
+def _held_out_loss(model: MM1, stage: ModelStage, data: Data, name: str) -> float | None:
     packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
-    rows = [packer.pack(group) for group in _fill_rows(documents, packer)]
+    rows = [packer.pack(group) for group in _fill_rows(data.held_out(name, DOCUMENTS), packer)]
+    device, head = model.decoder.device, model.decoder.lm_head
     total = torch.zeros((), dtype=torch.float64)
     count = torch.zeros((), dtype=torch.float64)
-    head = model.decoder.lm_head
-    at_once = min(stage.training.batch_size, max(1, LOGITS // (stage.sequence_length * head.out_features)))
+    row_logits = stage.sequence_length * head.out_features
+    at_once = min(stage.training.batch_size, max(1, LOGITS // row_logits))
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
-        batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind, stage.views).to(
-            model.decoder.device
-        )
-        logits = head(model(batch).hidden[:, :-1])
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), batch.tokens[:, 1:].flatten(), reduction="none"
-        )
+        batch = make_batch(part, [name] * len(part), stage.image_size, stage.blind, stage.views).to(device)
+        logits = head(model(batch).hidden[:, :-1]).flatten(0, 1).float()
+        following = batch.tokens[:, 1:].flatten()
         weights = batch.weights[:, 1:].flatten()
+        losses = torch.nn.functional.cross_entropy(logits, following, reduction="none")
         total += (losses * weights).sum().double().cpu()
         count += weights.sum().double().cpu()
     return float(total / count) if count else None

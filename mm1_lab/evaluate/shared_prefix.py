@@ -14,6 +14,9 @@ logits do not depend on the composition of the batch. Given answers continue the
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from mm1_lab.evaluate.cache import AutocastCache
@@ -23,141 +26,173 @@ MASK = 2**26
 LOGITS = 2**28
 """Logits computed at once, at most, unless one row has more: 0.5 GB in half precision."""
 
+Answers = Sequence[Sequence[Sequence[Sequence[int]]]]
+"""Ids of given answers: for each group and each of its questions, any number of answers."""
+
 
 class SharedPrefixDecoding:
     """Decodes a batch of groups token by token, with one KV cache.
 
-    Shapes: G groups, Q questions in the largest group, P and L tokens in the longest prefix and question. Smaller
-    groups are padded with copies of their last question.
+    Shapes: G groups, Q questions in the largest group, P and L tokens in the longest prefix and question, K keys in the
+    cache. Smaller groups are padded with copies of their last question.
     """
 
     def __init__(
-        self, decoder: PreTrainedModel, prefixes: Sequence[torch.Tensor], questions: Sequence[Sequence[torch.Tensor]]
+        self, decoder: PreTrainedModel, prefixes: Sequence[Tensor], questions: Sequence[Sequence[Tensor]]
     ) -> None:
         """Reads `prefixes`, decoder inputs (length, width), one per group, and `questions`, several per group."""
         self._decoder = decoder
+        self._embed = decoder.get_input_embeddings()
+        self._vocabulary = decoder.get_output_embeddings().out_features
         self._cache = AutocastCache(config=decoder.config)
+        self._device = prefixes[0].device
         self.counts = [len(group) for group in questions]
         """Questions in each group."""
         largest = max(self.counts)
-        filled = [[*group, *[group[-1]] * (largest - len(group))] for group in questions]
-        self._same_question = torch.eye(largest, dtype=torch.bool, device=prefixes[0].device)
+        filled = []
+        for group in questions:
+            copies = largest - len(group)
+            filled.append([*group, *[group[-1]] * copies])
+        self._same_question = torch.eye(largest, dtype=torch.bool, device=self._device)
         """(Q, Q)"""
-        self._visible, self._positions, self.logits = self._read_questions(filled, self._read_prefixes(prefixes))
+        in_prefix = self._read_prefixes(prefixes)
+        self._visible, self._positions, self.logits = self._read_questions(filled, in_prefix)
         """Of the first token of each answer: bool (G, Q, keys), what it may attend to apart from itself; its position
         (G, Q); and its logits (G, Q, vocabulary)."""
         self._decoded = 0
         """Tokens of each answer that have been read."""
 
-    def _read_prefixes(self, prefixes: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _read_prefixes(self, prefixes: Sequence[Tensor]) -> Tensor:
         """Fills the KV cache with the right-padded prefixes. Returns bool (G, P): False for padding."""
-        inputs = torch.nn.utils.rnn.pad_sequence(list(prefixes), batch_first=True)
-        indices = torch.arange(inputs.shape[1], device=inputs.device)
-        in_prefix = indices < torch.tensor([[len(prefix)] for prefix in prefixes], device=inputs.device)
-        if len(indices):
-            self._read(inputs, indices.expand(len(inputs), -1), in_prefix[:, None, :])
+        inputs = pad_sequence(list(prefixes), batch_first=True)
+        lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self._device)
+        positions = torch.arange(inputs.shape[1], device=self._device)
+        in_prefix = positions < lengths[:, None]
+        if len(positions):
+            self._read(inputs, positions.expand(len(inputs), -1), in_prefix.unsqueeze(1))
         return in_prefix
 
     def _read_questions(
-        self, questions: Sequence[Sequence[torch.Tensor]], in_prefix: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, questions: Sequence[Sequence[Tensor]], in_prefix: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Reads as many questions (length, width) in each group. Returns `_visible`, `_positions` and `logits`."""
-        device = in_prefix.device
-        lengths = torch.tensor([[len(question) for question in group] for group in questions], device=device)
-        longest, count = int(lengths.max()), lengths.shape[1]
-        inputs = torch.stack([_pad_left(group, longest).flatten(0, 1) for group in questions])
-        offsets = torch.arange(longest, device=device) - (longest - lengths)[:, :, None]
-        start = in_prefix.sum(dim=1)[:, None]
-        positions = start[:, :, None] + offsets.clamp(min=0)
-        own_keys = (self._same_question[:, :, None] & (offsets >= 0)[:, None, :, :]).flatten(2, 3)
-        visible = torch.cat([in_prefix[:, None, :].expand(-1, count, -1), own_keys], dim=2)
-        return visible, start + lengths, self._read(inputs, positions.flatten(1, 2), visible)
+        counted = [[len(question) for question in group] for group in questions]
+        lengths = torch.tensor(counted, device=self._device)
+        longest = int(lengths.max())
+        padding = longest - lengths
+        padded = [_pad_left(group, longest) for group in questions]
+        inputs = torch.stack(padded).flatten(1, 2)
+        # (G, Q, L): the place of each input in its question, negative in the padding before it
+        places = torch.arange(longest, device=self._device) - padding.unsqueeze(-1)
+        start = in_prefix.sum(dim=1, keepdim=True)
+        positions = start.unsqueeze(-1) + places.clamp(min=0)
+        # (G, Q, Q, L): whether a key belongs to the question, and is no padding
+        is_token = places >= 0
+        own_keys = self._same_question.unsqueeze(-1) & is_token.unsqueeze(1)
+        prefix_keys = in_prefix.unsqueeze(1).expand(-1, lengths.shape[1], -1)
+        visible = torch.cat([prefix_keys, own_keys.flatten(2, 3)], dim=2)
+        logits = self._read(inputs, positions.flatten(1, 2), visible)
+        return visible, start + lengths, logits
 
-    def advance(self, tokens: torch.Tensor) -> torch.Tensor:
+    def advance(self, tokens: Tensor) -> Tensor:
         """Reads the next token (G, Q) of each answer. Returns the logits (G, Q, vocabulary) of the one after it."""
         positions = self._positions + self._decoded
         self._decoded += 1
-        own_keys = self._same_question.repeat(1, self._decoded).expand(len(tokens), -1, -1)
-        visible = torch.cat([self._visible, own_keys], dim=2)
-        return self._run(self._decoder.get_input_embeddings()(tokens), visible, positions, None)
+        own_keys = self._same_question.repeat(1, self._decoded)
+        visible = torch.cat([self._visible, own_keys.expand(len(tokens), -1, -1)], dim=2)
+        return self._run(self._embed(tokens), visible, positions)
 
-    def log_probabilities(self, answers: Sequence[Sequence[Sequence[Sequence[int]]]]) -> list[list[list[float]]]:
-        """Log-probabilities, in nats, of given answers (ids): for each group and question any number, none of no ids.
+    def log_probabilities(self, answers: Answers) -> list[list[list[float]]]:
+        """Log-probabilities, in nats, of given answers, none of no ids.
 
         Answers decoded before are not attended to.
         """
-        most = max(len(given) for own in answers for given in own)
-        length = max((len(ids) for own in answers for given in own for ids in given), default=0)
-        if not length:
-            return [[[0.0] * len(given) for given in own] for own in answers]
-        tokens = torch.zeros(*self._positions.shape, most, length, dtype=torch.long)
-        for group, own in enumerate(answers):
-            for question, given in enumerate(own):
-                for answer, ids in enumerate(given):
-                    tokens[group, question, answer, : len(ids)] = torch.tensor(ids)
-        tokens = tokens.to(self._positions.device)
-        logs = _log_probabilities(self.logits, tokens[..., 0])[..., None]
-        if length > 1:
+        tokens = self._padded(answers)
+        if not tokens.numel():
+            return [[[] for _ in group] for group in answers]
+        first = _log_probabilities(self.logits, tokens[..., 0])
+        logs = first.unsqueeze(-1)
+        if tokens.shape[-1] > 1:
             logs = torch.cat([logs, self._after_first(tokens)], dim=-1)
-        return [
-            [
-                [sum(row[: len(ids)]) for row, ids in zip(rows, given, strict=False)]
-                for rows, given in zip(group, own, strict=False)
-            ]
-            for group, own in zip(logs.tolist(), answers, strict=True)
-        ]
+        results = []
+        for rows, group in zip(logs.tolist(), answers, strict=True):
+            of_group = []
+            for row, given in zip(rows, group, strict=False):  # rows of copied questions are left over
+                sums = []
+                for own, ids in zip(row, given, strict=False):
+                    sums.append(sum(own[: len(ids)]))
+                of_group.append(sums)
+            results.append(of_group)
+        return results
 
-    def _after_first(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (G, Q, A, n - 1) of all but the first of `tokens` (G, Q, A, n), A answers per question."""
-        _, questions, each, length = tokens.shape
-        following, read = tokens[..., 1:].flatten(1, 3), tokens[..., :-1].flatten(1, 3)
-        visible, positions = (known.repeat_interleave(each, dim=1) for known in (self._visible, self._positions))
-        since = self._cache.get_seq_length() - visible.shape[2]
-        same_answer = torch.eye(questions * each, dtype=torch.bool, device=tokens.device)
-        own_keys = same_answer.repeat_interleave(length - 1, dim=1).expand(len(tokens), -1, -1)
-        visible = torch.cat([torch.nn.functional.pad(visible, (0, since)), own_keys], dim=2)
-        indices = (positions[:, :, None] + torch.arange(length - 1, device=tokens.device)).flatten(1, 2)
-        inputs = self._decoder.get_input_embeddings()(read)
-        found = [
-            _log_probabilities(logits, following[:, part, None])[..., 0]
-            for part, logits in self._passes(inputs, indices, visible, every=1)
-        ]
+    def _padded(self, answers: Answers) -> Tensor:
+        """The ids of the answers: (G, Q, A, n), A answers per question, n ids; zeros where there are none."""
+        most = length = 0
+        for group in answers:
+            for given in group:
+                most = max(most, len(given))
+                length = max([length, *map(len, given)])
+        tokens = torch.zeros(*self._positions.shape, most, length, dtype=torch.long)
+        for g, group in enumerate(answers):
+            for q, given in enumerate(group):
+                for a, ids in enumerate(given):
+                    tokens[g, q, a, : len(ids)] = torch.tensor(ids)
+        return tokens.to(self._device)
+
+    def _after_first(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities (G, Q, A, n - 1) of all but the first of `tokens` (G, Q, A, n)."""
+        groups, questions, each, length = tokens.shape
+        read, following = tokens[..., :-1].flatten(1, 3), tokens[..., 1:].flatten(1, 3)
+        start = self._positions.repeat_interleave(each, dim=1)
+        positions = start.unsqueeze(-1) + torch.arange(length - 1, device=self._device)
+        # each answer sees its question's keys, none of the words decoded since, and its own
+        visible = self._visible.repeat_interleave(each, dim=1)
+        decoded = self._cache.get_seq_length() - visible.shape[2]
+        visible = pad(visible, (0, decoded))
+        same_answer = torch.eye(questions * each, dtype=torch.bool, device=self._device)
+        own_keys = same_answer.repeat_interleave(length - 1, dim=1)
+        visible = torch.cat([visible, own_keys.expand(groups, -1, -1)], dim=2)
+        found = []
+        for part, logits in self._passes(self._embed(read), positions.flatten(1, 2), visible, every=1):
+            logs = _log_probabilities(logits, following[:, part].unsqueeze(-1))
+            found.append(logs.squeeze(-1))
         return torch.cat(found, dim=1).unflatten(1, (questions, each, length - 1))
 
-    def _read(self, inputs: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    def _read(self, inputs: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
         """Reads inputs as `_passes` does. Returns the logits (G, spans, vocabulary) of the last input of each span."""
         length = inputs.shape[1] // visible.shape[1]
-        return torch.cat([logits for _, logits in self._passes(inputs, positions, visible, length)], dim=1)
+        passes = self._passes(inputs, positions, visible, every=length)
+        return torch.cat([logits for _, logits in passes], dim=1)
 
-    def _passes(
-        self, inputs: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, every: int
-    ) -> Iterator[tuple[slice, torch.Tensor]]:
+    def _passes(self, inputs: Tensor, positions: Tensor, visible: Tensor, every: int) -> Iterator[tuple[slice, Tensor]]:
         """Reads n inputs (G, n, width) in as many passes as it takes for no mask to exceed MASK, no logits LOGITS.
 
-        `visible` is bool (G, spans, keys), these n included: each of n / spans consecutive inputs may attend to such
-        keys up to itself, and always to itself, as padding has nothing else. Yields which of the n each pass reads, and
-        the logits (G, k, vocabulary) of those k of them that are, among the n, an `every`-th.
+        `visible` is bool (G, spans, K), these n included: each of n / spans consecutive inputs may attend to such keys
+        up to itself, and always to itself, as padding has nothing else. Yields which of the n each pass reads, and the
+        logits (G, k, vocabulary) of those k of them that are, among the n, an `every`-th.
         """
-        count, (groups, spans, keys) = inputs.shape[1], visible.shape
-        before, length = keys - count, count // spans
-        vocabulary = self._decoder.get_output_embeddings().out_features
-        most = max(1, min(MASK // (groups * keys), LOGITS * every // (groups * vocabulary)))
-        for start in range(0, count, most):
-            end = min(start + most, count)
-            own = torch.arange(start, end, device=inputs.device)
-            key = torch.arange(before + end, device=inputs.device)
-            last = before + own[:, None]
-            allowed = visible[:, :, : before + end].index_select(1, own // length)
-            allowed &= key <= last
-            allowed |= key == last
-            kept = [at - start for at in range(start, end) if (at + 1) % every == 0]
-            keep = torch.tensor(kept, dtype=torch.long, device=inputs.device)
-            yield slice(start, end), self._run(inputs[:, start:end], allowed, positions[:, start:end], keep)
+        count = inputs.shape[1]
+        groups, spans, keys = visible.shape
+        before = keys - count
+        by_mask = MASK // (groups * keys)
+        by_logits = LOGITS * every // (groups * self._vocabulary)
+        at_once = max(1, min(by_mask, by_logits))
+        for start in range(0, count, at_once):
+            end = min(start + at_once, count)
+            own = torch.arange(start, end, device=self._device)
+            keys_read = torch.arange(before + end, device=self._device)
+            itself = before + own.unsqueeze(1)
+            span = own // (count // spans)
+            allowed = visible[..., : before + end].index_select(1, span)
+            allowed &= keys_read <= itself
+            allowed |= keys_read == itself
+            first = (every - 1 - start) % every
+            keep = torch.arange(end - start, device=self._device)[first::every]
+            part = slice(start, end)
+            yield part, self._run(inputs[:, part], allowed, positions[:, part], keep)
 
-    def _run(
-        self, inputs: torch.Tensor, allowed: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Runs the decoder; `allowed` is bool (G, queries, keys). Returns logits at the indices `keep`, or at all."""
+    def _run(self, inputs: Tensor, allowed: Tensor, positions: Tensor, keep: Tensor | int = 0) -> Tensor:
+        """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
         mask = torch.where(allowed, inputs.new_zeros(()), torch.finfo(inputs.dtype).min)
         output = self._decoder(
             inputs_embeds=inputs,
@@ -165,16 +200,17 @@ class SharedPrefixDecoding:
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=0 if keep is None else keep,
+            logits_to_keep=keep,
         )
         return output.logits
 
 
-def _pad_left(inputs: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+def _pad_left(inputs: Sequence[Tensor], length: int) -> Tensor:
     """(length of each, width) → (n, `length`, width)"""
-    return torch.stack([torch.nn.functional.pad(one, (0, 0, length - len(one), 0)) for one in inputs])
+    padded = [pad(one, (0, 0, length - len(one), 0)) for one in inputs]
+    return torch.stack(padded)
 
 
-def _log_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def _log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
     """(…, vocabulary) and the ids of k tokens for each (…, k) → (…, k), in nats."""
     return logits.float().log_softmax(dim=-1).gather(-1, tokens)

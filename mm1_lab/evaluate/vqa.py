@@ -16,12 +16,8 @@ from functools import lru_cache
 AGREEING = 3
 """Number of other annotators that make an answer fully right."""
 ARTICLES = frozenset({"a", "an", "the"})
-NUMBERS = {
-    word: str(value)
-    for value, word in enumerate(
-        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    )
-} | {"none": "0"}
+_NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS)} | {"none": "0"}
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 _SHORTENED = """
@@ -36,9 +32,17 @@ _SHORTENED = """
 _DECIMAL_COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 
-CONTRACTIONS = {
-    word[:at] + word[at + 1 :]: word for word in _SHORTENED.split() for at, letter in enumerate(word) if letter == "'"
-} | {"somebody'd": "somebodyd"}
+
+def _contractions() -> dict[str, str]:
+    found = {}
+    for word in _SHORTENED.split():
+        for at, letter in enumerate(word):
+            if letter == "'":
+                found[word[:at] + word[at + 1 :]] = word
+    return found | {"somebody'd": "somebodyd"}
+
+
+CONTRACTIONS = _contractions()
 """The official table of spellings that lack one apostrophe (`dont` → `don't`), including its error `somebodyd`.
 Spellings that are also other words (`well`, `shed`, `were`) are not in it."""
 
@@ -51,9 +55,12 @@ def normalise(answer: str, official: bool = False) -> str:
     become digits; articles are removed, unless nothing else remains (`official`: always); contractions get their
     apostrophes.
     """
-    words = _without_punctuation(re.sub(r"\s", " ", answer).strip()).lower().split()
+    spaced = re.sub(r"\s", " ", answer).strip()
+    words = _without_punctuation(spaced).lower().split()
     numbered = [NUMBERS.get(word, word) for word in words]
-    kept = [word for word in numbered if word not in ARTICLES] or ([] if official else numbered)
+    kept = [word for word in numbered if word not in ARTICLES]
+    if not kept and not official:
+        kept = numbered
     return " ".join(CONTRACTIONS.get(word, word) for word in kept)
 
 
@@ -78,28 +85,32 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False
     """
     if len(answers) <= AGREEING:
         raise ValueError(f"VQA accuracy needs ten people's answers (at least {AGREEING + 1}), not {len(answers)}")
-    stripped = [re.sub(r"[\n\t]", " ", text).strip() for text in (prediction, *answers)]
-    if official and len(set(stripped[1:])) == 1:
-        return 100.0 * (stripped[0] == stripped[1])
-    return _leave_one_out(*(normalise(text, official) for text in (prediction, *answers)))
+    if official:
+        said, *given = (re.sub(r"[\n\t]", " ", text).strip() for text in (prediction, *answers))
+        if len(set(given)) == 1:
+            return 100.0 if said == given[0] else 0.0
+    return _leave_one_out(normalise(prediction, official), [normalise(answer, official) for answer in answers])
 
 
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """VQA accuracy as TextVQA's evaluator computes it: normalises always, and does not keep commas as spaces."""
-    return _leave_one_out(*(_textvqa_normalise(text) for text in (prediction, *answers)))
+    return _leave_one_out(_textvqa_normalise(prediction), [_textvqa_normalise(answer) for answer in answers])
 
 
 @lru_cache(maxsize=1 << 16)
 def _textvqa_normalise(answer: str) -> str:
-    return normalise(answer.lower().replace(",", "").replace("?", "").replace("'s", " 's"), official=True)
+    text = answer.lower().replace(",", "").replace("?", "")
+    return normalise(text.replace("'s", " 's"), official=True)
 
 
-def _leave_one_out(prediction: str, *answers: str) -> float:
-    """Points of a normalised prediction."""
-    matches = [answer == prediction for answer in answers]
-    total = sum(matches)
-    shares = [min((total - match) / AGREEING, 1.0) for match in matches]
-    return 100.0 * sum(shares) / len(shares)
+def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    """Points of a normalised prediction, with normalised answers."""
+    matches = answers.count(prediction)
+    shares = 0.0
+    for answer in answers:
+        others = matches - (answer == prediction)
+        shares += min(others / AGREEING, 1.0)
+    return 100.0 * shares / len(answers)
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:

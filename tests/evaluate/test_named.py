@@ -25,11 +25,12 @@ from mm1_lab.config import (
 )
 from mm1_lab.data.types import BrokenPicture
 from mm1_lab.evaluate import choosing
+from mm1_lab.evaluate.benchmark_files import open_benchmark
 from mm1_lab.evaluate.benchmarks import own_names
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
-from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths, open_benchmark
+from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import LONGEST_ANSWER, LONGEST_SOLUTION, Benchmark
 from tests.data.test_bad_shards import LIES
