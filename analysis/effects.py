@@ -1,9 +1,9 @@
-"""Measures how much each axis changes the scores: by one-factor comparisons, in full grids, and in any other grid.
+"""Measures how much each axis changes the scores: by one-factor comparisons, and in full grids.
 
 An axis is a field of the recipe. Arms that differ only in this axis form a group, and the effect of the axis is how far
 its levels spread within groups. On a full grid, an analysis of variance splits the spread exactly into the parts that
-each axis and each interaction explains. If an axis changes only together with others, there is no such group, and a
-random forest (Optuna's fANOVA) estimates its share.
+each axis and each interaction explains. An axis that changes only together with others has no such group and no effect
+of its own.
 
 The unit is the seed: an effect is computed within each seed that its arms share and compared with its own variation
 between seeds, as in a repeated-measures analysis of variance. For two levels this is the paired t test; for more it
@@ -186,28 +186,3 @@ def _noncentralities(f: float, rank: int, degrees: float) -> tuple[float, float]
     root, reach = np.sqrt(rank * f), quantile(0.975, degrees)
     ends = max(root - reach, 0.0) ** 2 - (rank - 1), (root + reach) ** 2 - (rank - 1)
     return max(ends[0], 0.0), max(ends[1], 0.0)
-
-
-def forest_importances(trials: Trials, levels: Levels) -> dict[str, float]:
-    """Each axis' share of the variance by Optuna's fANOVA, on any grid. Empty for fewer than four trials or if all
-    scores are equal.
-
-    The evaluator is given explicitly because Optuna's default, PED-ANOVA, considers only the best trials.
-    """
-    import optuna
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-    known = {trial: value for trial, value in trials.items() if trial[0] in levels}
-    if len(known) < 4 or len(set(known.values())) < 2:
-        return {}
-    axes = {axis: sorted({found[axis] for found in levels.values()}) for axis in next(iter(levels.values()))}
-    distributions = {axis: optuna.distributions.CategoricalDistribution(choices) for axis, choices in axes.items()}
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    for (arm, _), value in known.items():
-        trial = optuna.trial.create_trial(params=levels[arm], distributions=distributions, value=value)  # type: ignore[arg-type]
-        study.add_trial(trial)
-    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    optuna.logging.set_verbosity(verbosity)
-    return {axis: float(found[axis]) for axis in axes}

@@ -19,13 +19,14 @@ from analysis.pages import scores
 from analysis.pages.axes import axis_rows, level_rows
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.figures import draw_scores, head
-from analysis.pages.frames import benchmarks, experts, scores_by_benchmark, sources
+from analysis.pages.frames import benchmarks, scores_by_benchmark, sources
+from analysis.pages.groups import Drawn, Group, group_sweeps
 from analysis.pages.output import Output
-from analysis.pages.overview import Drawn, Group, group_sweeps, write_overview
-from analysis.pages.predictions import draw_sheet, shared_samples, shown_arms
+from analysis.pages.overview import write_overview
+from analysis.pages.predictions import draw_predictions, shared_samples, shown_arms
 from analysis.pages.published import write_published
 from analysis.pages.report import write_report
-from analysis.pages.verdicts import SHORT, claims_notes, verdicts_table
+from analysis.pages.verdicts import claims_notes, short_verdicts, verdicts_table
 from analysis.proxies import pair_arms
 from analysis.runs import runs_of, stage_seconds
 from analysis.study import Study
@@ -91,7 +92,7 @@ def draw_sweep(folder: Path) -> list[Path]:
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `benchmarks.csv`: means over seeds;
-    - `sources.csv`: held-out loss, tokens and epochs per source; `experts.csv`, for mixtures of experts: their use;
+    - `sources.csv`: held-out loss, tokens and epochs per source;
     - `predictions.png`: sampled predictions;
     - `table_1.*`, `table_3.*`, `table_4.*`: the paper's table with our numbers;
     - for a search, `points.csv`, `optima.csv`, `law.json`.
@@ -104,14 +105,15 @@ def draw_sweep(folder: Path) -> list[Path]:
 def sweep_in_short(folder: Path) -> str:
     """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     study, _, failed = read_judged(folder)
+    tables = [scores.short_table(study)]
     claims = with_lessons(study, judge_claims(study, failed), known_lessons(folder.absolute().parents[1]))
-    texts = [to_plain(scores.short_table(study, scores.means(study)))]
-    if len(claims) and len(known := claims[claims["estimate"].notna()]):
-        title = "Claims: differences in points with their 95 % intervals"
-        texts.append(to_plain(verdicts_table(known, title).only(*SHORT)))
+    known = claims[claims["estimate"].notna()] if len(claims) else claims
+    if len(known):
+        notes = []
         if (known["of_lesson"] != "").any():
-            texts.append("Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`.")
-    return "\n\n".join(text.rstrip() for text in texts)
+            notes = ["Lessons, judged with correction for their number: `lessons.md`, by `mm1-lab figures`."]
+        tables.append(short_verdicts(known, "Claims: differences in points with their 95 % intervals", notes))
+    return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
@@ -119,27 +121,26 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     study, rules, failed = read_judged(folder)
     floor, kept = without_floor(study)
     lessons = known_lessons(folder.absolute().parents[1])
-    samples = shared_samples(study, shown_arms(study))
     output = Output(target, latex)
     tables: dict[str, list[Table]] = {}
-    claims_table = None
+    claims_table = short_claims = None
+    axes = levels = pd.DataFrame()
     with styled():
-        if sheet := draw_sheet(study):
-            output.figure("predictions", sheet)
-        elif (target / "predictions.png").exists():  # drawn before the trials were packed, which leaves out samples
-            output.files.append(target / "predictions.png")
+        _draw_predictions(study, output)
         output.csv("scores", scores_by_benchmark(study))
         if study.sweep.search:
             output.files.extend(draw_search(folder, out=target))
         else:
+            axes, levels = axis_rows(study), level_rows(study)
             if rules:
                 output.csv("validity", pd.DataFrame(rules))
                 table = validity_table(study, rules)
-                tables[table.title] = [table]
                 output.tables("validity", table)
+                tables[table.title] = [table]
             claims = with_lessons(study, judge_claims(study, failed, kept), lessons)
             if len(claims):
                 claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims, floor))
+                short_claims = short_verdicts(claims)
                 output.csv("contrasts", claims)
                 output.tables("contrasts", claims_table)
                 if is_drawn(claims, study.manifest.scale):
@@ -152,33 +153,38 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         manifest=study.manifest,
         files=tuple(output.files),
         parts=lesson_parts(study, lessons, failed, kept),
-        axes=pd.DataFrame() if study.sweep.search else axis_rows(study),
-        levels=pd.DataFrame() if study.sweep.search else level_rows(study),
+        axes=axes,
+        levels=levels,
         missing=tuple(study.missing()),
         caution=study.caution,
         runs=runs_of(study),
         seconds=stage_seconds(study),
         paired=pair_arms(study),
         claims=claims_table,
+        short_claims=short_claims,
         tables=tables,
-        samples=tuple(samples),
+        samples=tuple(shared_samples(study, shown_arms(study))),
         looks=reached_text(study),
     )
 
 
+def _draw_predictions(study: Study, output: Output) -> None:
+    sheet = draw_predictions(study)
+    drawn_before = output.folder / "predictions.png"
+    if sheet:
+        output.figure("predictions", sheet)
+    elif drawn_before.exists():  # packing the trials, which came after, left out the samples
+        output.files.append(drawn_before)
+
+
 def _write_scores(study: Study, output: Output) -> list[Table]:
     """Writes the scores, `table.md` last; returns its tables."""
-    frame = scores.means(study)
-    tables = [scores.means_table(study, frame)]
+    tables = [scores.means_table(study)]
     if study.content_measures:
-        tables.append(scores.content_table(study, frame))
+        tables.append(scores.content_table(study))
     tables.append(scores.losses_table(study))
     output.csv("benchmarks", benchmarks(study))
     output.csv("sources", sources(study))
-    used = experts(study)
-    if len(used):
-        output.csv("experts", used)
-        tables.append(scores.experts_table(used))
-    output.csv("table", frame)
+    output.csv("table", scores.means(study))
     output.tables("table", *tables)
     return tables

@@ -1,8 +1,9 @@
-"""The type of all tables: a pandas frame with a title and notes, as Markdown, HTML, plain text or LaTeX (booktabs)."""
+"""The type of all tables: a pandas frame with a title and notes, as Markdown, HTML, plain text or LaTeX."""
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from numbers import Integral, Real
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mm1_lab.files import write_text
 from mm1_lab.formatting import text_table
@@ -20,13 +21,23 @@ MISSING = "–"
 Row = Mapping[Hashable, Any]
 """A row of a frame, by column."""
 
-LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"}
-LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
-LATEX |= {"±": r"$\pm$", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "η": r"$\eta$"}
-LATEX |= {"<": "$<$", ">": "$>$", "‡": r"\ddag{}", "·": r"$\cdot$", "–": "--", "…": r"\dots{}"}
-
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Line breaks and other control characters, which would end a caption, a heading or a row."""
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "[": "{[}",  # after the end of a line, [ would begin an option of it
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -52,37 +63,50 @@ class Table:
     def head(self) -> list[str]:
         return [str(name) for name in self.frame.columns if name != self.group]
 
-    @property
+    @cached_property
+    def columns(self) -> list[list[str]]:
+        """The cells of each column of `head`, as text."""
+        columns = []
+        for name in self.head:
+            form = self.formats.get(name, ".1f")
+            columns.append([as_text(cell, form) for cell in self.frame[name]])
+        return columns
+
+    @cached_property
     def is_text(self) -> list[bool]:
         """Whether each column is left-aligned."""
-        columns = zip(*(row for _, rows in self.grouped() for row in rows), strict=True)
-        letters = [any(re.search(r"[^\W\d_]", cell) for cell in column) for column in columns]
-        return [place == 0 or text for place, text in enumerate(letters or [True] * len(self.head))]
-
-    def lines(self, head: Callable[[str], str], cell: Callable[[str], str] = str) -> list[list[str]]:
-        """All rows as text, with a heading line above each group."""
-        lines = []
-        for name, rows in self.grouped():
-            lines += [[head(name), *[""] * (len(self.head) - 1)]] if name else []
-            lines += [[cell(text) for text in row] for row in rows]
-        return lines
+        found = []
+        for place, cells in enumerate(self.columns):
+            has_letters = any(re.search(r"[^\W\d_]", cell) for cell in cells)
+            found.append(place == 0 or not cells or has_letters)
+        return found
 
     def grouped(self) -> Iterator[tuple[str, list[list[str]]]]:
         """The heading (empty without groups) and rows of every group, as text."""
-        columns = [[as_text(cell, self.formats.get(name, ".1f")) for cell in self.frame[name]] for name in self.head]
-        rows = [list(row) for row in zip(*columns, strict=True)]
-        heads = self.frame[self.group] if self.group else [""] * len(rows)
-        for name, members in groupby(zip(heads, rows, strict=True), key=lambda pair: pair[0]):
-            yield str(name), [row for _, row in members]
+        rows = [list(row) for row in zip(*self.columns, strict=True)]
+        headings = self.frame[self.group] if self.group else [""] * len(rows)
+        for heading, members in groupby(zip(headings, rows, strict=True), key=lambda pair: pair[0]):
+            yield str(heading), [row for _, row in members]
+
+    def lines(self, heading: str = "%s") -> list[list[str]]:
+        """All rows as text, with a line above each group that has its heading in the form `heading`."""
+        lines = []
+        for name, rows in self.grouped():
+            if name:
+                lines.append([heading % name] + [""] * (len(self.head) - 1))
+            lines += rows
+        return lines
 
 
 def as_text(cell: object, form: str = ".1f") -> str:
     """A cell as text, with a true minus sign, and a dash for a missing value."""
     if pd.isna(cell):  # type: ignore[call-overload]
         return MISSING
+    if isinstance(cell, Integral):
+        return str(cell).replace("-", "−")
     if isinstance(cell, Real):
         # the last bits of a mean such as 46.95 differ between processors: one would round it up, another down
-        return (format(cell, "d") if isinstance(cell, Integral) else format(round(cell, 9), form)).replace("-", "−")
+        return format(round(cell, 9), form).replace("-", "−")
     return str(cell)
 
 
@@ -90,12 +114,15 @@ def to_markdown(*tables: Table) -> str:
     """A document with all tables under the first one's title."""
     parts = []
     for place, table in enumerate(tables):
-        parts += [f"{'##' if place else '#'} {plain_markdown(table.title)}"] if table.title else []
-        lines = [table.head, ["---" if text else "---:" for text in table.is_text]]
-        lines += table.lines(lambda name: f"**{name}**")
-        cells = [[plain_markdown(cell).replace("|", "\\|") for cell in line] for line in lines]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
-        parts += map(plain_markdown, table.notes)
+        if table.title:
+            parts.append(f"{'##' if place else '#'} {plain_markdown(table.title)}")
+        ruler = ["---" if text else "---:" for text in table.is_text]
+        lines = []
+        for line in [table.head, ruler, *table.lines("**%s**")]:
+            cells = [plain_markdown(cell).replace("|", "\\|") for cell in line]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+        parts += [plain_markdown(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,16 +132,14 @@ def plain_markdown(text: str) -> str:
 
 
 def to_latex(*tables: Table) -> str:
-    r"""A table environment per table; the preamble needs \usepackage{booktabs}."""
+    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤; needs \usepackage{booktabs}."""
     parts = []
     for table in tables:
-        lines = table.lines(lambda name: rf"\textbf{{{_latex(name)}}}", _latex)
-        columns = ["l" if text else "r" for text in table.is_text]
-        heads = pd.Index([_latex(name) for name in table.head])
-        styler = pd.DataFrame(lines, columns=heads).style.hide(axis="index")
-        latex = styler.to_latex(
+        rows = [[_latex(cell) for cell in line] for line in table.lines()]
+        frame = pd.DataFrame(rows, columns=pd.Index([_latex(name) for name in table.head]))
+        latex = frame.style.hide(axis="index").to_latex(
             hrules=True,
-            column_format="".join(columns),
+            column_format="".join("l" if text else "r" for text in table.is_text),
             position_float="centering",
             caption=_latex(table.title or tables[0].title),
         )
@@ -124,10 +149,11 @@ def to_latex(*tables: Table) -> str:
 
 
 def _latex(text: str) -> str:
-    text = BREAKS.sub(" ", re.sub(r"[*`]", "", text))
-    escaped = "".join(LATEX.get(letter, letter) for letter in text)
-    # after the end of a line LaTeX would take [ for an option of it
-    return f"{{}}{escaped}" if escaped.startswith("[") else escaped
+    return without_marks(BREAKS.sub(" ", text)).translate(LATEX)
+
+
+def without_marks(text: str) -> str:
+    return re.sub(r"[*`]", "", text)
 
 
 def environment() -> jinja2.Environment:
@@ -137,20 +163,16 @@ def environment() -> jinja2.Environment:
     return found
 
 
-def _html(text: str) -> Any:
-    forms = {"**": "<strong>%s</strong>", "*": "<em>%s</em>", "`": "<code>%s</code>", "": "%s"}
-    return Markup("").join(Markup(forms[mark]) % piece for piece, mark in _marked(text))
-
-
-def _marked(text: str) -> list[tuple[str, str]]:
-    """Pieces of text with the mark around each: `**`, `*`, a backtick or none."""
-    found = re.findall(r"\*\*(.+?)\*\*|\*(.+?)\*|`(.+?)`|([^*`]+|[*`])", text)
-    return [(b or e or c or plain, "**" if b else "*" if e else "`" if c else "") for b, e, c, plain in found]
+def _html(text: str) -> Markup:
+    html = str(escape(text))
+    for pattern, tag in ((r"\*\*(.+?)\*\*", "strong"), (r"\*(.+?)\*", "em"), (r"`(.+?)`", "code")):
+        html = re.sub(pattern, rf"<{tag}>\1</{tag}>", html)
+    return Markup(html)
 
 
 def to_plain(table: Table) -> str:
     """Aligned columns for a terminal, without markup."""
-    rows = table.lines(str, lambda cell: re.sub(r"[*`]", "", cell))
+    rows = [[without_marks(cell) for cell in line] for line in table.lines()]
     right = [place for place, text in enumerate(table.is_text) if not text]
     return "\n".join([table.title, "", *text_table(table.head, rows, right), "", *table.notes])
 

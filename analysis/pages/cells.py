@@ -8,12 +8,7 @@ import pandas as pd
 
 from analysis.paper import PaperNumber
 from analysis.seeds import MOST_SEEDS
-from analysis.table import MISSING, Row, as_text
-
-
-def floorless(row: Row) -> str:
-    """The difference without kinds of question on the floor; empty if they do not move it."""
-    return "" if row.get("without_floor") == row["estimate"] else estimate_in(row, "without_floor")
+from analysis.table import Row, as_text
 
 
 def plus_minus(value: float, half_width: float, digits: int = 1) -> str:
@@ -24,25 +19,32 @@ def plus_minus(value: float, half_width: float, digits: int = 1) -> str:
 
 def estimate(row: Row, digits: int = 1) -> str:
     """`+1.5 [−0.2, +3.2]` for a row of claims or lessons, with the interval if there is one."""
-    interval = f" {bounds(row['low'], row['high'], digits)}" if row["low"] == row["low"] else ""
-    return as_text(row["estimate"], f"+.{digits}f") + interval
-
-
-def bounds(low: float, high: float, digits: int = 1) -> str:
-    """`[−0.2, +3.2]`"""
-    return MISSING if low != low else f"[{as_text(low, f'+.{digits}f')}, {as_text(high, f'+.{digits}f')}]"
+    form = f"+.{digits}f"
+    text = as_text(row["estimate"], form)
+    if np.isnan(row["low"]):
+        return text
+    return f"{text} [{as_text(row['low'], form)}, {as_text(row['high'], form)}]"
 
 
 def estimate_in(row: Row, column: str) -> str:
     """`estimate` for the number in `column`, whose interval is in `column_low` and `column_high`; empty if missing."""
-    found, low, high = (row.get(f"{column}{end}", np.nan) for end in ("", "_low", "_high"))
-    return "" if found != found else estimate({"estimate": found, "low": low, "high": high})
+    value = row.get(column, np.nan)
+    if np.isnan(value):
+        return ""
+    return estimate({"estimate": value, "low": row[f"{column}_low"], "high": row[f"{column}_high"]})
+
+
+def floorless(row: Row) -> str:
+    """The difference without kinds of question on the floor; empty if they do not move it."""
+    return "" if row.get("without_floor") == row["estimate"] else estimate_in(row, "without_floor")
 
 
 def seeds_cell(row: Row) -> str:
     """The seeds that an undecided claim needs; empty for a decided one."""
     needed = row["seeds_needed"]
-    return "" if needed != needed else f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
+    if np.isnan(needed):
+        return ""
+    return f"> {MOST_SEEDS}" if np.isinf(needed) else f"{needed:.0f}"
 
 
 def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
@@ -52,14 +54,15 @@ def published_cell(number: PaperNumber | None, sources: Sequence[str]) -> str:
 
 def paper_cell(row: Row, sources: Sequence[str]) -> str:
     """`> 14.3 [2]`: the paper's number for a row of claims or lessons."""
-    known = row["paper"] == row["paper"]
-    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"]) if known else None
+    if np.isnan(row["paper"]):
+        return ""
+    number = PaperNumber(row["paper"], row["paper_bound"], row["paper_source"])
     return published_cell(number, sources).replace("*", "").replace("-", "−")
 
 
 def cited_in(frame: pd.DataFrame) -> list[str]:
     """The sources of the paper's numbers in a frame of claims or lessons."""
-    return list(dict.fromkeys(source for source in frame["paper_source"].dropna() if source))
+    return [source for source in frame["paper_source"].dropna().unique() if source]
 
 
 def in_short(reason: str) -> str:

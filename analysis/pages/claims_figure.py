@@ -1,7 +1,6 @@
 """The figure of claims or lessons: a row each, with the difference, its interval, what is claimed, and the verdict."""
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,12 +36,13 @@ def _shown(claims: pd.DataFrame) -> pd.DataFrame:
 
 def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
     """Draws what has an estimate. A contrast with a content score has its difference by content below, as a square."""
-    rows = _shown(claims).to_dict("records")
+    shown = _shown(claims)
+    rows = shown.to_dict("records")
     labels = [textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …") for row in rows]
     figure = Figure(figsize=(WIDTH, 1.0 + ROW * len(rows)), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0, color=DARK, linewidth=0.6)
-    axis.set_xlim(*_range(rows))
+    axis.set_xlim(*_range(shown))
     for place, row in enumerate(rows):
         _draw(axis, place, row)
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
@@ -53,43 +53,43 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
     axis.grid(axis="x")
     axis.spines["left"].set_visible(False)
     notes = [NOTE]
-    if any(np.isfinite(row.get("content", np.nan)) for row in rows):
+    if "content" in shown and shown["content"].notna().any():
         notes.append("Squares: by the content of captions.")
-    if any(np.isfinite(row["paper"]) for row in rows):
+    if shown["paper"].notna().any():
         notes.append("Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more.")
-    if any(row["interval"] == "questions" for row in rows):
+    if (shown["interval"] == "questions").any():
         notes.append("Open: one seed, interval over questions, no verdict.")
     annotate_head(figure, head, *notes, caution)
     return figure
 
 
-def _range(rows: Sequence[Row]) -> tuple[float, float]:
-    """The ends of the axis: all estimates and intervals, but not an interval far beyond the others."""
-    estimates = [abs(row[name]) for row in rows for name in ("estimate", "paper") if np.isfinite(row[name])]
-    ends = [abs(row[name]) for row in rows for name in ("low", "high") if np.isfinite(row[name])]
-    margins = [row["margin"] for row in rows]
-    reach = max([*estimates, *margins, min(max(ends, default=0.0), 2 * max(estimates))]) or 1.0
-    sides = [row[name] for row in rows for name in ("estimate", "low", "high", "paper") if np.isfinite(row[name])]
-    return max(-reach, min(*sides, *(-margin for margin in margins), 0)) * 1.08 - 0.5, (
-        min(reach, max(*sides, *margins, 0)) * 1.08 + 0.5
-    )
+def _range(shown: pd.DataFrame) -> tuple[float, float]:
+    """The ends of the axis: all that is drawn, but of an interval no more than twice the largest difference."""
+    points = shown[["estimate", "paper", "margin"]].astype(float)
+    reach = max(points.abs().max().max(), 2 * points["estimate"].abs().max())
+    ends = shown[["low", "high"]].astype(float).clip(-reach, reach)
+    left = min(0.0, points["estimate"].min(), points["paper"].min(), ends.min().min(), -points["margin"].max())
+    right = max(0.0, points.max().max(), ends.max().max())
+    return 1.08 * left - 0.5, 1.08 * right + 0.5
 
 
 def _draw(axis: Axes, place: int, row: Row) -> None:
     """Draws one row: the claimed range, the difference by each score, the paper's number, and the verdict."""
     margin, (left, right) = row["margin"], axis.get_xlim()
-    regions = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
-    low, high = regions.get(row["expect"], (-margin, margin))
+    claimed = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
+    low, high = claimed.get(row["expect"], (-margin, margin))
     axis.add_patch(Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0))
     word, colour = _verdict(row)
-    look: dict[str, Any] = {"color": colour, "mfc": "white" if row["interval"] == "questions" else colour}
-    content = row.get("content", np.nan)
-    middle = place - 0.12 if np.isfinite(content) else place
-    axis.plot([row["low"], row["high"]], [middle, middle], color=colour, linewidth=1.4)
-    axis.plot(row["estimate"], middle, marker="o", markersize=4, linestyle="none", **look)
-    if np.isfinite(content):
-        axis.plot([row["content_low"], row["content_high"]], [place + 0.2] * 2, color=colour, linewidth=1, alpha=0.6)
-        axis.plot(content, place + 0.2, marker="s", markersize=3, alpha=0.6, linestyle="none", **look)
+    style: dict[str, Any] = {"color": colour, "linestyle": "none"}
+    style["mfc"] = "white" if row["interval"] == "questions" else colour
+    by_content = np.isfinite(row.get("content", np.nan))
+    height = place - 0.12 if by_content else place
+    axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=1.4)
+    axis.plot(row["estimate"], height, marker="o", markersize=4, **style)
+    if by_content:
+        below = place + 0.2
+        axis.plot([row["content_low"], row["content_high"]], [below, below], color=colour, linewidth=1, alpha=0.6)
+        axis.plot(row["content"], below, marker="s", markersize=3, alpha=0.6, **style)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"
         axis.plot(row["paper"], place, marker=marker, color=DARK, mfc="white", markersize=4, linestyle="none")

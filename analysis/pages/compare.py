@@ -30,29 +30,32 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
             known = nearest(arm, study.sweep.arms)
             raise RequestError(f"{study.variant.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, first, second, only))
-    rows, units, seeds = [], dict[str, None](), set[int]()
+    rows = []
+    units: dict[str, None] = {}
+    seeds: set[int] = set()
     for measure in (*study.measures, *study.content_measures, *study.own_benchmarks):
-        weights = {(first, measure): 1.0, (second, measure): -1.0}
-        difference = Difference(study, weights)
-        common, found = difference.study, difference.found or UNKNOWN
-        values = (common.seed_values(common.representative(arm), measure) for arm in (first, second))
-        units |= {UNITS[difference.unit]: None} if difference.unit else {}
+        difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
+        found = difference.found or UNKNOWN
+        row: dict[str, object] = {"measure": f"{measure}, {difference.over}" if difference.over else measure}
+        for arm in (first, second):
+            values = difference.study.seed_values(difference.study.representative(arm), measure)
+            row[arm] = np.mean(values) if values else None
+        row["difference"] = found.estimate
+        row["95 %"] = f"[{as_text(found.low)}, {as_text(found.high)}]"
+        rows.append(row)
+        if difference.unit:
+            units[UNITS[difference.unit]] = None
         seeds |= set(difference.seeds)
-        rows.append(
-            (
-                f"{measure}, {difference.over}" if difference.over else measure,
-                *(np.mean(own) if own else None for own in values),
-                found.estimate,
-                f"[{as_text(found.low)}, {as_text(found.high)}]",
-            )
-        )
-    over = f"the difference's interval is over {' or, with one seed, '.join(units)}, uncorrected"
-    notes = [f"Points, {seeds_text(sorted(seeds), study.manifest.in_world)}; {over}."] if seeds else []
-    notes += [study.caution] * bool(study.caution)
+    notes = []
     if study.representative(first) == study.representative(second):
-        notes = [f"{first} and {second} are the same trials."]
-    heading = f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}"
-    return Table(heading, pd.DataFrame(rows, columns=["measure", first, second, "difference", "95 %"]), notes)
+        notes.append(f"{first} and {second} are the same trials.")
+    elif seeds:
+        text = seeds_text(sorted(seeds), study.manifest.in_world)
+        over = " or, with one seed, ".join(units)
+        notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
+    if study.caution:
+        notes.append(study.caution)
+    return Table(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", pd.DataFrame(rows), notes)
 
 
 def _compared(study: Study, first: str, second: str, only: Sequence[int]) -> list[int]:

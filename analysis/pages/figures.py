@@ -27,6 +27,7 @@ TITLES = {
     "worked solutions": "worked\nsolutions",
 }
 """Titles of columns that take two lines."""
+MAJORITY = "majority answer"
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,46 @@ class Column:
     """`points`, `loss` of the source in `measures`, or `paper` for the numbers that MM1 states."""
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of the figure: an arm's row, or without one a heading or the majority answer."""
+
+    label: str
+    row: Shown | None = None
+
+    @property
+    def is_heading(self) -> bool:
+        return self.row is None and self.label != MAJORITY
+
+
 def draw_scores(study: Study) -> Figure:
     """Draws every arm's means with their intervals, the controls below them, and MM1's own numbers on an axis of their
     own, as they are of other benchmarks and sizes."""
-    columns, rows = _columns(study), shown_rows(study)
-    places, labels, headings = _places(study, rows)
-    width = max(WIDTH, LABELS + LEAST * len(columns))
-    figure = Figure(figsize=(width, 1.3 + ROW * len(labels)), layout="constrained")
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    columns, lines = _columns(study), _lines(study)
     shots = list(dict.fromkeys(name for column in columns for name in column.measures if name))
+    width = max(WIDTH, LABELS + LEAST * len(columns))
+    figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    axes[0].set_yticks(range(len(lines)), [line.label for line in lines])
+    axes[0].set_ylim(len(lines) - 0.4, -0.6)
+    for line, label in zip(lines, axes[0].get_yticklabels(), strict=True):
+        label.set_fontweight("bold" if line.is_heading else "normal")
     for axis, column in zip(axes, columns, strict=True):
-        for row, place in zip(rows, places, strict=True):
-            _draw_row(axis, study, column, row, place, shots)
-        _draw_majority(axis, study, column, len(labels) - 1, shots)
         axis.set_title(TITLES.get(column.title, column.title), color=DARK)
         axis.set_xlabel("nats per token" if column.kind == "loss" else "points")
+        axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
         axis.margins(x=0.12)
-        for heading in headings:
-            axis.axhspan(heading - 0.5, heading + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
-    axes[0].set_yticks(range(len(labels)), labels)
-    axes[0].set_ylim(len(labels) - 0.4, -0.6)
-    for place, label in enumerate(axes[0].get_yticklabels()):
-        label.set_fontweight("bold" if place in headings else "normal")
-    for axis in axes:
-        axis.tick_params(axis="y", length=0)
-    handles = []
-    for name in shots:
-        colour, marker = _look(name, shots)
-        handles.append(Line2D([], [], linestyle="none", label=f"{name}-shot", color=colour, marker=marker))
+        for height, line in enumerate(lines):
+            if line.is_heading:
+                axis.axhspan(height - 0.5, height + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
+            else:
+                _draw_line(axis, study, column, line, height, shots)
     if len(shots) > 1:
+        handles = []
+        for name in shots:
+            colour, marker = _look(name, shots)
+            handles.append(Line2D([], [], linestyle="none", label=f"{name}-shot", color=colour, marker=marker))
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
     if any(number.bound == "above" for number in study.paper.values.values()):
@@ -92,45 +103,41 @@ def _columns(study: Study) -> list[Column]:
             columns.append(Column(f"{source},\nheld-out loss\n(less is better)", {"": str(source)}, "loss"))
     if TEXT_CORE in study.measures:
         columns.append(Column(TEXT_CORE, {"": TEXT_CORE}))
-    measures, families = shown_measures(study), study.families
-    if "chat" in families:  # of tuned models, what they were tuned for
-        families = {name: title for name, title in families.items() if name not in ("", *PLAIN)}
-    for family, title in families.items():
+    measures = shown_measures(study)
+    not_drawn = {"novel"}  # a probe that all arms fail; its scores are in the tables
+    if "chat" in study.families:  # of tuned models, what they were tuned for
+        not_drawn |= {"", *PLAIN}
+    for family, title in study.families.items():
         by_shots = {str(shots): f"{family} {shots}-shot".strip() for shots in study.shots}
         known = {shots: measure for shots, measure in by_shots.items() if measure in measures}
-        if known and family != "novel":  # a probe that all arms fail; its scores are in the tables
+        if known and family not in not_drawn:
             columns.append(Column(title, known))
     own: dict[str, dict[str, str]] = {}
     for measure in measures:
-        if measure in study.measures:
-            continue
-        name, _, shots = measure.rpartition(" ")
-        own.setdefault(name, {})[shots.removesuffix("-shot")] = measure
-    columns += [Column(name, by_shots) for name, by_shots in own.items()]
-    published = {measure for _, _, measure in study.paper.values}
+        if measure not in study.measures:
+            name, _, shots = measure.rpartition(" ")
+            own.setdefault(name, {})[shots.removesuffix("-shot")] = measure
+    for name, by_shots in own.items():
+        columns.append(Column(name, by_shots))
+    published = {measure for _, _, measure in study.paper.values} - {TEXT_CORE}
     paper = {measure.removesuffix("-shot"): measure for measure in study.averages if measure in published}
-    paper.pop(TEXT_CORE, None)
-    return columns + ([Column("MM1's own\nnumbers", paper, "paper")] if paper else [])
+    if paper:
+        columns.append(Column("MM1's own\nnumbers", paper, "paper"))
+    return columns
 
 
-def _places(study: Study, rows: list[Shown]) -> tuple[list[int], list[str], set[int]]:
-    """The place of each row; the words at all places, headings and the majority answer included; where headings are."""
-    places: list[int] = []
-    labels: list[str] = []
-    headings: set[int] = set()
-    last = ""
-    for row in rows:
-        if row.heading != last and row.panel:
-            headings.add(len(labels))
-            labels.append(row.heading)
-        last = row.heading
-        places.append(len(labels))
-        labels.append(row.label + _remark(study, row.arm))
-    if last != CONTROLS and any(study.majority(measure) is not None for measure in study.measures):
-        headings.add(len(labels))
-        labels.append(CONTROLS)
-    labels.append("majority answer")
-    return places, labels, headings
+def _lines(study: Study) -> list[Line]:
+    """Headings and arms; last the majority answer, among the controls."""
+    lines = []
+    heading = ""
+    for row in shown_rows(study):
+        if row.heading != heading and row.panel:
+            lines.append(Line(row.heading))
+        heading = row.heading
+        lines.append(Line(row.label + _remark(study, row.arm), row))
+    if heading != CONTROLS and any(study.majority(measure) is not None for measure in study.measures):
+        lines.append(Line(CONTROLS))
+    return [*lines, Line(MAJORITY)]
 
 
 def _remark(study: Study, arm: str) -> str:
@@ -141,34 +148,36 @@ def _remark(study: Study, arm: str) -> str:
     return " (base)" if study.sweep.arms[arm] == study.sweep.base else ""
 
 
-def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, place: int, shots: list[str]) -> None:
+def _draw_line(axis: Axes, study: Study, column: Column, line: Line, height: int, shots: list[str]) -> None:
+    """Draws a mark for each number of shots, beside each other, with its interval."""
     for name, measure in column.measures.items():
-        height = place + _aside(name, shots)
         colour, marker = _look(name, shots)
+        at = height
+        if name:
+            at = height + 0.52 * (shots.index(name) / max(len(shots) - 1, 1) - 0.5)
         if column.kind == "paper":
-            number = study.paper.value(row.panel, row.label, measure)
+            number = line.row and study.paper.value(line.row.panel, line.row.label, measure)
             if number:
                 marker = ">" if number.bound == "above" else marker
-                axis.plot(number.value, height, marker=marker, color=colour, mfc="white", linestyle="none")
+                axis.plot(number.value, at, marker=marker, color=colour, mfc="white", linestyle="none")
             continue
-        point = _loss(study, row.arm, measure) if column.kind == "loss" else study.mean(row.arm, measure)
-        if point is None:
-            continue
-        axis.plot(point.estimate, height, marker=marker, color=colour, linestyle="none", zorder=2)
-        if np.isfinite(point.half_width):  # over the marker, which is often wider
-            axis.plot([point.low, point.high], [height, height], color=BASE, linewidth=0.9, zorder=3)
+        point = _point(study, column, line, measure)
+        if point:
+            marker = marker if line.row else "|"
+            axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)
+            if np.isfinite(point.half_width):  # over the marker, which is often wider
+                axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
 
 
-def _draw_majority(axis: Axes, study: Study, column: Column, place: int, shots: list[str]) -> None:
-    for name, measure in column.measures.items():
-        level = study.majority(measure) if column.kind == "points" else None
-        if level is not None:
-            axis.plot(level, place + _aside(name, shots), marker="|", color=_look(name, shots)[0], linestyle="none")
-
-
-def _loss(study: Study, arm: str, source: str) -> Interval | None:
-    rows = study.held_out[(study.held_out["arm"] == arm) & (study.held_out["source"] == source)]
-    return mean_of(rows["loss"].tolist())
+def _point(study: Study, column: Column, line: Line, measure: str) -> Interval | None:
+    if column.kind == "loss":
+        held_out = study.held_out
+        rows = held_out[held_out["source"] == measure]
+        return mean_of(rows["loss"][rows["arm"] == line.row.arm].tolist()) if line.row else None
+    if line.row:
+        return study.mean(line.row.arm, measure)
+    level = study.majority(measure)
+    return None if level is None else Interval(level, np.nan, np.nan)
 
 
 def _look(name: str, shots: list[str]) -> tuple[str, str]:
@@ -177,8 +186,3 @@ def _look(name: str, shots: list[str]) -> tuple[str, str]:
         return BLUE, "o"
     number = shots.index(name)
     return SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
-
-
-def _aside(name: str, shots: list[str]) -> float:
-    """How far a mark is from the middle of its row, so that numbers of shots do not hide each other."""
-    return 0.26 * (shots.index(name) / max(len(shots) - 1, 1) - 0.5) * 2 if name else 0.0

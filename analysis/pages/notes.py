@@ -20,38 +20,46 @@ ADJUSTED = (
 
 def uncertainty_note(study: Study) -> str:
     """What ± and error bars are; `4 to 6 training seeds` where arms differ in their number."""
-    arms = [arm for arm in study.scored if arm not in study.controls]
-    counts = sorted({len(study.seed_values(arm, study.measures[0])) for arm in arms} - {0}) or [len(study.seeds)]
-    return UNCERTAINTY[study.uncertainty].format(seeds=" to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))))
+    counts = set()
+    for arm in study.scored:
+        if arm not in study.controls:
+            counts.add(len(study.seed_values(arm, study.measures[0])))
+    counts -= {0}
+    fewest, most = min(counts, default=len(study.seeds)), max(counts, default=len(study.seeds))
+    seeds = str(most) if fewest == most else f"{fewest} to {most}"
+    return UNCERTAINTY[study.uncertainty].format(seeds=seeds)
 
 
 def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
-    adjusted = _adjusted(study)
-    about = [ADJUSTED.format(arms=", ".join(adjusted))] if adjusted else []
-    return [f"Points; ± {uncertainty_note(study)}.", *about, *tasks_apart(study), *remarks(study)]
+    notes = [f"Points; ± {uncertainty_note(study)}."]
+    if adjusted := [arm for arm in study.scored if _is_adjusted(study, arm)]:
+        notes.append(ADJUSTED.format(arms=", ".join(adjusted)))
+    return [*notes, *tasks_apart(study), *remarks(study)]
 
 
 def remarks(study: Study) -> list[str]:
     """Below every table."""
-    missing = study.missing()
-    without = f"Without scores: {', '.join(missing)}." if missing else ""
-    return [note for note in (study.caution, without) if note]
+    notes = [study.caution] if study.caution else []
+    if missing := study.missing():
+        notes.append(f"Without scores: {', '.join(missing)}.")
+    return notes
 
 
 def benchmark_notes(study: Study) -> list[str]:
     """A sentence for each published or user-defined benchmark on its questions, split and method."""
-    known = (record["benchmarks"] for record in study.records.values() if record.get("benchmarks"))
-    return [f"{name}: {note}." for name, note in next(known, {}).items()]
+    for record in study.records.values():
+        if record.get("benchmarks"):
+            return [f"{name}: {note}." for name, note in record["benchmarks"].items()]
+    return []
 
 
-def _adjusted(study: Study) -> list[str]:
-    """The arms whose means are not those of their own scores, but adjusted to seeds that they lack."""
+def _is_adjusted(study: Study, arm: str) -> bool:
+    """Whether a mean of the arm is not that of its own scores, but adjusted to seeds that it lacks."""
     if study.uncertainty != "seeds":
-        return []
-
-    def is_adjusted(arm: str, measure: str) -> bool:
+        return False
+    for measure in study.measures:
         mean, values = study.mean(arm, measure), study.seed_values(arm, measure)
-        return mean is not None and len(values) > 0 and not np.isclose(mean.estimate, np.mean(values), atol=1e-9)
-
-    return [arm for arm in study.scored if any(is_adjusted(arm, measure) for measure in study.measures)]
+        if mean and values and not np.isclose(mean.estimate, np.mean(values), atol=1e-9):
+            return True
+    return False

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.effects import UNSET, levels_of
-from analysis.pages.overview import Drawn, Group
+from analysis.pages.groups import Drawn, Group
 from analysis.pages.verdicts import lesson_notes
 from analysis.table import Table, environment
 from mm1_lab.config import Sweep

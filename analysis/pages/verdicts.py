@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 import pandas as pd
@@ -17,7 +18,7 @@ from analysis.table import MISSING, Row, Table
 from mm1_lab.results.summary import CONTENT
 
 SHORT = ("claim", "verdict", "estimate", "by content", "seeds")
-"""The columns where there is little room: in a terminal, a summary, the report."""
+"""The columns of the short table."""
 CONTENT_NOTE = (
     "Captions are scored by CIDEr, which rewards wording, and by *content*, F1 over what captions say in any wording; "
     "a verdict needs both."
@@ -28,10 +29,15 @@ NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the tr
 def verdicts_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Table:
     """A row per claim of a frame of `analysis.judging`: claims, lessons, or their parts. Columns that say nothing in
     any row are left out."""
-    sources, rows = cited_in(frame), []
+    sources = cited_in(frame)
+    rows = []
     for row in frame.to_dict("records"):
-        several = f" (of {row['parts']} parts)" if row.get("parts", 1) > 1 else ""
-        decided = bool(row.get("aside") or row.get("of_lesson"))
+        difference = str(row["detail"])
+        if row.get("parts", 1) > 1:
+            difference += f" (of {row['parts']} parts)"
+        if row.get("mixes_machines") == 1:
+            difference += " ‡"
+        is_decided = bool(row.get("aside") or row.get("of_lesson"))
         rows.append(
             {
                 "claim": claim_text(row),
@@ -39,10 +45,10 @@ def verdicts_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -
                 "estimate": estimate_cell(row),
                 "by content": estimate_in(row, CONTENT),
                 "without kinds on the floor": floorless(row),
-                "difference": f"{row['detail']}{several}{' ‡' if row.get('mixes_machines') == 1 else ''}",
+                "difference": difference,
                 "expected": expected(row),
                 "seeds": seeds_of(row),
-                "seeds needed": "" if decided or "seeds_needed" not in row else seeds_cell(row),
+                "seeds needed": "" if is_decided or "seeds_needed" not in row else seeds_cell(row),
                 "MM1": paper_cell(row, sources),
                 "the paper": f"{row['paper_says']} ({row['section']})" if "paper_says" in row else "",
             }
@@ -50,6 +56,11 @@ def verdicts_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -
     table = pd.DataFrame(rows)
     filled = [name for name in table if (table[name] != "").any()]
     return Table(title, table[filled], [*notes, *references(sources)])
+
+
+def short_verdicts(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = ()) -> Table:
+    """The table of verdicts where there is little room: in a terminal, a summary, the report."""
+    return replace(verdicts_table(frame, title).only(*SHORT), notes=notes)
 
 
 def claims_notes(study: Study, claims: pd.DataFrame, floor: Sequence[str] = ()) -> list[str]:
@@ -133,12 +144,10 @@ def looks_note(lessons: pd.DataFrame) -> str:
     """Names the looks that growing studies have reached, and the studies; empty without any."""
     if "looks" not in lessons:
         return ""
-    reached: dict[str, dict[str, None]] = {}
-    for sweep, text in zip(lessons["sweep"], lessons["looks"], strict=True):
-        if text:
-            reached.setdefault(text, {})[sweep] = None
-    words = "; ".join(f"{', '.join(sweeps)}: {text}" for text, sweeps in reached.items())
-    return f"Judged look by look as seeds are added: {words}." if words else ""
+    words = []
+    for text, rows in lessons[lessons["looks"] != ""].groupby("looks", sort=False):
+        words.append(f"{', '.join(rows['sweep'].unique())}: {text}")
+    return f"Judged look by look as seeds are added: {'; '.join(words)}." if words else ""
 
 
 def tally(lessons: pd.DataFrame) -> str:

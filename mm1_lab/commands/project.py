@@ -26,11 +26,12 @@ from mm1_lab.results.parts import Parts
     opt.STORE,
 )
 def show_data(options: argparse.Namespace) -> int:
-    """Draw a contact sheet of the miniature world, or of your own data with counts and warnings."""
+    """Draw a sheet of samples of the miniature world, or of your own data with counts and warnings."""
     out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
     if out.suffix != ".png":
         raise RequestError(f"--out {out}: name a file that ends in .png")
-    from mm1_lab.orchestrate.contact_sheet import data_sections, draw_contact_sheet, world_sections
+    from analysis.pages.cards import write_data_sheet
+    from mm1_lab.orchestrate.data_samples import data_samples, world_samples
 
     if options.data:
         from mm1_lab.data.shards import Shards
@@ -44,11 +45,11 @@ def show_data(options: argparse.Namespace) -> int:
         data = Shards(options.data, ledger.data_cache, scale, base_tokenizer(scale, options.data))
         for line in summary_lines(data):
             print(line)
-        sections = data_sections(data)
+        title, samples = str(options.data), list(data_samples(data))
     else:
-        sections = world_sections()
+        title, samples = "The miniature world", list(world_samples())
     try:
-        draw_contact_sheet(out, sections)
+        write_data_sheet(out, title, samples)
     except (OSError, ValueError) as error:
         raise RequestError(f"--out {out}: cannot be written ({error})") from None
     print(out)

@@ -94,10 +94,14 @@ def samples_page(title: str, samples: Sequence[Sampled], has_blind: bool) -> str
 
 @cache
 def templates(*folders: Path) -> jinja2.Environment:
-    """A Jinja environment for these folders; values are escaped and undefined names are errors."""
+    """A Jinja environment for these folders; undefined names are errors, and values in pages of HTML are escaped."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(folders)
-    found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
     found.globals["RIGHT_FROM"] = RIGHT_FROM
     return found

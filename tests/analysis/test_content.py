@@ -56,7 +56,7 @@ def test_scores_by_content_stand_beside_cider_in_every_table_and_the_figure(data
     without = judge_claims(study_of(data_mix, range(3)))
     assert "by content" not in verdicts_table(without, "claims").head
 
-    means_of = content_table(study, means(study)).frame.set_index("arm")
+    means_of = content_table(study).frame.set_index("arm")
     assert list(means_of.columns[:4]) == ["0-shot", "4-shot", "8-shot", "captioning 0-shot"]
     point = study.mean("captions", "content captioning 0-shot")
     assert point and abs(point.estimate - 60) < 1

@@ -22,15 +22,17 @@ from analysis.judging.claims import claim_of, claim_row, judge_claims
 from analysis.judging.gates import without_floor
 from analysis.judging.lessons import load_lessons
 from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
-from analysis.pages.axes import draw_axes, drawn_levels, level_rows
+from analysis.pages.axes import level_rows
+from analysis.pages.axes_figure import draw_axes, drawn_levels
+from analysis.pages.cards import Card
 from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.compare import compare_table
 from analysis.pages.figures import draw_scores, head
 from analysis.pages.frames import scores_by_benchmark
+from analysis.pages.groups import Drawn
 from analysis.pages.notes import notes_of
 from analysis.pages.output import Output
-from analysis.pages.overview import Drawn
-from analysis.pages.predictions import draw_sheet, shared_samples
+from analysis.pages.predictions import draw_predictions, shared_samples
 from analysis.pages.published import table_1
 from analysis.pages.scores import means, means_table, short_table
 from analysis.pages.verdicts import claims_notes, lesson_notes, lessons_tables, verdicts_table
@@ -43,7 +45,6 @@ from mm1_lab.cli import main
 from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
 from mm1_lab.files import write_text
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_trials, variant_name
-from mm1_lab.results.samples import Sampled
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
 
 NAMES = [
@@ -108,7 +109,7 @@ def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
 
 def test_means_adjusted_to_seeds_that_an_arm_lacks_say_so(three_seeds: Path, one_seed: Path) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
-    for table in (means_table(study, means(study)), short_table(study, means(study))):
+    for table in (means_table(study), short_table(study)):
         (note,) = (note for note in table.notes if "Adjusted" in note)
         assert "do to the other arms (score = arm + seed)" in note and "the means of base. Each" in note
     assert not any("Adjusted" in note for note in notes_of(read_study(one_seed / "mini" / "data_mix")))
@@ -133,12 +134,6 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: S
     apart = study_of(data_mix, (0, 1), missing=("interleaved/0", "captions/1"))
     with pytest.raises(RequestError, match=r"captions has .* seed 0 and interleaved has .* seed 1; .* that both have"):
         compare_table(apart, "captions", "interleaved")
-
-
-def test_rows_stand_in_the_sweeps_order(three_seeds: Path, data_mix: Sweep) -> None:
-    table = pd.read_csv(three_seeds / "mini" / "data_mix" / "table.csv")
-    for key, panel in data_mix.panels.items():
-        assert list(dict.fromkeys(table[table["panel"] == key]["label"])) == list(panel.arms)
 
 
 def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds: Path) -> None:
@@ -169,12 +164,6 @@ def test_controls_and_majority_answers_stand_below(one_seed: Path) -> None:
     assert majority.count("25.0") == 4  # text-core and the three VQA columns: captions have no majority answer
 
 
-def test_every_benchmark_and_shot_count_has_a_row(one_seed: Path, data_mix: Sweep) -> None:
-    table = pd.read_csv(one_seed / "mini" / "data_mix" / "benchmarks.csv")
-    assert len(table) == len(data_mix.arms) * len(BENCHMARKS) * 3
-    assert table["unparsed_percent"].between(10, 11).all()
-
-
 def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path, data_mix: Sweep) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
     table = scores_by_benchmark(study)
@@ -184,15 +173,6 @@ def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path,
     (one,) = table.query("arm == 'base' and seed == 2 and benchmark == 'vqa' and shots == 8").to_dict("records")
     assert one["score"] == pytest.approx(sum(row.score for row in rows) / len(rows)) and one["questions"] == len(rows)
     assert one["unparsed_percent"] == pytest.approx(100 * sum(not row.parsed for row in rows) / len(rows))
-
-
-def test_the_table_at_the_end_of_a_run_has_a_row_per_arm_with_text_and_shots(three_seeds: Path) -> None:
-    study = read_study(three_seeds / "mini" / "data_mix")
-    frame = short_table(study, means(study)).frame.set_index("arm")
-    assert list(frame.columns) == ["0-shot", "4-shot", "8-shot", "text-core"]
-    assert list(frame.index) == [arm for arm in study.sweep.arms if arm != "captions-33"], "arms with scores"
-    point = study.mean("captions", "4-shot")
-    assert point and frame.loc["captions", "4-shot"] == f"{point.estimate:.1f} ± {point.half_width:.1f}"
 
 
 def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) -> None:
@@ -222,24 +202,6 @@ def test_losses_tokens_and_epochs_of_every_source_are_told(one_seed: Path, data_
     assert "| base | 0.750 | 1.500 |" in (folder / "table.md").read_text(encoding="utf-8")
 
 
-def test_what_experts_do_is_told_per_layer(one_seed: Path, tmp_path: Path) -> None:
-    """Of the arm that has some; the others' tables are as before."""
-    study = read_study(one_seed / "mini" / "data_mix")
-    used = {"busiest_expert/layer_1": 0.25, "dead_experts/layer_1": 0.0, "router_entropy/layer_1": 1.386}
-    used |= {"busiest_expert/layer_2": 0.5, "dead_experts/layer_2": 2.0, "router_entropy/layer_2": 0.1}
-    (base,) = study.variant.done.query("arm == 'base'")["fingerprint"]
-    record = dict(study.records[base])
-    record["summaries"] = {"multimodal": {**record["summaries"]["multimodal"], "experts": used}}
-    record["config"] = {"model": {"decoder": {"size": {"experts": 4}}}}
-    tables = _write_scores(replace(study, records={**study.records, base: record}), Output(tmp_path))
-    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
-    assert "| base | 1 | 4 | 0.250 | 0.0 | 1.39 |" in lines and "| base | 2 | 4 | 0.500 | 2.0 | 0.10 |" in lines
-    assert "Experts" in [table.title for table in tables], "which the report shows, too"
-    rows = pd.read_csv(tmp_path / "experts.csv")
-    assert rows["busiest_expert"].tolist() == [0.25, 0.5] and set(rows["seed"]) == {0}
-    assert not (one_seed / "mini" / "data_mix" / "experts.csv").exists()
-
-
 @pytest.mark.parametrize("last", ["blind", "interleaved"])
 def test_the_sheet_shows_the_base_beside_blind_or_else_the_last_arm(
     last: str, tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
@@ -247,10 +209,11 @@ def test_the_sheet_shows_the_base_beside_blind_or_else_the_last_arm(
     arms = {name: data_mix.arms[name] for name in ("base", "captions", last)}
     sweep = data_mix.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
     write_results(tmp_path, sweep, arms, (0,), questions=16)
-    shown: list[Sampled] = []
-    monkeypatch.setattr("analysis.pages.predictions._draw_cards", lambda study, cards: shown.extend(cards))
-    draw_sheet(read_study(tmp_path / "mini" / "data_mix"))
-    assert {tuple(card.answers) for card in shown} == {("base", last)}
+    shown: list[Card] = []
+    monkeypatch.setattr("analysis.pages.predictions.draw_cards", lambda title, cards: shown.extend(cards))
+    draw_predictions(read_study(tmp_path / "mini" / "data_mix"))
+    answers = {tuple(text.split(" ")[0] for text, _ in card.texts[2:]) for card in shown}
+    assert answers == {("base", last)} and {len(card.texts) for card in shown} == {4}
 
 
 def test_samples_leave_out_further_measures_of_the_same_answers(tmp_path: Path, data_mix: Sweep) -> None:
@@ -274,27 +237,13 @@ def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep
     assert "MM1 Table 1" in text
 
 
-def test_an_arm_that_no_panel_shows_is_no_control(tmp_path: Path, data_mix: Sweep) -> None:
-    arms = {name: data_mix.arms[name] for name in ("base", "captions", "blind", "interleaved")}
-    panel = {"a": Panel(title="t", arms={"b": "base", "c": "captions"})}
-    sweep = data_mix.model_copy(update={"arms": arms, "panels": panel, "contrasts": ()})
-    study = read_study(write_results(tmp_path, sweep, arms, (0, 1), questions=16))
-    assert study.others == ["interleaved"] and study.controls == ["blind"]
-    text = to_markdown(means_table(study, means(study)))
-    places = [
-        text.index(part)
-        for part in ("**a  t**", "| c |", "**Other arms**", "| interleaved |", "**Controls**", "| blind |")
-    ]
-    assert places == sorted(places)
-
-
 def test_a_panel_may_be_named_other_or_control_and_hold_a_blind_arm(tmp_path: Path, data_mix: Sweep) -> None:
     arms = {name: data_mix.arms[name] for name in ("base", "captions", "blind", "interleaved", "text-14")}
     panels = {"other": Panel(title="t", arms={"b": "base", "c": "captions"})}
     panels["control"] = Panel(title="u", arms={"d": "base", "e": "blind"})
     sweep = data_mix.model_copy(update={"arms": arms, "panels": panels, "contrasts": (), "reproduces": "Table 1"})
     study = read_study(write_results(tmp_path, sweep, arms, (0, 1), questions=16))
-    text = to_markdown(means_table(study, means(study)))
+    text = to_markdown(means_table(study))
     rows = ["**other  t**", "| b |", "| c |", "**control  u**", "| e |", "**Other arms**", "| interleaved |"]
     rows += ["| text-14 |", "**Controls**", "| majority answer |"]
     places = [text.index(part) for part in rows]
@@ -356,9 +305,8 @@ def test_own_benchmarks_have_columns_of_their_own(tmp_path: Path, data_mix: Swee
     own = {"vqa": "signs", "captions": "held-out-captions"}
     scores = asked[asked["benchmark"].isin(list(own))].assign(benchmark=lambda rows: rows["benchmark"].map(own))
     study = replace(study, scores=scores, records={})
-    frame = means(study)
     names = [f"{name} {shots}-shot" for shots in (0, 4, 8) for name in sorted(own.values())]
-    full, short = means_table(study, frame).frame, short_table(study, frame).frame
+    full, short = means_table(study).frame, short_table(study).frame
     assert {"0-shot", *names} <= set(full) and "vqa 0-shot" not in full, "which is the same as signs"
     assert set(names) <= set(short) and not any("MM1" in label for label in full[study.sweep.reproduces])
     signs = scores[(scores["benchmark"] == "signs") & (scores["shots"] == 4) & (scores["arm"] == "captions")]
@@ -500,16 +448,6 @@ def test_small_marks_keep_their_colours(tmp_path: Path) -> None:
         assert abs(pixels - wanted).max(axis=1).min() <= 12, colour
 
 
-def test_lines_of_the_grid_stay_grey(tmp_path: Path, data_mix: Sweep) -> None:
-    one_panel = data_mix.model_copy(update={"panels": {"d": data_mix.panels["d"]}})
-    with styled():
-        paths = save(draw_scores(study_of(one_panel, (0, 1))), tmp_path / "figure")
-    pixels = np.asarray(Image.open(paths[0]).convert("RGB")).reshape(-1, 3).astype(int)
-    light = pixels[(pixels.min(axis=1) > 215) & (pixels.max(axis=1) < 245)]
-    colours, counts = np.unique(light, axis=0, return_counts=True)
-    assert np.ptp(colours[counts.argmax()]) <= 2  # the most frequent of light colours
-
-
 def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1, 2), missing=("captions-66/2", "no-vecap/1", "no-vecap/2"))
     assert "left over 1 to 3 training seeds" in notes_of(study)[0]
@@ -533,7 +471,7 @@ def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: S
     rows = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["arm"] == "base")]
     own = rows[rows["shots"] == 0].assign(benchmark="pope", family="imported")
     study = replace(study, scores=pd.concat([study.scores, own]))
-    cells = means_table(study, means(study)).frame.set_index("Fig. 5")
+    cells = means_table(study).frame.set_index("Fig. 5")
     assert cells.loc["base", "imported 0-shot"] == f"{own['score'].mean():.1f}" and "±" in cells.loc["base", "0-shot"]
     assert cells.loc["captions", "imported 0-shot"] == "–"
     assert draw_scores(replace(study_of(sweep, (0, 1)), scores=own)).axes[0].get_title() == "imported"

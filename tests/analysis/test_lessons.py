@@ -20,7 +20,8 @@ from analysis.judging.statements import p_values, say
 from analysis.judging.verdicts import _needed, all_parts, combine, judge_family, judge_lessons, lesson_parts
 from analysis.law.report import _last_targets
 from analysis.pages.compare import compare_table
-from analysis.pages.overview import Group, write_overview
+from analysis.pages.groups import Group
+from analysis.pages.overview import write_overview
 from analysis.pages.verdicts import lessons_tables
 from analysis.statistics import one_sample
 from analysis.study import Study

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.pages.overview import group_sweeps, write_overview
+from analysis.pages.groups import group_sweeps
+from analysis.pages.overview import write_overview
 from analysis.pages.report import write_report
 from analysis.redraw import draw_sweeps
 from mm1_lab.cli import main

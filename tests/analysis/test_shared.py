@@ -8,7 +8,7 @@ import pytest
 
 from analysis.judging.claims import Claim, claim_row, judge_claims
 from analysis.pages.compare import compare_table
-from analysis.pages.scores import means, means_table
+from analysis.pages.scores import means_table
 from mm1_lab.config import Contrast, DataIdentity, Sweep
 from tests.analysis.results_folder import study_of
 
@@ -34,7 +34,7 @@ def test_imported_scores_are_compared_over_the_tasks_that_both_arms_have(data_mi
         weights = {("base", IMPORTED): 1.0, ("interleaved", IMPORTED): -1.0}
         row = claim_row(study.at_seeds(seeds), Claim("", "", weights, IMPORTED, "greater"))
         assert np.isnan(row["estimate"]) and row["reason"] == "no question in common"
-    note = next(note for note in means_table(study, means(study)).notes if "Not comparable" in note)
+    note = next(note for note in means_table(study).notes if "Not comparable" in note)
     assert note.endswith(f"*{IMPORTED}*: base: easy, pope; captions: pope; interleaved: other.")
 
 

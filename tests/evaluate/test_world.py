@@ -1,11 +1,8 @@
 """The world's benchmarks: fixed blocks, demonstrations from the training split, prompts that fit a row."""
 
 from collections import Counter
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mm1_lab.config import EvaluationSettings
 from mm1_lab.data.world import World
@@ -13,7 +10,6 @@ from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import Scene
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
-from mm1_lab.orchestrate.contact_sheet import draw_contact_sheet, world_sections
 
 SETTINGS = EvaluationSettings(questions=96, blocks=12, batch_size=8)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in world_benchmarks(SETTINGS)}
@@ -93,19 +89,6 @@ def test_no_reference_caption_is_a_training_text() -> None:
         source = world.source(name, 0)
         texts = {part for n in range(1500) for part in source.document(n).parts if isinstance(part, str)}
         assert not references & {text.removesuffix(" .") for text in texts}
-
-
-def test_the_contact_sheet_shows_every_source_and_benchmark(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "world.png"
-    draw_contact_sheet(path, world_sections())
-    with Image.open(path) as sheet:
-        assert sheet.width > 1000 and len(sheet.convert("RGB").getcolors(2**24) or ()) > 1000
-        rows = np.asarray(sheet.convert("L")).min(axis=1) < 200
-    blank = max(len(part) for part in "".join(".#"[int(row)] for row in rows).split("#"))
-    assert blank < 60, "each section is as high as what it holds"
-    first = path.read_bytes()
-    draw_contact_sheet(path, world_sections())
-    assert path.read_bytes() == first
 
 
 def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations() -> None:

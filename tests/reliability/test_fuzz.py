@@ -311,7 +311,7 @@ def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pyte
         "mm1_lab.orchestrate.execution.executor.make_executor",
         "mm1_lab.orchestrate.tracking.dashboard.show_dashboard",
         "mm1_lab.orchestrate.tracking.mlflow_recorder.sync_all",
-        "mm1_lab.orchestrate.contact_sheet.world_sections",
+        "mm1_lab.orchestrate.data_samples.world_samples",
         "analysis.redraw.draw",
         "analysis.redraw.draw_report",
     ):

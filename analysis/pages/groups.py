@@ -1,0 +1,262 @@
+"""What the summary and the report are made from: drawn sweeps, grouped by the scale at which they can be compared."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.judging.lessons import LAW, known_lessons
+from analysis.judging.verdicts import all_parts, judge_lessons
+from analysis.pages.axes import CONTROLS, axes_tables, levels_in_short, ranked
+from analysis.pages.cells import in_short
+from analysis.pages.verdicts import run_lessons, short_verdicts, tally
+from analysis.proxies import Paired, accuracy, accuracy_table
+from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
+from analysis.table import Table, as_text
+from mm1_lab.formatting import counted
+from mm1_lab.results import Manifest, variant_name
+from mm1_lab.results.samples import Sampled
+from mm1_lab.results.summary import AVERAGE, CHAT
+
+DATA = {
+    "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
+    "of the paper's size would score",
+    "shards": "trained on your own data",
+}
+NOTHING_MATTERED = (
+    "No design choice can be said to matter most: that takes arms that differ in it alone, with scores at each of two "
+    "seeds or more."
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn sweep: what the summary and the report need from it."""
+
+    folder: Path
+    """Where its files were written."""
+    manifest: Manifest
+    files: tuple[Path, ...]
+    parts: pd.DataFrame
+    """Its results for each part of the lessons about it."""
+    axes: pd.DataFrame
+    """The spreads of its axes; empty for a search."""
+    levels: pd.DataFrame
+    """The differences of its axes' levels from the base's; empty for a search."""
+    missing: tuple[str, ...]
+    caution: str
+    runs: pd.DataFrame
+    """A row per trial, from `runs_of`."""
+    seconds: Mapping[str, float]
+    """Seconds on one core by kind of stage, each stage counted once."""
+    paired: Paired
+    claims: Table | None
+    """The claims of its file with their verdicts."""
+    short_claims: Table | None
+    """The same with what fits a small page."""
+    tables: Mapping[str, Sequence[Table]]
+    """Tables by their heading in the report."""
+    samples: tuple[Sampled, ...]
+    looks: str = ""
+    """Which look a growing sweep has reached."""
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Scale, and what overrides and data add to the name of a file about several sweeps; sweeps with the same group
+        are comparable."""
+        return self.manifest.scale, self.named("lessons").removeprefix("lessons")
+
+    def named(self, name: str) -> str:
+        """The folder of the sweep `name` at the same settings."""
+        return variant_name(name, self.manifest.overrides, self.manifest.data_name)
+
+    @property
+    def world(self) -> str:
+        """`world 2` for results of an earlier world; otherwise empty."""
+        return earlier_world(self.manifest)
+
+    @property
+    def links(self) -> list[str]:
+        """Those of its files that the summary links to."""
+        there = {path.name for path in self.files}
+        return [name for name in ("table.md", "contrasts.md", "validity.md", "predictions.png") if name in there]
+
+    @property
+    def command(self) -> str:
+        """The command that runs its trials again; several, one after another, where seeds differ in arms."""
+        sweep = self.manifest.sweep
+        seeds_of: dict[tuple[str, ...], list[str]] = {}
+        for seed, arms in self.runs.groupby("seed")["arm"]:
+            known = set(sweep.arms) if sweep.search else set(arms)
+            seeds_of.setdefault(tuple(arm for arm in sweep.arms if arm in known), []).append(str(seed))
+        commands = []
+        for own, seeds in seeds_of.items():
+            only = []
+            if len(own) < len(sweep.arms):
+                for arm in own:
+                    only += ["--only", arm]
+            listed = ",".join(seeds) if len(seeds) > 1 else f"{seeds[0]},"  # without a comma it would be a count
+            commands.append(self.manifest.command("--seeds", listed, *only))
+        return " && ".join(commands)
+
+    @property
+    def cost(self) -> str:
+        trials = counted(len(set(self.runs["fingerprint"])), "trial")
+        hours = ", ".join(f"{kind} {seconds / 3600:.1f}" for kind, seconds in self.seconds.items() if seconds)
+        return f"{trials}; core hours, each stage counted once: {hours}." if hours else f"{trials}."
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sweeps of one scale: a user's own first, then those that lessons are about."""
+
+    scale: str
+    suffix: str
+    own: tuple[Drawn, ...]
+    """The sweeps that no lesson is about."""
+    of_lessons: tuple[Drawn, ...]
+    lessons: pd.DataFrame
+    parts: pd.DataFrame
+    accuracy: pd.DataFrame
+    """Decision accuracy of cheaper runs of these sweeps, from the whole results folder."""
+
+    @property
+    def drawn(self) -> tuple[Drawn, ...]:
+        return self.own + self.of_lessons
+
+    @property
+    def name(self) -> str:
+        return f"scale {self.scale}{self.suffix.replace(',', ', ')}"
+
+    @property
+    def caution(self) -> str:
+        """A warning about results of development seeds; empty if there are none."""
+        in_world = [one for one in self.drawn if one.manifest.in_world]
+        return tuned_sweeps({one.manifest.sweep.name: sorted(set(one.runs["seed"])) for one in in_world})
+
+    @property
+    def axes(self) -> pd.DataFrame:
+        return _together([one.axes.assign(world=one.world) for one in self.drawn])
+
+    @property
+    def levels(self) -> pd.DataFrame:
+        return _together([one.levels.assign(world=one.world) for one in self.drawn])
+
+    @property
+    def axes_title(self) -> str:
+        return f"What moves the scores at {self.name}"
+
+    @property
+    def axes_tables(self) -> list[Table]:
+        return axes_tables(self.axes, self.levels, self.axes_title, self.caution) if len(self.axes) else []
+
+    @property
+    def accuracy_table(self) -> Table | None:
+        title = f"Decision accuracy of cheaper runs, compared with {self.name}"
+        return accuracy_table(self.accuracy, title) if len(self.accuracy) else None
+
+    @property
+    def has_lessons(self) -> bool:
+        """Whether a sweep ran that lessons are about."""
+        return len(run_lessons(self.lessons)) > 0
+
+    @property
+    def lessons_title(self) -> str:
+        return f"The paper's lessons at {self.name}"
+
+    @property
+    def short_lessons(self) -> Table:
+        return short_verdicts(run_lessons(self.lessons))
+
+    @property
+    def where(self) -> str:
+        """What was run."""
+        runs = pd.concat([one.runs for one in self.drawn])
+        manifest = self.drawn[0].manifest
+        trials = runs["fingerprint"].nunique()
+        models = "models"
+        sizes = runs["parameters"][runs["parameters"] > 0]
+        if len(sizes):
+            least, median, most = _rounded(sizes.min()), _rounded(sizes.median()), _rounded(sizes.max())
+            models += f" of {median} parameters" + ("" if least == most else f" ({least} to {most})")
+        what = f"{counted(trials, 'trial')} of {counted(len(self.drawn), 'sweep')}"
+        verb = "were" if trials > 1 else "was"
+        seeds = seeds_text(sorted(runs["seed"].unique().tolist()), manifest.in_world)
+        about = f"{what} {verb} run at {self.name}, with {seeds}: {models} {DATA.get(manifest.data.kind, '')}."
+        return f"{about} {worlds_note({one.manifest.sweep.name: one.world for one in self.drawn})}".strip()
+
+    @property
+    def findings(self) -> list[str]:
+        """What mattered most, and what the lessons came to."""
+        if not self.has_lessons:
+            return [self._what_mattered()]
+        lessons = self.lessons
+        text = f"Of {len(lessons)} lessons: {tally(lessons)}"
+        reasons = Counter(in_short(reason) for reason in lessons["reason"][lessons["verdict"] == "not judged"])
+        if reasons:
+            text += f" ({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common())})"
+        undecided = lessons["lesson"][lessons["verdict"] == "undecided"]
+        if len(undecided):
+            text += f"; undecided: {', '.join(undecided)}"
+        return [self._what_mattered(), f"{text}."]
+
+    def _what_mattered(self) -> str:
+        if self.axes.empty:
+            return NOTHING_MATTERED
+        rows = ranked(self.axes).dropna(subset="low")
+        rows = rows[(rows["world"] == "") & ~rows["axis"].isin(CONTROLS)]
+        for measure, name in (AVERAGE, "the average"), (CHAT, "conversations with tuned models"):
+            words = []
+            for row in rows[rows["measure"] == measure].to_dict("records"):
+                interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
+                words.append(f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, {interval})")
+            if words:
+                second = f", then {words[1]}" if len(words) > 1 else ""
+                least = f"; least, {words[-1]}" if len(words) > 2 else ""
+                return f"Over the levels that were tried, what moved {name} most was {words[0]}{second}{least}."
+        return NOTHING_MATTERED
+
+
+def _rounded(count: float) -> str:
+    """`40 thousand`, `0.55 million`, `1.3 billion`, to two digits."""
+    if count < 1e5:
+        return f"{count / 1e3:.2g} thousand"
+    return f"{count / 1e9:.2g} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
+
+
+def _together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    known = [frame for frame in frames if len(frame)]
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+
+
+def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group]:
+    """Groups sweeps by scale, overrides and data, and judges the lessons of each group; groups with sweeps of the
+    user's own come first. `out` is where the sweeps were drawn."""
+    lessons = known_lessons(results)
+    asked = {lesson.sweep for lesson in lessons}
+    members_of: dict[tuple[str, str], list[Drawn]] = {}
+    for one in drawn:
+        members_of.setdefault(one.group, []).append(one)
+    groups = []
+    for (scale, suffix), members in members_of.items():
+        law = out / scale / members[0].named(LAW) / "law.json"
+        parts = all_parts(lessons, [one.parts for one in members], law, members[0].manifest.in_world)
+        judged = judge_lessons(lessons, parts, scale)
+        judged["world"] = judged["sweep"].map({one.manifest.sweep.name: one.world for one in members}).fillna("")
+        looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
+        if looks:
+            judged["looks"] = judged["sweep"].map(looks).fillna("")
+        groups.append(
+            Group(
+                scale,
+                suffix,
+                own=tuple(one for one in members if one.manifest.sweep.name not in asked),
+                of_lessons=tuple(one for one in members if one.manifest.sweep.name in asked),
+                lessons=judged,
+                parts=parts,
+                accuracy=accuracy([one.paired for one in members], [one.paired for one in drawn]),
+            )
+        )
+    return sorted(groups, key=lambda group: not group.own)

@@ -1,0 +1,91 @@
+"""Samples of the data's sources, and of the world's benchmarks, with pictures as a model sees them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from mm1_lab.config import EvaluationSettings
+from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
+from mm1_lab.data.world import World
+from mm1_lab.evaluate.world import world_benchmarks
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mm1_lab.data.shards import Shards
+
+EACH_OF_WORLD, EACH_OF_DATA = 3, 5
+"""Samples of a source or benchmark."""
+PIXELS = 36
+"""Side of an image, as models at `mini` see it."""
+LONGEST = 300
+"""Characters of a text."""
+
+
+class DataSample(NamedTuple):
+    """A text, beside a picture if there is one."""
+
+    source: str
+    pixels: np.ndarray | None
+    """(36, 36, 3), floats from 0 to 1."""
+    text: str
+
+
+def world_samples() -> Iterator[DataSample]:
+    """Of the miniature world: the first documents of each source and the first questions of each benchmark, with all
+    accepted answers, of captions with two of their references."""
+    for name in ("captions", "synthetic", "interleaved", "text"):
+        source, first = World().source(name, seed=0), 0
+        if name == "interleaved":
+            while len(source.document(first).parts) < 2 * EACH_OF_WORLD:  # one page with several pictures
+                first += 1
+        parts = [part for index in range(first, first + EACH_OF_WORLD) for part in _parts(source.document(index))]
+        for picture, text in parts[:EACH_OF_WORLD]:
+            yield _sample(name, picture, text)
+    settings = EvaluationSettings(questions=8 * EACH_OF_WORLD, batch_size=1)
+    for benchmark in world_benchmarks(settings):
+        for question in benchmark.blocks[0][:EACH_OF_WORLD]:
+            answers = list(dict.fromkeys(question.references))
+            if question.kind == "caption":
+                answers = answers[:2]
+            picture = next(iter(question.pictures), None)
+            text = f"{question.prompt} [{' / '.join(answers)}]".strip()
+            yield _sample(f"{benchmark.name} ({benchmark.mirrors}'s part, {benchmark.metric})", picture, text)
+
+
+def data_samples(data: Shards) -> Iterator[DataSample]:
+    """The first training documents of each source; of a document with several images, the first three."""
+    for name in data.identity.sources:
+        source, row = data.source(name, seed=0), 0
+        documents: dict[str, Document] = {}
+        while len(documents) < EACH_OF_DATA and not (documents and source.epochs(row) >= 1):
+            for document in source.documents(row):
+                documents[document.key] = document
+            row += 1
+        parts = [part for document in documents.values() for part in _parts(document)[:3]]
+        for picture, text in parts[:EACH_OF_DATA]:
+            yield _sample(name, picture, text)
+
+
+def _parts(document: Document) -> list[tuple[Picture | None, str]]:
+    """The parts of a document in reading order: each image with the text that follows it."""
+    found: list[tuple[Picture | None, str]] = []
+    for part in document.parts:
+        if not isinstance(part, str | Tokens):
+            found.append((part, ""))
+        elif found:
+            picture, text = found[-1]
+            found[-1] = (picture, f"{text} {part}".strip())
+        else:
+            found.append((None, str(part)))
+    return found
+
+
+def _sample(source: str, picture: Picture | None, text: str) -> DataSample:
+    text = textwrap.shorten(text, LONGEST, placeholder=" …")
+    try:
+        return DataSample(source, picture.pixels(PIXELS) if picture else None, text)
+    except BrokenPicture as error:
+        return DataSample(source, None, f"broken: {error}")
