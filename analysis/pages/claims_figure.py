@@ -64,12 +64,13 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
 
 
 def _range(shown: pd.DataFrame) -> tuple[float, float]:
-    """The ends of the axis: all that is drawn, but of an interval no more than twice the largest difference."""
-    points = shown[["estimate", "paper", "margin"]].astype(float)
-    reach = max(points.abs().max().max(), 2 * points["estimate"].abs().max())
+    """The ends of the axis: all that is drawn, but of an interval no more than twice the largest difference, ours or MM1's."""
+    points = shown[["estimate", "paper"]].astype(float)
+    margin = shown["margin"].max()
+    reach = max(margin, 2 * points.abs().max().max())
     ends = shown[["low", "high"]].astype(float).clip(-reach, reach)
-    left = min(0.0, points["estimate"].min(), points["paper"].min(), ends.min().min(), -points["margin"].max())
-    right = max(0.0, points.max().max(), ends.max().max())
+    left = min(0.0, -margin, points.min().min(), ends.min().min())
+    right = max(0.0, margin, points.max().max(), ends.max().max())
     return 1.08 * left - 0.5, 1.08 * right + 0.5
 
 
