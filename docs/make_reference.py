@@ -5,6 +5,7 @@ import ast
 import inspect
 import itertools
 import textwrap
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from types import UnionType
@@ -111,7 +112,10 @@ def main() -> None:
 
 
 def reference() -> str:
-    parts = ["# Reference", "Generated from the code by `docs/make_reference.py`."]
+    parts = [
+        "# Reference",
+        "For whoever writes YAML files or types commands. Generated from the code by `docs/make_reference.py`.",
+    ]
     for title, (text, models) in GROUPS.items():
         parts += [f"## {title}", text]
         for model in models:
@@ -136,23 +140,32 @@ def reference() -> str:
             map(_benchmark, [*world_benchmarks(settings), *chat_benchmarks(settings)]),
         ),
     ]
-    parts += ["## Commands"]
-    for name, parser in command_parsers(make_parser()).items():
-        rows = (
-            (_usage(action), " ".join((action.help or "").split()).replace("%(default)s", str(action.default)))
-            for action in parser._actions[1:]
-        )
-        parts += [
-            f"### mm1-lab {name}",
-            f"{parser.description} For {(parser.epilog or '').replace('example: ', 'example `')}`.",
-            _table(("option", "description"), rows),
-        ]
+    parts += ["## Commands", *_commands()]
     parts += ["## Exit codes", _table(("code", "meaning"), ((str(code), text) for code, text in EXIT_CODES.items()))]
     parts += [
         "## Environment variables",
         _table(("variable", "meaning"), ((f"`{name}`", text) for name, text in VARIABLES.items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _commands() -> Iterable[str]:
+    """What commands have in common, then what each has besides."""
+    commands = command_parsers(make_parser())
+    shared = Counter(_option(action) for parser in commands.values() for action in parser._actions[1:])
+    shared = Counter({option: count for option, count in shared.items() if count > 1})
+    yield "These options mean the same wherever a command has them (`mm1-lab COMMAND --help` lists its own):"
+    yield _table(("option", "description"), shared)
+    for name, parser in commands.items():
+        example = (parser.epilog or "").replace("example: ", "example `")
+        yield f"**`mm1-lab {name}`**: {parser.description} For {example}`."
+        own = [_option(action) for action in parser._actions[1:]]
+        yield _table(("option", "description"), [option for option in own if option not in shared])
+
+
+def _option(action: argparse.Action) -> tuple[str, str]:
+    text = " ".join((action.help or "").split()).replace("%(default)s", str(action.default))
+    return _usage(action), text
 
 
 def _benchmark(one: Benchmark) -> tuple[str, ...]:

@@ -1,12 +1,9 @@
 """The benchmarks work and compare like with like; how fast anything is, no test says."""
 
 import json
-import shutil
-import sys
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,29 +11,25 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
-    commands,
     evaluation,
     gpu,
     growth,
     parallel,
     parts,
-    planning,
     reading,
     stock_sweep,
     sweeping,
     training,
 )
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
-from benchmarks.measure import Budget, Row, alternate, compare, process_cost, unmeasured
+from benchmarks.measure import Budget, Row, alternate, compare, unmeasured
 from benchmarks.products import arithmetic, large_peak, limit, matrix_products
 from benchmarks.report import machine, text_table, write
-from benchmarks.run import main
-from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens, untrained_inputs
+from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.config import load_scale
 from mm1_lab.data.world import World
 from mm1_lab.model import build_mm1, read_by_document
 from mm1_lab.results import Ledger
-from mm1_lab.train import recorder
 from mm1_lab.train.module import language_loss
 
 TINY = Amounts(
@@ -104,15 +97,6 @@ def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
     found = sweeping.overhead(sweeping.Sweep(5 + 2 + 9 * 2.5, 1.0, sorted(ends), own=2.0), processors=2)
     assert (found.further, found.once) == pytest.approx((0.5, 5.0))
     assert found.whole == pytest.approx((5 + 9 * 0.5) / 10)
-
-
-def test_peak_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
-    megabytes = 64
-    idle, busy = (process_cost([sys.executable, "-c", f"b'x' * ({size} << 20)"], tmp_path) for size in (0, megabytes))
-    assert 3 < idle.megabytes < 60 and busy.megabytes - idle.megabytes == pytest.approx(megabytes, abs=8)
-    assert idle.wall > 0
-    with pytest.raises(RuntimeError, match="wrong"):
-        process_cost([sys.executable, "-c", "raise SystemExit('wrong')"], tmp_path)
 
 
 def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,17 +186,6 @@ def test_shards_and_the_plain_loader_read_the_same_images(tmp_path: Path) -> Non
     assert set(ours) <= set(plain)
 
 
-def test_reading_is_measured() -> None:
-    assert_sane(reading.measure(replace(TINY, steps=10)), 2)
-
-
-def test_without_a_gpu_its_rows_are_printed_without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    rows = gpu.measure(TINY)
-    assert all(row.ours is None and row.kept is None and row.note for row in rows)
-    assert text_table(rows).count("not measured") == len(rows) == 5
-
-
 def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
     settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0,4]", "attention=varlen")
@@ -244,25 +217,6 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     assert "questions against" in asked.note
 
 
-def test_no_checkpoint_is_written_in_the_few_steps_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, case = World(), gpu.Case("tiny", TINY, (2,), "cpu")
-    stage = base_evaluation(TINY, data).model
-    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(recorder, "save", lambda *_: pytest.fail("it takes longer than a step"))
-    assert gpu._our_step(case, stage, untrained_inputs(stage, data, tmp_path), data) > 0
-
-
-def test_the_cases_of_a_gpu_are_the_paper_s_sizes() -> None:
-    for case in gpu.cases(TINY):
-        stage = base_evaluation(case.amounts, gpu.WideWorld(case.scale.vocabulary)).model
-        assert stage.encoder.size.width == 1024 and stage.encoder.patch == 14 and stage.image_size == 336
-        assert stage.decoder.size.parameters().dense == pytest.approx(
-            {"302M": 302e6, "1.2B": 1.21e9}[case.decoder], rel=0.01
-        )
-        assert (stage.precision, stage.compile, stage.attention) == ("bf16-mixed", True, "varlen")
-        assert stage.connector.image_tokens == 144 and stage.sequence_length == 2048
-
-
 def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
     few = replace(TINY, settings=("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0,4]"))
     rows = evaluation.measure(few)
@@ -270,40 +224,6 @@ def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
     assert "144 questions against 144" in rows[0].note and "100.0% of the answers are identical" in rows[0].note
     assert [row.what for row in rows[1:]] == ["evaluation at 4 shots"] * 2
     assert rows[2].ratio and rows[2].ratio >= 1  # nobody reads fewer positions than the fewest
-
-
-def test_planning_is_measured_on_a_finished_sweep() -> None:
-    rows = planning.measure(replace(TINY, seeds=2))
-    assert_sane(rows, 8)
-    assert [(row.what, row.unit) for row in rows] == [
-        (f"{what} of {trials} finished trials", unit)
-        for what in ("plan", "resume")
-        for trials, units in ((24, ("s", "MB")), (36, ("trials / s", "MB")))
-        for unit in units
-    ]
-
-
-def test_drawing_is_measured_on_a_copy(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = shutil.copytree(finished.results, tmp_path / "results" / "local")
-    before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
-    monkeypatch.setattr(commands, "REPOSITORY", tmp_path)
-    rows = commands.measure(TINY)
-    assert_sane(rows, 2)
-    assert rows[1].note == "results/local, 2 trials"
-    assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
-
-
-def test_a_part_is_printed_and_nothing_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(commands, "REPOSITORY", tmp_path)  # where there are no results to draw
-    folder = Path(sweeping.__file__).parent
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
-    main(["--quick", "--only", "commands"])
-    printed = capsys.readouterr().out
-    assert "mm1-lab --help" in printed and "there are no results to draw yet" in printed
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.*")} == before
 
 
 def test_growth_is_told_with_its_exponent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,8 @@ def test_connectors_are_told_kind_by_kind() -> None:
 def test_the_law_is_that_of_committed_results() -> None:
     """Slopes in the study and in the sweep's head; in the study also the largest size, as predicted and as found."""
     folder = STUDY / "lr_law"
-    study, head = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/study.md", "sweeps/lr_law.yaml"))
+    study = " ".join((REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").split())
+    head = (REPOSITORY / "sweeps" / "lr_law.yaml").read_text(encoding="utf-8")
     optima = pd.read_csv(folder / "optima.csv").set_index(["objective", "size"])
     for fit in json.loads((folder / "law.json").read_text(encoding="utf-8"))["fits"]:
         values = fit["coefficients"]["ln N"], *fit["intervals"]["ln N"]

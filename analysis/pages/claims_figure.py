@@ -64,7 +64,7 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
 
 
 def _range(shown: pd.DataFrame) -> tuple[float, float]:
-    """The ends of the axis: all that is drawn, but of an interval no more than twice the largest difference, ours or MM1's."""
+    """The ends of the axis: all that is drawn, but of intervals at most twice the largest difference, ours or MM1's."""
     points = shown[["estimate", "paper"]].astype(float)
     margin = shown["margin"].max()
     reach = max(margin, 2 * points.abs().max().max())

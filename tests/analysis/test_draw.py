@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.judging.claims import claim_of, claim_row, judge_claims
+from analysis.judging.claims import judge_claims
 from analysis.judging.gates import without_floor
 from analysis.judging.lessons import load_lessons
 from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
@@ -39,10 +38,10 @@ from analysis.pages.verdicts import claims_notes, lesson_notes, lessons_tables, 
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines, runs_of, stage_seconds
 from analysis.study import Study, read_study
-from analysis.style import SERIES, annotate_head, save, styled
+from analysis.style import save, styled
 from analysis.table import to_markdown
 from mm1_lab.cli import main
-from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep, load_sweep
+from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep
 from mm1_lab.files import write_text
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_trials, variant_name
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
@@ -75,13 +74,6 @@ def one_seed(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Path:
     write_results(results, data_mix, data_mix.arms, (0,))
     assert sorted(path.name for path in draw(results)) == sorted(NAMES + OVERALL)
     return results
-
-
-def test_everything_is_written_beside_the_sweep(one_seed: Path) -> None:
-    folder = one_seed / "mini" / "data_mix"
-    assert all((folder / name).stat().st_size > 100 for name in NAMES)
-    with Image.open(folder / "figure.png") as picture:
-        assert picture.size[0] == int(170 / 25.4 * 220)
 
 
 def test_table_holds_the_mean_of_seeds_beside_the_papers_number(three_seeds: Path) -> None:
@@ -151,19 +143,6 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert "development seeds 0–2, on which the world and its recipes were tuned" in text
 
 
-def test_one_seed_is_labelled_as_conditional_on_its_models(one_seed: Path) -> None:
-    for name in ("table.md", "contrasts.md"):
-        text = (one_seed / "mini" / "data_mix" / name).read_text(encoding="utf-8")
-        assert "conditional on these models" in text and "One seed (0)" in text and "supported" not in text
-
-
-def test_controls_and_majority_answers_stand_below(one_seed: Path) -> None:
-    controls = (one_seed / "mini" / "data_mix" / "table.md").read_text(encoding="utf-8").split("**Controls**")[1]
-    assert "| blind |" in controls
-    majority = next(line for line in controls.splitlines() if line.startswith("| majority answer"))
-    assert majority.count("25.0") == 4  # text-core and the three VQA columns: captions have no majority answer
-
-
 def test_scores_are_one_table_of_arm_seed_benchmark_and_shots(three_seeds: Path, data_mix: Sweep) -> None:
     study = read_study(three_seeds / "mini" / "data_mix")
     table = scores_by_benchmark(study)
@@ -223,18 +202,6 @@ def test_samples_leave_out_further_measures_of_the_same_answers(tmp_path: Path, 
     further.loc[further["benchmark"] == "vqa", "family"] = "further"
     left = shared_samples(replace(study, scores=further), ["base", "blind"])
     assert "vqa" in known and {sample.question["benchmark"] for sample in left} == known - {"vqa"}
-
-
-def test_a_sweep_without_panels_is_drawn_as_arms(tmp_path: Path, data_mix: Sweep) -> None:
-    arms = {"CLIP DFN+VeCap ViT-L 336": data_mix.base, "AIM-1B": data_mix.arms["captions"]}
-    plain = data_mix.model_copy(
-        update={"name": "plain", "panels": {}, "contrasts": (), "reproduces": "Table 1", "arms": arms}
-    )
-    write_results(tmp_path, plain, arms, (0,), questions=16)
-    assert "figure.png" in {path.name for path in draw(tmp_path)}
-    text = (tmp_path / "mini" / "plain" / "table.md").read_text(encoding="utf-8")
-    assert "| CLIP DFN+VeCap ViT-L 336 |" in text and "| *AIM-1B, MM1* |  | *37.9* [1] | *59.5* [1] |" in text
-    assert "MM1 Table 1" in text
 
 
 def test_a_panel_may_be_named_other_or_control_and_hold_a_blind_arm(tmp_path: Path, data_mix: Sweep) -> None:
@@ -329,31 +296,7 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
-def test_a_family_without_scores_at_the_sweep_s_shots_has_no_column(data_mix: Sweep) -> None:
-    study = replace(study_of(data_mix, (0,)), held_out=pd.DataFrame({"arm": [], "source": [], "loss": []}))
-    rows = study.scores[study.scores["benchmark"] == "vqa"]
-    imported = rows[rows["shots"] == 0].assign(benchmark="mmmu_val", family="imported", shots=5)
-    with_imported = replace(study, scores=pd.concat([study.scores, imported], ignore_index=True))
-    assert len(draw_scores(study).axes) == len(draw_scores(with_imported).axes)
-    with pytest.raises(RequestError, match="no finished trial has a score at 0, 4, 8 shots"):
-        means(replace(study, scores=imported))
-
-
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
-
-
-def test_what_no_lesson_rests_on_is_told_and_grey(three_seeds: Path) -> None:
-    study = read_study(three_seeds / "mini" / "data_mix")
-    found = asides(study, load_lessons())
-    assert list(found) == ["interleaved documents help text"]
-    claims = with_lessons(study, judge_claims(study), load_lessons())
-    rows = verdicts_table(claims, "claims").frame.set_index("claim")["verdict"]
-    assert rows["interleaved documents help text"].startswith("**not judged**: set aside by the study's")
-    assert rows["captions lift zero-shot"] == "lesson *captions*", "which judges the same difference, corrected"
-    assert rows["the base sees its pictures"] == "**supported**", "of no lesson"
-    connector = load_sweep(ROOT / "sweeps" / "connector.yaml")
-    alike = asides(study_of(connector, (), arms=()), load_lessons())
-    assert all("tokens" in claim or "336 px" in claim for claim in alike) and len(alike) == 9
 
 
 def test_what_is_withdrawn_is_told_and_judged_again_once_it_is_run_again(three_seeds: Path, tmp_path: Path) -> None:
@@ -427,27 +370,6 @@ def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, d
     assert "encoder (world 2)" in notes[2] and "(3 could be judged)" in notes[0]
 
 
-def test_a_dollar_is_a_dollar_in_a_title(tmp_path: Path) -> None:
-    for formulas in (False, True):
-        with styled(formulas):
-            figure = Figure(figsize=(3, 2))
-            annotate_head(figure, "5 % for $1 {a, 10 % for $2", "a note")
-            save(figure, tmp_path / "figure")
-
-
-def test_small_marks_keep_their_colours(tmp_path: Path) -> None:
-    figure = Figure(figsize=(6, 6))
-    axis = figure.subplots()
-    axis.imshow(np.random.default_rng(0).random((64, 64, 3)) * 0.5)  # many colours beside them
-    for place, colour in enumerate(SERIES):
-        axis.plot(6 * place + 3, 3, marker="o", markersize=3, color=colour)
-    save(figure, tmp_path / "marks")
-    pixels = np.asarray(Image.open(tmp_path / "marks.png").convert("RGB")).reshape(-1, 3).astype(int)
-    for colour in SERIES:
-        wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-        assert abs(pixels - wanted).max(axis=1).min() <= 12, colour
-
-
 def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1, 2), missing=("captions-66/2", "no-vecap/1", "no-vecap/2"))
     assert "left over 1 to 3 training seeds" in notes_of(study)[0]
@@ -456,12 +378,6 @@ def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) ->
     assert one_seed in " ".join(claims_notes(study, judge_claims(study)))
     whole = study_of(data_mix, (0, 1))
     assert one_seed not in " ".join(claims_notes(whole, judge_claims(whole)))
-
-
-def test_a_mean_without_an_interval_has_none_in_any_file(data_mix: Sweep) -> None:
-    rows = means(study_of(data_mix, (0, 1)))
-    apart = (rows["panel"] == "control") | (rows["measure"] == "unparsed %")
-    assert rows["value"].notna().all() and (rows["low"].isna() == apart).all()
 
 
 def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep) -> None:
@@ -573,24 +489,6 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
         assert mixes_machines(replace(study, records=machines), ["base", "captions"]) is mixed
         parts = {f: {"summaries": {"decoder": one["environment"], "encoder": {}}} for f, one in machines.items()}
         assert mixes_machines(replace(study, records=parts), ["base", "captions"]) is mixed
-
-
-def test_arms_of_one_recipe_count_once(tmp_path: Path, data_mix: Sweep) -> None:
-    kept = ("base", "captions", "interleaved")
-    arms = {name: data_mix.arms[name] for name in kept} | {"twin": data_mix.arms["base"]}
-    panel = {"a": Panel(title="t", arms={name: name for name in arms})}
-    sweep = data_mix.model_copy(update={"arms": arms, "panels": panel, "contrasts": ()})
-    with_twin, without = tmp_path / "with", tmp_path / "without"
-    write_results(with_twin, sweep, arms, (0, 1))
-    write_results(without, sweep, kept, (0, 1))
-    studies = [read_study(results / "mini" / "data_mix") for results in (with_twin, without)]
-    contrast = {"claim": "c", "first": "captions", "second": "base", "measure": "0-shot", "expect": "greater"}
-    rows = [claim_row(study, claim_of(Contrast.parse(contrast, "here"))) for study in studies]
-    assert rows[0] == pytest.approx(rows[1], nan_ok=True)
-    twins = claim_row(studies[0], claim_of(Contrast.parse(contrast | {"first": "twin"}, "here")))
-    assert np.isnan(twins["p"]) and twins["reason"] == "the same trials"
-    assert studies[0].mean("twin", "0-shot") == studies[0].mean("base", "0-shot")
-    assert list(studies[0].panels["a"].arms) == ["base = twin", "captions", "interleaved"]
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
@@ -767,12 +665,6 @@ def test_the_figure_of_lessons_says_whose_they_are_and_is_a_page_tall(tmp_path: 
         (path,) = save(draw_claims(filled.assign(interval="seeds"), "Lessons"), tmp_path / "lessons")
     with Image.open(path) as picture:
         assert picture.size[1] <= 1400
-
-
-def test_a_dot_in_a_setting_s_name_is_no_suffix(tmp_path: Path) -> None:
-    written = save(Figure(), tmp_path / "axes,train.steps=350", latex=True)
-    assert {path.name for path in written} == {"axes,train.steps=350.png", "axes,train.steps=350.pdf"}
-    assert all(path.exists() for path in written)
 
 
 def test_figures_name_the_settings_that_were_overridden(data_mix: Sweep) -> None:

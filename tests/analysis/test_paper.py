@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.paper import COLUMNS, FOLDER, Paper, PaperNumber, combine_numbers, read_paper, read_rows
+from analysis.paper import COLUMNS, FOLDER, PaperNumber, combine_numbers, read_paper, read_rows
 from mm1_lab.config import PAPER_LAW, RequestError
 from tests.analysis.results_folder import ROOT
 
@@ -21,13 +21,6 @@ def test_every_file_keeps_the_form_and_names_its_sources(path: Path) -> None:
     assert rows and len(set(keys)) == len(keys)
     assert all(row["source"].startswith(("MM1 ", "as reported by ", "the xGen-MM ")) for row in rows)
     assert "memory" not in path.read_text(encoding="utf-8")
-
-
-def test_table_1_is_complete_and_figure_4_is_blank() -> None:
-    table = read_paper("Table 1").values
-    assert len(table) == 10 * 3 and {key[2] for key in table} == {"0-shot", "4-shot", "8-shot"}
-    assert not read_paper("Fig. 4").values
-    assert len(read_rows(FOLDER / "figure_4.csv")) == 12 * 3
 
 
 def test_table_1_is_the_papers() -> None:
@@ -96,10 +89,6 @@ def test_a_sum_needs_all_its_numbers() -> None:
     assert mean == PaperNumber(15.0, "equal", "derived from several numbers: MM1 Table 1")
     assert combine_numbers([(1, number), (-1, None)]) is None
     assert combine_numbers([]) is None
-
-
-def test_a_figure_without_known_numbers_has_none() -> None:
-    assert read_paper("Fig. 99") == Paper({}, {})
 
 
 def test_a_file_edited_by_hand_is_refused_with_its_line(tmp_path: Path) -> None:

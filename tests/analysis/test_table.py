@@ -44,12 +44,6 @@ def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
     ]
 
 
-def test_the_first_title_heads_the_document_and_notes_follow_their_table() -> None:
-    text = to_markdown(TABLE, Table("Losses", FRAME[["arm", "score"]], ["nats"]))
-    places = [text.index(part) for part in ("# Scores & losses\n", "| arm |", "Points; ±", "## Losses\n", "\n\nnats\n")]
-    assert places == sorted(places)
-
-
 def test_latex_is_booktabs_with_as_many_cells_as_columns_and_nothing_left_to_escape() -> None:
     text = to_latex(TABLE)
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
@@ -108,12 +102,6 @@ def test_plain_text_is_aligned() -> None:
     assert lines[0] == "Scores & losses" and lines[-1] == "Points; ± 5 %."
     assert "44.2" in lines[4] and lines[4].index("44.2") + 4 == lines[2].index("score") + 5
     assert "supported" in lines[4] and "**" not in "".join(lines)
-
-
-def test_an_empty_table_is_a_head() -> None:
-    empty = Table("t", pd.DataFrame(columns=["arm", "score"]))
-    assert to_markdown(empty) == "# t\n\n| arm | score |\n| --- | --- |\n"
-    assert r"\toprule" in to_latex(empty) and "<tbody>" in to_html(empty) and "arm  score" in to_plain(empty)
 
 
 def test_files_are_the_same_bytes_each_time_and_numbers_come_back(tmp_path: Path) -> None:
