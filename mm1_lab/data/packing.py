@@ -6,7 +6,7 @@ remaining space. Candidates that do not fit are skipped, but so few are consider
 (Users' data must not skip anything: their rows are planned in advance, see mm1_lab/data/shards/rows.py.)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
@@ -33,6 +33,11 @@ class Encoded(NamedTuple):
     """Loss weight of each token."""
     pictures: list[Picture]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Positions and images."""
+        return len(self.tokens), len(self.pictures)
+
 
 def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[Encoded]:
     """Chooses the documents of a row among `candidates`, each of which fits an empty one; asks for no more than needed.
@@ -42,9 +47,9 @@ def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[E
     row: list[Encoded] = []
     positions = images = 0
     for document in candidates:
-        positions += len(document.tokens)
-        images += len(document.pictures)
-        if positions > limits.sequence or images > limits.max_images:
+        positions += document.size[0]
+        images += document.size[1]
+        if not limits.hold(positions, images):
             kept = max(1, len(row) - UNDONE)
             return _best_end(row[:kept], chain(row[kept:], [document], islice(candidates, LOOKAHEAD)), limits, full)
         row.append(document)
@@ -56,16 +61,52 @@ def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[E
 def _best_end(begun: list[Encoded], candidates: Iterable[Encoded], limits: Limits, full: int) -> list[Encoded]:
     """`begun` with those of `candidates` that fill it best: the most positions, then the most images, then the first
     found."""
-    size = sum(len(document.tokens) for document in begun), sum(len(document.pictures) for document in begun)
+    sizes = [document.size for document in begun]
+    size = sum(positions for positions, _ in sizes), sum(images for _, images in sizes)
     rows = {size: begun}  # by the positions and images that they use
     for document in candidates:
         for (positions, images), row in list(rows.items()):
-            size = positions + len(document.tokens), images + len(document.pictures)
-            if size[0] <= limits.sequence and size[1] <= limits.max_images:
+            size = positions + document.size[0], images + document.size[1]
+            if limits.hold(*size):
                 rows.setdefault(size, [*row, document])
         if max(rows)[0] >= full:
             break
     return rows[max(rows)]
+
+
+@dataclass(slots=True)
+class _OpenRow:
+    """What is free in a row, and what it holds."""
+
+    positions: int
+    images: int
+    documents: list[int]
+
+
+def first_fit(
+    order: Iterable[int], sizes: Sequence[tuple[int, int]], limits: Limits, most_open: int | None = None
+) -> list[list[int]]:
+    """Packs documents of `sizes` (positions, images), each into the first row with room for it; returns their numbers.
+
+    If so many rows are open, the fullest one is closed before another begins.
+    """
+    rows: list[list[int]] = []
+    opened: list[_OpenRow] = []
+    for number in order:
+        positions, images = sizes[number]
+        for row in opened:
+            if positions <= row.positions and images <= row.images:
+                break
+        else:
+            if len(opened) == most_open:
+                opened.remove(min(opened, key=lambda row: row.positions))
+            row = _OpenRow(limits.sequence, limits.max_images, [])
+            opened.append(row)
+            rows.append(row.documents)
+        row.positions -= positions
+        row.images -= images
+        row.documents.append(number)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +170,9 @@ class Packer:
         Returns the rows, and the places of each one's documents in `documents`.
         """
         encoded = [self._encode(document) for document in documents]
-        rows: list[list[int]] = []
-        room: list[tuple[int, int]] = []
-        for place in sorted(range(len(encoded)), key=lambda place: -len(encoded[place].tokens)):
-            tokens, images = len(encoded[place].tokens), len(encoded[place].pictures)
-            if tokens > self.limits.sequence or images > self.limits.max_images:
-                continue
-            row = next((at for at, (free, more) in enumerate(room) if tokens <= free and images <= more), len(rows))
-            if row == len(rows):
-                rows.append([])
-                room.append((self.limits.sequence, self.limits.max_images))
-            rows[row].append(place)
-            room[row] = room[row][0] - tokens, room[row][1] - images
+        sizes = [document.size for document in encoded]
+        fitting = [place for place, size in enumerate(sizes) if self.limits.hold(*size)]
+        rows = first_fit(sorted(fitting, key=lambda place: -sizes[place][0]), sizes, self.limits)
         while len(rows) < at_least:
             fullest = max(rows, key=len, default=[])
             rows.append(fullest[1::2])
@@ -151,19 +183,17 @@ class Packer:
         """The documents that fit an empty row, encoded."""
         for document in documents:
             encoded = self._encode(document)
-            tokens, images = len(encoded.tokens), len(encoded.pictures)
-            if tokens <= self.limits.sequence and images <= self.limits.max_images:
+            if self.limits.hold(*encoded.size):
                 yield encoded
             elif not self.drop_overlong:
                 raise ValueError(
-                    f"document {document.key!r} of {tokens} tokens and {images} images does not fit an empty row of "
-                    f"{self.limits.sequence} tokens and {self.limits.max_images} images"
+                    f"document {document.key!r} of {encoded.size[0]} tokens and {encoded.size[1]} images does not fit "
+                    f"an empty row of {self.limits.sequence} tokens and {self.limits.max_images} images"
                 )
 
     def fits(self, document: Document) -> bool:
         """Whether `document` fits an empty row."""
-        size = self.length(document), len(document.pictures)
-        return size[0] <= self.limits.sequence and size[1] <= self.limits.max_images
+        return self.limits.hold(*self._encode(document).size)
 
     def length(self, document: Document) -> int:
         """Number of positions that `document` occupies."""

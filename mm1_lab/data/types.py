@@ -81,6 +81,10 @@ class Limits(NamedTuple):
         """Those of the stage's model. Each view of a picture counts as an image."""
         return cls(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
 
+    def hold(self, positions: int, images: int) -> bool:
+        """Whether a row has room for so many."""
+        return positions <= self.sequence and images <= self.max_images
+
 
 class Source(Protocol):
     """One source of training data with random access by row number."""

@@ -55,12 +55,8 @@ def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) ->
 
 
 def test_a_folder_in_place_of_the_data_file(tmp_path: Path) -> None:
-    wanted = f"{tmp_path}: is a folder; give the YAML file that lists your data"
-    for name, named in (("notes.txt", ""), ("a.yml", "a.yml"), ("b.yaml", ""), ("data.yaml", "data.yaml")):
-        (tmp_path / name).touch()
-        with pytest.raises(RequestError) as refused:
-            DataFile.read(tmp_path)
-        assert str(refused.value) == wanted + f": {tmp_path / named}" * bool(named)
+    with pytest.raises(RequestError, match=f"^{tmp_path}: is a folder; give the YAML file that lists your data$"):
+        DataFile.read(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [100, 512 + 20, 1024, 1536, 5 * 512, 24 * 512 - 100])
@@ -73,7 +69,7 @@ def test_a_tar_that_is_cut_off(files: Any, keep: int) -> None:
 def test_a_tar_that_is_cut_off_between_two_samples(files: Any) -> None:
     path = files.captions("c.tar", range(4))
     path.write_bytes(path.read_bytes()[: 4 * 6 * 512])
-    assert re.search(r"c\.tar: is cut off after '000003\.json'; fetch it again", refused(files, captions=["c.tar"]))
+    assert re.search(r"c\.tar: is cut off or not an uncompressed tar \(it ends in '000003\.json'\); fetch it again", refused(files, captions=["c.tar"]))
 
 
 def test_a_file_that_is_no_tar(files: Any) -> None:
@@ -129,7 +125,7 @@ def test_a_parquet_whose_middle_is_damaged(files: Any) -> None:
     ("source", "columns", "message"),
     [
         ("text", {"content": ["a"]}, r"p\.parquet, row 0: has no column 'text' \(it has content\); rename one to text"),
-        ("text", {"text": [1]}, r"p\.parquet, row 0: must have text, but has a int"),
+        ("text", {"text": [1]}, r"p\.parquet, row 0: must be text, but is a int"),
         ("text", {"text": ["", None, "  "]}, r"p\.parquet: contains no usable text .*\(3 without text\)"),
         ("interleaved", {"images": [[b"x"]]}, r"p\.parquet, row 0: has no column 'texts' \(it has images\)"),
         ("interleaved", {"images": ["x"], "texts": [["a"]]}, r"row 0: images and texts must be lists"),
@@ -156,7 +152,7 @@ def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str
         (b"\xff", r"t\.jsonl, line 3: is not JSON"),
         (b'["text"]', r"t\.jsonl, line 3: must be a JSON object, but is a list; repair or remove it"),
         (b'{"content": "a"}', r"t\.jsonl, line 3: has no column 'text' \(it has content\)"),
-        (b'{"text": 3}', r"t\.jsonl, line 3: must have text, but has a int"),
+        (b'{"text": 3}', r"t\.jsonl, line 3: must be text, but is a int"),
         (b"[" * 100_000, r"t\.jsonl, line 3: is not JSON \(.{,200}\); repair"),
         (b'{"text": ' + b"7" * 6_000 + b"}", r"t\.jsonl, line 3: is not JSON \(Exceeds the limit"),
     ],
@@ -230,7 +226,7 @@ def test_names_that_are_not_utf_8_are_read(files: Any) -> None:
 def test_parquet_text_that_is_not_utf_8(files: Any) -> None:
     text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
     files.parquet("p.parquet", {"text": text})
-    assert re.search(r"p\.parquet: is damaged after row 0 \('utf-?8' codec", refused(files, text=["p.parquet"]))
+    assert re.search(r"p\.parquet: is damaged after row 0 \(.*UTF8", refused(files, text=["p.parquet"]))
 
 
 @pytest.mark.parametrize(

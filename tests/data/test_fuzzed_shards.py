@@ -23,7 +23,7 @@ def test_damaged_shards(files: Any, times: int) -> None:
     files.jsonl("t.jsonl", [files.prose(20, n) for n in range(10)])
     files.dataset("saved", {"text": [files.prose(30, n) for n in range(20)]}, parts=1)
     arrow = "saved/data-00000-of-00001.arrow"
-    names = ("c.tar", "i.parquet", "p.parquet", "t.jsonl", arrow, "saved/state.json")
+    names = ("c.tar", "i.parquet", "p.parquet", "t.jsonl", arrow)
     whole = {name: (files.folder / name).read_bytes() for name in names}
     refused = 0
     for number in range(150 * times):

@@ -59,7 +59,6 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
 
 
 def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "WAITS", ())
     path = files.captions("c.tar", range(20))
     bucket.put(str(path), "/bucket/c.tar")
     files.jsonl("t.jsonl", ["some text"])
@@ -76,7 +75,6 @@ def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, mo
 
 
 def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "WAITS", ())
     with pytest.raises(RequestError, match=r"text: no remote file matches 'memory://bucket/\*.jsonl'"):
         files.open(text="memory://bucket/*.jsonl")
     with pytest.raises(RequestError, match=r"nothing://x/\*: cannot be listed \(Protocol not known: nothing"):
@@ -87,7 +85,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatc
     bucket.pipe("/bucket/t.jsonl", b'{"image": "a.png", "caption": "words"}')
     with pytest.raises(RequestError, match=r"t\.jsonl: refers to separate image files; a remote file must contain"):
         files.open(captions="memory://bucket/t.jsonl", text=files.jsonl("t.jsonl", ["text"]).name)
-    (file,) = finding.remote_files("memory://bucket/t.jsonl", "here")
+    (file,) = finding.remote_files("memory://bucket/t.jsonl")
     bucket.pipe("/bucket/t.jsonl", b"other")
     for change, message in ((b"more", "has changed since it was listed"), (None, "cannot be fetched")):
         bucket.pipe("/bucket/t.jsonl", change) if change else bucket.rm("/bucket/t.jsonl")
@@ -100,7 +98,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any, monkeypatc
         type(bucket), "glob", lambda system, place, detail: {"/bucket/t.jsonl": system.info("/bucket/t.jsonl")}
     )
     with pytest.raises(RequestError, match=r"^memory:///bucket/t\.jsonl: its server does not tell its size"):
-        finding.remote_files("memory://bucket/t.jsonl", "here")
+        finding.remote_files("memory://bucket/t.jsonl")
 
 
 def test_much_data_are_indexed_by_several_processes_as_by_one(

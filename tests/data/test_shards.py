@@ -13,11 +13,11 @@ import pytest
 
 from mm1_lab.config import DataMix, DecoderTraining, Phase, Recipe, RequestError, resolve
 from mm1_lab.data import open_data
-from mm1_lab.data.packing import Packer
+from mm1_lab.data.packing import Packer, first_fit
 from mm1_lab.data.shards import Shards, collection, index
 from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.chunks import cut, encode
-from mm1_lab.data.shards.rows import pack
+
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
 
@@ -124,7 +124,7 @@ def test_rows_are_planned_before_data_loader_workers_start(files: Any, monkeypat
     def fail(*arguments: Any) -> None:
         raise AssertionError("planned too late")
 
-    monkeypatch.setattr(shard_rows, "pack", fail)
+    monkeypatch.setattr(shard_rows, "first_fit", fail)
     monkeypatch.setattr(collection, "token_batches", fail)
     assert (batches(0).documents > 0).any() and list(source.documents(0))
 
@@ -154,8 +154,10 @@ def test_what_an_older_version_cut_is_not_used(files: Any, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("cut", ["index/*.json", "index/*.arrow", "tokens/*", "rows/*"])
 def test_a_cached_file_that_is_cut_off_is_named(files: Any, cut: str) -> None:
+    files.jsonl("text.jsonl", [files.prose(9, n) for n in range(9)])
+
     def read() -> list[str]:
-        data = files.open(text=files.jsonl("text.jsonl", [files.prose(9, n) for n in range(9)]).name)
+        data = files.open(text="text.jsonl")
         return [document.text for document in data.source("text", 0).documents(0)]
 
     texts, places = read(), sorted((files.folder / "cache").glob(cut))
@@ -254,12 +256,12 @@ def test_packing_uses_each_piece_once_and_respects_both_limits() -> None:
     draw = np.random.default_rng(0)
     tokens, images = draw.integers(3, 100, 500), draw.integers(0, 4, 500)
     order = draw.permutation(500).tolist()
-    rows = pack(order, tokens, images, Limits(100, 9, 4))
+    rows = first_fit(order, list(zip(tokens, images, strict=True)), Limits(100, 9, 4), 32)
     assert sorted(piece for row in rows for piece in row) == list(range(500))
     assert max(tokens[row].sum() for row in rows) <= 100
     assert max(images[row].sum() for row in rows) <= 4
     assert rows[0][0] == order[0]
-    text_only = pack(order, tokens, np.zeros_like(images), Limits(100, 9, 4))
+    text_only = first_fit(order, [(size, 0) for size in tokens], Limits(100, 9, 4), 32)
     assert len(text_only) < 1.1 * tokens.sum() / 100
 
 

@@ -11,18 +11,21 @@ from PIL import Image
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.shards.data_summary import check_pictures, summarise, summary_lines, warnings
+from mm1_lab.data.shards.data_summary import check_pictures, summary_lines
 
 
 def test_a_summary_counts_what_is_there(everything: Callable[..., Shards]) -> None:
     data = everything()
-    captions, synthetic, pages, text = summarise(data)
-    assert (captions.name, captions.files, captions.documents, captions.held_out) == ("captions", 2, 60, 8)
-    assert (captions.pictures, captions.chunks, captions.tried, captions.broken) == (60, 52, 60, ())
-    assert captions.tokens == sum(len(data.tokenizer.encode(f"picture {number}")) for number in range(60))
-    assert (synthetic.documents, pages.documents, pages.pictures) == (60, 30, 60)
-    assert (text.documents, text.pictures, text.left_out) == (30, 0, {})
-    assert text.chunks == data.rows("text", data.limits).entries > 30 - text.held_out
+    lines = list(summary_lines(data))
+    tokens = sum(len(data.tokenizer.encode(f"picture {number}")) for number in range(60))
+    chunks = data.rows("text", data.limits).entries
+    assert lines[0] == (
+        f"captions: 60 documents in 2 files, 8 held out, 60 pictures, {tokens} tokens of text, "
+        "52 chunks of them (pieces that fit a row) to train on"
+    )
+    assert "  broken: 0 of 60 pictures tried" in lines
+    assert any(line.startswith("interleaved: 30 documents in 1 file, ") and "60 pictures" in line for line in lines)
+    assert any(line.startswith("text: 30 documents") and f", {chunks} chunks" in line for line in lines)
 
 
 def broken_captions(files: Any, share: float) -> Shards:
@@ -38,14 +41,13 @@ def broken_captions(files: Any, share: float) -> Shards:
 
 
 def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
-    captions, text = summarise(broken_captions(files, 0.5))
-    assert captions.left_out == {"no image": 1, "without a caption": 1}
-    assert (captions.tried, len(captions.broken)) == (40, 20)
-    assert text.left_out == {"without text": 2}
-    told = [" ".join(warnings(summary)) for summary in (captions, text)]
-    assert "only 1 of 40 texts differ" in told[0]
-    assert "only 40 documents" in told[0] and "more than 1% of the pictures are broken" in told[0]
-    assert "nothing is held out" in told[1] and "50% of the documents are left out" in told[1]
+    told = "\n".join(summary_lines(broken_captions(files, 0.5)))
+    captions, text = told.split("\ntext: ")
+    assert "left out: 1 no image" in captions and "left out: 1 without a caption" in captions
+    assert "broken: 20 of 40 pictures tried" in captions and "only 1 of 40 texts differ" in captions
+    assert "only 40 documents" in captions and "more than 1% of the pictures are broken" in captions
+    assert "left out: 2 without text" in text and "50% of the documents are left out" in text
+    assert "nothing is held out" in text
 
 
 def test_instruction_sets_are_told_too(files: Any) -> None:

@@ -22,14 +22,14 @@ def short_hash(*values: object) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
 
 
-def kept(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> "Dataset":
+def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordBatch]]) -> "Dataset":
     """The data set in `path`, memory-mapped; if it is missing, of the batches that `make` yields.
 
     One process makes it, on whatever node, while others wait at its lock. Raises RequestError if the file is cut off;
     changed bytes are not noticed, as hashing all of it would read gigabytes before every run.
     """
     if not path.exists():
-        # of its own folder, as packing rows may have to make tokens
+        # a lock per kind of file, as packing rows may have to make tokens
         with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
             if not path.exists():
                 with new_file(path) as temporary, pa.ipc.new_stream(str(temporary), schema) as writer:

@@ -6,7 +6,6 @@ to cut before it, so that documents can be cut for any row length without the te
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Limits
 
-CHUNKS_VERSION = 4
+CHUNKS_VERSION = 5
 """Increased when documents are tokenised, cut or packed differently; part of the data's identity."""
 PICTURE = -1
 TEXT_AFTER_IMAGE = 16
@@ -27,13 +26,12 @@ BOUNDARIES = {
     SENTENCE: re.compile(r"[.!?][\"'”’)\]]*(?=\s)"),
     PARAGRAPH: re.compile(r"\n\s*\n"),
 }
-BLOCK = 1 << 16
-"""Characters of a text that are tokenised at once; this also bounds the length of a word."""
 SAMPLES, CHARACTERS = 256, 1 << 21
 """Maximum size of a batch to tokenise on all cores; a tokenizer needs a few hundred bytes of memory per character."""
-
-
 SCHEMA = pa.schema({"ids": pa.list_(pa.int32()), "places": pa.list_(pa.uint8())})
+
+Ids = NDArray[np.int32]
+Grades = NDArray[np.uint8]
 
 
 def token_batches(
@@ -43,101 +41,79 @@ def token_batches(
 
     Of `alternatives`, several captions of one picture, each begins with an id of a picture.
     """
-    for batch in _in_batches(samples):
-        encoded = list(encode(batch, tokenizer, alternatives))
-        columns = [_lists([pair[number] for pair in encoded], kind) for number, kind in enumerate((np.int32, np.uint8))]
-        yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-def _lists(values: list[NDArray[Any]], kind: Any) -> pa.ListArray:
-    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
-    return pa.ListArray.from_arrays(ends, pa.array(np.concatenate([np.zeros(0, kind), *values])))
-
-
-def _in_batches(samples: Iterable[list[str | None]]) -> Iterator[list[list[str | None]]]:
-    """Groups samples into batches, in order."""
     batch: list[list[str | None]] = []
     characters = 0
     for texts in samples:
         batch.append(texts)
         characters += sum(len(text) for text in texts if text)
         if len(batch) == SAMPLES or characters > CHARACTERS:
-            yield batch
+            yield _encoded_batch(batch, tokenizer, alternatives)
             batch, characters = [], 0
-    if batch:
-        yield batch
+    yield _encoded_batch(batch, tokenizer, alternatives)
+
+
+def _encoded_batch(samples: list[list[str | None]], tokenizer: BackendTokenizer, alternatives: bool) -> pa.RecordBatch:
+    encoded = list(encode(samples, tokenizer, alternatives))
+    columns = {"ids": [ids for ids, _ in encoded], "places": [places for _, places in encoded]}
+    return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
 
 def encode(
     samples: list[list[str | None]], tokenizer: BackendTokenizer, alternatives: bool = False
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+) -> Iterator[tuple[Ids, Grades]]:
     """Yields the ids of each sample, whose pictures are given as None, and the grade of a cut before each id."""
-    blocks = [list(_blocks(text)) for texts in samples for text in texts if text is not None]
-    encoded = iter(tokenizer.encode_with_places([block for text in blocks for block in text]))
-    texts = iter(blocks)
-    for sample in samples:
-        ids: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
-        places: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
-        for at, text in enumerate(sample):
+    encoded = iter(tokenizer.encode_with_places([text for texts in samples for text in texts if text is not None]))
+    for texts in samples:
+        ids: list[int] = []
+        places = [np.zeros(0, np.uint8)]
+        for at, text in enumerate(texts):
             if text is None or (alternatives and at > 1):
-                ids.append(np.array([PICTURE], np.int32))
+                ids.append(PICTURE)
                 places.append(np.array([PARAGRAPH], np.uint8))
-            if text is None:
-                continue
-            for number, block in enumerate(next(texts)):
-                block_ids, starts = next(encoded)
-                ids.append(np.array(block_ids, np.int32))
-                places.append(cut_places(block, np.array(starts, np.int64), first=WORD if number else NEVER))
-        yield np.concatenate(ids), np.concatenate(places)
+            if text is not None:
+                text_ids, starts = next(encoded)
+                ids += text_ids
+                places.append(cut_places(text, np.array(starts, np.int64)))
+        yield np.array(ids, np.int32), np.concatenate(places)
 
 
-def _blocks(text: str) -> Iterator[str]:
-    """Splits a long text into blocks, each ending before a space if there is one in its second half."""
-    start = 0
-    while len(text) - start > BLOCK:
-        space = text.rfind(" ", start + BLOCK // 2, start + BLOCK)
-        end = space if space > 0 else start + BLOCK
-        yield text[start:end]
-        start = end
-    yield text[start:]
-
-
-def cut_places(text: str, starts: NDArray[np.int64], first: int) -> NDArray[np.uint8]:
+def cut_places(text: str, starts: NDArray[np.int64]) -> Grades:
     """The grade of a cut before each token; `starts` are the character offsets of the tokens."""
     places = np.full(len(starts), IN_A_WORD, np.uint8)
     places[1:][starts[1:] == starts[:-1]] = NEVER
-    for kind, pattern in BOUNDARIES.items():
+    for grade, pattern in BOUNDARIES.items():
         tokens = np.searchsorted(starts, [match.end() for match in pattern.finditer(text)])
-        places[tokens[tokens < len(starts)]] = kind
-    places[:1] = first
+        places[tokens[tokens < len(starts)]] = grade
+    places[:1] = NEVER
     return places
 
 
-def cut(ids: NDArray[np.int32], places: NDArray[np.uint8], limits: Limits) -> Iterator[tuple[int, int, int, int]]:
+def cut(ids: Ids, places: Grades, limits: Limits) -> Iterator[tuple[int, int, int, int]]:
     """Yields the chunks of one sample: first id, end, positions in a row (begin and end token included), images."""
     is_picture = ids == PICTURE
+    # before each id and at the end: how many images there were, and how many positions these and the text take
     images = np.concatenate([[0], np.cumsum(is_picture)])
     positions = np.arange(len(ids) + 1) + images * (limits.image_tokens - 1)
     start = 0
     while start < len(ids):
-        end = int(np.searchsorted(positions, positions[start] + limits.sequence - 2, side="right")) - 1
-        end = min(end, int(np.searchsorted(images, images[start] + limits.max_images, side="right")) - 1)
-        end = max(end, start + 1)
+        longest = np.searchsorted(positions, positions[start] + limits.sequence - 2, side="right") - 1
+        most_images = np.searchsorted(images, images[start] + limits.max_images, side="right") - 1
+        end = max(int(min(longest, most_images)), start + 1)
         if end < len(ids):
             end = _good_end(is_picture, places, start, end)
         shown = int(images[end] - images[start])
-        if shown < end - start:
+        if shown < end - start:  # not of images alone
             yield start, end, int(positions[end] - positions[start]) + 2, shown
         start = end
 
 
-def _good_end(is_picture: NDArray[np.bool_], places: NDArray[np.uint8], start: int, end: int) -> int:
+def _good_end(is_picture: NDArray[np.bool_], places: Grades, start: int, end: int) -> int:
     """The best place to cut in the last fifth before `end`, preferring later ones; always after `start`."""
     if is_picture[end]:
         return end
-    late = np.flatnonzero(is_picture[max(start, end - TEXT_AFTER_IMAGE) : end])
-    if len(late) and (picture := max(start, end - TEXT_AFTER_IMAGE) + int(late[0])) > start:
-        return picture
+    for place in range(max(start + 1, end - TEXT_AFTER_IMAGE), end):
+        if is_picture[place]:
+            return place
     first = max(start + 1, end - (end - start) // 5)
     window = places[first : end + 1]
     return first + int(np.flatnonzero(window == window.max())[-1])

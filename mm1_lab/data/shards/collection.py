@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,19 +11,18 @@ from numpy.typing import NDArray
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.decoding import ImageDecoder, StoredPicture, read_file, read_stretch
-from mm1_lab.data.shards.arrow import kept, short_hash
-from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE, SCHEMA, token_batches
+from mm1_lab.data.shards.arrow import cached, short_hash
+from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE, SCHEMA, Grades, Ids, token_batches
 from mm1_lab.data.shards.index import HELD_OUT_BELOW, Shard
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Part
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 HELD_OUT_LEAST = 8
 """At least this many samples are held out where 5 % would be fewer, but at most a quarter of all samples. Those beyond
 the 5 % are not held out of a larger source that has them too (docs/your-own-data.md): keys such as `000001` are often
 those of different samples."""
+
+Numbers = NDArray[np.int64]
 
 
 class TokenTable:
@@ -33,24 +31,24 @@ class TokenTable:
     def __init__(self, table: pa.Table) -> None:
         self._ids, self._places = table.column("ids"), table.column("places")
 
-    def sample(self, row: int) -> NDArray[np.int32]:
+    def sample(self, row: int) -> Ids:
         """The ids of one sample, with -1 for each picture, or before each caption of a picture."""
         return self._ids[row].values.to_numpy()
 
-    def places(self, row: int) -> NDArray[np.uint8]:
+    def places(self, row: int) -> Grades:
         """For each id, the grade of a cut before it."""
         return self._places[row].values.to_numpy()
 
     @cached_property
-    def sizes(self) -> NDArray[np.int64]:
+    def sizes(self) -> Numbers:
         """(samples, 2): number of text tokens and of pictures of each sample."""
-        found = [np.zeros((0, 2), np.int64)]
+        sizes = [np.zeros((0, 2), np.int64)]
         for chunk in self._ids.chunks:
             offsets = chunk.offsets.to_numpy().astype(np.int64)
             before = np.concatenate([[0], np.cumsum(chunk.values.to_numpy() == PICTURE)])
             pictures = np.diff(before[offsets])
-            found.append(np.column_stack([np.diff(offsets) - pictures, pictures]))
-        return np.concatenate(found)
+            sizes.append(np.column_stack([np.diff(offsets) - pictures, pictures]))
+        return np.concatenate(sizes)
 
 
 class Collection:
@@ -65,22 +63,22 @@ class Collection:
         by_digest: dict[str, Shard] = {}
         for shard in shards:
             same = by_digest.setdefault(shard.digest, shard)
-            if shard.has_paths and shard.file.images != same.file.images:
+            if shard.has_paths and shard.file.folder != same.file.folder:
                 raise RequestError(
                     f"{same.file.name} and {shard.file.name} have the same content; list the images of both folders in "
                     "one table above them, or name only one of the two"
                 )
         self.reader = reader
         self.shards = [by_digest[digest] for digest in sorted(by_digest)]
-        self.starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
+        self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table: pa.Table = concatenate_datasets([shard.samples for shard in self.shards]).data
         self._columns = {name: self.table.column(name) for name in self.table.column_names}
         self._cache = cache
         self._decoder = decoder
-        self._tokens: dict[str, TokenTable] = {}
+        self.train, self.held_out = split_samples(self._columns["split"].to_numpy())
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return int(self._starts[-1])
 
     @property
     def digests(self) -> list[str]:
@@ -91,94 +89,68 @@ class Collection:
         """Number of rows that were left out, by reason."""
         return sum((shard.left_out for shard in self.shards), Counter())
 
-    @cached_property
-    def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return split_samples(self._columns["split"].to_numpy())
-
-    @property
-    def train(self) -> NDArray[np.int64]:
-        """All training samples in order."""
-        return self._split[0]
-
-    @property
-    def held_out(self) -> NDArray[np.int64]:
-        """Held-out samples in order of their split numbers."""
-        return self._split[1]
-
     def _shard_of(self, sample: int) -> int:
-        return int(np.searchsorted(self.starts, sample, side="right")) - 1
+        return int(np.searchsorted(self._starts, sample, side="right")) - 1
 
     def key(self, sample: int) -> str:
         number = self._shard_of(sample)
-        return f"{self.shards[number].digest[:12]}:{sample - self.starts[number]}"
+        return f"{self.shards[number].digest[:12]}:{sample - self._starts[number]}"
 
     def texts(self, sample: int) -> list[str | None]:
         """The sample's texts in reading order, with None for each picture; of a pair, all captions of the picture."""
         return self._columns["texts"][sample].as_py()
 
-    def texts_count(self) -> tuple[int, int]:
-        """Number of texts, and of those that differ."""
-        texts = pa.chunked_array([chunk.flatten() for chunk in self._columns["texts"].chunks])
-        return len(texts) - texts.null_count, len(texts.drop_null().unique())
-
-    def pictures_count(self) -> int:
-        return sum(len(chunk.flatten()) for chunk in self._columns["images"].chunks)
-
     def parts(self, sample: int) -> list[Part]:
         """A conversation's pictures and texts in reading order; answers are of type `Answer`."""
-        answers, pictures = set(self._columns["answers"][sample].as_py()), iter(self.pictures(sample))
-        texts = enumerate(self.texts(sample))
-        return [next(pictures) if text is None else Answer(text) if at in answers else text for at, text in texts]
+        answers, pictures = self._columns["answers"][sample].as_py(), iter(self.pictures(sample))
+        parts: list[Part] = []
+        for at, text in enumerate(self.texts(sample)):
+            if text is None:
+                parts.append(next(pictures))
+            else:
+                parts.append(Answer(text) if at in answers else text)
+        return parts
 
     def pictures(self, sample: int) -> list[StoredPicture]:
         """The sample's pictures in reading order."""
         count = len(self._columns["images"][sample])
-        if not count:
-            return []
-        shard = self.shards[self._shard_of(sample)]
-        name = f"{shard.file.name}: {self._columns['place'][sample].as_py()}"
-        names = [f"{name}, image {at}" for at in range(count)] if count > 1 else [name]
-        return [
-            StoredPicture(name, partial(self._read, sample, at), self._decoder, key=(self.key(sample), at))
-            for at, name in enumerate(names)
-        ]
+        name = f"{self.shards[self._shard_of(sample)].file.name}: {self._columns['place'][sample].as_py()}"
+        pictures = []
+        for at in range(count):
+            place = f"{name}, image {at}" if count > 1 else name
+            read = partial(self._read, sample, at)
+            pictures.append(StoredPicture(place, read, self._decoder, key=(self.key(sample), at)))
+        return pictures
 
     def _read(self, sample: int, at: int) -> bytes:
         image = self._columns["images"][sample][at].as_py()
-        if image["bytes"] is not None:
-            return image["bytes"]
+        if image["content"] is not None:
+            return image["content"]
         file = self.shards[self._shard_of(sample)].file
         if image["path"] is not None:
-            return read_file(file.images / image["path"])
+            return read_file(file.folder / image["path"])
         return read_stretch(file.local(self._cache / "copies"), image["offset"], image["length"])
 
     def tokens(self, tokenizer: BackendTokenizer) -> TokenTable:
         """The tokens of all samples, computed on first use and cached on disk file by file."""
         from datasets import concatenate_datasets
 
-        if tokenizer.digest not in self._tokens:
-            made = [self._tokens_of(shard, tokenizer) for shard in self.shards]
-            self._tokens[tokenizer.digest] = TokenTable(concatenate_datasets(made).data)
-        return self._tokens[tokenizer.digest]
-
-    def _tokens_of(self, shard: Shard, tokenizer: BackendTokenizer) -> "Dataset":
-        name = short_hash(CHUNKS_VERSION, shard.name, tokenizer.digest)
-        texts = shard.samples.data.column("texts")
-        return kept(
-            self._cache / "tokens" / f"{name}.arrow",
-            SCHEMA,
-            lambda: token_batches((one.as_py() for one in texts), tokenizer, self.reader == "pairs"),
-        )
+        tables = []
+        for shard in self.shards:
+            name = short_hash(CHUNKS_VERSION, shard.name, tokenizer.digest)
+            texts = (texts.as_py() for texts in shard.samples.data.column("texts"))
+            make = partial(token_batches, texts, tokenizer, alternatives=self.reader == "pairs")
+            tables.append(cached(self._cache / "tokens" / f"{name}.arrow", SCHEMA, make))
+        return TokenTable(concatenate_datasets(tables).data)
 
 
-def split_samples(split: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_samples(split: NDArray[np.uint64]) -> tuple[Numbers, Numbers]:
     """Returns the training samples in order and the held-out ones (see `HELD_OUT_LEAST`) by their split number."""
     least = min(HELD_OUT_LEAST, len(split) // 4)
-    below = split < np.uint64(HELD_OUT_BELOW)
-    if below.sum() < least:
-        limit = np.partition(split, least - 1)[least - 1]
-        below = split <= limit
-    if below.all():
-        below[:] = False
-    held = np.flatnonzero(below)
-    return np.flatnonzero(~below), held[np.argsort(split[held], kind="stable")]
+    is_held_out = split < np.uint64(HELD_OUT_BELOW)
+    if is_held_out.sum() < least:
+        is_held_out = split <= np.partition(split, least - 1)[least - 1]
+    if is_held_out.all():
+        is_held_out[:] = False
+    held_out = np.flatnonzero(is_held_out)
+    return np.flatnonzero(~is_held_out), held_out[np.argsort(split[held_out], kind="stable")]

@@ -37,39 +37,48 @@ def chat_prompt(request: str) -> str:
 
 def read_conversation(row: Row) -> Sample:
     """Converts a conversation to the template. Raises Broken if it is malformed."""
-    turns = row["turns"]
-    if not isinstance(turns, list) or not turns:
+    if not isinstance(row["turns"], list) or not row["turns"]:
         raise Broken(f"has no turns under {', '.join(TURNS)}")
-    images = _images(row.get("images"))
-    dialogue = [turn for number, entry in enumerate(turns) for turn in _turns(entry, f"turn {number}")]
-    system = ""
-    if dialogue[0][0] == "system":
-        system = "".join(part for part in dialogue.pop(0)[1] if isinstance(part, str)).strip()
-    if len(dialogue) > 1 and dialogue[0][0] == "assistant":
-        del dialogue[0]
-    placeholders = sum(part is None for _, content in dialogue for part in content)
-    if dialogue and images and not placeholders:
-        dialogue[0] = dialogue[0][0], [*images, *dialogue[0][1]]
-    elif placeholders != len(images):
-        raise Broken(f"marks places for {placeholders} images, but has {len(images)}")
-    rest = iter(images)
+    turns: list[tuple[str, Content]] = []
+    for number, entry in enumerate(row["turns"]):
+        turns += _turns(entry, f"turn {number}")
+    system = _spoken(turns.pop(0)[1]) if turns[0][0] == "system" else ""
+    if len(turns) > 1 and turns[0][0] == "assistant":
+        del turns[0]
+    _place(_images(row.get("images")), [content for _, content in turns])
     parts: list[str | Image] = [f"{system}\n"] if system else []
-    for number, (role, content) in enumerate(dialogue):
-        at, expected = f"turn {number}", ("user", "assistant")[number % 2]
+    for number, (role, content) in enumerate(turns):
+        expected = ("user", "assistant")[number % 2]
         if role != expected:
-            raise Broken(f"{at}: is the {role}'s, but should be the {expected}'s; turns must alternate")
-        filled = [next(rest) if part is None else part for part in content]
-        if role == "assistant" and any(isinstance(part, Image) for part in filled):
-            raise Broken(f"{at}: the assistant's turn has an image; only users' turns may have images")
-        spoken = "".join(part for part in filled if isinstance(part, str)).strip()
-        if not spoken:
-            raise Broken(f"{at}: the {role}'s turn has no text")
-        parts += [Answer(f" {spoken}")] if role == "assistant" else _request(filled, number > 0)
-    if len(dialogue) % 2 or not dialogue:
+            raise Broken(f"turn {number}: is the {role}'s, but should be the {expected}'s; turns must alternate")
+        if not _spoken(content):
+            raise Broken(f"turn {number}: the {role}'s turn has no text")
+        if role == "user":
+            parts += _request(content, is_first=number == 0)
+        elif any(isinstance(part, Image) for part in content):
+            raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
+        else:
+            parts.append(Answer(f" {_spoken(content)}"))
+    if len(turns) % 2 or not turns:
         raise Broken("ends without an answer")
     parts = _joined(parts)
-    key = row.get("key")
-    return Sample("\n".join(part for part in parts if isinstance(part, str)) if key is None else str(key), parts)
+    return Sample.of(row, "\n".join(part for part in parts if isinstance(part, str)), parts)
+
+
+def _place(images: list[Image], contents: list[Content]) -> None:
+    """Puts the row's images where they belong: at the placeholders, or else before the first turn."""
+    places = sum(content.count(None) for content in contents)
+    if contents and not places:
+        contents[0][:0] = images
+    elif places != len(images):
+        raise Broken(f"marks places for {places} images, but has {len(images)}")
+    rest = iter(images)
+    for content in contents:
+        content[:] = [next(rest) if part is None else part for part in content]
+
+
+def _spoken(content: Content) -> str:
+    return "".join(part for part in content if isinstance(part, str)).strip()
 
 
 def _joined(parts: list[str | Image]) -> list[str | Image]:
@@ -84,52 +93,53 @@ def _joined(parts: list[str | Image]) -> list[str | Image]:
     return joined
 
 
-def _request(content: list[str | Image], again: bool) -> list[str | Image]:
+def _request(content: Content, is_first: bool) -> list[str | Image]:
     """A user's turn in the template: its leading images, `User:`, its text with any other images, `Assistant:`."""
-    said = [part for part in content if isinstance(part, Image) or part.strip()]
-    first = next(at for at, part in enumerate(said) if isinstance(part, str))
-    rest = said[first:]
-    rest[0] = f"User: {str(rest[0]).lstrip()}"
-    if isinstance(rest[-1], str):
-        rest[-1] = rest[-1].rstrip()
-    return [*(["\n"] if again else []), *said[:first], *rest, "\nAssistant:"]
+    parts = [part for part in content if isinstance(part, Image) or (part and part.strip())]
+    first = next(at for at, part in enumerate(parts) if isinstance(part, str))
+    parts[first] = f"User: {str(parts[first]).lstrip()}"
+    if isinstance(parts[-1], str):
+        parts[-1] = parts[-1].rstrip()
+    return [*([] if is_first else ["\n"]), *parts, "\nAssistant:"]
 
 
-def _turns(entry: Any, at: str) -> list[tuple[str, Content]]:
+def _turns(entry: Any, where: str) -> list[tuple[str, Content]]:
     """The turns of an entry as (role, content); an entry of the Cauldron holds two."""
     if not isinstance(entry, dict):
-        raise Broken(f"{at}: must be an object, but is a {type(entry).__name__}")
+        raise Broken(f"{where}: must be an object, but is a {type(entry).__name__}")
     if "user" in entry:
-        return [("user", _marked(entry["user"], at)), ("assistant", _marked(entry.get("assistant"), at))]
+        return [("user", _marked(entry["user"], where)), ("assistant", _marked(entry.get("assistant"), where))]
     said = entry.get("role", entry.get("from"))
     role = ROLES.get(str(said))
     if role is None:
-        raise Broken(f"{at}: has the role {said!r}; known roles are {', '.join(ROLES)}")
+        raise Broken(f"{where}: has the role {said!r}; known roles are {', '.join(ROLES)}")
     content = entry.get("content", entry.get("value"))
     if not isinstance(content, list):
-        return [(role, _marked(content, at))]
+        return [(role, _marked(content, where))]
     parts: Content = []
     for item in content:
         kind = item.get("type") if isinstance(item, dict) else None
         if kind == "text":
-            parts += _marked(item.get("text"), at)
+            parts += _marked(item.get("text"), where)
         elif kind in ("image", "image_url"):
-            named = item.get("image") or item.get("image_url") or item.get("path")
-            parts += [None] if named is None else _images(named)
+            image = item.get("image") or item.get("image_url") or item.get("path")
+            parts += [None] if image is None else _images(image)
         else:
-            raise Broken(f"{at}: has content of type {kind!r}; known types are text, image and image_url")
+            raise Broken(f"{where}: has content of type {kind!r}; known types are text, image and image_url")
     return [(role, parts)]
 
 
-def _marked(text: Any, at: str) -> Content:
+def _marked(text: Any, where: str) -> Content:
     """Splits the text at each `<image>`, which becomes None."""
     if not isinstance(text, str):
-        raise Broken(f"{at}: must be text, but is a {type(text).__name__}")
-    first, *rest = sound(text).split(PLACEHOLDER)
-    return [first, *(part for piece in rest for part in (None, piece))]
+        raise Broken(f"{where}: must be text, but is a {type(text).__name__}")
+    parts: Content = []
+    for piece in sound(text).split(PLACEHOLDER):
+        parts += [None, piece]
+    return parts[1:]
 
 
-def _images(named: Any) -> list[Image]:
+def _images(images: Any) -> list[Image]:
     """One or more pictures; empty names are none."""
-    pictures = map(stored_image, named if isinstance(named, list) else [named])
+    pictures = map(stored_image, images if isinstance(images, list) else [images])
     return [picture for picture in pictures if picture is not None]

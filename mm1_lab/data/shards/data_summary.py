@@ -1,15 +1,15 @@
 """Summarises users' data: counts, what was skipped and why, whether images can be decoded, and warnings."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from mm1_lab.config import RequestError
-from mm1_lab.data.pixels import BROKEN_SHARE, decode
+from mm1_lab.data.pixels import BROKEN_SHARE, Decoded, decode
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.shards import Shards
-from mm1_lab.data.types import Picture
+from mm1_lab.formatting import counted
 
 TRIED = 256
 """Pictures per source, spread over its samples, that are decoded as a check."""
@@ -19,64 +19,58 @@ FEW = {"text": 1_000, "pairs": 1_000, "pages": 200}
 """Number of documents, by reader, below which a warning says that training soon repeats them."""
 
 
-@dataclass(frozen=True)
-class SourceSummary:
-    """Statistics of one source."""
-
-    name: str
-    reader: str
-    files: int
-    documents: int
-    held_out: int
-    pictures: int
-    tokens: int
-    """Text tokens."""
-    chunks: int | None
-    """Training documents, or parts of documents where these do not fit a row. None for an instruction set."""
-    left_out: dict[str, int]
-    notes: tuple[str, ...]
-    """Some of the rows that are broken and of the pictures that are missing."""
-    captions: int
-    """All texts, several of a picture with several captions."""
-    different: int
-    """Those of them that differ."""
-    tried: int
-    broken: tuple[str, ...]
-    """Error messages of the tried pictures that cannot be decoded."""
-
-
-def summarise(data: Shards) -> list[SourceSummary]:
-    """Summarises all sources and instruction sets; tokenises those that are not tokenised yet."""
-    summaries = []
+def summary_lines(data: Shards) -> Iterator[str]:
+    """The summary of all sources and instruction sets as text; tokenises those that are not tokenised yet."""
     for name, collection in data.everything.items():
-        text = int(collection.tokens(data.tokenizer).sizes[:, 0].sum())
-        captions, different = collection.texts_count()
-        _, decoded = decode(some_pictures(collection, TRIED), 1)
-        summaries.append(
-            SourceSummary(
-                name=name,
-                reader=collection.reader,
-                files=len(collection.shards),
-                documents=len(collection),
-                held_out=len(collection.held_out),
-                pictures=collection.pictures_count(),
-                tokens=text,
-                chunks=data.rows(name, data.limits).entries if name in data.collections else None,
-                left_out=dict(collection.left_out()),
-                notes=tuple(note for shard in collection.shards for note in shard.notes),
-                captions=captions,
-                different=different,
-                tried=decoded.asked,
-                broken=decoded.broken,
-            )
+        pictures = len(pc.list_flatten(collection.table["images"]))
+        tokens = int(collection.tokens(data.tokenizer).sizes[:, 0].sum())
+        line = (
+            f"{name}: {len(collection):,} documents in {counted(len(collection.shards), 'file')}, "
+            f"{len(collection.held_out):,} held out, {pictures:,} pictures, {tokens:,} tokens of text"
         )
-    return summaries
+        if name in data.collections:
+            chunks = data.rows(name, data.limits).entries
+            line += f", {chunks:,} chunks of them (pieces that fit a row) to train on"
+        yield line
+        for reason, count in collection.left_out().items():
+            yield f"  left out: {count:,} {reason}"
+        for note in [note for shard in collection.shards for note in shard.notes][:5]:
+            yield f"    {note}"
+        tried = try_pictures(collection, TRIED)
+        if tried.asked:
+            yield f"  broken: {len(tried.broken):,} of {tried.asked:,} pictures tried"
+        for message in tried.broken[:5]:
+            yield f"    {message}"
+        for warning in _warnings(collection, tried, is_tuned=name not in data.collections):
+            yield f"  note: {warning}"
 
 
-def some_pictures(collection: Collection, most: int) -> list[Picture]:
-    """The first picture of up to `most` evenly spaced samples."""
+def _warnings(collection: Collection, tried: Decoded, is_tuned: bool) -> Iterator[str]:
+    """What a user should know about a source before training on it."""
+    documents, left_out = len(collection), sum(collection.left_out().values())
+    few = FEW.get(collection.reader, 0)
+    if documents < few:
+        yield f"only {documents:,} documents (fewer than {few:,}): training will soon repeat them"
+    if not is_tuned and not len(collection.held_out):
+        yield "nothing is held out, so there is no held-out loss; add documents until there are at least four"
+    if left_out > (documents + left_out) / 10:
+        yield f"{left_out / (documents + left_out):.0%} of the documents are left out"
+    if collection.reader in ("pairs", "text"):
+        texts = pc.list_flatten(collection.table["texts"]).drop_null()
+        different = len(texts.unique())
+        if collection.reader == "pairs" and len(texts) > documents:
+            yield f"{len(texts):,} captions: each epoch shows the next one of a picture"
+        if different < len(texts) / 2:
+            yield f"only {different:,} of {len(texts):,} texts differ from each other"
+    if len(tried.broken) > BROKEN_SHARE * tried.asked:
+        yield f"more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
+
+
+def try_pictures(collection: Collection, most: int) -> Decoded:
+    """Decodes the first picture of up to `most` evenly spaced samples."""
     samples = np.unique(np.linspace(0, len(collection) - 1, most).astype(int)).tolist()
-    return [picture for sample in samples for picture in collection.pictures(sample)[:1]]
+    pictures = [picture for sample in samples for picture in collection.pictures(sample)[:1]]
+    return decode(pictures, 1)[1]
 
 
 def check_pictures(data: Shards) -> None:
@@ -85,49 +79,11 @@ def check_pictures(data: Shards) -> None:
     if mark.exists():
         return
     for name, collection in data.collections.items():
-        _, decoded = decode(some_pictures(collection, TRIED_BEFORE_A_RUN), 1)
-        if len(decoded.broken) >= min(BROKEN_BEFORE_A_RUN, decoded.asked) > 0:
+        tried = try_pictures(collection, TRIED_BEFORE_A_RUN)
+        if len(tried.broken) >= min(BROKEN_BEFORE_A_RUN, tried.asked) > 0:
             raise RequestError(
-                f"{data.path}: {name}: {len(decoded.broken)} of {decoded.asked} images that were tried cannot be "
-                f"decoded; repair or remove: {'; '.join(decoded.broken[:3])}"
+                f"{data.path}: {name}: {len(tried.broken)} of {tried.asked} images that were tried cannot be decoded; "
+                f"repair or remove: {'; '.join(tried.broken[:3])}"
             )
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()
-
-
-def warnings(summary: SourceSummary) -> Iterator[str]:
-    """What a user should know about a source before training on it."""
-    if summary.documents < (few := FEW.get(summary.reader, 0)):
-        yield f"only {summary.documents:,} documents (fewer than {few:,}): training will soon repeat them"
-    if summary.chunks is not None and not summary.held_out:
-        yield "nothing is held out, so there is no held-out loss; add documents until there are at least four"
-    left_out = sum(summary.left_out.values())
-    if left_out > (summary.documents + left_out) / 10:
-        yield f"{left_out / (summary.documents + left_out):.0%} of the documents are left out"
-    if summary.reader == "pairs" and summary.captions > summary.documents:
-        yield f"{summary.captions:,} captions: each epoch shows the next one of a picture"
-    if summary.reader in ("pairs", "text") and summary.different < summary.captions / 2:
-        yield f"only {summary.different:,} of {summary.captions:,} texts differ from each other"
-    if len(summary.broken) > BROKEN_SHARE * summary.tried:
-        yield f"more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
-
-
-def summary_lines(data: Shards) -> Iterator[str]:
-    """The summary of all sources as text."""
-    for summary in summarise(data):
-        counts = [
-            f"{summary.documents:,} documents in {summary.files:,} file{'s' * (summary.files != 1)}",
-            f"{summary.held_out:,} held out",
-            f"{summary.pictures:,} pictures",
-            f"{summary.tokens:,} tokens of text",
-        ]
-        if summary.chunks is not None:
-            counts.append(f"{summary.chunks:,} chunks of them (pieces that fit a row) to train on")
-        yield f"{summary.name}: {', '.join(counts)}"
-        for reason, count in summary.left_out.items():
-            yield f"  left out: {count:,} {reason}"
-        yield from (f"    {note}" for note in summary.notes[:5])
-        if summary.tried:
-            yield f"  broken: {len(summary.broken):,} of {summary.tried:,} pictures tried"
-        yield from (f"    {message}" for message in summary.broken[:5])
-        yield from (f"  note: {warning}" for warning in warnings(summary))

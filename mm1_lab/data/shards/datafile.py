@@ -78,23 +78,29 @@ class Entry(Config):
             raise ValueError("config, split and revision are of a `dataset`")
         return self
 
-    def files(self, reader: str, beside: Path, where: str) -> list[File]:
-        """Its files, with what it says of them. Raises RequestError."""
+    def files(self, reader: str, base: Path) -> list[File]:
+        """Its files, with what it says of them; paths are relative to `base`. Raises RequestError."""
         if self.folder:
-            path = beside.parent / Path(self.folder).expanduser()
-            if not path.is_dir():
-                raise RequestError(f"{where}: there is no folder {self.folder!r}; paths are relative to {beside.name}")
-            files = in_folder(path, where)
+            files = in_folder(_folder(self.folder, base))
         elif self.dataset:
-            files = data_set(self.dataset, self.config, self.split, self.revision, beside, where)
+            files = data_set(self.dataset, self.config, self.split, self.revision, base)
         else:
-            files = find(self.file, beside, where)
-        named = {"image": self.image, "text": self.text}
-        columns = {FIELDS.get(reader, {}).get(field, field): (name,) for field, name in named.items() if name}
-        images = beside.parent / Path(self.images).expanduser() if self.images else None
-        if images and not images.is_dir():
-            raise RequestError(f"{where}: there is no folder {self.images!r}; paths are relative to {beside.name}")
-        return [replace(file, columns=columns, folder=images or file.folder) for file in files]
+            files = find(self.file, base)
+        if self.images:
+            folder = _folder(self.images, base)
+            files = [replace(file, folder=folder) for file in files]
+        columns = {}
+        for field, name in (("image", self.image), ("text", self.text)):
+            if name:
+                columns[FIELDS.get(reader, {}).get(field, field)] = (name,)
+        return [replace(file, columns=columns) for file in files]
+
+
+def _folder(name: str, base: Path) -> Path:
+    folder = base / Path(name).expanduser()
+    if not folder.is_dir():
+        raise RequestError(f"there is no folder {name!r}; paths are relative to the data file")
+    return folder
 
 
 Files = Annotated[
@@ -125,28 +131,26 @@ class InstructionSet(OwnSource):
 def _named_sets(value: Any) -> Any:
     """Instruction sets by name: those of a list are named as their file, and a set may be just its files."""
     if isinstance(value, str | list):
-        entries = [value] if isinstance(value, str) else value
-        names = [one if isinstance(one, str) else _said(one) for one in entries]
-        value = dict(zip((PurePosixPath(str(name)).stem for name in names), entries, strict=True))
-        if len(value) < len(entries):
-            raise ValueError("two sets have the same name; name them: `{NAME: {files: …}}`")
-    if isinstance(value, dict):
-        value = {name: _one_set(one) for name, one in value.items()}
-    return value
+        sets: dict[str, Any] = {}
+        for entry in [value] if isinstance(value, str) else value:
+            name = entry
+            if isinstance(entry, dict):
+                name = entry.get("file") or entry.get("dataset") or entry.get("folder")
+            name = PurePosixPath(str(name)).stem
+            if name in sets:
+                raise ValueError("two sets have the same name; name them: `{NAME: {files: …}}`")
+            sets[name] = entry
+        value = sets
+    return {name: _one_set(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
-def _said(entry: Any) -> Any:
-    found = (entry[key] for key in ("file", "dataset", "folder") if key in entry) if isinstance(entry, dict) else ()
-    return next(iter(found), entry)
-
-
-def _one_set(one: Any) -> Any:
-    if isinstance(one, dict) and ("files" in one or "reader" in one):
-        return one
-    if isinstance(one, dict):
-        weight = {"weight": one["weight"]} if "weight" in one else {}
-        return {"files": [{key: value for key, value in one.items() if key != "weight"}], **weight}
-    return {"files": one}
+def _one_set(entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        return {"files": entry}
+    if "files" in entry or "reader" in entry:
+        return entry
+    weight = {"weight": entry["weight"]} if "weight" in entry else {}
+    return {"files": [{key: value for key, value in entry.items() if key != "weight"}], **weight}
 
 
 def set_key(name: str) -> str:
@@ -186,10 +190,7 @@ class DataFile(Config):
     def read(cls, path: Path) -> Self:
         """Reads the file. Raises RequestError if it is a folder or not YAML, or for an unknown key or invalid value."""
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
-            likely = [file for file in inside if file.stem == "data"] or inside
-            named = f": {likely[0]}" if len(likely) == 1 else ""
-            raise RequestError(f"{path}: is a folder; give the YAML file that lists your data{named}")
+            raise RequestError(f"{path}: is a folder; give the YAML file that lists your data")
         return cls.parse(read_yaml(path), str(path))
 
     def image_decoder(self) -> ImageDecoder:
@@ -198,7 +199,8 @@ class DataFile(Config):
 
     def named(self) -> dict[str, OwnSource]:
         """All pre-training sources that have files, by name."""
-        usual = {name: OwnSource(reader=USUAL[name], files=files) for name in SOURCES if (files := getattr(self, name))}
+        built_in = {name: getattr(self, name) for name in SOURCES}
+        usual = {name: OwnSource(reader=USUAL[name], files=files) for name, files in built_in.items() if files}
         return usual | self.sources
 
     def all_named(self) -> dict[str, OwnSource]:
@@ -229,18 +231,20 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
 
 
 def _files(path: Path, name: str, source: OwnSource, room: float) -> list[File]:
-    where = f"{path}: {name}"
     if source.reader not in READERS:
-        raise RequestError(f"{where}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
+        raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{nearest(source.reader, READERS)}")
     endings = READERS[source.reader].endings
-    found: dict[str, File] = {}  # one may be named in several ways
-    for one in source.files:
-        entry = one if isinstance(one, Entry) else Entry(file=one)
-        for file in entry.files(source.reader, path, where):
-            whole = PurePosixPath(file.name)
-            if whole.suffix not in endings:
-                raise RequestError(
-                    f"{where}: {whole.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
-                )
-            found[file.whole_name] = replace(file, room=room)
-    return list(found.values())
+    files: dict[str, File] = {}  # one may be named in several ways
+    try:
+        for one in source.files:
+            entry = one if isinstance(one, Entry) else Entry(file=one)
+            for file in entry.files(source.reader, path.parent):
+                short = PurePosixPath(file.name)
+                if short.suffix not in endings:
+                    raise RequestError(
+                        f"{short.name!r} must end in {' or '.join(endings)}; convert it, or name another file"
+                    )
+                files[file.name] = replace(file, room=room)
+    except RequestError as error:
+        raise RequestError(f"{path}: {name}: {error}") from None
+    return list(files.values())

@@ -5,12 +5,10 @@ reads its card and runs nothing of it. Tars are read in place. Remote files are 
 """
 
 import glob
-import json
 import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -33,8 +31,6 @@ CARDS = ["README.md", ".huggingface.yaml"]
 READ = (".tar", *TABLES)
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
-WAITS = (1.0, 5.0)
-"""Seconds to wait before each retry of a failed download."""
 VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created", "Last-Modified", "blob_id")
 """Metadata by which file systems identify a file's version, the most reliable first."""
 
@@ -44,12 +40,12 @@ class File:
     """A user's file."""
 
     name: str
-    """A path or a URL."""
+    """An absolute path or a URL."""
     size: int
     version: str
     """Changes when the content does."""
-    folder: Path | None = None
-    """Where the pictures are that it refers to, if not beside it."""
+    folder: Path = Path()
+    """Where the pictures are that it refers to."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Columns that the data file names for fields of its rows."""
     room: float = 0.0
@@ -60,17 +56,8 @@ class File:
         return "://" in self.name
 
     @property
-    def whole_name(self) -> str:
-        """The URL or the absolute path."""
-        return self.name if self.is_remote else os.path.abspath(self.name)
-
-    @property
     def identity(self) -> str:
-        return short_hash(self.name if self.is_remote else "", self.size, self.version)
-
-    @property
-    def images(self) -> Path:
-        return self.folder or Path(self.name).parent
+        return short_hash(self.name, self.size, self.version)
 
     def local(self, copies: Path) -> Path:
         """The file, or its copy. Raises RequestError if a remote file cannot be fetched or has changed since listed."""
@@ -90,34 +77,24 @@ class File:
                 f"{self.name}: copies of remote files would take more than {self.room:g} GB of {path.parent} (it has "
                 f"{short(self.size, 'B')}, and {short(there, 'B')} are there); give them more `room` in the data file"
             )
-        for wait in (*WAITS, None):
-            try:
-                system, place = fsspec.core.url_to_fs(self.name)
-                if _version(system.info(place)) != (self.size, self.version):
-                    raise RequestError(f"{self.name}: has changed since it was listed; give the command again")
-                with new_file(path) as temporary:
-                    system.get_file(place, str(temporary))
-                return
-            except RequestError:
-                raise
-            except Exception as error:  # depends on the library that serves the URL
-                if wait is None:
-                    raise RequestError(
-                        f"{self.name}: cannot be fetched ({first_line(error)}); check the connection"
-                    ) from None
-                time.sleep(wait)
+        try:
+            system, place = fsspec.core.url_to_fs(self.name)
+            if _version(system.info(place)) != (self.size, self.version):
+                raise RequestError(f"{self.name}: has changed since it was listed; give the command again")
+            with new_file(path) as temporary:
+                system.get_file(place, str(temporary))
+        except RequestError:
+            raise
+        except Exception as error:  # depends on the library that serves the URL, which tries again by itself
+            raise RequestError(f"{self.name}: cannot be fetched ({first_line(error)}); check the connection") from None
 
 
-def unreadable(path: Path, error: OSError) -> RequestError:
-    return RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable")
+def find(pattern: str, base: Path) -> list[File]:
+    """The files at a path (relative to `base`), a glob, a range, a folder, a URL or a hub set's URL.
 
-
-def find(pattern: str, beside: Path, where: str) -> list[File]:
-    """The files at a path (relative to the folder of `beside`), a glob, a range, a folder, a URL or a hub set's URL.
-
-    Raises RequestError, which begins with `where`, if there are none.
+    Raises RequestError if there are none.
     """
-    return [file for one in _in_range(pattern) for file in _expand(one, beside, where)]
+    return [file for name in _in_range(pattern) for file in _expand(name, base)]
 
 
 def _in_range(pattern: str) -> Iterator[str]:
@@ -131,36 +108,36 @@ def _in_range(pattern: str) -> Iterator[str]:
         yield from _in_range(f"{pattern[: range_of.start()]}{number:0{len(first)}}{pattern[range_of.end() :]}")
 
 
-def _expand(pattern: str, beside: Path, where: str) -> list[File]:
+def _expand(pattern: str, base: Path) -> list[File]:
     if pattern.startswith("hf://") and HUB.fullmatch(pattern):
-        return data_set(pattern, None, None, None, beside, where)
+        return data_set(pattern, None, None, None, base)
     if "://" in pattern:
-        return remote_files(pattern, where)
-    path = beside.parent / Path(pattern).expanduser()
+        return remote_files(pattern)
+    path = base / Path(pattern).expanduser()
+    if path.is_dir():
+        return in_folder(path)
     if path.is_file():
         return [local_file(path)]
-    if path.is_dir():
-        return in_folder(path, where)
-    if not glob.has_magic(pattern):
-        raise RequestError(f"{where}: there is no file {pattern!r}; paths are relative to {beside.name}")
     # relative to the folder, whose own name may contain brackets
-    matches = glob.glob(str(Path(pattern).expanduser()), root_dir=beside.parent, recursive=True)
-    paths = sorted(file for match in matches if (file := beside.parent / match).is_file())
-    if not paths:
-        raise RequestError(f"{where}: no file matches {pattern!r}; paths are relative to {beside.name}")
-    return list(map(local_file, paths))
+    matches = sorted(glob.glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True))
+    files = [local_file(base / match) for match in matches if (base / match).is_file()]
+    if not files:
+        lack = "no file matches" if glob.has_magic(pattern) else "there is no file"
+        raise RequestError(f"{lack} {pattern!r}; paths are relative to the data file")
+    return files
 
 
 def local_file(path: Path) -> File:
     """The file at `path`. Raises RequestError if it cannot be read."""
     try:
+        path.open("rb").close()
         status = path.stat()
     except OSError as error:
-        raise unreadable(path, error) from None
-    return File(str(path), status.st_size, str(status.st_mtime_ns))
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); check that it is there and readable") from None
+    return File(os.path.abspath(path), status.st_size, str(status.st_mtime_ns), path.parent)
 
 
-def remote_files(url: str, where: str) -> list[File]:
+def remote_files(url: str) -> list[File]:
     """The files at a URL, which may contain `*`. Raises RequestError if there are none or they cannot be listed."""
     try:
         system, place = fsspec.core.url_to_fs(url)
@@ -170,80 +147,75 @@ def remote_files(url: str, where: str) -> list[File]:
             f"{url}: cannot be listed ({first_line(error)}); check the URL and your access to it"
         ) from None
     files = []
-    for name in sorted(found):
-        if found[name]["type"] == "file":
-            size, version = _version(found[name])
-            whole = system.unstrip_protocol(name)
-            if size is None:
-                raise RequestError(f"{whole}: its server does not tell its size; download it and name the copy")
-            files.append(File(whole, size, version))
+    for name in sorted(name for name in found if found[name]["type"] == "file"):
+        size, version = _version(found[name])
+        files.append(File(system.unstrip_protocol(name), size, version))
+        if size is None:
+            raise RequestError(f"{files[-1].name}: its server does not tell its size; download it and name the copy")
     if not files:
-        raise RequestError(f"{where}: no remote file matches {url!r}")
+        raise RequestError(f"no remote file matches {url!r}")
     return files
 
 
 def _version(about: Mapping[str, Any]) -> tuple[Any, str]:
     """The size of a remote file, and what changes when it does."""
-    date = next((about[name] for name in VERSIONS if name in about), "")
-    return about.get("size"), str(date.timestamp() if isinstance(date, datetime) else date)
+    version = next((about[name] for name in VERSIONS if name in about), "")
+    if isinstance(version, datetime):  # whose time zone is written in several ways
+        version = version.timestamp()
+    return about.get("size"), str(version)
 
 
-def in_folder(folder: Path, where: str) -> list[File]:
+def in_folder(folder: Path) -> list[File]:
     """The files of a data set that `save_to_disk` wrote, or the table of a folder of pictures, in it or beside it."""
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
         raise RequestError(
-            f"{where}: {folder} holds several splits ({', '.join(splits)}); write `{{dataset: FOLDER, split: NAME}}`"
+            f"{folder} holds several splits ({', '.join(splits)}); write `{{dataset: FOLDER, split: NAME}}`"
         )
-    if (state := folder / "state.json").is_file():
-        return list(map(local_file, _saved(folder, state, where)))
-    for place in (folder, folder.parent):
-        named = [folder.name] if place != folder else ["metadata"]
-        tables = sorted(file for file in place.glob("*.*") if file.suffix in (".csv", ".jsonl", ".parquet"))
-        tables = [file for file in tables if file.stem in named] or (tables if place == folder else [])
-        if len(tables) == 1 and tables[0].is_file():
-            return [replace(local_file(tables[0]), folder=folder)]
-        if tables:
-            raise RequestError(f"{where}: {folder} has {len(tables)} tables; name the one that lists its pictures")
-    raise RequestError(
-        f"{where}: {folder} is neither a data set saved by `datasets` nor a folder of pictures with a table: add "
-        "metadata.csv, .jsonl or .parquet with `file_name` and `text` (for the hub's layout, write `{dataset: FOLDER}`)"
+    if (folder / "state.json").is_file():
+        parts = sorted(folder.glob("data-*-of-*.arrow"))
+        if not parts or not parts[0].stem.endswith(f"-{len(parts):05}"):
+            raise RequestError(f"{folder} lacks files of the dataset that was saved there; fetch it again")
+        return [local_file(part) for part in parts]
+    inside, beside = (
+        [path for path in sorted(place.glob("*.*")) if path.suffix in (".csv", ".jsonl", ".parquet")]
+        for place in (folder, folder.parent)
     )
+    tables = (
+        [path for path in inside if path.stem == "metadata"]
+        or inside
+        or [path for path in beside if path.stem == folder.name]
+    )
+    if len(tables) > 1:
+        raise RequestError(f"{folder} has {len(tables)} tables; name the one that lists its pictures")
+    if not tables:
+        raise RequestError(
+            f"{folder} is neither a data set saved by `datasets` nor a folder of pictures with a table: add metadata"
+            ".csv, .jsonl or .parquet with `file_name` and `text` (for the hub's layout, write `{dataset: FOLDER}`)"
+        )
+    return [replace(local_file(tables[0]), folder=folder)]
 
 
-def _saved(folder: Path, state: Path, where: str) -> list[Path]:
-    try:
-        named = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-        found = [folder / Path(file["filename"]).name for file in named]
-    except (ValueError, KeyError, TypeError, OSError, RecursionError):
-        found = []
-    if not found or not all(path.is_file() for path in found):
-        raise RequestError(f"{where}: {state} does not name the dataset's files; fetch the dataset again")
-    return found
-
-
-def data_set(
-    name: str, config: str | None, split: str | None, revision: str | None, beside: Path, where: str
-) -> list[File]:
+def data_set(name: str, config: str | None, split: str | None, revision: str | None, base: Path) -> list[File]:
     """The files of one split of a data set: a folder saved by `datasets`, one in the hub's layout, a table, a hub name.
 
     Raises RequestError; for a hub set that is not here and cannot be fetched, it says what to fetch and where to.
     """
-    path = beside.parent / Path(name).expanduser()
+    path = base / Path(name).expanduser()
     if path.is_file():
         return [local_file(path)]
     if path.is_dir():
         for folder in (path / (split or "."), path):
             if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-                return in_folder(folder, where)
-        return [local_file(file) for file in _of_split(path, config, split, where) if _is_read(file)]
+                return in_folder(folder)
+        return [local_file(file) for file in _of_split(path, config, split)]
     hub = HUB.fullmatch(name)
     if not hub:
-        raise RequestError(f"{where}: there is no folder {name!r}, and it is not a hub name (OWNER/NAME)")
-    return _from_hub(hub[1], config, split, revision or hub[2], where)
+        raise RequestError(f"there is no folder {name!r}, and it is not a hub name (OWNER/NAME)")
+    return _from_hub(hub[1], config, split, revision or hub[2])
 
 
-def _from_hub(name: str, config: str | None, split: str | None, revision: str | None, where: str) -> list[File]:
+def _from_hub(name: str, config: str | None, split: str | None, revision: str | None) -> list[File]:
     """The files of the split in the hub's own cache, fetched if they are not there."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -258,54 +230,48 @@ def _from_hub(name: str, config: str | None, split: str | None, revision: str | 
         except Exception:  # no network, of which each layer below has kinds of its own: what is here may do
             here = Path(fetch(revision=revision, allow_patterns=CARDS, local_files_only=True))
             revision, names = here.name, [str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()]
+        cards = Path(fetch(revision=revision, allow_patterns=CARDS))
         with TemporaryDirectory() as mirror:  # of empty files: the library finds a split's files by their names
             for file in names:
-                path = Path(mirror) / file
+                path = Path(mirror, file)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-            for file in set(names) & set(CARDS):
-                card = Path(fetch(revision=revision, allow_patterns=CARDS)) / file
-                (Path(mirror) / file).write_bytes(card.read_bytes())
-            chosen = [file.relative_to(mirror) for file in _of_split(Path(mirror), config, split, f"{where}: {name}")]
+                path.write_bytes((cards / file).read_bytes() if file in CARDS else b"")
+            chosen = [file.relative_to(mirror) for file in _of_split(Path(mirror), config, split)]
         print(f"{name}: reading {counted(len(chosen), 'file')} of revision {revision}", file=sys.stderr)
         # all of a numbered series, so that a part that is not here is noticed without network
-        folder = Path(
-            fetch(revision=revision, allow_patterns=sorted({re.sub(r"\d+", "*", str(one)) for one in chosen}))
-        )
+        series = sorted({re.sub(r"\d+", "*", str(file)) for file in chosen})
+        folder = Path(fetch(revision=revision, allow_patterns=series))
     except LocalEntryNotFoundError:
         pin = f" --revision {revision}" if revision else ""
         raise RequestError(
-            f"{where}: the data set {name} is not (or not wholly) on this machine, and the hub cannot be reached; "
-            f"elsewhere, run `hf download {name} --repo-type dataset{pin} --local-dir DIR`, and name the copy of that "
-            "folder here: `{dataset: DIR}`"
+            f"the data set {name} is not (or not wholly) on this machine, and the hub cannot be reached; elsewhere, "
+            f"run `hf download {name} --repo-type dataset{pin} --local-dir DIR`, and name the copy of that folder "
+            "here: `{dataset: DIR}`"
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        raise RequestError(f"{where}: {name}: cannot be fetched from the hub ({first_line(error)})") from None
-    return [local_file(folder / one) for one in chosen if _is_read(one)]
+        raise RequestError(f"{name}: cannot be fetched from the hub ({first_line(error)})") from None
+    return [local_file(folder / file) for file in chosen]
 
 
-def _of_split(folder: Path, config: str | None, split: str | None, where: str) -> list[Path]:
-    """The files of a split, by the names and the card of a folder in the hub's layout."""
+def _of_split(folder: Path, config: str | None, split: str | None) -> list[Path]:
+    """The files of a split that can be read, by the names and the card of a folder in the hub's layout."""
     import datasets
 
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a missing card is no news
     try:
         with TemporaryDirectory() as unused:
-            found = datasets.load_dataset_builder(str(folder), name=config, cache_dir=unused).config.data_files
+            splits = datasets.load_dataset_builder(str(folder), name=config, cache_dir=unused).config.data_files
     except Exception as error:  # the library raises many kinds
-        raise RequestError(f"{where}: {folder} is not a data set in the hub's layout ({first_line(error)})") from None
-    if split is None and len(found) > 1:
-        raise RequestError(f"{where}: holds the splits {', '.join(found)}; write `{{dataset: …, split: NAME}}`")
-    if split is not None and split not in found:
-        raise RequestError(f"{where}: has no split {split!r} (it has {', '.join(map(str, found))})")
-    files = [Path(file) for file in found[split or next(iter(found))]]
-    if not any(map(_is_read, files)):
+        raise RequestError(f"{folder} is not a data set in the hub's layout ({first_line(error)})") from None
+    if split is None and len(splits) > 1:
+        raise RequestError(f"holds the splits {', '.join(splits)}; write `{{dataset: …, split: NAME}}`")
+    if split is not None and split not in splits:
+        raise RequestError(f"has no split {split!r} (it has {', '.join(map(str, splits))})")
+    files = [Path(file) for file in splits[split or next(iter(splits))]]
+    read = [file for file in files if file.suffix in READ]
+    if not read:
         raise RequestError(
-            f"{where}: has no files that can be read ({', '.join(sorted({file.suffix for file in files}))}); "
-            f"convert them to Parquet, or to one of {', '.join(READ)}"
+            f"has no files that can be read ({', '.join(sorted({file.suffix for file in files}))}); convert them to "
+            f"Parquet, or to one of {', '.join(READ)}"
         )
-    return files
-
-
-def _is_read(path: Path) -> bool:
-    return path.suffix in READ
+    return read

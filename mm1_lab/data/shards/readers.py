@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mm1_lab.data.shards.conversations import IMAGES, TURNS, read_conversation
 from mm1_lab.data.shards.samples import Image, LeftOut, Sample, stored_image, words
-from mm1_lab.data.shards.tables import PICTURES, TABLES, Broken, Columns, Row, sound
+from mm1_lab.data.shards.tables import PICTURES, TABLES, Broken, Columns, Row
 
 FAILED = ("failed_to_download", "failed_to_resize")
 """What img2dataset writes under `status` if it could not fetch an image; in other data the word may mean anything."""
@@ -34,7 +34,7 @@ def read_text(row: Row) -> Sample:
     text = words(row["text"])
     if not text:
         raise LeftOut("without text")
-    return Sample(_key(row) or text, [text])
+    return Sample.of(row, text, [text])
 
 
 def read_pair(row: Row) -> Sample:
@@ -44,12 +44,11 @@ def read_pair(row: Row) -> Sample:
     image = stored_image(row["image"])
     if image is None:
         raise LeftOut("no image")
-    told = row["caption"] if isinstance(row["caption"], list) else [row["caption"]]
-    captions = [caption for caption in map(words, told) if caption]
+    captions = row["caption"] if isinstance(row["caption"], list) else [row["caption"]]
+    captions = [caption for caption in map(words, captions) if caption]
     if not captions:
         raise LeftOut("without a caption")
-    path = image.stored if isinstance(image.stored, str) else None
-    return Sample(_key(row) or path or captions[0], [image, *captions])
+    return Sample.of(row, image.path or captions[0], [image, *captions])
 
 
 def read_page(row: Row) -> Sample:
@@ -61,24 +60,20 @@ def read_page(row: Row) -> Sample:
     for place, (image, text) in enumerate(zip(images, texts, strict=True)):
         if (image is None) == (text is None):
             raise Broken(f"place {place}: exactly one of image and text must be null")
-        if text is None:
+        if image is not None:
             picture = stored_image(image)
-            parts += [] if picture is None else [picture]
-        elif not isinstance(text, str):
-            raise Broken(f"place {place}: must be text, but is a {type(text).__name__}")
-        elif parts and isinstance(parts[-1], str):
-            parts[-1] = f"{parts[-1]}\n\n{sound(text).strip()}".strip()
-        elif text.strip():
-            parts.append(sound(text).strip())
+            if picture:
+                parts.append(picture)
+            continue
+        text = words(text, f"place {place}: ")
+        if parts and isinstance(parts[-1], str):
+            parts[-1] = f"{parts[-1]}\n\n{text}".strip()
+        elif text:
+            parts.append(text)
     spoken = "\n".join(part for part in parts if isinstance(part, str))
     if not spoken:
         raise LeftOut("without text")
-    return Sample(_key(row) or spoken, parts)
-
-
-def _key(row: Row) -> str | None:
-    """The user's key of a sample, if any."""
-    return None if row.get("key") is None else str(row["key"])
+    return Sample.of(row, spoken, parts)
 
 
 READERS = {

@@ -5,59 +5,51 @@ these rows. So row k is a formula, and a run that resumes at any step computes n
 """
 
 import zlib
-from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property, lru_cache
-from itertools import islice, pairwise
+from itertools import islice, pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mm1_lab.config import RequestError
-from mm1_lab.data.shards.arrow import kept, short_hash
+from mm1_lab.data.packing import first_fit
+from mm1_lab.data.shards.arrow import cached, short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE, cut
-from mm1_lab.data.shards.collection import Collection, TokenTable
+from mm1_lab.data.shards.collection import Collection, Numbers, TokenTable
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Document, Limits, Part, Picture, Tokens
 
 BLOCK = 1 << 18
 """Samples that are packed at once; this bounds memory, and a row mixes samples of one block."""
-WAITING = 64
-"""Number of chunks from which the best fit is chosen."""
+OPEN_ROWS = 32
+"""Rows that are filled at a time."""
 HELD_OUT_MOST = 10_000
 """Held-out samples that are read, enough to evaluate on."""
 SCHEMA = pa.schema({"entries": pa.list_(pa.int64())})
 """A packed row: five numbers for each entry."""
 
-Entries = NDArray[np.int64]
-"""(n, 5): sample, first token (numbered from the sample's start), end, positions in a row, pictures."""
+Chunk = tuple[int, int, int, int]
+"""First token (numbered from the sample's start), end, positions in a row, pictures."""
+Entries = Numbers
+"""(n, 5): the sample, and its chunk."""
 
 
 class Rows:
     """A collection whose documents are cut into chunks and packed into rows of `limits`."""
 
-    def __init__(
-        self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path, nothing: str
-    ) -> None:
-        """Caches results in `folder`; `nothing` is the error message if no entry is left to train on."""
+    def __init__(self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path) -> None:
+        """Caches results in `folder`."""
         self._collection = collection
         self._tokenizer = tokenizer
         self._limits = limits
-        self._nothing = nothing
-        self._path = folder / "rows" / f"{short_hash(*self._key())}.arrow"
-
-    def _key(self) -> tuple[object, ...]:
-        collection = self._collection
-        return CHUNKS_VERSION, collection.reader, collection.digests, self._tokenizer.digest, tuple(self._limits)
+        key = (CHUNKS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
+        self._path = folder / "rows" / f"{short_hash(*key)}.arrow"
 
     @cached_property
     def _packed(self) -> pa.ChunkedArray:
-        found = kept(self._path, SCHEMA, self._pack).data.column("entries")
-        if not len(found):
-            raise RequestError(self._nothing)
-        return found
+        return cached(self._path, SCHEMA, self._pack).data.column("entries")
 
     @cached_property
     def _tokens(self) -> TokenTable:
@@ -69,11 +61,8 @@ class Rows:
         for start in range(0, len(train), BLOCK):
             entries = self.cut(train[start : start + BLOCK])
             order = draw.permutation(len(entries)).tolist()
-            rows = pack(order, entries[:, -2], entries[:, -1], self._limits)
-            ends = np.cumsum([0, *map(len, rows)], dtype=np.int32) * entries.shape[1]
-            numbers = entries[np.array([entry for row in rows for entry in row], np.int64)]
-            packed = pa.ListArray.from_arrays(ends, pa.array(numbers.reshape(-1)))
-            yield pa.RecordBatch.from_arrays([packed], schema=SCHEMA)
+            rows = first_fit(order, entries[:, -2:].tolist(), self._limits, OPEN_ROWS)
+            yield pa.RecordBatch.from_pydict({"entries": [entries[row].reshape(-1) for row in rows]}, schema=SCHEMA)
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -87,71 +76,76 @@ class Rows:
         """The entries of one packed row."""
         return self._packed[row].values.to_numpy().reshape(-1, 5)
 
-    def cut(self, samples: NDArray[np.int64]) -> Entries:
+    def cut(self, samples: Numbers) -> Entries:
         """The entries of `samples`; of a captioned picture only the first chunk, as long as its longest caption."""
-        tokens, limits = self._tokens, self._limits
-        text, images = tokens.sizes[samples].T
+        limits, is_pairs = self._limits, self._collection.reader == "pairs"
+        text, images = self._tokens.sizes[samples].T
         positions = text + images * limits.image_tokens + 2
         fits = (positions <= limits.sequence) & (images <= limits.max_images)
-        whole = np.column_stack([samples, np.zeros_like(samples), text + images, positions, images])
-        if self._collection.reader == "pairs":
+        if is_pairs:
             fits &= images == 1
-            others = (max(self._captions(sample), key=lambda one: one[2], default=None) for sample in samples[~fits])
-            rest = [(sample, *one) for sample, one in zip(samples[~fits], others, strict=True) if one]
-        else:
-            rest = [(sample, *chunk) for sample in samples[~fits] for chunk in self._chunks(sample)]
-        entries = np.concatenate([whole[fits & (text > 0)], np.array(rest, np.int64).reshape(-1, 5)])
+        # whole samples at once, as most are; the others one by one
+        whole = np.column_stack([samples, np.zeros_like(samples), text + images, positions, images])
+        cuts: list[tuple[int, ...]] = []
+        for sample in samples[~fits].tolist():
+            if is_pairs:
+                longest = max(self._captions(sample), key=lambda chunk: chunk[2], default=None)
+                chunks = [longest] if longest else []
+            else:
+                chunks = list(cut(self._tokens.sample(sample), self._tokens.places(sample), limits))
+            cuts += [(sample, *chunk) for chunk in chunks]
+        entries = np.concatenate([whole[fits & (text > 0)], np.array(cuts, np.int64).reshape(-1, 5)])
         return entries[np.argsort(entries[:, 0], kind="stable")]
 
-    def _chunks(self, sample: int) -> Iterator[tuple[int, int, int, int]]:
-        return cut(self._tokens.sample(sample), self._tokens.places(sample), self._limits)
-
-    def _captions(self, sample: int) -> list[tuple[int, int, int, int]]:
+    def _captions(self, sample: int) -> list[Chunk]:
         """The first chunk of a picture with each of its captions."""
         ids, places = self._tokens.sample(sample), self._tokens.places(sample)
-        found = []
+        chunks = []
         for start, end in pairwise([*np.flatnonzero(ids == PICTURE).tolist(), len(ids)]):
             for first, last, positions, images in islice(cut(ids[start:end], places[start:end], self._limits), 1):
-                found.append((start + first, start + last, positions, images))
-        return found
+                chunks.append((start + first, start + last, positions, images))
+        return chunks
 
-    def document(self, entry: NDArray[np.int64], epoch: int = 0) -> Document:
+    def document(self, entry: Numbers, epoch: int = 0) -> Document:
         """The document of an entry. Of a picture with several captions, each epoch shows the next, and which one is the
         first is the sample's number."""
         collection = self._collection
         sample, start, end, _, images = entry.tolist()
         ids = self._tokens.sample(sample)
-        shown = int(np.count_nonzero(ids[:start] == PICTURE))
+        is_picture = ids == PICTURE
+        before = int(np.count_nonzero(is_picture[:start]))
         if collection.reader == "pairs":
-            shown = 0
-            captions = self._captions(sample) if np.count_nonzero(ids == PICTURE) > 1 else []
-            if captions:
+            before = 0  # there is one picture, however many captions have it
+            if np.count_nonzero(is_picture) > 1:
+                captions = self._captions(sample)
                 start, end, _, images = captions[(epoch + sample) % len(captions)]
-        pictures = iter(collection.pictures(sample)[shown:] if images else ())
+        pictures = iter(collection.pictures(sample)[before:] if images else ())
         parts: list[Part] = []
-        ids = ids[start:end]
-        for stretch in np.split(ids, np.flatnonzero(np.diff(ids == PICTURE, prepend=False))):
-            if len(stretch) and stretch[0] == PICTURE:
-                parts += [next(pictures) for _ in stretch]
-            elif len(stretch):
-                parts.append(Tokens(stretch, self._tokenizer))
+        at = start
+        for place in [*(start + np.flatnonzero(is_picture[start:end])).tolist(), end]:
+            if at < place:
+                parts.append(Tokens(ids[at:place], self._tokenizer))
+            if place < end:
+                parts.append(next(pictures))
+            at = place + 1
         return Document(f"{collection.key(sample)}@{start}", tuple(parts))
 
     def held_out(self) -> Iterator[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on."""
-        entries = self.cut(self._collection.held_out[:HELD_OUT_MOST])
-        first = np.searchsorted(entries[:, 0], entries[:, 0])  # of the same sample; chunks of a sample are adjacent
-        place = {sample: at for at, sample in enumerate(self._collection.held_out.tolist())}
-        order = np.array([place[sample] for sample in entries[:, 0].tolist()], np.int64)
-        for at in np.lexsort((order, np.arange(len(entries)) - first)).tolist():
-            yield self.document(entries[at])
+        samples = self._collection.held_out[:HELD_OUT_MOST]
+        chunks: dict[int, list[Numbers]] = {sample: [] for sample in samples.tolist()}
+        for entry in self.cut(samples):
+            chunks[int(entry[0])].append(entry)
+        for entries in zip_longest(*chunks.values()):
+            for entry in entries:
+                if entry is not None:
+                    yield self.document(entry)
 
 
 class ShardSource:
     """Rows of one source, epoch after epoch. They are packed at once, so that forked data loader workers share them."""
 
     def __init__(self, rows: Rows, seed: int) -> None:
-        """Raises RequestError if there is nothing to train on."""
         self._rows = rows
         self._count = len(rows)
         self._order = permutations(self._count, seed)
@@ -224,40 +218,3 @@ class ShardPairs:
 def stream(name: str, seed: int) -> int:
     """Derives a distinct seed for each use of the data."""
     return zlib.crc32(name.encode()) << 32 | seed
-
-
-def pack(order: Sequence[int], tokens: NDArray[np.int64], images: NDArray[np.int64], limits: Limits) -> list[list[int]]:
-    """Packs chunks into rows by best fit; returns the chunks of each row.
-
-    A row starts with the chunk that has waited longest, then repeatedly takes the longest waiting chunk that fits.
-    `order` is a permutation; `tokens` and `images` are the sizes of all chunks.
-    """
-    waiting: list[tuple[int, int]] = []  # sorted by (tokens, place in the order)
-    gone = bytearray(len(order))
-    entered = oldest = 0
-    rows: list[list[int]] = []
-    while oldest < len(order):
-        if gone[oldest]:
-            oldest += 1
-            continue
-        row: list[int] = []
-        room, image_room = limits.sequence, limits.max_images
-        while True:
-            while entered < len(order) and len(waiting) < WAITING:
-                insort(waiting, (int(tokens[order[entered]]), entered))
-                entered += 1
-            if not row:
-                index = bisect_right(waiting, (int(tokens[order[oldest]]), oldest)) - 1
-            else:
-                index = bisect_right(waiting, (room, len(order))) - 1
-                while index >= 0 and images[order[waiting[index][1]]] > image_room:
-                    index -= 1
-            if index < 0:
-                break
-            size, place = waiting.pop(index)
-            gone[place] = 1
-            row.append(order[place])
-            room -= size
-            image_room -= int(images[order[place]])
-        rows.append(row)
-    return rows

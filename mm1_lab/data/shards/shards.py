@@ -1,7 +1,6 @@
 """Users' data as `Data`: the files listed in a `data.yaml`, indexed and tokenised once, with random access."""
 
 import sys
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, cached_property
@@ -19,7 +18,7 @@ from mm1_lab.data.shards.chunks import CHUNKS_VERSION
 from mm1_lab.data.shards.collection import Collection
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File
-from mm1_lab.data.shards.index import Shard, index_file
+from mm1_lab.data.shards.index import Shard, index_file, index_path
 from mm1_lab.data.shards.rows import Rows, ShardConversations, ShardPairs, ShardSource, ShardText, stream
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits
@@ -48,30 +47,32 @@ class Shards:
         content, files = read_data_file(path)
         self.path = path
         self.cache = cache
-        self._scale = scale
-        self._folder_tokenizer = words = _named_tokenizer(path, content, tokenizer)
-        decoder, longest = content.image_decoder(), content.longest_document
-        wanted = [(file, source.reader) for name, source in content.all_named().items() for file in files[name]]
+        self._vocabulary = scale.vocabulary
+        self._folder_tokenizer = _folder_tokenizer(path, content, tokenizer)
+        longest, sources = content.longest_document, content.all_named()
+        wanted = [(file, source.reader) for name, source in sources.items() for file in files[name]]
         shards = iter(_index(wanted, longest, cache))
-        self.everything = {
-            name: Collection(source.reader, list(islice(shards, len(files[name]))), cache, decoder)
-            for name, source in content.all_named().items()
-        }
+        self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
+        for name, source in sources.items():
+            own = list(islice(shards, len(files[name])))
+            self.everything[name] = Collection(source.reader, own, cache, content.image_decoder())
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
-        contents = [(name, [one.reader, *one.digests]) for name, one in self.collections.items()]
-        decoded = [DECODING_VERSION, content.pictures, content.largest_picture, longest]
-        digest = short_hash(CHUNKS_VERSION, sorted(contents), self.limits.image_tokens, decoded)
+        self.identity = self._identify(content, [DECODING_VERSION, content.pictures, content.largest_picture, longest])
+
+    def _identify(self, content: DataFile, decoding: list[object]) -> DataIdentity:
+        contents = sorted((name, [one.reader, *one.digests]) for name, one in self.collections.items())
         tuned = sorted((name, one.digests) for name, one in self.conversations.items())
-        self.identity = DataIdentity(
+        words = self._folder_tokenizer
+        return DataIdentity(
             kind="shards",
-            digest=digest[:16],
-            tokenizer=words.digest if words else f"bpe-{scale.vocabulary}",
+            digest=short_hash(CHUNKS_VERSION, contents, self.limits.image_tokens, decoding)[:16],
+            tokenizer=words.digest if words else f"bpe-{self._vocabulary}",
             sources=tuple(sorted(self.collections, key=[*SOURCES, *self.collections].index)),
             instructions=content.weights({name: len(one.train) for name, one in self.conversations.items()}),
-            instructions_digest=short_hash(CONVERSATIONS_VERSION, decoded, tuned) if tuned else "",
+            instructions_digest=short_hash(CONVERSATIONS_VERSION, decoding, tuned) if tuned else "",
         )
 
     @cached_property
@@ -79,8 +80,8 @@ class Shards:
         """The folder's tokenizer, or byte-level BPE trained on all training text (of large sources, on part of it)."""
         if self._folder_tokenizer is not None:
             return self._folder_tokenizer
-        folder = self.cache / "tokenizers" / f"{self.identity.digest}-{self._scale.vocabulary}"
-        return bpe_tokenizer(self._training_text(), self._scale.vocabulary, folder)
+        folder = self.cache / "tokenizers" / f"{self.identity.digest}-{self._vocabulary}"
+        return bpe_tokenizer(self._training_text(), self._vocabulary, folder)
 
     def _training_text(self) -> Iterator[str]:
         for collection in self.collections.values():
@@ -90,27 +91,29 @@ class Shards:
     @cache  # noqa: B019 (instances live as long as the process)
     def rows(self, name: str, limits: Limits) -> Rows:
         """A pre-training source in rows of `limits`. Raises RequestError if the data file lists no files for it."""
-        nothing = f"{self.path}: {name}: no text is left to train on; add more files"
-        return Rows(self.collection(name), self.tokenizer, limits, self.cache, nothing)
+        return Rows(self.collection(name), self.tokenizer, limits, self.cache)
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
-        """A training source in rows of `limits`, by default those of the scale."""
+        """A training source in rows of `limits`, by default those of the scale. Raises RequestError if it has none."""
         limits = limits or self.limits
-        return ShardSource(self.rows(name, limits), stream(f"{name} {limits.sequence}", seed))
+        rows = self.rows(name, limits)
+        if not len(rows):
+            raise RequestError(f"{self.path}: {name}: no text is left to train on; add more files")
+        return ShardSource(rows, stream(f"{name} {limits.sequence}", seed))
 
     def instructions(self, name: str, seed: int, limits: Limits) -> ShardConversations:
         if name not in self.conversations:
             near = nearest(name, self.conversations)
             raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
         collection = self.conversations[name]
-        found = ShardConversations(collection, stream(f"instructions {name}", seed))
+        conversations = ShardConversations(collection, stream(f"instructions {name}", seed))
         packer = Packer(self.tokenizer, limits, ends_answers=True)
-        if not any(packer.fits(found.document(index)) for index in range(len(collection.train))):
+        if not any(packer.fits(conversations.document(index)) for index in range(len(collection.train))):
             raise RequestError(
                 f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
                 f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
             )
-        return found
+        return conversations
 
     def pretraining_text(self, seed: int) -> ShardText:
         return ShardText(lambda limits: self.source("text", seed, limits))
@@ -138,26 +141,19 @@ class Shards:
 
 def _index(wanted: list[tuple[File, str]], longest: int, cache: Path) -> list[Shard]:
     """The index of each file, in order. Much data that are new here are indexed by a process a core."""
-    files = [file for file, _ in wanted]
-    work: Any = [files, [reader for _, reader in wanted], repeat(longest), repeat(cache)]
-    known = cache / "known" / short_hash([(file.whole_name, file.size, file.version) for file in files])
-    size = sum(file.size for file in files)
-    if size > MUCH and not known.exists():
-        print(f"reading {counted(len(files), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
-        with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
-            with interrupts_blocked():  # the pool starts its processes when it gets work
-                made = pool.map(_index_alone, *work)
-            deque(made, maxlen=0)
-        known.parent.mkdir(parents=True, exist_ok=True)
-        known.touch()
-    return list(map(index_file, *work))
+    files, readers = [file for file, _ in wanted], [reader for _, reader in wanted]
+    work: Any = (files, readers, repeat(longest), repeat(cache))
+    size = sum(file.size for file, reader in wanted if not index_path(file, reader, longest, cache).exists())
+    if size <= MUCH:
+        return list(map(index_file, *work))
+    print(f"reading {counted(len(files), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
+        with interrupts_blocked():  # the pool starts its processes when it gets work
+            made = pool.map(index_file, *work)
+        return list(made)
 
 
-def _index_alone(*work: Any) -> None:
-    index_file(*work)
-
-
-def _named_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> BackendTokenizer | None:
+def _folder_tokenizer(path: Path, content: DataFile, decoders: Path | None) -> BackendTokenizer | None:
     """The tokenizer of the pre-trained decoder, or else of the folder in the data file; None for BPE."""
     own = None if content.tokenizer == "bpe" else path.parent / Path(content.tokenizer).expanduser()
     if own and decoders and folder_tokenizer(own).digest != folder_tokenizer(decoders).digest:

@@ -98,7 +98,7 @@ def data_files(context: WorkerContext) -> Iterator[Path]:
         from mm1_lab.data.shards.datafile import read_data_file
 
         content, files = read_data_file(context.data_path)
-        own = [Path(file.whole_name) for source in files.values() for file in source if not file.is_remote]
+        own = [Path(file.name) for source in files.values() for file in source if not file.is_remote]
         yield from {path.parent: path for path in reversed(own)}.values()
         if content.tokenizer != "bpe":
             yield context.data_path.parent / Path(content.tokenizer).expanduser()
