@@ -5,7 +5,8 @@ Each side reads every image once, decodes it and resizes it to 336 px, in one th
 first time. Ours also splits off held-out samples, and packs captions, as tokens, into rows.
 
 The plain loader does what the package webdataset does, without using it: it reads the tar from its beginning to its
-end, groups files by key, decodes with Pillow, and stacks images to batches.
+end, groups files by key, decodes with Pillow, and stacks images to batches. The library's loader is Hugging Face
+`datasets` with torch's data loader: it has copied the tar into Arrow files before, and reads them in a random order.
 """
 
 import io
@@ -15,10 +16,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from benchmarks.measure import Budget, Row, alternate, compare, seconds
 from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, multimodal_stage, untrained_inputs
@@ -59,10 +62,12 @@ def measure(amounts: Amounts) -> list[Row]:
         inputs = untrained_inputs(stage, world, Path(folder))
         shards = partial(open_shards, Path(folder), scale)
         shards()  # indexes and tokenises, once
+        next(library(tar, Path(folder)))  # makes its copy
         eaten = _samples_of_a_step(stage, few)
         sides = {
             "ours": lambda _: _speed(batches(shards())),
             "plain": lambda _: _speed(plain(tar)),
+            "library": lambda _: _speed(library(tar, Path(folder))),
             "training": lambda _: eaten / stage_timing(stage, inputs, world, few).step.core,
         }
         speeds = alternate(sides, amounts.rounds)
@@ -85,6 +90,13 @@ def measure(amounts: Amounts) -> list[Row]:
             speeds["plain"],
             "a plain loop over the tar that decodes and resizes with Pillow, as webdataset does",
             Budget(ratio_at_least=1),
+        ),
+        compare(
+            what,
+            "samples / core-s",
+            speeds["ours"],
+            speeds["library"],
+            "Hugging Face `datasets` with torch's data loader, shuffled, in the same process",
         ),
     ]
 
@@ -151,6 +163,20 @@ def plain(tar: Path) -> Iterator[torch.Tensor]:
             images, captions = [], []
     if images:
         yield image_tensor(images)
+
+
+def library(tar: Path, folder: Path) -> Iterator[torch.Tensor]:
+    """Reads the tar in shuffled batches through Hugging Face `datasets`; yields the images of each, one per sample."""
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    data = load_dataset("webdataset", data_files=str(tar), split="train", cache_dir=str(folder / "library"))
+    return map(_collate, DataLoader(data, BATCH, shuffle=True, collate_fn=list))
+
+
+def _collate(samples: list[dict[str, Any]]) -> torch.Tensor:
+    sizes = (READ, READ), Image.Resampling.BICUBIC
+    return image_tensor([np.asarray(sample["jpg"].convert("RGB").resize(*sizes)) for sample in samples])
 
 
 def _samples(tar: Path) -> Iterator[dict[str, bytes]]:

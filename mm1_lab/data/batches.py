@@ -19,8 +19,9 @@ from mm1_lab import team
 from mm1_lab.config import ModelStage, Resources, SftStage
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
-from mm1_lab.data.pixels import MEAN_COLOUR, NONE_ASKED, BrokenPictures, Decoded, decode
-from mm1_lab.data.types import Conversations, Source, Tokenizer
+from mm1_lab.data.pixels import MEAN_COLOUR, NONE_ASKED, BrokenPictures, Decoded
+from mm1_lab.data.pixels import views as picture_views
+from mm1_lab.data.types import BrokenPicture, Conversations, Source, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +109,20 @@ def make_batch(
     weights = np.stack([row.weights for row in rows])
     pictures = [picture for row in rows for picture in row.pictures]
     images = np.empty((len(pictures), views, 3, side, side), np.uint8)
+    broken: list[str] = []
+    owners = [(index, owner) for index, row in enumerate(rows) for owner in row.owners]
     if blind:
         images[:] = MEAN_COLOUR
-    pixels, decoded = ([], NONE_ASKED) if blind else decode(pictures, side, views)
-    owners = ((index, owner) for index, row in enumerate(rows) for owner in row.owners)
-    for image, found, (index, owner) in zip(images, pixels, owners, strict=False):
-        if found is None:
+        pictures = []
+    # one picture at a time, so that its memory is used again
+    for image, picture, (index, owner) in zip(images, pictures, owners, strict=False):
+        try:
+            for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
+                view[:] = pixels.transpose(2, 0, 1)
+        except BrokenPicture as error:
             weights[index, rows[index].documents == owner] = 0
             image[:] = MEAN_COLOUR
-        else:
-            for view, pixels_of_view in zip(image, found, strict=True):
-                view[:] = pixels_of_view.transpose(2, 0, 1)
+            broken.append(str(error))
     return Batch(
         tokens=torch.from_numpy(np.stack([row.tokens for row in rows])).long(),
         weights=torch.from_numpy(weights),
@@ -127,7 +131,7 @@ def make_batch(
         images=torch.from_numpy(images).flatten(0, 1),
         sources=tuple(names),
         image_counts=tuple(views * len(row.pictures) for row in rows),
-        decoded=decoded,
+        decoded=Decoded(len(pictures), tuple(broken)),
         by_document=by_document,
     )
 

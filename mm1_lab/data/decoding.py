@@ -19,6 +19,9 @@ Shape = Literal["squeeze", "crop", "pad"]
 """How an image is made square: `crop` keeps its centre, `pad` adds borders of the mean colour."""
 ROOM = 256 << 20
 """Bytes of decoded pixels that a process caches."""
+CACHED_SIDE = 128
+"""Largest side in pixels of an image that is cached: of larger ones only a few hundred would fit, and memory that is
+never given back has to be fetched from the system page by page."""
 MOST_BYTES = 256 << 20
 """Maximum size of an image file; a photograph of 50 megapixels has a tenth of that."""
 DECODING_VERSION = 2
@@ -31,7 +34,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `I
 
 @dataclass(slots=True)
 class ImageDecoder:
-    """Decodes images and caches up to `room` bytes of pixels, so that a small data set is decoded only once."""
+    """Decodes images and caches up to `room` bytes of small ones, so that a small data set is decoded only once."""
 
     shape: Shape = "squeeze"
     largest: int = LARGEST_PICTURE
@@ -47,7 +50,7 @@ class ImageDecoder:
         pixels = self.kept.get((picture.key, side))
         if pixels is None:
             pixels = self._decode(picture, side)
-            if self.room >= pixels.nbytes:
+            if side <= CACHED_SIDE and self.room >= pixels.nbytes:
                 self.room -= pixels.nbytes
                 self.kept[picture.key, side] = pixels
         return pixels
@@ -84,7 +87,7 @@ def as_shown(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:  # converted directly, black on transparent would be black on black
         drawn = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def square(image: Image.Image, side: int, shape: str) -> Image.Image:

@@ -244,7 +244,7 @@ def test_sets_are_listed_with_their_pictures_elsewhere_and_weigh_as_much_as_they
     assert weighed.instructions == {"llava": 1, "chat": 2}
     assert weighed.instructions_digest == data.identity.instructions_digest
     with pytest.raises(RequestError, match="two sets have the same name"):
-        files.open(text="text.jsonl", instructions=[sets[0], sets[0]])
+        files.open(text="text.jsonl", instructions=[sets[0], dict(sets[0])])
     with pytest.raises(RequestError, match=r"llava\.json: there is no image '1\.png' in /.+/sets; 3 of 3"):
         files.open(text="text.jsonl", instructions=["sets/llava.json"])
 

@@ -17,7 +17,6 @@ from mm1_lab.data.packing import Packer, first_fit
 from mm1_lab.data.shards import Shards, collection, index
 from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.chunks import cut, encode
-
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
 
