@@ -11,7 +11,7 @@ RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results $(RESULTS))
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
 
-.PHONY: help install check-scale sweep-all lr-law figures report dashboard test soak check bench
+.PHONY: help install check-scale sweep-all lr-law figures report dashboard test soak check bench docs
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make test            run the tests, JOBS=2 at a time'
 	@echo 'make soak            longer tests, hours: every sweep at smoke, kills at random moments, long simulations; FUZZ_TIMES=10'
 	@echo 'make check           check lint, format, types and the direction of imports'
+	@echo 'make docs            build the documentation as a site in site/; ARGS=serve shows it while you edit'
 	@echo 'make bench           measure speed beside references: twenty minutes, with nothing else running; ARGS=--quick'
 	@echo
 	@echo 'Variables: SCALE=mini|smoke|lab  SEEDS=3 (three of them) or 5,6,7  RESULTS=results/local  ARGS="--set train.steps=200"'
@@ -72,3 +73,9 @@ check: .venv/.stamp
 
 bench: .venv/.stamp
 	.venv/bin/python -m benchmarks.run $(ARGS)
+
+# In an environment of its own: the pages are read, nothing of the lab is run.
+docs:
+	@test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/pip install --quiet \
+		mkdocs-jupyter mkdocs-material 'mkdocstrings[python]'; }
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs $(or $(ARGS),build --strict)
