@@ -197,8 +197,9 @@ def _descend(values: dict[str, Any], path: str, what: str, option: str) -> tuple
             break
         key = max(keys, key=lambda key: len(str(key)))  # of `1` and `1.2B` in `1.2B.layers`, the second
         left = left.removeprefix(f"{key}.")
-        values = values[key]
-        if not isinstance(values, dict):
+        inner = values[key]
+        if not isinstance(inner, dict):
             whole = path.removesuffix(f".{left}")
             raise RequestError(f"{what}: {whole} has no keys; write it whole: {option} '{whole}=…'")
+        values = inner
     return values, left

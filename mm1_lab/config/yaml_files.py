@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
                     raise _Refused(f"the key {short(key.value, str)!r} appears twice; remove one", key.start_mark)
                 seen.add(key.value)
 
-    def construct_scalar(self, node: yaml.Node) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         text = super().construct_scalar(node)
         text.encode()  # raises for an unpaired surrogate, which cannot be stored as UTF-8
         if node.tag == "tag:yaml.org,2002:int" and len(text) > LONGEST_NUMBER:

@@ -33,7 +33,7 @@ TEXT_TOKENS = {"shards": 48, "world": 22.5}
 its sets, which have one picture per conversation in the mean."""
 
 
-class ModelStage(Stage):
+class WholeModelStage(Stage):
     """A stage that produces the weights of an MM1.
 
     Every kind of it has, as fields or properties, the encoder, decoder and connector of its `architecture` and the
@@ -154,7 +154,7 @@ class ModelStage(Stage):
         ]
 
 
-class MultimodalStage(ModelStage):
+class MultimodalStage(WholeModelStage):
     """Multimodal pre-training of encoder, connector and decoder together."""
 
     KIND: ClassVar[str] = "multimodal"
@@ -204,7 +204,7 @@ class MultimodalStage(ModelStage):
         return min(scale.images_per_row.get(source, 0.0), fits, self.max_images)
 
 
-class SftStage(ModelStage):
+class SftStage(WholeModelStage):
     """Supervised fine-tuning of a model on instructions, with its own resolution and number of views."""
 
     KIND: ClassVar[str] = "sft"
@@ -277,3 +277,7 @@ class SftStage(ModelStage):
     def bytes_per_trained_parameter(self) -> float:
         # Adafactor keeps row and column sums instead of two moments
         return 8.0 if self.training.optimiser == "adafactor" else 16.0
+
+
+ModelStage = MultimodalStage | SftStage
+"""Stages that produce the weights of an MM1."""
