@@ -64,12 +64,6 @@ def test_there_are_configurations_at_every_depth() -> None:
     assert {"model.encoder.training.text", "model.decoder.training.phases.0"} <= paths
 
 
-def test_the_world_s_version_is_in_every_fingerprint() -> None:
-    stage = evaluation()
-    newer = stage.model_copy(update={"data": stage.data.model_copy(update={"digest": "world-next"})})
-    assert newer.fingerprint != stage.fingerprint
-
-
 def test_where_a_pretrained_model_lies_is_not_what_it_is() -> None:
     size = Size(layers=1, width=8, heads=1)
     shape = TowerSize(**size.model_dump() | {"feed_forward": 32})

@@ -67,13 +67,6 @@ def test_two_captions_by_hand() -> None:
     assert scores == pytest.approx([174.3384, 0.0], abs=1e-3)
 
 
-def test_repeating_a_word_earns_nothing_more() -> None:
-    # "ring" thrice against "ring" once, n = 1: clipped product 1·1 over norms 3·1 = 1/3; the length differs by 2.
-    references = [["ring"], ["square"]]
-    assert cider(["ring ring ring", ""], references)[0] == pytest.approx(1000 * math.exp(-4 / 72) / 3 / 4)
-    assert cider(["ring", ""], references)[0] == pytest.approx(250.0)
-
-
 def test_a_perfect_unique_copy_scores_1000_and_other_references_share() -> None:
     references = [
         ["a large red circle top left", "two blue squares and one small ring"],

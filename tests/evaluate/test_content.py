@@ -24,15 +24,6 @@ def test_every_voice_says_the_same(caption: str) -> None:
     assert propositions(caption) == SQUARE_AND_C
 
 
-def test_what_is_not_said_is_not_counted() -> None:
-    assert propositions("2 things .") == set()
-    assert propositions("the square is at the top-left . the circle is red .") == {
-        ("square",),
-        ("circle",),
-        ("red", "circle"),
-    }
-
-
 def test_f1_by_hand() -> None:
     seen = ("a red square and a blue ring", "a red square")
     assert content("a red square", seen) == pytest.approx(200 * 2 / (2 + 4))

@@ -7,7 +7,6 @@ from statistics import fmean, stdev
 
 import pytest
 
-from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.likelihood import by_likelihood
 from mm1_lab.evaluate.metrics import (
@@ -53,20 +52,6 @@ def test_an_answer_of_another_kind_is_not_parsed(benchmark_of: Callable[..., Ben
     assert not is_parsed(" .", captions.blocks[0][0], captions, answer_words(captions))
 
 
-def test_each_metric_judges_in_the_order_of_the_questions(benchmark_of: Callable[..., Benchmark]) -> None:
-    for metric in ("vqa", "exact"):
-        benchmark = benchmark_of(metric)
-        right = [question.references[0] for question in benchmark.questions]
-        wrong_second = [right[0], "nonsense", *right[2:]]
-        assert score(benchmark, wrong_second) == [100.0, 0.0, *[100.0] * (len(right) - 2)]
-    captions = benchmark_of("cider")
-    references = [question.references for question in captions.questions]
-    said = [texts[0] for texts in references]
-    assert score(captions, said) == cider(said, references)
-    with pytest.raises(ValueError, match="cider-test: 1 predictions for 12"):
-        score(captions, ["red"])
-
-
 def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
     def question(number: int, kind: str, *answers: str) -> Question:
         return Question(str(number), kind, (), "?", answers, answers[0])
@@ -103,36 +88,18 @@ def test_anls_by_hand(said: str, references: list[str], points: float) -> None:
     assert anls(said, references) == pytest.approx(points)
 
 
-@pytest.mark.parametrize(
-    ("said", "reference", "right"),
-    [
-        ("104.9", "100", True),
-        ("105", "100", True),
-        ("105.1", "100", False),
-        ("95", "100", True),
-        ("12%", "0.12", True),
-        ("12", "12%", False),
-        ("0", "0", True),  # nothing can be near zero: the words must agree
-        ("0.0", "0", False),
-        ("-3", "3", False),
-        ("Blue", "blue", True),
-        ("blue.", "blue", False),
-        ("2,000", "2000", False),  # not a number to the original either
-    ],
-)
-def test_relaxed_accuracy_by_hand(said: str, reference: str, right: bool) -> None:
-    assert relaxed_accuracy(said, [reference]) == 100.0 * right
+def test_relaxed_accuracy_by_hand() -> None:
+    right = [("104.9", "100"), ("105", "100"), ("95", "100"), ("12%", "0.12"), ("0", "0"), ("Blue", "blue")]
+    wrong = [("105.1", "100"), ("12", "12%"), ("-3", "3"), ("blue.", "blue")]
+    wrong += [("0.0", "0"), ("2,000", "2000")]  # nothing is near zero; the second is no number to the original either
+    assert [relaxed_accuracy(said, [reference]) for said, reference in right] == [100.0] * len(right)
+    assert [relaxed_accuracy(said, [reference]) for said, reference in wrong] == [0.0] * len(wrong)
 
 
-@pytest.mark.parametrize(
-    ("said", "right"),
-    [
-        *[(right, True) for right in ("B", "(b)", "B. red", "b", "red", "The red")],
-        *[(wrong, False) for wrong in ("A", "C", "D", "", "blue", "because", "2")],
-    ],
-)
-def test_a_choice_is_made_by_letter_or_words(said: str, right: bool) -> None:
-    assert choice_accuracy(said, ["red"], ["blue", "red", "green"]) == 100.0 * right
+def test_a_choice_is_made_by_letter_or_words() -> None:
+    for said in ("B", "(b)", "B. red", "b", "red", "The red", "A", "C", "D", "", "blue", "because", "2"):
+        right = said in ("B", "(b)", "B. red", "b", "red", "The red")
+        assert choice_accuracy(said, ["red"], ["blue", "red", "green"]) == 100.0 * right, said
 
 
 @pytest.mark.parametrize(
@@ -173,22 +140,9 @@ def test_what_likelihood_chooses_is_no_letter_and_a_constant_answer_may_be_one()
     assert likely and score(likely, ["C", "C", "A"]) == [100.0] * 3 and score(likely, ["A"] * 3) == [0.0, 0.0, 100.0]
 
 
-@pytest.mark.parametrize(
-    ("answer", "yes"),
-    [
-        ("yes", True),
-        ("no", False),
-        ("No, there is not", False),
-        ("There is no cat.", False),
-        ("Yes. There is no dog.", True),
-        ("none of it", True),
-        ("NO", True),
-        ("not at all", False),
-        ("", True),
-    ],
-)
-def test_yes_and_no_are_read_as_popes_program_reads_them(answer: str, yes: bool) -> None:
-    assert says_yes(answer) is yes
+def test_yes_and_no_are_read_as_popes_program_reads_them() -> None:
+    assert all(map(says_yes, ("yes", "Yes. There is no dog.", "none of it", "NO", "")))
+    assert not any(map(says_yes, ("no", "No, there is not", "There is no cat.", "not at all")))
 
 
 def test_popes_five_numbers() -> None:

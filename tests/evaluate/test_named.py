@@ -3,32 +3,26 @@
 import json
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from mm1_lab.config import (
     WORLD_DATA,
     BenchmarkConfig,
     EvaluationSettings,
-    Recipe,
     RequestError,
-    SftRecipe,
     load_scale,
     load_sweep,
     resolve,
 )
-from mm1_lab.data.types import BrokenPicture
 from mm1_lab.evaluate import choosing
 from mm1_lab.evaluate.benchmark_files import open_benchmark
 from mm1_lab.evaluate.benchmarks import own_names
 from mm1_lab.evaluate.formats import FORMATS
-from mm1_lab.evaluate.image_files import Images
 from mm1_lab.evaluate.metrics import further, score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, check_lengths
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -153,21 +147,6 @@ def test_a_folder_may_hold_an_archive_in_place_of_each_of_its_folders(tmp_path: 
     assert "has no image 'val2014/" in refused(tmp_path, "coco", values | {"images": "."})
 
 
-@pytest.mark.parametrize("ending", ["zip", "tar"])
-def test_a_name_that_several_members_end_with_finds_none_of_them(tmp_path: Path, ending: str) -> None:
-    for number, folder in enumerate(("train", "val", "other")):
-        (tmp_path / "all" / "images" / folder).mkdir(parents=True)
-        draw(tmp_path / "all" / "images" / folder / ("2.jpg" if folder == "other" else "1.jpg"), number)
-    pack(tmp_path / "all", tmp_path / f"all.{ending}")
-    images = Images(tmp_path / f"all.{ending}", "squeeze", 10**6)
-    assert images.picture("1.jpg") is None
-    found = [images.picture(name) for name in ("train/1.jpg", "all/images/val/1.jpg", "2.jpg", "elsewhere/2.jpg")]
-    assert [picture and picture.pixels(1).argmax() for picture in found] == [0, 2, 1, 1]  # red, blue, green
-    assert len({id(picture.decoder) for picture in found if picture}) == 1
-    folder = Images(tmp_path / "all", "squeeze", 10**6).picture("images/val/1.jpg")
-    assert folder and found[0] and folder.decoder is found[0].decoder, "one cache of pixels per process"
-
-
 @pytest.mark.parametrize("kind", ["fifo", "zip that is cut off", *LIES])
 def test_images_that_are_no_archive_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     values = WRITERS["vqav2"](tmp_path) | {"images": "images"}
@@ -181,37 +160,6 @@ def test_images_that_are_no_archive_are_refused_in_one_line(tmp_path: Path, kind
         case _:
             path.write_bytes(LIES[kind] + bytes(2048))
     assert re.search(r"images(: is not a folder, tar or zip| has no image)", refused(tmp_path, "vqav2", values))
-
-
-def test_a_picture_of_a_zip_that_grows_too_large_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1.jpg", bytes(100_000))
-    monkeypatch.setattr("mm1_lab.data.decoding.MOST_BYTES", 10_000)
-    picture = Images(tmp_path / "bomb.zip", "squeeze", 10**6).picture("1.jpg")
-    assert picture and (tmp_path / "bomb.zip").stat().st_size < 10_000
-    with pytest.raises(BrokenPicture, match="100000 bytes exceed the limit of 10000"):
-        picture.pixels(4)
-
-
-def test_equal_captions_of_two_people_both_count(tmp_path: Path) -> None:
-    values = WRITERS["textcaps"](tmp_path)
-    file = tmp_path / values["annotations"]
-    content = json.loads(file.read_text())
-    content["data"][0]["reference_strs"] = ["a sign", "a sign", "words"]
-    write(file, content)
-    benchmark = built(opened(tmp_path, "textcaps", values))
-    assert next(q for q in benchmark.questions if q.key == "x0").references == ("a sign", "a sign", "words")
-
-
-def test_nocaps_without_domains_keeps_its_captions(tmp_path: Path) -> None:
-    values = WRITERS["nocaps"](tmp_path)
-    file = tmp_path / values["annotations"]
-    content = json.loads(file.read_text())
-    for image in content["images"]:
-        del image["domain"]
-    write(file, content)
-    benchmark = built(opened(tmp_path, "nocaps", values))
-    assert benchmark.submission is None and {len(q.references) for q in benchmark.questions} == {5}
 
 
 def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
@@ -289,19 +237,6 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
     assert benchmark.new_tokens >= len(" dark red"), "there is room for the words"
 
 
-def test_questions_about_one_image_share_its_picture(tmp_path: Path) -> None:
-    """Which is what the model encodes once (`PromptEmbedder`); GQA asks 30 questions about an image."""
-    for number in range(2):
-        draw(tmp_path / f"{number}.png", number)
-    rows: list[dict[str, Any]] = [
-        {"image": f"{number % 2}.png", "question": f"Is it {number}?", "answer": "no"} for number in range(5)
-    ]
-    rows.append({"images": ["0.png", "1.png"], "question": "Are they alike?", "answer": "no"})
-    questions = built(own(tmp_path, *rows, shots=[0])).questions
-    assert len(questions) == 6
-    assert len({id(picture) for question in questions for picture in question.pictures}) == 2
-
-
 def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     """A file of demonstrations may hold all questions, those that are asked too."""
     for folder in ("asked", "elsewhere"):
@@ -328,22 +263,6 @@ def test_the_note_says_that_long_answers_are_cut(tmp_path: Path) -> None:
     assert f"answers end after {LONGEST_ANSWER} tokens (`new_tokens`), which 2 right ones exceed" in benchmark.note
     assert "exceed" not in built(own(tmp_path, *rows, metric="anls", shots=[0], new_tokens=60)).note
     assert "exceed" not in built(own(tmp_path, *rows[:2], metric="anls", shots=[0])).note
-
-
-def test_a_sentence_that_says_no_has_room(tmp_path: Path) -> None:
-    """POPE's program reads the whole first sentence; cut after `there is`, an answer would count as yes."""
-    benchmark = built(opened(tmp_path, "pope", WRITERS["pope"](tmp_path)))
-    assert benchmark.new_tokens == LONGEST_ANSWER
-
-
-def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
-    """As Windows writes it; data files may have one too."""
-    (tmp_path / "own.jsonl").write_text('{"question": "a", "answer": "b"}', encoding="utf-8-sig")
-    assert built(opened(tmp_path, "mine", {"questions": "own.jsonl", "metric": "exact"}), ZERO).questions
-    values = WRITERS["vqav2"](tmp_path)
-    file = tmp_path / values["questions"]
-    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
-    assert built(opened(tmp_path, "vqav2", values)).questions
 
 
 def test_a_benchmark_of_images_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
@@ -381,14 +300,9 @@ def test_pictures_become_squares_as_the_data_say(tmp_path: Path) -> None:
 
     assert (pixels()[[0, -1]] == 128).all() and pixels()[4, 0].min() > 200, "as the data file"
     assert pixels(pictures="squeeze")[0, 0].min() > 200
-    assert not np.array_equal(pixels(pictures="crop"), pixels(pictures="squeeze"))
     limited = open_benchmark(configuration("mine", values), tmp_path, "", "pad", 63)
     with pytest.raises(RequestError, match="16 × 4 pixels exceed the limit of 63"):
         built(limited, ZERO)
-    squeezed, padded = (
-        open_benchmark(configuration("mine", values), tmp_path, "", shape) for shape in ("squeeze", "pad")
-    )
-    assert "pictures" not in squeezed.identity and padded.identity["pictures"] == "pad", "earlier scores stand"
 
 
 def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
@@ -406,47 +320,6 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
     (tmp_path / "shout.py").write_text("def read(files):\n    return [1 / 0]\n")
     with pytest.raises(RequestError, match=r"shout.py: its function `read` failed \(ZeroDivisionError"):
         built(opened(tmp_path, "shout", values), ZERO)
-
-
-def test_what_a_python_file_returns_is_checked_and_may_come_from_one_program_for_each_split(tmp_path: Path) -> None:
-    program = (
-        "from mm1_lab.evaluate.items import Item\n\n\ndef read(files):\n"
-        "    return [Item(str(n), (), f'{n}?', ('b',), choices=('a', 'b')) for n in range(2)]\n"
-    )
-    for name in ("test.py", "train.py"):
-        (tmp_path / name).write_text(program)
-    (tmp_path / "train.py").write_text(program.replace("f'{n}?'", "f'and {n}?'"))
-    values = {"format": "test.py", "metric": "choice", "demonstrations": {"format": "train.py"}}
-    assert len(built(opened(tmp_path, "mine", values)).demonstrations[0]) == 2
-    assert opened(tmp_path, "mine", values | {"demonstrations": {"images": "training"}}).demonstrations
-    with pytest.raises(RequestError, match="are the same as the questions"):
-        opened(tmp_path, "mine", values | {"demonstrations": {"format": "test.py"}})
-    (tmp_path / "test.py").write_text(program.replace("'b',)", "'c',)"))
-    assert "the answer 'c' of question" in refused(tmp_path, "mine", values)
-
-
-@pytest.mark.parametrize("stop", [[], [""]])
-def test_an_answer_must_end_somewhere(stop: list[str]) -> None:
-    with pytest.raises(ValidationError, match="stop"):
-        configuration("mine", {"stop": stop})
-
-
-def test_published_files_with_other_ids_or_without_their_frame_are_refused_in_one_line(tmp_path: Path) -> None:
-    values = WRITERS["vqav2"](tmp_path)
-    file = tmp_path / values["questions"]
-    content = json.loads(file.read_text())
-    write(file, content["questions"])
-    assert f"{file}: is not in the format vqav2 (AttributeError" in refused(tmp_path, "vqav2", values)
-    content["questions"][0]["image_id"] = "abc"
-    write(file, content)
-    assert f"{file}: is not in the format vqav2 (ValueError" in refused(tmp_path, "vqav2", values)
-    assert FORMATS["vqav2"].submission.entry("q1", "red") == {"question_id": "q1", "answer": "red"}
-
-
-def test_lines_may_hold_unusual_line_separators(tmp_path: Path) -> None:
-    (tmp_path / "own.jsonl").write_text('{"question": "a\u2028b", "answer": "c"}\r\n', encoding="utf-8")
-    config = opened(tmp_path, "mine", {"questions": "own.jsonl", "metric": "exact"})
-    assert "a\u2028b" in built(config, ZERO).questions[0].prompt
 
 
 def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
@@ -473,21 +346,6 @@ def refused(folder: Path, name: str, values: dict[str, Any], settings: Evaluatio
         check_benchmarks([opened(folder, name, values)], settings)
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-def test_a_benchmark_may_be_asked_after_fewer_demonstrations_than_the_others(tmp_path: Path) -> None:
-    values = WRITERS["vqav2"](tmp_path)
-    plain, zero = (opened(tmp_path, "vqav2", values | more) for more in ({}, {"shots": [0]}))
-    assert "shots" not in plain.identity, "so that what was asked before stands"
-    assert zero.identity["shots"] == [0] and built(plain).shots is None and built(zero).shots == (0,)
-    assert [len(shown) for shown in built(zero).demonstrations] == [0, 0, 0]
-    assert [question.key for question in built(zero).questions] == [question.key for question in built(plain).questions]
-    alone = opened(tmp_path, "vqav2", {**values, "demonstrations": None, "shots": [0]})
-    assert built(alone).questions and "shots 4 is not among" in refused(tmp_path, "vqav2", values | {"shots": [0, 4]})
-    stage = resolve("a", Recipe(), load_scale("smoke", SWEEPS / "scales"), 0, WORLD_DATA).evaluation
-    stage = stage.model_copy(update={"settings": SETTINGS})
-    asked = [stage.model_copy(update={"benchmarks": some}).positions() for some in ((), (zero,), (plain,))]
-    assert asked[2] - asked[0] == 4 * (asked[1] - asked[0]) > 0, "questions after 0 and after 2 demonstrations"
 
 
 def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -569,30 +427,6 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
     message = f"'vqav2': a question after 2 demonstrations takes {longest} tokens, with 9 per picture"
     with pytest.raises(RequestError, match=message):
         checked(longest - 1)
-
-
-def test_demonstrations_shown_only_as_overviews_take_less_room(tmp_path: Path) -> None:
-    config = opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path))
-    scale = load_scale("smoke", SWEEPS / "scales", ("evaluate.shots=[0,2]", "evaluate.questions=20"))
-    stage = resolve("a", Recipe(sft=SftRecipe(views=5, resolution=672)), scale, 0, WORLD_DATA).evaluation
-    benchmark = built(config)
-    longest = 0
-    for questions, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):
-        before = sum(10 + len(f"{one.prompt} {one.shown}{benchmark.stop[0]}") for one in shown[:2])  # with an end token
-        longest = max(longest, 1 + before + max(45 + len(one.prompt) for one in questions) + benchmark.new_tokens)
-
-    def checked(length: int, *sharp: int | None) -> None:
-        training = stage.model.training.model_copy(update={"sequence_length": length})
-        model = stage.model.model_copy(update={"training": training})
-        values = {"model": model, "benchmarks": (config,)}
-        stages = [stage.model_copy(update=values | {"sharp_demonstrations": count}) for count in sharp]
-        check_lengths(stages, Letters())  # type: ignore[arg-type]
-
-    checked(longest, 0)
-    with pytest.raises(RequestError, match=f"takes {longest} tokens, with 45 per picture"):
-        checked(longest - 1, 0)
-    with pytest.raises(RequestError, match=f"takes {longest + 72} tokens"):
-        checked(longest, 0, None)
 
 
 def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path) -> None:

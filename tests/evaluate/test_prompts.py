@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -34,19 +33,6 @@ def test_two_shots_are_one_document(tokenizer: Tokenizer, benchmark_of: Callable
     assert writer.question(question).pictures == question.pictures
 
 
-def test_zero_shot_has_no_demonstration(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
-    writer = PromptWriter(tokenizer, image_tokens=4)
-    assert writer.prefix(benchmark_of("vqa"), 0, shots=0) == Segment((tokenizer.begin,))
-
-
-def test_captions_and_text_alone(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
-    writer = PromptWriter(tokenizer, image_tokens=1)
-    assert read(writer.prefix(benchmark_of("cider"), 0, 1), tokenizer) == "<begin> <image> a blue circle ."
-    text = benchmark_of("exact")
-    assert tokenizer.image not in writer.prefix(text, 0, 4).tokens
-    assert writer.question(text.blocks[0][0]).pictures == ()
-
-
 def test_an_answer_stands_behind_a_space_after_its_prompt(benchmark_of: Callable[..., Benchmark]) -> None:
     class Characters:
         pad, begin, end, image = range(4)
@@ -73,8 +59,3 @@ def test_no_space_stands_between_an_answer_and_what_ends_it(benchmark_of: Callab
     question = benchmark_of("vqa").demonstrations[0][0]
     tokens = PromptWriter(tokenizer, image_tokens=1).answer(question, "red", "\n")
     assert "".join(map(backend.id_to_token, tokens)) == "\u2581red\n"
-
-
-def test_too_few_demonstrations_are_refused(tokenizer: Tokenizer, benchmark_of: Callable[..., Benchmark]) -> None:
-    with pytest.raises(ValueError, match="block 0 has 4 demonstrations, not 8"):
-        PromptWriter(tokenizer, 1).prefix(benchmark_of("vqa"), 0, 8)

@@ -1,6 +1,5 @@
 """The whole evaluation stage on a tiny model with random weights."""
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -9,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, RequestError, SftRecipe, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, SftRecipe, load_scale, resolve
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document, Limits
@@ -182,44 +180,11 @@ def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer, pictur
     assert list(losses) == ["captions"] and math.isfinite(losses["captions"])
 
 
-def test_an_outage_is_an_error_and_no_missing_loss(tokenizer, picture: Callable[[int], object]) -> None:
-    class Unreachable(TinyData):
-        def held_out(self, name: str, count: int) -> list[Document]:
-            raise RequestError("s3://bucket/c.tar: cannot be fetched (timeout); check the connection")
-
-    stage = make_stage().model
-    with pytest.raises(RequestError, match="cannot be fetched"):
-        held_out_losses(build_mm1(stage, tokenizer), stage, Unreachable(tokenizer, picture))  # type: ignore[arg-type]
-
-
-def test_samples_show_the_first_questions_of_three_blocks(
+def test_a_team_answers_block_by_block_what_one_process_does(
     tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
 ) -> None:
-    stage = make_stage()
-    make_model(stage, tokenizer, tmp_path)
-    result, _ = run(stage, tmp_path, TinyData(tokenizer, picture))
-    assert [(s.benchmark, s.shots, s.question) for s in result.samples] == [
-        (b.name, shots, b.blocks[block][0].key) for b in chosen for shots in (0, 4) for block in range(3)
-    ]
-    rows = {(row.benchmark, row.shots, row.question): row for row in result.scores}
-    for sample in result.samples:
-        row = rows[sample.benchmark, sample.shots, sample.question]
-        assert (sample.prediction, sample.score) == (row.prediction, row.score)
-        question = next(q for b in chosen if b.name == sample.benchmark for q in b.questions if q.key == row.question)
-        assert (sample.prompt, sample.references) == (question.prompt, question.references)
-        if not question.pictures:
-            assert sample.picture is None
-        else:
-            shown = np.asarray(Image.open(io.BytesIO(sample.picture or b"")))
-            assert np.array_equal(shown, question.pictures[0].pixels(stage.model.image_size))
-
-
-@pytest.mark.parametrize("decoder", ["85M", "302M-MoE"])
-def test_a_team_answers_block_by_block_what_one_process_does(
-    decoder: str, tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
-) -> None:
     """Three processes for four blocks, one with choices; and for two, of which one has nothing to do."""
-    stage = make_stage(f"base_decoder={decoder}")
+    stage = make_stage("base_decoder=302M-MoE")
     make_model(stage, tokenizer, tmp_path)
     data = TinyData(tokenizer, picture)
     colours = ("red", "blue", "green")
@@ -266,23 +231,10 @@ def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
     assert len(pictures) == 4, "three real pictures, and none for text"
 
 
-def test_half_precision_moves_the_numbers_a_little(
-    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark]
-) -> None:
-    stage = make_stage()
-    make_model(stage, tokenizer, tmp_path)
-    data = TinyData(tokenizer, picture)
-    full = run(stage, tmp_path, data)[0].held_out_loss
-    half = run(make_stage("precision=bf16-mixed"), tmp_path, data)[0].held_out_loss
-    assert half != full
-    assert half == pytest.approx(full, rel=0.05)
-
-
-@pytest.mark.parametrize("decoder", ["85M", "302M-MoE"])
 def test_matrices_cast_once_give_the_numbers_of_autocast(
-    decoder: str, tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark], monkeypatch
+    tmp_path: Path, tokenizer, picture: Callable[[int], object], chosen: list[Benchmark], monkeypatch
 ) -> None:
-    stage = make_stage("precision=bf16-mixed", f"base_decoder={decoder}")
+    stage = make_stage("precision=bf16-mixed", "base_decoder=302M-MoE")
     make_model(stage, tokenizer, tmp_path)
     data = TinyData(tokenizer, picture)
     once, _ = run(stage, tmp_path, data)
@@ -314,8 +266,3 @@ def test_a_tuned_model_is_asked_in_circles_and_for_yes_and_no(tmp_path: Path) ->
         for metric, value in expected.items():
             points = [row.score for row in rows[f"{name} {metric}"]]
             assert sum(points) / len(points) == pytest.approx(100 * value)
-
-
-def test_other_questions_to_tuned_models_leave_the_scores_of_pre_trained_ones_valid() -> None:
-    plain, tuned = make_stage(), make_stage(recipe=Recipe(sft=SftRecipe()))
-    assert "tuned" not in plain.canonical() and tuned.canonical()["tuned"] == EvaluationStage.TUNED_VERSION
