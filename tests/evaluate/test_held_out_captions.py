@@ -80,6 +80,14 @@ def test_enough_captions(captions) -> None:
     assert benchmarks_for(data, SETTINGS) == [benchmark]
 
 
+def test_broken_pictures_and_captions_without_words_drop_out(captions) -> None:
+    bad = [caption("broken", "a red ring", Broken()), caption("empty", " \n"), Document("text", ("a ring",))]
+    data = captions([*bad, caption("good", "a \n red   ring")], [*bad, *many("train", 4)])
+    (benchmark,) = held_out_captions(data, SETTINGS)
+    assert [question.references for question in benchmark.questions] == [("a red ring",)]
+    assert all(question.key.startswith("train") for block in benchmark.demonstrations for question in block)
+
+
 def test_nothing_held_out_is_an_error_a_user_can_act_on(captions) -> None:
     assert held_out_captions(captions([], many("train", 4)), SETTINGS) == []
     with pytest.raises(RequestError, match="no captioned image is held out"):
