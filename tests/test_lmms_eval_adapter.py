@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 from mm1_lab.config import WORLD_DATA, Recipe, SftRecipe, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.generation import PromptGroup, generate
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.run import Answering
@@ -157,7 +157,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     embedder = PromptEmbedder(own, places, side, False, 4, stage.model.views)
     writer = PromptWriter(world.tokenizer, stage.model.picture_tokens)
     given = [tuple(tuple(world.tokenizer.encode(f" {one}")) for one in question.choices) for question in questions]
-    group = Group(writer.prefix(choice, 0, 0), tuple(map(writer.question, questions)), tuple(given))
+    group = PromptGroup(writer.prefix(choice, 0, 0), tuple(map(writer.question, questions)), tuple(given))
     _, (found_logs,) = generate(embedder, [group], world.tokenizer, (), 0, 100)
     logs = [
         log / len(ids)

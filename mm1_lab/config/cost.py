@@ -16,7 +16,7 @@ words in fp32, enough for fast products; small models need one chunk."""
 
 
 @dataclass(frozen=True)
-class Part:
+class PartWork:
     """The work of a stage in one part of its network."""
 
     name: str
@@ -46,7 +46,7 @@ class Network:
 class Cost:
     """The requirements of a stage."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PartWork, ...]
     parameters: int
     """Parameters of the whole network, embeddings included."""
     active: int
@@ -92,18 +92,18 @@ def flops_per_position(size: Size, context: float, passes: int) -> float:
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
 
 
-def encoder_part(size: Size, patch: int, image_size: int, images: float, passes: int) -> Part:
+def encoder_part(size: Size, patch: int, image_size: int, images: float, passes: int) -> PartWork:
     """A ViT's work on this many images of `image_size` pixels; the class token counts as one more position."""
     patches = (image_size // patch) ** 2
     embedding = 2 * 3 * patch**2 * size.width * patches
     # pixels need no gradients, which saves one pass of the patch embedding
     per_image = (patches + 1) * flops_per_position(size, patches + 1, passes) + min(passes, 2) * embedding
-    return Part("encoder", images * patches, images * per_image)
+    return PartWork("encoder", images * patches, images * per_image)
 
 
-def vocabulary_part(positions: float, width: int, vocabulary: int, passes: int) -> Part:
+def vocabulary_part(positions: float, width: int, vocabulary: int, passes: int) -> PartWork:
     """The work of the logits at this many positions."""
-    return Part("vocabulary", positions, passes * 2 * positions * width * vocabulary)
+    return PartWork("vocabulary", positions, passes * 2 * positions * width * vocabulary)
 
 
 def decoder_activations(size: Size, itemsize: int, checkpointing: bool) -> float:
@@ -155,7 +155,7 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
 
 
 def training_cost(
-    parts: Iterable[Part],
+    parts: Iterable[PartWork],
     network: Network,
     *,
     trained: int,

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from mm1_lab.config.base import Config, digest
-from mm1_lab.config.cost import Cost, Network, Part, bytes_per_value, training_cost
+from mm1_lab.config.cost import Cost, Network, PartWork, bytes_per_value, training_cost
 from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import Scale
@@ -107,7 +107,7 @@ class Stage(Config):
         """
         own = self.parameters()
         return training_cost(
-            [Part("network", self.positions(), self.flops())],
+            [PartWork("network", self.positions(), self.flops())],
             network,
             trained=network.total,
             active=network.total - own.total + own.active,

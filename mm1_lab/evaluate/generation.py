@@ -12,7 +12,7 @@ from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PromptGroup:
     """Questions that share a prefix."""
 
     prefix: Segment
@@ -24,7 +24,7 @@ class Group:
 @torch.inference_mode()
 def generate(
     embedder: PromptEmbedder,
-    groups: Sequence[Group],
+    groups: Sequence[PromptGroup],
     tokenizer: Tokenizer,
     stop: Sequence[str],
     new_tokens: int,
@@ -71,7 +71,7 @@ def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
     return "".join(letters).strip()
 
 
-def _pictures(groups: Iterable[Group]) -> list[Picture]:
+def _pictures(groups: Iterable[PromptGroup]) -> list[Picture]:
     pictures: list[Picture] = []
     for group in groups:
         for segment in (group.prefix, *group.questions):
@@ -79,9 +79,9 @@ def _pictures(groups: Iterable[Group]) -> list[Picture]:
     return pictures
 
 
-def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Group]]]:
+def _batches(groups: Sequence[PromptGroup], batch: int) -> Iterator[list[tuple[int, PromptGroup]]]:
     """Yields batches of (index of the group, part of the group) with at most `batch` questions in total."""
-    chunk: list[tuple[int, Group]] = []
+    chunk: list[tuple[int, PromptGroup]] = []
     free = batch
     for index, group in enumerate(groups):
         answers = group.answers or ((),) * len(group.questions)
@@ -90,7 +90,7 @@ def _batches(groups: Sequence[Group], batch: int) -> Iterator[list[tuple[int, Gr
             if len(questions) > free:
                 yield chunk
                 chunk, free = [], batch
-            chunk.append((index, Group(group.prefix, questions, answers[start : start + batch])))
+            chunk.append((index, PromptGroup(group.prefix, questions, answers[start : start + batch])))
             free -= len(questions)
     if chunk:
         yield chunk

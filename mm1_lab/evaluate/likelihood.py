@@ -6,7 +6,7 @@ from string import ascii_uppercase
 
 from mm1_lab.evaluate.choosing import LETTERED
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.generation import PromptGroup, generate
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 
@@ -40,7 +40,7 @@ def likeliest_choices(
         prompts.append(writer.question(question))
         answers.append(tuple(writer.answer(question, text, benchmark.stop[0]) for text in said))
         most = max(most, len(said))
-    group = Group(writer.prefix(benchmark, block, shots), tuple(prompts), tuple(answers))
+    group = PromptGroup(writer.prefix(benchmark, block, shots), tuple(prompts), tuple(answers))
     _, (logs,) = generate(embedder, [group], writer.tokenizer, stop=(), new_tokens=0, batch=max(1, batch // most))
     chosen = []
     for question, own in zip(questions, logs, strict=True):

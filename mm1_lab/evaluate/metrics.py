@@ -111,8 +111,9 @@ def relaxed_accuracy(prediction: str, references: Sequence[str]) -> float:
 
 
 def _is_near(said: str, wanted: str) -> bool:
-    number, target = _number(said), _number(wanted)
-    if number is not None and target:
+    number = _number(said)
+    target = _number(wanted)
+    if number is not None and target:  # nothing is near zero
         return abs(number - target) <= RELAXED * abs(target)
     return said.lower() == wanted.lower()
 
@@ -206,7 +207,11 @@ def rate_points(metric: str, said: Iterable[bool], true: Iterable[bool]) -> list
     if not denominator:
         return [0.0] * len(parts)
     rate = numerator / denominator
-    return [100.0 * (rate + (above - rate * below) * len(parts) / denominator) for above, below in parts]
+    points = []
+    for above, below in parts:
+        deviation = above - rate * below
+        points.append(100.0 * (rate + deviation * len(parts) / denominator))
+    return points
 
 
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:

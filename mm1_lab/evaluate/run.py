@@ -17,7 +17,7 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Document, Picture
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, cut_answer, generate
+from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.likelihood import by_likelihood, likeliest_choices
 from mm1_lab.evaluate.metrics import answer_words, further, is_parsed, majority_by_kind, majority_score, score
 from mm1_lab.evaluate.prompts import PromptWriter
@@ -61,7 +61,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Prediction:
     """A model's answer to a question."""
 
     text: str
@@ -99,7 +99,7 @@ def evaluate(
                 answers = answering.answer(benchmark, shots)
                 _record(result, benchmark, shots, answers, side)
                 for other in further(benchmark):
-                    _record(result, other, shots, [Answer(answer.text) for answer in answers], side)
+                    _record(result, other, shots, [Prediction(answer.text) for answer in answers], side)
                 with_choices = by_likelihood(benchmark)
                 if with_choices:
                     _record(result, with_choices, shots, answering.choose(with_choices, shots), side)
@@ -123,7 +123,7 @@ class Answering:
         """The text of `answer`."""
         return [answer.text for answer in self.answer(benchmark, shots)]
 
-    def answer(self, benchmark: Benchmark, shots: int) -> list[Answer]:
+    def answer(self, benchmark: Benchmark, shots: int) -> list[Prediction]:
         """An answer to each question, block after block."""
         blocks = _own_blocks(benchmark)
         groups = [self._group(benchmark, shots, block) for block in blocks]
@@ -135,15 +135,15 @@ class Answering:
             answers.append(_answers(benchmark, block, groups[place], texts[place], logs[place]))
         return _of_all_blocks(benchmark, answers)
 
-    def choose(self, benchmark: Benchmark, shots: int) -> list[Answer]:
+    def choose(self, benchmark: Benchmark, shots: int) -> list[Prediction]:
         """The most likely choice of each question, block after block."""
         answers = []
         for block in _own_blocks(benchmark):
             chosen = likeliest_choices(self._embedder, self._writer, benchmark, shots, block, self._batch)
-            answers.append([Answer(choice) for choice in chosen])
+            answers.append([Prediction(choice) for choice in chosen])
         return _of_all_blocks(benchmark, answers)
 
-    def _group(self, benchmark: Benchmark, shots: int, block: int) -> Group:
+    def _group(self, benchmark: Benchmark, shots: int, block: int) -> PromptGroup:
         """The prompts of a block: each question in every order of its choices, its `shown` answer with the first."""
         prompts, given = [], []
         for question in benchmark.blocks[block]:
@@ -155,10 +155,12 @@ class Answering:
             for rotated in question.rotated:
                 prompts.append(self._writer.question(rotated))
                 given.append(())
-        return Group(self._writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
+        return PromptGroup(self._writer.prefix(benchmark, block, shots), tuple(prompts), tuple(given))
 
 
-def _answers(benchmark: Benchmark, block: int, group: Group, texts: list[str], logs: list[list[float]]) -> list[Answer]:
+def _answers(
+    benchmark: Benchmark, block: int, group: PromptGroup, texts: list[str], logs: list[list[float]]
+) -> list[Prediction]:
     """The answers to the questions of a block, from what `generate` returned for its prompts."""
     answers = []
     at = 0
@@ -168,7 +170,7 @@ def _answers(benchmark: Benchmark, block: int, group: Group, texts: list[str], l
         probability = None
         if question.shown:
             probability = math.exp(logs[at][0] / len(group.answers[at][0]))
-        answers.append(Answer("\n".join(lines), probability))
+        answers.append(Prediction("\n".join(lines), probability))
         at += orders
     return answers
 
@@ -178,7 +180,7 @@ def _own_blocks(benchmark: Benchmark) -> range:
     return range(team.rank(), len(benchmark.blocks), team.size())
 
 
-def _of_all_blocks(benchmark: Benchmark, own: list[list[Answer]]) -> list[Answer]:
+def _of_all_blocks(benchmark: Benchmark, own: list[list[Prediction]]) -> list[Prediction]:
     """The answers of all blocks in order, given those of this process's blocks."""
     by_process = team.collect(own)
     answers = []
@@ -197,7 +199,7 @@ def _describe(result: Evaluation, benchmark: Benchmark) -> None:
         result.majority_by_kind[benchmark.name] = by_kind
 
 
-def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Answer], side: int) -> None:
+def _record(result: Evaluation, benchmark: Benchmark, shots: int, answers: list[Prediction], side: int) -> None:
     """Adds the scores and samples of a benchmark at a number of shots; without references, the submission file."""
     texts = [answer.text for answer in answers]
     if benchmark.submission:

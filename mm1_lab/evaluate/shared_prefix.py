@@ -38,7 +38,10 @@ class SharedPrefixDecoding:
     """
 
     def __init__(
-        self, decoder: PreTrainedModel, prefixes: Sequence[Tensor], questions: Sequence[Sequence[Tensor]]
+        self,
+        decoder: PreTrainedModel,
+        prefixes: Sequence[Tensor],
+        questions: Sequence[Sequence[Tensor]],
     ) -> None:
         """Reads `prefixes`, decoder inputs (length, width), one per group, and `questions`, several per group."""
         self._decoder = decoder
@@ -132,7 +135,8 @@ class SharedPrefixDecoding:
             for given in group:
                 most = max(most, len(given))
                 length = max([length, *map(len, given)])
-        tokens = torch.zeros(*self._positions.shape, most, length, dtype=torch.long)
+        groups, questions = self._positions.shape
+        tokens = torch.zeros(groups, questions, most, length, dtype=torch.long)
         for g, group in enumerate(answers):
             for q, given in enumerate(group):
                 for a, ids in enumerate(given):
@@ -142,7 +146,8 @@ class SharedPrefixDecoding:
     def _after_first(self, tokens: Tensor) -> Tensor:
         """Log-probabilities (G, Q, A, n - 1) of all but the first of `tokens` (G, Q, A, n)."""
         groups, questions, each, length = tokens.shape
-        read, following = tokens[..., :-1].flatten(1, 3), tokens[..., 1:].flatten(1, 3)
+        read = tokens[..., :-1].flatten(1, 3)
+        following = tokens[..., 1:].flatten(1, 3)
         start = self._positions.repeat_interleave(each, dim=1)
         positions = start.unsqueeze(-1) + torch.arange(length - 1, device=self._device)
         # each answer sees its question's keys, none of the words decoded since, and its own
@@ -153,7 +158,8 @@ class SharedPrefixDecoding:
         own_keys = same_answer.repeat_interleave(length - 1, dim=1)
         visible = torch.cat([visible, own_keys.expand(groups, -1, -1)], dim=2)
         found = []
-        for part, logits in self._passes(self._embed(read), positions.flatten(1, 2), visible, every=1):
+        passes = self._passes(self._embed(read), positions.flatten(1, 2), visible, every=1)
+        for part, logits in passes:
             logs = _log_probabilities(logits, following[:, part].unsqueeze(-1))
             found.append(logs.squeeze(-1))
         return torch.cat(found, dim=1).unflatten(1, (questions, each, length - 1))
@@ -177,21 +183,29 @@ class SharedPrefixDecoding:
         by_mask = MASK // (groups * keys)
         by_logits = LOGITS * every // (groups * self._vocabulary)
         at_once = max(1, min(by_mask, by_logits))
+        indices = torch.arange(keys, device=self._device)
         for start in range(0, count, at_once):
             end = min(start + at_once, count)
-            own = torch.arange(start, end, device=self._device)
-            keys_read = torch.arange(before + end, device=self._device)
+            own = indices[start:end]
+            keys_read = indices[: before + end]
             itself = before + own.unsqueeze(1)
             span = own // (count // spans)
             allowed = visible[..., : before + end].index_select(1, span)
             allowed &= keys_read <= itself
             allowed |= keys_read == itself
             first = (every - 1 - start) % every
-            keep = torch.arange(end - start, device=self._device)[first::every]
+            keep = indices[first : end - start : every]
             part = slice(start, end)
-            yield part, self._run(inputs[:, part], allowed, positions[:, part], keep)
+            logits = self._run(inputs[:, part], allowed, positions[:, part], keep)
+            yield part, logits
 
-    def _run(self, inputs: Tensor, allowed: Tensor, positions: Tensor, keep: Tensor | int = 0) -> Tensor:
+    def _run(
+        self,
+        inputs: Tensor,
+        allowed: Tensor,
+        positions: Tensor,
+        keep: Tensor | int = 0,
+    ) -> Tensor:
         """Runs the decoder; `allowed` is bool (G, queries, K). Returns logits at the indices `keep`; 0: at all."""
         mask = torch.where(allowed, inputs.new_zeros(()), torch.finfo(inputs.dtype).min)
         output = self._decoder(

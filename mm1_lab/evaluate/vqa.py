@@ -86,10 +86,14 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], official: bool = False
     if len(answers) <= AGREEING:
         raise ValueError(f"VQA accuracy needs ten people's answers (at least {AGREEING + 1}), not {len(answers)}")
     if official:
-        said, *given = (re.sub(r"[\n\t]", " ", text).strip() for text in (prediction, *answers))
-        if len(set(given)) == 1:
-            return 100.0 if said == given[0] else 0.0
+        different = {_stripped(answer) for answer in answers}
+        if len(different) == 1:
+            return 100.0 if _stripped(prediction) in different else 0.0
     return _leave_one_out(normalise(prediction, official), [normalise(answer, official) for answer in answers])
+
+
+def _stripped(text: str) -> str:
+    return re.sub(r"[\n\t]", " ", text).strip()
 
 
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:

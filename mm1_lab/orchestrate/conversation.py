@@ -12,7 +12,7 @@ from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
-from mm1_lab.evaluate.generation import Group, cut_answer, generate
+from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1, build_mm1, load_weights
 
@@ -77,7 +77,7 @@ class Chat:
             text = f"with this turn the conversation has {used} tokens, of which the model reads at most {context}"
             raise RequestError(f"{text}; /new starts over")
         longest = min(longest, context - used)
-        ((text,),), _ = generate(self._embedder, [Group(self.so_far, (turn,))], tokenizer, (), longest, batch=1)
+        ((text,),), _ = generate(self._embedder, [PromptGroup(self.so_far, (turn,))], tokenizer, (), longest, batch=1)
         answer = cut_answer(text, (), lines=not self.is_world)
         self.so_far += turn + Segment((*tokenizer.encode(f" {answer}"), tokenizer.end))
         return answer

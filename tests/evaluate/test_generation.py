@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from mm1_lab.config import Size
 from mm1_lab.evaluate import shared_prefix
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.generation import Group, generate
+from mm1_lab.evaluate.generation import PromptGroup, generate
 from mm1_lab.evaluate.likelihood import likeliest_choices
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
 from mm1_lab.evaluate.questions import Benchmark
@@ -34,14 +34,14 @@ def model(tokenizer) -> MM1:
 
 
 @pytest.fixture
-def groups(tokenizer, benchmark_of: Callable[..., Benchmark]) -> list[Group]:
+def groups(tokenizer, benchmark_of: Callable[..., Benchmark]) -> list[PromptGroup]:
     """Blocks of unequal size, shots, and lengths of question, with pictures and without."""
     writer = PromptWriter(tokenizer, IMAGE_TOKENS)
     result = []
     for metric, shots in (("vqa", 3), ("exact", 4), ("cider", 0), ("vqa", 0)):
         benchmark = benchmark_of(metric, blocks=2, questions=5)
         result += [
-            Group(writer.prefix(benchmark, block, shots), tuple(map(writer.question, questions[: 5 - 2 * block])))
+            PromptGroup(writer.prefix(benchmark, block, shots), tuple(map(writer.question, questions[: 5 - 2 * block])))
             for block, questions in enumerate(benchmark.blocks)
         ]
     return result
@@ -71,7 +71,9 @@ def library_text(model: MM1, tokenizer, segment: Segment, new_tokens: int, stop_
 
 
 @pytest.mark.parametrize("batch", [3, 100])
-def test_same_words_as_generate_one_question_at_a_time(model: MM1, groups: list[Group], tokenizer, batch: int) -> None:
+def test_same_words_as_generate_one_question_at_a_time(
+    model: MM1, groups: list[PromptGroup], tokenizer, batch: int
+) -> None:
     stop_id = tokenizer.encode("is")[0]
     expected = [
         [library_text(model, tokenizer, group.prefix + question, 8, stop_id) for question in group.questions]
@@ -85,7 +87,7 @@ def test_same_words_as_generate_one_question_at_a_time(model: MM1, groups: list[
 @torch.inference_mode()
 @pytest.mark.parametrize("batch", [3, 100])
 def test_log_probabilities_of_given_answers_are_those_of_whole_prompts(
-    model: MM1, groups: list[Group], tokenizer, batch: int
+    model: MM1, groups: list[PromptGroup], tokenizer, batch: int
 ) -> None:
     """None to three answers of one to four tokens to a question, asked for after words of any number are written."""
     red, ring, green = (tuple(tokenizer.encode(text)) for text in ("red .", "the ring is .", "green"))
@@ -145,7 +147,7 @@ def test_the_likeliest_choice_is_that_of_whole_prompts(
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("kv_heads", [2, 1])
 def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
-    groups: list[Group], tokenizer, half: bool, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+    groups: list[PromptGroup], tokenizer, half: bool, kv_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It halves the cache under autocast, and no number changes."""
     torch.manual_seed(5)
@@ -175,7 +177,7 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
-def test_masks_are_bounded(model: MM1, groups: list[Group], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_bounded(model: MM1, groups: list[PromptGroup], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefixes, questions and given answers are read in several passes, which also end in the middle of a question."""
     given = tuple(tokenizer.encode("the ring is ."))
     asked = [replace(group, answers=((given, given[1:]),) * len(group.questions)) for group in groups]
@@ -199,7 +201,7 @@ def test_masks_are_bounded(model: MM1, groups: list[Group], tokenizer, monkeypat
     assert same == pytest.approx(logs, rel=1e-4)
 
 
-def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer) -> None:
+def test_each_picture_is_encoded_once(model: MM1, groups: list[PromptGroup], tokenizer) -> None:
     encoded: list[int] = []
     model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
     embedder = embedder_of(model)
@@ -210,7 +212,7 @@ def test_each_picture_is_encoded_once(model: MM1, groups: list[Group], tokenizer
 
 
 def test_features_that_do_not_fit_are_computed_again(
-    model: MM1, groups: list[Group], tokenizer, monkeypatch: pytest.MonkeyPatch
+    model: MM1, groups: list[PromptGroup], tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = generate(embedder_of(model), groups, tokenizer, ["."], 4, 2)[0]
     most = 10 * IMAGE_TOKENS * 24  # ten pictures; a batch has at most eight
@@ -223,7 +225,7 @@ def test_features_that_do_not_fit_are_computed_again(
     assert 0 < max(kept) <= most
 
 
-def test_a_stop_word_may_span_tokens(model: MM1, groups: list[Group]) -> None:
+def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> None:
     """With a tokenizer of characters, an answer ends with the token that completes `ab`, and not with `a`."""
 
     class Characters:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    Part,
+    PartWork,
     active_parameters,
     bytes_per_value,
     decoder_activations,
@@ -56,7 +56,7 @@ class DecoderStage(Stage):
         rows = max(-(-phase.batch_size * phase.sequence_length // longest) for phase in training.phases)
         return training_cost(
             [
-                Part("decoder", self.positions(), flops),
+                PartWork("decoder", self.positions(), flops),
                 vocabulary_part(self.positions(), size.width, network.vocabulary, 3),
             ],
             network,

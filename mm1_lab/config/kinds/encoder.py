@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    Part,
+    PartWork,
     bytes_per_value,
     encoder_activations,
     encoder_part,
@@ -74,7 +74,7 @@ class EncoderStage(Stage):
         activations, trained = patches * encoder_activations(self.size, itemsize), network.total
         if self.objective == "contrastive":
             positions = images * CAPTION_TOKENS
-            parts.append(Part("text tower", positions, positions * flops_per_position(text, CAPTION_TOKENS, 3)))
+            parts.append(PartWork("text tower", positions, positions * flops_per_position(text, CAPTION_TOKENS, 3)))
             activations += CAPTION_TOKENS * encoder_activations(text, itemsize)
             trained += text.parameters().total + network.vocabulary * text.width
         return training_cost(

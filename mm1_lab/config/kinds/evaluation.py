@@ -8,7 +8,7 @@ from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    Part,
+    PartWork,
     active_parameters,
     bytes_per_value,
     encoder_part,
@@ -104,8 +104,8 @@ class EvaluationStage(Stage):
         images = self.image_prompts() * model.picture_tokens // tokens
         parts = (
             encoder_part(encoder.features, encoder.patch, model.image_size, images, 1),
-            Part("connector", images * tokens, network.connector * images),
-            Part("decoder", positions, positions * flops_per_position(size, model.sequence_length / 2, 1)),
+            PartWork("connector", images * tokens, network.connector * images),
+            PartWork("decoder", positions, positions * flops_per_position(size, model.sequence_length / 2, 1)),
         )
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens

@@ -9,7 +9,7 @@ from pydantic import SerializeAsAny
 from mm1_lab.config.cost import (
     Cost,
     Network,
-    Part,
+    PartWork,
     active_parameters,
     bytes_per_value,
     decoder_activations,
@@ -137,7 +137,7 @@ class WholeModelStage(Stage):
             passes[part] = 1 + is_trained_so_far + is_trained
         return passes
 
-    def _parts(self, network: Network, scale: Scale, passes: dict[str, int]) -> list[Part]:
+    def _parts(self, network: Network, scale: Scale, passes: dict[str, int]) -> list[PartWork]:
         """The work in each part; no logits are computed for image tokens."""
         encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
         positions, length, tokens = self.positions(), self.row_length(), self.architecture.connector.image_tokens
@@ -148,8 +148,8 @@ class WholeModelStage(Stage):
         text_tokens = rows * (length - per_row * tokens)
         return [
             encoder_part(encoder.features, encoder.patch, self.image_size, images, passes["encoder"]),
-            Part("connector", images * tokens, connector),
-            Part("decoder", positions, positions * flops_per_position(decoder, length, passes["decoder"])),
+            PartWork("connector", images * tokens, connector),
+            PartWork("decoder", positions, positions * flops_per_position(decoder, length, passes["decoder"])),
             vocabulary_part(text_tokens, decoder.width, network.vocabulary, passes["decoder"]),
         ]
 
