@@ -1,6 +1,7 @@
 """Users' images: read and decoded on demand, and cached in memory at the requested sizes."""
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -112,12 +113,14 @@ def check_size(length: int) -> None:
         raise OSError(f"{length} bytes exceed the limit of {MOST_BYTES} for an image file")
 
 
-def read_stretch(path: Path, offset: int, length: int) -> bytes:
+def read_stretch(path: Path | str, offset: int, length: int) -> bytes:
     """Returns `length` bytes of a file from `offset` on. Raises OSError if that exceeds `MOST_BYTES`."""
     check_size(length)
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        return stream.read(length)
+    descriptor = os.open(path, os.O_RDONLY)  # Python's own streams take three times as long
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

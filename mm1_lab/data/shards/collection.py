@@ -13,6 +13,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.decoding import ImageDecoder, StoredPicture, read_file, read_stretch
 from mm1_lab.data.shards.arrow import cached, short_hash
 from mm1_lab.data.shards.chunks import CHUNKS_VERSION, PICTURE, SCHEMA, Grades, Ids, token_batches
+from mm1_lab.data.shards.finding import File
 from mm1_lab.data.shards.index import HELD_OUT_BELOW, Shard
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Part
@@ -113,23 +114,24 @@ class Collection:
 
     def pictures(self, sample: int) -> list[StoredPicture]:
         """The sample's pictures in reading order."""
-        count = len(self._columns["images"][sample])
-        name = f"{self.shards[self._shard_of(sample)].file.name}: {self._columns['place'][sample].as_py()}"
+        images = self._columns["images"][sample]
+        file = self.shards[self._shard_of(sample)].file
+        place = f"{file.name}: {self._columns['place'][sample].as_py()}"
         pictures = []
-        for at in range(count):
-            place = f"{name}, image {at}" if count > 1 else name
-            read = partial(self._read, sample, at)
-            pictures.append(StoredPicture(place, read, self._decoder, key=(self.key(sample), at)))
+        for at, image in enumerate(images):
+            name = f"{place}, image {at}" if len(images) > 1 else place
+            read = partial(self._read, file, image)
+            pictures.append(StoredPicture(name, read, self._decoder, key=(self.key(sample), at)))
         return pictures
 
-    def _read(self, sample: int, at: int) -> bytes:
-        image = self._columns["images"][sample][at].as_py()
-        if image["content"] is not None:
-            return image["content"]
-        file = self.shards[self._shard_of(sample)].file
-        if image["path"] is not None:
-            return read_file(file.folder / image["path"])
-        return read_stretch(file.local(self._cache / "copies"), image["offset"], image["length"])
+    def _read(self, file: File, image: pa.StructScalar) -> bytes:
+        content, path = image["content"].as_py(), image["path"].as_py()
+        if content is not None:
+            return content
+        if path is not None:
+            return read_file(file.folder / path)
+        local = file.local(self._cache / "copies") if file.is_remote else file.name
+        return read_stretch(local, image["offset"].as_py(), image["length"].as_py())
 
     def tokens(self, tokenizer: BackendTokenizer) -> TokenTable:
         """The tokens of all samples, computed on first use and cached on disk file by file."""

@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +168,7 @@ def _row(place: str, sample: Sample) -> dict[str, Any]:
         "place": place,
         "texts": [None if isinstance(part, Image) else part for part in sample.parts],
         "answers": [at for at, part in enumerate(sample.parts) if isinstance(part, Answer)],
-        "images": [asdict(part) for part in sample.parts if isinstance(part, Image)],
+        "images": [part._asdict() for part in sample.parts if isinstance(part, Image)],
     }
 
 

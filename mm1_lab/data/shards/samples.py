@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from mm1_lab.data.shards.tables import Broken, Row, sound
 
@@ -14,8 +14,7 @@ class LeftOut(Exception):
     """A row that is of no use; the message is the reason, which is counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """A picture of a sample as it is stored: its bytes, its path, or its offset and length in the file."""
 
     content: bytes | None = None
