@@ -17,8 +17,8 @@ import pandas as pd
 from analysis.statistics import Floats, moderated
 from analysis.study import Study
 from analysis.table import MISSING, Table
+from mm1_lab.config import TEXT_CORE, Measure
 from mm1_lab.results import Manifest
-from mm1_lab.results.summary import TEXT_CORE
 
 FEWEST_PAIRS = 3
 """Pairs that two runs must have in common; a share of one or two is meaningless."""
@@ -32,7 +32,7 @@ class Paired:
     seeds: int
     flops: float
     """Mean FLOPs per trial, as recorded with its times: multimodal training and later stages, without shared parts."""
-    scores: Mapping[str, pd.DataFrame]
+    scores: Mapping[Measure, pd.DataFrame]
     """By measure, a row per arm and a column per seed; without controls and arms that are the same trials."""
 
     @property
@@ -66,7 +66,7 @@ def pair_arms(study: Study) -> Paired:
     """What comparing all pairs of a sweep's arms needs."""
     arms = [arm for arm in study.scored if study.representative(arm) == arm and arm not in study.controls]
     scores = {}
-    for measure in [*(f"{shots}-shot" for shots in study.shots), TEXT_CORE]:
+    for measure in [*(Measure(shots=shots) for shots in study.shots), TEXT_CORE]:
         known = study.trial_values(measure)
         scores[measure] = pd.DataFrame({seed: {arm: known.get((arm, seed)) for arm in arms} for seed in study.seeds})
     spent = [sum(each["flops"] for each in one.get("timings", {}).values()) for one in study.records.values()]

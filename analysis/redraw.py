@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.judging.claims import judge_claims
+from analysis.judging.claims import known_lessons
+from analysis.judging.evidence import of_lessons
 from analysis.judging.gates import without_floor
-from analysis.judging.lessons import known_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, validity_table
-from analysis.judging.verdicts import lesson_parts, with_lessons
+from analysis.judging.verdicts import judge_contrasts, with_lessons
 from analysis.law.report import draw_search
 from analysis.pages import scores
 from analysis.pages.axes import axis_rows, level_rows
@@ -106,7 +106,7 @@ def sweep_in_short(folder: Path) -> str:
     """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
     study, _, failed = read_judged(folder)
     tables = [scores.short_table(study)]
-    claims = with_lessons(study, judge_claims(study, failed), known_lessons(folder.absolute().parents[1]))
+    claims = with_lessons(study, judge_contrasts(study, failed), known_lessons(folder.absolute().parents[1]))
     known = claims[claims["estimate"].notna()] if len(claims) else claims
     if len(known):
         notes = []
@@ -137,7 +137,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 table = validity_table(study, rules)
                 output.tables("validity", table)
                 tables[table.title] = [table]
-            claims = with_lessons(study, judge_claims(study, failed, kept), lessons)
+            claims = with_lessons(study, judge_contrasts(study, failed, kept), lessons)
             if len(claims):
                 claims_table = verdicts_table(claims, scores.title(study), claims_notes(study, claims, floor))
                 short_claims = short_verdicts(claims)
@@ -152,7 +152,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         folder=target,
         manifest=study.manifest,
         files=tuple(output.files),
-        parts=lesson_parts(study, lessons, failed, kept),
+        evidence=tuple(of_lessons(study, lessons, failed, kept)),
         axes=axes,
         levels=levels,
         missing=tuple(study.missing()),

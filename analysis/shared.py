@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from analysis.study import Study
+from mm1_lab.config import Measure
 
-Term = tuple[str, str]
+Term = tuple[str, Measure]
 """An arm and a measure."""
 
 
@@ -30,7 +31,7 @@ def on_common_benchmarks(study: Study, terms: Collection[Term]) -> tuple[Study, 
     return replace(study, scores=study.scores[study.scores["benchmark"].isin(kept)]), names
 
 
-def _asked(study: Study, arms: Iterable[str], measure: str) -> list[set[str]]:
+def _asked(study: Study, arms: Iterable[str], measure: Measure) -> list[set[str]]:
     """The benchmarks of a measure that each trial of `arms` has; none for trials without any."""
     own = {study.representative(arm) for arm in arms}
     return [names for (arm, _), names in study.benchmarks_asked(measure).items() if arm in own]

@@ -85,6 +85,8 @@ MEASURES = {
     "name; of the tables, only `benchmarks.csv` has it",
     "`text-core`": "mean over the benchmarks without images",
     "`content 0-shot`, `content average`, …": "the same, with captions scored by content, regardless of wording",
+    "`kind colour 0-shot`, …": "mean over the benchmarks with images of one kind of question alone; in no table",
+    "`loss captions`, `loss text`, …": "loss on held-out documents of one source, nats per text token; less is better",
 }
 
 EXIT_CODES = {

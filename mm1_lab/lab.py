@@ -77,7 +77,7 @@ def contrasts(folder: Path) -> pd.DataFrame:
 
     Verdicts are by wording and by content, and not corrected for multiple testing, as those of lessons are.
     """
-    from analysis.judging.claims import judge_claims
+    from analysis.judging.verdicts import judge_contrasts
     from analysis.study import read_study
 
-    return judge_claims(read_study(folder))
+    return judge_contrasts(read_study(folder))

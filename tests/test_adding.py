@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Olmo2Config, PreTrainedModel, ViTConfig, ViTModel
 
 from analysis import paper
-from analysis.judging.lessons import known_lessons, load_lessons
+from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
 from mm1_lab import cli, commands, options, pretrained
 from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Resources, Stage

@@ -17,6 +17,7 @@ from analysis.judging.difference import Difference
 from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
+from mm1_lab.config import Measure
 from mm1_lab.results.reading import read_scores, read_variant
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
@@ -99,7 +100,9 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
         else:
             arms, _, measure = part.partition(", ")
             first, second = arms.split(" − ")
-            found = Difference(data_mix, {(first, measure): 1.0, (second, measure): -1.0}).over_seeds
+            found = Difference(
+                data_mix, {(first, Measure.parse(measure)): 1.0, (second, Measure.parse(measure)): -1.0}
+            ).over_seeds
             assert found
             values = [found.estimate, found.low, found.high]
         assert [as_text(value) for value in values] == numbers, part

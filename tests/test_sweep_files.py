@@ -92,7 +92,7 @@ def test_a_sweep_of_models_that_exist_resolves_at_lab(path: Path) -> None:
     assert f"mm1-lab run sweeps/lab/{path.name} --scale lab" in header
     assert "paper found" in header and "Needs --data" in header
     known = {f"{family} {k}-shot".strip() for family in FAMILIES for k in numbers.evaluate.shots}
-    assert {contrast.measure for contrast in sweep.contrasts} <= known
+    assert {str(contrast.measure) for contrast in sweep.contrasts} <= known
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -109,4 +109,4 @@ def test_contrasts_use_measures_that_exist(path: Path) -> None:
     for scale in SCALES:
         shots = load_scale(scale.stem, scale.parent).evaluate.shots
         known = {"text-core", *(f"{family} {k}-shot".strip() for family in FAMILIES for k in shots)}
-        assert {contrast.measure for contrast in load_sweep(path).contrasts} <= known
+        assert {str(contrast.measure) for contrast in load_sweep(path).contrasts} <= known

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from analysis.external.tables import Scores, make_scores, read_scores
+from analysis.judging.p_values import DECIDED, p_values, verdict_from_p
 from analysis.judging.sequential import FUTILE, chance_yet, over_looks
-from analysis.judging.statements import DECIDED, p_values, say
 from analysis.seeds import seeds_needed, smallest_difference
 from analysis.statistics import PRIOR, UNKNOWN, Floats, Interval, moderated, over_questions, quantile
 from mm1_lab.config import Expectation, RequestError, nearest
@@ -327,7 +327,7 @@ def _row(
 ) -> dict[str, Any]:
     """One claim of a judgement."""
     claim, found = one.claim, one.found
-    verdict = say(one.p, factor) if one.p else "not judged"
+    verdict = verdict_from_p(one.p, factor) if one.p else "not judged"
     needed = smallest = math.nan
     if one.p:
         smallest = smallest_difference(found)

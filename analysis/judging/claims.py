@@ -1,46 +1,22 @@
-"""Judges claims about a sweep's arms: one frame with a row per claim, from claim to verdict.
+"""What is claimed: contrasts of a sweep's file, and the lessons of `lessons.yaml`, as weighted sums of scores."""
 
-Columns:
-- `sweep`, `claim`, `detail` (the weighted sum in words), `measure`, `expect`, `margin`, `expectation` (in words),
-  `size` (the paper's effect size, if it is a second bound);
-- `estimate`, `error`, `df`, `low`, `high` (95 %) and `interval`, the unit of these: `seeds`, or with one seed
-  `questions`, conditional on the models at hand, like `low_questions` and `high_questions`;
-- `p_supported`, `p_contradicted`, `p_smaller`, the p values of the possible statements, and `p`, the smallest. In a
-  growing sweep these are over its looks, and `now_supported`, … are those of its present look alone;
-- `smallest_difference` that such a sweep finds with 80 % power, `seeds_needed` to decide a claim that is not decided;
-- `seeds`, `seed_list`, `seeds_are` (`development`: used to tune world and recipe; `confirmatory`; `mixed`);
-- `without_floor`, `without_floor_low`, `without_floor_high`: the same difference without kinds of question on the
-  floor, if any are asked; no verdict rests on it;
-- `content` and `content_…`, only of contrasts: the same columns by the content of captions instead of CIDEr, where the
-  measure has captions with such a score; the columns above are by CIDEr (wording);
-- `mixes_machines`; `paper`, `paper_bound`, `paper_source`; `verdict`, and `reason` if there is none. A contrast's
-  verdict is by both scores, as a lesson's is, but uncorrected for multiple testing.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import combinations, permutations, product
+from pathlib import Path
+from typing import Literal, Self
 
-import numpy as np
-import pandas as pd
+import yaml
+from pydantic import model_validator
 
-from analysis.judging.difference import Difference, Weights
-from analysis.judging.gates import unsolved
-from analysis.judging.sequential import over_looks
-from analysis.judging.statements import STATEMENTS, Evidence, Verdict, p_columns, p_values, say
-from analysis.paper import PaperNumber, combine_numbers
-from analysis.runs import finished_looks, mixes_machines
-from analysis.seeds import seed_columns, seeds_needed, smallest_difference
-from analysis.statistics import UNKNOWN, Interval
-from analysis.study import Study
-from mm1_lab.config import Contrast, Expectation
-from mm1_lab.results.summary import CONTENT
+from analysis.effects import groups, varying
+from analysis.judging.difference import Weights
+from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep
+from mm1_lab.results import Manifest
 
-BY_CONTENT = (
-    *("error", "df", "low", "high", "p_supported", "p_contradicted"),
-    *("without_floor", "without_floor_low", "without_floor_high"),
-)
-"""The columns of a contrast that stand in its row by content too, as `content_…`."""
+PATH = Path(__file__).parents[1] / "lessons.yaml"
+LAW = "lr_law"
 
 
 @dataclass(frozen=True)
@@ -51,7 +27,8 @@ class Claim:
     detail: str
     """The sum in words: `captions − interleaved, 0-shot`."""
     weights: Weights
-    measure: str
+    measure: Measure | Literal["slope"]
+    """`slope`: of the learning-rate law, without weights."""
     expect: Expectation
     margin: float = 0.0
     size: float | None = None
@@ -64,6 +41,13 @@ class Claim:
         words = {"greater": f"> {self.margin:g}", "less": f"< {minus}", "keeps": f"≥ {minus}"}
         return words.get(self.expect, f"within ± {self.margin:g}")
 
+    @property
+    def content(self) -> "Claim":
+        """The same claim with captions by their content."""
+        weights = {(arm, measure.content): weight for (arm, measure), weight in self.weights.items()}
+        measure = self.measure if self.measure == "slope" else self.measure.content
+        return replace(self, weights=weights, measure=measure, detail=f"{self.detail}, content")
+
 
 def claim_of(contrast: Contrast) -> Claim:
     weights = {(contrast.first, contrast.measure): 1.0, (contrast.second, contrast.measure): -1.0}
@@ -71,151 +55,150 @@ def claim_of(contrast: Contrast) -> Claim:
     return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
 
 
-def judge_claims(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> pd.DataFrame:
-    """Judges the contrasts of the sweep's file, each by itself at 5 %, uncorrected for multiple testing.
+class Levels(Config):
+    """Two levels of an axis, or all pairs of its levels if none are given; or two arms."""
 
-    `failed` names the gates that the base fails; `kept` is the study without kinds of question on the floor.
+    axis: str | None = None
+    more: str | None = None
+    less: str | None = None
+    first: str | None = None
+    second: str | None = None
+
+
+class Part(Levels):
+    """One statement of a lesson; `lessons.yaml` explains its forms."""
+
+    contrast: str | None = None
+    beyond: Levels | None = None
+    arm: str | None = None
+    over: MeasureField | Literal[""] = ""
+    law: str | None = None
+    minus: Literal["slope"] | None = None
+    measure: MeasureField = AVERAGE
+    expect: Expectation = "greater"
+    margin: float = 0.0
+    paper_size: float | None = None
+    """The paper's difference in points, a second bound."""
+    aside: str = ""
+    """Why the part is shown but does not decide."""
+    aside_in_world: str = ""
+    """The same for results of the miniature world, for what this world cannot test."""
+
+    def why_aside(self, manifest: Manifest) -> str:
+        """Why it does not decide in these results; empty if it does."""
+        withdrawn = manifest.withdrawn.get(self.contrast or "", "")
+        return self.aside or withdrawn or (self.aside_in_world if manifest.in_world else "")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        forms = (self.axis, self.first and self.second, self.contrast, self.arm and self.over, self.law)
+        if sum(map(bool, forms)) != 1:
+            raise ValueError("a part needs exactly one of: contrast; axis; first and second; arm and over; law")
+        return self
+
+
+class Lesson(Config):
+    """A claim of the paper, or one of this lab's own."""
+
+    name: str
+    claim: str
+    by: Literal["MM1", "ours"] = "MM1"
+    paper: str
+    """What the paper says about it, in short."""
+    section: str
+    sweep: str
+    margin: str
+    """The reason for its margins."""
+    parts: tuple[Part, ...]
+
+
+def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
+    """Reads the lessons. Raises RequestError for an invalid file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RequestError(f"{path}: this is not YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise RequestError(f"{path}: must hold a list of lessons")
+    return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
+
+
+def known_lessons(results: Path) -> tuple[Lesson, ...]:
+    """The paper's lessons, then those of a `lessons.yaml` of the user's own in the results folder, of the same form.
+
+    All of them are one family. Raises RequestError for an invalid file, or a name that occurs twice.
     """
-    reason = grounds(study, failed)
-    return pd.DataFrame([_contrast_row(study, claim_of(contrast), reason, kept) for contrast in study.sweep.contrasts])
+    own = results / PATH.name
+    lessons = load_lessons()
+    if own.exists():
+        lessons += load_lessons(own)
+    for name, count in Counter(lesson.name for lesson in lessons).items():
+        if count > 1:
+            raise RequestError(f"{own}: {count} lessons are named {name!r}; give each a name of its own")
+    return lessons
 
 
-def _contrast_row(study: Study, claim: Claim, reason: str, kept: Study | None) -> dict[str, Any]:
-    """The row of a contrast with its verdict by wording and, if there is such a score, by content."""
-    rows = [
-        claim_row(study, one, reason) | columns_without_floor(kept, one)
-        for one in by_both_scores(study, claim).values()
-    ]
-    row, content = rows[0], rows[1] if len(rows) > 1 else {}
-    p, now = (Evidence(p_columns(row, prefix), p_columns(content, prefix)) for prefix in ("p", "now"))
-    if lacking := next((one["reason"] for one in rows if one["says"] == "not judged"), ""):
-        verdict: Verdict = "not judged"
-        row["reason"] = lacking
+def lessons_about(sweep: Sweep, lessons: Iterable[Lesson]) -> list[Lesson]:
+    """The lessons that a sweep's trials can answer; the one about the learning-rate law is judged by its fit."""
+    return [lesson for lesson in lessons if lesson.sweep == sweep.name != LAW]
+
+
+def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Iterable[str]) -> list[Claim]:
+    """The claims of a part of a lesson; empty if the sweep has no such arms with scores."""
+    if part.contrast:
+        found = [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
+        return [replace(claim, size=part.paper_size) for claim in found]
+    claim = Claim(lesson.claim, "", {}, part.measure, part.expect, part.margin, part.paper_size)
+    if part.arm and part.over:
+        if part.arm not in sweep.arms:
+            return []
+        weights = {(part.arm, part.measure): 1.0, (part.arm, part.over): -1.0}
+        return [replace(claim, detail=f"{part.arm}: {part.measure} − {part.over}", weights=weights)]
+    levels = {arm: own for arm, own in varying(sweep).items() if arm in set(scored)}
+    differences = _differences(part, levels, sweep)
+    if part.beyond:
+        # either level of a pair may be the better one, so the first difference must exceed both directions
+        beyond = _differences(part.beyond, levels, sweep, both_ways=True)
+        differences = [
+            (f"({words}) − ({less})", _minus(arms, other))
+            for (words, arms), (less, other) in product(differences, beyond)
+        ]
+    claims = []
+    for words, arms in differences:
+        weights = {(arm, part.measure): weight for arm, weight in arms.items()}
+        claims.append(replace(claim, detail=f"{words}, {part.measure}", weights=weights))
+    return claims
+
+
+def _minus(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    return {arm: first.get(arm, 0.0) - second.get(arm, 0.0) for arm in {**first, **second}}
+
+
+def _differences(
+    levels: Levels, known: Mapping[str, Mapping[str, str]], sweep: Sweep, both_ways: bool = False
+) -> list[tuple[str, dict[str, float]]]:
+    """The difference of two arms, or of two levels of an axis (the mean over all pairs of arms that differ only in it):
+    in words, and the weight of each arm. `known` has the levels of each arm."""
+    if levels.first and levels.second:
+        if not {levels.first, levels.second} <= set(sweep.arms):
+            return []
+        return [(f"{levels.first} − {levels.second}", {levels.first: 1.0, levels.second: -1.0})]
+    axis = str(levels.axis)
+    with_axis = {arm: dict(found) for arm, found in known.items() if axis in found}
+    if levels.more and levels.less:
+        pairs = [(levels.more, levels.less)]
     else:
-        verdict = p.or_by_one(say(p.both))
-    row |= {"verdict": verdict, "seeds_needed": np.nan}
-    if verdict in ("undecided", "by wording only", "by content only"):
-        against = {one["p_contradicted"] > one["p_supported"] for one in rows}
-        # no number of seeds gives a verdict by both scores if one points for the claim and the other against it
-        row["seeds_needed"] = max(map(needed, rows)) if len(against) == 1 else np.inf
-    row["content"] = content.get("estimate", np.nan)
-    row |= {f"content_{name}": content.get(name, np.nan) for name in BY_CONTENT}
-    row |= {f"now_{name}": value for name, value in now.both.items()}
-    del row["says"]
-    return row
-
-
-def by_both_scores(study: Study, claim: Claim) -> dict[str, Claim]:
-    """The claim by the captions' metric, which judges wording, and by their content if there is such a score."""
-    twin = {(arm, f"{CONTENT} {measure}"): weight for (arm, measure), weight in claim.weights.items()}
-    if not all(study.trial_values(measure) for _, measure in twin):
-        return {"wording": claim}
-    content = replace(claim, weights=twin, measure=f"{CONTENT} {claim.measure}", detail=f"{claim.detail}, {CONTENT}")
-    return {"wording": claim, "content": content}
-
-
-def grounds(study: Study, failed: Sequence[str]) -> str:
-    """Why a sweep's results do not allow any verdict; empty if they do."""
-    if study.manifest.scale == "smoke":
-        return "smoke scale: nothing is learnt"
-    if len(study.seeds) < 2:
-        return "one seed"
-    return f"the base fails its gates: {', '.join(failed)}" if failed else ""
-
-
-def claim_row(study: Study, claim: Claim, reason: str = "") -> dict[str, Any]:
-    """The row of a claim, without `seeds_needed`; `says` is its verdict, `not judged` if there is a `reason`."""
-    difference = Difference(study, claim.weights)
-    claim = replace(claim, detail=f"{claim.detail}, {difference.over}") if difference.over else claim
-    common, over_seeds, over_questions = difference.study, difference.over_seeds, difference.over_questions
-    reason = reason or unsolved(common, claim.weights)
-    p = p_values(claim.expect, claim.margin, over_seeds, claim.size) if over_seeds else {}
-    now = {}
-    if common.manifest.looks and over_seeds:
-        now = {f"now_{name}": one for name, one in p.items()}
-        p = _over_looks(difference, claim)
-        reason = reason or ("" if p else "before the first look")
-    row = row_of(
-        claim,
-        sweep=common.sweep.name,
-        found=difference.found,
-        interval=difference.unit,
-        seeds=seed_columns(difference.seeds, common.manifest.in_world),
-        paper=paper_difference(common, claim.weights),
-        p=p,
-        reason=reason or difference.lacking,
-    )
-    if over_questions:
-        row |= {"low_questions": over_questions.low, "high_questions": over_questions.high}
-    if over_seeds:
-        row["smallest_difference"] = smallest_difference(over_seeds)
-    return row | now | {"mixes_machines": mixes_machines(common, (arm for arm, _ in claim.weights))}
-
-
-def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
-    """The weighted sum of the paper's numbers; for two arms of one panel the difference that it states, if any."""
-    if sorted(weights.values()) == [-1, 1]:
-        (first, measure), (second, other) = sorted(weights, key=lambda term: -weights[term])
-        for key, panel in study.panels.items() if measure == other else ():
-            labels = {arm: label for label, arm in panel.arms.items()}
-            known = {first, second} <= set(labels)
-            if known and (number := study.paper.difference(key, labels[first], labels[second], measure)):
-                return number
-    return combine_numbers([(weight, study.paper_value(*term)) for term, weight in weights.items()])
-
-
-def columns_without_floor(kept: Study | None, claim: Claim) -> dict[str, float]:
-    """The columns of a claim's difference in `kept`, the study without kinds of question on the floor."""
-    found = (Difference(kept, claim.weights).found if kept else None) or UNKNOWN
-    return {"without_floor": found.estimate, "without_floor_low": found.low, "without_floor_high": found.high}
-
-
-def _over_looks(difference: Difference, claim: Claim) -> dict[str, float]:
-    """The p of each possible statement over the looks that the study has finished; empty before the first.
-
-    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
-    """
-    study = difference.study
-    looks, tests, before = study.manifest.looks, list[dict[str, float]](), 1
-    for look in finished_looks(study):
-        count = sum(seed in study.seeds[:look] for seed in difference.seeds)  # both are sorted
-        new = difference.over_first(count) if count > before else None
-        tests.append(p_values(claim.expect, claim.margin, new, claim.size) if new else {})
-        before = max(before, count)
-    names = dict.fromkeys(name for test in tests for name in test)
-    return {name: over_looks([test.get(name, 1.0) for test in tests], looks) for name in names}
-
-
-def row_of(
-    claim: Claim, *, sweep: str, found: Interval | None, interval: str, seeds: Mapping[str, object],
-    paper: PaperNumber | None, p: Mapping[str, float], reason: str,
-) -> dict[str, Any]:  # fmt: skip
-    """The row of a claim with its interval `found` and the p of its statements. With a `reason` it has no p and no
-    verdict. `seeds` are its columns about seeds."""
-    p = {} if reason else p
-    known, number = found or UNKNOWN, paper or PaperNumber(np.nan, "equal", "")
-    row: dict[str, Any] = {"sweep": sweep, "claim": claim.text, "detail": claim.detail, "measure": claim.measure}
-    row |= {"expect": claim.expect, "margin": claim.margin, "expectation": claim.expectation}
-    row |= {"size": np.nan if claim.size is None else claim.size, "estimate": known.estimate, "error": known.error}
-    row |= {"df": known.degrees_of_freedom, "low": known.low, "high": known.high, "interval": interval}
-    row |= {"low_questions": np.nan, "high_questions": np.nan}
-    row |= {f"p_{name}": p.get(name, np.nan) for name in STATEMENTS}
-    row |= {"p": min(p.values(), default=np.nan), "smallest_difference": np.nan}
-    row |= {**seeds, "mixes_machines": np.nan, "paper": number.value, "paper_bound": number.bound if paper else ""}
-    return row | {"paper_source": number.source, "reason": reason, "says": say(p) if p else "not judged"}
-
-
-def needed(row: Mapping[Any, Any], family: int = 1) -> float:
-    """Seeds that would decide a row's claim, but for the paper's size, with 80 % power if the true difference is the
-    estimate."""
-    seeds = row["seeds"]
-    found = Interval(row["estimate"], row["error"] * np.sqrt(seeds), row["df"])
-    prior = row["df"] - (seeds - 1)  # degrees of freedom from the pool of other arms
-    return seeds_needed(row["expect"], row["margin"], found, prior, family)
-
-
-def needed_to_refute(row: Mapping[Any, Any], family: int = 1) -> float:
-    """The same for showing that the difference is smaller than the paper's size; infinite if the estimate is not."""
-    found = -row["estimate"] if row["expect"] == "less" else row["estimate"]
-    smaller = {**row, "estimate": found, "expect": "less", "margin": -row["size"]}
-    return needed(smaller, family) if found < row["size"] else np.inf
+        every = dict.fromkeys(found[axis] for found in with_axis.values())
+        pairs = list(permutations(every, 2) if both_ways else combinations(every, 2))
+    by_level = [{with_axis[arm][axis]: arm for arm in arms} for arms in groups(with_axis, axis)]
+    differences = []
+    for more, less in pairs:
+        matched = [arms for arms in by_level if more in arms and less in arms]
+        weights: dict[str, float] = {}
+        for arms in matched:
+            weights[arms[more]] = 1 / len(matched)
+            weights[arms[less]] = -1 / len(matched)
+        if matched:
+            count = f", {len(matched)} pairs" if len(matched) > 1 else ""
+            differences.append((f"{axis} {more} − {less}{count}", weights))
+    return differences

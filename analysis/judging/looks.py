@@ -1,19 +1,15 @@
 """Judges a growing study at a look: which lessons are decided or futile, and which arms the open ones still need."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
-from analysis.judging.claims import Claim, claim_of, grounds, judge_claims
-from analysis.judging.lessons import Lesson, claims_of, known_lessons
+from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons, lessons_about
+from analysis.judging.evidence import Evidence, of_contrasts, of_lessons, study_not_judged
+from analysis.judging.p_values import DECIDED, verdict_from_p
 from analysis.judging.sequential import FUTILE, SPENT_OF_STUDENT, chance_yet, nominal_levels
-from analysis.judging.statements import DECIDED, p_columns, say
-from analysis.judging.validity import failed_gates, validity_rows
-from analysis.judging.verdicts import combined, lesson_parts, lessons_about
+from analysis.judging.validity import failed_gates, validity_checks
+from analysis.judging.verdicts import statements
 from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
 from analysis.study import Study, read_study
@@ -42,37 +38,29 @@ def reached_text(study: Study) -> str:
 
 def _levels(looks: Sequence[int]) -> list[float]:
     """The two-sided nominal level of the test at each look."""
-    return [2 * level for level in nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, tuple(n / looks[-1] for n in looks))]
+    shares = tuple(seeds / looks[-1] for seeds in looks)
+    return [2 * level for level in nominal_levels(SPENT_OF_STUDENT * LEVEL / 2, shares)]
 
 
 def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide; judged on `seeds` alone."""
     study = read_study(folder).at_seeds(seeds)
-    return standing(study, known_lessons(folder.absolute().parents[1]), failed_gates(study, validity_rows(study)))
+    lessons = known_lessons(folder.absolute().parents[1])
+    return question_status(study, lessons, failed_gates(study, validity_checks(study)))
 
 
-def standing(study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    """`open_arms` for a study.
-
-    A lesson is decided at its Holm level with no other lesson decided, so it stays decided whatever the others show. A
-    claim of the sweep's file is decided at the uncorrected level.
-    """
-    if (reason := grounds(study, failed)) not in ("", "one seed"):
+def question_status(study: Study, lessons: Sequence[Lesson], failed: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """`open_arms` for a study."""
+    reason = study_not_judged(study, failed)
+    if reason not in ("", "one seed"):
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
-    looks, lines, arms = study.manifest.looks, [], set[str]()
-    is_last = bool(looks) and len(study.seeds) >= looks[-1]
-    for name, verdict, now, claims in _lesson_questions(study, list(lessons), failed) or _own_questions(study, failed):
-        chance = max((chance_yet(p, len(study.seeds), looks[-1]) for p in now.values()), default=float("nan"))
-        if verdict in DECIDED:
-            lines.append(f"{name}: {verdict}")
-        elif is_last:
-            lines.append(f"{name}: undecided by itself; `lessons.md` corrects it together with what is decided")
-        elif chance < FUTILE:
-            lines.append(f"{name}: given up, a chance of {chance:.0%} to be decided by the last seed")
-        else:
-            lines.append(f"{name}: open" + (f", a chance of {chance:.0%} to be decided" if pd.notna(chance) else ""))
-            arms |= {study.representative(arm) for claim in claims for arm, _ in claim.weights}
+    lines, arms = [], set[str]()
+    for question in _lesson_questions(study, lessons, failed) or _own_questions(study, failed):
+        status, is_open = _status(study, question)
+        lines.append(f"{question.name}: {status}")
+        if is_open:
+            arms |= {study.representative(arm) for claim in question.claims for arm, _ in claim.weights}
     return lines, [arm for arm in study.sweep.arms if study.representative(arm) in arms]
 
 
@@ -80,30 +68,51 @@ class Question(NamedTuple):
     """A lesson about a sweep, or a claim of its file."""
 
     name: str
-    verdict: str
-    """Empty if it cannot be tested yet."""
-    now: Mapping[str, float]
-    """The p of its statements at the present look alone."""
     claims: Sequence[Claim]
+    evidence: Sequence[Evidence]
+    tests: int
+    """It is decided at LEVEL / tests."""
 
 
-def _lesson_questions(study: Study, lessons: Sequence[Lesson], failed: tuple[str, ...]) -> list[Question]:
-    """The lessons about the sweep that have a claim about its arms."""
-    parts, sweep, questions = lesson_parts(study, lessons, failed), study.sweep, []
-    for lesson in lessons_about(study, lessons):
-        rows = parts[(parts["lesson"] == lesson.name) & parts["decides"].astype(bool)]
-        deciding = [part for part in lesson.parts if not part.why_aside(study.manifest)]
-        if claims := [claim for part in deciding for claim in claims_of(part, lesson, sweep, sweep.arms)]:
-            p = combined(rows).both
-            now = combined(rows, "now").both if p and study.manifest.looks else {}
-            questions.append(Question(lesson.name, say(p, len(lessons)) if p else "", now, claims))
+def _status(study: Study, question: Question) -> tuple[str, bool]:
+    """What is said of a question, and whether more seeds could decide it."""
+    seeds, looks = len(study.seeds), study.manifest.looks
+    p = statements(question.evidence).both
+    verdict = verdict_from_p(p, question.tests) if p else "not judged"
+    if verdict in DECIDED:
+        return verdict, False
+    if looks and seeds >= looks[-1]:
+        return "undecided by itself; `lessons.md` corrects it together with what is decided", False
+    p_of_look = statements(question.evidence, lambda one: one.p_of_look).both if p and looks else {}
+    if not p_of_look:
+        return "open", True
+    chance = max(chance_yet(value, seeds, looks[-1]) for value in p_of_look.values())
+    if chance < FUTILE:
+        return f"given up, a chance of {chance:.0%} to be decided by the last seed", False
+    return f"open, a chance of {chance:.0%} to be decided", True
+
+
+def _lesson_questions(study: Study, lessons: Sequence[Lesson], failed: Sequence[str]) -> list[Question]:
+    """The lessons about the sweep that have a claim about its arms.
+
+    Each is tested as if no other lesson were decided, so it stays decided whatever the others show.
+    """
+    evidence = of_lessons(study, lessons, failed)
+    questions = []
+    for lesson in lessons_about(study.sweep, lessons):
+        claims: list[Claim] = []
+        for part in lesson.parts:
+            if not part.why_aside(study.manifest):
+                claims += claims_of(part, lesson, study.sweep, study.sweep.arms)
+        if claims:
+            own = [one for one in evidence if one.question == lesson.name]
+            questions.append(Question(lesson.name, claims, own, len(lessons)))
     return questions
 
 
-def _own_questions(study: Study, failed: tuple[str, ...]) -> list[Question]:
-    """The claims of the sweep's file."""
-    rows = judge_claims(study, failed).to_dict("records")
-    return [
-        Question(contrast.claim, row["verdict"], p_columns(row, "now"), [claim_of(contrast)])
-        for contrast, row in zip(study.sweep.contrasts, rows, strict=True)
-    ]
+def _own_questions(study: Study, failed: Sequence[str]) -> list[Question]:
+    """The claims of the sweep's file, each at the uncorrected level."""
+    questions = []
+    for contrast, evidence in zip(study.sweep.contrasts, of_contrasts(study, failed), strict=True):
+        questions.append(Question(contrast.claim, [claim_of(contrast)], evidence, 1))
+    return questions

@@ -8,33 +8,28 @@ questions, conditional on the models at hand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.judging.gates import ABOVE, gate_rows, kinds_on_floor
+from analysis.judging.gates import ABOVE, read_gates
 from analysis.seeds import caution
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import Study, read_study
 from analysis.table import Table, as_text
+from mm1_lab.config import Check, CheckVerdict, kinds_on_floor
 from mm1_lab.formatting import counted
 from mm1_lab.results.summary import CONTENT, PLAIN, benchmark_scores, by_content
 
-RuleVerdict = Literal["pass", "floor", "fail", "needs more seeds"]
-"""`floor`: a kind of question that does not count as a result."""
-
-TALLY: dict[RuleVerdict, str] = {
+TALLY: dict[CheckVerdict, str] = {
     "pass": "pass",
     "fail": "fail",
     "floor": "name a kind of question floor",
     "needs more seeds": "need more seeds to tell",
 }
-
 CEILING = 95.0
 """Most points that leave room for a better arm: VQA, captions by content, text-core. Captions by CIDEr have a range."""
 CIDER = (40.0, 150.0)
@@ -46,214 +41,220 @@ SHOTS = (0, 4)
 """Numbers of shots at which the base must see."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A rule applied to one benchmark, kind of question or contrast."""
-
-    rule: str
-    what: str
-    value: float
-    low: float
-    """Lower end of the 95 % interval; NaN if there is none."""
-    high: float
-    needed: str
-    verdict: RuleVerdict
-
-
-def validity_rows(study: Study) -> list[Row]:
-    """The rules for a sweep; empty if no seed has both a finished base and a finished blind control."""
-    facts = _Facts(study)
-    if not facts.seeds:
+def validity_checks(study: Study) -> list[Check]:
+    """The checks of a sweep's base; empty if no seed has both a finished base and a finished blind control."""
+    base = _base_of(study)
+    if not base:
         return []
-    return [*facts.seeing(), *facts.captions(), *facts.text(), *facts.steps(), *facts.steadiness()]
+    return [*_seeing(base), *_captions(base), *_text(base), *_steps(base), *_steadiness(base)]
 
 
-def read_judged(folder: Path) -> tuple[Study, list[Row], tuple[str, ...]]:
-    """Reads a sweep's folder: its results, the rules for its base, and `failed_gates`."""
+def read_judged(folder: Path) -> tuple[Study, list[Check], tuple[str, ...]]:
+    """Reads a sweep's folder: its results, the checks of its base, and `failed_gates`."""
     study = read_study(folder)
-    rules = validity_rows(study)
-    return study, rules, failed_gates(study, rules)
+    checks = validity_checks(study)
+    return study, checks, failed_gates(study, checks)
 
 
-def failed_gates(study: Study, rows: Sequence[Row]) -> tuple[str, ...]:
-    """What rules out a verdict on a sweep: benchmarks on which its base does not see by these rules, and gates that its
-    encoders or decoders failed in the scale's last check."""
-    blind = [row.what for row in rows if row.rule in ("above majority", "above blind") and row.verdict == "fail"]
-    gates = [
-        f"{row['gate'].replace('told in words', 'text only')} {row['what']}, seed {row['seed']}"
-        for row in gate_rows(study)
-        if row["verdict"] == "fail" and (not row["seed"] or int(row["seed"]) in study.seeds)
-    ]
-    return tuple(dict.fromkeys([*blind, *gates]))
+def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
+    """What rules out a verdict on a sweep: benchmarks on which its base does not see, and gates that its encoders or
+    decoders failed in the scale's last check."""
+    failed = [one.what for one in checks if one.check.startswith("above ") and one.verdict == "fail"]
+    for gate in read_gates(study):
+        if gate.verdict == "fail" and gate.seed is None:
+            failed.append(f"{gate.check}: {gate.what}")
+        elif gate.verdict == "fail" and gate.seed in study.seeds:
+            failed.append(f"{gate.check}: {gate.what}, seed {gate.seed}")
+    return tuple(dict.fromkeys(failed))
 
 
-def validity_table(study: Study, rows: Sequence[Row]) -> Table:
-    """The rules as a table for people."""
-    manifest, facts = study.manifest, _Facts(study)
-    seeds = len(facts.seeds)
-    about = f"over {seeds} seeds" if seeds > 1 else "over questions, one seed"
-    counts = Counter(row.verdict for row in rows)
+def validity_table(study: Study, checks: Sequence[Check]) -> Table:
+    """The checks as a table for people."""
+    base = _base_of(study)
+    assert base, "there are checks"
+    about = f"over {len(base.seeds)} seeds" if len(base.seeds) > 1 else "over questions, one seed"
+    if base.blind_seeds != base.seeds:
+        about += f", of differences from the blind control over {counted(len(base.blind_seeds), 'seed')}"
+    counts = Counter(one.verdict for one in checks)
     tally = ", ".join(f"{counts[verdict]} {words}" for verdict, words in TALLY.items() if counts[verdict])
-    lines = [
-        {"rule": row.rule, "what": row.what, "value": row.value}
-        | {"95 % interval": "" if np.isnan(row.low) else f"{as_text(row.low)} to {as_text(row.high)}"}
-        | {"needed": row.needed, "verdict": row.verdict}
-        for row in rows
-    ]
-    if facts.blind_seeds != facts.seeds:
-        about += f", of differences from the blind control over {counted(len(facts.blind_seeds), 'seed')}"
-    title = f"Validity of the base: {manifest.variant}, scale {manifest.scale}"
-    notes = [f"Of {len(rows)} rules {tally}; 95 % intervals {about}.", caution(manifest, facts.seeds)]
+    lines = []
+    for one in checks:
+        interval = "" if np.isnan(one.low) else f"{as_text(one.low)} to {as_text(one.high)}"
+        line = {"check": one.check, "what": one.what, "value": one.value, "95 % interval": interval}
+        lines.append(line | {"needed": one.needed, "verdict": one.verdict})
+    title = f"Validity of the base: {study.manifest.variant}, scale {study.manifest.scale}"
+    notes = [f"Of {len(checks)} checks {tally}; 95 % intervals {about}.", caution(study.manifest, base.seeds)]
     return Table(title, pd.DataFrame(lines), [note for note in notes if note])
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """A study's base and blind control."""
+class _Base:
+    """A study's base and its blind control."""
 
     study: Study
+    arm: str
+    blind: str
+    seeds: list[int]
+    """All seeds of the base."""
+    blind_seeds: list[int]
+    """Those that base and blind control share; a growing study may stop giving the control seeds."""
+    scores: pd.DataFrame
+    """Of all arms at `seeds`."""
 
-    @cached_property
-    def base(self) -> str | None:
-        return self._arm()
+    @property
+    def own_scores(self) -> pd.DataFrame:
+        return self.scores[self.scores["arm"] == self.arm]
 
-    @cached_property
-    def blind(self) -> str | None:
-        return self._arm(images="blind") if self.study.sweep.base.images != "blind" else None
+    def scores_with(self, **changes: object) -> pd.DataFrame:
+        """The scores of the arm that equals the base except for `changes`; empty if there is none."""
+        return self.scores[self.scores["arm"] == _arm_with(self.study, **changes)]
 
-    def _arm(self, **changes: object) -> str | None:
-        """The arm that equals the base except for `changes`."""
-        recipe = self.study.sweep.base.model_copy(update=changes)
-        return next((arm for arm, other in self.study.sweep.arms.items() if other == recipe), None)
-
-    def _seeds_of(self, arm: str | None) -> set[int]:
-        trials = self.study.variant.trials
-        return set(trials["seed"][trials["done"] & (trials["arm"] == arm)])
-
-    @cached_property
-    def blind_seeds(self) -> list[int]:
-        """The seeds that base and blind control share; a growing study may stop giving the control seeds."""
-        return sorted(self._seeds_of(self.base) & self._seeds_of(self.blind))
-
-    @cached_property
-    def seeds(self) -> list[int]:
-        """All seeds of the base; none if it shares none with the blind control."""
-        return sorted(self._seeds_of(self.base)) if self.blind_seeds else []
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        return self.study.scores[self.study.scores["seed"].isin(self.seeds)]
-
-    @cached_property
-    def of_base(self) -> pd.DataFrame:
-        return self.scores[self.scores["arm"] == self.base]
-
-    def seeing(self) -> Iterator[Row]:
-        """Rules for every visual benchmark, and for every kind of question of a benchmark with several."""
-        floor = kinds_on_floor(self.study)
-        vqa = self.scores[self.scores["family"] == "vqa"]
-        for benchmark, table in vqa.groupby("benchmark", sort=False, observed=True):
-            kinds = list(dict.fromkeys(table["kind"]))
-            kept = [kind for kind in kinds if kind not in floor]
-            for shots in [k for k in SHOTS if k in set(table["shots"])]:
-                asked = table[table["shots"] == shots]
-                left_out = f" without {', '.join(sorted(set(kinds) - set(kept)))}" if kept != kinds else ""
-                if kept:
-                    yield from self._sees(f"{benchmark}{left_out}, {shots} shots", asked, benchmark, kept, "fail")
-                for kind in kinds if len(kinds) > 1 or not kept else ():
-                    name = f"{benchmark}: {kind}, {shots} shots"
-                    yield from self._sees(name, asked, benchmark, [kind], "floor", kind in floor)
-            for count, asked in table[table["arm"] == self.base].groupby("shots"):
-                yield _ceiling(f"{benchmark}, {count} shots", asked)
-
-    def _sees(
-        self, what: str, asked: pd.DataFrame, benchmark: object, kinds: list[str], otherwise: RuleVerdict,
-        always_floor: bool = False,
-    ) -> Iterator[Row]:  # fmt: skip
-        """Above the majority answer, and above the blind control."""
-        asked = asked[asked["kind"].isin(kinds)]
-        base = asked[asked["arm"] == self.base]
-        rules = [("blind", _mean(_minus(base, asked[asked["arm"] == self.blind])), ABOVE, f"{ABOVE:g}")]
-        if by_kind := self._majorities.get(str(benchmark)):
-            majority = float(base["kind"].map(by_kind).mean())
-            rules.insert(0, ("majority", _mean(base), majority + ABOVE, f"{majority:.1f} + {ABOVE:g}"))
-        for name, found, needed, words in rules:
-            verdict = "floor" if always_floor else _verdict(found.low, found.high, needed, otherwise)
-            yield _row(f"above {name}", what, found, f"low ≥ {words}", verdict)
-
-    @cached_property
-    def _majorities(self) -> dict[str, dict[str, float]]:
+    def majorities(self) -> Mapping[str, Mapping[str, float]]:
         """The score of the best constant answer by benchmark and kind of question, mean over seeds."""
         trials = self.study.variant.trials
-        own = trials[(trials["arm"] == self.base) & trials["seed"].isin(self.seeds)]
+        own = trials[(trials["arm"] == self.arm) & trials["seed"].isin(self.seeds)]
         levels = [self.study.records[fingerprint].get("majority_by_kind", {}) for fingerprint in own["fingerprint"]]
-        return {
-            benchmark: {kind: float(np.mean([one[benchmark][kind] for one in levels])) for kind in kinds}
-            for benchmark, kinds in levels[0].items()
-        }
+        means: dict[str, dict[str, float]] = {}
+        for benchmark, kinds in levels[0].items():
+            means[benchmark] = {kind: float(np.mean([level[benchmark][kind] for level in levels])) for kind in kinds}
+        return means
 
-    def captions(self) -> Iterator[Row]:
-        table = self.of_base[self.of_base["family"] == "captioning"]
-        for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
-            yield _within("CIDEr in range", f"{benchmark}, {shots} shots", asked, *CIDER, "40 to 150")
-            if CONTENT in asked and asked[CONTENT].notna().any():
-                yield _ceiling(f"{benchmark} by content, {shots} shots", by_content(asked))
 
-    def text(self) -> Iterator[Row]:
-        table = self.of_base[self.of_base["family"] == "text"]
-        for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
-            yield _ceiling(f"{benchmark}, {shots} shots", asked)
+def _base_of(study: Study) -> _Base | None:
+    arm, blind = _arm_with(study), _arm_with(study, images="blind")
+    if arm is None or blind is None or blind == arm:
+        return None
+    done = study.variant.done
+    seeds, blind_seeds = (set(done["seed"][done["arm"] == name]) for name in (arm, blind))
+    if not seeds & blind_seeds:
+        return None
+    scores = study.scores[study.scores["seed"].isin(seeds)]
+    return _Base(study, arm, blind, sorted(seeds), sorted(seeds & blind_seeds), scores)
 
-    def steps(self) -> Iterator[Row]:
-        """Rules that longer training is better on the average over benchmarks and shots, for the arms that exist."""
-        half, double = (self._arm(steps=round(self.study.sweep.base.steps * factor)) for factor in (0.5, 2))
-        table = self.scores[self.scores["family"].isin(PLAIN)]
-        pairs = {"standard − half steps": (self.base, half), "double − standard steps": (double, self.base)}
-        for what, (more, less) in pairs.items():
-            first, second = table[table["arm"] == more], table[table["arm"] == less]
-            if len(first) and len(second):
-                found = _mean(_minus(first, second))
-                yield _row("steps in order", what, found, "low > 0", _verdict(found.low, found.high, 0.0, "fail"))
 
-    def steadiness(self) -> Iterator[Row]:
-        table = self.of_base
-        images = table[table["family"].isin(PLAIN)]
-        few = by_content(images[images["shots"] > 0])
-        for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots, captions by content", few)):
+def _arm_with(study: Study, **changes: object) -> str | None:
+    recipe = study.sweep.base.model_copy(update=changes)
+    return next((arm for arm, other in study.sweep.arms.items() if other == recipe), None)
+
+
+def _seeing(base: _Base) -> Iterator[Check]:
+    """Checks of every visual benchmark, and of every kind of question of a benchmark with several."""
+    on_floor = kinds_on_floor(read_gates(base.study))
+    majorities = base.majorities()
+    vqa = base.scores[base.scores["family"] == "vqa"]
+    for name, table in vqa.groupby("benchmark", sort=False, observed=True):
+        benchmark = str(name)
+        majority = majorities.get(benchmark, {})
+        kinds = list(dict.fromkeys(table["kind"]))
+        kept = [kind for kind in kinds if kind not in on_floor]
+        left_out = sorted(set(kinds) - set(kept))
+        title = f"{benchmark} without {', '.join(left_out)}" if left_out else benchmark
+        for shots in SHOTS:
+            asked = table[table["shots"] == shots]
             if asked.empty:
                 continue
-            averages = _by_seed(asked)
-            spread = float(averages.std()) if len(averages) > 1 else np.nan
-            verdict: RuleVerdict = (
-                "needs more seeds" if np.isnan(spread) else "pass" if spread <= SEED_SPREAD[name] else "fail"
-            )
-            what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
-            yield Row("steady over seeds", what, spread, np.nan, np.nan, f"≤ {SEED_SPREAD[name]:g}", verdict)
-        for shots, asked in table[table["family"] == "vqa"].groupby("shots"):
-            share = 100 * float((~asked["parsed"]).mean())
-            verdict = "pass" if share <= UNPARSED else "fail"
-            what = f"VQA answers of the base, {shots} shots, percent"
-            yield Row("answers parsed", what, share, np.nan, np.nan, f"≤ {UNPARSED:g}", verdict)
+            if kept:
+                rows = asked[asked["kind"].isin(kept)]
+                for check, found, needed, words in _sight(base, rows, majority):
+                    verdict = _verdict(found, needed, "fail")
+                    yield _check(check, f"{title}, {shots} shots", found, f"low ≥ {words}", verdict)
+            for kind in kinds if len(kinds) > 1 or not kept else ():
+                for check, found, needed, words in _sight(base, asked[asked["kind"] == kind], majority):
+                    verdict = "floor" if kind in on_floor else _verdict(found, needed, "floor")
+                    what = f"{benchmark}: {kind}, {shots} shots"
+                    yield _check(check, what, found, f"low ≥ {words}", verdict, kind)
+        for count, asked in table[table["arm"] == base.arm].groupby("shots"):
+            yield _ceiling(f"{benchmark}, {count} shots", asked)
 
 
-def _ceiling(what: str, asked: pd.DataFrame) -> Row:
-    return _within("no ceiling", what, asked, -np.inf, CEILING, f"≤ {CEILING:g}")
+def _sight(
+    base: _Base, asked: pd.DataFrame, majority: Mapping[str, float]
+) -> Iterator[tuple[str, Interval, float, str]]:
+    """The base's score and the majority answer, then its difference from the blind control: the name of the check, what
+    was found, what its lower end must reach, and that in words."""
+    own = asked[asked["arm"] == base.arm]
+    if majority:
+        level = float(own["kind"].map(majority).mean())
+        yield "above majority", _mean(own), level + ABOVE, f"{level:.1f} + {ABOVE:g}"
+    yield "above blind", _mean(_minus(own, asked[asked["arm"] == base.blind])), ABOVE, f"{ABOVE:g}"
 
 
-def _within(rule: str, what: str, asked: pd.DataFrame, least: float, most: float, needed: str) -> Row:
+def _captions(base: _Base) -> Iterator[Check]:
+    for what, asked in _by_shots(base.own_scores, "captioning"):
+        found = _mean(asked)
+        verdict: CheckVerdict = "pass" if CIDER[0] <= found.estimate <= CIDER[1] else "fail"
+        yield _check("CIDEr in range", what, found, "40 to 150", verdict)
+        if CONTENT in asked and asked[CONTENT].notna().any():
+            yield _ceiling(what.replace(", ", " by content, "), by_content(asked))
+
+
+def _text(base: _Base) -> Iterator[Check]:
+    for what, asked in _by_shots(base.own_scores, "text"):
+        yield _ceiling(what, asked)
+
+
+def _by_shots(scores: pd.DataFrame, family: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    table = scores[scores["family"] == family]
+    for (benchmark, shots), asked in table.groupby(["benchmark", "shots"], sort=False, observed=True):
+        yield f"{benchmark}, {shots} shots", asked
+
+
+def _steps(base: _Base) -> Iterator[Check]:
+    """Longer training must be better on the average over benchmarks and shots, for the arms that exist."""
+    steps = base.study.sweep.base.steps
+    half, double = base.scores_with(steps=round(steps / 2)), base.scores_with(steps=2 * steps)
+    pairs = {"standard − half steps": (base.own_scores, half), "double − standard steps": (double, base.own_scores)}
+    for what, (more, less) in pairs.items():
+        more, less = more[more["family"].isin(PLAIN)], less[less["family"].isin(PLAIN)]
+        if len(more) and len(less):
+            found = _mean(_minus(more, less))
+            yield _check("steps in order", what, found, "low > 0", _verdict(found, 0.0, "fail"))
+
+
+def _steadiness(base: _Base) -> Iterator[Check]:
+    images = base.own_scores[base.own_scores["family"].isin(PLAIN)]
+    few = by_content(images[images["shots"] > 0])
+    for name, asked in (("0 shots", images[images["shots"] == 0]), ("few shots, captions by content", few)):
+        if asked.empty:
+            continue
+        averages = _by_seed(asked)
+        spread = float(averages.std()) if len(averages) > 1 else np.nan
+        verdict: CheckVerdict = "pass" if spread <= SEED_SPREAD[name] else "fail"
+        if np.isnan(spread):
+            verdict = "needs more seeds"
+        what = f"standard deviation of the base's average over {counted(len(averages), 'seed')}, {name}"
+        needed = f"≤ {SEED_SPREAD[name]:g}"
+        yield Check(check="steady over seeds", what=what, value=spread, needed=needed, verdict=verdict)
+    for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
+        share = 100 * float((~asked["parsed"]).mean())
+        what = f"VQA answers of the base, {shots} shots, percent"
+        verdict = "pass" if share <= UNPARSED else "fail"
+        yield Check(check="answers parsed", what=what, value=share, needed=f"≤ {UNPARSED:g}", verdict=verdict)
+
+
+def _ceiling(what: str, asked: pd.DataFrame) -> Check:
     found = _mean(asked)
-    return _row(rule, what, found, needed, "pass" if least <= found.estimate <= most else "fail")
+    return _check("no ceiling", what, found, f"≤ {CEILING:g}", "pass" if found.estimate <= CEILING else "fail")
 
 
-def _row(rule: str, what: str, found: Interval, needed: str, verdict: RuleVerdict) -> Row:
-    return Row(rule, what, found.estimate, found.low, found.high, needed, verdict)
+def _check(check: str, what: str, found: Interval, needed: str, verdict: CheckVerdict, kind: str = "") -> Check:
+    return Check(
+        check=check,
+        kind=kind,
+        what=what,
+        value=found.estimate,
+        low=found.low,
+        high=found.high,
+        needed=needed,
+        verdict=verdict,
+    )
 
 
-def _verdict(low: float, high: float, needed: float, otherwise: RuleVerdict) -> RuleVerdict:
+def _verdict(found: Interval, needed: float, otherwise: CheckVerdict) -> CheckVerdict:
     """The verdict for an interval whose lower end must reach `needed`; an interval with it inside needs more seeds."""
-    if low >= needed:
+    if found.low >= needed:
         return "pass"
-    return otherwise if high < needed else "needs more seeds"
+    return otherwise if found.high < needed else "needs more seeds"
 
 
 def _minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

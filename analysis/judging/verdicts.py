@@ -1,312 +1,254 @@
-"""Judges each lesson by the results of a scale.
+"""From evidence to verdicts: a contrast is judged by itself, the lessons of a scale as one family.
 
-`lesson_parts` gives a sweep's rows, one per claim of a lesson (`lessons.py`), with the columns of `claims.py`;
-`judge_lessons` combines them to one row per lesson. All lessons that can be judged form one family for multiple
-testing.
+A question is a lesson or a contrast. It is supported if all its deciding parts are (the largest p counts) and
+contradicted if one is (the smallest p times their number); it is smaller than the paper's size if every part with a
+size is. Each of these must hold by the wording score and, if there is one, by the content score.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis.effects import levels_of
-from analysis.judging.claims import (
-    Claim,
-    by_both_scores,
-    claim_of,
-    claim_row,
-    columns_without_floor,
-    grounds,
-    needed,
-    needed_to_refute,
-    row_of,
-)
-from analysis.judging.lessons import LAW, Lesson, Part, claims_of
-from analysis.judging.statements import DECIDED, SUPPORTED, Evidence, Verdict, p_columns, p_values, say
-from analysis.law.fit import VERDICT_SEEDS
-from analysis.paper import read_paper
-from analysis.seeds import seed_columns
-from analysis.statistics import LEVEL, Interval, quantile
+from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, lessons_about
+from analysis.judging.evidence import Evidence, of_contrasts
+from analysis.judging.p_values import DECIDED, SUPPORTED, P, Tested, TwoScores, Verdict, combine, holm
+from analysis.seeds import seeds_needed
+from analysis.statistics import LEVEL, Interval
 from analysis.study import Study
-from mm1_lab.config import RequestError
+from mm1_lab.config import Contrast, Expectation
 
-COLUMNS = (
+ESTIMATE = (
     *("detail", "measure", "expect", "margin", "expectation", "size", "estimate", "error", "df", "low", "high"),
     *("interval", "p", "seeds", "seed_list", "seeds_are", "mixes_machines", "paper", "paper_bound", "paper_source"),
 )
-"""Columns that a lesson takes from the claim that determines its verdict."""
-
-PARTS = (
-    *("lesson", "part", "decides", "scored_by", "sweep", *COLUMNS, "low_questions", "high_questions"),
-    *("p_supported", "p_contradicted", "p_smaller", "smallest_difference", "says", "reason"),
-    *("without_floor", "without_floor_low", "without_floor_high"),
-)
-"""The columns of `all_parts`."""
-
-
-def lessons_about(study: Study, lessons: Iterable[Lesson]) -> list[Lesson]:
-    """The lessons that a sweep's trials can answer; the one about the learning-rate law is judged by its fit."""
-    return [lesson for lesson in lessons if lesson.sweep == study.sweep.name != LAW]
-
-
-def lesson_parts(
-    study: Study, lessons: Iterable[Lesson], failed: tuple[str, ...] = (), kept: Study | None = None
-) -> pd.DataFrame:
-    """A row per claim of the lessons about a sweep, and a second one by content if captions have a content score.
-
-    Columns in addition to those of claims: `lesson`, `part` (its number), `scored_by` (`wording` or `content`),
-    `decides`, and `says`, the uncorrected verdict of the row by itself. `reason` says why a row does not decide.
-    `kept` is as in `judge_claims`.
-    """
-    reason, rows = grounds(study, failed), []
-    for lesson in lessons_about(study, lessons):
-        for number, part in enumerate(lesson.parts, 1):
-            aside = part.why_aside(study.manifest)
-            about = {"lesson": lesson.name, "part": number, "decides": not aside}
-            claims = claims_of(part, lesson, study.sweep, study.scored)
-            for claim in claims:
-                for scored_by, one in by_both_scores(study, claim).items():
-                    row = claim_row(study, one, reason) | columns_without_floor(kept, one)
-                    rows.append(about | {"scored_by": scored_by, **row, "reason": aside or row["reason"]})
-            if not claims:
-                why = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
-                rows.append(about | {"scored_by": "wording", "says": "not judged", "reason": why})
-    return pd.DataFrame(rows)
-
-
-def with_lessons(study: Study, claims: pd.DataFrame, lessons: Sequence[Lesson]) -> pd.DataFrame:
-    """The judged contrasts of the sweep's file with two more columns, both empty where there is nothing to say.
-
-    `of_lesson` names the lesson of which a contrast is a part: the same difference with the same expectation, whose
-    verdict, corrected for multiple testing, is the lesson's. `aside` is as in `asides`.
-    """
-    if claims.empty:
-        return claims
-    found: dict[str, str] = {}
-    for lesson in lessons_about(study, lessons):
-        parts = [
-            (dict(claim.weights), claim.expect, claim.margin)
-            for part in lesson.parts
-            for claim in claims_of(part, lesson, study.sweep, study.scored)
-        ]
-        for contrast in study.sweep.contrasts:
-            own = claim_of(contrast)
-            if (dict(own.weights), own.expect, own.margin) in parts:
-                found.setdefault(contrast.claim, lesson.name)
-    told = {"of_lesson": found, "aside": asides(study, lessons)}
-    return claims.assign(**{name: claims["claim"].map(of).fillna("") for name, of in told.items()})
-
-
-def asides(study: Study, lessons: Iterable[Lesson]) -> dict[str, str]:
-    """Why a contrast of the sweep's file is withdrawn, or why a lesson does not rest on it, by the contrast's claim: it
-    names the contrast, or compares the same two levels of an axis, in a part that is set aside."""
-    found = dict(study.manifest.withdrawn)
-    for contrast in study.sweep.contrasts:
-        first, second = (levels_of(study.sweep.arms[arm]) for arm in (contrast.first, contrast.second))
-        differ = {axis: {first.get(axis), second.get(axis)} for axis in first | second}
-        differ = {axis: levels for axis, levels in differ.items() if len(levels) > 1}
-        for part in (part for lesson in lessons_about(study, lessons) for part in lesson.parts):
-            same = part.contrast == contrast.claim or differ == {part.axis: {part.more, part.less}}
-            if same and (aside := part.why_aside(study.manifest)):
-                found.setdefault(contrast.claim, aside)
-    return found
-
-
-def all_parts(
-    lessons: Iterable[Lesson], frames: Iterable[pd.DataFrame], law: Path, in_world: bool = True
-) -> pd.DataFrame:
-    """The parts from all sweeps of a scale and from its learning-rate law in the file `law`.
-
-    `in_world`: they are of the miniature world.
-    """
-    found = [*frames, *(law_parts(lesson, law, in_world) for lesson in lessons if lesson.sweep == LAW)]
-    found = [frame for frame in found if len(frame)]
-    return pd.concat(found, ignore_index=True).reindex(columns=PARTS) if found else pd.DataFrame(columns=PARTS)
-
-
-def judge_lessons(lessons: Iterable[Lesson], parts: pd.DataFrame, scale: str = "mini") -> pd.DataFrame:
-    """A row per lesson: `lesson`, `claim`, `by`, `paper_says`, `section`, `sweep`; the columns of claims for the part
-    that determines the verdict; `parts`, the number of deciding parts; `p_holm`, `family`, `tests` (that part is tested
-    at LEVEL / tests), `seeds_needed`, `verdict`, `reason`.
-
-    A lesson is supported if all deciding parts are (the largest p counts) and contradicted if one is (the smallest p
-    times their number); it is smaller than the paper's size if every part with a size is. Each of these must hold by
-    the wording score and, if there is one, by the content score. Holm's correction orders lessons by the smallest p of
-    their possible statements, and all statements about a lesson use its level. `parts` come from `all_parts`, of
-    results at `scale`.
-    """
-    lessons = list(lessons)
-    found = {lesson.name: parts[parts["lesson"] == lesson.name] for lesson in lessons}
-    p = {name: combined(rows) for name, rows in found.items()}
-    verdicts = judge_family({name: known.both for name, known in p.items() if known.both})
-    left = max(1, sum(judged.p_holm > LEVEL for judged in verdicts.values()))
-    rows = []
-    for lesson in lessons:
-        judged = verdicts.get(lesson.name, Judged("not judged", np.nan, 1))
-        judged = judged._replace(verdict=p[lesson.name].or_by_one(judged.verdict, left))
-        rows.append(_lesson_row(lesson, found[lesson.name], judged, len(verdicts), left, scale))
-    return pd.DataFrame(rows)
+"""Columns of an estimate and what it is compared with."""
+STATEMENTS = ("p_supported", "p_contradicted", "p_smaller")
+CONTENT = {"": "estimate", "_low": "low", "_high": "high"}
+FLOOR = ("without_floor", "without_floor_low", "without_floor_high")
+PARTS = ("lesson", "part", "decides", "scored_by", "sweep", *ESTIMATE, *STATEMENTS, "says", "reason", *FLOOR)
+"""The columns of `lesson_parts.csv`. `says` is the uncorrected verdict of the row by itself."""
+CONTRASTS = ("sweep", "claim", *ESTIMATE, *STATEMENTS, *FLOOR)
+"""The columns of `contrasts.csv` that are those of the evidence by wording."""
 
 
 class Judged(NamedTuple):
-    """A lesson's verdict in its family."""
+    """The verdict on a question."""
 
     verdict: Verdict
+    reason: str
+    """Why it is not judged; empty if it was not run."""
+    lead: Evidence | None
+    """The part that determines the verdict."""
+    parts: int
+    """The number of parts that decide."""
+    scored_by: str
     p_holm: float
-    """The smallest p of its statements, adjusted."""
+    family: int
+    """The number of questions that are judged together."""
     tests: int
-    """The lesson is tested at LEVEL / tests: those not rejected yet when Holm's procedure comes to it, or stops."""
+    """The lead is tested at LEVEL / tests."""
+    seeds_needed: float
+    """For a question that is not decided."""
 
 
-def judge_family(p: Mapping[str, Mapping[str, float]]) -> dict[str, Judged]:
-    """The verdict on each lesson, from the p of each possible statement about it."""
-    order = sorted(p, key=lambda name: min(p[name].values()))
-    running, tests, verdicts = 0.0, len(order), {}
-    for rank, name in enumerate(order):
-        rejected = running <= LEVEL
-        tests = len(order) - rank if rejected else tests
-        running = max(running, min(1.0, (len(order) - rank) * min(p[name].values())))
-        verdicts[name] = Judged(say(p[name], tests) if running <= LEVEL else "undecided", running, tests)
-    return verdicts
+def judge(questions: Mapping[str, Sequence[Evidence]]) -> dict[str, Judged]:
+    """Judges questions together, at 5 % for all of them, from the evidence on each."""
+    p = {name: statements(evidence) for name, evidence in questions.items()}
+    tested = holm({name: own.both for name, own in p.items() if own.both})
+    left = max(1, sum(one.p_holm > LEVEL for one in tested.values()))
+    judged = {}
+    for name, evidence in questions.items():
+        one = tested.get(name, Tested("not judged", np.nan, 1))
+        verdict = p[name].by_one(one.verdict, left)
+        deciding = [own for own in evidence if not own.aside]
+        shown = deciding or evidence
+        parts = sum(own.scored_by != "content" for own in deciding)  # by content they are the same parts
+        lead = lead_of(shown, verdict) if shown else None
+        reason, more = "", np.nan
+        if verdict == "not judged":
+            reason = next((own.aside or own.reason for own in shown if own.aside or own.reason), "")
+        elif verdict not in DECIDED:
+            more = needed(deciding, left)
+        judged[name] = Judged(
+            verdict=verdict,
+            reason=reason,
+            lead=lead,
+            parts=parts,
+            scored_by=" and ".join(dict.fromkeys(own.scored_by for own in deciding)),
+            p_holm=one.p_holm,
+            family=len(tested),
+            tests=one.tests * (parts if lead and lead.is_against else 1),  # any of the parts may contradict
+            seeds_needed=more,
+        )
+    return judged
 
 
-def combined(rows: pd.DataFrame, prefix: str = "p") -> Evidence:
-    """The p of the statements about a lesson, from the rows of its parts; `prefix` is as in `p_columns`.
+def statements(evidence: Iterable[Evidence], p_of: Callable[[Evidence], P | None] = lambda one: one.p) -> TwoScores:
+    """The p of the statements about a question; none if no part decides or if a deciding part has no p."""
+    deciding = [one for one in evidence if not one.aside]
+    if not all(one.p for one in deciding):
+        return TwoScores({}, {})
+    wording, content = (combine([p_of(one) or {} for one in own]) for own in by_score(deciding))
+    return TwoScores(wording, content)
 
-    Empty if no part decides or if a deciding part has no p.
+
+def by_score(deciding: Sequence[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
+    """The evidence by wording and by content: a part without captions counts by both. That by content is empty if no
+    part has such a score."""
+    wording = [one for one in deciding if one.scored_by != "content"]
+    parts = {one.part for one in deciding if one.scored_by == "content"}
+    if not parts:
+        return wording, []
+    return wording, [one for one in deciding if one.scored_by == "content" or one.part not in parts]
+
+
+def lead_of(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence:
+    """The part to show: the weakest support if supported or if nothing is against it, the strongest evidence against it
+    otherwise; of the two scores, that by which this is weaker, as it must hold by both."""
+    known = [one for one in evidence if one.p]
+    against = [one for one in known if one.is_against]
+    if not known:
+        return evidence[0]
+    if verdict in SUPPORTED or not against:
+        return max(known, key=lambda one: one.p_of("supported"))
+    if verdict == "refuted in size":
+        return max((one for one in known if "smaller" in (one.p or {})), key=lambda one: one.p_of("smaller"))
+    strongest = []
+    for score in sorted({one.scored_by for one in against}):
+        own = [one for one in against if one.scored_by == score]
+        strongest.append(min(own, key=lambda one: one.p_of("contradicted")))
+    return max(strongest, key=lambda one: one.p_of("contradicted"))
+
+
+def needed(deciding: Sequence[Evidence], family: int) -> float:
+    """Seeds that decide a question with 80 % power if the true differences are the estimates: with all its parts; or
+    with the first part against it, whose p is multiplied by the number of parts; or by refuting all sizes.
+
+    A verdict needs both scores, so no number is enough if parts are against it by one score alone.
     """
-    deciding = rows[rows["decides"].astype(bool)]
-    if deciding.empty or deciding["p"].isna().any():
-        return Evidence({}, {})
-    wording, content = (
-        combine([p_columns(row, prefix) for row in rows.to_dict("records")]) if len(rows) else {}
-        for rows in by_wording_and_content(deciding)
-    )
-    return Evidence(wording, content)
-
-
-def by_wording_and_content(deciding: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a lesson's parts by each score: a part without captions counts by both. Those by content are empty if
-    no part has such a score."""
-    content = deciding["scored_by"] == "content"
-    others = ~deciding["part"].isin(deciding["part"][content]) & bool(content.any())
-    return deciding[~content], deciding[content | others]
-
-
-def combine(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The p of each possible statement about a lesson, from those of its parts (`p_values`)."""
-    sizes = [part["smaller"] for part in parts if "smaller" in part]
-    p = {"supported": max(part["supported"] for part in parts)}
-    p["contradicted"] = min(1.0, len(parts) * min(part["contradicted"] for part in parts))
-    return p | ({"smaller": max(sizes)} if sizes else {})
-
-
-def _lesson_row(
-    lesson: Lesson, rows: pd.DataFrame, judged: Judged, family: int, left: int, scale: str
-) -> dict[str, object]:
-    verdict = judged.verdict
-    deciding = rows[rows["decides"].astype(bool)]
-    shown = deciding if len(deciding) else rows
-    reason, needs = "", np.nan
-    if verdict == "not judged":
-        command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
-        command += f" SCALE={scale}" * (scale != "mini")  # make's own
-        not_run = f"not run: make {command}" if shown["estimate"].isna().all() else ""
-        reason = next((one for one in shown["reason"] if one), not_run)
-    elif verdict not in DECIDED and lesson.sweep != LAW:
-        needs = _needed(deciding, left)
-    lead = _lead(shown, verdict) if len(rows) else dict.fromkeys(COLUMNS, np.nan)
-    row: dict[str, object] = {name: lead[name] for name in COLUMNS}
-    row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
-    count = int((deciding["scored_by"] != "content").sum())  # by content they are the same parts
-    row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": count}
-    row |= {"scored_by": " and ".join(dict.fromkeys(deciding["scored_by"])), "p_holm": judged.p_holm, "family": family}
-    against = lead.get("p_contradicted", 1.0) < lead.get("p_supported", 1.0)  # any of the parts may contradict a lesson
-    row["tests"] = judged.tests * (count if against else 1)
-    return row | {"seeds_needed": needs, "verdict": verdict, "reason": reason}
-
-
-def _needed(deciding: pd.DataFrame, left: int) -> float:
-    """Seeds that decide a lesson: with all its parts, or with the first part against it, whose p counts as often as it
-    has parts; by both scores, so no number does if parts are against it by one alone. Or all sizes are refuted."""
-    by_score = [rows for rows in by_wording_and_content(deciding) if len(rows)]
-    against = [rows[rows["p_contradicted"] < rows["p_supported"]] for rows in by_score]
-    rows = deciding.to_dict("records")
-    if all(map(len, against)):
-        direction = max(_fewest(own, left * len(each)) for own, each in zip(against, by_score, strict=True))
+    if any(one.unit == "sizes" for one in deciding):
+        return np.nan  # a learning-rate law needs sizes, not seeds
+    scores = [own for own in by_score(deciding) if own]
+    against = [[one for one in own if one.is_against] for own in scores]
+    if all(against):
+        fewest = []
+        for own, every in zip(against, scores, strict=True):
+            fewest.append(min(needed_for(one, family * len(every)) for one in own))
+        direction = max(fewest)
+    elif any(against):
+        direction = np.inf
     else:
-        direction = np.inf if any(map(len, against)) else max(needed(row, left) for row in rows)
-    sizes = [needed_to_refute(row, left) for row in rows if not np.isnan(row["size"])]
+        direction = max(needed_for(one, family) for one in deciding)
+    sizes = [needed_to_refute(one, family) for one in deciding if one.claim and one.claim.size is not None]
     return min(direction, max(sizes, default=np.inf))
 
 
-def _fewest(rows: pd.DataFrame, family: int) -> float:
-    return min(needed(row, family) for row in rows.to_dict("records"))
+def needed_for(one: Evidence, family: int = 1) -> float:
+    """Seeds that would decide a claim, but for the paper's size."""
+    assert one.claim and one.found
+    return _seeds(one, one.claim.expect, one.claim.margin, one.found.estimate, family)
 
 
-def _lead(rows: pd.DataFrame, verdict: str) -> dict[str, Any]:
-    """The row that determines a verdict: for a supported lesson, or if no part is against it, the part with the least
-    certain support; for a refuted size, the part that refutes it least certainly; otherwise the most certain part
-    against the lesson, by the score (wording or content) by which that is less certain, as it must hold by both."""
-    known = rows[rows["p"].notna()]
-    against = known[known["p_contradicted"] < known["p_supported"]]
-    if known.empty:
-        place = rows.index[0]
-    elif verdict in SUPPORTED or against.empty:
-        place = known["p_supported"].idxmax()
-    elif verdict == "refuted in size":
-        place = known["p_smaller"].idxmax()
-    else:
-        strongest = against.loc[against.groupby("scored_by")["p_contradicted"].idxmin(), "p_contradicted"]
-        place = strongest.idxmax()
-    return dict(rows.loc[place])
+def needed_to_refute(one: Evidence, family: int = 1) -> float:
+    """The same for showing that the difference is smaller than the paper's size; infinite if the estimate is not."""
+    assert one.claim and one.found and one.claim.size is not None
+    estimate = -one.found.estimate if one.claim.expect == "less" else one.found.estimate
+    if estimate >= one.claim.size:
+        return np.inf
+    return _seeds(one, "less", -one.claim.size, estimate, family)
 
 
-def law_parts(lesson: Lesson, path: Path, in_world: bool) -> pd.DataFrame:
-    """The rows of a lesson about the law's slope, from the fit in `path`; empty if there is no law."""
-    if not path.exists():
-        return pd.DataFrame()
-    try:
-        fits = {fit["objective"]: fit for fit in json.loads(path.read_text(encoding="utf-8"))["fits"]}
-        seeds = sorted(pd.read_csv(path.with_name("points.csv"))["seed"].unique().tolist())
-        rows = [_law_row(lesson, part, fits, seeds, path, in_world) for part in lesson.parts]
-    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); fit the law again: mm1-lab fit-lr-law") from None
-    return pd.DataFrame(rows).assign(lesson=lesson.name, part=range(1, len(rows) + 1))
+def _seeds(one: Evidence, expect: Expectation, margin: float, estimate: float, family: int) -> float:
+    assert one.found
+    count = len(one.seeds)
+    one_seed = Interval(estimate, one.found.error * np.sqrt(count), one.found.degrees_of_freedom)
+    pooled = one.found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
+    return seeds_needed(expect, margin, one_seed, pooled, family)
 
 
-def _law_row(
-    lesson: Lesson, part: Part, fits: Mapping[str, Any], seeds: Sequence[int], path: Path, in_world: bool
-) -> dict[str, object]:
-    published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
-    minus = published.value if part.minus else 0.0
-    detail = f"slope by {part.law}" + (f" − ({minus})".replace("-", "−") if part.minus else "")
-    claim = Claim(lesson.claim, detail, {}, "slope", part.expect, part.margin)
-    fit = fits.get(str(part.law), {"coefficients": None, "why": f"no fit by {part.law}"})
-    reason, slope = "smoke scale: nothing is learnt" if path.parents[1].name == "smoke" else "", None
-    if fit["coefficients"] is None:
-        reason = f"no law: {fit['why']}"
-    else:
-        if not reason and fit["seeds"] < VERDICT_SEEDS:
-            reason = f"{fit['seeds']} of the {VERDICT_SEEDS} seeds that a verdict needs"
-        value, high = float(fit["coefficients"]["ln N"]), float(fit["intervals"]["ln N"][1])
-        degrees = float(fit["degrees_of_freedom"])
-        slope = Interval(value - minus, (high - value) / quantile(0.975, degrees), degrees)
-    paper = replace(published, value=np.nan) if part.minus else published
-    p = p_values(part.expect, part.margin, slope) if slope else {}
-    row = row_of(
-        claim,
-        sweep=LAW,
-        found=slope,
-        interval="sizes",
-        seeds=seed_columns(seeds, in_world),
-        paper=paper,
-        p=p,
-        reason="" if part.aside and slope else reason,
-    )
-    return row | {"decides": not part.aside, "scored_by": part.law, "reason": part.aside or row["reason"]}
+def judge_contrasts(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> pd.DataFrame:
+    """The contrasts of the sweep's file, each judged by itself at 5 %: the columns `CONTRASTS`, verdict, reason,
+    `seeds_needed`, and `content`, `content_low` and `content_high`, the difference by content; others are by wording.
+
+    `failed` and `kept` are as in `of_lessons`.
+    """
+    rows = []
+    for evidence in of_contrasts(study, failed, kept):
+        judged = judge({"": evidence})[""]
+        found = evidence[0].row()
+        row = {name: found[name] for name in CONTRASTS}
+        row |= {"verdict": judged.verdict, "reason": judged.reason, "seeds_needed": judged.seeds_needed}
+        said = evidence[1].row() if len(evidence) > 1 else {}
+        row |= {f"content{end}": said.get(name, np.nan) for end, name in CONTENT.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def with_lessons(study: Study, contrasts: pd.DataFrame, lessons: Sequence[Lesson]) -> pd.DataFrame:
+    """The judged contrasts with two more columns, both empty where there is nothing to say.
+
+    `of_lesson` names the lesson of which a contrast is a part: the same difference with the same expectation, whose
+    verdict, corrected for multiple testing, is the lesson's. `aside` says why a contrast is withdrawn, or why a lesson
+    does not rest on it.
+    """
+    if contrasts.empty:
+        return contrasts
+    of_lesson: dict[str, str] = {}
+    aside = dict(study.manifest.withdrawn)
+    for lesson in lessons_about(study.sweep, lessons):
+        for part in lesson.parts:
+            parts = [_compared(claim) for claim in claims_of(part, lesson, study.sweep, study.scored)]
+            why_aside = part.why_aside(study.manifest)
+            for contrast in study.sweep.contrasts:
+                if _compared(claim_of(contrast)) in parts:
+                    of_lesson.setdefault(contrast.claim, lesson.name)
+                same_levels = part.axis and _levels_compared(study, contrast) == {part.axis: {part.more, part.less}}
+                if why_aside and (same_levels or part.contrast == contrast.claim):
+                    aside.setdefault(contrast.claim, why_aside)
+    claims = contrasts["claim"]
+    return contrasts.assign(of_lesson=claims.map(of_lesson).fillna(""), aside=claims.map(aside).fillna(""))
+
+
+def _compared(claim: Claim) -> object:
+    return dict(claim.weights), claim.expect, claim.margin
+
+
+def _levels_compared(study: Study, contrast: Contrast) -> dict[str, set[str | None]]:
+    """The axes in which the two arms of a contrast differ, with their levels."""
+    first, second = (levels_of(study.sweep.arms[arm]) for arm in (contrast.first, contrast.second))
+    levels = {axis: {first.get(axis), second.get(axis)} for axis in first | second}
+    return {axis: both for axis, both in levels.items() if len(both) > 1}
+
+
+def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str = "mini") -> pd.DataFrame:
+    """The lessons, judged as one family from the evidence of all sweeps of a scale: `ESTIMATE` of the part that
+    determines the verdict, what the paper says, and the fields of `Judged`."""
+    questions: dict[str, list[Evidence]] = {lesson.name: [] for lesson in lessons}
+    for one in evidence:
+        questions[one.question].append(one)
+    judged = judge(questions)
+    rows = []
+    for lesson in lessons:
+        own = judged[lesson.name]
+        found = own.lead.row() if own.lead else {}
+        row = {name: found.get(name, np.nan) for name in ESTIMATE}
+        row |= {"lesson": lesson.name, "claim": lesson.claim, "by": lesson.by, "paper_says": lesson.paper}
+        row |= {"section": lesson.section, "sweep": lesson.sweep, "parts": own.parts, "scored_by": own.scored_by}
+        row |= {"p_holm": own.p_holm, "family": own.family, "tests": own.tests, "seeds_needed": own.seeds_needed}
+        not_run = own.verdict == "not judged" and all(one.found is None for one in questions[lesson.name])
+        reason = own.reason or (f"not run: make {_command(lesson, scale)}" if not_run else "")
+        rows.append(row | {"verdict": own.verdict, "reason": reason})
+    return pd.DataFrame(rows)
+
+
+def _command(lesson: Lesson, scale: str) -> str:
+    command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
+    return command if scale == "mini" else f"{command} SCALE={scale}"  # mini is make's own
+
+
+def parts_frame(evidence: Iterable[Evidence]) -> pd.DataFrame:
+    """`PARTS` of each part of the lessons by each score."""
+    return pd.DataFrame([one.row() for one in evidence], columns=list(PARTS))

@@ -9,7 +9,7 @@ from analysis.seeds import caution
 from analysis.statistics import Interval, mean_of
 from mm1_lab.config import Size
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores
-from mm1_lab.results.summary import held_out_loss, measures, most_shots
+from mm1_lab.results.summary import held_out_loss, measures, shot_means
 
 HELD_OUT = "held-out loss"
 
@@ -56,7 +56,7 @@ def search_runs(variant: Variant) -> Runs:
 def _trials(variant: Variant) -> tuple[pd.DataFrame, str]:
     """A row per finished or diverged trial, blind controls too, and the name of the column of the average."""
     scores = measures(read_scores(variant))
-    shots = most_shots(set(scores["measure"]))
+    shots = shot_means(scores["measure"])[-1]
     average = f"{shots} average"
     averages = scores[scores["measure"] == shots].set_index(["arm", "seed"])["value"].to_dict()
     losses: dict[tuple[object, object], dict[str, float]] = {}

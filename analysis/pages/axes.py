@@ -11,9 +11,9 @@ from analysis.pages.cells import estimate
 from analysis.seeds import seed_columns, worlds_in
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table, as_text
-from mm1_lab.results.summary import AVERAGE, CHAT
+from mm1_lab.config import AVERAGE, CHAT, Measure
 
-LEADING = (AVERAGE, CHAT)
+LEADING = (str(AVERAGE), str(CHAT))
 """The measures that axes are ranked by: of pre-trained and of tuned models."""
 CONTROLS = ("images", "steps", "learning rate", "sft steps", "sft learning rate")
 """Axes of how a model is trained or tested, not of what it is: shown apart from design choices."""
@@ -64,7 +64,7 @@ def level_rows(study: Study) -> pd.DataFrame:
                     "axis": axis,
                     "base": base,
                     "level": level,
-                    "measure": measure,
+                    "measure": str(measure),
                     "pairs": len(arms),
                     "estimate": found.estimate,
                     "low": found.low,
@@ -86,7 +86,7 @@ def axis_rows(study: Study) -> pd.DataFrame:
     """
     levels = varying(study.sweep)
     rows = []
-    measures = [AVERAGE, *(f"{shots}-shot" for shots in study.shots)]
+    measures = [AVERAGE, *(Measure(shots=shots) for shots in study.shots)]
     if study.trial_values(CHAT):
         measures = [CHAT]
     for measure in measures:
@@ -102,7 +102,7 @@ def axis_rows(study: Study) -> pd.DataFrame:
                     "axis": " × ".join(effect.axes),
                     "axes": len(effect.axes),
                     "levels": " / ".join(own) if len(effect.axes) == 1 else "",
-                    "measure": measure,
+                    "measure": str(measure),
                     "method": method,
                     "arms": effect.arms,
                     "spread": effect.spread,
@@ -116,7 +116,7 @@ def axis_rows(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _effects(study: Study, measure: str) -> Iterator[tuple[str, Effect]]:
+def _effects(study: Study, measure: Measure) -> Iterator[tuple[str, Effect]]:
     """The effects at a measure with the method of each: of a full grid all of its terms, otherwise axis by axis."""
     trials, levels = study.trial_values(measure), varying(study.sweep)
     of_grid = grid_effects(trials, levels)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analysis.effects import UNSET
 from analysis.pages.axes import CONTROLS
 from analysis.style import BLUE, DARK, GREY, WIDTH, annotate_head
-from mm1_lab.results.summary import AVERAGE, CHAT
+from mm1_lab.config import AVERAGE, CHAT
 
 NAMES = {
     "data mix": "data mix, % captions : pages : text",
@@ -35,7 +35,7 @@ def drawn_levels(levels: pd.DataFrame) -> pd.DataFrame:
     several sweeps is of the one with the most pairs; those of an earlier world are only in the table."""
     if levels.empty:
         return levels
-    measure = AVERAGE if (levels["measure"] == AVERAGE).any() else CHAT
+    measure = str(AVERAGE if (levels["measure"] == str(AVERAGE)).any() else CHAT)
     shown = levels[(levels["measure"] == measure) & (levels["interval"] == "seeds")]
     if "world" in shown:
         shown = shown[shown["world"] == ""]
@@ -81,7 +81,7 @@ def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
     axis.grid(visible=False, axis="y")
     axis.grid(axis="x")
     axis.spines["left"].set_visible(False)
-    tuned = shown["measure"].iloc[0] == CHAT
+    tuned = shown["measure"].iloc[0] == str(CHAT)
     what = "of conversations with tuned models" if tuned else "of the average of image benchmarks"
     axis.set_xlabel(f"← worse than the base      points {what}      better than the base →")
     note = "Each level against the base's, over arms that differ in it alone; lines: 95 % intervals over seeds."

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.judging.lessons import LAW
+from analysis.judging.claims import LAW
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import claim_text
 from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate_head

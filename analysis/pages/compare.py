@@ -36,7 +36,7 @@ def compare_table(study: Study, first: str, second: str, only: Sequence[int] = (
     for measure in (*study.measures, *study.content_measures, *study.own_benchmarks):
         difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
         found = difference.found or UNKNOWN
-        row: dict[str, object] = {"measure": f"{measure}, {difference.over}" if difference.over else measure}
+        row: dict[str, object] = {"measure": f"{measure}, {difference.over}" if difference.over else str(measure)}
         for arm in (first, second):
             values = difference.study.seed_values(difference.study.representative(arm), measure)
             row[arm] = np.mean(values) if values else None

@@ -12,7 +12,8 @@ from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
 from analysis.statistics import Interval, mean_of
 from analysis.study import Study
 from analysis.style import BASE, BLUE, DARK, MARKERS, SERIES, WIDTH, annotate_head
-from mm1_lab.results.summary import PLAIN, TEXT_CORE
+from mm1_lab.config import TEXT_CORE, Measure
+from mm1_lab.results.summary import PLAIN
 
 LABELS = 1.7
 """Inches for the names of arms."""
@@ -35,7 +36,7 @@ class Column:
     """A column of the figure: its measures by number of shots, empty for a mean over none."""
 
     title: str
-    measures: Mapping[str, str]
+    measures: Mapping[str, Measure]
     kind: str = "points"
     """`points`, `loss` of the source in `measures`, or `paper` for the numbers that MM1 states."""
 
@@ -100,27 +101,27 @@ def _columns(study: Study) -> list[Column]:
     columns = []
     if not study.manifest.in_world:
         for source in study.held_out["source"].unique():
-            columns.append(Column(f"{source},\nheld-out loss\n(less is better)", {"": str(source)}, "loss"))
+            loss = Measure(str(source), about="loss")
+            columns.append(Column(f"{source},\nheld-out loss\n(less is better)", {"": loss}, "loss"))
     if TEXT_CORE in study.measures:
-        columns.append(Column(TEXT_CORE, {"": TEXT_CORE}))
+        columns.append(Column(str(TEXT_CORE), {"": TEXT_CORE}))
     measures = shown_measures(study)
     not_drawn = {"novel"}  # a probe that all arms fail; its scores are in the tables
     if "chat" in study.families:  # of tuned models, what they were tuned for
         not_drawn |= {"", *PLAIN}
     for family, title in study.families.items():
-        by_shots = {str(shots): f"{family} {shots}-shot".strip() for shots in study.shots}
+        by_shots = {str(shots): Measure(family, shots) for shots in study.shots}
         known = {shots: measure for shots, measure in by_shots.items() if measure in measures}
         if known and family not in not_drawn:
             columns.append(Column(title, known))
-    own: dict[str, dict[str, str]] = {}
+    own: dict[str, dict[str, Measure]] = {}
     for measure in measures:
         if measure not in study.measures:
-            name, _, shots = measure.rpartition(" ")
-            own.setdefault(name, {})[shots.removesuffix("-shot")] = measure
+            own.setdefault(measure.of, {})[str(measure.shots)] = measure
     for name, by_shots in own.items():
         columns.append(Column(name, by_shots))
-    published = {measure for _, _, measure in study.paper.values} - {TEXT_CORE}
-    paper = {measure.removesuffix("-shot"): measure for measure in study.averages if measure in published}
+    published = {measure for _, _, measure in study.paper.values} - {str(TEXT_CORE)}
+    paper = {str(measure.shots): measure for measure in study.averages if str(measure) in published}
     if paper:
         columns.append(Column("MM1's own\nnumbers", paper, "paper"))
     return columns
@@ -169,11 +170,9 @@ def _draw_line(axis: Axes, study: Study, column: Column, line: Line, height: int
                 axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
 
 
-def _point(study: Study, column: Column, line: Line, measure: str) -> Interval | None:
+def _point(study: Study, column: Column, line: Line, measure: Measure) -> Interval | None:
     if column.kind == "loss":
-        held_out = study.held_out
-        rows = held_out[held_out["source"] == measure]
-        return mean_of(rows["loss"][rows["arm"] == line.row.arm].tolist()) if line.row else None
+        return mean_of(study.seed_values(line.row.arm, measure)) if line.row else None
     if line.row:
         return study.mean(line.row.arm, measure)
     level = study.majority(measure)

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.judging.lessons import LAW, known_lessons
-from analysis.judging.verdicts import all_parts, judge_lessons
+from analysis.judging.claims import LAW, known_lessons
+from analysis.judging.evidence import Evidence
+from analysis.judging.law_evidence import of_law
+from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.pages.axes import CONTROLS, axes_tables, levels_in_short, ranked
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import run_lessons, short_verdicts, tally
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import earlier_world, seeds_text, tuned_sweeps, worlds_note
 from analysis.table import Table, as_text
+from mm1_lab.config import AVERAGE, CHAT
 from mm1_lab.formatting import counted
 from mm1_lab.results import Manifest, variant_name
 from mm1_lab.results.samples import Sampled
-from mm1_lab.results.summary import AVERAGE, CHAT
 
 DATA = {
     "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
@@ -39,8 +41,8 @@ class Drawn:
     """Where its files were written."""
     manifest: Manifest
     files: tuple[Path, ...]
-    parts: pd.DataFrame
-    """Its results for each part of the lessons about it."""
+    evidence: tuple[Evidence, ...]
+    """On each part of the lessons about it."""
     axes: pd.DataFrame
     """The spreads of its axes; empty for a search."""
     levels: pd.DataFrame
@@ -209,7 +211,7 @@ class Group:
         rows = rows[(rows["world"] == "") & ~rows["axis"].isin(CONTROLS)]
         for measure, name in (AVERAGE, "the average"), (CHAT, "conversations with tuned models"):
             words = []
-            for row in rows[rows["measure"] == measure].to_dict("records"):
+            for row in rows[rows["measure"] == str(measure)].to_dict("records"):
                 interval = f"95 % interval {as_text(row['low'])} to {as_text(row['high'])}"
                 words.append(f"{row['axis']} ({levels_in_short(row)}; {as_text(row['spread'])} points, {interval})")
             if words:
@@ -242,8 +244,9 @@ def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group
     groups = []
     for (scale, suffix), members in members_of.items():
         law = out / scale / members[0].named(LAW) / "law.json"
-        parts = all_parts(lessons, [one.parts for one in members], law, members[0].manifest.in_world)
-        judged = judge_lessons(lessons, parts, scale)
+        evidence = [found for one in members for found in one.evidence]
+        evidence += of_law(lessons, law, members[0].manifest.in_world)
+        judged = judge_lessons(lessons, evidence, scale)
         judged["world"] = judged["sweep"].map({one.manifest.sweep.name: one.world for one in members}).fillna("")
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:
@@ -255,7 +258,7 @@ def group_sweeps(results: Path, out: Path, drawn: Sequence[Drawn]) -> list[Group
                 own=tuple(one for one in members if one.manifest.sweep.name not in asked),
                 of_lessons=tuple(one for one in members if one.manifest.sweep.name in asked),
                 lessons=judged,
-                parts=parts,
+                parts=parts_frame(evidence),
                 accuracy=accuracy([one.paired for one in members], [one.paired for one in drawn]),
             )
         )

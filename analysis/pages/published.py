@@ -14,7 +14,8 @@ from analysis.paper import read_paper
 from analysis.statistics import quantile
 from analysis.study import Study
 from analysis.table import MISSING, Table
-from mm1_lab.results.summary import TEXT_CORE, encoder_quality
+from mm1_lab.config import TEXT_CORE, Measure
+from mm1_lab.results.summary import encoder_quality, shot_means
 
 DATA = {"dfn": "DFN", "dfn+vecap": "DFN+VeCap", "imagetext": "ImageText"}
 ENCODER_NOTE = (
@@ -106,14 +107,14 @@ def table_by_benchmark(study: Study, name: str) -> Table:
         half = row["error"] * quantile(0.975, units - 1.0) if units > 1 else np.nan
         cells[row["shots"], row["arm"], row["benchmark"]] = plus_minus(row["score"], half)
     rows = []
-    for shots in sorted({int(measure.removesuffix("-shot")) for *_, measure in paper.values}):
-        measure = f"{shots}-shot"
+    for measure in shot_means({Measure.parse(words) for *_, words in paper.values}):
+        shots = measure.shots
         for arm in ours["arm"][ours["shots"] == shots].unique():
             scores = {label: cells.get((shots, arm, label), MISSING) for label in shown}
-            rows.append({"shots": measure, "model": arm, **scores})
-        for model in dict.fromkeys(panel for panel, _, known in paper.values if known == measure):
+            rows.append({"shots": str(measure), "model": arm, **scores})
+        for model in dict.fromkeys(panel for panel, _, known in paper.values if known == str(measure)):
             scores = {label: published_cell(paper.value(model, label, measure), paper.sources) for label in shown}
-            rows.append({"shots": measure, "model": f"*{model}*", **scores})
+            rows.append({"shots": str(measure), "model": f"*{model}*", **scores})
     frame = pd.DataFrame(rows)
     if study.manifest.in_world:
         frame = frame.rename(columns=_headings(asked))
@@ -143,7 +144,7 @@ def encoder_rows(study: Study) -> pd.DataFrame:
         row = {"arm": arm, "seed": seed, **_described(study, arm)}
         row |= {"retrieval": quality.get("retrieval"), "probe": quality.get("probe")}
         for measure in _measures(study):
-            row[measure] = study.trial_values(measure).get((study.representative(arm), seed))
+            row[str(measure)] = study.trial_values(measure).get((study.representative(arm), seed))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -160,14 +161,14 @@ def table_1(study: Study) -> Table:
             row["retrieval %"] = quality["retrieval"].get(arm)
             row["probe %"] = quality["probe"].get(arm)
             for measure in _measures(study):
-                row[measure] = mean_cell(study, arm, measure)
+                row[str(measure)] = mean_cell(study, arm, measure)
             for measure in _measures(study):
                 row[f"MM1 {measure}"] = published_cell(study.paper.value(key, label, measure), study.paper.sources)
             rows.append(row)
     return Table(title(study), pd.DataFrame(rows), [*notes_of(study), ENCODER_NOTE, *references(study.paper.sources)])
 
 
-def _measures(study: Study) -> list[str]:
+def _measures(study: Study) -> list[Measure]:
     return [measure for measure in study.averages if measure != TEXT_CORE]
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
 from analysis.statistics import UNKNOWN, mean_of
-from analysis.study import UNPARSED, Study
+from analysis.study import Study
 from analysis.table import Table, as_text
-from mm1_lab.results.summary import CHAT, CONTENT, TEXT_CORE, rows_of
+from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
+from mm1_lab.results.summary import rows_of
 
 CONTROLS = "Controls"
 CONTENT_NOTE = "In place of CIDEr, which rewards the references' wording: F1 over what captions say, in any wording."
@@ -46,24 +47,23 @@ def shown_rows(study: Study) -> list[Shown]:
     return rows
 
 
-def shown_measures(study: Study) -> list[str]:
+def shown_measures(study: Study) -> list[Measure]:
     """The measures with a column: means, then each of the user's own benchmarks. A family of a single own benchmark has
     no column beside it."""
     further = study.asked["benchmark"][study.asked["family"] == "further"].unique()  # other metrics of the same answers
-    own = [measure for measure in study.own_benchmarks if measure.rpartition(" ")[0] not in further]
-    if len({measure.rpartition(" ")[0] for measure in own}) < 2:
+    own = [measure for measure in study.own_benchmarks if measure.of not in further]
+    if len({measure.of for measure in own}) < 2:
         return study.measures  # the only one is the mean already
     shown = []
     for measure in study.measures:
         names = rows_of(study.asked, measure)["benchmark"].unique()
-        shots = measure.split()[-1]
-        is_one_benchmark = " " in measure and len(names) == 1 and f"{names[0]} {shots}" in own
+        is_one_benchmark = bool(measure.of) and len(names) == 1 and Measure(names[0], measure.shots) in own
         if not is_one_benchmark:
             shown.append(measure)
     return [*shown, *own]
 
 
-def short_measures(study: Study) -> list[str]:
+def short_measures(study: Study) -> list[Measure]:
     """Those of the table at the end of a run: chat, the means by shots, that of text, and own benchmarks."""
     chat = [measure for measure in study.measures if measure == CHAT]
     images = [measure for measure in study.averages if measure != TEXT_CORE]
@@ -84,7 +84,7 @@ def means(study: Study) -> pd.DataFrame:
                     "panel": shown.panel,
                     "label": shown.label,
                     "arm": shown.arm,
-                    "measure": measure,
+                    "measure": str(measure),
                     "value": point.estimate,
                     "error": point.error,
                     "low": point.low,
@@ -110,32 +110,32 @@ def means_table(study: Study) -> Table:
         lacking = f" ({seeds} of {len(study.seeds)} seeds)" if 0 < seeds < len(study.seeds) else ""
         row = {"group": shown.heading, name: f"{shown.label}{lacking}"}
         for measure in [*measures, UNPARSED]:
-            row[measure] = mean_cell(study, shown.arm, measure)
+            row[str(measure)] = mean_cell(study, shown.arm, measure)
         rows.append(row)
         published = {measure: study.paper.value(shown.panel, shown.label, measure) for measure in measures}
         if any(published.values()):
             row = {"group": shown.heading, name: f"*{shown.label}, MM1*"}
             for measure, number in published.items():
-                row[measure] = published_cell(number, sources)
-            rows.append(row | {UNPARSED: ""})
+                row[str(measure)] = published_cell(number, sources)
+            rows.append(row | {str(UNPARSED): ""})
     majority = {measure: study.majority(measure) for measure in measures}
     if any(level is not None for level in majority.values()):
         row = {"group": CONTROLS, name: "majority answer"}
         for measure, level in majority.items():
-            row[measure] = "" if level is None else as_text(level)
-        rows.append(row | {UNPARSED: ""})
+            row[str(measure)] = "" if level is None else as_text(level)
+        rows.append(row | {str(UNPARSED): ""})
     notes = [*notes_of(study), *benchmark_notes(study), *references(sources)]
     return Table(title(study), pd.DataFrame(rows), notes, group="group")
 
 
-def arms_table(study: Study, measures: Sequence[str], heading: str, notes: Sequence[str]) -> Table:
+def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: Sequence[str]) -> Table:
     """The means of `measures`, with a row per arm with scores, one for arms that are the same trials."""
     rows = []
     for arm in study.scored:
         if study.representative(arm) == arm:
             row = {"arm": arm}
             for measure in measures:
-                row[measure.removeprefix(f"{CONTENT} ")] = mean_cell(study, arm, measure)
+                row[str(measure.wording)] = mean_cell(study, arm, measure)
             rows.append(row)
     return Table(heading, pd.DataFrame(rows), notes)
 
@@ -150,7 +150,7 @@ def content_table(study: Study) -> Table:
     return arms_table(study, study.content_measures, "Captions by content", [CONTENT_NOTE])
 
 
-def mean_cell(study: Study, arm: str, measure: str) -> str:
+def mean_cell(study: Study, arm: str, measure: Measure) -> str:
     point = study.mean(arm, measure) or UNKNOWN
     return plus_minus(point.estimate, point.half_width)
 

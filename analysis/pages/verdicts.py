@@ -7,14 +7,15 @@ from typing import get_args
 
 import pandas as pd
 
-from analysis.judging.lessons import LAW
+from analysis.judging.claims import LAW
 from analysis.judging.looks import reached_text
-from analysis.judging.statements import Verdict
+from analysis.judging.p_values import Verdict
 from analysis.pages.cells import cited_in, estimate, estimate_in, floorless, paper_cell, references, seeds_cell
 from analysis.pages.notes import remarks
 from analysis.seeds import worlds_in
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
+from mm1_lab.config import Measure
 from mm1_lab.results.summary import CONTENT
 
 SHORT = ("claim", "verdict", "estimate", "by content", "seeds")
@@ -178,7 +179,8 @@ def expected(row: Row) -> str:
 def estimate_cell(row: Row) -> str:
     """The estimate in points, said to be by content where it is; for the learning-rate law its slope."""
     text = estimate(row, 2 if row["sweep"] == LAW else 1)
-    return f"{text}, content" if str(row["measure"]).startswith(f"{CONTENT} ") else text
+    by_content = row["measure"] != "slope" and Measure.parse(row["measure"]).by_content
+    return f"{text}, content" if by_content else text
 
 
 def seeds_of(row: Row) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import Measure, RequestError
 
 Bound = Literal["equal", "above"]
 
@@ -41,22 +41,22 @@ class Paper:
     """The known numbers of one table or figure."""
 
     values: dict[tuple[str, str, str], PaperNumber]
-    """Numbers by panel, label and measure."""
+    """Numbers by panel, label and measure in words."""
     differences: dict[tuple[str, str, str, str], PaperNumber]
-    """Differences by panel, first label, second label and measure."""
+    """Differences by panel, first label, second label and measure in words."""
 
     @property
     def sources(self) -> list[str]:
         """The distinct sources of the values; tables number them in this order."""
         return list(dict.fromkeys(number.source for number in self.values.values()))
 
-    def value(self, panel: str, label: str, measure: str) -> PaperNumber | None:
-        return self.values.get((panel, label, measure))
+    def value(self, panel: str, label: str, measure: Measure) -> PaperNumber | None:
+        return self.values.get((panel, label, str(measure)))
 
-    def difference(self, panel: str, first: str, second: str, measure: str) -> PaperNumber | None:
+    def difference(self, panel: str, first: str, second: str, measure: Measure) -> PaperNumber | None:
         """`first` − `second` as the paper states it, or else computed from its two numbers."""
         numbers = [(1.0, self.value(panel, first, measure)), (-1.0, self.value(panel, second, measure))]
-        return self.differences.get((panel, first, second, measure)) or combine_numbers(numbers)
+        return self.differences.get((panel, first, second, str(measure))) or combine_numbers(numbers)
 
 
 def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperNumber | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mm1_lab import options as opt
 from mm1_lab.commands.common import DONE, FAILED, ledger_of, request_of
-from mm1_lab.config import RequestError, nearest, parse_count
+from mm1_lab.config import GATES, RequestError, nearest, parse_count
 from mm1_lab.options import command, option, repeated, switch
 from mm1_lab.results import variant_name
 
@@ -30,11 +30,11 @@ def check_scale(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise RequestError("--samples must be at least 1")
     request = request_of(options, "validity", only=("base",))
-    from analysis.judging.validity import validity_rows, validity_table
+    from analysis.judging.validity import validity_checks, validity_table
     from analysis.seeds import tuned_on
     from analysis.study import read_study
     from analysis.table import to_plain
-    from mm1_lab.orchestrate.check_scale import GATES, gates_text, measure_gates
+    from mm1_lab.orchestrate.check_scale import gates_text, measure_gates
     from mm1_lab.orchestrate.execution.executor import make_executor
 
     known = (*GATES, "validity")
@@ -52,7 +52,7 @@ def check_scale(options: argparse.Namespace) -> int:
         for sweep in ("validity", "data_mix"):  # both may have the base and the blind control
             folder = request.folder.with_name(variant_name(sweep, request.overrides, request.data_name))
             study = read_study(folder) if (folder / "sweep.json").exists() else None
-            if study and (rules := validity_rows(study)):
+            if study and (rules := validity_checks(study)):
                 print(f"\n{to_plain(validity_table(study, rules))}")
                 verdicts += [rule.verdict for rule in rules]
                 break

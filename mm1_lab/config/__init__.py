@@ -2,6 +2,7 @@
 
 from mm1_lab.config.base import Config, canonical_json, digest, override
 from mm1_lab.config.benchmark import LARGEST_PICTURE, BenchmarkConfig, BenchmarkFiles
+from mm1_lab.config.check import GATES, Check, CheckVerdict, kinds_on_floor, read_checks
 from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.kinds.decoder import DecoderStage
@@ -9,6 +10,7 @@ from mm1_lab.config.kinds.encoder import EncoderStage
 from mm1_lab.config.kinds.evaluation import KEPT_FEATURES, EvaluationStage
 from mm1_lab.config.kinds.model import ModelStage, MultimodalStage, SftStage
 from mm1_lab.config.law import PAPER_LAW, LearningRateLaw, parse_count, read_law, short_count
+from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
 from mm1_lab.config.pretrained_models import (
     Pretrained,
     PretrainedDecoder,

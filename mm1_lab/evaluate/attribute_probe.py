@@ -4,6 +4,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from torch.nn.functional import one_hot
 
 from mm1_lab import team
 from mm1_lab.config import EncoderStage
@@ -16,10 +17,8 @@ from mm1_lab.train.probe import features_of, ridge_predictions
 TRAINING_SCENES = 8000
 TEST_SCENES = 2000
 _EMPTY = "empty"
-_NAMES = (_EMPTY, *SHAPES, *LETTERS)
-_COLOURS = (_EMPTY, *COLOURS)
-_LENGTHS = (_EMPTY, *SIZES)
-_OPTIONS = (len(_NAMES), len(_COLOURS), len(_LENGTHS)) * len(CORNERS)
+_CLASSES = ((_EMPTY, *SHAPES, *LETTERS), (_EMPTY, *COLOURS), (_EMPTY, *SIZES))
+"""Of what stands in a place: its name, colour and size."""
 _MOST_THINGS = 3
 
 
@@ -36,8 +35,9 @@ def attribute_probe(stage: EncoderStage, folder: Path) -> dict[str, tuple[int, i
     load_weights(encoder, folder)
     encoder.to(team.device()).eval()
     train, test = _scenes("train", TRAINING_SCENES), _scenes("test", TEST_SCENES)
-    read = [_scene_features(encoder, scenes, stage.image_size) for scenes in (train, test)]
-    return _correct_and_total(_answers(read[0], _targets(train), read[1]), _targets(test))
+    seen = _scene_features(encoder, train, stage.image_size)
+    unseen = _scene_features(encoder, test, stage.image_size)
+    return _right_and_total(_answers(seen, train, unseen), *_targets(test))
 
 
 def _scenes(split: Split, count: int) -> list[Scene]:
@@ -47,44 +47,49 @@ def _scenes(split: Split, count: int) -> list[Scene]:
 
 def _scene_features(encoder: Encoder, scenes: list[Scene], side: int) -> torch.Tensor:
     """(scenes, patches · width)"""
-    return features_of(
-        encoder, [ScenePicture(scene).pixels(side) for scene in scenes], lambda patches: patches.flatten(1)
-    )
+    pictures = [ScenePicture(scene).pixels(side) for scene in scenes]
+    return features_of(encoder, pictures, lambda patches: patches.flatten(1))
 
 
-def _targets(scenes: list[Scene]) -> torch.Tensor:
-    """(scenes, questions): index of the correct answer; name, colour and size of each place, then the count."""
-    rows = []
+def _targets(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(scenes, places, 3): class of the name, colour and size in each place; (scenes,): number of things."""
+    classes = []
     for scene in scenes:
-        row = []
         for place in CORNERS:
             thing = scene.at(place)
             values = (thing.name, thing.colour, thing.size) if thing else (_EMPTY,) * 3
-            row += [options.index(value) for options, value in zip((_NAMES, _COLOURS, _LENGTHS), values, strict=True)]
-        rows.append([*row, len(scene.things)])
-    return torch.tensor(rows)
+            classes.append([names.index(value) for names, value in zip(_CLASSES, values, strict=True)])
+    counts = [len(scene.things) for scene in scenes]
+    return torch.tensor(classes).view(len(scenes), len(CORNERS), 3), torch.tensor(counts)
 
 
-def _answers(features: torch.Tensor, targets: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
-    """(test, questions): predicted answers."""
-    indicators = [torch.nn.functional.one_hot(targets[:, at], count).double() for at, count in enumerate(_OPTIONS)]
-    wanted = torch.cat([*indicators, targets[:, -1:].double()], dim=1)
-    *places, things = (ridge_predictions(features, wanted, test) + wanted.mean(dim=0)).split((*_OPTIONS, 1), dim=1)
-    count = things[:, 0].round().long().clamp(1, _MOST_THINGS)
-    return torch.stack([*(part.argmax(1) for part in places), count], dim=1)
+def _answers(features: torch.Tensor, scenes: list[Scene], unseen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the regression from `features` (scenes, …) predicts from those of other scenes; shapes as of `_targets`."""
+    classes, counts = _targets(scenes)
+    columns = []
+    for place in range(len(CORNERS)):
+        for attribute, names in enumerate(_CLASSES):
+            columns.append(one_hot(classes[:, place, attribute], len(names)).double())
+    wanted = torch.cat([*columns, counts[:, None].double()], dim=1)
+    outputs = ridge_predictions(features, wanted, unseen) + wanted.mean(dim=0)
+    *classified, things = outputs.split([*(column.shape[1] for column in columns), 1], dim=1)
+    answers = torch.stack([scores.argmax(1) for scores in classified], dim=1).view(-1, len(CORNERS), 3)
+    return answers, things[:, 0].round().long().clamp(1, _MOST_THINGS)
 
 
-def _correct_and_total(answers: torch.Tensor, targets: torch.Tensor) -> dict[str, tuple[int, int]]:
-    right = answers == targets
-    names, given = targets[:, 0:-1:3], answers[:, 0:-1:3]
-    occupied = names > 0
-    is_letter = names > len(SHAPES)
+def _right_and_total(
+    answers: tuple[torch.Tensor, torch.Tensor], classes: torch.Tensor, counts: torch.Tensor
+) -> dict[str, tuple[int, int]]:
+    given, given_counts = answers
+    right = given == classes
+    names = classes[:, :, 0]
+    occupied, is_letter = names > 0, names > len(SHAPES)
     cases = {
-        "colour": right[:, 1:-1:3][occupied],
-        "shape": right[:, 0:-1:3][occupied & ~is_letter],
-        "letter": right[:, 0:-1:3][is_letter],
-        "size": right[:, 2:-1:3][occupied],
-        "place": ((given > 0) == occupied).flatten(),
-        "count": right[:, -1],
+        "colour": right[:, :, 1][occupied],
+        "shape": right[:, :, 0][occupied & ~is_letter],
+        "letter": right[:, :, 0][is_letter],
+        "size": right[:, :, 2][occupied],
+        "place": ((given[:, :, 0] > 0) == occupied).flatten(),
+        "count": given_counts == counts,
     }
     return {attribute: (int(case.sum()), case.numel()) for attribute, case in cases.items()}

@@ -1,18 +1,15 @@
-"""Gates: requirements that a scale must meet before its arms are compared. Each gate yields one row per measurement.
+"""Gates: requirements that a scale must meet before its arms are compared. Each gate yields one check per measurement.
 
 `text_gate` tests the decoder alone, `probes` the encoder alone, `no_leaks` searches the training data and `prompts_fit`
 counts tokens. The thresholds are fixed here, before any result of an arm is known.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from random import Random
-from typing import Literal
 
 from mm1_lab import team
-from mm1_lab.config import EncoderStage, EvaluationSettings, EvaluationStage, RequestError
+from mm1_lab.config import GATES, Check, CheckVerdict, EncoderStage, EvaluationSettings, EvaluationStage, RequestError
 from mm1_lab.data.types import Data, Tokenizer
 from mm1_lab.data.world.language import Voice, dense_caption, inventory, page_voice, telling
 from mm1_lab.data.world.scene_questions import ANSWERED_OTHERWISE, KINDS, answered_otherwise, ask
@@ -27,9 +24,6 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_mm1, load_weights
-
-Verdict = Literal["pass", "floor", "fail", "reported"]
-"""`floor`: this kind of question counts as floor at this scale, not as a result; `reported`: for information only."""
 
 ANSWERED = 90.0
 """Percent of the questions about scenes in words that must be answered correctly at up to FEW shots: a decoder that is
@@ -55,22 +49,6 @@ _SCENES, _VOICES = 300, 20
 _STOP = "."
 
 
-@dataclass(frozen=True, slots=True)
-class GateRow:
-    """One measurement and its requirement."""
-
-    gate: str
-    seed: int | None
-    """None if no seed is involved."""
-    what: str
-    value: float
-    low: float | None
-    """Lower and upper bound of the 95 % interval (Wilson), if the value is a percentage of cases."""
-    high: float | None
-    needed: str
-    verdict: Verdict
-
-
 def wilson(right: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % confidence interval of the share `right / count`, in percent."""
     from scipy.stats import binomtest
@@ -79,7 +57,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
-def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[GateRow]:
+def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Check]:
     """Tests the decoder alone: each kind of question in both wordings at each number of shots, and text-core."""
     model = build_mm1(stage.model, data.tokenizer)
     load_weights(model.decoder, decoder)
@@ -89,89 +67,91 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Gat
         for wording in WORDINGS:
             for shots in stage.settings.shots:
                 benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer)
-                yield _ask(answering, benchmark, shots, stage.seed, f"{kind}, {wording}, {shots} shots", "floor")
+                what = f"{kind}, {wording}, {shots} shots"
+                yield _ask(answering, stage.seed, benchmark, shots, what, kind)
                 if shots and kind in ANSWERED_OTHERWISE:
                     benchmark = text_benchmark(kind, wording, shots, stage, data.tokenizer, otherwise=True)
-                    what = f"{kind}, {wording}, {shots} shots, as demonstrated"
-                    yield _ask(answering, benchmark, shots, stage.seed, what, "floor")
+                    yield _ask(answering, stage.seed, benchmark, shots, f"{what}, as demonstrated", kind)
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         if benchmark.family == "text":
             for shots in stage.settings.shots:
-                yield _ask(answering, benchmark, shots, stage.seed, f"{benchmark.name}, {shots} shots", "fail")
+                yield _ask(answering, stage.seed, benchmark, shots, f"{benchmark.name}, {shots} shots")
 
 
-def _ask(
-    answering: Answering, benchmark: Benchmark, shots: int, seed: int, what: str, if_failed: Literal["floor", "fail"]
-) -> GateRow:
+def _ask(answering: Answering, seed: int, benchmark: Benchmark, shots: int, what: str, kind: str = "") -> Check:
+    """Asks a benchmark's questions; those of one `kind` are about scenes in words, and floor if they fail."""
     points = score(benchmark, answering.predict(benchmark, shots))
+    value = sum(points) / len(points)
     low, high = wilson(sum(point == 100 for point in points), len(points))
     majority = majority_score(benchmark, majority_by_kind(benchmark))
-    value, needed = sum(points) / len(points), f"low ≥ {majority:.1f} + {ABOVE_MAJORITY:g}"
     passed = low >= majority + ABOVE_MAJORITY
-    if if_failed == "floor" and shots <= FEW:  # a question about a scene in words
-        passed, needed = passed and value >= ANSWERED, f"≥ {ANSWERED:g}, {needed}"
-    return GateRow("told in words", seed, what, value, low, high, needed, "pass" if passed else if_failed)
+    needed = f"low ≥ {majority:.1f} + {ABOVE_MAJORITY:g}"
+    if kind and shots <= FEW:
+        passed = passed and value >= ANSWERED
+        needed = f"≥ {ANSWERED:g}, {needed}"
+    if_failed: CheckVerdict = "floor" if kind else "fail"
+    return Check(
+        check=GATES["words"],
+        seed=seed,
+        kind=kind,
+        what=what,
+        value=value,
+        low=low,
+        high=high,
+        needed=needed,
+        verdict="pass" if passed else if_failed,
+    )
 
 
-def floor_kinds(rows: list[GateRow]) -> list[str]:
-    """The kinds of question that count as floor: those that fail in any wording at any number of shots."""
-    return list(dict.fromkeys(row.what.partition(",")[0] for row in rows if row.verdict == "floor"))
-
-
-def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: bool) -> Iterator[GateRow]:
-    """Accuracy of a linear probe for each attribute that questions ask for; without `gate`, for information only."""
+def probes(stage: EncoderStage, encoder: Path, resolution: int, gate: str) -> Iterator[Check]:
+    """Accuracy of a linear probe for each attribute that questions ask for; for the gate `lower` only reported."""
     for attribute, (right, count) in attribute_probe(stage, encoder).items():
         value = 100 * right / count
-        verdict: Verdict = "reported" if not gate else "pass" if value >= SEEN else "fail"
-        what = f"{attribute} at {resolution} ({stage.image_size} pixels)"
-        needed = f"≥ {SEEN:g}" if gate else ""
-        yield GateRow("linear probe", stage.seed, what, value, *wilson(right, count), needed, verdict)
+        low, high = wilson(right, count)
+        verdict: CheckVerdict = "pass" if value >= SEEN else "fail"
+        yield Check(
+            check=GATES[gate],
+            seed=stage.seed,
+            what=f"{attribute} at {resolution} ({stage.image_size} pixels)",
+            value=value,
+            low=low,
+            high=high,
+            needed="" if gate == "lower" else f"≥ {SEEN:g}",
+            verdict="reported" if gate == "lower" else verdict,
+        )
 
 
-def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Iterator[GateRow]:
+def no_leaks(settings: EvaluationSettings, seeds: Iterable[int], samples: int, longest: int) -> Iterator[Check]:
     """Searches about `samples` training samples for what must not occur in them."""
     found = find_leaks(settings, seeds, samples, longest)
     for check, name in CHECKS.items():
         counts = {stream: found.counts[check, stream] for stream in STREAMS if found.counts[check, stream]}
         what = f"{name} in {found.samples:,} samples"
         if counts:
-            what += f" ({', '.join(f'{stream} {n}' for stream, n in counts.items())}; first {found.first[check]})"
-        total = sum(counts.values())
-        yield GateRow("no leaks", None, what, total, None, None, "0", "fail" if total else "pass")
+            streams = ", ".join(f"{stream} {count}" for stream, count in counts.items())
+            what += f" ({streams}; first {found.first[check]})"
+        verdict: CheckVerdict = "fail" if counts else "pass"
+        yield Check(check=GATES["leaks"], what=what, value=sum(counts.values()), needed="0", verdict=verdict)
 
 
-def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[GateRow]:
+def prompts_fit(stage: EvaluationStage, data: Data) -> Iterator[Check]:
     """Compares each benchmark's longest prompt, at the most shots and including the answer, to the training length."""
     writer = PromptWriter.of(stage, data.tokenizer)
-    shots = max(stage.settings.shots)
+    shots, most = max(stage.settings.shots), stage.model.sequence_length
     for benchmark in benchmarks_for(data, stage.settings, stage.seed):
         longest = longest_prompt(writer, benchmark, shots)
-        fits = longest <= stage.model.sequence_length
+        verdict: CheckVerdict = "pass" if longest <= most else "fail"
         what = f"{benchmark.name}, tokens at {shots} shots"
-        needed = f"≤ {stage.model.sequence_length}"
-        yield GateRow("prompts fit", None, what, longest, None, None, needed, "pass" if fits else "fail")
+        yield Check(check=GATES["prompts"], what=what, value=longest, needed=f"≤ {most}", verdict=verdict)
 
 
-def check_told(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
-    """Raises RequestError, with the most shots that fit, if scenes in words do not fit a row at the most shots."""
-
+def check_words_fit(stage: EvaluationStage, tokenizer: Tokenizer) -> None:
+    """Raises RequestError if scenes in words do not fit a row at the most shots, before anything is trained."""
     few = stage.settings.model_copy(update={"questions": min(stage.settings.questions, _BLOCKS_TRIED * _BLOCK)})
     shorter = stage.model_copy(update={"settings": few})
-
-    def check(shots: int) -> RequestError | None:
-        try:
-            for kind in KINDS:
-                for wording in WORDINGS:
-                    text_benchmark(kind, wording, shots, shorter, tokenizer)
-        except RequestError as error:
-            return error
-        return None
-
-    shots = max(stage.settings.shots)
-    if error := check(shots):
-        most = len(list(takewhile(lambda count: not check(count), range(shots)))) - 1
-        fewer = f"at most {most} fit: --set fewer evaluate.shots or" if most >= 0 else "not even one scene fits: --set"
-        raise RequestError(f"{error}; {fewer} a larger sequence_length")
+    for kind in KINDS:
+        for wording in WORDINGS:
+            text_benchmark(kind, wording, max(few.shots), shorter, tokenizer)
 
 
 def text_benchmark(
@@ -183,41 +163,49 @@ def text_benchmark(
     use the other vocabulary (`big`). Scenes are redrawn until each shot fits its share of the training length, so that
     no prompt exceeds that length. Raises RequestError if this is impossible.
     """
-    budget = (stage.model.sequence_length - 1) // (shots + 1)
+    length = stage.model.sequence_length
     writer = PromptWriter.of(stage, tokenizer)
 
     def draw(random: Random, split: Split, voice: Voice) -> Question | None:
+        """A question whose shot takes its share of the training length at most."""
         for _ in range(_SCENES):
             question = _question(random, split, kind, voice, otherwise)
-            if question and len(writer.demonstration(question, _STOP).tokens) <= budget:
+            if question and len(writer.demonstration(question, _STOP).tokens) <= (length - 1) // (shots + 1):
                 return question
         return None
 
-    def block(number: int) -> tuple[Question, ...]:
-        """Demonstrations, then questions, all in one voice."""
+    def draw_block(random: Random) -> list[Question]:
+        """Demonstrations, then questions, all in one voice; fewer if the voice takes too many words."""
+        voice = WORDINGS[wording](random)
+        drawn: list[Question] = []
+        while len(drawn) < shots + _BLOCK:
+            question = draw(random, "train" if len(drawn) < shots else "test", voice)
+            if question is None:
+                break
+            drawn.append(question)
+        return drawn
+
+    demonstrations, questions = [], []
+    for number in range(max(1, stage.settings.questions // _BLOCK)):
         random = Random(f"{kind}/{wording}/{shots}/{number}")
         for _ in range(_VOICES):
-            voice = WORDINGS[wording](random)
-            drawn: list[Question] = []
-            while len(drawn) < shots + _BLOCK:
-                question = draw(random, "train" if len(drawn) < shots else "test", voice)
-                if question is None:
-                    break
-                drawn.append(question)
-            else:
-                return tuple(drawn)
-        raise RequestError(
-            f"{shots} shots of {kind!r} in {wording} do not fit a row of {stage.model.sequence_length} tokens"
-        )
-
-    drawn = [block(number) for number in range(max(1, stage.settings.questions // _BLOCK))]
+            drawn = draw_block(random)
+            if len(drawn) == shots + _BLOCK:
+                break
+        else:
+            raise RequestError(
+                f"{shots} shots of {kind!r} in {wording} do not fit a row of {length} tokens; --set fewer "
+                "evaluate.shots or a larger sequence_length"
+            )
+        demonstrations.append(tuple(drawn[:shots]))
+        questions.append(tuple(drawn[shots:]))
     return Benchmark(
         name=f"{kind} in {wording}",
         family="text",
         mirrors="none",
         metric="exact",
-        blocks=tuple(block[shots:] for block in drawn),
-        demonstrations=tuple(block[:shots] for block in drawn),
+        blocks=tuple(questions),
+        demonstrations=tuple(demonstrations),
         stop=(_STOP,),
         new_tokens=4,
     )
@@ -228,5 +216,6 @@ def _question(random: Random, split: Split, kind: str, voice: Voice, otherwise: 
     asked = ask(random, scene, kind)
     if asked is None:
         return None
-    asked = answered_otherwise(asked) if otherwise else asked
+    if otherwise:
+        asked = answered_otherwise(asked)
     return Question("", kind, (), f"{voice(random, scene)} {asked.prompt}", (asked.answer,), asked.answer)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure
 from mm1_lab.results.reading import read_table
 from mm1_lab.results.schema import HELD_OUT_COLUMNS
 from mm1_lab.results.score_file import read_score_table
@@ -13,12 +14,8 @@ from mm1_lab.results.score_file import read_score_table
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT_CORE = "text-core"
-AVERAGE = "average"
-CHAT = "chat 0-shot"
-"""The mean over the chat benchmarks, which only tuned models are evaluated on."""
 CONTENT = "content"
-"""The score column for the content of captions, whatever their wording; also the prefix of measures of it."""
+"""The score column for the content of captions, whatever their wording."""
 PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images on which every model is evaluated."""
 
@@ -42,24 +39,81 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) 
     return scores.groupby(keys, sort=False, observed=True)["score"].mean().reset_index()
 
 
-def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """The measures that a sweep is judged by: columns `by`, measure, value.
+def benchmark_means(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
+    """`benchmark_scores`, and if captions have content scores, these in the column `content` (NaN for others)."""
+    means = benchmark_scores(scores, by)
+    if CONTENT in scores:
+        captions = scores[scores[CONTENT].notna()]
+        said = benchmark_scores(captions.assign(score=captions[CONTENT]), by)
+        means = means.merge(said.rename(columns={"score": CONTENT}), how="left")
+    return means
 
-    - `0-shot`, `4-shot`, …: the plain mean over the benchmarks with images;
-    - `captioning 0-shot`, `vqa 4-shot`, …: the same within a family;
-    - `average`: the plain mean over benchmarks with images and numbers of shots; `text-core`: over text benchmarks;
-    - `chat 0-shot`, `solutions 4-shot`, …: within a family that the other means exclude, and each of its benchmarks by
-      itself (`pope-random f1 0-shot`);
-    - `content 0-shot`, `content average`, …, if captions have a content score: the means with it instead of the metric.
-    """
+
+def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
+    """The value of every measure that tables show (`measures_with`): columns `by`, measure, value."""
     import pandas as pd
 
-    table = _measures(scores, by)
-    if CONTENT not in scores or scores[CONTENT].isna().all():
-        return table
-    said = _measures(by_content(scores[scores["family"].isin(PLAIN)]), by)
-    said = said[~said["measure"].str.startswith("vqa")]
-    return pd.concat([table, said.assign(measure=f"{CONTENT} " + said["measure"])], ignore_index=True)
+    means = benchmark_means(scores, by)
+    parts = []
+    for measure in measures_in(means):
+        values = rows_of(means, measure).groupby(list(by), sort=False, observed=True)["score"].mean()
+        found = values.rename("value").reset_index()
+        found.insert(len(by), "measure", [measure] * len(found))
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
+def measures_in(scores: pd.DataFrame) -> list[Measure]:
+    """The measures that tables show of a table of scores, by question or by benchmark: also by content if captions have
+    such scores."""
+    found: dict[Measure, None] = {}
+    asked = scores[["benchmark", "family", "shots"]].drop_duplicates()
+    for benchmark, family, shots in asked.itertuples(index=False):
+        found |= dict.fromkeys(measures_with(benchmark, family, shots))
+    if CONTENT in scores and scores[CONTENT].notna().any():
+        found |= dict.fromkeys(measure.content for measure in found if measure.of in ("", "captioning"))
+    return list(found)
+
+
+def measures_with(benchmark: str, family: str, shots: int) -> list[Measure]:
+    """The measures that tables show and that average a benchmark at a number of shots (MM1, section 3.1: plain means).
+
+    A family that the means over all benchmarks exclude has one, and so has each of its benchmarks.
+    """
+    if family == "text":
+        return [TEXT_CORE]
+    if family in PLAIN:
+        return [Measure(shots=shots), Measure(family, shots), AVERAGE]
+    return [Measure(family, shots), Measure(benchmark, shots)]
+
+
+def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """The rows of a table of scores, by question or by benchmark, that a measure averages; their column `score` is the
+    measure's. A name is matched to a family first, then to a benchmark. None of a measure of loss."""
+    family = scores["family"]
+    if measure.about == "loss":
+        return scores[:0]
+    if measure == UNPARSED:
+        rows = scores[family == "vqa"]
+        return rows.assign(score=100.0 * ~rows["parsed"]) if "parsed" in rows else rows
+    if measure.of == TEXT_CORE.of and measure.shots is None:
+        chosen = family == "text"
+    elif measure.about == "kind":
+        chosen = family.isin(PLAIN) & (scores["kind"] == measure.of)
+    elif not measure.of:
+        chosen = family.isin(PLAIN)
+    else:
+        chosen = family == measure.of
+        if not chosen.any():
+            chosen = scores["benchmark"] == measure.of
+    if measure.shots is not None:
+        chosen &= scores["shots"] == measure.shots
+    rows = scores[chosen]
+    if not measure.by_content:
+        return rows
+    if CONTENT not in rows or rows[CONTENT].isna().all():
+        return rows[:0]  # no captions among them, or captions without content scores
+    return by_content(rows)
 
 
 def by_content(scores: pd.DataFrame) -> pd.DataFrame:
@@ -67,75 +121,30 @@ def by_content(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(score=scores[CONTENT].fillna(scores["score"]))
 
 
-def _measures(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    means = benchmark_scores(scores, by)
-    text, plain = means["family"] == "text", means["family"].isin(PLAIN)
-    shots = means["shots"].astype(str) + "-shot"
-    parts = [
-        means[plain].assign(measure=shots),
-        means[~text].assign(measure=means["family"] + " " + shots),
-        means[~text & ~plain].assign(measure=means["benchmark"] + " " + shots),
-        means[plain].assign(measure=AVERAGE),
-        means[text].assign(measure=TEXT_CORE),
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    grouped = table.groupby([*by, "measure"], sort=False, observed=True)["score"]
-    return grouped.mean().rename("value").reset_index()
-
-
-def measures_with(benchmark: str, family: str, shots: int) -> list[str]:
-    """The measures that average a benchmark at a number of shots, or that are its score by itself."""
-    one = f"{benchmark} {shots}-shot"
-    if family == "text":
-        return [TEXT_CORE, f"{family} {shots}-shot", one]
-    means = [f"{shots}-shot", AVERAGE] if family in PLAIN else []
-    return [*means, f"{family} {shots}-shot", one]
-
-
-def rows_of(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows of a table of scores, by question or by benchmark, that a measure averages.
-
-    A name is that of a family, or if there is none, of a benchmark.
-    """
-    if measure.startswith(f"{CONTENT} "):
-        return by_content(rows_of(scores, measure.removeprefix(f"{CONTENT} ")))
-    family = scores["family"]
-    if measure == TEXT_CORE:
-        return scores[family == "text"]
-    plain = family.isin(PLAIN)
-    if measure == AVERAGE:
-        return scores[plain]
-    name, _, shots = measure.rpartition(" ")
-    chosen = (family == name if (family == name).any() else scores["benchmark"] == name) if name else plain
-    return scores[chosen & (scores["shots"] == int(shots.removesuffix("-shot")))]
-
-
 def headline(folder: Path) -> str:
     """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
     values = _trial_measures(folder)
-    chosen = [name for name in values if name == TEXT_CORE or name.removesuffix("-shot").isdigit()]
-    return ", ".join(f"{name} {values[name]:.1f}" for name in chosen)
+    chosen = [*shot_means(values), *([TEXT_CORE] if TEXT_CORE in values else [])]
+    return ", ".join(f"{measure} {values[measure]:.1f}" for measure in chosen)
 
 
 def search_scores(folder: Path, shares: Mapping[str, float]) -> tuple[float, float]:
     """A finished trial's mean score at the largest number of shots, and its held-out loss (see `held_out_loss`)."""
-    averages = _trial_measures(folder)
+    values = _trial_measures(folder)
     held_out = read_table(folder / "held_out.csv", HELD_OUT_COLUMNS)
     losses = {str(name): float(loss) for name, loss in zip(held_out["source"], held_out["loss"], strict=True)}
-    return averages[most_shots(averages)], held_out_loss(losses, shares)
+    return values[shot_means(values)[-1]], held_out_loss(losses, shares)
 
 
-def _trial_measures(folder: Path) -> dict[str, float]:
+def _trial_measures(folder: Path) -> dict[Measure, float]:
     overall = measures(read_score_table(folder).assign(trial=""), ["trial"])
-    return {str(name): float(value) for name, value in zip(overall["measure"], overall["value"], strict=True)}
+    return {measure: float(value) for measure, value in zip(overall["measure"], overall["value"], strict=True)}
 
 
-def most_shots(names: Iterable[str]) -> str:
-    """The measure among `names` with the most demonstrations, e.g. `8-shot`."""
-    counts = [int(name.removesuffix("-shot")) for name in names if name.removesuffix("-shot").isdigit()]
-    return f"{max(counts)}-shot"
+def shot_means(measures: Iterable[Measure]) -> list[Measure]:
+    """Those among `measures` that are means over all benchmarks at a number of shots, fewest shots first."""
+    found = [one for one in measures if one.shots is not None and not one.of and not one.by_content]
+    return sorted(found, key=lambda measure: measure.shots or 0)
 
 
 def held_out_loss(losses: Mapping[str, float], shares: Mapping[str, float]) -> float:

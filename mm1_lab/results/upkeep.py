@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import AVERAGE, RequestError
 from mm1_lab.files import DONE, folder_size
 from mm1_lab.results.ledger import Ledger, is_intact
 from mm1_lab.results.reading import read_scores, read_variant
-from mm1_lab.results.summary import AVERAGE, measures
+from mm1_lab.results.summary import measures
 
 Keep = Literal["best", "none", "all"]
 """Weights to keep: those of each sweep's best trial, none, or all (only damaged folders are deleted)."""

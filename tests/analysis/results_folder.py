@@ -5,11 +5,14 @@ import zlib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from analysis.judging.claims import Claim
+from analysis.judging.evidence import gather
 from analysis.study import Study
 from mm1_lab.config import Sweep
 from mm1_lab.files import DONE, commit
@@ -151,3 +154,8 @@ def vouch_for(folder: Path) -> None:
     folder.rename(partial)
     (partial / DONE).unlink()
     commit(partial, folder)
+
+
+def claim_row(study: Study, claim: Claim) -> dict[str, Any]:
+    """The evidence on a claim by wording, as a row."""
+    return gather(study, claim, claim.text)[0].row()

@@ -5,17 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.judging.claims import claim_of, claim_row, judge_claims
-from analysis.judging.lessons import load_lessons
-from analysis.judging.verdicts import with_lessons
+from analysis.judging.claims import claim_of, load_lessons
+from analysis.judging.verdicts import judge_contrasts, with_lessons
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
 from analysis.pages.frames import benchmarks, scores_by_benchmark
 from analysis.pages.scores import content_table, means
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.study import Study
-from mm1_lab.config import Sweep
-from tests.analysis.results_folder import study_of
+from mm1_lab.config import Measure, Sweep
+from tests.analysis.results_folder import claim_row, study_of
 
 
 def with_content(study: Study, lift: float) -> Study:
@@ -30,35 +29,32 @@ def with_content(study: Study, lift: float) -> Study:
 @pytest.mark.parametrize(("lift", "verdict"), [(0.0, "by wording only"), (10.0, "supported")])
 def test_a_contrast_is_judged_by_wording_and_by_content(data_mix: Sweep, lift: float, verdict: str) -> None:
     study = with_content(study_of(data_mix, range(5)), lift)
-    claims = judge_claims(study).set_index("claim")
+    claims = judge_contrasts(study).set_index("claim")
     row = claims.loc["captions lift zero-shot"]
     assert row["verdict"] == verdict and row["p_supported"] < 0.05
     assert np.isnan(row["seeds_needed"]) == (verdict == "supported")
-    against = judge_claims(with_content(study_of(data_mix, range(5)), -10.0)).set_index("claim")
+    against = judge_contrasts(with_content(study_of(data_mix, range(5)), -10.0)).set_index("claim")
     assert against.loc["captions lift zero-shot", "verdict"] == "by wording only"
     assert np.isinf(against.loc["captions lift zero-shot", "seeds_needed"]), "one score for it and one against it"
-    said = claim_row(study, replace(claim_of(data_mix.contrasts[0]), weights={
-        ("captions", "content 0-shot"): 1.0, ("interleaved", "content 0-shot"): -1.0,
-    }))  # fmt: skip
+    said = claim_row(study, claim_of(data_mix.contrasts[0]).content)
     assert (row["content"], row["content_high"]) == (said["estimate"], said["high"])
-    assert row["content_p_supported"] == said["p_supported"]
     assert np.isnan(claims.loc["91/9 keeps text skill", "content"])
 
 
 def test_scores_by_content_stand_beside_cider_in_every_table_and_the_figure(data_mix: Sweep) -> None:
     study = with_content(study_of(data_mix, range(3)), 10.0)
-    claims = with_lessons(study, judge_claims(study), load_lessons())
+    claims = with_lessons(study, judge_contrasts(study), load_lessons())
     table = verdicts_table(claims, "claims", claims_notes(study, claims))
     shown = table.frame.set_index("claim")
     row = claims.set_index("claim").loc["captions lift zero-shot"]
     assert shown.loc["captions lift zero-shot", "by content"].startswith(f"{row['content']:+.1f} [")
     assert shown.loc["91/9 keeps text skill", "by content"] == "" and "a verdict needs both" in " ".join(table.notes)
-    without = judge_claims(study_of(data_mix, range(3)))
+    without = judge_contrasts(study_of(data_mix, range(3)))
     assert "by content" not in verdicts_table(without, "claims").head
 
     means_of = content_table(study).frame.set_index("arm")
     assert list(means_of.columns[:4]) == ["0-shot", "4-shot", "8-shot", "captioning 0-shot"]
-    point = study.mean("captions", "content captioning 0-shot")
+    point = study.mean("captions", Measure("captioning", 0).content)
     assert point and abs(point.estimate - 60) < 1
     assert means_of.loc["captions", "captioning 0-shot"].startswith(f"{point.estimate:.1f} ±")
     compared = compare_table(study, "captions", "interleaved").frame.set_index("measure")

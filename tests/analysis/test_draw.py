@@ -17,10 +17,10 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from analysis.judging.claims import judge_claims
+from analysis.judging.claims import load_lessons
+from analysis.judging.evidence import of_lessons
 from analysis.judging.gates import without_floor
-from analysis.judging.lessons import load_lessons
-from analysis.judging.verdicts import all_parts, asides, judge_lessons, lesson_parts, with_lessons
+from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_frame, with_lessons
 from analysis.pages.axes import level_rows
 from analysis.pages.axes_figure import draw_axes, drawn_levels
 from analysis.pages.cards import Card
@@ -41,7 +41,7 @@ from analysis.study import Study, read_study
 from analysis.style import save, styled
 from analysis.table import to_markdown
 from mm1_lab.cli import main
-from mm1_lab.config import Contrast, DataIdentity, Panel, RequestError, Sweep
+from mm1_lab.config import AVERAGE, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
 from mm1_lab.files import write_text
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_trials, variant_name
 from tests.analysis.results_folder import BENCHMARKS, ROOT, score_rows, study_of, vouch_for, write_results
@@ -62,7 +62,7 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory, data_mix: Sweep) -> Pa
     study = read_study(folder)
     output = Output(folder)
     _write_scores(study, output)
-    claims = judge_claims(study)
+    claims = judge_contrasts(study)
     output.csv("contrasts", claims)
     output.tables("contrasts", verdicts_table(claims, "claims", claims_notes(study, claims)))
     return results
@@ -158,7 +158,7 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     folder = three_seeds / "mini" / "data_mix"
     lines = sweep_in_short(folder).splitlines()
     assert lines[2].split() == ["arm", "0-shot", "4-shot", "8-shot", "text-core"]
-    claims = judge_claims(read_study(folder)).set_index("claim")
+    claims = judge_contrasts(read_study(folder)).set_index("claim")
     verdicts = claims["verdict"][claims["estimate"].notna()]
     below = lines[[line.startswith("Claims:") for line in lines].index(True) :]
     told = with_lessons(read_study(folder), claims.reset_index(), load_lessons()).set_index("claim")
@@ -256,7 +256,8 @@ def marks(axis: Axes) -> list[float]:
 
 def test_own_data_show_what_there_is(tmp_path: Path, data_mix: Sweep) -> None:
     study = own_data(tmp_path, data_mix)
-    assert study.measures == ["0-shot", "4-shot", "8-shot"] and study.families == {"": "captioning (CIDEr)"}
+    assert list(map(str, study.measures)) == ["0-shot", "4-shot", "8-shot"]
+    assert study.families == {"": "captioning (CIDEr)"}
     assert list(study.panels) == ["a"] and study.representative("no-vecap") == "base" and study.others == []
     assert not study.paper.values and "tuned on" not in study.caution
     losses, more, *rest = draw_scores(study).axes
@@ -290,12 +291,13 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert [label for label in labels if label in wanted] == [wanted[0], "100/0", "100/0", *wanted[2:]]
     assert paper.get_title() == "MM1's own\nnumbers" and {39.3, 45.0, 62.2} <= set(marks(paper))
     assert not any({39.3, 45.0} & set(marks(axis)) for axis in ours)
-    point = study.mean("captions", "8-shot")
+    point = study.mean("captions", Measure(shots=8))
     (column,) = (axis for axis in ours if axis.get_title() == "all image\nbenchmarks")
     assert point and any(np.isclose(mark, point.estimate) for mark in marks(column))
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
+GATES = "check,seed,kind,what,value,low,high,needed,verdict"
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
 
 
@@ -306,15 +308,16 @@ def test_what_is_withdrawn_is_told_and_judged_again_once_it_is_run_again(three_s
     values["withdrawn"] = {"captions lift zero-shot": "withdrawn: for a reason"}
     (folder / "sweep.json").write_text(json.dumps(values), encoding="utf-8")
     study, lessons = read_study(folder), load_lessons()
-    row = verdicts_table(with_lessons(study, judge_claims(study), lessons), "claims").frame.set_index("claim")
+    row = verdicts_table(with_lessons(study, judge_contrasts(study), lessons), "claims").frame.set_index("claim")
     assert row.loc["captions lift zero-shot", "verdict"] == "**not judged**: withdrawn: for a reason"
-    parts = all_parts(lessons, [lesson_parts(study, lessons)], tmp_path / "law.json")
-    found = judge_lessons(lessons, parts).set_index("lesson").loc["captions"]
+    found = judge_lessons(lessons, of_lessons(study, lessons)).set_index("lesson").loc["captions"]
     assert (found["verdict"], found["reason"]) == ("not judged", "withdrawn: for a reason")
     assert math.isfinite(found["estimate"])
     manifest = study.manifest.model_copy(update={"withdrawn": {}})
     merge_manifest(folder, manifest, read_trials(folder), lambda _: True)
-    assert not asides(read_study(folder), lessons).get("captions lift zero-shot")
+    study = read_study(folder)
+    claims = with_lessons(study, judge_contrasts(study), lessons).set_index("claim")
+    assert not claims.loc["captions lift zero-shot", "aside"]
 
 
 def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_mix: Sweep) -> None:
@@ -322,7 +325,7 @@ def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_
     gates = folder.with_name("check_scale") / "gates.csv"
     gates.parent.mkdir()
     gates.write_text(
-        'gate,seed,what,verdict\ntold in words,0,"shape, plain wording, 4 shots",floor\n', encoding="utf-8"
+        f'{GATES}\ntold in words,0,shape,"shape, plain wording, 4 shots",80,,,≥ 90,floor\n', encoding="utf-8"
     )
     study = read_study(folder)
     assert without_floor(study) == ([], None)
@@ -332,7 +335,7 @@ def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_
     study = replace(study, scores=study.scores.assign(kind=np.where(hard, "shape", study.scores["kind"]), score=lower))
     kinds, kept = without_floor(study)
     assert kinds == ["shape"] and kept is not None and len(kept.scores) == len(study.scores) - hard.sum()
-    claims = judge_claims(study, (), kept)
+    claims = judge_contrasts(study, (), kept)
     (row,) = claims[claims["claim"] == "captions lift zero-shot"].to_dict("records")
     assert row["estimate"] + 3 < row["without_floor"], "it costs captions in the one and not in the other"
     plain = kept.scores[kept.scores["family"].isin(("captioning", "vqa")) & (kept.scores["shots"] == 0)]
@@ -341,10 +344,10 @@ def test_kinds_on_the_floor_are_left_out_of_a_second_table(tmp_path: Path, data_
     shown = verdicts_table(claims, "claims").frame.set_index("claim")["without kinds on the floor"]
     assert shown["captions lift zero-shot"].startswith(f"{row['without_floor']:+.1f} [")
     assert shown["91/9 keeps text skill"] == "" and "shape" in " ".join(claims_notes(study, claims, kinds))
-    assert judge_claims(study)["verdict"].tolist() == claims["verdict"].tolist()
-    parts = lesson_parts(study, load_lessons(), (), kept)
+    assert judge_contrasts(study)["verdict"].tolist() == claims["verdict"].tolist()
+    parts = parts_frame(of_lessons(study, load_lessons(), (), kept))
     assert (parts["without_floor"] != parts["estimate"]).any()
-    assert "without kinds on the floor" not in verdicts_table(judge_claims(study), "claims").head
+    assert "without kinds on the floor" not in verdicts_table(judge_contrasts(study), "claims").head
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -375,9 +378,9 @@ def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) ->
     assert "left over 1 to 3 training seeds" in notes_of(study)[0]
     assert "left over 3 training seeds" in notes_of(study_of(data_mix, (0, 1, 2), missing=("blind/2",)))[0]
     one_seed = "At one seed: 95 % intervals over questions"
-    assert one_seed in " ".join(claims_notes(study, judge_claims(study)))
+    assert one_seed in " ".join(claims_notes(study, judge_contrasts(study)))
     whole = study_of(data_mix, (0, 1))
-    assert one_seed not in " ".join(claims_notes(whole, judge_claims(whole)))
+    assert one_seed not in " ".join(claims_notes(whole, judge_contrasts(whole)))
 
 
 def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep) -> None:
@@ -399,8 +402,8 @@ def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> Non
     own = replace(study, variant=replace(study.variant, manifest=study.manifest.model_copy(update={"data": data})))
     for each, kind in ((study, "development"), (own, "")):
         assert (
-            set(judge_claims(each)["seeds_are"])
-            == set(lesson_parts(each, load_lessons())["seeds_are"].dropna())
+            set(judge_contrasts(each)["seeds_are"])
+            == set(parts_frame(of_lessons(each, load_lessons()))["seeds_are"].dropna())
             == {kind}
         )
         assert (
@@ -413,17 +416,19 @@ def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> Non
 
 
 def test_a_part_set_aside_has_no_verdict_anywhere_and_estimates_by_content_say_so(data_mix: Sweep) -> None:
-    parts = lesson_parts(study_of(data_mix, (0, 1, 2)), load_lessons())
-    of_captions = parts[parts["lesson"] == "captions"].assign(scored_by="content", measure="content 0-shot", p=0.5)
-    parts = pd.concat([parts, of_captions.assign(p_supported=0.5)])
-    lessons = judge_lessons(load_lessons(), all_parts((), [parts], Path("none")))
+    study = study_of(data_mix, (0, 1, 2))
+    captions = study.scores["family"] == "captioning"
+    noise = np.random.default_rng(0).normal(50, 5, len(captions))  # by content nothing differs
+    scores = study.scores.assign(content=np.where(captions, noise, np.nan))
+    evidence = of_lessons(replace(study, scores=scores), load_lessons())
+    lessons, parts = judge_lessons(load_lessons(), evidence), parts_frame(evidence)
     table = lessons_tables(lessons, parts, "t")[1]
     shown = table.frame.set_index("claim")["verdict"]
     assert parts.set_index("lesson")["says"]["interleaved and text"] != "not judged"
     assert shown["interleaved and text"].startswith("**not judged**: set aside")
     assert "without correction for their number" in table.notes[0]
     rows = verdicts_table(lessons[lessons["estimate"].notna()], "t").frame
-    assert rows["claim"][rows["estimate"].str.endswith(", content")].tolist() == ["captions lift zero-shot"]
+    assert "captions lift zero-shot" in rows["claim"][rows["estimate"].str.endswith(", content")].tolist()
 
 
 def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_apart(data_mix: Sweep) -> None:
@@ -431,8 +436,7 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     levels = level_rows(study)
     row = levels.set_index(["axis", "level"]).loc[("synthetic captions", "0 %")]
     each = [
-        study.trial_values("average")["no-vecap", seed] - study.trial_values("average")["base", seed]
-        for seed in range(3)
+        study.trial_values(AVERAGE)["no-vecap", seed] - study.trial_values(AVERAGE)["base", seed] for seed in range(3)
     ]
     assert row["estimate"] == pytest.approx(np.mean(each)) and row["low"] < row["estimate"] < row["high"]
     assert set(levels["base"]) == {"45.5:45.5:9.09", "7 %"}
@@ -653,8 +657,7 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
 
 
 def test_the_figure_of_lessons_says_whose_they_are_and_is_a_page_tall(tmp_path: Path, data_mix: Sweep) -> None:
-    parts = lesson_parts(study_of(data_mix, (0, 1, 2)), load_lessons())
-    lessons = judge_lessons(load_lessons(), all_parts((), [parts], Path("none")))
+    lessons = judge_lessons(load_lessons(), of_lessons(study_of(data_mix, (0, 1, 2)), load_lessons()))
     axis = draw_claims(lessons, "Lessons").axes[0]
     labels = [text.get_text() for text in axis.get_yticklabels()]
     assert "captions lift zero-shot" in labels and len(labels) == lessons["estimate"].notna().sum()

@@ -3,31 +3,27 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from analysis.judging.claims import Claim, claim_of, claim_row, judge_claims, needed
-from analysis.judging.lessons import LAW, Lesson, claims_of, load_lessons
-from analysis.judging.looks import standing
-from analysis.judging.statements import p_values, say
-from analysis.judging.verdicts import _needed, all_parts, combine, judge_family, judge_lessons, lesson_parts
+from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, load_lessons
+from analysis.judging.evidence import Evidence, gather, of_lessons
+from analysis.judging.law_evidence import of_law
+from analysis.judging.looks import question_status
+from analysis.judging.p_values import combine, holm, p_values, verdict_from_p
+from analysis.judging.verdicts import judge, judge_contrasts, judge_lessons, needed, needed_for, parts_frame
 from analysis.law.report import _last_targets
 from analysis.pages.compare import compare_table
-from analysis.pages.groups import Group
-from analysis.pages.overview import write_overview
-from analysis.pages.verdicts import lessons_tables
-from analysis.statistics import one_sample
+from analysis.statistics import Interval, one_sample
 from analysis.study import Study
-from analysis.table import to_markdown
-from mm1_lab.config import DataIdentity, EncoderRecipe, Recipe, RequestError, Sweep, load_sweep
-from tests.analysis.results_folder import LIFT, ROOT, Lifts, study_of
+from mm1_lab.config import AVERAGE, DataIdentity, EncoderRecipe, Measure, Recipe, RequestError, Sweep, load_sweep
+from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, study_of
 
 LESSONS = load_lessons()
 ASKED = [
@@ -62,13 +58,10 @@ def lifts_of(arms: dict[str, Recipe], **effects: float) -> Lifts:
     return {arm: (size, size, size) for arm, size in lift.items()}
 
 
-NO_LAW = Path("law.json")
-
-
-def judged(study: Study, failed: tuple[str, ...] = (), lessons: Iterable[Lesson] = ASKED) -> dict[str, dict[str, Any]]:
+def judged(study: Study, failed: tuple[str, ...] = (), lessons: Sequence[Lesson] = ASKED) -> dict[str, dict[str, Any]]:
     """The lessons' rows by name."""
-    parts = all_parts(lessons, [lesson_parts(study, lessons, failed)], NO_LAW)
-    return {str(row["lesson"]): dict(row) for row in judge_lessons(lessons, parts).to_dict("records")}  # type: ignore[arg-type]
+    rows = judge_lessons(lessons, of_lessons(study, lessons, failed)).to_dict("records")
+    return {str(row["lesson"]): dict(row) for row in rows}  # type: ignore[arg-type]
 
 
 def verdicts(found: dict[str, dict[str, Any]], *names: str) -> dict[str, str]:
@@ -104,8 +97,8 @@ def test_a_world_that_is_otherwise_contradicts_it() -> None:
 def test_a_lesson_of_several_parts_is_tested_as_often() -> None:
     """It falls with one of them, whichever; and what the size of the effect says has no part in its direction."""
     known = {"supported": 1.0, "contradicted": 0.004, "smaller": 0.03}
-    family = judge_family({"first": known, "second": {"supported": 0.2}, "third": {"supported": 0.03}})
-    assert {name: (judged.verdict, judged.tests) for name, judged in family.items()} == {
+    family = holm({"first": known, "second": {"supported": 0.2}, "third": {"supported": 0.03}})
+    assert {name: (one.verdict, one.tests) for name, one in family.items()} == {
         "first": ("contradicted", 3),
         "second": ("undecided", 2),
         "third": ("undecided", 2),
@@ -142,7 +135,7 @@ def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -
         study.scores["family"] = study.scores["family"].replace("vqa", "solutions")
         records = {"any": {"majority": {"vqa": 20.0, "text-vqa": 22.0, "relation-vqa": 21.0}}}
         found[alone] = judged(replace(study, records=records))["chain of thought"]
-        claims = judge_claims(replace(study, records=records))
+        claims = judge_contrasts(replace(study, records=records))
         assert claims["reason"].str.startswith("floor: mixed").all() == (alone == 22)
     floor, seen = found[22.0], found[60.0]
     assert floor["verdict"] == "not judged" and floor["estimate"] < -10 and np.isnan(floor["p_holm"])
@@ -157,15 +150,10 @@ def test_pairs_with_a_hole_are_left_out_and_counted() -> None:
     assert "5 pairs" in found["detail"] and found["verdict"] == "supported"
 
 
-def test_a_seed_that_an_arm_lacks_is_left_out() -> None:
-    found = connector(5, ("c-abstractor 336 144/2",), _144=4)["image tokens"]
-    assert (found["seeds"], found["seed_list"]) == (4, "0 1 3 4")
-
-
 def test_one_shared_seed_is_compared_with_itself(data_mix: Sweep) -> None:
     study = study_of(data_mix, range(3), missing=("captions/0", "captions/1"))
     row = claim_row(study, claim_of(next(one for one in data_mix.contrasts if one.claim == "captions lift zero-shot")))
-    values = study.trial_values("0-shot")
+    values = study.trial_values(Measure(shots=0))
     assert (row["interval"], row["seed_list"], row["reason"]) == ("questions", "2", "one seed")
     assert row["estimate"] == pytest.approx(values["captions", 2] - values["interleaved", 2])
     note = compare_table(study, "captions", "interleaved").notes[0]
@@ -179,8 +167,8 @@ def test_arms_without_a_seed_in_common_say_so(data_mix: Sweep) -> None:
     study = study_of(data_mix, range(3), missing=missing)
     claim = claim_of(next(one for one in data_mix.contrasts if one.claim == "captions lift zero-shot"))
     assert claim_row(study, claim)["reason"] == "no seed in common"
-    assert claim_row(study.at_seeds([2]), claim)["reason"] == "no scores"
-    assert claim_row(study.at_seeds([2]), claim, "smoke scale")["reason"] == "smoke scale"
+    alone = study.at_seeds([2])
+    assert [one.reason for one in gather(alone, claim, "")] == ["one seed"]
 
 
 def test_numbers_of_shots_are_compared_on_the_benchmarks_that_have_both(data_mix: Sweep) -> None:
@@ -189,13 +177,13 @@ def test_numbers_of_shots_are_compared_on_the_benchmarks_that_have_both(data_mix
     easy = (whole.scores["benchmark"] == "vqa") & (whole.scores["shots"] == 0)
     scores = whole.scores.assign(score=whole.scores["score"] + 50 * easy)
     study = replace(whole, scores=scores[easy | (scores["benchmark"] != "vqa")])
-    weights = {("base", "4-shot"): 1.0, ("base", "0-shot"): -1.0}
-    row = claim_row(study, Claim("few-shot", "", weights, "4-shot", "greater"))
+    few, none = Measure(shots=4), Measure(shots=0)
+    row = claim_row(study, Claim("few-shot", "", {("base", few): 1.0, ("base", none): -1.0}, few, "greater"))
     alone = replace(whole, scores=whole.scores[whole.scores["benchmark"] != "vqa"])
-    both = [alone.trial_values(measure)["base", 0] for measure in ("4-shot", "0-shot")]
+    both = [alone.trial_values(measure)["base", 0] for measure in (few, none)]
     assert row["estimate"] == pytest.approx(both[0] - both[1])
-    average = study.over_questions({("base", "average"): 1.0}, [0])
-    assert average and average.estimate == pytest.approx(study.trial_values("average")["base", 0]), "one definition"
+    average = study.over_questions({("base", AVERAGE): 1.0}, [0])
+    assert average and average.estimate == pytest.approx(study.trial_values(AVERAGE)["base", 0]), "one definition"
 
 
 def test_encoder_axes_are_compared_and_ordered() -> None:
@@ -241,7 +229,7 @@ def test_a_part_that_the_world_cannot_ask_is_shown_and_does_not_decide(data_mix:
     assert np.isfinite(found["estimate"]) and found["parts"] == 0
     study = study_of(sweep_of("connector", GRID), range(5), lifts=lifts_of(GRID, _144=4))
     assert judged(study, lessons=LESSONS)["image tokens"]["verdict"] == "not judged"
-    asked, open_here = (" ".join(standing(study, lessons)[0]) for lessons in (ASKED, LESSONS))
+    asked, open_here = (" ".join(question_status(study, lessons)[0]) for lessons in (ASKED, LESSONS))
     assert "image tokens" in asked and "image tokens" not in open_here
     data = DataIdentity(kind="shards", digest="d", tokenizer="t")
     manifest = study.manifest.model_copy(update={"data": data})
@@ -272,7 +260,7 @@ def test_a_lesson_that_both_scores_speak_against_hangs_on_the_less_sure_one(data
     scores["score"] = np.where(scores["family"] == "text", scores["score"], 50 + noise - 0.2 * own)
     scores["content"] = 50 + noise - 10 * own
     lesson = next(one for one in ASKED if one.name == "text with captions")
-    against = lesson_parts(study, [lesson]).groupby("scored_by")["p_contradicted"].min()
+    against = parts_frame(of_lessons(study, [lesson])).groupby("scored_by")["p_contradicted"].min()
     assert against["content"] < 0.001 and 0.05 < against["wording"] < 0.9
     found = judged(study, lessons=[lesson])[lesson.name]
     assert found["verdict"] == "undecided"
@@ -282,8 +270,8 @@ def test_a_lesson_that_both_scores_speak_against_hangs_on_the_less_sure_one(data
 def test_lessons_are_one_family_and_contrasts_are_in_none(data_mix: Sweep) -> None:
     """Every p of the family is Holm's of the lessons alone, worked out here."""
     study = study_of(data_mix, range(3))
-    parts = all_parts(LESSONS, [lesson_parts(study, LESSONS)], NO_LAW)
-    frame = judge_lessons(LESSONS, parts)
+    evidence = of_lessons(study, LESSONS)
+    frame, parts = judge_lessons(LESSONS, evidence), parts_frame(evidence)
     known = frame[frame["verdict"] != "not judged"]
     assert set(known["family"]) == {len(known)} == {8}
     smallest = {}
@@ -293,7 +281,7 @@ def test_lessons_are_one_family_and_contrasts_are_in_none(data_mix: Sweep) -> No
     order = sorted(known["lesson"], key=lambda name: smallest[name])
     adjusted = np.maximum.accumulate([min(1.0, (len(order) - k) * smallest[name]) for k, name in enumerate(order)])
     assert list(known.set_index("lesson").loc[order, "p_holm"]) == pytest.approx(list(adjusted))
-    claims = judge_claims(study).set_index("claim")
+    claims = judge_contrasts(study).set_index("claim")
     alone = claims.loc["captions lift zero-shot"]
     assert alone["p_supported"] == parts.set_index("lesson").loc["captions", "p_supported"] == alone["p"]
     assert alone["verdict"] == ("supported" if alone["p"] <= 0.05 else "undecided")
@@ -303,12 +291,12 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(data_mi
     claims = {}
     for name, arms in (("with", data_mix.arms), ("without", [arm for arm in data_mix.arms if arm != "blind"])):
         study = study_of(data_mix, range(3), arms=arms)
-        claims[name] = judge_claims(study).set_index("claim")
+        claims[name] = judge_contrasts(study).set_index("claim")
         if name == "with":
             scores = study.scores.copy()
             pictures = (scores["family"] != "text") & (scores["arm"] == "text-14")
             scores.loc[pictures, "score"] += 90.0 * scores.loc[pictures, "seed"]
-            wild = judge_claims(replace(study, scores=scores)).set_index("claim")
+            wild = judge_contrasts(replace(study, scores=scores)).set_index("claim")
     lift, text = ("captions lift zero-shot", "error"), ("91/9 keeps text skill", "error")
     assert claims["with"].loc[lift] == claims["without"].loc[lift]
     assert wild.loc[lift] > 2 * claims["with"].loc[lift] and wild.loc[text] == claims["with"].loc[text]
@@ -321,65 +309,47 @@ def test_what_the_world_cannot_ask_is_told_as_such_whatever_the_seeds() -> None:
     assert found["connector type"]["reason"] == "one seed"
 
 
-PART = {"decides": True, "scored_by": "wording", "part": 1, "expect": "greater", "margin": 0.0, "size": np.nan}
-PART |= {"seeds": 3, "df": 2.0, "p_supported": 1.0, "p_contradicted": 0.2, "error": 2.0}
+def part(estimate: float, number: int = 1, scored_by: str = "wording") -> Evidence:
+    """A part of three seeds without a pool, for which or against which the estimate speaks."""
+    found = Interval(estimate, 2.0, 2.0)
+    claim = Claim("", "", {}, AVERAGE, "greater")
+    return Evidence("", number, scored_by, claim, found=found, seeds=(0, 1, 2), p=p_values("greater", 0.0, found))
 
 
 def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
     """Two parts against the lesson decide it with the fewer seeds, each tested as one of two; without any it needs the
     most."""
-    sure, unsure = PART | {"estimate": -5.0}, PART | {"estimate": -1.0, "part": 2}
-    against = pd.DataFrame([sure, unsure])
-    assert needed(sure) < needed(sure, 2) < needed(unsure)
-    assert _needed(against, 1) == needed(sure, 2) and _needed(against, 3) == needed(sure, 6)
-    lesson_for = against.assign(estimate=-against["estimate"], p_supported=0.2, p_contradicted=1.0)
-    assert _needed(lesson_for, 1) == needed(unsure)
+    sure, unsure = part(-5.0), part(-1.0, 2)
+    assert needed_for(sure) < needed_for(sure, 2) < needed_for(unsure)
+    assert needed([sure, unsure], 1) == needed_for(sure, 2) and needed([sure, unsure], 3) == needed_for(sure, 6)
+    assert needed([part(5.0), part(1.0, 2)], 1) == needed_for(part(1.0))
 
 
 def test_so_many_seeds_decide_a_lesson_of_several_parts_four_times_out_of_five() -> None:
     """One of three parts is against the lesson, the others' differences are 0."""
-    spread = PART["error"] * np.sqrt(PART["seeds"])  # type: ignore[operator]
     truths = (-4.0, 1e-9, 1e-9)
-    rows = [
-        PART | {"estimate": truth, "part": n, "p_contradicted": 0.2 if n == 0 else 1.0}
-        for n, truth in enumerate(truths)
-    ]
-    seeds, generator = int(_needed(pd.DataFrame(rows), 4)), np.random.default_rng(0)
-    decided = []
+    seeds = int(needed([part(truth, number) for number, truth in enumerate(truths)], 4))
+    generator, decided = np.random.default_rng(0), []
     for _ in range(1000):
-        values = generator.normal(truths, spread, (seeds, 3)).T
+        values = generator.normal(truths, 2.0 * np.sqrt(3), (seeds, 3)).T
         p = combine([p_values("greater", 0.0, found) for own in values if (found := one_sample(own))])
-        decided.append(say(p, 4) == "contradicted")
+        decided.append(verdict_from_p(p, 4) == "contradicted")
     assert 0.77 < np.mean(decided) < 0.85
 
 
 def test_no_seeds_decide_a_lesson_against_which_one_score_alone_is() -> None:
-    rows = [PART | {"estimate": -5.0}, PART | {"estimate": 5.0, "p_supported": 0.2, "p_contradicted": 1.0}]
-    assert _needed(pd.DataFrame(rows).assign(scored_by=["wording", "content"]), 1) == np.inf
-    text = PART | {"estimate": -5.0, "part": 2}  # without captions, so against it by both scores
-    assert _needed(pd.DataFrame([*rows, text]).assign(scored_by=["wording", "content", "wording"]), 1) == needed(
-        text, 2
-    )
+    both = [part(-5.0), part(5.0, scored_by="content")]
+    assert needed(both, 1) == np.inf
+    text = part(-5.0, 2)  # without captions, so against it by both scores
+    assert needed([*both, text], 1) == needed_for(text, 2)
 
 
 def test_a_part_scored_twice_is_one_part(data_mix: Sweep) -> None:
     study = study_of(data_mix, range(3))
     study.scores["content"] = study.scores["score"]
     lesson = next(one for one in ASKED if one.name == "text with captions")
-    parts = lesson_parts(study, [lesson])
-    frame = judge_lessons([lesson], parts)
-    assert (len(parts), frame["parts"].item()) == (4, 2)
-    assert "(of 2 parts)" in to_markdown(*lessons_tables(frame, parts, ""))
-
-
-def test_a_law_alone_makes_no_empty_figure_of_lessons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = all_parts(LESSONS, [], NO_LAW)
-    lessons = judge_lessons(LESSONS, parts)
-    slope = lessons.assign(estimate=lessons["estimate"].where(lessons["sweep"] != "lr_law", -0.4))
-    monkeypatch.setattr("analysis.pages.overview.summary", lambda groups: "")
-    (tmp_path / "mini").mkdir()
-    written = write_overview(tmp_path, [Group("mini", "", (), (), slope, parts, pd.DataFrame())])
-    assert {path.suffix for path in written} == {".csv", ".md"}
+    evidence = of_lessons(study, [lesson])
+    assert (len(evidence), judge({"": evidence})[""].parts) == (4, 2)
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
@@ -387,7 +357,7 @@ def test_what_was_not_run_says_how_to_run_it() -> None:
     assert found["captions"]["reason"] == "not run: make sweep-data-mix"
     assert found["captions"]["verdict"] == "not judged"
     assert found["learning-rate law"]["reason"] == "not run: make lr-law"
-    at_smoke = judge_lessons(LESSONS, all_parts(LESSONS, [], NO_LAW), "smoke")
+    at_smoke = judge_lessons(LESSONS, [], "smoke")
     assert at_smoke["reason"].str.fullmatch(r"not run: make (lr-law|sweep-[a-z-]+) SCALE=smoke").all()
 
 
@@ -408,13 +378,13 @@ def test_a_damaged_law_gets_one_line(tmp_path: Path, text: str) -> None:
     law = write_law(tmp_path, -0.4, 0.1)
     law.write_text(text, encoding="utf-8")
     with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); fit the law again"):
-        all_parts(LESSONS, [], law)
+        of_law(LESSONS, law)
     with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); delete it"):
         _last_targets(law)
 
 
 def law_row(law: Path) -> dict[str, Any]:
-    frame = judge_lessons(LESSONS, all_parts(LESSONS, [], law))
+    frame = judge_lessons(LESSONS, of_law(LESSONS, law))
     return dict(frame.set_index("lesson").loc["learning-rate law"])
 
 
@@ -434,7 +404,7 @@ def test_the_law_is_judged_by_the_paper_s_objective(tmp_path: Path, slope: float
     found = law_row(write_law(tmp_path, slope, half, objective="4-shot average"))
     assert (found["verdict"], found["reason"]) == ("not judged", "no law: no fit by 8-shot average")
     law = write_law(tmp_path, slope, half)
-    rows = [all_parts(LESSONS, [], law, in_world)["seeds_are"] for in_world in (True, False)]
+    rows = [parts_frame(of_law(LESSONS, law, in_world))["seeds_are"] for in_world in (True, False)]
     assert [set(row) for row in rows] == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
     law.write_text("{}", encoding="utf-8")
     with pytest.raises(RequestError, match=r"law\.json: cannot be read .* fit the law again"):

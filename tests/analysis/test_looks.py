@@ -6,18 +6,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import claim_of, claim_row, judge_claims
-from analysis.judging.lessons import Lesson
-from analysis.judging.looks import open_arms, reached_text, standing
+from analysis.judging.claims import Lesson, claim_of
+from analysis.judging.evidence import of_lessons
+from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
-from analysis.judging.verdicts import lesson_parts
 from analysis.pages.verdicts import looks_note
 from analysis.study import Study, read_study
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
 from mm1_lab.orchestrate.growing import parse_budget, parse_looks
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import merge_manifest, read_manifest
-from tests.analysis.results_folder import study_of, write_results
+from tests.analysis.results_folder import claim_row, study_of, write_results
 
 LOOKS = (4, 6, 8)
 ARMS = {name: Recipe(steps=1000 + number) for number, name in enumerate(("base", "much", "little", "none"))}
@@ -77,21 +76,23 @@ def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     ours = Lesson.parse(values | {"parts": [{"contrast": CLAIMS[0].claim}]}, "here")
     parts = [{"contrast": CLAIMS[1].claim}, {"arm": "base", "measure": "4-shot", "over": "0-shot"}]
     theirs = Lesson.parse(values | {"name": "theirs", "sweep": "another", "parts": parts}, "here")
-    assert standing(study, [ours, theirs]) == (["ours: supported"], [])
-    assert standing(study, [theirs]) == standing(study, ()), "without a lesson of its own, its file's claims"
+    assert question_status(study, [ours, theirs]) == (["ours: supported"], [])
+    assert question_status(study, [theirs]) == question_status(study, ()), (
+        "without a lesson of its own, its file's claims"
+    )
     typed = ours.model_copy(update={"parts": (ours.parts[0].model_copy(update={"contrast": "mch lifts"}),)})
-    assert list(lesson_parts(study, [typed])["reason"]) == ["no contrast in the sweep's file: 'mch lifts'"]
+    assert [one.reason for one in of_lessons(study, [typed])] == ["no contrast in the sweep's file: 'mch lifts'"]
 
 
 def test_seeds_go_where_they_can_decide() -> None:
-    lines, arms = standing(growing(4), ())
+    lines, arms = question_status(growing(4), ())
     assert lines[0] == "much lifts: supported"
     assert "much" not in arms
     said = dict(line.split(": ", 1) for line in lines)
     assert {name for name in ("little", "none") if said[f"{name} lifts"].startswith("open")} | {"base"} == set(arms)
-    lines, arms = standing(growing(2), ())
+    lines, arms = question_status(growing(2), ())
     assert all(": open" in line for line in lines) and arms == ["base", "much", "little", "none"]
-    lines, arms = standing(growing(8), ())
+    lines, arms = question_status(growing(8), ())
     assert arms == [] and lines[2].startswith("none lifts: undecided by itself"), "the last look leaves no chance"
 
 
@@ -100,22 +101,12 @@ def test_a_lesson_that_one_part_may_contradict_is_not_given_up_for_another() -> 
     sweep = SWEEP.model_copy(update={"contrasts": (falls, CLAIMS[2])})
     lifts = {"base": (0, 0, 0), "little": (1, 1, 1), "none": (-0.5, -0.5, -0.5)}
     study = with_looks(study_of(sweep, range(4), lifts=lifts, arms=lifts), LOOKS)
-    said = dict(line.split(": ", 1) for line in standing(study, ())[0])
+    said = dict(line.split(": ", 1) for line in question_status(study, ())[0])
     assert said["none lifts"].startswith("given up") and said["little falls"].startswith("open")
     values = {"name": "ours", "claim": "c", "paper": "p", "section": "s", "sweep": "own", "margin": "none"}
     parts = [{"contrast": claim.claim} for claim in sweep.contrasts]
-    (line,), arms = standing(study, [Lesson.parse(values | {"parts": parts}, "here")])
+    (line,), arms = question_status(study, [Lesson.parse(values | {"parts": parts}, "here")])
     assert line.startswith("ours: open, a chance of") and arms == ["base", "little", "none"]
-
-
-def test_a_claim_that_one_score_alone_supports_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = growing(4)
-    rows = judge_claims(study)
-    monkeypatch.setattr(
-        "analysis.judging.looks.judge_claims", lambda *_: rows.assign(verdict="by wording only", now_supported=0.01)
-    )
-    lines, arms = standing(study, ())
-    assert all(": open, a chance of" in line for line in lines) and arms == ["base", "much", "little", "none"]
 
 
 def test_the_look_that_was_reached_is_told_beside_the_lessons() -> None:
@@ -194,7 +185,7 @@ def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Pat
     manifest = read_manifest(folder).model_copy(update={"looks": LOOKS})
     merge_manifest(folder, manifest, (), lambda row: True)
     for look in LOOKS:
-        assert open_arms(folder, range(look)) == standing(growing(look), ())
+        assert open_arms(folder, range(look)) == question_status(growing(look), ())
     assert open_arms(folder, range(4)) != open_arms(folder, range(8))
     study = read_study(folder).at_seeds((1, 6))
     assert study.seeds == [1, 6] and len(study.records) == 2 * len(ARMS)

@@ -11,7 +11,7 @@ import pytest
 from analysis.judging.difference import Difference
 from analysis.proxies import Paired, accuracy, pair_arms
 from analysis.redraw import draw
-from mm1_lab.config import Sweep
+from mm1_lab.config import Measure, Sweep
 from tests.analysis.results_folder import LIFT, study_of, write_results
 
 OTHER = {arm: tuple(-lift for lift in lifts) if arm == "interleaved" else lifts for arm, lifts in LIFT.items()}
@@ -28,13 +28,10 @@ def runs(data_mix: Sweep) -> tuple[Paired, Paired]:
 
 def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
     """Accuracy of the cheap run's mean, of its single seeds, and of the dear run's for its others."""
-    dear, cheap = (
-        study_of(data_mix, seeds, lifts=lifts).values for seeds, lifts in (((0, 1, 2), LIFT), ((0, 1), OTHER))
-    )
-    scores = [
-        frame[frame["measure"] == measure].pivot_table(index="arm", columns="seed", values="value").drop(index="blind")
-        for frame in (dear, cheap)
-    ]
+    scores = []
+    for seeds, lifts in (((0, 1, 2), LIFT), ((0, 1), OTHER)):
+        values = study_of(data_mix, seeds, lifts=lifts).trial_values(Measure.parse(measure))
+        scores.append(pd.Series(values).unstack().drop(index="blind"))
     mean, single, own = [], [], []
     for first, second in combinations(scores[0].index, 2):
         truth = (scores[0].loc[first] - scores[0].loc[second]).to_numpy()
@@ -49,7 +46,7 @@ def by_hand(data_mix: Sweep, measure: str) -> tuple[float, float, float]:
 def test_it_is_the_share_of_pairs_with_the_same_better_arm(
     runs: tuple[Paired, Paired], data_mix: Sweep, measure: str
 ) -> None:
-    found = accuracy(runs[:1], runs).set_index(["cheap", "seeds", "measure"])
+    found = accuracy(runs[:1], runs).astype({"measure": str}).set_index(["cheap", "seeds", "measure"])
     mean, single, own = by_hand(data_mix, measure)
     cheap = "scale mini, train.steps=350"
     assert found["accuracy"][cheap, 2, measure] == pytest.approx(mean)
@@ -62,9 +59,10 @@ def test_it_is_the_share_of_pairs_with_the_same_better_arm(
 
 def test_pairs_are_apart_where_their_moderated_interval_leaves_out_0(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1, 2), missing=("captions/1", "interleaved/0"))
-    pairs = pair_arms(study).pairs.set_index(["measure", "first", "second"])
+    pairs = pair_arms(study).pairs.astype({"measure": str}).set_index(["measure", "first", "second"])
     for measure, first, second in [("0-shot", "captions", "interleaved"), ("8-shot", "captions", "captions-66")]:
-        weights = {(first, measure): 1.0, (second, measure): -1.0}
+        of = Measure.parse(measure)
+        weights = {(first, of): 1.0, (second, of): -1.0}
         difference = Difference(study, weights)
         found = difference.over_seeds
         row = pairs.loc[(measure, first, second)]
@@ -74,16 +72,16 @@ def test_pairs_are_apart_where_their_moderated_interval_leaves_out_0(data_mix: S
 
 def test_one_shared_seed_has_no_other_seeds_to_agree_with(runs: tuple[Paired, Paired]) -> None:
     dear = runs[0]
-    alone = dear.scores["0-shot"].copy()
+    alone = dear.scores[Measure(shots=0)].copy()
     alone.loc["captions", [0, 1]] = np.nan
-    found = accuracy([replace(dear, scores={"0-shot": alone})], runs)
+    found = accuracy([replace(dear, scores={Measure(shots=0): alone})], runs)
     itself = found[found["cheap"] == dear.name]
     assert itself["pairs"].tolist() == [45], "without the ten pairs of captions"
 
 
 def test_where_the_dear_run_is_sure_the_cheap_one_is_right_more_often(runs: tuple[Paired, Paired]) -> None:
     found = accuracy(runs[:1], runs)
-    found = found[found["measure"] == "8-shot"]
+    found = found[found["measure"] == Measure(shots=8)]
     assert (found["apart"] > 5).all() and (found["accuracy_apart"] > found["accuracy"]).all()
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.judging.claims import Claim, claim_row, judge_claims
+from analysis.judging.claims import Claim
+from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.compare import compare_table
 from analysis.pages.scores import means_table
-from mm1_lab.config import Contrast, DataIdentity, Sweep
-from tests.analysis.results_folder import study_of
+from mm1_lab.config import Contrast, DataIdentity, Measure, Sweep
+from tests.analysis.results_folder import claim_row, study_of
 
-IMPORTED = "imported 0-shot"
+IMPORTED = Measure("imported", 0)
 
 
 def test_imported_scores_are_compared_over_the_tasks_that_both_arms_have(data_mix: Sweep) -> None:
@@ -23,17 +24,17 @@ def test_imported_scores_are_compared_over_the_tasks_that_both_arms_have(data_mi
     other = rows[rows["arm"] == "interleaved"].assign(benchmark="other")
     tasks = [rows[rows["arm"] != "interleaved"].assign(benchmark="pope"), easy, other]
     study = replace(study, scores=pd.concat([study.scores, *tasks], ignore_index=True))
-    alone = study.trial_values("pope 0-shot")
+    alone = study.trial_values(Measure("pope", 0))
     expected = np.mean([alone["base", seed] - alone["captions", seed] for seed in range(3)])
     row = claim_row(study, Claim("", "a", {("base", IMPORTED): 1.0, ("captions", IMPORTED): -1.0}, IMPORTED, "greater"))
     assert row["estimate"] == pytest.approx(expected) and row["detail"] == "a, over pope"
     assert row["seeds"] == 3 and row["interval"] == "seeds"
     cells = compare_table(study, "base", "captions").frame.set_index("measure").loc[f"{IMPORTED}, over pope"]
     assert cells["base"] - cells["captions"] == pytest.approx(cells["difference"]) == pytest.approx(expected)
-    for seeds in (range(3), range(1)):
+    for seeds, reason in ((range(3), "no question in common"), (range(1), "one seed")):
         weights = {("base", IMPORTED): 1.0, ("interleaved", IMPORTED): -1.0}
         row = claim_row(study.at_seeds(seeds), Claim("", "", weights, IMPORTED, "greater"))
-        assert np.isnan(row["estimate"]) and row["reason"] == "no question in common"
+        assert np.isnan(row["estimate"]) and row["reason"] == reason
     note = next(note for note in means_table(study).notes if "Not comparable" in note)
     assert note.endswith(f"*{IMPORTED}*: base: easy, pope; captions: pope; interleaved: other.")
 
@@ -48,9 +49,9 @@ def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None
         study, scores=study.scores.assign(content=study.scores["score"].where(study.scores["metric"] == "cider") / 2)
     )
     scores = study.scores.groupby(["benchmark", "shots", "arm"])["score"].mean()
-    assert np.mean(study.seed_values("base", "text-vqa 4-shot")) == pytest.approx(scores["text-vqa", 4, "base"])
+    assert np.mean(study.seed_values("base", Measure("text-vqa", 4))) == pytest.approx(scores["text-vqa", 4, "base"])
     of_the_family = scores.loc[["vqa", "text-vqa", "relation-vqa"], 4].groupby("arm").mean()
-    judged = judge_claims(study).set_index("measure")
+    judged = judge_contrasts(study).set_index("measure")
     for measure, benchmark, shots in zip(
         measures, ("text-vqa", "", "text-captions", "text-core"), (4, 4, 0, 8), strict=True
     ):

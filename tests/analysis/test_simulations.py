@@ -10,8 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from analysis.judging.statements import p_values, say
-from analysis.judging.verdicts import combine, judge_family
+from analysis.judging.p_values import combine, holm, p_values, verdict_from_p
 from analysis.seeds import seeds_needed
 from analysis.statistics import PRIOR, Floats, Interval, moderated, one_sample
 from mm1_lab.config import Expectation
@@ -85,7 +84,7 @@ def test_a_family_has_a_wrong_verdict_in_5_of_100_studies_at_most(seeds: int, ax
             "does not keep": p_values("keeps", 2, moved(4, -2.01)),
             "one part of two": combine([p_values("greater", 0, moved(5, 0.0)), p_values("greater", 0, moved(2, 20.0))]),
         }
-        said = {name: judged.verdict for name, judged in judge_family(family).items()}
+        said = {name: judged.verdict for name, judged in holm(family).items()}
         wrong += (
             any(said[name] not in ("undecided",) for name in ("none", "tokens", "one part of two"))
             or "smaller" in said["size"]
@@ -124,7 +123,7 @@ def test_so_many_seeds_as_are_said_to_be_needed_decide_four_times_out_of_five(
         for place, count in enumerate((seeds, seeds - 2)):
             found = of_pair(study(generator, count, 0.0), 11, 0)
             moved = Interval(found.estimate + truth, found.error, found.degrees_of_freedom)
-            decided[place] += say(p_values(expect, margin, moved, size)) != "undecided"
+            decided[place] += verdict_from_p(p_values(expect, margin, moved, size)) != "undecided"
     assert 0.75 <= decided[0] / repeats <= 0.93
     assert decided[1] < decided[0]
 
@@ -148,5 +147,5 @@ def test_with_ten_seeds_the_truth_comes_out(
     for _ in range(100):
         found = of_pair(study(generator, 10, 0.5), 1, 0)
         moved = Interval(found.estimate + truth, found.error, found.degrees_of_freedom)
-        right += say(p_values(expect, margin, moved, size)) == verdict
+        right += verdict_from_p(p_values(expect, margin, moved, size)) == verdict
     assert right >= 80

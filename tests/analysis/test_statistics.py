@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.judging.statements import p_values, say
+from analysis.judging.p_values import p_values, verdict_from_p
 from analysis.seeds import seeds_needed, smallest_difference
 from analysis.statistics import Floats, Interval, arm_means, moderated, one_sample, over_questions
 
@@ -159,7 +159,7 @@ def interval(estimate: float, half: float) -> Interval:
     ],
 )
 def test_verdicts(expect: str, margin: float, size: float | None, estimate: float, half: float, verdict: str) -> None:
-    assert say(p_values(expect, margin, interval(estimate, half), size)) == verdict  # type: ignore[arg-type]
+    assert verdict_from_p(p_values(expect, margin, interval(estimate, half), size)) == verdict  # type: ignore[arg-type]
 
 
 def test_nothing_to_judge() -> None:
@@ -167,10 +167,10 @@ def test_nothing_to_judge() -> None:
 
 
 def test_scores_without_any_spread_are_judged_by_their_side() -> None:
-    assert say(p_values("greater", 0, Interval(1, 0, 4))) == "supported"
-    assert say(p_values("greater", 0, Interval(-1, 0, 4))) == "contradicted"
-    assert say(p_values("greater", 0, Interval(0, 0, 4))) == "undecided"
-    assert say(p_values("equivalent", 2, Interval(0, 0, 4))) == "supported"
+    assert verdict_from_p(p_values("greater", 0, Interval(1, 0, 4))) == "supported"
+    assert verdict_from_p(p_values("greater", 0, Interval(-1, 0, 4))) == "contradicted"
+    assert verdict_from_p(p_values("greater", 0, Interval(0, 0, 4))) == "undecided"
+    assert verdict_from_p(p_values("equivalent", 2, Interval(0, 0, 4))) == "supported"
 
 
 def test_equivalence_is_two_one_sided_tests_as_in_statsmodels() -> None:

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.judging.validity import Row, _verdict, failed_gates, validity_rows, validity_table
+from analysis.judging.validity import _verdict, failed_gates, validity_checks, validity_table
+from analysis.statistics import Interval
 from analysis.study import read_study
 from analysis.table import to_markdown
-from mm1_lab.config import WORLD_DATA, load_sweep
+from mm1_lab.config import WORLD_DATA, Check, load_sweep
 from mm1_lab.results import Ledger, ScoreRow
 from mm1_lab.results.reading import read_scores, read_variant
 from tests.analysis.results_folder import HELD_OUT, write_results
@@ -22,6 +23,7 @@ from tests.analysis.results_folder import HELD_OUT, write_results
 SWEEP = load_sweep(Path(__file__).parents[2] / "sweeps" / "validity.yaml")
 ARMS = ("base", "blind", "half-steps", "double-steps")
 LEVEL = {"base": 60.0, "blind": 35.0, "half-steps": 50.0, "double-steps": 68.0}
+GATES = "check,seed,kind,what,value,low,high,needed,verdict\n"
 Change = Callable[[str, ScoreRow], ScoreRow]
 
 
@@ -53,13 +55,13 @@ def write(
     return folder
 
 
-def by_rule(rows: list[Row]) -> dict[tuple[str, str], Row]:
-    return {(row.rule, row.what): row for row in rows}
+def by_rule(rows: list[Check]) -> dict[tuple[str, str], Check]:
+    return {(row.check, row.what): row for row in rows}
 
 
 def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: Path) -> None:
     folder = write(tmp_path, seeds=3)
-    rows = validity_rows(read_study(folder))
+    rows = validity_checks(read_study(folder))
     assert {row.verdict for row in rows} == {"pass"}
     named = by_rule(rows)
     assert named["above majority", "vqa, 0 shots"].needed == "low ≥ 30.0 + 5"
@@ -79,13 +81,13 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     what = "standard deviation of the base's average over 3 seeds, 0 shots"
     assert named["steady over seeds", what].value == pytest.approx(averages.std())
     shown = validity_table(read_study(folder), rows)
-    assert shown.notes[0].startswith(f"Of {len(named)} rules ") and "over 3 seeds" in shown.notes[0]
+    assert shown.notes[0].startswith(f"Of {len(named)} checks ") and "over 3 seeds" in shown.notes[0]
     assert "| steps in order | double − standard steps |" in to_markdown(shown)
 
 
 def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) -> None:
     folder = write(tmp_path, seeds=1)
-    named = by_rule(validity_rows(read_study(folder)))
+    named = by_rule(validity_checks(read_study(folder)))
     table = read_scores(read_variant(folder))
     asked = table[(table["arm"] == "base") & (table["benchmark"] == "text-vqa") & (table["shots"] == 0)]
     row = named["above majority", "text-vqa, 0 shots"]
@@ -97,12 +99,12 @@ def test_with_one_seed_intervals_are_over_blocks_of_questions(tmp_path: Path) ->
 
 def test_a_blind_control_at_fewer_seeds_shortens_its_own_rules_alone(tmp_path: Path) -> None:
     folder = write(tmp_path, seeds=3)
-    every = by_rule(validity_rows(read_study(folder)))
+    every = by_rule(validity_checks(read_study(folder)))
     trials = pd.read_csv(folder / "trials.csv")
     first_two = trials[(trials["arm"] != "blind") | (trials["seed"] < 2)]
     first_two.to_csv(folder / "trials.csv", index=False)
     study = read_study(folder)
-    rows = validity_rows(study)
+    rows = validity_checks(study)
     fewer = by_rule(rows)
     assert {key for key in every if fewer[key] != every[key]} == {key for key in every if key[0] == "above blind"}
     table = study.scores[(study.scores["benchmark"] == "vqa") & (study.scores["shots"] == 4)]
@@ -112,7 +114,7 @@ def test_a_blind_control_at_fewer_seeds_shortens_its_own_rules_alone(tmp_path: P
     assert fewer["above blind", "vqa, 4 shots"].value == pytest.approx(difference.mean())
     assert "over 3 seeds, of differences from the blind control over 2 seeds" in validity_table(study, rows).notes[0]
     trials[trials["arm"] != "blind"].to_csv(folder / "trials.csv", index=False)
-    assert validity_rows(read_study(folder)) == []
+    assert validity_checks(read_study(folder)) == []
 
 
 def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
@@ -125,8 +127,8 @@ def test_each_rule_fails_where_it_is_broken(tmp_path: Path) -> None:
             return replace(row, score=row.score + (150 if arm != "half-steps" else 260))
         return row
 
-    rows = validity_rows(read_study(write(tmp_path, seeds=2, change=change)))
-    broken = {(row.rule, row.what): row.verdict for row in rows if row.verdict != "pass"}
+    rows = validity_checks(read_study(write(tmp_path, seeds=2, change=change)))
+    broken = {(row.check, row.what): row.verdict for row in rows if row.verdict != "pass"}
     assert broken == {
         ("above majority", "vqa: count, 0 shots"): "floor",
         ("above blind", "vqa: count, 0 shots"): "floor",
@@ -149,8 +151,8 @@ def test_captions_by_content_and_text_have_a_ceiling_too(tmp_path: Path) -> None
         return replace(row, **text) if row.benchmark == "text-vqa" else row
 
     study = read_study(write(tmp_path, seeds=2, change=change))
-    rows = validity_rows(study)
-    found = {row.what: (row.value, row.verdict) for row in rows if row.rule == "no ceiling"}
+    rows = validity_checks(study)
+    found = {row.what: (row.value, row.verdict) for row in rows if row.check == "no ceiling"}
     assert found["captions by content, 0 shots"] == (pytest.approx(97), "fail")
     assert found["captions by content, 4 shots"] == (pytest.approx(80), "pass")
     assert found["text-core, 0 shots"] == (pytest.approx(96), "fail")
@@ -159,10 +161,11 @@ def test_captions_by_content_and_text_have_a_ceiling_too(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(5, 9, "pass"), (4, 9, "needs more seeds"), (1, 4, "floor"), (math.nan, math.nan, "needs more seeds")],
+    [(5.1, 9, "pass"), (4, 9, "needs more seeds"), (1, 4, "floor"), (math.nan, math.nan, "needs more seeds")],
 )
 def test_an_interval_that_holds_the_bound_cannot_tell(low: float, high: float, verdict: str) -> None:
-    assert _verdict(low, high, 5, "floor") == verdict
+    found = Interval((low + high) / 2, (high - low) / 2 / stats.t.ppf(0.975, 4), 4)
+    assert _verdict(found, 5, "floor") == verdict
 
 
 def test_kinds_that_the_scales_gates_name_floor_are_left_out_of_their_benchmark(tmp_path: Path) -> None:
@@ -170,21 +173,21 @@ def test_kinds_that_the_scales_gates_name_floor_are_left_out_of_their_benchmark(
     gates = folder.parent / "check_scale" / "gates.csv"
     gates.parent.mkdir()
     gates.write_text(
-        'gate,seed,what,verdict\ntold in words,0,"count, plain wording, 4 shots",floor\n', encoding="utf-8"
+        f'{GATES}told in words,0,count,"count, plain wording, 4 shots",50,,,≥ 90,floor\n', encoding="utf-8"
     )
-    named = by_rule(validity_rows(read_study(folder)))
+    named = by_rule(validity_checks(read_study(folder)))
     assert named["above majority", "vqa without count, 0 shots"].needed == "low ≥ 20.0 + 5"
     assert named["above blind", "vqa: count, 0 shots"].verdict == "floor"
 
     manifest = folder / "sweep.json"
     text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace(WORLD_DATA.digest, "world-1"), encoding="utf-8")
-    named = by_rule(validity_rows(read_study(folder)))
+    named = by_rule(validity_checks(read_study(folder)))
     assert ("above majority", "vqa, 0 shots") in named, "gates of this world say nothing about results of another"
 
 
 def test_results_that_do_not_say_the_majority_of_each_kind_are_judged_without_it(tmp_path: Path) -> None:
-    named = by_rule(validity_rows(read_study(write(tmp_path, seeds=2, record={}))))
+    named = by_rule(validity_checks(read_study(write(tmp_path, seeds=2, record={}))))
     assert "above majority" not in {rule for rule, _ in named} and ("above blind", "vqa: count, 0 shots") in named
 
 
@@ -194,23 +197,23 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
 
     folder = write(tmp_path, seeds=2, change=change)
     study = read_study(folder)
-    rows = validity_rows(study)
+    rows = validity_checks(study)
     assert failed_gates(study, rows) == ("text-vqa, 0 shots", "text-vqa, 4 shots")
     gates = folder.parent / "check_scale" / "gates.csv"
     gates.parent.mkdir()
-    lines = ["gate,seed,what,verdict", "linear probe,1,colour at 336,fail", "linear probe,7,colour at 336,fail"]
-    gates.write_text("\n".join(lines), encoding="utf-8")
-    assert failed_gates(study, rows)[2:] == ("linear probe colour at 336, seed 1",), "seed 7 is not of this study"
+    lines = [f"linear probe,{seed},,colour at 336,50,,,≥ 90,fail\n" for seed in (1, 7)]
+    gates.write_text("".join([GATES, *lines]), encoding="utf-8")
+    assert failed_gates(study, rows)[2:] == ("linear probe: colour at 336, seed 1",), "seed 7 is not of this study"
 
 
 def test_without_a_blind_control_there_is_nothing_to_judge(tmp_path: Path) -> None:
     folder = write_results(tmp_path, SWEEP, ["base", "half-steps"], [0])
-    assert validity_rows(read_study(folder)) == []
+    assert validity_checks(read_study(folder)) == []
 
 
 def test_without_a_number_of_shots_nothing_is_said_of_its_spread(tmp_path: Path) -> None:
     study = read_study(write(tmp_path, seeds=2))
-    rows = validity_rows(replace(study, scores=study.scores[study.scores["shots"] == 0]))
-    assert [row.what for row in rows if row.rule == "steady over seeds"] == [
+    rows = validity_checks(replace(study, scores=study.scores[study.scores["shots"] == 0]))
+    assert [row.what for row in rows if row.check == "steady over seeds"] == [
         "standard deviation of the base's average over 2 seeds, 0 shots"
     ]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, load_scale, resolve
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, kinds_on_floor, load_scale, resolve
 from mm1_lab.data.world import World
 from mm1_lab.evaluate import gates
 from mm1_lab.evaluate.questions import Benchmark
@@ -56,7 +56,7 @@ def test_kinds_are_floor_unless_they_are_answered_well_above_the_majority_at_eve
 
     monkeypatch.setattr(Answering, "predict", answer)
     rows = list(gates.text_gate(stage, decoder, World()))
-    assert gates.floor_kinds(rows) == ["count", "relation"]
+    assert kinds_on_floor(rows) == ["count", "relation"]
     assert {row.what: row.verdict for row in rows}["count, plain wording, 0 shots"] == "pass"
     assert [row.verdict for row in rows if row.what.startswith("text-core")] == ["pass", "pass"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.config import Check
 from mm1_lab.evaluate import attribute_probe, gates
-from mm1_lab.evaluate.gates import GateRow
 from mm1_lab.orchestrate.check_scale import merge, not_measured
 
 SMALL = ("--samples", "500", "--set", "evaluate.questions=8", "--set", "evaluate.shots=[0, 4]")
@@ -33,7 +33,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
         rows = list(csv.DictReader(file))
     by_gate: dict[str, set[str]] = {}
     for row in rows:
-        by_gate.setdefault(row["gate"], set()).add(row["verdict"])
+        by_gate.setdefault(row["check"], set()).add(row["verdict"])
         assert row["what"] in output
     assert by_gate["prompts fit"] == {"pass"} and "no leaks" in by_gate
     assert by_gate["told in words"] == {"floor", "fail"}, "kinds of question are floor, text-core fails"
@@ -55,7 +55,7 @@ def test_one_gate_alone_needs_no_weights(
     assert re.search("≤ 256 +fail", capsys.readouterr().out)
     assert main(["check-scale", "smoke", "--inline", "--set", "evaluate.shots=[0, 16]"]) == 2
     error = capsys.readouterr().err
-    assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; at most \d+ fit", error)
+    assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; --set fewer evaluate.shots", error)
     assert error.count("\n") == 1
     assert main(["check-scale", "smoke", "--only", "validity"]) == 0
     assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in capsys.readouterr().out
@@ -71,15 +71,15 @@ def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named
     assert main(["check-scale", "smoke", "--only", "leaks", "--samples", "500"]) == 0
     folder = place.results / "smoke" / "check_scale"
     text = (folder / "gates.md").read_text(encoding="utf-8")
-    assert "Not measured, by the names of `check-scale --only`: words; probe; lower; prompts." in text
+    assert "Not measured, by the names of `check-scale --only`: prompts; probe; lower; words." in text
     assert "The development seed 0, on which the world and its recipes were tuned." in text
     assert main(["check-scale", "smoke", "--only", "prompts", "--seeds", "100,"]) == 0
     table = folder / "gates.csv"
     with table.open(encoding="utf-8", newline="") as file:
         first, *rows = list(csv.DictReader(file))
-    assert first["gate"] == "prompts fit" and {row["gate"] for row in rows} == {"prompts fit", "no leaks"}
+    assert first["check"] == "prompts fit" and {row["check"] for row in rows} == {"prompts fit", "no leaks"}
     text = (folder / "gates.md").read_text(encoding="utf-8")
-    assert "--only`: words; probe; lower." in text and "development" not in text
+    assert "--only`: probe; lower; words." in text and "development" not in text
 
     written = table.read_text(encoding="utf-8")
     table.write_text(written.replace(first["setup"], "of an earlier world"), encoding="utf-8")
@@ -101,7 +101,7 @@ def test_two_checks_at_once_keep_what_both_measure(place: Any, monkeypatch: pyte
     monkeypatch.setattr(gates, "prompts_fit", after_another)
     assert main(["check-scale", "smoke", "--only", "prompts"]) == 0
     with (place.results / "smoke" / "check_scale" / "gates.csv").open(encoding="utf-8", newline="") as file:
-        assert {row["gate"] for row in csv.DictReader(file)} == {"prompts fit", "no leaks"}
+        assert {row["check"] for row in csv.DictReader(file)} == {"prompts fit", "no leaks"}
 
 
 def test_an_upcycled_base_is_checked_after_the_decoder_it_starts_from(
@@ -117,23 +117,23 @@ def test_an_upcycled_base_is_checked_after_the_decoder_it_starts_from(
 
 
 def test_a_check_replaces_what_it_measures_again() -> None:
-    def row(gate: str, seed: int | None, what: str, value: float, verdict: Any = "pass") -> GateRow:
-        return GateRow(gate, seed, what, value, None, None, "", verdict)
+    def check(gate: str, seed: int | None, what: str, value: float) -> Check:
+        return Check(check=gate, seed=seed, what=what, value=value, needed="", verdict="pass")
 
     former = [
-        row("prompts fit", None, "vqa", 200),
-        row("linear probe", 0, "colour at 336", 99),
-        row("linear probe", 0, "colour at 224", 98, "reported"),
-        row("told in words", 0, "colour", 95),
-        row("no leaks", None, "test scenes in 500 samples", 0),
+        check("prompts fit", None, "vqa", 200),
+        check("linear probe", 0, "colour at 336", 99),
+        check("probe at lowest resolution", 0, "colour at 224", 98),
+        check("told in words", 0, "colour", 95),
+        check("no leaks", None, "test scenes in 500 samples", 0),
     ]
     again = [
-        row("told in words", 0, "colour", 80, "floor"),
-        row("linear probe", 1, "colour at 336", 97),
-        row("no leaks", None, "test scenes in 900 samples", 0),
+        check("told in words", 0, "colour", 80),
+        check("linear probe", 1, "colour at 336", 97),
+        check("no leaks", None, "test scenes in 900 samples", 0),
     ]
-    rows = merge(former, again)
-    assert [(one.what, one.seed, one.value) for one in rows] == [
+    checks = merge(former, again)
+    assert [(one.what, one.seed, one.value) for one in checks] == [
         ("vqa", None, 200),
         ("colour at 336", 0, 99),
         ("colour at 336", 1, 97),
@@ -141,4 +141,4 @@ def test_a_check_replaces_what_it_measures_again() -> None:
         ("colour", 0, 80),
         ("test scenes in 900 samples", None, 0),
     ]
-    assert not_measured(rows, [0, 1, 2]) == ["words at seeds 1, 2", "probe at seed 2", "lower at seeds 1, 2"]
+    assert not_measured(checks, [0, 1, 2]) == ["probe at seed 2", "lower at seeds 1, 2", "words at seeds 1, 2"]

@@ -13,7 +13,7 @@ from analysis.pages.compare import compare_table
 from analysis.pages.notes import benchmark_notes
 from analysis.study import read_study
 from analysis.table import to_plain
-from mm1_lab.config import RequestError
+from mm1_lab.config import Measure, RequestError
 from mm1_lab.files import damage
 from mm1_lab.orchestrate.importing import import_scores, read_log
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -96,7 +96,7 @@ def test_a_log_becomes_rows_beside_the_trials_own(request_: Request, tmp_path: P
     assert list(rows["score"]) == [100.0 * (said == true) for said, true in zip(BASE, TRUE, strict=True)]
     means = scores.groupby("benchmark")["score"].mean()
     assert means["pope pope_f1_score"] == pytest.approx(80) and means["pope pope_recall"] == pytest.approx(80)
-    assert study.mean(trial.arm, "0-shot").estimate == pytest.approx((40 / 3 + 70) / 2), "and no mean has it"
+    assert study.mean(trial.arm, Measure(shots=0)).estimate == pytest.approx((40 / 3 + 70) / 2), "and no mean has it"
     assert "pope: 11 questions, asked and scored by lmms-eval (pope_accuracy)." in benchmark_notes(study)
 
 
@@ -138,10 +138,12 @@ def test_two_arms_are_compared_question_by_question(request_: Request, tmp_path:
         pope(tmp_path / trial.arm, said)
         list(import_scores(request_, trial, tmp_path / trial.arm))
     study = read_study(request_.folder)
-    assert "imported 0-shot" in study.measures
+    assert Measure("imported", 0) in study.measures
     first, second = (trial.arm for trial in request_.trials)
-    difference = study.over_questions({(second, "pope 0-shot"): 1.0, (first, "pope 0-shot"): -1.0}, study.seeds)
-    alone = study.over_questions({(first, "pope 0-shot"): 1.0}, study.seeds)
+    difference = study.over_questions(
+        {(second, Measure("pope", 0)): 1.0, (first, Measure("pope", 0)): -1.0}, study.seeds
+    )
+    alone = study.over_questions({(first, Measure("pope", 0)): 1.0}, study.seeds)
     assert difference is not None and difference.estimate == pytest.approx(200 / 11)
     assert difference.half_width == pytest.approx(alone.half_width), "the second never errs"
     assert "imported 0-shot" in to_plain(compare_table(study, first, second))

@@ -17,7 +17,7 @@ def test_means_are_plain_means_over_benchmarks_not_over_questions() -> None:
         ("blind", 0, "vqa", "vqa", 0, 1.0),
     ]
     scores = pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "family", "shots", "score"])
-    table = measures(scores).set_index(["arm", "measure"])["value"].to_dict()
+    table = {(row.arm, str(row.measure)): row.value for row in measures(scores).itertuples()}
     assert table == pytest.approx(
         {
             ("base", "0-shot"): (70 + 10 + 40) / 3,
@@ -44,7 +44,7 @@ def test_families_apart_have_means_of_their_own_and_of_each_benchmark() -> None:
         ("mme", "imported", 30.0),
     ]
     scores = pd.DataFrame(rows, columns=["benchmark", "family", "score"]).assign(arm="a", seed=0, shots=0, content=1.0)
-    values = measures(scores).set_index("measure")["value"].to_dict()
+    values = {str(row.measure): row.value for row in measures(scores).itertuples()}
     assert values["0-shot"] == values["average"] == 50.0
     assert (values["chat 0-shot"], values["imported 0-shot"], values["mme 0-shot"]) == (30.0, 30.0, 30.0)
     assert (values["pope 0-shot"], values["pope f1 0-shot"]) == (40.0, 10.0)

@@ -32,11 +32,7 @@ def told(scenes: list[Scene], hide: str = "") -> torch.Tensor:
         row = []
         for place in CORNERS:
             thing = scene.at(place)
-            for attribute, options in (
-                ("name", attributes._NAMES),
-                ("colour", attributes._COLOURS),
-                ("size", attributes._LENGTHS),
-            ):
+            for attribute, options in zip(("name", "colour", "size"), attributes._CLASSES, strict=True):
                 value = getattr(thing, attribute) if thing and attribute != hide else "empty"
                 row += [float(value == option) for option in options]
         rows.append(row)

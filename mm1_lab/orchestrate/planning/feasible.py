@@ -7,11 +7,11 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from mm1_lab.config import EvaluationStage, NotHere, Recipe, RequestError, Stage, canonical_json
+from mm1_lab.config import UNPARSED, EvaluationStage, Measure, NotHere, Recipe, RequestError, Stage, canonical_json
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.results.summary import CONTENT, measures_with
+from mm1_lab.results.summary import measures_with
 
 
 def check_feasible(plan: Plan) -> None:
@@ -92,7 +92,7 @@ def _without_scores(request: Request) -> str:
         one.measure
         for one in request.sweep.contrasts
         for own in [{stages[arm].model.tuned for arm in (one.first, one.second) if arm in stages}]
-        if any(one.measure.removeprefix(f"{CONTENT} ") not in given[tuned] for tuned in own)
+        if one.measure.about == "benchmarks" and any(one.measure.wording not in given[tuned] for tuned in own)
     )
     told = ", ".join(f"{measure} ({counted(count, 'claim')})" for measure, count in lacking.items())
     if not told:
@@ -101,7 +101,7 @@ def _without_scores(request: Request) -> str:
     return f"note: no benchmark here gives {told}; no verdict on these without imported scores (shots here: {shots})"
 
 
-def _measures(stage: EvaluationStage, cache: Path) -> set[str]:
+def _measures(stage: EvaluationStage, cache: Path) -> set[Measure]:
     """The measures that an evaluation gives, if the questions of its benchmarks have choices."""
     from mm1_lab.evaluate.benchmarks import CAPTIONED, HELD_OUT
     from mm1_lab.evaluate.metrics import names_of
@@ -126,9 +126,9 @@ def _measures(stage: EvaluationStage, cache: Path) -> set[str]:
         for one in names_of(name, metric)
         for kind in (family, "likelihood", "further")
         for count in shots
-        for measure in measures_with(one, kind, count)
+        for measure in (*measures_with(one, kind, count), Measure(kind, count), Measure(one, count))
     }
-    return every | {"unparsed %"}
+    return every | {UNPARSED}
 
 
 def _evaluations(plan: Plan) -> list[EvaluationStage]:

@@ -78,7 +78,7 @@ def final_metrics(folder: Path) -> list[Point]:
     overall = measures(scores, ["trial"])
     names = [
         *(f"{name}/{shots}-shot" for name, shots in zip(means["benchmark"], means["shots"], strict=True)),
-        *overall["measure"],
+        *map(str, overall["measure"]),
         *(f"held-out/{source}" for source in held_out["source"]),
     ]
     values = [*means["score"], *overall["value"], *held_out["loss"]]

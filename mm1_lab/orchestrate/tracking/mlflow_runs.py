@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mm1_lab.config import TEXT_CORE
 from mm1_lab.files import DONE, RESULTS, file_digest, locked
 from mm1_lab.formatting import one_trial
 from mm1_lab.orchestrate.planning.plan import Task
@@ -30,7 +31,6 @@ from mm1_lab.orchestrate.tracking.mlflow_contents import (
 from mm1_lab.orchestrate.tracking.mlflow_store import connect, named_store
 from mm1_lab.results import Ledger, Manifest
 from mm1_lab.results.samples import read_samples, samples_page
-from mm1_lab.results.summary import TEXT_CORE
 
 METRICS_PER_BATCH = 800
 """MLflow's limit is 1,000 with parameters and tags, of which it takes up to 100 each."""

@@ -1,12 +1,12 @@
-"""From intervals to verdicts: the p value of each possible statement about a claim, and what they say together.
+"""The p value of each possible statement about a claim, and the verdict that they give.
 
 The statements are that a claim is `supported`, that it is `contradicted`, and that the difference is `smaller` than the
 paper's. Their p are mappings by statement, without those that cannot be tested.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,14 +23,15 @@ Verdict = Literal[
     "undecided",
     "not judged",
 ]
-
 SUPPORTED = ("supported", "supported, smaller")
 DECIDED = (*SUPPORTED, "refuted in size", "contradicted")
-STATEMENTS = ("supported", "contradicted", "smaller")
+
+P = Mapping[str, float]
+"""The p of each statement that can be tested; a statement holds if its p is at most the level."""
 
 
 def p_values(expect: Expectation, margin: float, found: Interval, size: float | None = None) -> dict[str, float]:
-    """The p value of each possible statement about a claim; a statement holds if its p is at most the level.
+    """The p of the statements about a difference.
 
     A direction, or its opposite, is tested two-sided against the margin, and being smaller than the paper's `size`
     two-sided against the size. `equivalent` needs two one-sided tests (the 90 % interval lies within the margins),
@@ -38,8 +39,7 @@ def p_values(expect: Expectation, margin: float, found: Interval, size: float | 
     two-sided tests against the margins.
     """
     if expect == "less":
-        turned = replace(found, estimate=-found.estimate)
-        return p_values("greater", margin, turned, size)
+        return p_values("greater", margin, replace(found, estimate=-found.estimate), size)
     if expect == "keeps":
         p = {"supported": found.above(-margin), "contradicted": 2 * found.below(-margin)}
     elif expect == "equivalent":
@@ -52,8 +52,8 @@ def p_values(expect: Expectation, margin: float, found: Interval, size: float | 
     return {name: min(value, 1.0) for name, value in p.items() if np.isfinite(value)}
 
 
-def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
-    """The verdict for p values from `p_values`, each multiplied by `factor`."""
+def verdict_from_p(p: P, factor: float = 1.0) -> Verdict:
+    """The verdict if each p is multiplied by `factor`."""
     sure = {name for name, value in p.items() if factor * value <= LEVEL}
     if "supported" in sure:
         return "supported, smaller" if "smaller" in sure else "supported"
@@ -62,32 +62,64 @@ def say(p: Mapping[str, float], factor: float = 1.0) -> Verdict:
     return "refuted in size" if "smaller" in sure else "undecided"
 
 
-class Evidence(NamedTuple):
-    """The p of each possible statement about a claim or a lesson, by each score of captions."""
+def combine(parts: Sequence[P]) -> dict[str, float]:
+    """The p of the statements about several parts together: all must be supported, one contradicted part is enough, so
+    its p is multiplied by their number; it is smaller if all parts with a size are."""
+    if not parts:
+        return {}
+    p = {"supported": max(part["supported"] for part in parts)}
+    p["contradicted"] = min(1.0, len(parts) * min(part["contradicted"] for part in parts))
+    sizes = [part["smaller"] for part in parts if "smaller" in part]
+    if sizes:
+        p["smaller"] = max(sizes)
+    return p
 
-    wording: Mapping[str, float]
+
+class TwoScores(NamedTuple):
+    """The p of the statements by each score of captions."""
+
+    wording: P
     """By the captions' metric."""
-    content: Mapping[str, float]
+    content: P
     """By their content; empty without such a score."""
 
     @property
-    def both(self) -> Mapping[str, float]:
+    def both(self) -> P:
         """The p of each statement that must hold by both."""
         if not self.content:
             return self.wording
         return {name: max(p, self.content[name]) for name, p in self.wording.items() if name in self.content}
 
-    def or_by_one(self, verdict: Verdict, factor: float = 1.0) -> Verdict:
-        """The verdict by both, or which of them alone supports what both leave open; `factor` as in `say`."""
+    def by_one(self, verdict: Verdict, factor: float) -> Verdict:
+        """The verdict by both, or which of the scores alone supports what both leave open."""
         if not self.content or verdict not in ("undecided", "refuted in size"):
             return verdict
-        by_wording, by_content = (say(p, factor) in SUPPORTED for p in self)
+        by_wording, by_content = (verdict_from_p(p, factor) in SUPPORTED for p in self)
         if by_wording == by_content:
             return verdict
         return "by wording only" if by_wording else "by content only"
 
 
-def p_columns(row: Mapping[Any, Any], prefix: str = "p") -> dict[str, float]:
-    """The p values of a row's statements; with the prefix `now` those of a growing study by its present look alone."""
-    found = {name: float(row.get(f"{prefix}_{name}", np.nan)) for name in STATEMENTS}
-    return {name: value for name, value in found.items() if not np.isnan(value)}
+class Tested(NamedTuple):
+    """A verdict in its family."""
+
+    verdict: Verdict
+    p_holm: float
+    """The smallest p of its statements, adjusted."""
+    tests: int
+    """It is tested at LEVEL / tests: those not rejected yet when Holm's procedure comes to it, or stops."""
+
+
+def holm(p: Mapping[str, P]) -> dict[str, Tested]:
+    """Holm's procedure over questions, in the order of the smallest p of their statements; all statements about a
+    question use its level."""
+    order = sorted(p, key=lambda name: min(p[name].values()))
+    adjusted, tests, tested = 0.0, len(order), {}
+    for rank, name in enumerate(order):
+        left = len(order) - rank
+        if adjusted <= LEVEL:
+            tests = left
+        adjusted = max(adjusted, min(1.0, left * min(p[name].values())))
+        verdict = verdict_from_p(p[name], tests) if adjusted <= LEVEL else "undecided"
+        tested[name] = Tested(verdict, adjusted, tests)
+    return tested

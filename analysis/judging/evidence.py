@@ -1,0 +1,197 @@
+"""From a claim to its evidence: the difference that was measured, the p of each statement, or why there is none.
+
+Contrasts of a sweep's file and parts of lessons have the same evidence, from `gather`; `verdicts.py` judges both.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, lessons_about
+from analysis.judging.difference import Difference, Weights
+from analysis.judging.gates import unsolved
+from analysis.judging.p_values import P, p_values, verdict_from_p
+from analysis.judging.sequential import over_looks
+from analysis.paper import PaperNumber, combine_numbers
+from analysis.runs import finished_looks, mixes_machines
+from analysis.seeds import seed_columns
+from analysis.statistics import UNKNOWN, Interval
+from analysis.study import Study
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What results say about one claim by one score: a row of `lesson_parts.csv`."""
+
+    question: str
+    """The lesson, or the contrast by itself."""
+    part: int
+    scored_by: str
+    """`wording` (the captions' metric), `content` (what they say), or the score of a learning-rate law."""
+    claim: Claim | None = None
+    """None if the sweep has no such arms."""
+    sweep: str = ""
+    found: Interval | None = None
+    unit: str = ""
+    """What the interval is over: `seeds`; with one seed `questions`, conditional on the models at hand; `sizes`."""
+    seeds: Sequence[int] = ()
+    in_world: bool = True
+    p: P | None = None
+    """By statement; of a growing study over its looks. None if there is a `reason`."""
+    p_of_look: P | None = None
+    """In a growing study, at the present look alone."""
+    reason: str = ""
+    """Why it is not judged."""
+    aside: str = ""
+    """Why it is shown but does not decide."""
+    paper: PaperNumber | None = None
+    mixed_machines: bool | None = None
+    without_floor: Interval | None = None
+    """The same difference without kinds of question on the floor; no verdict rests on it."""
+
+    def p_of(self, statement: str) -> float:
+        return (self.p or {}).get(statement, np.nan)
+
+    @property
+    def is_against(self) -> bool:
+        return self.p_of("contradicted") < self.p_of("supported")
+
+    def row(self) -> dict[str, Any]:
+        """Its columns, of which `lessons.csv` and `contrasts.csv` have some."""
+        row: dict[str, Any] = {"lesson": self.question, "part": self.part, "decides": not self.aside}
+        row |= {"scored_by": self.scored_by, "says": verdict_from_p(self.p) if self.p else "not judged"}
+        row["reason"] = self.aside or self.reason
+        if self.claim is None:
+            return row
+        claim, found, without = self.claim, self.found or UNKNOWN, self.without_floor or UNKNOWN
+        row |= {"sweep": self.sweep, "claim": claim.text, "detail": claim.detail, "measure": str(claim.measure)}
+        row |= {"expect": claim.expect, "margin": claim.margin, "expectation": claim.expectation}
+        row |= {"size": np.nan if claim.size is None else claim.size, "estimate": found.estimate}
+        row |= {"error": found.error, "df": found.degrees_of_freedom, "low": found.low, "high": found.high}
+        row |= {"interval": self.unit, "p": min((self.p or {}).values(), default=np.nan)}
+        row |= {f"p_{statement}": self.p_of(statement) for statement in ("supported", "contradicted", "smaller")}
+        row |= seed_columns(self.seeds, self.in_world)
+        row["mixes_machines"] = np.nan if self.mixed_machines is None else self.mixed_machines
+        row |= {"paper": np.nan, "paper_bound": "", "paper_source": ""}
+        if self.paper:
+            row |= {"paper": self.paper.value, "paper_bound": self.paper.bound, "paper_source": self.paper.source}
+        row |= {"without_floor": without.estimate, "without_floor_low": without.low}
+        return row | {"without_floor_high": without.high}
+
+
+def of_lessons(
+    study: Study, lessons: Iterable[Lesson], failed: Sequence[str] = (), kept: Study | None = None
+) -> list[Evidence]:
+    """The evidence on each part of the lessons about a sweep. `failed` names the gates that the base fails; `kept` is
+    the study without kinds of question on the floor."""
+    found: list[Evidence] = []
+    for lesson in lessons_about(study.sweep, lessons):
+        for number, part in enumerate(lesson.parts, 1):
+            aside = part.why_aside(study.manifest)
+            claims = claims_of(part, lesson, study.sweep, study.scored)
+            for claim in claims:
+                found += gather(study, claim, lesson.name, failed, kept, number, aside)
+            if not claims:
+                reason = f"no contrast in the sweep's file: {part.contrast!r}" if part.contrast else "no scores"
+                found.append(Evidence(lesson.name, number, "wording", reason=reason, aside=aside))
+    return found
+
+
+def of_contrasts(study: Study, failed: Sequence[str] = (), kept: Study | None = None) -> list[list[Evidence]]:
+    """The evidence on each contrast of the sweep's file."""
+    return [gather(study, claim_of(one), one.claim, failed, kept) for one in study.sweep.contrasts]
+
+
+def gather(
+    study: Study,
+    claim: Claim,
+    question: str,
+    failed: Sequence[str] = (),
+    kept: Study | None = None,
+    part: int = 1,
+    aside: str = "",
+) -> list[Evidence]:
+    """The evidence on a claim by the captions' metric, and by their content if there is such a score."""
+    claims = {"wording": claim}
+    if all(study.trial_values(measure) for _, measure in claim.content.weights):
+        claims["content"] = claim.content
+    found = []
+    for scored_by, scored in claims.items():
+        evidence = replace(_measure(study, scored, failed), question=question, part=part, scored_by=scored_by)
+        if kept:
+            evidence = replace(evidence, without_floor=Difference(kept, scored.weights).found)
+        found.append(replace(evidence, aside=aside))
+    return found
+
+
+def _measure(study: Study, claim: Claim, failed: Sequence[str]) -> Evidence:
+    difference = Difference(study, claim.weights)
+    common = difference.study
+    if difference.over:
+        claim = replace(claim, detail=f"{claim.detail}, {difference.over}")
+    reason = study_not_judged(study, failed) or unsolved(common, claim.weights)
+    p: P = {}
+    p_of_look: P | None = None
+    if difference.over_seeds:
+        p = p_values(claim.expect, claim.margin, difference.over_seeds, claim.size)
+        if common.manifest.looks:
+            p_of_look, p = p, _over_looks(difference, claim)
+            reason = reason or ("" if p else "before the first look")
+    reason = reason or difference.lacking
+    return Evidence(
+        question=claim.text,
+        part=1,
+        scored_by="wording",
+        claim=claim,
+        sweep=common.sweep.name,
+        found=difference.found,
+        unit=difference.unit,
+        seeds=difference.seeds,
+        in_world=common.manifest.in_world,
+        p=None if reason else p,
+        p_of_look=p_of_look,
+        reason=reason,
+        paper=paper_difference(common, claim.weights),
+        mixed_machines=mixes_machines(common, (arm for arm, _ in claim.weights)),
+    )
+
+
+def study_not_judged(study: Study, failed: Sequence[str]) -> str:
+    """Why a sweep's results do not allow any verdict; empty if they do."""
+    if study.manifest.scale == "smoke":
+        return "smoke scale: nothing is learnt"
+    if len(study.seeds) < 2:
+        return "one seed"
+    return f"the base fails its gates: {', '.join(failed)}" if failed else ""
+
+
+def paper_difference(study: Study, weights: Weights) -> PaperNumber | None:
+    """The weighted sum of the paper's numbers; for two arms of one panel the difference that it states, if any."""
+    if sorted(weights.values()) == [-1, 1]:
+        (second, other), (first, measure) = sorted(weights, key=lambda term: weights[term])
+        for key, panel in study.panels.items() if measure == other else ():
+            labels = {arm: label for label, arm in panel.arms.items()}
+            if first in labels and second in labels:
+                number = study.paper.difference(key, labels[first], labels[second], measure)
+                if number:
+                    return number
+    return combine_numbers([(weight, study.paper_value(*term)) for term, weight in weights.items()])
+
+
+def _over_looks(difference: Difference, claim: Claim) -> Mapping[str, float]:
+    """The p of each possible statement over the looks that the study has finished; empty before the first.
+
+    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
+    """
+    study = difference.study
+    tests: list[dict[str, float]] = []
+    before = 1
+    for look in finished_looks(study):
+        count = len(set(difference.seeds) & set(study.seeds[:look]))
+        found = difference.over_first(count) if count > before else None
+        tests.append(p_values(claim.expect, claim.margin, found, claim.size) if found else {})
+        before = max(before, count)
+    statements = dict.fromkeys(name for test in tests for name in test)
+    return {name: over_looks([test.get(name, 1.0) for test in tests], study.manifest.looks) for name in statements}
