@@ -16,17 +16,19 @@ def runs_of(study: Study) -> pd.DataFrame:
         machine = record.get("environment", {})
         summaries = record.get("summaries", {})
         trained = summaries.get("multimodal") or summaries.get("sft", {})  # for an exported model, only the tuning
+        timings = record.get("timings", {}).values()
+        versions = machine.get("versions", {}).items()
         rows.append(
             {
                 "arm": trial["arm"],
                 "seed": trial["seed"],
                 "fingerprint": trial["fingerprint"],
-                "seconds": sum(timing["seconds"] for timing in record.get("timings", {}).values()),
+                "seconds": sum(timing["seconds"] for timing in timings),
                 "parameters": sum(trained.get("parameters", {}).values()),
-                "commit": str(machine.get("commit") or MISSING)[:12],
-                "date": str(machine.get("date", MISSING))[:10],
-                "processor": str(machine.get("processor", MISSING)),
-                "versions": ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items()),
+                "commit": (machine.get("commit") or MISSING)[:12],
+                "date": machine.get("date", MISSING)[:10],
+                "processor": machine.get("processor", MISSING),
+                "versions": ", ".join(f"{name} {version}" for name, version in versions),
             }
         )
     return pd.DataFrame(rows)
@@ -42,9 +44,10 @@ def finished_looks(study: Study) -> tuple[int, ...]:
     if not reached:
         return ()
     before = reached[-2] if len(reached) > 1 else 0
+    new_seeds = study.seeds[before : reached[-1]]
     trials = study.variant.trials
-    is_new = trials["seed"].isin(study.seeds[before : reached[-1]])
-    missing = set(trials["fingerprint"][is_new & ~trials["done"]])
+    to_come = trials[trials["seed"].isin(new_seeds) & ~trials["done"]]
+    missing = set(to_come["fingerprint"])
     if not missing:
         return reached
     failed = set(study.variant.ledger.failures())
@@ -58,10 +61,12 @@ def stage_seconds(study: Study) -> dict[str, float]:
     seconds: dict[str, dict[str, float]] = {}
     evaluation = 0.0
     for record in study.records.values():
-        evaluation += record.get("timings", {}).get("evaluation", {}).get("seconds", 0.0)
+        timing = record.get("timings", {}).get("evaluation", {})
+        evaluation += timing.get("seconds", 0.0)
         for kind, summary in record.get("summaries", {}).items():
             if "fingerprint" in summary:
-                seconds.setdefault(kind, {})[summary["fingerprint"]] = summary.get("seconds", 0.0)
+                by_stage = seconds.setdefault(kind, {})
+                by_stage[summary["fingerprint"]] = summary.get("seconds", 0.0)
     total = {kind: sum(seconds[kind].values()) for kind in sorted(seconds)}
     return total | {"evaluation": evaluation}
 
@@ -71,15 +76,17 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
     trials = study.variant.trials
     trials = trials[trials["arm"].isin(list(arms))]
-    machines: dict[tuple[int, str], set[str]] = {}
-    for seed, fingerprint in zip(trials["seed"], trials["fingerprint"], strict=True):
-        record = study.records.get(fingerprint)
+    machines: dict[tuple[int, str], str] = {}
+    for trial in trials.to_dict("records"):
+        record = study.records.get(trial["fingerprint"])
         if record is None:
             continue
         environment = record.get("environment", {})
-        scored_on = [environment.get(key) for key in ("processor", "threads", "versions")]
-        machines.setdefault((seed, "evaluation"), set()).add(str(scored_on))
+        ran_on = {"evaluation": str([environment.get(key) for key in ("processor", "threads", "versions")])}
         for kind, summary in record.get("summaries", {}).items():
             if "processor" in summary:
-                machines.setdefault((seed, kind), set()).add(summary["processor"])
-    return any(len(each) > 1 for each in machines.values())
+                ran_on[kind] = summary["processor"]
+        for kind, machine in ran_on.items():
+            if machines.setdefault((trial["seed"], kind), machine) != machine:
+                return True
+    return False

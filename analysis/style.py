@@ -7,7 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -28,49 +29,52 @@ SERIES = ("#E69F00", "#009E73", "#0072B2", "#CC79A7", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = (0, (4, 2))
 
-RULES: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "legend.fontsize": 7,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "axes.grid.axis": "y", "axes.axisbelow": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.5,
-    "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 4, "pdf.fonttype": 42, "savefig.dpi": 220,
-    "figure.dpi": 100,
-}  # fmt: skip
+STYLE = Path(__file__).with_name("style.mplstyle")
 
 
 @contextmanager
 def styled(formulas: bool = False) -> Iterator[None]:
     """Applies the style, whatever the user's own matplotlib settings. `$` is a dollar unless there are `formulas`."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(RULES | {"text.parse_math": formulas})
+    with matplotlib.style.context([STYLE, {"text.parse_math": formulas}], after_reset=True):
         yield
 
 
 def annotate_head(figure: Figure, title: str, *notes: str) -> None:
     """Adds a title above the figure and notes below it, wrapped to its width (14 and 22 characters per inch)."""
     width = figure.get_figwidth()
-    plain: dict[str, Any] = {"x": 0.01, "ha": "left", "parse_math": False}
-    figure.suptitle(textwrap.fill(title, int(14 * width)), fontsize=8.5, **plain)
+    figure.suptitle(textwrap.fill(title, int(14 * width)), fontsize=8.5, x=0.01, ha="left", parse_math=False)
     note = textwrap.fill(" ".join(filter(None, notes)), int(22 * width))
-    figure.supxlabel(note, fontsize=6, color=DARK, **plain)
+    figure.supxlabel(note, fontsize=6, color=DARK, x=0.01, ha="left", parse_math=False)
+
+
+def annotate(axis: Axes, text: str, place: tuple[float, float], **style: Any) -> None:
+    """Writes text at a share of the axis' width and at a row, also beside the axis."""
+    axis.annotate(text, place, xycoords=("axes fraction", "data"), annotation_clip=False, **style)
+
+
+def label_rows(axis: Axes) -> None:
+    """For a figure with a row per label: a grid of columns, and no line and ticks beside the labels."""
+    axis.tick_params(axis="y", length=0)
+    axis.grid(visible=False, axis="y")
+    axis.grid(axis="x")
+    axis.spines["left"].set_visible(False)
 
 
 def save(figure: Figure, path: Path, latex: bool = False) -> list[Path]:
     """Writes `path` with the suffix .png, and for LaTeX .pdf, without dates or program names."""
-    raw = BytesIO()
-    figure.savefig(raw, format="png", pil_kwargs={"compress_level": 0})  # read again at once
-    with Image.open(raw) as picture:
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0})  # read again at once
+    with Image.open(drawn) as picture:
         # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage
         # tints greys
         small = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    raw = BytesIO()
-    small.save(raw, format="png", optimize=True)
+    png = BytesIO()
+    small.save(png, format="png", optimize=True)
     written = [path.with_name(f"{path.name}.png")]  # a setting in the name may have a dot
-    write_bytes(written[0], raw.getvalue())
+    write_bytes(written[0], png.getvalue())
     if latex:
-        raw = BytesIO()
-        figure.savefig(raw, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        pdf = BytesIO()
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         written.append(path.with_name(f"{path.name}.pdf"))
-        write_bytes(written[1], raw.getvalue())
+        write_bytes(written[1], pdf.getvalue())
     return written

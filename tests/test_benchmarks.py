@@ -13,16 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import (
     evaluation,
     gpu,
-    growth,
     parallel,
-    parts,
     reading,
     stock_sweep,
     sweeping,
     training,
 )
 from benchmarks.llava import IGNORED, build_llava, padded_loss, unpack
-from benchmarks.measure import Budget, Row, alternate, compare, unmeasured
+from benchmarks.measure import Budget, Row, alternate, compare
 from benchmarks.products import arithmetic, large_peak, limit, matrix_products
 from benchmarks.report import machine, text_table, write
 from benchmarks.setting import SWEEP, Amounts, base_evaluation, mixture_batches, real_tokens
@@ -81,16 +79,6 @@ def test_results_are_written_with_where_they_were_measured(tmp_path: Path) -> No
     assert "- quick: of one kind." in text
 
 
-def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
-    row = unmeasured("far", "s", "near", Budget(5), "nobody was there")
-    assert (row.ratio, row.kept) == (None, None)
-    numbers, page = write([row], machine(), tmp_path)
-    assert json.loads(numbers.read_text())["rows"][0]["ours"] is None
-    text = page.read_text()
-    assert "| far | s | not measured |  |  | ours ≤ 5 |  | near |" in text
-    assert "- far: nobody was there." in text
-
-
 def test_the_overhead_is_what_a_trial_takes_beyond_its_own_work() -> None:
     # 2 s of own work; 5 s once, some of it before and some after; 0.5 s more for each of 10 trials one after another
     ends = [start + 2 + number * 2.5 for start in (3.0, 4.0) for number in range(10)]
@@ -147,16 +135,6 @@ def test_matrix_products_are_those_of_linear_layers_forward_and_backward() -> No
     assert sorted(shapes) == [(5, 7, 3), (7, 3, 5), (7, 5, 3)]
     assert arithmetic(found) == 3 * 2 * 3 * 5 * 7
     assert 0 < limit(found) < 1 and large_peak() > 0
-
-
-def test_training_of_encoder_and_decoder_is_measured() -> None:
-    rows = parts.measure(TINY)
-    assert_sane(rows, 2)
-    assert [row.note for row in rows] == ["its 4 steps extrapolated", "its 4 and 4 steps extrapolated"]
-    decoder = base_evaluation(TINY, World()).model.decoder
-    phases = [parts.one_phase(decoder, number).training for number in range(2)]
-    assert [phase.phase_steps() for phase in phases] == [[decoder.training.steps]] * 2
-    assert [phase.phases[0].sequence_length for phase in phases] == [64, 256]
 
 
 def test_bare_processes_train_the_stages_of_the_sweep(tmp_path: Path) -> None:
@@ -224,15 +202,3 @@ def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
     assert "144 questions against 144" in rows[0].note and "100.0% of the answers are identical" in rows[0].note
     assert [row.what for row in rows[1:]] == ["evaluation at 4 shots"] * 2
     assert rows[2].ratio and rows[2].ratio >= 1  # nobody reads fewer positions than the fewest
-
-
-def test_growth_is_told_with_its_exponent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [(10, 7.0, 5.0), (100, 10.0, 50.0), (1000, 40.0, 500.0)]
-    lines = growth.markdown(("Trials", ("trials", "s", "MB"), rows)).splitlines()
-    assert lines[4] == "| 10 | 7 | 5 |" and lines[-1] == "| *exponent* | 0.60 | 1.00 |"
-    monkeypatch.setattr(growth, "PLANNED", (12, 24))
-    growth.main(["planning"])
-    assert "| 24 |" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        growth.main(["nothing"])
-    assert "no part nothing; there are step, sweeping, planning" in capsys.readouterr().err

@@ -178,34 +178,6 @@ def test_the_law_is_that_of_committed_results() -> None:
             assert "{:.2g} [{:.2g}, {:.2g}]".format(*predicted) in study
 
 
-def test_what_the_study_says_of_resolution_text_and_solutions() -> None:
-    """Worked out here, like the connectors."""
-    study = " ".join((REPOSITORY / "docs" / "study.md").read_text(encoding="utf-8").split())
-    scores = pd.read_csv(STUDY / "connector" / "scores.csv")
-    scores = scores[scores["family"].isin(["captioning", "vqa"])]
-    scores["resolution"] = scores["arm"].str.split(" ").str[1]
-    said = []
-    for left_out in ("cider", "content"):
-        means = scores[scores["metric"] != left_out].groupby(["seed", "resolution"])["score"].mean().unstack()
-        values = means["336"] - means["224"]
-        half = stats.ttest_1samp(values, 0).confidence_interval().high - values.mean()
-        said.append(f"{values.mean():.1f} ± {half:.1f}".replace("-", "−"))
-    assert "eight seeds: {} by content and {} by wording".format(*said) in study
-
-    scores = read_scores(read_variant(STUDY / "data_mix"))
-    text = scores[scores["family"] == "text"].groupby(["arm", "kind"], observed=True)["score"].mean().round()
-    pages, captions = text["interleaved"].astype(int), text["captions"].astype(int)
-    assert f"(arithmetic {pages['arithmetic']} %, stories {pages['story']}, facts {pages['fact']}" in study
-    assert f"captions alone {captions['arithmetic']}, {captions['story']} and {captions['fact']})" in study
-    assert f"stay at {pages['pattern']} and {captions['pattern']}" in study
-    assert f"go from {pages['pattern']} to {text['interleaved+text', 'pattern']:.0f} %" in study
-
-    solved = pd.read_csv(STUDY / "sft_frozen" / "scores.csv")
-    solved = solved[(solved["family"] == "solutions") & (solved["arm"] == "trained 336")]
-    by_shots = solved.groupby("shots")["score"].mean()
-    assert "five seeds go from {:.1f} to {:.1f} and {:.1f},".format(*by_shots) in study
-
-
 @pytest.mark.slow
 def test_a_benchmark_of_one_s_own_beside_every_published_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -125,9 +125,9 @@ def _effects(study: Study, measure: Measure) -> Iterator[tuple[str, Effect]]:
     if of_grid:
         return
     for axis in next(iter(levels.values()), {}):
-        effect = axis_effect(trials, levels, axis)
-        if effect:
-            yield "one factor", effect
+        of_axis = axis_effect(trials, levels, axis)
+        if of_axis:
+            yield "one factor", of_axis
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:

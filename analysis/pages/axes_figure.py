@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.effects import UNSET
 from analysis.pages.axes import CONTROLS
-from analysis.style import BLUE, DARK, GREY, WIDTH, annotate_head
+from analysis.style import BLUE, DARK, GREY, WIDTH, annotate, annotate_head, label_rows
 from mm1_lab.config import AVERAGE, CHAT
 
 NAMES = {
@@ -24,6 +24,7 @@ NAMES = {
     "steps": "pre-training steps",
 }
 """Plain names of axes in the figure."""
+CONTROLS_NOTE = "Controls: how models are trained and tested, no design choices"
 ROW = 0.19
 """Inches of a level in the figure."""
 AXIS_GAP, CONTROLS_GAP = 0.4, 1.0
@@ -68,19 +69,11 @@ def draw_axes(levels: pd.DataFrame, title: str, caution: str) -> Figure:
         _draw_block(axis, str(name), rows, shaded=number % 2 == 0)
     of_controls = shown[shown["axis"].isin(CONTROLS)]
     if len(of_controls):
-        _annotate(
-            axis,
-            "Controls: how models are trained and tested, no design choices",
-            (0.01, of_controls["height"].iloc[0] - 0.75),
-            fontsize=6.5,
-            color=DARK,
-        )
+        above_first = of_controls["height"].iloc[0] - 0.75
+        annotate(axis, CONTROLS_NOTE, (0.01, above_first), fontsize=6.5, color=DARK)
     axis.set_yticks(heights, shown["level"].replace(UNSET, "not set").tolist())
-    axis.tick_params(axis="y", length=0)
     axis.set_ylim(free - 0.3, -0.8)
-    axis.grid(visible=False, axis="y")
-    axis.grid(axis="x")
-    axis.spines["left"].set_visible(False)
+    label_rows(axis)
     tuned = shown["measure"].iloc[0] == str(CHAT)
     what = "of conversations with tuned models" if tuned else "of the average of image benchmarks"
     axis.set_xlabel(f"← worse than the base      points {what}      better than the base →")
@@ -100,9 +93,4 @@ def _draw_block(axis: Axes, name: str, rows: pd.DataFrame, shaded: bool) -> None
         axis.axhspan(first - 0.6, last + 0.6, color="#EFEFEF", linewidth=0, zorder=0)
     base = rows["base"].iloc[0].replace(UNSET, "not set")
     text = f"{NAMES.get(name, name)}\n(base: {base})"
-    _annotate(axis, text, (1.02, (first + last) / 2), va="center", linespacing=1.0, fontsize=6.8)
-
-
-def _annotate(axis: Axes, text: str, place: tuple[float, float], **style: object) -> None:
-    """Writes text at a share of the axis' width and at a row."""
-    axis.annotate(text, place, xycoords=("axes fraction", "data"), annotation_clip=False, **style)  # type: ignore[arg-type]
+    annotate(axis, text, (1.02, (first + last) / 2), va="center", linespacing=1.0, fontsize=6.8)

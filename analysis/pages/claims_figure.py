@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from analysis.judging.claims import LAW
 from analysis.pages.cells import in_short
 from analysis.pages.verdicts import claim_text
-from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate_head
+from analysis.style import BASE, BLUE, DARK, GREY, RED, WIDTH, annotate, annotate_head, label_rows
 from analysis.table import Row
 
 COLOURS = {"supported": BLUE, "supported, smaller": BLUE, "refuted in size": RED, "contradicted": RED}
@@ -46,12 +46,9 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
     for place, row in enumerate(rows):
         _draw(axis, place, row)
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
-    axis.tick_params(axis="y", length=0)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel("difference in points")
-    axis.grid(visible=False, axis="y")
-    axis.grid(axis="x")
-    axis.spines["left"].set_visible(False)
+    label_rows(axis)
     notes = [NOTE]
     if "content" in shown and shown["content"].notna().any():
         notes.append("Squares: by the content of captions.")
@@ -65,45 +62,41 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
 
 def _range(shown: pd.DataFrame) -> tuple[float, float]:
     """The ends of the axis: all that is drawn, but of intervals at most twice the largest difference, ours or MM1's."""
-    points = shown[["estimate", "paper"]].astype(float)
+    points = shown[["estimate", "paper"]].to_numpy(float)
     margin = shown["margin"].max()
-    reach = max(margin, 2 * points.abs().max().max())
-    ends = shown[["low", "high"]].astype(float).clip(-reach, reach)
-    left = min(0.0, -margin, points.min().min(), ends.min().min())
-    right = max(0.0, margin, points.max().max(), ends.max().max())
-    return 1.08 * left - 0.5, 1.08 * right + 0.5
+    reach = max(margin, 2 * np.nanmax(np.abs(points)))
+    ends = shown[["low", "high"]].to_numpy(float).clip(-reach, reach)
+    drawn = [*points.flat, *ends.flat, 0.0, -margin, margin]
+    return 1.08 * np.nanmin(drawn) - 0.5, 1.08 * np.nanmax(drawn) + 0.5
 
 
 def _draw(axis: Axes, place: int, row: Row) -> None:
     """Draws one row: the claimed range, the difference by each score, the paper's number, and the verdict."""
-    margin, (left, right) = row["margin"], axis.get_xlim()
-    claimed = {"greater": (margin, right), "less": (left, -margin), "keeps": (-margin, right)}
+    margin = row["margin"]
+    left, right = axis.get_xlim()
+    claimed = {
+        "greater": (margin, right),
+        "less": (left, -margin),
+        "keeps": (-margin, right),
+    }
     low, high = claimed.get(row["expect"], (-margin, margin))
-    axis.add_patch(Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0))
+    band = Rectangle((low, place - 0.36), high - low, 0.72, color="#EFEFEF", linewidth=0, zorder=0)
+    axis.add_patch(band)
     word, colour = _verdict(row)
+    by_content = np.isfinite(row.get("content", np.nan))
+    middle = place - 0.12 if by_content else place
     style: dict[str, Any] = {"color": colour, "linestyle": "none"}
     style["mfc"] = "white" if row["interval"] == "questions" else colour
-    by_content = np.isfinite(row.get("content", np.nan))
-    height = place - 0.12 if by_content else place
-    axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=1.4)
-    axis.plot(row["estimate"], height, marker="o", markersize=4, **style)
+    axis.plot([row["low"], row["high"]], [middle, middle], color=colour, linewidth=1.4)
+    axis.plot(row["estimate"], middle, marker="o", markersize=4, **style)
     if by_content:
-        below = place + 0.2
-        axis.plot([row["content_low"], row["content_high"]], [below, below], color=colour, linewidth=1, alpha=0.6)
-        axis.plot(row["content"], below, marker="s", markersize=3, alpha=0.6, **style)
+        ends = [row["content_low"], row["content_high"]]
+        axis.plot(ends, [place + 0.2] * 2, color=colour, linewidth=1, alpha=0.6)
+        axis.plot(row["content"], place + 0.2, marker="s", markersize=3, alpha=0.6, **style)
     if np.isfinite(row["paper"]):
         marker = ">" if row["paper_bound"] == "above" else "D"
         axis.plot(row["paper"], place, marker=marker, color=DARK, mfc="white", markersize=4, linestyle="none")
-    axis.annotate(
-        word,
-        (1.01, place),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        color=colour,
-        fontweight="bold",
-        fontsize=6.5,
-        annotation_clip=False,
-    )
+    annotate(axis, word, (1.01, place), va="center", color=colour, fontweight="bold", fontsize=6.5)
 
 
 def _verdict(row: Row) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The figure of a sweep: a row per arm under the heading of its panel, a column per mean, a mark per shot count."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,13 +22,6 @@ LEAST = 0.95
 """Inches of a column at least; a figure of many columns is wider than a page."""
 ROW = 0.2
 """Inches of a row."""
-TITLES = {
-    "all image benchmarks": "all image\nbenchmarks",
-    "captioning (CIDEr)": "captioning\n(CIDEr)",
-    "choice by likelihood": "choice by\nlikelihood",
-    "worked solutions": "worked\nsolutions",
-}
-"""Titles of columns that take two lines."""
 MAJORITY = "majority answer"
 
 
@@ -66,7 +60,7 @@ def draw_scores(study: Study) -> Figure:
     for line, label in zip(lines, axes[0].get_yticklabels(), strict=True):
         label.set_fontweight("bold" if line.is_heading else "normal")
     for axis, column in zip(axes, columns, strict=True):
-        axis.set_title(TITLES.get(column.title, column.title), color=DARK)
+        axis.set_title(column.title, color=DARK)
         axis.set_xlabel("nats per token" if column.kind == "loss" else "points")
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
@@ -113,7 +107,7 @@ def _columns(study: Study) -> list[Column]:
         by_shots = {str(shots): Measure(family, shots) for shots in study.shots}
         known = {shots: measure for shots, measure in by_shots.items() if measure in measures}
         if known and family not in not_drawn:
-            columns.append(Column(title, known))
+            columns.append(Column(textwrap.fill(title, 10, break_long_words=False), known))
     own: dict[str, dict[str, Measure]] = {}
     for measure in measures:
         if measure not in study.measures:
@@ -153,9 +147,9 @@ def _draw_line(axis: Axes, study: Study, column: Column, line: Line, height: int
     """Draws a mark for each number of shots, beside each other, with its interval."""
     for name, measure in column.measures.items():
         colour, marker = _look(name, shots)
-        at = height
+        at = float(height)
         if name:
-            at = height + 0.52 * (shots.index(name) / max(len(shots) - 1, 1) - 0.5)
+            at += 0.52 * (shots.index(name) / max(len(shots) - 1, 1) - 0.5)
         if column.kind == "paper":
             number = line.row and study.paper.value(line.row.panel, line.row.label, measure)
             if number:

@@ -7,15 +7,20 @@ from mm1_lab.results.summary import CONTENT
 
 KEPT = ("arm", "seed", "benchmark", "family", "shots", "metric", "block", "score", "parsed")
 """What this module needs of the scores; each further column takes time to sort."""
+MEASURED = ["benchmark", "family", "shots", "metric"]
 
 
 def scores_by_benchmark(study: Study) -> pd.DataFrame:
     """Arm × seed × benchmark × shots × metric: the score, and the percentage of answers that could not be parsed."""
-    keys = ["arm", "seed", "benchmark", "family", "shots", "metric"]
-    rows = _by_metric(study).groupby(keys, sort=False)
-    table = rows.agg(score=("score", "mean"), questions=("score", "size"), parsed=("parsed", "mean")).reset_index()
-    table["unparsed_percent"] = 100 * (1 - table["parsed"])
-    return table.drop(columns="parsed")
+    rows = _by_metric(study).groupby(["arm", "seed", *MEASURED], sort=False)
+    table = pd.DataFrame(
+        {
+            "score": rows["score"].mean(),
+            "questions": rows["score"].size(),
+            "unparsed_percent": 100 * (1 - rows["parsed"].mean()),
+        }
+    )
+    return table.reset_index()
 
 
 def _by_metric(study: Study) -> pd.DataFrame:
@@ -26,7 +31,8 @@ def _by_metric(study: Study) -> pd.DataFrame:
         return rows
     rows = rows[[*KEPT, CONTENT]]
     of_content = rows[rows[CONTENT].notna()]
-    of_content = of_content.assign(score=of_content[CONTENT].astype(float), metric=CONTENT)
+    scores = of_content[CONTENT].astype(float)
+    of_content = of_content.assign(score=scores, metric=CONTENT)
     return pd.concat([rows, of_content]).sort_index(kind="stable")
 
 
@@ -36,32 +42,38 @@ def benchmarks(study: Study) -> pd.DataFrame:
     `error` is the standard error over seeds, or with one seed over blocks of questions (see the column `error_over`),
     of which there are `error_units`.
     """
-    keys = ["arm", "benchmark", "family", "shots", "metric"]
+    keys = ["arm", *MEASURED]
     rows = _by_metric(study)
-    by_seed = rows.groupby([*keys, "seed"], sort=False)["score"].mean().groupby(keys, sort=False)
-    by_block = rows.groupby([*keys, "block"], sort=False)["score"].mean().groupby(keys, sort=False)
-    seeds = by_seed.count()
+    seed_means = rows.groupby([*keys, "seed"], sort=False)["score"].mean()
+    block_means = rows.groupby([*keys, "block"], sort=False)["score"].mean()
+    over_seeds = seed_means.groupby(keys, sort=False)
+    over_blocks = block_means.groupby(keys, sort=False)
+    parsed = rows.groupby(keys, sort=False)["parsed"].mean()
+    seeds = over_seeds.count()
     several = seeds > 1
-    columns = {
-        "score": by_seed.mean(),
-        "lowest_seed": by_seed.min(),
-        "highest_seed": by_seed.max(),
-        "seeds": seeds,
-        "error": by_seed.sem().where(several, by_block.sem()),
-        "error_units": seeds.where(several, by_block.count()),
-        "error_over": several.map({True: "seeds", False: "blocks of questions"}),
-        "unparsed_percent": 100 * (1 - rows.groupby(keys, sort=False)["parsed"].mean()),
-    }
-    return pd.DataFrame(columns).reset_index()
+    table = pd.DataFrame(
+        {
+            "score": over_seeds.mean(),
+            "lowest_seed": over_seeds.min(),
+            "highest_seed": over_seeds.max(),
+            "seeds": seeds,
+            "error": over_seeds.sem().where(several, over_blocks.sem()),
+            "error_units": seeds.where(several, over_blocks.count()),
+            "error_over": several.map({True: "seeds", False: "blocks of questions"}),
+            "unparsed_percent": 100 * (1 - parsed),
+        }
+    )
+    return table.reset_index()
 
 
 def sources(study: Study) -> pd.DataFrame:
     """A row per arm, seed and source with the held-out loss, and the tokens and epochs of its training."""
-    rows = []
-    for row in study.held_out.to_dict("records"):
-        trained = study.records[row.pop("fingerprint")]["summaries"].get("multimodal", {})
-        for name in ("tokens", "epochs"):
-            row[name] = trained.get(name, {}).get(row["source"], 0)
-        rows.append(row)
-    columns = [name for name in study.held_out.columns if name != "fingerprint"]
-    return pd.DataFrame(rows, columns=[*columns, "tokens", "epochs"])
+    table = study.held_out.drop(columns="fingerprint")
+    for name in ("tokens", "epochs"):
+        values = []
+        for row in study.held_out.to_dict("records"):
+            summaries = study.records[row["fingerprint"]]["summaries"]
+            by_source = summaries.get("multimodal", {}).get(name, {})
+            values.append(by_source.get(row["source"], 0))
+        table[name] = values
+    return table

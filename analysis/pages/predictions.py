@@ -11,15 +11,16 @@ from analysis.style import DARK
 from mm1_lab.results.samples import RIGHT_FROM, Sampled, read_samples
 
 RIGHT, WRONG = "#0B6E4F", "#B3400A"
+EACH = 2
+"""Samples of a benchmark on the sheet."""
 
 
 def shown_arms(study: Study) -> list[str]:
     """Those of the base, the first and last arm of the first panel, and the blind control that have scores."""
-    first = list(next(iter(study.panels.values())).arms.values())
-    arms = [arm for arm, recipe in study.sweep.arms.items() if recipe == study.sweep.base]
-    arms += [first[0], first[-1]]
-    if study.blind:
-        arms.append(study.blind)
+    panel = next(iter(study.panels.values()))
+    of_panel = list(panel.arms.values())
+    arms: list[str | None] = [arm for arm, recipe in study.sweep.arms.items() if recipe == study.sweep.base]
+    arms += [of_panel[0], of_panel[-1], study.blind]
     return [arm for arm in dict.fromkeys(arms) if arm in study.scored]
 
 
@@ -27,12 +28,14 @@ def shared_samples(study: Study, arms: list[str]) -> list[Sampled]:
     """The questions sampled for all of `arms`, at the first seed that they share, without further measures of the same
     answers (such as precision and recall of yes-no questions), whose points are not those of an answer."""
     trials = study.variant.done
-    further = set(study.scores["benchmark"][study.scores["family"] == "further"].unique())
+    is_further = study.scores["family"] == "further"
+    further = set(study.scores["benchmark"][is_further].unique())
     for _, rows in trials[trials["arm"].isin(arms)].groupby("seed"):
-        fingerprints = dict(zip(rows["arm"], rows["fingerprint"], strict=True))
-        if len(fingerprints) == len(arms):
-            samples = read_samples(study.variant.ledger, {arm: fingerprints[arm] for arm in arms})
-            return [sample for sample in samples if sample.question["benchmark"] not in further]
+        fingerprints = rows.set_index("arm")["fingerprint"]
+        if len(fingerprints) < len(arms):
+            continue
+        samples = read_samples(study.variant.ledger, {arm: fingerprints[arm] for arm in arms})
+        return [sample for sample in samples if sample.question["benchmark"] not in further]
     return []
 
 
@@ -42,30 +45,41 @@ def draw_predictions(study: Study) -> Figure | None:
     Shows the answers of the base and the blind control, or of the last arm if there is no control.
     """
     arms = shown_arms(study)
+    both = list(dict.fromkeys(arms[:1] + arms[-1:]))
     chosen: dict[str, list[Sampled]] = {}
-    for sample in shared_samples(study, list(dict.fromkeys(arms[:1] + arms[-1:]))):
-        entries = chosen.setdefault(str(sample.question["benchmark"]), [])
-        if sample.picture and len(entries) < 2 and all(_is_other(sample, entry) for entry in entries):
-            entries.append(sample)
-    cards = [_card(sample) for entries in chosen.values() for sample in entries]
+    for sample in shared_samples(study, both):
+        of_benchmark = chosen.setdefault(sample.question["benchmark"], [])
+        if sample.picture and len(of_benchmark) < EACH and _is_new(sample, of_benchmark):
+            of_benchmark.append(sample)
+    cards = []
+    for of_benchmark in chosen.values():
+        cards += [_card(sample) for sample in of_benchmark]
     if not cards:
         return None
     title = f"{study.sweep.title}: sampled predictions at scale {study.manifest.scale} (points in brackets)"
     return draw_cards(title, cards)
 
 
-def _is_other(sample: Sampled, entry: Sampled) -> bool:
-    return all(sample.question[key] != entry.question[key] for key in ("question", "shots"))
+def _is_new(sample: Sampled, others: list[Sampled]) -> bool:
+    """Whether none of the others asks the same question or has the same number of shots."""
+    keys = ("question", "shots")
+    return all(sample.question[key] != other.question[key] for other in others for key in keys)
 
 
 def _card(sample: Sampled) -> Card:
     question = sample.question
-    references = Counter(map(str, question["references"]))
-    expected = next(iter(references), "")
-    if len(references) < references.total():  # several annotators gave the same answer
-        expected = ", ".join(f"{text} ({count} of {references.total()})" for text, count in references.most_common())
-    texts = [(str(question["prompt"]) or "describe the picture", DARK), (f"expected: {expected}", DARK)]
-    for arm, (text, points) in sample.answers.items():
-        texts.append((f"{arm} ({points:.0f}): {text or '(nothing)'}", RIGHT if points >= RIGHT_FROM else WRONG))
+    prompt = question["prompt"] or "describe the picture"
+    texts = [(prompt, DARK), (f"expected: {_expected(question['references'])}", DARK)]
+    for arm, (answer, points) in sample.answers.items():
+        colour = RIGHT if points >= RIGHT_FROM else WRONG
+        texts.append((f"{arm} ({points:.0f}): {answer or '(nothing)'}", colour))
     pixels = imread(sample.picture) if sample.picture else None
     return Card(pixels, f"{question['benchmark']}, {question['shots']}-shot", texts)
+
+
+def _expected(references: list[str]) -> str:
+    """The first reference; of annotators who agree, all: `yellow (7 of 10), green (2 of 10), purple (1 of 10)`."""
+    counts = Counter(references)
+    if len(counts) == len(references):
+        return references[0] if references else ""
+    return ", ".join(f"{text} ({count} of {len(references)})" for text, count in counts.most_common())

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.frames import benchmarks
 from analysis.pages.notes import benchmark_notes, notes_of
 from analysis.pages.output import Output
 from analysis.pages.scores import mean_cell, title
-from analysis.paper import read_paper
+from analysis.paper import FOLDER, read_paper
 from analysis.statistics import quantile
 from analysis.study import Study
-from analysis.table import MISSING, Table
+from analysis.table import MISSING, Row, Table
 from mm1_lab.config import TEXT_CORE, Measure
 from mm1_lab.results.summary import encoder_quality, shot_means
 
@@ -23,37 +24,7 @@ ENCODER_NOTE = (
     "(50 knows nothing, 100 everything) of linear read-outs of the words of held-out captions. Both are of the encoder "
     "by itself, before the trial; a reconstructive one has no text tower to retrieve with."
 )
-TABLE_3 = {
-    "captions": "COCO",
-    "novel-captions": "NoCaps",
-    "text-captions": "TextCaps",
-    "vqa": "VQAv2",
-    "text-vqa": "TextVQA",
-    "degraded-vqa": "VizWiz",
-    "relation-vqa": "GQA",
-    "knowledge-vqa": "OKVQA",
-}
-TABLE_4 = {
-    "pope-random f1": "POPE",
-    "pope-popular f1": "POPE",
-    "pope-adversarial f1": "POPE",
-    "chat-vqa": "VQAv2",
-    "chat-reading": "TextVQA",
-    "chat-knowledge": "ScienceQA",
-    "chat-choice": "MMBench",
-    "chat-solutions": "MathVista",
-    "chat-charts": "SEED images",
-    "chat-descriptions": "LLaVA-Bench",
-    "vqav2_val": "VQAv2",
-    "textvqa_val": "TextVQA",
-    "scienceqa_img": "ScienceQA",
-    "mmmu_val": "MMMU val",
-    "mmbench_en_dev": "MMBench",
-    "seedbench seed_image": "SEED images",
-    "pope pope_f1_score": "POPE",
-}
-MIRRORS = {"Table 3": TABLE_3, "Table 4": TABLE_4}
-"""The paper's benchmarks by the names of the miniature world's mirrors and lmms-eval's; others keep their own names."""
+MIRRORS = yaml.safe_load((FOLDER / "mirrors.yaml").read_text(encoding="utf-8"))
 ASKED_BY = {"Table 3": ("captioning", "vqa"), "Table 4": ("imported", "chat")}
 """Families of benchmarks that are in the paper's tables, or mirror those that are."""
 OWN_TASKS = (
@@ -79,7 +50,7 @@ def _is_asked(study: Study, name: str) -> bool:
     asked = study.asked["benchmark"][study.asked["family"].isin(ASKED_BY[name])].str.lower()
     known = _labels(name)
     if name == "Table 3":  # every model is asked the mirrors
-        known = {own: label for own, label in known.items() if own not in TABLE_3}
+        known = {own: label for own, label in known.items() if own not in MIRRORS[name]}
     return bool(asked.isin(list(known)).any())
 
 
@@ -94,45 +65,55 @@ def _labels(name: str) -> dict[str, str]:
 def table_by_benchmark(study: Study, name: str) -> Table:
     """Table 3 or 4: a column per benchmark; for each of the paper's numbers of shots, our arms, then MM1's models."""
     paper = read_paper(name)
-    # one row per column of the table: captions by CIDEr alone, several benchmarks of ours as one whatever their metrics
-    asked = study.scores.drop(columns="content", errors="ignore").assign(metric="")
+    asked = study.scores.drop(columns="content", errors="ignore")  # captions by CIDEr alone
     asked["label"] = asked["benchmark"].str.lower().map(_labels(name))
     asked = asked.dropna(subset="label")
-    ours = benchmarks(replace(study, scores=asked.assign(benchmark=asked["label"])))
-    published = [label for _, label, _ in paper.values]
-    shown = list(dict.fromkeys([*published, *ours["benchmark"]]))
-    cells = {}
-    for row in ours.to_dict("records"):
-        units = row["error_units"]
-        half = row["error"] * quantile(0.975, units - 1.0) if units > 1 else np.nan
-        cells[row["shots"], row["arm"], row["benchmark"]] = plus_minus(row["score"], half)
+    # several benchmarks of ours are one column, whatever their metrics
+    ours = benchmarks(replace(study, scores=asked.assign(benchmark=asked["label"], metric="")))
+    labels = dict.fromkeys(label for _, label, _ in paper.values)
+    labels |= dict.fromkeys(ours["benchmark"])
     rows = []
     for measure in shot_means({Measure.parse(words) for *_, words in paper.values}):
-        shots = measure.shots
-        for arm in ours["arm"][ours["shots"] == shots].unique():
-            scores = {label: cells.get((shots, arm, label), MISSING) for label in shown}
-            rows.append({"shots": str(measure), "model": arm, **scores})
-        for model in dict.fromkeys(panel for panel, _, known in paper.values if known == str(measure)):
-            scores = {label: published_cell(paper.value(model, label, measure), paper.sources) for label in shown}
-            rows.append({"shots": str(measure), "model": f"*{model}*", **scores})
+        shots = str(measure)
+        at_shots = ours[ours["shots"] == measure.shots]
+        for arm, of_arm in at_shots.groupby("arm", sort=False):
+            scores = {row["benchmark"]: _cell(row) for row in of_arm.to_dict("records")}
+            row = {"shots": shots, "model": arm}
+            for label in labels:
+                row[label] = scores.get(label, MISSING)
+            rows.append(row)
+        for model in dict.fromkeys(model for model, _, known in paper.values if known == shots):
+            row = {"shots": shots, "model": f"*{model}*"}
+            for label in labels:
+                row[label] = published_cell(paper.value(model, label, measure), paper.sources)
+            rows.append(row)
     frame = pd.DataFrame(rows)
     if study.manifest.in_world:
         frame = frame.rename(columns=_headings(asked))
-    notes = [OWN_TASKS, study.caution, *benchmark_notes(study), *references(paper.sources)]
+    notes = [OWN_TASKS]
     if (ours["benchmark"] == "POPE").any():
-        notes.insert(1, POPE_NOTE)
-    return Table(f"{name}: {title(study)}", frame, [note for note in notes if note], group="shots")
+        notes.append(POPE_NOTE)
+    if study.caution:
+        notes.append(study.caution)
+    notes += [*benchmark_notes(study), *references(paper.sources)]
+    return Table(f"{name}: {title(study)}", frame, notes, group="shots")
+
+
+def _cell(row: Row) -> str:
+    """A score of `benchmarks` with half its 95 % interval."""
+    units = row["error_units"]
+    half = row["error"] * quantile(0.975, units - 1.0) if units > 1 else np.nan
+    return plus_minus(row["score"], half)
 
 
 def _headings(asked: pd.DataFrame) -> dict[str, str]:
     """`chat-knowledge (mirrors ScienceQA)` for each of the paper's benchmarks that the world has its own version of."""
-    headings = {}
     own = asked[asked["family"] != "imported"]  # other programs ask the paper's own
-    for label, rows in own.groupby("label"):
-        names = [name for name in rows["benchmark"].unique() if name.lower() != label.lower()]
-        if names:
-            headings[label] = f"{', '.join(names)} (mirrors {label})"
-    return headings
+    names: dict[str, list[str]] = {}
+    for label, name in own[["label", "benchmark"]].drop_duplicates().itertuples(index=False):
+        if name.lower() != label.lower():
+            names.setdefault(label, []).append(name)
+    return {label: f"{', '.join(mirrors)} (mirrors {label})" for label, mirrors in names.items()}
 
 
 def encoder_rows(study: Study) -> pd.DataFrame:

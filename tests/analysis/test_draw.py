@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from PIL import Image
 
 from analysis.judging.claims import load_lessons
 from analysis.judging.evidence import of_lessons
@@ -24,21 +23,18 @@ from analysis.judging.verdicts import judge_contrasts, judge_lessons, parts_fram
 from analysis.pages.axes import level_rows
 from analysis.pages.axes_figure import draw_axes, drawn_levels
 from analysis.pages.cards import Card
-from analysis.pages.claims_figure import draw_claims, is_drawn
 from analysis.pages.compare import compare_table
-from analysis.pages.figures import draw_scores, head
+from analysis.pages.figures import draw_scores
 from analysis.pages.frames import scores_by_benchmark
 from analysis.pages.groups import Drawn
-from analysis.pages.notes import notes_of
 from analysis.pages.output import Output
 from analysis.pages.predictions import draw_predictions, shared_samples
 from analysis.pages.published import table_1
 from analysis.pages.scores import means, means_table, short_table
-from analysis.pages.verdicts import claims_notes, lesson_notes, lessons_tables, verdicts_table
+from analysis.pages.verdicts import claims_notes, lesson_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines, runs_of, stage_seconds
 from analysis.study import Study, read_study
-from analysis.style import save, styled
 from analysis.table import to_markdown
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, Contrast, DataIdentity, Measure, Panel, RequestError, Sweep
@@ -99,14 +95,6 @@ def test_holes_are_shown_as_holes(three_seeds: Path) -> None:
     assert table[table["arm"] == "base"]["value"].notna().all()
 
 
-def test_means_adjusted_to_seeds_that_an_arm_lacks_say_so(three_seeds: Path, one_seed: Path) -> None:
-    study = read_study(three_seeds / "mini" / "data_mix")
-    for table in (means_table(study), short_table(study)):
-        (note,) = (note for note in table.notes if "Adjusted" in note)
-        assert "do to the other arms (score = arm + seed)" in note and "the means of base. Each" in note
-    assert not any("Adjusted" in note for note in notes_of(read_study(one_seed / "mini" / "data_mix")))
-
-
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(data_mix: Sweep) -> None:
     """The other arm has a seed more, and one of its own."""
     study = study_of(data_mix, (0, 1, 2, 3), missing=("interleaved/0", "interleaved/1", "captions/3"))
@@ -134,7 +122,6 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert lift["verdict"] == "supported" and lift["low"] > 15 and lift["paper"] == 13.5
     assert (lift["seeds"], lift["seed_list"], lift["seeds_are"]) == (3, "0 1 2", "development")
     text = (three_seeds / "mini" / "data_mix" / "contrasts.md").read_text(encoding="utf-8")
-    assert "each formed within a seed" in text and "conditional on these models" not in text
     table = (three_seeds / "mini" / "data_mix" / "table.md").read_text(encoding="utf-8").split("## Held-out")[0]
     assert "3 training seeds" in table and "Loftus and Masson" in table
     (blind,) = (line for line in table.splitlines() if line.startswith("| blind |"))
@@ -373,16 +360,6 @@ def test_results_of_an_earlier_world_are_marked_and_not_ranked(tmp_path: Path, d
     assert "encoder (world 2)" in notes[2] and "(3 could be judged)" in notes[0]
 
 
-def test_notes_tell_how_many_seeds_arms_and_differences_have(data_mix: Sweep) -> None:
-    study = study_of(data_mix, (0, 1, 2), missing=("captions-66/2", "no-vecap/1", "no-vecap/2"))
-    assert "left over 1 to 3 training seeds" in notes_of(study)[0]
-    assert "left over 3 training seeds" in notes_of(study_of(data_mix, (0, 1, 2), missing=("blind/2",)))[0]
-    one_seed = "At one seed: 95 % intervals over questions"
-    assert one_seed in " ".join(claims_notes(study, judge_contrasts(study)))
-    whole = study_of(data_mix, (0, 1))
-    assert one_seed not in " ".join(claims_notes(whole, judge_contrasts(whole)))
-
-
 def test_a_measure_of_one_arm_alone_has_its_mean_without_an_interval(data_mix: Sweep) -> None:
     """Imported scores of one arm at two seeds; and with nothing else there is a figure."""
     sweep = data_mix.model_copy(update={"arms": dict(list(data_mix.arms.items())[:3]), "panels": {}, "contrasts": ()})
@@ -413,22 +390,6 @@ def test_seeds_of_own_data_are_nobodys_development_seeds(data_mix: Sweep) -> Non
         )
         with pytest.raises(RequestError, match=f"scores at seed 7, only at {kind} seeds 0".replace("  ", " ")):
             compare_table(each, "base", "captions", (7,))
-
-
-def test_a_part_set_aside_has_no_verdict_anywhere_and_estimates_by_content_say_so(data_mix: Sweep) -> None:
-    study = study_of(data_mix, (0, 1, 2))
-    captions = study.scores["family"] == "captioning"
-    noise = np.random.default_rng(0).normal(50, 5, len(captions))  # by content nothing differs
-    scores = study.scores.assign(content=np.where(captions, noise, np.nan))
-    evidence = of_lessons(replace(study, scores=scores), load_lessons())
-    lessons, parts = judge_lessons(load_lessons(), evidence), parts_frame(evidence)
-    table = lessons_tables(lessons, parts, "t")[1]
-    shown = table.frame.set_index("claim")["verdict"]
-    assert parts.set_index("lesson")["says"]["interleaved and text"] != "not judged"
-    assert shown["interleaved and text"].startswith("**not judged**: set aside")
-    assert "without correction for their number" in table.notes[0]
-    rows = verdicts_table(lessons[lessons["estimate"].notna()], "t").frame
-    assert "captions lift zero-shot" in rows["claim"][rows["estimate"].str.endswith(", content")].tolist()
 
 
 def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_apart(data_mix: Sweep) -> None:
@@ -599,11 +560,8 @@ def test_a_question_of_ones_own_comes_first_and_alone(tmp_path: Path, data_mix: 
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_a_deleted_trial_makes_a_hole_in_its_own_cells_and_nothing_else(
-    tmp_path: Path, data_mix: Sweep, seeds: int
-) -> None:
-    folder = write_results(tmp_path, data_mix, data_mix.arms, range(seeds), questions=16)
+def test_a_deleted_trial_makes_a_hole_in_its_own_cells_and_nothing_else(tmp_path: Path, data_mix: Sweep) -> None:
+    folder = write_results(tmp_path, data_mix, data_mix.arms, range(3), questions=16)
     before = means(read_study(folder))
     trials = pd.read_csv(folder / "trials.csv", dtype=str)
     (gone,) = trials[(trials["arm"] == "captions") & (trials["seed"] == "0")]["fingerprint"]
@@ -612,12 +570,7 @@ def test_a_deleted_trial_makes_a_hole_in_its_own_cells_and_nothing_else(
     own = after["arm"] == "captions"
     assert (before["value"] - after["value"])[~own].abs().max() < 1e-9
     assert before[~own][["label", "seeds", "paper"]].equals(after[~own][["label", "seeds", "paper"]])
-    assert set(after[own]["seeds"]) == {seeds - 1}
-    if seeds == 1:
-        assert after[own]["value"].isna().all()
-        pd.testing.assert_frame_equal(before[~own], after[~own])
-    else:
-        assert after[own]["value"].notna().all()
+    assert set(after[own]["seeds"]) == {2} and after[own]["value"].notna().all()
 
 
 def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
@@ -640,44 +593,7 @@ def test_bad_results_are_named(tmp_path: Path, data_mix: Sweep) -> None:
     vouch_for(samples.parent)
     with pytest.raises(RequestError, match=r"samples\.json\.gz: a sample lacks"):
         draw(tmp_path)
-    write_text(samples, "[]")
-    vouch_for(samples.parent)
-    record = samples.with_name("record.json")
-    values = json.loads(record.read_text(encoding="utf-8"))
-    record.write_text(json.dumps(values | {"schema_version": 0}), encoding="utf-8")
-    vouch_for(record.parent)
-    with pytest.raises(RequestError, match="results schema 0, this version reads 3; delete the folder and run"):
-        draw(tmp_path)
-    record.write_text(json.dumps(values), encoding="utf-8")
-    vouch_for(record.parent)
     manifest = json.loads((folder / "sweep.json").read_text(encoding="utf-8")) | {"schema_version": 99}
     (folder / "sweep.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(RequestError, match="schema 99"):
         draw(tmp_path)
-
-
-def test_the_figure_of_lessons_says_whose_they_are_and_is_a_page_tall(tmp_path: Path, data_mix: Sweep) -> None:
-    lessons = judge_lessons(load_lessons(), of_lessons(study_of(data_mix, (0, 1, 2)), load_lessons()))
-    axis = draw_claims(lessons, "Lessons").axes[0]
-    labels = [text.get_text() for text in axis.get_yticklabels()]
-    assert "captions lift zero-shot" in labels and len(labels) == lessons["estimate"].notna().sum()
-    assert any(label.endswith("(ours)") for label in labels)
-    assert is_drawn(lessons, "mini") and not is_drawn(lessons, "smoke")
-    filled = lessons.assign(estimate=1.0, low=0.0, high=2.0, sweep="data_mix", margin=0.0, expect="greater")
-    with styled():
-        (path,) = save(draw_claims(filled.assign(interval="seeds"), "Lessons"), tmp_path / "lessons")
-    with Image.open(path) as picture:
-        assert picture.size[1] <= 1400
-
-
-def test_figures_name_the_settings_that_were_overridden(data_mix: Sweep) -> None:
-    variant = study_of(data_mix, [0], arms=["base"]).variant
-    study = study_of(data_mix, [0], arms=["base"])
-
-    def titled(*overrides: str) -> str:
-        manifest = variant.manifest.model_copy(update={"overrides": overrides})
-        return head(replace(study, variant=replace(variant, manifest=manifest)))
-
-    assert titled("train.steps=350").endswith("scale mini, train.steps=350")
-    many = titled(*(f"train.steps={number}" for number in range(30)))
-    assert many.endswith("train.steps=2, 27 more settings (table.md)")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.paper import COLUMNS, FOLDER, PaperNumber, combine_numbers, read_paper, read_rows
+from analysis.paper import COLUMNS, FOLDER, read_paper, read_rows
 from mm1_lab.config import PAPER_LAW, RequestError
 from tests.analysis.results_folder import ROOT
 
@@ -21,18 +21,6 @@ def test_every_file_keeps_the_form_and_names_its_sources(path: Path) -> None:
     assert rows and len(set(keys)) == len(keys)
     assert all(row["source"].startswith(("MM1 ", "as reported by ", "the xGen-MM ")) for row in rows)
     assert "memory" not in path.read_text(encoding="utf-8")
-
-
-def test_table_1_is_the_papers() -> None:
-    """Against the rows of the copy of the paper that may stand beside the repository: three numbers at a row's end."""
-    if not REFERENCE.exists():
-        pytest.skip("no copy of the paper beside the repository")
-    text = REFERENCE.read_text(encoding="utf-8")
-    lines = text[text.index("AIM}_{600M") - 200 : text.index("Table 1: MM1 pre-training")].splitlines()
-    printed = [re.findall(r"\b\d\d\.\d\b", line)[-3:] for line in lines]
-    table = read_paper("Table 1").values
-    ours = [f"{number.value:.1f}" for number in table.values()]
-    assert [number for row in printed if len(row) == 3 for number in row] == ours
 
 
 def test_table_4_is_the_papers() -> None:
@@ -58,13 +46,6 @@ def test_figure_5_holds_what_the_text_gives() -> None:
     assert not [key for key in paper.values if key[0] in "bcd" or key[2] == "text-core"]
 
 
-def test_means_of_table_3_are_those_that_the_lesson_on_few_shot_tells() -> None:
-    table = read_paper("Table 3").values
-    for shots, told in {"0-shot": 44.2, "4-shot": 69.4, "8-shot": 73.0}.items():
-        numbers = [number.value for (model, _, k), number in table.items() if model == "MM1-3B" and k == shots]
-        assert len(numbers) == 7 and round(sum(numbers) / 7, 1) == told
-
-
 def test_equation_1_is_the_rate_that_recipes_may_ask_for() -> None:
     law = {label: number.value for (_, label, _), number in read_paper("Equation 1").values.items()}
     assert PAPER_LAW.rate(30_000_000_000) == pytest.approx(law["rate at 3e10 parameters"], rel=0.01)
@@ -81,14 +62,6 @@ def test_differences_are_stated_or_derived_and_say_which() -> None:
     assert derived is not None and derived.value == 13.5 and "derived" in derived.source
     assert str(bound) == "> 14.3"
     assert paper.difference("a", "100/0", "50/50", "4-shot") is None  # a number minus a lower bound says nothing
-
-
-def test_a_sum_needs_all_its_numbers() -> None:
-    number = PaperNumber(10.0, "equal", "MM1 Table 1")
-    mean = combine_numbers([(0.5, number), (0.5, PaperNumber(20.0, "equal", "MM1 Table 1"))])
-    assert mean == PaperNumber(15.0, "equal", "derived from several numbers: MM1 Table 1")
-    assert combine_numbers([(1, number), (-1, None)]) is None
-    assert combine_numbers([]) is None
 
 
 def test_a_file_edited_by_hand_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -4,14 +4,12 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 from analysis.pages.output import Output
-from analysis.pages.scores import losses_table
-from analysis.table import Table, as_text, environment, to_latex, to_markdown, to_plain, write_csv
+from analysis.table import Table, as_text, environment, to_latex, to_markdown, write_csv
 
 FRAME = pd.DataFrame(
     {
@@ -97,13 +95,6 @@ def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     assert text.count('class="number"') == 3 * 4
 
 
-def test_plain_text_is_aligned() -> None:
-    lines = to_plain(TABLE).splitlines()
-    assert lines[0] == "Scores & losses" and lines[-1] == "Points; ± 5 %."
-    assert "44.2" in lines[4] and lines[4].index("44.2") + 4 == lines[2].index("score") + 5
-    assert "supported" in lines[4] and "**" not in "".join(lines)
-
-
 def test_files_are_the_same_bytes_each_time_and_numbers_come_back(tmp_path: Path) -> None:
     written = []
     for latex in (True, True, False):
@@ -113,21 +104,6 @@ def test_files_are_the_same_bytes_each_time_and_numbers_come_back(tmp_path: Path
     assert written[0] == written[1] and set(written[0]) == {"a.md", "a.tex"} and set(written[2]) == {"a.md"}
     text = write_csv(FRAME, tmp_path / "a.csv").read_text(encoding="utf-8")
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), FRAME, check_dtype=False)
-
-
-def test_losses_of_other_documents_are_said_to_be_others() -> None:
-    held_out = pd.DataFrame({"arm": ["one", "five"], "source": ["text"] * 2, "loss": [1.0, 2.0]})
-
-    def table(*views: int) -> Table:
-        arms = {
-            name: SimpleNamespace(sft=SimpleNamespace(views=n)) for name, n in zip(("one", "five"), views, strict=True)
-        }
-        sweep = SimpleNamespace(arms=arms | {"untuned": SimpleNamespace(sft=None)})
-        study = SimpleNamespace(held_out=held_out, scored=list(arms), seeds=[0], sweep=sweep)
-        return losses_table(study)  # type: ignore[arg-type]
-
-    assert table(1, 1).notes == [] and "not comparable" in table(1, 5).notes[0]
-    assert table(1, 5).frame["text"].tolist() == ["1.000", "2.000"]
 
 
 def test_a_csv_does_not_show_the_last_bit_of_a_sum(tmp_path: Path) -> None:
