@@ -27,6 +27,7 @@ from mm1_lab.config import (
     EvaluationSettings,
     Hardware,
     MultimodalTraining,
+    Optimiser,
     Panel,
     Phase,
     Pretrained,
@@ -62,6 +63,7 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
             Scale,
             Size,
             Pretrained,
+            Optimiser,
             EncoderTraining,
             DecoderTraining,
             Phase,
@@ -72,7 +74,7 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
             Hardware,
         ),
     ),
-    "Data files": ("For `--data`.", (DataFile, Entry, OwnSource, InstructionSet, BenchmarkConfig, BenchmarkFiles)),
+    "Data files": ("For `--data`.", (DataFile, Entry, OwnSource, InstructionSet, BenchmarkFiles, BenchmarkConfig)),
 }
 
 MEASURES = {
@@ -138,7 +140,7 @@ def reference() -> str:
         "The families `chat` and `solutions` are only for fine-tuned models. Prompts are examples; pictures precede "
         "them. Additional metrics have their own rows, such as `pope-random f1`.",
         _table(
-            ("benchmark", "mirrors", "family", "metric", "shots", "prompt", "end of answer"),
+            ("benchmark", "mirrors", "family", "metric", "shots", "prompt"),
             map(_benchmark, [*world_benchmarks(settings), *chat_benchmarks(settings)]),
         ),
     ]
@@ -176,20 +178,26 @@ def _benchmark(one: Benchmark) -> tuple[str, ...]:
     prompt = one.blocks[0][0].prompt
     return (
         f"`{one.name}`", one.mirrors, one.family, ", ".join(f"`{metric}`" for metric in metrics),
-        ", ".join(map(str, shots)), f"`{prompt}`" if prompt else "none", f"`{one.stop[0]}`",
+        ", ".join(map(str, shots)), f"`{prompt}`" if prompt else "none",
     )  # fmt: skip
 
 
 def _fields(model: type[BaseModel]) -> str:
+    """A table of the model's fields, without those of a model above that it extends and keeps as they are."""
     texts: dict[str, str] = {}
     for kind in reversed([one for one in model.__mro__ if issubclass(one, BaseModel) and one is not BaseModel]):
         texts |= _field_texts(kind)
+    shown = [one for _, models in GROUPS.values() for one in models]
+    extended = next((one for one in model.__mro__[1:] if one in shown), None)
     rows = []
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        shown = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
-        rows.append((f"`{name}`", f"`{_type(field.annotation)}`", shown, texts.get(name, "")))
-    return _table(("field", "type", "default", "description"), rows)
+        if extended and name in extended.model_fields and name not in model.__annotations__:
+            continue
+        shown_default = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
+        rows.append((f"`{name}`", f"`{_type(field.annotation)}`", shown_default, texts.get(name, "")))
+    table = _table(("field", "type", "default", "description"), rows)
+    return f"The fields of `{extended.__name__}`, and:\n\n{table}" if extended else table
 
 
 def _field_texts(model: type[BaseModel]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import REPOSITORY, Place, make_place
+from tests.conftest import REPOSITORY, Place
 
 EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8").split("## Your own connector\n")[1]
 
@@ -30,12 +30,12 @@ def sections() -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Place:
-    """A folder as a clone is, with code of its own."""
-    place = make_place(tmp_path)
+def clone(tmp_path: Path, finished: Place) -> Place:
+    """A folder as a clone is, with code of its own, where the first sweep was run already, as other tests need it."""
+    shutil.copytree(finished.folder, tmp_path, ignore=shutil.ignore_patterns("mlflow*"), dirs_exist_ok=True)
     for package in ("mm1_lab", "analysis"):
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    return place
+    return Place(tmp_path)
 
 
 def add_connector(clone: Path) -> None:
