@@ -38,7 +38,10 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "") -> Figure:
     """Draws what has an estimate. A contrast with a content score has its difference by content below, as a square."""
     shown = _shown(claims)
     rows = shown.to_dict("records")
-    labels = [textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …") for row in rows]
+    labels = []
+    for row in rows:
+        label = textwrap.fill(claim_text(row), LONGEST, max_lines=2, placeholder=" …")
+        labels.append(label)
     figure = Figure(figsize=(WIDTH, 1.0 + ROW * len(rows)), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0, color=DARK, linewidth=0.6)
@@ -105,7 +108,8 @@ def _verdict(row: Row) -> tuple[str, str]:
         return "not judged", GREY
     if row["verdict"] == "not judged":
         reason = in_short(row["reason"])
-        return (reason if 0 < len(reason) <= len("contradicted") else "not judged"), GREY
+        fits = 0 < len(reason) <= len("contradicted")
+        return (reason if fits else "not judged"), GREY
     if row.get("of_lesson"):
         return "see lessons", BASE
     return row["verdict"], COLOURS.get(row["verdict"], GREY)

@@ -47,19 +47,21 @@ def write_published(study: Study, output: Output) -> None:
 
 def _is_asked(study: Study, name: str) -> bool:
     """Whether models were evaluated on the table's own benchmarks, or for Table 4 on their mirrors."""
-    asked = study.asked["benchmark"][study.asked["family"].isin(ASKED_BY[name])].str.lower()
-    known = _labels(name)
+    of_families = study.asked["family"].isin(ASKED_BY[name])
+    asked = set(study.asked["benchmark"][of_families].str.lower())
+    known = set(_labels(name))
     if name == "Table 3":  # every model is asked the mirrors
-        known = {own: label for own, label in known.items() if own not in MIRRORS[name]}
-    return bool(asked.isin(list(known)).any())
+        known -= set(MIRRORS[name])
+    return bool(asked & known)
 
 
 def _labels(name: str) -> dict[str, str]:
     """The table's benchmarks by their names in lower case and those of their mirrors; GQA has no published numbers."""
-    labels = [label for _, label, _ in read_paper(name).values]
-    known = {label.lower(): label for label in [*labels, *MIRRORS[name].values()]}
+    mirrors = MIRRORS[name]
+    published = [label for _, label, _ in read_paper(name).values]
+    known = {label.lower(): label for label in [*published, *mirrors.values()]}
     known.pop("pope", None)  # as lmms-eval names the accuracy; the paper's is F1
-    return known | MIRRORS[name]
+    return known | mirrors
 
 
 def table_by_benchmark(study: Study, name: str) -> Table:

@@ -19,6 +19,9 @@ Bound = Literal["equal", "above"]
 COLUMNS = ("panel", "label", "minus", "measure", "bound", "value", "source")
 FOLDER = Path(__file__).parent
 DERIVED = "derived from several numbers: "
+NUMBER = r"-?\d+(\.\d+)?"
+FORMS = {"equal": NUMBER, "above": NUMBER, "unknown": ""}
+"""What a value looks like, by bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,19 @@ class Paper:
 
 def combine_numbers(terms: Sequence[tuple[float, PaperNumber | None]]) -> PaperNumber | None:
     """The weighted sum of numbers, labelled as derived; None if one is unknown or a bound does not bound the sum."""
-    known = [(weight, number) for weight, number in terms if number]
-    if not terms or len(known) < len(terms) or any(w < 0 and number.bound == "above" for w, number in known):
+    total = 0.0
+    bound: Bound = "equal"
+    sources = {}
+    for weight, number in terms:
+        if number is None or (weight < 0 and number.bound == "above"):
+            return None
+        total += weight * number.value
+        sources[number.source.removeprefix(DERIVED)] = None
+        if number.bound == "above":
+            bound = "above"
+    if not sources:
         return None
-    bound: Bound = "above" if any(number.bound == "above" for _, number in known) else "equal"
-    sources = "; ".join(dict.fromkeys(number.source.removeprefix(DERIVED) for _, number in known))
-    value = round(sum(weight * number.value for weight, number in known), 6)
-    return PaperNumber(value, bound, f"{DERIVED}{sources}")
+    return PaperNumber(round(total, 6), bound, f"{DERIVED}{'; '.join(sources)}")
 
 
 def read_paper(reproduces: str) -> Paper:
@@ -75,7 +84,9 @@ def read_paper(reproduces: str) -> Paper:
     name = re.sub(r"\W+", "_", reproduces.lower().replace("fig.", "figure")).strip("_")
     path = FOLDER / f"{name}.csv"
     paper = Paper({}, {})
-    for row in read_rows(path) if path.exists() else []:
+    if not path.exists():
+        return paper
+    for row in read_rows(path):
         if row["bound"] == "unknown":
             continue
         number = PaperNumber(float(row["value"]), cast(Bound, row["bound"]), row["source"])
@@ -94,8 +105,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             raise RequestError(f"{path}: the columns must be {', '.join(COLUMNS)}; restore the file (git checkout)")
         rows = list(reader)
     for line, row in enumerate(rows, 2):
-        if row["bound"] not in ("equal", "above", "unknown") or not (row["label"] and row["measure"] and row["source"]):
+        bound, value = row["bound"], row["value"]
+        if bound not in FORMS or not (row["label"] and row["measure"] and row["source"]):
             raise RequestError(f"{path}, line {line}: needs a label, a measure, a source, and equal, above or unknown")
-        if not re.fullmatch("" if row["bound"] == "unknown" else r"-?\d+(\.\d+)?", row["value"]):
-            raise RequestError(f"{path}, line {line}: {row['value']!r} is not a value for bound {row['bound']!r}")
+        if not re.fullmatch(FORMS[bound], value):
+            raise RequestError(f"{path}, line {line}: {value!r} is not a value for bound {bound!r}")
     return rows
