@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,33 +43,40 @@ def read_rows(
 
     `documents` and `positions` are (rows, sequence). Outputs at padding are finite but meaningless.
     """
-    experts = getattr(decoder.config, "num_experts", 0)
-    options: dict[str, Any] = {"output_router_logits": True} if experts else {}
-    inputs, position_ids, real = embedded.flatten(0, 1), positions.flatten(), documents.flatten() > 0
-    blocks = None
+    has_experts = getattr(decoder.config, "num_experts", 0) > 0
+    run = partial(decoder.model, use_cache=False)
+    if has_experts:
+        run = partial(run, output_router_logits=True)
+    inputs, places = embedded.flatten(0, 1), positions.flatten()
+    real = documents.flatten() > 0
     if decoder.config._attn_implementation != VARLEN:
-        # padding counts as one more document, so that every position attends to at least itself and none becomes NaN
-        causal = torch.ones(2 * documents.shape[1:], dtype=torch.bool, device=documents.device).tril()
-        options["attention_mask"] = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
-        inputs, position_ids = embedded, positions
+        outputs = run(inputs_embeds=embedded, position_ids=positions, attention_mask=_document_mask(documents))
+        hidden = outputs.last_hidden_state
     elif embedded.is_cuda and (torch.is_autocast_enabled("cuda") or embedded.dtype != torch.float32):
         # all rows concatenated into one
-        options |= {"bounds": document_bounds(documents), "longest": documents.shape[1]}
-        inputs, position_ids = inputs[None], position_ids[None]
+        bounds, longest = document_bounds(documents), documents.shape[1]
+        outputs = run(inputs_embeds=inputs[None], position_ids=places[None], bounds=bounds, longest=longest)
+        hidden = outputs.last_hidden_state.view_as(embedded)
     else:
         blocks = blocks_of(documents)
-        options["shapes"] = blocks.shapes
-        inputs, position_ids, real = (
-            inputs.index_select(0, blocks.order)[None],
-            position_ids[blocks.order][None],
-            blocks.real,
-        )
-    outputs = decoder.model(inputs_embeds=inputs, position_ids=position_ids, use_cache=False, **options)
-    hidden = outputs.last_hidden_state
-    hidden = (hidden if blocks is None else hidden[0].index_select(0, blocks.back)).view_as(embedded)
-    if not experts:
+        real = blocks.real
+        inputs = inputs.index_select(0, blocks.order)
+        outputs = run(inputs_embeds=inputs[None], position_ids=places[blocks.order][None], shapes=blocks.shapes)
+        hidden = outputs.last_hidden_state[0].index_select(0, blocks.back).view_as(embedded)
+    if not has_experts:
         return States(hidden)
     return States(hidden, *_routing(outputs.router_logits, real, decoder.config.num_experts_per_tok))
+
+
+def _document_mask(documents: torch.Tensor) -> torch.Tensor:
+    """bool (rows, 1, sequence, sequence): whether a position (row) attends to another one (column).
+
+    Padding counts as one more document, so that every position attends to at least itself and none becomes NaN.
+    """
+    length = documents.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return same & causal
 
 
 def read_by_document(decoder: PreTrainedModel) -> None:
@@ -99,33 +106,41 @@ def blocks_of(documents: torch.Tensor) -> Blocks:
     bounds = document_bounds(documents).cpu().numpy()
     numbers = documents.flatten().cpu().numpy()
     starts, lengths = bounds[:-1], np.diff(bounds)
-    kept = numbers[starts] > 0 if (numbers > 0).any() else np.full(len(starts), True)
-    by_length = np.argsort(lengths[kept], kind="stable")
-    starts, lengths = starts[kept][by_length], lengths[kept][by_length]
+    if (numbers > 0).any():
+        is_document = numbers[starts] > 0
+        starts, lengths = starts[is_document], lengths[is_document]
+    by_length = np.argsort(lengths, kind="stable")
+    starts, lengths = starts[by_length], lengths[by_length]
     shapes = _block_shapes(lengths)
-    padded = np.repeat([length for _, length in shapes], [count for count, _ in shapes])
-    within = np.arange(padded.sum()) - np.repeat(np.cumsum(padded) - padded, padded)
-    real = within < np.repeat(lengths, padded)
-    order = np.repeat(starts, padded) + np.minimum(within, np.repeat(lengths - 1, padded))
+    # each document's length in its block, and for each position of the blocks its place in its document
+    padded = np.concatenate([np.full(count, length) for count, length in shapes])
+    places = np.arange(padded.sum()) - np.repeat(np.cumsum(padded) - padded, padded)
+    lasts = np.repeat(lengths - 1, padded)
+    real = places <= lasts
+    order = np.repeat(starts, padded) + np.minimum(places, lasts)
     back = np.zeros(len(numbers), np.int64)
     back[order[real]] = np.flatnonzero(real)
-    return Blocks(shapes, *(torch.from_numpy(part).to(documents.device) for part in (order, real, back)))
+    order, real, back = (torch.from_numpy(part).to(documents.device) for part in (order, real, back))
+    return Blocks(shapes, order, real, back)
 
 
 def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
     """Divides documents of ascending `lengths` into blocks such that padding and per-block overhead are minimal."""
-    values, counts = (part.tolist() for part in np.unique(lengths, return_counts=True))
-    before = [0, *accumulate(counts)]
-    best = [(0, 0)]  # for the first n lengths: the minimal cost in positions, and the start of the last block
-    for end, length in enumerate(values, start=1):
-        best.append(
-            min((best[start][0] + BLOCK_COST + (before[end] - before[start]) * length, start) for start in range(end))
-        )
+    values, counts = np.unique(lengths, return_counts=True)
+    before = [0, *np.cumsum(counts).tolist()]
+    # for the documents of the first n lengths: the minimal cost in positions, and where their last block begins
+    costs, begins = [0], [0]
+    for end, length in enumerate(values.tolist(), start=1):
+        choices = []
+        for start in range(end):
+            choices.append(costs[start] + BLOCK_COST + (before[end] - before[start]) * length)
+        costs.append(min(choices))
+        begins.append(choices.index(costs[-1]))
     shapes: list[tuple[int, int]] = []
     end = len(values)
     while end:
-        start = best[end][1]
-        shapes.insert(0, (before[end] - before[start], values[end - 1]))
+        start = begins[end]
+        shapes.insert(0, (before[end] - before[start], int(values[end - 1])))
         end = start
     return shapes
 
@@ -156,19 +171,20 @@ def _document_attention(
     With `bounds`: torch's variable-length flash attention, for half precision on a GPU. Otherwise block by block, as in
     `shapes`.
     """
-    groups = query.shape[1] // key.shape[1]
-    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    is_grouped = query.shape[1] > key.shape[1]
+    query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     if bounds is not None:
         query, key = query.to(value.dtype), key.to(value.dtype)
         ends = (bounds, bounds, longest, longest)
-        out: Any = varlen_attn(query, key, value, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=groups > 1)
+        out: Any = varlen_attn(query, key, value, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=is_grouped)
         return out[None], None
     sizes = [count * length for count, length in shapes]
     outs = []
-    for shape, *block in zip(shapes, *(part.split(sizes) for part in (query, key, value)), strict=True):
-        q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in block)  # (documents, heads, length, …)
+    for shape, q, k, v in zip(shapes, query.split(sizes), key.split(sizes), value.split(sizes), strict=True):
+        # (documents, heads, length, head width)
+        q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in (q, k, v))
         attended = nn.functional.scaled_dot_product_attention(
-            q, k, v, scale=scaling, is_causal=True, enable_gqa=groups > 1
+            q, k, v, scale=scaling, is_causal=True, enable_gqa=is_grouped
         )
         outs.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(outs)[None], None
@@ -185,20 +201,26 @@ def _routing(
     In a team the counts are summed over all processes, and each loss is this process's part of the overall mean (see
     `Losses`).
     """
-    every = [layer[real].float() for layer in logits]
-    probabilities = [layer.softmax(dim=1) for layer in every]
+    layers = [layer[real].float() for layer in logits]
+    probabilities = [layer.softmax(dim=1) for layer in layers]
     counts = []
-    for layer_probabilities in probabilities:
-        picked = layer_probabilities.topk(chosen, dim=1).indices
-        load = torch.zeros_like(layer_probabilities).scatter_(1, picked, 1.0).sum(dim=0)
-        entropy = torch.special.entr(layer_probabilities.detach()).sum()
+    for layer in probabilities:
+        picked = layer.topk(chosen, dim=1).indices
+        load = torch.zeros_like(layer).scatter_(1, picked, 1.0).sum(dim=0)
+        entropy = torch.special.entr(layer.detach()).sum()
         counts.append(torch.cat([load, torch.stack([entropy, real.sum()])]).double())
     routing = team.total(torch.stack(counts))
-    balance = torch.stack([balance_loss(*pair) for pair in zip(probabilities, routing[:, :-2].float(), strict=True)])
-    z = torch.stack([layer.logsumexp(dim=1).square().mean() for layer in every])
-    share = real.sum() / team.mean(real.sum()) if team.size() > 1 else 1.0
-    weighted = {"balance": BALANCE_WEIGHT * balance, "router_z": ROUTER_Z_WEIGHT * z}
-    return {name: layers.sum() * share for name, layers in weighted.items()}, routing
+    loads = routing[:, :-2].float()
+    balance = [balance_loss(layer, load) for layer, load in zip(probabilities, loads, strict=True)]
+    z = [layer.logsumexp(dim=1).square().mean() for layer in layers]
+    losses = {
+        "balance": (BALANCE_WEIGHT * torch.stack(balance)).sum(),
+        "router_z": (ROUTER_Z_WEIGHT * torch.stack(z)).sum(),
+    }
+    if team.size() > 1:
+        share = real.sum() / team.mean(real.sum())
+        losses = {name: loss * share for name, loss in losses.items()}
+    return losses, routing
 
 
 def balance_loss(probabilities: torch.Tensor, load: torch.Tensor) -> torch.Tensor:

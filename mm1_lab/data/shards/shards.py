@@ -27,7 +27,7 @@ from mm1_lab.formatting import counted, short
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 
 MUCH = 1e9
-"""Bytes of files that are not indexed yet above which several processes index them, and a line says so."""
+"""Bytes of files that are not indexed yet above which a line says so; several processes index that many beside one."""
 TOKENIZER_TEXTS = 1_000_000
 """Samples of a source on which a tokenizer is trained."""
 CONVERSATIONS_VERSION = 3
@@ -143,10 +143,11 @@ def _index(wanted: list[tuple[File, str]], longest: int, cache: Path) -> list[Sh
     """The index of each file, in order. Much data that are new here are indexed by a process a core."""
     files, readers = [file for file, _ in wanted], [reader for _, reader in wanted]
     work: Any = (files, readers, repeat(longest), repeat(cache))
-    size = sum(file.size for file, reader in wanted if not index_path(file, reader, longest, cache).exists())
-    if size <= MUCH:
+    new = [file.size for file, reader in wanted if not index_path(file, reader, longest, cache).exists()]
+    if sum(new) > MUCH:
+        print(f"reading {counted(len(new), 'file')} of {short(sum(new), 'B')} (once)", file=sys.stderr, flush=True)
+    if sum(new) - max(new, default=0) <= MUCH:  # one file is indexed by one process
         return list(map(index_file, *work))
-    print(f"reading {counted(len(files), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
     with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
         with interrupts_blocked():  # the pool starts its processes when it gets work
             made = pool.map(index_file, *work)
